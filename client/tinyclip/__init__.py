@@ -1,0 +1,1 @@
+"""SDK, command line client and wire schemas."""

@@ -1,0 +1,35 @@
+"""What every wire schema shares."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+
+def _rfc3339(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+"""A moment in UTC; RFC 3339 with milliseconds on the wire."""
+
+JSON = dict[str, Any]
+
+
+class Request(BaseModel):
+    """Something a user writes: unknown fields are errors, not surprises."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Response(BaseModel):
+    """Something we answer: clients ignore fields that they do not know yet."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Page[Item](Response):
+    """One page of a list; `next_page_token` is null on the last."""
+
+    items: list[Item]
+    next_page_token: str | None = None

@@ -1,0 +1,95 @@
+"""What server and workers leave for each other in the artifacts store.
+
+They meet nowhere else: the job document and the control file go down, numbered event segments come up. Every file is
+written aside and renamed (or is one S3 object), so a reader sees all of it or none of it. Paths are relative to the store's root.
+"""
+
+from typing import Literal
+
+from tinyclip.schemas._base import JSON, Response, Timestamp
+from tinyclip.schemas.spec import JobSpec
+
+
+class JobDocument(Response):
+    """`jobs/<job>/spec.json`: what a worker needs to know, written before the first attempt."""
+
+    job: str
+    name: str
+    spec: JobSpec
+    """Resolved: `registry:` teachers are already `local-dir:` URIs."""
+    model_name: str
+    model_version: int
+    """Where a success is written: `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
+
+
+class Control(Response):
+    """`jobs/<job>/control.json`: polled by the training loop."""
+
+    fence: int
+    """Number of the attempt that may write; a smaller attempt leaves at its next look."""
+    desired: Literal["run", "pause", "cancel"] = "run"
+
+
+class WorkerEvent(Response):
+    """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
+
+    attempt.started   {}
+    stage.started     {name, inherit, steps, student: StudentSummary}
+    progress          {step, steps, samples_seen, pairs_per_second, eta_seconds, metrics: {loss: 1.2, lr: …}}
+    checkpoint        {step, path, bytes}
+    evaluation        {task, step, student: {top1: …}, teacher: {top1: …} | null}
+    stage.evaluating  {}
+    stage.finished    {}
+    worker.restarted  {reason}
+    log               {level, source}; the text is `message`
+    model.exported    the `model.json` document of the version directory
+    attempt.succeeded {}
+    attempt.failed    {code, retryable, stage}; the text is `message`
+    attempt.stopped   {desired: pause | cancel, step}
+    index.progress    {done, total}
+    index.finished    {count}
+    index.failed      {code}
+    """
+
+    type: str
+    time: Timestamp
+    attempt: int
+    stage: int | None = None
+    message: str = ""
+    data: JSON = {}
+
+
+def job_spec(job: str) -> str:
+    return f"jobs/{job}/spec.json"
+
+
+def job_control(job: str) -> str:
+    return f"jobs/{job}/control.json"
+
+
+def attempt_events(job: str, attempt: int) -> str:
+    return f"jobs/{job}/attempts/{attempt}/events"
+
+
+def attempt_logs(job: str, attempt: int) -> str:
+    return f"jobs/{job}/attempts/{attempt}/logs"
+
+
+def segment(folder: str, seq: int) -> str:
+    return f"{folder}/{seq:08d}.jsonl"
+
+
+def stage_checkpoints(job: str, index: int, name: str, attempt: int) -> str:
+    return f"jobs/{job}/stages/{index}-{name}/a{attempt}"
+
+
+def model_version(name: str, version: int) -> str:
+    return f"models/{name}/{version}"
+
+
+def index_folder(name: str) -> str:
+    return f"indexes/{name}"
+
+
+def index_build_events(name: str, build: int) -> str:
+    return f"indexes/{name}/builds/{build}/events"

@@ -1,0 +1,161 @@
+"""Jobs as the API shows them."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from tinyclip.schemas._base import JSON, Request, Response, Timestamp
+from tinyclip.schemas.layouts import StudentSummary
+from tinyclip.schemas.spec import JobSpec
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class StageState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    EVALUATING = "evaluating"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Progress(Response):
+    stage: int = 0
+    stages: int = 0
+    step: int = 0
+    steps: int = 0
+    fraction: float = 0.0
+    """Share of all steps of all stages."""
+    samples_seen: int = 0
+    pairs_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+class Scores(Response):
+    """One task's numbers for the student and, on the same images, for its teacher."""
+
+    student: dict[str, Any]
+    teacher: dict[str, Any] | None = None
+
+
+class StageView(Response):
+    index: int
+    name: str
+    state: StageState
+    inherit: str
+    student: StudentSummary | None = None
+    metrics: JSON = {}
+    """`{"last": {"loss": …, "step": …}}`."""
+    evaluation: dict[str, Scores] = {}
+
+
+class JobError(Response):
+    code: str
+    message: str
+    stage: int | None = None
+    attempt: int | None = None
+    retryable: bool = False
+
+
+class ModelRef(Response):
+    name: str
+    version: int
+
+
+class Job(Response):
+    id: str
+    name: str
+    labels: dict[str, str]
+    project: str
+    priority: int
+    spec_version: int
+    spec: JobSpec
+    state: JobState
+    progress: Progress
+    stages: list[StageView]
+    attempt: int
+    ray_submission_id: str | None
+    model: ModelRef | None
+    error: JobError | None
+    etag: str
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class PlannedStage(Response):
+    index: int
+    name: str
+    inherit: str
+    steps: int
+    samples: int
+    student: StudentSummary
+    device_hours: float
+
+
+class Plan(Response):
+    """What a spec would do: the answer to `validate_only`."""
+
+    spec: JobSpec
+    """As resolved: sizes, lengths and defaults filled in."""
+    teacher: StudentSummary | None
+    stages: list[PlannedStage]
+    steps: int
+    samples_per_epoch: int
+    device: Literal["cpu", "cuda"]
+    device_hours: float
+    warnings: list[str] = []
+
+
+class Event(Response):
+    """One line of a job's history; `id` counts from 1 without gaps within the job."""
+
+    id: int
+    job: str
+    type: str
+    attempt: int | None = None
+    stage: int | None = None
+    message: str
+    data: JSON = {}
+    created_at: Timestamp
+
+
+class LogLine(Response):
+    id: int
+    attempt: int
+    level: str
+    source: str
+    message: str
+    created_at: Timestamp
+
+
+class MetricPoint(Response):
+    stage: int
+    step: int
+    value: float
+
+
+class Metrics(Response):
+    """Series by name, each thinned to at most `max_points` points a stage."""
+
+    series: dict[str, list[MetricPoint]]
+
+
+class JobPatch(Request):
+    name: str | None = None
+    labels: dict[str, str] | None = None
+    priority: int | None = None

@@ -1,0 +1,53 @@
+"""What a model looks like: enough to rebuild it, never guessed from tensor shapes."""
+
+from typing import Literal
+
+from tinyclip.schemas._base import Response
+
+
+class ImageLayout(Response):
+    """One image tower. For a ViT `heads` and `mlp` have one entry a block; for a ResNet they are null."""
+
+    kind: Literal["vit", "resnet"]
+    image_size: int
+    width: int
+    layers: list[int]
+    """ViT: [blocks]; ResNet: bottlenecks of its four stages."""
+    head_width: int
+    patch_size: int | None = None
+    heads: list[int] | None = None
+    mlp: list[int] | None = None
+
+
+class TextLayout(Response):
+    context_length: int
+    vocab_size: int
+    width: int
+    layers: int
+    head_width: int
+    heads: list[int]
+    mlp: list[int]
+
+
+class Layout(Response):
+    """A whole CLIP model."""
+
+    embed_dim: int
+    quick_gelu: bool = False
+    image: ImageLayout
+    text: TextLayout
+
+
+class Params(Response):
+    image: int
+    text: int
+    text_without_embedding: int
+
+
+class StudentSummary(Response):
+    image_params: int
+    text_params: int
+    text_params_without_embedding: int
+    macs: int
+    """Multiply-accumulates of one image and one text of full context length."""
+    layout: Layout

@@ -1,0 +1,1 @@
+"""Distillation engine, evaluation, export and serving."""
