@@ -1,7 +1,7 @@
 """What every wire schema shares."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
@@ -14,6 +14,8 @@ Timestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_
 """A moment in UTC; RFC 3339 with milliseconds on the wire."""
 
 JSON = dict[str, Any]
+
+Item = TypeVar("Item")
 
 
 class Request(BaseModel):
@@ -28,7 +30,7 @@ class Response(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class Page[Item](Response):
+class Page(Response, Generic[Item]):
     """One page of a list; `next_page_token` is null on the last."""
 
     items: list[Item]
