@@ -1,0 +1,67 @@
+"""The artifacts store as the workers use it: whole files, read and written through fsspec.
+
+A file is either there with all its bytes or not there: local files are written aside and renamed, objects on S3 appear
+when their upload ends.
+"""
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class Store:
+    """A root (a local path or any fsspec URI) and files below it by relative path."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._fs, self._base = fsspec.core.url_to_fs(self.root)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    def uri(self, path: str) -> str:
+        """The full address of a file below the root."""
+        return f"{self.root}/{path}"
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a whole file; a kill leaves the old one or the new one. Raises OSError naming the path."""
+        target = f"{self._base}/{path}"
+        if not self.is_local:
+            self._fs.pipe_file(target, data)
+            return
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        aside = f"{target}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(aside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        except OSError:
+            Path(aside).unlink(missing_ok=True)
+            raise
+
+    def read_bytes(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+        data: bytes = self._fs.cat_file(f"{self._base}/{path}")
+        return data
+
+    def exists(self, path: str) -> bool:
+        return bool(self._fs.exists(f"{self._base}/{path}"))
+
+    def list(self, path: str) -> list[str]:
+        """Names of what lies directly in a folder, sorted; nothing if there is no such folder."""
+        self._fs.invalidate_cache()
+        try:
+            found: list[Any] = self._fs.ls(f"{self._base}/{path}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def remove(self, path: str) -> None:
+        """Delete a file or a folder with all below it; nothing if it is not there."""
+        target = f"{self._base}/{path}"
+        if self._fs.exists(target):
+            self._fs.rm(target, recursive=True)
