@@ -1,0 +1,26 @@
+"""Several real workers in one test: gloo process groups on this machine."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def on_workers(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `function(rank, *args)` returned on each of `world_size` processes; function must be importable."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_worker, (world_size, folder, function, args), nprocs=world_size)
+        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world_size)]
+
+
+def _worker(rank: int, world_size: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    try:
+        torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
