@@ -26,6 +26,7 @@ class ImpossibleInheritance(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.value = value
+        self.message = message
 
 
 def inherit_manual(
