@@ -141,6 +141,27 @@ class EmbeddingsRequest(Request):
     model: str | None = None
 
 
+class Embedding(Response):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+    """L2-normalised; with `encoding_format: base64` its little-endian float32 bytes."""
+
+
+class EmbeddingsUsage(Response):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class EmbeddingsResponse(Response):
+    """The shape of OpenAI's answer."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage = EmbeddingsUsage()
+
+
 class SearchRequest(Request):
     index: str
     text: str | None = None
