@@ -1,0 +1,122 @@
+"""Checkpoints: everything that the next step depends on, committed by a manifest that is written last.
+
+Layout of `step-N/`: `model.safetensors`, `optimizer.safetensors`, `state.json`, `manifest.json` (sha256 of the others). A folder
+without a valid manifest does not exist. There is no random state to keep: every draw of the engine is seeded by (seed, step).
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from tinyclip_workers.store import Store
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Checkpoint:
+    """One committed checkpoint, read back."""
+
+    path: str
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    store: Store, folder: str, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> tuple[str, int]:
+    """Write `folder/step-N`; returns its path and size in bytes. Raises OSError naming the path (a full disk, say)."""
+    path = f"{folder}/step-{step}"
+    files = {
+        "model.safetensors": to_safetensors(_contiguous(model.state_dict())),
+        "optimizer.safetensors": to_safetensors(_contiguous(optimizer_tensors(optimizer))),
+        "state.json": json.dumps({**state, "step": step}).encode(),
+    }
+    write_committed(store, path, files)
+    return path, sum(len(data) for data in files.values())
+
+
+def write_committed(store: Store, path: str, files: dict[str, bytes]) -> None:
+    """Write files and, when all are down, the manifest that makes them count."""
+    for name, data in files.items():
+        store.write_bytes(f"{path}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    store.write_bytes(f"{path}/{MANIFEST}", json.dumps({"sha256": digests}, indent=1).encode())
+
+
+def read_committed(store: Store, path: str) -> dict[str, bytes] | None:
+    """The files of a committed folder; None where the manifest is missing or a file is not what it says."""
+    if not store.exists(f"{path}/{MANIFEST}"):
+        return None
+    try:
+        digests: dict[str, str] = json.loads(store.read_bytes(f"{path}/{MANIFEST}"))["sha256"]
+        files = {name: store.read_bytes(f"{path}/{name}") for name in digests}
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s is not a whole checkpoint: %s", store.uri(path), error)
+        return None
+    torn = [name for name, data in files.items() if hashlib.sha256(data).hexdigest() != digests[name]]
+    if torn:
+        log.warning("%s is not a whole checkpoint: %s changed after it was written", store.uri(path), ", ".join(torn))
+        return None
+    return files
+
+
+def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
+    """The furthest committed checkpoint of a stage, over all attempts (`stage_folder/a<n>/step-<N>`)."""
+    found = [
+        (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
+        for attempt in store.list(stage_folder) if attempt.startswith("a")
+        for step in store.list(f"{stage_folder}/{attempt}") if step.startswith("step-")
+    ]
+    for _, _, path in sorted(found, reverse=True):
+        files = read_committed(store, path)
+        if files is not None:
+            return Checkpoint(
+                path=path,
+                model=from_safetensors(files["model.safetensors"]),
+                optimizer=from_safetensors(files["optimizer.safetensors"]),
+                state=json.loads(files["state.json"]),
+            )
+    return None
+
+
+def remove_old_checkpoints(store: Store, folder: str, keep: int) -> None:
+    """Keep the newest `keep` of one attempt's checkpoints of a stage."""
+    steps = sorted((name for name in store.list(folder) if name.startswith("step-")), key=_number)
+    for name in steps[:-keep]:
+        store.remove(f"{folder}/{name}/{MANIFEST}")  # first it stops counting, then it goes
+        store.remove(f"{folder}/{name}")
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts by `<parameter number>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`; learning rates are set by the schedule, not restored."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _contiguous(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _number(name: str) -> int:
+    digits = "".join(c for c in name if c.isdigit())
+    return int(digits) if digits else -1
