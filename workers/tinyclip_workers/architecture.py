@@ -1,0 +1,204 @@
+"""From what a spec says about a student to a layout, from a layout to an open_clip model, and what it costs.
+
+A layout is explicit and complete: everything below works from it alone, never from tensor shapes.
+"""
+
+import difflib
+import math
+from typing import Any
+
+import torch
+from open_clip.model import CLIP
+from tinyclip.schemas.layouts import Layout, StudentSummary
+from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
+
+from tinyclip_workers.macs import image_macs, text_macs
+from tinyclip_workers.tower_layouts import (
+    CONTEXT_LENGTH,
+    HEAD_WIDTH,
+    IMAGE_SIZE,
+    MLP_RATIO,
+    VOCAB_SIZE,
+    ImpossibleStudent,
+    image_layout,
+    text_layout,
+)
+
+__all__ = [
+    "AUTO_PRESETS",
+    "PRESETS",
+    "ImpossibleStudent",
+    "UnsupportedArchitecture",
+    "build_model",
+    "layout_of",
+    "open_clip_config",
+    "resolve_layout",
+    "summarize",
+]
+
+class UnsupportedArchitecture(ValueError):
+    """An open_clip configuration that is not a plain CLIP with a ViT or ResNet image tower."""
+
+
+def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
+    """The whole layout of a student; what the spec omits comes from the parent (the model that it inherits from).
+
+    Raises ImpossibleStudent, naming the field, for what is missing without a parent or does not fit together.
+    Whether the student is small enough to inherit from the parent is not asked here.
+    """
+    if student.preset is not None:
+        preset = _preset(student.preset)
+        return preset.model_copy(update={"quick_gelu": parent.quick_gelu}) if parent is not None else preset
+    embed_dim = student.embed_dim or (parent.embed_dim if parent is not None else None)
+    if embed_dim is None:
+        raise ImpossibleStudent("embed_dim", None, "is missing and there is no model to inherit it from; give it")
+    quick_gelu = parent.quick_gelu if parent is not None else False
+    return Layout(
+        embed_dim=embed_dim,
+        quick_gelu=quick_gelu if student.quick_gelu is None else student.quick_gelu,
+        image=image_layout(student.image, parent.image if parent is not None else None),
+        text=text_layout(student.text, parent.text if parent is not None else None),
+    )
+
+
+def build_model(layout: Layout) -> CLIP:
+    """A freshly initialised open_clip model (as open_clip initialises it), drawing from torch's global generator.
+
+    Raises ImpossibleStudent for a layout whose blocks differ from each other: open_clip has one shape for all blocks.
+    """
+    return CLIP(**open_clip_config(layout))
+
+
+def open_clip_config(layout: Layout) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a uniform layout. Raises ImpossibleStudent if the blocks differ from each other."""
+    image, text = layout.image, layout.text
+    vision_cfg: dict[str, Any] = {"image_size": image.image_size, "width": image.width, "head_width": image.head_width}
+    if image.kind == "resnet":
+        vision_cfg |= {"layers": list(image.layers), "patch_size": None}
+    else:
+        _one_shape("image", image.heads, image.width // image.head_width)
+        mlp_ratio = _mlp_ratio("image", image.width, image.mlp)
+        vision_cfg |= {"layers": image.layers[0], "patch_size": image.patch_size, "mlp_ratio": mlp_ratio}
+    _one_shape("text", text.heads, text.width // text.head_width)
+    text_cfg = {
+        "context_length": text.context_length,
+        "vocab_size": text.vocab_size,
+        "width": text.width,
+        "heads": text.heads[0],
+        "layers": text.layers,
+        "mlp_ratio": _mlp_ratio("text", text.width, text.mlp),
+    }
+    config: dict[str, Any] = {"embed_dim": layout.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    return {**config, "quick_gelu": True} if layout.quick_gelu else config
+
+
+def layout_of(model_cfg: dict[str, Any]) -> Layout:
+    """The layout of an open_clip `model_cfg`. Raises UnsupportedArchitecture naming the setting we have no layout for."""
+    vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
+    _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
+    _only_plain("vision_cfg.", vision, {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
+    _only_plain("text_cfg.", text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"})
+    size, layers = vision.get("image_size", IMAGE_SIZE), vision.get("layers", 12)
+    if isinstance(size, list | tuple):
+        if len(set(size)) != 1:
+            raise UnsupportedArchitecture(f"vision_cfg.image_size is {size}; only square images are supported")
+        size = size[0]
+    heads = text.get("heads", 8)
+    return Layout(
+        embed_dim=model_cfg["embed_dim"],
+        quick_gelu=bool(model_cfg.get("quick_gelu", False)),
+        image=image_layout(
+            ImageTower(
+                layers=layers if isinstance(layers, int) else tuple(layers),
+                width=vision.get("width", 768),
+                head_width=vision.get("head_width", HEAD_WIDTH),
+                mlp_ratio=vision.get("mlp_ratio", MLP_RATIO) if isinstance(layers, int) else None,
+                patch_size=vision.get("patch_size", 16) if isinstance(layers, int) else None,
+                image_size=size,
+            ),
+            None,
+        ),
+        text=text_layout(
+            TextTower(
+                layers=text.get("layers", 12),
+                width=text.get("width", 512),
+                heads=heads,
+                mlp_ratio=text.get("mlp_ratio", MLP_RATIO),
+                context_length=text.get("context_length", CONTEXT_LENGTH),
+                vocab_size=text.get("vocab_size", VOCAB_SIZE),
+            ),
+            None,
+        ),
+    )
+
+
+def summarize(layout: Layout) -> StudentSummary:
+    """Parameters (counted on the meta device: no memory is touched) and multiply-accumulates of a layout."""
+    with torch.device("meta"):
+        model = build_model(layout)
+    image = sum(p.numel() for p in model.visual.parameters())
+    text = sum(p.numel() for p in model.parameters()) - image - model.logit_scale.numel()
+    return StudentSummary(
+        image_params=image,
+        text_params=text,
+        text_params_without_embedding=text - model.token_embedding.weight.numel(),
+        macs=image_macs(layout) + text_macs(layout),
+        layout=layout,
+    )
+
+
+def _one_shape(tower: str, heads: list[int] | None, expected: int) -> None:
+    if heads is None or set(heads) != {expected}:
+        raise ImpossibleStudent(tower, heads, f"open_clip has {expected} heads in every block at this width; these differ")
+
+
+def _mlp_ratio(tower: str, width: int, mlp: list[int] | None) -> float:
+    """The ratio from which open_clip computes the same MLP width, `int(width * ratio)`."""
+    if mlp is None or len(set(mlp)) != 1:
+        raise ImpossibleStudent(tower, mlp, "open_clip has one MLP width for all blocks; these differ")
+    ratio = mlp[0] / width
+    return ratio if int(width * ratio) == mlp[0] else math.nextafter(ratio, math.inf)
+
+
+def _only_plain(where: str, config: dict[str, Any], known: set[str]) -> None:
+    for key, value in config.items():
+        if key not in known and value not in (None, False):
+            raise UnsupportedArchitecture(f"{where}{key} is {value!r}; only plain CLIP models with a ViT or ResNet are supported")
+
+
+def _preset(name: str) -> Layout:
+    if name in PRESETS:
+        return PRESETS[name]
+    if name in AUTO_PRESETS:
+        raise ImpossibleStudent(
+            "preset", name, "was pruned layer by layer: its shape is only in its checkpoint; use it as a teacher, or a manual preset"
+        )
+    close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+    hint = f"did you mean {close[0]}?" if close else ""
+    raise ImpossibleStudent("preset", name, f"is not a known preset; {hint} Known: {', '.join(PRESETS)}")
+
+
+def _published(embed_dim: int, image: ImageTower, text_width: int, text_layers: int) -> Layout:
+    text = TextTower(width=text_width, layers=text_layers)
+    return resolve_layout(StudentSpec(embed_dim=embed_dim, image=image, text=text), None)
+
+
+PRESETS: dict[str, Layout] = {
+    "TinyCLIP-ViT-39M-16-Text-19M": _published(512, ImageTower(patch_size=16, width=512, layers=12), 512, 6),
+    "TinyCLIP-ViT-8M-16-Text-3M": _published(512, ImageTower(patch_size=16, width=256, layers=10), 256, 3),
+    "TinyCLIP-ViT-61M-32-Text-29M": _published(512, ImageTower(patch_size=32, width=640, layers=12), 512, 9),
+    "TinyCLIP-ViT-40M-32-Text-19M": _published(512, ImageTower(patch_size=32, width=512, layers=12), 512, 6),
+    "TinyCLIP-ResNet-30M-Text-29M": _published(1024, ImageTower(width=56, layers=(3, 4, 6, 3)), 512, 9),
+    "TinyCLIP-ResNet-19M-Text-19M": _published(1024, ImageTower(width=44, layers=(3, 4, 6, 3)), 512, 6),
+    "ViT-B-32": _published(512, ImageTower(patch_size=32, width=768, layers=12), 512, 12),
+    "ViT-B-16": _published(512, ImageTower(patch_size=16, width=768, layers=12), 512, 12),
+    "RN50": _published(1024, ImageTower(width=64, layers=(3, 4, 6, 3)), 512, 12),
+}
+"""Published uniform architectures and their teachers (METHOD section 10): 224 px, context 77, vocabulary 49408, head width 64."""
+
+AUTO_PRESETS = (
+    "TinyCLIP-auto-ViT-63M-32-Text-31M",
+    "TinyCLIP-auto-ViT-45M-32-Text-18M",
+    "TinyCLIP-auto-ViT-22M-32-Text-10M",
+)
+"""Published students that were pruned layer by layer; nothing but their checkpoints says what they look like."""
