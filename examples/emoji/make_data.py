@@ -92,7 +92,8 @@ def count_vendors(samples: list[Sample]) -> dict[str, int]:
 
 def attribution(dataset: dict[str, dict[str, dict[str, object]]], counts: dict[str, dict[str, int]]) -> str:
     rows = [
-        f"| {vendor} | {facts['author']} | `{facts['package']}` (npm) | {facts['license']} | {split} | {counts[split][vendor]:,} |"
+        f"| {vendor} | {facts['author']} | `{facts['package']}` (npm) | {facts['license']} | {split} "
+        f"| {counts[split][vendor]:,} |"
         for split in SPLITS
         for vendor, facts in dataset["vendors"].items()
         if vendor in counts[split]
