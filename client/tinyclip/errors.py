@@ -8,6 +8,9 @@ TinyClipError
 │   ├── Unauthorized        401, 403
 │   └── Unavailable         429, 503
 ├── CannotReachServer       no answer at all
+├── InputError              a file or value on the caller's side that cannot be sent as it is
+├── DigestMismatch          a downloaded file is not the one that was announced
+├── WaitTimeout             what was waited for did not happen in time
 └── MissingExtra            a part of TinyCLIP that is not installed
 """
 
@@ -21,6 +24,27 @@ class TinyClipError(Exception):
 class CannotReachServer(TinyClipError):
     """The server did not answer."""
 
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"cannot reach {url}: {reason}")
+        self.url = url
+
+
+class InputError(TinyClipError):
+    """A file or value that cannot be sent as it is: `what` names it, `way_out` says what to change."""
+
+    def __init__(self, what: str, way_out: str) -> None:
+        super().__init__(f"{what}: {way_out}")
+        self.what = what
+        self.way_out = way_out
+
+
+class DigestMismatch(TinyClipError):
+    """A downloaded file is not the one that was announced; nothing was put at its place."""
+
+
+class WaitTimeout(TinyClipError):
+    """What was waited for did not happen in time. It goes on; only the waiting ended."""
+
 
 class MissingExtra(TinyClipError):
     """An optional part is not installed; the message has the command that installs it."""
@@ -32,9 +56,11 @@ class MissingExtra(TinyClipError):
 class ProblemError(TinyClipError):
     """The server said no and why."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
         super().__init__(problem.detail or problem.title)
         self.problem = problem
+        self.retry_after = retry_after
+        """Seconds the server asked us to wait before another try."""
 
 
 class InvalidRequest(ProblemError):
@@ -57,10 +83,10 @@ class Unavailable(ProblemError):
     """429 or 503: try again later."""
 
 
-def error_for(problem: Problem) -> ProblemError:
+def error_for(problem: Problem, retry_after: float | None = None) -> ProblemError:
     """The error class for a problem's status."""
     kinds: dict[int, type[ProblemError]] = {
         401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 412: Conflict,
         422: InvalidRequest, 429: Unavailable, 503: Unavailable,
     }
-    return kinds.get(problem.status, ProblemError)(problem)
+    return kinds.get(problem.status, ProblemError)(problem, retry_after)

@@ -1,0 +1,120 @@
+"""What a deployed student answers: zero-shot classification, embeddings, search."""
+
+from collections.abc import Sequence
+
+import httpx
+
+from tinyclip._calls import Call, as_model
+from tinyclip._images import Picture, encode
+from tinyclip._transport import AsyncTransport, Transport
+from tinyclip.schemas import (
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    LabelScore,
+    SearchRequest,
+    SearchResponse,
+    ZeroShotRequest,
+    ZeroShotResponse,
+)
+
+Vectors = list[list[float]]
+"""One L2-normalised embedding an input."""
+
+
+def zero_shot(
+    endpoint: str, images: Sequence[Picture], labels: Sequence[str], templates: Sequence[str] | None, top_k: int
+) -> Call[ZeroShotResponse]:
+    body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], labels=list(labels), top_k=top_k)
+    if templates is not None:
+        body.templates = list(templates)
+    document = body.model_dump(mode="json", exclude_unset=True)
+    return Call("POST", f"{endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
+
+
+def embed_texts(endpoint: str, texts: Sequence[str]) -> Call[Vectors]:
+    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text"))
+
+
+def embed_images(endpoint: str, images: Sequence[Picture]) -> Call[Vectors]:
+    return _embed(endpoint, EmbeddingsRequest(input=[encode(image) for image in images], modality="image"))
+
+
+def search(endpoint: str, index: str, text: str | None, image: Picture | None, top_k: int) -> Call[SearchResponse]:
+    encoded = None if image is None else encode(image)
+    body = SearchRequest.model_construct(index=index, text=text, image=encoded, top_k=top_k)
+    return Call("POST", f"{endpoint}/search", as_model(SearchResponse), body=body.model_dump(mode="json", exclude_none=True))
+
+
+class Student:
+    """A deployed student. Pictures are paths, bytes, http(s) URLs or data URIs."""
+
+    def __init__(self, transport: Transport, endpoint: str) -> None:
+        self._transport = transport
+        self.endpoint = endpoint
+
+    def zero_shot(
+        self, images: Sequence[Picture], labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+    ) -> ZeroShotResponse:
+        """The `top_k` likeliest labels of each image with their probabilities over all labels."""
+        return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k))
+
+    def classify(
+        self, image: Picture, labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+    ) -> list[LabelScore]:
+        """The `top_k` likeliest labels of one image."""
+        return self.zero_shot([image], labels, templates=templates, top_k=top_k).results[0] or []
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """One embedding a text, L2-normalised."""
+        return self._transport.send(embed_texts(self.endpoint, texts))
+
+    def embed_images(self, images: Sequence[Picture]) -> Vectors:
+        """One embedding an image, L2-normalised."""
+        return self._transport.send(embed_images(self.endpoint, images))
+
+    def search(self, index: str, text: str | None = None, *, image: Picture | None = None, top_k: int = 10) -> SearchResponse:
+        """The `top_k` items of an index nearest to a text or to an image."""
+        return self._transport.send(search(self.endpoint, index, text, image, top_k))
+
+
+class AsyncStudent:
+    """A deployed student; see `Student`."""
+
+    def __init__(self, transport: AsyncTransport, endpoint: str) -> None:
+        self._transport = transport
+        self.endpoint = endpoint
+
+    async def zero_shot(
+        self, images: Sequence[Picture], labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+    ) -> ZeroShotResponse:
+        """The `top_k` likeliest labels of each image with their probabilities over all labels."""
+        return await self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k))
+
+    async def classify(
+        self, image: Picture, labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+    ) -> list[LabelScore]:
+        """The `top_k` likeliest labels of one image."""
+        return (await self.zero_shot([image], labels, templates=templates, top_k=top_k)).results[0] or []
+
+    async def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """One embedding a text, L2-normalised."""
+        return await self._transport.send(embed_texts(self.endpoint, texts))
+
+    async def embed_images(self, images: Sequence[Picture]) -> Vectors:
+        """One embedding an image, L2-normalised."""
+        return await self._transport.send(embed_images(self.endpoint, images))
+
+    async def search(
+        self, index: str, text: str | None = None, *, image: Picture | None = None, top_k: int = 10
+    ) -> SearchResponse:
+        """The `top_k` items of an index nearest to a text or to an image."""
+        return await self._transport.send(search(self.endpoint, index, text, image, top_k))
+
+
+def _embed(endpoint: str, body: EmbeddingsRequest) -> Call[Vectors]:
+    return Call("POST", f"{endpoint}/embeddings", _vectors, body=body.model_dump(mode="json", exclude_none=True))
+
+
+def _vectors(response: httpx.Response) -> Vectors:
+    answer = EmbeddingsResponse.model_validate_json(response.content)
+    return [item.embedding for item in sorted(answer.data, key=lambda item: item.index) if isinstance(item.embedding, list)]
