@@ -1,0 +1,43 @@
+# The two commands for a fresh machine: `make demo` and `make test`. Both make .venv by themselves, once.
+#
+#   make demo PYTHON=python3.12        another Python
+#   make demo PIP_ARGS="…"             more arguments for pip install, as an index with CPU builds of torch
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+# One stamp for what is to be installed: a change of either file installs again.
+STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+
+.PHONY: demo test test-gpu lint format clean
+
+demo: $(STAMP)
+	@$(BIN)/python examples/emoji/demo.py
+
+test: lint
+	@$(BIN)/pytest
+
+test-gpu: $(STAMP)
+	@$(BIN)/pytest -m gpu
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "TinyCLIP needs Python 3.11 or newer, but $(PYTHON) is `$(PYTHON) --version 2>&1`; name another: make PYTHON=/path/to/python3.12"; \
+	    exit 1; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "Installing TinyCLIP and what it needs into $(VENV): once, some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev]'
+	@rm -f $(VENV)/installed-*
+	@touch $@
