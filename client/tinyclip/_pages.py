@@ -1,4 +1,7 @@
-"""Lists that come in pages, read as if they came whole."""
+"""Lists that come in pages, read as if they came whole.
+
+`describe` gives the call for the page that a token names; None is the first.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
@@ -9,11 +12,8 @@ from tinyclip.schemas import Page
 
 T = TypeVar("T")
 
-Describe = Callable[[str | None], Call[Page[T]]]
-"""The call for the page that a token names; None is the first."""
 
-
-def every(transport: Transport, describe: Describe[T]) -> Iterator[T]:
+def every(transport: Transport, describe: Callable[[str | None], Call[Page[T]]]) -> Iterator[T]:
     """All items; a page is fetched when its first item is asked for."""
     token: str | None = None
     while True:
@@ -23,7 +23,7 @@ def every(transport: Transport, describe: Describe[T]) -> Iterator[T]:
             return
 
 
-async def every_async(transport: AsyncTransport, describe: Describe[T]) -> AsyncIterator[T]:
+async def every_async(transport: AsyncTransport, describe: Callable[[str | None], Call[Page[T]]]) -> AsyncIterator[T]:
     """All items; a page is fetched when its first item is asked for."""
     token: str | None = None
     while True:
