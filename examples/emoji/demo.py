@@ -1,0 +1,177 @@
+"""What `make demo` runs: from a job spec to answered queries, on the emoji drawings beside this file.
+
+It starts the embedded service in a temporary folder, submits half.yaml, deploys the student, lets it name three
+pictures that it has never seen, searches an index of them by words, and stops everything.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+from service import BIN, Service, ServiceFailed
+from thumbnails import thumbnail
+from tinyclip import Client, Student, TinyClipError
+from tinyclip.schemas import DeploymentState, Hit, IndexState, LabelScore
+
+HERE = Path(__file__).parent
+SPEC = HERE / "half.yaml"
+DATA = HERE / "data"
+VAL_SHARD = DATA / "val-000000.tar.gz"
+
+PICTURES = ("pizza", "sailboat", "elephant")
+QUERIES = ("a fast vehicle on water", "something sweet to eat")
+TEMPLATE = "an emoji of a {}"
+HITS = 5
+PATIENCE_SECONDS = 120
+
+console = Console(highlight=False)
+
+
+class DemoFailed(Exception):
+    """A step of the demo did not do what it should."""
+
+
+@dataclass
+class Drawing:
+    """One picture of the val style."""
+
+    picture: bytes
+    metadata: dict[str, Any]
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder = Path(tempfile.mkdtemp(prefix="tinyclip-demo-"))
+    service = Service(folder)
+    try:
+        console.print("[bold]Starting the service[/]")
+        with service:
+            console.print(*(f"  {line}" for line in service.greeting()), sep="\n")
+            run(service.url)
+            console.print("\n[bold]Stopping[/]")
+    except KeyboardInterrupt:
+        console.print("\nInterrupted; everything is stopped.")
+        shutil.rmtree(folder, ignore_errors=True)
+        return 130
+    except (DemoFailed, ServiceFailed, TinyClipError, subprocess.TimeoutExpired) as failure:
+        console.print(f"\n[red]The demo failed:[/] {failure}", f"The end of {service.log}:", sep="\n")
+        console.print(_tail(service.log), markup=False)
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def run(url: str) -> None:
+    """The demo itself, against a running service."""
+    drawings = read_drawings(VAL_SHARD)
+    console.print(f"\n[bold]tinyclip-client jobs submit {_shown(SPEC)} --watch[/]")
+    status = subprocess.call([BIN / "tinyclip-client", "jobs", "submit", SPEC, "--watch"], env=os.environ | {"TINYCLIP_URL": url})
+    if status != 0:
+        raise DemoFailed(f"the job did not succeed (tinyclip-client left with {status})")
+    with Client(url) as client:
+        job = next(client.jobs.list(name="emoji-half"))
+        if job.model is None:
+            raise DemoFailed(f"{job.id} is {job.state} without a model")
+        model = f"{job.model.name}@{job.model.version}"
+        student = deploy(client, model)
+        console.print("\n[bold]Three pictures in a style that it has never seen[/]")
+        for name in PICTURES:
+            show_classification(next(d for d in drawings.values() if d.metadata["class_name"] == name), student)
+        build_index(client, model)
+        for query in QUERIES:
+            console.print(f"\n[bold]Search:[/] {query}")
+            show_hits(student.search("emoji", query, top_k=HITS).hits, drawings)
+
+
+def deploy(client: Client, model: str) -> Student:
+    console.print(f"\n[bold]Deploying {model}[/]")
+    client.deployments.put("emoji", model)
+    deployment = client.deployments.wait("emoji", timeout=PATIENCE_SECONDS)
+    if deployment.state is not DeploymentState.READY:
+        raise DemoFailed(f"the deployment is {deployment.state}: {deployment.message}")
+    console.print(f"  answers at {deployment.endpoint}")
+    return client.deployments.open("emoji")
+
+
+def build_index(client: Client, model: str) -> None:
+    console.print(f"\n[bold]Building an index of {_shown(VAL_SHARD)}[/]")
+    client.indexes.put("emoji", model, str(VAL_SHARD))
+    index = client.indexes.wait("emoji", timeout=PATIENCE_SECONDS)
+    if index.state is not IndexState.READY:
+        raise DemoFailed(f"the index is {index.state}: {index.message}")
+    console.print(f"  {index.count} pictures")
+
+
+def show_classification(drawing: Drawing, student: Student) -> None:
+    """The picture and the three likeliest of the 98 sub-groups, the right one marked."""
+    labels = (DATA / "subgroups.txt").read_text().splitlines()
+    scores = student.classify(drawing.picture, labels, templates=[TEMPLATE], top_k=3)
+    truth = drawing.metadata["subgroup_name"]
+    answers = Group(f"[bold]{drawing.metadata['class_name']}[/] [dim]({truth})[/]", *(bar(score, truth) for score in scores))
+    console.print(Columns([*picture_of(drawing, 16), answers], padding=(1, 2)))
+
+
+def bar(score: LabelScore, truth: str) -> Text:
+    right = score.label == truth
+    length = round(20 * score.score)
+    line = Text(f"{score.score:6.1%} ", "green" if right else "")
+    return line.append("█" * length + " " * (20 - length)).append(f" {score.label}{' ✓' if right else ''}")
+
+
+def show_hits(hits: Sequence[Hit], drawings: dict[str, Drawing]) -> None:
+    """The best hits side by side, best first."""
+    table = Table.grid(padding=(0, 2))
+    cells = [
+        Group(*picture_of(drawings[hit.id], 14), Text(drawings[hit.id].metadata["class_name"]), Text(f"{hit.score:.3f}", "dim"))
+        for hit in hits
+    ]
+    for _ in cells:
+        table.add_column(width=14)
+    table.add_row(*cells)
+    console.print(table)
+
+
+def picture_of(drawing: Drawing, width: int) -> list[Text]:
+    """Its thumbnail, where there is a terminal with colours to look at it."""
+    return [thumbnail(drawing.picture, width)] if console.color_system in ("256", "truecolor") else []
+
+
+def read_drawings(shard: Path) -> dict[str, Drawing]:
+    """The shard's pictures by key."""
+    files: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(shard) as tar:
+        for member in tar:
+            key, _, kind = member.name.partition(".")
+            content = tar.extractfile(member)
+            if content is not None:
+                files.setdefault(key, {})[kind] = content.read()
+    return {key: Drawing(parts["png"], json.loads(parts["json"])) for key, parts in files.items()}
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _tail(log: Path, lines: int = 40) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(there is no log)"
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The embedded service in a process of its own, as long as a `with` block lasts."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_SECONDS, STOP_SECONDS = 180, 90
+BIN = Path(sys.executable).parent
+
+
+class ServiceFailed(Exception):
+    """The service did not start, or did not stop as it should; its log says why."""
+
+
+class Service:
+    """`tinyclip-server up` on free ports, with everything it writes below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "server.log"
+        self._port, serve_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._command = [
+            str(BIN / "tinyclip-server"), "up", "--data-dir", str(folder / "data"),
+            "--port", str(self._port), "--serve-port", str(serve_port),
+        ]
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            # In a session of its own, so that Ctrl-C reaches only us and we stop it in order.
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        status = self._stop()
+        if error is None and status != 0:
+            raise ServiceFailed(f"the service left with exit status {status}")
+
+    def greeting(self) -> list[str]:
+        """What the service printed from `ready` on: its URLs."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        start = next((number for number, line in enumerate(lines) if line.startswith("ready")), len(lines))
+        return lines[start:]
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not self.greeting():
+            if (status := self._process.poll()) is not None:
+                raise ServiceFailed(f"the service left with exit status {status} before it was ready")
+            if time.monotonic() > end:
+                raise ServiceFailed(f"the service was not ready after {START_SECONDS} s")
+            time.sleep(0.2)
+
+    def _stop(self) -> int:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(STOP_SECONDS)
+        except BaseException:  # too slow, or a second Ctrl-C: end it and all that it started
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            raise
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
