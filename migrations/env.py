@@ -1,0 +1,49 @@
+"""Alembic's entry: on the connection that the caller hands over, or on the settings' database."""
+
+import asyncio
+from typing import Any, Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import JSON
+from tinyclip_server import tables
+from tinyclip_server.db import Database, UtcDateTime
+from tinyclip_server.settings import Settings
+
+
+def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
+    """Revisions must not depend on our code, which moves on: plain SQLAlchemy types only."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, JSON) and not isinstance(item, JSONB):
+        autogen.imports.add("from sqlalchemy.dialects.postgresql import JSONB")
+        return 'sa.JSON().with_variant(JSONB(), "postgresql")'
+    return False
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=tables.Base.metadata,
+        render_item=render_item,
+        render_as_batch=connection.dialect.name == "sqlite",
+        compare_type=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run_on_settings() -> None:
+    database = Database(Settings().async_database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(run)
+    await database.close()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    asyncio.run(run_on_settings())

@@ -1,0 +1,60 @@
+"""The application: its parts, its routes and its background loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from tinyclip_server import health
+from tinyclip_server.artifacts import Store
+from tinyclip_server.db import Database
+from tinyclip_server.http import RequestIds, install_problem_handlers
+from tinyclip_server.jobs import endpoints as jobs
+from tinyclip_server.models import endpoints as models
+from tinyclip_server.planner import Planner
+from tinyclip_server.ray_gateway import Ray, RayGateway
+from tinyclip_server.scheduler import Scheduler
+from tinyclip_server.services import Services
+from tinyclip_server.settings import Settings
+
+ROUTERS: list[APIRouter] = [jobs.router, models.router, models.compare_router]
+"""Everything under /v1, one router a resource."""
+
+
+def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = True) -> FastAPI:
+    """The control plane for these settings. Tests give their own `ray`, and `schedule=False` to turn the loop by hand."""
+    services = _build(settings, ray)
+    scheduler = Scheduler(services)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        background = [asyncio.create_task(scheduler.run()), asyncio.create_task(services.planner.warm_up())] if schedule else []
+        yield
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await services.planner.close()
+        await services.ray.close()
+        await services.db.close()
+
+    app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan)
+    app.state.services = services
+    app.state.scheduler = scheduler
+    app.add_middleware(RequestIds)
+    install_problem_handlers(app)
+    app.include_router(health.router)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+    return app
+
+
+def _build(settings: Settings, ray: Ray | None) -> Services:
+    return Services(
+        settings=settings,
+        db=Database(settings.async_database_url),
+        store=Store(settings.artifacts_root),
+        ray=ray or RayGateway(settings.ray_address, driver_cpus=settings.driver_cpus),
+        planner=Planner(settings.planner_command, timeout_s=settings.planner_timeout_seconds),
+    )

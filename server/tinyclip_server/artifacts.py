@@ -1,0 +1,76 @@
+"""The artifacts store as the server uses it. Every call runs in a thread: a store may be far away."""
+
+import asyncio
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+READ_CHUNK = 1 << 20
+
+
+class Store:
+    """A root (a local path or any fsspec URI) and files below it by relative path."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._fs, base = fsspec.core.url_to_fs(root)
+        self._base = base.rstrip("/")
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    def uri(self, path: str) -> str:
+        """The full address of a file below the root."""
+        return f"{self.root}/{path}"
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Write a whole file: a reader sees the old one or the new one. Raises OSError naming the path."""
+        await asyncio.to_thread(self._write, f"{self._base}/{path}", data)
+
+    async def read(self, path: str) -> bytes | None:
+        """A file's bytes, or null if it is not there."""
+        return await asyncio.to_thread(self._read, f"{self._base}/{path}", None, None)
+
+    async def read_range(self, path: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a file. Raises FileNotFoundError."""
+        data = await asyncio.to_thread(self._read, f"{self._base}/{path}", start, end)
+        if data is None:
+            raise FileNotFoundError(self.uri(path))
+        return data
+
+    async def exists(self, path: str) -> bool:
+        return bool(await asyncio.to_thread(self._fs.exists, f"{self._base}/{path}"))
+
+    async def remove(self, path: str) -> None:
+        """Delete a file or a folder with all below it; nothing if it is not there."""
+        await asyncio.to_thread(self._remove, f"{self._base}/{path}")
+
+    def _write(self, target: str, data: bytes) -> None:
+        if not self._local:
+            self._fs.pipe_file(target, data)
+            return
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        aside = f"{target}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(aside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        except OSError:
+            Path(aside).unlink(missing_ok=True)
+            raise
+
+    def _read(self, target: str, start: int | None, end: int | None) -> bytes | None:
+        try:
+            data: Any = self._fs.cat_file(target, start=start, end=end)
+        except FileNotFoundError:
+            return None
+        return bytes(data)
+
+    def _remove(self, target: str) -> None:
+        self._fs.invalidate_cache()
+        if self._fs.exists(target):
+            self._fs.rm(target, recursive=True)

@@ -1,0 +1,61 @@
+"""Keyset pages: a token says after which row to go on, so page 10,000 costs what page 1 does."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query
+from tinyclip.schemas import Page
+
+from tinyclip_server.problems import InvalidInput
+
+MAX_PAGE_SIZE = 500
+
+Row = TypeVar("Row")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class PageParams:
+    """The two query parameters of every list."""
+
+    page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 50
+    page_token: Annotated[str | None, Query()] = None
+
+    def position(self, *types: type) -> tuple[Any, ...] | None:
+        """The key after which to go on, or null on the first page. Raises InvalidInput for a token that is not ours."""
+        if self.page_token is None:
+            return None
+        try:
+            padded = self.page_token + "=" * (-len(self.page_token) % 4)
+            values = json.loads(base64.urlsafe_b64decode(padded))
+            return tuple(_parse(value, kind) for value, kind in zip(values, types, strict=True))
+        except (ValueError, TypeError, binascii.Error) as error:
+            raise InvalidInput.field(
+                "/page_token", self.page_token, "not a token of this list; use next_page_token of the page before"
+            ) from error
+
+    def page(
+        self, rows: Sequence[Row], view: Callable[[Row], Item], key: Callable[[Row], tuple[Any, ...]]
+    ) -> Page[Item]:
+        """A page of `rows`, of which one more than `page_size` was asked for to see whether there are more."""
+        shown = rows[: self.page_size]
+        more = len(rows) > self.page_size
+        return Page(items=[view(row) for row in shown], next_page_token=_token(key(shown[-1])) if more else None)
+
+
+def _token(key: tuple[Any, ...]) -> str:
+    values = [value.isoformat() if isinstance(value, datetime) else value for value in key]
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+def _parse(value: Any, kind: type) -> Any:
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}")
+    return value

@@ -1,0 +1,78 @@
+"""Errors that know their status, and the problem documents (RFC 9457) they become.
+
+ApiError
+├── InvalidInput     422   a field is wrong; `errors` says which
+├── NotFound         404
+├── Conflict         409   the thing is not in a state that allows this
+├── StaleWrite       412   `If-Match` names an older state
+├── TooManyRequests  429
+└── Unavailable      503   try again after `retry_after`
+"""
+
+from http import HTTPStatus
+
+from tinyclip.schemas import FieldError, Problem
+
+
+class ApiError(Exception):
+    """Base of every error that a request can be answered with."""
+
+    status: int = 500
+    code: str = "internal_error"
+
+    def __init__(
+        self, detail: str, *, code: str | None = None, errors: list[FieldError] | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.errors = errors or []
+        self.retry_after = retry_after
+
+    def problem(self, *, instance: str | None, request_id: str | None) -> Problem:
+        return Problem(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            instance=instance,
+            code=self.code,
+            request_id=request_id,
+            retryable=self.status in (429, 503),
+            errors=self.errors,
+        )
+
+
+class InvalidInput(ApiError):
+    status, code = 422, "invalid_input"
+
+    @classmethod
+    def of(cls, errors: list[FieldError], *, code: str | None = None) -> "InvalidInput":
+        """The detail is the first error in words."""
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        place = f"{first.pointer}: " if first.pointer else ""
+        return cls(f"{place}{first.message}{more}", code=code, errors=errors)
+
+    @classmethod
+    def field(cls, pointer: str, value: object, message: str, *, code: str | None = None) -> "InvalidInput":
+        return cls.of([FieldError(pointer=pointer, value=value, message=message)], code=code)
+
+
+class NotFound(ApiError):
+    status, code = 404, "not_found"
+
+
+class Conflict(ApiError):
+    status, code = 409, "conflict"
+
+
+class StaleWrite(ApiError):
+    status, code = 412, "stale_if_match"
+
+
+class TooManyRequests(ApiError):
+    status, code = 429, "too_many_requests"
+
+
+class Unavailable(ApiError):
+    status, code = 503, "unavailable"

@@ -1,0 +1,148 @@
+"""The only file that talks to Ray: its Jobs API and Serve's REST API, both at the dashboard's address.
+
+Plain HTTP through httpx rather than Ray's own client: nothing here blocks the event loop, and `RAY_ADDRESS` cannot redirect it.
+"""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+JOB_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_JOB_STOP_WAIT_TIME_S": "10",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class RayJobStatus(StrEnum):
+    """What Ray says of a job; an observation, never the record."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RayJobStatus.STOPPED, RayJobStatus.SUCCEEDED, RayJobStatus.FAILED)
+
+
+class RayUnavailable(Exception):
+    """No usable answer: what we asked about may or may not have happened."""
+
+
+class RayRefused(Exception):
+    """Ray understood and said no."""
+
+
+class Ray(Protocol):
+    """What the control plane asks of Ray."""
+
+    async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
+        """Start a job; one that exists already under this id is a success. Raises RayUnavailable, RayRefused."""
+
+    async def job_status(self, submission_id: str) -> RayJobStatus | None:
+        """null if Ray does not know the job. Raises RayUnavailable."""
+
+    async def stop_job(self, submission_id: str) -> None:
+        """Ask for a job's end; unknown and ended jobs are fine. Raises RayUnavailable."""
+
+    async def put_serve_applications(self, body: dict[str, Any]) -> None:
+        """Tell Serve all that should run; what is not listed is deleted. Raises RayUnavailable, RayRefused."""
+
+    async def serve_status(self) -> dict[str, Any]:
+        """Serve's `GET /api/serve/applications/`. Raises RayUnavailable."""
+
+    async def ready(self) -> bool:
+        """Whether the cluster answers."""
+
+    async def close(self) -> None: ...
+
+
+class RayGateway:
+    """Talks to one cluster. `driver_cpus` of None keeps drivers on the head node; any number lets them run elsewhere."""
+
+    def __init__(self, address: str, *, driver_cpus: float | None = None, timeout_s: float = 15.0) -> None:
+        self._driver_cpus = driver_cpus
+        self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, trust_env=False, headers=_authorization())
+
+    async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
+        body: dict[str, Any] = {
+            "submission_id": submission_id,
+            "entrypoint": entrypoint,
+            "metadata": {"job_name": submission_id, **metadata},
+            "runtime_env": {"env_vars": JOB_ENVIRONMENT},
+        }
+        if self._driver_cpus is not None:
+            body["entrypoint_num_cpus"] = self._driver_cpus
+        answer = await self._ask("POST", "/api/jobs/", json=body)
+        if answer.status_code == 500 and await self.job_status(submission_id) is not None:
+            return  # Ray answers 500 for an id that it has already
+        if answer.status_code in (400, 413):
+            raise RayRefused(_last_line(answer))
+        _expect_success(answer)
+
+    async def job_status(self, submission_id: str) -> RayJobStatus | None:
+        answer = await self._ask("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == 404:
+            return None
+        _expect_success(answer)
+        return RayJobStatus(answer.json()["status"])
+
+    async def stop_job(self, submission_id: str) -> None:
+        answer = await self._ask("POST", f"/api/jobs/{submission_id}/stop")
+        if answer.status_code not in (400, 404):
+            _expect_success(answer)
+
+    async def put_serve_applications(self, body: dict[str, Any]) -> None:
+        answer = await self._ask("PUT", "/api/serve/applications/", json=body, timeout=60.0)
+        if answer.status_code in (400, 422):
+            raise RayRefused(_last_line(answer))
+        _expect_success(answer)
+
+    async def serve_status(self) -> dict[str, Any]:
+        answer = await self._ask("GET", "/api/serve/applications/")
+        _expect_success(answer)
+        status: dict[str, Any] = answer.json()
+        return status
+
+    async def ready(self) -> bool:
+        try:
+            return (await self._ask("GET", "/api/version")).is_success
+        except RayUnavailable:
+            return False
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _ask(self, method: str, path: str, *, json: Any = None, timeout: float | None = None) -> httpx.Response:
+        try:
+            if timeout is None:
+                return await self._http.request(method, path, json=json)
+            return await self._http.request(method, path, json=json, timeout=timeout)
+        except httpx.HTTPError as error:
+            raise RayUnavailable(f"{method} {path} at {self._http.base_url}: {error or type(error).__name__}") from error
+
+
+def _authorization() -> dict[str, str]:
+    """The cluster's token, where Ray's own tools look for it."""
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not token and path:
+        token = Path(path).read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _expect_success(answer: httpx.Response) -> None:
+    if not answer.is_success:
+        raise RayUnavailable(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {_last_line(answer)}")
+
+
+def _last_line(answer: httpx.Response) -> str:
+    """Ray answers with a traceback; its last line says what was wrong."""
+    lines = [line for line in answer.text.splitlines() if line.strip()]
+    return lines[-1].strip()[:500] if lines else "no reason given"

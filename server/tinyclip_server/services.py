@@ -1,0 +1,53 @@
+"""What one running server is made of, and how a request gets at it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tinyclip_server.artifacts import Store
+from tinyclip_server.db import Database
+from tinyclip_server.planner import Planner
+from tinyclip_server.ray_gateway import Ray
+from tinyclip_server.settings import Settings
+
+DEFAULT_PROJECT = "default"
+
+
+@dataclass(frozen=True)
+class Services:
+    """One of each, made at start."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    ray: Ray
+    planner: Planner
+
+
+def services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+async def _read_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with services(request).db.read() as session:
+        yield session
+
+
+async def _write_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with services(request).db.write() as session:
+        yield session
+
+
+def _project() -> str:
+    return DEFAULT_PROJECT
+
+
+# scope="function": the transaction has committed before the answer is sent.
+ReadSession = Annotated[AsyncSession, Depends(_read_session, scope="function")]
+WriteSession = Annotated[AsyncSession, Depends(_write_session, scope="function")]
+Uses = Annotated[Services, Depends(services)]
+Project = Annotated[str, Depends(_project)]

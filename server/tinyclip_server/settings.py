@@ -1,0 +1,104 @@
+"""Settings of the control plane: flags, then `TINYCLIP_*` variables, then a TOML file, then the defaults here."""
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+def _config_file() -> Path:
+    given = os.environ.get("TINYCLIP_CONFIG")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "tinyclip" / "server.toml"
+
+
+def _default_data_dir() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tinyclip"
+
+
+class Settings(BaseSettings):
+    """What differs between the embedded service and production; the code is the same."""
+
+    model_config = SettingsConfigDict(env_prefix="TINYCLIP_", extra="forbid")
+
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Everything the embedded service writes lies below it."""
+    database_url: str = ""
+    """`sqlite:///PATH` or `postgresql://…`; empty: a SQLite file in `data_dir`."""
+    artifacts: str = ""
+    """Root of the artifacts store: a local path or any fsspec URI that all nodes reach; empty: a folder in `data_dir`."""
+    ray_address: str = ""
+    """`http://HOST:PORT` of a cluster's dashboard; empty: `tinyclip-server up` starts a local cluster."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    serve_port: int = Field(default=8322, ge=1, le=65535)
+    """Where Ray Serve answers queries to deployments."""
+    serve_url: str = ""
+    """Public URL of the Serve proxy; empty: `http://<host>:<serve_port>`."""
+    allow_public: bool = False
+    """Bind a public address although nothing asks for a token: only behind a proxy that authenticates."""
+
+    max_running_jobs: int | None = Field(default=None, ge=1)
+    """Jobs on the cluster at once; null: 1 on an embedded cluster, 16 on one given by address."""
+    tick_seconds: float = Field(default=0.5, gt=0)
+    """Pause between two rounds of the scheduler."""
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """How long a job stays with a scheduler that no longer renews its claim."""
+    stop_grace_seconds: float = Field(default=20.0, ge=0)
+    """How long a running attempt may take to leave by itself before Ray is told to stop it."""
+    unknown_grace_seconds: float = Field(default=60.0, ge=0)
+    """How long Ray may not know a submitted attempt before a new one is made."""
+    worker_python: str = sys.executable
+    """Interpreter on the cluster's nodes that has `tinyclip[workers]`."""
+    driver_cpus: float | None = Field(default=None, ge=0)
+    """CPUs that a job's driver reserves; null keeps drivers on the head node, any number lets them run elsewhere."""
+    planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan"])
+    planner_timeout_seconds: float = Field(default=120.0, gt=0)
+    idempotency_hours: float = Field(default=24.0, ge=24.0)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+
+    @property
+    def embedded(self) -> bool:
+        """Whether we start Ray ourselves."""
+        return not self.ray_address
+
+    @property
+    def async_database_url(self) -> str:
+        """The database's URL with the async driver named."""
+        url = self.database_url or f"sqlite:///{self.data_dir / 'tinyclip.db'}"
+        for plain, driver in (("sqlite://", "sqlite+aiosqlite://"), ("postgresql://", "postgresql+asyncpg://")):
+            if url.startswith(plain):
+                return driver + url.removeprefix(plain)
+        return url
+
+    @property
+    def artifacts_root(self) -> str:
+        root = self.artifacts or str(self.data_dir / "artifacts")
+        return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
+
+    @property
+    def serve_base_url(self) -> str:
+        """Where clients reach deployments, without a trailing slash."""
+        return (self.serve_url or f"http://{self.host}:{self.serve_port}").rstrip("/")
+
+    @property
+    def running_limit(self) -> int:
+        return self.max_running_jobs or (1 if self.embedded else 16)

@@ -1,0 +1,228 @@
+"""The tables. A job and all that hangs on it, the registry, and what is deployed and indexed."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from tinyclip.schemas import DeploymentState, IndexState, JobState, StageState
+
+from tinyclip_server.db import Base, now
+
+
+class JobRow(Base):
+    """One job. `version` counts every change, `revision` only those of its state or of what a user may edit."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_newest", "project", "created_at", "id"),
+        Index("ix_jobs_queue", "state", "priority", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    name: Mapped[str] = mapped_column(index=True)
+    labels: Mapped[dict[str, Any]]
+    priority: Mapped[int] = mapped_column(default=0)
+    spec: Mapped[dict[str, Any]]
+    """As submitted, with defaults; `registry:` teachers keep their name but have their version pinned."""
+    resolved_spec: Mapped[dict[str, Any]]
+    """As planned: what the workers get."""
+    state: Mapped[str] = mapped_column(default=JobState.QUEUED)
+    version: Mapped[int] = mapped_column(default=1)
+    revision: Mapped[int] = mapped_column(default=1)
+    last_event: Mapped[int] = mapped_column(default=0)
+    last_log: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Number of the newest attempt, and the fence: only that attempt may write."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Attempts that died; a pause is none."""
+    progress: Mapped[dict[str, Any]]
+    error: Mapped[dict[str, Any] | None]
+    model_name: Mapped[str]
+    model_version: Mapped[int | None]
+    """Reserved at the first attempt; registered when the job succeeds."""
+    control: Mapped[str] = mapped_column(default="")
+    """What the control file says, so that it is written only when it changes."""
+    lease_owner: Mapped[str] = mapped_column(default="")
+    lease_token: Mapped[int] = mapped_column(default=0)
+    """Grows each time the job changes hands; a write with an older token is refused."""
+    lease_until: Mapped[datetime | None]
+    stop_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    stages: Mapped[list["StageRow"]] = relationship(order_by="StageRow.index", lazy="selectin", cascade="all, delete-orphan")
+
+
+class JobLabelRow(Base):
+    """A job's labels again, so that filtering by them uses an index."""
+
+    __tablename__ = "job_labels"
+    __table_args__ = (Index("ix_job_labels_pair", "key", "value"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class StageRow(Base):
+    __tablename__ = "stages"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    inherit: Mapped[str]
+    steps: Mapped[int]
+    state: Mapped[str] = mapped_column(default=StageState.PENDING)
+    student: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any]]
+    evaluation: Mapped[dict[str, Any]]
+
+
+class AttemptRow(Base):
+    """One try at a job: one Ray job. `next_segment` is the read position in its event segments."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    ray_submission_id: Mapped[str]
+    submitted: Mapped[bool] = mapped_column(default=False)
+    outcome: Mapped[str | None]
+    """null while it lives; succeeded, failed, stopped (as told by its last event) or lost (ended without one)."""
+    next_segment: Mapped[int] = mapped_column(default=1)
+    model: Mapped[dict[str, Any] | None]
+    """The exported version's document, registered with the success."""
+    ray_status: Mapped[str | None]
+    unknown_since: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+
+
+class EventRow(Base):
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    attempt: Mapped[int | None]
+    stage: Mapped[int | None]
+    message: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class LogLineRow(Base):
+    __tablename__ = "log_lines"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    level: Mapped[str]
+    source: Mapped[str]
+    message: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class MetricPointRow(Base):
+    """One value of one series; an attempt that repeats a step replaces the point."""
+
+    __tablename__ = "metric_points"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
+class ModelRow(Base):
+    """A model's name and the next version to hand out; it is shown once it has a version."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    next_version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ModelVersionRow(Base):
+    __tablename__ = "model_versions"
+
+    model_name: Mapped[str] = mapped_column(ForeignKey("models.name"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    document: Mapped[dict[str, Any]]
+    """A `ModelVersion` without its aliases."""
+    job_id: Mapped[str | None]
+    """No foreign key: a version outlives its job."""
+    created_at: Mapped[datetime]
+
+
+class AliasRow(Base):
+    __tablename__ = "aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_name", "version"], ["model_versions.model_name", "model_versions.version"]),
+    )
+
+    model_name: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
+
+
+class DeploymentRow(Base):
+    """A model to be served. `spec` is the `DeploymentPut` as asked; the model's version is resolved beside it."""
+
+    __tablename__ = "deployments"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    model_name: Mapped[str]
+    model_version: Mapped[int]
+    state: Mapped[str] = mapped_column(default=DeploymentState.DEPLOYING)
+    message: Mapped[str] = mapped_column(default="")
+    version: Mapped[int] = mapped_column(default=1)
+    applied_version: Mapped[int] = mapped_column(default=0)
+    """`version` that Serve was last told."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class IndexRow(Base):
+    """A retrieval index and its newest build; `next_segment` is the read position in that build's event segments."""
+
+    __tablename__ = "indexes"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    model_name: Mapped[str]
+    model_version: Mapped[int]
+    state: Mapped[str] = mapped_column(default=IndexState.BUILDING)
+    count: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    message: Mapped[str] = mapped_column(default="")
+    version: Mapped[int] = mapped_column(default=1)
+    build: Mapped[int] = mapped_column(default=1)
+    ray_submission_id: Mapped[str | None]
+    submitted: Mapped[bool] = mapped_column(default=False)
+    next_segment: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class IdempotencyRow(Base):
+    """A POST that carried an `Idempotency-Key`; without a status it is still being answered."""
+
+    __tablename__ = "idempotency_keys"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    body: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
