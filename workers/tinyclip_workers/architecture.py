@@ -33,6 +33,7 @@ __all__ = [
     "layout_of",
     "open_clip_config",
     "resolve_layout",
+    "state_shapes",
     "summarize",
 ]
 
@@ -134,8 +135,7 @@ def layout_of(model_cfg: dict[str, Any]) -> Layout:
 
 def summarize(layout: Layout) -> StudentSummary:
     """Parameters (counted on the meta device: no memory is touched) and multiply-accumulates of a layout."""
-    with torch.device("meta"):
-        model = build_model(layout)
+    model = _meta_model(layout)
     image = sum(p.numel() for p in model.visual.parameters())
     text = sum(p.numel() for p in model.parameters()) - image - model.logit_scale.numel()
     return StudentSummary(
@@ -145,6 +145,17 @@ def summarize(layout: Layout) -> StudentSummary:
         macs=image_macs(layout) + text_macs(layout),
         layout=layout,
     )
+
+
+def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the state dict of a layout's model."""
+    return {name: tuple(tensor.shape) for name, tensor in _meta_model(layout).state_dict().items()}
+
+
+def _meta_model(layout: Layout) -> CLIP:
+    """The model without its memory: shapes only."""
+    with torch.device("meta"):
+        return build_model(layout)
 
 
 def _one_shape(tower: str, heads: list[int] | None, expected: int) -> None:
@@ -171,7 +182,7 @@ def _preset(name: str) -> Layout:
         return PRESETS[name]
     if name in AUTO_PRESETS:
         raise ImpossibleStudent(
-            "preset", name, "was pruned layer by layer: its shape is only in its checkpoint; use it as a teacher, or a manual preset"
+            "preset", name, "was pruned layer by layer: its shape is only in its checkpoint; choose a manual preset"
         )
     close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
     hint = f"did you mean {close[0]}?" if close else ""

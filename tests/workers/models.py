@@ -1,0 +1,39 @@
+"""A model small enough to make in every test, and a folder of it."""
+
+import json
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP
+from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
+from tinyclip_workers.architecture import build_model, open_clip_config, resolve_layout
+from tinyclip_workers.store import Store
+from tinyclip_workers.weights import save_compact, save_state_dict
+
+TINY = StudentSpec(
+    embed_dim=16,
+    image=ImageTower(layers=(1, 1, 1, 1), width=4, head_width=32, image_size=32),
+    text=TextTower(layers=2, width=16, heads=2, context_length=16),
+)
+
+
+def tiny_layout() -> Layout:
+    return resolve_layout(TINY, None)
+
+
+def tiny_model(seed: int = 0, layout: Layout | None = None) -> CLIP:
+    torch.manual_seed(seed)
+    return build_model(layout or tiny_layout()).eval()
+
+
+def write_folder(path: Path, model: CLIP, layout: Layout, *, used_token_ids: list[int] | None = None) -> Path:
+    """A folder in open_clip's layout; with `used_token_ids` its weights are compact."""
+    store = Store(str(path))
+    if used_token_ids is None:
+        save_state_dict(store, "open_clip_model.safetensors", model.state_dict())
+    else:
+        save_compact(store, "compact.safetensors", model.state_dict(), used_token_ids)
+    config = {"model_cfg": open_clip_config(layout), "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}}
+    store.write_bytes("open_clip_config.json", json.dumps(config).encode())
+    return path
