@@ -1,0 +1,33 @@
+"""What holds for every test: no settings of the user's reach it, and nothing of it reaches the user's home."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+GIVEN_BY_CI = {"TINYCLIP_TEST_POSTGRES_URL"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of its own (Ray writes a token into it) and none of the variables that point clients and Ray elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - GIVEN_BY_CI:
+            if name.startswith(("TINYCLIP_", "RAY_")):
+                patch.delenv(name)
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(home))
+        for kind in ("CONFIG", "DATA", "CACHE"):
+            patch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _needs_its_device(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
