@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 
 def on_workers(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """What `function(rank, *args)` returned on each of `world_size` processes; function must be importable."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_worker, (world_size, folder, function, args), nprocs=world_size)
+        spawn(_worker, (world_size, folder, function, args), nprocs=world_size)
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world_size)]
 
 

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from processes import on_workers
 from tinyclip_workers.batch_norm import SynchronizedBatchNorm2d, synchronize_batch_norm
 from torch import Tensor, nn
+
+from tests.workers.processes import on_workers
 
 IMAGES, TARGETS = 7, 5
 
@@ -73,7 +74,7 @@ def half_precision_on_a_part(rank: int) -> tuple[Tensor, Tensor]:
         y = model[1](model[0](x))
     y.float().square().sum().backward()
     assert model[0].weight.grad is not None
-    return y.detach(), model[1].running_mean
+    return y.detach(), model.state_dict()["1.running_mean"]
 
 
 def test_bf16_activations_keep_their_type_and_all_workers_the_same_statistics() -> None:

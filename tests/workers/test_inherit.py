@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layouts import Config, layout_of, open_clip_model
-from parity import Arrays, document
 from tinyclip_workers.inherit import ImpossibleInheritance, inherit_manual, source_block
 from torch import Tensor
+
+from tests.workers.layouts import Config, layout_of, open_clip_model
+from tests.workers.parity import Arrays, document
 
 CASES: dict[str, Any] = document("inherit.json")
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from parity import Arrays, assert_near
-from processes import on_workers
 from tinyclip_workers.losses import Embeddings, affinity_loss, contrastive_loss, objective_terms, weighted_sum
 from torch import Tensor
+
+from tests.workers.parity import Arrays, assert_near
+from tests.workers.processes import on_workers
 
 TOLERANCE = 1e-5
 WORLDS = sorted({int(name[1:].split("/")[0]) for name in Arrays("loss.npz").names() if name.startswith("W")})

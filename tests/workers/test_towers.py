@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from layouts import Config, open_clip_model
 from tinyclip_workers.towers import encode_text
+
+from tests.workers.layouts import Config, open_clip_model
 
 CONFIG: Config = {
     "embed_dim": 8,
