@@ -6,6 +6,8 @@ when their upload ends.
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,23 @@ class Store:
         if not self.is_local:
             self._fs.pipe_file(target, data)
             return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        aside = f"{target}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _written_aside(target, data) as aside:
             os.replace(aside, target)
-        except OSError:
-            Path(aside).unlink(missing_ok=True)
-            raise
+
+    def create_bytes(self, path: str, data: bytes) -> bool:
+        """Write a whole file that must not be there yet; False (and nothing written) if it is."""
+        target = f"{self._base}/{path}"
+        if not self.is_local:
+            if self.exists(path):
+                return False
+            self._fs.pipe_file(target, data)
+            return True
+        with _written_aside(target, data) as aside:
+            try:
+                os.link(aside, target)  # unlike a rename, this fails where the name is taken
+            except FileExistsError:
+                return False
+        return True
 
     def read_bytes(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
@@ -65,3 +73,31 @@ class Store:
         target = f"{self._base}/{path}"
         if self._fs.exists(target):
             self._fs.rm(target, recursive=True)
+
+    def local_path(self, path: str) -> Path | None:
+        """Where a file lies on this machine's disk; null for a store elsewhere."""
+        return Path(f"{self._base}/{path}") if self.is_local else None
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy one file of the store to a local path. Raises FileNotFoundError."""
+        self._fs.get_file(f"{self._base}/{path}", str(target))
+
+    def put_file(self, source: Path, path: str) -> None:
+        """Copy a local file into the store; for large ones, which `write_bytes` would hold in memory. Not atomic on a disk."""
+        self._fs.makedirs(f"{self._base}/{path}".rsplit("/", 1)[0], exist_ok=True)
+        self._fs.put_file(str(source), f"{self._base}/{path}")
+
+
+@contextmanager
+def _written_aside(target: str, data: bytes) -> Iterator[str]:
+    """A flushed file beside its target, gone at the end unless it was renamed."""
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    aside = f"{target}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    finally:
+        Path(aside).unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""Builds a retrieval index from WebDataset shards: the entry point of the Ray job `tc-index-<name>-b<build>`.
+
+    python -m tinyclip_workers.indexing --artifacts ROOT --index NAME --build N
+
+The new build is written beside the old one, which answers until `current.json` points at the new one; a build that dies
+leaves the old one as it was, and a second run of the same build starts it anew. Progress goes up as events.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+import traceback
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import fsspec
+import torch
+from pydantic import ValidationError
+from tinyclip.schemas import JSON, IndexSource, Response
+from tinyclip.schemas.artifacts import index_build_events
+from torch import Tensor
+
+from tinyclip_workers.images import decode_image
+from tinyclip_workers.report import EventLogHandler, EventWriter
+from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.index_files import (
+    ITEMS,
+    MANIFEST,
+    VECTORS,
+    BuiltIndex,
+    IndexWriter,
+    build_folder,
+    builds_folder,
+    current_path,
+    request_path,
+)
+from tinyclip_workers.shards import DataError, Sample, Skipped, expand_shards, image_bytes, read_shards, sample_json
+from tinyclip_workers.store import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH = 64
+TAR_BLOCK = 512
+
+
+class IndexRequest(Response):
+    """`request.json`: what the control plane wants built."""
+
+    name: str
+    build: int
+    model: str
+    model_uri: str
+    source: IndexSource
+
+
+@dataclass(frozen=True)
+class Item:
+    id: str
+    metadata: JSON
+    picture: Tensor
+
+
+class Superseded(Exception):
+    """A newer build was asked for, or the index was deleted; this one leaves without a word."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 built, or no longer wanted; 1 failed, and an `index.failed` event says why."""
+    parser = argparse.ArgumentParser(prog="tinyclip_workers.indexing", description=__doc__)
+    parser.add_argument("--artifacts", required=True)
+    parser.add_argument("--index", required=True)
+    parser.add_argument("--build", required=True, type=int)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    store = Store(args.artifacts)
+    events = EventWriter(store, index_build_events(args.index, args.build), args.build)
+    logging.getLogger("tinyclip_workers").addHandler(EventLogHandler(events, "index"))
+    try:
+        request = _request(store, args.index, args.build)
+        build_index(store, request, load_engine(request.model_uri), events)
+    except Superseded as gone:
+        log.info("stopping: %s", gone)
+        return 0
+    except (ValueError, OSError) as error:
+        code = "unreadable_data" if isinstance(error, DataError) else "index_failed"
+        return _failed(events, code, str(error))
+    except Exception as error:
+        return _failed(events, "internal_error", f"{type(error).__name__}: {error}")
+    return 0
+
+
+def build_index(store: Store, request: IndexRequest, engine: Engine, events: EventWriter) -> BuiltIndex:
+    """Encode every image of the shards, commit the build, remove the ones before it. Raises DataError or Superseded."""
+    urls = expand_shards(request.source.shards)
+    if not urls:
+        shards = request.source.shards
+        raise DataError(f"no shard matches {shards}; check the path", field="source.shards", value=shards)
+    skipped = Skipped()
+    folder = build_folder(request.name, request.build)
+    with _workdir(store, folder) as workdir, IndexWriter(workdir, engine.embed_dim) as writer:
+        progress = _Progress(events, urls)
+        for batch in _batches(_items(urls, request.source, engine, skipped, progress), BATCH):
+            _add(writer, batch, engine, skipped)
+            progress.report(writer.count)
+        if writer.count == 0:
+            raise DataError(_nothing_found(urls, skipped), field="source.shards", value=request.source.shards)
+        writer.finish()
+        built = BuiltIndex(
+            name=request.name, build=request.build, nonce=uuid.uuid4().hex, model=request.model,
+            embed_dim=engine.embed_dim, count=writer.count, skipped=skipped.samples,
+        )
+        _commit(store, request, workdir, built)
+    message = f"{built.count:,} items" + (f", {skipped.samples:,} samples skipped" if skipped.samples else "")
+    message += f", {skipped.shards:,} shards unreadable" if skipped.shards else ""
+    counts = {"count": built.count, "skipped_samples": skipped.samples, "skipped_shards": skipped.shards}
+    events.send("index.finished", message=message, data=counts)
+    return built
+
+
+def _commit(store: Store, request: IndexRequest, workdir: Path, built: BuiltIndex) -> None:
+    """The manifest makes the build exist, the pointer makes it answer; then what came before goes."""
+    folder = build_folder(built.name, built.build)
+    if store.local_path(folder) != workdir:
+        for file in (VECTORS, ITEMS):
+            store.put_file(workdir / file, f"{folder}/{file}")
+    document = built.model_dump_json().encode()
+    store.write_bytes(f"{folder}/{MANIFEST}", document)
+    _request(store, request.name, request.build)
+    store.write_bytes(current_path(built.name), document)
+    for older in store.list(builds_folder(built.name)):
+        if older.isdigit() and int(older) < built.build:
+            store.remove(f"{builds_folder(built.name)}/{older}")
+
+
+def _request(store: Store, name: str, build: int) -> IndexRequest:
+    """The request as it stands now. Raises Superseded if it no longer asks for this build."""
+    try:
+        request = IndexRequest.model_validate_json(store.read_bytes(request_path(name)))
+    except FileNotFoundError as error:
+        raise Superseded(f"index {name} was deleted") from error
+    except ValidationError as error:
+        raise ValueError(f"{store.uri(request_path(name))} is not a request for an index: {error}") from error
+    if request.build != build:
+        raise Superseded(f"index {name} is now at build {request.build}, this is {build}")
+    return request
+
+
+def _add(writer: IndexWriter, batch: list[Item], engine: Engine, skipped: Skipped) -> None:
+    new: dict[str, Item] = {}
+    for item in batch:
+        if item.id in new or writer.has(item.id):
+            skipped.sample(item.id, "another sample has this key already")
+        else:
+            new[item.id] = item
+    if new:
+        vectors = engine.encode_image(torch.stack([item.picture for item in new.values()]))
+        writer.add(vectors, [(item.id, item.metadata) for item in new.values()])
+
+
+def _items(
+    urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "_Progress"
+) -> Iterator[Item]:
+    """Decoded samples in order; a few threads decode ahead."""
+
+    def read(sample: Sample) -> Item | None:
+        try:
+            picture = engine.preprocess(decode_image(image_bytes(sample, source.image_key)))
+            return Item(sample["__key__"], _metadata(sample, source), picture)
+        except (KeyError, ValueError) as error:
+            skipped.sample(sample["__key__"], error)
+            return None
+
+    with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
+        for samples in _batches(read_shards(urls, skipped), BATCH):
+            for sample, item in zip(samples, pool.map(read, samples), strict=True):
+                progress.saw(sample)
+                if item is not None:
+                    yield item
+
+
+def _metadata(sample: Sample, source: IndexSource) -> JSON:
+    """What a hit shows: where the picture is, its caption, and the sample's own documents, whose fields win."""
+    metadata: JSON = {"key": sample["__key__"], "shard": sample["__url__"]}
+    if "txt" in sample:
+        metadata["caption"] = sample["txt"].decode("utf-8", "replace").strip()
+    for key in source.metadata_keys:
+        if key == "json":
+            metadata |= sample_json(sample)
+        elif key in sample:
+            metadata[key] = sample[key].decode("utf-8", "replace")
+    return metadata
+
+
+class _Progress:
+    """How far the job is, from the share of the shards' bytes that have gone by; the number of samples is in no header."""
+
+    def __init__(self, events: EventWriter, urls: list[str]) -> None:
+        self._events, self._bytes_seen = events, 0
+        self._bytes = _total_bytes(urls)
+
+    def saw(self, sample: Sample) -> None:
+        """A file in a tar takes a header and its bytes, both rounded up to blocks."""
+        for key, data in sample.items():
+            if not key.startswith("__"):
+                self._bytes_seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
+
+    def report(self, done: int) -> None:
+        total = round(done * max(1.0, self._bytes / max(1, self._bytes_seen))) if self._bytes else None
+        self._events.send("index.progress", data={"done": done, "total": total})
+
+
+def _total_bytes(urls: list[str]) -> int | None:
+    """null where a store does not tell; unreadable shards are found when they are read."""
+    total = 0
+    for url in urls:
+        try:
+            fs, path = fsspec.core.url_to_fs(url)
+            size = fs.size(path)
+        except (OSError, ValueError):
+            continue
+        if size is None or url.endswith("gz"):
+            return None
+        total += size
+    return total
+
+
+@contextmanager
+def _workdir(store: Store, folder: str) -> Iterator[Path]:
+    """Where the build's files are written: in place on a disk (they count for nothing without the manifest), else aside."""
+    local = store.local_path(folder)
+    if local is not None:
+        store.remove(f"{folder}/{MANIFEST}")
+        yield local
+        return
+    with tempfile.TemporaryDirectory(prefix="tinyclip-index-") as aside:
+        yield Path(aside)
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _nothing_found(urls: list[str], skipped: Skipped) -> str:
+    example = f", as {skipped.examples[0]}" if skipped.examples else ""
+    return f"no image in {len(urls)} shards; {skipped.samples:,} samples were skipped{example}; check source.image_key"
+
+
+def _failed(events: EventWriter, code: str, message: str) -> int:
+    traceback.print_exc()
+    events.send("index.failed", message=message, data={"code": code})
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""A student on Ray Serve: zero-shot classification, embeddings and search over HTTP.
+
+The story of one query: `queries.py` reads and checks it, `inputs.py` decodes its images, `service.py` answers it with embeddings
+that `app.py` computes in batches with an engine (`engine.py`), and `problems.py` says what was wrong if something was.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray import serve
+
+
+def build(args: dict[str, Any]) -> "serve.Application":
+    """The application that Serve imports by name (`tinyclip_workers.serving:build`); `args` are a `ServingOptions`."""
+    from tinyclip_workers.serving.app import application  # Serve takes seconds to import, and building an index needs none of it
+
+    return application(args)

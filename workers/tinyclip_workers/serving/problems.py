@@ -1,0 +1,114 @@
+"""How a query is refused: a problem document (RFC 9457) that names the field, what was there and the way out."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pydantic
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from tinyclip.schemas import FieldError, Problem
+
+log = logging.getLogger(__name__)
+
+LONGEST_VALUE = 80
+"""Characters of a bad value that are shown again: enough to recognise it, not the whole picture."""
+
+
+class Refusal(Exception):
+    """An answer that is a problem document."""
+
+    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        super().__init__(problem.detail)
+        self.problem, self.headers = problem, headers or {}
+
+
+def refuse(status: int, code: str, title: str, detail: str, *, retryable: bool = False) -> Refusal:
+    return Refusal(Problem(status=status, code=code, title=title, detail=detail, retryable=retryable))
+
+
+def invalid(*errors: FieldError) -> Refusal:
+    """422: these fields are wrong."""
+    detail = "; ".join(f"{error.pointer}: {error.message}" for error in errors[:3])
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return Refusal(
+        Problem(
+            status=422, code="invalid_request", title="The request cannot be processed", detail=detail + more, errors=list(errors)
+        )
+    )
+
+
+def field_error(pointer: str, value: Any, message: str) -> FieldError:
+    return FieldError(pointer=pointer, value=shown(value), message=message)
+
+
+def invalid_fields(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> Refusal:
+    """422 from what pydantic found wrong."""
+    return invalid(*(_field_error(found, model) for found in error.errors(include_url=False)))
+
+
+def shown(value: Any) -> Any:
+    """A bad value, cut to what a person wants to see again."""
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:
+        return f"{value[:LONGEST_VALUE]}… ({len(value):,} characters)"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, list):
+        return [shown(item) for item in value[:5]]
+    return value if isinstance(value, str | int | float | bool) or value is None else type(value).__name__
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Every failure of the app is answered with a problem document."""
+    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _our_fault)
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _response(request, error.problem, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    title = str(error.detail)
+    detail = f"{request.method} {request.url.path}: {title}; there are POST zero-shot, embeddings and search, and GET healthz"
+    code = title.lower().replace(" ", "_")
+    return _response(request, Problem(status=error.status_code, code=code, title=title, detail=detail), dict(error.headers or {}))
+
+
+async def _our_fault(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    detail = "the deployment failed at this request; its log, by the request's id, says why"
+    return _response(request, Problem(status=500, code="internal_error", title="Internal error", detail=detail), {})
+
+
+def _response(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
+    problem = problem.model_copy(
+        update={"instance": request.url.path, "request_id": request.headers.get("x-request-id")}
+    )
+    return Response(
+        problem.model_dump_json(), problem.status, headers={k: v for k, v in headers.items() if k.lower() != "content-length"},
+        media_type="application/problem+json",
+    )
+
+
+def _field_error(found: Any, model: type[pydantic.BaseModel]) -> FieldError:
+    where: Sequence[str | int] = found["loc"]
+    pointer = "".join(f"/{part}" for part in where) or "/"
+    if found["type"] == "extra_forbidden":
+        return field_error(pointer, found["input"], _unknown_field(str(where[-1]), model))
+    if found["type"] == "missing":
+        return FieldError(pointer=pointer, message="is missing")
+    return field_error(pointer, found["input"], found["msg"].removeprefix("Value error, "))
+
+
+def _unknown_field(name: str, model: type[pydantic.BaseModel]) -> str:
+    close = difflib.get_close_matches(name, model.model_fields, n=1)
+    known = f"did you mean {close[0]}?" if close else f"known are {', '.join(model.model_fields)}"
+    return f"unknown field; {known}"

@@ -1,0 +1,73 @@
+"""Embeddings of texts seen before: the labels of a classifier come again with every image."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from tinyclip_workers.serving.engine import Matrix
+
+Encode = Callable[[list[str]], Awaitable[Matrix]]
+Key = TypeVar("Key", bound=Hashable)
+
+ENTRY_BYTES = 500
+"""What an entry costs beside its numbers and its key's characters."""
+
+
+class Lru(Generic[Key]):
+    """Arrays by key within a number of bytes; the longest unused is forgotten first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Key, tuple[Matrix, int]] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: Key) -> Matrix | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: Key, value: Matrix, key_characters: int) -> None:
+        if key in self._entries:
+            return
+        cost = value.nbytes + key_characters + ENTRY_BYTES
+        self._entries[key] = (value, cost)
+        self.bytes += cost
+        while self.bytes > self._max_bytes:
+            self.bytes -= self._entries.popitem(last=False)[1][1]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class TextCache:
+    """Text embeddings, computed once. For one event loop, not for threads."""
+
+    def __init__(self, encode: Encode, max_bytes: int) -> None:
+        self._encode = encode
+        self._rows: Lru[str] = Lru(max_bytes // 2)
+        self._classes: Lru[tuple[tuple[str, ...], tuple[str, ...]]] = Lru(max_bytes // 2)
+
+    async def texts(self, texts: Sequence[str]) -> Matrix:
+        """(texts, E), L2-normalised; only what is new is computed, each text once."""
+        known = {text: row for text in texts if (row := self._rows.get(text)) is not None}
+        new = sorted(set(texts) - known.keys(), key=len)  # neighbours of one length share a batch: less padding
+        if new:
+            for text, row in zip(new, await self._encode(new), strict=True):
+                known[text] = row.copy()  # a view would keep its whole batch in memory
+                self._rows.put(text, known[text], len(text))
+        return np.stack([known[text] for text in texts])
+
+    async def classes(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
+        """(labels, E): each label's texts, one a template, averaged and L2-normalised (CLIP's prompt ensemble)."""
+        key = (tuple(labels), tuple(templates))
+        if (known := self._classes.get(key)) is not None:
+            return known
+        texts = [template.replace("{}", label) for label in labels for template in templates]
+        means = (await self.texts(texts)).reshape(len(labels), len(templates), -1).mean(axis=1)
+        matrix: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
+        self._classes.put(key, matrix, sum(map(len, labels)) + sum(map(len, templates)) + 100 * len(labels))
+        return matrix
