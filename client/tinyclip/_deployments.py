@@ -90,6 +90,7 @@ def _answering(deployment: Deployment) -> Deployment:
         return deployment
     because = f" ({deployment.message})" if deployment.message else ""
     raise Unavailable(Problem(
-        title=f"deployment {deployment.name} is {deployment.state}, not ready", status=503, code="deployment_not_ready",
-        detail=f"wait until `tinyclip-client deployments get {deployment.name}` says ready{because}",
+        title="Service Unavailable", status=503, code="deployment_not_ready", retryable=True,
+        detail=f"deployment {deployment.name} is {deployment.state}, not ready{because}; "
+        f"wait until `tinyclip-client deployments get {deployment.name}` says ready",
     ))

@@ -1,6 +1,6 @@
 """Indexes: sets of pictures that a deployed student searches."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, path, sync_method
 from tinyclip._pages import every, every_async
@@ -42,9 +42,11 @@ class Indexes(Resource):
         """All indexes."""
         return every(self._transport, lambda token: page(page_token=token))
 
-    def wait(self, name: str, *, timeout: float | None = None) -> Index:
-        """The index once it is built or its build has failed. Raises `WaitTimeout` after `timeout` seconds."""
-        return poll(lambda: self.get(name), is_settled, Deadline(f"index {name} is not built", timeout))
+    def wait(
+        self, name: str, *, timeout: float | None = None, on_progress: Callable[[Index], object] = lambda index: None
+    ) -> Index:
+        """The index once it is built or its build has failed; `on_progress` sees it on the way. Raises `WaitTimeout`."""
+        return poll(lambda: self.get(name), is_settled, Deadline(f"index {name} is not built", timeout), on_progress)
 
 
 class AsyncIndexes(AsyncResource):

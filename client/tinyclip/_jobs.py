@@ -4,12 +4,14 @@ import asyncio
 import collections
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, once, path, sync_method
 from tinyclip._pages import every, every_async
+from tinyclip._retry import Retries
 from tinyclip._streams import Stream, follow, follow_async
 from tinyclip._waiting import Deadline
 from tinyclip.schemas import Event, Job, JobSpec, JobState, LogLine, Metrics, Page, Plan
@@ -53,11 +55,24 @@ def get(job_id: str) -> Call[Job]:
     return Call("GET", path("jobs", job_id), as_model(Job))
 
 
-def changed(job: Job, wait: float) -> Call[Job | None]:
-    """The job once it differs from `job`; None if it has not within `wait` seconds."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A job and the tag by which the server knows this state of it."""
+
+    job: Job
+    tag: str
+
+
+def snapshot(job_id: str) -> Call[Snapshot]:
+    """The job as it is now."""
+    return Call("GET", path("jobs", job_id), _snapshot)
+
+
+def changed(seen: Snapshot, wait: float) -> Call[Snapshot | None]:
+    """The job once it is no longer as seen; None if nothing has changed within `wait` seconds."""
     return Call(
-        "GET", path("jobs", job.id), _job_unless_same, query={"wait": max(1, int(wait))}, wait=wait,
-        headers={"If-None-Match": f'"{job.etag.strip(chr(34))}"'},
+        "GET", path("jobs", seen.job.id), _newer_snapshot, query={"wait": max(1, int(wait))}, wait=wait,
+        headers={"If-None-Match": seen.tag},
     )
 
 
@@ -125,17 +140,23 @@ class Jobs(Resource):
 
         `patience` is how many seconds the server may be away, once it has answered."""
         deadline, patient = Deadline(f"{job_id} has not ended", timeout), self._transport.retries.lasting(patience)
-        job = self.get(job_id)
-        yield job
-        while not job.state.terminal:
-            time.sleep(deadline.left(_BETWEEN_SNAPSHOTS_SECONDS))
-            newer = self._transport.send(changed(job, deadline.left(_LONG_POLL_SECONDS)), patient)
-            if newer is not None and newer.etag != job.etag:
-                yield (job := newer)
+        seen = self._transport.send(snapshot(job_id))
+        while True:
+            yield seen.job
+            if seen.job.state.terminal:
+                return
+            seen = self._newer(seen, deadline, patient)
 
     def wait(self, job_id: str, *, timeout: float | None = None, patience: float = _SURVIVES_RESTART_SECONDS) -> Job:
         """The job once it has ended, well or not. Raises `WaitTimeout` after `timeout` seconds."""
         return collections.deque(self.watch(job_id, timeout=timeout, patience=patience), maxlen=1).pop()
+
+    def _newer(self, seen: Snapshot, deadline: Deadline, patient: Retries) -> Snapshot:
+        while True:
+            time.sleep(deadline.left(_BETWEEN_SNAPSHOTS_SECONDS))
+            newer = self._transport.send(changed(seen, deadline.left(_LONG_POLL_SECONDS)), patient)
+            if newer is not None:
+                return newer
 
 
 class AsyncJobs(AsyncResource):
@@ -171,13 +192,12 @@ class AsyncJobs(AsyncResource):
     ) -> AsyncIterator[Job]:
         """The job now and after each change, until it has ended; see `Jobs.watch`."""
         deadline, patient = Deadline(f"{job_id} has not ended", timeout), self._transport.retries.lasting(patience)
-        job = await self.get(job_id)
-        yield job
-        while not job.state.terminal:
-            await asyncio.sleep(deadline.left(_BETWEEN_SNAPSHOTS_SECONDS))
-            newer = await self._transport.send(changed(job, deadline.left(_LONG_POLL_SECONDS)), patient)
-            if newer is not None and newer.etag != job.etag:
-                yield (job := newer)
+        seen = await self._transport.send(snapshot(job_id))
+        while True:
+            yield seen.job
+            if seen.job.state.terminal:
+                return
+            seen = await self._newer(seen, deadline, patient)
 
     async def wait(
         self, job_id: str, *, timeout: float | None = None, patience: float = _SURVIVES_RESTART_SECONDS
@@ -187,6 +207,13 @@ class AsyncJobs(AsyncResource):
         async for job in self.watch(job_id, timeout=timeout, patience=patience):
             last = job
         return last
+
+    async def _newer(self, seen: Snapshot, deadline: Deadline, patient: Retries) -> Snapshot:
+        while True:
+            await asyncio.sleep(deadline.left(_BETWEEN_SNAPSHOTS_SECONDS))
+            newer = await self._transport.send(changed(seen, deadline.left(_LONG_POLL_SECONDS)), patient)
+            if newer is not None:
+                return newer
 
     async def _ended(self, job_id: str) -> bool:
         return (await self.get(job_id)).state.terminal
@@ -200,5 +227,10 @@ def _transition(job_id: str, verb: str) -> Call[Job]:
     return Call("POST", path("jobs", job_id, verb), as_model(Job), headers=once())
 
 
-def _job_unless_same(response: httpx.Response) -> Job | None:
-    return None if response.status_code == 304 else Job.model_validate_json(response.content)
+def _snapshot(response: httpx.Response) -> Snapshot:
+    job = Job.model_validate_json(response.content)
+    return Snapshot(job, response.headers.get("etag", f'"{job.etag}"'))
+
+
+def _newer_snapshot(response: httpx.Response) -> Snapshot | None:
+    return None if response.status_code == 304 else _snapshot(response)

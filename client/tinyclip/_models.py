@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, path, sync_method
+from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, path, sync_method
 from tinyclip._download import Download
 from tinyclip._pages import every, every_async
 from tinyclip._retry import Patience
 from tinyclip.errors import CannotReachServer, InputError, ProblemError
-from tinyclip.schemas import Model, ModelFile, ModelVersion, Page
+from tinyclip.schemas import AliasPut, Model, ModelFile, ModelVersion, Page
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Model]]:
@@ -35,6 +35,17 @@ def versions_page(name: str, *, page_size: int | None = None, page_token: str | 
     return Call("GET", path("models", name, "versions"), as_model(Page[ModelVersion]), query=query)
 
 
+def put_alias(name: str, alias: str, version: int) -> Call[Model]:
+    """Lets an alias name a version."""
+    body = AliasPut(version=version).model_dump(mode="json")
+    return Call("PUT", path("models", name, "aliases", alias), as_model(Model), body=body)
+
+
+def remove_alias(name: str, alias: str) -> Call[None]:
+    """Takes an alias away; the version stays."""
+    return Call("DELETE", path("models", name, "aliases", alias), nothing)
+
+
 class Models(Resource):
     """`client.models`."""
 
@@ -42,6 +53,8 @@ class Models(Resource):
     get = sync_method(get)
     version = sync_method(version)
     versions_page = sync_method(versions_page)
+    put_alias = sync_method(put_alias)
+    remove_alias = sync_method(remove_alias)
 
     def list(self) -> Iterator[Model]:
         """All models, newest first."""
@@ -77,6 +90,8 @@ class AsyncModels(AsyncResource):
     get = async_method(get)
     version = async_method(version)
     versions_page = async_method(versions_page)
+    put_alias = async_method(put_alias)
+    remove_alias = async_method(remove_alias)
 
     def list(self) -> AsyncIterator[Model]:
         """All models, newest first."""

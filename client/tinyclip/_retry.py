@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,8 @@ class Retries:
     first_wait: float = 0.25
     """Doubles with each try, up to `longest_wait`; the real wait is drawn between nothing and that (full jitter)."""
     longest_wait: float = 8.0
+    on_wait: Callable[[BaseException, float], None] | None = None
+    """Told of a failure and of the seconds before the next try."""
 
     def lasting(self, seconds: float) -> "Retries":
         """The same pace for so long: what outlives a restart of the server."""
@@ -36,6 +39,7 @@ class Retries:
             "retry": tenacity.retry_if_exception(is_passing),
             "wait": lambda state: self.delay(state.attempt_number, state.outcome.exception() if state.outcome else None),
             "stop": tenacity.stop_any(tenacity.stop_after_attempt(self.attempts), tenacity.stop_before_delay(self.for_seconds)),
+            "before_sleep": self._tell,
             "reraise": True,
         }
 
@@ -44,6 +48,11 @@ class Retries:
         jittered = random.uniform(0.0, min(self.longest_wait, self.first_wait * 2 ** min(failures, 30)))
         asked = failure.retry_after if isinstance(failure, ProblemError) else None
         return jittered if asked is None else asked + min(jittered, self.first_wait)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        failure = state.outcome.exception() if state.outcome else None
+        if self.on_wait is not None and failure is not None:
+            self.on_wait(failure, state.upcoming_sleep)
 
 
 class Patience:

@@ -30,9 +30,12 @@ class Deadline:
         return min(most, left)
 
 
-def poll(fetch: Callable[[], T], done: Callable[[T], bool], deadline: Deadline) -> T:
-    """Fetches until it is done."""
+def poll(
+    fetch: Callable[[], T], done: Callable[[T], bool], deadline: Deadline, on_progress: Callable[[T], object] = lambda value: None
+) -> T:
+    """Fetches until it is done; `on_progress` sees what is not done yet."""
     while not done(value := fetch()):
+        on_progress(value)
         time.sleep(deadline.left(POLL_SECONDS))
     return value
 

@@ -1,0 +1,56 @@
+"""Progress on a terminal: one bar a stage, with loss, speed and what remains."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from tinyclip.cli._lines import speed
+from tinyclip.schemas import Job, StageState, StageView
+
+_WORDS = {StageState.PENDING: "waiting", StageState.EVALUATING: "evaluating", StageState.SUCCEEDED: "done"}
+
+
+class Bars:
+    """Draws each snapshot of a job over the one before."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[said]}", markup=False),
+            console=out,
+        )
+        self._tasks: dict[int, TaskID] = {}
+        self._attempt = 1
+        self._state: str | None = None
+
+    def show(self, job: Job) -> None:
+        if job.state != self._state:
+            self._state = job.state
+            self.note(f"{job.id} {job.name} {job.state}")
+        if job.attempt > self._attempt:
+            self._attempt = job.attempt
+            self.note(f"attempt {job.attempt}")
+        self._bars.start()
+        for stage in job.stages:
+            self._show_stage(job, stage)
+        self._bars.refresh()
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(Text(text))
+
+    def close(self) -> None:
+        self._bars.stop()
+
+    def _show_stage(self, job: Job, stage: StageView) -> None:
+        name = f"{stage.index + 1}/{len(job.stages)} {stage.name}"
+        if stage.index not in self._tasks:
+            self._tasks[stage.index] = self._bars.add_task(name, total=1.0, said="")
+        is_current = stage.state is StageState.RUNNING and stage.index == job.progress.stage
+        if is_current and job.progress.steps:
+            done, said = job.progress.step / job.progress.steps, f"{job.progress.step}/{job.progress.steps}{speed(job)}"
+        else:
+            done = float(stage.state in (StageState.EVALUATING, StageState.SUCCEEDED))
+            said = _WORDS.get(stage.state, str(stage.state))
+        self._bars.update(self._tasks[stage.index], completed=done, said=said)

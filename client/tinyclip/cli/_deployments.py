@@ -1,0 +1,73 @@
+"""`tinyclip-client deployments …`."""
+
+from typing import Annotated
+
+import typer
+
+from tinyclip import _deployments
+from tinyclip.cli._problems import FAILED
+from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, run, table
+from tinyclip.schemas import Deployment, DeploymentState, Page
+
+app = typer.Typer(help="Put models on Ray Serve.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The deployment.")]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Name,
+    model: Annotated[str, typer.Option(help="As emoji@best.")],
+    min_replicas: Annotated[int, typer.Option(min=1)] = 1,
+    max_replicas: Annotated[int | None, typer.Option(min=1, help="By default as many as --min-replicas.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is ready.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Create a deployment, or give it another model without dropping a request."""
+    put = _deployments.put(name, model, min_replicas=min_replicas, max_replicas=max_replicas)
+    with connect(context) as client:
+        if no_wait:
+            answer(client, put, _show, as_json)
+            return
+        client._transport.send(put)
+        with messages().status(f"{name} is deploying {model}"):
+            settled = client.deployments.wait(name, timeout=timeout)
+        answer(client, _deployments.get(name), _show, as_json)
+        raise typer.Exit(0 if settled.state is DeploymentState.READY else FAILED)
+
+
+@app.command("list")
+def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False) -> None:
+    """List deployments."""
+    run(context, _deployments.page(page_size=page_size, page_token=page_token), _show_page, as_json)
+
+
+@app.command()
+def get(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """Show one deployment."""
+    run(context, _deployments.get(name), _show, as_json)
+
+
+@app.command()
+def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """Take a deployment down."""
+    run(context, _deployments.delete(name), lambda _: None, as_json)
+
+
+def _show(deployment: Deployment) -> None:
+    message = f": {deployment.message}" if deployment.message else ""
+    line = f"{deployment.name} {deployment.model} {deployment.state}{message}"
+    where = f" at {deployment.endpoint}" if deployment.state is DeploymentState.READY else ""
+    console().print(line + where, markup=False)
+
+
+def _show_page(page: Page[Deployment]) -> None:
+    out = console()
+    made = table(out, "name", "model", "state", "replicas", "endpoint", "message")
+    for item in page.items:
+        replicas = f"{item.replicas.min}-{item.replicas.max}"
+        made.add_row(item.name, item.model, item.state, replicas, item.endpoint, item.message)
+    out.print(made)
+    more(out, page.next_page_token)

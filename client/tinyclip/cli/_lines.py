@@ -1,0 +1,90 @@
+"""Progress where no terminal is: a line when something has changed that is worth one."""
+
+import time
+
+from rich.console import Console
+
+from tinyclip.cli._numbers import count, duration, number, percent
+from tinyclip.schemas import Job, StageState, StageView
+
+_LINES_A_STAGE = 10
+_QUIET_SECONDS = 60.0
+"""A line at least this often while steps are made."""
+
+
+class Lines:
+    """Prints what is new in each snapshot of a job."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._state: tuple[str, int] | None = None
+        self._stages: dict[int, str] = {}
+        self._told_step: dict[int, tuple[int, float]] = {}
+        self._told_scores: set[tuple[int, str, str]] = set()
+
+    def show(self, job: Job) -> None:
+        if self._state != (job.state, job.attempt):
+            self._state = (job.state, job.attempt)
+            attempt = f" (attempt {job.attempt})" if job.attempt > 1 and not job.state.terminal else ""
+            self.note(f"{job.id} {job.name} {job.state}{attempt}")
+        for stage in job.stages:
+            self._show_stage(job, stage)
+
+    def note(self, text: str) -> None:
+        self._out.print(text, markup=False)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _show_stage(self, job: Job, stage: StageView) -> None:
+        name = f"stage {stage.index + 1}/{len(job.stages)} {stage.name}"
+        if stage.state is not StageState.PENDING and stage.index not in self._stages and stage.student is not None:
+            self._stages[stage.index] = stage.name
+            student = stage.student
+            self.note(
+                f"{name}: {count(student.image_params)} image params, "
+                f"{count(student.text_params_without_embedding)} text params, {count(student.macs)} MACs"
+            )
+        if stage.state is StageState.RUNNING and stage.index == job.progress.stage:
+            self._show_progress(job, name)
+        for task, scores in stage.evaluation.items():
+            self._show_scores(stage, f"{name}: {task}", task, scores.student, scores.teacher)
+
+    def _show_progress(self, job: Job, name: str) -> None:
+        progress, now = job.progress, time.monotonic()
+        if progress.step == 0 or progress.steps == 0:
+            return
+        told, at = self._told_step.get(progress.stage, (-1, float("-inf")))
+        tenth = progress.step * _LINES_A_STAGE // progress.steps
+        if tenth == told and now - at < _QUIET_SECONDS:
+            return
+        self._told_step[progress.stage] = (tenth, now)
+        self.note(f"{name}: step {progress.step}/{progress.steps}{speed(job)}")
+
+    def _show_scores(
+        self, stage: StageView, name: str, task: str, student: dict[str, object], teacher: dict[str, object] | None
+    ) -> None:
+        shown = ", ".join(
+            f"{metric} {_score(value)}" + (f" (teacher {_score(teacher[metric])})" if teacher and metric in teacher else "")
+            for metric, value in student.items() if isinstance(value, int | float) and metric in _HEADLINES
+        )
+        if shown and (stage.index, task, shown) not in self._told_scores:
+            self._told_scores.add((stage.index, task, shown))
+            self.note(f"{name} {shown}")
+
+
+_HEADLINES = ("top1", "top5", "text_to_image_r1", "text_to_image_r10")
+
+
+def speed(job: Job) -> str:
+    """`  loss 1.234  272 pairs/s  eta 1m12s`, as far as it is known."""
+    progress = job.progress
+    last = job.stages[progress.stage].metrics.get("last", {}) if progress.stage < len(job.stages) else {}
+    loss = f"  loss {number(float(last['loss']))}" if "loss" in last else ""
+    pairs = f"  {progress.pairs_per_second:.0f} pairs/s" if progress.pairs_per_second else ""
+    eta = f"  eta {duration(progress.eta_seconds)}" if progress.eta_seconds is not None else ""
+    return loss + pairs + eta
+
+
+def _score(value: object) -> str:
+    return percent(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,103 @@
+"""`tinyclip-client models …`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyclip import _models
+from tinyclip.cli._numbers import count
+from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, run, table
+from tinyclip.schemas import Model, ModelVersion, Page
+
+app = typer.Typer(help="Look at the registry and pull models from it.", no_args_is_help=True)
+
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help="As emoji@3, emoji@best or emoji (the latest).")]
+
+
+@app.command("list")
+def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False) -> None:
+    """List models."""
+    run(context, _models.page(page_size=page_size, page_token=page_token), _show_models, as_json)
+
+
+@app.command()
+def get(context: typer.Context, model: Reference, as_json: AsJson = False) -> None:
+    """Show one version of a model."""
+    run(context, _models.version(model), _show_version, as_json)
+
+
+@app.command()
+def pull(
+    context: typer.Context,
+    model: Reference,
+    dest: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it; by default ./NAME-VERSION.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download a version's directory: it opens in open_clip as local-dir:DIR."""
+    with connect(context) as client:
+        found, response = client._transport.answer(_models.version(model))
+        where = client.models.pull(f"{found.name}@{found.version}", dest or Path(f"{found.name}-{found.version}"))
+        if as_json:
+            print_json(response.text)
+            return
+        console().print(f"{found.name}@{found.version} is in {where}", markup=False)
+
+
+@app.command()
+def alias(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The model.")],
+    alias: Annotated[str, typer.Argument(help="As best or production.")],
+    version: Annotated[int | None, typer.Argument(min=1, help="The version it shall name.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the alias away.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let an alias name a version, or take it away."""
+    if remove == (version is not None):
+        raise typer.BadParameter("give either a version or --remove")
+    with connect(context) as client:
+        if version is None:
+            answer(client, _models.remove_alias(name, alias), lambda _: None, as_json)
+        else:
+            answer(client, _models.put_alias(name, alias, version), _show_model, as_json)
+
+
+def _show_models(page: Page[Model]) -> None:
+    out = console()
+    made = table(out, "name", "latest", "versions", "aliases", "created", right=("latest", "versions"))
+    for model in page.items:
+        aliases = ", ".join(f"{alias}={version}" for alias, version in model.aliases.items())
+        created = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        made.add_row(model.name, str(model.latest), str(len(model.versions)), aliases, created)
+    out.print(made)
+    more(out, page.next_page_token)
+
+
+def _show_model(model: Model) -> None:
+    aliases = ", ".join(f"{alias} is {model.name}@{version}" for alias, version in model.aliases.items())
+    console().print(f"{model.name}: {aliases or 'no aliases'}", markup=False)
+
+
+def _show_version(version: ModelVersion) -> None:
+    out = console()
+    made = table(out, f"{version.name}@{version.version}", "")
+    rows = {
+        "aliases": ", ".join(version.aliases),
+        "image params": count(version.params.image),
+        "text params": f"{count(version.params.text_without_embedding)} ({count(version.params.text)} with the embedding)",
+        "MACs": count(version.macs),
+        "images": f"{version.image_size} px",
+        "texts": f"{version.context_length} tokens",
+        "embeddings": f"{version.embed_dim} numbers",
+        "teacher": version.teacher or "",
+        "job": version.job or "",
+        "files": ", ".join(file.path for file in version.files),
+    }
+    for name, value in rows.items():
+        if value:
+            made.add_row(name, value)
+    for task, scores in version.evaluation.items():
+        shown = ", ".join(f"{metric} {value:.4g}" for metric, value in scores.student.items() if isinstance(value, int | float))
+        made.add_row(task, shown)
+    out.print(made)

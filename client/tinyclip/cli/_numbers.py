@@ -1,0 +1,29 @@
+"""Numbers as people read them."""
+
+
+def count(value: float) -> str:
+    """`61.2M`, `3.4k`, `17`."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`1h02m`, `3m20s`, `12s`."""
+    if seconds is None:
+        return "?"
+    whole = int(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def percent(share: float) -> str:
+    """`65.3`: percent without its sign."""
+    return f"{100 * share:.1f}"
+
+
+def number(value: object) -> str:
+    """A metric: few digits, whole numbers as they are."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

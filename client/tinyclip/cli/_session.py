@@ -1,0 +1,89 @@
+"""What every command has: the server it talks to, and how it prints an answer."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tinyclip._calls import Call
+from tinyclip._client import Client
+from tinyclip._profiles import current
+from tinyclip._retry import Retries
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's object and nothing else.")]
+PageSize = Annotated[int, typer.Option("--page-size", min=1, help="How many to show.")]
+PageToken = Annotated[str | None, typer.Option("--page-token", help="Go on where a list ended.")]
+
+_PLAIN_WIDTH = 10_000
+"""Where no terminal is, nothing is wrapped: a line is a line."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the root options say about the server."""
+
+    url: str | None
+    token: str | None
+    profile: str | None
+
+
+@contextlib.contextmanager
+def connect(context: typer.Context) -> Iterator[Client]:
+    """A client for the server that options, environment or profile name."""
+    server: Server = context.obj
+    profile = current(url=server.url, token=server.token, name=server.profile)
+    with Client(profile.url, profile.token, retries=Retries(attempts=4)) as client:
+        yield client
+
+
+def run(context: typer.Context, call: Call[T], show: Callable[[T], None], as_json: bool) -> None:
+    """Makes one call and prints its answer, for people or as it came."""
+    with connect(context) as client:
+        answer(client, call, show, as_json)
+
+
+def answer(client: Client, call: Call[T], show: Callable[[T], None], as_json: bool) -> None:
+    """Prints the answer to one call, for people or as it came."""
+    value, response = client._transport.answer(call)
+    if not as_json:
+        show(value)
+    elif response.text:
+        print_json(response.text)
+
+
+def print_json(text: str) -> None:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def console() -> Console:
+    """Where answers go; made when it is needed, since it remembers what stdout was."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(width=_PLAIN_WIDTH, soft_wrap=True, highlight=False)
+
+
+def messages() -> Console:
+    """Where errors and asides go."""
+    terminal = Console(stderr=True, highlight=False)
+    return terminal if terminal.is_terminal else Console(stderr=True, width=_PLAIN_WIDTH, soft_wrap=True, highlight=False)
+
+
+def table(out: Console, *columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table: ruled on a terminal, Markdown elsewhere."""
+    made = Table(box=box.SIMPLE_HEAD if out.is_terminal else box.MARKDOWN)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def more(out: Console, next_page_token: str | None) -> None:
+    """Says how to see the rest of a list."""
+    if next_page_token is not None:
+        out.print(f"more: --page-token {next_page_token}", style="dim", markup=False)

@@ -1,0 +1,149 @@
+"""Spec files: YAML or JSON in, the mapping that is sent to the server out.
+
+Relative paths in a file mean paths beside that file, so that a spec works from wherever it is submitted. Values given with
+`--set` are typed at a shell and are relative to the current folder.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinyclip.errors import InputError
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WEIGHTS_FILE = re.compile(r"[/\\]|\.(pt|pth|bin|safetensors|npz)$")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it in a spec: `1e-4` is a number, `2026-01-01` is text, `yes` and `off` are text."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float", ":bool"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.(inf|nan))$", re.I),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.I), list("tTfF"))
+
+
+def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a spec file, applies `a.b=1` overrides and makes every path absolute.
+
+    Raises `InputError` for a file that cannot be read or an override that names no place."""
+    spec = _read(file)
+    _resolve_paths(spec, file.absolute().parent)
+    for override in overrides:
+        set_value(spec, override)
+    _resolve_paths(spec, Path.cwd())
+    return spec
+
+
+def parse_assignments(overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=1` assignments as a mapping of dotted places to typed values."""
+    return dict(_parse(override) for override in overrides)
+
+
+def set_value(spec: dict[str, Any], override: str) -> None:
+    """Applies one `stages.0.train.steps=10`. Mappings on the way are made; list entries must exist."""
+    place, value = _parse(override)
+    *parents, last = place.split(".")
+    holder: Any = spec
+    for depth, key in enumerate(parents):
+        if isinstance(holder, dict):
+            if holder.get(key) is None:
+                holder[key] = {}
+            holder = holder[key]
+        else:
+            holder = holder[_list_place(holder, key, override, ".".join(parents[:depth]))]
+    if isinstance(holder, dict):
+        holder[last] = value
+    else:
+        holder[_list_place(holder, last, override, ".".join(parents))] = value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        spec = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as failure:
+        raise InputError(f"spec file {file}", f"{failure.strerror}; name a YAML or JSON file") from failure
+    except UnicodeDecodeError as failure:
+        raise InputError(f"spec file {file}", f"not UTF-8 text ({failure.reason} at byte {failure.start})") from failure
+    except yaml.YAMLError as failure:
+        mark = getattr(failure, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"spec file {file}{where}", f"not YAML: {getattr(failure, 'problem', None) or failure}") from failure
+    if not isinstance(spec, dict):
+        raise InputError(f"spec file {file}", f"holds {_kind(spec)}; a spec is a mapping that starts with name: …")
+    return spec
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    place, equals, text = override.partition("=")
+    if not equals or not all(place.split(".")):
+        raise InputError(f"--set {override}", "write it as optimizer.lr=1e-4 or stages.0.train.steps=100")
+    try:
+        return place, yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as failure:
+        reason = getattr(failure, "problem", None) or failure
+        raise InputError(f"--set {override}", f"the value is not YAML; quote it ({reason})") from failure
+
+
+def _list_place(holder: Any, key: str, override: str, parent: str) -> int:
+    if not isinstance(holder, list):
+        raise InputError(f"--set {override}", f"{parent} is {_kind(holder)} and has nothing below it")
+    if not key.isdigit() or int(key) >= len(holder):
+        raise InputError(f"--set {override}", f"{parent} has entries 0 to {len(holder) - 1}, not {key}")
+    return int(key)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "a mapping", list: "a list", str: "text", type(None): "nothing"}.get(type(value), repr(value))
+
+
+def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
+    """Makes the paths of a spec absolute where they stand; what has another shape is left for the server to refuse."""
+    teacher, train = _mapping(spec.get("teacher")), _mapping(_mapping(spec.get("data")).get("train"))
+    _replace(teacher, "model", lambda model: _local_dir(model, folder))
+    _replace(teacher, "pretrained", lambda tag: absolute(tag, folder) if _WEIGHTS_FILE.search(tag) else tag)
+    _replace(train, "shards", lambda shards: absolute(shards, folder))
+    tasks = _mapping(spec.get("evaluation")).get("tasks")
+    for task in map(_mapping, tasks if isinstance(tasks, list) else []):
+        for key in ("shards", "train_shards"):
+            _replace(task, key, lambda shards: absolute(shards, folder))
+        for key in ("classes", "templates"):
+            if isinstance(task.get(key), str):
+                task[key] = absolute(task[key], folder)
+
+
+def absolute(path_or_uri: str, folder: Path) -> str:
+    """A local path or pattern below `folder` if it is relative; braces and globs are kept, URIs untouched."""
+    if _URI.match(path_or_uri):
+        return path_or_uri
+    return os.path.join(folder, os.path.expanduser(path_or_uri))
+
+
+def _local_dir(model: str, folder: Path) -> str:
+    prefix, colon, path_or_uri = model.partition(":")
+    return f"local-dir:{absolute(path_or_uri, folder)}" if prefix == "local-dir" and colon else model
+
+
+def _replace(holder: dict[str, Any], key: str, change: Callable[[str], str]) -> None:
+    """Changes a string, or each string of a list."""
+    value = holder.get(key)
+    if isinstance(value, str):
+        holder[key] = change(value)
+    elif isinstance(value, list):
+        holder[key] = [change(item) if isinstance(item, str) else item for item in value]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,89 @@
+"""The table at the end of a job: the teacher, then the student of each stage, with what they cost and what they can do."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tinyclip.cli._numbers import count, percent
+from tinyclip.cli._session import table
+from tinyclip.schemas import Job, Plan, StudentSummary
+
+_PAIRS = (("top1", "top5", "top-1 / top-5"), ("text_to_image_r1", "text_to_image_r10", "R@1 / R@10"))
+"""The two numbers of a task that the table shows, by the kind of task that has them."""
+
+_NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table."""
+
+    name: str
+    summary: StudentSummary | None
+    evaluation: dict[str, dict[str, Any]]
+    """Numbers by task."""
+
+
+def summary_table(out: Console, job: Job, teacher: StudentSummary | None) -> Table:
+    """Teacher and students of a job, side by side."""
+    rows = list(_rows(job, teacher))
+    tasks = list(dict.fromkeys(task for row in rows for task in row.evaluation))
+    timed = any(_milliseconds(row) != _NOTHING for row in rows)
+    numbers = ["image params", "text params", "MACs", *(_heading(task, rows) for task in tasks)]
+    if timed:
+        numbers.append("ms per image")
+    made = table(out, "model", *numbers, right=tuple(numbers))
+    for row in rows:
+        cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
+        made.add_row(row.name, *_sizes(row.summary), *cells, *([_milliseconds(row)] if timed else []))
+    return made
+
+
+def plan_table(out: Console, plan: Plan) -> Table:
+    """What a spec would do: the teacher, then each stage."""
+    numbers = ("image params", "text params", "MACs", "steps", "samples", "device-hours")
+    made = table(out, "model", "inherit", *numbers, right=numbers)
+    if plan.teacher is not None:
+        made.add_row("teacher", "", *_sizes(plan.teacher), "", "", "")
+    for stage in plan.stages:
+        made.add_row(
+            stage.name, stage.inherit, *_sizes(stage.student), str(stage.steps), count(stage.samples), f"{stage.device_hours:.3g}"
+        )
+    return made
+
+
+def _rows(job: Job, teacher: StudentSummary | None) -> Iterator[Row]:
+    of_teacher = {
+        task: scores.teacher for stage in job.stages for task, scores in stage.evaluation.items() if scores.teacher is not None
+    }
+    if teacher is not None or of_teacher:
+        yield Row("teacher", teacher, of_teacher)
+    for stage in job.stages:
+        yield Row(stage.name, stage.student, {task: scores.student for task, scores in stage.evaluation.items()})
+
+
+def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
+    """Image params, text params without the embedding, MACs."""
+    if summary is None:
+        return (_NOTHING, _NOTHING, _NOTHING)
+    return (count(summary.image_params), count(summary.text_params_without_embedding), count(summary.macs))
+
+
+def _heading(task: str, rows: list[Row]) -> str:
+    scores: dict[str, Any] = next(row.evaluation[task] for row in rows if task in row.evaluation)
+    return next((f"{task} {heading}" for first, _, heading in _PAIRS if first in scores), task)
+
+
+def _pair(scores: dict[str, Any]) -> str:
+    for first, second, _ in _PAIRS:
+        if first in scores:
+            return " / ".join(percent(scores[key]) if key in scores else _NOTHING for key in (first, second))
+    return _NOTHING
+
+
+def _milliseconds(row: Row) -> str:
+    found = [scores["ms_per_image"] for scores in row.evaluation.values() if "ms_per_image" in scores]
+    return f"{found[0]:.3g}" if found else _NOTHING
