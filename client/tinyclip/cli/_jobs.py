@@ -4,18 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from tinyclip import _jobs
-from tinyclip._calls import Call
+from tinyclip import _job_calls as calls
 from tinyclip._client import Client
-from tinyclip.cli._numbers import duration, number
-from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, print_json, run, table
-from tinyclip.cli._specfile import load_spec
-from tinyclip.cli._summary import plan_table
+from tinyclip.cli import _shown_jobs as shown
+from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, print_json, run
+from tinyclip.cli._specfile import load_spec, parse_assignments
 from tinyclip.cli._watch import conclude, teacher_of, watch
 from tinyclip.errors import InputError
-from tinyclip.schemas import Event, Job, LogLine, Metrics, Page, Plan
+from tinyclip.schemas import Job
 
 app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
 
@@ -43,11 +40,11 @@ def submit(
     spec = load_spec(spec_file, overrides or [])
     with connect(context) as client:
         if dry_run:
-            answer(client, _jobs.plan(spec), _show_plan, as_json)
+            answer(client, calls.plan(spec), shown.show_plan, as_json)
             return
-        call = _jobs.submit(spec, idempotency_key=idempotency_key)
+        call = calls.submit(spec, idempotency_key=idempotency_key)
         if not watched:
-            answer(client, call, _show_job, as_json)
+            answer(client, call, shown.show_job, as_json)
             return
         _watch(client, client._transport.send(call).id, patience, as_json)
 
@@ -71,8 +68,8 @@ def list_(
 ) -> None:
     """List jobs, newest first."""
     labels = dict(_label(pair) for pair in label or [])
-    call = _jobs.page(state=state, name=name, labels=labels, page_size=page_size, page_token=page_token)
-    run(context, call, _show_jobs, as_json)
+    call = calls.page(state=state, name=name, labels=labels, page_size=page_size, page_token=page_token)
+    run(context, call, shown.show_jobs, as_json)
 
 
 @app.command()
@@ -81,17 +78,41 @@ def get(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     with connect(context) as client:
 
         def show(found: Job) -> None:
-            _show_job(found)
+            shown.show_job(found)
             if found.state.terminal:
                 conclude(console(), found, teacher_of(client, found.id))
 
-        answer(client, _jobs.get(job), show, as_json)
+        answer(client, calls.get(job), show, as_json)
 
 
 @app.command()
 def cancel(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     """End a job without a student."""
-    _show(context, _jobs.cancel(job), as_json)
+    run(context, calls.cancel(job), shown.show_job, as_json)
+
+
+@app.command()
+def pause(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Stop a job at a checkpoint, to be resumed from there."""
+    run(context, calls.pause(job), shown.show_job, as_json)
+
+
+@app.command()
+def resume(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Let a paused job go on."""
+    run(context, calls.resume(job), shown.show_job, as_json)
+
+
+@app.command()
+def clone(context: typer.Context, job: JobId, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Submit a job's spec again, with changes."""
+    run(context, calls.clone(job, parse_assignments(overrides or [])), shown.show_job, as_json)
+
+
+@app.command()
+def delete(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Forget a job that has ended, and its artifacts; its model versions stay."""
+    run(context, calls.delete(job), lambda _: None, as_json)
 
 
 @app.command()
@@ -105,11 +126,11 @@ def events(
 ) -> None:
     """Show what has happened to a job."""
     if not follow:
-        run(context, _jobs.events_page(job, page_size=page_size, page_token=page_token), _show_events, as_json)
+        run(context, calls.events_page(job, page_size=page_size, page_token=page_token), shown.show_events, as_json)
         return
     with connect(context) as client:
         for event in client.jobs.events(job):
-            print_json(event.model_dump_json()) if as_json else _show_event(event)
+            print_json(event.model_dump_json()) if as_json else shown.show_event(event)
 
 
 @app.command()
@@ -122,11 +143,11 @@ def logs(
 ) -> None:
     """Show a job's log lines."""
     if not follow:
-        run(context, _jobs.logs_page(job, tail=tail), _show_log_lines, as_json)
+        run(context, calls.logs_page(job, tail=tail), shown.show_log_lines, as_json)
         return
     with connect(context) as client:
         for line in client.jobs.logs(job):
-            print_json(line.model_dump_json()) if as_json else _show_log_line(line)
+            print_json(line.model_dump_json()) if as_json else shown.show_log_line(line)
 
 
 @app.command()
@@ -140,7 +161,7 @@ def metrics(
 ) -> None:
     """Show a job's numbers: where each series began, where it stands, its least and its most."""
     wanted = names.split(",") if names else None
-    run(context, _jobs.metrics(job, names=wanted, stage=stage, max_points=max_points), _show_metrics, as_json)
+    run(context, calls.metrics(job, names=wanted, stage=stage, max_points=max_points), shown.show_metrics, as_json)
 
 
 def _watch(client: Client, job_id: str, patience: float, as_json: bool) -> None:
@@ -152,73 +173,8 @@ def _watch(client: Client, job_id: str, patience: float, as_json: bool) -> None:
         raise typer.Exit(130) from None
     code = conclude(out, job, teacher)
     if as_json:
-        answer(client, _jobs.get(job_id), _show_job, as_json)
+        answer(client, calls.get(job_id), shown.show_job, as_json)
     raise typer.Exit(code)
-
-
-def _show(context: typer.Context, call: Call[Job], as_json: bool) -> None:
-    run(context, call, _show_job, as_json)
-
-
-def _show_job(job: Job) -> None:
-    progress = job.progress
-    under_way = not job.state.terminal and progress.steps > 0
-    how_far = f"  {100 * progress.fraction:.0f}%  eta {duration(progress.eta_seconds)}" if under_way else ""
-    console().print(f"{job.id} {job.name} {job.state}{how_far}", markup=False)
-
-
-def _show_jobs(page: Page[Job]) -> None:
-    out = console()
-    made = table(out, "id", "name", "state", "done", "stage", "model", "created", right=("done",))
-    for job in page.items:
-        model = f"{job.model.name}@{job.model.version}" if job.model else ""
-        stage = f"{job.progress.stage + 1}/{len(job.stages)}"
-        created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        made.add_row(job.id, job.name, job.state, f"{100 * job.progress.fraction:.0f}%", stage, model, created)
-    out.print(made)
-    more(out, page.next_page_token)
-
-
-def _show_plan(plan: Plan) -> None:
-    out = console()
-    out.print(plan_table(out, plan))
-    cost = f"{plan.steps} steps on {plan.device}, about {plan.device_hours:.3g} device-hours"
-    out.print(f"{cost}; {plan.samples_per_epoch} pairs an epoch")
-    for warning in plan.warnings:
-        out.print(f"warning: {warning}", markup=False)
-
-
-def _show_events(page: Page[Event]) -> None:
-    for event in page.items:
-        _show_event(event)
-    more(console(), page.next_page_token)
-
-
-def _show_event(event: Event) -> None:
-    stage = "" if event.stage is None else f" stage {event.stage + 1}"
-    console().print(Text(f"{event.id:>5} {event.created_at.astimezone():%H:%M:%S} {event.type}{stage} {event.message}".rstrip()))
-
-
-def _show_log_lines(page: Page[LogLine]) -> None:
-    for line in page.items:
-        _show_log_line(line)
-
-
-def _show_log_line(line: LogLine) -> None:
-    console().print(Text(f"{line.created_at.astimezone():%H:%M:%S} {line.level:<7} {line.source}: {line.message}"))
-
-
-def _show_metrics(metrics: Metrics) -> None:
-    out = console()
-    numbers = ("stage", "steps", "first", "last", "least", "most")
-    made = table(out, "series", *numbers, right=numbers)
-    for name, points in metrics.series.items():
-        for stage in sorted({point.stage for point in points}):
-            values = [point.value for point in points if point.stage == stage]
-            last_step = max(point.step for point in points if point.stage == stage)
-            shown = (values[0], values[-1], min(values), max(values))
-            made.add_row(name, str(stage + 1), str(last_step), *map(number, shown))
-    out.print(made)
 
 
 def _label(pair: str) -> tuple[str, str]:

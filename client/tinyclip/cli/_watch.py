@@ -6,7 +6,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from tinyclip import _jobs
+from tinyclip import _job_calls
 from tinyclip._client import Client
 from tinyclip.cli._bars import Bars
 from tinyclip.cli._lines import Lines
@@ -76,7 +76,7 @@ class History:
     def new(self) -> Iterator[Event]:
         """Events since the last time. The last page is read again, since it grows."""
         while True:
-            call = _jobs.events_page(self._job_id, page_size=_EVENTS_A_PAGE, page_token=self._page_token)
+            call = _job_calls.events_page(self._job_id, page_size=_EVENTS_A_PAGE, page_token=self._page_token)
             page = self._client._transport.send(call, self._patient)
             for event in page.items:
                 if event.id > self._last_id:
