@@ -1,6 +1,7 @@
 """What a worker tells the control plane: numbered, immutable event segments in the artifacts store.
 
-Nobody has to be listening. A segment is written whole, so a reader applies it once or not at all; one writer a folder.
+Nobody has to be listening. A segment is written whole, so a reader applies it once or not at all. Driver and worker 0 of an
+attempt share a folder, in turns; a number that is taken is never overwritten.
 """
 
 import json
@@ -37,7 +38,9 @@ class EventWriter:
     def flush(self) -> None:
         """Write what waits as one segment."""
         if self._pending:
-            self._store.write_bytes(segment(self._folder, self._next), ("\n".join(self._pending) + "\n").encode())
+            data = ("\n".join(self._pending) + "\n").encode()
+            while not self._store.create_bytes(segment(self._folder, self._next), data):
+                self._next += 1  # the driver or an earlier worker of this attempt has written that one
             self._next += 1
             self._pending.clear()
         self._last_flush = time.monotonic()

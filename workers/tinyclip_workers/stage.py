@@ -1,7 +1,8 @@
 """A stage with everything decided: what the loop needs to know, and nothing that it has to look up."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import Objective, OptimizerSpec, StageSpec, TrainLength
@@ -22,6 +23,22 @@ class Stage:
     """Global."""
     objective: Objective
     optimizer: OptimizerSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, for the way to a worker."""
+        models = {name: getattr(self, name).model_dump(mode="json") for name in ("layout", "objective", "optimizer")}
+        return {**asdict(self), **models}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Stage":
+        return cls(
+            **{
+                **data,
+                "layout": Layout.model_validate(data["layout"]),
+                "objective": Objective.model_validate(data["objective"]),
+                "optimizer": OptimizerSpec.model_validate(data["optimizer"]),
+            }
+        )
 
 
 def resolve_stages(spec: JobSpec, teacher: Layout | None, samples_per_epoch: int) -> list[Stage]:

@@ -1,5 +1,6 @@
 """The loop of one stage: data in, steps, progress out, checkpoints down, until the last step or a command to stop."""
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +32,8 @@ MAX_SKIPPED_STEPS = 100
 """So many steps in a row without a finite gradient mean that the run has diverged (METHOD section 4)."""
 
 MAX_LOGIT_SCALE = float(np.log(100))
+
+_DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
 
 
 class Diverged(RuntimeError):
@@ -196,7 +199,9 @@ def _parallel(towers: TwoTowers, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return towers
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(towers, device_ids=ids, broadcast_buffers=False)  # our batch norm agrees by itself
+    # Our batch norm agrees by itself: nothing to send before each forward. torch 2.13 gave the switch another name.
+    switch = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_PARAMETERS else "broadcast_buffers"
+    return DistributedDataParallel(towers, device_ids=ids, **{switch: False})
 
 
 def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:

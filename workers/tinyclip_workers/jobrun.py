@@ -1,0 +1,79 @@
+"""One attempt at a job, as driver and workers see it: its document, its store, its places."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.artifacts import JobDocument, attempt_events, job_spec, model_version, stage_checkpoints
+
+from tinyclip_workers.checkpoint import read_committed, write_committed
+from tinyclip_workers.control import ControlFile
+from tinyclip_workers.report import EventWriter
+from tinyclip_workers.stage import Stage
+from tinyclip_workers.store import Store
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """Attempt `attempt` at job `document.job`."""
+
+    store: Store
+    document: JobDocument
+    attempt: int
+
+    @classmethod
+    def open(cls, artifacts: str, job: str, attempt: int) -> "JobRun":
+        """Raises FileNotFoundError where the control plane has left no job document."""
+        store = Store(artifacts)
+        return cls(store, JobDocument.model_validate(json.loads(store.read_bytes(job_spec(job)))), attempt)
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.document.spec
+
+    def events(self) -> EventWriter:
+        return EventWriter(self.store, attempt_events(self.document.job, self.attempt), self.attempt)
+
+    def control(self) -> ControlFile:
+        return ControlFile(self.store, self.document.job, self.attempt)
+
+    def stage_folder(self, stage: Stage) -> str:
+        """Where all attempts' checkpoints of a stage are."""
+        return f"jobs/{self.document.job}/stages/{stage.index}-{stage.name}"
+
+    def checkpoint_folder(self, stage: Stage) -> str:
+        return stage_checkpoints(self.document.job, stage.index, stage.name, self.attempt)
+
+    def model_folder(self) -> str:
+        return model_version(self.document.model_name, self.document.model_version)
+
+    def finished_stage(self, stage: Stage) -> dict[str, bytes] | None:
+        """The files of a stage's finished student (`model.safetensors`, `evaluation.json`), from whichever attempt; None before."""
+        return read_committed(self.store, f"{self.stage_folder(stage)}/student")
+
+    def finish_stage(self, stage: Stage, weights: bytes, evaluation: dict[str, Any]) -> None:
+        files = {"model.safetensors": weights, "evaluation.json": json.dumps(evaluation, indent=1).encode()}
+        write_committed(self.store, f"{self.stage_folder(stage)}/student", files)
+
+    def outcome(self) -> "Outcome | None":
+        """How this attempt ended, as far as a worker has said so."""
+        path = self._outcome_path()
+        return Outcome(**json.loads(self.store.read_bytes(path))) if self.store.exists(path) else None
+
+    def set_outcome(self, outcome: "Outcome") -> None:
+        self.store.write_bytes(self._outcome_path(), json.dumps(outcome.__dict__).encode())
+
+    def _outcome_path(self) -> str:
+        return f"jobs/{self.document.job}/attempts/{self.attempt}/outcome.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why a worker group left before the end of its stage: an error that no retry mends, or a command."""
+
+    kind: str
+    """`failed`, `pause`, `cancel` or `fenced`."""
+    code: str = ""
+    message: str = ""
+    step: int = 0
