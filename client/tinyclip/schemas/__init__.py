@@ -2,8 +2,10 @@
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
 from tinyclip.schemas.jobs import (
+    Checkpoint,
     Event,
     Job,
+    JobClone,
     JobError,
     JobPatch,
     JobState,
@@ -49,6 +51,7 @@ from tinyclip.schemas.spec import JobSpec
 __all__ = [
     "JSON",
     "AliasPut",
+    "Checkpoint",
     "Deployment",
     "DeploymentPut",
     "DeploymentState",
@@ -65,6 +68,7 @@ __all__ = [
     "IndexSource",
     "IndexState",
     "Job",
+    "JobClone",
     "JobError",
     "JobPatch",
     "JobSpec",

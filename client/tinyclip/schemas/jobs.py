@@ -3,9 +3,11 @@
 from enum import StrEnum
 from typing import Any, Literal
 
+from pydantic import Field
+
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
 from tinyclip.schemas.layouts import StudentSummary
-from tinyclip.schemas.spec import JobSpec
+from tinyclip.schemas.spec import JobSpec, Name
 
 
 class JobState(StrEnum):
@@ -155,7 +157,26 @@ class Metrics(Response):
     series: dict[str, list[MetricPoint]]
 
 
+class Checkpoint(Response):
+    """A committed checkpoint from which an attempt can go on."""
+
+    stage: int
+    step: int
+    attempt: int
+    path: str
+    """Relative to the artifacts store's root."""
+    bytes: int | None = None
+    created_at: Timestamp
+
+
 class JobPatch(Request):
-    name: str | None = None
+    name: Name | None = None
     labels: dict[str, str] | None = None
-    priority: int | None = None
+    priority: int | None = Field(default=None, ge=-1000, le=1000)
+    """Higher runs first."""
+
+
+class JobClone(Request):
+    """A new job from an old one's spec, with dotted paths set: `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`."""
+
+    set: JSON = {}

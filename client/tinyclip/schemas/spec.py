@@ -143,9 +143,9 @@ class StudentSpec(Request):
 class TrainLength(Request):
     """Exactly one of the three."""
 
-    steps: int | None = Field(default=None, ge=1)
-    samples: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1, le=10**9)
+    samples: int | None = Field(default=None, ge=1, le=10**13)
+    epochs: float | None = Field(default=None, gt=0, le=10**6)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
