@@ -8,8 +8,19 @@ from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers import hub
 from tinyclip_workers.architecture import UnsupportedArchitecture, layout_of
-from tinyclip_workers.model_folder import LoadedModel, ModelSource, check_weights, config_layout, find_folder, load, with_colors
+from tinyclip_workers.model_folder import (
+    LoadedModel,
+    ModelSource,
+    check_weights,
+    config_layout,
+    find_folder,
+    load,
+    make_tokenizer,
+    with_colors,
+)
 from tinyclip_workers.weights import WeightsError
+
+__all__ = ["LoadedModel", "TeacherError", "check_teacher", "find_teacher", "load_teacher", "make_tokenizer"]
 
 LOCAL_DIR, HF_HUB, REGISTRY = "local-dir:", "hf-hub:", "registry:"
 

@@ -1,0 +1,164 @@
+"""Evaluation: zero-shot classification, retrieval and linear probes, of several models on the same decoded images."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import fsspec
+import torch
+from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
+
+from tinyclip_workers import metrics
+from tinyclip_workers.embedding import Embedded, embed_images, embed_texts, evaluation_mode
+from tinyclip_workers.model_folder import LoadedModel
+from tinyclip_workers.shards import (
+    DataError,
+    Sample,
+    Skipped,
+    captions_of,
+    expand_shards,
+    field_of,
+    is_held_out,
+    matches,
+    read_shards,
+)
+
+Scores = dict[str, dict[str, Any]]
+"""By the name of the model."""
+
+
+def evaluate(
+    models: Mapping[str, LoadedModel], task: EvaluationTask, *, holdout: float = 0.0, device: torch.device | str = "cpu"
+) -> Scores:
+    """One task's numbers for every model, as {name: {metric: value}}; each image is decoded once and seen by all of them.
+
+    Beside the scores of `metrics`: `samples` and `skipped` (counts), and `ms_per_image`: the image tower alone, in fp32 on
+    this machine, the median over the batches of 64. `holdout` is the spec's `data.train.holdout`.
+    Models are in evaluation mode meanwhile and come back as they were.
+    Raises DataError where nothing can be evaluated or a label has no class.
+    """
+    skipped = Skipped()
+    with evaluation_mode(models.values(), torch.device(device)):
+        samples = task_samples(task.shards, lambda sample: belongs(sample, task, holdout), skipped)
+        data = _embed(models, task, samples, skipped)
+        if isinstance(task, ZeroShotTask):
+            scores = _zero_shot(models, task, data)
+        elif isinstance(task, RetrievalTask):
+            scores = _retrieval(models, task, data)
+        else:
+            scores = _linear_probe(models, task, data, holdout)
+    facts = {"samples": len(data.keys), "skipped": skipped.samples}
+    return {name: {**scores[name], **facts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models}
+
+
+def task_lines(value: list[str] | str) -> list[str]:
+    """Class names or templates: the list itself, or from a file (path or URI) with one a line or a JSON list.
+
+    Raises OSError, or ValueError naming the file.
+    """
+    if not isinstance(value, str):
+        return value
+    with fsspec.open(value, "rt", encoding="utf-8") as file:
+        text: str = file.read()
+    if text.lstrip().startswith("["):
+        try:
+            lines = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{value} starts like a JSON list but is none ({error})") from error
+        return [str(line) for line in lines]
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def task_samples(shards: str | list[str], keep: Callable[[Sample], bool], skipped: Skipped) -> Iterator[Sample]:
+    """The samples of some shards that are kept; one whose JSON cannot be read is skipped and counted."""
+    for sample in read_shards(expand_shards(shards), skipped):
+        try:
+            if keep(sample):
+                yield sample
+        except ValueError as error:
+            skipped.sample(sample["__key__"], error)
+
+
+def belongs(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
+    """Whether a task reads this sample: `subset` and `where`."""
+    return (task.subset == "all" or is_held_out(sample["__key__"], holdout)) and matches(sample, task.where)
+
+
+def fill_template(template: str, name: str) -> str:
+    """A template with a class name in it; both `{}` and CLIP_benchmark's `{c}` are places for it."""
+    return template.replace("{c}", name).replace("{}", name)
+
+
+def label_index(label: str, classes: list[str]) -> int | None:
+    """A label's row in the class list: a number is the row, anything else a class's name. None if there is no such class."""
+    if label.isdigit():
+        return int(label) if int(label) < len(classes) else None
+    return classes.index(label) if label in classes else None
+
+
+def label_of(sample: Sample, key: str) -> str:
+    """A sample's label as text. Raises KeyError or ValueError."""
+    return str(field_of(sample, key)).strip()
+
+
+def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embedded) -> Scores:
+    classes, templates = task_lines(task.classes), task_lines(task.templates)
+    labels_N = torch.tensor([_row(key, label, classes) for key, label in zip(data.keys, data.values, strict=True)])
+    prompts = [fill_template(template, name) for template in templates for name in classes]
+    scores: Scores = {}
+    for name, loaded in models.items():
+        texts_TCE = embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
+        scores[name] = metrics.classification(data.images_NE[name] @ metrics.class_embeddings(texts_TCE).T, labels_N)
+    return scores
+
+
+def _retrieval(models: Mapping[str, LoadedModel], task: RetrievalTask, data: Embedded) -> Scores:
+    """A caption that several images have is one text, and finding any of those images counts."""
+    row: dict[str, int] = {}
+    rows = [[row.setdefault(text, len(row)) for text in captions] for captions in data.values]
+    return {
+        name: {**metrics.retrieval(data.images_NE[name], embed_texts(loaded, list(row)), rows), "texts": len(row)}
+        for name, loaded in models.items()
+    }
+
+
+def _linear_probe(models: Mapping[str, LoadedModel], task: LinearProbeTask, data: Embedded, holdout: float) -> Scores:
+    """With `subset: holdout` the probe learns from what is not held out, so the shards may be the same."""
+    skipped = Skipped()
+    samples = task_samples(
+        task.train_shards, lambda s: task.subset == "all" or not is_held_out(s["__key__"], holdout), skipped
+    )
+    train = _embed(models, task, samples, skipped)
+    row = {label: i for i, label in enumerate(sorted(set(train.values), key=lambda label: (len(label), label)))}
+    train_N, test_N = (torch.tensor([row.get(label, -1) for label in d.values]) for d in (train, data))
+    return {
+        name: {
+            **metrics.linear_probe(train.images_NE[name], train_N, data.images_NE[name], test_N),
+            "train_samples": len(train.keys),
+        }
+        for name in models
+    }
+
+
+def _embed(models: Mapping[str, LoadedModel], task: EvaluationTask, samples: Iterator[Sample], skipped: Skipped) -> Embedded:
+    if isinstance(task, RetrievalTask):
+        data = embed_images(models, samples, task.image_key, lambda sample: captions_of(sample, task.caption_key), skipped)
+    else:
+        data = embed_images(models, samples, task.image_key, lambda sample: label_of(sample, task.label_key), skipped)
+    if not data.keys:
+        examples = "; ".join(skipped.examples) or "subset and where leave no sample"
+        raise DataError(
+            f"task {task.name} has nothing to evaluate ({examples})", field="evaluation.tasks.shards", value=task.shards
+        )
+    return data
+
+
+def _row(key: str, label: str, classes: list[str]) -> int:
+    row = label_index(label, classes)
+    if row is None:
+        raise DataError(
+            f"sample {key} has label {label}, but the {len(classes)} classes are 0 to {len(classes) - 1}",
+            field="evaluation.tasks.classes",
+            value=label,
+        )
+    return row
