@@ -83,9 +83,18 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
     events = EventWriter(store, index_build_events(args.index, args.build), args.build)
-    logging.getLogger("tinyclip_workers").addHandler(EventLogHandler(events, "index"))
+    handler = EventLogHandler(events, "index")
+    logging.getLogger("tinyclip_workers").addHandler(handler)
     try:
-        request = _request(store, args.index, args.build)
+        return _built(store, args.index, args.build, events)
+    finally:
+        logging.getLogger("tinyclip_workers").removeHandler(handler)
+        events.flush()
+
+
+def _built(store: Store, index: str, build: int, events: EventWriter) -> int:
+    try:
+        request = _request(store, index, build)
         build_index(store, request, load_engine(request.model_uri), events)
     except Superseded as gone:
         log.info("stopping: %s", gone)
@@ -176,7 +185,7 @@ def _items(
             picture = engine.preprocess(decode_image(image_bytes(sample, source.image_key)))
             return Item(sample["__key__"], _metadata(sample, source), picture)
         except (KeyError, ValueError) as error:
-            skipped.sample(sample["__key__"], error)
+            skipped.sample(sample["__key__"], error.args[0])
             return None
 
     with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:

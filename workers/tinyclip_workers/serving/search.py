@@ -1,9 +1,11 @@
 """The indexes that a deployment searches: opened when first asked for, exchanged when a new build is committed."""
 
 import re
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +31,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 class _Open:
     reader: IndexReader
     looked_at: float
-    copy: "tempfile.TemporaryDirectory[str] | None"
-    """Where a remote store's files were copied to; removed with the last user."""
 
 
 class Indexes:
@@ -94,10 +94,16 @@ class Indexes:
 
     def _opened(self, built: BuiltIndex) -> _Open:
         folder = build_folder(built.name, built.build)
-        local, copy = self._store.local_path(folder), None
-        if local is None:
-            copy = tempfile.TemporaryDirectory(prefix="tinyclip-index-")
-            local = Path(copy.name)
+        local = self._store.local_path(folder)
+        if local is not None:
+            return _Open(IndexReader(local, built), time.monotonic())
+        copy = Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
+        try:
             for file in (VECTORS, ITEMS):
-                self._store.fetch(f"{folder}/{file}", local / file)
-        return _Open(IndexReader(local, built), time.monotonic(), copy)
+                self._store.fetch(f"{folder}/{file}", copy / file)
+            reader = IndexReader(copy, built)
+        except OSError:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise
+        weakref.finalize(reader, shutil.rmtree, copy, ignore_errors=True)
+        return _Open(reader, time.monotonic())

@@ -1,0 +1,225 @@
+"""Building an index from shards, searching it, and what a failure leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tinyclip.schemas import JSON
+from tinyclip_workers import indexing
+from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.index_files import IndexReader
+from tinyclip_workers.serving.problems import Refusal
+from tinyclip_workers.serving.search import Indexes
+from tinyclip_workers.store import Store
+
+from tests.workers.students import encoded, picture, write_shard, write_student
+
+COUNT = 70
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Engine:
+    return load_engine(str(folder))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """70 pictures in two shards, and three samples that are none."""
+    samples = {
+        f"p{seed:02}": {
+            "png": encoded(picture(seed)), "txt": f"picture {seed}".encode(), "json": json.dumps({"seed": seed}).encode(),
+        }
+        for seed in range(COUNT)
+    }
+    samples["broken"] = {"png": b"no picture", "txt": b"x"}
+    samples["no-image"] = {"txt": b"x"}
+    root = tmp_path_factory.mktemp("shards")
+    keys = list(samples)
+    write_shard(root / "a-0.tar", {key: samples[key] for key in keys[:40]})
+    write_shard(root / "a-1.tar", {**{key: samples[key] for key in keys[40:]}, "p00": samples["p01"]})
+    return str(root / "a-{0..1}.tar")
+
+
+def ask(root: Path, folder: Path, shards: str, build: int = 1, model: str = "student@1") -> None:
+    source = {"shards": shards}
+    request = {"name": "gallery", "build": build, "model": model, "model_uri": str(folder), "source": source}
+    Store(str(root)).write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
+
+
+def run(root: Path, build: int = 1) -> int:
+    return indexing.main(["--artifacts", str(root), "--index", "gallery", "--build", str(build)])
+
+
+def events(root: Path, build: int = 1) -> list[JSON]:
+    segments = sorted((root / f"indexes/gallery/builds/{build}/events").glob("*.jsonl"))
+    return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
+
+
+def current(root: Path, model: str = "student@1") -> IndexReader:
+    return Indexes(str(root)).get("gallery", model)
+
+
+class TestBuild:
+    def test_finds_each_picture_by_itself(self, tmp_path: Path, folder: Path, shards: str, engine: Engine) -> None:
+        ask(tmp_path, folder, shards)
+
+        assert run(tmp_path) == 0
+
+        index = current(tmp_path)
+        for seed in (0, 39, 40, COUNT - 1):
+            query = engine.encode_image(engine.preprocess(picture(seed)).unsqueeze(0))[0]
+            hits = index.nearest(query, 3)
+            assert hits[0].id == f"p{seed:02}"
+            assert hits[0].score == pytest.approx(1, abs=1e-5)
+            assert hits[0].metadata["caption"] == f"picture {seed}"
+            assert hits[0].metadata["seed"] == seed
+            assert hits[0].metadata["shard"].endswith(f"a-{seed // 40}.tar")
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+    def test_scores_are_exact_cosines(self, tmp_path: Path, folder: Path, shards: str, engine: Engine) -> None:
+        ask(tmp_path, folder, shards)
+        run(tmp_path)
+        query = engine.encode_text(["a cat"])[0]
+        pictures = np.concatenate([engine.encode_image(engine.preprocess(picture(i)).unsqueeze(0)) for i in range(COUNT)])
+
+        hits = current(tmp_path).nearest(query, 1000)
+
+        assert len(hits) == COUNT
+        np.testing.assert_allclose([hit.score for hit in hits], sorted(pictures @ query, reverse=True), atol=1e-5)
+
+    def test_tells_its_progress_and_what_it_skipped(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        ask(tmp_path, folder, shards)
+
+        run(tmp_path)
+
+        told = events(tmp_path)
+        assert told[-1]["type"] == "index.finished"
+        assert told[-1]["data"] == {"count": COUNT, "skipped_samples": 3, "skipped_shards": 0}
+        progress = [event["data"] for event in told if event["type"] == "index.progress"]
+        assert all(0 < event["done"] <= event["total"] <= 2 * COUNT for event in progress)
+
+    def test_a_new_build_replaces_the_old_one_under_an_open_reader(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        ask(tmp_path, folder, shards)
+        run(tmp_path)
+        opened = current(tmp_path)
+        ask(tmp_path, folder, shards.replace("{0..1}", "0"), build=2)
+
+        assert run(tmp_path, build=2) == 0
+
+        assert current(tmp_path).built.count == 40
+        assert len(opened.nearest(np.ones(24, np.float32), 1000)) == COUNT
+        assert not (tmp_path / "indexes/gallery/builds/1").exists()
+
+    def test_in_a_remote_store(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        store = Store("memory://artifacts")
+        request = {"name": "gallery", "build": 1, "model": "student@1", "model_uri": str(folder), "source": {"shards": shards}}
+        store.write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
+        try:
+            code = indexing.main(["--artifacts", "memory://artifacts", "--index", "gallery", "--build", "1"])
+            index = Indexes("memory://artifacts").get("gallery", "student@1")
+        finally:
+            store.remove("indexes")
+
+        assert code == 0
+        assert len(index.nearest(np.ones(24, np.float32), 1000)) == COUNT
+
+
+class TestFailures:
+    def test_no_shard_matches(self, tmp_path: Path, folder: Path) -> None:
+        ask(tmp_path, folder, str(tmp_path / "nothing-*.tar"))
+
+        assert run(tmp_path) == 1
+
+        failed = events(tmp_path)[-1]
+        assert (failed["type"], failed["data"]["code"]) == ("index.failed", "unreadable_data")
+        assert "no shard matches" in failed["message"]
+
+    def test_shards_without_pictures(self, tmp_path: Path, folder: Path) -> None:
+        shard = write_shard(tmp_path / "texts.tar", {"a": {"txt": b"x"}})
+        ask(tmp_path, folder, str(shard))
+
+        assert run(tmp_path) == 1
+
+        assert "no image in 1 shards; 1 samples were skipped, as sample a" in events(tmp_path)[-1]["message"]
+
+    def test_a_failed_build_leaves_the_old_one(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        ask(tmp_path, folder, shards)
+        run(tmp_path)
+        ask(tmp_path, folder, str(tmp_path / "missing.tar"), build=2)
+
+        assert run(tmp_path, build=2) == 1
+
+        assert current(tmp_path).built.build == 1
+
+    def test_a_build_that_is_no_longer_wanted_leaves(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        ask(tmp_path, folder, shards, build=2)
+
+        assert run(tmp_path, build=1) == 0
+
+        assert not (tmp_path / "indexes/gallery/current.json").exists()
+
+    def test_killed_in_the_middle_the_old_one_answers_and_a_second_run_succeeds(
+        self, tmp_path: Path, folder: Path, shards: str
+    ) -> None:
+        ask(tmp_path, folder, shards)
+        run(tmp_path)
+        image = encoded(picture(0, (300, 300)))
+        many = {f"k{i}": {"png": image} for i in range(200)}
+        ask(tmp_path, folder, str(write_shard(tmp_path / "many.tar", many)), build=2)
+        arguments = ["--artifacts", str(tmp_path), "--index", "gallery", "--build", "2"]
+
+        process = subprocess.Popen([sys.executable, "-m", "tinyclip_workers.indexing", *arguments], stderr=subprocess.DEVNULL)
+        begun = tmp_path / "indexes/gallery/builds/2/items.sqlite"
+        deadline = time.monotonic() + 60
+        while not begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+
+        assert process.wait() == -signal.SIGKILL
+        assert current(tmp_path).built.count == COUNT
+        assert run(tmp_path, build=2) == 0
+        assert current(tmp_path).built.count == 200
+
+
+class TestAskingForAnIndex:
+    def test_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(Refusal) as refused:
+            current(tmp_path)
+
+        assert (refused.value.problem.status, refused.value.problem.code) == (404, "index_not_found")
+
+    def test_that_is_still_being_built(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        ask(tmp_path, folder, shards)
+
+        with pytest.raises(Refusal) as refused:
+            current(tmp_path)
+
+        problem = refused.value.problem
+        assert (problem.status, problem.code, problem.retryable) == (409, "index_not_ready", True)
+
+    def test_of_another_model(self, tmp_path: Path, folder: Path, shards: str) -> None:
+        ask(tmp_path, folder, shards)
+        run(tmp_path)
+
+        with pytest.raises(Refusal, match="embeddings of student@1 and this deployment serves other@2") as refused:
+            current(tmp_path, model="other@2")
+
+        assert refused.value.problem.status == 409
+
+    @pytest.mark.parametrize("name", ["../jobs", "", "a/b", ".hidden"])
+    def test_by_no_proper_name(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(Refusal) as refused:
+            Indexes(str(tmp_path)).get(name, "student@1")
+
+        assert refused.value.problem.status == 422

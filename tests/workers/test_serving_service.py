@@ -1,0 +1,166 @@
+"""What the service answers, with the engine called directly: no HTTP, no Ray."""
+
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from tinyclip.schemas import EmbeddingsRequest
+from tinyclip_workers.serving.engine import Engine, Matrix, load_engine
+from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.problems import Refusal
+from tinyclip_workers.serving.queries import Images, ZeroShotQuery
+from tinyclip_workers.serving.service import StudentService
+from tinyclip_workers.serving.text_cache import Lru
+from torch import Tensor
+
+from tests.workers.students import encoded, picture, write_student
+
+LABELS = ["cat", "dog", "red house", "the sea at night"]
+TEMPLATES = ["a photo of a {}.", "{}, drawn"]
+
+
+class CountingEncoder:
+    """Calls the engine at once and remembers what it was asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.encoded_texts = engine, list[str]()
+
+    async def images(self, images: Sequence[Tensor]) -> Matrix:
+        return self.engine.encode_image(torch.stack(list(images)))
+
+    async def texts(self, texts: Sequence[str]) -> Matrix:
+        self.encoded_texts += texts
+        return self.engine.encode_text(texts)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Engine:
+    return load_engine(str(folder))
+
+
+@pytest.fixture
+def encoder(engine: Engine) -> CountingEncoder:
+    return CountingEncoder(engine)
+
+
+@pytest.fixture
+def service(engine: Engine, encoder: CountingEncoder, folder: Path, tmp_path: Path) -> StudentService:
+    options = ServingOptions(name="demo", model="student@1", model_uri=str(folder), artifacts=str(tmp_path))
+    return StudentService(options, engine, encoder, ThreadPoolExecutor(2))
+
+
+def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] = LABELS) -> ZeroShotQuery:
+    return ZeroShotQuery(Images(images, [f"/images/{i}" for i in range(len(images))]), labels, TEMPLATES, top_k, skip)
+
+
+class TestZeroShot:
+    async def test_scores_equal_open_clips(self, service: StudentService, folder: Path) -> None:
+        model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        classifier = open_clip.build_zero_shot_classifier(
+            model.eval(), tokenize, LABELS, [lambda c, t=t: t.replace("{}", c) for t in TEMPLATES], device="cpu"
+        )
+        with torch.no_grad():
+            image = model.encode_image(transform(picture(3)).unsqueeze(0), normalize=True)
+            expected = (model.logit_scale.exp() * image @ classifier).softmax(-1)[0].tolist()
+
+        answer = await service.zero_shot(query(encoded(picture(3))))
+
+        assert answer.model == "student@1"
+        assert answer.results[0] is not None
+        scores = {result.label: result.score for result in answer.results[0]}
+        assert [scores[label] for label in LABELS] == pytest.approx(expected, abs=1e-5)
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+
+    async def test_top_k_are_the_best_in_order(self, service: StudentService) -> None:
+        everything = await service.zero_shot(query(encoded(picture(1))))
+        best = await service.zero_shot(query(encoded(picture(1)), top_k=2))
+
+        assert everything.results[0] == sorted(everything.results[0] or [], key=lambda result: -result.score)
+        assert best.results[0] == (everything.results[0] or [])[:2]
+
+    async def test_labels_are_computed_once(self, service: StudentService, encoder: CountingEncoder) -> None:
+        for seed in range(3):
+            await service.zero_shot(query(encoded(picture(seed))))
+        await service.zero_shot(query(encoded(picture(0)), labels=[*LABELS, "new"]))
+
+        assert len(encoder.encoded_texts) == len(set(encoder.encoded_texts)) == (len(LABELS) + 1) * len(TEMPLATES)
+
+    async def test_all_bad_images_are_named(self, service: StudentService) -> None:
+        with pytest.raises(Refusal) as refused:
+            await service.zero_shot(query(b"", encoded(picture(0)), b"no image"))
+
+        assert refused.value.problem.status == 422
+        assert [error.pointer for error in refused.value.problem.errors] == ["/images/0", "/images/2"]
+
+    async def test_bad_images_are_skipped_on_request(self, service: StudentService) -> None:
+        alone = await service.zero_shot(query(encoded(picture(0))))
+
+        answer = await service.zero_shot(query(b"", encoded(picture(0)), b"no image", skip=True))
+
+        assert answer.results == [None, alone.results[0], None]
+
+    async def test_nothing_but_bad_images(self, service: StudentService) -> None:
+        answer = await service.zero_shot(query(b"", b"no image", skip=True))
+
+        assert answer.results == [None, None]
+
+
+class TestEmbeddings:
+    async def test_texts_as_numbers_and_as_base64(self, service: StudentService, engine: Engine) -> None:
+        texts = ["a cat", "a dog", "a cat"]
+        numbers = await service.embeddings(EmbeddingsRequest(input=texts))
+        packed = await service.embeddings(EmbeddingsRequest(input=texts, encoding_format="base64"))
+
+        decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed["data"]]
+        np.testing.assert_allclose([item["embedding"] for item in numbers["data"]], engine.encode_text(texts), atol=1e-6)
+        np.testing.assert_array_equal(decoded, np.float32([item["embedding"] for item in numbers["data"]]))
+        assert numbers["object"] == "list"
+        assert [item["index"] for item in numbers["data"]] == [0, 1, 2]
+
+    async def test_images_have_length_one(self, service: StudentService) -> None:
+        image = base64.b64encode(encoded(picture(0))).decode()
+
+        answer = await service.embeddings(EmbeddingsRequest(input=image, modality="image"))
+
+        assert np.linalg.norm(answer["data"][0]["embedding"]) == pytest.approx(1, abs=1e-5)
+
+    async def test_a_bad_image_of_several_is_named(self, service: StudentService) -> None:
+        image = base64.b64encode(encoded(picture(0))).decode()
+
+        with pytest.raises(Refusal) as refused:
+            await service.embeddings(EmbeddingsRequest(input=[image, "https://example.com/cat.png"], modality="image"))
+
+        [error] = refused.value.problem.errors
+        assert (error.pointer, error.value) == ("/input/1", "https://example.com/cat.png")
+
+
+def test_the_cache_forgets_what_was_longest_unused() -> None:
+    row = np.zeros(1000, np.float32)
+    cache: Lru[str] = Lru(10_000)
+    cache.put("a", row, 1)
+    cache.put("b", row, 1)
+    assert cache.get("a") is not None
+
+    cache.put("c", row, 1)
+
+    assert (cache.get("b"), len(cache)) == (None, 2)
+    assert cache.bytes <= 10_000
+
+
+def test_what_does_not_fit_the_cache_is_not_kept() -> None:
+    cache: Lru[str] = Lru(100)
+
+    cache.put("a", np.zeros(1000, np.float32), 1)
+
+    assert (len(cache), cache.bytes) == (0, 0)
