@@ -30,6 +30,10 @@ def delete(name: str) -> Call[None]:
     return Call("DELETE", path("indexes", name), nothing)
 
 
+def _unseen(index: Index) -> None:
+    """Nobody looks at the progress."""
+
+
 class Indexes(Resource):
     """`client.indexes`."""
 
@@ -43,7 +47,7 @@ class Indexes(Resource):
         return every(self._transport, lambda token: page(page_token=token))
 
     def wait(
-        self, name: str, *, timeout: float | None = None, on_progress: Callable[[Index], object] = lambda index: None
+        self, name: str, *, timeout: float | None = None, on_progress: Callable[[Index], object] = _unseen
     ) -> Index:
         """The index once it is built or its build has failed; `on_progress` sees it on the way. Raises `WaitTimeout`."""
         return poll(lambda: self.get(name), is_settled, Deadline(f"index {name} is not built", timeout), on_progress)
@@ -61,9 +65,12 @@ class AsyncIndexes(AsyncResource):
         """All indexes."""
         return every_async(self._transport, lambda token: page(page_token=token))
 
-    async def wait(self, name: str, *, timeout: float | None = None) -> Index:
+    async def wait(
+        self, name: str, *, timeout: float | None = None, on_progress: Callable[[Index], object] = _unseen
+    ) -> Index:
         """The index once it is built or its build has failed; see `Indexes.wait`."""
-        return await poll_async(lambda: self.get(name), is_settled, Deadline(f"index {name} is not built", timeout))
+        deadline = Deadline(f"index {name} is not built", timeout)
+        return await poll_async(lambda: self.get(name), is_settled, deadline, on_progress)
 
 
 def is_settled(index: Index) -> bool:

@@ -130,9 +130,10 @@ class AsyncJobs(AsyncResource):
         self, job_id: str, *, timeout: float | None = None, patience: float = _SURVIVES_RESTART_SECONDS
     ) -> Job:
         """The job once it has ended, well or not; see `Jobs.wait`."""
-        last = await self.get(job_id)
+        last: Job | None = None
         async for job in self.watch(job_id, timeout=timeout, patience=patience):
             last = job
+        assert last is not None  # the first snapshot is always given
         return last
 
     async def _newer(self, seen: calls.Snapshot, deadline: Deadline, patient: Retries) -> calls.Snapshot:

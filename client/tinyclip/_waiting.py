@@ -40,8 +40,14 @@ def poll(
     return value
 
 
-async def poll_async(fetch: Callable[[], Awaitable[T]], done: Callable[[T], bool], deadline: Deadline) -> T:
-    """Fetches until it is done."""
+async def poll_async(
+    fetch: Callable[[], Awaitable[T]],
+    done: Callable[[T], bool],
+    deadline: Deadline,
+    on_progress: Callable[[T], object] = lambda value: None,
+) -> T:
+    """Fetches until it is done; `on_progress` sees what is not done yet."""
     while not done(value := await fetch()):  # noqa: ASYNC110 - what changes is on another machine
+        on_progress(value)
         await asyncio.sleep(deadline.left(POLL_SECONDS))
     return value

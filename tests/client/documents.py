@@ -1,0 +1,68 @@
+"""Documents as the API gives them."""
+
+import copy
+from typing import Any
+
+JSON = dict[str, Any]
+
+LAYOUT: JSON = {
+    "embed_dim": 64,
+    "image": {
+        "kind": "vit", "image_size": 32, "width": 64, "layers": [2], "head_width": 32, "patch_size": 8, "heads": [2, 2], "mlp": [256, 256],
+    },
+    "text": {"context_length": 16, "vocab_size": 100, "width": 32, "layers": 2, "head_width": 32, "heads": [1, 1], "mlp": [128, 128]},
+}
+
+JOB: JSON = {
+    "id": "job_1", "name": "shapes", "labels": {}, "project": "default", "priority": 0, "spec_version": 1,
+    "spec": {
+        "name": "shapes", "teacher": {"model": "ViT-B-32", "pretrained": "openai"}, "data": {"train": {"shards": "/data/{0..3}.tar"}},
+        "stages": [{"name": "half", "student": {"image": {"layers": 6}}, "train": {"steps": 100}}],
+    },
+    "state": "queued",
+    "progress": {
+        "stage": 0, "stages": 1, "step": 0, "steps": 100, "fraction": 0.0, "samples_seen": 0, "pairs_per_second": None, "eta_seconds": None,
+    },
+    "stages": [{"index": 0, "name": "half", "state": "pending", "inherit": "manual", "student": None, "metrics": {}, "evaluation": {}}],
+    "attempt": 0, "ray_submission_id": None, "model": None, "error": None, "etag": "1.1",
+    "created_at": "2026-01-02T03:04:05.000Z", "started_at": None, "finished_at": None,
+}
+
+
+def student(image: int, text: int, macs: int) -> JSON:
+    """A `StudentSummary`."""
+    return {
+        "image_params": image, "text_params": text + 1000, "text_params_without_embedding": text, "macs": macs, "layout": LAYOUT,
+    }
+
+
+def job(**changes: Any) -> JSON:
+    """A job document with `changes`; `stage` and `progress` are merged into the first stage and the progress."""
+    made = copy.deepcopy(JOB)
+    made["stages"][0].update(changes.pop("stage", {}))
+    made["progress"].update(changes.pop("progress", {}))
+    return made | changes
+
+
+def event(number: int, type: str, message: str = "", **data: Any) -> JSON:
+    return {
+        "id": number, "job": "job_1", "type": type, "attempt": 1, "stage": None, "message": message, "data": data,
+        "created_at": "2026-01-02T03:04:05.000Z",
+    }
+
+
+PROBLEM: JSON = {
+    "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "code": "invalid_spec", "request_id": "req_1",
+    "detail": "/stages/0/student/image/layers: deeper", "retryable": False,
+    "errors": [
+        {"pointer": "/stages/0/student/image/layers", "value": 40, "message": "deeper than the 12 layers it inherits from; use at most 12"}
+    ],
+}
+
+
+def problem(status: int, detail: str, *, code: str = "some_code", **more: Any) -> JSON:
+    return {"type": "about:blank", "title": "Some title", "status": status, "detail": detail, "code": code, **more}
+
+
+def page(*items: JSON, next_page_token: str | None = None) -> JSON:
+    return {"items": list(items), "next_page_token": next_page_token}

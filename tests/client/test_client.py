@@ -1,0 +1,220 @@
+"""The sync and the async client ask the same and read the same."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import tinyclip
+from tinyclip import AsyncClient, Client, Retries
+from tinyclip._deployments import AsyncDeployments, Deployments
+from tinyclip._indexes import AsyncIndexes, Indexes
+from tinyclip._jobs import AsyncJobs, Jobs
+from tinyclip._models import AsyncModels, Models
+from tinyclip._queries import AsyncStudent, Student
+from tinyclip.schemas import JobSpec
+
+from tests.client.documents import JOB, JSON, job, page
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+DEPLOYMENT: JSON = {
+    "name": "shapes", "model": "shapes@1", "state": "ready", "endpoint": "http://serve:8322/shapes", "replicas": {"min": 1, "max": 1},
+    "engine": "torch", "message": "", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z",
+}
+
+
+def client_of(handler: Handler) -> Client:
+    return Client("http://server", "secret", retries=Retries(attempts=1), transport=httpx.MockTransport(handler))
+
+
+def async_client_of(handler: Handler) -> AsyncClient:
+    return AsyncClient("http://server", "secret", retries=Retries(attempts=1), transport=httpx.MockTransport(handler))
+
+
+@pytest.mark.parametrize(
+    ("sync", "other"),
+    [(Jobs, AsyncJobs), (Models, AsyncModels), (Deployments, AsyncDeployments), (Indexes, AsyncIndexes), (Student, AsyncStudent)],
+)
+def test_both_clients_have_the_same_methods_with_the_same_arguments(sync: type, other: type) -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert methods(sync) == methods(other)
+    for name in methods(sync):
+        one, two = inspect.getattr_static(sync, name), inspect.getattr_static(other, name)
+        if inspect.isfunction(one):
+            assert inspect.signature(one).parameters == inspect.signature(two).parameters, name
+        else:
+            assert one._describe is two._describe
+
+
+def test_a_method_keeps_the_signature_and_the_words_of_its_description() -> None:
+    submit = client_of(lambda request: httpx.Response(201, json=JOB)).jobs.submit
+
+    assert "idempotency_key" in inspect.signature(submit).parameters
+    assert (submit.__doc__ or "").startswith("Submits a spec.")
+
+
+def test_the_token_goes_with_every_call() -> None:
+    asked: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json=JOB)
+
+    client_of(handle).jobs.get("job_1")
+
+    assert asked[0].headers["authorization"] == "Bearer secret"
+
+
+def test_names_are_quoted_in_paths() -> None:
+    asked: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json=JOB)
+
+    client_of(handle).jobs.get("../tokens?x=1")
+
+    assert asked[0].url.raw_path == b"/v1/jobs/..%2Ftokens%3Fx%3D1"
+
+
+def test_a_spec_is_sent_as_written_and_a_schema_without_its_defaults() -> None:
+    bodies: list[JSON] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(201, json=JOB)
+
+    written = {"name": "shapes", "learning_rate": 3}
+    client_of(handle).jobs.submit(written)
+    client_of(handle).jobs.submit(JobSpec.model_validate(JOB["spec"]))
+
+    assert bodies == [written, JOB["spec"]]
+
+
+class TestPages:
+    pages = {
+        None: page(job(id="job_3"), job(id="job_2"), next_page_token="two"),
+        "two": page(job(id="job_1")),
+    }
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        assert request.url.params["state"] == "succeeded"
+        assert request.url.params.get_list("label") == ["team:search", "x:y"]
+        return httpx.Response(200, json=self.pages[request.url.params.get("page_token")])
+
+    def test_a_list_reads_on_to_its_end(self) -> None:
+        found = client_of(self.handle).jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
+
+        assert [each.id for each in found] == ["job_3", "job_2", "job_1"]
+
+    async def test_a_list_reads_on_to_its_end_in_a_task(self) -> None:
+        async with async_client_of(self.handle) as client:
+            found = client.jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
+
+            assert [each.id async for each in found] == ["job_3", "job_2", "job_1"]
+
+
+class Held:
+    """A server that holds a question until the job differs from what the tag names."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str | None, str | None]] = []
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        tag = request.headers.get("if-none-match")
+        self.asked.append((tag, request.url.params.get("wait")))
+        if len(self.asked) == 2:
+            return httpx.Response(304)
+        state, next_tag = {None: ("queued", "1"), '"1"': ("running", "2"), '"2"': ("succeeded", "3")}[tag]
+        return httpx.Response(200, json=job(state=state), headers={"ETag": f'"{next_tag}"'})
+
+
+class TestWatch:
+    @pytest.fixture
+    def held(self, monkeypatch: pytest.MonkeyPatch) -> Held:
+        monkeypatch.setattr("tinyclip._jobs._BETWEEN_SNAPSHOTS_SECONDS", 0.0)
+        return Held()
+
+    def test_each_change_is_seen_once(self, held: Held) -> None:
+        seen = [each.state for each in client_of(held.handle).jobs.watch("job_1")]
+
+        assert seen == ["queued", "running", "succeeded"]
+        assert held.asked == [(None, None), ('"1"', "25"), ('"1"', "25"), ('"2"', "25")]
+
+    async def test_each_change_is_seen_once_in_a_task(self, held: Held) -> None:
+        async with async_client_of(held.handle) as client:
+            assert [each.state async for each in client.jobs.watch("job_1")] == ["queued", "running", "succeeded"]
+
+    def test_wait_gives_the_end(self, held: Held) -> None:
+        assert client_of(held.handle).jobs.wait("job_1").state == "succeeded"
+
+    async def test_wait_gives_the_end_in_a_task(self, held: Held) -> None:
+        async with async_client_of(held.handle) as client:
+            assert (await client.jobs.wait("job_1")).state == "succeeded"
+
+    def test_waiting_has_an_end_of_its_own(self) -> None:
+        client = client_of(lambda request: httpx.Response(200, json=job(state="running")))
+
+        with pytest.raises(tinyclip.WaitTimeout, match=r"job_1 has not ended after 0\.1 s; it goes on"):
+            client.jobs.wait("job_1", timeout=0.1)
+
+
+class TestQueries:
+    @staticmethod
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "server":
+            return httpx.Response(200, json=DEPLOYMENT)
+        assert request.headers["authorization"] == "Bearer secret"
+        body = json.loads(request.content)
+        match request.url.path:
+            case "/shapes/zero-shot":
+                assert body == {"images": ["AAEC"], "labels": ["cat", "dog"], "top_k": 5}
+                return httpx.Response(200, json={"results": [[{"label": "cat", "score": 0.9}]], "model": "shapes@1"})
+            case "/shapes/embeddings":
+                vectors = [{"index": 1, "embedding": [0.0, 1.0]}, {"index": 0, "embedding": [1.0, 0.0]}]
+                return httpx.Response(200, json={"data": vectors, "model": "shapes@1"})
+            case "/shapes/search":
+                assert body == {"index": "gallery", "text": "a cat", "top_k": 3}
+                return httpx.Response(200, json={"hits": [{"id": "7", "score": 0.5, "metadata": {}}], "model": "shapes@1"})
+        return httpx.Response(404)
+
+    def test_a_student_answers(self, tmp_path: Path) -> None:
+        (tmp_path / "cat.png").write_bytes(b"\x00\x01\x02")
+        student = client_of(self.handle).deployments.open("shapes")
+
+        assert student.classify(tmp_path / "cat.png", ["cat", "dog"])[0].label == "cat"
+        assert student.embed_texts(["a", "b"]) == [[1.0, 0.0], [0.0, 1.0]]
+        assert student.search("gallery", "a cat", top_k=3).hits[0].id == "7"
+
+    async def test_a_student_answers_in_a_task(self) -> None:
+        async with async_client_of(self.handle) as client:
+            student = await client.deployments.open("shapes")
+
+            assert (await student.classify(b"\x00\x01\x02", ["cat", "dog"]))[0].label == "cat"
+            assert await student.embed_images([b"a", b"b"]) == [[1.0, 0.0], [0.0, 1.0]]
+            assert (await student.search("gallery", "a cat", top_k=3)).hits[0].id == "7"
+
+    def test_one_that_is_not_ready_says_what_it_is_doing(self) -> None:
+        deploying = DEPLOYMENT | {"state": "deploying", "message": "loading weights"}
+
+        with pytest.raises(tinyclip.Unavailable, match=r"shapes is deploying, not ready \(loading weights\); wait until"):
+            client_of(lambda request: httpx.Response(200, json=deploying)).deployments.open("shapes")
+
+    def test_an_image_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        student = client_of(self.handle).deployments.open("shapes")
+
+        with pytest.raises(tinyclip.InputError, match="nowhere.png: No such file or directory; name a picture's file"):
+            student.classify(tmp_path / "nowhere.png", ["cat"])
+
+
+def test_waiting_for_a_deployment_ends_when_it_is_ready_or_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip._waiting.POLL_SECONDS", 0.0)
+    states = iter(["deploying", "updating", "unhealthy"])
+    client = client_of(lambda request: httpx.Response(200, json=DEPLOYMENT | {"state": next(states), "message": "no memory"}))
+
+    assert client.deployments.wait("shapes").message == "no memory"
