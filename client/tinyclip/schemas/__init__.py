@@ -24,6 +24,8 @@ from tinyclip.schemas.layouts import ImageLayout, Layout, Params, StudentSummary
 from tinyclip.schemas.problems import FieldError, Problem
 from tinyclip.schemas.registry import (
     AliasPut,
+    ComparedModel,
+    Comparison,
     Deployment,
     DeploymentPut,
     DeploymentState,
@@ -52,6 +54,8 @@ __all__ = [
     "JSON",
     "AliasPut",
     "Checkpoint",
+    "ComparedModel",
+    "Comparison",
     "Deployment",
     "DeploymentPut",
     "DeploymentState",

@@ -1,7 +1,7 @@
 """Models, deployments and indexes as the API shows them."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,29 @@ class Model(Response):
     aliases: dict[str, int] = {}
     versions: list[int]
     created_at: Timestamp
+
+
+class ComparedModel(Response):
+    """One model's row, with the row of its teacher on the same images."""
+
+    name: str
+    version: int
+    params: Params
+    macs: int
+    embed_dim: int
+    image_size: int
+    context_length: int
+    evaluation: dict[str, dict[str, Any]]
+    """By task."""
+    teacher: str | None
+    teacher_evaluation: dict[str, dict[str, Any]]
+    created_at: Timestamp
+
+
+class Comparison(Response):
+    """Models side by side, in the order asked for."""
+
+    models: list[ComparedModel]
 
 
 class AliasPut(Request):
