@@ -1,0 +1,90 @@
+"""The examples are what their pages say: specs that can be submitted, and data with its counts, digests and licences."""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinyclip.cli._specfile import load_spec
+from tinyclip.schemas import JobSpec
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DATA = EXAMPLES / "emoji" / "data"
+SPECS = sorted(EXAMPLES.glob("*/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def dataset() -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((DATA / "dataset.json").read_text())
+    return facts
+
+
+@pytest.fixture(scope="module")
+def metadata() -> dict[str, list[dict[str, Any]]]:
+    """Each picture's JSON, by split."""
+    found: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
+    for shard in sorted(DATA.glob("*.tar.gz")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if member.name.endswith(".json") and file is not None:
+                    found[shard.name.partition("-")[0]].append(json.load(file))
+    return found
+
+
+def length(spec: JobSpec) -> dict[str, float]:
+    """How long all stages train together, by unit."""
+    lengths = [stage.train.model_dump(exclude_none=True) for stage in spec.stages]
+    return {unit: sum(each.get(unit, 0) for each in lengths) for unit in ("steps", "samples", "epochs")}
+
+
+@pytest.mark.parametrize("file", SPECS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_spec_can_be_submitted_as_it_is(file: Path) -> None:
+    spec = JobSpec.model_validate(load_spec(file))
+
+    assert spec.stages
+    for task in spec.evaluation.tasks:
+        classes = getattr(task, "classes", None)
+        assert classes is None or Path(classes).is_file()
+
+
+def test_from_scratch_means_as_many_steps_as_distilled() -> None:
+    half, scratch = (JobSpec.model_validate(load_spec(EXAMPLES / "emoji" / f"{name}.yaml")) for name in ("half", "half-scratch"))
+
+    assert length(half) == length(scratch)
+    assert half.batch_size == scratch.batch_size
+    assert half.data == scratch.data
+    assert half.evaluation == scratch.evaluation
+
+
+def test_the_shards_are_the_ones_that_are_announced(dataset: dict[str, Any], metadata: dict[str, list[dict[str, Any]]]) -> None:
+    for split, facts in dataset["splits"].items():
+        assert len(metadata[split]) == facts["samples"] == sum(shard["samples"] for shard in facts["shards"])
+        for shard in facts["shards"]:
+            assert hashlib.sha256((DATA / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+
+
+def test_labels_point_into_the_class_files(metadata: dict[str, list[dict[str, Any]]]) -> None:
+    for label in ("group", "subgroup"):
+        classes = (DATA / f"{label}s.txt").read_text().splitlines()
+        for picture in metadata["train"] + metadata["val"]:
+            assert classes[picture[label]] == picture[f"{label}_name"]
+
+
+def test_no_training_picture_shows_a_held_out_concept(metadata: dict[str, list[dict[str, Any]]]) -> None:
+    shown = {picture["label"] for picture in metadata["train"]}
+    new = {picture["label"] for picture in metadata["val"] if not picture["seen_concept"]}
+
+    assert new
+    assert not shown & new
+
+
+def test_every_picture_is_attributed(metadata: dict[str, list[dict[str, Any]]]) -> None:
+    page = (DATA / "ATTRIBUTION.md").read_text()
+
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    told = {(style, author, licence) for style, author, _, licence, _, _ in cells}
+    made = {(picture["vendor"], picture["author"], picture["license"]) for split in metadata.values() for picture in split}
+    assert made <= told
