@@ -1,0 +1,123 @@
+"""A student in search of its shape: two towers under learnable masks, until they are folded (METHOD sections 3 to 7).
+
+    towers = MaskedTowers(clip, original_layout, ("image", "text"), constraint)
+    image_BD, text_BD, scale = towers(images_BCHW, tokens_BT, towers.noise(generator))
+    loss = … + towers.pull(step).loss        # then one step of the weights' optimizer and of mask_optimizer(towers)
+    towers.clamp_()
+    small = towers.folded()                   # at the prune step; goes on with a new optimizer
+
+A later stage does the same with the small model: only living units have masks, while sizes stay relative to the original.
+Shapes: B batch, D embedding size.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
+from torch import Tensor, nn
+
+from tinyclip_workers.fold import fold
+from tinyclip_workers.masks import Granularity, Group, Mask, TowerMasks
+from tinyclip_workers.sparsity import Constraint, Pull, TowerSize, joint_lagrangian, separate_lagrangian
+from tinyclip_workers.towers import Clip
+
+Tower = Literal["image", "text"]
+Noise = Mapping[str, dict[Group, Tensor]]
+
+
+class MaskedTowers(nn.Module):
+    """A Clip and the masks of one or both towers, as one module for a data-parallel wrapper."""
+
+    def __init__(
+        self, clip: Clip, original: Layout, towers: Sequence[Tower], constraint: Constraint, *,
+        joint: bool = True, granularity: Granularity = "exact",
+    ) -> None:
+        """`original` is the unpruned layout that sparsity is relative to; `joint`: one constraint over both towers.
+
+        Raises ValueError if a tower to be masked is not a transformer.
+        """
+        super().__init__()
+        self.clip, self.constraint, self.joint = clip, constraint, joint
+        self.masks = nn.ModuleDict({tower: fresh_masks(_tower(clip.layout, tower), granularity) for tower in towers})
+        self.sizes: dict[str, TowerSize] = {tower: size_of(_tower(original, tower)) for tower in towers}
+
+    def tower_masks(self) -> dict[str, TowerMasks]:
+        return {tower: masks for tower, masks in self.masks.items() if isinstance(masks, TowerMasks)}
+
+    def noise(self, generator: torch.Generator) -> Noise:
+        """The random numbers of one forward pass; every worker draws its own, image before text."""
+        return {tower: masks.noise(generator) for tower, masks in self.tower_masks().items()}
+
+    def forward(self, images_BCHW: Tensor, tokens_BT: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier, under one sample of the masks.
+
+        Without noise the masks are the deterministic ones, as in evaluation.
+        """
+        if noise is None:
+            masks = self.deterministic()
+        else:
+            masks = {tower: masks.sample(noise[tower]) for tower, masks in self.tower_masks().items()}
+        image_BD = F.normalize(self.clip.encode_image(images_BCHW, masks.get("image")).float(), dim=-1)
+        text_BD = F.normalize(self.clip.encode_text(tokens_BT, masks.get("text")).float(), dim=-1)
+        return image_BD, text_BD, self.clip.logit_scale.exp()
+
+    def pull(self, step: int) -> Pull:
+        """The term that pulls towards the sparsity asked for at this step of the stage; the same on every worker."""
+        towers = [(masks, self.sizes[tower]) for tower, masks in self.tower_masks().items()]
+        return (joint_lagrangian if self.joint else separate_lagrangian)(towers, self.constraint, step)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """To be called after every optimizer step."""
+        for masks in self.tower_masks().values():
+            masks.clamp_()
+
+    def deterministic(self) -> dict[str, Mask]:
+        return {tower: masks.deterministic() for tower, masks in self.tower_masks().items()}
+
+    @torch.no_grad()
+    def folded(self, parity: bool = False) -> Clip:
+        """The small model of the deterministic masks, on the same device; computes what the masked one does."""
+        state, layout = fold(self.clip.state_dict(), self.clip.layout, self.deterministic(), parity)
+        small = Clip(layout).to(self.clip.logit_scale.device)
+        small.load_state_dict(state, strict=True)
+        return small.train(self.clip.training)
+
+    def reported_sparsity(self) -> dict[str, float]:
+        """Of each masked tower, what the deterministic masks would remove now."""
+        return {tower: self.sizes[tower].sparsity(mask) for tower, mask in self.deterministic().items()}
+
+
+def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.optim.AdamW:
+    """AdamW at a constant rate: log-odds downhill, lambdas uphill (they only grow while the student is too large)."""
+    loga = [parameter for tower in masks.values() for parameter in tower.loga().values()]
+    lambdas = [parameter for tower in masks.values() for parameter in (tower.lambda_1, tower.lambda_2)]
+    groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True}]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+
+
+def fresh_masks(layout: ImageLayout | TextLayout, granularity: Granularity = "exact") -> TowerMasks:
+    """Masks that keep every unit there is in a tower."""
+    heads, mlp = _branches(layout)
+    return TowerMasks(layout.width, heads, mlp, granularity)
+
+
+def size_of(layout: ImageLayout | TextLayout) -> TowerSize:
+    """What the parts of a tower cost."""
+    heads, mlp = _branches(layout)
+    return TowerSize(layout.width, tuple(heads), tuple(mlp), layout.head_width)
+
+
+def _branches(layout: ImageLayout | TextLayout) -> tuple[list[int], list[int]]:
+    if layout.heads is None or layout.mlp is None:
+        raise ValueError(
+            "prune.towers: image: the image tower is a ResNet, which has no heads or MLP units to mask; "
+            "use prune.towers: [text], or inherit: manual"
+        )
+    return layout.heads, layout.mlp
+
+
+def _tower(layout: Layout, tower: str) -> ImageLayout | TextLayout:
+    return layout.image if tower == "image" else layout.text
