@@ -1,0 +1,91 @@
+"""The README.md of a model version: what it is, how good it is beside its teacher, how to use it, where it comes from."""
+
+from typing import Any
+
+from tinyclip.schemas import ModelVersion, Scores, StudentSummary
+from tinyclip.schemas.spec import JobSpec
+
+COUNTS = ("samples", "skipped", "texts", "train_samples")
+"""Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
+
+
+def model_card(version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None, spec: JobSpec) -> str:
+    """Markdown with the front matter that model hubs read."""
+    parts = [_front_matter(version), _opening(version), _sizes(version, student, teacher)]
+    if version.evaluation:
+        parts.append(_evaluation(version))
+    return "\n".join([*parts, _usage(version), _origin(version, spec)])
+
+
+def _front_matter(version: ModelVersion) -> str:
+    tags = ["clip", "tinyclip", *(["knowledge-distillation"] if version.teacher else [])]
+    lines = ["---", "library_name: open_clip", "pipeline_tag: zero-shot-image-classification", "tags:"]
+    return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---", ""])
+
+
+def _opening(version: ModelVersion) -> str:
+    made = f"distilled from **{version.teacher}** by TinyCLIP" if version.teacher else "trained by TinyCLIP without a teacher"
+    return f"# {version.name} {version.version}\n\nA CLIP model, {made}.\n"
+
+
+def _sizes(version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None) -> str:
+    rows = [("teacher", teacher)] if teacher else []
+    table = ["| model | image parameters | text parameters | without token embedding | MACs |", "|---|---|---|---|---|"]
+    for name, summary in [*rows, (version.name, student)]:
+        sizes = (summary.image_params, summary.text_params, summary.text_params_without_embedding, summary.macs)
+        table.append(f"| {name} | " + " | ".join(_count(size) for size in sizes) + " |")
+    shape = f"Images of {version.image_size} px, texts of {version.context_length} tokens, embeddings of {version.embed_dim}."
+    return "\n".join([*table, "", shape, ""])
+
+
+def _evaluation(version: ModelVersion) -> str:
+    lines = ["## Evaluation", "", "Student and teacher on the same images; shares are of 1.", ""]
+    for task, scores in version.evaluation.items():
+        lines += [f"### {task}", "", *_task_table(version.name, scores), ""]
+    return "\n".join(lines)
+
+
+def _task_table(name: str, scores: Scores) -> list[str]:
+    metrics = [m for m, v in scores.student.items() if isinstance(v, int | float) and m not in COUNTS]
+    counts = ", ".join(f"{scores.student[c]} {c.replace('_', ' ')}" for c in COUNTS if scores.student.get(c))
+    rows = [("teacher", scores.teacher)] if scores.teacher else []
+    table = [f"| model | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+    for model, values in [*rows, (name, scores.student)]:
+        table.append(f"| {model} | " + " | ".join(_score(values.get(metric)) for metric in metrics) + " |")
+    return [*table, "", f"({counts})"] if counts else table
+
+
+def _usage(version: ModelVersion) -> str:
+    return f"""## Use
+
+```python
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:PATH_OF_THIS_FOLDER")
+tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
+```
+
+or `tinyclip-client deployments create NAME --model {version.name}@{version.version}`.
+"""
+
+
+def _origin(version: ModelVersion, spec: JobSpec) -> str:
+    shards = spec.data.train.shards if isinstance(spec.data.train.shards, str) else ", ".join(spec.data.train.shards)
+    lines = ["## Origin", "", f"- training data: `{shards}`"]
+    for stage in spec.stages:
+        length = ", ".join(f"{value:g} {unit}" for unit, value in stage.train.model_dump(exclude_none=True).items())
+        lines.append(f"- stage `{stage.name}`: inherit {stage.inherit}, {length}")
+    code: dict[str, Any] = version.lineage.get("code", {})
+    lines += [f"- job `{version.job}`, seed {spec.seed}", "- " + ", ".join(f"{name} {number}" for name, number in code.items())]
+    return "\n".join([*lines, "", "`model.json` has the whole spec and the digests of data, teacher and files.", ""])
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)
+
+
+def _score(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"
