@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from tinyclip._calls import Call, as_model, nothing, once, path
-from tinyclip.schemas import Event, Job, JobPatch, JobSpec, JobState, LogLine, Metrics, Page, Plan
+from tinyclip.schemas import Checkpoint, Event, Job, JobClone, JobPatch, JobSpec, JobState, LogLine, Metrics, Page, Plan
 
 Spec = JobSpec | Mapping[str, Any]
 """A spec as written: a mapping is sent as it is, so that the server can say what is wrong with it."""
@@ -80,14 +80,10 @@ def resume(job_id: str) -> Call[Job]:
     return _transition(job_id, "resume")
 
 
-def retry(job_id: str) -> Call[Job]:
-    """Lets a job that has failed or was cancelled go on from its last checkpoint, in a job of its own."""
-    return _transition(job_id, "retry")
-
-
 def clone(job_id: str, changes: Mapping[str, Any] | None = None) -> Call[Job]:
     """Submits a job's spec again with changes by dotted place, as `{"optimizer.lr": 1e-4}`."""
-    return Call("POST", path("jobs", job_id, "clone"), as_model(Job), body={"set": dict(changes or {})}, headers=once())
+    body = JobClone(set=dict(changes or {})).model_dump(mode="json")
+    return Call("POST", path("jobs", job_id, "clone"), as_model(Job), body=body, headers=once())
 
 
 def update(job_id: str, change: JobPatch) -> Call[Job]:
@@ -121,6 +117,11 @@ def metrics(
     """Series of numbers by name (`loss`, `lr`, …), thinned to `max_points` a stage."""
     query = {"names": ",".join(names) if names else None, "stage": stage, "max_points": max_points}
     return Call("GET", path("jobs", job_id, "metrics"), as_model(Metrics), query=query)
+
+
+def checkpoints(job_id: str) -> Call[Page[Checkpoint]]:
+    """The checkpoints that a job can go on from."""
+    return Call("GET", path("jobs", job_id, "checkpoints"), as_model(Page[Checkpoint]))
 
 
 def _document(spec: Spec) -> Any:

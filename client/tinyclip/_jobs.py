@@ -28,13 +28,13 @@ class Jobs(Resource):
     cancel = sync_method(calls.cancel)
     pause = sync_method(calls.pause)
     resume = sync_method(calls.resume)
-    retry = sync_method(calls.retry)
     clone = sync_method(calls.clone)
     update = sync_method(calls.update)
     delete = sync_method(calls.delete)
     events_page = sync_method(calls.events_page)
     logs_page = sync_method(calls.logs_page)
     metrics = sync_method(calls.metrics)
+    checkpoints = sync_method(calls.checkpoints)
 
     def list(
         self, *, state: JobState | str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
@@ -90,13 +90,13 @@ class AsyncJobs(AsyncResource):
     cancel = async_method(calls.cancel)
     pause = async_method(calls.pause)
     resume = async_method(calls.resume)
-    retry = async_method(calls.retry)
     clone = async_method(calls.clone)
     update = async_method(calls.update)
     delete = async_method(calls.delete)
     events_page = async_method(calls.events_page)
     logs_page = async_method(calls.logs_page)
     metrics = async_method(calls.metrics)
+    checkpoints = async_method(calls.checkpoints)
 
     def list(
         self, *, state: JobState | str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
