@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
@@ -12,6 +13,8 @@ from tinyclip_server.artifacts import Store
 from tinyclip_server.db import Database
 from tinyclip_server.http import RequestIds, install_problem_handlers
 from tinyclip_server.jobs import endpoints as jobs
+from tinyclip_server.jobs import history
+from tinyclip_server.loops import repeat
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray, RayGateway
@@ -19,8 +22,12 @@ from tinyclip_server.scheduler import Scheduler
 from tinyclip_server.services import Services
 from tinyclip_server.settings import Settings
 
-ROUTERS: list[APIRouter] = [jobs.router, models.router, models.compare_router]
+ROUTERS: list[APIRouter] = [jobs.router, history.router, models.router, models.compare_router]
 """Everything under /v1, one router a resource."""
+
+RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {}
+"""Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
+RECONCILE_SECONDS = 1.0
 
 
 def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = True) -> FastAPI:
@@ -30,7 +37,7 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        background = [asyncio.create_task(scheduler.run()), asyncio.create_task(services.planner.warm_up())] if schedule else []
+        background = [asyncio.create_task(work) for work in _background(services, scheduler)] if schedule else []
         yield
         for task in background:
             task.cancel()
@@ -48,6 +55,14 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
     return app
+
+
+def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
+    return [
+        services.planner.warm_up(),
+        repeat("jobs", scheduler.tick, services.settings.tick_seconds),
+        *(repeat(name, partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()),
+    ]
 
 
 def _build(settings: Settings, ray: Ray | None) -> Services:

@@ -22,7 +22,8 @@ async def live() -> dict[str, str]:
 @router.get("/readyz")
 async def ready(services: Uses) -> dict[str, str]:
     """The database has its tables, and the Ray cluster answers; else 503 saying which does not."""
-    missing = [name for name, works in (("database", await _database_works(services)), ("ray", await services.ray.ready())) if not works]
+    works = {"database": await _database_works(services), "ray": await services.ray.ready()}
+    missing = [name for name, well in works.items() if not well]
     if missing:
         raise Unavailable(f"not ready: {' and '.join(missing)} cannot be reached", code="not_ready", retry_after=1)
     return {"status": "ready", "database": "ok", "ray": "ok"}
@@ -33,9 +34,10 @@ async def metrics(session: ReadSession) -> Response:
     """Prometheus text: what the database holds, so that every replica says the same."""
     registry = CollectorRegistry()
     jobs = Gauge("tinyclip_jobs", "Jobs by state.", ["state"], registry=registry)
-    counts = {state: count for state, count in await session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))}
     for state in JobState:
-        jobs.labels(state.value).set(counts.get(state.value, 0))
+        jobs.labels(state.value).set(0)
+    for name, count in await session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
+        jobs.labels(name).set(count)
     for name, help, table in (
         ("tinyclip_model_versions", "Registered model versions.", ModelVersionRow),
         ("tinyclip_job_events", "Events of all jobs that are kept.", EventRow),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Query
+from fastapi import Depends, Query
 from tinyclip.schemas import Page
 
 from tinyclip_server.problems import InvalidInput
@@ -25,6 +25,21 @@ class PageParams:
 
     page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 50
     page_token: Annotated[str | None, Query()] = None
+
+    def after_newest(self) -> tuple[datetime, str] | None:
+        """The position in a list ordered by newest, then id."""
+        created_at, row_id = self.position(datetime, str) or (None, None)
+        return (created_at, row_id) if created_at and row_id else None
+
+    def after_number(self) -> int:
+        """The position in a list numbered from 1."""
+        (number,) = self.position(int) or (0,)
+        return int(number)
+
+    def after_name(self) -> str:
+        """The position in a list ordered by name."""
+        (name,) = self.position(str) or ("",)
+        return str(name)
 
     def position(self, *types: type) -> tuple[Any, ...] | None:
         """The key after which to go on, or null on the first page. Raises InvalidInput for a token that is not ours."""
@@ -48,6 +63,9 @@ class PageParams:
         return Page(items=[view(row) for row in shown], next_page_token=_token(key(shown[-1])) if more else None)
 
 
+Paging = Annotated[PageParams, Depends()]
+
+
 def _token(key: tuple[Any, ...]) -> str:
     values = [value.isoformat() if isinstance(value, datetime) else value for value in key]
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
@@ -56,6 +74,6 @@ def _token(key: tuple[Any, ...]) -> str:
 def _parse(value: Any, kind: type) -> Any:
     if kind is datetime:
         return datetime.fromisoformat(value)
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**53):
         raise TypeError(f"expected {kind.__name__}")
     return value

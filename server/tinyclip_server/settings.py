@@ -43,8 +43,10 @@ class Settings(BaseSettings):
 
     max_running_jobs: int | None = Field(default=None, ge=1)
     """Jobs on the cluster at once; null: 1 on an embedded cluster, 16 on one given by address."""
-    tick_seconds: float = Field(default=0.5, gt=0)
-    """Pause between two rounds of the scheduler."""
+    tick_seconds: float = Field(default=0.4, gt=0)
+    """Pause between two rounds of the scheduler, which read what workers wrote."""
+    status_seconds: float = Field(default=2.0, ge=0)
+    """How often Ray is asked about a running attempt."""
     lease_seconds: float = Field(default=30.0, gt=0)
     """How long a job stays with a scheduler that no longer renews its claim."""
     stop_grace_seconds: float = Field(default=20.0, ge=0)

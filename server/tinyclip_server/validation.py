@@ -53,7 +53,7 @@ def _path_in_input(location: Sequence[str | int], body: Any, *, missing: bool) -
             isinstance(cursor, list) and isinstance(part, int) and part < len(cursor)
         ):
             path.append(part)
-            cursor = cursor[part]
+            cursor = cursor[part]  # type: ignore[index]  # a number only in a list, as just checked
         elif missing and position == len(location) - 1:
             path.append(part)
     return path

@@ -1,0 +1,144 @@
+"""One look at a running attempt from outside the database: the files we leave for it, Ray's word, and what it wrote."""
+
+import json
+import logging
+import shlex
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import ValidationError
+from tinyclip.schemas import JobState
+from tinyclip.schemas.artifacts import (
+    Control,
+    JobDocument,
+    WorkerEvent,
+    attempt_events,
+    job_control,
+    job_spec,
+    segment,
+)
+
+from tinyclip_server.db import now
+from tinyclip_server.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.services import Services
+
+logger = logging.getLogger(__name__)
+
+MOST_SEGMENTS = 200
+"""Read in one look; a server that was away for hours catches up over several."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job as it was when we took or renewed our lease on it."""
+
+    job_id: str
+    lease_token: int
+    state: JobState
+    attempt: int
+    submission_id: str
+    submitted: bool
+    next_segment: int
+    control: str
+    document: JobDocument
+    stop_requested_at: datetime | None
+    unknown: bool
+    """Whether Ray did not know the attempt when last asked."""
+
+    @property
+    def stopping(self) -> bool:
+        return self.state in (JobState.PAUSING, JobState.CANCELLING)
+
+    @property
+    def desired(self) -> Literal["run", "pause", "cancel"]:
+        return {JobState.PAUSING: "pause", JobState.CANCELLING: "cancel"}.get(self.state, "run")  # type: ignore[return-value]
+
+    @property
+    def wanted_control(self) -> str:
+        return f"{self.attempt}:{self.desired}"
+
+
+@dataclass
+class Observation:
+    """What was done and seen; nothing of it is in the database yet."""
+
+    control: str = ""
+    submitted: bool = False
+    refused: str | None = None
+    asked: bool = False
+    """Whether Ray answered about the attempt's status."""
+    status: RayJobStatus | None = None
+    """With `asked`: null means that Ray does not know the attempt."""
+    segments: list[list[WorkerEvent]] = field(default_factory=list)
+    caught_up: bool = False
+    """Whether all that the attempt had written by then was read."""
+
+
+async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observation:
+    """Bring our files and Ray to what the claim wants, then look. Holds no transaction."""
+    seen = Observation(control=claim.control, submitted=claim.submitted)
+    await _write_control(services, claim, seen)
+    try:
+        if not claim.submitted and not claim.stopping:
+            await _submit(services, claim, seen)
+        if ask_ray or not claim.submitted or claim.stopping:
+            # Ray's word before the segments: what is read after an end was seen is all there will be.
+            seen.status = await services.ray.job_status(claim.submission_id)
+            seen.asked = True
+            if seen.status and not seen.status.ended and _grace_is_over(services, claim):
+                await services.ray.stop_job(claim.submission_id)
+    except RayRefused as error:
+        seen.refused = str(error)
+    except RayUnavailable as error:
+        logger.warning("%s: %s", claim.submission_id, error)
+    await _read_segments(services, claim, seen)
+    return seen
+
+
+async def _write_control(services: Services, claim: Claim, seen: Observation) -> None:
+    if claim.control != claim.wanted_control:
+        control = Control(fence=claim.attempt, desired=claim.desired)
+        await services.store.write(job_control(claim.job_id), control.model_dump_json().encode())
+        seen.control = claim.wanted_control
+
+
+async def _submit(services: Services, claim: Claim, seen: Observation) -> None:
+    """The job document first: the driver reads it at once. A job that Ray has already under this id is ours."""
+    await services.store.write(job_spec(claim.job_id), claim.document.model_dump_json().encode())
+    entrypoint = "exec " + shlex.join(
+        [
+            services.settings.worker_python, "-m", "tinyclip_workers.run", "--artifacts", services.store.root,
+            "--job", claim.job_id, "--attempt", str(claim.attempt),
+        ]
+    )
+    metadata = {"job_name": claim.document.name, "tinyclip_job": claim.job_id, "tinyclip_attempt": str(claim.attempt)}
+    await services.ray.submit_job(claim.submission_id, entrypoint, metadata)
+    seen.submitted = True
+
+
+def _grace_is_over(services: Services, claim: Claim) -> bool:
+    if claim.stop_requested_at is None:
+        return False
+    return now() - claim.stop_requested_at >= timedelta(seconds=services.settings.stop_grace_seconds)
+
+
+async def _read_segments(services: Services, claim: Claim, seen: Observation) -> None:
+    folder = attempt_events(claim.job_id, claim.attempt)
+    while len(seen.segments) < MOST_SEGMENTS:
+        path = segment(folder, claim.next_segment + len(seen.segments))
+        data = await services.store.read(path)
+        if data is None:
+            seen.caught_up = True
+            return
+        seen.segments.append(_events_in(data, path))
+
+
+def _events_in(data: bytes, path: str) -> list[WorkerEvent]:
+    events = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            events.append(WorkerEvent.model_validate(json.loads(line)))
+        except (ValueError, ValidationError) as error:  # skipped for good: reading it again would not make it readable
+            logger.error("%s line %d is not an event: %s", path, number, error)
+    return events

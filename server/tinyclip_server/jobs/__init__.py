@@ -1,0 +1,1 @@
+"""Jobs: what users ask for, and how far it has come."""

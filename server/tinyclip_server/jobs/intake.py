@@ -1,0 +1,179 @@
+"""What a worker told, applied to its job: one function a type of event, in the transaction that moves the read position."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import JobError, JobState, ModelVersion, StageState
+from tinyclip.schemas.artifacts import WorkerEvent
+
+from tinyclip_server.jobs.lifecycle import attempt_failed, attempt_stopped, change_state, end_attempt, record
+from tinyclip_server.models import service as models
+from tinyclip_server.tables import AttemptRow, JobRow, LogLineRow, MetricPointRow, StageRow
+
+logger = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    async def __call__(self, session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None: ...
+
+
+async def apply_event(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    """Record an event and what it means. After the attempt's last word only log lines still count."""
+    if event.type == "log":
+        _add_log_line(session, job, attempt, event)
+        return
+    if attempt.outcome is not None:
+        logger.warning("%s sent %s after its end", attempt.ray_submission_id, event.type)
+        return
+    record(
+        session, job, event.type, event.message, attempt=attempt.number, stage=event.stage, data=event.data, at=event.time
+    )
+    handler = HANDLERS.get(event.type)
+    if handler is not None:
+        await handler(session, job, attempt, event)
+
+
+def _add_log_line(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    job.last_log += 1
+    session.add(
+        LogLineRow(
+            job_id=job.id, seq=job.last_log, attempt=attempt.number, level=str(event.data.get("level", "info")),
+            source=str(event.data.get("source", "")), message=event.message, created_at=event.time,
+        )
+    )
+
+
+async def _attempt_started(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    if job.state == JobState.STARTING:
+        change_state(session, job, JobState.RUNNING, f"attempt {attempt.number} runs")
+
+
+async def _stage_started(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    stage = _stage(job, event)
+    stage.state = StageState.RUNNING
+    stage.steps = int(event.data.get("steps", stage.steps))
+    stage.student = event.data.get("student") or stage.student
+    _show_progress(job, stage, {"step": 0, "steps": stage.steps})
+
+
+async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    stage = _stage(job, event)
+    metrics = event.data.get("metrics") or {}
+    step = int(event.data["step"])
+    stage.metrics = {**stage.metrics, "last": {**metrics, "step": step}}
+    _show_progress(job, stage, event.data)
+    await _add_points(session, job, stage.index, step, metrics)
+
+
+async def _stage_evaluating(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    _stage(job, event).state = StageState.EVALUATING
+
+
+async def _evaluation(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    stage, task = _stage(job, event), str(event.data["task"])
+    student, teacher = event.data["student"], event.data.get("teacher")
+    stage.evaluation = {**stage.evaluation, task: {"student": student, "teacher": teacher}}
+    numbers = {f"{task}/{name}": value for name, value in student.items()}
+    await _add_points(session, job, stage.index, int(event.data.get("step", 0)), numbers)
+
+
+async def _stage_finished(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    stage = _stage(job, event)
+    stage.state = StageState.SUCCEEDED
+    _show_progress(job, stage, {"step": stage.steps, "steps": stage.steps})
+
+
+async def _model_exported(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    attempt.model = event.data
+
+
+async def _attempt_succeeded(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    end_attempt(attempt, "succeeded")
+    assert job.model_version is not None
+    if attempt.model is None:
+        _fail(session, job, "no_model", "the attempt succeeded without exporting a model")
+        return
+    try:
+        ModelVersion.model_validate(attempt.model)
+    except ValidationError as error:
+        _fail(session, job, "bad_model_document", f"model.json is not a model version: {error.errors()[0]['msg']}")
+        return
+    await models.register(session, attempt.model, name=job.model_name, version=job.model_version, job_id=job.id)
+    job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    change_state(
+        session, job, JobState.SUCCEEDED, f"made {job.model_name}@{job.model_version}",
+        data={"model": {"name": job.model_name, "version": job.model_version}},
+    )
+
+
+async def _attempt_failed(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    end_attempt(attempt, "failed")
+    error = JobError(
+        code=str(event.data.get("code", "attempt_failed")), message=event.message or "the attempt failed",
+        stage=event.data.get("stage", event.stage), attempt=attempt.number, retryable=bool(event.data.get("retryable", False)),
+    )
+    attempt_failed(session, job, error)
+
+
+async def _attempt_stopped(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    end_attempt(attempt, "stopped")
+    attempt_stopped(session, job)
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "attempt.started": _attempt_started,
+    "stage.started": _stage_started,
+    "progress": _progress,
+    "stage.evaluating": _stage_evaluating,
+    "evaluation": _evaluation,
+    "stage.finished": _stage_finished,
+    "model.exported": _model_exported,
+    "attempt.succeeded": _attempt_succeeded,
+    "attempt.failed": _attempt_failed,
+    "attempt.stopped": _attempt_stopped,
+}
+"""Other types are only recorded."""
+
+
+def _fail(session: AsyncSession, job: JobRow, code: str, message: str) -> None:
+    attempt_failed(session, job, JobError(code=code, message=message, attempt=job.attempt, retryable=False))
+
+
+def _stage(job: JobRow, event: WorkerEvent) -> StageRow:
+    index = event.stage or 0
+    if not 0 <= index < len(job.stages):
+        raise ValueError(f"{event.type} names stage {index}, but job {job.id} has {len(job.stages)}")
+    return job.stages[index]
+
+
+def _show_progress(job: JobRow, stage: StageRow, told: dict[str, Any]) -> None:
+    """The job's progress over all stages from one stage's step. The rest is taken to go on at the present speed."""
+    step, steps = int(told["step"]), int(told.get("steps", stage.steps))
+    total = sum(one.steps for one in job.stages)
+    done = sum(one.steps for one in job.stages if one.index < stage.index) + step
+    eta = told.get("eta_seconds")
+    if eta is not None and steps > step:
+        eta = eta * (total - done) / (steps - step)
+    job.progress = {
+        "stage": stage.index, "stages": len(job.stages), "step": step, "steps": steps,
+        "fraction": min(1.0, done / total) if total else 0.0,
+        "samples_seen": int(told.get("samples_seen", job.progress.get("samples_seen", 0))),
+        "pairs_per_second": told.get("pairs_per_second"), "eta_seconds": eta,
+    }
+
+
+async def _add_points(session: AsyncSession, job: JobRow, stage: int, step: int, metrics: dict[str, Any]) -> None:
+    points = [
+        {"job_id": job.id, "name": name, "stage": stage, "step": step, "value": float(value)}
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    if points:
+        new = (pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert)(MetricPointRow).values(points)
+        keys = ["job_id", "name", "stage", "step"]
+        await session.execute(new.on_conflict_do_update(index_elements=keys, set_={"value": new.excluded.value}))

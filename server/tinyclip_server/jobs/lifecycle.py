@@ -1,0 +1,127 @@
+"""What may follow which state, and the one function that moves a job along.
+
+A change and its event belong to one transaction; nothing outside this file sets a job's state or numbers an event.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import JobError, JobState, StageState
+
+from tinyclip_server.db import now
+from tinyclip_server.problems import Conflict
+from tinyclip_server.tables import AttemptRow, EventRow, JobRow
+
+S = JobState
+
+FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
+    S.QUEUED: frozenset({S.STARTING, S.PAUSED, S.CANCELLED}),
+    S.STARTING: frozenset({S.RUNNING, S.STARTING, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
+    S.RUNNING: frozenset({S.STARTING, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
+    S.PAUSING: frozenset({S.PAUSED, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
+    S.PAUSED: frozenset({S.QUEUED, S.CANCELLED}),
+    S.CANCELLING: frozenset({S.CANCELLED, S.SUCCEEDED}),
+    S.SUCCEEDED: frozenset(),
+    S.FAILED: frozenset(),
+    S.CANCELLED: frozenset(),
+}
+"""STARTING follows STARTING and RUNNING when an attempt died and the next one begins. What a user asks for while the last
+attempt is just succeeding comes too late: the student is there, and the job says so."""
+
+ON_CLUSTER = (S.STARTING, S.RUNNING, S.PAUSING, S.CANCELLING)
+"""States in which an attempt may exist."""
+
+
+def may_follow(job: JobRow, state: JobState) -> bool:
+    return state in FOLLOWS[JobState(job.state)]
+
+
+def change_state(
+    session: AsyncSession, job: JobRow, state: JobState, message: str, *, data: dict[str, Any] | None = None
+) -> None:
+    """Move a job to a state and record `job.<state>`. Raises Conflict if the state cannot follow the present one."""
+    if not may_follow(job, state):
+        raise Conflict(f"job {job.id} is {job.state}: it cannot become {state.value}", code="illegal_transition")
+    job.state = state
+    job.revision += 1
+    if state.terminal:
+        job.finished_at = now()
+        job.lease_owner, job.lease_until = "", None
+        _end_stages(job, state)
+    if state not in (S.PAUSING, S.CANCELLING):
+        job.stop_requested_at = None
+    record(session, job, f"job.{state.value}", message, attempt=job.attempt or None, data=data)
+
+
+def record(
+    session: AsyncSession,
+    job: JobRow,
+    type: str,
+    message: str,
+    *,
+    attempt: int | None = None,
+    stage: int | None = None,
+    data: dict[str, Any] | None = None,
+    at: datetime | None = None,
+) -> None:
+    """Append an event to a job's history; the job counts as changed."""
+    job.last_event += 1
+    job.version += 1
+    session.add(
+        EventRow(
+            job_id=job.id, seq=job.last_event, type=type, message=message, attempt=attempt, stage=stage, data=data or {},
+            created_at=at or now(),
+        )
+    )
+
+
+def begin_attempt(session: AsyncSession, job: JobRow, why: str) -> AttemptRow:
+    """Start the next attempt: its number is the new fence, so whoever still works for an older one must leave."""
+    job.attempt += 1
+    attempt = AttemptRow(
+        job_id=job.id, number=job.attempt, ray_submission_id=f"tc-{job.id}-a{job.attempt}", submitted=False, next_segment=1
+    )
+    session.add(attempt)
+    job.started_at = job.started_at or now()
+    change_state(session, job, S.STARTING, why)
+    return attempt
+
+
+def end_attempt(attempt: AttemptRow, outcome: str) -> None:
+    attempt.outcome = outcome
+    attempt.finished_at = now()
+
+
+def attempt_failed(session: AsyncSession, job: JobRow, error: JobError) -> None:
+    """After an attempt ended badly: what the user wanted meanwhile, the next attempt, or the end."""
+    job.failures += 1
+    if job.state == S.CANCELLING:
+        change_state(session, job, S.CANCELLED, "cancelled")
+    elif job.state == S.PAUSING:
+        change_state(session, job, S.PAUSED, "paused at the last checkpoint")
+    elif error.retryable and job.failures < job.spec["max_attempts"]:
+        begin_attempt(session, job, f"attempt {job.attempt} failed ({error.message}); going on from the last checkpoint")
+    else:
+        job.error = error.model_dump(mode="json")
+        change_state(session, job, S.FAILED, error.message, data={"code": error.code})
+
+
+def attempt_stopped(session: AsyncSession, job: JobRow) -> None:
+    """After an attempt left because it was asked to."""
+    if job.state == S.CANCELLING:
+        change_state(session, job, S.CANCELLED, "cancelled")
+    elif job.state == S.PAUSING:
+        change_state(session, job, S.PAUSED, "paused")
+    else:  # asked by an older control file, as after a pause and a resume at once
+        begin_attempt(session, job, f"attempt {job.attempt} had stopped; going on from its checkpoint")
+
+
+def _end_stages(job: JobRow, state: JobState) -> None:
+    ended = {S.FAILED: StageState.FAILED, S.CANCELLED: StageState.CANCELLED}.get(state)
+    for stage in job.stages:
+        if ended and stage.state in (StageState.RUNNING, StageState.EVALUATING):
+            stage.state = ended
+        elif state == S.CANCELLED and stage.state == StageState.PENDING:
+            stage.state = StageState.CANCELLED

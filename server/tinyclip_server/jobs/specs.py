@@ -1,0 +1,78 @@
+"""From what a user wrote to what a worker gets: registry teachers resolved, the whole planned, dotted changes applied."""
+
+import copy
+from typing import Any
+
+from pydantic import ValidationError
+from tinyclip.schemas import JobSpec, Plan
+from tinyclip.schemas.artifacts import model_version
+
+from tinyclip_server.models import service as models
+from tinyclip_server.problems import ApiError, InvalidInput
+from tinyclip_server.services import Services
+from tinyclip_server.validation import field_errors
+
+REGISTRY = "registry:"
+
+
+async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
+    """The spec with its teacher's version pinned, and its plan. Raises InvalidInput for an impossible one."""
+    pinned, teacher_uri = await _pin_teacher(services, project, spec)
+    return pinned, await services.planner.plan(_with_teacher(pinned, teacher_uri) if teacher_uri else pinned)
+
+
+async def _pin_teacher(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, str | None]:
+    """`registry:name@alias` as `registry:name@3`, and the `local-dir:` form of the same."""
+    if spec.teacher is None or not spec.teacher.model.startswith(REGISTRY):
+        return spec, None
+    named = spec.teacher.model.removeprefix(REGISTRY)
+    async with services.db.read() as session:
+        try:
+            name, version = await models.resolve(session, project, named)
+        except ApiError as error:
+            raise InvalidInput.field("/teacher/model", spec.teacher.model, error.detail, code="unknown_model") from error
+    uri = services.store.uri(model_version(name, version))
+    return _with_teacher(spec, f"{REGISTRY}{name}@{version}"), f"local-dir:{uri}"
+
+
+def _with_teacher(spec: JobSpec, model: str) -> JobSpec:
+    assert spec.teacher is not None
+    return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"model": model})})
+
+
+def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
+    """A spec with dotted paths set, as `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`.
+
+    Raises InvalidInput naming the path.
+    """
+    document = copy.deepcopy(spec)
+    for path, value in changes.items():
+        _set(document, path, value)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput.of(field_errors(error.errors(), document, JobSpec)) from error
+
+
+def _set(document: Any, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    cursor = document
+    for part in parents:
+        cursor = _step(cursor, part, path)
+    if isinstance(cursor, list):
+        _step(cursor, last, path)
+        cursor[int(last)] = value
+    elif isinstance(cursor, dict):
+        cursor[last] = value
+    else:
+        raise InvalidInput.field(f"/set/{path}", value, f"{last} cannot be set in a {type(cursor).__name__}")
+
+
+def _step(cursor: Any, part: str, path: str) -> Any:
+    if isinstance(cursor, list) and part.isdecimal() and int(part) < len(cursor):
+        return cursor[int(part)]
+    if isinstance(cursor, dict):
+        if cursor.get(part) is None:
+            cursor[part] = {}
+        return cursor[part]
+    raise InvalidInput.field(f"/set/{path}", None, f"there is no {part} on the way to it")

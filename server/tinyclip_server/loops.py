@@ -1,0 +1,22 @@
+"""Work that comes round again and again for as long as the server lives."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger(__name__)
+
+MOST_BACKOFF_SECONDS = 10.0
+
+
+async def repeat(name: str, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Call `work` with a pause between calls; a call that raises is logged, and the pauses grow until one succeeds."""
+    pause = seconds
+    while True:
+        try:
+            await work()
+            pause = seconds
+        except Exception:
+            logger.exception("%s: this round failed; the next is in %.1f s", name, min(2 * pause, MOST_BACKOFF_SECONDS))
+            pause = min(2 * pause, MOST_BACKOFF_SECONDS)
+        await asyncio.sleep(pause)

@@ -1,0 +1,1 @@
+"""The registry: models, their versions and the names given to versions."""

@@ -1,0 +1,79 @@
+"""A version's files, whole or in part (RFC 9110 ranges), from any artifacts store.
+
+Only files that the version's document lists can be asked for, so no path leads out of its folder.
+"""
+
+from collections.abc import AsyncIterator
+
+from fastapi import Request
+from starlette.responses import Response, StreamingResponse
+from tinyclip.schemas import ModelFile, ModelVersion
+from tinyclip.schemas.artifacts import model_version
+
+from tinyclip_server.artifacts import READ_CHUNK, Store
+from tinyclip_server.conditions import names, quoted
+from tinyclip_server.problems import ApiError, NotFound
+
+
+class RangeNotSatisfiable(ApiError):
+    status, code = 416, "range_not_satisfiable"
+
+
+def find_file(version: ModelVersion, path: str) -> ModelFile:
+    """Raises NotFound."""
+    for file in version.files:
+        if file.path == path:
+            return file
+    known = ", ".join(file.path for file in version.files)
+    raise NotFound(f"{version.name}@{version.version} has no file {path}; it has {known}", code="no_such_file")
+
+
+async def file_response(request: Request, store: Store, version: ModelVersion, file: ModelFile) -> Response:
+    """200 with all of a file, 206 with the range asked for, or 304. Raises RangeNotSatisfiable, NotFound."""
+    path = f"{model_version(version.name, version.version)}/{file.path}"
+    headers = {"ETag": quoted(file.sha256), "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=31536000, immutable"}
+    if names(request.headers.get("if-none-match"), file.sha256):
+        return Response(status_code=304, headers=headers)
+    if not await store.exists(path):
+        raise NotFound(f"{store.uri(path)} is gone from the artifacts store", code="file_missing")
+    span = _range(request, file)
+    start, end = span or (0, file.bytes)
+    headers["Content-Length"] = str(end - start)
+    if span:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
+    body = _chunks(store, path, start, end)
+    return StreamingResponse(body, 206 if span else 200, headers, media_type=_media_type(file.path))
+
+
+def _range(request: Request, file: ModelFile) -> tuple[int, int] | None:
+    """[start, end) of a single range; several ranges, or one for another state of the file, are answered with all of it."""
+    header = request.headers.get("range", "")
+    if_range = request.headers.get("if-range")
+    if not header.startswith("bytes=") or "," in header or len(header) > 50 or (if_range and not names(if_range, file.sha256)):
+        return None
+    first, dash, last = header.removeprefix("bytes=").strip().partition("-")
+    if not dash or not (first or last) or not (first + last).isdecimal():
+        return None
+    start, end = (int(first), min(int(last) + 1 if last else file.bytes, file.bytes)) if first else _suffix(last, file.bytes)
+    if start >= end:
+        raise RangeNotSatisfiable(f"{file.path} has {file.bytes} bytes; {header} lies outside")
+    return start, end
+
+
+def _suffix(last: str, size: int) -> tuple[int, int]:
+    return max(0, size - int(last)), size
+
+
+async def _chunks(store: Store, path: str, start: int, end: int) -> AsyncIterator[bytes]:
+    while start < end:
+        chunk = await store.read_range(path, start, min(start + READ_CHUNK, end))
+        if not chunk:
+            raise OSError(f"{store.uri(path)} ends before byte {end}")
+        yield chunk
+        start += len(chunk)
+
+
+def _media_type(path: str) -> str:
+    if path.endswith(".json"):
+        return "application/json"
+    return "text/markdown; charset=utf-8" if path.endswith(".md") else "application/octet-stream"

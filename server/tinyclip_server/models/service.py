@@ -1,0 +1,117 @@
+"""What can be done with models. Each function works in the caller's transaction and only flushes."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import ComparedModel, Model, ModelVersion
+
+from tinyclip_server.models import repository
+from tinyclip_server.problems import InvalidInput, NotFound
+from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
+
+LATEST = "latest"
+
+
+async def resolve(session: AsyncSession, project: str, named: str) -> tuple[str, int]:
+    """`name@3`, `name@alias` or `name@latest` (also bare `name`) as name and version. Raises NotFound, InvalidInput."""
+    name, at, which = named.partition("@")
+    if not name or (at and not which):
+        raise InvalidInput.field("/model", named, "name a model as name@version, name@alias or name@latest")
+    await get(session, project, name)
+    if not at or which == LATEST:
+        version = await repository.latest(session, name)
+    elif which.isdecimal():
+        version = int(which) if len(which) < 10 and await repository.version(session, name, int(which)) else None
+    else:
+        version = (await repository.aliases(session, name)).get(which)
+    if version is None:
+        raise NotFound(f"model {name} has no version or alias {which}; {await _known(session, name)}", code="no_such_version")
+    return name, version
+
+
+async def get(session: AsyncSession, project: str, name: str) -> ModelRow:
+    """Raises NotFound."""
+    model = await repository.find(session, project, name)
+    if model is None:
+        raise NotFound(f"there is no model {name}", code="no_such_model")
+    return model
+
+
+async def view(session: AsyncSession, model: ModelRow) -> Model:
+    versions = list(await repository.version_numbers(session, model.name))
+    return Model(
+        name=model.name, latest=versions[-1], aliases=await repository.aliases(session, model.name), versions=versions,
+        created_at=model.created_at,
+    )
+
+
+async def get_version(session: AsyncSession, project: str, name: str, which: str) -> ModelVersion:
+    """A version by number, alias or `latest`. Raises NotFound."""
+    name, version = await resolve(session, project, f"{name}@{which}")
+    row = await session.get_one(ModelVersionRow, (name, version))
+    return version_view(row, await repository.aliases(session, name))
+
+
+def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
+    mine = [alias for alias, version in aliases.items() if version == row.version]
+    return ModelVersion.model_validate({**row.document, "aliases": mine})
+
+
+async def reserve(session: AsyncSession, project: str, name: str) -> int:
+    """The next version number of a model, handed out once."""
+    model = await session.scalar(select(ModelRow).where(ModelRow.name == name).with_for_update())
+    if model is None:
+        model = ModelRow(name=name, project=project, next_version=1)
+        session.add(model)
+    number = model.next_version
+    model.next_version += 1
+    await session.flush()
+    return number
+
+
+async def register(session: AsyncSession, document: dict[str, Any], *, name: str, version: int, job_id: str) -> None:
+    """Add a finished version under the name and number that were reserved for its job; twice is once."""
+    if await repository.version(session, name, version) is not None:
+        return
+    checked = ModelVersion.model_validate({**document, "name": name, "version": version, "job": job_id})
+    session.add(
+        ModelVersionRow(
+            model_name=name, version=version, document=checked.model_dump(mode="json"), job_id=job_id,
+            created_at=checked.created_at,
+        )
+    )
+    await session.flush()
+
+
+async def set_alias(session: AsyncSession, project: str, name: str, alias: str, version: int) -> None:
+    """Point an alias at a version, wherever it pointed before. Raises NotFound."""
+    await resolve(session, project, f"{name}@{version}")
+    await session.merge(AliasRow(model_name=name, alias=alias, version=version))
+    await session.flush()
+
+
+async def remove_alias(session: AsyncSession, project: str, name: str, alias: str) -> None:
+    """Raises NotFound."""
+    await get(session, project, name)
+    row = await session.get(AliasRow, (name, alias))
+    if row is None:
+        raise NotFound(f"model {name} has no alias {alias}; {await _known(session, name)}", code="no_such_alias")
+    await session.delete(row)
+    await session.flush()
+
+
+def compared(version: ModelVersion) -> ComparedModel:
+    return ComparedModel(
+        name=version.name, version=version.version, params=version.params, macs=version.macs, embed_dim=version.embed_dim,
+        image_size=version.image_size, context_length=version.context_length, teacher=version.teacher,
+        evaluation={task: scores.student for task, scores in version.evaluation.items()},
+        teacher_evaluation={task: scores.teacher for task, scores in version.evaluation.items() if scores.teacher},
+        created_at=version.created_at,
+    )
+
+
+async def _known(session: AsyncSession, name: str) -> str:
+    versions = ", ".join(str(number) for number in await repository.version_numbers(session, name))
+    aliases = ", ".join([LATEST, *await repository.aliases(session, name)])
+    return f"it has versions {versions} and aliases {aliases}"
