@@ -1,6 +1,7 @@
 """Augmentation of a whole batch at once, on the device that trains: one warp and one colour matrix a picture.
 
-B batch, C=3 colours, H height, W width. Random numbers come from a generator seeded for the step, so a resumed run draws the same.
+B batch, C=3 colours, H height, W width. Random numbers come from a generator
+seeded for the step, so a resumed run draws the same.
 """
 
 import math

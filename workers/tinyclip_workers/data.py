@@ -66,8 +66,16 @@ class PairStream(IterableDataset[Batch]):
     """One rank's batches. Iterate it through `make_loader`."""
 
     def __init__(
-        self, spec: DataSpec, *, batch_size: int, image_size: int, tokenize: Tokenize, seed: int,
-        rank: int = 0, world_size: int = 1, start: DataPosition | None = None,
+        self,
+        spec: DataSpec,
+        *,
+        batch_size: int,
+        image_size: int,
+        tokenize: Tokenize,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: DataPosition | None = None,
     ) -> None:
         self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
         self._tokenize = lru_cache(maxsize=100_000)(tokenize)
@@ -155,7 +163,7 @@ class PairStream(IterableDataset[Batch]):
             return ""
 
     def _make_batch(self, samples: list[Sample], rng: np.random.Generator, share: int, position: tuple[int, int]) -> Batch:
-        """Decode; a broken sample is counted and a good one of the batch stands in for it, so that every rank has a full batch."""
+        """Decode. A broken sample is counted and a good one of the batch stands in: every rank has a full batch."""
         train, images, tokens = self._spec.train, [], []
         for sample in samples:
             try:

@@ -49,7 +49,7 @@ class JobRun:
         return model_version(self.document.model_name, self.document.model_version)
 
     def finished_stage(self, stage: Stage) -> dict[str, bytes] | None:
-        """The files of a stage's finished student (`model.safetensors`, `evaluation.json`), from whichever attempt; None before."""
+        """A stage's finished student, from whichever attempt: `model.safetensors`, `evaluation.json`. None before."""
         return read_committed(self.store, f"{self.stage_folder(stage)}/student")
 
     def finish_stage(self, stage: Stage, weights: bytes, evaluation: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from tinyclip_workers.trainer import StepResult
 EVERY_S = 0.5
 """Steps faster than this are told together: the last one's numbers stand for them."""
 
+GAUGES = {"loss": "Training loss", "pairs_per_second": "Image-text pairs a second", "step": "Step of the stage"}
+
 
 class Progress:
     """Worker 0's view of speed and what remains; on other workers (`events` None) it stays silent."""
@@ -20,12 +22,10 @@ class Progress:
         self._stage, self._events = stage, events
         self._started_at, self._first_step, self._last_told = time.monotonic(), first_step, float("-inf")
         tags = {"job": job.job, "name": job.name, "stage": stage.name}
-        self._gauges = {
-            name: Gauge(f"tinyclip_{name}", description=what, tag_keys=tuple(tags))
-            for name, what in (("loss", "Training loss"), ("pairs_per_second", "Image-text pairs a second"), ("step", "Step of the stage"))
-        } if events else {}
-        for gauge in self._gauges.values():
-            gauge.set_default_tags(tags)
+        self._gauges: dict[str, Gauge] = {}
+        for name, what in GAUGES.items() if events else ():
+            self._gauges[name] = Gauge(f"tinyclip_{name}", description=what, tag_keys=tuple(tags))
+            self._gauges[name].set_default_tags(tags)
 
     def step(self, result: StepResult) -> None:
         """Tell of one step, if it is time to."""

@@ -68,8 +68,15 @@ class StageTrainer:
     """One worker's part of a stage: its student, its optimizer, its place in the data."""
 
     def __init__(
-        self, spec: JobSpec, stage: Stage, student: CLIP, teacher: Teacher | None, device: torch.device,
-        *, mean: tuple[float, ...], std: tuple[float, ...],
+        self,
+        spec: JobSpec,
+        stage: Stage,
+        student: CLIP,
+        teacher: Teacher | None,
+        device: torch.device,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         self.spec, self.stage, self.student, self.teacher, self.device = spec, stage, student, teacher, device
         self._mean, self._std = mean, std
@@ -127,17 +134,20 @@ class StageTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         images_BCHW, tokens_BT = self.prepare(batch)
         with self._autocast():
-            loss, terms = training_loss(
-                self._towers, self.teacher, images_BCHW, tokens_BT, self.stage.objective.model_dump()
-            )
+            loss, terms = training_loss(self._towers, self.teacher, images_BCHW, tokens_BT, self.stage.objective.model_dump())
         self._scaler.scale(loss).backward()
         grad_norm = self._update()
         self.position.advance(batch)
         self.step += 1
         told = _mean_over_workers([loss, *terms.values()], command)
         result = StepResult(
-            step=self.step, loss=told[0], terms=dict(zip(terms, told[1:-1], strict=True)), lr=lr, grad_norm=grad_norm,
-            skipped_samples=batch.skipped.samples, finite=bool(np.isfinite(grad_norm)),
+            step=self.step,
+            loss=told[0],
+            terms=dict(zip(terms, told[1:-1], strict=True)),
+            lr=lr,
+            grad_norm=grad_norm,
+            skipped_samples=batch.skipped.samples,
+            finite=bool(np.isfinite(grad_norm)),
         )
         self._give_up_if_diverged(result)
         return result, Command(int(told[-1]))
@@ -169,9 +179,12 @@ class StageTrainer:
         fixed = self.spec.temperature.student
         if fixed == "learned":
             return
+        # Fixed from the first step on (the method notes' F8), and outside the clip norm (F18).
         with torch.no_grad():
             self.student.logit_scale.fill_(float(np.log(fixed)))
-        self.student.logit_scale.requires_grad_(False)  # fixed from the first step on (METHOD F8), and outside the clip norm (F18)
+        self.student.logit_scale.requires_grad_(
+            False
+        )
 
     def _give_up_if_diverged(self, result: StepResult) -> None:
         self._unusable_in_a_row = 0 if result.finite else self._unusable_in_a_row + 1
@@ -182,9 +195,7 @@ class StageTrainer:
             )
 
 
-def precision_of(
-    precision: str, device: torch.device
-) -> tuple[Callable[[], AbstractContextManager[Any]], torch.amp.GradScaler]:
+def precision_of(precision: str, device: torch.device) -> tuple[Callable[[], AbstractContextManager[Any]], torch.amp.GradScaler]:
     """Autocast and gradient scaler for a spec's precision. `auto`: bf16 where CUDA has it in hardware, else fp32."""
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

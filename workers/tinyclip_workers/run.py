@@ -1,0 +1,163 @@
+"""One attempt at a job, from the first stage to a model version (`python -m tinyclip_workers.run --help`).
+
+This is the driver of the Ray job. For each stage it runs a Ray Train worker group; what is already finished, by whichever
+attempt, is not done again. It needs nobody to listen: what happens is written to the artifacts store.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from tinyclip.schemas.spec import WorkerRange
+
+from tinyclip_workers.architecture import summarize
+from tinyclip_workers.control import Command
+from tinyclip_workers.data import count_pairs
+from tinyclip_workers.export import export_model
+from tinyclip_workers.jobrun import JobRun, Outcome
+from tinyclip_workers.report import EventLogHandler, EventWriter
+from tinyclip_workers.stage import Stage, resolve_stages
+from tinyclip_workers.teacher import find_teacher
+from tinyclip_workers.worker import NOT_MENDED_BY_RETRY, code_of, train_stage_worker
+
+log = logging.getLogger(__name__)
+
+GROUP_RESTARTS = 3
+"""Restarts of a worker group inside one attempt; after that the control plane decides whether there is another attempt."""
+
+
+def main() -> None:
+    """Exit status 0: succeeded, stopped as asked, or overtaken by a newer attempt; 1: failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifacts", required=True)
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    run = JobRun.open(arguments.artifacts, arguments.job, arguments.attempt)
+    if run.control().look() is Command.FENCED:
+        return
+    sys.exit(0 if run_attempt(run, arguments.artifacts) else 1)
+
+
+def run_attempt(run: JobRun, artifacts: str) -> bool:
+    """Do what is left of the job and say how it ended. False where it failed."""
+    events = run.events()
+    logging.getLogger("tinyclip_workers").addHandler(EventLogHandler(events, "driver"))
+    events.send("attempt.started", message=f"attempt {run.attempt} started")
+    try:
+        stages = _plan_stages(run, events)
+        outcome = _train_stages(run, artifacts, stages, events)
+        if outcome is None:
+            _export(run, stages[-1], events)
+            events.send("attempt.succeeded", message=f"attempt {run.attempt} succeeded")
+    except NOT_MENDED_BY_RETRY as error:
+        outcome = Outcome("failed", code_of(error), str(error))
+    except Exception as error:  # anything else may be the cluster's fault: say it and let the control plane try again
+        log.exception("attempt %d failed", run.attempt)
+        events.send(
+            "attempt.failed", message=f"{type(error).__name__}: {error}", data={"code": "attempt_failed", "retryable": True}
+        )
+        return False
+    return _tell_outcome(outcome, events)
+
+
+def _plan_stages(run: JobRun, events: EventWriter) -> list[Stage]:
+    spec = run.spec
+    teacher = find_teacher(spec.teacher) if spec.teacher else None
+    if teacher:
+        summary = summarize(teacher.layout).model_dump(mode="json")
+        events.send("teacher.loaded", message=f"teacher {teacher.name}", data={"name": teacher.name, **summary})
+    by_epochs = any(stage.train.epochs is not None for stage in spec.stages)
+    return resolve_stages(spec, teacher.layout if teacher else None, count_pairs(spec.data) if by_epochs else 0)
+
+
+def _train_stages(run: JobRun, artifacts: str, stages: list[Stage], events: EventWriter) -> Outcome | None:
+    """Each stage that has no finished student yet. None when all have one, else why it stopped."""
+    ray.init(ignore_reinit_error=True)
+    for stage in stages:
+        if run.finished_stage(stage):
+            continue
+        command = run.control().look()
+        if command is not Command.RUN:
+            return Outcome(command.name.lower())
+        student = summarize(stage.layout).model_dump(mode="json")
+        events.send(
+            "stage.started",
+            stage=stage.index,
+            message=f"stage {stage.name} started: {stage.steps} steps",
+            data={"name": stage.name, "inherit": stage.inherit, "steps": stage.steps, "student": student},
+        )
+        _worker_group(run, artifacts, stages, stage).fit()
+        outcome = run.outcome()
+        if outcome:
+            return outcome
+        if not run.finished_stage(stage):
+            if run.control().look() is Command.FENCED:
+                return Outcome("fenced")
+            raise RuntimeError(f"the worker group of stage {stage.name} left without a student")
+    return None
+
+
+def _tell_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
+    """An attempt that was overtaken says nothing: its events are no longer wanted."""
+    if outcome is None or outcome.kind == "fenced":
+        return True
+    if outcome.kind == "failed":
+        events.send("attempt.failed", message=outcome.message, data={"code": outcome.code, "retryable": False})
+        return False
+    data = {"desired": outcome.kind, "step": outcome.step}
+    events.send("attempt.stopped", data=data, message=f"stopped at step {outcome.step}: {outcome.kind}")
+    return True
+
+
+def _worker_group(run: JobRun, artifacts: str, stages: list[Stage], stage: Stage) -> TorchTrainer:
+    resources, cuda = run.spec.resources, _use_cuda(run.spec.resources.device)
+    workers = (resources.workers.min, resources.workers.max) if isinstance(resources.workers, WorkerRange) else resources.workers
+    config: dict[str, Any] = {
+        "artifacts": artifacts,
+        "job": run.document.job,
+        "attempt": run.attempt,
+        "stages": [s.to_json() for s in stages],
+        "stage": stage.index,
+    }
+    return TorchTrainer(
+        train_stage_worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers,  # type: ignore[arg-type]  # a pair is elastic; Ray's annotation lags
+            use_gpu=cuda,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if cuda else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{run.document.name}-{stage.index}-{stage.name}-a{run.attempt}",
+            storage_path=_absolute(run.store.uri(f"jobs/{run.document.job}/attempts/{run.attempt}/ray")),
+            failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
+        ),
+    )
+
+
+def _use_cuda(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
+def _export(run: JobRun, stage: Stage, events: EventWriter) -> None:
+    files = run.finished_stage(stage)
+    assert files is not None  # the last stage has just finished
+    version = export_model(run, stage, files["model.safetensors"], json.loads(files["evaluation.json"]))
+    events.send("model.exported", message=f"model {version.name}@{version.version} written", data=version.model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    main()

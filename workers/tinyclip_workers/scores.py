@@ -1,0 +1,42 @@
+"""A stage's evaluation: every task of the spec for the student and, on the same images, for its teacher."""
+
+from typing import Any
+
+import torch
+
+from tinyclip_workers.evaluate import evaluate
+from tinyclip_workers.jobrun import JobRun
+from tinyclip_workers.model_folder import LoadedModel
+from tinyclip_workers.report import EventWriter
+from tinyclip_workers.stage import Stage
+
+
+class Scorer:
+    """Evaluates on worker 0 and tells the numbers as events."""
+
+    def __init__(
+        self,
+        run: JobRun,
+        stage: Stage,
+        student: LoadedModel,
+        teacher: LoadedModel | None,
+        device: torch.device,
+        events: EventWriter | None,
+    ) -> None:
+        self._run, self._stage, self._device, self._events = run, stage, device, events
+        self._models = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
+
+    def score(self, step: int) -> dict[str, dict[str, Any]]:
+        """`{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError: nothing to evaluate."""
+        found: dict[str, dict[str, Any]] = {}
+        for task in self._run.spec.evaluation.tasks:
+            scores = evaluate(self._models, task, holdout=self._run.spec.data.train.holdout, device=self._device)
+            found[task.name] = {"student": scores["student"], "teacher": scores.get("teacher")}
+            if self._events:
+                self._events.send(
+                    "evaluation",
+                    stage=self._stage.index,
+                    data={"task": task.name, "step": step, **found[task.name]},
+                    message=f"evaluated {task.name} at step {step} of stage {self._stage.name}",
+                )
+        return found

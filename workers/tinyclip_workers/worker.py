@@ -1,0 +1,207 @@
+"""What one worker of the group does for one stage: put the pieces together, train, evaluate, hand the student on."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from tinyclip.schemas import JobSpec
+
+from tinyclip_workers.architecture import ImpossibleStudent, build_model
+from tinyclip_workers.checkpoint import latest_checkpoint, remove_old_checkpoints, save_checkpoint
+from tinyclip_workers.control import Command, ControlFile
+from tinyclip_workers.data import PairStream, make_loader
+from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.inherit import ImpossibleInheritance, inherit_manual
+from tinyclip_workers.jobrun import JobRun, Outcome
+from tinyclip_workers.losses import rank, world_size
+from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
+from tinyclip_workers.progress import Progress
+from tinyclip_workers.report import EventLogHandler, EventWriter
+from tinyclip_workers.scores import Scorer
+from tinyclip_workers.shards import DataError
+from tinyclip_workers.stage import Stage
+from tinyclip_workers.step import FrozenTeacher
+from tinyclip_workers.teacher import TeacherError, load_teacher
+from tinyclip_workers.trainer import Diverged, Hooks, StageTrainer
+
+log = logging.getLogger(__name__)
+
+NOT_MENDED_BY_RETRY = (DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
+
+
+def code_of(error: Exception) -> str:
+    """The stable code of an error that no retry mends."""
+    codes = {DataError: "unusable_data", Diverged: "diverged", TeacherError: "unusable_teacher"}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), "impossible_student")
+
+
+def train_stage_worker(config: dict[str, Any]) -> None:
+    """Ray Train's entry (`train_loop_per_worker`). `config`: artifacts, job, attempt, stage (resolved, as by `Stage.to_json`).
+
+    Runs again from the last checkpoint when the group is restarted. An error that no retry mends is left as the attempt's
+    outcome before it is raised, so that a restarted group leaves at once.
+    """
+    run = JobRun.open(config["artifacts"], config["job"], config["attempt"])
+    stages = [Stage.from_json(stage) for stage in config["stages"]]
+    stage = stages[config["stage"]]
+    if run.outcome() or run.finished_stage(stage) or run.control().look() is Command.FENCED:
+        return
+    torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
+    try:
+        StageWorker(run, stages, stage, ray.train.torch.get_device()).train()
+    except NOT_MENDED_BY_RETRY as error:
+        run.set_outcome(Outcome("failed", code_of(error), str(error)))
+        if world_size() > 1:
+            raise  # the others wait for us in a collective: let Ray take the group down
+
+
+@dataclass
+class _Pieces:
+    original: LoadedModel | None
+    student: LoadedModel
+
+
+class StageWorker:
+    """One worker's run through one stage."""
+
+    def __init__(self, run: JobRun, stages: list[Stage], stage: Stage, device: torch.device) -> None:
+        self._run, self._stages, self._stage, self._device = run, stages, stage, device
+        self._control: ControlFile = run.control()
+        self._events: EventWriter | None = run.events() if rank() == 0 else None
+        if self._events:
+            logging.getLogger("tinyclip_workers").addHandler(EventLogHandler(self._events, f"stage {stage.name}"))
+
+    def train(self) -> None:
+        """Build, restore, loop, evaluate, hand on."""
+        pieces = self._build()
+        teacher = FrozenTeacher(pieces.original.model, self._run.spec.temperature.teacher) if pieces.original else None
+        if teacher:
+            teacher.towers.to(self._device)
+        trainer = StageTrainer(
+            self._run.spec,
+            self._stage,
+            pieces.student.model,
+            teacher,
+            self._device,
+            mean=pieces.student.image_mean,
+            std=pieces.student.image_std,
+        )
+        self._restore(trainer)
+        scorer = Scorer(self._run, self._stage, pieces.student, pieces.original, self._device, self._events)
+        stopped = trainer.run(self._batches(trainer, pieces.student), self._hooks(trainer, scorer))
+        if stopped is not Command.RUN:
+            self._leave(stopped, trainer.step)
+        elif rank() == 0:
+            self._finish(pieces.student.model, scorer)
+
+    def _build(self) -> _Pieces:
+        spec: JobSpec = self._run.spec
+        original = load_teacher(spec.teacher) if spec.teacher else None
+        torch.manual_seed(spec.seed + self._stage.index)
+        student = build_model(self._stage.layout)
+        if self._stage.inherit == "manual":
+            student.load_state_dict(self._inherited(student, original))
+        return _Pieces(
+            original,
+            LoadedModel(
+                model=student,
+                layout=self._stage.layout,
+                tokenizer=make_tokenizer(self._stage.layout),
+                image_mean=original.image_mean if original else OPENAI_MEAN,
+                image_std=original.image_std if original else OPENAI_STD,
+                name=self._stage.name,
+                digest="",
+            ),
+        )
+
+    def _inherited(self, student: CLIP, original: LoadedModel | None) -> dict[str, torch.Tensor]:
+        """Weights from the stage before, from the teacher for the first."""
+        if self._stage.index == 0:
+            assert original is not None  # the spec's schema asks for a teacher here
+            return inherit_manual(student, original.model.state_dict(), self._stage.layout, original.layout)
+        before = self._stages[self._stage.index - 1]
+        files = self._run.finished_stage(before)
+        if files is None:
+            raise RuntimeError(f"the student of stage {before.name} is gone from {self._run.stage_folder(before)}")
+        return inherit_manual(student, from_safetensors(files["model.safetensors"]), self._stage.layout, before.layout)
+
+    def _restore(self, trainer: StageTrainer) -> None:
+        checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage))
+        if checkpoint is None:
+            return
+        trainer.restore(checkpoint)
+        if self._events:
+            self._events.send(
+                "worker.restarted",
+                stage=self._stage.index,
+                data={"step": trainer.step, "checkpoint": checkpoint.path},
+                message=f"stage {self._stage.name} goes on from step {trainer.step}",
+            )
+
+    def _batches(self, trainer: StageTrainer, student: LoadedModel) -> Any:
+        workers, batch_size = world_size(), self._stage.batch_size
+        if batch_size % workers:
+            raise DataError(
+                f"batch_size {batch_size} does not divide over {workers} workers; make it a multiple",
+                field="batch_size",
+                value=batch_size,
+            )
+        stream = PairStream(
+            self._run.spec.data,
+            batch_size=batch_size // workers,
+            image_size=self._stage.layout.image.image_size,
+            tokenize=lambda text: student.tokenizer(text)[0],
+            seed=self._run.spec.seed,
+            rank=rank(),
+            world_size=workers,
+            start=trainer.position,
+        )
+        return iter(make_loader(stream, processes=min(8, max(1, int(self._run.spec.resources.cpus_per_worker) - 1))))
+
+    def _hooks(self, trainer: StageTrainer, scorer: Scorer) -> Hooks:
+        progress = Progress(self._stage, trainer.step, self._events, job=self._run.document)
+        return Hooks(
+            command=self._control.poll,
+            progress=progress.step,
+            checkpoint=self._checkpoint,
+            evaluate=lambda t: self._evaluate(scorer, t.step),
+        )
+
+    def _evaluate(self, scorer: Scorer, step: int) -> None:
+        if rank() == 0:
+            scorer.score(step)
+
+    def _checkpoint(self, trainer: StageTrainer) -> None:
+        """Collective: worker 0 writes what all have told it, unless a newer attempt has taken over."""
+        state = trainer.state()
+        if rank() == 0 and self._control.look() is not Command.FENCED:
+            folder = self._run.checkpoint_folder(self._stage)
+            path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.student, trainer.optimizer, state)
+            remove_old_checkpoints(self._run.store, folder, self._run.spec.checkpoint.keep)
+            if self._events:
+                data = {"step": trainer.step, "path": path, "bytes": size}
+                self._events.send("checkpoint", stage=self._stage.index, data=data, message=f"checkpoint at step {trainer.step}")
+        ray.train.report({"stage": self._stage.index, "step": trainer.step})
+
+    def _leave(self, command: Command, step: int) -> None:
+        if rank() == 0 and command is not Command.FENCED:
+            self._run.set_outcome(Outcome(command.name.lower(), step=step))
+        if self._events:
+            self._events.flush()
+
+    def _finish(self, student: CLIP, scorer: Scorer) -> None:
+        assert self._events is not None
+        self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
+        evaluation = scorer.score(self._stage.steps)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+        if self._control.look() is not Command.FENCED:
+            self._run.finish_stage(self._stage, to_safetensors(weights), evaluation)
+            self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
+        log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))
