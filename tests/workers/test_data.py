@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.workers.shapes_data import add_file, write_shards
 from tinyclip.schemas.spec import DataSpec
 from tinyclip_workers.data import Batch, DataPosition, PairStream, count_pairs, make_loader
 from tinyclip_workers.shards import DataError, Skipped, expand_shards, is_held_out, read_shards
 from torch import Tensor
+
+from tests.workers.shapes_data import add_file, write_shards
 
 
 def letters(text: str) -> Tensor:

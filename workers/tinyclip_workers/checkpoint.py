@@ -75,8 +75,10 @@ def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
     """The furthest committed checkpoint of a stage, over all attempts (`stage_folder/a<n>/step-<N>`)."""
     found = [
         (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
-        for attempt in store.list(stage_folder) if attempt.startswith("a")
-        for step in store.list(f"{stage_folder}/{attempt}") if step.startswith("step-")
+        for attempt in store.list(stage_folder)
+        if attempt.startswith("a")
+        for step in store.list(f"{stage_folder}/{attempt}")
+        if step.startswith("step-")
     ]
     for _, _, path in sorted(found, reverse=True):
         files = read_committed(store, path)

@@ -59,9 +59,14 @@ def resolve_stages(spec: JobSpec, teacher: Layout | None, samples_per_epoch: int
 def _stage(index: int, stage: StageSpec, spec: JobSpec, layout: Layout, samples_per_epoch: int) -> Stage:
     batch_size = stage.batch_size or spec.batch_size
     return Stage(
-        index=index, name=stage.name, inherit=stage.inherit, layout=layout,
-        steps=steps_of(stage.train, batch_size, samples_per_epoch), batch_size=batch_size,
-        objective=stage.objective or spec.objective, optimizer=stage.optimizer or spec.optimizer,
+        index=index,
+        name=stage.name,
+        inherit=stage.inherit,
+        layout=layout,
+        steps=steps_of(stage.train, batch_size, samples_per_epoch),
+        batch_size=batch_size,
+        objective=stage.objective or spec.objective,
+        optimizer=stage.optimizer or spec.optimizer,
     )
 
 
