@@ -133,9 +133,7 @@ class StageTrainer:
         set_learning_rate(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         images_BCHW, tokens_BT = self.prepare(batch)
-        with self._autocast():
-            loss, terms = training_loss(self._towers, self.teacher, images_BCHW, tokens_BT, self.stage.objective.model_dump())
-        self._scaler.scale(loss).backward()
+        loss, terms = self._learn(images_BCHW, tokens_BT)
         grad_norm = self._update()
         self.position.advance(batch)
         self.step += 1
@@ -161,6 +159,13 @@ class StageTrainer:
         images_BCHW = normalize(varied_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
         return images_BCHW, batch.tokens_BT.to(self.device, non_blocking=True)
 
+    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Teacher, student, loss and gradients."""
+        with self._autocast():
+            loss, terms = training_loss(self._towers, self.teacher, images_BCHW, tokens_BT, self.stage.objective.model_dump())
+        self._scaler.scale(loss).backward()
+        return loss, terms
+
     def _update(self) -> float:
         """Clip, step, keep the temperature in its bounds. A gradient that is not finite on any worker changes nothing."""
         self._scaler.unscale_(self.optimizer)
@@ -182,9 +187,7 @@ class StageTrainer:
         # Fixed from the first step on (the method notes' F8), and outside the clip norm (F18).
         with torch.no_grad():
             self.student.logit_scale.fill_(float(np.log(fixed)))
-        self.student.logit_scale.requires_grad_(
-            False
-        )
+        self.student.logit_scale.requires_grad_(False)
 
     def _give_up_if_diverged(self, result: StepResult) -> None:
         self._unusable_in_a_row = 0 if result.finite else self._unusable_in_a_row + 1
