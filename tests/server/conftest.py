@@ -1,0 +1,132 @@
+"""A whole control plane in this process: real database, real files, a fake planner and a scripted Ray."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from tinyclip_server.app import create_app
+from tinyclip_server.migrate import upgrade
+from tinyclip_server.settings import Settings
+
+from tests.server.documents import STUDENT, spec
+from tests.server.fakes import ScriptedRay, Worker
+
+FAKE_PLANNER = [sys.executable, str(Path(__file__).with_name("fake_planner.py"))]
+POSTGRES = "TINYCLIP_TEST_POSTGRES_URL"
+
+
+class Service:
+    """The running application, and the hands that turn it."""
+
+    def __init__(self, app: FastAPI, http: httpx.AsyncClient, ray: ScriptedRay, settings: Settings) -> None:
+        self.app, self.http, self.ray, self.settings = app, http, ray, settings
+        self.artifacts = Path(settings.artifacts_root)
+
+    async def tick(self, times: int = 1) -> None:
+        """Rounds of the scheduler."""
+        for _ in range(times):
+            await self.app.state.scheduler.tick()
+
+    async def submit(self, **changes: Any) -> dict[str, Any]:
+        answer = await self.http.post("/v1/jobs", json=spec(**changes))
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        answer = await self.http.get(f"/v1/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def started(self, **changes: Any) -> Worker:
+        """A job that was submitted to Ray, and its worker that has written nothing yet."""
+        job = await self.submit(**changes)
+        await self.tick()
+        job = await self.job(job["id"])
+        assert job["state"] == "starting"
+        return Worker(self.artifacts, job)
+
+    async def running(self, **changes: Any) -> Worker:
+        worker = await self.started(**changes)
+        worker.start()
+        await self.tick()
+        return worker
+
+    async def made(self, name: str) -> dict[str, Any]:
+        """A job that has succeeded."""
+        worker = await self.running(name=name)
+        worker.succeed()
+        await self.tick()
+        job = await self.job(worker.job)
+        assert job["state"] == "succeeded"
+        return job
+
+    async def events(self, job_id: str) -> list[dict[str, Any]]:
+        return (await self.http.get(f"/v1/jobs/{job_id}/events", params={"page_size": 500})).json()["items"]
+
+
+Start = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """A fresh database: SQLite, or a schema on PostgreSQL for tests that ask for `postgresql`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite:///{tmp_path / 'tinyclip.db'}"
+        return
+    url = os.environ.get(POSTGRES)
+    if not url:
+        pytest.skip(f"{POSTGRES} is not set")
+    name = f"tinyclip_test_{os.getpid()}_{abs(hash(request.node.nodeid)) % 10**9}"
+    server = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"), isolation_level="AUTOCOMMIT")
+    async with server.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    yield f"{url.rsplit('/', 1)[0]}/{name}"
+    async with server.connect() as connection:
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    await server.dispose()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    """Starts the application, as often as a test wants, on the same data."""
+    monkeypatch.setenv("FAKE_PLANNER_STUDENT", json.dumps(STUDENT))
+    monkeypatch.setenv("FAKE_PLANNER_DIR", str(tmp_path))
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start_one(ray: ScriptedRay | None = None, *, schedule: bool = False, **changes: Any) -> Service:
+            given = {
+                "data_dir": tmp_path, "database_url": database_url, "ray_address": "http://127.0.0.1:1", "max_running_jobs": 1,
+                "status_seconds": 0, "planner_command": FAKE_PLANNER, "planner_timeout_seconds": 20.0,
+            }
+            settings = Settings.model_validate({**given, **changes})
+            await upgrade(settings.async_database_url)
+            ray = ray or ScriptedRay()
+            app = create_app(settings, ray=ray, schedule=schedule)
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            transport = httpx.ASGITransport(app)
+            http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://server"))
+            return Service(app, http, ray, settings)
+
+        yield start_one
+
+
+@pytest.fixture
+async def service(start: Start) -> Service:
+    return await start()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - it holds in the database, which calls nobody
+            await asyncio.sleep(0.02)

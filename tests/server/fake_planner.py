@@ -1,0 +1,49 @@
+"""Stands in for `python -m tinyclip_workers.plan`: same lines, no engine. A spec's name says how it behaves."""
+
+import json
+import os
+import sys
+import time
+
+STUDENT = json.loads(os.environ["FAKE_PLANNER_STUDENT"])
+
+
+def plan(spec: dict) -> dict:
+    stages = [
+        {
+            "index": index, "name": stage["name"], "inherit": stage["inherit"], "steps": stage["train"]["steps"],
+            "samples": 100, "student": STUDENT, "device_hours": 0.1,
+        }
+        for index, stage in enumerate(spec["stages"])
+    ]
+    steps = sum(stage["steps"] for stage in stages)
+    return {
+        "spec": spec, "teacher": STUDENT, "stages": stages, "steps": steps, "samples_per_epoch": 100, "device": "cpu",
+        "device_hours": 0.2,
+    }
+
+
+def answer(question: dict) -> dict:
+    name = question["spec"]["name"]
+    if name == "dies":
+        os._exit(3)
+    if name.startswith("dies-once-"):
+        marker = os.path.join(os.environ["FAKE_PLANNER_DIR"], name)
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            os._exit(3)
+    if name == "hangs":
+        time.sleep(60)
+    if name == "mumbles":
+        return {"something": "else"}
+    if name == "slow":
+        time.sleep(0.5)
+    if name == "impossible":
+        error = {"pointer": "/stages/0/student/image/layers", "value": 2, "message": "the teacher has 1 layer; give at most 1"}
+        return {"id": question["id"], "errors": [error]}
+    return {"id": question["id"], "plan": plan(question["spec"])}
+
+
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)

@@ -1,0 +1,103 @@
+"""A Ray that does what the test says, and a worker whose story the test tells."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tinyclip_server.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+
+from tests.server.documents import STEPS, STUDENT, model_document
+
+
+class ScriptedRay:
+    """Remembers what it was asked; jobs are PENDING until the test says otherwise."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, RayJobStatus] = {}
+        self.entrypoints: dict[str, str] = {}
+        self.metadata: dict[str, dict[str, str]] = {}
+        self.submissions: list[str] = []
+        self.stopped: list[str] = []
+        self.away = False
+        self.refuses: str | None = None
+        self.serve_bodies: list[dict[str, Any]] = []
+        self.serve: dict[str, Any] = {"applications": {}}
+
+    async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
+        self._answer()
+        if self.refuses:
+            raise RayRefused(self.refuses)
+        self.submissions.append(submission_id)
+        self.jobs.setdefault(submission_id, RayJobStatus.PENDING)
+        self.entrypoints[submission_id] = entrypoint
+        self.metadata[submission_id] = metadata
+
+    async def job_status(self, submission_id: str) -> RayJobStatus | None:
+        self._answer()
+        return self.jobs.get(submission_id)
+
+    async def stop_job(self, submission_id: str) -> None:
+        self._answer()
+        self.stopped.append(submission_id)
+
+    async def put_serve_applications(self, body: dict[str, Any]) -> None:
+        self._answer()
+        self.serve_bodies.append(body)
+
+    async def serve_status(self) -> dict[str, Any]:
+        self._answer()
+        return self.serve
+
+    async def ready(self) -> bool:
+        return not self.away
+
+    async def close(self) -> None:
+        return None
+
+    def _answer(self) -> None:
+        if self.away:
+            raise RayUnavailable("connection refused")
+
+
+class Worker:
+    """Writes an attempt's event segments as the engine does."""
+
+    def __init__(self, artifacts: Path, job: dict[str, Any]) -> None:
+        self.job, self.attempt = job["id"], job["attempt"]
+        self.artifacts = artifacts
+        self.folder = artifacts / "jobs" / self.job / "attempts" / str(self.attempt) / "events"
+
+    def tell(self, *events: dict[str, Any]) -> None:
+        """Write one segment."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(self.folder.iterdir())) + 1
+        stamp = {"time": datetime.now(UTC).isoformat(), "attempt": self.attempt}
+        (self.folder / f"{number:08d}.jsonl").write_text("".join(json.dumps({**stamp, **event}) + "\n" for event in events))
+
+    def start(self, stage: int = 0) -> None:
+        self.tell({"type": "attempt.started"})
+        self.tell({"type": "stage.started", "stage": stage, "data": {"name": "s", "inherit": "manual", "steps": STEPS, "student": STUDENT}})
+
+    def step(self, step: int, stage: int = 0, **metrics: float) -> None:
+        self.tell(progress(step, stage, **metrics))
+
+    def succeed(self) -> None:
+        spec = self.spec()
+        document = model_document(spec["model_name"], spec["model_version"])
+        self.tell({"type": "stage.finished", "stage": 1}, {"type": "model.exported", "data": document})
+        self.tell({"type": "attempt.succeeded"})
+
+    def spec(self) -> dict[str, Any]:
+        return json.loads((self.artifacts / "jobs" / self.job / "spec.json").read_text())
+
+    def control(self) -> dict[str, Any]:
+        return json.loads((self.artifacts / "jobs" / self.job / "control.json").read_text())
+
+
+def progress(step: int, stage: int = 0, **metrics: float) -> dict[str, Any]:
+    data = {
+        "step": step, "steps": STEPS, "samples_seen": step * 10, "pairs_per_second": 5.0, "eta_seconds": float(STEPS - step),
+        "metrics": metrics,
+    }
+    return {"type": "progress", "stage": stage, "data": data}
