@@ -14,6 +14,8 @@ import tenacity
 from tinyclip.errors import CannotReachServer, ProblemError
 
 _PASSING = {429, 502, 503, 504}
+_CUT_OFF = "http_500"
+"""A 500 without a problem document: a server that is shutting down cuts a request off like that."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Patience:
 def is_passing(failure: BaseException) -> bool:
     """True of what may be gone at the next try."""
     if isinstance(failure, ProblemError):
-        return failure.problem.status in _PASSING or failure.problem.retryable
+        problem = failure.problem
+        return problem.status in _PASSING or problem.retryable or problem.code == _CUT_OFF
     return isinstance(failure, CannotReachServer)
 
 

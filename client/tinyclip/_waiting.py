@@ -47,7 +47,7 @@ async def poll_async(
     on_progress: Callable[[T], object] = lambda value: None,
 ) -> T:
     """Fetches until it is done; `on_progress` sees what is not done yet."""
-    while not done(value := await fetch()):  # noqa: ASYNC110 - what changes is on another machine
+    while not done(value := await fetch()):
         on_progress(value)
         await asyncio.sleep(deadline.left(POLL_SECONDS))
     return value

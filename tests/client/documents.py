@@ -8,22 +8,30 @@ JSON = dict[str, Any]
 LAYOUT: JSON = {
     "embed_dim": 64,
     "image": {
-        "kind": "vit", "image_size": 32, "width": 64, "layers": [2], "head_width": 32, "patch_size": 8, "heads": [2, 2], "mlp": [256, 256],
+        "kind": "vit", "image_size": 32, "width": 64, "layers": [2], "head_width": 32, "patch_size": 8,
+        "heads": [2, 2], "mlp": [256, 256],
     },
-    "text": {"context_length": 16, "vocab_size": 100, "width": 32, "layers": 2, "head_width": 32, "heads": [1, 1], "mlp": [128, 128]},
+    "text": {
+        "context_length": 16, "vocab_size": 100, "width": 32, "layers": 2, "head_width": 32, "heads": [1, 1], "mlp": [128, 128],
+    },
 }
 
 JOB: JSON = {
     "id": "job_1", "name": "shapes", "labels": {}, "project": "default", "priority": 0, "spec_version": 1,
     "spec": {
-        "name": "shapes", "teacher": {"model": "ViT-B-32", "pretrained": "openai"}, "data": {"train": {"shards": "/data/{0..3}.tar"}},
+        "name": "shapes",
+        "teacher": {"model": "ViT-B-32", "pretrained": "openai"},
+        "data": {"train": {"shards": "/data/{0..3}.tar"}},
         "stages": [{"name": "half", "student": {"image": {"layers": 6}}, "train": {"steps": 100}}],
     },
     "state": "queued",
     "progress": {
-        "stage": 0, "stages": 1, "step": 0, "steps": 100, "fraction": 0.0, "samples_seen": 0, "pairs_per_second": None, "eta_seconds": None,
+        "stage": 0, "stages": 1, "step": 0, "steps": 100, "fraction": 0.0, "samples_seen": 0,
+        "pairs_per_second": None, "eta_seconds": None,
     },
-    "stages": [{"index": 0, "name": "half", "state": "pending", "inherit": "manual", "student": None, "metrics": {}, "evaluation": {}}],
+    "stages": [
+        {"index": 0, "name": "half", "state": "pending", "inherit": "manual", "student": None, "metrics": {}, "evaluation": {}},
+    ],
     "attempt": 0, "ray_submission_id": None, "model": None, "error": None, "etag": "1.1",
     "created_at": "2026-01-02T03:04:05.000Z", "started_at": None, "finished_at": None,
 }
@@ -55,7 +63,10 @@ PROBLEM: JSON = {
     "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "code": "invalid_spec", "request_id": "req_1",
     "detail": "/stages/0/student/image/layers: deeper", "retryable": False,
     "errors": [
-        {"pointer": "/stages/0/student/image/layers", "value": 40, "message": "deeper than the 12 layers it inherits from; use at most 12"}
+        {
+            "pointer": "/stages/0/student/image/layers", "value": 40,
+            "message": "deeper than the 12 layers it inherits from; use at most 12",
+        }
     ],
 }
 

@@ -21,8 +21,9 @@ from tests.client.documents import JOB, JSON, job, page
 Handler = Callable[[httpx.Request], httpx.Response]
 
 DEPLOYMENT: JSON = {
-    "name": "shapes", "model": "shapes@1", "state": "ready", "endpoint": "http://serve:8322/shapes", "replicas": {"min": 1, "max": 1},
-    "engine": "torch", "message": "", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z",
+    "name": "shapes", "model": "shapes@1", "state": "ready", "endpoint": "http://serve:8322/shapes",
+    "replicas": {"min": 1, "max": 1}, "engine": "torch",
+    "message": "", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z",
 }
 
 
@@ -208,7 +209,7 @@ class TestQueries:
     def test_an_image_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         student = client_of(self.handle).deployments.open("shapes")
 
-        with pytest.raises(tinyclip.InputError, match="nowhere.png: No such file or directory; name a picture's file"):
+        with pytest.raises(tinyclip.InputError, match=r"nowhere\.png: No such file or directory; name a picture's file"):
             student.classify(tmp_path / "nowhere.png", ["cat"])
 
 

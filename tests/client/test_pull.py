@@ -11,8 +11,8 @@ from tinyclip import AsyncClient, Client, Retries
 
 from tests.client.documents import JSON, LAYOUT
 
-FILES = {"open_clip_config.json": b'{"model_cfg": {}}', "open_clip_model.safetensors": bytes(range(256)) * 40, "notes/card.md": b"# Shapes"}
 WEIGHTS = "open_clip_model.safetensors"
+FILES = {"open_clip_config.json": b'{"model_cfg": {}}', WEIGHTS: bytes(range(256)) * 40, "notes/card.md": b"# Shapes"}
 
 
 def version(files: dict[str, bytes]) -> JSON:
@@ -20,7 +20,8 @@ def version(files: dict[str, bytes]) -> JSON:
         {"path": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
     ]
     return {
-        "name": "shapes", "version": 1, "params": {"image": 1, "text": 1, "text_without_embedding": 1}, "macs": 1, "embed_dim": 64,
+        "name": "shapes", "version": 1, "params": {"image": 1, "text": 1, "text_without_embedding": 1},
+        "macs": 1, "embed_dim": 64,
         "image_size": 32, "context_length": 16, "layout": LAYOUT, "files": listed, "created_at": "2026-01-02T03:04:05Z",
     }
 
@@ -90,7 +91,8 @@ def test_a_version_is_pulled_whole(tmp_path: Path, reference: str) -> None:
 
 async def test_a_version_is_pulled_whole_in_a_task(tmp_path: Path) -> None:
     registry = Registry(cuts=1)
-    async with AsyncClient("http://server", retries=Retries(first_wait=0.0), transport=httpx.MockTransport(registry.handle)) as client:
+    transport = httpx.MockTransport(registry.handle)
+    async with AsyncClient("http://server", retries=Retries(first_wait=0.0), transport=transport) as client:
         where = await client.models.pull("shapes@1", tmp_path / "student")
 
     assert contents(where) == FILES
@@ -148,7 +150,7 @@ def test_what_is_not_the_file_announced_is_thrown_away(tmp_path: Path) -> None:
     registry = Registry()
     registry.files = FILES | {WEIGHTS: FILES[WEIGHTS][::-1]}
 
-    with pytest.raises(tinyclip.DigestMismatch, match="open_clip_model.safetensors has sha256 .* pull again"):
+    with pytest.raises(tinyclip.DigestMismatch, match=r"open_clip_model\.safetensors has sha256 .* pull again"):
         client_of(registry).models.pull("shapes@1", tmp_path / "student")
 
     assert not (tmp_path / "student").exists()

@@ -15,12 +15,16 @@ teacher: {model: "local-dir:teacher"}
 data: {train: {shards: "pairs/{000..003}.tar"}}
 evaluation:
   tasks:
-    - {name: a, kind: zero_shot, shards: ["val/*.tar", "s3://bucket/{0..9}.tar"], classes: classes.txt, templates: [a photo of a {}.]}
+    - name: a
+      kind: zero_shot
+      shards: ["val/*.tar", "s3://bucket/{0..9}.tar"]
+      classes: classes.txt
+      templates: ["a photo of a {}."]
     - {name: b, kind: zero_shot, shards: /abs/val.tar, classes: [cat, dog], templates: https://example.org/t.txt}
     - {name: c, kind: linear_probe, train_shards: ../train.tar, shards: val.tar}
 stages: [{name: half, student: {image: {layers: 2}}, train: {samples: 4_000_000}}]
 optimizer: {lr: 1e-4}
-""".replace("a photo of a {}.", '"a photo of a {}."')
+"""
 
 
 @pytest.fixture
@@ -152,11 +156,13 @@ def test_a_file_that_is_no_spec_is_named(spec_file: Path, content: bytes, what: 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere.yaml: No such file or directory; name a YAML or JSON file"):
+    with pytest.raises(InputError, match=r"nowhere\.yaml: No such file or directory; name a YAML or JSON file"):
         load_spec(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("odd", ["teacher: x", "data: [1]", "data: {train: 3}", "evaluation: {tasks: 7}", "evaluation: {tasks: [1, null]}"])
+@pytest.mark.parametrize(
+    "odd", ["teacher: x", "data: [1]", "data: {train: 3}", "evaluation: {tasks: 7}", "evaluation: {tasks: [1, null]}"]
+)
 def test_what_has_another_shape_is_left_for_the_server_to_refuse(spec_file: Path, odd: str) -> None:
     spec_file.write_text(f"name: x\n{odd}\n")
 

@@ -103,7 +103,8 @@ def test_reading_may_begin_after_any_event() -> None:
 
 
 def test_a_refusal_ends_a_stream_at_once() -> None:
-    client = Client("http://server", transport=httpx.MockTransport(lambda _: httpx.Response(404, json=problem(404, "there is no job job_1"))))
+    missing = httpx.Response(404, json=problem(404, "there is no job job_1"))
+    client = Client("http://server", transport=httpx.MockTransport(lambda _: missing))
 
     with pytest.raises(tinyclip.NotFound, match="there is no job job_1"):
         list(client.jobs.events("job_1"))

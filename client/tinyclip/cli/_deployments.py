@@ -6,7 +6,7 @@ import typer
 
 from tinyclip import _deployments
 from tinyclip.cli._problems import FAILED
-from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, run, table
+from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, print_table, run, table
 from tinyclip.schemas import Deployment, DeploymentState, Page
 
 app = typer.Typer(help="Put models on Ray Serve.", no_args_is_help=True)
@@ -69,5 +69,5 @@ def _show_page(page: Page[Deployment]) -> None:
     for item in page.items:
         replicas = f"{item.replicas.min}-{item.replicas.max}"
         made.add_row(item.name, item.model, item.state, replicas, item.endpoint, item.message)
-    out.print(made)
+    print_table(out, made)
     more(out, page.next_page_token)

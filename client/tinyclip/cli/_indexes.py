@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from tinyclip import _indexes
 from tinyclip._client import Client
 from tinyclip.cli._problems import FAILED
-from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, run, table
+from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, print_table, run, table
 from tinyclip.cli._specfile import absolute
 from tinyclip.schemas import Index, IndexState, Page
 
@@ -72,5 +72,5 @@ def _show_page(page: Page[Index]) -> None:
     made = table(out, "name", "model", "state", "items", "done", "message", right=("items", "done"))
     for index in page.items:
         made.add_row(index.name, index.model, index.state, str(index.count), f"{100 * index.progress:.0f}%", index.message)
-    out.print(made)
+    print_table(out, made)
     more(out, page.next_page_token)

@@ -7,7 +7,7 @@ import typer
 
 from tinyclip import _models
 from tinyclip.cli._numbers import count
-from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, run, table
+from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, print_table, run, table
 from tinyclip.schemas import Model, ModelVersion, Page
 
 app = typer.Typer(help="Look at the registry and pull models from it.", no_args_is_help=True)
@@ -70,7 +70,7 @@ def _show_models(page: Page[Model]) -> None:
         aliases = ", ".join(f"{alias}={version}" for alias, version in model.aliases.items())
         created = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         made.add_row(model.name, str(model.latest), str(len(model.versions)), aliases, created)
-    out.print(made)
+    print_table(out, made)
     more(out, page.next_page_token)
 
 
@@ -100,4 +100,4 @@ def _show_version(version: ModelVersion) -> None:
     for task, scores in version.evaluation.items():
         shown = ", ".join(f"{metric} {value:.4g}" for metric, value in scores.student.items() if isinstance(value, int | float))
         made.add_row(task, shown)
-    out.print(made)
+    print_table(out, made)

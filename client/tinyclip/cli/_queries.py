@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tinyclip import _queries
-from tinyclip.cli._session import AsJson, answer, connect, console, table
+from tinyclip.cli._session import AsJson, answer, connect, console, print_table, table
 from tinyclip.errors import InputError, InvalidRequest
 from tinyclip.schemas import SearchResponse, ZeroShotResponse
 
@@ -98,7 +98,7 @@ def _show_labels(images: Sequence[str], found: ZeroShotResponse) -> None:
     for image, scores in zip(images, found.results, strict=True):
         for place, score in enumerate(scores or []):
             made.add_row("" if place else image, score.label, f"{score.score:.3f}")
-    out.print(made)
+    print_table(out, made)
 
 
 def _show_vectors(inputs: Sequence[str], vectors: _queries.Vectors) -> None:
@@ -113,7 +113,7 @@ def _show_hits(found: SearchResponse) -> None:
     made = table(out, "#", "score", "id", "metadata", right=("#", "score"))
     for place, hit in enumerate(found.hits, start=1):
         made.add_row(str(place), f"{hit.score:.3f}", hit.id, _about(hit.metadata))
-    out.print(made)
+    print_table(out, made)
 
 
 def _about(metadata: dict[str, Any]) -> str:

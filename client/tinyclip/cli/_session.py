@@ -83,6 +83,16 @@ def table(out: Console, *columns: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
+def print_table(out: Console, made: Table) -> None:
+    """Prints a table; where no terminal is, without the blank lines around it."""
+    if out.is_terminal:
+        out.print(made)
+        return
+    with out.capture() as captured:
+        out.print(made)
+    out.print("\n".join(line for line in captured.get().splitlines() if line.strip()), markup=False)
+
+
 def more(out: Console, next_page_token: str | None) -> None:
     """Says how to see the rest of a list."""
     if next_page_token is not None:

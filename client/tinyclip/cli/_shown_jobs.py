@@ -3,14 +3,14 @@
 from rich.text import Text
 
 from tinyclip.cli._numbers import duration, number
-from tinyclip.cli._session import console, more, table
+from tinyclip.cli._session import console, more, print_table, table
 from tinyclip.cli._summary import plan_table
 from tinyclip.schemas import Event, Job, LogLine, Metrics, Page, Plan
 
 
 def show_job(job: Job) -> None:
     progress = job.progress
-    under_way = not job.state.terminal and progress.steps > 0
+    under_way = not job.state.terminal and progress.step > 0
     how_far = f"  {100 * progress.fraction:.0f}%  eta {duration(progress.eta_seconds)}" if under_way else ""
     console().print(f"{job.id} {job.name} {job.state}{how_far}", markup=False)
 
@@ -23,13 +23,13 @@ def show_jobs(page: Page[Job]) -> None:
         stage = f"{job.progress.stage + 1}/{len(job.stages)}"
         created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         made.add_row(job.id, job.name, job.state, f"{100 * job.progress.fraction:.0f}%", stage, model, created)
-    out.print(made)
+    print_table(out, made)
     more(out, page.next_page_token)
 
 
 def show_plan(plan: Plan) -> None:
     out = console()
-    out.print(plan_table(out, plan))
+    print_table(out, plan_table(out, plan))
     cost = f"{plan.steps} steps on {plan.device}, about {plan.device_hours:.3g} device-hours"
     out.print(f"{cost}; {plan.samples_per_epoch} pairs an epoch")
     for warning in plan.warnings:
@@ -66,4 +66,4 @@ def show_metrics(metrics: Metrics) -> None:
             last_step = max(point.step for point in points if point.stage == stage)
             shown = (values[0], values[-1], min(values), max(values))
             made.add_row(name, str(stage + 1), str(last_step), *map(number, shown))
-    out.print(made)
+    print_table(out, made)

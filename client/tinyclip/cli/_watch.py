@@ -11,6 +11,7 @@ from tinyclip._client import Client
 from tinyclip.cli._bars import Bars
 from tinyclip.cli._lines import Lines
 from tinyclip.cli._problems import CANCELLED, FAILED
+from tinyclip.cli._session import print_table
 from tinyclip.cli._summary import summary_table
 from tinyclip.schemas import Event, Job, JobState, StudentSummary
 
@@ -51,7 +52,7 @@ def conclude(out: Console, job: Job, teacher: StudentSummary | None) -> int:
     """Prints how a job has ended; gives the exit code."""
     if job.state is JobState.SUCCEEDED:
         if any(stage.student or stage.evaluation for stage in job.stages):
-            out.print(summary_table(out, job, teacher))
+            print_table(out, summary_table(out, job, teacher))
         if job.model is not None:
             out.print(f"model {job.model.name}@{job.model.version}", markup=False)
         return 0
