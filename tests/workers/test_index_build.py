@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tinyclip.schemas import JSON
 from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
@@ -91,7 +92,7 @@ class TestBuild:
         ask(tmp_path, folder, shards)
         run(tmp_path)
         query = engine.encode_text(["a cat"])[0]
-        pictures = np.concatenate([engine.encode_image(engine.preprocess(picture(i)).unsqueeze(0)) for i in range(COUNT)])
+        pictures = engine.encode_image(torch.stack([engine.preprocess(picture(seed)) for seed in range(COUNT)]))
 
         hits = current(tmp_path).nearest(query, 1000)
 

@@ -6,7 +6,7 @@ is sent to threads: one for the engine, a few for decoding and searching.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from torch import Tensor
 
 from tinyclip_workers.serving.engine import Matrix, load_engine
+from tinyclip_workers.serving.groups import count, cut, split
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import answer_problems
 from tinyclip_workers.serving.queries import read_embeddings, read_search, read_zero_shot
@@ -29,11 +30,7 @@ app = FastAPI(title="TinyCLIP student", openapi_url=None)
 answer_problems(app)
 
 
-def _items(groups: Sequence[Sized]) -> int:
-    return sum(len(group) for group in groups)
-
-
-@serve.deployment(name="Student")
+@serve.deployment(name="Student", max_ongoing_requests=64, max_queued_requests=128)
 @serve.ingress(app)
 class Student:
     """One replica."""
@@ -44,7 +41,8 @@ class Student:
         self._engine = load_engine(self._options.model_uri, self._options.engine)
         self._compute = ThreadPoolExecutor(1, "engine")
         batches: list[tuple[Any, int]] = [
-            (self._image_batch, self._options.max_batch_images), (self._text_batch, self._options.max_batch_texts)
+            (self._image_batch, self._options.max_batch_images),
+            (self._text_batch, self._options.max_batch_texts),
         ]
         for batch, size in batches:
             batch.set_max_batch_size(size)
@@ -79,31 +77,24 @@ class Student:
 
     async def images(self, images: Sequence[Tensor]) -> Matrix:
         """(images, E), computed together with those of other requests."""
-        size = self._options.max_batch_images
-        groups = [torch.stack(list(images[i : i + size])) for i in range(0, len(images), size)]
+        groups = [torch.stack(group) for group in cut(images, self._options.max_batch_images)]
         return np.concatenate(await asyncio.gather(*map(self._image_batch, groups)))
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
         """(texts, E), computed together with those of other requests."""
-        size = self._options.max_batch_texts
-        groups = [list(texts[i : i + size]) for i in range(0, len(texts), size)]
+        groups = cut(texts, self._options.max_batch_texts)
         return np.concatenate(await asyncio.gather(*map(self._text_batch, groups)))
 
-    @serve.batch(batch_size_fn=_items)
+    @serve.batch(batch_size_fn=count)
     async def _image_batch(self, groups: list[Tensor]) -> list[Matrix]:
-        return _split(await self._run(lambda: self._engine.encode_image(torch.cat(groups))), groups)
+        return split(await self._run(lambda: self._engine.encode_image(torch.cat(groups))), groups)
 
-    @serve.batch(batch_size_fn=_items)
+    @serve.batch(batch_size_fn=count)
     async def _text_batch(self, groups: list[list[str]]) -> list[Matrix]:
-        return _split(await self._run(lambda: self._engine.encode_text([text for group in groups for text in group])), groups)
+        return split(await self._run(lambda: self._engine.encode_text([text for group in groups for text in group])), groups)
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._compute, call)
-
-
-def _split(rows: Matrix, groups: Sequence[Sized]) -> list[Matrix]:
-    """The rows of each group again."""
-    return np.split(rows, np.cumsum([len(group) for group in groups])[:-1])
 
 
 def application(args: dict[str, Any]) -> serve.Application:

@@ -52,13 +52,14 @@ def invalid_fields(error: pydantic.ValidationError, model: type[pydantic.BaseMod
 
 def shown(value: Any) -> Any:
     """A bad value, cut to what a person wants to see again."""
-    if isinstance(value, str) and len(value) > LONGEST_VALUE:
-        return f"{value[:LONGEST_VALUE]}… ({len(value):,} characters)"
+    if isinstance(value, str):
+        readable = value[:LONGEST_VALUE].encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no JSON
+        return readable if len(value) <= LONGEST_VALUE else f"{readable}… ({len(value):,} characters)"
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
     if isinstance(value, list):
         return [shown(item) for item in value[:5]]
-    return value if isinstance(value, str | int | float | bool) or value is None else type(value).__name__
+    return value if isinstance(value, int | float | bool) or value is None else type(value).__name__
 
 
 def answer_problems(app: FastAPI) -> None:
