@@ -1,6 +1,6 @@
 """The registry: models, their versions and aliases, and pulling a version's files."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, path, sync_method
@@ -8,11 +8,11 @@ from tinyclip._download import Download
 from tinyclip._pages import every, every_async
 from tinyclip._retry import Patience
 from tinyclip.errors import CannotReachServer, InputError, ProblemError
-from tinyclip.schemas import AliasPut, Model, ModelFile, ModelVersion, Page
+from tinyclip.schemas import AliasPut, Comparison, Model, ModelFile, ModelVersion, Page
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Model]]:
-    """One page of models, newest first."""
+    """One page of models, by name."""
     return Call("GET", path("models"), as_model(Page[Model]), query={"page_size": page_size, "page_token": page_token})
 
 
@@ -46,6 +46,11 @@ def remove_alias(name: str, alias: str) -> Call[None]:
     return Call("DELETE", path("models", name, "aliases", alias), nothing)
 
 
+def compare(references: Sequence[str]) -> Call[Comparison]:
+    """Models side by side, each with its teacher's numbers on the same images."""
+    return Call("GET", path("compare"), as_model(Comparison), query={"models": ",".join(references)})
+
+
 class Models(Resource):
     """`client.models`."""
 
@@ -55,9 +60,10 @@ class Models(Resource):
     versions_page = sync_method(versions_page)
     put_alias = sync_method(put_alias)
     remove_alias = sync_method(remove_alias)
+    compare = sync_method(compare)
 
     def list(self) -> Iterator[Model]:
-        """All models, newest first."""
+        """All models, by name."""
         return every(self._transport, lambda token: page(page_token=token))
 
     def pull(self, reference: str, dest: Path | str) -> Path:
@@ -92,9 +98,10 @@ class AsyncModels(AsyncResource):
     versions_page = async_method(versions_page)
     put_alias = async_method(put_alias)
     remove_alias = async_method(remove_alias)
+    compare = async_method(compare)
 
     def list(self) -> AsyncIterator[Model]:
-        """All models, newest first."""
+        """All models, by name."""
         return every_async(self._transport, lambda token: page(page_token=token))
 
     async def pull(self, reference: str, dest: Path | str) -> Path:

@@ -41,6 +41,7 @@ class Server:
             Route("/v1/deployments/shapes", self.deployment, methods=["GET", "PUT", "DELETE"]),
             Route("/v1/deployments", self.deployments),
             Route("/v1/indexes/gallery", self.index, methods=["GET", "PUT", "DELETE"]),
+            Route("/v1/compare", self.comparison),
             Route("/v1/models/shapes/versions/{version}", self.version),
             Route("/v1/models/shapes/versions/1/files/{path}", self.file),
             Route("/shapes/{question}", self.question, methods=["POST"]),
@@ -72,6 +73,12 @@ class Server:
 
     async def version(self, request: Request) -> Response:
         return JSONResponse(VERSION)
+
+    async def comparison(self, request: Request) -> Response:
+        assert request.query_params["models"] == "shapes@1,shapes@2"
+        student, teacher = {"val": {"top1": 0.61, "top5": 0.9}}, {"val": {"top1": 0.65, "top5": 0.92}}
+        one = VERSION | {"evaluation": student, "teacher": "ViT-B-32", "teacher_evaluation": teacher}
+        return JSONResponse({"models": [one, one | {"version": 2}]})
 
     async def file(self, request: Request) -> Response:
         return Response(WEIGHTS)
@@ -150,6 +157,17 @@ class TestModels:
 
         assert "| text params  | 1.2M (1.3M with the embedding) |" in out
         assert "| val          | top1 0.61 " in out
+
+    def test_compare_puts_the_teacher_above_its_students(self, cli: Cli, server: Server) -> None:
+        ran = cli("models", "compare", "shapes@1", "shapes@2")
+
+        assert ran.out == """\
+| model            | image params | text params | MACs | val top-1 / top-5 |
+|------------------|--------------|-------------|------|-------------------|
+| teacher ViT-B-32 |            – |           – |    – |       65.0 / 92.0 |
+| shapes@1         |         2.5M |        1.2M | 310M |       61.0 / 90.0 |
+| shapes@2         |         2.5M |        1.2M | 310M |       61.0 / 90.0 |
+"""
 
     def test_pull_says_where_it_is(self, cli: Cli, server: Server, picture: str, tmp_path: Path) -> None:
         ran = cli("models", "pull", "shapes")

@@ -8,7 +8,8 @@ import typer
 from tinyclip import _models
 from tinyclip.cli._numbers import count
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, print_table, run, table
-from tinyclip.schemas import Model, ModelVersion, Page
+from tinyclip.cli._summary import comparison_table
+from tinyclip.schemas import Comparison, Model, ModelVersion, Page
 
 app = typer.Typer(help="Look at the registry and pull models from it.", no_args_is_help=True)
 
@@ -25,6 +26,21 @@ def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToke
 def get(context: typer.Context, model: Reference, as_json: AsJson = False) -> None:
     """Show one version of a model."""
     run(context, _models.version(model), _show_version, as_json)
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="As emoji@1 emoji@best.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show models side by side, with their teacher's numbers."""
+
+    def show(comparison: Comparison) -> None:
+        out = console()
+        print_table(out, comparison_table(out, comparison))
+
+    run(context, _models.compare(models), show, as_json)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tinyclip.cli._numbers import count, percent
 from tinyclip.cli._session import table
-from tinyclip.schemas import Job, Plan, StudentSummary
+from tinyclip.schemas import Comparison, Job, Plan, StudentSummary
 
 _PAIRS = (("top1", "top5", "top-1 / top-5"), ("text_to_image_r1", "text_to_image_r10", "R@1 / R@10"))
 """The two numbers of a task that the table shows, by the kind of task that has them."""
@@ -22,24 +22,20 @@ class Row:
     """One model of the table."""
 
     name: str
-    summary: StudentSummary | None
+    sizes: tuple[str, str, str]
+    """Image params, text params without the embedding, MACs."""
     evaluation: dict[str, dict[str, Any]]
     """Numbers by task."""
 
 
 def summary_table(out: Console, job: Job, teacher: StudentSummary | None) -> Table:
     """Teacher and students of a job, side by side."""
-    rows = list(_rows(job, teacher))
-    tasks = list(dict.fromkeys(task for row in rows for task in row.evaluation))
-    timed = any(_milliseconds(row) != _NOTHING for row in rows)
-    numbers = ["image params", "text params", "MACs", *(_heading(task, rows) for task in tasks)]
-    if timed:
-        numbers.append("ms per image")
-    made = table(out, "model", *numbers, right=tuple(numbers))
-    for row in rows:
-        cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
-        made.add_row(row.name, *_sizes(row.summary), *cells, *([_milliseconds(row)] if timed else []))
-    return made
+    return _table(out, list(_rows_of_job(job, teacher)))
+
+
+def comparison_table(out: Console, comparison: Comparison) -> Table:
+    """Models side by side, each below its teacher."""
+    return _table(out, list(_rows_of_models(comparison)))
 
 
 def plan_table(out: Console, plan: Plan) -> Table:
@@ -55,14 +51,37 @@ def plan_table(out: Console, plan: Plan) -> Table:
     return made
 
 
-def _rows(job: Job, teacher: StudentSummary | None) -> Iterator[Row]:
+def _table(out: Console, rows: list[Row]) -> Table:
+    tasks = list(dict.fromkeys(task for row in rows for task in row.evaluation))
+    timed = any(_milliseconds(row) != _NOTHING for row in rows)
+    numbers = ["image params", "text params", "MACs", *(_heading(task, rows) for task in tasks)]
+    if timed:
+        numbers.append("ms per image")
+    made = table(out, "model", *numbers, right=tuple(numbers))
+    for row in rows:
+        cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
+        made.add_row(row.name, *row.sizes, *cells, *([_milliseconds(row)] if timed else []))
+    return made
+
+
+def _rows_of_job(job: Job, teacher: StudentSummary | None) -> Iterator[Row]:
     of_teacher = {
         task: scores.teacher for stage in job.stages for task, scores in stage.evaluation.items() if scores.teacher is not None
     }
     if teacher is not None or of_teacher:
-        yield Row("teacher", teacher, of_teacher)
+        yield Row("teacher", _sizes(teacher), of_teacher)
     for stage in job.stages:
-        yield Row(stage.name, stage.student, {task: scores.student for task, scores in stage.evaluation.items()})
+        yield Row(stage.name, _sizes(stage.student), {task: scores.student for task, scores in stage.evaluation.items()})
+
+
+def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
+    teacher = None
+    for model in comparison.models:
+        if model.teacher_evaluation and model.teacher != teacher:
+            teacher = model.teacher
+            yield Row(f"teacher {teacher or ''}".rstrip(), _sizes(None), model.teacher_evaluation)
+        sizes = (count(model.params.image), count(model.params.text_without_embedding), count(model.macs))
+        yield Row(f"{model.name}@{model.version}", sizes, model.evaluation)
 
 
 def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
