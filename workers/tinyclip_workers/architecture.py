@@ -5,7 +5,8 @@ A layout is explicit and complete: everything below works from it alone, never f
 
 import difflib
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from open_clip.model import CLIP
@@ -35,7 +36,10 @@ __all__ = [
     "resolve_layout",
     "state_shapes",
     "summarize",
+    "try_layout",
 ]
+
+Resolved = TypeVar("Resolved")
 
 class UnsupportedArchitecture(ValueError):
     """An open_clip configuration that is not a plain CLIP with a ViT or ResNet image tower."""
@@ -47,19 +51,35 @@ def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
     Raises ImpossibleStudent, naming the field, for what is missing without a parent or does not fit together.
     Whether the student is small enough to inherit from the parent is not asked here.
     """
-    if student.preset is not None:
-        preset = _preset(student.preset)
-        return preset.model_copy(update={"quick_gelu": parent.quick_gelu}) if parent is not None else preset
-    embed_dim = student.embed_dim or (parent.embed_dim if parent is not None else None)
-    if embed_dim is None:
-        raise ImpossibleStudent("embed_dim", None, "is missing and there is no model to inherit it from; give it")
+    layout, problems = try_layout(student, parent)
+    if layout is None:
+        raise problems[0]
+    return layout
+
+
+def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | None, list[ImpossibleStudent]]:
+    """As `resolve_layout`, but tells what is wrong with each tower instead of raising the first."""
+    problems: list[ImpossibleStudent] = []
+
+    def attempt(resolve: Callable[[], Resolved]) -> Resolved | None:
+        try:
+            return resolve()
+        except ImpossibleStudent as error:
+            problems.append(error)
+            return None
+
     quick_gelu = parent.quick_gelu if parent is not None else False
-    return Layout(
-        embed_dim=embed_dim,
-        quick_gelu=quick_gelu if student.quick_gelu is None else student.quick_gelu,
-        image=image_layout(student.image, parent.image if parent is not None else None),
-        text=text_layout(student.text, parent.text if parent is not None else None),
-    )
+    if student.preset is not None:
+        preset = attempt(lambda: _preset(student.preset or ""))
+        return (preset.model_copy(update={"quick_gelu": quick_gelu}) if preset is not None else None), problems
+    embed_dim = attempt(lambda: _embed_dim(student, parent))
+    image = attempt(lambda: image_layout(student.image, parent.image if parent is not None else None))
+    text = attempt(lambda: text_layout(student.text, parent.text if parent is not None else None))
+    if embed_dim is None or image is None or text is None:
+        return None, problems
+    if student.quick_gelu is not None:
+        quick_gelu = student.quick_gelu
+    return Layout(embed_dim=embed_dim, quick_gelu=quick_gelu, image=image, text=text), problems
 
 
 def build_model(layout: Layout) -> CLIP:
@@ -175,6 +195,13 @@ def _only_plain(where: str, config: dict[str, Any], known: set[str]) -> None:
     for key, value in config.items():
         if key not in known and value not in (None, False):
             raise UnsupportedArchitecture(f"{where}{key} is {value!r}; only plain CLIP models with a ViT or ResNet are supported")
+
+
+def _embed_dim(student: StudentSpec, parent: Layout | None) -> int:
+    embed_dim = student.embed_dim or (parent.embed_dim if parent is not None else None)
+    if embed_dim is None:
+        raise ImpossibleStudent("embed_dim", None, "is missing and there is no model to inherit it from; give it")
+    return embed_dim
 
 
 def _preset(name: str) -> Layout:

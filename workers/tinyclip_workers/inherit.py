@@ -4,7 +4,7 @@ Blocks are found by the numbers in their names, never by the order of a file's k
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from tinyclip.schemas.layouts import Layout
@@ -61,11 +61,18 @@ def inherit_manual(
 
 def check_inheritable(student: Layout, teacher: Layout) -> None:
     """Raises ImpossibleInheritance for the first thing that the student has more of than the teacher."""
+    for problem in inheritance_problems(student, teacher):
+        raise problem
+
+
+def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[ImpossibleInheritance]:
+    """Everything that the student has more of than the teacher."""
     if student.image.kind != teacher.image.kind:
-        raise ImpossibleInheritance(
+        yield ImpossibleInheritance(
             "image", student.image.kind, f"a {student.image.kind} cannot inherit from a {teacher.image.kind}; "
             "give layers as one number for a ViT and as four for a ResNet, or use inherit: none",
         )
+        return
     wanted_and_there = [
         ("embed_dim", student.embed_dim, teacher.embed_dim),
         ("image.width", student.image.width, teacher.image.width),
@@ -79,29 +86,30 @@ def check_inheritable(student: Layout, teacher: Layout) -> None:
     ]
     for field, wanted, there in wanted_and_there:
         if wanted > there:
-            raise ImpossibleInheritance(
+            yield ImpossibleInheritance(
                 field, wanted, f"{wanted} is more than the {there} of the model it inherits from; "
                 f"give at most {there}, or use inherit: none",
             )
-    _check_branches("image", student.image.heads, student.image.mlp, teacher.image.heads, teacher.image.mlp)
-    _check_branches("text", student.text.heads, student.text.mlp, teacher.text.heads, teacher.text.mlp)
+    yield from _branch_problems("image", student.image.heads, student.image.mlp, teacher.image.heads, teacher.image.mlp)
+    yield from _branch_problems("text", student.text.heads, student.text.mlp, teacher.text.heads, teacher.text.mlp)
 
 
-def _check_branches(
+def _branch_problems(
     tower: str, heads: list[int] | None, mlp: list[int] | None, teacher_heads: list[int] | None, teacher_mlp: list[int] | None
-) -> None:
-    """Block by block: no more heads and no wider MLP than the block that each comes from."""
+) -> Iterator[ImpossibleInheritance]:
+    """Block by block: no more heads and no wider MLP than the block that each comes from; the first block of each kind."""
     for field, own, there in (("heads", heads, teacher_heads), ("mlp_ratio", mlp, teacher_mlp)):
-        if own is None or there is None:
+        if own is None or there is None or len(own) > len(there):
             continue
         for block, wanted in enumerate(own):
             source = source_block(block, len(own), len(there))
             if wanted > there[source]:
                 unit = "heads" if field == "heads" else "MLP units"
-                raise ImpossibleInheritance(
+                yield ImpossibleInheritance(
                     f"{tower}.{field}", wanted, f"block {block} wants {wanted} {unit}, but block {source} of the model it "
                     f"inherits from has {there[source]}; make the student smaller, or use inherit: none",
                 )
+                break
 
 
 def source_block(block: int, blocks: int, teacher_blocks: int) -> int:

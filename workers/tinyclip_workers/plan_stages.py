@@ -1,0 +1,157 @@
+"""Can each stage's student be built from what it inherits from, and what will it cost?"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
+from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
+
+from tinyclip_workers.architecture import ImpossibleStudent, summarize, try_layout
+from tinyclip_workers.inherit import ImpossibleInheritance, inheritance_problems
+from tinyclip_workers.plan_data import Findings
+from tinyclip_workers.stage import steps_of
+from tinyclip_workers.tower_layouts import VOCAB_SIZE
+
+SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}
+"""Assumed speed of training, in floating point operations a second: fp32 on one core (small towers reach 80 to 95 on a
+recent x86 core), bf16 on one data-centre GPU at about a tenth of its peak. An order of magnitude, not a promise."""
+
+TRAINING_PASSES = 3
+"""A forward pass and its backward pass, which costs two."""
+
+
+def plan_stages(
+    spec: JobSpec, teacher: Layout | None, samples: int, device: Literal["cpu", "cuda"], findings: Findings
+) -> list[PlannedStage]:
+    """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at."""
+    planned: list[PlannedStage] = []
+    parent = teacher
+    teacher_macs = summarize(teacher).macs if teacher is not None else 0
+    for index, stage in enumerate(spec.stages):
+        if stage.student is None:
+            findings.error(
+                f"/stages/{index}/inherit",
+                stage.inherit,
+                "automatic inheritance is not available in this version; use inherit: manual with a student",
+            )
+            break
+        layout = _layout(stage.student, parent, index, findings)
+        if layout is None:
+            break
+        _check_student(spec, index, stage, layout, parent, teacher, findings)
+        planned.append(_planned(spec, index, stage, summarize(layout), samples, device, teacher_macs))
+        _check_length(planned[-1], stage, spec, findings)
+        parent = layout
+    return planned
+
+
+def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
+    """The stage with its student spelled out and its length in steps."""
+    layout = planned.student.layout
+    image, text = layout.image, layout.text
+    vit = image.kind == "vit"
+    student = StudentSpec(
+        embed_dim=layout.embed_dim,
+        quick_gelu=layout.quick_gelu,
+        image=ImageTower(
+            layers=image.layers[0] if vit else (image.layers[0], image.layers[1], image.layers[2], image.layers[3]),
+            width=image.width,
+            head_width=image.head_width,
+            mlp_ratio=image.mlp[0] / image.width if image.mlp else None,
+            patch_size=image.patch_size,
+            image_size=image.image_size,
+        ),
+        text=TextTower(
+            layers=text.layers,
+            width=text.width,
+            heads=text.heads[0],
+            mlp_ratio=text.mlp[0] / text.width,
+            context_length=text.context_length,
+            vocab_size=text.vocab_size,
+        ),
+    )
+    return stage.model_copy(update={"student": student, "train": TrainLength(steps=planned.steps)})
+
+
+def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: Findings) -> Layout | None:
+    layout, problems = try_layout(student, parent)
+    for problem in problems:
+        _report(index, student, problem, findings)
+    return layout
+
+
+def _check_student(
+    spec: JobSpec, index: int, stage: StageSpec, layout: Layout, parent: Layout | None, teacher: Layout | None, findings: Findings
+) -> None:
+    assert stage.student is not None
+    if layout.text.vocab_size < VOCAB_SIZE:
+        message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
+        _report(index, stage.student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
+    if stage.inherit == "manual" and parent is not None:
+        for problem in inheritance_problems(layout, parent):
+            _report(index, stage.student, problem, findings)
+        if layout == parent:
+            findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+    if teacher is not None and (stage.objective or spec.objective).affinity > 0:
+        for problem in _input_problems(layout, teacher):
+            _report(index, stage.student, problem, findings)
+
+
+def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
+    """Teacher and student are shown one and the same batch."""
+    size, context = teacher.image.image_size, teacher.text.context_length
+    if layout.image.image_size != size:
+        message = f"the teacher sees the same pictures, at {size} pixels; give {size}"
+        yield ImpossibleStudent("image/image_size", layout.image.image_size, message)
+    if layout.text.context_length > context:
+        message = f"the teacher reads the same texts, up to {context} tokens; give at most that"
+        yield ImpossibleStudent("text/context_length", layout.text.context_length, message)
+
+
+def _report(index: int, student: StudentSpec, problem: ImpossibleStudent | ImpossibleInheritance, findings: Findings) -> None:
+    """A problem of a student as an error at the field that the user wrote: the preset, if it is one."""
+    field = problem.field.replace(".", "/")
+    if student.preset is not None:
+        at = "" if field == "preset" else f"{student.preset} does not fit: {field} "
+        findings.error(f"/stages/{index}/student/preset", student.preset, f"{at}{problem.message}")
+        return
+    field = "image/width" if field == "image/heads" else field
+    pointer = f"/stages/{index}/student/{field}"
+    if all(error.pointer != pointer for error in findings.errors):  # one thing to change a field
+        findings.error(pointer, _written(student, field, problem.value), problem.message)
+
+
+def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
+    """What the user wrote at a field of the student; what it was resolved to, where nothing was written."""
+    value: Any = student.model_dump(mode="json")
+    for part in field.split("/"):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if value is not None else otherwise
+
+
+def _planned(
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: int
+) -> PlannedStage:
+    batch_size = stage.batch_size or spec.batch_size
+    steps = steps_of(stage.train, batch_size, samples)
+    mimics = (stage.objective or spec.objective).affinity > 0
+    flops = 2 * steps * batch_size * (TRAINING_PASSES * student.macs + (teacher_macs if mimics else 0))
+    speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
+    return PlannedStage(
+        index=index,
+        name=stage.name,
+        inherit=stage.inherit,
+        steps=steps,
+        samples=steps * batch_size,
+        student=student,
+        device_hours=flops / speed / 3600,
+    )
+
+
+def _check_length(planned: PlannedStage, stage: StageSpec, spec: JobSpec, findings: Findings) -> None:
+    warmup = (stage.optimizer or spec.optimizer).warmup_steps
+    if warmup >= planned.steps:
+        findings.warn(
+            f"stage {stage.name} has {planned.steps} steps, all of them inside the warm-up of {warmup}: "
+            "it never trains at its full learning rate; lower optimizer.warmup_steps"
+        )
