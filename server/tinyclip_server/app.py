@@ -32,7 +32,7 @@ RECONCILE_SECONDS = 1.0
 
 def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = True) -> FastAPI:
     """The control plane for these settings. Tests give their own `ray`, and `schedule=False` to turn the loop by hand."""
-    services = _build(settings, ray)
+    services = build_services(settings, ray)
     scheduler = Scheduler(services)
 
     @contextlib.asynccontextmanager
@@ -42,9 +42,7 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await services.planner.close()
-        await services.ray.close()
-        await services.db.close()
+        await services.close()
 
     app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan)
     app.state.services = services
@@ -65,11 +63,13 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
     ]
 
 
-def _build(settings: Settings, ray: Ray | None) -> Services:
+def build_services(settings: Settings, ray: Ray | None = None) -> Services:
+    """The parts of a server, unstarted."""
     return Services(
         settings=settings,
         db=Database(settings.async_database_url),
         store=Store(settings.artifacts_root),
-        ray=ray or RayGateway(settings.ray_address, driver_cpus=settings.driver_cpus),
+        ray=ray
+        or RayGateway(settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus),
         planner=Planner(settings.planner_command, timeout_s=settings.planner_timeout_seconds),
     )

@@ -92,7 +92,22 @@ async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observa
         seen.refused = str(error)
     except RayUnavailable as error:
         logger.warning("%s: %s", claim.submission_id, error)
-    await _read_segments(services, claim, seen)
+    told = await read_segments(services, claim)
+    seen.segments, seen.caught_up = told.segments, told.caught_up
+    return seen
+
+
+async def read_segments(services: Services, claim: Claim) -> Observation:
+    """Only what the attempt wrote since the read position."""
+    seen = Observation(control=claim.control, submitted=claim.submitted)
+    folder = attempt_events(claim.job_id, claim.attempt)
+    while len(seen.segments) < MOST_SEGMENTS:
+        path = segment(folder, claim.next_segment + len(seen.segments))
+        data = await services.store.read(path)
+        if data is None:
+            seen.caught_up = True
+            break
+        seen.segments.append(_events_in(data, path))
     return seen
 
 
@@ -121,17 +136,6 @@ def _grace_is_over(services: Services, claim: Claim) -> bool:
     if claim.stop_requested_at is None:
         return False
     return now() - claim.stop_requested_at >= timedelta(seconds=services.settings.stop_grace_seconds)
-
-
-async def _read_segments(services: Services, claim: Claim, seen: Observation) -> None:
-    folder = attempt_events(claim.job_id, claim.attempt)
-    while len(seen.segments) < MOST_SEGMENTS:
-        path = segment(folder, claim.next_segment + len(seen.segments))
-        data = await services.store.read(path)
-        if data is None:
-            seen.caught_up = True
-            return
-        seen.segments.append(_events_in(data, path))
 
 
 def _events_in(data: bytes, path: str) -> list[WorkerEvent]:

@@ -22,8 +22,7 @@ async def live() -> dict[str, str]:
 @router.get("/readyz")
 async def ready(services: Uses) -> dict[str, str]:
     """The database has its tables, and the Ray cluster answers; else 503 saying which does not."""
-    works = {"database": await _database_works(services), "ray": await services.ray.ready()}
-    missing = [name for name, well in works.items() if not well]
+    missing = [name for name, well in (await readiness(services)).items() if not well]
     if missing:
         raise Unavailable(f"not ready: {' and '.join(missing)} cannot be reached", code="not_ready", retry_after=1)
     return {"status": "ready", "database": "ok", "ray": "ok"}
@@ -45,6 +44,11 @@ async def metrics(session: ReadSession) -> Response:
         total = await session.scalar(select(func.count()).select_from(table))
         Gauge(name, help, registry=registry).set(total or 0)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def readiness(services: Services) -> dict[str, bool]:
+    """What the service needs, and whether it is there."""
+    return {"database": await _database_works(services), "ray": await services.ray.ready()}
 
 
 async def _database_works(services: Services) -> bool:

@@ -66,9 +66,11 @@ class Ray(Protocol):
 class RayGateway:
     """Talks to one cluster. `driver_cpus` of None keeps drivers on the head node; any number lets them run elsewhere."""
 
-    def __init__(self, address: str, *, driver_cpus: float | None = None, timeout_s: float = 15.0) -> None:
-        self._driver_cpus = driver_cpus
-        self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, trust_env=False, headers=_authorization())
+    def __init__(
+        self, address: str, *, token_path: Path | None = None, driver_cpus: float | None = None, timeout_s: float = 15.0
+    ) -> None:
+        self._token_path, self._driver_cpus = token_path, driver_cpus
+        self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, trust_env=False)
 
     async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
         body: dict[str, Any] = {
@@ -121,20 +123,23 @@ class RayGateway:
 
     async def _ask(self, method: str, path: str, *, json: Any = None, timeout: float | None = None) -> httpx.Response:
         try:
-            if timeout is None:
-                return await self._http.request(method, path, json=json)
-            return await self._http.request(method, path, json=json, timeout=timeout)
+            return await self._http.request(
+                method, path, json=json, headers=self._authorization(),
+                timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
+            )
         except httpx.HTTPError as error:
             raise RayUnavailable(f"{method} {path} at {self._http.base_url}: {error or type(error).__name__}") from error
 
-
-def _authorization() -> dict[str, str]:
-    """The cluster's token, where Ray's own tools look for it."""
-    token = os.environ.get("RAY_AUTH_TOKEN", "")
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if not token and path:
-        token = Path(path).read_text().strip()
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    def _authorization(self) -> dict[str, str]:
+        """The cluster's token, read each time: it may be rotated, or not be written yet."""
+        path = self._token_path or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        token = os.environ.get("RAY_AUTH_TOKEN", "") if self._token_path is None else ""
+        if not token and path:
+            try:
+                token = Path(path).read_text().strip()
+            except OSError as error:
+                raise RayUnavailable(f"the cluster's token cannot be read: {error}") from error
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _expect_success(answer: httpx.Response) -> None:

@@ -8,17 +8,26 @@ import asyncio
 import logging
 import secrets
 import time
+from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobError, JobSpec, JobState
 from tinyclip.schemas.artifacts import JobDocument
 
-from tinyclip_server.attempts import Claim, Observation, observe
+from tinyclip_server.attempts import Claim, Observation, observe, read_segments
 from tinyclip_server.db import now
 from tinyclip_server.jobs.intake import apply_event
-from tinyclip_server.jobs.lifecycle import ON_CLUSTER, attempt_failed, attempt_stopped, begin_attempt, end_attempt, record
+from tinyclip_server.jobs.lifecycle import (
+    ON_CLUSTER,
+    attempt_failed,
+    attempt_stopped,
+    begin_attempt,
+    cluster_stopped,
+    end_attempt,
+    record,
+)
 from tinyclip_server.models import service as models
 from tinyclip_server.ray_gateway import RayJobStatus
 from tinyclip_server.services import Services
@@ -47,6 +56,32 @@ class Scheduler:
         for claim, failure in zip(claims, done, strict=True):
             if isinstance(failure, Exception):
                 logger.error("job %s: this round failed", claim.job_id, exc_info=failure)
+
+    async def settle(self) -> None:
+        """With the cluster gone, end its attempts: first by what they still told, else by queueing their jobs again."""
+        async with self._services.db.write() as session:
+            claims = await self._lease(session, all_jobs=True)
+        for claim in claims:
+            caught_up = False
+            while not caught_up:
+                seen = await read_segments(self._services, claim)
+                await self._apply(claim, seen)
+                caught_up = seen.caught_up
+                claim = replace(claim, next_segment=claim.next_segment + len(seen.segments))
+            await self._interrupt(claim)
+
+    async def _interrupt(self, claim: Claim) -> None:
+        async with self._services.db.write() as session:
+            job = await session.get_one(JobRow, claim.job_id)
+            attempt = await session.get_one(AttemptRow, (claim.job_id, claim.attempt))
+            if attempt.outcome is None:
+                end_attempt(attempt, "interrupted")
+                record(session, job, "attempt.interrupted", "its cluster was stopped", attempt=attempt.number)
+                cluster_stopped(session, job)
+            elif job.state in ON_CLUSTER:  # a retry that has not been submitted anywhere
+                fresh = await session.get_one(AttemptRow, (job.id, job.attempt))
+                end_attempt(fresh, "interrupted")
+                cluster_stopped(session, job)
 
     async def _follow(self, claim: Claim) -> None:
         ask_ray = time.monotonic() - self._asked_at[claim.submission_id] >= self._settings.status_seconds
@@ -80,10 +115,10 @@ class Scheduler:
             begin_attempt(session, job, f"attempt {job.attempt + 1} is being started")
         await session.flush()
 
-    async def _lease(self, session: AsyncSession) -> list[Claim]:
+    async def _lease(self, session: AsyncSession, *, all_jobs: bool = False) -> list[Claim]:
         at, until = now(), now() + timedelta(seconds=self._settings.lease_seconds)
         free = (JobRow.lease_owner == self._owner) | JobRow.lease_until.is_(None) | (JobRow.lease_until < at)
-        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), free).with_for_update(skip_locked=True)
+        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), true() if all_jobs else free).with_for_update(skip_locked=True)
         claims = []
         for job in await session.scalars(query):
             if job.lease_owner != self._owner:

@@ -26,6 +26,11 @@ class Services:
     ray: Ray
     planner: Planner
 
+    async def close(self) -> None:
+        await self.planner.close()
+        await self.ray.close()
+        await self.db.close()
+
 
 def services(request: Request) -> Services:
     found: Services = request.app.state.services

@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     """Root of the artifacts store: a local path or any fsspec URI that all nodes reach; empty: a folder in `data_dir`."""
     ray_address: str = ""
     """`http://HOST:PORT` of a cluster's dashboard; empty: `tinyclip-server up` starts a local cluster."""
+    ray_token_path: Path | None = None
+    """File with the cluster's token; null: what Ray's own `RAY_AUTH_TOKEN` or `RAY_AUTH_TOKEN_PATH` says, if anything."""
+    ray_object_store_bytes: int = Field(default=256 << 20, ge=80 << 20)
+    """Memory of an embedded cluster's object store; training data does not pass through it."""
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     serve_port: int = Field(default=8322, ge=1, le=65535)

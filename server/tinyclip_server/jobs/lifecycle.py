@@ -18,8 +18,8 @@ S = JobState
 
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     S.QUEUED: frozenset({S.STARTING, S.PAUSED, S.CANCELLED}),
-    S.STARTING: frozenset({S.RUNNING, S.STARTING, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
-    S.RUNNING: frozenset({S.STARTING, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
+    S.STARTING: frozenset({S.RUNNING, S.STARTING, S.QUEUED, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
+    S.RUNNING: frozenset({S.STARTING, S.QUEUED, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
     S.PAUSING: frozenset({S.PAUSED, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
     S.PAUSED: frozenset({S.QUEUED, S.CANCELLED}),
     S.CANCELLING: frozenset({S.CANCELLED, S.SUCCEEDED}),
@@ -27,7 +27,8 @@ FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     S.FAILED: frozenset(),
     S.CANCELLED: frozenset(),
 }
-"""STARTING follows STARTING and RUNNING when an attempt died and the next one begins. What a user asks for while the last
+"""STARTING follows STARTING and RUNNING when an attempt died and the next one begins, QUEUED when the whole embedded cluster
+was stopped. What a user asks for while the last
 attempt is just succeeding comes too late: the student is there, and the job says so."""
 
 ON_CLUSTER = (S.STARTING, S.RUNNING, S.PAUSING, S.CANCELLING)
@@ -116,6 +117,14 @@ def attempt_stopped(session: AsyncSession, job: JobRow) -> None:
         change_state(session, job, S.PAUSED, "paused")
     else:  # asked by an older control file, as after a pause and a resume at once
         begin_attempt(session, job, f"attempt {job.attempt} had stopped; going on from its checkpoint")
+
+
+def cluster_stopped(session: AsyncSession, job: JobRow) -> None:
+    """After an attempt went with its whole cluster, which is nobody's failure."""
+    if job.state in (S.PAUSING, S.CANCELLING):
+        attempt_stopped(session, job)
+    else:
+        change_state(session, job, S.QUEUED, "the service was stopped; the job goes on from its last checkpoint when it is back")
 
 
 def _end_stages(job: JobRow, state: JobState) -> None:

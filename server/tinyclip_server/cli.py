@@ -1,0 +1,82 @@
+"""`tinyclip-server`: run the service, migrate its database."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from tinyclip.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from tinyclip_server.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+ENGINE = ("ray", "torch", "open_clip", "webdataset")
+
+
+@app.callback()
+def _about() -> None:
+    """TinyCLIP's control plane. Settings: these flags, then TINYCLIP_* variables, then ~/.config/tinyclip/server.toml."""
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API and of deployments.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    serve_port: Annotated[int | None, typer.Option(help="Port of deployments.")] = None,
+) -> None:
+    """Run the whole service on this machine, in the foreground, until SIGINT or SIGTERM."""
+    from tinyclip_server.supervisor import CannotStart
+    from tinyclip_server.supervisor import up as run
+
+    settings = _settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port)
+    if settings.embedded:
+        for module in ENGINE:
+            if importlib.util.find_spec(module) is None:
+                raise MissingExtra("all", module)
+    try:
+        run(settings)
+    except CannotStart as error:
+        _stop_with(str(error))
+
+
+@app.command()
+def migrate(data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None) -> None:
+    """Bring the database to the newest revision."""
+    from tinyclip_server.migrate import head, upgrade
+
+    settings = _settings(data_dir=data_dir)
+    asyncio.run(upgrade(settings.async_database_url))
+    typer.echo(f"the database is at revision {head()}")
+
+
+def main() -> None:
+    """The command's entry: a missing extra is said with the command that installs it."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tinyclip"):
+            raise
+        _stop_with(str(MissingExtra("server", error.name or "a package")))
+    except MissingExtra as error:
+        _stop_with(str(error))
+
+
+def _settings(**flags: Any) -> "Settings":
+    from pydantic import ValidationError
+
+    from tinyclip_server.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        _stop_with("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()))
+
+
+def _stop_with(message: str) -> NoReturn:
+    print(f"tinyclip-server: {message}", file=sys.stderr)
+    raise SystemExit(1)

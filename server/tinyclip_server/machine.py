@@ -1,0 +1,62 @@
+"""Ports, paths and processes of the machine we run on."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+MARKER = "TINYCLIP_CLUSTER_OF"
+"""Environment variable that every process of an embedded cluster inherits; its value names the data directory."""
+
+
+class PortTaken(Exception):
+    """Somebody listens there already."""
+
+
+def listen(host: str, port: int, flag: str) -> socket.socket:
+    """A socket bound to an address. Raises PortTaken naming the flag that chooses another port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); choose another port with {flag}") from error
+    return bound
+
+
+def free_port(preferred: int = 0) -> int:
+    """The preferred port of loopback if nobody has it, else one that nobody has."""
+    for port in {preferred: None, 0: None}:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise PortTaken("no port of 127.0.0.1 is free")
+
+
+def short_path(wanted: Path, *, room: int) -> Path:
+    """The path, or one of the same meaning in the system's temporary folder where it is longer than `room` bytes."""
+    if len(os.fsencode(wanted)) <= room:
+        return wanted
+    name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"tinyclip-{name}"
+
+
+def marked_processes(value: str) -> set[int]:
+    """Ids of the living processes whose environment has our marker with this value."""
+    wanted = f"{MARKER}={value}".encode()
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0") and not _is_zombie(folder):
+                found.add(int(folder.name))
+    return found
+
+
+def _is_zombie(process: Path) -> bool:
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
