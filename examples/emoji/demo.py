@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from rich.columns import Columns
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from service import BIN, Service, ServiceFailed
@@ -59,7 +60,7 @@ def main() -> int:
     try:
         console.print("[bold]Starting the service[/]")
         with service:
-            console.print(*(f"  {line}" for line in service.greeting()), sep="\n")
+            console.print("\n".join(service.greeting()), markup=False)
             run(service.url)
             console.print("\n[bold]Stopping[/]")
     except KeyboardInterrupt:
@@ -67,8 +68,8 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         return 130
     except (DemoFailed, ServiceFailed, TinyClipError, subprocess.TimeoutExpired) as failure:
-        console.print(f"\n[red]The demo failed:[/] {failure}", f"The end of {service.log}:", sep="\n")
-        console.print(_tail(service.log), markup=False)
+        console.print(service.last_words(), markup=False)
+        console.print(f"\n[red]The demo failed:[/] {escape(str(failure))}\nEverything it wrote is in {folder}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0
@@ -163,10 +164,6 @@ def read_drawings(shard: Path) -> dict[str, Drawing]:
 
 def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _tail(log: Path, lines: int = 40) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(there is no log)"
 
 
 def _interrupt(*_: object) -> NoReturn:

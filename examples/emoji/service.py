@@ -22,7 +22,8 @@ class Service:
     """`tinyclip-server up` on free ports, with everything it writes below `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self.log = folder / "server.log"
+        self._folder = folder
+        self.log = folder / "output.log"
         self._port, serve_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._port}"
         self._command = [
@@ -50,10 +51,15 @@ class Service:
             raise ServiceFailed(f"the service left with exit status {status}")
 
     def greeting(self) -> list[str]:
-        """What the service printed from `ready` on: its URLs."""
+        """What the service has printed until it was ready: where everything is. Empty before."""
         lines = self.log.read_text(errors="replace").splitlines()
-        start = next((number for number, line in enumerate(lines) if line.startswith("ready")), len(lines))
-        return lines[start:]
+        return lines[: lines.index("ready")] if "ready" in lines else []
+
+    def last_words(self, lines: int = 25) -> str:
+        """The ends of what it printed and of its own log."""
+        logs = [log for log in (self.log, self._folder / "data" / "logs" / "server.log") if log.exists()]
+        ends = ["\n".join(log.read_text(errors="replace").splitlines()[-lines:]) for log in logs]
+        return "\n\n".join(f"The end of {log}:\n{end}" for log, end in zip(logs, ends, strict=True))
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + START_SECONDS
