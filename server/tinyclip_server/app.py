@@ -11,7 +11,11 @@ from fastapi import APIRouter, FastAPI
 from tinyclip_server import health
 from tinyclip_server.artifacts import Store
 from tinyclip_server.db import Database
+from tinyclip_server.deployments import endpoints as deployments
+from tinyclip_server.deployments import reconcile as deployments_reconcile
 from tinyclip_server.http import RequestIds, install_problem_handlers
+from tinyclip_server.indexes import endpoints as indexes
+from tinyclip_server.indexes import reconcile as indexes_reconcile
 from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.jobs import history
 from tinyclip_server.loops import repeat
@@ -22,10 +26,15 @@ from tinyclip_server.scheduler import Scheduler
 from tinyclip_server.services import Services
 from tinyclip_server.settings import Settings
 
-ROUTERS: list[APIRouter] = [jobs.router, history.router, models.router, models.compare_router]
+ROUTERS: list[APIRouter] = [
+    jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
+]
 """Everything under /v1, one router a resource."""
 
-RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {}
+RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
+    "deployments": deployments_reconcile.reconcile,
+    "indexes": indexes_reconcile.reconcile,
+}
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0
 

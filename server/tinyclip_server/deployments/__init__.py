@@ -1,0 +1,1 @@
+"""Deployments: model versions that Ray Serve answers queries with."""

@@ -1,0 +1,48 @@
+"""`/v1/deployments`: put a model version on Ray Serve, look how it is, take it away."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from tinyclip.schemas import Deployment, DeploymentPut, Page
+
+from tinyclip_server.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.deployments import repository, service
+from tinyclip_server.pagination import Paging
+from tinyclip_server.services import Project, ReadSession, Services, Uses, WriteSession
+from tinyclip_server.tables import DeploymentRow
+
+router = APIRouter(prefix="/deployments", tags=["deployments"])
+
+Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+@router.put("/{name}", status_code=202, response_model=Deployment)
+async def put(name: Name, body: DeploymentPut, services: Uses, session: WriteSession, project: Project) -> Response:
+    """Serve a model version under this name, or serve another one without dropping a request."""
+    return _answer(services, await service.put(session, project, name, body), 202)
+
+
+@router.get("", response_model=Page[Deployment])
+async def find(services: Uses, session: ReadSession, project: Project, paging: Paging) -> Page[Deployment]:
+    """Deployments by name."""
+    rows = await repository.by_name(session, project, paging.after_name(), paging.page_size + 1)
+    return paging.page(rows, lambda row: service.view(services.settings, row), lambda row: (row.name,))
+
+
+@router.get("/{name}", response_model=Deployment)
+async def get(name: str, services: Uses, session: ReadSession, project: Project) -> Response:
+    return _answer(services, await service.get(session, project, name), 200)
+
+
+@router.delete("/{name}", status_code=202, response_model=Deployment)
+async def delete(name: str, services: Uses, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
+    """Take it off Serve: requests under way are answered, then the name is free again."""
+    row = await service.get(session, project, name, lock=True)
+    expect_match(if_match, service.etag(row))
+    await service.delete(session, row)
+    return _answer(services, row, 202)
+
+
+def _answer(services: Services, row: DeploymentRow, status: int) -> Response:
+    document = service.view(services.settings, row).model_dump_json()
+    return Response(document, status, {"ETag": quoted(service.etag(row))}, media_type="application/json")

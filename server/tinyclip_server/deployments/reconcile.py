@@ -1,0 +1,118 @@
+"""Brings Serve to what the database says and the database to what Serve says of it.
+
+Load the rows, talk to Serve without a transaction, apply what was seen to the rows that nobody has changed meanwhile.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyclip.schemas import DeploymentState
+
+from tinyclip_server.db import now
+from tinyclip_server.deployments import repository
+from tinyclip_server.deployments.serve_config import DEPLOYMENT, application, serve_body
+from tinyclip_server.ray_gateway import RayRefused, RayUnavailable
+from tinyclip_server.services import Services
+from tinyclip_server.tables import DeploymentRow
+
+logger = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 4000
+ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
+
+
+@dataclass
+class Seen:
+    """What Serve said; nothing of it is in the database yet."""
+
+    applications: dict[str, Any] = field(default_factory=dict)
+    refused: str | None = None
+
+
+async def reconcile(services: Services) -> None:
+    """One round over all deployments."""
+    async with services.db.read() as session:
+        rows = await repository.everything(session)
+    if not rows:  # Serve is started by the first deployment
+        return
+    try:
+        seen = await _observe(services, rows)
+    except RayUnavailable as error:
+        logger.warning("deployments: %s", error)
+        return
+    changed = [row for row in rows if _changes(row, seen)]
+    if not changed:
+        return
+    async with services.db.write() as session:
+        for known in changed:
+            row = await session.get(DeploymentRow, known.name, with_for_update=True)
+            if row is None or row.version != known.version:
+                continue
+            if _is_gone(row, seen):
+                await session.delete(row)
+            else:
+                row.applied_version = row.version
+                row.state, row.message = _outcome(row, seen)
+                row.updated_at = now()
+
+
+async def _observe(services: Services, rows: Sequence[DeploymentRow]) -> Seen:
+    """Tell Serve what should run if it does not know yet, then look. Raises RayUnavailable."""
+    seen = Seen(await _applications(services))
+    if any(_is_news(services, row, seen.applications) for row in rows):
+        wanted = [row for row in rows if row.state != DeploymentState.DELETING]
+        try:
+            await services.ray.put_serve_applications(serve_body(services, wanted, seen.applications))
+        except RayRefused as error:
+            seen.refused = str(error)
+        seen.applications = await _applications(services)
+    return seen
+
+
+async def _applications(services: Services) -> dict[str, Any]:
+    found: dict[str, Any] = (await services.ray.serve_status()).get("applications") or {}
+    return found
+
+
+def _is_news(services: Services, row: DeploymentRow, applications: dict[str, Any]) -> bool:
+    """Whether Serve has to be told: of a change, of an end, or of everything again after it was started anew."""
+    running = applications.get(row.name)
+    if row.state == DeploymentState.DELETING:
+        return running is not None and running.get("status") != "DELETING"
+    if running is None or row.applied_version != row.version:
+        return True
+    return bool((running.get("deployed_app_config") or {}).get("args") != application(services, row)["args"])
+
+
+def _changes(row: DeploymentRow, seen: Seen) -> bool:
+    known = (row.state, row.message, row.applied_version)
+    return _is_gone(row, seen) or known != (*_outcome(row, seen), row.version)
+
+
+def _is_gone(row: DeploymentRow, seen: Seen) -> bool:
+    return row.state == DeploymentState.DELETING and row.name not in seen.applications
+
+
+def _outcome(row: DeploymentRow, seen: Seen) -> tuple[DeploymentState, str]:
+    """The state and message that follow from what was seen."""
+    if row.state == DeploymentState.DELETING:
+        return DeploymentState.DELETING, ""
+    if seen.refused is not None:
+        return DeploymentState.UNHEALTHY, f"Ray Serve refused the configuration: {seen.refused}"
+    running = seen.applications.get(row.name)
+    if running is None:
+        return DeploymentState.DEPLOYING, "Ray Serve has not begun yet"
+    if running["status"] == "RUNNING":
+        return DeploymentState.READY, ""
+    message = _message(running)
+    if running["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+        return DeploymentState.UNHEALTHY, message or f"Ray Serve says {running['status']}"
+    return (DeploymentState.UPDATING if row.state in ANSWERING else DeploymentState.DEPLOYING), message
+
+
+def _message(running: dict[str, Any]) -> str:
+    """What Serve says of the replicas tells more than what it says of the application."""
+    of_replicas = ((running.get("deployments") or {}).get(DEPLOYMENT) or {}).get("message")
+    return str(of_replicas or running.get("message") or "").strip()[-LONGEST_MESSAGE:]

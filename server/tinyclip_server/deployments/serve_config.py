@@ -1,0 +1,71 @@
+"""What Serve is told: always the whole of it, since what is not listed is deleted."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tinyclip.schemas import ReplicaRange
+from tinyclip.schemas.artifacts import model_version
+
+from tinyclip_server.services import Services
+from tinyclip_server.tables import DeploymentRow
+
+IMPORT_PATH = "tinyclip_workers.serving:build"
+DEPLOYMENT = "Student"
+
+REPLICA_CPUS = 0.5
+"""Reserved for a replica. Less than the thread it computes with: a rolling update holds twice the replicas for a while."""
+MAX_ONGOING = 64
+"""Requests that a replica works on at once; it computes them in batches."""
+MAX_QUEUED = 128
+"""Requests that wait at the proxy; one more is answered 429."""
+
+
+def serve_body(services: Services, rows: Iterable[DeploymentRow], running: dict[str, Any]) -> dict[str, Any]:
+    """The body of `PUT /api/serve/applications/`; applications of others on the same cluster stay as they are."""
+    settings = services.settings
+    ours = [application(services, row) for row in rows]
+    others = [
+        app["deployed_app_config"]
+        for app in running.values()
+        if app.get("deployed_app_config") and app["deployed_app_config"].get("import_path") != IMPORT_PATH
+    ]
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": settings.host, "port": settings.serve_port, "request_timeout_s": 60},
+        "applications": ours + others,
+    }
+
+
+def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
+    """One deployment as a Serve application."""
+    return {
+        "name": row.name,
+        "route_prefix": f"/{row.name}",
+        "import_path": IMPORT_PATH,
+        "args": {
+            "name": row.name,
+            "model": f"{row.model_name}@{row.model_version}",
+            "model_uri": services.store.uri(model_version(row.model_name, row.model_version)),
+            "artifacts": services.store.root,
+            "engine": row.spec["engine"],
+        },
+        "deployments": [
+            {
+                "name": DEPLOYMENT,
+                **_replicas(ReplicaRange.model_validate(row.spec["replicas"])),
+                "ray_actor_options": {"num_cpus": REPLICA_CPUS},
+                "max_ongoing_requests": MAX_ONGOING,
+                "max_queued_requests": MAX_QUEUED,
+                "backpressure_config": {"status_code": 429, "retry_after_s": 2},
+                "max_surge_percent": 100,
+                "graceful_shutdown_timeout_s": 10,
+            }
+        ],
+    }
+
+
+def _replicas(replicas: ReplicaRange) -> dict[str, Any]:
+    if replicas.min == replicas.max:
+        return {"num_replicas": replicas.min}
+    scaling = {"min_replicas": replicas.min, "max_replicas": replicas.max, "target_ongoing_requests": MAX_ONGOING // 4}
+    return {"autoscaling_config": scaling}

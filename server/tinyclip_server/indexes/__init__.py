@@ -1,0 +1,1 @@
+"""Retrieval indexes: sets of pictures that a deployment searches, built by Ray jobs."""

@@ -1,0 +1,254 @@
+"""Indexes: a request becomes a Ray job, the job's events become state."""
+
+import json
+import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tinyclip_server.indexes import service as indexes
+from tinyclip_server.indexes.reconcile import reconcile
+from tinyclip_server.ray_gateway import RayJobStatus
+
+from tests.server.conftest import Service
+
+MODEL = "emoji-half"
+SOURCE = {"shards": "/data/{0..3}.tar"}
+
+
+@pytest.fixture
+async def service(service: Service) -> Service:
+    await service.made(MODEL)
+    return service
+
+
+async def put(service: Service, name: str = "gallery", **changes: Any) -> dict[str, Any]:
+    answer = await service.http.put(f"/v1/indexes/{name}", json={"model": f"{MODEL}@1", "source": SOURCE, **changes})
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+async def get(service: Service, name: str = "gallery") -> dict[str, Any]:
+    answer = await service.http.get(f"/v1/indexes/{name}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def round_(service: Service) -> None:
+    await reconcile(service.app.state.services)
+
+
+def request(service: Service) -> dict[str, Any]:
+    return json.loads((service.artifacts / "indexes/gallery/request.json").read_text())
+
+
+def tell(service: Service, *events: dict[str, Any]) -> None:
+    """What the build's job would write as its next segment."""
+    folder = service.artifacts / f"indexes/gallery/builds/{request(service)['build']}/events"
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = {"time": datetime.now(UTC).isoformat(), "attempt": 1}
+    path = folder / f"{len(list(folder.iterdir())) + 1:08d}.jsonl"
+    path.write_text("".join(json.dumps({**stamp, **event}) + "\n" for event in events))
+
+
+def progress(done: int, total: int | None) -> dict[str, Any]:
+    return {"type": "index.progress", "data": {"done": done, "total": total}}
+
+
+def finished(count: int) -> dict[str, Any]:
+    return {"type": "index.finished", "message": f"{count} items", "data": {"count": count}}
+
+
+async def built(service: Service, count: int = 10) -> None:
+    await put(service)
+    await round_(service)
+    tell(service, finished(count))
+    await round_(service)
+    assert (await get(service))["state"] == "ready"
+
+
+class TestPut:
+    async def test_is_built_by_a_job_with_a_deterministic_id(self, service: Service) -> None:
+        made = await put(service)
+        await round_(service)
+
+        wanted = request(service)
+        submission = service.ray.submissions[-1]
+        assert (made["state"], made["count"], made["progress"]) == ("building", 0, 0.0)
+        assert submission == f"tc-index-gallery-b{wanted['build']}"
+        entrypoint = service.ray.entrypoints[submission]
+        assert entrypoint.startswith("exec ")
+        assert f"-m tinyclip_workers.indexing --artifacts {service.artifacts} --index gallery" in entrypoint
+        assert wanted["model"] == f"{MODEL}@1"
+        assert wanted["model_uri"] == f"{service.artifacts}/models/{MODEL}/1"
+        assert wanted["source"]["shards"] == SOURCE["shards"]
+
+    async def test_the_same_again_while_it_is_built_changes_nothing(self, service: Service) -> None:
+        await put(service)
+        await round_(service)
+        await put(service)
+        await round_(service)
+
+        assert len([name for name in service.ray.submissions if "index" in name]) == 1
+
+    async def test_again_when_ready_builds_anew(self, service: Service) -> None:
+        await built(service)
+        first = request(service)["build"]
+
+        again = await put(service)
+        await round_(service)
+
+        assert (again["state"], again["count"]) == ("building", 10)
+        assert request(service)["build"] > first
+
+    @pytest.mark.parametrize(
+        ("body", "status", "says"),
+        [
+            ({"model": f"{MODEL}@1"}, 422, "/source"),
+            ({"model": f"{MODEL}@1", "source": {"shards": []}}, 422, "/source/shards"),
+            ({"model": f"{MODEL}@1", "source": {"shard": "x"}}, 422, "did you mean shards?"),
+            ({"model": "nothing@1", "source": SOURCE}, 404, "there is no model nothing"),
+        ],
+    )
+    async def test_bad_bodies(self, service: Service, body: dict[str, Any], status: int, says: str) -> None:
+        answer = await service.http.put("/v1/indexes/gallery", json=body)
+
+        assert answer.status_code == status
+        assert says in answer.text
+        assert (await service.http.get("/v1/indexes")).json()["items"] == []
+
+
+class TestBuild:
+    async def test_progress_and_the_end_are_shown(self, service: Service) -> None:
+        await put(service)
+        await round_(service)
+        tell(service, progress(5, 20))
+        await round_(service)
+        half_way = await get(service)
+        tell(service, progress(19, 20), finished(20))
+        await round_(service)
+
+        assert (half_way["state"], half_way["progress"], half_way["message"]) == ("building", 0.25, "5 items of about 20")
+        done = await get(service)
+        assert (done["state"], done["progress"], done["count"]) == ("ready", 1.0, 20)
+
+    async def test_what_failed_says_why_and_an_older_build_is_still_counted(self, service: Service) -> None:
+        await built(service, 10)
+        await put(service)
+        await round_(service)
+
+        tell(service, {"type": "index.failed", "message": "no shard matches /data/x.tar", "data": {"code": "unreadable_data"}})
+        await round_(service)
+
+        failed = await get(service)
+        assert (failed["state"], failed["message"], failed["count"]) == ("failed", "no shard matches /data/x.tar", 10)
+
+    async def test_a_job_that_died_without_a_word(self, service: Service) -> None:
+        await put(service)
+        await round_(service)
+        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.FAILED
+
+        await round_(service)
+
+        failed = await get(service)
+        assert failed["state"] == "failed"
+        assert "without a word" in failed["message"]
+
+    async def test_an_end_that_ray_sees_first_is_told_by_its_events(self, service: Service) -> None:
+        await put(service)
+        await round_(service)
+        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.FAILED
+        tell(service, finished(3))
+
+        await round_(service)
+
+        assert (await get(service))["state"] == "ready"
+
+    async def test_a_cluster_that_has_forgotten_the_job_gets_it_again(self, service: Service) -> None:
+        await put(service)
+        await round_(service)
+        service.ray.jobs.clear()
+
+        await round_(service)
+        await round_(service)
+
+        first, second = [name for name in service.ray.submissions if "index" in name]
+        assert first == second
+
+    async def test_a_cluster_that_is_away_changes_nothing(self, service: Service) -> None:
+        service.ray.away = True
+        await put(service)
+        await round_(service)
+        service.ray.away = False
+        await round_(service)
+
+        assert service.ray.submissions[-1].startswith("tc-index-gallery-b")
+
+    async def test_a_refused_job_says_why(self, service: Service) -> None:
+        service.ray.refuses = "too large"
+        await put(service)
+
+        await round_(service)
+
+        failed = await get(service)
+        assert (failed["state"], failed["message"]) == ("failed", "Ray refused the build: too large")
+
+
+class TestDelete:
+    async def test_removes_files_and_row(self, service: Service) -> None:
+        await built(service)
+        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.SUCCEEDED
+
+        answer = await service.http.delete("/v1/indexes/gallery")
+        await round_(service)
+
+        assert (answer.status_code, answer.json()["state"]) == (202, "deleting")
+        assert (await service.http.get("/v1/indexes/gallery")).status_code == 404
+        assert not (service.artifacts / "indexes/gallery").exists()
+
+    async def test_stops_a_build_under_way_first(self, service: Service) -> None:
+        await put(service)
+        await round_(service)
+        job = service.ray.submissions[-1]
+        service.ray.jobs[job] = RayJobStatus.RUNNING
+
+        await service.http.delete("/v1/indexes/gallery")
+        await round_(service)
+        while_it_stops = await get(service)
+        service.ray.jobs[job] = RayJobStatus.STOPPED
+        await round_(service)
+
+        assert service.ray.stopped == [job]
+        assert while_it_stops["state"] == "deleting"
+        assert (await service.http.get("/v1/indexes/gallery")).status_code == 404
+
+    async def test_a_deleted_name_used_again_is_another_job(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        await built(service)
+        first = service.ray.submissions[-1]
+        service.ray.jobs[first] = RayJobStatus.SUCCEEDED
+        await service.http.delete("/v1/indexes/gallery")
+        await round_(service)
+        later = time.time() + 1  # a name cannot be built and deleted within the second in which it was made
+        monkeypatch.setattr(indexes, "time", SimpleNamespace(time=lambda: later))
+
+        await put(service)
+        await round_(service)
+
+        assert (await get(service))["state"] == "building"
+        assert service.ray.submissions[-1] != first
+
+    async def test_a_name_that_is_going_cannot_be_put(self, service: Service) -> None:
+        await put(service)
+        await service.http.delete("/v1/indexes/gallery")
+
+        answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1", "source": SOURCE})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "index_deleting")
+
+
+async def test_lists_by_name(service: Service) -> None:
+    for name in ("b", "a"):
+        await put(service, name)
+
+    assert [item["name"] for item in (await service.http.get("/v1/indexes")).json()["items"]] == ["a", "b"]
