@@ -1,13 +1,13 @@
 """What every answer has: a request id, and a problem document when it is not a success."""
 
+import json
 import logging
 import re
 import secrets
 from typing import Any, get_type_hints
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PROBLEM_JSON = "application/problem+json"
+UNFIT_TEXT = ("invalid byte sequence", "unsupported Unicode escape", "untranslatable character", "surrogates not allowed")
 
 
 class RequestIds:
@@ -62,20 +63,24 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
     for lost in (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
         app.add_exception_handler(lost, _on_database_away)
+    for unfit in (DBAPIError, UnicodeEncodeError):
+        app.add_exception_handler(unfit, _on_unfit_text)
 
 
-def problem_response(request: Request, error: ApiError) -> JSONResponse:
+def problem_response(request: Request, error: ApiError) -> Response:
     problem = error.problem(instance=request.url.path, request_id=getattr(request.state, "request_id", None))
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
-    return JSONResponse(problem.model_dump(mode="json"), error.status, headers, media_type=PROBLEM_JSON)
+    # ASCII only: a bad value is repeated as it came, and half a surrogate pair has no UTF-8.
+    body = json.dumps(problem.model_dump(mode="python"), default=str)
+    return Response(body, error.status, headers, media_type=PROBLEM_JSON)
 
 
-async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return problem_response(request, error)
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     complaints = [dict(complaint) for complaint in error.errors()]
     if complaints and complaints[0]["type"] == "json_invalid":
@@ -109,7 +114,7 @@ def _body_model(request: Request) -> type[BaseModel] | None:
     return hints[0] if hints and isinstance(hints[0], type) and issubclass(hints[0], BaseModel) else None
 
 
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem_response(request, NotFound(f"there is no {request.url.path}; /docs lists the routes", code="no_route"))
@@ -120,7 +125,14 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def _on_database_away(request: Request, error: Exception) -> JSONResponse:
+async def _on_unfit_text(request: Request, error: Exception) -> Response:
+    """Databases refuse text that is no text. Any other complaint of theirs is our mistake."""
+    if isinstance(error, DBAPIError) and not any(sign in str(error.orig) for sign in UNFIT_TEXT):
+        raise error
+    return problem_response(request, InvalidInput("the request holds text that cannot be stored: a NUL or half a surrogate pair"))
+
+
+async def _on_database_away(request: Request, error: Exception) -> Response:
     if isinstance(error, DBAPIError) and error.statement is not None and "no such table" in str(error.orig):
         logger.error("the database has no tables; run tinyclip-server migrate")
     logger.warning("database unavailable: %s", error)

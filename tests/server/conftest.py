@@ -74,6 +74,8 @@ class Service:
         return (await self.http.get(f"/v1/jobs/{job_id}/events", params={"page_size": 500})).json()["items"]
 
 
+on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
 Start = Callable[..., Awaitable[Service]]
 
 

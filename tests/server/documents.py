@@ -11,15 +11,14 @@ STEPS = 10
 
 def spec(**changes: Any) -> dict[str, Any]:
     """A small valid spec of two stages of STEPS steps."""
-    tower = {"image": {"layers": 2}, "text": {"layers": 1}}
     return {
         "name": "emoji-half",
         "labels": {"team": "search"},
         "teacher": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
         "data": {"train": {"shards": "/data/{00..03}.tar"}},
         "stages": [
-            {"name": "three-quarters", "student": tower, "train": {"steps": STEPS}},
-            {"name": "half", "student": tower, "train": {"steps": STEPS}},
+            {"name": name, "student": {"image": {"layers": 2}, "text": {"layers": 1}}, "train": {"steps": STEPS}}
+            for name in ("three-quarters", "half")
         ],
         **changes,
     }

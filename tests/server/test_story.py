@@ -4,8 +4,10 @@ import re
 
 from tinyclip_server.ray_gateway import RayJobStatus
 
-from tests.server.conftest import Service
+from tests.server.conftest import Service, on_both_databases
 from tests.server.fakes import progress
+
+pytestmark = on_both_databases
 
 
 async def test_a_job_becomes_a_model_version(service: Service) -> None:
