@@ -135,10 +135,10 @@ class TestSubmit:
 
         assert ran.code == 0
         assert ran.out == """\
-| model   | inherit | image params | text params | MACs | steps | samples | device-hours |
-|---------|---------|--------------|-------------|------|-------|---------|--------------|
-| teacher |         |           5M |        2.4M | 620M |       |         |              |
-| half    | manual  |         2.5M |        1.2M | 310M |   100 |    6.4k |       0.0123 |
+| model   | inherit | image params | text params (without embedding) | MACs | steps | samples | device-hours |
+|---------|---------|--------------|---------------------------------|------|-------|---------|--------------|
+| teacher |         |           5M |                            2.4M | 620M |       |         |              |
+| half    | manual  |         2.5M |                            1.2M | 310M |   100 |    6.4k |       0.0123 |
 100 steps on cpu, about 0.0123 device-hours; 512 pairs an epoch
 warning: 12 of 512 captions are longer than 16 tokens
 """
@@ -189,12 +189,12 @@ stage 1/1 half: 2.5M image params, 1.2M text params, 310M MACs
 stage 1/1 half: step 1/100  loss 1.99  272 pairs/s  eta 1m39s
 stage 1/1 half: step 50/100  loss 1.5  272 pairs/s  eta 50s
 job_1 shapes succeeded
-stage 1/1 half: val top1 61.2 (teacher 65.0), top5 90.0 (teacher 92.0)
-stage 1/1 half: captions text_to_image_r1 31.0 (teacher 33.0), text_to_image_r10 70.0 (teacher 74.0)
-| model   | image params | text params | MACs | val top-1 / top-5 | captions R@1 / R@10 |
-|---------|--------------|-------------|------|-------------------|---------------------|
-| teacher |           5M |        2.4M | 620M |       65.0 / 92.0 |         33.0 / 74.0 |
-| half    |         2.5M |        1.2M | 310M |       61.2 / 90.0 |         31.0 / 70.0 |
+stage 1/1 half: val top-1 61.2 (teacher 65.0), top-5 90.0 (teacher 92.0)
+stage 1/1 half: captions R@1 31.0 (teacher 33.0), R@10 70.0 (teacher 74.0)
+| model   | image params | text params (without embedding) | MACs | val top-1 / top-5 | captions R@1 / R@10 |
+|---------|--------------|---------------------------------|------|-------------------|---------------------|
+| teacher |           5M |                            2.4M | 620M |       65.0 / 92.0 |         33.0 / 74.0 |
+| half    |         2.5M |                            1.2M | 310M |       61.2 / 90.0 |         31.0 / 70.0 |
 model shapes@1
 """
 

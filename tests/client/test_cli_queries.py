@@ -155,18 +155,18 @@ class TestModels:
     def test_get_shows_what_it_is(self, cli: Cli, server: Server) -> None:
         out = cli("models", "get", "shapes@best").out
 
-        assert "| text params  | 1.2M (1.3M with the embedding) |" in out
-        assert "| val          | top1 0.61 " in out
+        assert "| text params (without embedding) | 1.2M " in out
+        assert "| val                             | top1 0.61 " in out
 
     def test_compare_puts_the_teacher_above_its_students(self, cli: Cli, server: Server) -> None:
         ran = cli("models", "compare", "shapes@1", "shapes@2")
 
         assert ran.out == """\
-| model            | image params | text params | MACs | val top-1 / top-5 |
-|------------------|--------------|-------------|------|-------------------|
-| teacher ViT-B-32 |            – |           – |    – |       65.0 / 92.0 |
-| shapes@1         |         2.5M |        1.2M | 310M |       61.0 / 90.0 |
-| shapes@2         |         2.5M |        1.2M | 310M |       61.0 / 90.0 |
+| model            | image params | text params (without embedding) | MACs | val top-1 / top-5 |
+|------------------|--------------|---------------------------------|------|-------------------|
+| teacher ViT-B-32 |            – |                               – |    – |       65.0 / 92.0 |
+| shapes@1         |         2.5M |                            1.2M | 310M |       61.0 / 90.0 |
+| shapes@2         |         2.5M |                            1.2M | 310M |       61.0 / 90.0 |
 """
 
     def test_pull_says_where_it_is(self, cli: Cli, server: Server, picture: str, tmp_path: Path) -> None:

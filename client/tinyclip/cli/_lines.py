@@ -65,15 +65,15 @@ class Lines:
         self, stage: StageView, name: str, task: str, student: dict[str, object], teacher: dict[str, object] | None
     ) -> None:
         shown = ", ".join(
-            f"{metric} {_score(value)}" + (f" (teacher {_score(teacher[metric])})" if teacher and metric in teacher else "")
-            for metric, value in student.items() if isinstance(value, int | float) and metric in _HEADLINES
+            f"{called} {_score(student[metric])}" + (f" (teacher {_score(teacher[metric])})" if teacher and metric in teacher else "")
+            for metric, called in _HEADLINES.items() if metric in student
         )
         if shown and (stage.index, task, shown) not in self._told_scores:
             self._told_scores.add((stage.index, task, shown))
             self.note(f"{name} {shown}")
 
 
-_HEADLINES = ("top1", "top5", "text_to_image_r1", "text_to_image_r10")
+_HEADLINES = {"top1": "top-1", "top5": "top-5", "text_to_image_r1": "R@1", "text_to_image_r10": "R@10"}
 
 
 def speed(job: Job) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tinyclip import _models
-from tinyclip.cli._numbers import count
+from tinyclip.cli._numbers import count, number
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, print_table, run, table
 from tinyclip.cli._summary import comparison_table
 from tinyclip.schemas import Comparison, Model, ModelVersion, Page
@@ -101,7 +101,7 @@ def _show_version(version: ModelVersion) -> None:
     rows = {
         "aliases": ", ".join(version.aliases),
         "image params": count(version.params.image),
-        "text params": f"{count(version.params.text_without_embedding)} ({count(version.params.text)} with the embedding)",
+        "text params (without embedding)": count(version.params.text_without_embedding),
         "MACs": count(version.macs),
         "images": f"{version.image_size} px",
         "texts": f"{version.context_length} tokens",
@@ -114,6 +114,6 @@ def _show_version(version: ModelVersion) -> None:
         if value:
             made.add_row(name, value)
     for task, scores in version.evaluation.items():
-        shown = ", ".join(f"{metric} {value:.4g}" for metric, value in scores.student.items() if isinstance(value, int | float))
+        shown = ", ".join(f"{metric} {number(value)}" for metric, value in scores.student.items() if isinstance(value, int | float))
         made.add_row(task, shown)
     print_table(out, made)

@@ -40,7 +40,7 @@ def comparison_table(out: Console, comparison: Comparison) -> Table:
 
 def plan_table(out: Console, plan: Plan) -> Table:
     """What a spec would do: the teacher, then each stage."""
-    numbers = ("image params", "text params", "MACs", "steps", "samples", "device-hours")
+    numbers = ("image params", "text params (without embedding)", "MACs", "steps", "samples", "device-hours")
     made = table(out, "model", "inherit", *numbers, right=numbers)
     if plan.teacher is not None:
         made.add_row("teacher", "", *_sizes(plan.teacher), "", "", "")
@@ -54,7 +54,7 @@ def plan_table(out: Console, plan: Plan) -> Table:
 def _table(out: Console, rows: list[Row]) -> Table:
     tasks = list(dict.fromkeys(task for row in rows for task in row.evaluation))
     timed = any(_milliseconds(row) != _NOTHING for row in rows)
-    numbers = ["image params", "text params", "MACs", *(_heading(task, rows) for task in tasks)]
+    numbers = ["image params", "text params (without embedding)", "MACs", *(_heading(task, rows) for task in tasks)]
     if timed:
         numbers.append("ms per image")
     made = table(out, "model", *numbers, right=tuple(numbers))
