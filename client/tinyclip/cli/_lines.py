@@ -64,8 +64,9 @@ class Lines:
     def _show_scores(
         self, stage: StageView, name: str, task: str, student: dict[str, object], teacher: dict[str, object] | None
     ) -> None:
+        of_teacher = {metric: f" (teacher {_score(value)})" for metric, value in (teacher or {}).items()}
         shown = ", ".join(
-            f"{called} {_score(student[metric])}" + (f" (teacher {_score(teacher[metric])})" if teacher and metric in teacher else "")
+            f"{called} {_score(student[metric])}{of_teacher.get(metric, '')}"
             for metric, called in _HEADLINES.items() if metric in student
         )
         if shown and (stage.index, task, shown) not in self._told_scores:

@@ -114,6 +114,7 @@ def _show_version(version: ModelVersion) -> None:
         if value:
             made.add_row(name, value)
     for task, scores in version.evaluation.items():
-        shown = ", ".join(f"{metric} {number(value)}" for metric, value in scores.student.items() if isinstance(value, int | float))
+        numbers = {metric: value for metric, value in scores.student.items() if isinstance(value, int | float)}
+        shown = ", ".join(f"{metric} {number(value)}" for metric, value in numbers.items())
         made.add_row(task, shown)
     print_table(out, made)

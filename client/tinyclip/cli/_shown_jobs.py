@@ -44,7 +44,8 @@ def show_events(page: Page[Event]) -> None:
 
 def show_event(event: Event) -> None:
     stage = "" if event.stage is None else f" stage {event.stage + 1}"
-    said = event.message or ", ".join(f"{key} {number(value)}" for key, value in event.data.items() if isinstance(value, int | float))
+    numbers = {name: value for name, value in event.data.items() if isinstance(value, int | float)}
+    said = event.message or ", ".join(f"{name} {number(value)}" for name, value in numbers.items())
     console().print(Text(f"{event.id:>5} {event.created_at.astimezone():%H:%M:%S} {event.type}{stage} {said}".rstrip()))
 
 

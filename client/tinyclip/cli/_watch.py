@@ -18,7 +18,8 @@ from tinyclip.schemas import Event, Job, JobState, StudentSummary
 _EVENTS_A_PAGE = 200
 
 _SEEN_IN_THE_JOB = (
-    "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded", "checkpoint", "evaluation", "job.", "log", "model.", "progress", "stage.", "teacher.",
+    "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded",
+    "checkpoint", "evaluation", "job.", "log", "model.", "progress", "stage.", "teacher.",
 )
 """Types (or their beginnings) that the job itself shows, or that are not for people."""
 
