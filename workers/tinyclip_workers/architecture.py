@@ -6,6 +6,7 @@ A layout is explicit and complete: everything below works from it alone, never f
 import difflib
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -173,9 +174,14 @@ def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
 
 
 def _meta_model(layout: Layout) -> CLIP:
-    """The model without its memory: shapes only."""
+    """The model without its memory: shapes only. Remembered, as it takes a moment to make and is asked for again and again."""
+    return _remembered_meta_model(layout.model_dump_json())
+
+
+@lru_cache(maxsize=64)
+def _remembered_meta_model(layout: str) -> CLIP:
     with torch.device("meta"):
-        return build_model(layout)
+        return build_model(Layout.model_validate_json(layout))
 
 
 def _one_shape(tower: str, heads: list[int] | None, expected: int) -> None:

@@ -93,8 +93,8 @@ def _check_student(
         if layout == parent:
             findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
     if teacher is not None and (stage.objective or spec.objective).affinity > 0:
-        for problem in _input_problems(layout, teacher):
-            _report(index, stage.student, problem, findings)
+        for misfit in _input_problems(layout, teacher):
+            _report(index, stage.student, misfit, findings)
 
 
 def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:

@@ -1,0 +1,148 @@
+"""A good spec, and all the ways to spoil it that a plan has to notice."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.workers.models import tiny_layout, tiny_model, write_folder
+from tests.workers.shards import COLORS, color_samples, write_shard
+
+Document = dict[str, Any]
+Change = Callable[[Document, Path], None]
+
+
+def write_data(folder: Path) -> Path:
+    """A teacher, training shards and validation shards."""
+    write_folder(folder / "teacher", tiny_model(), tiny_layout())
+    write_shard(folder / "train-0.tar", color_samples(40))
+    write_shard(folder / "train-1.tar", color_samples(24, start=40))
+    write_shard(folder / "val.tar", color_samples(20, start=100))
+    return folder
+
+
+def spec(folder: Path) -> Document:
+    """A good spec with a bit of everything."""
+    val = {"shards": str(folder / "val.tar"), "image_key": ["png"]}
+    return {
+        "name": "half",
+        "teacher": {"model": f"local-dir:{folder}/teacher"},
+        "data": {
+            "train": {
+                "shards": f"{folder}/train-{{0..1}}.tar", "image_key": ["png"], "caption_key": "json.captions",
+                "distinct_key": "json.label", "holdout": 0.1,
+            }
+        },
+        "evaluation": {
+            "tasks": [
+                {"name": "colors", "kind": "zero_shot", "classes": list(COLORS), "templates": ["a {} square"], **val},
+                {"name": "words", "kind": "retrieval", **val},
+                {"name": "probe", "kind": "linear_probe", "train_shards": f"{folder}/train-0.tar", **val},
+                {
+                    "name": "new", "kind": "retrieval", "subset": "holdout", "image_key": ["png"],
+                    "shards": f"{folder}/train-{{0..1}}.tar",
+                },
+            ]
+        },
+        "stages": [
+            {"name": "deep", "student": {"text": {"layers": 1}}, "train": {"epochs": 2}},
+            {"name": "slim", "student": {"image": {"width": 2}, "text": {"width": 8, "heads": 1}}, "train": {"steps": 30}},
+        ],
+        "optimizer": {"warmup_steps": 2},
+        "batch_size": 4,
+    }
+
+
+def at(*path: str | int) -> Callable[[Any], Change]:
+    """A change of the spec: the value at a place."""
+
+    def to(value: Any) -> Change:
+        def change(document: Document, folder: Path) -> None:
+            target: Any = document
+            for part in path[:-1]:
+                target = target.setdefault(part, {}) if isinstance(target, dict) else target[part]
+            target[path[-1]] = value(folder) if callable(value) else value
+
+        return change
+
+    return to
+
+
+def shard_of(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], str]:
+    """A shard whose samples were all changed."""
+
+    def write(folder: Path) -> str:
+        samples = color_samples(20)
+        for sample in samples:
+            change(sample)
+        return write_shard(folder / "changed.tar", samples)
+
+    return write
+
+
+def classes_file(text: str) -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        (folder / "classes.txt").write_text(text)
+        return str(folder / "classes.txt")
+
+    return write
+
+
+def torn(folder: Path) -> str:
+    (folder / "torn.tar").write_bytes(b"this is not a tar file" * 100)
+    return str(folder / "torn.tar")
+
+
+TRAIN, STUDENT, TASK = ("data", "train"), ("stages", 1, "student"), ("evaluation", "tasks", 0)
+PRUNED = {"prune": {"target_sparsity": 0.5, "prune_step": 3}}
+
+BAD: list[tuple[str, Change, str, str]] = [
+    ("teacher", at("teacher", "model")("local-dir:/nowhere"), "/teacher/model", "no model folder at /nowhere"),
+    ("deeper", at(*STUDENT)({"text": {"layers": 3}}), "/stages/1/student/text/layers", "give at most 1"),
+    ("wider", at(*STUDENT)({"image": {"width": 8}}), "/stages/1/student/image/width", "give at most 4"),
+    ("stages of a resnet", at(*STUDENT)({"image": {"layers": [1, 2, 1, 1]}}), "/stages/1/student/image/layers", "at most 1"),
+    ("heads", at(*STUDENT)({"text": {"heads": 3}}), "/stages/1/student/text/heads", "do not divide the width 16"),
+    ("vit of a resnet", at(*STUDENT)({"image": {"layers": 2, "width": 64, "patch_size": 8}}),
+     "/stages/1/student/image", "cannot inherit"),
+    ("preset name", at(*STUDENT)({"preset": "TinyCLIP-ViT-8M"}), "/stages/1/student/preset", "did you mean TinyCLIP-ViT-8M-16"),
+    ("preset size", at(*STUDENT)({"preset": "TinyCLIP-ResNet-19M-Text-19M"}), "/stages/1/student/preset", "does not fit"),
+    ("image size", at(*STUDENT)({"image": {"image_size": 64}}), "/stages/1/student/image/image_size", "32"),
+    ("vocabulary", at(*STUDENT)({"text": {"vocab_size": 100}}), "/stages/1/student/text/vocab_size", "49408 tokens"),
+    ("auto", at("stages", 1)({**PRUNED, "name": "a", "inherit": "auto", "train": {"steps": 9}}),
+     "/stages/1/inherit", "automatic inheritance is not available in this version; use inherit: manual"),
+    ("missing shard", at(*TRAIN, "shards")("/nowhere/a.tar"), "/data/train/shards", "/nowhere/a.tar is not there"),
+    ("no match", at(*TRAIN, "shards")("/nowhere/*.tar"), "/data/train/shards", "names no shard"),
+    ("no tar", at(*TRAIN, "shards")(torn), "/data/train/shards", "torn.tar is not a whole tar file"),
+    ("empty shard", at(*TRAIN, "shards")(lambda f: write_shard(f / "empty.tar", [])), "/data/train/shards", "has no samples"),
+    ("no images", at(*TRAIN, "image_key")(["jpg"]), "/data/train/image_key", "it has cls, json, png, txt"),
+    ("broken images", at(*TRAIN, "shards")(shard_of(lambda s: s.update(png=b"nothing"))),
+     "/data/train/shards", "not a readable image"),
+    ("no captions", at(*TRAIN, "caption_key")("json.words"), "/data/train/caption_key", "name the file or json.FIELD"),
+    ("not text", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt=b"\xff\xfe\x00"))(f), "image_key": ["png"]}),
+     "/data/train/caption_key", "is not UTF-8"),
+    ("empty captions", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt="  "))(f), "image_key": ["png"]}),
+     "/data/train/caption_key", "is empty"),
+    ("one caption", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt="a photo"))(f), "image_key": ["png"]}),
+     "/data/train/caption_key", "all 20 captions seen are 'a photo'"),
+    ("numbers", at(*TRAIN, "caption_key")("cls"), "/data/train/caption_key", "the captions are numbers ('0')"),
+    ("distinct key", at(*TRAIN, "distinct_key")("json.lable"),
+     "/data/train/distinct_key", "json fields captions, label, name, odd"),
+    ("large batch", at("batch_size")(100), "/batch_size", "fills batches of at most"),
+    ("stage's batch", at("stages", 1, "batch_size")(100), "/stages/1/batch_size", "fills batches of at most"),
+    ("uneven batch", at("resources")({"workers": 3}), "/batch_size", "does not divide over 3 workers; try 3 or 6"),
+    ("uneven range", at("resources")({"workers": {"min": 2, "max": 3}}), "/batch_size", "does not divide over 3 workers"),
+    ("fp16", lambda d, f: d.update(precision="fp16", resources={"device": "cpu"}), "/precision", "does not train on CPUs"),
+    ("task's shard", at(*TASK, "shards")("/nowhere/v.tar"), "/evaluation/tasks/0/shards", "is not there"),
+    ("few classes", at(*TASK, "classes")(["red", "green", "blue"]), "/evaluation/tasks/0/classes", "has label 3 under cls"),
+    ("class twice", at(*TASK, "classes")(["red", "red", "blue", "white"]),
+     "/evaluation/tasks/0/classes", "names 2 classes ([0, 1]"),
+    ("no class file", at(*TASK, "classes")("/nowhere/c.txt"), "/evaluation/tasks/0/classes", "there is no file /nowhere/c.txt"),
+    ("empty class file", at(*TASK, "classes")(classes_file("\n")), "/evaluation/tasks/0/classes", "is empty"),
+    ("template", at(*TASK, "templates")(["a photo"]), "/evaluation/tasks/0/templates", "has no {}"),
+    ("no label", at(*TASK, "label_key")("json.kind"), "/evaluation/tasks/0/label_key", "in json captions, label, name, odd"),
+    ("where", at(*TASK, "where")({"odd": "yes"}), "/evaluation/tasks/0/where", "they have odd: False, True"),
+    ("no holdout", at(*TRAIN, "holdout")(0), "/evaluation/tasks/3/subset", "set data.train.holdout"),
+    ("task twice", at("evaluation", "tasks", 1, "name")("colors"), "/evaluation/tasks/1/name", "name of another task"),
+    ("probe's shard", at("evaluation", "tasks", 2, "train_shards")("/no.tar"),
+     "/evaluation/tasks/2/train_shards", "is not there"),
+]
+"""Name, what to change, the pointer that is told and a part of the message."""
