@@ -1,5 +1,6 @@
 """Several real workers in one test: gloo process groups on this machine."""
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 
 def on_workers(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """What `function(rank, *args)` returned on each of `world_size` processes; function must be importable."""
+    # Workers are forked from a server that has the slow imports behind it and no threads yet.
+    multiprocessing.set_forkserver_preload(["tinyclip_workers.step", "tinyclip_workers.optim"])
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_worker, (world_size, folder, function, args), nprocs=world_size)
+        start_processes(_worker, (world_size, folder, function, args), nprocs=world_size, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world_size)]
 
 

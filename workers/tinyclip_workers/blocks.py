@@ -24,9 +24,9 @@ class MaskedLayerNorm(nn.LayerNorm):
         if kept_d is None:
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        share_d = kept_d / kept_d.sum().clamp(min=1)
-        centred = (wide - (wide * share_d).sum(-1, keepdim=True)) * kept_d
-        variance = (centred.square() * share_d).sum(-1, keepdim=True)
+        count = kept_d.sum().clamp(min=1)
+        centred = (wide - (wide * kept_d).sum(-1, keepdim=True) / count) * kept_d
+        variance = centred.square().sum(-1, keepdim=True) / count
         return torch.addcmul(self.bias * kept_d, centred * torch.rsqrt(variance + self.eps), self.weight).to(x.dtype)
 
 

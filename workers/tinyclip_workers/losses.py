@@ -4,7 +4,7 @@ Shapes: B local batch, W world size, N = W*B global batch, D student and E teach
 
 Every worker calls these with its own B rows. Rows are local, columns are global: features are gathered *with* gradient, so the
 mean of the workers' gradients (what DDP takes) is exactly the gradient of one process that holds all N rows. Without a
-process group N = B. Similarities are fp32 whatever autocast says: logits of size 50 have a step of 1/32 in fp16.
+process group N = B. Similarities are fp32 (or finer) whatever autocast says: logits of size 50 have a step of 1/32 in fp16.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,25 +44,32 @@ def affinity_loss(
     Returns the image-to-text and the text-to-image cross-entropy, each a mean over the B local rows (scalars, fp32).
     It is a cross-entropy, not a KL divergence: the teacher's entropy is a constant and stays in.
     """
-    with _fp32(image_BD):
-        image_ND, text_ND = gather_with_gradient(image_BD.float()), gather_with_gradient(text_BD.float())
+    image_BD, text_BD = _fp32(image_BD), _fp32(text_BD)
+    teacher_image_BE, teacher_text_BE = teacher_image_BE.to(image_BD.dtype), teacher_text_BE.to(image_BD.dtype)
+    with _without_autocast(image_BD):
+        image_ND, text_ND = gather_with_gradient(image_BD), gather_with_gradient(text_BD)
         with torch.no_grad():
-            teacher_image_NE, teacher_text_NE = gather(teacher_image_BE.float()), gather(teacher_text_BE.float())
-            teacher_i2t_BN = teacher_logit_scale * teacher_image_BE.float() @ teacher_text_NE.T
-            teacher_t2i_BN = teacher_logit_scale * teacher_text_BE.float() @ teacher_image_NE.T
-        image_to_text = F.cross_entropy(logit_scale * image_BD.float() @ text_ND.T, teacher_i2t_BN.softmax(dim=1))
-        text_to_image = F.cross_entropy(logit_scale * text_BD.float() @ image_ND.T, teacher_t2i_BN.softmax(dim=1))
+            teacher_i2t_BN = teacher_logit_scale * teacher_image_BE @ gather(teacher_text_BE).T
+            teacher_t2i_BN = teacher_logit_scale * teacher_text_BE @ gather(teacher_image_BE).T
+        image_to_text = F.cross_entropy(logit_scale * image_BD @ text_ND.T, teacher_i2t_BN.softmax(dim=1))
+        text_to_image = F.cross_entropy(logit_scale * text_BD @ image_ND.T, teacher_t2i_BN.softmax(dim=1))
     return image_to_text, text_to_image
 
 
 def contrastive_loss(image_BD: Tensor, text_BD: Tensor, logit_scale: Scale) -> Tensor:
     """Symmetric InfoNCE: each picture finds its own text among all N, and each text its picture (Radford et al. 2021, CLIP)."""
-    with _fp32(image_BD):
-        image_ND, text_ND = gather_with_gradient(image_BD.float()), gather_with_gradient(text_BD.float())
+    image_BD, text_BD = _fp32(image_BD), _fp32(text_BD)
+    with _without_autocast(image_BD):
+        image_ND, text_ND = gather_with_gradient(image_BD), gather_with_gradient(text_BD)
         own_B = torch.arange(len(image_BD), device=image_BD.device) + rank() * len(image_BD)
-        image_to_text = F.cross_entropy(logit_scale * image_BD.float() @ text_ND.T, own_B)
-        text_to_image = F.cross_entropy(logit_scale * text_BD.float() @ image_ND.T, own_B)
+        image_to_text = F.cross_entropy(logit_scale * image_BD @ text_ND.T, own_B)
+        text_to_image = F.cross_entropy(logit_scale * text_BD @ image_ND.T, own_B)
     return (image_to_text + text_to_image) / 2
+
+
+def normalized(x_BD: Tensor) -> Tensor:
+    """Embeddings of length 1, in fp32 or finer."""
+    return F.normalize(_fp32(x_BD), dim=-1)
 
 
 def objective_terms(weights: Mapping[str, float], student: Embeddings, teacher: Embeddings | None) -> dict[str, Tensor]:
@@ -129,7 +136,11 @@ class _Gather(torch.autograd.Function):
         return grad_ND[rank() * ctx.batch : (rank() + 1) * ctx.batch]
 
 
+def _fp32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
 @contextmanager
-def _fp32(x: Tensor) -> Iterator[None]:
+def _without_autocast(x: Tensor) -> Iterator[None]:
     with torch.autocast(device_type=x.device.type, enabled=False):
         yield

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from torch import Tensor, nn
 
 from tinyclip_workers.fold import fold
+from tinyclip_workers.losses import normalized
 from tinyclip_workers.masks import Granularity, Group, Mask, TowerMasks
 from tinyclip_workers.sparsity import Constraint, Pull, TowerSize, joint_lagrangian, separate_lagrangian
 from tinyclip_workers.towers import Clip
@@ -59,8 +59,8 @@ class MaskedTowers(nn.Module):
             masks = self.deterministic()
         else:
             masks = {tower: masks.sample(noise[tower]) for tower, masks in self.tower_masks().items()}
-        image_BD = F.normalize(self.clip.encode_image(images_BCHW, masks.get("image")).float(), dim=-1)
-        text_BD = F.normalize(self.clip.encode_text(tokens_BT, masks.get("text")).float(), dim=-1)
+        image_BD = normalized(self.clip.encode_image(images_BCHW, masks.get("image")))
+        text_BD = normalized(self.clip.encode_text(tokens_BT, masks.get("text")))
         return image_BD, text_BD, self.clip.logit_scale.exp()
 
     def pull(self, step: int) -> Pull:
@@ -79,9 +79,9 @@ class MaskedTowers(nn.Module):
 
     @torch.no_grad()
     def folded(self, parity: bool = False) -> Clip:
-        """The small model of the deterministic masks, on the same device; computes what the masked one does."""
+        """The small model of the deterministic masks, with the same device and type; computes what the masked one does."""
         state, layout = fold(self.clip.state_dict(), self.clip.layout, self.deterministic(), parity)
-        small = Clip(layout).to(self.clip.logit_scale.device)
+        small = Clip(layout).to(self.clip.logit_scale.device, self.clip.logit_scale.dtype)
         small.load_state_dict(state, strict=True)
         return small.train(self.clip.training)
 

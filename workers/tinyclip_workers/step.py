@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from tinyclip_workers.losses import Embeddings, objective_terms, weighted_sum
+from tinyclip_workers.losses import Embeddings, normalized, objective_terms, weighted_sum
 from tinyclip_workers.towers import encode_text
 
 
@@ -28,8 +27,8 @@ class TwoTowers(nn.Module):
 
     def forward(self, images_BCHW: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier (scalar)."""
-        image_BD = F.normalize(self.clip.encode_image(images_BCHW).float(), dim=-1)
-        text_BD = F.normalize(encode_text(self.clip, tokens_BT).float(), dim=-1)
+        image_BD = normalized(self.clip.encode_image(images_BCHW))
+        text_BD = normalized(encode_text(self.clip, tokens_BT))
         return image_BD, text_BD, self.clip.logit_scale.exp()
 
 
