@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
-from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, path, sync_method
+from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, path, sync_method
 from tinyclip._pages import every, every_async
 from tinyclip._queries import AsyncStudent, Student
 from tinyclip._waiting import Deadline, poll, poll_async
@@ -34,9 +34,9 @@ def put(
     return Call("PUT", path("deployments", name), as_model(Deployment), body=body.model_dump(mode="json"))
 
 
-def delete(name: str) -> Call[None]:
-    """Takes a deployment down."""
-    return Call("DELETE", path("deployments", name), nothing)
+def delete(name: str) -> Call[Deployment]:
+    """Takes a deployment down: what it is answering is answered, then the name is free again."""
+    return Call("DELETE", path("deployments", name), as_model(Deployment))
 
 
 class Deployments(Resource):

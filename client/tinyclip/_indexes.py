@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, path, sync_method
+from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, path, sync_method
 from tinyclip._pages import every, every_async
 from tinyclip._waiting import Deadline, poll, poll_async
 from tinyclip.schemas import Index, IndexPut, IndexSource, IndexState, Page
@@ -25,9 +25,9 @@ def put(name: str, model: str, shards: str | Sequence[str], *, metadata_keys: Se
     return Call("PUT", path("indexes", name), as_model(Index), body=body.model_dump(mode="json"))
 
 
-def delete(name: str) -> Call[None]:
-    """Removes an index and its files."""
-    return Call("DELETE", path("indexes", name), nothing)
+def delete(name: str) -> Call[Index]:
+    """Removes an index and its files; a build under way is stopped first."""
+    return Call("DELETE", path("indexes", name), as_model(Index))
 
 
 def _unseen(index: Index) -> None:

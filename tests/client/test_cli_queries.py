@@ -135,7 +135,7 @@ class TestDeployments:
 
     def test_list_and_delete(self, cli: Cli, server: Server) -> None:
         assert "| shapes | shapes@1 | ready | 1-1      |" in cli("deployments", "list").out
-        assert cli("deployments", "delete", "shapes").code == 0
+        assert cli("deployments", "delete", "shapes").out == "shapes shapes@1 deleting\n"
 
 
 class TestIndexes:

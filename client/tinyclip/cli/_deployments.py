@@ -53,7 +53,7 @@ def get(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
 @app.command()
 def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Take a deployment down."""
-    run(context, _deployments.delete(name), lambda _: None, as_json)
+    run(context, _deployments.delete(name), _show, as_json)
 
 
 def _show(deployment: Deployment) -> None:

@@ -51,7 +51,7 @@ def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToke
 @app.command()
 def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Remove an index and its files."""
-    run(context, _indexes.delete(name), lambda _: None, as_json)
+    run(context, _indexes.delete(name), _show, as_json)
 
 
 def _wait(client: Client, name: str, timeout: float) -> Index:
