@@ -89,8 +89,8 @@ def run(url: str) -> None:
         model = f"{job.model.name}@{job.model.version}"
         student = deploy(client, model)
         console.print("\n[bold]Three pictures in a style that it has never seen[/]")
-        for name in PICTURES:
-            show_classification(next(d for d in drawings.values() if d.metadata["class_name"] == name), student)
+        shown = [next(d for d in drawings.values() if d.metadata["class_name"] == name) for name in PICTURES]
+        console.print(Columns([classified(drawing, student) for drawing in shown], width=36))
         build_index(client, model)
         for query in QUERIES:
             console.print(f"\n[bold]Search:[/] {query}")
@@ -116,31 +116,31 @@ def build_index(client: Client, model: str) -> None:
     console.print(f"  {index.count} pictures")
 
 
-def show_classification(drawing: Drawing, student: Student) -> None:
-    """The picture and the three likeliest of the 98 sub-groups, the right one marked."""
+def classified(drawing: Drawing, student: Student) -> Group:
+    """The picture, and the three likeliest of the 98 sub-groups with the right one marked."""
     labels = (DATA / "subgroups.txt").read_text().splitlines()
     scores = student.classify(drawing.picture, labels, templates=[TEMPLATE], top_k=3)
     truth = drawing.metadata["subgroup_name"]
-    answers = Group(f"[bold]{drawing.metadata['class_name']}[/] [dim]({truth})[/]", *(bar(score, truth) for score in scores))
-    console.print(Columns([*picture_of(drawing, 16), answers], padding=(1, 2)))
+    name = Text(drawing.metadata["class_name"], "bold").append(f" ({truth})", "not bold dim")
+    return Group(*picture_of(drawing, 22), name, *(bar(score, truth) for score in scores))
 
 
 def bar(score: LabelScore, truth: str) -> Text:
     right = score.label == truth
-    length = round(20 * score.score)
-    line = Text(f"{score.score:6.1%} ", "green" if right else "")
-    return line.append("█" * length + " " * (20 - length)).append(f" {score.label}{' ✓' if right else ''}")
+    length = round(10 * score.score)
+    line = Text(f"{score.score:4.0%} ", "green" if right else "", no_wrap=True, overflow="ellipsis")
+    return line.append("█" * length + "·" * (10 - length)).append(f" {score.label}{' ✓' if right else ''}")
 
 
 def show_hits(hits: Sequence[Hit], drawings: dict[str, Drawing]) -> None:
     """The best hits side by side, best first."""
     table = Table.grid(padding=(0, 2))
     cells = [
-        Group(*picture_of(drawings[hit.id], 14), Text(drawings[hit.id].metadata["class_name"]), Text(f"{hit.score:.3f}", "dim"))
+        Group(*picture_of(drawings[hit.id], 18), Text(drawings[hit.id].metadata["class_name"]), Text(f"{hit.score:.3f}", "dim"))
         for hit in hits
     ]
     for _ in cells:
-        table.add_column(width=14)
+        table.add_column(width=18)
     table.add_row(*cells)
     console.print(table)
 

@@ -11,7 +11,7 @@ def thumbnail(picture: bytes, width: int) -> Text:
     """The picture `width` columns wide and half as many lines high: each character shows two pixels, one above the other."""
     image = Image.open(io.BytesIO(picture)).convert("RGB").resize((width, width - width % 2), Image.Resampling.BOX)
     rgb = image.tobytes()
-    text = Text(no_wrap=True, end="")
+    text = Text(no_wrap=True)
     for row in range(0, image.height, 2):
         for column in range(width):
             above, below = (3 * (y * width + column) for y in (row, row + 1))
