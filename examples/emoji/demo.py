@@ -133,11 +133,11 @@ def bar(score: LabelScore, truth: str) -> Text:
 
 
 def show_hits(hits: Sequence[Hit], drawings: dict[str, Drawing]) -> None:
-    """The best hits side by side, best first."""
+    """The best hits side by side, best first, as many as fit."""
     table = Table.grid(padding=(0, 2))
     cells = [
         Group(*picture_of(drawings[hit.id], 18), Text(drawings[hit.id].metadata["class_name"]), Text(f"{hit.score:.3f}", "dim"))
-        for hit in hits
+        for hit in hits[: max(1, console.width // 20)]
     ]
     for _ in cells:
         table.add_column(width=18)
