@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from tinyclip_server import health
 from tinyclip_server.artifacts import Store
 from tinyclip_server.db import Database
 from tinyclip_server.deployments import endpoints as deployments
 from tinyclip_server.deployments import reconcile as deployments_reconcile
-from tinyclip_server.http import RequestIds, install_problem_handlers
+from tinyclip_server.http import RequestIds, expect_text, install_problem_handlers
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.indexes import reconcile as indexes_reconcile
 from tinyclip_server.jobs import endpoints as jobs
@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
         await asyncio.gather(*background, return_exceptions=True)
         await services.close()
 
-    app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan)
+    app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_text)])
     app.state.services = services
     app.state.scheduler = scheduler
     app.add_middleware(RequestIds)

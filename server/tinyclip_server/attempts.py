@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
-from tinyclip.schemas import JobState
+from tinyclip.schemas import JSON, JobState
 from tinyclip.schemas.artifacts import (
     Control,
     JobDocument,
@@ -41,7 +41,8 @@ class Claim:
     submitted: bool
     next_segment: int
     control: str
-    document: JobDocument
+    document: JSON
+    """A `JobDocument`, not looked into until it is needed."""
     stop_requested_at: datetime | None
     unknown: bool
     """Whether Ray did not know the attempt when last asked."""
@@ -120,14 +121,15 @@ async def _write_control(services: Services, claim: Claim, seen: Observation) ->
 
 async def _submit(services: Services, claim: Claim, seen: Observation) -> None:
     """The job document first: the driver reads it at once. A job that Ray has already under this id is ours."""
-    await services.store.write(job_spec(claim.job_id), claim.document.model_dump_json().encode())
+    document = JobDocument.model_validate(claim.document)
+    await services.store.write(job_spec(claim.job_id), document.model_dump_json().encode())
     entrypoint = "exec " + shlex.join(
         [
             services.settings.worker_python, "-m", "tinyclip_workers.run", "--artifacts", services.store.root,
             "--job", claim.job_id, "--attempt", str(claim.attempt),
         ]
     )
-    metadata = {"job_name": claim.document.name, "tinyclip_job": claim.job_id, "tinyclip_attempt": str(claim.attempt)}
+    metadata = {"job_name": document.name, "tinyclip_job": claim.job_id, "tinyclip_attempt": str(claim.attempt)}
     await services.ray.submit_job(claim.submission_id, entrypoint, metadata)
     seen.submitted = True
 

@@ -1,5 +1,6 @@
 """What every answer has: a request id, and a problem document when it is not a success."""
 
+import contextlib
 import json
 import logging
 import re
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PROBLEM_JSON = "application/problem+json"
+UNFIT_MESSAGE = "the request holds text that cannot be stored: a NUL or half a surrogate pair"
 UNFIT_TEXT = ("invalid byte sequence", "unsupported Unicode escape", "untranslatable character", "surrogates not allowed")
 
 
@@ -125,11 +127,21 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return response
 
 
+async def expect_text(request: Request) -> None:
+    """JSON can spell a NUL or half a surrogate pair, which no database and no UTF-8 holds. Raises InvalidInput."""
+    body = await request.body()
+    if b"\\u" in body and "json" in request.headers.get("content-type", ""):
+        with contextlib.suppress(ValueError):  # what is not JSON at all is told elsewhere
+            spelled_out = json.dumps(json.loads(body), ensure_ascii=False)
+            if "\\u0000" in spelled_out or any("\ud800" <= letter <= "\udfff" for letter in spelled_out):
+                raise InvalidInput(UNFIT_MESSAGE)
+
+
 async def _on_unfit_text(request: Request, error: Exception) -> Response:
     """Databases refuse text that is no text. Any other complaint of theirs is our mistake."""
     if isinstance(error, DBAPIError) and not any(sign in str(error.orig) for sign in UNFIT_TEXT):
         raise error
-    return problem_response(request, InvalidInput("the request holds text that cannot be stored: a NUL or half a surrogate pair"))
+    return problem_response(request, InvalidInput(UNFIT_MESSAGE))
 
 
 async def _on_database_away(request: Request, error: Exception) -> Response:

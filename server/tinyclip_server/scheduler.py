@@ -13,8 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import JobError, JobSpec, JobState
-from tinyclip.schemas.artifacts import JobDocument
+from tinyclip.schemas import JobError, JobState
 
 from tinyclip_server.attempts import Claim, Observation, observe, read_segments
 from tinyclip_server.db import now
@@ -194,7 +193,6 @@ _ALIVE = (JobState.QUEUED, *ON_CLUSTER)
 
 
 def _claim_of(job: JobRow, attempt: AttemptRow) -> Claim:
-    assert job.model_version is not None
     return Claim(
         job_id=job.id,
         lease_token=job.lease_token,
@@ -204,10 +202,10 @@ def _claim_of(job: JobRow, attempt: AttemptRow) -> Claim:
         submitted=attempt.submitted,
         next_segment=attempt.next_segment,
         control=job.control,
-        document=JobDocument(
-            job=job.id, name=job.name, spec=JobSpec.model_validate(job.resolved_spec), model_name=job.model_name,
-            model_version=job.model_version,
-        ),
+        document={
+            "job": job.id, "name": job.name, "spec": job.resolved_spec, "model_name": job.model_name,
+            "model_version": job.model_version,
+        },
         stop_requested_at=job.stop_requested_at,
         unknown=attempt.unknown_since is not None,
     )

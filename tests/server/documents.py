@@ -2,9 +2,13 @@
 
 from typing import Any
 
-VIT = {"kind": "vit", "image_size": 64, "width": 64, "layers": [2], "head_width": 32, "patch_size": 16, "heads": [2, 2], "mlp": [256, 256]}
-TEXT = {"context_length": 16, "vocab_size": 100, "width": 64, "layers": 1, "head_width": 32, "heads": [2], "mlp": [256]}
-LAYOUT = {"embed_dim": 32, "image": VIT, "text": TEXT}
+VIT = {"kind": "vit", "image_size": 64, "width": 64, "layers": [2], "head_width": 32, "patch_size": 16}
+TEXT = {"context_length": 16, "vocab_size": 100, "width": 64, "layers": 1, "head_width": 32}
+LAYOUT = {
+    "embed_dim": 32,
+    "image": {**VIT, "heads": [2, 2], "mlp": [256, 256]},
+    "text": {**TEXT, "heads": [2], "mlp": [256]},
+}
 STUDENT = {"image_params": 1000, "text_params": 900, "text_params_without_embedding": 300, "macs": 5000, "layout": LAYOUT}
 STEPS = 10
 

@@ -77,7 +77,8 @@ class Worker:
 
     def start(self, stage: int = 0) -> None:
         self.tell({"type": "attempt.started"})
-        self.tell({"type": "stage.started", "stage": stage, "data": {"name": "s", "inherit": "manual", "steps": STEPS, "student": STUDENT}})
+        data = {"name": "s", "inherit": "manual", "steps": STEPS, "student": STUDENT}
+        self.tell({"type": "stage.started", "stage": stage, "data": data})
 
     def step(self, step: int, stage: int = 0, **metrics: float) -> None:
         self.tell(progress(step, stage, **metrics))

@@ -24,7 +24,8 @@ async def test_a_job_becomes_a_model_version(service: Service) -> None:
     assert service.ray.submissions == [submission]
     assert job["ray_submission_id"] == submission
     assert service.ray.entrypoints[submission].startswith("exec ")
-    assert f"-m tinyclip_workers.run --artifacts {service.artifacts} --job {job['id']} --attempt 1" in service.ray.entrypoints[submission]
+    module = f"-m tinyclip_workers.run --artifacts {service.artifacts} --job {job['id']} --attempt 1"
+    assert service.ray.entrypoints[submission].endswith(module)
     assert service.ray.metadata[submission] == {
         "job_name": "emoji-half", "tinyclip_job": job["id"], "tinyclip_attempt": "1",
     }
