@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.embedding import IMAGE_BATCH
-from tinyclip_workers.evaluate import evaluate, fill_template, label_index, task_lines
+from tinyclip_workers.evaluate import evaluate, evaluate_tasks, fill_template, label_index, task_lines
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
 from tinyclip_workers.shards import DataError, is_held_out
 
@@ -51,7 +51,7 @@ def shard(tmp_path: Path) -> str:
     return write_shard(tmp_path / "val.tar", color_samples(40))
 
 
-def zero_shot(shards: str, **changes: Any) -> ZeroShotTask:
+def zero_shot(shards: str | list[str], **changes: Any) -> ZeroShotTask:
     task = {"name": "colors", "kind": "zero_shot", "shards": shards, "image_key": ["png"], "classes": CLASSES}
     return ZeroShotTask.model_validate({**task, "templates": ["a {} square"], **changes})
 
@@ -115,12 +115,43 @@ def test_broken_samples_are_skipped_and_counted(tmp_path: Path) -> None:
     assert (scores["samples"], scores["skipped"]) == (2, 3)
 
 
+def test_a_broken_shard_is_told(tmp_path: Path, shard: str) -> None:
+    (tmp_path / "torn.tar").write_bytes(b"no tar" * 1000)
+
+    scores = evaluate({"student": seeing()}, zero_shot([shard, str(tmp_path / "torn.tar")]))["student"]
+
+    assert (scores["samples"], scores["skipped_shards"]) == (40, 1)
+
+
 def test_a_label_without_a_class_is_an_error_that_names_the_sample(tmp_path: Path) -> None:
     samples = color_samples(4)
     samples[2]["cls"] = "4"
 
     with pytest.raises(DataError, match="sample s0002 has label 4, but the 4 classes are 0 to 3"):
         evaluate({"student": seeing()}, zero_shot(write_shard(tmp_path / "b.tar", samples)))
+
+
+def test_tasks_of_the_same_shards_share_a_pass_and_have_the_numbers_of_their_own(tmp_path: Path, shard: str) -> None:
+    samples = color_samples(12)
+    samples[1]["png"] = b"not an image"
+    del samples[2]["cls"]
+    other = write_shard(tmp_path / "other.tar", samples)
+    tasks = [
+        zero_shot(shard),
+        RetrievalTask(name="r", kind="retrieval", shards=other, image_key=["png"]),
+        zero_shot(other, name="odd", where={"odd": True}),
+        zero_shot(other, name="all"),
+    ]
+    models = {"student": loaded(), "teacher": seeing()}
+
+    together = evaluate_tasks(models, tasks)
+
+    for task in tasks:
+        alone = evaluate(models, task)
+        for model in models:
+            assert {**together[task.name][model], "ms_per_image": 0} == {**alone[model], "ms_per_image": 0}
+    counts = {name: (scores["student"]["samples"], scores["student"]["skipped"]) for name, scores in together.items()}
+    assert counts == {"colors": (40, 0), "r": (11, 1), "odd": (5, 1), "all": (10, 2)}
 
 
 @pytest.mark.parametrize("changes", [{"where": {"odd": "perhaps"}}, {"image_key": ["jpg"]}, {"label_key": "json.nothing"}])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tinyclip_workers.images import decode_image, eval_transform, normalize
 from tinyclip_workers.model_folder import LoadedModel
-from tinyclip_workers.shards import Sample, Skipped, image_bytes
+from tinyclip_workers.shards import Sample, image_bytes
 from tinyclip_workers.towers import encode_text
 
 IMAGE_BATCH = 64
@@ -28,43 +28,47 @@ TEXT_BATCH = 256
 
 @dataclass
 class Embedded:
-    """What each model, by its name in the evaluation, makes of the images, and what the samples say beside."""
+    """What each model, by its name in the evaluation, makes of the images, and what was read of the samples beside."""
 
     images_NE: dict[str, Tensor]
     """Of unit length, on the CPU."""
     keys: list[str]
-    """Of the samples."""
     values: list[Any]
-    """What was read of each sample beside its picture."""
     ms_per_image: dict[str, float]
     """The image tower alone: median over the full batches of the pass, or over all if none is full."""
+
+    def part(self, rows: list[int], values: list[Any]) -> "Embedded":
+        """Some of the images, with values of their own."""
+        images_NE = {name: features_NE[rows] for name, features_NE in self.images_NE.items()}
+        return Embedded(images_NE, [self.keys[row] for row in rows], values, self.ms_per_image)
 
 
 def embed_images(
     models: Mapping[str, LoadedModel],
-    samples: Iterable[Sample],
+    samples: Iterable[tuple[Sample, Any]],
     image_keys: Sequence[str],
-    read: Callable[[Sample], Any],
-    skipped: Skipped,
+    broken: Callable[[Sample, Any, Exception], None],
 ) -> Embedded:
-    """Every usable sample through every model. One without a readable image, or that `read` refuses, is skipped and counted."""
+    """Every sample, given with a value to keep, through every model; `broken` is told those without a readable image."""
     keys: list[str] = []
     values: list[Any] = []
     towers = {name: _ImageTower(loaded) for name, loaded in models.items()}
     stream = iter(samples)
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as helpers:
         while batch := list(islice(stream, IMAGE_BATCH)):
-            decoded = helpers.map(lambda sample: _decode(sample, image_keys, read), batch)
             images: list[Image] = []
-            for sample, usable in zip(batch, decoded, strict=True):
-                if isinstance(usable, Exception):
-                    skipped.sample(sample["__key__"], usable)
+            decoded = helpers.map(lambda pair: _decode(pair[0], image_keys), batch)
+            for (sample, value), image in zip(batch, decoded, strict=True):
+                if isinstance(image, Exception):
+                    broken(sample, value, image)
                     continue
-                images.append(usable[0])
-                values.append(usable[1])
+                images.append(image)
+                values.append(value)
                 keys.append(sample["__key__"])
-            for tower in towers.values():
-                tower.see(images, helpers)
+            sizes = {loaded.layout.image.image_size for loaded in models.values()} if images else set()
+            pixels_BCHW = {size: torch.stack([*helpers.map(eval_transform(size), images)]) for size in sizes}
+            for tower in towers.values() if images else ():
+                tower.see(pixels_BCHW[tower.loaded.layout.image.image_size])
     return Embedded(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,
@@ -101,17 +105,13 @@ class _ImageTower:
     parts: list[Tensor] = field(default_factory=list)
     seconds: list[tuple[int, float]] = field(default_factory=list)
 
-    def see(self, images: list[Image], helpers: ThreadPoolExecutor) -> None:
-        if not images:
-            return
+    def see(self, pixels_BCHW: Tensor) -> None:
         device = self.loaded.model.logit_scale.device
-        transform = eval_transform(self.loaded.layout.image.image_size)
-        pixels_BCHW = torch.stack([*helpers.map(transform, images)]).to(device)
-        images_BCHW = normalize(pixels_BCHW, self.loaded.image_mean, self.loaded.image_std)
+        images_BCHW = normalize(pixels_BCHW.to(device), self.loaded.image_mean, self.loaded.image_std)
         images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         start = _now(device)
         features_BE = F.normalize(self.loaded.model.encode_image(images_BCHW).float(), dim=-1)
-        self.seconds.append((len(images), _now(device) - start))
+        self.seconds.append((len(features_BE), _now(device) - start))
         self.parts.append(_finite(features_BE, self.loaded.name).cpu())
 
     def features(self) -> Tensor:
@@ -122,10 +122,10 @@ class _ImageTower:
         return 1000 * statistics.median(full or [seconds / count for count, seconds in self.seconds] or [0.0])
 
 
-def _decode(sample: Sample, image_keys: Sequence[str], read: Callable[[Sample], Any]) -> tuple[Image, Any] | Exception:
-    """The picture and what else is read, or why the sample cannot be used."""
+def _decode(sample: Sample, image_keys: Sequence[str]) -> Image | Exception:
+    """The picture, or why there is none."""
     try:
-        return decode_image(image_bytes(sample, image_keys)), read(sample)
+        return decode_image(image_bytes(sample, image_keys))
     except (KeyError, ValueError) as error:
         return error
 

@@ -1,7 +1,7 @@
 """Evaluation: zero-shot classification, retrieval and linear probes, of several models on the same decoded images."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -30,25 +30,35 @@ Scores = dict[str, dict[str, Any]]
 def evaluate(
     models: Mapping[str, LoadedModel], task: EvaluationTask, *, holdout: float = 0.0, device: torch.device | str = "cpu"
 ) -> Scores:
-    """One task's numbers for every model, as {name: {metric: value}}; each image is decoded once and seen by all of them.
+    """One task's numbers for every model, as {name: {metric: value}}; as `evaluate_tasks`."""
+    return evaluate_tasks(models, [task], holdout=holdout, device=device)[task.name]
 
-    Beside the scores of `metrics`: `samples` and `skipped` (counts), and `ms_per_image`: the image tower alone, in fp32 on
+
+def evaluate_tasks(
+    models: Mapping[str, LoadedModel],
+    tasks: Sequence[EvaluationTask],
+    *,
+    holdout: float = 0.0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Scores]:
+    """Every task's numbers for every model, as {task: {name: {metric: value}}}.
+
+    Each image is decoded once and seen by all models; tasks with the same shards share one pass over them.
+    Beside the scores of `metrics`: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower alone, in fp32 on
     this machine, the median over the batches of 64. `holdout` is the spec's `data.train.holdout`.
     Models are in evaluation mode meanwhile and come back as they were.
     Raises DataError where nothing can be evaluated or a label has no class.
     """
-    skipped = Skipped()
+    scores: dict[str, Scores] = {}
     with evaluation_mode(models.values(), torch.device(device)):
-        samples = task_samples(task.shards, lambda sample: belongs(sample, task, holdout), skipped)
-        data = _embed(models, task, samples, skipped)
-        if isinstance(task, ZeroShotTask):
-            scores = _zero_shot(models, task, data)
-        elif isinstance(task, RetrievalTask):
-            scores = _retrieval(models, task, data)
-        else:
-            scores = _linear_probe(models, task, data, holdout)
-    facts = {"samples": len(data.keys), "skipped": skipped.samples}
-    return {name: {**scores[name], **facts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models}
+        for group in _of_the_same_shards(tasks):
+            for task, data, skipped in _embed(models, group, holdout):
+                found = _score(models, task, data, holdout)
+                facts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
+                scores[task.name] = {
+                    name: {**found[name], **facts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
+                }
+    return {task.name: scores[task.name] for task in tasks}
 
 
 def task_lines(value: list[str] | str) -> list[str]:
@@ -67,16 +77,6 @@ def task_lines(value: list[str] | str) -> list[str]:
             raise ValueError(f"{value} starts like a JSON list but is none ({error})") from error
         return [str(line) for line in lines]
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def task_samples(shards: str | list[str], keep: Callable[[Sample], bool], skipped: Skipped) -> Iterator[Sample]:
-    """The samples of some shards that are kept; one whose JSON cannot be read is skipped and counted."""
-    for sample in read_shards(expand_shards(shards), skipped):
-        try:
-            if keep(sample):
-                yield sample
-        except ValueError as error:
-            skipped.sample(sample["__key__"], error)
 
 
 def belongs(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
@@ -99,6 +99,21 @@ def label_index(label: str, classes: list[str]) -> int | None:
 def label_of(sample: Sample, key: str) -> str:
     """A sample's label as text. Raises KeyError or ValueError."""
     return str(field_of(sample, key)).strip()
+
+
+def _of_the_same_shards(tasks: Sequence[EvaluationTask]) -> list[list[EvaluationTask]]:
+    groups: dict[tuple[object, ...], list[EvaluationTask]] = {}
+    for task in tasks:
+        groups.setdefault((tuple(expand_shards(task.shards)), tuple(task.image_key)), []).append(task)
+    return list(groups.values())
+
+
+def _score(models: Mapping[str, LoadedModel], task: EvaluationTask, data: Embedded, holdout: float) -> Scores:
+    if isinstance(task, ZeroShotTask):
+        return _zero_shot(models, task, data)
+    if isinstance(task, RetrievalTask):
+        return _retrieval(models, task, data)
+    return _linear_probe(models, task, data, holdout)
 
 
 def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embedded) -> Scores:
@@ -124,11 +139,8 @@ def _retrieval(models: Mapping[str, LoadedModel], task: RetrievalTask, data: Emb
 
 def _linear_probe(models: Mapping[str, LoadedModel], task: LinearProbeTask, data: Embedded, holdout: float) -> Scores:
     """With `subset: holdout` the probe learns from what is not held out, so the shards may be the same."""
-    skipped = Skipped()
-    samples = task_samples(
-        task.train_shards, lambda s: task.subset == "all" or not is_held_out(s["__key__"], holdout), skipped
-    )
-    train = _embed(models, task, samples, skipped)
+    whole = task.model_copy(update={"shards": task.train_shards, "subset": "all", "where": {}})
+    [(_, train, _)] = _embed(models, [whole], holdout, only=lambda key: task.subset == "all" or not is_held_out(key, holdout))
     row = {label: i for i, label in enumerate(sorted(set(train.values), key=lambda label: (len(label), label)))}
     train_N, test_N = (torch.tensor([row.get(label, -1) for label in d.values]) for d in (train, data))
     return {
@@ -140,17 +152,53 @@ def _linear_probe(models: Mapping[str, LoadedModel], task: LinearProbeTask, data
     }
 
 
-def _embed(models: Mapping[str, LoadedModel], task: EvaluationTask, samples: Iterator[Sample], skipped: Skipped) -> Embedded:
-    if isinstance(task, RetrievalTask):
-        data = embed_images(models, samples, task.image_key, lambda sample: captions_of(sample, task.caption_key), skipped)
-    else:
-        data = embed_images(models, samples, task.image_key, lambda sample: label_of(sample, task.label_key), skipped)
-    if not data.keys:
-        examples = "; ".join(skipped.examples) or "subset and where leave no sample"
-        raise DataError(
-            f"task {task.name} has nothing to evaluate ({examples})", field="evaluation.tasks.shards", value=task.shards
-        )
-    return data
+def _embed(
+    models: Mapping[str, LoadedModel],
+    tasks: Sequence[EvaluationTask],
+    holdout: float,
+    only: Callable[[str], bool] = lambda key: True,
+) -> list[tuple[EvaluationTask, Embedded, Skipped]]:
+    """One pass over the shards that all these tasks have, and each task's part of it. DataError where a part is empty."""
+    skipped, shards = [Skipped() for _ in tasks], Skipped()
+
+    def wanted() -> Iterator[tuple[Sample, dict[int, Any]]]:
+        for sample in read_shards(expand_shards(tasks[0].shards), shards):
+            values = _values(sample, tasks, holdout, skipped) if only(sample["__key__"]) else {}
+            if values:
+                yield sample, values
+
+    def broken(sample: Sample, values: dict[int, Any], error: Exception) -> None:
+        for index in values:
+            skipped[index].sample(sample["__key__"], error)
+
+    data = embed_images(models, wanted(), tasks[0].image_key, broken)
+    parts = []
+    for index, task in enumerate(tasks):
+        rows = [row for row, values in enumerate(data.values) if index in values]
+        if not rows:
+            examples = "; ".join(skipped[index].examples) or "subset and where leave no sample"
+            raise DataError(
+                f"task {task.name} has nothing to evaluate ({examples})", field="evaluation.tasks.shards", value=task.shards
+            )
+        skipped[index].shards = shards.shards
+        parts.append((task, data.part(rows, [data.values[row][index] for row in rows]), skipped[index]))
+    return parts
+
+
+def _values(sample: Sample, tasks: Sequence[EvaluationTask], holdout: float, skipped: list[Skipped]) -> dict[int, Any]:
+    """What each task that the sample belongs to reads of it beside the picture, by the task's number."""
+    values: dict[int, Any] = {}
+    for index, task in enumerate(tasks):
+        try:
+            if not belongs(sample, task, holdout):
+                continue
+            if isinstance(task, RetrievalTask):
+                values[index] = captions_of(sample, task.caption_key)
+            else:
+                values[index] = label_of(sample, task.label_key)
+        except (KeyError, TypeError, ValueError) as error:
+            skipped[index].sample(sample["__key__"], error)
+    return values
 
 
 def _row(key: str, label: str, classes: list[str]) -> int:

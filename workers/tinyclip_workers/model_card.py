@@ -5,7 +5,7 @@ from typing import Any
 from tinyclip.schemas import ModelVersion, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
-COUNTS = ("samples", "skipped", "texts", "train_samples")
+COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples")
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from tinyclip_workers.evaluate import evaluate
+from tinyclip_workers.evaluate import evaluate_tasks
 from tinyclip_workers.jobrun import JobRun
 from tinyclip_workers.model_folder import LoadedModel
 from tinyclip_workers.report import EventWriter
@@ -29,8 +29,10 @@ class Scorer:
     def score(self, step: int) -> dict[str, dict[str, Any]]:
         """`{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError: nothing to evaluate."""
         found: dict[str, dict[str, Any]] = {}
-        for task in self._run.spec.evaluation.tasks:
-            scores = evaluate(self._models, task, holdout=self._run.spec.data.train.holdout, device=self._device)
+        spec = self._run.spec
+        results = evaluate_tasks(self._models, spec.evaluation.tasks, holdout=spec.data.train.holdout, device=self._device)
+        for task in spec.evaluation.tasks:
+            scores = results[task.name]
             found[task.name] = {"student": scores["student"], "teacher": scores.get("teacher")}
             if self._events:
                 self._events.send(
