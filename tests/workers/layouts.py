@@ -8,9 +8,9 @@ from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 Config = dict[str, Any]
 
 
-def open_clip_model(config: Config) -> CLIP:
+def open_clip_model(config: Config, quick_gelu: bool = False) -> CLIP:
     vision = {name: value for name, value in config["vision_cfg"].items() if value is not None}
-    return CLIP(config["embed_dim"], CLIPVisionCfg(**vision), CLIPTextCfg(**config["text_cfg"]))
+    return CLIP(config["embed_dim"], CLIPVisionCfg(**vision), CLIPTextCfg(**config["text_cfg"]), quick_gelu)
 
 
 def layout_of(config: Config) -> Layout:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from tinyclip_workers.fold import fold
+from tinyclip_workers.masked import MaskedTowers
 from tinyclip_workers.masks import Mask
+from tinyclip_workers.sparsity import Constraint
 from tinyclip_workers.towers import Clip
 from torch import Tensor, nn
 
@@ -21,9 +23,12 @@ def evaluation_masks(case: str) -> dict[str, Mask]:
     return {tower: masks_of(case, tower).deterministic() for tower in TOWERS}
 
 
-def test_without_masks_the_towers_are_open_clips_in_names_and_numbers() -> None:
-    ours, theirs = full_student(), open_clip_model(DOCUMENT["config"])
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_without_masks_the_towers_are_open_clips_in_names_and_numbers(quick_gelu: bool) -> None:
+    weights = full_student().state_dict()
+    ours, theirs = Clip(LAYOUT.model_copy(update={"quick_gelu": quick_gelu})), open_clip_model(DOCUMENT["config"], quick_gelu)
+    for model in (ours, theirs):
+        model.load_state_dict(weights, strict=True)
     images, tokens = inputs()
 
     assert ours.state_dict().keys() == theirs.state_dict().keys()
@@ -129,7 +134,7 @@ def assert_only_dead_parts_differ(ours: dict[str, Tensor], theirs: dict[str, Ten
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_one_tower_alone_can_be_masked_and_folded(tower: str) -> None:
-    mask = evaluation_masks("search")[tower]
+    mask = evaluation_masks(CASES[0])[tower]
     model = full_student()
 
     state, layout = fold(model.state_dict(), LAYOUT, {tower: mask})
@@ -139,3 +144,18 @@ def test_one_tower_alone_can_be_masked_and_folded(tower: str) -> None:
     masked = features(model, **{f"{tower}_mask": mask})
     for name, found in features(small).items():
         torch.testing.assert_close(found, masked[name], rtol=1e-5, atol=1e-5)
+
+
+def test_masked_towers_train_under_bf16_autocast_with_fp32_embeddings() -> None:
+    towers = MaskedTowers(full_student(), LAYOUT, ("image", "text"), Constraint(0.0, 0.5, 0))
+    plain = towers(*inputs(), towers.noise(torch.Generator().manual_seed(0)))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        image_BD, text_BD, _ = towers(*inputs(), towers.noise(torch.Generator().manual_seed(0)))
+    (image_BD @ text_BD.T).logsumexp(1).sum().backward()
+
+    for found, wanted in ((image_BD, plain[0]), (text_BD, plain[1])):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
+    gradients = [parameter.grad for name, parameter in towers.named_parameters() if "lambda" not in name and "scale" not in name]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
