@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -79,10 +80,19 @@ on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgres
 Start = Callable[..., Awaitable[Service]]
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite database at the newest revision, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "tinyclip.db"
+    asyncio.run(upgrade(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
 @pytest.fixture
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """A fresh database: SQLite, or a schema on PostgreSQL for tests that ask for `postgresql`."""
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> AsyncIterator[str]:
+    """A fresh database: SQLite, or one on PostgreSQL for tests that ask for `postgresql`."""
     if getattr(request, "param", "sqlite") == "sqlite":
+        shutil.copy(migrated, tmp_path / "tinyclip.db")
         yield f"sqlite:///{tmp_path / 'tinyclip.db'}"
         return
     url = os.environ.get(POSTGRES)
