@@ -44,8 +44,8 @@ def evaluate_tasks(
     """Every task's numbers for every model, as {task: {name: {metric: value}}}.
 
     Each image is decoded once and seen by all models; tasks with the same shards share one pass over them.
-    Beside the scores of `metrics`: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower alone, in fp32 on
-    this machine, the median over the batches of 64. `holdout` is the spec's `data.train.holdout`.
+    Beside the scores of `metrics`: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower
+    alone, in fp32 on this machine, the median over the batches of 64. `holdout` is the spec's `data.train.holdout`.
     Models are in evaluation mode meanwhile and come back as they were.
     Raises DataError where nothing can be evaluated or a label has no class.
     """

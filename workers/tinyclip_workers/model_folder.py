@@ -20,7 +20,9 @@ from tinyclip_workers.store import Store
 from tinyclip_workers.weights import WeightsError, file_digest, load_state_dict, read_header
 
 CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors", "compact.safetensors")
+LAYOUT_FILE = "layout.json"
+COMPACT_FILE = "compact.safetensors"
+WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors", COMPACT_FILE)
 """Names of weights in a folder, in the order in which they are looked for; the last is our compact form."""
 
 Tokenizer = Callable[[str | list[str]], Tensor]
@@ -71,7 +73,7 @@ def find_folder(uri: str) -> ModelSource:
     if weights is None:
         raise FileNotFoundError(f"{uri} has no weights; put one of {', '.join(WEIGHTS_FILES)} there")
     config = _read_json(store, CONFIG_FILE)
-    layout = _layout_file(store) if "layout.json" in names else config_layout(config, store.uri(CONFIG_FILE))
+    layout = _layout_file(store) if LAYOUT_FILE in names else config_layout(config, store.uri(CONFIG_FILE))
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if "model.json" in names:
         version = _read_json(store, "model.json")
@@ -131,9 +133,9 @@ def with_colors(source: ModelSource, preprocess: dict[str, Any] | None) -> Model
 
 def _layout_file(store: Store) -> Layout:
     try:
-        return Layout.model_validate(_read_json(store, "layout.json"))
+        return Layout.model_validate(_read_json(store, LAYOUT_FILE))
     except ValueError as error:
-        raise WeightsError(f"{store.uri('layout.json')} is not a layout: {error}") from error
+        raise WeightsError(f"{store.uri(LAYOUT_FILE)} is not a layout: {error}") from error
 
 
 def config_layout(config: dict[str, Any], where: str) -> Layout:
