@@ -46,6 +46,15 @@ def backward_in_parts(
         loss = loss_of(cached)
     scaled(loss).backward()
     constraint = besides() if besides else loss.new_zeros(())
+    _send_back(student, parts, cached, scaled(constraint), autocast)
+    return (loss + constraint).detach()
+
+
+def _send_back(
+    student: nn.Module, parts: Sequence[tuple[Any, ...]], cached: Embeddings, besides: Tensor,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> None:
+    """Runs every part again, now with a graph, and sends back what its embeddings collected."""
     first = 0
     for index, part in enumerate(parts):
         is_last = index == len(parts) - 1
@@ -55,10 +64,9 @@ def backward_in_parts(
             rows = slice(first, first + len(image_BD))
             sent = _sent_back(image_BD, cached.image_BD, rows) + _sent_back(text_BD, cached.text_BD, rows)
             if is_last:
-                sent = sent + _sent_back(scale, cached.scale, ...) + scaled(constraint)
+                sent = sent + _sent_back(scale, cached.scale, ...) + besides
             sent.backward()
         first = rows.stop
-    return (loss + constraint).detach()
 
 
 def _embeddings(
