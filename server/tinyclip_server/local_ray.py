@@ -25,8 +25,8 @@ LONGEST_SESSION_PATH = 68
 """Bytes that Ray appends to its folder for a unix socket, whose whole path has room for 107."""
 DASHBOARD_PORT = 8265
 """Ray's usual one; another if it is taken."""
-START_SECONDS = 90.0
-STOP_SECONDS = 15.0
+START_SECONDS = 240.0
+STOP_SECONDS = 30.0
 
 
 class RayDidNotStart(Exception):

@@ -8,6 +8,7 @@ import logging.handlers
 import signal
 import socket
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -35,9 +36,8 @@ def up(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM. Raises CannotStart before anything was started."""
     _expect_private(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    _log_to_files(settings)
     try:
-        with FileLock(settings.data_dir / "lock", timeout=0):
+        with FileLock(settings.data_dir / "lock", timeout=0), _log_in(settings.data_dir / "logs"):
             asyncio.run(_run(settings))
     except Timeout:
         raise CannotStart(f"another tinyclip-server uses {settings.data_dir}; stop it or give another --data-dir") from None
@@ -148,14 +148,22 @@ def _expect_private(settings: Settings) -> None:
         )
 
 
-def _log_to_files(settings: Settings) -> None:
-    """Everything to a file in the data directory; warnings to the terminal too."""
-    folder = settings.data_dir / "logs"
+@contextlib.contextmanager
+def _log_in(folder: Path) -> Iterator[None]:
+    """Everything to a file; warnings to the terminal too."""
     folder.mkdir(exist_ok=True)
     everything = logging.handlers.RotatingFileHandler(folder / "server.log", maxBytes=10 << 20, backupCount=3)
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[everything, terminal]
-    )
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    for handler in (everything, terminal):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (everything, terminal):
+            root.removeHandler(handler)
+            handler.close()
