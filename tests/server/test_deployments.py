@@ -146,7 +146,8 @@ class TestReconcile:
         await put(service)
         await round_(service)
         waiting = await get(service)
-        ray.says["demo"] = {"status": "DEPLOY_FAILED", "message": "FileNotFoundError: no weights"}
+        traceback = "failed 3 times. Error:\nTraceback (most recent call last):\n  File x\nFileNotFoundError: no weights\n"
+        ray.says["demo"] = {"status": "DEPLOY_FAILED", "message": "failed", "deployments": {"Student": {"message": traceback}}}
         await round_(service)
         failed = await get(service)
 

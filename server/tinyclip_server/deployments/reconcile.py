@@ -19,7 +19,7 @@ from tinyclip_server.tables import DeploymentRow
 
 logger = logging.getLogger(__name__)
 
-LONGEST_MESSAGE = 4000
+LONGEST_MESSAGE = 2000
 ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 
 
@@ -113,6 +113,7 @@ def _outcome(row: DeploymentRow, seen: Seen) -> tuple[DeploymentState, str]:
 
 
 def _message(running: dict[str, Any]) -> str:
-    """What Serve says of the replicas tells more than what it says of the application."""
+    """What Serve says of the replicas tells more than what it says of the application; of a traceback, the last line does."""
     of_replicas = ((running.get("deployments") or {}).get(DEPLOYMENT) or {}).get("message")
-    return str(of_replicas or running.get("message") or "").strip()[-LONGEST_MESSAGE:]
+    text = str(of_replicas or running.get("message") or "").strip()
+    return (text.splitlines()[-1].strip() if "Traceback" in text else text)[:LONGEST_MESSAGE]

@@ -1,7 +1,8 @@
 """A student on Ray Serve: zero-shot classification, embeddings and search over HTTP.
 
 The story of one query: `queries.py` reads and checks it, `inputs.py` decodes its images, `service.py` answers it with embeddings
-that `app.py` computes in batches with an engine (`engine.py`), and `problems.py` says what was wrong if something was.
+that `app.py` gathers in batches and `replica.py` computes with an engine (`engine.py`), and `problems.py` says what was wrong if
+something was.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,14 +1,10 @@
-"""Batches are gathered in groups, the share of one request each: cut, counted and given back here.
-
-Not in `app.py`: `serve.ingress` pickles the app while the module is being read, so it must not need what comes further down.
-"""
+"""Batches are gathered in groups, the share of one request each: cut, counted and given back here."""
 
 from collections.abc import Sequence, Sized
 from typing import TypeVar
 
 import numpy as np
-
-from tinyclip_workers.serving.engine import Matrix
+import numpy.typing as npt
 
 T = TypeVar("T")
 
@@ -23,6 +19,6 @@ def count(groups: Sequence[Sized]) -> int:
     return sum(len(group) for group in groups)
 
 
-def split(rows: Matrix, groups: Sequence[Sized]) -> list[Matrix]:
+def split(rows: npt.NDArray[np.float32], groups: Sequence[Sized]) -> list[npt.NDArray[np.float32]]:
     """The rows of each group again."""
     return np.split(rows, np.cumsum([len(group) for group in groups])[:-1])

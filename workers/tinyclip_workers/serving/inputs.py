@@ -7,9 +7,7 @@ import re
 from PIL import Image
 
 from tinyclip_workers.images import decode_image
-
-ImageInput = str | bytes
-"""A base64 string or data URI out of JSON, or the bytes of an uploaded file."""
+from tinyclip_workers.serving.queries import ImageInput
 
 _DATA_URI = re.compile(r"data:[^,;]*(;[^,;]*)*,", re.IGNORECASE)
 _WAY_OUT = "send the bytes of a PNG, JPEG, WebP or GIF file, base64-encoded or as a data URI"

@@ -13,9 +13,11 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request as HttpRequest
 from tinyclip.schemas import JSON, EmbeddingsRequest, FieldError, Request, SearchRequest, ZeroShotRequest
 
-from tinyclip_workers.serving.inputs import ImageInput
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid, invalid_fields, refuse
+
+ImageInput = str | bytes
+"""A base64 string or data URI out of JSON, or the bytes of an uploaded file."""
 
 MAX_IMAGES = 256
 MAX_INPUTS = 2048

@@ -24,10 +24,10 @@ from tinyclip.schemas import (
 from torch import Tensor
 
 from tinyclip_workers.serving.engine import Engine, Matrix
-from tinyclip_workers.serving.inputs import BadImage, ImageInput, read_image
+from tinyclip_workers.serving.inputs import BadImage, read_image
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid
-from tinyclip_workers.serving.queries import Images, ZeroShotQuery
+from tinyclip_workers.serving.queries import ImageInput, Images, ZeroShotQuery
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.serving.text_cache import TextCache
 
