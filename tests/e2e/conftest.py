@@ -1,0 +1,76 @@
+"""One service and one undisturbed job for all of these tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tinyclip import Client
+from tinyclip.schemas import Job
+
+from tests.e2e.service import Ran, Service
+from tests.e2e.shapes import write_world
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with data, teacher and spec, and the service that works on them."""
+
+    folder: Path
+    spec_file: Path
+    service: Service
+    client: Client
+
+    def newest_job(self) -> Job:
+        return self.client.jobs.page(page_size=1).items[0]
+
+
+@pytest.fixture(scope="package")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("e2e")
+    spec_file = write_world(folder)
+    service = Service(folder)
+    service.start()
+    try:
+        with Client(service.url) as client:
+            yield World(folder, spec_file, service, client)
+        status = service.stop()
+        left = service.processes()
+    finally:
+        service.end_everything()
+    assert status == 0, "stopping is not clean"
+    assert not left, "something was left running"
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a job comes to when nobody hurts anything."""
+
+    ran: Ran
+    job: Job
+    weights_sha256: str
+
+
+@pytest.fixture(scope="package")
+def undisturbed(world: World) -> Undisturbed:
+    ran = world.service.client("jobs", "submit", world.spec_file, "--watch")
+    assert ran.code == 0, ran.out + ran.err
+    job = world.newest_job()
+    return Undisturbed(ran, job, weights_sha256(world, job))
+
+
+def weights_sha256(world: World, job: Job) -> str:
+    """Digest of the student that a job has made."""
+    assert job.model is not None
+    version = world.client.models.version(f"{job.model.name}@{job.model.version}")
+    return next(file.sha256 for file in version.files if file.path == "open_clip_model.safetensors")
+
+
+@pytest.fixture(scope="package")
+def deployment(world: World, undisturbed: Undisturbed) -> str:
+    """The undisturbed job's student, ready to be asked."""
+    assert undisturbed.job.model is not None
+    model = f"{undisturbed.job.model.name}@{undisturbed.job.model.version}"
+    ran = world.service.client("deployments", "create", "shapes", "--model", model)
+    assert ran.code == 0, ran.out + ran.err
+    return "shapes"

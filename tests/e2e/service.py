@@ -1,0 +1,110 @@
+"""The real service in processes of its own, and ways to hurt it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tinyclip_server.machine import marked_processes
+
+BIN = Path(sys.executable).parent
+START_SECONDS, STOP_SECONDS = 180.0, 90.0
+
+
+class Ran:
+    """What a command printed and how it ended."""
+
+    def __init__(self, done: "subprocess.CompletedProcess[str]") -> None:
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+
+class Service:
+    """`tinyclip-server up`; everything it writes is below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.artifacts = self.data / "artifacts"
+        self._log = folder / "server.log"
+        port, serve_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [
+            str(BIN / "tinyclip-server"), "up", "--data-dir", str(self.data),
+            "--port", str(port), "--serve-port", str(serve_port),
+        ]
+
+    def start(self) -> None:
+        """Returns once it says `ready`."""
+        said = self._log.stat().st_size if self._log.exists() else 0
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+        wait_for(lambda: "\nready\n" in self._said(said) or self._process.poll() is not None, START_SECONDS, "ready")
+        assert self._process.poll() is None, self._said(said)
+
+    def stop(self) -> int:
+        """Asks it to end; its exit status."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """kill -9 of the control plane alone; what it had started lives on."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def kill_training_worker(self) -> None:
+        """kill -9 of a process that trains."""
+        os.kill(self.training_workers()[0], signal.SIGKILL)
+
+    def training_workers(self) -> list[int]:
+        """Processes that train."""
+        return [pid for pid in self.processes() if _title(pid).startswith("ray::RayTrainWorker")]
+
+    def end_everything(self) -> None:
+        """Nothing of it is left, however it fared."""
+        for pid in {self._process.pid, *self.processes()}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._process.wait()
+
+    def processes(self) -> set[int]:
+        """What the service has started for its cluster and not ended."""
+        return marked_processes(str(self.data))
+
+    def client(self, *arguments: str | Path, timeout: float = 600.0) -> Ran:
+        """Runs `tinyclip-client` against it."""
+        command = [str(BIN / "tinyclip-client"), "--url", self.url, *map(str, arguments)]
+        return Ran(subprocess.run(command, capture_output=True, text=True, timeout=timeout))
+
+    def _said(self, since: int) -> str:
+        return self._log.read_bytes()[since:].decode(errors="replace")
+
+
+def wait_for(true: Callable[[], object], seconds: float, what: str) -> None:
+    """Returns once it is true. Fails the test after so many seconds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.01)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""

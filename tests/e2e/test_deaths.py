@@ -1,0 +1,58 @@
+"""What is killed in the middle ends the same way: the same student, bit for bit."""
+
+import pytest
+
+from tests.e2e.conftest import Undisturbed, World, weights_sha256
+from tests.e2e.service import wait_for
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_a_killed_worker_and_a_killed_control_plane_leave_no_trace_in_the_student(
+    world: World, undisturbed: Undisturbed
+) -> None:
+    submitted = world.service.client("jobs", "submit", world.spec_file)
+    assert submitted.code == 0, submitted.err
+    job_id = submitted.out.split()[0]
+    stages = world.service.artifacts / "jobs" / job_id / "stages"
+
+    wait_for(lambda: list((stages / "0-thinner").glob("a1/step-*/manifest.json")), 300, "a checkpoint of the first stage")
+    world.service.kill_training_worker()
+    wait_for(lambda: list((stages / "1-half").glob("a1/step-*/manifest.json")), 300, "a checkpoint of the second stage")
+    world.service.kill()
+    world.service.start()
+    ran = world.service.client("jobs", "watch", job_id)
+
+    assert ran.code == 0, ran.out + ran.err
+    job = world.client.jobs.get(job_id)
+    events = list(world.client.jobs.events(job_id))
+    assert job.attempt == 1, "the running attempt was not adopted"
+    assert [event.stage for event in events if event.type == "worker.restarted"] == [0]
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert weights_sha256(world, job) == undisturbed.weights_sha256
+
+
+def test_what_is_deployed_answers_after_the_control_plane_was_killed(world: World, deployment: str) -> None:
+    student = world.client.deployments.open(deployment)
+    before = student.embed_texts(["a blue circle"])
+
+    world.service.kill()
+    meanwhile = student.embed_texts(["a blue circle"])
+    world.service.start()
+
+    assert meanwhile == before
+    assert world.client.deployments.wait(deployment, timeout=60).state == "ready"
+    assert world.client.deployments.open(deployment).embed_texts(["a blue circle"]) == before
+
+
+def test_a_cancelled_job_leaves_nothing_running(world: World) -> None:
+    job_id = world.service.client("jobs", "submit", world.spec_file, "--set", "stages.0.train.steps=100000").out.split()[0]
+    stages = world.service.artifacts / "jobs" / job_id / "stages"
+    wait_for(lambda: list(stages.glob("0-thinner/a1/step-*/manifest.json")), 300, "a checkpoint")
+
+    asked = world.service.client("jobs", "cancel", job_id)
+    ran = world.service.client("jobs", "watch", job_id)
+
+    assert asked.code == 0, asked.err
+    assert ran.code == 3, ran.out + ran.err
+    wait_for(lambda: not world.service.training_workers(), 30, "the worker's end")

@@ -1,0 +1,118 @@
+"""One job, from spec to answered query, through the command line and the SDK."""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from tests.e2e.conftest import Undisturbed, World
+from tests.workers.shapes_data import draw_shape
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def picture(world: World) -> Path:
+    file = world.folder / "circle.png"
+    draw_shape("blue", "circle", 32).save(file)
+    return file
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(world: World) -> None:
+    before = world.client.jobs.page().items
+
+    ran = world.service.client("jobs", "submit", world.spec_file, "--dry-run", "--set", "stages.1.train.steps=7")
+
+    assert ran.code == 0, ran.err
+    assert re.search(r"\| half +\| manual +\|.*\| +7 \|", ran.out)
+    assert world.client.jobs.page().items == before
+
+
+def test_a_watched_job_ends_with_the_teachers_numbers_above_the_students(undisturbed: Undisturbed) -> None:
+    lines = undisturbed.ran.out.splitlines()
+
+    heading, _, teacher, thinner, half = lines[-6:-1]
+    assert heading.split("|")[1].strip() == "model"
+    assert "colours top-1 / top-5" in heading
+    assert "captions R@1 / R@10" in heading
+    assert "ms per image" in heading
+    for row, name in ((teacher, "teacher"), (thinner, "thinner"), (half, "half")):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[0] == name
+        assert all(cells)
+        assert "–" not in cells
+    assert re.fullmatch(r"model shapes@\d+", lines[-1])
+    assert any(re.match(r"stage 2/2 half: step \d+/120  loss [\d.]+  \d+ pairs/s  eta", line) for line in lines)
+
+
+def test_history_and_metrics_tell_the_same_story(world: World, undisturbed: Undisturbed) -> None:
+    types = [event.type for event in world.client.jobs.events(undisturbed.job.id)]
+    losses = world.client.jobs.metrics(undisturbed.job.id, names=["loss"]).series["loss"]
+
+    assert types[0] == "job.created"
+    assert types[-1] == "job.succeeded"
+    assert [kind for kind in types if kind.startswith("stage.")] == ["stage.started", "stage.evaluating", "stage.finished"] * 2
+    assert [(point.stage, point.step) for point in losses if point.step == 120] == [(0, 120), (1, 120)]
+
+
+def test_json_is_the_apis_object(world: World, undisturbed: Undisturbed) -> None:
+    ran = world.service.client("jobs", "get", undisturbed.job.id, "--json")
+
+    assert json.loads(ran.out) == json.loads(undisturbed.job.model_dump_json())
+
+
+def test_the_pulled_student_opens_in_open_clip_and_embeds_what_the_deployment_embeds(
+    world: World, undisturbed: Undisturbed, deployment: str, picture: Path
+) -> None:
+    pulled = world.folder / "pulled"
+    assert undisturbed.job.model is not None
+    ran = world.service.client("models", "pull", f"shapes@{undisturbed.job.model.version}", pulled)
+    assert ran.code == 0, ran.err
+
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{pulled}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{pulled}")
+    texts = ["a blue circle", "a violet bar"]
+    with torch.no_grad():
+        texts_BD = model.eval().encode_text(tokenizer(texts), normalize=True)
+        image_BD = model.encode_image(preprocess(Image.open(picture))[None], normalize=True)
+    student = world.client.deployments.open(deployment)
+
+    torch.testing.assert_close(torch.tensor(student.embed_texts(texts)), texts_BD, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.tensor(student.embed_images([picture])), image_BD, atol=1e-5, rtol=0)
+
+
+def test_a_deployment_classifies(world: World, deployment: str, picture: Path) -> None:
+    ran = world.service.client("classify", picture, "--labels", "a red square,a blue circle,a black bar", "-d", deployment)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in ran.out.splitlines()[2:]]
+
+    assert ran.code == 0, ran.err
+    assert {row[1] for row in rows} == {"a red square", "a blue circle", "a black bar"}
+    assert sum(float(row[2]) for row in rows) == pytest.approx(1.0, abs=0.002)
+
+
+def test_an_index_is_searched_by_text_and_by_image(world: World, deployment: str) -> None:
+    model = world.client.deployments.get(deployment).model
+    shards = f"{world.folder}/val/*.tar"
+
+    built = world.service.client("indexes", "create", "gallery", "--model", model, "--shards", shards)
+    by_text = world.service.client("search", "a blue circle", "-d", deployment, "-i", "gallery", "--top-k", "3")
+    by_image = world.client.deployments.open(deployment).search("gallery", image=_first_picture(world), top_k=1)
+
+    assert built.code == 0, built.out + built.err
+    assert f"gallery {model} ready, 48 items" in built.out
+    assert len(by_text.out.splitlines()) == 5, by_text.err
+    assert by_image.hits[0].id == "val-0-0000"
+    assert by_image.hits[0].score == pytest.approx(1.0, abs=1e-4)
+    assert by_image.hits[0].metadata["concept"] == "red square"
+
+
+def _first_picture(world: World) -> bytes:
+    with tarfile.open(world.folder / "val" / "val-000000.tar") as tar:
+        picture = tar.extractfile("val-0-0000.png")
+        assert picture is not None
+        return picture.read()
