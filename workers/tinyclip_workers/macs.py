@@ -11,7 +11,9 @@ def image_macs(layout: Layout) -> int:
     image = layout.image
     if image.kind == "resnet":
         return _resnet_macs(image, layout.embed_dim)
-    assert image.patch_size is not None and image.heads is not None and image.mlp is not None
+    assert image.patch_size is not None
+    assert image.heads is not None
+    assert image.mlp is not None
     patches = (image.image_size // image.patch_size) ** 2
     stem = patches * 3 * image.patch_size**2 * image.width
     blocks = _transformer_macs(patches + 1, image.width, image.head_width, image.heads, image.mlp)

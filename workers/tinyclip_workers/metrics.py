@@ -75,11 +75,11 @@ def linear_probe(train_NE: Tensor, train_labels_N: Tensor, test_NE: Tensor, test
         solver.zero_grad()
         loss = F.cross_entropy(x_NE @ weight_CE.T + bias_C, train_labels_N)
         loss = loss + weight_CE.square().sum() / (2 * PROBE_C * len(x_NE))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        solver.step(penalised_loss)  # type: ignore[no-untyped-call]
+        solver.step(penalised_loss)
     with torch.no_grad():
         return classification((test_NE.double() - mean_E) / std_E @ weight_CE.T + bias_C, test_labels_N)
 

@@ -109,7 +109,8 @@ def text_layout(tower: TextTower | None, parent: TextLayout | None) -> TextLayou
     for field, value in (("layers", layers), ("width", width)):
         if value is None:
             raise ImpossibleStudent(f"text/{field}", None, "is missing and there is no model to inherit it from; give it")
-    assert layers is not None and width is not None
+    assert layers is not None
+    assert width is not None
     heads = _text_heads(tower, width, parent)
     mlp = _mlp_width("text", tower.mlp_ratio, width, parent)
     return TextLayout(
