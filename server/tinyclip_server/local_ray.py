@@ -23,6 +23,8 @@ SPARE_CPUS = 2
 """CPUs that Ray counts beyond the machine's: a deployment must be able to start while a job uses every core."""
 LONGEST_SESSION_PATH = 68
 """Bytes that Ray appends to its folder for a unix socket, whose whole path has room for 107."""
+LONGEST_PROXY_PATH = len("/" + 56 * "n" + "/admin.sock")
+"""The same for Serve's proxy, which puts the node's id below its folder and wants a whole path of 97 at most."""
 DASHBOARD_PORT = 8265
 """Ray's usual one; another if it is taken."""
 START_SECONDS = 240.0
@@ -52,6 +54,7 @@ class LocalRay:
         self._file = settings.data_dir / "ray.json"
         self._log = settings.data_dir / "logs" / "ray.log"
         self._folder = short_path(settings.data_dir / "ray", room=107 - LONGEST_SESSION_PATH)
+        self._proxy_folder = short_path(self._folder / "haproxy", room=97 - LONGEST_PROXY_PATH)
         self._process: subprocess.Popen[bytes] | None = None
         self.token_path = settings.data_dir / "ray-token"
         self.address = ""
@@ -110,15 +113,16 @@ class LocalRay:
                 self._process.kill()
         await self._end_marked()
         self._file.unlink(missing_ok=True)
-        if not self._folder.is_relative_to(self._settings.data_dir):
-            shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, self._proxy_folder):
+            if not folder.is_relative_to(self._settings.data_dir):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._write_token()
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, mode=0o700)
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._log, "wb") as log:
+        with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 self._command(), env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -147,7 +151,7 @@ class LocalRay:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        haproxy = self._folder / "haproxy"
+        haproxy = self._proxy_folder
         return inherited | {
             MARKER: self._marker,
             "RAY_AUTH_MODE": "token",
@@ -163,6 +167,7 @@ class LocalRay:
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "stat.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         }
