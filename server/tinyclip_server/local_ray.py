@@ -119,8 +119,9 @@ class LocalRay:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._write_token()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True, mode=0o700)
+        for folder in (self._folder, self._proxy_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, mode=0o700)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
