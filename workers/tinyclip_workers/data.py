@@ -139,7 +139,7 @@ class PairStream(IterableDataset[Batch]):
             index = int(rng.integers(len(buffer)))
             yield buffer[index]
             buffer[index] = item
-        rng.shuffle(buffer)  # type: ignore[arg-type]
+        rng.shuffle(buffer)
         yield from buffer
 
     def _share_of(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:

@@ -25,11 +25,11 @@ def decode_image(data: bytes) -> Image.Image:
     Raises ValueError where the bytes are not an image, are cut off, or have more than MAX_PIXELS pixels.
     """
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        file = Image.open(io.BytesIO(data))
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS:,}")
+        file.load()
+        image: Image.Image = ImageOps.exif_transpose(file)
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -53,13 +53,9 @@ def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float
 
 def eval_transform(size: int) -> Callable[[Image.Image], Tensor]:
     """open_clip's evaluation transform without the normalisation: resize the short side, centre crop; uint8 (3, size, size)."""
-    return v2.Compose(
-        [
-            v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(size),
-            v2.PILToTensor(),
-        ]
-    )
+    steps = [v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
+    transform: Callable[[Image.Image], Tensor] = v2.Compose(steps)
+    return transform
 
 
 def normalize(images_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

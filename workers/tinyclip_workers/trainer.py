@@ -215,7 +215,8 @@ def _parallel(towers: TwoTowers, device: torch.device) -> nn.Module:
     ids = [device.index] if device.type == "cuda" else None
     # Our batch norm agrees by itself: nothing to send before each forward. torch 2.13 gave the switch another name.
     switch = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_PARAMETERS else "broadcast_buffers"
-    return DistributedDataParallel(towers, device_ids=ids, **{switch: False})
+    options: dict[str, Any] = {"device_ids": ids, switch: False}
+    return DistributedDataParallel(towers, **options)
 
 
 def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:
