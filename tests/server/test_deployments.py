@@ -173,10 +173,15 @@ class TestReconcile:
         await put(service)
         await round_(service)
         ray.serve = {"applications": {}}
+        ray.says["demo"] = {"status": "DEPLOYING"}
 
+        await round_(service)
+        on_the_way = await get(service)
+        ray.says.clear()
         await round_(service)
 
         assert len(ray.serve_bodies) == 2
+        assert on_the_way["state"] == "deploying"
         assert (await get(service))["state"] == "ready"
 
     async def test_nothing_new_is_not_told_again(self, service: Service, ray: ScriptedServe) -> None:

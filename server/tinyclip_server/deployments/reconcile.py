@@ -28,6 +28,8 @@ class Seen:
     """What Serve said; nothing of it is in the database yet."""
 
     applications: dict[str, Any] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    """Deployments that Serve did not know before this round: whatever they were, nothing answers for them now."""
     refused: str | None = None
 
 
@@ -61,6 +63,7 @@ async def reconcile(services: Services) -> None:
 async def _observe(services: Services, rows: Sequence[DeploymentRow]) -> Seen:
     """Tell Serve what should run if it does not know yet, then look. Raises RayUnavailable."""
     seen = Seen(await _applications(services))
+    seen.unknown = {row.name for row in rows} - seen.applications.keys()
     if any(_is_news(services, row, seen.applications) for row in rows):
         wanted = [row for row in rows if row.state != DeploymentState.DELETING]
         try:
@@ -109,7 +112,8 @@ def _outcome(row: DeploymentRow, seen: Seen) -> tuple[DeploymentState, str]:
     message = _message(running)
     if running["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
         return DeploymentState.UNHEALTHY, message or f"Ray Serve says {running['status']}"
-    return (DeploymentState.UPDATING if row.state in ANSWERING else DeploymentState.DEPLOYING), message
+    answering = row.state in ANSWERING and row.name not in seen.unknown
+    return (DeploymentState.UPDATING if answering else DeploymentState.DEPLOYING), message
 
 
 def _message(running: dict[str, Any]) -> str:
