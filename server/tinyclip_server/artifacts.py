@@ -21,6 +21,11 @@ class Store:
         self._base = base.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine (or one that all nodes mount)."""
+        return self._local
+
     def uri(self, path: str) -> str:
         """The full address of a file below the root."""
         return f"{self.root}/{path}"

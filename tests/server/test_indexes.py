@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from tinyclip_server.ray_gateway import RayJobStatus
 from tests.server.conftest import Service
 
 MODEL = "emoji-half"
-SOURCE = {"shards": "/data/{0..3}.tar"}
+SOURCE = {"shards": "s3://bucket/{0..3}.tar"}
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ async def service(service: Service) -> Service:
     return service
 
 
-async def put(service: Service, name: str = "gallery", **changes: Any) -> dict[str, Any]:
-    answer = await service.http.put(f"/v1/indexes/{name}", json={"model": f"{MODEL}@1", "source": SOURCE, **changes})
+async def put(service: Service, name: str = "gallery", **source: Any) -> dict[str, Any]:
+    answer = await service.http.put(f"/v1/indexes/{name}", json={"model": f"{MODEL}@1", "source": {**SOURCE, **source}})
     assert answer.status_code == 202, answer.text
     return answer.json()
 
@@ -102,12 +103,21 @@ class TestPut:
         assert (again["state"], again["count"]) == ("building", 10)
         assert request(service)["build"] > first
 
+    async def test_local_shards_are_looked_at(self, service: Service, tmp_path: Path) -> None:
+        (tmp_path / "a-0.tar").touch()
+
+        for shards in (f"{tmp_path}/a-{{0..9}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/{{a,b}}-0.tar"):
+            await put(service, shards=shards)
+
     @pytest.mark.parametrize(
         ("body", "status", "says"),
         [
             ({"model": f"{MODEL}@1"}, 422, "/source"),
             ({"model": f"{MODEL}@1", "source": {"shards": []}}, 422, "/source/shards"),
             ({"model": f"{MODEL}@1", "source": {"shard": "x"}}, 422, "did you mean shards?"),
+            ({"model": f"{MODEL}@1", "source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "there is no /nowhere/000.tar"),
+            ({"model": f"{MODEL}@1", "source": {"shards": ["s3://b/x.tar", "/nowhere/*.tar"]}}, 422, "/source/shards/1"),
+            ({"model": f"{MODEL}@1", "source": {"shards": "data/x.tar"}}, 422, "give an absolute path or a URL"),
             ({"model": "nothing@1", "source": SOURCE}, 404, "there is no model nothing"),
         ],
     )

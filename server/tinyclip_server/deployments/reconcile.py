@@ -42,7 +42,7 @@ async def reconcile(services: Services) -> None:
     try:
         seen = await _observe(services, rows)
     except RayUnavailable as error:
-        logger.warning("deployments: %s", error)
+        logger.info("deployments: %s", error)
         return
     changed = [row for row in rows if _changes(row, seen)]
     if not changed:

@@ -8,7 +8,7 @@ from tinyclip.schemas import Index, IndexPut, Page
 from tinyclip_server.conditions import IfMatch, expect_match, quoted
 from tinyclip_server.indexes import repository, service
 from tinyclip_server.pagination import Paging
-from tinyclip_server.services import Project, ReadSession, WriteSession
+from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.tables import IndexRow
 
 router = APIRouter(prefix="/indexes", tags=["indexes"])
@@ -17,8 +17,9 @@ Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
 @router.put("/{name}", status_code=202, response_model=Index)
-async def put(name: Name, body: IndexPut, session: WriteSession, project: Project) -> Response:
+async def put(name: Name, body: IndexPut, services: Uses, session: WriteSession, project: Project) -> Response:
     """Build an index from shards with a Ray job; what an older build holds stays searchable until it is done."""
+    await service.check(services.store, body)
     return _answer(await service.put(session, project, name, body), 202)
 
 

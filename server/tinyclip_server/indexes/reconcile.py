@@ -42,7 +42,7 @@ async def reconcile(services: Services) -> None:
     done = await asyncio.gather(*(_follow(services, row) for row in rows), return_exceptions=True)
     for row, failure in zip(rows, done, strict=True):
         if isinstance(failure, RayUnavailable):
-            logger.warning("index %s: %s", row.name, failure)
+            logger.info("index %s: %s", row.name, failure)
         elif isinstance(failure, Exception):
             logger.error("index %s: this round failed", row.name, exc_info=failure)
 

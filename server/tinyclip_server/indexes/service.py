@@ -5,22 +5,27 @@ import time
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
+from tinyclip_server.artifacts import Store
 from tinyclip_server.db import now
 from tinyclip_server.indexes import repository
+from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 from tinyclip_server.tables import IndexRow
 
 
+async def check(store: Store, body: IndexPut) -> None:
+    """Whether the pictures are said and there. Raises InvalidInput."""
+    if body.source is None:
+        raise InvalidInput.field("/source", None, 'say which pictures to index: {"source": {"shards": "…"}}')
+    await expect_shards(body.source, store)
+
+
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:
     """Build an index, or build it anew; the old build answers until the new one is there.
 
-    Asking again for what is being built changes nothing. Raises NotFound for the model, InvalidInput, Conflict.
+    Asking again for what is being built changes nothing. Raises NotFound for the model, Conflict.
     """
-    if body.source is None:
-        raise InvalidInput.field("/source", None, "say which pictures to index: {\"source\": {\"shards\": \"…\"}}")
-    if not body.source.shards:
-        raise InvalidInput.field("/source/shards", body.source.shards, "name at least one shard")
     model_name, model_version = await models.resolve(session, project, body.model)
     row = await session.get(IndexRow, name, with_for_update=True)
     spec = body.model_dump(mode="json")

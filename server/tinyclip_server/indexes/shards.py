@@ -1,0 +1,52 @@
+"""A look at the shards of a request before a job is made of it: what is plainly not there is refused at once, by field."""
+
+import asyncio
+import glob
+import re
+from pathlib import Path
+
+from tinyclip.schemas import FieldError, IndexSource
+
+from tinyclip_server.artifacts import Store
+from tinyclip_server.problems import InvalidInput
+
+
+async def expect_shards(source: IndexSource, store: Store) -> None:
+    """The first shard of every pattern is there. Raises InvalidInput.
+
+    Only local paths are looked at, and only where the artifacts are local too: others are the job's to find, and this
+    server asks no address on a user's word.
+    """
+    listed = source.shards if isinstance(source.shards, list) else [source.shards]
+    if not listed:
+        raise InvalidInput.field("/source/shards", [], "name at least one shard")
+    errors = []
+    for index, pattern in enumerate(listed):
+        problem = await _problem(pattern, store)
+        if problem is not None:
+            pointer = f"/source/shards/{index}" if isinstance(source.shards, list) else "/source/shards"
+            errors.append(FieldError(pointer=pointer, value=pattern, message=problem))
+    if errors:
+        raise InvalidInput.of(errors)
+
+
+def first_of(pattern: str) -> str:
+    """The first path that a brace list names; globs stay."""
+    while found := re.search(r"\{([^{}]*?)(?:\.\.|,)[^{}]*\}", pattern):
+        pattern = pattern[: found.start()] + found.group(1) + pattern[found.end() :]
+    return pattern
+
+
+async def _problem(pattern: str, store: Store) -> str | None:
+    if "://" in pattern:
+        return None
+    if not pattern.startswith("/"):
+        return "is a relative path, and the job runs in another folder; give an absolute path or a URL"
+    path = first_of(pattern)
+    if store.is_local and not await asyncio.to_thread(_is_there, path):
+        return f"there is no {path}; check the path"
+    return None
+
+
+def _is_there(path: str) -> bool:
+    return bool(glob.glob(path)) if glob.has_magic(path) else Path(path).is_file()
