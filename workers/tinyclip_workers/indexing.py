@@ -106,8 +106,13 @@ def build_index(store: Store, request: IndexRequest, engine: Engine, events: Eve
             raise DataError(_nothing_found(urls, skipped), field="source.shards", value=request.source.shards)
         writer.finish()
         built = BuiltIndex(
-            name=request.name, build=request.build, nonce=uuid.uuid4().hex, model=request.model,
-            embed_dim=engine.embed_dim, count=writer.count, skipped=skipped.samples,
+            name=request.name,
+            build=request.build,
+            nonce=uuid.uuid4().hex,
+            model=request.model,
+            embed_dim=engine.embed_dim,
+            count=writer.count,
+            skipped=skipped.samples,
         )
         _commit(store, request, workdir, built)
     counts = {"count": built.count, "skipped_samples": skipped.samples, "skipped_shards": skipped.shards}

@@ -46,9 +46,14 @@ class EventWriter:
         self._last_flush = time.monotonic()
 
 
-class EventLogHandler(logging.Handler):
-    """Python log records as `log` events, so that logs outlive Ray."""
+def log_to_events(events: EventWriter, source: str) -> None:
+    """From now on this process's log records of TinyCLIP, from INFO up, are `log` events: logs outlive Ray."""
+    logger = logging.getLogger("tinyclip_workers")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_EventLogHandler(events, source))
 
+
+class _EventLogHandler(logging.Handler):
     def __init__(self, events: EventWriter, source: str) -> None:
         super().__init__(logging.INFO)
         self._events, self._source = events, source

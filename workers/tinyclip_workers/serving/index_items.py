@@ -29,9 +29,7 @@ class Item:
     picture: Tensor
 
 
-def read_items(
-    urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress"
-) -> Iterator[Item]:
+def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress") -> Iterator[Item]:
     """Decoded samples in order, a batch at a time decoded by a few threads; what cannot be read is counted."""
 
     def read(sample: Sample) -> Item | None:
