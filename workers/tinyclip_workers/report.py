@@ -50,10 +50,12 @@ def log_to_events(events: EventWriter, source: str) -> None:
     """From now on this process's log records of TinyCLIP, from INFO up, are `log` events: logs outlive Ray."""
     logger = logging.getLogger("tinyclip_workers")
     logger.setLevel(logging.INFO)
-    logger.addHandler(_EventLogHandler(events, source))
+    logger.addHandler(EventLogHandler(events, source))
 
 
-class _EventLogHandler(logging.Handler):
+class EventLogHandler(logging.Handler):
+    """Log records as `log` events; for a process that takes it off again, as an index build does."""
+
     def __init__(self, events: EventWriter, source: str) -> None:
         super().__init__(logging.INFO)
         self._events, self._source = events, source
