@@ -1,10 +1,11 @@
 """The tables at the end of a job and of a comparison."""
 
 from rich.console import Console
-from tests.client.test_cli_queries import VERSION
 from tinyclip.cli._session import print_table
 from tinyclip.cli._summary import comparison_tables
 from tinyclip.schemas import Comparison
+
+from tests.client.test_cli_queries import VERSION
 
 
 def printed(evaluation: dict[str, dict[str, float]]) -> list[str]:

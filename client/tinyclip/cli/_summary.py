@@ -69,7 +69,8 @@ def _tasks_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
 
 def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     timed = any(_milliseconds(row) != _NOTHING for row in rows)
-    numbers = ["image params", "text params (without embedding)", "MACs", *(f"{task} {_kind(task, rows)}".rstrip() for task in tasks)]
+    headings = (f"{task} {_kind(task, rows)}".rstrip() for task in tasks)
+    numbers = ["image params", "text params (without embedding)", "MACs", *headings]
     if timed:
         numbers.append("ms per image")
     made = table(out, "model", *numbers, right=tuple(numbers))
