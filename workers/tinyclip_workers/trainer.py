@@ -184,7 +184,7 @@ class StageTrainer:
         fixed = self.spec.temperature.student
         if fixed == "learned":
             return
-        # Fixed from the first step on (the method notes' F8), and outside the clip norm (F18).
+        # Fixed from the first step on (METHOD F8), and outside the clip norm (F18).
         with torch.no_grad():
             self.student.logit_scale.fill_(float(np.log(fixed)))
         self.student.logit_scale.requires_grad_(False)
