@@ -1,14 +1,16 @@
 """Can each stage's student be built from what it inherits from, and what will it cost?"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
-from tinyclip_workers.architecture import ImpossibleStudent, summarize, try_layout
+from tinyclip_workers.architecture import ImpossibleStudent, is_uniform, summarize, try_layout
 from tinyclip_workers.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.plan_data import Findings
+from tinyclip_workers.plan_prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.stage import steps_of
 from tinyclip_workers.tower_layouts import VOCAB_SIZE
 
@@ -25,29 +27,62 @@ def plan_stages(
 ) -> list[PlannedStage]:
     """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at."""
     planned: list[PlannedStage] = []
-    parent = teacher
+    chain = _Chain(teacher)
     teacher_macs = summarize(teacher).macs if teacher is not None else 0
     for index, stage in enumerate(spec.stages):
-        if stage.student is None:
-            findings.error(
-                f"/stages/{index}/inherit",
-                stage.inherit,
-                "automatic inheritance is not available in this version; use inherit: manual with a student",
-            )
+        student = _student(spec, index, stage, chain, teacher, findings)
+        if student is None:
             break
-        layout = _layout(stage.student, parent, index, findings)
-        if layout is None:
-            break
-        _check_student(spec, index, stage, layout, parent, teacher, findings)
-        planned.append(_planned(spec, index, stage, summarize(layout), samples, device, teacher_macs))
+        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs))
         _check_length(planned[-1], stage, spec, findings)
-        parent = layout
+        chain.add(stage, student)
     return planned
 
 
+@dataclass
+class _Chain:
+    """What the next stage inherits from. After an automatic stage that is an estimate."""
+
+    parent: Layout | None
+    estimated: bool = False
+    original: Layout | None = None
+    """Where the automatic stages in a row began that the parent is the last of; None if it is not from one."""
+    before: StageSpec | None = None
+
+    def add(self, stage: StageSpec, student: StudentSummary) -> None:
+        self.original = (self.original or self.parent) if stage.prune is not None else None
+        self.parent, self.estimated, self.before = student.layout, student.estimated, stage
+
+
+def _student(
+    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, findings: Findings
+) -> StudentSummary | None:
+    """What the stage will make; None where that cannot be said."""
+    if stage.prune is not None:
+        assert chain.parent is not None  # the spec's schema asks for a teacher here
+        check_prune(index, stage.prune, chain.parent, chain.before, findings)
+        layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
+        return summarize(layout).model_copy(update={"estimated": True})
+    assert stage.student is not None  # as the schema has it
+    own = Findings()
+    found = _layout(stage.student, chain.parent, index, own)
+    if found is not None:
+        _check_student(spec, index, stage, found, chain.parent, teacher, own)
+    findings.warnings += own.warnings
+    if found is None or not chain.estimated:
+        findings.errors += own.errors
+        return None if found is None else summarize(found)
+    for error in own.errors:
+        findings.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
+    return summarize(found).model_copy(update={"estimated": try_layout(stage.student, None)[0] != found})
+
+
 def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
-    """The stage with its student spelled out and its length in steps."""
+    """The stage with its length in steps and its student spelled out, where that is known and the spec has words for it."""
+    stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
+    if stage.student is None or planned.student.estimated or not is_uniform(layout):
+        return stage
     image, text = layout.image, layout.text
     vit = image.kind == "vit"
     student = StudentSpec(
@@ -70,7 +105,7 @@ def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
             vocab_size=text.vocab_size,
         ),
     )
-    return stage.model_copy(update={"student": student, "train": TrainLength(steps=planned.steps)})
+    return stage.model_copy(update={"student": student})
 
 
 def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: Findings) -> Layout | None:
@@ -149,7 +184,11 @@ def _planned(
 
 
 def _check_length(planned: PlannedStage, stage: StageSpec, spec: JobSpec, findings: Findings) -> None:
-    warmup = (stage.optimizer or spec.optimizer).warmup_steps
+    optimizer = stage.optimizer or spec.optimizer
+    if stage.prune is not None:
+        check_prune_step(planned.index, stage, stage.prune, planned.steps, optimizer, findings)
+        return
+    warmup = optimizer.warmup_steps
     if warmup >= planned.steps:
         findings.warn(
             f"stage {stage.name} has {planned.steps} steps, all of them inside the warm-up of {warmup}: "
