@@ -187,7 +187,7 @@ class StageWorker:
                 "stage.pruned",
                 stage=self._stage.index,
                 data=summarize(trainer.learner.layout).model_dump(mode="json"),
-                message=f"stage {self._stage.name} pruned at step {trainer.step}: {sparsity:.1%} of what masks can remove is gone",
+                message=f"stage {self._stage.name} pruned at step {trainer.step}: sparsity {sparsity:.3f}",
             )
 
     def _checkpoint(self, trainer: StageTrainer) -> None:
