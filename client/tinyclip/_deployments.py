@@ -8,7 +8,7 @@ from tinyclip._pages import every, every_async
 from tinyclip._queries import AsyncStudent, Student
 from tinyclip._waiting import Deadline, poll, poll_async
 from tinyclip.errors import Unavailable
-from tinyclip.schemas import Deployment, DeploymentPut, DeploymentState, Page, Problem, ReplicaRange
+from tinyclip.schemas import Deployment, DeploymentState, Page, Problem
 
 _ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 _SETTLED = (DeploymentState.READY, DeploymentState.UNHEALTHY)
@@ -29,9 +29,9 @@ def put(
     name: str, model: str, *, min_replicas: int = 1, max_replicas: int | None = None, engine: Literal["auto", "torch"] = "auto"
 ) -> Call[Deployment]:
     """Creates a deployment of `model` (`emoji@best`), or replaces its model without dropping a request; then `wait`."""
-    replicas = ReplicaRange(min=min_replicas, max=max_replicas or min_replicas)
-    body = DeploymentPut(model=model, replicas=replicas, engine=engine)
-    return Call("PUT", path("deployments", name), as_model(Deployment), body=body.model_dump(mode="json"))
+    # As plain data: the server says what is wrong with it, in its own words.
+    body = {"model": model, "replicas": {"min": min_replicas, "max": max_replicas or min_replicas}, "engine": engine}
+    return Call("PUT", path("deployments", name), as_model(Deployment), body=body)
 
 
 def delete(name: str) -> Call[Deployment]:

@@ -1,6 +1,7 @@
 """What a deployed student answers: zero-shot classification, embeddings, search."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import httpx
 
@@ -17,16 +18,25 @@ from tinyclip.schemas import (
     ZeroShotResponse,
 )
 
+OnError = Literal["fail", "skip"]
+
 Vectors = list[list[float]]
 """One L2-normalised embedding an input."""
 
 
 def zero_shot(
-    endpoint: str, images: Sequence[Picture], labels: Sequence[str], templates: Sequence[str] | None, top_k: int
+    endpoint: str,
+    images: Sequence[Picture],
+    labels: Sequence[str],
+    templates: Sequence[str] | None = None,
+    top_k: int = 5,
+    on_error: OnError = "fail",
 ) -> Call[ZeroShotResponse]:
     body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], labels=list(labels), top_k=top_k)
     if templates is not None:
         body.templates = list(templates)
+    if on_error != "fail":
+        body.on_error = on_error
     document = body.model_dump(mode="json", exclude_unset=True)
     return Call("POST", f"{endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
 
@@ -53,10 +63,18 @@ class Student:
         self.endpoint = endpoint
 
     def zero_shot(
-        self, images: Sequence[Picture], labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+        self,
+        images: Sequence[Picture],
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        top_k: int = 5,
+        on_error: OnError = "fail",
     ) -> ZeroShotResponse:
-        """The `top_k` likeliest labels of each image with their probabilities over all labels."""
-        return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k))
+        """The `top_k` likeliest labels of each image with their probabilities over all labels.
+
+        With `on_error="skip"` a bad image has None among the results; otherwise it fails the request."""
+        return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error))
 
     def classify(
         self, image: Picture, labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
@@ -85,10 +103,16 @@ class AsyncStudent:
         self.endpoint = endpoint
 
     async def zero_shot(
-        self, images: Sequence[Picture], labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+        self,
+        images: Sequence[Picture],
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        top_k: int = 5,
+        on_error: OnError = "fail",
     ) -> ZeroShotResponse:
-        """The `top_k` likeliest labels of each image with their probabilities over all labels."""
-        return await self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k))
+        """The `top_k` likeliest labels of each image; see `Student.zero_shot`."""
+        return await self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error))
 
     async def classify(
         self, image: Picture, labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5

@@ -7,6 +7,7 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
+from tinyclip.schemas import Problem
 
 from tinyclip_server import health
 from tinyclip_server.artifacts import Store
@@ -60,7 +61,7 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     install_problem_handlers(app)
     app.include_router(health.router)
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v1", responses={"default": {"model": Problem, "description": "a problem document"}})
     return app
 
 
@@ -74,11 +75,15 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
 
 def build_services(settings: Settings, ray: Ray | None = None) -> Services:
     """The parts of a server, unstarted."""
+    logs = settings.data_dir / "logs"
     return Services(
         settings=settings,
         db=Database(settings.async_database_url),
         store=Store(settings.artifacts_root),
         ray=ray
         or RayGateway(settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus),
-        planner=Planner(settings.planner_command, timeout_s=settings.planner_timeout_seconds),
+        planner=Planner(
+            settings.planner_command, timeout_s=settings.planner_timeout_seconds,
+            log=logs / "planner.log" if logs.is_dir() else None,
+        ),
     )

@@ -92,7 +92,7 @@ async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observa
     except RayRefused as error:
         seen.refused = str(error)
     except RayUnavailable as error:
-        logger.warning("%s: %s", claim.submission_id, error)
+        logger.debug("%s: %s", claim.submission_id, error)
     told = await read_segments(services, claim)
     seen.segments, seen.caught_up = told.segments, told.caught_up
     return seen

@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -32,8 +33,9 @@ class PlannerDied(Exception):
 class Planner:
     """One question at a time: planning reads shards and may load a teacher, so two at once only slow each other down."""
 
-    def __init__(self, command: Sequence[str], *, timeout_s: float) -> None:
-        self._command, self._timeout_s = list(command), timeout_s
+    def __init__(self, command: Sequence[str], *, timeout_s: float, log: Path | None = None) -> None:
+        """What the process says beside its answers goes to `log`, or to our own standard error."""
+        self._command, self._timeout_s, self._log = list(command), timeout_s, log
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -91,9 +93,13 @@ class Planner:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT
-        )
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self._log.open("ab")) if self._log else None
+            # In a session of its own: a Ctrl-C at the terminal is for us to handle. Its standard input ends with us.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=LINE_LIMIT,
+                start_new_session=True,
+            )
         if (await _line(self._process)).get("ready") is not True:
             raise PlannerDied("its first line was not {\"ready\": true}")
         return self._process

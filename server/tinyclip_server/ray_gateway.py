@@ -3,12 +3,15 @@
 Plain HTTP through httpx rather than Ray's own client: nothing here blocks the event loop, and `RAY_ADDRESS` cannot redirect it.
 """
 
+import logging
 import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+
+logger = logging.getLogger(__name__)
 
 JOB_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -57,6 +60,9 @@ class Ray(Protocol):
     async def serve_status(self) -> dict[str, Any]:
         """Serve's `GET /api/serve/applications/`. Raises RayUnavailable."""
 
+    async def deployment_answers(self, endpoint: str) -> bool:
+        """Whether a deployment answers at its URL: Serve calls it running a moment before its proxy knows the way."""
+
     async def ready(self) -> bool:
         """Whether the cluster answers."""
 
@@ -70,6 +76,7 @@ class RayGateway:
         self, address: str, *, token_path: Path | None = None, driver_cpus: float | None = None, timeout_s: float = 15.0
     ) -> None:
         self._token_path, self._driver_cpus = token_path, driver_cpus
+        self._away = False
         self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, trust_env=False)
 
     async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
@@ -112,6 +119,12 @@ class RayGateway:
         status: dict[str, Any] = answer.json()
         return status
 
+    async def deployment_answers(self, endpoint: str) -> bool:
+        try:
+            return (await self._http.get(f"{endpoint}/healthz", timeout=5.0)).is_success
+        except httpx.HTTPError:
+            return False
+
     async def ready(self) -> bool:
         try:
             return (await self._ask("GET", "/api/version")).is_success
@@ -123,11 +136,18 @@ class RayGateway:
 
     async def _ask(self, method: str, path: str, *, json: Any = None, timeout: float | None = None) -> httpx.Response:
         try:
-            return await self._http.request(
+            answer = await self._http.request(
                 method, path, json=json, headers=self._authorization(),
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
             )
+            if self._away:
+                logger.info("Ray at %s answers", self._http.base_url)
+                self._away = False
+            return answer
         except httpx.HTTPError as error:
+            if not self._away:  # once an outage: many ask, and often
+                logger.info("Ray at %s does not answer: %s", self._http.base_url, error or type(error).__name__)
+                self._away = True
             raise RayUnavailable(f"{method} {path} at {self._http.base_url}: {error or type(error).__name__}") from error
 
     def _authorization(self) -> dict[str, str]:

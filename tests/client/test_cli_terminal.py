@@ -17,10 +17,10 @@ TWO_STAGES = [
 ]
 
 
-def drawn(*jobs: Job) -> list[str]:
+def drawn(*jobs: Job, width: int = 120) -> list[str]:
     """The last lines on a terminal after it has shown these."""
     screen = io.StringIO()
-    bars = Bars(Console(file=screen, force_terminal=True, width=120, color_system=None))
+    bars = Bars(Console(file=screen, force_terminal=True, width=width, color_system=None))
     for each in jobs:
         bars.show(each)
     bars.close()
@@ -39,6 +39,13 @@ def test_each_stage_has_a_bar_with_loss_speed_and_what_remains() -> None:
         "1/2 three-quarters ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ done",
         "2/2 half           ━━━━━━━╸                       30/120  loss 1.25  272 pairs/s  eta 1m15s",
     ]
+
+
+def test_a_narrow_terminal_has_room_for_all_of_a_line() -> None:
+    progress = {"stage": 1, "step": 1300, "steps": 2000, "pairs_per_second": 271.6, "eta_seconds": 4000.0}
+    running = Job.model_validate(job(state="running", attempt=1, progress=progress) | {"stages": TWO_STAGES})
+
+    assert drawn(running, width=80)[-1].endswith("1300/2000  loss 1.25  272 pairs/s  eta 1h06m")
 
 
 def test_a_state_and_a_new_attempt_are_told_once_above_the_bars() -> None:

@@ -192,6 +192,17 @@ class TestQueries:
         assert student.embed_texts(["a", "b"]) == [[1.0, 0.0], [0.0, 1.0]]
         assert student.search("gallery", "a cat", top_k=3).hits[0].id == "7"
 
+    def test_bad_images_of_a_request_may_be_skipped(self) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            if request.url.host == "server":
+                return httpx.Response(200, json=DEPLOYMENT)
+            assert json.loads(request.content)["on_error"] == "skip"
+            return httpx.Response(200, json={"results": [None], "model": "shapes@1"})
+
+        student = client_of(handle).deployments.open("shapes")
+
+        assert student.zero_shot([b"x"], ["cat"], on_error="skip").results == [None]
+
     async def test_a_student_answers_in_a_task(self) -> None:
         async with async_client_of(self.handle) as client:
             student = await client.deployments.open("shapes")

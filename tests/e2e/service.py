@@ -78,7 +78,7 @@ class Service:
         """What the service has started for its cluster and not ended."""
         return marked_processes(str(self.data))
 
-    def client(self, *arguments: str | Path, timeout: float = 600.0) -> Ran:
+    def client(self, *arguments: str | Path, timeout: float = 900.0) -> Ran:
         """Runs `tinyclip-client` against it."""
         command = [str(BIN / "tinyclip-client"), "--url", self.url, *map(str, arguments)]
         return Ran(subprocess.run(command, capture_output=True, text=True, timeout=timeout))

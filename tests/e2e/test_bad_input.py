@@ -48,7 +48,7 @@ def bad_data(world: World) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("override", "what", "way_out"),
     [
-        ("optimizer.learning_rate=1e-4", "optimizer.learning_rate = 0.0001", "did you mean"),
+        ("optimizer.learning_rate=1e-4", "optimizer.learning_rate = 0.0001", "known here: betas"),
         ("stages.0.student.text.layers=5", "stages.0.student.text.layers = 5", "at most 2"),
         ("stages.1.student.image.width=8", "stages.1.student.image.width = 8", "at most 4"),
         ("stages.0.student.text={layers: 1, heads: 3}", "stages.0.student.text.heads = 3", "try 2, 4, 8"),

@@ -23,6 +23,7 @@ class ScriptedRay:
         self.refuses: str | None = None
         self.serve_bodies: list[dict[str, Any]] = []
         self.serve: dict[str, Any] = {"applications": {}}
+        self.proxy_knows = True
 
     async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
         self._answer()
@@ -49,6 +50,10 @@ class ScriptedRay:
         self._answer()
         return self.serve
 
+    async def deployment_answers(self, endpoint: str) -> bool:
+        self._answer()
+        return self.proxy_knows
+
     async def ready(self) -> bool:
         return not self.away
 
@@ -58,6 +63,27 @@ class ScriptedRay:
     def _answer(self) -> None:
         if self.away:
             raise RayUnavailable("connection refused")
+
+
+class ScriptedServe(ScriptedRay):
+    """Does what it is told at once: every application is RUNNING unless the test says otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.says: dict[str, dict[str, Any]] = {}
+        self.refusal: Exception | None = None
+
+    async def put_serve_applications(self, body: dict[str, Any]) -> None:
+        await super().put_serve_applications(body)
+        if self.refusal:
+            raise self.refusal
+        running = {app["name"]: {"status": "RUNNING", "deployed_app_config": app} for app in body["applications"]}
+        self.serve = {"applications": running}
+
+    async def serve_status(self) -> dict[str, Any]:
+        status = await super().serve_status()
+        applications = {name: {**app, **self.says.get(name, {})} for name, app in status["applications"].items()}
+        return {"applications": applications}
 
 
 class Worker:

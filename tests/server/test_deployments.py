@@ -7,30 +7,9 @@ from tinyclip_server.deployments.reconcile import reconcile
 from tinyclip_server.ray_gateway import RayRefused
 
 from tests.server.conftest import Service, Start
-from tests.server.fakes import ScriptedRay
+from tests.server.fakes import ScriptedRay, ScriptedServe
 
 MODEL = "emoji-half"
-
-
-class ScriptedServe(ScriptedRay):
-    """Does what it is told at once: every application is RUNNING unless the test says otherwise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.says: dict[str, dict[str, Any]] = {}
-        self.refusal: Exception | None = None
-
-    async def put_serve_applications(self, body: dict[str, Any]) -> None:
-        await super().put_serve_applications(body)
-        if self.refusal:
-            raise self.refusal
-        running = {app["name"]: {"status": "RUNNING", "deployed_app_config": app} for app in body["applications"]}
-        self.serve = {"applications": running}
-
-    async def serve_status(self) -> dict[str, Any]:
-        status = await super().serve_status()
-        applications = {name: {**app, **self.says.get(name, {})} for name, app in status["applications"].items()}
-        return {"applications": applications}
 
 
 @pytest.fixture
@@ -153,6 +132,18 @@ class TestReconcile:
 
         assert (waiting["state"], waiting["message"]) == ("deploying", "no CPUs")
         assert (failed["state"], failed["message"]) == ("unhealthy", "FileNotFoundError: no weights")
+
+    async def test_is_ready_only_when_the_proxy_knows_the_way(self, service: Service, ray: ScriptedServe) -> None:
+        ray.proxy_knows = False
+        await put(service)
+
+        await round_(service)
+        before = await get(service)
+        ray.proxy_knows = True
+        await round_(service)
+
+        assert (before["state"], "proxy" in before["message"]) == ("deploying", True)
+        assert (await get(service))["state"] == "ready"
 
     async def test_an_update_keeps_answering(self, service: Service, ray: ScriptedServe) -> None:
         await put(service)

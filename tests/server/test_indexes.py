@@ -1,8 +1,6 @@
 """Indexes: a request becomes a Ray job, the job's events become state."""
 
-import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +11,7 @@ from tinyclip_server.indexes.reconcile import reconcile
 from tinyclip_server.ray_gateway import RayJobStatus
 
 from tests.server.conftest import Service
+from tests.server.index_builds import finished, progress, request, tell
 
 MODEL = "emoji-half"
 SOURCE = {"shards": "s3://bucket/{0..3}.tar"}
@@ -38,27 +37,6 @@ async def get(service: Service, name: str = "gallery") -> dict[str, Any]:
 
 async def round_(service: Service) -> None:
     await reconcile(service.app.state.services)
-
-
-def request(service: Service) -> dict[str, Any]:
-    return json.loads((service.artifacts / "indexes/gallery/request.json").read_text())
-
-
-def tell(service: Service, *events: dict[str, Any]) -> None:
-    """What the build's job would write as its next segment."""
-    folder = service.artifacts / f"indexes/gallery/builds/{request(service)['build']}/events"
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = {"time": datetime.now(UTC).isoformat(), "attempt": 1}
-    path = folder / f"{len(list(folder.iterdir())) + 1:08d}.jsonl"
-    path.write_text("".join(json.dumps({**stamp, **event}) + "\n" for event in events))
-
-
-def progress(done: int, total: int | None) -> dict[str, Any]:
-    return {"type": "index.progress", "data": {"done": done, "total": total}}
-
-
-def finished(count: int) -> dict[str, Any]:
-    return {"type": "index.finished", "message": f"{count} items", "data": {"count": count}}
 
 
 async def built(service: Service, count: int = 10) -> None:

@@ -51,7 +51,10 @@ def backward_in_parts(
 
 
 def _send_back(
-    student: nn.Module, parts: Sequence[tuple[Any, ...]], cached: Embeddings, besides: Tensor,
+    student: nn.Module,
+    parts: Sequence[tuple[Any, ...]],
+    cached: Embeddings,
+    besides: Tensor,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> None:
     """Runs every part again, now with a graph, and sends back what its embeddings collected."""

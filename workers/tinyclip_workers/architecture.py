@@ -45,6 +45,7 @@ __all__ = [
 
 Resolved = TypeVar("Resolved")
 
+
 class UnsupportedArchitecture(ValueError):
     """An open_clip configuration that is not a plain CLIP with a ViT or ResNet image tower."""
 

@@ -56,9 +56,9 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
 
 
 def _synchronized(plain: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
-    new = SynchronizedBatchNorm2d(
-        plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats
-    ).train(plain.training)
+    new = SynchronizedBatchNorm2d(plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats).train(
+        plain.training
+    )
     for name, parameter in plain.named_parameters(recurse=False):
         setattr(new, name, parameter)
     for name, buffer in plain.named_buffers(recurse=False):
@@ -109,8 +109,13 @@ class _Normalise(torch.autograd.Function):
         slope_C = inverse_std_C if weight is None else inverse_std_C * weight
         grad_x = _channels(slope_C) * (grad - _channels(mean_grad_C) - normal * _channels(mean_grad_normal_C))
         return (
-            grad_x.to(x.dtype), None if weight is None else grad_weight_C, None if weight is None else grad_bias_C,
-            None, None, None, None,
+            grad_x.to(x.dtype),
+            None if weight is None else grad_weight_C,
+            None if weight is None else grad_bias_C,
+            None,
+            None,
+            None,
+            None,
         )
 
 

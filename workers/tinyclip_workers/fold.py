@@ -40,11 +40,13 @@ def folded_layout(layout: Layout, masks: Mapping[str, Mask]) -> Layout:
     """What is left of a layout after folding these masks."""
     towers = {"image": layout.image, "text": layout.text}
     changed = {
-        tower: towers[tower].model_copy(update={
-            "width": int((mask.hidden != 0).sum()),
-            "heads": [int((row != 0).sum()) for row in mask.heads],
-            "mlp": [int((row != 0).sum()) for row in mask.intermediate],
-        })
+        tower: towers[tower].model_copy(
+            update={
+                "width": int((mask.hidden != 0).sum()),
+                "heads": [int((row != 0).sum()) for row in mask.heads],
+                "mlp": [int((row != 0).sum()) for row in mask.intermediate],
+            }
+        )
         for tower, mask in masks.items()
     }
     return layout.model_copy(update=changed)

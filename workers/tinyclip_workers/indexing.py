@@ -13,21 +13,14 @@ import tempfile
 import traceback
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-import fsspec
 import torch
 from pydantic import ValidationError
-from tinyclip.schemas import JSON, IndexSource, Response
+from tinyclip.schemas import IndexSource, Response
 from tinyclip.schemas.artifacts import index_build_events
-from torch import Tensor
 
-from tinyclip_workers.images import decode_image
 from tinyclip_workers.report import EventLogHandler, EventWriter
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.index_files import (
@@ -41,15 +34,11 @@ from tinyclip_workers.serving.index_files import (
     current_path,
     request_path,
 )
-from tinyclip_workers.shards import DataError, Sample, Skipped, expand_shards, image_bytes, read_shards, sample_json
+from tinyclip_workers.serving.index_items import BATCH, Item, Progress, batches, read_items
+from tinyclip_workers.shards import DataError, Skipped, expand_shards
 from tinyclip_workers.store import Store
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-BATCH = 64
-TAR_BLOCK = 512
 
 
 class IndexRequest(Response):
@@ -60,13 +49,6 @@ class IndexRequest(Response):
     model: str
     model_uri: str
     source: IndexSource
-
-
-@dataclass(frozen=True)
-class Item:
-    id: str
-    metadata: JSON
-    picture: Tensor
 
 
 class Superseded(Exception):
@@ -116,22 +98,25 @@ def build_index(store: Store, request: IndexRequest, engine: Engine, events: Eve
     skipped = Skipped()
     folder = build_folder(request.name, request.build)
     with _workdir(store, folder) as workdir, IndexWriter(workdir, engine.embed_dim) as writer:
-        progress = _Progress(events, urls)
-        for batch in _batches(_items(urls, request.source, engine, skipped, progress), BATCH):
+        progress = Progress(events, urls)
+        for batch in batches(read_items(urls, request.source, engine, skipped, progress), BATCH):
             _add(writer, batch, engine, skipped)
             progress.report(writer.count)
         if writer.count == 0:
             raise DataError(_nothing_found(urls, skipped), field="source.shards", value=request.source.shards)
         writer.finish()
         built = BuiltIndex(
-            name=request.name, build=request.build, nonce=uuid.uuid4().hex, model=request.model,
-            embed_dim=engine.embed_dim, count=writer.count, skipped=skipped.samples,
+            name=request.name,
+            build=request.build,
+            nonce=uuid.uuid4().hex,
+            model=request.model,
+            embed_dim=engine.embed_dim,
+            count=writer.count,
+            skipped=skipped.samples,
         )
         _commit(store, request, workdir, built)
-    message = f"{built.count:,} items" + (f", {skipped.samples:,} samples skipped" if skipped.samples else "")
-    message += f", {skipped.shards:,} shards unreadable" if skipped.shards else ""
     counts = {"count": built.count, "skipped_samples": skipped.samples, "skipped_shards": skipped.shards}
-    events.send("index.finished", message=message, data=counts)
+    events.send("index.finished", message=_what_was_skipped(skipped), data=counts)
     return built
 
 
@@ -175,73 +160,6 @@ def _add(writer: IndexWriter, batch: list[Item], engine: Engine, skipped: Skippe
         writer.add(vectors, [(item.id, item.metadata) for item in new.values()])
 
 
-def _items(
-    urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "_Progress"
-) -> Iterator[Item]:
-    """Decoded samples in order; a few threads decode ahead."""
-
-    def read(sample: Sample) -> Item | None:
-        try:
-            picture = engine.preprocess(decode_image(image_bytes(sample, source.image_key)))
-            return Item(sample["__key__"], _metadata(sample, source), picture)
-        except (KeyError, ValueError) as error:
-            skipped.sample(sample["__key__"], error.args[0])
-            return None
-
-    with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
-        for samples in _batches(read_shards(urls, skipped), BATCH):
-            for sample, item in zip(samples, pool.map(read, samples), strict=True):
-                progress.saw(sample)
-                if item is not None:
-                    yield item
-
-
-def _metadata(sample: Sample, source: IndexSource) -> JSON:
-    """What a hit shows: where the picture is, its caption, and the sample's own documents, whose fields win."""
-    metadata: JSON = {"key": sample["__key__"], "shard": sample["__url__"]}
-    if "txt" in sample:
-        metadata["caption"] = sample["txt"].decode("utf-8", "replace").strip()
-    for key in source.metadata_keys:
-        if key == "json":
-            metadata |= sample_json(sample)
-        elif key in sample:
-            metadata[key] = sample[key].decode("utf-8", "replace")
-    return metadata
-
-
-class _Progress:
-    """How far the job is, from the share of the shards' bytes that have gone by; the number of samples is in no header."""
-
-    def __init__(self, events: EventWriter, urls: list[str]) -> None:
-        self._events, self._bytes_seen = events, 0
-        self._bytes = _total_bytes(urls)
-
-    def saw(self, sample: Sample) -> None:
-        """A file in a tar takes a header and its bytes, both rounded up to blocks."""
-        for key, data in sample.items():
-            if not key.startswith("__"):
-                self._bytes_seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
-
-    def report(self, done: int) -> None:
-        total = round(done * max(1.0, self._bytes / max(1, self._bytes_seen))) if self._bytes else None
-        self._events.send("index.progress", data={"done": done, "total": total})
-
-
-def _total_bytes(urls: list[str]) -> int | None:
-    """null where a store does not tell; unreadable shards are found when they are read."""
-    total = 0
-    for url in urls:
-        try:
-            fs, path = fsspec.core.url_to_fs(url)
-            size = fs.size(path)
-        except (OSError, ValueError):
-            continue
-        if size is None or url.endswith("gz"):
-            return None
-        total += size
-    return total
-
-
 @contextmanager
 def _workdir(store: Store, folder: str) -> Iterator[Path]:
     """Where the build's files are written: in place on a disk (they count for nothing without the manifest), else aside."""
@@ -254,9 +172,10 @@ def _workdir(store: Store, folder: str) -> Iterator[Path]:
         yield Path(aside)
 
 
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(islice(items, size)):
-        yield batch
+def _what_was_skipped(skipped: Skipped) -> str:
+    if not skipped.samples and not skipped.shards:
+        return ""
+    return f"{skipped.samples:,} samples and {skipped.shards:,} shards were skipped, as {skipped.examples[0]}"
 
 
 def _nothing_found(urls: list[str], skipped: Skipped) -> str:

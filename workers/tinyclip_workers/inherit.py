@@ -69,7 +69,9 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
     """Everything that the student has more of than the teacher."""
     if student.image.kind != teacher.image.kind:
         yield ImpossibleInheritance(
-            "image", student.image.kind, f"a {student.image.kind} cannot inherit from a {teacher.image.kind}; "
+            "image",
+            student.image.kind,
+            f"a {student.image.kind} cannot inherit from a {teacher.image.kind}; "
             "give layers as one number for a ViT and as four for a ResNet, or use inherit: none",
         )
         return
@@ -87,8 +89,9 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
     for field, wanted, there in wanted_and_there:
         if wanted > there:
             yield ImpossibleInheritance(
-                field, wanted, f"{wanted} is more than the {there} of the model it inherits from; "
-                f"give at most {there}, or use inherit: none",
+                field,
+                wanted,
+                f"{wanted} is more than the {there} of the model it inherits from; give at most {there}, or use inherit: none",
             )
     yield from _branch_problems("image", student.image.heads, student.image.mlp, teacher.image.heads, teacher.image.mlp)
     yield from _branch_problems("text", student.text.heads, student.text.mlp, teacher.text.heads, teacher.text.mlp)
@@ -106,7 +109,9 @@ def _branch_problems(
             if wanted > there[source]:
                 unit = "heads" if field == "heads" else "MLP units"
                 yield ImpossibleInheritance(
-                    f"{tower}.{field}", wanted, f"block {block} wants {wanted} {unit}, but block {source} of the model it "
+                    f"{tower}.{field}",
+                    wanted,
+                    f"block {block} wants {wanted} {unit}, but block {source} of the model it "
                     f"inherits from has {there[source]}; make the student smaller, or use inherit: none",
                 )
                 break
@@ -130,12 +135,13 @@ def source_names(names: list[str], teacher_names: list[str]) -> dict[str, str]:
         there = teacher_depths.get(stack, 0)
         if depths[stack] > there:
             raise ImpossibleInheritance(
-                "text.layers" if stack.startswith("transformer") else "image.layers", depths[stack],
+                "text.layers" if stack.startswith("transformer") else "image.layers",
+                depths[stack],
                 f"{stack} has {depths[stack]} blocks, the model it inherits from {there}; "
                 f"give at most {there}, or use inherit: none",
             )
         source = source_block(block, depths[stack], there)
-        sources[name] = f"{stack}.{source}.{name[found.end():]}"
+        sources[name] = f"{stack}.{source}.{name[found.end() :]}"
     return sources
 
 
@@ -156,7 +162,9 @@ def leading_slice(name: str, source: Tensor, shape: torch.Size) -> Tensor:
     for axis, (wanted_size, size) in enumerate(zip(shape, source.shape, strict=True)):
         if wanted_size > size:
             raise ImpossibleInheritance(
-                name, wanted_size, f"axis {axis} has {wanted_size} entries in the student and {size} in the model it "
+                name,
+                wanted_size,
+                f"axis {axis} has {wanted_size} entries in the student and {size} in the model it "
                 "inherits from; make the student smaller, or use inherit: none",
             )
     return source.detach()[tuple(slice(size) for size in shape)].clone()

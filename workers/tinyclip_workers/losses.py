@@ -81,9 +81,7 @@ def objective_terms(weights: Mapping[str, float], student: Embeddings, teacher: 
     if weights.get("affinity", 0.0) > 0:
         if teacher is None:
             raise ValueError("objective.affinity is positive but there is no teacher; set it to 0 or name a teacher")
-        both = affinity_loss(
-            student.image_BD, student.text_BD, student.scale, teacher.image_BD, teacher.text_BD, teacher.scale
-        )
+        both = affinity_loss(student.image_BD, student.text_BD, student.scale, teacher.image_BD, teacher.text_BD, teacher.scale)
         terms["affinity"] = (both[0] + both[1]) / 2
     if weights.get("contrastive", 0.0) > 0:
         terms["contrastive"] = contrastive_loss(student.image_BD, student.text_BD, student.scale)

@@ -31,8 +31,14 @@ class MaskedTowers(nn.Module):
     """A Clip and the masks of one or both towers, as one module for a data-parallel wrapper."""
 
     def __init__(
-        self, clip: Clip, original: Layout, towers: Sequence[Tower], constraint: Constraint, *,
-        joint: bool = True, granularity: Granularity = "exact",
+        self,
+        clip: Clip,
+        original: Layout,
+        towers: Sequence[Tower],
+        constraint: Constraint,
+        *,
+        joint: bool = True,
+        granularity: Granularity = "exact",
     ) -> None:
         """`original` is the unpruned layout that sparsity is relative to; `joint`: one constraint over both towers.
 

@@ -56,9 +56,7 @@ class TowerMasks(nn.Module):
     Optimise the log-odds downhill and the lambdas uphill (torch: `maximize=True`), and call `clamp_` after every step.
     """
 
-    def __init__(
-        self, width: int, heads: Sequence[int], intermediate: Sequence[int], granularity: Granularity = "exact"
-    ) -> None:
+    def __init__(self, width: int, heads: Sequence[int], intermediate: Sequence[int], granularity: Granularity = "exact") -> None:
         super().__init__()
         self.granularity = granularity
         self.sizes: dict[Group, list[int]] = {"hidden": [width], "heads": [*heads], "intermediate": [*intermediate]}

@@ -36,7 +36,8 @@ def spread(small: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> State:
 def spread_masks(small: Layout, full: Layout) -> dict[str, TowerMasks]:
     """Masks of the full towers: log-odds +10 for as many leading units as the small ones have, -10 for the others."""
     pairs: dict[str, tuple[ImageLayout | TextLayout, ImageLayout | TextLayout]] = {
-        "image": (small.image, full.image), "text": (small.text, full.text),
+        "image": (small.image, full.image),
+        "text": (small.text, full.text),
     }
     return {tower: _alive(fresh_masks(there, "paper"), fresh_masks(own)) for tower, (own, there) in pairs.items()}
 

@@ -1,5 +1,6 @@
 """Progress of a stage: events for the control plane and gauges for the Ray dashboard."""
 
+import logging
 import time
 
 from ray.util.metrics import Gauge
@@ -9,8 +10,13 @@ from tinyclip_workers.report import EventWriter
 from tinyclip_workers.stage import Stage
 from tinyclip_workers.trainer import StepResult
 
+log = logging.getLogger(__name__)
+
 EVERY_S = 0.5
 """Steps faster than this are told together: the last one's numbers stand for them."""
+
+LOG_EVERY_S = 15.0
+"""A line of the log so often, for those who read rather than watch."""
 
 GAUGES = {"loss": "Training loss", "pairs_per_second": "Image-text pairs a second", "step": "Step of the stage"}
 
@@ -21,6 +27,7 @@ class Progress:
     def __init__(self, stage: Stage, first_step: int, events: EventWriter | None, *, job: JobDocument) -> None:
         self._stage, self._events = stage, events
         self._started_at, self._first_step, self._last_told = time.monotonic(), first_step, float("-inf")
+        self._last_logged = self._started_at
         tags = {"job": job.job, "name": job.name, "stage": stage.name}
         self._gauges: dict[str, Gauge] = {}
         for name, what in GAUGES.items() if events else ():
@@ -51,3 +58,6 @@ class Progress:
         )
         for name, value in (("loss", result.loss), ("pairs_per_second", speed), ("step", float(result.step))):
             self._gauges[name].set(value)
+        if now - self._last_logged >= LOG_EVERY_S or result.step == self._stage.steps:
+            self._last_logged = now
+            log.info("step %d of %d: loss %.4f, %.0f pairs/s", result.step, self._stage.steps, result.loss, speed)

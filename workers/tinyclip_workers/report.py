@@ -46,8 +46,15 @@ class EventWriter:
         self._last_flush = time.monotonic()
 
 
+def log_to_events(events: EventWriter, source: str) -> None:
+    """From now on this process's log records of TinyCLIP, from INFO up, are `log` events: logs outlive Ray."""
+    logger = logging.getLogger("tinyclip_workers")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(EventLogHandler(events, source))
+
+
 class EventLogHandler(logging.Handler):
-    """Python log records as `log` events, so that logs outlive Ray."""
+    """Log records as `log` events; for a process that takes it off again, as an index build does."""
 
     def __init__(self, events: EventWriter, source: str) -> None:
         super().__init__(logging.INFO)

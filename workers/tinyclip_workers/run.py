@@ -21,7 +21,7 @@ from tinyclip_workers.control import Command
 from tinyclip_workers.data import count_pairs
 from tinyclip_workers.export import export_model
 from tinyclip_workers.jobrun import JobRun, Outcome
-from tinyclip_workers.report import EventLogHandler, EventWriter
+from tinyclip_workers.report import EventWriter, log_to_events
 from tinyclip_workers.stage import Stage, resolve_stage
 from tinyclip_workers.teacher import find_teacher
 from tinyclip_workers.worker import NOT_MENDED_BY_RETRY, code_of, train_stage_worker
@@ -49,7 +49,7 @@ def main() -> None:
 def run_attempt(run: JobRun, artifacts: str) -> bool:
     """Do what is left of the job and say how it ended. False where it failed."""
     events = run.events()
-    logging.getLogger("tinyclip_workers").addHandler(EventLogHandler(events, "driver"))
+    log_to_events(events, "driver")
     events.send("attempt.started", message=f"attempt {run.attempt} started")
     try:
         outcome = _train_stages(run, artifacts, events)
@@ -83,7 +83,9 @@ def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome |
     """
     spec, parent = run.spec, _load_teacher_layout(run, events)
     samples = count_pairs(spec.data) if any(stage.train.epochs is not None for stage in spec.stages) else 0
-    ray.init(ignore_reinit_error=True)
+    if not ray.is_initialized():
+        ray.init()
+    log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in _cluster_size().items()))
     before: Stage | None = None
     for index in range(len(spec.stages)):
         stage = resolve_stage(spec, index, parent, before, samples)
@@ -156,7 +158,12 @@ def _worker_group(run: JobRun, artifacts: str, stage: Stage) -> TorchTrainer:
 
 
 def _use_cuda(device: str) -> bool:
-    return device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+    return device == "cuda" or (device == "auto" and _cluster_size().get("GPU", 0) > 0)
+
+
+def _cluster_size() -> dict[str, float]:
+    resources: dict[str, float] = ray.cluster_resources()
+    return {kind: resources[kind] for kind in ("CPU", "GPU") if kind in resources}
 
 
 def _absolute(uri: str) -> str:

@@ -22,7 +22,7 @@ from tinyclip_workers.jobrun import FinishedStudent, JobRun, Outcome
 from tinyclip_workers.losses import rank, world_size
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
 from tinyclip_workers.progress import Progress
-from tinyclip_workers.report import EventLogHandler, EventWriter
+from tinyclip_workers.report import EventWriter, log_to_events
 from tinyclip_workers.scores import Scorer
 from tinyclip_workers.shards import DataError
 from tinyclip_workers.stage import Stage
@@ -75,7 +75,7 @@ class StageWorker:
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
         if self._events:
-            logging.getLogger("tinyclip_workers").addHandler(EventLogHandler(self._events, f"stage {stage.name}"))
+            log_to_events(self._events, f"stage {stage.name}")
 
     def train(self) -> None:
         """Build, restore, loop, evaluate, hand on."""
@@ -93,6 +93,10 @@ class StageWorker:
             std=pieces.student.image_std,
         )
         self._restore(trainer)
+        log.info(
+            "training %s from step %d to %d on %s, %d workers, %d threads each",
+            self._stage.name, trainer.step, self._stage.steps, self._device, world_size(), torch.get_num_threads(),
+        )  # fmt: skip
         scorer = Scorer(self._run, self._stage, pieces.original, self._device, self._events)
         hooks = self._hooks(trainer, pieces.student, scorer)
         stopped = trainer.run(self._batches(trainer, pieces.student), hooks)

@@ -7,6 +7,8 @@ from rich.text import Text
 from tinyclip.cli._lines import speed
 from tinyclip.schemas import Job, StageState, StageView
 
+_WIDE_TERMINAL, _WIDE_BAR, _NARROW_BAR = 100, 30, 12
+
 _WORDS = {StageState.PENDING: "waiting", StageState.EVALUATING: "evaluating", StageState.SUCCEEDED: "done"}
 
 
@@ -17,7 +19,7 @@ class Bars:
         self._out = out
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=_WIDE_BAR if out.width >= _WIDE_TERMINAL else _NARROW_BAR),
             TextColumn("{task.fields[said]}", markup=False),
             console=out,
         )

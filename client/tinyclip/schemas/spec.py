@@ -44,7 +44,7 @@ class ImageAugmentation(Request):
 class TrainData(Request):
     shards: str | list[str]
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
-    samples: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1, le=10**12)
     """Pairs in one epoch; null: counted once when the job starts."""
     image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
     caption_key: str = "txt"
@@ -144,7 +144,7 @@ class TrainLength(Request):
     """Exactly one of the three."""
 
     steps: int | None = Field(default=None, ge=1, le=10**9)
-    samples: int | None = Field(default=None, ge=1, le=10**13)
+    samples: int | None = Field(default=None, ge=1, le=10**12)
     epochs: float | None = Field(default=None, gt=0, le=10**6)
 
     @model_validator(mode="after")

@@ -31,6 +31,8 @@ class Seen:
     unknown: set[str] = field(default_factory=set)
     """Deployments that Serve did not know before this round: whatever they were, nothing answers for them now."""
     refused: str | None = None
+    answering: set[str] = field(default_factory=set)
+    """Those that answer at their endpoint, of the running ones that were not known to."""
 
 
 async def reconcile(services: Services) -> None:
@@ -71,7 +73,15 @@ async def _observe(services: Services, rows: Sequence[DeploymentRow]) -> Seen:
         except RayRefused as error:
             seen.refused = str(error)
         seen.applications = await _applications(services)
+    for row in rows:
+        running = seen.applications.get(row.name, {}).get("status") == "RUNNING"
+        if running and row.state != DeploymentState.READY and await services.ray.deployment_answers(_endpoint(services, row)):
+            seen.answering.add(row.name)
     return seen
+
+
+def _endpoint(services: Services, row: DeploymentRow) -> str:
+    return f"{services.settings.serve_base_url}/{row.name}"
 
 
 async def _applications(services: Services) -> dict[str, Any]:
@@ -107,11 +117,13 @@ def _outcome(row: DeploymentRow, seen: Seen) -> tuple[DeploymentState, str]:
     running = seen.applications.get(row.name)
     if running is None:
         return DeploymentState.DEPLOYING, "Ray Serve has not begun yet"
-    if running["status"] == "RUNNING":
+    if running["status"] == "RUNNING" and (row.state == DeploymentState.READY or row.name in seen.answering):
         return DeploymentState.READY, ""
     message = _message(running)
     if running["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
         return DeploymentState.UNHEALTHY, message or f"Ray Serve says {running['status']}"
+    if running["status"] == "RUNNING":
+        message = "it runs, but the proxy does not pass requests to it yet"
     answering = row.state in ANSWERING and row.name not in seen.unknown
     return (DeploymentState.UPDATING if answering else DeploymentState.DEPLOYING), message
 

@@ -58,7 +58,9 @@ async def _stage_started(session: AsyncSession, job: JobRow, attempt: AttemptRow
     stage.state = StageState.RUNNING
     stage.steps = int(event.data.get("steps", stage.steps))
     stage.student = event.data.get("student") or stage.student
-    _show_progress(job, stage, {"step": 0, "steps": stage.steps})
+    resumed = job.progress.get("stage") == stage.index
+    step = min(job.progress.get("step", 0), stage.steps) if resumed else 0
+    _show_progress(job, stage, {"step": step, "steps": stage.steps})
 
 
 async def _stage_pruned(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:

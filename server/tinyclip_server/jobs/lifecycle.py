@@ -103,7 +103,7 @@ def attempt_failed(session: AsyncSession, job: JobRow, error: JobError) -> None:
     elif job.state == S.PAUSING:
         change_state(session, job, S.PAUSED, "paused at the last checkpoint")
     elif error.retryable and job.failures < job.spec["max_attempts"]:
-        begin_attempt(session, job, f"attempt {job.attempt} failed ({error.message}); going on from the last checkpoint")
+        begin_attempt(session, job, f"{error.message}; attempt {job.attempt + 1} goes on from the last checkpoint")
     else:
         job.error = error.model_dump(mode="json")
         change_state(session, job, S.FAILED, error.message, data={"code": error.code})

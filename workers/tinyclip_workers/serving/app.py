@@ -64,8 +64,11 @@ class Student:
     async def healthz(self) -> dict[str, Any]:
         engine = self._replica.engine
         return {
-            "status": "ok", "deployment": self._options.name, "model": self._options.model,
-            "engine": engine.name, "embed_dim": engine.embed_dim,
+            "status": "ok",
+            "deployment": self._options.name,
+            "model": self._options.model,
+            "engine": engine.name,
+            "embed_dim": engine.embed_dim,
         }
 
     @serve.batch(batch_size_fn=count)

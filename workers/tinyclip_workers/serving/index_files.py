@@ -1,10 +1,10 @@
 """A retrieval index as files: rows of vectors beside the items that they belong to.
 
-    indexes/<name>/request.json                 what to build, written by the control plane
-    indexes/<name>/current.json                 which build answers; replaced in one step
-    indexes/<name>/builds/<n>/vectors.npy       (items, E) float32, L2-normalised
-    indexes/<name>/builds/<n>/items.sqlite      row number -> id, metadata
-    indexes/<name>/builds/<n>/index.json        written last: a build without it does not exist
+indexes/<name>/request.json                 what to build, written by the control plane
+indexes/<name>/current.json                 which build answers; replaced in one step
+indexes/<name>/builds/<n>/vectors.npy       (items, E) float32, L2-normalised
+indexes/<name>/builds/<n>/items.sqlite      row number -> id, metadata
+indexes/<name>/builds/<n>/index.json        written last: a build without it does not exist
 """
 
 import json

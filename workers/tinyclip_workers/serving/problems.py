@@ -90,11 +90,11 @@ async def _our_fault(request: Request, error: Exception) -> Response:
 
 
 def _response(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
-    problem = problem.model_copy(
-        update={"instance": request.url.path, "request_id": request.headers.get("x-request-id")}
-    )
+    problem = problem.model_copy(update={"instance": request.url.path, "request_id": request.headers.get("x-request-id")})
     return Response(
-        problem.model_dump_json(), problem.status, headers={k: v for k, v in headers.items() if k.lower() != "content-length"},
+        problem.model_dump_json(),
+        problem.status,
+        headers={k: v for k, v in headers.items() if k.lower() != "content-length"},
         media_type="application/problem+json",
     )
 

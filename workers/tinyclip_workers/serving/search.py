@@ -52,7 +52,9 @@ class Indexes:
             reader = self._current(name)
         if reader.built.model != model:
             raise refuse(
-                409, "index_of_another_model", "The index belongs to another model",
+                409,
+                "index_of_another_model",
+                "The index belongs to another model",
                 f"/index: {name} holds embeddings of {reader.built.model} and this deployment serves {model}; "
                 f"ask a deployment of {reader.built.model}, or build the index again with model {model}",
             )
@@ -83,12 +85,16 @@ class Indexes:
             pass
         if self._store.exists(request_path(name)):
             raise refuse(
-                409, "index_not_ready", "The index is not ready",
+                409,
+                "index_not_ready",
+                "The index is not ready",
                 f"/index: {name} has no finished build yet; GET /v1/indexes/{name} of the control plane shows its state",
                 retryable=True,
             )
         raise refuse(
-            404, "index_not_found", "There is no such index",
+            404,
+            "index_not_found",
+            "There is no such index",
             f"/index: there is no index {name}; create it with PUT /v1/indexes/{name} of the control plane",
         )
 

@@ -59,9 +59,7 @@ class StudentService:
         good = [picture for picture in pictures if picture is not None]
         if not good:
             return ZeroShotResponse(results=[None] * len(pictures), model=self._options.model)
-        image_BE, class_LE = await asyncio.gather(
-            self._encoder.images(good), self._texts.classes(query.labels, query.templates)
-        )
+        image_BE, class_LE = await asyncio.gather(self._encoder.images(good), self._texts.classes(query.labels, query.templates))
         rows = iter(_softmax((self._engine.logit_scale * image_BE @ class_LE.T).astype(np.float32)))
         results = [None if picture is None else _best(next(rows), query) for picture in pictures]
         return ZeroShotResponse(results=results, model=self._options.model)

@@ -1,0 +1,28 @@
+"""What the Ray job of an index's build would find and write."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.server.conftest import Service
+
+
+def request(service: Service) -> dict[str, Any]:
+    return json.loads((service.artifacts / "indexes/gallery/request.json").read_text())
+
+
+def tell(service: Service, *events: dict[str, Any]) -> None:
+    """What the build's job would write as its next segment."""
+    folder = service.artifacts / f"indexes/gallery/builds/{request(service)['build']}/events"
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = {"time": datetime.now(UTC).isoformat(), "attempt": 1}
+    path = folder / f"{len(list(folder.iterdir())) + 1:08d}.jsonl"
+    path.write_text("".join(json.dumps({**stamp, **event}) + "\n" for event in events))
+
+
+def progress(done: int, total: int | None) -> dict[str, Any]:
+    return {"type": "index.progress", "data": {"done": done, "total": total}}
+
+
+def finished(count: int) -> dict[str, Any]:
+    return {"type": "index.finished", "message": f"{count} items", "data": {"count": count}}

@@ -1,0 +1,99 @@
+"""The pictures that go into an index: read from shards, decoded, with what a hit will show of them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import fsspec
+import torch
+from tinyclip.schemas import JSON, IndexSource
+from torch import Tensor
+
+from tinyclip_workers.images import decode_image
+from tinyclip_workers.report import EventWriter
+from tinyclip_workers.serving.engine import Engine
+from tinyclip_workers.shards import Sample, Skipped, image_bytes, read_shards, sample_json
+
+T = TypeVar("T")
+
+BATCH = 64
+TAR_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Item:
+    id: str
+    metadata: JSON
+    picture: Tensor
+
+
+def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress") -> Iterator[Item]:
+    """Decoded samples in order, a batch at a time decoded by a few threads; what cannot be read is counted."""
+
+    def read(sample: Sample) -> Item | None:
+        try:
+            picture = engine.preprocess(decode_image(image_bytes(sample, source.image_key)))
+            return Item(sample["__key__"], _metadata(sample, source), picture)
+        except (KeyError, ValueError) as error:
+            skipped.sample(sample["__key__"], error.args[0])
+            return None
+
+    with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
+        for samples in batches(read_shards(urls, skipped), BATCH):
+            for sample, item in zip(samples, pool.map(read, samples), strict=True):
+                progress.saw(sample)
+                if item is not None:
+                    yield item
+
+
+def _metadata(sample: Sample, source: IndexSource) -> JSON:
+    """What a hit shows: where the picture is, its caption, and the sample's own documents, whose fields win."""
+    metadata: JSON = {"key": sample["__key__"], "shard": sample["__url__"]}
+    if "txt" in sample:
+        metadata["caption"] = sample["txt"].decode("utf-8", "replace").strip()
+    for key in source.metadata_keys:
+        if key == "json":
+            metadata |= sample_json(sample)
+        elif key in sample:
+            metadata[key] = sample[key].decode("utf-8", "replace")
+    return metadata
+
+
+def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+class Progress:
+    """How far the job is, from the share of the shards' bytes that have gone by; the number of samples is in no header."""
+
+    def __init__(self, events: EventWriter, urls: list[str]) -> None:
+        self._events, self._bytes_seen = events, 0
+        self._bytes = _total_bytes(urls)
+
+    def saw(self, sample: Sample) -> None:
+        """A file in a tar takes a header and its bytes, both rounded up to blocks."""
+        for key, data in sample.items():
+            if not key.startswith("__"):
+                self._bytes_seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
+
+    def report(self, done: int) -> None:
+        total = round(done * max(1.0, self._bytes / max(1, self._bytes_seen))) if self._bytes else None
+        self._events.send("index.progress", data={"done": done, "total": total})
+
+
+def _total_bytes(urls: list[str]) -> int | None:
+    """null where a store does not tell; unreadable shards are found when they are read."""
+    total = 0
+    for url in urls:
+        try:
+            fs, path = fsspec.core.url_to_fs(url)
+            size = fs.size(path)
+        except (OSError, ValueError):
+            continue
+        if size is None or url.endswith("gz"):
+            return None
+        total += size
+    return total
