@@ -34,7 +34,7 @@ def plan_stages(
         if student is None:
             break
         planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs))
-        _check_length(planned[-1], stage, spec, findings)
+        _check_length(planned[-1], stage, chain.before, spec, findings)
         chain.add(stage, student)
     return planned
 
@@ -183,10 +183,10 @@ def _planned(
     )
 
 
-def _check_length(planned: PlannedStage, stage: StageSpec, spec: JobSpec, findings: Findings) -> None:
+def _check_length(planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, findings: Findings) -> None:
     optimizer = stage.optimizer or spec.optimizer
     if stage.prune is not None:
-        check_prune_step(planned.index, stage, stage.prune, planned.steps, optimizer, findings)
+        check_prune_step(planned.index, stage, before, planned.steps, optimizer, findings)
         return
     warmup = optimizer.warmup_steps
     if warmup >= planned.steps:
