@@ -50,11 +50,13 @@ def spec_of(shards: str, *stages: dict[str, Any], **changes: Any) -> JobSpec:
     return JobSpec.model_validate(document)
 
 
-def trainer_of(spec: JobSpec, index: int = 0, before: StageTrainer | None = None) -> StageTrainer:
+def trainer_of(
+    spec: JobSpec, index: int = 0, before: StageTrainer | None = None, original: Layout = TEACHER
+) -> StageTrainer:
     """A stage's trainer; its student inherits from the teacher or from what the stage before has left."""
     torch.manual_seed(3)
-    teacher = build_model(TEACHER)
-    weights, layout = (teacher.state_dict(), TEACHER) if before is None else (before.student.state_dict(), before.learner.layout)
+    teacher = build_model(original)
+    weights, layout = (teacher.state_dict(), original) if before is None else (before.student.state_dict(), before.learner.layout)
     stage = resolve_stage(spec, index, layout, before.stage if before else None, 96)
     student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_any(stage.layout)
     if stage.inherit != "none":

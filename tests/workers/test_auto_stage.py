@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from tinyclip.schemas.spec import StudentSpec
+from tinyclip_workers.architecture import resolve_layout
 from tinyclip_workers.checkpoint import latest_checkpoint, save_checkpoint
 from tinyclip_workers.control import Command
 from tinyclip_workers.data import Batch
@@ -108,6 +110,15 @@ class TestSearch:
         other = "text" if tower == "image" else "image"
         assert getattr(trainer.learner.layout, other) == getattr(TEACHER, other)
         assert 0.4 < removed_share(TEACHER, trainer.learner.layout, [tower]) < 0.9
+
+    def test_the_text_tower_of_a_resnet_is_pruned(self, shards: str) -> None:
+        image = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 32}
+        resnet = resolve_layout(StudentSpec.model_validate({"image": image}), TEACHER)
+        trainer = train(trainer_of(spec_of(shards, auto(0.5, towers=["text"])), original=resnet))
+
+        assert trainer.learner.layout.image == resnet.image
+        assert removed_share(resnet, trainer.learner.layout, ["text"]) > 0.4
+        assert trainer.student.state_dict()["visual.bn1.num_batches_tracked"] == STEPS
 
     def test_each_tower_reaches_a_target_of_its_own(self, shards: str) -> None:
         together = train(trainer_of(spec_of(shards, auto(0.5))))

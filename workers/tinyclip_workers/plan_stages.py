@@ -127,6 +127,8 @@ def _check_student(
             _report(index, stage.student, problem, findings)
         if layout == parent:
             findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+    if spec.micro_batch is not None and layout.image.kind == "resnet":
+        findings.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
     if teacher is not None and (stage.objective or spec.objective).affinity > 0:
         for misfit in _input_problems(layout, teacher):
             _report(index, stage.student, misfit, findings)
