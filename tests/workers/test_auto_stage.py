@@ -265,7 +265,34 @@ def whole_stage(rank: int, world_size: int, shards: str) -> dict[str, Tensor]:
     return {"losses": torch.tensor(losses), **weights(trainer)}
 
 
+def one_worker_sees_nan(rank: int, shards: str) -> dict[str, Any]:
+    """How a run ends in which worker 1 alone has pictures that are not numbers."""
+    long = {**auto(0.5, prune_step=2 * MAX_SKIPPED_STEPS), "train": {"steps": 3 * MAX_SKIPPED_STEPS}}
+    trainer = trainer_of(spec_of(shards, long))
+    before = {name: tensor.clone() for name, tensor in _all_tensors(trainer).items()}
+    batch, prepare = next(batches_of(trainer)), trainer.prepare
+
+    def prepare_badly(batch: Batch) -> tuple[Tensor, Tensor]:
+        images_BCHW, tokens_BT = prepare(batch)
+        return images_BCHW * (float("nan") if rank == 1 else 1.0), tokens_BT
+
+    trainer.prepare = prepare_badly  # type: ignore[method-assign]
+    try:
+        trainer.run(iter(lambda: batch, None), hooks())
+    except Diverged:
+        unchanged = all(torch.equal(tensor, before[name]) for name, tensor in _all_tensors(trainer).items())
+        return {"step": trainer.step, "unchanged": unchanged}
+    return {}
+
+
 class TestSeveralWorkers:
+    def test_all_skip_what_one_cannot_use_and_leave_together(self, shards: str) -> None:
+        """In the reference the one worker leaves after 100 steps and the others wait for ever (F16)."""
+        ends = on_workers(2, one_worker_sees_nan, shards)
+
+        assert ends[0] == ends[1]
+        assert ends[0] == {"step": MAX_SKIPPED_STEPS + 1, "unchanged": True}
+
     def test_two_workers_end_with_the_student_of_one(self, shards: str) -> None:
         alone = on_workers(1, whole_stage, 1, shards)[0]
 
