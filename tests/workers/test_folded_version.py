@@ -1,6 +1,7 @@
 """A version whose blocks differ in size: written, read back, served, made compact, and a teacher again."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -67,13 +68,23 @@ def test_it_has_files_that_say_what_can_open_it(version: tuple[ModelVersion, Pat
     document, folder = version
 
     names = {file.path for file in document.files}
-    assert names == {"model.safetensors", "layout.json", "preprocess.json", "evaluation.json", "README.md"}
+    assert names == {"model.safetensors", "layout.json", "preprocess.json", "evaluation.json", "layout.svg", "README.md"}
     assert document.layout == student.layout
     assert document.params.image == sum(parameter.numel() for parameter in student.visual.parameters())
     card = (folder / "README.md").read_text()
     assert "open_clip cannot build such a model" in card
     assert "library_name: tinyclip" in card
     assert f"| text | 0 | {student.layout.text.heads[0]} | {student.layout.text.mlp[0]} |" in card
+
+
+def test_its_picture_shows_every_block(version: tuple[ModelVersion, Path], student: Clip) -> None:
+    picture = ElementTree.parse(version[1] / "layout.svg").getroot()
+
+    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    for tower in (student.layout.image, student.layout.text):
+        assert f"{tower.width} of 32 channels" in " ".join(text or "" for text in texts)
+        for count in [*(tower.heads or []), *(tower.mlp or [])]:
+            assert str(count) in texts
 
 
 def test_it_loads_with_the_same_embeddings(version: tuple[ModelVersion, Path], student: Clip) -> None:

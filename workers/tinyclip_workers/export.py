@@ -18,6 +18,7 @@ from tinyclip.schemas.spec import JobSpec
 from tinyclip_workers.architecture import is_uniform, open_clip_config, summarize
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.jobrun import FinishedStudent, JobRun
+from tinyclip_workers.layout_picture import layout_svg
 from tinyclip_workers.model_card import model_card
 from tinyclip_workers.model_folder import CONFIG_FILE, OWN_WEIGHTS_FILE, PREPROCESS_FILE, ModelSource
 from tinyclip_workers.shards import expand_shards
@@ -118,7 +119,8 @@ def _model_files(student: FinishedStudent, source: ModelSource | None) -> dict[s
         "resize_mode": "shortest",
     }
     if not is_uniform(student.layout):
-        return {OWN_WEIGHTS_FILE: student.weights, PREPROCESS_FILE: _json(preprocess)}
+        picture = layout_svg(student.layout, source.layout if source else None)
+        return {OWN_WEIGHTS_FILE: student.weights, PREPROCESS_FILE: _json(preprocess), "layout.svg": picture.encode()}
     config = {"model_cfg": open_clip_config(student.layout), "preprocess_cfg": preprocess}
     return {"open_clip_model.safetensors": student.weights, CONFIG_FILE: _json(config)}
 

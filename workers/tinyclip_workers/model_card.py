@@ -83,7 +83,9 @@ def _usage_of_our_own(version: ModelVersion) -> str:
     table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])
     return f"""## Use
 
-Automatic inheritance has left every block its own number of heads and MLP units:
+Automatic inheritance has left every block its own number of heads and MLP units (grey: what the teacher has more):
+
+![heads and MLP units of every block](layout.svg)
 
 {table}
 
