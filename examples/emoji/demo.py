@@ -33,7 +33,7 @@ DATA = HERE / "data"
 VAL_SHARD = DATA / "val-000000.tar.gz"
 
 PICTURES = ("pizza", "sailboat", "elephant")
-QUERIES = ("a fast vehicle on water", "something sweet to eat")
+QUERIES = ("an emoji of a boat", "heart, love")
 TEMPLATE = "an emoji of a {}"
 HITS = 5
 PATIENCE_SECONDS = 120

@@ -8,7 +8,7 @@ import typer
 from tinyclip import _models
 from tinyclip.cli._numbers import count, number
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, print_table, run, table
-from tinyclip.cli._summary import comparison_table
+from tinyclip.cli._summary import comparison_tables
 from tinyclip.schemas import Comparison, Model, ModelVersion, Page
 
 app = typer.Typer(help="Look at the registry and pull models from it.", no_args_is_help=True)
@@ -38,7 +38,8 @@ def compare(
 
     def show(comparison: Comparison) -> None:
         out = console()
-        print_table(out, comparison_table(out, comparison))
+        for made in comparison_tables(out, comparison):
+            print_table(out, made)
 
     run(context, _models.compare(models), show, as_json)
 

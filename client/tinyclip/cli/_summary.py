@@ -28,14 +28,14 @@ class Row:
     """Numbers by task."""
 
 
-def summary_table(out: Console, job: Job, teacher: StudentSummary | None) -> Table:
+def summary_tables(out: Console, job: Job, teacher: StudentSummary | None) -> list[Table]:
     """Teacher and students of a job, side by side."""
-    return _table(out, list(_rows_of_job(job, teacher)))
+    return _tables(out, list(_rows_of_job(job, teacher)))
 
 
-def comparison_table(out: Console, comparison: Comparison) -> Table:
+def comparison_tables(out: Console, comparison: Comparison) -> list[Table]:
     """Models side by side, each below its teacher."""
-    return _table(out, list(_rows_of_models(comparison)))
+    return _tables(out, list(_rows_of_models(comparison)))
 
 
 def plan_table(out: Console, plan: Plan) -> Table:
@@ -51,10 +51,26 @@ def plan_table(out: Console, plan: Plan) -> Table:
     return made
 
 
-def _table(out: Console, rows: list[Row]) -> Table:
+def _tables(out: Console, rows: list[Row]) -> list[Table]:
+    """The models with the first task of each kind; with more tasks a second table has them all, one a row."""
     tasks = list(dict.fromkeys(task for row in rows for task in row.evaluation))
+    first_of_kind = {_kind(task, rows): task for task in reversed(tasks)}
+    chosen = [task for task in tasks if task in first_of_kind.values()]
+    return [_models_table(out, rows, chosen)] + ([_tasks_table(out, rows, tasks)] if len(tasks) > len(chosen) else [])
+
+
+def _tasks_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
+    names = tuple(row.name for row in rows)
+    made = table(out, "task", "numbers", *names, right=names)
+    for task in tasks:
+        made.add_row(task, _kind(task, rows), *(_pair(row.evaluation.get(task, {})) for row in rows))
+    return made
+
+
+def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     timed = any(_milliseconds(row) != _NOTHING for row in rows)
-    numbers = ["image params", "text params (without embedding)", "MACs", *(_heading(task, rows) for task in tasks)]
+    headings = (f"{task} {_kind(task, rows)}".rstrip() for task in tasks)
+    numbers = ["image params", "text params (without embedding)", "MACs", *headings]
     if timed:
         numbers.append("ms per image")
     made = table(out, "model", *numbers, right=tuple(numbers))
@@ -93,9 +109,10 @@ def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
     return (image, text, about + count(summary.macs))
 
 
-def _heading(task: str, rows: list[Row]) -> str:
+def _kind(task: str, rows: list[Row]) -> str:
+    """Which two numbers a task has; empty where we know none of it."""
     scores: dict[str, Any] = next(row.evaluation[task] for row in rows if task in row.evaluation)
-    return next((f"{task} {heading}" for first, _, heading in _PAIRS if first in scores), task)
+    return next((heading for first, _, heading in _PAIRS if first in scores), "")
 
 
 def _pair(scores: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from tinyclip.cli._bars import Bars
 from tinyclip.cli._lines import Lines
 from tinyclip.cli._problems import CANCELLED, FAILED
 from tinyclip.cli._session import print_table
-from tinyclip.cli._summary import summary_table
+from tinyclip.cli._summary import summary_tables
 from tinyclip.schemas import Event, Job, JobState, StudentSummary
 
 _EVENTS_A_PAGE = 200
@@ -53,7 +53,8 @@ def conclude(out: Console, job: Job, teacher: StudentSummary | None) -> int:
     """Prints how a job has ended; gives the exit code."""
     if job.state is JobState.SUCCEEDED:
         if any(stage.student or stage.evaluation for stage in job.stages):
-            print_table(out, summary_table(out, job, teacher))
+            for made in summary_tables(out, job, teacher):
+                print_table(out, made)
         if job.model is not None:
             out.print(f"model {job.model.name}@{job.model.version}", markup=False)
         return 0

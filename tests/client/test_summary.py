@@ -1,0 +1,37 @@
+"""The tables at the end of a job and of a comparison."""
+
+from rich.console import Console
+from tinyclip.cli._session import print_table
+from tinyclip.cli._summary import comparison_tables
+from tinyclip.schemas import Comparison
+
+from tests.client.test_cli_queries import VERSION
+
+
+def printed(evaluation: dict[str, dict[str, float]]) -> list[str]:
+    comparison = Comparison.model_validate(
+        {"models": [VERSION | {"evaluation": evaluation, "teacher": None, "teacher_evaluation": {}}]}
+    )
+    out = Console(width=150, force_terminal=False)
+    with out.capture() as captured:
+        for made in comparison_tables(out, comparison):
+            print_table(out, made)
+    return captured.get().splitlines()
+
+
+class TestManyTasks:
+    def test_one_task_of_each_kind_stands_beside_the_sizes(self) -> None:
+        lines = printed({"new": {"top1": 0.4, "top5": 0.7}, "find": {"text_to_image_r1": 0.3, "text_to_image_r10": 0.8}})
+
+        assert "new top-1 / top-5" in lines[0]
+        assert "find R@1 / R@10" in lines[0]
+        assert len(lines) == 3
+
+    def test_with_more_tasks_a_second_table_has_them_all(self) -> None:
+        lines = printed({"new": {"top1": 0.4, "top5": 0.7}, "old": {"top1": 0.5, "top5": 0.75}})
+
+        assert "old" not in lines[0]
+        assert [line.split("|")[1:4] for line in lines[5:]] == [
+            [" new  ", " top-1 / top-5 ", " 40.0 / 70.0 "],
+            [" old  ", " top-1 / top-5 ", " 50.0 / 75.0 "],
+        ]
