@@ -101,3 +101,7 @@ def weights(trainer: StageTrainer) -> dict[str, Tensor]:
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def all_tensors(trainer: StageTrainer) -> dict[str, Tensor]:
+    return {f"{kind}.{name}": tensor for kind, named in trainer.learner.tensors().items() for name, tensor in named.items()}
