@@ -64,17 +64,15 @@ def _student(
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
     assert stage.student is not None  # as the schema has it
-    own = Findings()
-    found = _layout(stage.student, chain.parent, index, own)
-    if found is not None:
-        _check_student(spec, index, stage, found, chain.parent, teacher, own)
-    findings.warnings += own.warnings
-    if found is None or not chain.estimated:
-        findings.errors += own.errors
-        return None if found is None else summarize(found)
-    for error in own.errors:
-        findings.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
-    return summarize(found).model_copy(update={"estimated": try_layout(stage.student, None)[0] != found})
+    found = _layout(stage.student, chain.parent, index, findings)
+    if found is None:
+        return None
+    if stage.inherit == "manual" and chain.parent is not None:
+        _check_inheritance(index, stage, stage.student, found, chain, findings)
+    _check_student(spec, index, stage, stage.student, found, teacher, findings)
+    # What an estimated parent does not go into is exact.
+    estimated = chain.estimated and try_layout(stage.student, None)[0] != found
+    return summarize(found).model_copy(update={"estimated": estimated})
 
 
 def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
@@ -115,23 +113,31 @@ def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: F
     return layout
 
 
-def _check_student(
-    spec: JobSpec, index: int, stage: StageSpec, layout: Layout, parent: Layout | None, teacher: Layout | None, findings: Findings
+def _check_inheritance(
+    index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, findings: Findings
 ) -> None:
-    assert stage.student is not None
+    """Does the student fit into its parent? For an estimated parent an answer is no more than a warning."""
+    assert chain.parent is not None
+    problems = Findings() if chain.estimated else findings
+    for problem in inheritance_problems(layout, chain.parent):
+        _report(index, student, problem, problems)
+    for error in problems.errors if chain.estimated else ():
+        findings.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
+    if layout == chain.parent:
+        findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+
+
+def _check_student(
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSpec, layout: Layout, teacher: Layout | None, findings: Findings
+) -> None:
     if layout.text.vocab_size < VOCAB_SIZE:
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
-        _report(index, stage.student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
-    if stage.inherit == "manual" and parent is not None:
-        for problem in inheritance_problems(layout, parent):
-            _report(index, stage.student, problem, findings)
-        if layout == parent:
-            findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+        _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
         findings.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
     if teacher is not None and (stage.objective or spec.objective).affinity > 0:
         for misfit in _input_problems(layout, teacher):
-            _report(index, stage.student, misfit, findings)
+            _report(index, student, misfit, findings)
 
 
 def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
