@@ -14,7 +14,9 @@ PANEL = LABEL + BAR_WIDTH + NUMBER
 def layout_svg(layout: Layout, original: Layout | None) -> str:
     """Both towers side by side, a row a block; grey is what the original has more. A ResNet tower has no blocks to show."""
     full = original or layout
-    towers = [("image", layout.image, full.image), ("text", layout.text, full.text)]
+    towers: list[tuple[str, ImageLayout | TextLayout, ImageLayout | TextLayout]] = [
+        ("image", layout.image, full.image), ("text", layout.text, full.text),
+    ]  # fmt: skip
     shown = [(name, own, there) for name, own, there in towers if own.heads and own.mlp]
     rows = max((len(own.heads or []) for _, own, _ in shown), default=0)
     width, height = PANEL * len(shown) + 16, TOP + ROW * rows + 12
