@@ -7,7 +7,6 @@ there already is not run again. Prints the table of means and ranges.
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,13 +68,11 @@ def run_spec(name: str, seed: int) -> None:
     original = load_teacher(spec.teacher) if spec.teacher else None
     before, lines = original, []
     for stage in resolve_stages(spec, original.layout if original else None, 0):
-        start = time.perf_counter()
         student = train(spec, stage, before, original, f"{name} seed {seed} stage {stage.name}")
-        seconds = time.perf_counter() - start
         models = {"student": student} if original is None else {"student": student, "teacher": original}
         scores = evaluate_tasks(models, spec.evaluation.tasks, holdout=spec.data.train.holdout)
         student_size = size(summarize(stage.layout))
-        common = {"spec": name, "seed": seed, "stage": stage.name, "params": student_size, "seconds": round(seconds, 1)}
+        common = {"spec": name, "seed": seed, "stage": stage.name, "params": student_size}
         lines.append({**common, "scores": {task: _numbers(found["student"]) for task, found in scores.items()}})
         if original is not None and stage.index == 0:
             teacher = {task: _numbers(found["teacher"]) for task, found in scores.items()}

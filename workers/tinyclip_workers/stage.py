@@ -71,7 +71,7 @@ def resolve_stage(
     original = None
     if stage.prune is not None:
         original = before.original if before is not None and before.original is not None else parent
-        # The search runs while the learning rate warms up (the method notes, section 5).
+        # The search runs while the learning rate warms up (METHOD section 5).
         optimizer = optimizer.model_copy(update={"warmup_steps": stage.prune.prune_step})
     return Stage(
         index=index,

@@ -128,7 +128,7 @@ class Student:
     def _begin(self, model: Model) -> None:
         """Make a model ready to be trained, with a new optimizer."""
         if self._temperature is not None:
-            # Fixed from the first step on (the method notes' F8), and outside the clip norm (F18).
+            # Fixed from the first step on (METHOD F8), and outside the clip norm (F18).
             with torch.no_grad():
                 model.logit_scale.fill_(math.log(self._temperature))
             model.logit_scale.requires_grad_(False)
