@@ -48,7 +48,7 @@ def test_killed_after_the_prune_step_two_workers_end_with_the_same_student(
     assert undisturbed.attempt(1)
     assert broken.attempt(1)
 
-    assert len(killed) == 2
+    assert len(killed) >= 2  # and the processes that load data for them
     assert "worker.restarted" in broken.types(1)
     assert "stage.pruned" in broken.types(1)
     wanted, found = student(undisturbed), student(broken)
