@@ -139,7 +139,8 @@ class TestSuccess:
 
     def test_another_attempt_at_a_finished_job_only_says_so(self, undisturbed: Artifacts) -> None:
         assert undisturbed.attempt(2)
-        assert undisturbed.types(2) == ["attempt.started", "model.exported", "attempt.succeeded"]
+        story = [type for type in undisturbed.types(2) if type != "log"]
+        assert story == ["attempt.started", "model.exported", "attempt.succeeded"]
 
 
 class TestInterruption:
@@ -176,7 +177,7 @@ class TestInterruption:
         artifacts.control(fence=2)
 
         assert artifacts.attempt(1)
-        assert artifacts.types(1) == ["attempt.started"]
+        assert set(artifacts.types(1)) <= {"attempt.started", "log"}
 
 
 class TestFailure:
