@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# The models of the tests are tiny: a second thread gains nothing, and where cores are taken the two wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 GIVEN_BY_CI = {"TINYCLIP_TEST_POSTGRES_URL"}
 
 
