@@ -22,6 +22,7 @@ from tinyclip_workers.data import Batch, PairStream, count_pairs, make_loader
 from tinyclip_workers.inherit import inherit_manual
 from tinyclip_workers.losses import Embeddings
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
+from tinyclip_workers.sparsity import Pull
 from tinyclip_workers.stage import resolve_stages
 from tinyclip_workers.step import FrozenTeacher
 from tinyclip_workers.teacher import load_teacher
@@ -71,9 +72,9 @@ class TimedTrainer(StageTrainer):
         with self.clock.phase("augment and normalise"):
             return super().prepare(batch)
 
-    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor, pull: Pull | None) -> tuple[Tensor, dict[str, Tensor]]:
         with self.clock.phase("teacher and student"):
-            return super()._learn(images_BCHW, tokens_BT)
+            return super()._learn(images_BCHW, tokens_BT, pull)
 
     def _update(self) -> float:
         with self.clock.phase("clip and optimizer"):

@@ -45,9 +45,10 @@ class TestSubmit:
             "index": 0, "name": "half", "inherit": "manual", "steps": 100, "samples": 6400, "student": HALF,
             "device_hours": 0.0123,
         }
+        searched = {**stage, "name": "search", "inherit": "auto", "student": {**HALF, "estimated": True}}
         plan = {
-            "spec": job()["spec"], "teacher": TEACHER, "stages": [stage], "steps": 100, "samples_per_epoch": 512, "device": "cpu",
-            "device_hours": 0.0123, "warnings": ["12 of 512 captions are longer than 16 tokens"],
+            "spec": job()["spec"], "teacher": TEACHER, "stages": [stage, searched], "steps": 100, "samples_per_epoch": 512,
+            "device": "cpu", "device_hours": 0.0123, "warnings": ["12 of 512 captions are longer than 16 tokens"],
         }
 
         async def validate(request: Request) -> Response:
@@ -60,10 +61,11 @@ class TestSubmit:
 
         assert ran.code == 0
         assert ran.out == """\
-| model   | inherit | image params | text params (without embedding) | MACs | steps | samples | device-hours |
-|---------|---------|--------------|---------------------------------|------|-------|---------|--------------|
-| teacher |         |           5M |                            2.4M | 620M |       |         |              |
-| half    | manual  |         2.5M |                            1.2M | 310M |   100 |    6.4k |       0.0123 |
+| model   | inherit | image params | text params (without embedding) |  MACs | steps | samples | device-hours |
+|---------|---------|--------------|---------------------------------|-------|-------|---------|--------------|
+| teacher |         |           5M |                            2.4M |  620M |       |         |              |
+| half    | manual  |         2.5M |                            1.2M |  310M |   100 |    6.4k |       0.0123 |
+| search  | auto    |        ~2.5M |                           ~1.2M | ~310M |   100 |    6.4k |       0.0123 |
 100 steps on cpu, about 0.0123 device-hours; 512 pairs an epoch
 warning: 12 of 512 captions are longer than 16 tokens
 """

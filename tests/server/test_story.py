@@ -99,3 +99,20 @@ async def test_two_jobs_of_one_name_make_two_versions(service: Service) -> None:
     assert (first["model"]["version"], second["model"]["version"]) == (1, 2)
     model = (await service.http.get("/v1/models/emoji")).json()
     assert (model["latest"], model["versions"]) == (2, [1, 2])
+
+
+async def test_an_automatic_stage_shows_its_estimate_until_it_is_pruned(service: Service) -> None:
+    worker = await service.started()
+    planned = (await service.job(worker.job))["stages"][0]["student"]
+    worker.tell(
+        {"type": "attempt.started"},
+        {"type": "stage.started", "data": {"name": "s", "inherit": "auto", "steps": 10, "student": None}, "stage": 0},
+    )
+    await service.tick()
+    before = (await service.job(worker.job))["stages"][0]["student"]
+    worker.tell({"type": "stage.pruned", "stage": 0, "data": {**planned, "image_params": 777}})
+
+    await service.tick()
+
+    assert before == planned
+    assert (await service.job(worker.job))["stages"][0]["student"]["image_params"] == 777

@@ -93,7 +93,13 @@ def torn(folder: Path) -> str:
 
 
 TRAIN, STUDENT, TASK = ("data", "train"), ("stages", 1, "student"), ("evaluation", "tasks", 0)
-PRUNED = {"prune": {"target_sparsity": 0.5, "prune_step": 3}}
+def pruned(**changes: Any) -> Document:
+    """An automatic stage of the text tower."""
+    prune = {"target_sparsity": 0.5, "prune_step": 3, "sparsity_warmup": 1, "towers": ["text"], **changes}
+    return {"name": "a", "inherit": "auto", "prune": prune, "train": {"steps": 9}}
+
+
+PRUNED = pruned(towers=["image", "text"])
 
 BAD: list[tuple[str, Change, str, str]] = [
     ("teacher", at("teacher", "model")("local-dir:/nowhere"), "/teacher/model", "no model folder at /nowhere"),
@@ -107,8 +113,11 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("preset size", at(*STUDENT)({"preset": "TinyCLIP-ResNet-19M-Text-19M"}), "/stages/1/student/preset", "does not fit"),
     ("image size", at(*STUDENT)({"image": {"image_size": 64}}), "/stages/1/student/image/image_size", "32"),
     ("vocabulary", at(*STUDENT)({"text": {"vocab_size": 100}}), "/stages/1/student/text/vocab_size", "49408 tokens"),
-    ("auto", at("stages", 1)({**PRUNED, "name": "a", "inherit": "auto", "train": {"steps": 9}}),
-     "/stages/1/inherit", "automatic inheritance is not available in this version; use inherit: manual"),
+    ("masks of a resnet", at("stages", 1)(PRUNED), "/stages/1/prune/towers", "has no heads or MLP units to mask"),
+    ("late prune", at("stages", 1)(pruned(prune_step=9)), "/stages/1/prune/prune_step", "which has 9 steps"),
+    ("target below start", at("stages", 1)(pruned(start_sparsity=0.6)), "/stages/1/prune/target_sparsity", "start_sparsity 0.6"),
+    ("slow ramp", at("stages", 1)(pruned(sparsity_warmup=8)), "/stages/1/prune/sparsity_warmup", "after the prune step 3"),
+    ("pruned before", at("stages")([PRUNED, {**PRUNED, "name": "b"}]), "/stages/1/prune/target_sparsity", "target is 0.5"),
     ("missing shard", at(*TRAIN, "shards")("/nowhere/a.tar"), "/data/train/shards", "/nowhere/a.tar is not there"),
     ("no match", at(*TRAIN, "shards")("/nowhere/*.tar"), "/data/train/shards", "names no shard"),
     ("no tar", at(*TRAIN, "shards")(torn), "/data/train/shards", "torn.tar is not a whole tar file"),

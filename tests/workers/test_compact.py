@@ -11,7 +11,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.compact import texts_of
 from tinyclip_workers.export import export_model
-from tinyclip_workers.jobrun import JobRun
+from tinyclip_workers.jobrun import FinishedStudent, JobRun
 from tinyclip_workers.model_folder import load_folder
 from tinyclip_workers.stage import resolve_stages
 from tinyclip_workers.store import Store
@@ -45,7 +45,7 @@ def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
 def test_a_compact_copy_reads_the_texts_of_its_job_alike(tmp_path: Path, spec: JobSpec) -> None:
     model = tiny_model()
     run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
-    export_model(run, resolve_stages(spec, None, 4)[0], save(model.state_dict()), {})
+    export_model(run, FinishedStudent(resolve_stages(spec, None, 4)[0].layout, save(model.state_dict()), {}))
     source, target = tmp_path / "models/p/1", tmp_path / "small"
 
     subprocess.run([sys.executable, "-m", "tinyclip_workers.compact", str(source), str(target)], check=True, timeout=120)

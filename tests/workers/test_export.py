@@ -15,7 +15,7 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.export import data_digests, export_model
 from tinyclip_workers.images import eval_transform, normalize
-from tinyclip_workers.jobrun import JobRun
+from tinyclip_workers.jobrun import FinishedStudent, JobRun
 from tinyclip_workers.model_folder import load_folder
 from tinyclip_workers.stage import Stage, resolve_stages
 from tinyclip_workers.store import Store
@@ -60,7 +60,7 @@ def weights_of(model: CLIP) -> bytes:
 def test_a_version_opens_in_plain_open_clip_with_the_same_embeddings(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
     student = tiny_model(seed=1, layout=stage.layout)
-    export_model(run, stage, weights_of(student), EVALUATION)
+    export_model(run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
     folder = tmp_path / "store/models/small/2"
     picture = Image.effect_noise((50, 40), 80).convert("RGB")
 
@@ -83,7 +83,7 @@ def test_a_version_opens_in_plain_open_clip_with_the_same_embeddings(tmp_path: P
 @pytest.mark.usefixtures("teacher")
 def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
-    export_model(run, stage, weights_of(tiny_model(layout=stage.layout)), EVALUATION)
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     loaded = load_folder(str(tmp_path / "store/models/small/2"))
 
@@ -96,7 +96,7 @@ def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
 def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
 
-    version = export_model(run, stage, weights_of(tiny_model(layout=stage.layout)), EVALUATION)
+    version = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     folder = tmp_path / "store/models/small/2"
     assert version == ModelVersion.model_validate_json((folder / "model.json").read_bytes())
@@ -117,7 +117,7 @@ def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path)
 def test_the_card_has_the_teacher_s_row(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
 
-    export_model(run, stage, weights_of(tiny_model(layout=stage.layout)), EVALUATION)
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     card = (tmp_path / "store/models/small/2/README.md").read_text()
     assert card.startswith("---\nlibrary_name: open_clip\n")
@@ -142,12 +142,12 @@ def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monk
 
     monkeypatch.setattr(Store, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
-        export_model(run, stage, weights, EVALUATION)
+        export_model(run, FinishedStudent(stage.layout, weights, EVALUATION))
     assert not (tmp_path / "store/models/small/2/model.json").exists()
     monkeypatch.setattr(Store, "write_bytes", whole)
 
-    again = export_model(run, stage, weights, EVALUATION)
-    third = export_model(run, stage, b"", {})
+    again = export_model(run, FinishedStudent(stage.layout, weights, EVALUATION))
+    third = export_model(run, FinishedStudent(stage.layout, b"", {}))
 
     assert third == again
     assert load_folder(str(tmp_path / "store/models/small/2")).layout == stage.layout
@@ -156,18 +156,18 @@ def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monk
 @pytest.mark.usefixtures("teacher")
 def test_a_version_of_another_job_is_not_touched(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
-    export_model(run, stage, weights_of(tiny_model(layout=stage.layout)), EVALUATION)
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
     other, _ = job(tmp_path, name="job_2")
 
     with pytest.raises(FileExistsError, match="belongs to job job_1"):
-        export_model(other, stage, b"", {})
+        export_model(other, FinishedStudent(stage.layout, b"", {}))
 
 
 @pytest.mark.usefixtures("teacher")
 def test_a_version_may_be_written_to_any_file_system(tmp_path: Path) -> None:
     run, stage = job(tmp_path, root="memory://artifacts")
 
-    export_model(run, stage, weights_of(tiny_model(layout=stage.layout)), EVALUATION)
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     assert load_folder("memory://artifacts/models/small/2").name == "small@2"
 
@@ -184,7 +184,7 @@ def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
     run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1), 1)
     stage = resolve_stages(spec, None, 100)[0]
 
-    version = export_model(run, stage, weights_of(tiny_model()), {})
+    version = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))
 
     assert version.teacher is None
     assert version.lineage["teacher"] is None

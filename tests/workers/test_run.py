@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tinyclip_workers.model_folder import load_folder
 from tinyclip_workers.run import run_attempt
 from tinyclip_workers.store import Store
 
+from tests.workers.ray_workers import kill_train_workers
 from tests.workers.shapes_data import write_shards
 from tests.workers.test_trainer import RESNET, TEXT
 
@@ -148,13 +148,7 @@ class TestInterruption:
         artifacts = Artifacts(tmp_path / "artifacts", two_stages(tmp_path / "data"))
         killed: list[int] = []
 
-        def kill() -> None:
-            workers = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _command(p).startswith("ray::RayTrainWorker")]
-            killed.extend(int(p.name) for p in workers)
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-
-        artifacts.when("checkpoint", kill)
+        artifacts.when("checkpoint", lambda: killed.extend(kill_train_workers()))
 
         assert artifacts.attempt(1)
         assert killed
@@ -196,10 +190,3 @@ class TestFailure:
         last = artifacts.events(1)[-1]
         assert (last["type"], last["data"]["code"], last["data"]["retryable"]) == ("attempt.failed", "unusable_data", False)
         assert "nothing" in last["message"]
-
-
-def _command(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_text()
-    except OSError:
-        return ""

@@ -119,7 +119,7 @@ class TestOneProcess:
         store = Store(str(tmp_path / "artifacts"))
 
         def save(trainer: StageTrainer) -> None:
-            save_checkpoint(store, "stage/a1", trainer.step, trainer.student, trainer.optimizer, trainer.state())
+            save_checkpoint(store, "stage/a1", trainer.step, trainer.learner.tensors(), trainer.state())
 
         first = trainer_of(spec)
         _steps(first, spec, 4)

@@ -8,6 +8,7 @@ side's rounding (the reference's) is enough in a comparison.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from tinyclip_workers.masked import MaskedTowers, Noise, mask_optimizer
 from tinyclip_workers.masks import GROUPS
 from tinyclip_workers.optim import learning_rate, make_optimizer, set_learning_rate
 from tinyclip_workers.sparsity import Constraint
-from tinyclip_workers.step import FrozenTeacher, TwoTowers, training_loss
+from tinyclip_workers.step import FrozenTeacher, TwoTowers, learn
 from tinyclip_workers.towers import Clip
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -112,10 +113,9 @@ class Run:
         for parameter in parameters:
             parameter.grad = None
 
-        loss, terms = training_loss(self._student(step), self.teacher, *self._batch(step), self.args.objective)
-        if isinstance(self.towers, MaskedTowers):
-            loss = loss + self.towers.pull(step).loss
-        loss.backward()
+        loss, terms = learn(
+            self.wrapped, self.teacher, *self._batch(step), self.args.objective, noise=self._noise(step), pull=self._pull(step)
+        )
         norm = nn.utils.clip_grad_norm_(parameters, self.args.clip_norm)
         self.optimizer.step()
         if isinstance(self.towers, MaskedTowers):
@@ -128,14 +128,17 @@ class Run:
             told.setdefault(name, []).append(value.item())
         told.setdefault("lr", []).append(lr)
 
-    def _student(self, step: int) -> Any:
+    def _noise(self, step: int) -> Noise | None:
         if not isinstance(self.towers, MaskedTowers):
-            return self.wrapped
-        noise: Noise = {
+            return None
+        return {
             tower: {group: self.arrays[f"rank{self.rank}_u_{tower}_{group}"][step].double().flatten() for group in GROUPS}
             for tower in self.towers.tower_masks()
         }
-        return lambda images_BCHW, tokens_BT: self.wrapped(images_BCHW, tokens_BT, noise)
+
+    def _pull(self, step: int) -> Callable[[], Tensor] | None:
+        towers = self.towers
+        return (lambda: towers.pull(step).loss) if isinstance(towers, MaskedTowers) else None
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         global_batch = self.args.batch * world_size()

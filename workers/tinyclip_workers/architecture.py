@@ -3,7 +3,6 @@
 A layout is explicit and complete: everything below works from it alone, never from tensor shapes.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,6 +14,7 @@ from tinyclip.schemas.layouts import Layout, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 
 from tinyclip_workers.macs import image_macs, text_macs
+from tinyclip_workers.presets import AUTO_PRESETS, PRESETS, preset_layout
 from tinyclip_workers.tower_layouts import (
     CONTEXT_LENGTH,
     HEAD_WIDTH,
@@ -25,13 +25,16 @@ from tinyclip_workers.tower_layouts import (
     image_layout,
     text_layout,
 )
+from tinyclip_workers.towers import Clip, Model
 
 __all__ = [
     "AUTO_PRESETS",
     "PRESETS",
     "ImpossibleStudent",
     "UnsupportedArchitecture",
+    "build_any",
     "build_model",
+    "is_uniform",
     "layout_of",
     "open_clip_config",
     "resolve_layout",
@@ -72,7 +75,7 @@ def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | No
 
     quick_gelu = parent.quick_gelu if parent is not None else False
     if student.preset is not None:
-        preset = attempt(lambda: _preset(student.preset or ""))
+        preset = attempt(lambda: preset_layout(student.preset or ""))
         return (preset.model_copy(update={"quick_gelu": quick_gelu}) if preset is not None else None), problems
     embed_dim = attempt(lambda: _embed_dim(student, parent))
     image = attempt(lambda: image_layout(student.image, parent.image if parent is not None else None))
@@ -92,6 +95,20 @@ def build_model(layout: Layout) -> CLIP:
     return CLIP(**open_clip_config(layout))
 
 
+def build_any(layout: Layout) -> Model:
+    """open_clip's model where it can express the layout, else ours, whose weights mean nothing until they are loaded."""
+    return build_model(layout) if is_uniform(layout) else Clip(layout)
+
+
+def is_uniform(layout: Layout) -> bool:
+    """Whether open_clip can express a layout: all blocks of a tower alike, and as many heads as fill its width."""
+    try:
+        open_clip_config(layout)
+    except ImpossibleStudent:
+        return False
+    return True
+
+
 def open_clip_config(layout: Layout) -> dict[str, Any]:
     """open_clip's `model_cfg` of a uniform layout. Raises ImpossibleStudent if the blocks differ from each other."""
     image, text = layout.image, layout.text
@@ -99,10 +116,10 @@ def open_clip_config(layout: Layout) -> dict[str, Any]:
     if image.kind == "resnet":
         vision_cfg |= {"layers": list(image.layers), "patch_size": None}
     else:
-        _one_shape("image", image.heads, image.width // image.head_width)
+        _one_shape("image", image.heads, image.width, image.head_width)
         mlp_ratio = _mlp_ratio("image", image.width, image.mlp)
         vision_cfg |= {"layers": image.layers[0], "patch_size": image.patch_size, "mlp_ratio": mlp_ratio}
-    _one_shape("text", text.heads, text.width // text.head_width)
+    _one_shape("text", text.heads, text.width, text.head_width)
     text_cfg = {
         "context_length": text.context_length,
         "vocab_size": text.vocab_size,
@@ -174,25 +191,26 @@ def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in _meta_model(layout).state_dict().items()}
 
 
-def _meta_model(layout: Layout) -> CLIP:
+def _meta_model(layout: Layout) -> Model:
     """The model without its memory: shapes only. Remembered, as it takes a moment to make and is asked for again and again."""
     return _remembered_meta_model(layout.model_dump_json())
 
 
 @lru_cache(maxsize=64)
-def _remembered_meta_model(layout: str) -> CLIP:
+def _remembered_meta_model(layout: str) -> Model:
     with torch.device("meta"):
-        return build_model(Layout.model_validate_json(layout))
+        return build_any(Layout.model_validate_json(layout))
 
 
-def _one_shape(tower: str, heads: list[int] | None, expected: int) -> None:
-    if heads is None or set(heads) != {expected}:
-        raise ImpossibleStudent(tower, heads, f"open_clip has {expected} heads in every block at this width; these differ")
+def _one_shape(tower: str, heads: list[int] | None, width: int, head_width: int) -> None:
+    if heads is None or {head_width * count for count in heads} != {width}:
+        message = f"open_clip has width {width} / {head_width} heads in every block; these differ"
+        raise ImpossibleStudent(tower, heads, message)
 
 
 def _mlp_ratio(tower: str, width: int, mlp: list[int] | None) -> float:
     """The ratio from which open_clip computes the same MLP width, `int(width * ratio)`."""
-    if mlp is None or len(set(mlp)) != 1:
+    if mlp is None or len(set(mlp)) != 1 or mlp[0] == 0:
         raise ImpossibleStudent(tower, mlp, "open_clip has one MLP width for all blocks; these differ")
     ratio = mlp[0] / width
     return ratio if int(width * ratio) == mlp[0] else math.nextafter(ratio, math.inf)
@@ -209,41 +227,3 @@ def _embed_dim(student: StudentSpec, parent: Layout | None) -> int:
     if embed_dim is None:
         raise ImpossibleStudent("embed_dim", None, "is missing and there is no model to inherit it from; give it")
     return embed_dim
-
-
-def _preset(name: str) -> Layout:
-    if name in PRESETS:
-        return PRESETS[name]
-    if name in AUTO_PRESETS:
-        raise ImpossibleStudent(
-            "preset", name, "was pruned layer by layer: its shape is only in its checkpoint; choose a manual preset"
-        )
-    close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
-    hint = f"did you mean {close[0]}?" if close else ""
-    raise ImpossibleStudent("preset", name, f"is not a known preset; {hint} Known: {', '.join(PRESETS)}")
-
-
-def _published(embed_dim: int, image: ImageTower, text_width: int, text_layers: int) -> Layout:
-    text = TextTower(width=text_width, layers=text_layers)
-    return resolve_layout(StudentSpec(embed_dim=embed_dim, image=image, text=text), None)
-
-
-PRESETS: dict[str, Layout] = {
-    "TinyCLIP-ViT-39M-16-Text-19M": _published(512, ImageTower(patch_size=16, width=512, layers=12), 512, 6),
-    "TinyCLIP-ViT-8M-16-Text-3M": _published(512, ImageTower(patch_size=16, width=256, layers=10), 256, 3),
-    "TinyCLIP-ViT-61M-32-Text-29M": _published(512, ImageTower(patch_size=32, width=640, layers=12), 512, 9),
-    "TinyCLIP-ViT-40M-32-Text-19M": _published(512, ImageTower(patch_size=32, width=512, layers=12), 512, 6),
-    "TinyCLIP-ResNet-30M-Text-29M": _published(1024, ImageTower(width=56, layers=(3, 4, 6, 3)), 512, 9),
-    "TinyCLIP-ResNet-19M-Text-19M": _published(1024, ImageTower(width=44, layers=(3, 4, 6, 3)), 512, 6),
-    "ViT-B-32": _published(512, ImageTower(patch_size=32, width=768, layers=12), 512, 12),
-    "ViT-B-16": _published(512, ImageTower(patch_size=16, width=768, layers=12), 512, 12),
-    "RN50": _published(1024, ImageTower(width=64, layers=(3, 4, 6, 3)), 512, 12),
-}
-"""Published uniform architectures and their teachers (METHOD section 10): 224 px, context 77, vocabulary 49408, head width 64."""
-
-AUTO_PRESETS = (
-    "TinyCLIP-auto-ViT-63M-32-Text-31M",
-    "TinyCLIP-auto-ViT-45M-32-Text-18M",
-    "TinyCLIP-auto-ViT-22M-32-Text-10M",
-)
-"""Published students that were pruned layer by layer; nothing but their checkpoints says what they look like."""

@@ -1,25 +1,28 @@
 """Checkpoints: everything that the next step depends on, committed by a manifest that is written last.
 
-Layout of `step-N/`: `model.safetensors`, `optimizer.safetensors`, `state.json`, `manifest.json` (sha256 of the others). A folder
-without a valid manifest does not exist. There is no random state to keep: every draw of the engine is seeded by (seed, step).
+Layout of `step-N/`: `model.safetensors`, `optimizer.safetensors`, before the prune step of an automatic stage also
+`masks.safetensors` and `mask_optimizer.safetensors`; `state.json`; `manifest.json` (sha256 of the others). A folder without a
+valid manifest does not exist. There is no random state to keep: every draw of the engine is seeded by (seed, step).
 """
 
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyclip_workers.store import Store
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+TENSORS = ".safetensors"
 
 
 @dataclass
@@ -27,21 +30,18 @@ class Checkpoint:
     """One committed checkpoint, read back."""
 
     path: str
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    tensors: dict[str, dict[str, Tensor]]
+    """By the name of the file, as `model`."""
     state: dict[str, Any]
 
 
 def save_checkpoint(
-    store: Store, folder: str, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    store: Store, folder: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]
 ) -> tuple[str, int]:
     """Write `folder/step-N`; returns its path and size in bytes. Raises OSError naming the path (a full disk, say)."""
     path = f"{folder}/step-{step}"
-    files = {
-        "model.safetensors": to_safetensors(_contiguous(model.state_dict())),
-        "optimizer.safetensors": to_safetensors(_contiguous(optimizer_tensors(optimizer))),
-        "state.json": json.dumps({**state, "step": step}).encode(),
-    }
+    files = {f"{name}{TENSORS}": to_safetensors(_contiguous(named)) for name, named in tensors.items()}
+    files["state.json"] = json.dumps({**state, "step": step}).encode()
     write_committed(store, path, files)
     return path, sum(len(data) for data in files.values())
 
@@ -85,8 +85,9 @@ def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
         if files is not None:
             return Checkpoint(
                 path=path,
-                model=from_safetensors(files["model.safetensors"]),
-                optimizer=from_safetensors(files["optimizer.safetensors"]),
+                tensors={
+                    name.removesuffix(TENSORS): from_safetensors(data) for name, data in files.items() if name.endswith(TENSORS)
+                },
                 state=json.loads(files["state.json"]),
             )
     return None
@@ -119,7 +120,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _contiguous(tensors: dict[str, Any]) -> dict[str, Tensor]:
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 

@@ -12,7 +12,14 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
 from tinyclip_workers.evaluate import fill_template, task_lines
-from tinyclip_workers.model_folder import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, find_folder, make_tokenizer
+from tinyclip_workers.model_folder import (
+    COMPACT_FILE,
+    CONFIG_FILE,
+    LAYOUT_FILE,
+    PREPROCESS_FILE,
+    find_folder,
+    make_tokenizer,
+)
 from tinyclip_workers.shards import Skipped, captions_of, expand_shards, read_shards
 from tinyclip_workers.store import Store
 from tinyclip_workers.weights import load_state_dict, save_compact
@@ -53,7 +60,8 @@ def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
     used = {int(token) for text in set(texts) for token in tokenize(text)[0].unique()}
     save_compact(store, COMPACT_FILE, load_state_dict(found.weights()), used)
     store.write_bytes(LAYOUT_FILE, (json.dumps(found.layout.model_dump(mode="json"), indent=1) + "\n").encode())
-    store.write_bytes(CONFIG_FILE, Store(source).read_bytes(CONFIG_FILE))
+    config = CONFIG_FILE if Store(source).exists(CONFIG_FILE) else PREPROCESS_FILE
+    store.write_bytes(config, Store(source).read_bytes(config))
     return len(used)
 
 

@@ -15,13 +15,13 @@ import fsspec
 from tinyclip.schemas import JSON, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
-from tinyclip_workers.architecture import open_clip_config, summarize
+from tinyclip_workers.architecture import is_uniform, open_clip_config, summarize
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.jobrun import JobRun
+from tinyclip_workers.jobrun import FinishedStudent, JobRun
+from tinyclip_workers.layout_picture import layout_svg
 from tinyclip_workers.model_card import model_card
-from tinyclip_workers.model_folder import ModelSource
+from tinyclip_workers.model_folder import CONFIG_FILE, OWN_WEIGHTS_FILE, PREPROCESS_FILE, ModelSource
 from tinyclip_workers.shards import expand_shards
-from tinyclip_workers.stage import Stage
 from tinyclip_workers.teacher import find_teacher
 from tinyclip_workers.weights import file_digest
 
@@ -29,23 +29,23 @@ MAX_BYTES_TO_HASH = 4 << 30
 """Training data up to this size is hashed; of more, size and the store's own tag have to do."""
 
 
-def export_model(run: JobRun, stage: Stage, weights: bytes, evaluation: JSON) -> ModelVersion:
-    """Write the version that the job has reserved, from its last stage's safetensors and scores ({task: Scores}).
+def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
+    """Write the version that the job has reserved, from its last stage's student.
 
-    Opens with `open_clip.create_model_and_transforms("local-dir:…")` as it is. A version that is already complete is
-    returned as it stands. Raises FileExistsError if it belongs to another job.
+    Opens with `open_clip.create_model_and_transforms("local-dir:…")` as it is, unless an automatic stage has left blocks of
+    different sizes: only `layout.json` can say those. A version that is already complete is returned as it stands.
+    Raises FileExistsError if it belongs to another job.
     """
     folder = run.model_folder()
     if run.store.exists(f"{folder}/model.json"):
         return _already_there(run, folder)
     source = find_teacher(run.spec.teacher) if run.spec.teacher else None
-    student = summarize(stage.layout)
-    document = _document(run, student, source, evaluation)
+    student = summarize(finished.layout)
+    document = _document(run, student, source, finished.evaluation)
     files = {
-        "open_clip_model.safetensors": weights,
-        "open_clip_config.json": _json(_open_clip_document(student, source)),
-        "layout.json": _json(stage.layout.model_dump(mode="json")),
-        "evaluation.json": _json(evaluation),
+        **_model_files(finished, source),
+        "layout.json": _json(finished.layout.model_dump(mode="json")),
+        "evaluation.json": _json(finished.evaluation),
         "README.md": model_card(document, student, summarize(source.layout) if source else None, run.spec).encode(),
     }
     for name, data in files.items():
@@ -110,15 +110,19 @@ def _lineage(spec: JobSpec, source: ModelSource | None) -> JSON:
     }
 
 
-def _open_clip_document(student: StudentSummary, source: ModelSource | None) -> JSON:
-    colors = {
+def _model_files(student: FinishedStudent, source: ModelSource | None) -> dict[str, bytes]:
+    """Weights and preprocessing, in open_clip's files where open_clip can build the model."""
+    preprocess = {
         "mean": list(source.image_mean if source else OPENAI_MEAN),
         "std": list(source.image_std if source else OPENAI_STD),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
     }
-    return {
-        "model_cfg": open_clip_config(student.layout),
-        "preprocess_cfg": {**colors, "interpolation": "bicubic", "resize_mode": "shortest"},
-    }
+    if not is_uniform(student.layout):
+        picture = layout_svg(student.layout, source.layout if source else None)
+        return {OWN_WEIGHTS_FILE: student.weights, PREPROCESS_FILE: _json(preprocess), "layout.svg": picture.encode()}
+    config = {"model_cfg": open_clip_config(student.layout), "preprocess_cfg": preprocess}
+    return {"open_clip_model.safetensors": student.weights, CONFIG_FILE: _json(config)}
 
 
 def _shard_info(url: str) -> dict[str, Any]:

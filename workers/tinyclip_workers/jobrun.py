@@ -4,13 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tinyclip.schemas import JobSpec
+from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.artifacts import JobDocument, attempt_events, job_spec, model_version, stage_checkpoints
 
 from tinyclip_workers.checkpoint import read_committed, write_committed
 from tinyclip_workers.control import ControlFile
 from tinyclip_workers.report import EventWriter
-from tinyclip_workers.stage import Stage
 from tinyclip_workers.store import Store
 
 
@@ -38,23 +37,31 @@ class JobRun:
     def control(self) -> ControlFile:
         return ControlFile(self.store, self.document.job, self.attempt)
 
-    def stage_folder(self, stage: Stage) -> str:
+    def stage_folder(self, index: int) -> str:
         """Where all attempts' checkpoints of a stage are."""
-        return f"jobs/{self.document.job}/stages/{stage.index}-{stage.name}"
+        return f"jobs/{self.document.job}/stages/{index}-{self.spec.stages[index].name}"
 
-    def checkpoint_folder(self, stage: Stage) -> str:
-        return stage_checkpoints(self.document.job, stage.index, stage.name, self.attempt)
+    def checkpoint_folder(self, index: int) -> str:
+        return stage_checkpoints(self.document.job, index, self.spec.stages[index].name, self.attempt)
 
     def model_folder(self) -> str:
         return model_version(self.document.model_name, self.document.model_version)
 
-    def finished_stage(self, stage: Stage) -> dict[str, bytes] | None:
-        """A stage's finished student, from whichever attempt: `model.safetensors`, `evaluation.json`. None before."""
-        return read_committed(self.store, f"{self.stage_folder(stage)}/student")
+    def finished_stage(self, index: int) -> "FinishedStudent | None":
+        """A stage's finished student, from whichever attempt. None before."""
+        files = read_committed(self.store, f"{self.stage_folder(index)}/student")
+        if files is None or "layout.json" not in files:  # version 0.1 had none: its last checkpoint leads here again
+            return None
+        layout = Layout.model_validate_json(files["layout.json"])
+        return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]))
 
-    def finish_stage(self, stage: Stage, weights: bytes, evaluation: dict[str, Any]) -> None:
-        files = {"model.safetensors": weights, "evaluation.json": json.dumps(evaluation, indent=1).encode()}
-        write_committed(self.store, f"{self.stage_folder(stage)}/student", files)
+    def finish_stage(self, index: int, student: "FinishedStudent") -> None:
+        files = {
+            "model.safetensors": student.weights,
+            "layout.json": student.layout.model_dump_json(indent=1).encode(),
+            "evaluation.json": json.dumps(student.evaluation, indent=1).encode(),
+        }
+        write_committed(self.store, f"{self.stage_folder(index)}/student", files)
 
     def outcome(self) -> "Outcome | None":
         """How this attempt ended, as far as a worker has said so."""
@@ -66,6 +73,16 @@ class JobRun:
 
     def _outcome_path(self) -> str:
         return f"jobs/{self.document.job}/attempts/{self.attempt}/outcome.json"
+
+
+@dataclass(frozen=True)
+class FinishedStudent:
+    """What a stage leaves for the next one and for the export."""
+
+    layout: Layout
+    weights: bytes
+    """safetensors."""
+    evaluation: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,17 @@ def size_of(layout: ImageLayout | TextLayout) -> TowerSize:
     return TowerSize(layout.width, tuple(heads), tuple(mlp), layout.head_width)
 
 
+def removed_share(original: Layout, small: Layout, towers: Sequence[str]) -> float:
+    """The share of some towers' prunable parameters that a small layout lacks, as the constraint counts them."""
+    sizes = {tower: size_of(_tower(original, tower)) for tower in towers}
+    kept = 0.0
+    for tower, size in sizes.items():
+        layout = _tower(small, tower)
+        heads, units = _branches(layout)
+        kept += size.cost(float(layout.width), float(sum(heads)), float(sum(units)))
+    return 1 - kept / sum(size.prunable for size in sizes.values())
+
+
 def _branches(layout: ImageLayout | TextLayout) -> tuple[list[int], list[int]]:
     if layout.heads is None or layout.mlp is None:
         raise ValueError(

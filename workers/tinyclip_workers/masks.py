@@ -91,7 +91,9 @@ class TowerMasks(nn.Module):
             return soft
         scores = self.scores()
         rows = {group: tuple(map(_zero_smallest, soft.rows(group), scores.rows(group))) for group in GROUPS}
-        return Mask(rows["hidden"][0], rows["heads"], rows["intermediate"])
+        # A tower without channels is none: the last one stays, however small.
+        hidden = rows["hidden"][0] if rows["hidden"][0].any() else _zero_smallest(soft.hidden, _only_one(soft.hidden))
+        return Mask(hidden, rows["heads"], rows["intermediate"])
 
     def scores(self) -> Mask:
         """The probability of every unit of being kept, as the granularity counts it; differentiable."""
@@ -129,6 +131,10 @@ def score_within_clamp(loga: Tensor) -> Tensor:
     """`score`, stretched so that it is 0 at the clamp's floor and 1 at its ceiling (and a little more above)."""
     floor, ceiling = (score(torch.tensor(end, dtype=torch.float64)).item() for end in (LOGA_FLOOR, LOGA_CEILING))
     return (score(loga) - floor) / (ceiling - floor)
+
+
+def _only_one(soft: Tensor) -> Tensor:
+    return torch.full_like(soft, 1 / len(soft))
 
 
 def _zero_smallest(soft: Tensor, scores: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any
 from tinyclip.schemas import ModelVersion, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
+from tinyclip_workers.architecture import is_uniform
+
 COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples")
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
 
@@ -19,7 +21,8 @@ def model_card(version: ModelVersion, student: StudentSummary, teacher: StudentS
 
 def _front_matter(version: ModelVersion) -> str:
     tags = ["clip", "tinyclip", *(["knowledge-distillation"] if version.teacher else [])]
-    lines = ["---", "library_name: open_clip", "pipeline_tag: zero-shot-image-classification", "tags:"]
+    library = "open_clip" if is_uniform(version.layout) else "tinyclip"
+    lines = ["---", f"library_name: {library}", "pipeline_tag: zero-shot-image-classification", "tags:"]
     return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---", ""])
 
 
@@ -56,6 +59,8 @@ def _task_table(name: str, scores: Scores) -> list[str]:
 
 
 def _usage(version: ModelVersion) -> str:
+    if not is_uniform(version.layout):
+        return _usage_of_our_own(version)
     return f"""## Use
 
 ```python
@@ -63,6 +68,34 @@ import open_clip
 
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:PATH_OF_THIS_FOLDER")
 tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
+```
+
+or `tinyclip-client deployments create NAME --model {version.name}@{version.version}`.
+"""
+
+
+def _usage_of_our_own(version: ModelVersion) -> str:
+    blocks = [
+        f"| {tower} | {block} | {heads} | {units} |"
+        for tower, layout in (("image", version.layout.image), ("text", version.layout.text))
+        for block, (heads, units) in enumerate(zip(layout.heads or [], layout.mlp or [], strict=True))
+    ]
+    table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])
+    return f"""## Use
+
+Automatic inheritance has left every block its own number of heads and MLP units (grey: what the teacher has more):
+
+![heads and MLP units of every block](layout.svg)
+
+{table}
+
+open_clip cannot build such a model. `model.safetensors` has the weights under open_clip's names, `layout.json` the shape of every
+block, `preprocess.json` what pictures go through. TinyCLIP's workers load it:
+
+```python
+from tinyclip_workers.model_folder import load_folder
+
+loaded = load_folder("PATH_OF_THIS_FOLDER")  # loaded.model.encode_image, loaded.model.encode_text, loaded.tokenizer
 ```
 
 or `tinyclip-client deployments create NAME --model {version.name}@{version.version}`.

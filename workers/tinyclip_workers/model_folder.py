@@ -1,4 +1,7 @@
-"""Model folders in open_clip's layout: a registry version, an example's teacher, or anybody's.
+"""Model folders: a registry version, an example's teacher, or anybody's in open_clip's layout.
+
+A folder without `open_clip_config.json` holds a student whose blocks differ in size, which open_clip cannot build: then
+`layout.json` says what it looks like and `preprocess.json` what its pictures go through.
 
 What is found (`ModelSource`) is apart from what is loaded (`LoadedModel`), so that a plan can look without reading weights.
 """
@@ -9,20 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from open_clip.factory import load_checkpoint
-from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
-from tinyclip_workers.architecture import build_model, layout_of, state_shapes
+from tinyclip_workers.architecture import build_any, layout_of, state_shapes
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.store import Store
+from tinyclip_workers.towers import Model
 from tinyclip_workers.weights import WeightsError, file_digest, load_state_dict, read_header
 
 CONFIG_FILE = "open_clip_config.json"
 LAYOUT_FILE = "layout.json"
+PREPROCESS_FILE = "preprocess.json"
+"""The `preprocess_cfg` of an open_clip configuration, alone."""
+OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
-WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors", COMPACT_FILE)
+WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
 """Names of weights in a folder, in the order in which they are looked for; the last is our compact form."""
 
 Tokenizer = Callable[[str | list[str]], Tensor]
@@ -48,7 +54,7 @@ class ModelSource:
 class LoadedModel:
     """A model in evaluation mode and what it needs to be asked anything."""
 
-    model: CLIP
+    model: Model
     layout: Layout
     tokenizer: Tokenizer
     image_mean: Color
@@ -59,7 +65,7 @@ class LoadedModel:
 
 
 def find_folder(uri: str) -> ModelSource:
-    """A model folder in open_clip's layout at a path or fsspec URI; `layout.json`, where there is one, says the layout.
+    """A model folder at a path or fsspec URI; `layout.json`, where there is one, says the layout.
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
@@ -67,12 +73,12 @@ def find_folder(uri: str) -> ModelSource:
     names = store.list("")
     if not names:
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
-    if CONFIG_FILE not in names:
+    if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= set(names):
         raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed, this has {names}")
     weights = next((name for name in WEIGHTS_FILES if name in names), None)
     if weights is None:
         raise FileNotFoundError(f"{uri} has no weights; put one of {', '.join(WEIGHTS_FILES)} there")
-    config = _read_json(store, CONFIG_FILE)
+    config = _read_json(store, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": _read_json(store, PREPROCESS_FILE)}
     layout = _layout_file(store) if LAYOUT_FILE in names else config_layout(config, store.uri(CONFIG_FILE))
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if "model.json" in names:
@@ -107,7 +113,7 @@ def check_weights(uri: str, layout: Layout) -> None:
 
 def load(source: ModelSource, path: str) -> LoadedModel:
     """The model with its weights, fp32 on the CPU, in evaluation mode. Raises WeightsError, OSError or RuntimeError."""
-    model = build_model(source.layout)
+    model = build_any(source.layout)
     if source.published:
         load_checkpoint(model, path)
     else:

@@ -1,14 +1,16 @@
 """Can each stage's student be built from what it inherits from, and what will it cost?"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
-from tinyclip_workers.architecture import ImpossibleStudent, summarize, try_layout
+from tinyclip_workers.architecture import ImpossibleStudent, is_uniform, summarize, try_layout
 from tinyclip_workers.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.plan_data import Findings
+from tinyclip_workers.plan_prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.stage import steps_of
 from tinyclip_workers.tower_layouts import VOCAB_SIZE
 
@@ -25,29 +27,60 @@ def plan_stages(
 ) -> list[PlannedStage]:
     """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at."""
     planned: list[PlannedStage] = []
-    parent = teacher
+    chain = _Chain(teacher)
     teacher_macs = summarize(teacher).macs if teacher is not None else 0
     for index, stage in enumerate(spec.stages):
-        if stage.student is None:
-            findings.error(
-                f"/stages/{index}/inherit",
-                stage.inherit,
-                "automatic inheritance is not available in this version; use inherit: manual with a student",
-            )
+        student = _student(spec, index, stage, chain, teacher, findings)
+        if student is None:
             break
-        layout = _layout(stage.student, parent, index, findings)
-        if layout is None:
-            break
-        _check_student(spec, index, stage, layout, parent, teacher, findings)
-        planned.append(_planned(spec, index, stage, summarize(layout), samples, device, teacher_macs))
-        _check_length(planned[-1], stage, spec, findings)
-        parent = layout
+        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs))
+        _check_length(planned[-1], stage, chain.before, spec, findings)
+        chain.add(stage, student)
     return planned
 
 
+@dataclass
+class _Chain:
+    """What the next stage inherits from. After an automatic stage that is an estimate."""
+
+    parent: Layout | None
+    estimated: bool = False
+    original: Layout | None = None
+    """Where the automatic stages in a row began that the parent is the last of; None if it is not from one."""
+    before: StageSpec | None = None
+
+    def add(self, stage: StageSpec, student: StudentSummary) -> None:
+        self.original = (self.original or self.parent) if stage.prune is not None else None
+        self.parent, self.estimated, self.before = student.layout, student.estimated, stage
+
+
+def _student(
+    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, findings: Findings
+) -> StudentSummary | None:
+    """What the stage will make; None where that cannot be said."""
+    if stage.prune is not None:
+        assert chain.parent is not None  # the spec's schema asks for a teacher here
+        check_prune(index, stage.prune, chain.parent, chain.before, findings)
+        layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
+        return summarize(layout).model_copy(update={"estimated": True})
+    assert stage.student is not None  # as the schema has it
+    found = _layout(stage.student, chain.parent, index, findings)
+    if found is None:
+        return None
+    if stage.inherit == "manual" and chain.parent is not None:
+        _check_inheritance(index, stage, stage.student, found, chain, findings)
+    _check_student(spec, index, stage, stage.student, found, teacher, findings)
+    # What an estimated parent does not go into is exact.
+    estimated = chain.estimated and try_layout(stage.student, None)[0] != found
+    return summarize(found).model_copy(update={"estimated": estimated})
+
+
 def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
-    """The stage with its student spelled out and its length in steps."""
+    """The stage with its length in steps and its student spelled out, where that is known and the spec has words for it."""
+    stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
+    if stage.student is None or planned.student.estimated or not is_uniform(layout):
+        return stage
     image, text = layout.image, layout.text
     vit = image.kind == "vit"
     student = StudentSpec(
@@ -70,7 +103,7 @@ def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
             vocab_size=text.vocab_size,
         ),
     )
-    return stage.model_copy(update={"student": student, "train": TrainLength(steps=planned.steps)})
+    return stage.model_copy(update={"student": student})
 
 
 def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: Findings) -> Layout | None:
@@ -80,21 +113,31 @@ def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: F
     return layout
 
 
-def _check_student(
-    spec: JobSpec, index: int, stage: StageSpec, layout: Layout, parent: Layout | None, teacher: Layout | None, findings: Findings
+def _check_inheritance(
+    index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, findings: Findings
 ) -> None:
-    assert stage.student is not None
+    """Does the student fit into its parent? For an estimated parent an answer is no more than a warning."""
+    assert chain.parent is not None
+    problems = Findings() if chain.estimated else findings
+    for problem in inheritance_problems(layout, chain.parent):
+        _report(index, student, problem, problems)
+    for error in problems.errors if chain.estimated else ():
+        findings.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
+    if layout == chain.parent:
+        findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+
+
+def _check_student(
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSpec, layout: Layout, teacher: Layout | None, findings: Findings
+) -> None:
     if layout.text.vocab_size < VOCAB_SIZE:
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
-        _report(index, stage.student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
-    if stage.inherit == "manual" and parent is not None:
-        for problem in inheritance_problems(layout, parent):
-            _report(index, stage.student, problem, findings)
-        if layout == parent:
-            findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+        _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
+    if spec.micro_batch is not None and layout.image.kind == "resnet":
+        findings.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
     if teacher is not None and (stage.objective or spec.objective).affinity > 0:
         for misfit in _input_problems(layout, teacher):
-            _report(index, stage.student, misfit, findings)
+            _report(index, student, misfit, findings)
 
 
 def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
@@ -148,8 +191,12 @@ def _planned(
     )
 
 
-def _check_length(planned: PlannedStage, stage: StageSpec, spec: JobSpec, findings: Findings) -> None:
-    warmup = (stage.optimizer or spec.optimizer).warmup_steps
+def _check_length(planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, findings: Findings) -> None:
+    optimizer = stage.optimizer or spec.optimizer
+    if stage.prune is not None:
+        check_prune_step(planned.index, stage, before, planned.steps, optimizer, findings)
+        return
+    warmup = optimizer.warmup_steps
     if warmup >= planned.steps:
         findings.warn(
             f"stage {stage.name} has {planned.steps} steps, all of them inside the warm-up of {warmup}: "

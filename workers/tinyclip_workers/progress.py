@@ -41,7 +41,8 @@ class Progress:
             return
         self._last_told = now
         speed = (result.step - self._first_step) * self._stage.batch_size / max(1e-9, now - self._started_at)
-        values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm, **result.terms, "pairs_per_second": speed}
+        values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm, "pairs_per_second": speed}
+        values |= {**result.terms, **result.sparsity}
         self._events.send(
             "progress",
             stage=self._stage.index,

@@ -5,7 +5,6 @@ attempt, is not done again. It needs nobody to listen: what happens is written t
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from tinyclip.schemas import Layout
 from tinyclip.schemas.spec import WorkerRange
 
 from tinyclip_workers.architecture import summarize
@@ -22,7 +22,7 @@ from tinyclip_workers.data import count_pairs
 from tinyclip_workers.export import export_model
 from tinyclip_workers.jobrun import JobRun, Outcome
 from tinyclip_workers.report import EventWriter, log_to_events
-from tinyclip_workers.stage import Stage, resolve_stages
+from tinyclip_workers.stage import Stage, resolve_stage
 from tinyclip_workers.teacher import find_teacher
 from tinyclip_workers.worker import NOT_MENDED_BY_RETRY, code_of, train_stage_worker
 
@@ -52,10 +52,9 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
     log_to_events(events, "driver")
     events.send("attempt.started", message=f"attempt {run.attempt} started")
     try:
-        stages = _plan_stages(run, events)
-        outcome = _train_stages(run, artifacts, stages, events)
+        outcome = _train_stages(run, artifacts, events)
         if outcome is None:
-            _export(run, stages[-1], events)
+            _export(run, events)
             events.send("attempt.succeeded", message=f"attempt {run.attempt} succeeded")
     except NOT_MENDED_BY_RETRY as error:
         outcome = Outcome("failed", code_of(error), str(error))
@@ -68,43 +67,56 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
     return _tell_outcome(outcome, events)
 
 
-def _plan_stages(run: JobRun, events: EventWriter) -> list[Stage]:
-    spec = run.spec
-    teacher = find_teacher(spec.teacher) if spec.teacher else None
-    if teacher:
-        summary = summarize(teacher.layout).model_dump(mode="json")
-        events.send("teacher.loaded", message=f"teacher {teacher.name}", data={"name": teacher.name, **summary})
-    by_epochs = any(stage.train.epochs is not None for stage in spec.stages)
-    return resolve_stages(spec, teacher.layout if teacher else None, count_pairs(spec.data) if by_epochs else 0)
+def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
+    if run.spec.teacher is None:
+        return None
+    teacher = find_teacher(run.spec.teacher)
+    summary = summarize(teacher.layout).model_dump(mode="json")
+    events.send("teacher.loaded", message=f"teacher {teacher.name}", data={"name": teacher.name, **summary})
+    return teacher.layout
 
 
-def _train_stages(run: JobRun, artifacts: str, stages: list[Stage], events: EventWriter) -> Outcome | None:
-    """Each stage that has no finished student yet. None when all have one, else why it stopped."""
+def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome | None:
+    """Each stage that has no finished student yet. None when all have one, else why it stopped.
+
+    Each is resolved when its parent is there: what an automatic stage leaves is known only then.
+    """
+    spec, parent = run.spec, _load_teacher_layout(run, events)
+    samples = count_pairs(spec.data) if any(stage.train.epochs is not None for stage in spec.stages) else 0
     if not ray.is_initialized():
         ray.init()
     log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in _cluster_size().items()))
-    for stage in stages:
-        if run.finished_stage(stage):
-            continue
-        command = run.control().look()
-        if command is not Command.RUN:
-            return Outcome(command.name.lower())
-        student = summarize(stage.layout).model_dump(mode="json")
-        events.send(
-            "stage.started",
-            stage=stage.index,
-            message=f"stage {stage.name} started: {stage.steps} steps",
-            data={"name": stage.name, "inherit": stage.inherit, "steps": stage.steps, "student": student},
-        )
-        _worker_group(run, artifacts, stages, stage).fit()
-        outcome = run.outcome()
-        if outcome:
-            return outcome
-        if not run.finished_stage(stage):
+    before: Stage | None = None
+    for index in range(len(spec.stages)):
+        stage = resolve_stage(spec, index, parent, before, samples)
+        student = run.finished_stage(index)
+        if student is None:
+            outcome = _train_stage(run, artifacts, stage, events)
+            if outcome:
+                return outcome
+            student = run.finished_stage(index)
+        if student is None:
             if run.control().look() is Command.FENCED:
                 return Outcome("fenced")
             raise RuntimeError(f"the worker group of stage {stage.name} left without a student")
+        before, parent = stage, student.layout
     return None
+
+
+def _train_stage(run: JobRun, artifacts: str, stage: Stage, events: EventWriter) -> Outcome | None:
+    command = run.control().look()
+    if command is not Command.RUN:
+        return Outcome(command.name.lower())
+    # An automatic stage has no student yet; it is told at the prune step.
+    student = None if stage.prune is not None else summarize(stage.layout).model_dump(mode="json")
+    events.send(
+        "stage.started",
+        stage=stage.index,
+        message=f"stage {stage.name} started: {stage.steps} steps",
+        data={"name": stage.name, "inherit": stage.inherit, "steps": stage.steps, "student": student},
+    )
+    _worker_group(run, artifacts, stage).fit()
+    return run.outcome()
 
 
 def _tell_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
@@ -119,15 +131,14 @@ def _tell_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
     return True
 
 
-def _worker_group(run: JobRun, artifacts: str, stages: list[Stage], stage: Stage) -> TorchTrainer:
+def _worker_group(run: JobRun, artifacts: str, stage: Stage) -> TorchTrainer:
     resources, cuda = run.spec.resources, _use_cuda(run.spec.resources.device)
     workers = (resources.workers.min, resources.workers.max) if isinstance(resources.workers, WorkerRange) else resources.workers
     config: dict[str, Any] = {
         "artifacts": artifacts,
         "job": run.document.job,
         "attempt": run.attempt,
-        "stages": [s.to_json() for s in stages],
-        "stage": stage.index,
+        "stage": stage.to_json(),
     }
     return TorchTrainer(
         train_stage_worker,
@@ -159,10 +170,10 @@ def _absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)
 
 
-def _export(run: JobRun, stage: Stage, events: EventWriter) -> None:
-    files = run.finished_stage(stage)
-    assert files is not None  # the last stage has just finished
-    version = export_model(run, stage, files["model.safetensors"], json.loads(files["evaluation.json"]))
+def _export(run: JobRun, events: EventWriter) -> None:
+    student = run.finished_stage(len(run.spec.stages) - 1)
+    assert student is not None  # the last stage has just finished
+    version = export_model(run, student)
     events.send("model.exported", message=f"model {version.name}@{version.version} written", data=version.model_dump(mode="json"))
 
 

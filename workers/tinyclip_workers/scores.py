@@ -18,19 +18,19 @@ class Scorer:
         self,
         run: JobRun,
         stage: Stage,
-        student: LoadedModel,
         teacher: LoadedModel | None,
         device: torch.device,
         events: EventWriter | None,
     ) -> None:
         self._run, self._stage, self._device, self._events = run, stage, device, events
-        self._models = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
+        self._teacher = {} if teacher is None else {"teacher": teacher}
 
-    def score(self, step: int) -> dict[str, dict[str, Any]]:
+    def score(self, student: LoadedModel, step: int) -> dict[str, dict[str, Any]]:
         """`{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError: nothing to evaluate."""
         found: dict[str, dict[str, Any]] = {}
         spec = self._run.spec
-        results = evaluate_tasks(self._models, spec.evaluation.tasks, holdout=spec.data.train.holdout, device=self._device)
+        models = {"student": student, **self._teacher}
+        results = evaluate_tasks(models, spec.evaluation.tasks, holdout=spec.data.train.holdout, device=self._device)
         for task in spec.evaluation.tasks:
             scores = results[task.name]
             found[task.name] = {"student": scores["student"], "teacher": scores.get("teacher")}

@@ -5,11 +5,14 @@ Sizes count what masks can remove: the weights and biases of attention and MLP, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from tinyclip_workers.masks import GROUPS, Mask, TowerMasks
+
+Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class TowerSize:
     @property
     def parameters_per_head(self) -> int:
         """Of q, k, v and output projection, with their biases, over all channels."""
-        return (4 * self.width**2 + 4 * self.width) // (self.width // self.head_width)
+        return 4 * self.head_width * (self.width + 1)
 
     @property
     def prunable(self) -> int:
@@ -37,9 +40,11 @@ class TowerSize:
 
         Every head or unit costs in proportion to the channels, so the sum over all pairs is a product of sums.
         """
-        channels = scores.hidden.sum()
-        heads = torch.cat(scores.heads).sum()
-        units = torch.cat(scores.intermediate).sum()
+        heads, units = torch.cat(scores.heads).sum(), torch.cat(scores.intermediate).sum()
+        return self.cost(scores.hidden.sum(), heads, units)
+
+    def cost(self, channels: Number, heads: Number, units: Number) -> Number:
+        """Parameters of so many channels, heads and MLP units of all layers together, as the constraint counts them."""
         return channels * heads * (self.parameters_per_head / self.width) + 2 * channels * units
 
     def kept(self, mask: Mask) -> int:

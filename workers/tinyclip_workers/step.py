@@ -3,15 +3,19 @@
 B local batch, T tokens, D student and E teacher embedding size.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from tinyclip_workers.accumulate import backward_in_parts
 from tinyclip_workers.losses import Embeddings, normalized, objective_terms, weighted_sum
-from tinyclip_workers.towers import encode_text
+from tinyclip_workers.masked import Noise
+from tinyclip_workers.precision import Precision, precision_of
+from tinyclip_workers.towers import Model, encode_text
+
+FP32 = precision_of("fp32", torch.device("cpu"))
 
 
 class Teacher(Protocol):
@@ -21,7 +25,7 @@ class Teacher(Protocol):
 class TwoTowers(nn.Module):
     """A CLIP model as one call, so that a data-parallel wrapper sees both towers and the logit scale."""
 
-    def __init__(self, clip: CLIP) -> None:
+    def __init__(self, clip: Model) -> None:
         super().__init__()
         self.clip = clip
 
@@ -35,7 +39,7 @@ class TwoTowers(nn.Module):
 class FrozenTeacher:
     """The original teacher: evaluation mode, no gradient, its own or a fixed temperature."""
 
-    def __init__(self, clip: CLIP, scale: float | None) -> None:
+    def __init__(self, clip: Model, scale: float | None) -> None:
         self.towers = TwoTowers(clip).eval().requires_grad_(False)
         self._scale = scale
 
@@ -44,12 +48,45 @@ class FrozenTeacher:
         return Embeddings(image_BE, text_BE, own_scale if self._scale is None else self._scale)
 
 
-def training_loss(
-    student: nn.Module, teacher: Teacher | None, images_BCHW: Tensor, tokens_BT: Tensor, objective: Mapping[str, float]
+def learn(
+    student: nn.Module,
+    teacher: Teacher | None,
+    images_BCHW: Tensor,
+    tokens_BT: Tensor,
+    objective: Mapping[str, float],
+    *,
+    noise: Noise | None = None,
+    pull: Callable[[], Tensor] | None = None,
+    micro_batch: int | None = None,
+    precision: Precision = FP32,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The teacher's affinities, the student's, and how far they are apart: the weighted sum and its terms (scalars)."""
-    with torch.no_grad():
-        taught = teacher(images_BCHW, tokens_BT) if teacher else None
-    learned = Embeddings(*student(images_BCHW, tokens_BT))
-    terms = objective_terms(objective, learned, taught)
-    return weighted_sum(objective, terms), terms
+    """The teacher's affinities, the student's, how far they are apart, and from there the gradients of every parameter.
+
+    With masks, `noise` draws them (once for the whole batch) and `pull` is the term for the sparsity asked for. `micro_batch`
+    pairs are in memory at once; None: all. Returns the loss, the pull included, and the objective's terms (scalars).
+    """
+    parts = _parts(images_BCHW, tokens_BT, micro_batch)
+    with torch.no_grad(), precision.autocast():
+        taught = _joined([teacher(*part) for part in parts]) if teacher else None
+    terms: dict[str, Tensor] = {}
+
+    def loss_of(learned: Embeddings) -> Tensor:
+        terms.update(objective_terms(objective, learned, taught))
+        return weighted_sum(objective, terms)
+
+    masked_parts = parts if noise is None else [(*part, noise) for part in parts]
+    scaled, autocast = precision.scaler.scale, precision.autocast
+    loss = backward_in_parts(student, masked_parts, loss_of, besides=pull, autocast=autocast, scaled=scaled)
+    return loss, terms
+
+
+def _parts(images_BCHW: Tensor, tokens_BT: Tensor, size: int | None) -> list[tuple[Any, ...]]:
+    if size is None or size >= len(images_BCHW):
+        return [(images_BCHW, tokens_BT)]
+    return list(zip(images_BCHW.split(size), tokens_BT.split(size), strict=True))
+
+
+def _joined(parts: list[Embeddings]) -> Embeddings:
+    if len(parts) == 1:
+        return parts[0]
+    return Embeddings(torch.cat([p.image_BD for p in parts]), torch.cat([p.text_BD for p in parts]), parts[0].scale)

@@ -53,6 +53,10 @@ class Clip(nn.Module):
         return _at_end_of_text(x_BLd, tokens_BL) @ self.text_projection
 
 
+Model = CLIP | Clip
+"""A CLIP model of either kind: `encode_image`, `visual`, `logit_scale` and the names of the state dict are the same."""
+
+
 class ImageTower(nn.Module):
     """A ViT: patches and a class token, whose last state is the embedding."""
 

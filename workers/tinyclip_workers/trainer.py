@@ -1,39 +1,36 @@
 """The loop of one stage: data in, steps, progress out, checkpoints down, until the last step or a command to stop."""
 
-import inspect
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from open_clip.model import CLIP
+from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import JobSpec
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from tinyclip_workers.augment import augment
-from tinyclip_workers.batch_norm import synchronize_batch_norm
-from tinyclip_workers.checkpoint import Checkpoint, restore_optimizer
+from tinyclip_workers.checkpoint import Checkpoint
 from tinyclip_workers.control import Command
 from tinyclip_workers.data import Batch, DataPosition
 from tinyclip_workers.images import normalize
 from tinyclip_workers.losses import rank, world_size
-from tinyclip_workers.optim import learning_rate, make_optimizer, set_learning_rate
+from tinyclip_workers.optim import learning_rate, set_learning_rate
+from tinyclip_workers.precision import precision_of
+from tinyclip_workers.sparsity import Pull
 from tinyclip_workers.stage import Stage
-from tinyclip_workers.step import Teacher, TwoTowers, training_loss
-
-log = logging.getLogger(__name__)
+from tinyclip_workers.step import Teacher, learn
+from tinyclip_workers.student import Student
+from tinyclip_workers.towers import Model
 
 MAX_SKIPPED_STEPS = 100
 """So many steps in a row without a finite gradient mean that the run has diverged (METHOD section 4)."""
 
-MAX_LOGIT_SCALE = float(np.log(100))
-
-_DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
+FOR_AUGMENTATION: list[int] = []
+FOR_MASKS = [1]
+"""Ends of the entropy of a step's random draws: none that is used twice."""
 
 
 class Diverged(RuntimeError):
@@ -51,6 +48,8 @@ class StepResult:
     grad_norm: float
     skipped_samples: int
     finite: bool
+    sparsity: dict[str, float] = field(default_factory=dict)
+    """Of an automatic stage: `sparsity`, under masks the expected one, and the `target_sparsity` that masks are pulled to."""
 
 
 @dataclass(frozen=True)
@@ -62,55 +61,65 @@ class Hooks:
     progress: Callable[[StepResult], None]
     checkpoint: Callable[["StageTrainer"], None]
     evaluate: Callable[["StageTrainer"], None]
+    pruned: Callable[["StageTrainer"], None] = lambda _: None
+    """Told when the student of an automatic stage has its shape; after a resumption perhaps again."""
 
 
 class StageTrainer:
-    """One worker's part of a stage: its student, its optimizer, its place in the data."""
+    """One worker's part of a stage: its student, its teacher, its place in the data."""
 
     def __init__(
         self,
         spec: JobSpec,
         stage: Stage,
-        student: CLIP,
+        student: Model,
         teacher: Teacher | None,
         device: torch.device,
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
-        self.spec, self.stage, self.student, self.teacher, self.device = spec, stage, student, teacher, device
+        self.spec, self.stage, self.teacher, self.device = spec, stage, teacher, device
         self._mean, self._std = mean, std
         self.step = 0
         self.position = DataPosition()
         self._unusable_in_a_row = 0
-        self._set_temperature()
-        student.to(device).train()
-        student.visual.to(memory_format=torch.channels_last)  # 1.3x faster convolutions on CPU, tensor cores on CUDA
-        self._towers = _parallel(TwoTowers(synchronize_batch_norm(student)), device)
-        self.optimizer = make_optimizer(student, stage.optimizer)
-        self._autocast, self._scaler = precision_of(spec.precision, device)
+        self._precision = precision_of(spec.precision, device)
+        temperature = spec.temperature.student
+        self.learner = Student(student, stage, None if temperature == "learned" else temperature, device)
+
+    @property
+    def student(self) -> Model:
+        """The model whose weights are trained; after the prune step another one."""
+        return self.learner.model
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint as if nothing had happened."""
-        self.student.load_state_dict(checkpoint.model)
-        restore_optimizer(self.optimizer, checkpoint.optimizer)
         state = checkpoint.state
+        self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
         self.step = int(state["step"])
         self.position = _position(state["positions"])
         if state["scaler"]:
-            self._scaler.load_state_dict(state["scaler"])
+            self._precision.scaler.load_state_dict(state["scaler"])
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside weights and moments. Collective: every worker calls it."""
+        """What a checkpoint keeps beside `learner.tensors()`. Collective: every worker calls it."""
         mine = {"batches": self.position.batches, "shares": {str(k): v for k, v in self.position.shares.items()}}
         positions: list[Any] = [mine] * world_size()
         if world_size() > 1:
             dist.all_gather_object(positions, mine)
-        return {"positions": positions, "scaler": self._scaler.state_dict() if self._scaler.is_enabled() else {}}
+        scaler = self._precision.scaler
+        return {
+            "positions": positions,
+            "scaler": scaler.state_dict() if scaler.is_enabled() else {},
+            "layout": self.learner.layout.model_dump(mode="json"),
+        }
 
     def run(self, batches: Iterator[Batch], hooks: Hooks) -> Command:
         """Train to the end of the stage. Returns RUN when it is reached, else the command that stopped it."""
         while self.step < self.stage.steps:
+            if self.learner.prune_if_due(self.step):
+                hooks.pruned(self)
             batch = next(batches)
             result, command = self.train_step(batch, hooks.command() if rank() == 0 else Command.RUN)
             hooks.progress(result)
@@ -124,16 +133,16 @@ class StageTrainer:
             every = self.spec.evaluation.every_steps
             if every and not last and self.step % every == 0:
                 hooks.evaluate(self)
-                self.student.train()
         return Command.RUN
 
     def train_step(self, batch: Batch, command: Command = Command.RUN) -> tuple[StepResult, Command]:
         """One optimizer step on this worker's part of the global batch; all workers agree on what comes next."""
         lr = learning_rate(self.step, self.stage.steps, self.stage.optimizer)
-        set_learning_rate(self.optimizer, lr)
-        self.optimizer.zero_grad(set_to_none=True)
+        set_learning_rate(self.learner.optimizer, lr)
+        self.learner.zero_grad()
         images_BCHW, tokens_BT = self.prepare(batch)
-        loss, terms = self._learn(images_BCHW, tokens_BT)
+        pull = self.learner.pull(self.step)
+        loss, terms = self._learn(images_BCHW, tokens_BT, pull)
         grad_norm = self._update()
         self.position.advance(batch)
         self.step += 1
@@ -146,48 +155,46 @@ class StageTrainer:
             grad_norm=grad_norm,
             skipped_samples=batch.skipped.samples,
             finite=bool(np.isfinite(grad_norm)),
+            sparsity=self._sparsity(pull),
         )
         self._give_up_if_diverged(result)
         return result, Command(int(told[-1]))
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pixels to the device, varied and normalised; random draws depend on (seed, stage, step, worker) alone."""
-        seed = np.random.SeedSequence([self.spec.seed, self.stage.index, self.step, rank()]).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(seed))
+        generator = torch.Generator().manual_seed(self._seed(FOR_AUGMENTATION))
         images = batch.images_BCHW.to(self.device, non_blocking=True)
         varied_BCHW = augment(images, self.spec.data.train.augment, generator)
         images_BCHW = normalize(varied_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
         return images_BCHW, batch.tokens_BT.to(self.device, non_blocking=True)
 
-    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor, pull: Pull | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Teacher, student, loss and gradients."""
-        with self._autocast():
-            loss, terms = training_loss(self._towers, self.teacher, images_BCHW, tokens_BT, self.stage.objective.model_dump())
-        self._scaler.scale(loss).backward()
-        return loss, terms
+        return learn(
+            self.learner.towers,
+            self.teacher,
+            images_BCHW,
+            tokens_BT,
+            self.stage.objective.model_dump(),
+            noise=self.learner.noise(self._seed(FOR_MASKS)),
+            pull=None if pull is None else lambda: pull.loss,
+            micro_batch=self.spec.micro_batch,
+            precision=self._precision,
+        )
 
     def _update(self) -> float:
-        """Clip, step, keep the temperature in its bounds. A gradient that is not finite on any worker changes nothing."""
-        self._scaler.unscale_(self.optimizer)
-        parameters = [p for p in self.student.parameters() if p.grad is not None]
-        clip_norm = self.stage.optimizer.clip_norm
-        # Gradients are already averaged, so every worker sees the same norm and takes the same decision.
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf")))
-        if np.isfinite(grad_norm):
-            self._scaler.step(self.optimizer)
-            with torch.no_grad():
-                self.student.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        self._scaler.update()
-        return grad_norm
+        return self.learner.update(self._precision.scaler)
 
-    def _set_temperature(self) -> None:
-        fixed = self.spec.temperature.student
-        if fixed == "learned":
-            return
-        # Fixed from the first step on (METHOD F8), and outside the clip norm (F18).
-        with torch.no_grad():
-            self.student.logit_scale.fill_(float(np.log(fixed)))
-        self.student.logit_scale.requires_grad_(False)
+    def _seed(self, purpose: list[int]) -> int:
+        """Random draws depend on (seed, stage, step, worker) and what they are for."""
+        entropy = [self.spec.seed, self.stage.index, self.step, rank(), *purpose]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _sparsity(self, pull: Pull | None) -> dict[str, float]:
+        if pull is not None:
+            return {"sparsity": pull.expected_sparsity, "target_sparsity": pull.target_sparsity}
+        real = self.learner.sparsity()
+        return {} if real is None else {"sparsity": real}
 
     def _give_up_if_diverged(self, result: StepResult) -> None:
         self._unusable_in_a_row = 0 if result.finite else self._unusable_in_a_row + 1
@@ -196,27 +203,6 @@ class StageTrainer:
                 f"no finite gradient in {MAX_SKIPPED_STEPS} steps before step {result.step} of stage {self.stage.name}; "
                 f"lower optimizer.lr (now {self.stage.optimizer.lr:g}) or lengthen optimizer.warmup_steps"
             )
-
-
-def precision_of(precision: str, device: torch.device) -> tuple[Callable[[], AbstractContextManager[Any]], torch.amp.GradScaler]:
-    """Autocast and gradient scaler for a spec's precision. `auto`: bf16 where CUDA has it in hardware, else fp32."""
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    if precision == "fp32":
-        return nullcontext, scaler
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    return lambda: torch.autocast(device.type, dtype=dtype), scaler
-
-
-def _parallel(towers: TwoTowers, device: torch.device) -> nn.Module:
-    if world_size() == 1:
-        return towers
-    ids = [device.index] if device.type == "cuda" else None
-    # Our batch norm agrees by itself: nothing to send before each forward. torch 2.13 gave the switch another name.
-    switch = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_PARAMETERS else "broadcast_buffers"
-    options: dict[str, Any] = {"device_ids": ids, switch: False}
-    return DistributedDataParallel(towers, **options)
 
 
 def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:

@@ -2,24 +2,23 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from open_clip.model import CLIP
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from tinyclip.schemas import JobSpec
 
-from tinyclip_workers.architecture import ImpossibleStudent, build_model
+from tinyclip_workers.architecture import ImpossibleStudent, build_any, summarize
 from tinyclip_workers.checkpoint import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.control import Command, ControlFile
 from tinyclip_workers.data import PairStream, make_loader
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.inherit import ImpossibleInheritance, inherit_manual
-from tinyclip_workers.jobrun import JobRun, Outcome
+from tinyclip_workers.jobrun import FinishedStudent, JobRun, Outcome
 from tinyclip_workers.losses import rank, world_size
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
 from tinyclip_workers.progress import Progress
@@ -29,6 +28,7 @@ from tinyclip_workers.shards import DataError
 from tinyclip_workers.stage import Stage
 from tinyclip_workers.step import FrozenTeacher
 from tinyclip_workers.teacher import TeacherError, load_teacher
+from tinyclip_workers.towers import Clip, Model
 from tinyclip_workers.trainer import Diverged, Hooks, StageTrainer
 
 log = logging.getLogger(__name__)
@@ -43,19 +43,18 @@ def code_of(error: Exception) -> str:
 
 
 def train_stage_worker(config: dict[str, Any]) -> None:
-    """Ray Train's entry (`train_loop_per_worker`). `config`: artifacts, job, attempt, stage (resolved, as by `Stage.to_json`).
+    """Ray Train's entry (`train_loop_per_worker`). `config`: artifacts, job, attempt, stage (as by `Stage.to_json`).
 
     Runs again from the last checkpoint when the group is restarted. An error that no retry mends is left as the attempt's
     outcome before it is raised, so that a restarted group leaves at once.
     """
     run = JobRun.open(config["artifacts"], config["job"], config["attempt"])
-    stages = [Stage.from_json(stage) for stage in config["stages"]]
-    stage = stages[config["stage"]]
-    if run.outcome() or run.finished_stage(stage) or run.control().look() is Command.FENCED:
+    stage = Stage.from_json(config["stage"])
+    if run.outcome() or run.finished_stage(stage.index) or run.control().look() is Command.FENCED:
         return
     torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
     try:
-        StageWorker(run, stages, stage, ray.train.torch.get_device()).train()
+        StageWorker(run, stage, ray.train.torch.get_device()).train()
     except NOT_MENDED_BY_RETRY as error:
         run.set_outcome(Outcome("failed", code_of(error), str(error)))
         if world_size() > 1:
@@ -71,8 +70,8 @@ class _Pieces:
 class StageWorker:
     """One worker's run through one stage."""
 
-    def __init__(self, run: JobRun, stages: list[Stage], stage: Stage, device: torch.device) -> None:
-        self._run, self._stages, self._stage, self._device = run, stages, stage, device
+    def __init__(self, run: JobRun, stage: Stage, device: torch.device) -> None:
+        self._run, self._stage, self._device = run, stage, device
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
         if self._events:
@@ -98,19 +97,20 @@ class StageWorker:
             "training %s from step %d to %d on %s, %d workers, %d threads each",
             self._stage.name, trainer.step, self._stage.steps, self._device, world_size(), torch.get_num_threads(),
         )  # fmt: skip
-        scorer = Scorer(self._run, self._stage, pieces.student, pieces.original, self._device, self._events)
-        stopped = trainer.run(self._batches(trainer, pieces.student), self._hooks(trainer, scorer))
+        scorer = Scorer(self._run, self._stage, pieces.original, self._device, self._events)
+        hooks = self._hooks(trainer, pieces.student, scorer)
+        stopped = trainer.run(self._batches(trainer, pieces.student), hooks)
         if stopped is not Command.RUN:
             self._leave(stopped, trainer.step)
         elif rank() == 0:
-            self._finish(pieces.student.model, scorer)
+            self._finish(current_student(pieces.student, trainer), scorer)
 
     def _build(self) -> _Pieces:
         spec: JobSpec = self._run.spec
         original = load_teacher(spec.teacher) if spec.teacher else None
         torch.manual_seed(spec.seed + self._stage.index)
-        student = build_model(self._stage.layout)
-        if self._stage.inherit == "manual":
+        student: Model = Clip(self._stage.layout) if self._stage.inherit == "auto" else build_any(self._stage.layout)
+        if self._stage.inherit != "none":
             student.load_state_dict(self._inherited(student, original))
         return _Pieces(
             original,
@@ -125,19 +125,20 @@ class StageWorker:
             ),
         )
 
-    def _inherited(self, student: CLIP, original: LoadedModel | None) -> dict[str, torch.Tensor]:
-        """Weights from the stage before, from the teacher for the first."""
+    def _inherited(self, student: Model, original: LoadedModel | None) -> dict[str, torch.Tensor]:
+        """Weights from the stage before, from the teacher for the first; all of them for masks to choose from."""
         if self._stage.index == 0:
             assert original is not None  # the spec's schema asks for a teacher here
-            return inherit_manual(student, original.model.state_dict(), self._stage.layout, original.layout)
-        before = self._stages[self._stage.index - 1]
-        files = self._run.finished_stage(before)
-        if files is None:
-            raise RuntimeError(f"the student of stage {before.name} is gone from {self._run.stage_folder(before)}")
-        return inherit_manual(student, from_safetensors(files["model.safetensors"]), self._stage.layout, before.layout)
+            weights, layout = original.model.state_dict(), original.layout
+        else:
+            before = self._run.finished_stage(self._stage.index - 1)
+            if before is None:
+                raise RuntimeError(f"the student is gone from {self._run.stage_folder(self._stage.index - 1)}")
+            weights, layout = from_safetensors(before.weights), before.layout
+        return weights if self._stage.inherit == "auto" else inherit_manual(student, weights, self._stage.layout, layout)
 
     def _restore(self, trainer: StageTrainer) -> None:
-        checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage))
+        checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
         if checkpoint is None:
             return
         trainer.restore(checkpoint)
@@ -169,25 +170,36 @@ class StageWorker:
         )
         return iter(make_loader(stream, processes=min(8, max(1, int(self._run.spec.resources.cpus_per_worker) - 1))))
 
-    def _hooks(self, trainer: StageTrainer, scorer: Scorer) -> Hooks:
+    def _hooks(self, trainer: StageTrainer, student: LoadedModel, scorer: Scorer) -> Hooks:
         progress = Progress(self._stage, trainer.step, self._events, job=self._run.document)
         return Hooks(
             command=self._control.poll,
             progress=progress.step,
             checkpoint=self._checkpoint,
-            evaluate=lambda t: self._evaluate(scorer, t.step),
+            evaluate=lambda t: self._evaluate(scorer, student, t),
+            pruned=self._pruned,
         )
 
-    def _evaluate(self, scorer: Scorer, step: int) -> None:
+    def _evaluate(self, scorer: Scorer, student: LoadedModel, trainer: StageTrainer) -> None:
         if rank() == 0:
-            scorer.score(step)
+            scorer.score(current_student(student, trainer), trainer.step)
+
+    def _pruned(self, trainer: StageTrainer) -> None:
+        if self._events:
+            sparsity = trainer.learner.sparsity() or 0.0
+            self._events.send(
+                "stage.pruned",
+                stage=self._stage.index,
+                data=summarize(trainer.learner.layout).model_dump(mode="json"),
+                message=f"stage {self._stage.name} pruned at step {trainer.step}: sparsity {sparsity:.3f}",
+            )
 
     def _checkpoint(self, trainer: StageTrainer) -> None:
         """Collective: worker 0 writes what all have told it, unless a newer attempt has taken over."""
         state = trainer.state()
         if rank() == 0 and self._control.look() is not Command.FENCED:
-            folder = self._run.checkpoint_folder(self._stage)
-            path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.student, trainer.optimizer, state)
+            folder = self._run.checkpoint_folder(self._stage.index)
+            path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.learner.tensors(), state)
             remove_old_checkpoints(self._run.store, folder, self._run.spec.checkpoint.keep)
             if self._events:
                 data = {"step": trainer.step, "path": path, "bytes": size}
@@ -200,12 +212,18 @@ class StageWorker:
         if self._events:
             self._events.flush()
 
-    def _finish(self, student: CLIP, scorer: Scorer) -> None:
+    def _finish(self, student: LoadedModel, scorer: Scorer) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
-        evaluation = scorer.score(self._stage.steps)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+        evaluation = scorer.score(student, self._stage.steps)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.look() is not Command.FENCED:
-            self._run.finish_stage(self._stage, to_safetensors(weights), evaluation)
+            self._run.finish_stage(self._stage.index, FinishedStudent(student.layout, to_safetensors(weights), evaluation))
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))
+
+
+def current_student(start: LoadedModel, trainer: StageTrainer) -> LoadedModel:
+    """The student as it is now, to be asked anything; under masks, what they would leave of it."""
+    model, layout = trainer.learner.small()
+    return replace(start, model=model, layout=layout)

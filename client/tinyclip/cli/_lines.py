@@ -18,7 +18,7 @@ class Lines:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._state: tuple[str, int] | None = None
-        self._stages: dict[int, str] = {}
+        self._told_sizes: set[tuple[int, bool]] = set()
         self._told_step: dict[int, tuple[int, float]] = {}
         self._told_scores: set[tuple[int, str, str]] = set()
 
@@ -38,11 +38,12 @@ class Lines:
 
     def _show_stage(self, job: Job, stage: StageView) -> None:
         name = f"stage {stage.index + 1}/{len(job.stages)} {stage.name}"
-        if stage.state is not StageState.PENDING and stage.index not in self._stages and stage.student is not None:
-            self._stages[stage.index] = stage.name
-            student = stage.student
+        student = stage.student
+        if stage.state is not StageState.PENDING and student and (stage.index, student.estimated) not in self._told_sizes:
+            self._told_sizes.add((stage.index, student.estimated))
+            about = "about " if student.estimated else ""
             self.note(
-                f"{name}: {count(student.image_params)} image params, "
+                f"{name}: {about}{count(student.image_params)} image params, "
                 f"{count(student.text_params_without_embedding)} text params, {count(student.macs)} MACs"
             )
         if stage.state is StageState.RUNNING and stage.index == job.progress.stage:

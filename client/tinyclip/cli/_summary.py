@@ -104,7 +104,9 @@ def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
     """Image params, text params without the embedding, MACs."""
     if summary is None:
         return (_NOTHING, _NOTHING, _NOTHING)
-    return (count(summary.image_params), count(summary.text_params_without_embedding), count(summary.macs))
+    about = "~" if summary.estimated else ""  # what an automatic stage is to reach, before its prune step
+    image, text = about + count(summary.image_params), about + count(summary.text_params_without_embedding)
+    return (image, text, about + count(summary.macs))
 
 
 def _kind(task: str, rows: list[Row]) -> str:

@@ -34,7 +34,8 @@ class WorkerEvent(Response):
     """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
 
     attempt.started   {}
-    stage.started     {name, inherit, steps, student: StudentSummary}
+    stage.started     {name, inherit, steps, student: StudentSummary}; an automatic stage has no student yet
+    stage.pruned      the StudentSummary of what an automatic stage has left, at its prune step
     progress          {step, steps, samples_seen, pairs_per_second, eta_seconds, metrics: {loss: 1.2, lr: …}}
     checkpoint        {step, path, bytes}
     evaluation        {task, step, student: {top1: …}, teacher: {top1: …} | null}

@@ -51,3 +51,5 @@ class StudentSummary(Response):
     macs: int
     """Multiply-accumulates of one image and one text of full context length."""
     layout: Layout
+    estimated: bool = False
+    """What an automatic stage is to reach; the student's real layout is found at its prune step."""

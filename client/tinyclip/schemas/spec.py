@@ -156,13 +156,24 @@ class TrainLength(Request):
 
 
 class PruneSpec(Request):
-    """Learnable masks and the step at which they are folded (METHOD sections 3 and 6)."""
+    """Learnable masks and the step at which they are folded (METHOD sections 3 and 6).
+
+    The stage's learning rate warms up until that step, whatever `optimizer.warmup_steps` says, and falls from there.
+    """
 
     target_sparsity: float = Field(gt=0, lt=1)
+    """Share of the weights in attention and MLPs that is to go, of the model with which the automatic stages in a row began."""
     start_sparsity: float = Field(default=0.0, ge=0, lt=1)
+    """Asked for at the stage's first step."""
     prune_step: int = Field(ge=1)
+    """Steps before the masks are folded."""
     sparsity_warmup: int = Field(default=1000, ge=0)
-    towers: list[Literal["image", "text"]] = ["image", "text"]
+    """Steps over which the sparsity that is asked for grows from start to target."""
+    towers: list[Literal["image", "text"]] = Field(default=["image", "text"], min_length=1)
+    joint: bool = True
+    """One target for both towers together, which trade size with each other; false: each tower reaches the target."""
+    granularity: Literal["exact", "paper"] = "exact"
+    """How a unit at the ends of the masks' range counts. `exact`: as gone, and as whole. `paper`: as 4.7% and as 99.8%."""
 
 
 class Objective(Request):
@@ -251,6 +262,8 @@ class JobSpec(Request):
     optimizer: OptimizerSpec = OptimizerSpec()
     batch_size: int = Field(default=256, ge=1)
     """Global; split over the workers by the engine."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Pairs that a worker holds in memory at once; the gradient is that of the whole batch. Costs one more forward pass."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     resources: Resources = Resources()
     checkpoint: CheckpointSpec = CheckpointSpec()

@@ -63,6 +63,10 @@ async def _stage_started(session: AsyncSession, job: JobRow, attempt: AttemptRow
     _show_progress(job, stage, {"step": step, "steps": stage.steps})
 
 
+async def _stage_pruned(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    _stage(job, event).student = event.data
+
+
 async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     stage = _stage(job, event)
     metrics = event.data.get("metrics") or {}
@@ -130,6 +134,7 @@ async def _attempt_stopped(session: AsyncSession, job: JobRow, attempt: AttemptR
 HANDLERS: Mapping[str, Handler] = {
     "attempt.started": _attempt_started,
     "stage.started": _stage_started,
+    "stage.pruned": _stage_pruned,
     "progress": _progress,
     "stage.evaluating": _stage_evaluating,
     "evaluation": _evaluation,

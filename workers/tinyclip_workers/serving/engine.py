@@ -19,11 +19,16 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
-from tinyclip_workers.towers import encode_text
+from tinyclip_workers.model_folder import LAYOUT_FILE, OWN_WEIGHTS_FILE, PREPROCESS_FILE, load_folder
+from tinyclip_workers.towers import Model, encode_text
 
 Matrix = npt.NDArray[np.float32]
+Opened = tuple[Model, Callable[[Sequence[str]], Tensor], dict[str, Any]]
+"""A model, its tokenizer, and the settings of open_clip's `PreprocessCfg`."""
 
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+OWN_MODEL_FILES = (LAYOUT_FILE, PREPROCESS_FILE, OWN_WEIGHTS_FILE)
+"""Of a student whose blocks differ in size."""
 
 
 class Engine(Protocol):
@@ -48,20 +53,16 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """open_clip's model as it is, in fp32 and evaluation mode."""
+    """open_clip's model as it is, or our own towers where blocks differ in size; in fp32 and evaluation mode."""
 
     name = "torch"
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
-        """`folder` holds the model in open_clip's layout; device null: CUDA where there is one."""
+        """`folder` holds the model in open_clip's layout or ours; device null: CUDA where there is one."""
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        name = f"local-dir:{folder}"
-        model = open_clip.create_model(name, device=self._device, require_pretrained=True)
-        self._model = model.eval().requires_grad_(False)
-        self._tokenize: Callable[[Sequence[str]], Tensor] = open_clip.get_tokenizer(name)
-        self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(
-            PreprocessCfg(**model.visual.preprocess_cfg), is_train=False
-        )
+        model, self._tokenize, preprocess = _open_clip(folder) if (folder / MODEL_FILES[0]).is_file() else _own(folder)
+        self._model = model.to(self._device).eval().requires_grad_(False)
+        self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
         self.logit_scale = float(model.logit_scale.exp())
         self.embed_dim = self.encode_text(["a"]).shape[1]
 
@@ -87,11 +88,25 @@ def load_engine(model_uri: str, engine: str = "auto") -> Engine:
     fs, path = fsspec.core.url_to_fs(model_uri)
     with tempfile.TemporaryDirectory(prefix="tinyclip-model-") as copy:
         folder = Path(path) if "file" in _protocols(fs) else _copied(fs, path, Path(copy))
-        for name in MODEL_FILES:
+        own = all((folder / name).is_file() for name in OWN_MODEL_FILES)
+        for name in OWN_MODEL_FILES if own else MODEL_FILES:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{model_uri} is not a model version: it has no {name}")
-        _check_config(model_uri, folder / MODEL_FILES[0])
+        if not own:
+            _check_config(model_uri, folder / MODEL_FILES[0])
         return TorchEngine(folder)
+
+
+def _open_clip(folder: Path) -> Opened:
+    name = f"local-dir:{folder}"
+    model = open_clip.create_model(name, require_pretrained=True)
+    return model, open_clip.get_tokenizer(name), model.visual.preprocess_cfg
+
+
+def _own(folder: Path) -> Opened:
+    loaded = load_folder(str(folder))
+    preprocess = json.loads((folder / PREPROCESS_FILE).read_text("utf-8"))
+    return loaded.model, lambda texts: loaded.tokenizer([*texts]), {"size": loaded.layout.image.image_size, **preprocess}
 
 
 def _protocols(fs: Any) -> Sequence[str]:

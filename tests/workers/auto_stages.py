@@ -1,0 +1,107 @@
+"""Automatic stages of a tiny job, as trainers without a service around them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tinyclip.schemas import JobSpec, Layout
+from tinyclip.schemas.spec import StudentSpec
+from tinyclip_workers.architecture import build_any, build_model, resolve_layout
+from tinyclip_workers.control import Command
+from tinyclip_workers.data import Batch, PairStream, make_loader
+from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.inherit import inherit_manual
+from tinyclip_workers.model_folder import make_tokenizer
+from tinyclip_workers.stage import resolve_stage
+from tinyclip_workers.step import FrozenTeacher
+from tinyclip_workers.towers import Clip, Model
+from tinyclip_workers.trainer import Hooks, StageTrainer
+from torch import Tensor
+
+STUDENT = StudentSpec.model_validate(
+    {
+        "embed_dim": 16,
+        "image": {"layers": 2, "width": 32, "head_width": 8, "patch_size": 16, "image_size": 32},
+        "text": {"layers": 1, "width": 32, "heads": 4, "context_length": 12, "vocab_size": 49408},
+    }
+)
+TEACHER: Layout = resolve_layout(STUDENT, None)
+STEPS, PRUNE_STEP, BATCH = 32, 28, 8
+QUICK_MASKS = {"lr": 1e-3, "mask_lr": 0.4}
+"""Log-odds have about five units to go, in as many steps as a test can wait for."""
+
+
+def auto(target: float, name: str = "auto", **changes: Any) -> dict[str, Any]:
+    """An automatic stage of a spec."""
+    prune = {"target_sparsity": target, "prune_step": PRUNE_STEP, "sparsity_warmup": 1, **changes}
+    return {"name": name, "inherit": "auto", "prune": prune, "train": {"steps": STEPS}}
+
+
+def spec_of(shards: str, *stages: dict[str, Any], **changes: Any) -> JobSpec:
+    document = {
+        "name": "shapes",
+        "teacher": {"model": "local-dir:not-read-here"},
+        "data": {"train": {"shards": shards, "caption_key": "json.captions"}},
+        "stages": [*stages],
+        "optimizer": QUICK_MASKS,
+        "batch_size": BATCH,
+        **changes,
+    }
+    return JobSpec.model_validate(document)
+
+
+def trainer_of(
+    spec: JobSpec, index: int = 0, before: StageTrainer | None = None, original: Layout = TEACHER
+) -> StageTrainer:
+    """A stage's trainer; its student inherits from the teacher or from what the stage before has left."""
+    torch.manual_seed(3)
+    teacher = build_model(original)
+    weights, layout = (teacher.state_dict(), original) if before is None else (before.student.state_dict(), before.learner.layout)
+    stage = resolve_stage(spec, index, layout, before.stage if before else None, 96)
+    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_any(stage.layout)
+    if stage.inherit != "none":
+        inherited = weights if stage.inherit == "auto" else inherit_manual(student, weights, stage.layout, layout)
+        student.load_state_dict(inherited)
+    frozen = FrozenTeacher(teacher, 20.0)
+    return StageTrainer(spec, stage, student, frozen, torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
+
+
+def batches_of(trainer: StageTrainer) -> Iterator[Batch]:
+    tokenizer = make_tokenizer(trainer.stage.layout)
+    stream = PairStream(
+        trainer.spec.data,
+        batch_size=trainer.stage.batch_size,
+        image_size=32,
+        tokenize=lambda text: tokenizer(text)[0],
+        seed=trainer.spec.seed,
+        start=trainer.position,
+    )
+    return iter(make_loader(stream, 0))
+
+
+def hooks(**replaced: Any) -> Hooks:
+    nothing = {
+        "command": lambda: Command.RUN,
+        "progress": lambda _: None,
+        "checkpoint": lambda _: None,
+        "evaluate": lambda _: None,
+    }
+    return Hooks(**{**nothing, **replaced})
+
+
+def train(trainer: StageTrainer, **replaced: Any) -> StageTrainer:
+    """To the end of the stage, or to where a hook stops it."""
+    trainer.run(batches_of(trainer), hooks(**replaced))
+    return trainer
+
+
+def weights(trainer: StageTrainer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.student.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def all_tensors(trainer: StageTrainer) -> dict[str, Tensor]:
+    return {f"{kind}.{name}": tensor for kind, named in trainer.learner.tensors().items() for name, tensor in named.items()}

@@ -1,0 +1,27 @@
+"""What a spec's `precision` means: in which type products are computed, and whether gradients are scaled."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`autocast` around every forward pass; `scaler` for gradients, which without fp16 does nothing."""
+
+    autocast: Callable[[], AbstractContextManager[Any]]
+    scaler: torch.amp.GradScaler
+
+
+def precision_of(precision: str, device: torch.device) -> Precision:
+    """`auto`: bf16 where CUDA has it in hardware, else fp32."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    if precision == "fp32":
+        return Precision(nullcontext, scaler)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return Precision(lambda: torch.autocast(device.type, dtype=dtype), scaler)
