@@ -69,6 +69,7 @@ async def test_the_loop_runs_by_itself(start: Start) -> None:
     worker.succeed()
 
     await _until_state(service, worker.job, "succeeded")
+    assert (await service.job(worker.job))["finished_at"] is not None
 
 
 async def _started(service: Service) -> Worker:

@@ -100,9 +100,12 @@ async def test_a_job_is_submitted_with_its_name_and_environment(fake: FakeRay, g
     assert await gateway.job_status("tc-1") == RayJobStatus.PENDING
 
 
-async def test_a_second_submission_of_the_same_id_is_a_success(gateway: RayGateway) -> None:
+async def test_a_second_submission_of_the_same_id_is_a_success(fake: FakeRay, gateway: RayGateway) -> None:
     await gateway.submit_job("tc-1", "exec python", {})
     await gateway.submit_job("tc-1", "exec python", {})
+
+    assert len(fake.submitted) == 2
+    assert list(fake.jobs) == ["tc-1"]
 
 
 async def test_a_500_for_an_id_that_ray_does_not_know_is_trouble(fake: FakeRay, gateway: RayGateway) -> None:
