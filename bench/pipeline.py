@@ -112,7 +112,8 @@ def build(
     stage = resolve_stages(spec, original.layout, count_pairs(spec.data))[stage_index]
     torch.manual_seed(spec.seed)
     student = build_model(stage.layout)
-    student.load_state_dict(inherit_manual(student, original.model.state_dict(), stage.layout, original.layout))
+    if stage.inherit != "none":
+        student.load_state_dict(inherit_manual(student, original.model.state_dict(), stage.layout, original.layout))
     teacher = FrozenTeacher(original.model.to(device), spec.temperature.teacher)
     timed: Any = TimedTeacher(teacher, clock)
     trainer = TimedTrainer(spec, stage, student, timed, device, mean=original.image_mean, std=original.image_std)
