@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.architecture import build_model
+from tinyclip_workers.begin import Parent, begin_student
 from tinyclip_workers.data import Batch, PairStream, count_pairs, make_loader
-from tinyclip_workers.inherit import inherit_manual
 from tinyclip_workers.losses import Embeddings
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
 from tinyclip_workers.sparsity import Pull
@@ -110,10 +109,7 @@ def build(
     assert spec.teacher is not None, "give a spec that has a teacher"
     original: LoadedModel = load_teacher(spec.teacher)
     stage = resolve_stages(spec, original.layout, count_pairs(spec.data))[stage_index]
-    torch.manual_seed(spec.seed)
-    student = build_model(stage.layout)
-    if stage.inherit != "none":
-        student.load_state_dict(inherit_manual(student, original.model.state_dict(), stage.layout, original.layout))
+    student = begin_student(stage, spec.seed, Parent(original.model.state_dict(), original.layout))
     teacher = FrozenTeacher(original.model.to(device), spec.temperature.teacher)
     timed: Any = TimedTeacher(teacher, clock)
     trainer = TimedTrainer(spec, stage, student, timed, device, mean=original.image_mean, std=original.image_std)

@@ -12,12 +12,13 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from tinyclip.schemas import JobSpec
 
-from tinyclip_workers.architecture import ImpossibleStudent, build_any, summarize
+from tinyclip_workers.architecture import ImpossibleStudent, summarize
+from tinyclip_workers.begin import Parent, begin_student
 from tinyclip_workers.checkpoint import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.control import Command, ControlFile
 from tinyclip_workers.data import PairStream, make_loader
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.inherit import ImpossibleInheritance, inherit_manual
+from tinyclip_workers.inherit import ImpossibleInheritance
 from tinyclip_workers.jobrun import FinishedStudent, JobRun, Outcome
 from tinyclip_workers.losses import rank, world_size
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
@@ -28,7 +29,6 @@ from tinyclip_workers.shards import DataError
 from tinyclip_workers.stage import Stage
 from tinyclip_workers.step import FrozenTeacher
 from tinyclip_workers.teacher import TeacherError, load_teacher
-from tinyclip_workers.towers import Clip, Model
 from tinyclip_workers.trainer import Diverged, Hooks, StageTrainer
 
 log = logging.getLogger(__name__)
@@ -108,10 +108,8 @@ class StageWorker:
     def _build(self) -> _Pieces:
         spec: JobSpec = self._run.spec
         original = load_teacher(spec.teacher) if spec.teacher else None
-        torch.manual_seed(spec.seed + self._stage.index)
-        student: Model = Clip(self._stage.layout) if self._stage.inherit == "auto" else build_any(self._stage.layout)
-        if self._stage.inherit != "none":
-            student.load_state_dict(self._inherited(student, original))
+        parent = None if self._stage.inherit == "none" else self._parent(original)
+        student = begin_student(self._stage, spec.seed, parent)
         return _Pieces(
             original,
             LoadedModel(
@@ -125,17 +123,15 @@ class StageWorker:
             ),
         )
 
-    def _inherited(self, student: Model, original: LoadedModel | None) -> dict[str, torch.Tensor]:
-        """Weights from the stage before, from the teacher for the first; all of them for masks to choose from."""
+    def _parent(self, original: LoadedModel | None) -> Parent:
+        """What the student inherits from: the teacher in the first stage, then the student of the stage before."""
         if self._stage.index == 0:
             assert original is not None  # the spec's schema asks for a teacher here
-            weights, layout = original.model.state_dict(), original.layout
-        else:
-            before = self._run.finished_stage(self._stage.index - 1)
-            if before is None:
-                raise RuntimeError(f"the student is gone from {self._run.stage_folder(self._stage.index - 1)}")
-            weights, layout = from_safetensors(before.weights), before.layout
-        return weights if self._stage.inherit == "auto" else inherit_manual(student, weights, self._stage.layout, layout)
+            return Parent(original.model.state_dict(), original.layout)
+        before = self._run.finished_stage(self._stage.index - 1)
+        if before is None:
+            raise RuntimeError(f"the student is gone from {self._run.stage_folder(self._stage.index - 1)}")
+        return Parent(from_safetensors(before.weights), before.layout)
 
     def _restore(self, trainer: StageTrainer) -> None:
         checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
