@@ -1,33 +1,23 @@
 """The demo's student and the one from scratch, over seeds: `python bench/seeds.py [--seeds 0 1 2] [--threads 2]`.
 
-Trains `examples/emoji/half.yaml` and `half-scratch.yaml` stage by stage with the loop that a job runs, in this process and
-without Ray, and evaluates each student next to the teacher. A result is one JSON line in `bench/results/seeds.jsonl`; what is
+Trains `examples/emoji/half.yaml` and `half-scratch.yaml` stage by stage in this process (`training.py`) and evaluates each
+student next to the teacher. A result is one JSON line in `bench/results/seeds.jsonl`; what is
 there already is not run again. Prints the table of means and ranges.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec, StudentSummary
-from tinyclip_workers.architecture import build_model, summarize
-from tinyclip_workers.control import Command
-from tinyclip_workers.data import Batch, PairStream, make_loader
-from tinyclip_workers.evaluate import evaluate_tasks
-from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.inherit import inherit_manual
-from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
-from tinyclip_workers.stage import Stage, resolve_stages
-from tinyclip_workers.step import FrozenTeacher
-from tinyclip_workers.teacher import load_teacher
-from tinyclip_workers.trainer import Hooks, StageTrainer
+from tinyclip_workers.architecture import summarize
+from tinyclip_workers.model_folder import LoadedModel
+from training import run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "seeds.jsonl"
@@ -65,61 +55,24 @@ def read_results() -> list[dict[str, Any]]:
 def run_spec(name: str, seed: int) -> None:
     """Every stage of a spec; one result line a stage, written when all are done."""
     spec = JobSpec.model_validate(load_spec(EXAMPLES / f"{name}.yaml", [f"seed={seed}"]))
-    original = load_teacher(spec.teacher) if spec.teacher else None
-    before, lines = original, []
-    for stage in resolve_stages(spec, original.layout if original else None, 0):
-        student = train(spec, stage, before, original, f"{name} seed {seed} stage {stage.name}")
-        models = {"student": student} if original is None else {"student": student, "teacher": original}
-        scores = evaluate_tasks(models, spec.evaluation.tasks, holdout=spec.data.train.holdout)
-        student_size = size(summarize(stage.layout))
-        common = {"spec": name, "seed": seed, "stage": stage.name, "params": student_size}
-        lines.append({**common, "scores": {task: _numbers(found["student"]) for task, found in scores.items()}})
-        if original is not None and stage.index == 0:
-            teacher = {task: _numbers(found["teacher"]) for task, found in scores.items()}
-            lines.append({**common, "stage": "teacher", "params": size(summarize(original.layout)), "scores": teacher})
-        before = student
+    original = teacher_of(spec)
+    lines = []
+    if original is not None:
+        lines.append(_line(name, seed, "teacher", original, spec))
+    for trained in run_stages(spec, original, f"{name} seed {seed}", look=lambda _: None):
+        lines.append(_line(name, seed, trained.stage.name, trained.student, spec))
     with RESULTS.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def train(spec: JobSpec, stage: Stage, before: LoadedModel | None, original: LoadedModel | None, title: str) -> LoadedModel:
-    """One stage to its end, as a worker does it."""
-    torch.manual_seed(spec.seed + stage.index)
-    student = build_model(stage.layout)
-    if stage.inherit == "manual" and before is not None:
-        student.load_state_dict(inherit_manual(student, before.model.state_dict(), stage.layout, before.layout))
-    teacher = FrozenTeacher(original.model, spec.temperature.teacher) if original else None
-    mean, std = (original.image_mean, original.image_std) if original else (OPENAI_MEAN, OPENAI_STD)
-    trainer = StageTrainer(spec, stage, student, teacher, torch.device("cpu"), mean=mean, std=std)
-    tokenizer = make_tokenizer(stage.layout)
-    stream = PairStream(
-        spec.data,
-        batch_size=stage.batch_size,
-        image_size=stage.layout.image.image_size,
-        tokenize=lambda text: tokenizer(text)[0],
-        seed=spec.seed,
-    )
-    trainer.run(_shown(iter(make_loader(stream, 1)), stage.steps, title), _quiet())
-    return LoadedModel(student.eval(), stage.layout, tokenizer, mean, std, name=stage.name, digest="")
-
-
-def _shown(batches: Iterator[Batch], steps: int, title: str) -> Iterator[Batch]:
-    yield from (batch for batch, _ in zip(batches, track(range(steps), description=title), strict=False))
-
-
-def _quiet() -> Hooks:
-    return Hooks(
-        command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=lambda _: None
-    )  # fmt: skip
+def _line(name: str, seed: int, stage: str, model: LoadedModel, spec: JobSpec) -> dict[str, Any]:
+    params = size(summarize(model.layout))
+    return {"spec": name, "seed": seed, "stage": stage, "params": params, "scores": scores_of(model, spec)}
 
 
 def size(summary: StudentSummary) -> int:
     """Parameters without the token embedding."""
     return summary.image_params + summary.text_params_without_embedding
-
-
-def _numbers(scores: dict[str, Any]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in scores.items() if isinstance(value, float)}
 
 
 def show(results: list[dict[str, Any]]) -> None:

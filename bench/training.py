@@ -1,0 +1,140 @@
+"""A job's stages in this process, with the loop that its workers run but without Ray: what the benches that train share."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from rich.progress import track
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.spec import EvaluationTask
+from tinyclip_workers.begin import Parent, begin_student
+from tinyclip_workers.control import Command
+from tinyclip_workers.data import Batch, PairStream, make_loader
+from tinyclip_workers.evaluate import evaluate_tasks
+from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
+from tinyclip_workers.stage import Stage, resolve_stage
+from tinyclip_workers.step import FrozenTeacher
+from tinyclip_workers.teacher import load_teacher
+from tinyclip_workers.trainer import Hooks, StageTrainer
+
+Scores = dict[str, dict[str, float]]
+"""By task, every metric that is a fraction or a duration."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The student of one stage."""
+
+    stage: Stage
+    student: LoadedModel
+    seconds: float
+    """Of training alone."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A look at the student in the middle of a run."""
+
+    step: int
+    """Of the whole run, all stages before included."""
+    seconds: float
+    """Of training alone, from the run's start."""
+    student: LoadedModel
+
+
+def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, look: Callable[[Moment], None]) -> Iterator[Trained]:
+    """Train the stages of a spec one after the other; `look` is called every `evaluation.every_steps` steps."""
+    parent = original.layout if original else None
+    before: LoadedModel | None = original
+    last: Stage | None = None
+    steps, seconds = 0, 0.0
+    for index in range(len(spec.stages)):
+        stage = resolve_stage(spec, index, parent, last, 0)
+        run = _StageRun(spec, stage, before, original, _Past(steps, seconds), look)
+        trained = run.train(f"{title} · {stage.name}")
+        steps, seconds = steps + stage.steps, seconds + trained.seconds
+        before, parent, last = trained.student, trained.student.layout, stage
+        yield trained
+
+
+class _Past(NamedTuple):
+    """What the stages before took."""
+
+    steps: int
+    seconds: float
+
+
+class _StageRun:
+    def __init__(
+        self,
+        spec: JobSpec,
+        stage: Stage,
+        before: LoadedModel | None,
+        original: LoadedModel | None,
+        past: _Past,
+        look: Callable[[Moment], None],
+    ) -> None:
+        parent = Parent(before.model.state_dict(), before.layout) if before else None
+        self._stage, self._past, self._look = stage, past, look
+        self._looking = 0.0
+        self._tokenizer = make_tokenizer(stage.layout)
+        self._mean, self._std = (original.image_mean, original.image_std) if original else (OPENAI_MEAN, OPENAI_STD)
+        self._trainer = StageTrainer(
+            spec,
+            stage,
+            begin_student(stage, spec.seed, None if stage.inherit == "none" else parent),
+            FrozenTeacher(original.model, spec.temperature.teacher) if original else None,
+            torch.device("cpu"),
+            mean=self._mean,
+            std=self._std,
+        )
+        self._stream = PairStream(
+            spec.data,
+            batch_size=stage.batch_size,
+            image_size=stage.layout.image.image_size,
+            tokenize=lambda text: self._tokenizer(text)[0],
+            seed=spec.seed,
+        )
+
+    def train(self, title: str) -> Trained:
+        self._start = time.perf_counter()
+        batches = iter(make_loader(self._stream, 1))
+        hooks = Hooks(
+            command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=self._evaluate
+        )  # fmt: skip
+        self._trainer.run(_shown(batches, self._stage.steps, title), hooks)
+        return Trained(self._stage, self._student(), self._seconds())
+
+    def _evaluate(self, trainer: StageTrainer) -> None:
+        before = time.perf_counter()
+        self._look(Moment(self._past.steps + trainer.step, self._past.seconds + self._seconds(), self._student()))
+        self._looking += time.perf_counter() - before
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._start - self._looking
+
+    def _student(self) -> LoadedModel:
+        model, layout = self._trainer.learner.small()
+        return LoadedModel(model, layout, self._tokenizer, self._mean, self._std, name=self._stage.name, digest="")
+
+
+def teacher_of(spec: JobSpec) -> LoadedModel | None:
+    return load_teacher(spec.teacher) if spec.teacher else None
+
+
+def scores_of(model: LoadedModel, spec: JobSpec, tasks: list[EvaluationTask] | None = None) -> Scores:
+    """The spec's tasks, or some of them, for one model."""
+    chosen = spec.evaluation.tasks if tasks is None else tasks
+    found = evaluate_tasks({"it": model}, chosen, holdout=spec.data.train.holdout)
+    return {task: _numbers(scores["it"]) for task, scores in found.items()}
+
+
+def _numbers(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items() if isinstance(value, float)}
+
+
+def _shown(batches: Iterator[Batch], steps: int, title: str) -> Iterator[Batch]:
+    yield from (batch for batch, _ in zip(batches, track(range(steps), description=title), strict=False))
