@@ -12,12 +12,22 @@ from fsspec.implementations.local import LocalFileSystem
 READ_CHUNK = 1 << 20
 
 
+def _open_filesystem(root: str) -> tuple[Any, str]:
+    """Without listings kept from earlier: workers write there too. ValueError names what to install."""
+    scheme = root.partition("://")[0] if "://" in root else "file"
+    try:
+        fs, base = fsspec.core.url_to_fs(root, **({} if scheme == "file" else {"use_listings_cache": False}))
+    except ImportError as error:
+        raise ValueError(f"artifacts {root}: {error}; for s3:// pip install 'tinyclip[s3]'") from error
+    return fs, str(base)
+
+
 class Store:
     """A root (a local path or any fsspec URI) and files below it by relative path."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._fs, base = fsspec.core.url_to_fs(root)
+        self._fs, base = _open_filesystem(root)
         self._base = base.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 

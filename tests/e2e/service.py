@@ -2,14 +2,15 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tinyclip_server.machine import marked_processes
+
+from tests.ports import free_ports
 
 BIN = Path(sys.executable).parent
 START_SECONDS, STOP_SECONDS = 180.0, 90.0
@@ -25,8 +26,10 @@ class Ran:
 class Service:
     """`tinyclip-server up`; everything it writes is below `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` comes on top of this process's."""
         self.data = folder / "data"
+        self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
         self.artifacts = self.data / "artifacts"
         self._log = folder / "server.log"
         port, serve_port = free_ports(2)
@@ -42,7 +45,7 @@ class Service:
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=self._environment,
             )
         wait_for(lambda: "\nready\n" in self._said(said) or self._process.poll() is not None, START_SECONDS, "ready")
         assert self._process.poll() is None, self._said(said)
@@ -93,14 +96,6 @@ def wait_for(true: Callable[[], object], seconds: float, what: str) -> None:
     while not true():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         time.sleep(0.01)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _title(pid: int) -> str:

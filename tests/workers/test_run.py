@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import ray
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.artifacts import Control, JobDocument, attempt_events, job_control, job_spec
 from tinyclip_workers.jobrun import JobRun
@@ -20,9 +20,14 @@ from tinyclip_workers.model_folder import load_folder
 from tinyclip_workers.run import run_attempt
 from tinyclip_workers.store import Store
 
+from tests.ports import free_ports
+from tests.s3 import BUCKET, bucket_files, s3_environment, s3_server
 from tests.workers.ray_workers import kill_train_workers
 from tests.workers.shapes_data import write_shards
 from tests.workers.test_trainer import RESNET, TEXT
+
+[S3_PORT] = free_ports(1)
+"""Decided before Ray starts: its processes take their environment from it."""
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -35,7 +40,7 @@ pytestmark = [
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-        "HOME": str(tmp_path_factory.mktemp("home")),
+        "HOME": str(tmp_path_factory.mktemp("home")), **s3_environment(S3_PORT),
     }  # fmt: skip
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -47,9 +52,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 class Artifacts:
-    """One job's corner of a fresh artifacts store."""
+    """One job's corner of a fresh artifacts store, a folder or a URI."""
 
-    def __init__(self, folder: Path, spec: JobSpec) -> None:
+    def __init__(self, folder: Path | str, spec: JobSpec) -> None:
         self.folder, self.store = folder, Store(str(folder))
         document = JobDocument(job="job_1", name=spec.name, spec=spec, model_name=spec.name, model_version=1)
         self.store.write_bytes(job_spec("job_1"), document.model_dump_json().encode())
@@ -69,7 +74,7 @@ class Artifacts:
         return [event["type"] for event in self.events(attempt)]
 
     def student(self) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / "models" / "shapes" / "1" / "open_clip_model.safetensors")
+        return load(self.store.read_bytes("models/shapes/1/open_clip_model.safetensors"))
 
     def when(self, type: str, do: Any, *, step: int = 0, attempt: int = 1) -> threading.Thread:
         """Call `do` as soon as the attempt has told of an event of this type (at this step or later)."""
@@ -178,6 +183,25 @@ class TestInterruption:
 
         assert artifacts.attempt(1)
         assert set(artifacts.types(1)) <= {"attempt.started", "log"}
+
+
+class TestS3:
+    def test_with_shards_and_artifacts_on_s3_a_killed_worker_costs_no_bit_either(
+        self, tmp_path: Path, undisturbed: Artifacts
+    ) -> None:
+        spec = two_stages(tmp_path / "data")
+        with s3_server(S3_PORT) as environment:
+            bucket_files(environment).put(f"{tmp_path}/data/*.tar", f"{BUCKET}/data/")
+            on_s3 = JobSpec.model_validate_json(spec.model_dump_json().replace(str(tmp_path), f"s3://{BUCKET}"))
+            artifacts = Artifacts(f"s3://{BUCKET}/artifacts", on_s3)
+            killed: list[int] = []
+            artifacts.when("checkpoint", lambda: killed.extend(kill_train_workers()))
+
+            assert artifacts.attempt(1)
+
+            assert killed
+            wanted, found = undisturbed.student(), artifacts.student()
+            assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 class TestFailure:

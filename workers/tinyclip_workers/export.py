@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from typing import Any
 
-import fsspec
 from tinyclip.schemas import JSON, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
 from tinyclip_workers.architecture import is_uniform, open_clip_config, summarize
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.jobrun import FinishedStudent, JobRun
 from tinyclip_workers.layout_picture import layout_svg
@@ -127,7 +127,7 @@ def _model_files(student: FinishedStudent, source: ModelSource | None) -> dict[s
 
 def _shard_info(url: str) -> dict[str, Any]:
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = open_filesystem(url)
         info = fs.info(path)
     except (OSError, ValueError):
         return {"url": url}

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.shards import BROKEN_SHARD, Sample, expand_shards, read_shard
 
 READ_WHOLE_BYTES = 256 << 20
@@ -80,14 +79,13 @@ def extensions(sample: Sample) -> str:
 def _sizes(urls: list[str], look: Look) -> dict[str, tuple[int, str]]:
     """Bytes and a stamp that changes with the content, of every local shard and of some remote ones."""
     sizes: dict[str, tuple[int, str]] = {}
-    fs, _ = fsspec.core.url_to_fs(urls[0])
-    for url in urls if isinstance(fs, LocalFileSystem) else _spread(urls, LISTED_SHARDS):
+    for url in urls if "://" not in urls[0] else _spread(urls, LISTED_SHARDS):
         try:
-            fs, path = fsspec.core.url_to_fs(url)
+            fs, path = open_filesystem(url)
             info: dict[str, Any] = fs.info(path)
         except FileNotFoundError:
             look.problems.append((url, "is not there; check the path"))
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError) as error:
             look.problems.append((url, f"cannot be looked at ({error}); check address and access"))
         else:
             stamp = str(info.get("mtime") or info.get("ETag") or info.get("LastModified") or "")

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import ray
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from tinyclip.schemas import Layout
@@ -151,7 +152,7 @@ def _worker_group(run: JobRun, artifacts: str, stage: Stage) -> TorchTrainer:
         ),
         run_config=RunConfig(
             name=f"{run.document.name}-{stage.index}-{stage.name}-a{run.attempt}",
-            storage_path=_absolute(run.store.uri(f"jobs/{run.document.job}/attempts/{run.attempt}/ray")),
+            **_ray_storage(run),
             failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
         ),
     )
@@ -166,8 +167,13 @@ def _cluster_size() -> dict[str, float]:
     return {kind: resources[kind] for kind in ("CPU", "GPU") if kind in resources}
 
 
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else os.path.abspath(uri)
+def _ray_storage(run: JobRun) -> dict[str, Any]:
+    """Where Ray Train keeps its own notes: beside the attempt's events, through the same driver as everything else there."""
+    fs, base = run.store.filesystem
+    folder = f"{base}/jobs/{run.document.job}/attempts/{run.attempt}/ray"
+    if run.store.is_local:
+        return {"storage_path": os.path.abspath(folder)}
+    return {"storage_path": folder, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def _export(run: JobRun, events: EventWriter) -> None:

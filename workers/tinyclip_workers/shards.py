@@ -16,6 +16,8 @@ import braceexpand
 import fsspec
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
+from tinyclip_workers.filesystems import open_filesystem
+
 log = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
@@ -69,7 +71,7 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 def _glob(url: str) -> list[str]:
     if "://" not in url:
         return sorted(glob.glob(url))
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = open_filesystem(url)
     return sorted(fs.unstrip_protocol(p) for p in fs.glob(path))
 
 

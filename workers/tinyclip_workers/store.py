@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from tinyclip_workers.filesystems import open_filesystem
 
 
 class Store:
@@ -20,8 +21,13 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
-        self._fs, self._base = fsspec.core.url_to_fs(self.root)
+        self._fs, self._base = open_filesystem(self.root)
         self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    @property
+    def filesystem(self) -> tuple[Any, str]:
+        """fsspec's filesystem, and the root in it."""
+        return self._fs, self._base
 
     def uri(self, path: str) -> str:
         """The full address of a file below the root."""
@@ -40,9 +46,10 @@ class Store:
         """Write a whole file that must not be there yet; False (and nothing written) if it is."""
         target = f"{self._base}/{path}"
         if not self.is_local:
-            if self.exists(path):
+            try:
+                self._fs.pipe_file(target, data, mode="create")  # on S3 a conditional write: If-None-Match
+            except FileExistsError:
                 return False
-            self._fs.pipe_file(target, data)
             return True
         with _written_aside(target, data) as aside:
             try:
