@@ -14,6 +14,8 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
+from tinyclip._upload import Upload
+
 if TYPE_CHECKING:
     from tinyclip._transport import AsyncTransport, Transport
 
@@ -35,6 +37,9 @@ class Call(Generic[T]):
     query: Mapping[str, QueryValue] = field(default_factory=dict)
     """Entries that are None are not sent."""
     body: Any = None
+    """Sent as JSON."""
+    upload: Upload | None = None
+    """Sent as it is, instead of a JSON body."""
     headers: Mapping[str, str] = field(default_factory=dict)
     wait: float = 0.0
     """Seconds that the server may hold the request before it answers (a long poll)."""

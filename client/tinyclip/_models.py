@@ -3,12 +3,16 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, path, sync_method
+from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, once, path, sync_method
 from tinyclip._download import Download
 from tinyclip._pages import every, every_async
 from tinyclip._retry import Patience
+from tinyclip._upload import OnProgress, Upload
 from tinyclip.errors import CannotReachServer, InputError, ProblemError
-from tinyclip.schemas import AliasPut, Comparison, Model, ModelFile, ModelVersion, Page
+from tinyclip.schemas import AliasPut, Comparison, Model, ModelFile, ModelImport, ModelVersion, Page
+
+IMPORT_SECONDS = 900.0
+"""How long the server may take to answer an import once it has the file."""
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Model]]:
@@ -51,6 +55,59 @@ def compare(references: Sequence[str]) -> Call[Comparison]:
     return Call("GET", path("compare"), as_model(Comparison), query={"models": ",".join(references)})
 
 
+def import_file(
+    file: Path | str,
+    *,
+    name: str | None = None,
+    alias: str | None = None,
+    preset: str | None = None,
+    quick_gelu: bool | None = None,
+    origin: str | None = None,
+    head_width: int | None = None,
+    text_head_width: int | None = None,
+    on_progress: OnProgress | None = None,
+    idempotency_key: str | None = None,
+) -> Call[ModelVersion]:
+    """Uploads a model from elsewhere and makes a version of it: an official TinyCLIP checkpoint, an open_clip state dict or
+    directory.
+
+    `preset` is the architecture that the file is of (a directory says its own), `quick_gelu` or `origin` (`ViT-B-32@openai`)
+    its activation where the file does not say it. `on_progress` is told of the bytes sent and of all there are.
+    Raises `InvalidRequest` naming the field for a file that cannot be imported; then nothing has changed."""
+    upload = Upload(file, on_progress)
+    query = {
+        "file": upload.name, "name": name, "alias": alias, "preset": preset, "quick_gelu": quick_gelu, "origin": origin,
+        "head_width": head_width, "text_head_width": text_head_width,
+    }
+    return Call(
+        "POST", path("models", "import"), as_model(ModelVersion), query=query, upload=upload,
+        headers=once(idempotency_key), wait=IMPORT_SECONDS,
+    )
+
+
+def import_source(
+    source: str,
+    *,
+    name: str | None = None,
+    alias: str | None = None,
+    preset: str | None = None,
+    quick_gelu: bool | None = None,
+    origin: str | None = None,
+    head_width: int | None = None,
+    text_head_width: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[ModelVersion]:
+    """As `import_file`, for a path or URI (`s3://…`) that the server reads itself."""
+    body = ModelImport.model_construct(
+        source=source, name=name, alias=alias, preset=preset, quick_gelu=quick_gelu, origin=origin, head_width=head_width,
+        text_head_width=text_head_width,
+    )
+    return Call(
+        "POST", path("models", "import"), as_model(ModelVersion), body=body.model_dump(mode="json", exclude_none=True),
+        headers=once(idempotency_key), wait=IMPORT_SECONDS,
+    )
+
+
 class Models(Resource):
     """`client.models`."""
 
@@ -61,6 +118,8 @@ class Models(Resource):
     put_alias = sync_method(put_alias)
     remove_alias = sync_method(remove_alias)
     compare = sync_method(compare)
+    import_file = sync_method(import_file)
+    import_source = sync_method(import_source)
 
     def list(self) -> Iterator[Model]:
         """All models, by name."""
@@ -99,6 +158,8 @@ class AsyncModels(AsyncResource):
     put_alias = async_method(put_alias)
     remove_alias = async_method(remove_alias)
     compare = async_method(compare)
+    import_file = async_method(import_file)
+    import_source = async_method(import_source)
 
     def list(self) -> AsyncIterator[Model]:
         """All models, by name."""

@@ -38,7 +38,8 @@ class _Shared:
         read = silence or self._timeout + call.wait
         return {
             "method": call.method, "url": url, "params": query or None, "json": call.body,
-            "headers": {**self._headers, **call.headers}, "timeout": httpx.Timeout(self._timeout, read=read),
+            "headers": {**self._headers, **_upload_headers(call), **call.headers},
+            "timeout": httpx.Timeout(self._timeout, read=read),
         }
 
 
@@ -74,8 +75,9 @@ class Transport(_Shared):
         self._http.close()
 
     def _once(self, call: Call[T]) -> tuple[T, httpx.Response]:
+        content = None if call.upload is None else call.upload.pieces()
         with _mapped(self.base_url):
-            response = self._http.request(**self._arguments(call))
+            response = self._http.request(**self._arguments(call), content=content)
         return _read(call, response), response
 
 
@@ -111,9 +113,16 @@ class AsyncTransport(_Shared):
         await self._http.aclose()
 
     async def _once(self, call: Call[T]) -> tuple[T, httpx.Response]:
+        content = None if call.upload is None else call.upload.pieces_async()
         with _mapped(self.base_url):
-            response = await self._http.request(**self._arguments(call))
+            response = await self._http.request(**self._arguments(call), content=content)
         return _read(call, response), response
+
+
+def _upload_headers(call: Call[Any]) -> dict[str, str]:
+    if call.upload is None:
+        return {}
+    return {"Content-Type": call.upload.media_type, "Content-Length": str(call.upload.bytes)}
 
 
 def problem_of(response: httpx.Response) -> ProblemError:

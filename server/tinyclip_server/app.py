@@ -11,6 +11,7 @@ from tinyclip.schemas import Problem
 
 from tinyclip_server import health
 from tinyclip_server.artifacts import Store
+from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
 from tinyclip_server.deployments import endpoints as deployments
 from tinyclip_server.deployments import reconcile as deployments_reconcile
@@ -21,6 +22,7 @@ from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.jobs import history
 from tinyclip_server.loops import repeat
 from tinyclip_server.models import endpoints as models
+from tinyclip_server.models import imports
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray, RayGateway
 from tinyclip_server.scheduler import Scheduler
@@ -68,6 +70,7 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
 def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
     return [
         services.planner.warm_up(),
+        imports.sweep(services),
         repeat("jobs", scheduler.tick, services.settings.tick_seconds),
         *(repeat(name, partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()),
     ]
@@ -85,5 +88,9 @@ def build_services(settings: Settings, ray: Ray | None = None) -> Services:
         planner=Planner(
             settings.planner_command, timeout_s=settings.planner_timeout_seconds,
             log=logs / "planner.log" if logs.is_dir() else None,
+        ),
+        converter=Converter(
+            settings.import_command, timeout_s=settings.import_timeout_seconds,
+            log=logs / "import.log" if logs.is_dir() else None,
         ),
     )

@@ -11,6 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 READ_CHUNK = 1 << 20
 
+Names = list[str]
+
 
 def _open_filesystem(root: str) -> tuple[Any, str]:
     """Without listings kept from earlier: workers write there too. ValueError names what to install."""
@@ -58,6 +60,10 @@ class Store:
     async def exists(self, path: str) -> bool:
         return bool(await asyncio.to_thread(self._fs.exists, f"{self._base}/{path}"))
 
+    async def list(self, path: str) -> Names:
+        """Names of what lies directly in a folder, sorted; nothing if there is no such folder."""
+        return await asyncio.to_thread(self._list, f"{self._base}/{path}")
+
     async def remove(self, path: str) -> None:
         """Delete a file or a folder with all below it; nothing if it is not there."""
         await asyncio.to_thread(self._remove, f"{self._base}/{path}")
@@ -84,6 +90,14 @@ class Store:
         except FileNotFoundError:
             return None
         return bytes(data)
+
+    def _list(self, target: str) -> Names:
+        self._fs.invalidate_cache()
+        try:
+            found: Names = self._fs.ls(target, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     def _remove(self, target: str) -> None:
         self._fs.invalidate_cache()

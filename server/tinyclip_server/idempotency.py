@@ -30,8 +30,12 @@ Make = Callable[[], Awaitable[tuple[BaseModel, dict[str, str]]]]
 class Once:
     """Answers one POST: by doing it, or by what was answered to the same request before."""
 
-    def __init__(self, services: Services, project: str, key: str | None, fingerprint: str) -> None:
+    def __init__(
+        self, services: Services, project: str, key: str | None, fingerprint: str, *, slowest_seconds: float | None = None
+    ) -> None:
+        """`slowest_seconds`: what an answer may take before its key counts as abandoned; null: what planning may take."""
         self._services, self._project, self._key, self._fingerprint = services, project, key, fingerprint
+        self._slowest_seconds = slowest_seconds or services.settings.planner_timeout_seconds
 
     async def __call__(self, session: AsyncSession, status: int, make: Make) -> Response:
         if self._key is None:
@@ -54,10 +58,13 @@ class Once:
         settings = self._services.settings
         async with self._services.db.write() as session:
             forgotten = at - timedelta(hours=settings.idempotency_hours)
-            abandoned = at - timedelta(seconds=2 * settings.planner_timeout_seconds + 30)
+            abandoned = at - timedelta(seconds=2 * self._slowest_seconds + 30)
             await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < forgotten))
             await session.execute(
-                delete(IdempotencyRow).where(IdempotencyRow.status.is_(None), IdempotencyRow.created_at < abandoned)
+                delete(IdempotencyRow).where(
+                    IdempotencyRow.project == self._project, IdempotencyRow.key == key,
+                    IdempotencyRow.status.is_(None), IdempotencyRow.created_at < abandoned,
+                )
             )
             insert = pg_insert if self._services.db.engine.dialect.name == "postgresql" else sqlite_insert
             new = insert(IdempotencyRow).values(
@@ -95,17 +102,24 @@ class Once:
         return (IdempotencyRow.project == self._project, IdempotencyRow.key == key, IdempotencyRow.created_at == taken_at)
 
 
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+
+
+def fingerprint(request: Request, body: bytes) -> str:
+    """What makes two requests the same one; `body` may be the digest of a large one."""
+    with contextlib.suppress(ValueError):  # the same document in other words is the same request
+        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
+    return hashlib.sha256(asked).hexdigest()
+
+
 async def _once(
     request: Request,
     services: Uses,
     project: Project,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Once:
-    body = await request.body()
-    with contextlib.suppress(ValueError):  # the same document in other words is the same request
-        body = json.dumps(json.loads(body), sort_keys=True).encode()
-    asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
-    return Once(services, project, idempotency_key, hashlib.sha256(asked).hexdigest())
+    return Once(services, project, idempotency_key, fingerprint(request, await request.body()))
 
 
 AnswerOnce = Annotated[Once, Depends(_once)]

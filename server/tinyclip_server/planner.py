@@ -85,7 +85,7 @@ class Planner:
         assert process.stdout
         process.stdin.write(json.dumps(question).encode() + b"\n")
         await process.stdin.drain()
-        answer = await _line(process)
+        answer = await read_line(process)
         if answer.get("id") != question["id"]:
             raise PlannerDied(f"it answered {str(answer)[:200]}")
         return answer
@@ -100,7 +100,7 @@ class Planner:
                 *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=LINE_LIMIT,
                 start_new_session=True,
             )
-        if (await _line(self._process)).get("ready") is not True:
+        if (await read_line(self._process)).get("ready") is not True:
             raise PlannerDied("its first line was not {\"ready\": true}")
         return self._process
 
@@ -115,7 +115,8 @@ class Planner:
             process.stdin.close()
 
 
-async def _line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+async def read_line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """The next JSON line of a process of the engine. Raises PlannerDied."""
     assert process.stdout
     try:
         line = await process.stdout.readline()

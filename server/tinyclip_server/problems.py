@@ -5,8 +5,11 @@ ApiError
 ├── NotFound         404
 ├── Conflict         409   the thing is not in a state that allows this
 ├── StaleWrite       412   `If-Match` names an older state
+├── TooLarge         413   an upload is larger than is taken
+├── UnknownMedia     415   a body of a kind that is not read here
 ├── TooManyRequests  429
-└── Unavailable      503   try again after `retry_after`
+├── Unavailable      503   try again after `retry_after`
+└── StorageFull      507   no room to keep what was sent
 """
 
 from http import HTTPStatus
@@ -70,9 +73,21 @@ class StaleWrite(ApiError):
     status, code = 412, "stale_if_match"
 
 
+class TooLarge(ApiError):
+    status, code = 413, "too_large"
+
+
+class UnknownMedia(ApiError):
+    status, code = 415, "unsupported_media_type"
+
+
 class TooManyRequests(ApiError):
     status, code = 429, "too_many_requests"
 
 
 class Unavailable(ApiError):
     status, code = 503, "unavailable"
+
+
+class StorageFull(ApiError):
+    status, code = 507, "storage_full"

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tinyclip_server.artifacts import Store
+from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray
@@ -25,6 +26,7 @@ class Services:
     store: Store
     ray: Ray
     planner: Planner
+    converter: Converter
 
     async def close(self) -> None:
         await self.planner.close()

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     """CPUs that a job's driver reserves; null keeps drivers on the head node, any number lets them run elsewhere."""
     planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan"])
     planner_timeout_seconds: float = Field(default=120.0, gt=0)
+    import_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.importing"])
+    import_timeout_seconds: float = Field(default=600.0, gt=0)
+    """How long reading, converting and writing one imported model may take; its upload is not counted."""
+    max_import_bytes: int = Field(default=8 << 30, ge=1)
+    """Of an uploaded file, or of one that the server is told to read."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
 
     @field_validator("data_dir")

@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--texts", action="append", default=[], help="file with more texts to be understood, one a line")
     arguments = parser.parse_args()
     version = ModelVersion.model_validate_json(Store(arguments.source).read_bytes("model.json"))
-    texts = [*texts_of(JobSpec.model_validate(version.lineage["spec"]))]
+    # An imported version has no job whose texts it has to understand: --texts says all of them.
+    texts = [*texts_of(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
     for file in arguments.texts:
         texts += task_lines(file)
     rows = compact_folder(arguments.source, arguments.target, texts)

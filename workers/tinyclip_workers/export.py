@@ -6,12 +6,12 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from typing import Any
 
-from tinyclip.schemas import JSON, ModelFile, ModelVersion, Params, Scores, StudentSummary
+from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
 from tinyclip_workers.architecture import is_uniform, open_clip_config, summarize
@@ -20,8 +20,17 @@ from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.jobrun import FinishedStudent, JobRun
 from tinyclip_workers.layout_picture import layout_svg
 from tinyclip_workers.model_card import model_card
-from tinyclip_workers.model_folder import CONFIG_FILE, OWN_WEIGHTS_FILE, PREPROCESS_FILE, ModelSource
+from tinyclip_workers.model_folder import (
+    CONFIG_FILE,
+    LAYOUT_FILE,
+    OWN_WEIGHTS_FILE,
+    PREPROCESS_FILE,
+    WEIGHTS_FILES,
+    Color,
+    ModelSource,
+)
 from tinyclip_workers.shards import expand_shards
+from tinyclip_workers.store import Store
 from tinyclip_workers.teacher import find_teacher
 from tinyclip_workers.weights import file_digest
 
@@ -42,17 +51,64 @@ def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
     source = find_teacher(run.spec.teacher) if run.spec.teacher else None
     student = summarize(finished.layout)
     document = _document(run, student, source, finished.evaluation)
+    colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
-        **_model_files(finished, source),
-        "layout.json": _json(finished.layout.model_dump(mode="json")),
-        "evaluation.json": _json(finished.evaluation),
+        **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
+        "evaluation.json": json_bytes(finished.evaluation),
         "README.md": model_card(document, student, summarize(source.layout) if source else None, run.spec).encode(),
     }
-    for name, data in files.items():
-        run.store.write_bytes(f"{folder}/{name}", data)
-    document = document.model_copy(update={"files": [_file(name, data) for name, data in files.items()]})
-    run.store.write_bytes(f"{folder}/model.json", _json(document.model_dump(mode="json")))
+    write_version(run.store, folder, document, files)
     return _already_there(run, folder)  # as everybody else will read it
+
+
+def write_version(store: Store, folder: str, document: ModelVersion, files: Mapping[str, bytes]) -> ModelVersion:
+    """Write a version's files, and last of all the document that makes a version of them. Raises OSError."""
+    for name, data in files.items():
+        store.write_bytes(f"{folder}/{name}", data)
+    document = document.model_copy(update={"files": [_file(name, data) for name, data in files.items()]})
+    store.write_bytes(f"{folder}/model.json", json_bytes(document.model_dump(mode="json")))
+    return document
+
+
+def model_files(layout: Layout, weights: bytes, mean: Color, std: Color, original: Layout | None) -> dict[str, bytes]:
+    """Weights, layout and preprocessing by file name, in open_clip's files where open_clip can build the model.
+
+    `original` is what the picture of a pruned model shows in grey.
+    """
+    preprocess = {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
+    files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json"))}
+    if not is_uniform(layout):
+        picture = layout_svg(layout, original).encode()
+        return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": picture}
+    config = {"model_cfg": open_clip_config(layout), "preprocess_cfg": preprocess}
+    return {WEIGHTS_FILES[0]: weights, **files, CONFIG_FILE: json_bytes(config)}
+
+
+def version_document(name: str, version: int, summary: StudentSummary, **rest: Any) -> ModelVersion:
+    """A version's document, as far as its layout says it; `rest` is where it comes from and how good it is."""
+    layout = summary.layout
+    return ModelVersion(
+        name=name,
+        version=version,
+        params=Params(
+            image=summary.image_params,
+            text=summary.text_params,
+            text_without_embedding=summary.text_params_without_embedding,
+        ),
+        macs=summary.macs,
+        embed_dim=layout.embed_dim,
+        image_size=layout.image.image_size,
+        context_length=layout.text.context_length,
+        layout=layout,
+        created_at=datetime.now(UTC),
+        **rest,
+    )
+
+
+def code_versions() -> JSON:
+    """What made a version, for its lineage."""
+    packages = {name: installed(name) for name in ("tinyclip", "torch", "open_clip_torch")}
+    return {**packages, "python": platform.python_version()}
 
 
 def data_digests(shards: str | Sequence[str]) -> list[JSON]:
@@ -77,52 +133,25 @@ def _already_there(run: JobRun, folder: str) -> ModelVersion:
 
 
 def _document(run: JobRun, student: StudentSummary, source: ModelSource | None, evaluation: JSON) -> ModelVersion:
-    layout = student.layout
-    return ModelVersion(
-        name=run.document.model_name,
-        version=run.document.model_version,
-        params=Params(
-            image=student.image_params,
-            text=student.text_params,
-            text_without_embedding=student.text_params_without_embedding,
-        ),
-        macs=student.macs,
-        embed_dim=layout.embed_dim,
-        image_size=layout.image.image_size,
-        context_length=layout.text.context_length,
-        layout=layout,
+    return version_document(
+        run.document.model_name,
+        run.document.model_version,
+        student,
         evaluation={task: Scores.model_validate(scores) for task, scores in evaluation.items()},
         teacher=source.name if source else None,
         job=run.document.job,
         lineage=_lineage(run.spec, source),
-        created_at=datetime.now(UTC),
     )
 
 
 def _lineage(spec: JobSpec, source: ModelSource | None) -> JSON:
     teacher = {"name": source.name, "sha256": file_digest(source.weights())} if source else None
-    packages = {name: installed(name) for name in ("tinyclip", "torch", "open_clip_torch")}
     return {
         "spec": spec.model_dump(mode="json"),
         "teacher": teacher,
         "data": data_digests(spec.data.train.shards),
-        "code": {**packages, "python": platform.python_version()},
+        "code": code_versions(),
     }
-
-
-def _model_files(student: FinishedStudent, source: ModelSource | None) -> dict[str, bytes]:
-    """Weights and preprocessing, in open_clip's files where open_clip can build the model."""
-    preprocess = {
-        "mean": list(source.image_mean if source else OPENAI_MEAN),
-        "std": list(source.image_std if source else OPENAI_STD),
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
-    if not is_uniform(student.layout):
-        picture = layout_svg(student.layout, source.layout if source else None)
-        return {OWN_WEIGHTS_FILE: student.weights, PREPROCESS_FILE: _json(preprocess), "layout.svg": picture.encode()}
-    config = {"model_cfg": open_clip_config(student.layout), "preprocess_cfg": preprocess}
-    return {"open_clip_model.safetensors": student.weights, CONFIG_FILE: _json(config)}
 
 
 def _shard_info(url: str) -> dict[str, Any]:
@@ -139,5 +168,6 @@ def _file(name: str, data: bytes) -> ModelFile:
     return ModelFile(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _json(document: object) -> bytes:
+def json_bytes(document: object) -> bytes:
+    """A document as it is kept in a version."""
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()

@@ -19,6 +19,27 @@ def model_card(version: ModelVersion, student: StudentSummary, teacher: StudentS
     return "\n".join([*parts, _usage(version), _origin(version, spec)])
 
 
+def import_card(version: ModelVersion, student: StudentSummary) -> str:
+    """The card of a version that was imported: what it was made from, and that nobody has measured it here."""
+    made: dict[str, Any] = version.lineage["import"]
+    opening = f"# {version.name} {version.version}\n\nA CLIP model, imported from {made['file']} sha256 {made['sha256']}.\n"
+    evaluation = "## Evaluation\n\nNot evaluated here.\n"
+    activation = "QuickGELU" if version.layout.quick_gelu else "GELU"
+    facts = {
+        "file": f"`{made['file']}`, {made['bytes']:,} bytes, sha256 `{made['sha256']}`",
+        "read from": made["source"] and f"`{made['source']}`",
+        "names": made["names"],
+        "preset": made["preset"],
+        "origin of the weights": made["origin"],
+        "activation": f"{activation}, as {made['quick_gelu_told_by']} says",
+        "values": ", ".join(made["dtypes"]) + ", kept as float32",
+        "note": "; ".join(made["warnings"]),
+    }
+    code = ", ".join(f"{name} {number}" for name, number in version.lineage["code"].items())
+    lines = ["## Origin", "", *(f"- {name}: {value}" for name, value in facts.items() if value), f"- {code}", ""]
+    return "\n".join([_front_matter(version), opening, _sizes(version, student, None), evaluation, _usage(version), *lines])
+
+
 def _front_matter(version: ModelVersion) -> str:
     tags = ["clip", "tinyclip", *(["knowledge-distillation"] if version.teacher else [])]
     library = "open_clip" if is_uniform(version.layout) else "tinyclip"
@@ -83,7 +104,7 @@ def _usage_of_our_own(version: ModelVersion) -> str:
     table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])
     return f"""## Use
 
-Automatic inheritance has left every block its own number of heads and MLP units (grey: what the teacher has more):
+Every block has its own number of heads and MLP units, as automatic inheritance has left them (grey: what the teacher has more):
 
 ![heads and MLP units of every block](layout.svg)
 

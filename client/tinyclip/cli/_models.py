@@ -1,17 +1,31 @@
 """`tinyclip-client models …`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
 from tinyclip import _models
 from tinyclip.cli._numbers import count, number
-from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, more, print_json, print_table, run, table
+from tinyclip.cli._session import (
+    AsJson,
+    PageSize,
+    PageToken,
+    answer,
+    connect,
+    console,
+    messages,
+    more,
+    print_json,
+    print_table,
+    run,
+    table,
+)
 from tinyclip.cli._summary import comparison_tables
+from tinyclip.cli._uploads import upload_bar
 from tinyclip.schemas import Comparison, Model, ModelVersion, Page
 
-app = typer.Typer(help="Look at the registry and pull models from it.", no_args_is_help=True)
+app = typer.Typer(help="Look at the registry, pull models from it and bring models to it.", no_args_is_help=True)
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL", help="As emoji@3, emoji@best or emoji (the latest).")]
 
@@ -59,6 +73,53 @@ def pull(
             print_json(response.text)
             return
         console().print(f"{found.name}@{found.version} is in {where}", markup=False)
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .pt or .safetensors file or an open_clip directory; or s3://….")],
+    preset: Annotated[str | None, typer.Option(help="The architecture, as TinyCLIP-ViT-40M-32-Text-19M or ViT-B-32.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; by default the preset's or the file's.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Let this alias name the new version.")] = None,
+    quick_gelu: Annotated[
+        bool | None, typer.Option("--quick-gelu/--gelu", help="The activation, where the file does not say it.")
+    ] = None,
+    origin: Annotated[str | None, typer.Option(help="The open_clip weights it goes back to, as ViT-B-32@openai.")] = None,
+    head_width: Annotated[int | None, typer.Option(min=1, help="Width of a head, where no preset says it; 64.")] = None,
+    text_head_width: Annotated[int | None, typer.Option(min=1, help="The same for texts.")] = None,
+    on_server: Annotated[bool, typer.Option("--on-server", help="FILE is a path of the server's machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version of a model from elsewhere: an official TinyCLIP checkpoint, an open_clip file or directory."""
+    said: Said = {
+        "name": name, "alias": alias, "preset": preset, "quick_gelu": quick_gelu, "origin": origin, "head_width": head_width,
+        "text_head_width": text_head_width,
+    }
+    with connect(context) as client:
+        if on_server or "://" in file:
+            answer(client, _models.import_source(file, **said), _show_version, as_json)
+            return
+        with upload_bar(Path(file).name) as on_progress:
+            value, response = client._transport.answer(_models.import_file(file, **said, on_progress=on_progress))
+        if as_json:
+            print_json(response.text)
+            return
+        for warning in value.lineage.get("import", {}).get("warnings", []):
+            messages().print(f"note: {warning}", markup=False)
+        _show_version(value)
+
+
+class Said(TypedDict):
+    """What the file does not say of itself."""
+
+    name: str | None
+    alias: str | None
+    preset: str | None
+    quick_gelu: bool | None
+    origin: str | None
+    head_width: int | None
+    text_head_width: int | None
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The wire schemas: what clients, server and workers say to each other. One definition, shared by all three."""
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
+from tinyclip.schemas.imports import ImportOptions, ImportUpload, ModelImport
 from tinyclip.schemas.jobs import (
     Checkpoint,
     Event,
@@ -67,6 +68,8 @@ __all__ = [
     "FieldError",
     "Hit",
     "ImageLayout",
+    "ImportOptions",
+    "ImportUpload",
     "Index",
     "IndexPut",
     "IndexSource",
@@ -84,6 +87,7 @@ __all__ = [
     "Metrics",
     "Model",
     "ModelFile",
+    "ModelImport",
     "ModelRef",
     "ModelVersion",
     "Page",

@@ -88,6 +88,14 @@ def model_version(name: str, version: int) -> str:
     return f"models/{name}/{version}"
 
 
+IMPORTS = "imports"
+"""One small document an import that is being written, `{"name", "version", "at"}`: what has to go if it never ends."""
+
+
+def import_marker(name: str) -> str:
+    return f"{IMPORTS}/{name}"
+
+
 def index_folder(name: str) -> str:
     return f"indexes/{name}"
 

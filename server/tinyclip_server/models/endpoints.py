@@ -1,20 +1,30 @@
 """`/v1/models`: the registry, and `/v1/compare`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from tinyclip.schemas import AliasPut, Comparison, Model, ModelFile, ModelVersion, Page
+from pydantic import BaseModel
+from tinyclip.schemas import AliasPut, Comparison, ImportUpload, Model, ModelFile, ModelImport, ModelVersion, Page
 
-from tinyclip_server.models import repository, service
+from tinyclip_server.idempotency import IdempotencyKey, Once, fingerprint
+from tinyclip_server.models import imports, repository, service
 from tinyclip_server.models.files import file_response, find_file
 from tinyclip_server.pagination import Paging
-from tinyclip_server.problems import InvalidInput
+from tinyclip_server.problems import InvalidInput, UnknownMedia
 from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 
 router = APIRouter(prefix="/models", tags=["models"])
 compare_router = APIRouter(tags=["models"])
 
 MOST_COMPARED = 50
+IMPORT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "application/x-tar": {"schema": {"type": "string", "format": "binary"}},
+        "application/json": {"schema": ModelImport.model_json_schema()},
+    },
+}
 Alias = Annotated[str, Path(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
 
 
@@ -74,6 +84,44 @@ async def set_alias(name: str, alias: Alias, body: AliasPut, session: WriteSessi
 @router.delete("/{name}/aliases/{alias}", status_code=204)
 async def remove_alias(name: str, alias: Alias, session: WriteSession, project: Project) -> None:
     await service.remove_alias(session, project, name, alias)
+
+
+@router.post("/import", status_code=201, response_model=ModelVersion, openapi_extra={"requestBody": IMPORT_BODY})
+async def import_model(
+    request: Request,
+    services: Uses,
+    project: Project,
+    options: Annotated[ImportUpload, Query()],
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Make a version of a model from elsewhere: an official TinyCLIP checkpoint, an open_clip state dict or directory.
+
+    The body is the file itself (`application/octet-stream`) or a tar of the directory (`application/x-tar`), with what the
+    file does not say in the query; or a JSON document with the `source` that the server reads and the same fields beside it.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in IMPORT_BODY["content"]:
+        raise UnknownMedia(f"a body of {kind or 'no stated type'} is not read here; send {', '.join(IMPORT_BODY['content'])}")
+    async with imports.workspace(services) as folder:
+        if kind == "application/json":
+            source = await imports.named(request)
+        else:
+            limit = services.settings.max_import_bytes
+            source = await imports.uploaded(request, options, folder, tar=kind == "application/x-tar", limit=limit)
+        once = Once(
+            services, project, idempotency_key, fingerprint(request, source.digest),
+            slowest_seconds=services.settings.import_timeout_seconds,
+        )
+
+        async def make() -> tuple[BaseModel, dict[str, str]]:
+            version = await imports.make_version(session, services, project, source, folder)
+            return version, {"Location": f"/v1/models/{version.name}/versions/{version.version}"}
+
+        async with services.db.write() as session:
+            answer = await once(session, 201, make)
+        await imports.forget(services, folder.name)
+    await imports.sweep(services)
+    return answer
 
 
 @compare_router.get("/compare", response_model=Comparison)

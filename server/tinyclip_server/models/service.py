@@ -3,11 +3,13 @@
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import ComparedModel, Model, ModelVersion
 
 from tinyclip_server.models import repository
-from tinyclip_server.problems import InvalidInput, NotFound
+from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
 
 LATEST = "latest"
@@ -59,19 +61,21 @@ def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
 
 
 async def reserve(session: AsyncSession, project: str, name: str) -> int:
-    """The next version number of a model, handed out once."""
+    """The next version number of a model, handed out once. Raises Conflict where the name is another project's."""
+    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    await session.execute(insert(ModelRow).values(name=name, project=project, next_version=1).on_conflict_do_nothing())
     model = await session.scalar(select(ModelRow).where(ModelRow.name == name).with_for_update())
-    if model is None:
-        model = ModelRow(name=name, project=project, next_version=1)
-        session.add(model)
+    assert model is not None
+    if model.project != project:
+        raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
     number = model.next_version
     model.next_version += 1
     await session.flush()
     return number
 
 
-async def register(session: AsyncSession, document: dict[str, Any], *, name: str, version: int, job_id: str) -> None:
-    """Add a finished version under the name and number that were reserved for its job; twice is once."""
+async def register(session: AsyncSession, document: dict[str, Any], *, name: str, version: int, job_id: str | None) -> None:
+    """Add a finished version under the name and number that were reserved for it (or for its job); twice is once."""
     if await repository.version(session, name, version) is not None:
         return
     checked = ModelVersion.model_validate({**document, "name": name, "version": version, "job": job_id})

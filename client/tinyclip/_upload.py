@@ -1,0 +1,81 @@
+"""A model's file or directory on its way to the server, piece by piece: a directory travels as a tar of the files that matter."""
+
+import asyncio
+import tarfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from tinyclip.errors import InputError
+
+PIECE = 1 << 20
+WEIGHTS = (
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors", "compact.safetensors",
+    "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt", "pytorch_model.bin",
+)  # fmt: skip
+"""Of a directory's weights the first of these is sent."""
+CONFIGS = ("open_clip_config.json", "layout.json", "preprocess.json")
+
+OnProgress = Callable[[int, int], None]
+"""Told of the bytes sent so far and of all there are."""
+
+
+class Upload:
+    """What is sent of a file or directory. Raises `InputError` if there is nothing to send."""
+
+    def __init__(self, path: Path | str, on_progress: OnProgress | None = None) -> None:
+        self._path = Path(path).expanduser()
+        self._on_progress = on_progress
+        if not self._path.exists():
+            raise InputError(f"{self._path} is not there", "name a file or directory, or one on the server with --on-server")
+        self._files = [self._path] if self._path.is_file() else self._of_directory()
+        self.media_type = "application/octet-stream" if self._path.is_file() else "application/x-tar"
+        self.name = self._path.resolve().name
+        self.bytes = self._files[0].stat().st_size if self._path.is_file() else sum(map(_bytes_in_tar, self._files)) + _END
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, from the start each time."""
+        sent = 0
+        for piece in self._raw():
+            sent += len(piece)
+            yield piece
+            if self._on_progress is not None:
+                self._on_progress(sent, self.bytes)
+
+    async def pieces_async(self) -> AsyncIterator[bytes]:
+        """The same, read in a thread."""
+        pieces = self.pieces()
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+    def _of_directory(self) -> list[Path]:
+        weights = [self._path / name for name in WEIGHTS if (self._path / name).is_file()][:1]
+        if not weights:
+            raise InputError(f"{self._path} holds no weights", f"put one of {', '.join(WEIGHTS)} there, or name the file itself")
+        return [*(self._path / name for name in CONFIGS if (self._path / name).is_file()), *weights]
+
+    def _raw(self) -> Iterator[bytes]:
+        if self._path.is_file():
+            yield from _content(self._path)
+            return
+        for file in self._files:
+            info = tarfile.TarInfo(file.name)
+            info.size = file.stat().st_size
+            yield info.tobuf()
+            yield from _content(file)
+            yield bytes(-info.size % tarfile.BLOCKSIZE)
+        yield bytes(_END)
+
+
+_END = 2 * tarfile.BLOCKSIZE
+"""Two empty blocks end a tar."""
+
+
+def _bytes_in_tar(file: Path) -> int:
+    size = file.stat().st_size
+    return tarfile.BLOCKSIZE + size + -size % tarfile.BLOCKSIZE
+
+
+def _content(file: Path) -> Iterator[bytes]:
+    with open(file, "rb") as opened:
+        while piece := opened.read(PIECE):
+            yield piece
