@@ -23,6 +23,7 @@ from tests.server.documents import STUDENT, spec
 from tests.server.fakes import ScriptedRay, Worker
 
 FAKE_PLANNER = [sys.executable, str(Path(__file__).with_name("fake_planner.py"))]
+FAKE_IMPORTER = [sys.executable, str(Path(__file__).with_name("fake_importer.py"))]
 POSTGRES = "TINYCLIP_TEST_POSTGRES_URL"
 
 
@@ -119,6 +120,7 @@ async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
             given = {
                 "data_dir": tmp_path, "database_url": database_url, "ray_address": "http://127.0.0.1:1", "max_running_jobs": 1,
                 "status_seconds": 0, "planner_command": FAKE_PLANNER, "planner_timeout_seconds": 20.0,
+                "import_command": FAKE_IMPORTER, "import_timeout_seconds": 20.0,
             }
             settings = Settings.model_validate({**given, **changes})
             await upgrade(settings.async_database_url)

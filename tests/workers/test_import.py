@@ -19,6 +19,7 @@ from tinyclip_workers.import_files import ImportRefused
 from tinyclip_workers.import_layout import expect_auto_preset, expect_shapes, find_layout, layout_of_shapes, size_warnings
 from tinyclip_workers.importing import Imported, write_import
 from tinyclip_workers.model_folder import load_folder
+from tinyclip_workers.serving.engine import load_engine
 from tinyclip_workers.store import Store
 from tinyclip_workers.teacher import load_teacher
 from torch import Tensor
@@ -155,6 +156,7 @@ class TestOfficialAuto:
             assert tower.mlp == [block["mlp"] for block in blocks]
         assert {"layout.json", "model.safetensors", "layout.svg"} <= {file.path for file in version.files}
         model = load_folder(str(folder)).model
+        assert load_engine(str(folder)).embed_dim == FIXTURE.embed_dim  # deployments take it
         with torch.no_grad():
             assert_near(model.encode_image(arrays["images"]), arrays[f"{case}/pruned_image"], TOLERANCE, "images")
             assert_near(model.encode_text(arrays["tokens"]), arrays[f"{case}/pruned_text"], TOLERANCE, "texts")
@@ -299,7 +301,7 @@ class TestQuickGelu:
         error = refusal(save(tmp_path / "m.pt", state), preset="plain-vit")
 
         assert error.pointer == "/quick_gelu"
-        assert "give true for QuickGELU" in error.message
+        assert "give true (--quick-gelu)" in error.message
 
     @pytest.mark.parametrize("origin", ["ViT-B-32", "ViT-B-32@nowhere", "ghost@openai"])
     def test_an_origin_that_is_none_is_told(self, model: CLIP, origin: str, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def read_source(source: str, scratch: Path, *, called: str | None, limit: int, p
     """
 
     def refuse(message: str) -> ImportRefused:
-        return ImportRefused(pointer, called or source, message)
+        return ImportRefused(pointer, (called or source).removesuffix(".tar"), message)
 
     try:
         if called is not None and called.endswith(".tar"):
@@ -85,9 +85,18 @@ def _fetch(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
         return _present(Path(source), limit, refuse)
     if scheme not in SCHEMES:
         raise refuse(f"is of the scheme {scheme}, which is not read; upload the file, or use one of {', '.join(SCHEMES)}")
-    fs, path = fsspec.core.url_to_fs(source)
     if scheme == "file":
-        return _present(Path(path), limit, refuse)
+        return _present(Path(source.removeprefix("file://")), limit, refuse)
+    try:
+        return _fetch_from_store(source, target, limit, refuse)
+    except (ImportRefused, OSError):
+        raise
+    except Exception as error:  # a store's library may be missing, and raises anything where keys or names are wrong
+        raise refuse(f"cannot be read ({_first_line(error)}); check the URI and the server's access to that store") from error
+
+
+def _fetch_from_store(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
+    fs, path = fsspec.core.url_to_fs(source)
     if not fs.exists(path):
         raise refuse("is not there; check the URI")
     target.mkdir(parents=True)

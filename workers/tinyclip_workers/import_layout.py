@@ -179,7 +179,7 @@ def quick_gelu(
     raise ImportRefused(
         "/quick_gelu", None,
         "is needed: the file does not say which activation its model has, and the wrong one spoils its embeddings; "
-        "give true for QuickGELU (OpenAI's models and what goes on from them), false for GELU"
+        "give true (--quick-gelu) for OpenAI's models and what goes on from them, false (--gelu) for GELU"
         + ("" if official else ", or the origin of the weights, as ViT-B-32@openai")
     )
 

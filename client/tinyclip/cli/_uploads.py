@@ -36,8 +36,7 @@ class _Lines:
 
     def __call__(self, sent: int, total: int) -> None:
         quarter = 4 * sent // max(total, 1)
-        if quarter <= self._told and sent:
-            self._told = min(self._told, quarter)
+        if quarter == self._told:
             return
         self._told = quarter
         end = "; being imported" if sent >= total else ""

@@ -1,0 +1,38 @@
+"""Models from elsewhere, through the command line and the engine itself."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import World
+from tests.workers.models import tiny_model
+from tests.workers.official_files import save
+from tests.workers.test_import_hostile import Runs
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_an_imported_directory_is_a_teacher_for_the_next_job(world: World) -> None:
+    ran = world.service.client("models", "import", world.folder / "teacher", "--name", "brought", "--alias", "best")
+    plan = world.service.client(
+        "jobs", "submit", world.spec_file, "--dry-run", "--set", "teacher.model=registry:brought@best", "--json"
+    )
+
+    assert ran.code == 0, ran.err
+    assert "| brought@1" in ran.out
+    assert plan.code == 0, plan.err
+    assert "models/brought/1" in plan.out
+
+
+def test_a_hostile_file_is_refused_and_runs_nothing(world: World) -> None:
+    marker = world.folder / "was-run"
+    file: Path = save(world.folder / "hostile.pt", {"state_dict": tiny_model().state_dict(), "epoch": Runs(marker)})
+
+    ran = world.service.client("models", "import", file, "--preset", "RN50", "--gelu")
+
+    assert (ran.code, ran.out) == (2, "")
+    what, why = ran.err.splitlines()[-2:]
+    assert what == 'error: file = "hostile.pt"'
+    assert "was not opened: it asks for posix.system" in why
+    assert not marker.exists()
+    assert not list((world.service.data / "imports").iterdir())
