@@ -129,7 +129,7 @@ class TestTars:
 
 
 class TestSources:
-    @pytest.mark.parametrize("source", ["weights/m.pt", "http://127.0.0.1:9/m.pt", "https://example.org/m.pt", "/nowhere/m.pt"])
+    @pytest.mark.parametrize("source", ["weights/m.pt", "http://127.0.0.1:9/m.pt", "https://example.org/m.pt", "/nowhere/m.pt", "memory://no"])
     def test_what_cannot_be_read_is_told(self, source: str, tmp_path: Path) -> None:
         with pytest.raises(ImportRefused) as refused:
             read_at(source, tmp_path)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 from torch import Tensor
 
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.model_folder import CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, WEIGHTS_FILES
 from tinyclip_workers.weights import WeightsError, file_digest, load_state_dict
 
@@ -96,7 +96,7 @@ def _fetch(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
 
 
 def _fetch_from_store(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
-    fs, path = fsspec.core.url_to_fs(source)
+    fs, path = open_filesystem(source)
     if not fs.exists(path):
         raise refuse("is not there; check the URI")
     target.mkdir(parents=True)
