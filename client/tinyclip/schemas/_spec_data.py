@@ -1,0 +1,92 @@
+"""What a job spec says of its data: what is trained on and what is evaluated."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from tinyclip.schemas._base import Request
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""Names of jobs, stages, models, deployments and indexes: they become folders and URL parts."""
+
+Templates = list[str] | str
+Classes = list[str] | str
+
+
+class ImageAugmentation(Request):
+    """How a training picture is varied (METHOD section 8 is the default)."""
+
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+    """Share of the picture's area that a random crop keeps."""
+    degrees: float = Field(default=0.0, ge=0, le=180)
+    """Random rotation, either way."""
+    translate: float = Field(default=0.0, ge=0, lt=1)
+    """Random shift as a share of the side."""
+    scale: tuple[float, float] | None = None
+    """Random zoom of the affine transform; null: none."""
+    color_jitter: float = Field(default=0.0, ge=0, le=1)
+    """Strength of random brightness, contrast and saturation; a quarter of it for hue."""
+    horizontal_flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a mirror image."""
+    gray: float = Field(default=0.0, ge=0, le=1)
+    """Probability of losing all colour."""
+
+
+class TrainData(Request):
+    shards: str | list[str]
+    """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
+    samples: int | None = Field(default=None, ge=1, le=10**12)
+    """Pairs in one epoch; null: counted once when the job starts."""
+    image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
+    caption_key: str = "txt"
+    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time."""
+    distinct_key: str | None = None
+    """`json.FIELD`: no two pairs of one batch share its value (two pictures of one concept are not negatives)."""
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of pairs, chosen by a hash of their key, that training never sees; a task with `subset: holdout` reads them."""
+    augment: ImageAugmentation = ImageAugmentation()
+
+
+class DataSpec(Request):
+    train: TrainData
+    shuffle: int = Field(default=10_000, ge=0)
+    """Pairs held in memory to draw from; 0 keeps the order of the shards."""
+
+
+class _Task(Request):
+    name: Name
+    shards: str | list[str]
+    image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
+    subset: Literal["all", "holdout"] = "all"
+    """`holdout` reads only the pairs that `data.train.holdout` keeps from training."""
+    where: dict[str, str | int | float | bool] = {}
+    """Only samples whose JSON has these values, as `{seen_concept: false}`."""
+
+
+class ZeroShotTask(_Task):
+    kind: Literal["zero_shot"]
+    classes: Classes
+    """A list, or the path or URI of a file with one class a line (or a JSON list)."""
+    templates: Templates = ["a photo of a {}."]
+    label_key: str = "cls"
+    """`cls` (a file of the sample with the class number) or `json.FIELD`."""
+
+
+class RetrievalTask(_Task):
+    kind: Literal["retrieval"]
+    caption_key: str = "txt"
+
+
+class LinearProbeTask(_Task):
+    kind: Literal["linear_probe"]
+    train_shards: str | list[str]
+    label_key: str = "cls"
+
+
+EvaluationTask = Annotated[ZeroShotTask | RetrievalTask | LinearProbeTask, Field(discriminator="kind")]
+
+
+class EvaluationSpec(Request):
+    every_steps: int | None = Field(default=None, ge=1)
+    """null: at the end of each stage only."""
+    tasks: list[EvaluationTask] = []
