@@ -57,7 +57,7 @@ class Clock:
 
 class TimedTeacher:
     def __init__(self, teacher: FrozenTeacher, clock: Clock) -> None:
-        self._teacher, self._clock = teacher, clock
+        self._teacher, self._clock, self.embed_dim = teacher, clock, teacher.embed_dim
 
     def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> Embeddings:
         with self._clock.phase("teacher forward"):

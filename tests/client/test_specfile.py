@@ -52,6 +52,25 @@ def test_relative_paths_are_beside_the_file(spec_file: Path) -> None:
     assert probe["train_shards"] == f"{beside}/../train.tar"
 
 
+def test_several_teachers_and_clusters_are_beside_the_file_too(spec_file: Path) -> None:
+    document = {
+        "teachers": [{"model": "local-dir:a", "weight": 2}, {"model": "ViT-B-32", "pretrained": "b.safetensors"}, 3],
+        "objective": {"cluster_instance": 1, "clusters": "c.safetensors"},
+        "stages": [{"objective": {"clusters": "s3://bucket/c.safetensors"}}, {"objective": {"clusters": "d.safetensors"}}, None],
+    }
+    spec_file.write_text(json.dumps(document))
+
+    spec = load_spec(spec_file)
+
+    beside = str(spec_file.parent)
+    assert spec["teachers"][0] == {"model": f"local-dir:{beside}/a", "weight": 2}
+    assert spec["teachers"][1]["pretrained"] == f"{beside}/b.safetensors"
+    assert spec["objective"]["clusters"] == f"{beside}/c.safetensors"
+    assert [stage["objective"]["clusters"] for stage in spec["stages"][:2]] == [
+        "s3://bucket/c.safetensors", f"{beside}/d.safetensors",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("teacher", "resolved"),
     [

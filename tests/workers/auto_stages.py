@@ -51,9 +51,16 @@ def spec_of(shards: str, *stages: dict[str, Any], **changes: Any) -> JobSpec:
 
 
 def trainer_of(
-    spec: JobSpec, index: int = 0, before: StageTrainer | None = None, original: Layout = TEACHER
+    spec: JobSpec,
+    index: int = 0,
+    before: StageTrainer | None = None,
+    original: Layout = TEACHER,
+    taught_by: FrozenTeacher | None = None,
 ) -> StageTrainer:
-    """A stage's trainer; its student inherits from the teacher or from what the stage before has left."""
+    """A stage's trainer; its student inherits from the teacher or from what the stage before has left.
+
+    `taught_by` is what it learns from, if that is not what it inherits from.
+    """
     torch.manual_seed(3)
     teacher = build_model(original)
     weights, layout = (teacher.state_dict(), original) if before is None else (before.student.state_dict(), before.learner.layout)
@@ -62,7 +69,7 @@ def trainer_of(
     if stage.inherit != "none":
         inherited = weights if stage.inherit == "auto" else inherit_manual(student, weights, stage.layout, layout)
         student.load_state_dict(inherited)
-    frozen = FrozenTeacher(teacher, 20.0)
+    frozen = taught_by or FrozenTeacher(teacher, 20.0)
     return StageTrainer(spec, stage, student, frozen, torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
 
 

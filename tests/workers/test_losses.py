@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tinyclip_workers.losses import Embeddings, affinity_loss, contrastive_loss, objective_terms, weighted_sum
+from tinyclip_workers.losses import Embeddings, affinity_loss, contrastive_loss
+from tinyclip_workers.objectives import objective_terms, weighted_sum
 from torch import Tensor
 
 from tests.workers.parity import Arrays, assert_near

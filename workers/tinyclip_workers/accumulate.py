@@ -30,7 +30,7 @@ def backward_in_parts(
 ) -> Tensor:
     """Adds to every parameter's gradient that of `loss_of` (all local rows) and of `besides`; returns their sum (scalar).
 
-    `student(*part)` gives image_BD, text_BD and the similarity multiplier; it may be wrapped in DistributedDataParallel, whose
+    `student(*part)` gives the fields of Embeddings in their order; it may be wrapped in DistributedDataParallel, whose
     workers then meet once, in the last part. Whatever is random in a forward pass must come from a part's arguments (the noise
     of masks: the same in every part). `scaled` is a GradScaler's `scale`. With one part this is a plain forward and backward.
 
@@ -63,11 +63,14 @@ def _send_back(
         is_last = index == len(parts) - 1
         with _no_meeting(student, unless=is_last):
             with autocast():
-                image_BD, text_BD, scale = student(*part)
-            rows = slice(first, first + len(image_BD))
-            sent = _sent_back(image_BD, cached.image_BD, rows) + _sent_back(text_BD, cached.text_BD, rows)
-            if is_last:
-                sent = sent + _sent_back(scale, cached.scale, ...) + besides
+                outputs = student(*part)
+            rows = slice(first, first + len(outputs[0]))
+            sent = besides if is_last else besides.new_zeros(())
+            for output, leaf in zip(outputs, vars(cached).values(), strict=False):  # what is not given is None at the end
+                if output.ndim:
+                    sent = sent + _sent_back(output, leaf, rows)
+                elif is_last:
+                    sent = sent + _sent_back(output, leaf, ...)
             sent.backward()
         first = rows.stop
 
@@ -79,8 +82,8 @@ def _embeddings(
     # DDP's own forward would announce a backward pass that does not come.
     bare = student.module if isinstance(student, DistributedDataParallel) else student
     with torch.no_grad(), _statistics_untouched(bare), autocast():
-        images, texts, scales = zip(*(bare(*part) for part in parts), strict=True)
-    leaves = (torch.cat(images), torch.cat(texts), scales[0].clone())
+        fields = zip(*(bare(*part) for part in parts), strict=True)
+    leaves = [torch.cat(outputs) if outputs[0].ndim else outputs[0].clone() for outputs in fields]
     return Embeddings(*(leaf.detach().requires_grad_() for leaf in leaves))
 
 

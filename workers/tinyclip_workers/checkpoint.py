@@ -1,8 +1,9 @@
 """Checkpoints: everything that the next step depends on, committed by a manifest that is written last.
 
 Layout of `step-N/`: `model.safetensors`, `optimizer.safetensors`, before the prune step of an automatic stage also
-`masks.safetensors` and `mask_optimizer.safetensors`; `state.json`; `manifest.json` (sha256 of the others). A folder without a
-valid manifest does not exist. There is no random state to keep: every draw of the engine is seeded by (seed, step).
+`masks.safetensors` and `mask_optimizer.safetensors`, where the objective has a projection `projection.safetensors`; `state.json`;
+`manifest.json` (sha256 of the others). A folder without a valid manifest does not exist. There is no random state to keep: every
+draw of the engine is seeded by (seed, step).
 """
 
 import hashlib

@@ -48,9 +48,10 @@ def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
     folder = run.model_folder()
     if run.store.exists(f"{folder}/model.json"):
         return _already_there(run, folder)
-    source = find_teacher(run.spec.teacher) if run.spec.teacher else None
+    sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
+    source = sources[0] if sources else None
     student = summarize(finished.layout)
-    document = _document(run, student, source, finished.evaluation)
+    document = _document(run, student, sources, finished.evaluation)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
@@ -132,26 +133,38 @@ def _already_there(run: JobRun, folder: str) -> ModelVersion:
     return document
 
 
-def _document(run: JobRun, student: StudentSummary, source: ModelSource | None, evaluation: JSON) -> ModelVersion:
+def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
     return version_document(
         run.document.model_name,
         run.document.model_version,
         student,
         evaluation={task: Scores.model_validate(scores) for task, scores in evaluation.items()},
-        teacher=source.name if source else None,
+        teacher=sources[0].name if sources else None,
         job=run.document.job,
-        lineage=_lineage(run.spec, source),
+        lineage=_lineage(run.spec, sources),
     )
 
 
-def _lineage(spec: JobSpec, source: ModelSource | None) -> JSON:
-    teacher = {"name": source.name, "sha256": file_digest(source.weights())} if source else None
+def _lineage(spec: JobSpec, sources: Sequence[ModelSource]) -> JSON:
+    """`teacher` is the first of several; `teachers`, only where there are several, has all with their shares."""
+    teachers = [{"name": source.name, "sha256": file_digest(source.weights())} for source in sources]
+    shares = [at.share for at in spec.every_teacher()]
+    several = [{**teacher, "share": share} for teacher, share in zip(teachers, shares, strict=True)]
     return {
         "spec": spec.model_dump(mode="json"),
-        "teacher": teacher,
+        "teacher": teachers[0] if teachers else None,
+        **({"teachers": several} if len(several) > 1 else {}),
+        **({"clusters": clusters} if (clusters := _clusters(spec)) else {}),
         "data": data_digests(spec.data.train.shards),
         "code": code_versions(),
     }
+
+
+def _clusters(spec: JobSpec) -> list[JSON]:
+    """The files of clusters that stages have learned from."""
+    objectives = [stage.objective or spec.objective for stage in spec.stages]
+    files = {o.clusters for o in objectives if o.clusters is not None and o.cluster_instance > 0}
+    return [{"url": file, "sha256": file_digest(file)} for file in sorted(files)]
 
 
 def _shard_info(url: str) -> dict[str, Any]:

@@ -48,7 +48,11 @@ def _front_matter(version: ModelVersion) -> str:
 
 
 def _opening(version: ModelVersion) -> str:
-    made = f"distilled from **{version.teacher}** by TinyCLIP" if version.teacher else "trained by TinyCLIP without a teacher"
+    several = [f"**{teacher['name']}** ({teacher['share']:.0%})" for teacher in version.lineage.get("teachers", [])]
+    names = " and ".join(several) or f"**{version.teacher}**"
+    made = f"distilled from {names} by TinyCLIP" if version.teacher else "trained by TinyCLIP without a teacher"
+    if several:
+        made += f"; it inherits from {version.teacher}, which is the teacher of the tables below"
     return f"# {version.name} {version.version}\n\nA CLIP model, {made}.\n"
 
 
@@ -128,7 +132,9 @@ def _origin(version: ModelVersion, spec: JobSpec) -> str:
     lines = ["## Origin", "", f"- training data: `{shards}`"]
     for stage in spec.stages:
         length = ", ".join(f"{value:g} {unit}" for unit, value in stage.train.model_dump(exclude_none=True).items())
-        lines.append(f"- stage `{stage.name}`: inherit {stage.inherit}, {length}")
+        weights = (stage.objective or spec.objective).weights()
+        terms = ", ".join(f"{name} {weight:g}" for name, weight in weights.items() if weight > 0)
+        lines.append(f"- stage `{stage.name}`: inherit {stage.inherit}, {length}; objective: {terms}")
     code: dict[str, Any] = version.lineage.get("code", {})
     lines += [f"- job `{version.job}`, seed {spec.seed}", "- " + ", ".join(f"{name} {number}" for name, number in code.items())]
     return "\n".join([*lines, "", "`model.json` has the whole spec and the digests of data, teacher and files.", ""])

@@ -7,9 +7,13 @@ from tinyclip.schemas.spec import OptimizerSpec
 from torch import nn
 
 
-def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:
-    """Weight decay for matrices (embeddings and projections included), none for vectors, norms, biases and the logit scale."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+def make_optimizer(model: nn.Module, spec: OptimizerSpec, besides: nn.Module | None = None) -> torch.optim.AdamW:
+    """Weight decay for matrices (embeddings and projections included), none for vectors, norms, biases and the logit scale.
+
+    `besides` is what is trained with the model and in the same way: a projection into the teacher's space.
+    """
+    modules = [model] if besides is None else [model, besides]
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if _decays(name, p)], "weight_decay": spec.weight_decay},
         {"params": [p for name, p in named if not _decays(name, p)], "weight_decay": 0.0},

@@ -16,6 +16,7 @@ from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
 from tinyclip_workers.architecture import summarize
 from tinyclip_workers.model_folder import ModelSource
 from tinyclip_workers.plan_data import Findings, check_batches, check_training_data
+from tinyclip_workers.plan_objective import check_ensemble, check_objectives
 from tinyclip_workers.plan_stages import plan_stages, resolved_stage
 from tinyclip_workers.plan_tasks import check_tasks
 from tinyclip_workers.teacher import TeacherError, check_teacher
@@ -53,13 +54,17 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     """
     findings = Findings()
     device = _device(spec, findings)
-    teacher = _teacher(spec, findings)
+    teachers = _teachers(spec, findings)
+    teacher = teachers[0] if teachers else None
     samples, exact = check_training_data(spec, findings)
     check_batches(spec, samples, exact, findings)
     check_tasks(spec, findings)
+    check_objectives(spec, teacher, findings)
     stages: list[PlannedStage] = []
-    if teacher is not None or spec.teacher is None:
-        stages = plan_stages(spec, teacher.layout if teacher is not None else None, samples, device, findings)
+    if teacher is not None or not teachers:
+        layouts = [source.layout for source in teachers if source is not None]
+        stages = plan_stages(spec, layouts, samples, device, findings)
+        check_ensemble(spec, teachers, stages, findings)
     if findings.errors:
         return findings.errors
     return Plan(
@@ -74,14 +79,16 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     )
 
 
-def _teacher(spec: JobSpec, findings: Findings) -> ModelSource | None:
-    if spec.teacher is None:
-        return None
-    try:
-        return check_teacher(spec.teacher)
-    except TeacherError as error:
-        findings.error(error.pointer, error.value, error.message)
-        return None
+def _teachers(spec: JobSpec, findings: Findings) -> list[ModelSource | None]:
+    """All of the spec's; None for one that cannot be used."""
+    found: list[ModelSource | None] = []
+    for at in spec.every_teacher():
+        try:
+            found.append(check_teacher(at.spec, at.pointer))
+        except TeacherError as error:
+            findings.error(error.pointer, error.value, error.message)
+            found.append(None)
+    return found
 
 
 def _device(spec: JobSpec, findings: Findings) -> Literal["cpu", "cuda"]:

@@ -1,6 +1,6 @@
 """Can each stage's student be built from what it inherits from, and what will it cost?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,12 +23,16 @@ TRAINING_PASSES = 3
 
 
 def plan_stages(
-    spec: JobSpec, teacher: Layout | None, samples: int, device: Literal["cpu", "cuda"], findings: Findings
+    spec: JobSpec, teachers: Sequence[Layout], samples: int, device: Literal["cpu", "cuda"], findings: Findings
 ) -> list[PlannedStage]:
-    """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at."""
+    """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at.
+
+    Of several teachers the first is that which students inherit from.
+    """
     planned: list[PlannedStage] = []
+    teacher = teachers[0] if teachers else None
     chain = _Chain(teacher)
-    teacher_macs = summarize(teacher).macs if teacher is not None else 0
+    teacher_macs = [summarize(layout).macs for layout in teachers]
     for index, stage in enumerate(spec.stages):
         student = _student(spec, index, stage, chain, teacher, findings)
         if student is None:
@@ -135,7 +139,7 @@ def _check_student(
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
         findings.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
-    if teacher is not None and (stage.objective or spec.objective).affinity > 0:
+    if teacher is not None and (stage.objective or spec.objective).taught():
         for misfit in _input_problems(layout, teacher):
             _report(index, student, misfit, findings)
 
@@ -173,12 +177,13 @@ def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
 
 
 def _planned(
-    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: int
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int]
 ) -> PlannedStage:
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
-    mimics = (stage.objective or spec.objective).affinity > 0
-    flops = 2 * steps * batch_size * (TRAINING_PASSES * student.macs + (teacher_macs if mimics else 0))
+    objective = stage.objective or spec.objective
+    asked = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.taught() else []
+    flops = 2 * steps * batch_size * (TRAINING_PASSES * student.macs + sum(asked))
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,

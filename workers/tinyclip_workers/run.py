@@ -69,12 +69,19 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
 
 
 def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
-    if run.spec.teacher is None:
+    """Of the teacher, or of the first of several; all are told."""
+    found = [(find_teacher(at.spec, at.pointer), at.share) for at in run.spec.every_teacher()]
+    if not found:
         return None
-    teacher = find_teacher(run.spec.teacher)
-    summary = summarize(teacher.layout).model_dump(mode="json")
-    events.send("teacher.loaded", message=f"teacher {teacher.name}", data={"name": teacher.name, **summary})
-    return teacher.layout
+    first = found[0][0]
+    data = {"name": first.name, **summarize(first.layout).model_dump(mode="json")}
+    if len(found) == 1:
+        events.send("teacher.loaded", message=f"teacher {first.name}", data=data)
+        return first.layout
+    told = " and ".join(f"{source.name} ({share:.0%})" for source, share in found)
+    all_of_them = [{"name": s.name, "share": share, **summarize(s.layout).model_dump(mode="json")} for s, share in found]
+    events.send("teacher.loaded", message=f"teachers {told}", data={**data, "teachers": all_of_them})
+    return first.layout
 
 
 def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome | None:

@@ -3,15 +3,17 @@
 B local batch, T tokens, D student and E teacher embedding size.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from tinyclip_workers.accumulate import backward_in_parts
-from tinyclip_workers.losses import Embeddings, normalized, objective_terms, weighted_sum
+from tinyclip_workers.losses import Embeddings, Taught, normalized
 from tinyclip_workers.masked import Noise
+from tinyclip_workers.objectives import objective_terms, weighted_sum
 from tinyclip_workers.precision import Precision, precision_of
 from tinyclip_workers.towers import Model, encode_text
 
@@ -19,6 +21,9 @@ FP32 = precision_of("fp32", torch.device("cpu"))
 
 
 class Teacher(Protocol):
+    @property
+    def embed_dim(self) -> int: ...
+
     def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> Embeddings: ...
 
 
@@ -43,6 +48,15 @@ class FrozenTeacher:
         self.towers = TwoTowers(clip).eval().requires_grad_(False)
         self._scale = scale
 
+    @property
+    def embed_dim(self) -> int:
+        """Size of its embeddings (E)."""
+        return int(self.towers.clip.text_projection.shape[-1])
+
+    def to(self, device: torch.device) -> Self:
+        self.towers.to(device)
+        return self
+
     def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> Embeddings:
         image_BE, text_BE, own_scale = self.towers(images_BCHW, tokens_BT)
         return Embeddings(image_BE, text_BE, own_scale if self._scale is None else self._scale)
@@ -59,11 +73,13 @@ def learn(
     pull: Callable[[], Tensor] | None = None,
     micro_batch: int | None = None,
     precision: Precision = FP32,
+    clusters_KE: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The teacher's affinities, the student's, how far they are apart, and from there the gradients of every parameter.
 
     With masks, `noise` draws them (once for the whole batch) and `pull` is the term for the sparsity asked for. `micro_batch`
-    pairs are in memory at once; None: all. Returns the loss, the pull included, and the objective's terms (scalars).
+    pairs are in memory at once; None: all. `clusters_KE` are the centres that the objective's `cluster_instance` needs.
+    Returns the loss, the pull included, and the objective's terms (scalars).
     """
     parts = _parts(images_BCHW, tokens_BT, micro_batch)
     with torch.no_grad(), precision.autocast():
@@ -71,7 +87,7 @@ def learn(
     terms: dict[str, Tensor] = {}
 
     def loss_of(learned: Embeddings) -> Tensor:
-        terms.update(objective_terms(objective, learned, taught))
+        terms.update(objective_terms(objective, learned, taught, clusters_KE))
         return weighted_sum(objective, terms)
 
     masked_parts = parts if noise is None else [(*part, noise) for part in parts]
@@ -86,7 +102,13 @@ def _parts(images_BCHW: Tensor, tokens_BT: Tensor, size: int | None) -> list[tup
     return list(zip(images_BCHW.split(size), tokens_BT.split(size), strict=True))
 
 
-def _joined(parts: list[Embeddings]) -> Embeddings:
+def _joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """What a teacher, or each of several, says of all parts."""
+    first = parts[0]
     if len(parts) == 1:
-        return parts[0]
-    return Embeddings(torch.cat([p.image_BD for p in parts]), torch.cat([p.text_BD for p in parts]), parts[0].scale)
+        return first
+    whole: dict[str, Any] = {"image_BD": torch.cat([p.image_BD for p in parts]), "text_BD": torch.cat([p.text_BD for p in parts])}
+    if isinstance(first, Taught):
+        said = [part.others for part in parts if isinstance(part, Taught)]
+        whole["others"] = tuple(_joined(of_one) for of_one in zip(*said, strict=True))
+    return replace(first, **whole)

@@ -16,6 +16,7 @@ from tinyclip_workers.checkpoint import optimizer_tensors, restore_optimizer
 from tinyclip_workers.losses import world_size
 from tinyclip_workers.masked import MaskedTowers, Noise, mask_optimizer, removed_share
 from tinyclip_workers.optim import make_optimizer
+from tinyclip_workers.projection import Projection, WithProjection
 from tinyclip_workers.sparsity import Constraint, Pull
 from tinyclip_workers.stage import Stage
 from tinyclip_workers.step import TwoTowers
@@ -34,9 +35,20 @@ _DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
 class Student:
     """A model in training on one worker. All workers have the same and prune at the same step."""
 
-    def __init__(self, model: Model, stage: Stage, temperature: float | None, device: torch.device) -> None:
-        """`temperature` is the fixed similarity multiplier, None for a learned one. `stage.layout` is the model's."""
+    def __init__(
+        self,
+        model: Model,
+        stage: Stage,
+        temperature: float | None,
+        device: torch.device,
+        projection: Projection | None = None,
+    ) -> None:
+        """`temperature` is the fixed similarity multiplier, None for a learned one. `stage.layout` is the model's.
+
+        `projection` leads into the teacher's space, for an objective that needs one: it is trained here, but not of the student.
+        """
         self.stage, self.layout = stage, stage.layout
+        self.projection = None if projection is None else projection.to(device)
         self._temperature, self._device = temperature, device
         self.search: MaskedTowers | None = None
         self._mask_optimizer: torch.optim.Optimizer | None = None
@@ -109,6 +121,8 @@ class Student:
         if self.search is not None and self._mask_optimizer is not None:
             kept["masks"] = self.search.masks.state_dict()
             kept["mask_optimizer"] = optimizer_tensors(self._mask_optimizer)
+        if self.projection is not None:
+            kept["projection"] = self.projection.state_dict()
         return kept
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], layout: Layout) -> None:
@@ -116,6 +130,8 @@ class Student:
         if self.search is not None and "masks" not in tensors:
             self._end_search(Clip(layout))
         self.model.load_state_dict(tensors["model"])
+        if self.projection is not None:
+            self.projection.load_state_dict(tensors["projection"])
         restore_optimizer(self.optimizer, tensors["optimizer"])
         if self.search is not None and self._mask_optimizer is not None:
             self.search.masks.load_state_dict(tensors["masks"])
@@ -132,11 +148,14 @@ class Student:
             with torch.no_grad():
                 model.logit_scale.fill_(math.log(self._temperature))
             model.logit_scale.requires_grad_(False)
+        if not self.stage.objective.has_similarities():
+            model.logit_scale.requires_grad_(False)  # nothing would tell where to: data-parallel workers wait for its gradient
         model.to(self._device).train()
         model.visual.to(memory_format=torch.channels_last)  # 1.3x faster convolutions on CPU, tensor cores on CUDA
         self.model: Model = synchronize_batch_norm(model)
-        self.towers = _parallel(TwoTowers(model) if self.search is None else self.search, self._device)
-        self.optimizer = make_optimizer(model, self.stage.optimizer)
+        towers = TwoTowers(model) if self.search is None else self.search
+        self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)
+        self.optimizer = make_optimizer(model, self.stage.optimizer, self.projection)
 
     def _end_search(self, small: Clip) -> None:
         self.search, self._mask_optimizer, self.layout = None, None, small.layout

@@ -33,27 +33,27 @@ class TeacherError(ValueError):
         self.pointer, self.value, self.message = pointer, value, message
 
 
-def load_teacher(spec: TeacherSpec) -> LoadedModel:
-    """The teacher with its weights, fp32 on the CPU, in evaluation mode. Raises TeacherError."""
-    source = find_teacher(spec)
+def load_teacher(spec: TeacherSpec, at: str = "/teacher") -> LoadedModel:
+    """The teacher with its weights, fp32 on the CPU, in evaluation mode; `at` is its place in the spec. Raises TeacherError."""
+    source = find_teacher(spec, at)
     try:
         path = source.weights()
     except hub.HubError as error:
-        raise TeacherError("/teacher/model", spec.model, str(error)) from error
-    pointer = "/teacher/pretrained" if spec.pretrained else "/teacher/model"
+        raise TeacherError(f"{at}/model", spec.model, str(error)) from error
+    pointer = f"{at}/pretrained" if spec.pretrained else f"{at}/model"
     try:
         return load(source, path)
     except (WeightsError, OSError, RuntimeError) as error:
         raise TeacherError(pointer, spec.pretrained or spec.model, str(error)) from error
 
 
-def check_teacher(spec: TeacherSpec) -> ModelSource:
+def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
     """What a plan needs: the teacher found, its configuration read, and its weights there and of the right shapes.
 
     Weights are not read; those of a hub are asked for, not downloaded. Raises TeacherError.
     """
-    source = find_teacher(spec)
-    pointer, value = ("/teacher/pretrained", spec.pretrained) if spec.pretrained else ("/teacher/model", spec.model)
+    source = find_teacher(spec, at)
+    pointer, value = (f"{at}/pretrained", spec.pretrained) if spec.pretrained else (f"{at}/model", spec.model)
     try:
         tag = get_pretrained_cfg(spec.model.replace("/", "-"), spec.pretrained) if spec.pretrained else None
         if tag:
@@ -65,28 +65,28 @@ def check_teacher(spec: TeacherSpec) -> ModelSource:
     return source
 
 
-def find_teacher(spec: TeacherSpec) -> ModelSource:
+def find_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
     """The teacher's name, layout and the place of its weights. Raises TeacherError."""
     try:
         if spec.model.startswith((LOCAL_DIR, HF_HUB, REGISTRY)) and spec.pretrained is not None:
-            raise TeacherError("/teacher/pretrained", spec.pretrained, f"{spec.model} brings its own weights; remove pretrained")
+            raise TeacherError(f"{at}/pretrained", spec.pretrained, f"{spec.model} brings its own weights; remove pretrained")
         if spec.model.startswith(LOCAL_DIR):
             return find_folder(spec.model.removeprefix(LOCAL_DIR))
         if spec.model.startswith(HF_HUB):
             return _find_on_hub(spec.model.removeprefix(HF_HUB))
         if spec.model.startswith(REGISTRY):
-            raise TeacherError("/teacher/model", spec.model, "only the server knows its registry; submit the spec to it")
-        return _find_open_clip(spec)
+            raise TeacherError(f"{at}/model", spec.model, "only the server knows its registry; submit the spec to it")
+        return _find_open_clip(spec, at)
     except (UnsupportedArchitecture, hub.HubError, OSError, WeightsError) as error:
-        raise TeacherError("/teacher/model", spec.model, str(error)) from error
+        raise TeacherError(f"{at}/model", spec.model, str(error)) from error
 
 
-def _find_open_clip(spec: TeacherSpec) -> ModelSource:
+def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
     name = spec.model.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
         raise TeacherError(
-            "/teacher/model",
+            f"{at}/model",
             spec.model,
             f"is no open_clip architecture; {_did_you_mean(name, open_clip.list_models())}"
             "else use hf-hub:ORG/NAME, local-dir:PATH or registry:NAME@VERSION",
@@ -95,11 +95,11 @@ def _find_open_clip(spec: TeacherSpec) -> ModelSource:
     weights = spec.pretrained
     if weights is None:
         message = f"is missing: without weights {name} is random; give one of {', '.join(tags)}"
-        raise TeacherError("/teacher/pretrained", None, message)
+        raise TeacherError(f"{at}/pretrained", None, message)
     tag = get_pretrained_cfg(name, weights)
     if not tag and "/" not in weights and "." not in weights:
         hint = _did_you_mean(weights, tags)
-        raise TeacherError("/teacher/pretrained", weights, f"{name} has no such weights; {hint}known: {', '.join(tags)}")
+        raise TeacherError(f"{at}/pretrained", weights, f"{name} has no such weights; {hint}known: {', '.join(tags)}")
     layout = layout_of(config)
     if tag.get("quick_gelu"):  # weights trained with it need it, whatever the architecture's default
         layout = layout.model_copy(update={"quick_gelu": True})

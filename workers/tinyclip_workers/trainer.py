@@ -13,12 +13,14 @@ from torch import Tensor
 
 from tinyclip_workers.augment import augment
 from tinyclip_workers.checkpoint import Checkpoint
+from tinyclip_workers.cluster_file import load_clusters
 from tinyclip_workers.control import Command
 from tinyclip_workers.data import Batch, DataPosition
 from tinyclip_workers.images import normalize
 from tinyclip_workers.losses import rank, world_size
 from tinyclip_workers.optim import learning_rate, set_learning_rate
 from tinyclip_workers.precision import precision_of
+from tinyclip_workers.projection import Projection
 from tinyclip_workers.sparsity import Pull
 from tinyclip_workers.stage import Stage
 from tinyclip_workers.step import Teacher, learn
@@ -79,19 +81,30 @@ class StageTrainer:
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
-        self.spec, self.stage, self.teacher, self.device = spec, stage, teacher, device
+        self.spec, self.stage, self.device = spec, stage, device
+        self.teacher = teacher if stage.objective.taught() else None
         self._mean, self._std = mean, std
         self.step = 0
         self.position = DataPosition()
         self._unusable_in_a_row = 0
         self._precision = precision_of(spec.precision, device)
         temperature = spec.temperature.student
-        self.learner = Student(student, stage, None if temperature == "learned" else temperature, device)
+        fixed = None if temperature == "learned" else temperature
+        self.learner = Student(student, stage, fixed, device, self._projection())
+        self._clusters_KE = None
+        if stage.objective.clusters is not None and stage.objective.cluster_instance > 0:
+            self._clusters_KE = load_clusters(stage.objective.clusters).to(device)
 
     @property
     def student(self) -> Model:
         """The model whose weights are trained; after the prune step another one."""
         return self.learner.model
+
+    def _projection(self) -> Projection | None:
+        """A new one for each stage that compares its embeddings with a teacher's of another size."""
+        sizes = self.stage.layout.embed_dim, self.teacher.embed_dim if self.teacher is not None else 0
+        needed = self.teacher is not None and self.stage.objective.in_the_teachers_space() and sizes[0] != sizes[1]
+        return Projection(*sizes, seed=self.spec.seed + self.stage.index) if needed else None
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint as if nothing had happened."""
@@ -175,11 +188,12 @@ class StageTrainer:
             self.teacher,
             images_BCHW,
             tokens_BT,
-            self.stage.objective.model_dump(),
+            self.stage.objective.weights(),
             noise=self.learner.noise(self._seed(FOR_MASKS)),
             pull=None if pull is None else lambda: pull.loss,
             micro_batch=self.spec.micro_batch,
             precision=self._precision,
+            clusters_KE=self._clusters_KE,
         )
 
     def _update(self) -> float:

@@ -39,6 +39,8 @@ class Header:
     """Of the state dict that loading gives: a compact file's embedding table with all its rows."""
     bytes: int
     """Size that the whole file must have."""
+    metadata: dict[str, str]
+    """What its writer noted."""
 
 
 def load_state_dict(uri: str) -> dict[str, Tensor]:
@@ -97,7 +99,7 @@ def read_header(uri: str) -> Header:
             entries: dict[str, Any] = json.loads(file.read(length))
         except ValueError as error:
             raise WeightsError(f"{uri} is not a safetensors file ({error}); convert it to safetensors") from error
-        entries.pop("__metadata__", None)
+        metadata: dict[str, str] = entries.pop("__metadata__", None) or {}
         shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
         size = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         if fs.size(path) != size:
@@ -107,7 +109,7 @@ def read_header(uri: str) -> Header:
             vocab_size = struct.unpack("<i", file.read(4))[0]
             shapes[EMBEDDING] = (vocab_size, shapes.pop(VALUES)[1])
             del shapes[ROWS], shapes["token_embedding.vocab_size"]
-    return Header(shapes, size)
+    return Header(shapes, size, metadata)
 
 
 def file_digest(uri: str) -> str:

@@ -11,12 +11,15 @@ import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from tinyclip.schemas import JobSpec
+from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.architecture import ImpossibleStudent, summarize
 from tinyclip_workers.begin import Parent, begin_student
 from tinyclip_workers.checkpoint import latest_checkpoint, remove_old_checkpoints, save_checkpoint
+from tinyclip_workers.cluster_file import ClustersError
 from tinyclip_workers.control import Command, ControlFile
 from tinyclip_workers.data import PairStream, make_loader
+from tinyclip_workers.ensemble import Ensemble, teacher_of
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.inherit import ImpossibleInheritance
 from tinyclip_workers.jobrun import FinishedStudent, JobRun, Outcome
@@ -33,12 +36,14 @@ from tinyclip_workers.trainer import Diverged, Hooks, StageTrainer
 
 log = logging.getLogger(__name__)
 
-NOT_MENDED_BY_RETRY = (DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
+NOT_MENDED_BY_RETRY = (ClustersError, DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
 
 
 def code_of(error: Exception) -> str:
     """The stable code of an error that no retry mends."""
-    codes = {DataError: "unusable_data", Diverged: "diverged", TeacherError: "unusable_teacher"}
+    codes = {
+        ClustersError: "unusable_clusters", DataError: "unusable_data", Diverged: "diverged", TeacherError: "unusable_teacher",
+    }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), "impossible_student")
 
 
@@ -64,6 +69,9 @@ def train_stage_worker(config: dict[str, Any]) -> None:
 @dataclass
 class _Pieces:
     original: LoadedModel | None
+    """The teacher, or the first of several: what is inherited from and evaluated."""
+    teacher: FrozenTeacher | Ensemble | None
+    """What the objective asks."""
     student: LoadedModel
 
 
@@ -80,9 +88,7 @@ class StageWorker:
     def train(self) -> None:
         """Build, restore, loop, evaluate, hand on."""
         pieces = self._build()
-        teacher = FrozenTeacher(pieces.original.model, self._run.spec.temperature.teacher) if pieces.original else None
-        if teacher:
-            teacher.towers.to(self._device)
+        teacher = None if pieces.teacher is None else pieces.teacher.to(self._device)
         trainer = StageTrainer(
             self._run.spec,
             self._stage,
@@ -107,11 +113,13 @@ class StageWorker:
 
     def _build(self) -> _Pieces:
         spec: JobSpec = self._run.spec
-        original = load_teacher(spec.teacher) if spec.teacher else None
+        originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in self._teachers()]
+        original = originals[0] if originals else None
         parent = None if self._stage.inherit == "none" else self._parent(original)
         student = begin_student(self._stage, spec.seed, parent)
         return _Pieces(
             original,
+            teacher_of(originals, [teacher.share for teacher in self._teachers()], spec.temperature.teacher),
             LoadedModel(
                 model=student,
                 layout=self._stage.layout,
@@ -122,6 +130,11 @@ class StageWorker:
                 digest="",
             ),
         )
+
+    def _teachers(self) -> list[TeacherAt]:
+        """All whose affinities the stage mimics; otherwise the first is enough."""
+        teachers = self._run.spec.every_teacher()
+        return teachers if self._stage.objective.affinity > 0 else teachers[:1]
 
     def _parent(self, original: LoadedModel | None) -> Parent:
         """What the student inherits from: the teacher in the first stage, then the student of the stage before."""

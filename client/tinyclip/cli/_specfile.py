@@ -111,12 +111,14 @@ def _kind(value: Any) -> str:
 
 def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
     """Makes the paths of a spec absolute where they stand; what has another shape is left for the server to refuse."""
-    teacher, train = _mapping(spec.get("teacher")), _mapping(_mapping(spec.get("data")).get("train"))
-    _replace(teacher, "model", lambda model: _local_dir(model, folder))
-    _replace(teacher, "pretrained", lambda tag: absolute(tag, folder) if _WEIGHTS_FILE.search(tag) else tag)
+    for teacher in [_mapping(spec.get("teacher")), *_mappings(spec.get("teachers"))]:
+        _replace(teacher, "model", lambda model: _local_dir(model, folder))
+        _replace(teacher, "pretrained", lambda tag: absolute(tag, folder) if _WEIGHTS_FILE.search(tag) else tag)
+    train = _mapping(_mapping(spec.get("data")).get("train"))
     _replace(train, "shards", lambda shards: absolute(shards, folder))
-    tasks = _mapping(spec.get("evaluation")).get("tasks")
-    for task in map(_mapping, tasks if isinstance(tasks, list) else []):
+    for holder in [spec, *_mappings(spec.get("stages"))]:
+        _replace(_mapping(holder.get("objective")), "clusters", lambda file: absolute(file, folder))
+    for task in _mappings(_mapping(spec.get("evaluation")).get("tasks")):
         for key in ("shards", "train_shards"):
             _replace(task, key, lambda shards: absolute(shards, folder))
         for key in ("classes", "templates"):
@@ -147,3 +149,7 @@ def _replace(holder: dict[str, Any], key: str, change: Callable[[str], str]) -> 
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [_mapping(entry) for entry in value] if isinstance(value, list) else []

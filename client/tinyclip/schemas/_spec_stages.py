@@ -83,15 +83,53 @@ class PruneSpec(Request):
     """How a unit at the ends of the masks' range counts. `exact`: as gone, and as whole. `paper`: as 4.7% and as 99.8%."""
 
 
+IN_THE_TEACHERS_SPACE = (
+    "feature_mimicry", "interactive_contrastive", "vertical_relational", "cross_relational", "cluster_instance",
+)
+"""Terms that compare a student's embedding with a teacher's own: a learned projection stands between where sizes differ."""
+
+NEED_A_TEACHER = ("affinity", *IN_THE_TEACHERS_SPACE)
+
+
 class Objective(Request):
-    """Weights of the named terms; a term of weight 0 is not computed."""
+    """Weights of the named terms; a term of weight 0 is not computed. Formulas, sources and needs: METHOD section 12."""
 
     affinity: float = Field(default=1.0, ge=0)
+    """Affinity mimicking, the method of TinyCLIP; of all teachers together where there are several."""
     contrastive: float = Field(default=0.0, ge=0)
+    """CLIP's own loss, which needs no teacher."""
+    feature_mimicry: float = Field(default=0.0, ge=0)
+    """CLIP-KD: squared distance to the teacher's embeddings. A mean over their numbers, so small: published with weight 2000."""
+    interactive_contrastive: float = Field(default=0.0, ge=0)
+    """CLIP-KD: the student's pictures find the teacher's texts, the student's texts the teacher's pictures."""
+    vertical_relational: float = Field(default=0.0, ge=0)
+    """CLIP-RD's VRD: pictures are as like the teacher's pictures as texts are like the teacher's texts."""
+    cross_relational: float = Field(default=0.0, ge=0)
+    """CLIP-RD's XRD: pictures are as like the teacher's texts as texts are like the teacher's pictures."""
+    cluster_instance: float = Field(default=0.0, ge=0)
+    """CLIP-CID: pictures find the cluster of the teacher's embedding, and its texts. Needs `clusters`."""
+    clusters: str | None = None
+    """Path or URI of the file that `python -m tinyclip_workers.clusters SPEC OUT` writes; for `cluster_instance`."""
+
+    def weights(self) -> dict[str, float]:
+        """Every term's weight by its name."""
+        return self.model_dump(exclude={"clusters"})
+
+    def taught(self) -> list[str]:
+        """The terms of positive weight that need a teacher."""
+        return [name for name in NEED_A_TEACHER if self.weights()[name] > 0]
+
+    def in_the_teachers_space(self) -> list[str]:
+        """The terms of positive weight that compare embeddings of student and teacher."""
+        return [name for name in IN_THE_TEACHERS_SPACE if self.weights()[name] > 0]
+
+    def has_similarities(self) -> bool:
+        """Whether any term of positive weight has use for the student's similarity multiplier."""
+        return any(weight > 0 for name, weight in self.weights().items() if name != "feature_mimicry")
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not any(self.model_dump().values()):
+        if not any(self.weights().values()):
             raise ValueError("every term has weight 0: nothing would be learned; give one a positive weight")
         return self
 
@@ -100,7 +138,7 @@ class Temperature(Request):
     """Logit scales (inverse temperatures); METHOD section 2."""
 
     teacher: Annotated[float, Field(gt=0)] | None = 50.0
-    """null: the teacher's own."""
+    """null: the teacher's own; of several teachers, each its own."""
     student: Annotated[float, Field(gt=0)] | Literal["learned"] = 50.0
 
 

@@ -1,6 +1,6 @@
 """The job spec: what a user says about the student to be made (the wire contract's `JobSpec`)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -48,12 +48,14 @@ __all__ = [
     "RetrievalTask",
     "StageSpec",
     "StudentSpec",
+    "TeacherAt",
     "TeacherSpec",
     "Temperature",
     "Templates",
     "TextTower",
     "TrainData",
     "TrainLength",
+    "WeightedTeacher",
     "WorkerRange",
     "ZeroShotTask",
 ]
@@ -66,6 +68,22 @@ class TeacherSpec(Request):
     """open_clip architecture | hf-hub:ORG/NAME | local-dir:PATH_OR_URI | registry:NAME@ALIAS_OR_VERSION."""
     pretrained: str | None = None
     """open_clip tag, or a path or URI of weights; omitted for the last three forms."""
+
+
+class WeightedTeacher(TeacherSpec):
+    """One of several teachers."""
+
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Its part in the mean of affinities; only the proportion to the others' counts."""
+
+
+class TeacherAt(NamedTuple):
+    """A teacher and where the spec has it."""
+
+    pointer: str
+    spec: TeacherSpec
+    share: float
+    """Its part in the mean of affinities; all shares add up to 1."""
 
 
 class WorkerRange(Request):
@@ -92,6 +110,9 @@ class JobSpec(Request):
     labels: dict[str, str] = {}
     teacher: TeacherSpec | None = None
     """Omitted with `objective: {affinity: 0, contrastive: 1}`: a plain CLIP is trained."""
+    teachers: list[WeightedTeacher] = []
+    """Instead of `teacher`: several. Students inherit from the first, are evaluated next to it and have it as the teacher of all
+    terms but `affinity`, whose target is the weighted mean of all teachers' affinities."""
     data: DataSpec
     evaluation: EvaluationSpec = EvaluationSpec()
     stages: list[StageSpec] = Field(min_length=1)
@@ -108,6 +129,17 @@ class JobSpec(Request):
     max_attempts: int = Field(default=3, ge=1, le=100)
     seed: int = 0
 
+    @property
+    def first_teacher(self) -> TeacherSpec | None:
+        """The teacher, or the first of several."""
+        return self.teachers[0] if self.teachers else self.teacher
+
+    def every_teacher(self) -> list[TeacherAt]:
+        """The teacher or all of several, the first one first."""
+        total = sum(teacher.weight for teacher in self.teachers)
+        several = [TeacherAt(f"/teachers/{i}", teacher, teacher.weight / total) for i, teacher in enumerate(self.teachers)]
+        return several if self.teacher is None else [TeacherAt("/teacher", self.teacher, 1.0)]
+
     @model_validator(mode="before")
     @classmethod
     def _objective_of_the_named_terms_only(cls, data: Any) -> Any:
@@ -115,18 +147,22 @@ class JobSpec(Request):
         if isinstance(data, dict):
             for holder in [data, *(s for s in data.get("stages") or [] if isinstance(s, dict))]:
                 objective = holder.get("objective")
-                if isinstance(objective, dict) and objective and "affinity" not in objective:
+                if isinstance(objective, dict) and objective.keys() - {"clusters"} and "affinity" not in objective:
                     objective["affinity"] = 0.0
         return data
 
     @model_validator(mode="after")
     def _what_needs_a_teacher_has_one(self) -> Self:
-        if self.teacher is not None:
+        if self.teacher is not None and self.teachers:
+            raise ValueError("give either teacher or teachers, not both; the first of teachers is the one to inherit from")
+        if self.first_teacher is not None:
             return self
         for index, stage in enumerate(self.stages):
-            if (stage.objective or self.objective).affinity > 0:
+            taught = (stage.objective or self.objective).taught()
+            if taught:
+                what = "mimics a teacher's affinity" if taught == ["affinity"] else f"has {taught[0]} in its objective"
                 raise ValueError(
-                    f"stage {index} ({stage.name}) mimics a teacher's affinity but the spec has no teacher; "
+                    f"stage {index} ({stage.name}) {what} but the spec has no teacher; "
                     "add teacher: {model: …} or set objective: {contrastive: 1}"
                 )
             if index == 0 and stage.inherit != "none":
