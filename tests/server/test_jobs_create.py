@@ -49,6 +49,17 @@ class TestCreate:
         assert (await service.job(worker.job))["spec"]["teacher"]["model"] == "registry:big@1"
         assert worker.spec()["spec"]["teacher"]["model"] == f"local-dir:{service.artifacts}/models/big/1"
 
+    async def test_each_registry_teacher_of_several_is_pinned(self, service: Service) -> None:
+        await service.made("big")
+        teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "registry:big@latest", "weight": 2}]
+
+        worker = await service.started(teacher=None, teachers=teachers)
+
+        kept, given = (await service.job(worker.job))["spec"]["teachers"], worker.spec()["spec"]["teachers"]
+        assert [teacher["model"] for teacher in kept] == ["ViT-B-32", "registry:big@1"]
+        assert [teacher["model"] for teacher in given] == ["ViT-B-32", f"local-dir:{service.artifacts}/models/big/1"]
+        assert kept[1]["weight"] == given[1]["weight"] == 2
+
     async def test_a_clone_has_the_changes_asked_for(self, service: Service) -> None:
         job = await service.submit()
 
@@ -113,6 +124,13 @@ class TestBadInput:
         problem = assert_problem(await post(service, spec(teacher={"model": "registry:ghost@1"})), 422, "unknown_model")
 
         assert problem["errors"][0]["pointer"] == "/teacher/model"
+
+    async def test_an_unknown_registry_teacher_of_several_is_named_by_its_place(self, service: Service) -> None:
+        teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "registry:ghost@1"}]
+
+        problem = assert_problem(await post(service, spec(teacher=None, teachers=teachers)), 422, "unknown_model")
+
+        assert (problem["errors"][0]["pointer"], problem["errors"][0]["value"]) == ("/teachers/1/model", "registry:ghost@1")
 
     @pytest.mark.parametrize("body", ["{not json", "", "[]", "3", '"text"', "null"])
     async def test_a_body_that_is_no_spec_is_refused(self, service: Service, body: str) -> None:

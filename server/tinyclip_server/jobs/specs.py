@@ -17,27 +17,33 @@ REGISTRY = "registry:"
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
     """The spec with its teacher's version pinned, and its plan. Raises InvalidInput for an impossible one."""
-    pinned, teacher_uri = await _pin_teacher(services, project, spec)
-    return pinned, await services.planner.plan(_with_teacher(pinned, teacher_uri) if teacher_uri else pinned)
+    pinned, found = await _pin_teachers(services, project, spec)
+    return pinned, await services.planner.plan(found)
 
 
-async def _pin_teacher(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, str | None]:
-    """`registry:name@alias` as `registry:name@3`, and the `local-dir:` form of the same."""
-    if spec.teacher is None or not spec.teacher.model.startswith(REGISTRY):
-        return spec, None
-    named = spec.teacher.model.removeprefix(REGISTRY)
-    async with services.db.read() as session:
-        try:
-            name, version = await models.resolve(session, project, named)
-        except ApiError as error:
-            raise InvalidInput.field("/teacher/model", spec.teacher.model, error.detail, code="unknown_model") from error
-    uri = services.store.uri(model_version(name, version))
-    return _with_teacher(spec, f"{REGISTRY}{name}@{version}"), f"local-dir:{uri}"
+async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, JobSpec]:
+    """The spec with `registry:name@alias` as `registry:name@3`, and with the `local-dir:` form of the same."""
+    pinned = found = spec
+    for at in spec.every_teacher():
+        if not at.spec.model.startswith(REGISTRY):
+            continue
+        named = at.spec.model.removeprefix(REGISTRY)
+        async with services.db.read() as session:
+            try:
+                name, version = await models.resolve(session, project, named)
+            except ApiError as error:
+                raise InvalidInput.field(f"{at.pointer}/model", at.spec.model, error.detail, code="unknown_model") from error
+        pinned = _with_teacher(pinned, at.pointer, f"{REGISTRY}{name}@{version}")
+        found = _with_teacher(found, at.pointer, f"local-dir:{services.store.uri(model_version(name, version))}")
+    return pinned, found
 
 
-def _with_teacher(spec: JobSpec, model: str) -> JobSpec:
-    assert spec.teacher is not None
-    return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"model": model})})
+def _with_teacher(spec: JobSpec, pointer: str, model: str) -> JobSpec:
+    if spec.teacher is not None:
+        return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"model": model})})
+    changed = int(pointer.rpartition("/")[-1])
+    teachers = [t.model_copy(update={"model": model}) if i == changed else t for i, t in enumerate(spec.teachers)]
+    return spec.model_copy(update={"teachers": teachers})
 
 
 def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
