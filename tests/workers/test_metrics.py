@@ -1,9 +1,15 @@
 """Evaluation numbers against small cases counted by hand, and the solver against its own optimality condition."""
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
 from tinyclip_workers import metrics
+
+Matrix = npt.NDArray[Any]
 
 
 def test_classification_counts_ranks_and_classes() -> None:
@@ -47,27 +53,85 @@ def test_retrieval_ranks_of_many_rows_equal_a_plain_sort() -> None:
     assert scores["text_to_image_r5"] == pytest.approx(float((rank_M < 5).float().mean()), abs=2e-3)
 
 
+def blobs(seed: int, count: int, classes: int, width: int, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(classes, width, generator=generator) * 2
+    labels_N = torch.arange(count) % classes
+    return centers[labels_N] + spread * torch.randn(count, width, generator=generator), labels_N
+
+
+def accuracy(train_NE: torch.Tensor, train_N: torch.Tensor, test_NE: torch.Tensor, test_N: torch.Tensor) -> float:
+    scores_MC, _ = metrics.linear_probe(train_NE, train_N, test_NE)
+    return float((scores_MC.argmax(dim=1) == test_N).float().mean())
+
+
 def test_the_probe_learns_what_is_there_and_little_of_what_is_not() -> None:
-    generator = torch.Generator().manual_seed(1)
-    centers = torch.randn(3, 5, generator=generator) * 2
-    labels_N = torch.arange(90) % 3
-    train_NE = centers[labels_N] + torch.randn(90, 5, generator=generator)
+    train_NE, labels_N = blobs(1, 90, 3, 5)
+    shuffled_N = labels_N[torch.randperm(90, generator=torch.Generator().manual_seed(1))]
 
-    scores = metrics.linear_probe(train_NE, labels_N, train_NE, labels_N)
-    shuffled = metrics.linear_probe(train_NE, labels_N[torch.randperm(90, generator=generator)], train_NE, labels_N)
-
-    assert scores["top1"] > 0.9
-    assert shuffled["top1"] < 0.6
+    assert accuracy(train_NE, labels_N, train_NE, labels_N) > 0.9
+    assert accuracy(train_NE, shuffled_N, train_NE, shuffled_N) < 0.6
 
 
 def test_the_probe_does_not_care_about_the_scale_of_the_embeddings() -> None:
-    generator = torch.Generator().manual_seed(2)
-    labels_N = torch.arange(60) % 4
-    train_NE = torch.randn(4, 6, generator=generator)[labels_N] + torch.randn(60, 6, generator=generator)
+    train_NE, labels_N = blobs(2, 60, 4, 6)
 
-    assert metrics.linear_probe(train_NE, labels_N, train_NE, labels_N) == metrics.linear_probe(
-        train_NE * 100 + 7, labels_N, train_NE * 100 + 7, labels_N
-    )
+    (plain_MC, c), (scaled_MC, scaled_c) = (metrics.linear_probe(x, labels_N, x) for x in (train_NE, train_NE * 100 + 7))
+
+    assert c == scaled_c
+    torch.testing.assert_close(plain_MC, scaled_MC, atol=1e-3, rtol=1e-3)
+
+
+def test_the_probe_is_the_penalised_optimum_of_the_c_that_recognises_most_of_every_fifth() -> None:
+    train_NE, labels_N = blobs(3, 60, 3, 4, spread=3.0)
+    test_NE, _ = blobs(4, 12, 3, 4)
+
+    scores_MC, c = metrics.linear_probe(train_NE, labels_N, test_NE)
+
+    x, t, y = train_NE.double().numpy(), test_NE.double().numpy(), labels_N.numpy()
+    mean, std = x.mean(0), x.std(0, ddof=1)
+    x, t = (x - mean) / std, (t - mean) / std
+    held_out = np.array([np.sum(y[: i + 1] == y[i]) % 5 == 0 for i in range(60)])
+    tried = [10.0**d for d in np.arange(-4, 4.5, 0.5)]
+    right = {tried_c: held_out_right(x, y, held_out, tried_c) for tried_c in (0.01, 1.0, 100.0, c)}
+    assert right[c] == max(right.values())
+    assert min(abs(np.log10(tried_c) - np.log10(c)) for tried_c in tried) < 1e-9
+    weight, bias = plain_probe(x, y, 3, c)
+    np.testing.assert_allclose(scores_MC.numpy(), t @ weight.T + bias, atol=2e-4)
+
+
+def held_out_right(x: Matrix, y: Matrix, held_out: Matrix, c: float) -> int:
+    weight, bias = plain_probe(x[~held_out], y[~held_out], 3, c)
+    return int(np.sum((x[held_out] @ weight.T + bias).argmax(1) == y[held_out]))
+
+
+def plain_probe(x: Matrix, y: Matrix, classes: int, c: float) -> tuple[Matrix, Matrix]:
+    """Gradient descent on mean cross-entropy + |W|^2 / (2 C n), with no solver of ours or torch's."""
+    weight, bias, target = np.zeros((classes, x.shape[1])), np.zeros(classes), np.eye(classes)[y]
+    rate = 1.0 / (x.shape[1] + 1 / (c * len(x)))
+    for _ in range(4_000):
+        logits = x @ weight.T + bias
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        error = (p / p.sum(1, keepdims=True) - target) / len(x)
+        weight, bias = weight - rate * (error.T @ x + weight / (c * len(x))), bias - rate * error.sum(0)
+    return weight, bias
+
+
+def test_worst_classes_say_what_they_are_mistaken_for() -> None:
+    """Class 0: 1 of 2 right; class 1: 0 of 3, twice 2 and once 0; class 2: right; class 3 does not occur."""
+    found = [0, 2, 2, 2, 0, 2]
+    scores_NC = F.one_hot(torch.tensor(found), 4).float()
+
+    worst = metrics.worst_classes(scores_NC, torch.tensor([0, 0, 1, 1, 1, 2]), ["a", "b", "c", "d"])
+
+    assert worst == [
+        {
+            "class": "b", "row": 1, "samples": 3, "top1": 0.0,
+            "mistaken_for": [{"class": "c", "row": 2, "share": 0.6667}, {"class": "a", "row": 0, "share": 0.3333}],
+        },
+        {"class": "a", "row": 0, "samples": 2, "top1": 0.5, "mistaken_for": [{"class": "c", "row": 2, "share": 0.5}]},
+    ]
+    assert metrics.worst_classes(scores_NC, torch.tensor([0, 0, 1, 1, 1, 2]), ["a", "b", "c", "d"], count=1) == worst[:1]
 
 
 def test_a_class_embedding_is_the_direction_of_the_mean_prompt() -> None:

@@ -168,3 +168,10 @@ def test_the_process_answers_one_line_for_one_line_and_nothing_else(folder: Path
     assert first["id"] == "a"
     assert Plan.model_validate(first["plan"]).steps > 30
     assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)
+
+
+def test_two_classes_of_one_name_are_told_where_labels_are_numbers(folder: Path) -> None:
+    document = spec(folder)
+    document["evaluation"]["tasks"][0]["classes"] = ["red", "red", "blue", "white"]
+
+    assert "'red' names 2 classes ([0, 1], from 0), which no text tells apart" in plan_of(document).warnings[0]

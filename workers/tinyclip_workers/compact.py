@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
+from tinyclip_workers.clip_benchmark import resolved
 from tinyclip_workers.evaluate import fill_template, task_lines
 from tinyclip_workers.model_folder import (
     COMPACT_FILE,
@@ -43,12 +44,12 @@ def main() -> None:
 def texts_of(spec: JobSpec) -> Iterator[str]:
     """Every text that a job trains or evaluates with: captions and class prompts."""
     yield from _captions(spec.data.train.shards, spec.data.train.caption_key)
-    for task in spec.evaluation.tasks:
+    for task in map(resolved, spec.evaluation.tasks):
         if isinstance(task, RetrievalTask):
             yield from _captions(task.shards, task.caption_key)
         elif isinstance(task, ZeroShotTask):
-            for template in task_lines(task.templates):
-                yield from (fill_template(template, name) for name in task_lines(task.classes))
+            for template in task_lines(task.templates or []):
+                yield from (fill_template(template, name) for name in task_lines(task.classes or []))
 
 
 def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:

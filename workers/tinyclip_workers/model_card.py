@@ -7,7 +7,7 @@ from tinyclip.schemas.spec import JobSpec
 
 from tinyclip_workers.architecture import is_uniform
 
-COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples")
+COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c")
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
 
 

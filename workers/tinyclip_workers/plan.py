@@ -1,7 +1,8 @@
 """What a spec would do, or everything that is wrong with it: `python -m tinyclip_workers.plan`.
 
 A warm process for the control plane: one JSON line in on stdin, `{"id", "spec"}`, one out on stdout, `{"id", "plan"}` or
-`{"id", "errors"}`, after a first `{"ready": true}`. All other output goes to stderr.
+`{"id", "errors"}`, after a first `{"ready": true}`. `{"id", "evaluation"}` asks what is wrong with an evaluation instead
+(`plan_evaluation.py`). All other output goes to stderr.
 """
 
 import json
@@ -16,9 +17,11 @@ from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
 from tinyclip_workers.architecture import summarize
 from tinyclip_workers.model_folder import ModelSource
 from tinyclip_workers.plan_data import Findings, check_batches, check_training_data
+from tinyclip_workers.plan_evaluation import evaluation_errors
 from tinyclip_workers.plan_objective import check_ensemble, check_objectives
 from tinyclip_workers.plan_stages import plan_stages, resolved_stage
-from tinyclip_workers.plan_tasks import check_tasks
+from tinyclip_workers.plan_tasks import Training, check_tasks
+from tinyclip_workers.shards import expand_shards
 from tinyclip_workers.teacher import TeacherError, check_teacher
 
 
@@ -29,7 +32,8 @@ def main() -> None:
     for line in sys.stdin:
         if line.strip():
             question = json.loads(line)
-            _write(answers, {"id": question["id"], **answer(question["spec"])})
+            found = answer(question["spec"]) if "spec" in question else evaluation_errors(question["evaluation"])
+            _write(answers, {"id": question["id"], **found})
 
 
 def answer(spec: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     teacher = teachers[0] if teachers else None
     samples, exact = check_training_data(spec, findings)
     check_batches(spec, samples, exact, findings)
-    check_tasks(spec, findings)
+    training = Training(set(expand_shards(spec.data.train.shards)), spec.data.train.holdout)
+    check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", findings)
     check_objectives(spec, teacher, findings)
     stages: list[PlannedStage] = []
     if teacher is not None or not teachers:

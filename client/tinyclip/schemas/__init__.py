@@ -1,6 +1,7 @@
 """The wire schemas: what clients, server and workers say to each other. One definition, shared by all three."""
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
+from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
 from tinyclip.schemas.imports import ImportOptions, ImportUpload, ModelImport
 from tinyclip.schemas.jobs import (
     Checkpoint,
@@ -64,6 +65,10 @@ __all__ = [
     "EmbeddingsRequest",
     "EmbeddingsResponse",
     "EmbeddingsUsage",
+    "Evaluation",
+    "EvaluationError",
+    "EvaluationPost",
+    "EvaluationState",
     "Event",
     "FieldError",
     "Hit",

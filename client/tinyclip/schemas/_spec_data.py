@@ -56,6 +56,7 @@ class DataSpec(Request):
 class _Task(Request):
     name: Name
     shards: str | list[str]
+    """As `data.train.shards`, or a folder in CLIP_benchmark's layout: a split, or the root for its `test` split."""
     image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
     subset: Literal["all", "holdout"] = "all"
     """`holdout` reads only the pairs that `data.train.holdout` keeps from training."""
@@ -65,9 +66,10 @@ class _Task(Request):
 
 class ZeroShotTask(_Task):
     kind: Literal["zero_shot"]
-    classes: Classes
-    """A list, or the path or URI of a file with one class a line (or a JSON list)."""
-    templates: Templates = ["a photo of a {}."]
+    classes: Classes | None = None
+    """A list, or the path or URI of a file with one class a line (or a JSON list); null: what CLIP_benchmark's layout says."""
+    templates: Templates | None = None
+    """Prompts with {} for the class name; null: what CLIP_benchmark's layout says, elsewhere `a photo of a {}.`"""
     label_key: str = "cls"
     """`cls` (a file of the sample with the class number) or `json.FIELD`."""
 
@@ -75,11 +77,13 @@ class ZeroShotTask(_Task):
 class RetrievalTask(_Task):
     kind: Literal["retrieval"]
     caption_key: str = "txt"
+    """`txt` (a file of the sample with one caption a line) or `json.FIELD` (a text or a list of them)."""
 
 
 class LinearProbeTask(_Task):
     kind: Literal["linear_probe"]
-    train_shards: str | list[str]
+    train_shards: str | list[str] | None = None
+    """What the probe learns from; null: the `train` split of CLIP_benchmark's layout."""
     label_key: str = "cls"
 
 

@@ -7,7 +7,7 @@ written aside and renamed (or is one S3 object), so a reader sees all of it or n
 from typing import Literal
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
-from tinyclip.schemas.spec import JobSpec
+from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
 
 
 class JobDocument(Response):
@@ -30,6 +30,23 @@ class Control(Response):
     desired: Literal["run", "pause", "cancel"] = "run"
 
 
+class EvaluatedModel(Response):
+    """A model of an evaluation: what results call it, and where a worker finds it."""
+
+    name: str
+    source: TeacherSpec
+    """Resolved: a registered version is a `local-dir:` URI."""
+
+
+class EvaluationRequest(Response):
+    """`evaluations/<id>/request.json`: written before each attempt; gone once the evaluation is not wanted any more."""
+
+    model: EvaluatedModel
+    against: EvaluatedModel | None = None
+    tasks: list[EvaluationTask]
+    holdout: float = 0.0
+
+
 class WorkerEvent(Response):
     """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
 
@@ -50,6 +67,9 @@ class WorkerEvent(Response):
     index.progress    {done, total}
     index.finished    {count}
     index.failed      {code}
+    evaluation.progress  {fraction}
+    evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}
+    evaluation.failed    {code, pointer, value}
     """
 
     type: str
@@ -102,3 +122,19 @@ def index_folder(name: str) -> str:
 
 def index_build_events(name: str, build: int) -> str:
     return f"indexes/{name}/builds/{build}/events"
+
+
+def evaluation_folder(id: str) -> str:
+    return f"evaluations/{id}"
+
+
+def evaluation_request(id: str) -> str:
+    return f"evaluations/{id}/request.json"
+
+
+def evaluation_results(id: str) -> str:
+    return f"evaluations/{id}/results.json"
+
+
+def evaluation_events(id: str, attempt: int) -> str:
+    return f"evaluations/{id}/attempts/{attempt}/events"

@@ -1,0 +1,63 @@
+"""Evaluations: any model on any tasks, after training."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from tinyclip.schemas._base import Request, Response, Timestamp
+from tinyclip.schemas.jobs import Scores
+from tinyclip.schemas.spec import EvaluationTask
+
+
+class EvaluationPost(Request):
+    """What to evaluate. A model is a registered one (`NAME@VERSION`, `NAME@ALIAS`, `NAME`, also after `registry:`), an open_clip
+    one (`ARCHITECTURE/TAG`, as `ViT-B-32/laion2b_s34b_b79k`), `hf-hub:ORG/NAME` or `local-dir:PATH_OR_URI`."""
+
+    model: str = Field(min_length=1, max_length=1000)
+    against: str | None = Field(default=None, min_length=1, max_length=1000)
+    """Another model that sees the same images, as the teacher."""
+    tasks: list[EvaluationTask] = Field(min_length=1, max_length=200)
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    """The `data.train.holdout` of the training, for tasks with `subset: holdout`."""
+
+
+class EvaluationState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DELETING = "deleting"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the numbers, or the reason why there are none, are there."""
+        return self in (EvaluationState.SUCCEEDED, EvaluationState.FAILED)
+
+
+class EvaluationError(Response):
+    """Why an evaluation failed; `pointer` leads into what was posted, where one field is to blame."""
+
+    code: str
+    message: str
+    pointer: str | None = None
+    value: Any = None
+
+
+class Evaluation(Response):
+    id: str
+    model: str
+    """As asked; a registered model with its version."""
+    against: str | None
+    tasks: list[EvaluationTask]
+    holdout: float
+    state: EvaluationState
+    progress: float = 0.0
+    message: str = ""
+    results: dict[str, Scores] = {}
+    """By task, once it has succeeded: `student` is the model, `teacher` what it was held against."""
+    error: EvaluationError | None = None
+    ray_submission_id: str | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    finished_at: Timestamp | None
