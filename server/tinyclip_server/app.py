@@ -15,6 +15,8 @@ from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
 from tinyclip_server.deployments import endpoints as deployments
 from tinyclip_server.deployments import reconcile as deployments_reconcile
+from tinyclip_server.evaluations import endpoints as evaluations
+from tinyclip_server.evaluations import reconcile as evaluations_reconcile
 from tinyclip_server.http import RequestIds, expect_text, install_problem_handlers
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.indexes import reconcile as indexes_reconcile
@@ -31,12 +33,14 @@ from tinyclip_server.settings import Settings
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
+    evaluations.router,
 ]
 """Everything under /v1, one router a resource."""
 
 RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
     "indexes": indexes_reconcile.reconcile,
+    "evaluations": evaluations_reconcile.reconcile,
 }
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from tinyclip.schemas import FieldError, JobSpec, Plan
+from tinyclip.schemas.artifacts import EvaluationRequest
 
 from tinyclip_server.problems import InvalidInput, Unavailable
 
@@ -46,6 +47,14 @@ class Planner:
         if answer.get("errors"):
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_spec")
         return Plan.model_validate(answer["plan"])
+
+    async def check_evaluation(self, request: EvaluationRequest) -> list[str]:
+        """What is odd about an evaluation. Raises InvalidInput for an impossible one, Unavailable if the engine cannot answer."""
+        async with self._turn:
+            answer = await self._answer({"id": secrets.token_hex(8), "evaluation": request.model_dump(mode="json")})
+        if answer.get("errors"):
+            raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_evaluation")
+        return [str(warning) for warning in answer["warnings"]]
 
     async def warm_up(self) -> None:
         """Start the process ahead of the first question; failing is only logged."""

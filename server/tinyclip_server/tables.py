@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from tinyclip.schemas import DeploymentState, IndexState, JobState, StageState
+from tinyclip.schemas import DeploymentState, JobState, StageState
 
 from tinyclip_server.db import Base, now
 
@@ -191,27 +191,55 @@ class DeploymentRow(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class IndexRow(Base):
-    """A retrieval index and its newest build; `next_segment` is the read position in that build's event segments."""
+class RayWork:
+    """Columns of a row whose work one Ray job does (`ray_work.py` follows it).
 
-    __tablename__ = "indexes"
+    `version` changes when something else is to be done; `next_segment` is the read position in the job's event segments.
+    """
 
-    name: Mapped[str] = mapped_column(primary_key=True)
     project: Mapped[str]
-    spec: Mapped[dict[str, Any]]
-    model_name: Mapped[str]
-    model_version: Mapped[int]
-    state: Mapped[str] = mapped_column(default=IndexState.BUILDING)
-    count: Mapped[int] = mapped_column(default=0)
+    state: Mapped[str]
     progress: Mapped[float] = mapped_column(default=0.0)
     message: Mapped[str] = mapped_column(default="")
     version: Mapped[int] = mapped_column(default=1)
-    build: Mapped[int] = mapped_column(default=1)
     ray_submission_id: Mapped[str | None]
     submitted: Mapped[bool] = mapped_column(default=False)
     next_segment: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class IndexRow(RayWork, Base):
+    """A retrieval index and its newest build."""
+
+    __tablename__ = "indexes"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    model_name: Mapped[str]
+    model_version: Mapped[int]
+    count: Mapped[int] = mapped_column(default=0)
+    build: Mapped[int] = mapped_column(default=1)
+
+
+class EvaluationRow(RayWork, Base):
+    """A model's evaluation. `spec` is the `EvaluationPost` as asked with versions resolved, `request` what workers get."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (Index("ix_evaluations_newest", "project", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    request: Mapped[dict[str, Any]]
+    model: Mapped[str] = mapped_column(index=True)
+    model_name: Mapped[str | None]
+    model_version: Mapped[int | None]
+    """Of a registered model, whose version then shows the numbers too."""
+    attempt: Mapped[int] = mapped_column(default=1)
+    warnings: Mapped[list[Any]]
+    results: Mapped[dict[str, Any]]
+    error: Mapped[dict[str, Any] | None]
+    finished_at: Mapped[datetime | None]
 
 
 class IdempotencyRow(Base):

@@ -65,6 +65,14 @@ def evaluate_tasks(
     return {task.name: scores[task.name] for task in tasks}
 
 
+def shards_read(tasks: Sequence[EvaluationTask]) -> list[str]:
+    """The shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
+    known = [resolved(task) for task in tasks]
+    patterns = [group[0].shards for group in _of_the_same_shards(known)]
+    patterns += [task.train_shards or [] for task in known if isinstance(task, LinearProbeTask)]
+    return [url for pattern in patterns for url in expand_shards(pattern)]
+
+
 def task_lines(value: list[str] | str) -> list[str]:
     """Class names or templates: the list itself, or from a file (path or URI) with one a line or a JSON list.
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from tinyclip.schemas import IndexSource, Response
 from tinyclip.schemas.artifacts import index_build_events
 
-from tinyclip_workers.report import EventLogHandler, EventWriter
+from tinyclip_workers.report import EventWriter, reporting
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.index_files import (
     ITEMS,
@@ -64,14 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
-    events = EventWriter(store, index_build_events(args.index, args.build), args.build)
-    handler = EventLogHandler(events, "index")
-    logging.getLogger("tinyclip_workers").addHandler(handler)
-    try:
+    with reporting(store, index_build_events(args.index, args.build), args.build, "index") as events:
         return _built(store, args.index, args.build, events)
-    finally:
-        logging.getLogger("tinyclip_workers").removeHandler(handler)
-        events.flush()
 
 
 def _built(store: Store, index: str, build: int, events: EventWriter) -> int:

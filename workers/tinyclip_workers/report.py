@@ -7,6 +7,8 @@ attempt share a folder, in turns; a number that is taken is never overwritten.
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +33,7 @@ class EventWriter:
             type=type, time=datetime.now(UTC), attempt=self._attempt, stage=stage, message=message, data=data or {}
         )
         self._pending.append(json.dumps(event.model_dump(mode="json"), allow_nan=False))
-        may_wait = type in ("progress", "log", "index.progress")
+        may_wait = type in ("progress", "log", "index.progress", "evaluation.progress")
         if not may_wait or time.monotonic() - self._last_flush >= self._interval_s:
             self.flush()
 
@@ -53,8 +55,21 @@ def log_to_events(events: EventWriter, source: str) -> None:
     logger.addHandler(EventLogHandler(events, source))
 
 
+@contextmanager
+def reporting(store: Store, folder: str, attempt: int, source: str) -> Iterator[EventWriter]:
+    """A writer of a job's events, to which this process's log records go meanwhile; at the end all is written."""
+    events = EventWriter(store, folder, attempt)
+    handler = EventLogHandler(events, source)
+    logging.getLogger("tinyclip_workers").addHandler(handler)
+    try:
+        yield events
+    finally:
+        logging.getLogger("tinyclip_workers").removeHandler(handler)
+        events.flush()
+
+
 class EventLogHandler(logging.Handler):
-    """Log records as `log` events; for a process that takes it off again, as an index build does."""
+    """Log records as `log` events."""
 
     def __init__(self, events: EventWriter, source: str) -> None:
         super().__init__(logging.INFO)

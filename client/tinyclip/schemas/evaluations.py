@@ -54,6 +54,7 @@ class Evaluation(Response):
     state: EvaluationState
     progress: float = 0.0
     message: str = ""
+    warnings: list[str] = []
     results: dict[str, Scores] = {}
     """By task, once it has succeeded: `student` is the model, `teacher` what it was held against."""
     error: EvaluationError | None = None

@@ -27,6 +27,8 @@ class ModelVersion(Response):
     context_length: int
     layout: Layout
     evaluation: dict[str, Scores] = {}
+    evaluated_by: dict[str, str] = {}
+    """Tasks that were measured after training, and the evaluation that did."""
     teacher: str | None = None
     job: str | None = None
     lineage: JSON = {}

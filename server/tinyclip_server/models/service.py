@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import ComparedModel, Model, ModelVersion
+from tinyclip.schemas import ComparedModel, Model, ModelVersion, Scores
 
 from tinyclip_server.models import repository
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
@@ -86,6 +86,30 @@ async def register(session: AsyncSession, document: dict[str, Any], *, name: str
         )
     )
     await session.flush()
+
+
+async def add_evaluation(
+    session: AsyncSession, name: str, version: int, evaluation: str, results: dict[str, Any], teacher_sha256: str | None
+) -> list[str]:
+    """Show an evaluation's numbers with the version, in place of an earlier evaluation's under the same task name.
+
+    What training has measured stays; the names of such tasks are returned. The numbers of a model that is not the version's
+    teacher (told by its weights) are left out: nothing but the teacher's may stand as such.
+    """
+    row = await session.get(ModelVersionRow, (name, version), with_for_update=True)
+    if row is None:
+        return []
+    known = ModelVersion.model_validate(row.document)
+    its_teacher = known.lineage.get("teacher")
+    is_teacher = teacher_sha256 is not None and isinstance(its_teacher, dict) and its_teacher.get("sha256") == teacher_sha256
+    kept = [task for task in results if task in known.evaluation and task not in known.evaluated_by]
+    for task, scores in results.items():
+        if task not in kept:
+            known.evaluation[task] = Scores(student=scores["student"], teacher=scores["teacher"] if is_teacher else None)
+            known.evaluated_by[task] = evaluation
+    row.document = known.model_dump(mode="json")
+    await session.flush()
+    return kept
 
 
 async def set_alias(session: AsyncSession, project: str, name: str, alias: str, version: int) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-import fsspec
 import torch
 from tinyclip.schemas import JSON, IndexSource
 from torch import Tensor
@@ -14,12 +13,12 @@ from torch import Tensor
 from tinyclip_workers.images import decode_image
 from tinyclip_workers.report import EventWriter
 from tinyclip_workers.serving.engine import Engine
+from tinyclip_workers.shard_bytes import SeenBytes
 from tinyclip_workers.shards import Sample, Skipped, image_bytes, read_shards, sample_json
 
 T = TypeVar("T")
 
 BATCH = 64
-TAR_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -67,33 +66,14 @@ def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
 
 
 class Progress:
-    """How far the job is, from the share of the shards' bytes that have gone by; the number of samples is in no header."""
+    """How far the job is, as a number of items."""
 
     def __init__(self, events: EventWriter, urls: list[str]) -> None:
-        self._events, self._bytes_seen = events, 0
-        self._bytes = _total_bytes(urls)
+        self._events, self._bytes = events, SeenBytes(urls)
 
     def saw(self, sample: Sample) -> None:
-        """A file in a tar takes a header and its bytes, both rounded up to blocks."""
-        for key, data in sample.items():
-            if not key.startswith("__"):
-                self._bytes_seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
+        self._bytes.saw(sample)
 
     def report(self, done: int) -> None:
-        total = round(done * max(1.0, self._bytes / max(1, self._bytes_seen))) if self._bytes else None
-        self._events.send("index.progress", data={"done": done, "total": total})
-
-
-def _total_bytes(urls: list[str]) -> int | None:
-    """null where a store does not tell; unreadable shards are found when they are read."""
-    total = 0
-    for url in urls:
-        try:
-            fs, path = fsspec.core.url_to_fs(url)
-            size = fs.size(path)
-        except (OSError, ValueError):
-            continue
-        if size is None or url.endswith("gz"):
-            return None
-        total += size
-    return total
+        share = self._bytes.share()
+        self._events.send("index.progress", data={"done": done, "total": round(done / share) if share else None})

@@ -1,0 +1,1 @@
+"""Evaluations: any model on any tasks, measured by Ray jobs."""

@@ -1,0 +1,43 @@
+"""Queries over evaluations."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import EvaluationState
+
+from tinyclip_server.tables import EvaluationRow
+
+UNSETTLED = (EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DELETING)
+
+
+async def find(session: AsyncSession, project: str, id: str, *, lock: bool = False) -> EvaluationRow | None:
+    query = select(EvaluationRow).where(EvaluationRow.project == project, EvaluationRow.id == id)
+    return await session.scalar(query.with_for_update() if lock else query)
+
+
+async def newest(
+    session: AsyncSession,
+    project: str,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    model: str | None = None,
+    state: EvaluationState | None = None,
+) -> Sequence[EvaluationRow]:
+    query = select(EvaluationRow).where(EvaluationRow.project == project)
+    if model is not None:
+        query = query.where(EvaluationRow.model == model)
+    if state is not None:
+        query = query.where(EvaluationRow.state == state)
+    if after is not None:
+        query = query.where(tuple_(EvaluationRow.created_at, EvaluationRow.id) < tuple_(*after))
+    order = (EvaluationRow.created_at.desc(), EvaluationRow.id.desc())
+    return (await session.scalars(query.order_by(*order).limit(limit))).all()
+
+
+async def unsettled(session: AsyncSession) -> Sequence[EvaluationRow]:
+    """Of all projects, those that are being made or deleted."""
+    query = select(EvaluationRow).where(EvaluationRow.state.in_(UNSETTLED)).order_by(EvaluationRow.created_at)
+    return (await session.scalars(query)).all()
