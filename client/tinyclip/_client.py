@@ -6,6 +6,7 @@ from typing import Self
 import httpx
 
 from tinyclip._deployments import AsyncDeployments, Deployments
+from tinyclip._evaluations import AsyncEvaluations, Evaluations
 from tinyclip._indexes import AsyncIndexes, Indexes
 from tinyclip._jobs import AsyncJobs, Jobs
 from tinyclip._models import AsyncModels, Models
@@ -38,6 +39,7 @@ class Client:
         self.models = Models(self._transport)
         self.deployments = Deployments(self._transport)
         self.indexes = Indexes(self._transport)
+        self.evaluations = Evaluations(self._transport)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -69,6 +71,7 @@ class AsyncClient:
         self.models = AsyncModels(self._transport)
         self.deployments = AsyncDeployments(self._transport)
         self.indexes = AsyncIndexes(self._transport)
+        self.evaluations = AsyncEvaluations(self._transport)
 
     async def close(self) -> None:
         """Closes the connections."""

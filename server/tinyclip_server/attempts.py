@@ -1,20 +1,33 @@
 """One look at a running attempt from outside the database: the files we leave for it, Ray's word, and what it wrote."""
 
+import json
 import logging
 import shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import ValidationError
 from tinyclip.schemas import JSON, JobState
-from tinyclip.schemas.artifacts import Control, JobDocument, WorkerEvent, attempt_events, job_control, job_spec
+from tinyclip.schemas.artifacts import (
+    Control,
+    JobDocument,
+    WorkerEvent,
+    attempt_events,
+    job_control,
+    job_spec,
+    segment,
+)
 
-from tinyclip_server import segments
+from tinyclip_server.artifacts import Store
 from tinyclip_server.db import now
 from tinyclip_server.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.services import Services
 
 logger = logging.getLogger(__name__)
+
+MOST_SEGMENTS = 200
+"""Read in one look; a server that was away for hours catches up over several."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +99,23 @@ async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observa
     return seen
 
 
+async def new_segments(store: Store, folder: str, first: int) -> tuple[list[list[WorkerEvent]], bool]:
+    """The events of the segments from number `first` on, and whether that is all there is by now."""
+    segments: list[list[WorkerEvent]] = []
+    while len(segments) < MOST_SEGMENTS:
+        path = segment(folder, first + len(segments))
+        data = await store.read(path)
+        if data is None:
+            return segments, True
+        segments.append(_events_in(data, path))
+    return segments, False
+
+
 async def read_segments(services: Services, claim: Claim) -> Observation:
     """Only what the attempt wrote since the read position."""
     seen = Observation(control=claim.control, submitted=claim.submitted)
     folder = attempt_events(claim.job_id, claim.attempt)
-    seen.segments, seen.caught_up = await segments.read_segments(services.store, folder, claim.next_segment)
+    seen.segments, seen.caught_up = await new_segments(services.store, folder, claim.next_segment)
     return seen
 
 
@@ -120,3 +145,13 @@ def _grace_is_over(services: Services, claim: Claim) -> bool:
     if claim.stop_requested_at is None:
         return False
     return now() - claim.stop_requested_at >= timedelta(seconds=services.settings.stop_grace_seconds)
+
+
+def _events_in(data: bytes, path: str) -> list[WorkerEvent]:
+    events = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            events.append(WorkerEvent.model_validate(json.loads(line)))
+        except (ValueError, ValidationError) as error:  # skipped for good: reading it again would not make it readable
+            logger.error("%s line %d is not an event: %s", path, number, error)
+    return events

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import WorkerEvent
 
+from tinyclip_server.attempts import new_segments
 from tinyclip_server.db import now
 from tinyclip_server.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
-from tinyclip_server.segments import read_segments
 from tinyclip_server.services import Services
 from tinyclip_server.tables import RayWork
 
@@ -116,7 +116,7 @@ async def _look(services: Services, row: RayWork, work: Work) -> Seen:
         seen.submitted = True
     # Ray's word before the segments: what is read after an end was seen is all there will be.
     status = await services.ray.job_status(row.ray_submission_id)
-    seen.segments, caught_up = await read_segments(services.store, work.events, row.next_segment)
+    seen.segments, caught_up = await new_segments(services.store, work.events, row.next_segment)
     if status is None:  # a cluster that was started anew has forgotten it: give it the same job again
         seen.submitted = False
     elif status.ended and caught_up:

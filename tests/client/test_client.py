@@ -10,6 +10,7 @@ import pytest
 import tinyclip
 from tinyclip import AsyncClient, Client, Retries
 from tinyclip._deployments import AsyncDeployments, Deployments
+from tinyclip._evaluations import AsyncEvaluations, Evaluations
 from tinyclip._indexes import AsyncIndexes, Indexes
 from tinyclip._jobs import AsyncJobs, Jobs
 from tinyclip._models import AsyncModels, Models
@@ -37,7 +38,10 @@ def async_client_of(handler: Handler) -> AsyncClient:
 
 @pytest.mark.parametrize(
     ("sync", "other"),
-    [(Jobs, AsyncJobs), (Models, AsyncModels), (Deployments, AsyncDeployments), (Indexes, AsyncIndexes), (Student, AsyncStudent)],
+    [
+        (Jobs, AsyncJobs), (Models, AsyncModels), (Deployments, AsyncDeployments), (Indexes, AsyncIndexes),
+        (Evaluations, AsyncEvaluations), (Student, AsyncStudent),
+    ],
 )
 def test_both_clients_have_the_same_methods_with_the_same_arguments(sync: type, other: type) -> None:
     def methods(kind: type) -> set[str]:

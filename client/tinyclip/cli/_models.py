@@ -6,6 +6,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from tinyclip import _models
+from tinyclip.cli import _evaluations
 from tinyclip.cli._numbers import count, number
 from tinyclip.cli._session import (
     AsJson,
@@ -56,6 +57,9 @@ def compare(
             print_table(out, made)
 
     run(context, _models.compare(models), show, as_json)
+
+
+app.command()(_evaluations.evaluate)
 
 
 @app.command()

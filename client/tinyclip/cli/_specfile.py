@@ -47,6 +47,30 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return spec
 
 
+def load_tasks(file: Path) -> tuple[list[dict[str, Any]], float | None]:
+    """The evaluation tasks of a file, their paths made absolute, and the holdout that it says.
+
+    One task, a list of them, `{tasks: […], holdout: …}`, or a whole job spec. Raises `InputError` for a file that holds none.
+    """
+    held = _read_yaml(file)
+    holdout = held.get("holdout") if isinstance(held, dict) and "tasks" in held else None
+    if isinstance(held, dict) and "evaluation" in held:
+        holdout = _mapping(_mapping(held.get("data")).get("train")).get("holdout")
+        held = _mapping(held["evaluation"])
+    tasks = held.get("tasks", [held] if "kind" in held else []) if isinstance(held, dict) else held
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
+        raise InputError(f"task file {file}", "holds no evaluation tasks; write {name: …, kind: …, shards: …}, or a list of them")
+    _resolve_paths({"evaluation": {"tasks": tasks}}, file.absolute().parent)
+    return tasks, holdout
+
+
+def absolute_model(model: str) -> str:
+    """A model named at a shell: the path of a `local-dir:` one is relative to the current folder."""
+    named = {"teacher": {"model": model}}
+    _resolve_paths(named, Path.cwd())
+    return named["teacher"]["model"]
+
+
 def parse_assignments(overrides: Sequence[str]) -> dict[str, Any]:
     """`a.b=1` assignments as a mapping of dotted places to typed values."""
     return dict(_parse(override) for override in overrides)
@@ -71,8 +95,15 @@ def set_value(spec: dict[str, Any], override: str) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    spec = _read_yaml(file)
+    if not isinstance(spec, dict):
+        raise InputError(f"spec file {file}", f"holds {_kind(spec)}; a spec is a mapping that starts with name: …")
+    return spec
+
+
+def _read_yaml(file: Path) -> Any:
     try:
-        spec = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as failure:
         raise InputError(f"spec file {file}", f"{failure.strerror}; name a YAML or JSON file") from failure
     except UnicodeDecodeError as failure:
@@ -81,9 +112,6 @@ def _read(file: Path) -> dict[str, Any]:
         mark = getattr(failure, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"spec file {file}{where}", f"not YAML: {getattr(failure, 'problem', None) or failure}") from failure
-    if not isinstance(spec, dict):
-        raise InputError(f"spec file {file}", f"holds {_kind(spec)}; a spec is a mapping that starts with name: …")
-    return spec
 
 
 def _parse(override: str) -> tuple[str, Any]:
