@@ -7,7 +7,7 @@ from tinyclip_server.evaluations.reconcile import reconcile
 from tinyclip_server.ray_gateway import RayJobStatus
 from tinyclip_server.tables import ModelVersionRow
 
-from tests.server.conftest import Service
+from tests.server.conftest import Service, on_both_databases
 from tests.server.evaluations import SCORES, STARTED, failed, finished, progress, request, tell
 
 MODEL = "emoji-half"
@@ -46,7 +46,7 @@ async def running(service: Service, **changes: Any) -> str:
 
 
 async def done(service: Service, *tasks: str, **changes: Any) -> dict[str, Any]:
-    id = await running(service)
+    id = await running(service, tasks=[{**TASK, "name": name} for name in tasks])
     tell(service, id, finished(*tasks, **changes))
     await round_(service)
     return await get(service, id)
@@ -266,6 +266,17 @@ class TestDelete:
         assert answer.status_code == 412
 
 
+@on_both_databases
+async def test_results_are_in_the_order_of_the_tasks(service: Service) -> None:
+    tasks = [{**TASK, "name": name} for name in ("longer-name", "b", "a")]
+    id = await running(service, tasks=tasks)
+    tell(service, id, finished("longer-name", "b", "a"))
+    await round_(service)
+
+    assert list((await get(service, id))["results"]) == ["longer-name", "b", "a"]
+
+
+@on_both_databases
 async def test_lists_newest_first_by_model_and_state(service: Service) -> None:
     first = await done(service, "cars")
     second = await post(service, model="local-dir:/m")

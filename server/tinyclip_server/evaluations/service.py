@@ -74,10 +74,11 @@ async def delete(session: AsyncSession, row: EvaluationRow) -> None:
 
 def view(row: EvaluationRow) -> Evaluation:
     request = EvaluationRequest.model_validate(row.request)
+    in_order = {task.name: row.results[task.name] for task in request.tasks if task.name in row.results}  # JSONB forgets it
     return Evaluation.model_validate({
         "id": row.id, "model": row.model, "against": request.against.name if request.against else None,
         "tasks": row.spec["tasks"], "holdout": row.spec["holdout"], "state": row.state, "progress": row.progress,
-        "message": row.message, "warnings": row.warnings, "results": row.results, "error": row.error,
+        "message": row.message, "warnings": row.warnings, "results": in_order, "error": row.error,
         "ray_submission_id": row.ray_submission_id, "created_at": row.created_at, "updated_at": row.updated_at,
         "finished_at": row.finished_at,
     })
