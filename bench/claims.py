@@ -24,6 +24,7 @@ from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.architecture import resolve_layout, summarize
+from tinyclip_workers.clusters import make_clusters
 from tinyclip_workers.masked import removed_share
 from tinyclip_workers.teacher import find_teacher
 from training import Moment, Scores, run_stages, scores_of, teacher_of
@@ -46,8 +47,14 @@ MASK_LR = 0.06
 SEARCH = {"prune_step": 160, "sparsity_warmup": 60}
 STAGED = {75: 180, 50: 180, 25: 240}
 """Steps of the stages of a staged run, by the size that they end with."""
-OBJECTIVES: dict[str, dict[str, float]] = {
+CLUSTERS, CLUSTER_FILE = 128, HERE / "results" / "clusters.safetensors"
+# Each term alone, with the weight that its paper gives it where that matters (clipping is the only thing that sees it).
+OBJECTIVES: dict[str, dict[str, Any]] = {
     "contrastive": {"contrastive": 1},
+    "feature-mimicry": {"feature_mimicry": 2000},
+    "interactive-contrastive": {"interactive_contrastive": 1},
+    "relational": {"vertical_relational": 1, "cross_relational": 1},
+    "cluster-instance": {"cluster_instance": 1, "clusters": str(CLUSTER_FILE)},
 }
 
 
@@ -55,7 +62,7 @@ OBJECTIVES: dict[str, dict[str, float]] = {
 class Run:
     name: str
     stages: list[dict[str, Any]]
-    objective: dict[str, float] = field(default_factory=lambda: {"affinity": 1.0})
+    objective: dict[str, Any] = field(default_factory=lambda: {"affinity": 1.0})
 
 
 def main() -> None:
@@ -125,6 +132,8 @@ def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
     )
     tasks = [task for task in spec.evaluation.tasks if task.name in CURVE_TASKS]
     teacher, curve = teacher_of(spec), []
+    if spec.objective.clusters and not CLUSTER_FILE.exists():
+        make_clusters(spec, str(CLUSTER_FILE), CLUSTERS)
 
     def look(moment: Moment) -> None:
         curve.append({"step": moment.step, "seconds": round(moment.seconds, 2), **_shown(scores_of(moment.student, spec, tasks))})
