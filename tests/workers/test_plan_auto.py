@@ -12,7 +12,7 @@ from tinyclip_workers.masked import removed_share
 from tinyclip_workers.plan import make_plan
 from tinyclip_workers.plan_prune import estimated_layout, steps_to_reach
 
-from tests.workers.auto_stages import TEACHER, auto, spec_of
+from tests.workers.auto_stages import BATCH, PRUNE_STEP, STEPS, TEACHER, auto, spec_of
 from tests.workers.models import write_folder
 from tests.workers.shapes_data import write_shards
 
@@ -41,7 +41,10 @@ def test_a_chain_of_automatic_stages_is_planned_with_estimates(folder: Path) -> 
     assert all(stage.student.estimated for stage in plan.stages)
     macs = [summarize(TEACHER).macs, *(stage.student.macs for stage in plan.stages)]
     assert macs == sorted(macs, reverse=True)
-    assert plan.device_hours > 0
+    first, teacher = plan.stages[0], summarize(TEACHER).macs
+    under_masks = PRUNE_STEP * teacher  # all of the teacher is there until the prune step
+    flops = 2 * BATCH * (3 * (under_masks + (STEPS - PRUNE_STEP) * first.student.macs) + STEPS * teacher)
+    assert first.device_hours == pytest.approx(flops / 60e9 / 3600)
     assert not [warning for warning in plan.warnings if "auto" in warning]
 
 

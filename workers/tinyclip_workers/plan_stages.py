@@ -33,7 +33,8 @@ def plan_stages(
         student = _student(spec, index, stage, chain, teacher, findings)
         if student is None:
             break
-        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs))
+        begins_as = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
+        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, begins_as))
         _check_length(planned[-1], stage, chain.before, spec, findings)
         chain.add(stage, student)
     return planned
@@ -173,12 +174,16 @@ def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
 
 
 def _planned(
-    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: int
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: int,
+    begins_as: int,
 ) -> PlannedStage:
+    """`begins_as`: MACs of what an automatic stage trains until its prune step, which is all of its parent."""
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
     mimics = (stage.objective or spec.objective).affinity > 0
-    flops = 2 * steps * batch_size * (TRAINING_PASSES * student.macs + (teacher_macs if mimics else 0))
+    search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
+    student_macs = search * begins_as + (steps - search) * student.macs
+    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * (teacher_macs if mimics else 0))
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,
