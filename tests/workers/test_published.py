@@ -81,8 +81,10 @@ def test_the_automatic_run_reaches_the_published_sizes(shards: str) -> None:
     millions = [(s.student.image_params + s.student.text_params_without_embedding) / 1e6 for s in plan.stages]
     assert millions == [pytest.approx(size, rel=0.06) for size in (63 + 31, 45 + 18, 22 + 10)]
     assert all(stage.student.estimated for stage in plan.stages)
-    prunes = [(prune.start_sparsity, prune.target_sparsity, prune.prune_step) for prune in (s.prune for s in plan.spec.stages) if prune]
-    assert prunes == [(0, 0.25, 3000), (0.25, 0.5, 5000), (0.5, 0.75, 8000)]
+    prunes = [stage.prune for stage in plan.spec.stages if stage.prune]
+    assert [prune.start_sparsity for prune in prunes] == [0, 0.25, 0.5]
+    assert [prune.target_sparsity for prune in prunes] == [0.25, 0.5, 0.75]
+    assert [prune.prune_step for prune in prunes] == [3000, 5000, 8000]
     assert [stage.steps for stage in plan.stages] == [73243] * 3
     assert plan.device_hours == pytest.approx(sum(stage.device_hours for stage in plan.stages))
     assert plan.stages[0].device_hours > plan.stages[1].device_hours > plan.stages[2].device_hours > 0
