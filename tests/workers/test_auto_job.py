@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,9 @@ def test_two_automatic_stages_end_as_a_version_and_say_what_they_left(undisturbe
     assert [event["stage"] for event in pruned] == [0, 1]
     assert pruned[1]["data"] == summarize(version.layout).model_dump(mode="json")
     assert removed_share(TEACHER, version.layout, ["image", "text"]) > 0.45
+    for stage, event in zip(("0-more", "1-less"), pruned, strict=True):
+        picture = job.store.read_bytes(f"jobs/job_1/stages/{stage}/layout.svg").decode()
+        assert f"image tower: {event['data']['layout']['image']['width']} of 32 channels" in picture
     assert [event["data"]["student"] for event in job.events("stage.started")] == [None, None]
     told = [event["data"] for event in job.events("progress")]
     assert any("target_sparsity" in event["metrics"] for event in told)
@@ -53,11 +57,12 @@ def test_automatic_stages_stand_anywhere_in_a_chain(tmp_path: Path, spec: Callab
     small = {"image": {"layers": 1, "width": 8, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
     narrow = {"image": {"width": 24}, "text": {"width": 24}}
     fresh = {**small, "embed_dim": 16, "image": {**small["image"], "patch_size": 16}}
+    both = {"affinity": 1, "contrastive": 0.5}
     stages = [
-        {"name": "narrow", "student": narrow, "train": {"steps": 2}},
-        auto(0.15),
-        {"name": "same", "student": {"text": {}}, "train": {"steps": 2}},
-        {"name": "cut", "student": small, "train": {"steps": 2}},
+        {"name": "narrow", "student": narrow, "train": {"steps": 2}, "objective": both, "optimizer": {"lr": 3e-3}},
+        {**auto(0.15), "optimizer": {"lr": 1e-3, "mask_lr": 0.4}},
+        {"name": "same", "student": {"text": {}}, "train": {"steps": 3}, "batch_size": 4},
+        {"name": "cut", "student": small, "train": {"steps": 2}, "objective": {"contrastive": 1}},
         {"name": "fresh", "inherit": "none", "student": fresh, "train": {"steps": 2}},
     ]
     job = Job(tmp_path / "store", spec(*stages))
@@ -68,6 +73,19 @@ def test_automatic_stages_stand_anywhere_in_a_chain(tmp_path: Path, spec: Callab
     assert started["auto"] is None
     assert started["same"]["layout"] == job.events("stage.pruned")[0]["data"]["layout"]
     assert started["cut"]["layout"]["image"]["width"] == job.version().layout.image.width == 8
+    told = [last_progress(job, stage) for stage in range(len(stages))]
+    assert [event["step"] for event in told] == [2, STEPS, 3, 2, 2]
+    assert [sorted({"affinity", "contrastive"} & event["metrics"].keys()) for event in told] == [
+        ["affinity", "contrastive"], ["affinity"], ["affinity"], ["contrastive"], ["affinity"],
+    ]  # fmt: skip
+    assert ["sparsity" in event["metrics"] for event in told] == [False, True, False, False, False]
+    # The last of two steps is half way down the cosine.
+    assert told[0]["metrics"]["lr"] == pytest.approx(1.5e-3)
+
+
+def last_progress(job: Job, stage: int) -> dict[str, Any]:
+    data: dict[str, Any] = [event["data"] for event in job.events("progress") if event["stage"] == stage][-1]
+    return data
 
 
 @pytest.mark.timeout(300)

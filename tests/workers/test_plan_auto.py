@@ -65,6 +65,21 @@ def test_a_plan_resolves_to_itself(folder: Path) -> None:
     assert plan.spec.stages[1].student == JobSpec.model_validate(plan.spec.model_dump()).stages[1].student
 
 
+@pytest.mark.parametrize("first", [[], [{"name": "narrow", "student": {"image": {"width": 24}}, "train": {"steps": 2}}]])
+def test_every_stage_of_a_mixed_chain_is_planned_with_its_own_length_and_batch(folder: Path, first: list[dict[str, Any]]) -> None:
+    """Auto, then manual; and manual before them."""
+    small = {"image": {"layers": 1, "width": 8, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
+
+    plan = plan_of(folder, *first, auto(0.25), {"name": "cut", "student": small, "train": {"samples": 96}, "batch_size": 16})
+
+    assert [stage.inherit for stage in plan.stages] == [*["manual"] * len(first), "auto", "manual"]
+    assert [stage.steps for stage in plan.stages] == [*[2] * len(first), STEPS, 6]
+    assert [stage.samples for stage in plan.stages] == [*[2 * BATCH] * len(first), STEPS * BATCH, 96]
+    parent = plan.stages[-3].student.layout if first else TEACHER
+    assert removed_share(parent, plan.stages[-2].student.layout, ["image", "text"]) == pytest.approx(0.25, abs=0.05)
+    assert plan.stages[-1].student.layout.image.width == 8
+
+
 def test_a_student_that_may_not_fit_an_estimate_is_a_warning(folder: Path) -> None:
     wide = {"image": {"width": 32, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
 
