@@ -23,7 +23,7 @@ def layout_of(config: Config) -> Layout:
         layers = vision["layers"]
         image |= {
             "kind": "vit", "layers": [layers], "patch_size": vision["patch_size"],
-            "heads": [vision["width"] // head_width] * layers, "mlp": [vision["width"] * 4] * layers,
+            "heads": [vision["width"] // head_width] * layers, "mlp": [_units(vision)] * layers,
         }
     return Layout(
         embed_dim=config["embed_dim"],
@@ -31,6 +31,10 @@ def layout_of(config: Config) -> Layout:
         text=TextLayout(
             context_length=text["context_length"], vocab_size=text["vocab_size"], width=text["width"], layers=text["layers"],
             head_width=text["width"] // text["heads"], heads=[text["heads"]] * text["layers"],
-            mlp=[text["width"] * 4] * text["layers"],
+            mlp=[_units(text)] * text["layers"],
         ),
     )
+
+
+def _units(tower: dict[str, Any]) -> int:
+    return int(tower["width"] * tower.get("mlp_ratio", 4))

@@ -14,7 +14,8 @@ from tests.workers.parity import Arrays, document
 DOCUMENT: dict[str, Any] = document("mask.json")
 CASES = list(DOCUMENT["cases"])
 TOWERS = ("image", "text")
-LAYOUT: Layout = layout_of(DOCUMENT["config"])
+QUICK_GELU = DOCUMENT.get("act", "GELU") == "QuickGELU"
+LAYOUT: Layout = layout_of(DOCUMENT["config"]).model_copy(update={"quick_gelu": QUICK_GELU})
 CONSTRAINT = Constraint(DOCUMENT["start_sparsity"], DOCUMENT["target_sparsity"], DOCUMENT["sparsity_warmup"])
 TOLERANCE = 1e-5
 

@@ -62,6 +62,11 @@ class TestSearch:
         assert all(result.sparsity["target_sparsity"] == 0.5 for result in under_masks[1:])
         assert under_masks[-1].sparsity["sparsity"] > under_masks[0].sparsity["sparsity"] + 0.3
         assert {result.sparsity["sparsity"] for result in pruned} == {trainer.learner.sparsity()}
+        image, full = trainer.learner.layout.image, TEACHER.image
+        assert pruned[-1].sparsity["image_channels_kept"] == image.width / full.width
+        assert pruned[-1].sparsity["image_heads_kept"] == sum(image.heads or []) / sum(full.heads or [])
+        assert pruned[-1].sparsity["image_mlp_kept"] == sum(image.mlp or []) / sum(full.mlp or [])
+        assert {f"text_{part}_kept" for part in ("channels", "heads", "mlp")} <= pruned[-1].sparsity.keys()
         assert under_masks[-1].sparsity["sparsity"] == pytest.approx(pruned[0].sparsity["sparsity"], abs=0.1)
 
     def test_the_learning_rate_warms_up_to_the_prune_step_and_falls_from_there(self, shards: str) -> None:

@@ -155,6 +155,23 @@ def test_the_ends_of_the_clamp_count_by_granularity(
     assert [int(row.count_nonzero()) for row in mask.heads] == [1 if granularity == "paper" else 0, 12]
 
 
+@pytest.mark.parametrize(("granularity", "kept", "idle"), [("paper", 875, 107), ("exact", 768, 0)])
+def test_of_units_that_have_made_up_their_minds_only_exact_keeps_no_idle_ones(
+    granularity: Granularity, kept: int, idle: int
+) -> None:
+    """A quarter of 3072 units at the top of the clamp, the others at its floor, where a kept one has the factor 0.004."""
+    masks = TowerMasks(768, [12], [3072], granularity)
+    with torch.no_grad():
+        masks.intermediate[768:] = LOGA_FLOOR
+    masks.clamp_()
+
+    row = masks.deterministic().intermediate[0]
+
+    assert int(row.count_nonzero()) == kept
+    assert int(((row > 0) & (row < 0.01)).sum()) == idle
+    assert masks.scores().intermediate[0].sum().item() == pytest.approx(kept, abs=0.6)
+
+
 def test_log_odds_at_either_end_still_move() -> None:
     masks = TowerMasks(4, [2], [8])
     masks.clamp_()

@@ -12,7 +12,7 @@ from tinyclip_workers.masked import removed_share
 from tinyclip_workers.plan import make_plan
 from tinyclip_workers.plan_prune import estimated_layout, steps_to_reach
 
-from tests.workers.auto_stages import TEACHER, auto, spec_of
+from tests.workers.auto_stages import BATCH, PRUNE_STEP, STEPS, TEACHER, auto, spec_of
 from tests.workers.models import write_folder
 from tests.workers.shapes_data import write_shards
 
@@ -41,7 +41,10 @@ def test_a_chain_of_automatic_stages_is_planned_with_estimates(folder: Path) -> 
     assert all(stage.student.estimated for stage in plan.stages)
     macs = [summarize(TEACHER).macs, *(stage.student.macs for stage in plan.stages)]
     assert macs == sorted(macs, reverse=True)
-    assert plan.device_hours > 0
+    first, teacher = plan.stages[0], summarize(TEACHER).macs
+    under_masks = PRUNE_STEP * teacher  # all of the teacher is there until the prune step
+    flops = 2 * BATCH * (3 * (under_masks + (STEPS - PRUNE_STEP) * first.student.macs) + STEPS * teacher)
+    assert first.device_hours == pytest.approx(flops / 60e9 / 3600)
     assert not [warning for warning in plan.warnings if "auto" in warning]
 
 
@@ -60,6 +63,21 @@ def test_a_plan_resolves_to_itself(folder: Path) -> None:
     assert again.spec == plan.spec
     assert [stage.student.estimated for stage in plan.stages] == [True, True, True]
     assert plan.spec.stages[1].student == JobSpec.model_validate(plan.spec.model_dump()).stages[1].student
+
+
+@pytest.mark.parametrize("first", [[], [{"name": "narrow", "student": {"image": {"width": 24}}, "train": {"steps": 2}}]])
+def test_every_stage_of_a_mixed_chain_is_planned_with_its_own_length_and_batch(folder: Path, first: list[dict[str, Any]]) -> None:
+    """Auto, then manual; and manual before them."""
+    small = {"image": {"layers": 1, "width": 8, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
+
+    plan = plan_of(folder, *first, auto(0.25), {"name": "cut", "student": small, "train": {"samples": 96}, "batch_size": 16})
+
+    assert [stage.inherit for stage in plan.stages] == [*["manual"] * len(first), "auto", "manual"]
+    assert [stage.steps for stage in plan.stages] == [*[2] * len(first), STEPS, 6]
+    assert [stage.samples for stage in plan.stages] == [*[2 * BATCH] * len(first), STEPS * BATCH, 96]
+    parent = plan.stages[-3].student.layout if first else TEACHER
+    assert removed_share(parent, plan.stages[-2].student.layout, ["image", "text"]) == pytest.approx(0.25, abs=0.05)
+    assert plan.stages[-1].student.layout.image.width == 8
 
 
 def test_a_student_that_may_not_fit_an_estimate_is_a_warning(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tinyclip.schemas.spec import OptimizerSpec
 from tinyclip_workers.inherit import inherit_manual
-from tinyclip_workers.losses import world_size
+from tinyclip_workers.losses import affinity_loss, world_size
 from tinyclip_workers.masked import MaskedTowers, Noise, mask_optimizer
 from tinyclip_workers.masks import GROUPS
 from tinyclip_workers.optim import learning_rate, make_optimizer, set_learning_rate
@@ -30,12 +30,20 @@ from tests.workers.parity import Arrays, document
 DOCUMENT: dict[str, Any] = document("traj.json")
 Told = dict[str, list[Any]]
 
+KNOWN = {f"--{name}" for name in (
+    "steps", "batch-size", "threads", "seed", "quiet", "lr", "warmup", "clip", "alpha", "weight", "wd",
+    "prune", "prune-step", "sparsity-warmup", "target-sparsity", "start-sparsity",
+)}  # fmt: skip
+"""What a run's command line may say. Draws and data are in the arrays: seeds and threads change nothing here."""
+
 
 class Args:
     """A run's hyper-parameters, as they stood on the reference's command line."""
 
     def __init__(self, tag: str) -> None:
         self._line: list[str] = DOCUMENT["runs"][tag]["args"]
+        unknown = {word for word in self._line if word.startswith("--")} - KNOWN
+        assert not unknown, f"{tag}: what do {unknown} mean?"
         self.steps = int(self.number("steps", 0))
         self.batch = int(self.number("batch-size", 0))
         self.clip_norm = self.number("clip", math.inf)
@@ -51,7 +59,7 @@ class Args:
 
     def optimizer(self) -> OptimizerSpec:
         warmup = self.prune_step if self.prune_step is not None else int(self.number("warmup", 0))
-        return OptimizerSpec(lr=self.number("lr", 0.0), warmup_steps=warmup)
+        return OptimizerSpec(lr=self.number("lr", 0.0), warmup_steps=warmup, weight_decay=self.number("wd", 0.2))
 
 
 class Run:
@@ -65,7 +73,7 @@ class Run:
         self.fixed = self.arrays["teacher_logit_scale_at_step_start"][-1].item()
         teacher = open_clip_model(DOCUMENT["teacher"]).double()
         teacher.load_state_dict(data.under("teacher/"))
-        self.teacher = FrozenTeacher(teacher, math.exp(self.fixed))
+        self.teacher, self.teacher_scale = FrozenTeacher(teacher, math.exp(self.fixed)), teacher.logit_scale.item()
         self.own_scale = self.arrays["student_logit_scale_at_step_start"][0].item()
         self.student, self.towers = (
             self._manual(teacher.state_dict()) if self.args.prune_step is None else self._auto(teacher.state_dict())
@@ -93,6 +101,7 @@ class Run:
         return student, towers
 
     def _start_training(self) -> None:
+        self.towers.register_forward_hook(lambda _, __, output: self._look_at(output))
         self.optimizer = make_optimizer(self.student, self.args.optimizer())
         self.wrapped = DistributedDataParallel(self.towers) if world_size() > 1 else self.towers
 
@@ -100,12 +109,13 @@ class Run:
         told: Told = {}
         for step in range(self.args.steps):
             if step == self.args.prune_step:
-                told |= self._prune()
+                told |= self._prune(told)
             self._step(step, told)
         final = {f"final/{name}": tensor for name, tensor in self.student.state_dict().items()}
         return {name: torch.as_tensor(value) for name, value in told.items()} | final
 
     def _step(self, step: int, told: Told) -> None:
+        self._number = step
         self._tell_start(told)
         lr = learning_rate(step, self.args.steps, self.args.optimizer())
         set_learning_rate(self.optimizer, lr)
@@ -116,6 +126,7 @@ class Run:
         loss, terms = learn(
             self.wrapped, self.teacher, *self._batch(step), self.args.objective, noise=self._noise(step), pull=self._pull(step)
         )
+        self.teacher_scale = self.fixed
         norm = nn.utils.clip_grad_norm_(parameters, self.args.clip_norm)
         self.optimizer.step()
         if isinstance(self.towers, MaskedTowers):
@@ -124,9 +135,17 @@ class Run:
         with torch.no_grad():
             self.student.logit_scale.fill_(self.fixed)
 
+        told.setdefault("soft_i2t_t2i", []).append(self._directions)
         for name, value in {"loss": loss, "grad_norm": norm, "affinity": terms["affinity"]}.items():
             told.setdefault(name, []).append(value.item())
         told.setdefault("lr", []).append(lr)
+
+    def _look_at(self, student: tuple[Tensor, Tensor, Tensor]) -> None:
+        """The affinity's two directions, which the engine's loop adds up."""
+        with torch.no_grad():
+            taught = self.teacher(*self._batch(self._number))
+            both = affinity_loss(*student, taught.image_BD, taught.text_BD, taught.scale)
+        self._directions = [direction.item() for direction in both]
 
     def _noise(self, step: int) -> Noise | None:
         if not isinstance(self.towers, MaskedTowers):
@@ -146,8 +165,9 @@ class Run:
         rows = slice(first, first + self.args.batch)
         return self.images[rows], self.tokens[rows]
 
-    def _prune(self) -> Told:
+    def _prune(self, told: Told) -> Told:
         assert isinstance(self.towers, MaskedTowers)
+        self._tell_masks(told, self.args.steps - len(told["loss"]))  # as they stay
         final: Told = {
             f"{tower}_loga_final_{group}": loga.tolist()
             for tower, masks in self.towers.tower_masks().items()
@@ -159,12 +179,17 @@ class Run:
         return final
 
     def _tell_start(self, told: Told) -> None:
+        told.setdefault("step", []).append(self._number)
         told.setdefault("student_logit_scale_at_step_start", []).append(self.student.logit_scale.item())
+        told.setdefault("teacher_logit_scale_at_step_start", []).append(self.teacher_scale)
+        self._tell_masks(told)
+
+    def _tell_masks(self, told: Told, times: int = 1) -> None:
         if isinstance(self.towers, MaskedTowers):
             masks = self.towers.tower_masks().values()
             lambdas = [m.lambda_1.item() for m in masks] + [m.lambda_2.item() for m in masks]
-            told.setdefault("lambda_at_step_start", []).append(lambdas)
-            told.setdefault("hidden_loga_at_step_start", []).append(torch.cat([m.hidden for m in masks]).tolist())
+            told.setdefault("lambda_at_step_start", []).extend([lambdas] * times)
+            told.setdefault("hidden_loga_at_step_start", []).extend([torch.cat([m.hidden for m in masks]).tolist()] * times)
 
 
 def train(rank: int, tag: str) -> dict[str, Tensor]:

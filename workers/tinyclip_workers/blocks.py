@@ -16,7 +16,8 @@ from tinyclip_workers.masks import Mask
 class MaskedLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels that are kept; the others give 0.
 
-    Computed with 0/1 weights, not by gathering channels, so that shapes stay fixed and it compiles.
+    Computed with 0/1 weights, not by gathering channels, so that shapes stay fixed and it compiles; by the fused kernel, which
+    sees all d channels: the n kept ones are made larger by sqrt(d/n), so that its variance is theirs.
     """
 
     def forward(self, x: Tensor, kept_d: Tensor | None = None) -> Tensor:
@@ -25,9 +26,10 @@ class MaskedLayerNorm(nn.LayerNorm):
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         count = kept_d.sum().clamp(min=1)
-        centred = (wide - (wide * kept_d).sum(-1, keepdim=True) / count) * kept_d
-        variance = centred.square().sum(-1, keepdim=True) / count
-        return torch.addcmul(self.bias * kept_d, centred * torch.rsqrt(variance + self.eps), self.weight).to(x.dtype)
+        larger = (len(kept_d) / count).sqrt()
+        centred = (wide - (wide * kept_d).sum(-1, keepdim=True) / count) * (kept_d * larger)
+        weight, bias = self.weight / larger, self.bias * kept_d
+        return F.layer_norm(centred, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
 class QuickGELU(nn.Module):

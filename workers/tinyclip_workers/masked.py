@@ -127,6 +127,18 @@ def removed_share(original: Layout, small: Layout, towers: Sequence[str]) -> flo
     return 1 - kept / sum(size.prunable for size in sizes.values())
 
 
+def kept_units(small: Layout, original: Layout | None) -> dict[str, float]:
+    """The shares that a small layout has of the original's channels, heads and MLP units, by tower, as `image_heads_kept`."""
+    shares: dict[str, float] = {}
+    for tower in ("image", "text"):
+        layout, full = _tower(small, tower), _tower(original or small, tower)
+        shares[f"{tower}_channels_kept"] = layout.width / full.width
+        if layout.heads and layout.mlp and full.heads and full.mlp:
+            shares[f"{tower}_heads_kept"] = sum(layout.heads) / sum(full.heads)
+            shares[f"{tower}_mlp_kept"] = sum(layout.mlp) / sum(full.mlp)
+    return shares
+
+
 def _branches(layout: ImageLayout | TextLayout) -> tuple[list[int], list[int]]:
     if layout.heads is None or layout.mlp is None:
         raise ValueError(

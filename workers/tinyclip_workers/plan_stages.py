@@ -37,7 +37,8 @@ def plan_stages(
         student = _student(spec, index, stage, chain, teacher, findings)
         if student is None:
             break
-        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs))
+        begins_as = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
+        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, begins_as))
         _check_length(planned[-1], stage, chain.before, spec, findings)
         chain.add(stage, student)
     return planned
@@ -177,13 +178,17 @@ def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
 
 
 def _planned(
-    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int]
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int],
+    begins_as: int,
 ) -> PlannedStage:
+    """`begins_as`: MACs of what an automatic stage trains until its prune step, which is all of its parent."""
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
     objective = stage.objective or spec.objective
     asked = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.taught() else []
-    flops = 2 * steps * batch_size * (TRAINING_PASSES * student.macs + sum(asked))
+    search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
+    student_macs = search * begins_as + (steps - search) * student.macs
+    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * sum(asked))
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,

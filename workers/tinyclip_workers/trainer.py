@@ -18,6 +18,7 @@ from tinyclip_workers.control import Command
 from tinyclip_workers.data import Batch, DataPosition
 from tinyclip_workers.images import normalize
 from tinyclip_workers.losses import rank, world_size
+from tinyclip_workers.masked import kept_units
 from tinyclip_workers.optim import learning_rate, set_learning_rate
 from tinyclip_workers.precision import precision_of
 from tinyclip_workers.projection import Projection
@@ -51,7 +52,8 @@ class StepResult:
     skipped_samples: int
     finite: bool
     sparsity: dict[str, float] = field(default_factory=dict)
-    """Of an automatic stage: `sparsity`, under masks the expected one, and the `target_sparsity` that masks are pulled to."""
+    """Of an automatic stage: `sparsity`, under masks the expected one, with the `target_sparsity` that masks are pulled to; after
+    the prune step the real one, with the shares of channels, heads and MLP units that each tower has kept."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class StageTrainer:
         if pull is not None:
             return {"sparsity": pull.expected_sparsity, "target_sparsity": pull.target_sparsity}
         real = self.learner.sparsity()
-        return {} if real is None else {"sparsity": real}
+        return {} if real is None else {"sparsity": real, **kept_units(self.learner.layout, self.stage.original)}
 
     def _give_up_if_diverged(self, result: StepResult) -> None:
         self._unusable_in_a_row = 0 if result.finite else self._unusable_in_a_row + 1

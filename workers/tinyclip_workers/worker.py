@@ -23,6 +23,7 @@ from tinyclip_workers.ensemble import Ensemble, teacher_of
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.inherit import ImpossibleInheritance
 from tinyclip_workers.jobrun import FinishedStudent, JobRun, Outcome
+from tinyclip_workers.layout_picture import layout_svg
 from tinyclip_workers.losses import rank, world_size
 from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
 from tinyclip_workers.progress import Progress
@@ -194,8 +195,11 @@ class StageWorker:
             scorer.score(current_student(student, trainer), trainer.step)
 
     def _pruned(self, trainer: StageTrainer) -> None:
+        """Tell of the student and draw it, beside the stage's checkpoints."""
         if self._events:
             sparsity = trainer.learner.sparsity() or 0.0
+            picture = layout_svg(trainer.learner.layout, self._stage.original)
+            self._run.store.write_bytes(f"{self._run.stage_folder(self._stage.index)}/layout.svg", picture.encode())
             self._events.send(
                 "stage.pruned",
                 stage=self._stage.index,

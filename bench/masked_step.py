@@ -1,0 +1,115 @@
+"""What masks cost: `python bench/masked_step.py [--batch 8] [--steps 9] [--threads 1] [--device cpu] [--profile]`.
+
+Forward and backward of both towers of the teacher ViT-B/32 with random weights, through the affinity loss, with and without
+masks over every channel, head and MLP unit. Both share their weights and take turns in one run, so that what else the machine
+does meets both alike. Prints the median of each and the median of the ratios of neighbouring steps.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tinyclip_workers.architecture import PRESETS, build_model
+from tinyclip_workers.losses import Embeddings, normalized
+from tinyclip_workers.masked import MaskedTowers
+from tinyclip_workers.precision import precision_of
+from tinyclip_workers.sparsity import Constraint
+from tinyclip_workers.step import TwoTowers, learn
+from tinyclip_workers.towers import Clip
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+WARM_UP = 2
+SPARSITY = 0.5
+"""Of the constraint; the masks themselves keep nearly all, as at the start of a search."""
+
+CLOCKS = ("by_the_clock", "of_the_processor")
+
+Step = Callable[[int], None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=8, help="pairs a step")
+    parser.add_argument("--steps", type=int, default=9, help="timed steps of each")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--model", default="ViT-B-32", choices=[name for name, it in PRESETS.items() if it.image.kind == "vit"])
+    parser.add_argument("--profile", action="store_true", help="print where the masked step's time goes instead")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    plain, masked = steps_of(arguments.model, arguments.batch, torch.device(arguments.device), arguments.precision)
+    for step in range(WARM_UP):
+        plain(step)
+        masked(step)
+    if arguments.profile:
+        show_profile(plain, masked)
+        return
+    taken = [(seconds(plain, step, arguments.device), seconds(masked, step, arguments.device)) for step in range(arguments.steps)]
+    result = {**vars(arguments), "torch": torch.__version__}
+    for kind, clock in enumerate(CLOCKS if arguments.device == "cpu" else CLOCKS[:1]):
+        result[clock] = summary([(unmasked[kind], masked[kind]) for unmasked, masked in taken])
+    print(json.dumps(result))
+
+
+def summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    unmasked, masked = (1000 * statistics.median(side) for side in zip(*pairs, strict=True))
+    ratios = sorted(under_masks / plain for plain, under_masks in pairs)
+    middle = [round(ratio, 3) for ratio in statistics.quantiles(ratios)] if len(ratios) > 1 else ratios
+    return {"unmasked_ms": round(unmasked), "masked_ms": round(masked), "ratio": middle[len(middle) // 2], "quartiles": middle}
+
+
+def steps_of(model: str, batch: int, device: torch.device, precision: str) -> tuple[Step, Step]:
+    """A forward and backward without and with masks, on the same weights and pairs; gradients are thrown away."""
+    torch.manual_seed(0)
+    layout = PRESETS[model]
+    clip = Clip(layout)
+    clip.load_state_dict(build_model(layout).state_dict())
+    towers = MaskedTowers(clip, layout, ("image", "text"), Constraint(0.0, SPARSITY, 1)).to(device)
+    size, text = layout.image.image_size, layout.text
+    images_BCHW = torch.randn(batch, 3, size, size, device=device)
+    tokens_BT = torch.randint(1, text.vocab_size - 1, (batch, text.context_length), device=device)
+    tokens_BT[:, -1] = text.vocab_size - 1  # texts of full length
+    taught = Embeddings(*(normalized(torch.randn(batch, layout.embed_dim, device=device)) for _ in range(2)), scale=50.0)
+    noise = torch.Generator().manual_seed(1)
+
+    def learned(student: nn.Module, **masks: Any) -> None:
+        student.zero_grad(set_to_none=True)
+        number = precision_of(precision, device)
+        learn(student, lambda *_: taught, images_BCHW, tokens_BT, {"affinity": 1.0}, precision=number, **masks)
+
+    plain = TwoTowers(clip)
+    return (
+        lambda _: learned(plain),
+        lambda step: learned(towers, noise=towers.noise(noise), pull=lambda: pull_of(towers, step)),
+    )
+
+
+def pull_of(towers: MaskedTowers, step: int) -> Tensor:
+    return towers.pull(step).loss
+
+
+def seconds(step: Step, number: int, device: str) -> tuple[float, float]:
+    """By the clock, and of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
+    step(number)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def show_profile(plain: Step, masked: Step) -> None:
+    for name, step in (("without masks", plain), ("with masks", masked)):
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=False) as trace:
+            step(0)
+        print(name)
+        print(trace.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=40))
+
+
+if __name__ == "__main__":
+    main()

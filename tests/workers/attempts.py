@@ -1,0 +1,140 @@
+"""Attempts at jobs without a cluster: driver and worker in one process, which may be one that is killed; all else is real."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tinyclip.schemas import JobSpec, ModelVersion
+from tinyclip.schemas.artifacts import JobDocument, attempt_events, job_spec
+from tinyclip_workers import run as driver
+from tinyclip_workers import worker
+from tinyclip_workers.architecture import build_model
+from tinyclip_workers.jobrun import JobRun
+from tinyclip_workers.model_folder import load_folder
+from tinyclip_workers.progress import Progress
+from tinyclip_workers.stage import Stage
+from tinyclip_workers.store import Store
+from tinyclip_workers.student import Student
+
+from tests.workers.auto_stages import TEACHER, auto, spec_of
+from tests.workers.models import write_folder
+from tests.workers.shapes_data import write_shards
+
+TWO = (auto(0.3, "more"), auto(0.5, "less", start_sparsity=0.3))
+
+
+@contextmanager
+def no_cluster() -> Iterator[pytest.MonkeyPatch]:
+    """One worker, called by the driver itself."""
+
+    def group(run: JobRun, artifacts: str, stage: Stage) -> Any:
+        config = {"artifacts": artifacts, "job": run.document.job, "attempt": run.attempt, "stage": stage.to_json()}
+        return SimpleNamespace(fit=lambda: worker.train_stage_worker(json.loads(json.dumps(config))))
+
+    gauge = SimpleNamespace(set=lambda _: None, set_default_tags=lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "_worker_group", group)
+        patch.setattr(driver, "_cluster_size", dict)
+        patch.setattr("ray.is_initialized", lambda: True)
+        patch.setattr("ray.train.report", lambda metrics: None)
+        patch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
+        patch.setattr("tinyclip_workers.progress.Gauge", lambda *_, **__: gauge)
+        yield patch
+
+
+class Job:
+    def __init__(self, folder: Path, spec: JobSpec) -> None:
+        self.root, self.store = str(folder), Store(str(folder))
+        document = JobDocument(job="job_1", name=spec.name, spec=spec, model_name=spec.name, model_version=1)
+        self.store.write_bytes(job_spec("job_1"), document.model_dump_json().encode())
+
+    def attempt(self, number: int = 1) -> bool:
+        return driver.run_attempt(JobRun.open(self.root, "job_1", number), self.root)
+
+    def events(self, type: str, attempt: int = 1) -> list[dict[str, Any]]:
+        folder = attempt_events("job_1", attempt)
+        segments = [self.store.read_bytes(f"{folder}/{name}").decode() for name in self.store.list(folder)]
+        lines = [json.loads(line) for segment in segments for line in segment.splitlines()]
+        return [event for event in lines if event["type"] == type]
+
+    def version(self) -> ModelVersion:
+        return ModelVersion.model_validate_json(self.store.read_bytes("models/shapes/1/model.json"))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return load_folder(self.store.uri("models/shapes/1")).model.state_dict()
+
+
+def specs_in(folder: Path) -> Callable[..., JobSpec]:
+    """Specs of some stages, with a teacher to load and something to evaluate at every tenth step."""
+    torch.manual_seed(0)
+    write_folder(folder / "teacher", build_model(TEACHER), TEACHER)
+    shards = write_shards(folder / "data")
+    task = {"name": "find", "kind": "retrieval", "shards": shards, "image_key": ["png"]}
+
+    def of(*stages: dict[str, Any]) -> JobSpec:
+        changes = {
+            "teacher": {"model": f"local-dir:{folder}/teacher"},
+            "evaluation": {"tasks": [task], "every_steps": 10},
+            "checkpoint": {"every_steps": 10, "keep": 2},
+        }
+        return JobSpec.model_validate(spec_of(shards, *stages, **changes).model_dump())
+
+    return of
+
+
+def attempt_and_be_killed(root: str, point: str, place: str) -> int:
+    """A first attempt at the job in `root`, in a process of its own that gets a kill -9 at a point; its exit code.
+
+    Points: `step` (stage and step, just done), `folded` (stage, in memory alone), `written` (a file of the store, in full but
+    not yet in its place), `next` (stage, about to begin).
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.workers.attempts"])
+    process = context.Process(target=_attempt, args=(root, point, place))
+    process.start()
+    process.join(timeout=240)
+    assert process.exitcode is not None, "it neither ended nor was killed"
+    return process.exitcode
+
+
+def _attempt(root: str, point: str, place: str) -> None:
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for the loader, as in a worker of Ray
+    with no_cluster() as patch:
+        _die_at(point, place, patch)
+        driver.run_attempt(JobRun.open(root, "job_1", 1), root)
+
+
+def _die_at(point: str, place: str, patch: pytest.MonkeyPatch) -> None:
+    def dying(told: Callable[..., str], after: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = after(*args, **kwargs) if after else None
+            if told(*args) == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    replace, fold, resolve = os.replace, Student._end_search, driver.resolve_stage
+
+    def late(aside: Any, target: Any) -> None:
+        if str(target).endswith(place):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(aside, target)
+
+    if point == "step":
+        patch.setattr(Progress, "step", dying(lambda self, result: f"{self._stage.index}/{result.step}"))
+    elif point == "folded":
+        patch.setattr(Student, "_end_search", dying(lambda self, small: f"{self.stage.index}", fold))
+    elif point == "written":
+        patch.setattr(os, "replace", late)
+    else:
+        patch.setattr(driver, "resolve_stage", dying(lambda spec, index, *_: f"{index}", resolve))
