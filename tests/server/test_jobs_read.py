@@ -77,6 +77,8 @@ class TestFind:
         assert await found(label="team:search") == [b["id"], a["id"]]
         assert await found(label=["team:search", "run:1"]) == [a["id"]]
         assert await found(label="team:other") == []
+        assert await found(state=["queued", "cancelled"]) == [b["id"], a["id"]]
+        assert await found(state=["queued", "running"], name=["a", "b"]) == [a["id"]]
 
 
 class TestBadQueries:
@@ -202,16 +204,21 @@ class TestLogsAndCheckpoints:
 
         assert [line["message"] for line in lines] == ["line 18", "line 19", "line 20"]
 
-    async def test_checkpoints_are_those_that_are_still_committed(self, service: Service) -> None:
+    async def test_checkpoints_are_those_that_are_committed_in_the_store(self, service: Service) -> None:
         worker = await service.running()
-        for step in (5, 10):
-            path = f"jobs/{worker.job}/stages/0-s/a1/step-{step}"
-            worker.tell({"type": "checkpoint", "stage": 0, "data": {"step": step, "path": path, "bytes": 7}})
-        folder = service.artifacts / "jobs" / worker.job / "stages" / "0-s" / "a1" / "step-10"
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
-        await service.tick()
+        stages = service.artifacts / "jobs" / worker.job / "stages"
+        for place, names in {
+            "1-half/a1/step-5": ["model.safetensors", "manifest.json"], "0-s/a2/step-100": ["model.safetensors", "manifest.json"],
+            "0-s/a1/step-20": ["model.safetensors", "manifest.json"], "0-s/a1/step-30": ["model.safetensors"],
+            "0-s/student": ["model.safetensors", "manifest.json"],
+        }.items():  # fmt: skip
+            (stages / place).mkdir(parents=True)
+            for name in names:
+                (stages / place / name).write_bytes(b"1234567")
 
         found = (await service.http.get(f"/v1/jobs/{worker.job}/checkpoints")).json()["items"]
 
-        assert [(one["stage"], one["step"], one["attempt"], one["bytes"]) for one in found] == [(0, 10, 1, 7)]
+        assert [(one["stage"], one["step"], one["attempt"], one["bytes"]) for one in found] == [
+            (0, 20, 1, 7), (0, 100, 2, 7), (1, 5, 1, 7),
+        ]
+        assert found[0]["path"] == f"jobs/{worker.job}/stages/0-s/a1/step-20"

@@ -1,0 +1,384 @@
+"""Whatever happens, in whatever order: at most one attempt goes on, history has no gaps, every job ends, and ends once.
+
+Hypothesis draws histories of submits, requests, deaths, lost and repeated answers, and jumps of the clock, over the real
+scheduler of two servers and a real SQLite file. Each call to Ray or to the store is a point at which a server may be held,
+killed or overtaken. When the history is over the dust settles: all is well again, and nothing may be left lying about.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from tinyclip.schemas import JobSpec, JobState, Plan, StudentSummary
+from tinyclip_server import db as db_module
+from tinyclip_server.db import Database
+from tinyclip_server.jobs import cleanup, service
+from tinyclip_server.jobs.lifecycle import ON_CLUSTER
+from tinyclip_server.migrate import upgrade
+from tinyclip_server.problems import Conflict, NotFound
+from tinyclip_server.scheduler import Scheduler
+from tinyclip_server.services import Services
+from tinyclip_server.settings import Settings
+from tinyclip_server.tables import JobRow
+
+from tests.server.documents import STUDENT, spec
+from tests.server.inline_sqlite import InlineConnection
+from tests.server.scripted_cluster import Cluster, Driver, Files, Gate, GatedRay, GatedStore
+
+EXAMPLES = int(os.environ.get("EX","100"))
+STEPS = 14
+PROJECT = "default"
+TABLES = ("jobs", "model_versions", "models")
+"""What an example leaves; all else goes with its job."""
+MOST_ROUNDS = 40
+
+
+class Clock:
+    """Stands in for `datetime` where the server asks for the time."""
+
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, zone: Any = None) -> datetime:
+        cls.at += timedelta(milliseconds=1)
+        return cls.at
+
+
+class Server:
+    """One control plane; killed and started again it is another."""
+
+    def __init__(self, world: "World") -> None:
+        self.gate = Gate()
+        store = GatedStore(world.files, self.gate, world.saw_control)
+        self.services = Services(
+            settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
+            planner=cast(Any, None),
+        )
+        self.scheduler = Scheduler(self.services)
+        self.round: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        if self.round is None or self.round.done():
+            self.round = asyncio.create_task(self._round())
+
+    async def finish(self) -> None:
+        """What it is at goes through, and a whole round after it if it was at nothing."""
+        await self.begin()
+        self.gate.open = True
+        for held in list(self.gate.held):
+            held.deliver()
+        assert self.round is not None
+        await self.round
+        self.gate.open = False
+
+    async def die(self) -> None:
+        if self.round is not None:
+            self.round.cancel()
+            await asyncio.gather(self.round, return_exceptions=True)
+
+    async def _round(self) -> None:
+        await self.scheduler.tick()
+        with contextlib.suppress(OSError):  # the loop around it would log it, and come again
+            await cleanup.reconcile(self.services)
+
+
+class World:
+    """All that outlives a server."""
+
+    def __init__(self, path: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.settings = Settings(data_dir=path.parent, ray_address="http://ray", max_running_jobs=2, status_seconds=0)
+        self.db = Database(f"sqlite+aiosqlite:///{path}")
+        self.look = sqlite3.connect(path, isolation_level=None)
+        self.files: Files = {}
+        self.cluster = Cluster(self.files)
+        self.fences: dict[str, int] = {}
+        self.set_back: set[str] = set()
+        """Jobs whose control file an overtaken server has put back, until another looks at it."""
+
+    def saw_control(self, job: str, fence: int) -> None:
+        highest = max(fence, self.fences.get(job, 0))
+        self.fences[job] = highest
+        (self.set_back.add if fence < highest else self.set_back.discard)(job)
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        """Do some work, and let everything else go as far as it gets by itself."""
+
+        async def until_quiet() -> Any:
+            done = await work
+            while self.loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - what can go on now, goes on
+                await asyncio.sleep(0)
+            return done
+
+        return self.loop.run_until_complete(until_quiet())
+
+    def clear(self) -> None:
+        for table in TABLES:
+            self.look.execute(f"DELETE FROM {table}")
+        self.files.clear()
+        self.fences.clear()
+        self.set_back.clear()
+        self.cluster = Cluster(self.files)
+
+    def close(self) -> None:
+        self.look.close()
+        self.loop.run_until_complete(self.db.close())
+        self.loop.close()
+
+
+WORLD: list[World] = []
+"""The one of this process; a state machine takes no arguments."""
+
+which = st.integers(0, 3)
+
+
+class Histories(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = WORLD[0]
+        self.world.clear()
+        self.servers = [Server(self.world), Server(self.world)]
+        self.jobs: list[str] = []
+        self.deleted: set[str] = set()
+        self.ended: dict[str, str] = {}
+        self.outcomes: dict[tuple[str, int], str] = {}
+        self.late: list[Callable[[], Any]] = []
+
+    @initialize()
+    def a_job(self) -> None:
+        self.submit(2)
+
+    # What users do.
+
+    @rule(max_attempts=st.integers(1, 3))
+    def submit(self, max_attempts: int) -> None:
+        if len(self.jobs) < 3:
+            asked = JobSpec.model_validate(spec(stages=[spec()["stages"][0]], max_attempts=max_attempts))
+            self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, asked, _plan(asked))).id)
+
+    @rule(which=which, what=st.sampled_from(["cancel", "pause", "resume", "retry", "delete"]))
+    def ask(self, which: int, what: str) -> None:
+        job_id = self.jobs[which % len(self.jobs)]
+
+        async def change(session: AsyncSession) -> str | None:
+            if what == "retry":
+                return (await service.retry(session, PROJECT, job_id)).id
+            job = await service.get(session, PROJECT, job_id, lock=True)
+            if what == "delete":
+                await service.delete(session, job)
+                self.deleted.add(job_id)
+            else:
+                {"cancel": service.cancel, "pause": service.pause, "resume": service.resume}[what](session, job)
+            return None
+
+        with contextlib.suppress(Conflict, NotFound):
+            fresh = self._in_database(change)
+            self.jobs += [fresh] if fresh else []
+
+    # What servers do, and what is done to them.
+
+    @rule(server=st.integers(0, 1))
+    def a_whole_round(self, server: int) -> None:
+        self.world.run(self.servers[server].finish())
+
+    @rule(server=st.integers(0, 1))
+    def a_round_begins(self, server: int) -> None:
+        self.world.run(self.servers[server].begin())
+
+    @rule(server=st.integers(0, 1), which=which, how=st.sampled_from(["delivered", "delivered", "lost", "unanswered", "late"]))
+    def a_call(self, server: int, which: int, how: str) -> None:
+        held = self.servers[server].gate.held
+        if not held:
+            return
+        call = held[which % len(held)]
+        if how == "delivered":
+            call.deliver()
+        else:
+            call.fail(arrived=how == "unanswered")
+        if how == "late" and call.what.startswith(("ray submit", "ray stop")):
+            self.late.append(call.effect)
+        self.world.run(asyncio.sleep(0))
+
+    @rule()
+    def a_late_call_arrives(self) -> None:
+        if self.late:
+            self._arrive(self.late.pop(0))
+
+    @rule(server=st.integers(0, 1), arrives=st.booleans())
+    def a_server_dies(self, server: int, arrives: bool) -> None:
+        """Between two calls, or between a call's effect and its answer."""
+        for call in self.servers[server].gate.held if arrives else ():
+            self._arrive(call.effect)
+        self.world.run(self.servers[server].die())
+        self.servers[server] = Server(self.world)
+
+    @rule(seconds=st.sampled_from([5, 21, 31, 61, -45]))
+    def the_clock_jumps(self, seconds: int) -> None:
+        Clock.at += timedelta(seconds=seconds)
+
+    @rule()
+    def the_service_stops_with_its_cluster(self) -> None:
+        self.world.cluster.lose_head(with_drivers=True)
+        for server in self.servers:
+            self.world.run(server.die())
+        self.late.clear()
+        self.servers = [Server(self.world), Server(self.world)]
+        self.world.run(self.servers[0].scheduler.settle())
+
+    # What the cluster does.
+
+    @rule(
+        which=which,
+        what=st.sampled_from(["train", "train", "evaluate", "mumble", "fail", "break", "die", "vanish", "finish", "finish"]),
+    )
+    def a_driver_acts(self, which: int, what: str) -> None:
+        living = self.world.cluster.living()
+        if living:
+            driver: Driver = living[which % len(living)]
+            driver.act(what)
+
+    @rule(with_drivers=st.booleans())
+    def the_head_dies(self, with_drivers: bool) -> None:
+        self.world.cluster.lose_head(with_drivers=with_drivers)
+
+    @rule()
+    def the_head_is_cut_off_or_comes_back(self) -> None:
+        self.world.cluster.up = not self.world.cluster.up
+
+    # What always holds.
+
+    @invariant()
+    def an_end_is_the_end(self) -> None:
+        states = dict(self.world.look.execute("SELECT id, state FROM jobs"))
+        for job, state in self.ended.items():
+            assert states.get(job, state) == state
+        self.ended |= {job: state for job, state in states.items() if JobState(state).terminal}
+        outcomes = {(job, number): outcome for job, number, outcome in self._attempts() if outcome}
+        for attempt, outcome in self.outcomes.items():
+            assert outcomes.get(attempt, outcome) == outcome
+        self.outcomes |= outcomes
+
+    @invariant()
+    def history_has_no_gaps(self) -> None:
+        query = "SELECT last_event, count(*), min(seq), max(seq) FROM jobs JOIN events ON job_id = id GROUP BY id"
+        for last, count, lowest, highest in self.world.look.execute(query):
+            assert (lowest, highest, count) == (1, last, last)
+
+    @invariant()
+    def one_attempt_goes_on(self) -> None:
+        living = [(job, number) for job, number, outcome in self._attempts() if outcome is None]
+        query = f"SELECT id, attempt FROM jobs WHERE state IN ({', '.join('?' * len(ON_CLUSTER))})"
+        assert sorted(living) == sorted(self.world.look.execute(query, ON_CLUSTER))
+        unfenced = [driver.job for driver in self.world.cluster.living() if driver.unfenced()]
+        assert all(unfenced.count(job) == 1 for job in unfenced if job not in self.world.set_back)
+
+    @invariant()
+    def a_success_is_one_version(self) -> None:
+        made = sorted(self.world.look.execute("SELECT job_id, version FROM model_versions WHERE job_id IN (SELECT id FROM jobs)"))
+        said = sorted(self.world.look.execute("SELECT id, model_version FROM jobs WHERE state = 'succeeded'"))
+        assert made == said
+
+    @invariant()
+    def no_transaction_is_held_over_a_call(self) -> None:
+        assert self.world.db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+    def teardown(self) -> None:
+        """All is well again: every job ends, and nothing is left lying about."""
+        self.world.cluster.up = True
+        for effect in self.late:
+            self._arrive(effect)
+        for _ in range(MOST_ROUNDS):
+            self._a_good_round()
+            if not self._unsettled():
+                break
+        assert self._unsettled() == []
+        for check in (self.an_end_is_the_end, self.history_has_no_gaps, self.one_attempt_goes_on, self.a_success_is_one_version):
+            check()
+        for server in self.servers:
+            self.world.run(server.die())
+
+    def _a_good_round(self) -> None:
+        Clock.at += timedelta(seconds=35)
+        for driver in self.world.cluster.living():
+            driver.act("finish")
+        for (job_id,) in self.world.look.execute("SELECT id FROM jobs WHERE state = 'paused'").fetchall():
+            self._in_database(lambda session, job_id=job_id: self._resume(session, job_id))
+        for server in self.servers:
+            self.world.run(server.finish())
+
+    def _unsettled(self) -> list[Any]:
+        look = self.world.look
+        return [
+            *look.execute("SELECT id, state FROM jobs WHERE finished_at IS NULL OR deleted_at IS NOT NULL"),
+            *look.execute("SELECT ray_submission_id, 'not released' FROM attempts WHERE released_at IS NULL"),
+            *[(driver.submission_id, "still runs") for driver in self.world.cluster.living()],
+            *[(path, "is left") for path in self.world.files if path.split("/")[1] in self.deleted],
+            *self.world.set_back,
+        ]
+
+    async def _resume(self, session: AsyncSession, job_id: str) -> None:
+        service.resume(session, await session.get_one(JobRow, job_id))
+
+    def _in_database(self, change: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
+        async def in_one_transaction() -> Any:
+            async with self.world.db.write() as session:
+                return await change(session)
+
+        return self.world.run(in_one_transaction())
+
+    def _attempts(self) -> Iterator[tuple[str, int, str | None]]:
+        return self.world.look.execute("SELECT job_id, number, outcome FROM attempts")
+
+    def _arrive(self, effect: Callable[[], Any]) -> None:
+        try:
+            effect()
+        except Exception:
+            assert not self.world.cluster.up
+
+
+def _plan(asked: JobSpec) -> Plan:
+    student = StudentSummary.model_validate(STUDENT)
+    stage = {"index": 0, "name": "s", "inherit": "manual", "steps": 10, "samples": 1, "student": student, "device_hours": 0.1}
+    whole = {"steps": 10, "samples_per_epoch": 1, "device": "cpu", "device_hours": 0.1}
+    return Plan.model_validate({"spec": asked, "teacher": None, "stages": [stage], **whole})
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    path = folder / "tinyclip.db"
+    asyncio.run(upgrade(f"sqlite+aiosqlite:///{path}"))
+
+    async def connected() -> InlineConnection:
+        return InlineConnection(str(path))
+
+    monkeypatch.setattr(db_module, "create_async_engine", partial(create_async_engine, async_creator=connected))
+    monkeypatch.setattr(db_module, "datetime", Clock)
+    logging.disable(logging.CRITICAL)
+    WORLD[:] = [World(path)]
+    yield WORLD[0]
+    WORLD.pop().close()
+    logging.disable(logging.NOTSET)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(900)
+def test_any_history_ends_well(world: World) -> None:
+    examples = settings(
+        max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate],
+    )
+    run_state_machine_as_test(Histories, settings=examples)
