@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
+from tinyclip_server.tables import JobRow
 
 from tests.server.conftest import Service, on_both_databases
 from tests.server.fakes import progress
@@ -63,6 +66,33 @@ class TestFind:
         seen = [job["id"] for page in (first, second, third) for job in page["items"]]
         assert seen == ids[::-1]
         assert third["next_page_token"] is None
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    async def test_every_job_is_on_one_page_whatever_is_deleted_and_submitted_between(self, service: Service, size: int) -> None:
+        ids = [(await service.submit())["id"] for _ in range(6)][::-1]
+        seen: list[str] = []
+        token: str | None = None
+        while not seen or token:
+            params = {"page_size": size, **({"page_token": token} if token else {})}
+            page = (await service.http.get("/v1/jobs", params=params)).json()
+            seen += [job["id"] for job in page["items"]]
+            token = page["next_page_token"]
+            await service.submit(name="later")
+            if len(seen) == size:  # what was shown is deleted, and the place after it still holds
+                await service.http.post(f"/v1/jobs/{seen[-1]}/cancel")
+                assert (await service.http.delete(f"/v1/jobs/{seen[-1]}")).status_code == 204
+
+        assert seen == ids
+
+    async def test_jobs_of_one_moment_are_each_shown_once(self, service: Service) -> None:
+        ids = {(await service.submit())["id"] for _ in range(5)}
+        async with service.app.state.services.db.write() as session:
+            await session.execute(update(JobRow).values(created_at=datetime(2026, 1, 1, tzinfo=UTC)))
+
+        first = (await service.http.get("/v1/jobs", params={"page_size": 3})).json()
+        second = (await service.http.get("/v1/jobs", params={"page_size": 3, "page_token": first["next_page_token"]})).json()
+
+        assert sorted(job["id"] for page in (first, second) for job in page["items"]) == sorted(ids)
 
     async def test_filters_by_state_name_and_labels(self, service: Service) -> None:
         a = await service.submit(name="a", labels={"team": "search", "run": "1"})
@@ -149,7 +179,13 @@ class TestPatch:
 
         assert answer.status_code == 200
 
-    @pytest.mark.parametrize("body", [{"state": "succeeded"}, {"priority": 10**9}, {"name": "No Spaces"}, {"labels": {"a": 1}}])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"state": "succeeded"}, {"priority": 10**9}, {"name": "No Spaces"}, {"labels": {"a": 1}}, {"name": None},
+            {"labels": None},
+        ],
+    )
     async def test_what_cannot_be_changed_is_refused(self, service: Service, body: dict) -> None:
         job = await service.submit()
 
@@ -173,6 +209,35 @@ class TestMetrics:
         assert series["loss"][-1] == {"stage": 0, "step": 100, "value": 100.0}
         assert [point["step"] for point in series["loss"]] == sorted(point["step"] for point in series["loss"])
         assert series["nothing"] == []
+
+    @pytest.mark.parametrize("max_points", [1, 2, 3, 4, 7, 20, 199])
+    async def test_a_thinned_series_keeps_its_ends_and_its_peaks(self, service: Service, max_points: int) -> None:
+        values = [1.0] * 200
+        values[57], values[143] = 50.0, -50.0
+        worker = await service.running()
+        worker.tell(*(progress(step, loss=value) for step, value in enumerate(values)))
+        await service.tick()
+
+        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": max_points})
+
+        points = answer.json()["series"]["loss"]
+        assert 1 <= len(points) <= max_points
+        assert [point["step"] for point in points] == sorted({point["step"] for point in points})
+        assert all(point["value"] == values[point["step"]] for point in points)
+        assert points[-1]["step"] == 199
+        if max_points >= 2:
+            assert points[0]["step"] == 0
+        if max_points >= 4:
+            assert {50.0, -50.0} <= {point["value"] for point in points}
+
+    async def test_a_short_series_is_whole(self, service: Service) -> None:
+        worker = await service.running()
+        worker.tell(*(progress(step, loss=float(step)) for step in range(10)))
+        await service.tick()
+
+        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 10})
+
+        assert [point["step"] for point in answer.json()["series"]["loss"]] == list(range(10))
 
     async def test_a_repeated_step_replaces_the_point(self, service: Service) -> None:
         worker = await service.running()

@@ -86,7 +86,7 @@ async def _stage_pruned(session: AsyncSession, job: JobRow, attempt: AttemptRow,
 
 async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     stage = _stage(job, event)
-    metrics = event.data.get("metrics") or {}
+    metrics = {name: value for name, value in (event.data.get("metrics") or {}).items() if value is not None}
     step = int(event.data["step"])
     stage.metrics = {**stage.metrics, "last": {**metrics, "step": step}}
     _show_progress(job, stage, event.data)

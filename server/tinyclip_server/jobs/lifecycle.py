@@ -72,8 +72,8 @@ ENDED = tuple(state for state in JobState if state.terminal)
 
 WAY_OUT: Mapping[JobState, str] = {
     S.QUEUED: "it needs nothing to start but its turn",
-    S.STARTING: "pause it first",
-    S.RUNNING: "pause it first",
+    S.STARTING: "cancel or pause it first",
+    S.RUNNING: "cancel or pause it first",
     S.PAUSING: "wait until it is paused",
     S.PAUSED: "resume or cancel it",
     S.CANCELLING: "wait until it is cancelled, and retry it then",

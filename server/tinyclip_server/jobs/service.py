@@ -136,9 +136,12 @@ def pause(session: AsyncSession, job: JobRow) -> None:
 
 
 def resume(session: AsyncSession, job: JobRow) -> None:
-    """Queue a paused job again; it goes on from its last checkpoint. Raises Conflict while it is still pausing."""
+    """Queue a paused job again; it goes on from its last checkpoint. Asking twice is fine. Raises Conflict for another."""
     if job.state == JobState.QUEUED:
         return
+    if job.state != JobState.PAUSED:  # a running job may be queued again as well, but only by the loss of its cluster
+        message = f"job {job.id} is {job.state}: only a paused job is resumed; {WAY_OUT[JobState(job.state)]}"
+        raise Conflict(message, code="illegal_transition")
     change_state(session, job, JobState.QUEUED, "resumed")
 
 
