@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import raiseload
 from tinyclip.schemas import JobError, JobState
 
 from tinyclip_server.attempts import Claim, Observation, observe, read_segments
@@ -107,7 +108,7 @@ class Scheduler:
         if session.get_bind().dialect.name == "postgresql":
             await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": START_LOCK})
         running = await session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state.in_(ON_CLUSTER)))
-        queue = select(JobRow).where(JobRow.state == JobState.QUEUED)
+        queue = select(JobRow).where(JobRow.state == JobState.QUEUED).options(raiseload(JobRow.stages))
         first = queue.order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id).with_for_update(skip_locked=True)
         for job in await session.scalars(first.limit(max(0, self._settings.running_limit - (running or 0)))):
             if job.model_version is None:
@@ -118,9 +119,9 @@ class Scheduler:
     async def _lease(self, session: AsyncSession, *, all_jobs: bool = False) -> list[Claim]:
         at, until = now(), now() + timedelta(seconds=self._settings.lease_seconds)
         free = (JobRow.lease_owner == self._owner) | JobRow.lease_until.is_(None) | (JobRow.lease_until < at)
-        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), true() if all_jobs else free).with_for_update(skip_locked=True)
+        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), true() if all_jobs else free)
         claims = []
-        for job in await session.scalars(query):
+        for job in await session.scalars(query.options(raiseload(JobRow.stages)).with_for_update(skip_locked=True)):
             if job.lease_owner != self._owner:
                 job.lease_owner, job.lease_token = self._owner, job.lease_token + 1
             if job.lease_until is None or job.lease_until < at + timedelta(seconds=self._settings.lease_seconds / 2):

@@ -7,6 +7,7 @@ import logging
 from datetime import timedelta
 
 from sqlalchemy import exists, select, update
+from sqlalchemy.orm import raiseload
 from tinyclip.schemas import JobState
 from tinyclip.schemas.artifacts import Control, job_control
 
@@ -33,7 +34,10 @@ async def release_attempts(services: Services) -> None:
     async with services.db.read() as session:
         unreleased = (AttemptRow.outcome.is_not(None), AttemptRow.released_at.is_(None))
         found = (await session.scalars(select(AttemptRow).where(*unreleased).limit(MOST_AT_ONCE))).all()
-        jobs = {job.id: job for job in await session.scalars(select(JobRow).where(JobRow.id.in_({row.job_id for row in found})))}
+        if not found:
+            return
+        of_them = select(JobRow).where(JobRow.id.in_({attempt.job_id for attempt in found})).options(raiseload(JobRow.stages))
+        jobs = {job.id: job for job in await session.scalars(of_them)}
     for attempt in found:
         await _fence(services, jobs[attempt.job_id], attempt)
         try:
