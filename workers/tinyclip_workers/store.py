@@ -90,10 +90,9 @@ class Store:
         if not self.is_local:
             self._fs.cp_file(f"{self._base}/{source}", f"{self._base}/{target}")
             return
-        if self.exists(target):
-            return
         place = Path(f"{self._base}/{target}")
         place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
         try:
             os.link(f"{self._base}/{source}", place)
         except OSError:  # a file system without links
