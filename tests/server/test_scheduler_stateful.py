@@ -68,7 +68,7 @@ class Server:
         store = GatedStore(world.files, self.gate, world.saw_control)
         self.services = Services(
             settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
-            planner=cast(Any, None),
+            planner=cast(Any, None), converter=cast(Any, None),
         )
         self.scheduler = Scheduler(self.services)
         self.round: asyncio.Task[None] | None = None
