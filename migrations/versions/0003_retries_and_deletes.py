@@ -1,6 +1,6 @@
 """Retries adopt checkpoints, deletes are finished by a sweep, attempts are released by Ray.
 
-Revision 0003.
+Revision 0003, after 0002.
 """
 
 import sqlalchemy as sa
@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
