@@ -7,152 +7,31 @@ killed or overtaken. When the history is over the dust settles: all is well agai
 
 import asyncio
 import contextlib
-import gc
-import logging
-import os
-import random
-import shutil
-import sqlite3
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobSpec, JobState, Plan, StudentSummary
-from tinyclip_server import db as db_module
-from tinyclip_server.db import Database
-from tinyclip_server.jobs import cleanup, service
+from tinyclip_server.jobs import service
 from tinyclip_server.jobs.lifecycle import ON_CLUSTER
-from tinyclip_server.migrate import upgrade
 from tinyclip_server.problems import Conflict, NotFound
-from tinyclip_server.scheduler import Scheduler
-from tinyclip_server.services import Services
-from tinyclip_server.settings import Settings
 from tinyclip_server.tables import JobRow
 
 from tests.server.documents import STUDENT, spec
-from tests.server.inline_sqlite import InlineConnection
-from tests.server.scripted_cluster import Cluster, Driver, Files, Gate, GatedRay, GatedStore
+from tests.server.scheduler_world import Clock, Server, World, world
+from tests.server.scripted_cluster import Driver
+
+__all__ = ["world"]
 
 EXAMPLES = 2000
 STEPS = 12
 PROJECT = "default"
-TABLES = ("jobs", "model_versions", "models")
-"""What an example leaves; all else goes with its job."""
 MOST_ROUNDS = 40
-
-
-class Clock:
-    """Stands in for `datetime` where the server asks for the time."""
-
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-
-    @classmethod
-    def now(cls, zone: Any = None) -> datetime:
-        cls.at += timedelta(milliseconds=1)
-        return cls.at
-
-
-class Server:
-    """One control plane; killed and started again it is another."""
-
-    def __init__(self, world: "World") -> None:
-        self.gate = Gate()
-        store = GatedStore(world.files, self.gate, world.saw_control)
-        self.services = Services(
-            settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
-            planner=cast(Any, None), converter=cast(Any, None),
-        )
-        self.scheduler = Scheduler(self.services)
-        self.round: asyncio.Task[None] | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self.round is not None and not self.round.done()
-
-    async def begin(self, *, cleans: bool) -> None:
-        if not self.busy:
-            self.round = asyncio.create_task(self._round(cleans))
-
-    async def finish(self, *, cleans: bool = True) -> None:
-        """What it is at goes through, or a whole round if it was at nothing."""
-        await self.begin(cleans=cleans)
-        self.gate.open = True
-        for held in list(self.gate.held):
-            held.deliver()
-        assert self.round is not None
-        await self.round
-        self.gate.open = False
-
-    async def die(self) -> None:
-        if self.round is not None:
-            self.round.cancel()
-            await asyncio.gather(self.round, return_exceptions=True)
-
-    async def _round(self, cleans: bool) -> None:
-        await self.scheduler.tick()
-        if not cleans:
-            return
-        with contextlib.suppress(OSError):  # the loop around it would log it, and come again
-            await cleanup.reconcile(self.services)
-
-
-class World:
-    """All that outlives a server."""
-
-    def __init__(self, path: Path) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.settings = Settings(data_dir=path.parent, ray_address="http://ray", max_running_jobs=2, status_seconds=0)
-        self.db = Database(f"sqlite+aiosqlite:///{path}")
-        self.look = sqlite3.connect(path, isolation_level=None)
-        self.look.execute("PRAGMA foreign_keys=ON")
-        self.letters = random.Random()
-        self.files: Files = {}
-        self.cluster = Cluster(self.files)
-        self.fences: dict[str, int] = {}
-        self.set_back: set[str] = set()
-        """Jobs whose control file an overtaken server has put back, until another looks at it."""
-
-    def saw_control(self, job: str, fence: int) -> None:
-        highest = max(fence, self.fences.get(job, 0))
-        self.fences[job] = highest
-        (self.set_back.add if fence < highest else self.set_back.discard)(job)
-
-    def run(self, work: Awaitable[Any]) -> Any:
-        """Do some work, and let everything else go as far as it gets by itself."""
-
-        async def until_quiet() -> Any:
-            done = await work
-            while self.loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - what can go on now, goes on
-                await asyncio.sleep(0)
-            return done
-
-        return self.loop.run_until_complete(until_quiet())
-
-    def clear(self) -> None:
-        """As new, with the same times and names to come: a history must go the same way whenever it is told."""
-        Clock.at = datetime(2026, 1, 1, tzinfo=UTC)
-        self.letters.seed(0)
-        for table in TABLES:
-            self.look.execute(f"DELETE FROM {table}")
-        self.files.clear()
-        self.fences.clear()
-        self.set_back.clear()
-        self.cluster = Cluster(self.files)
-
-    def close(self) -> None:
-        self.look.close()
-        self.loop.run_until_complete(self.db.close())
-        self.loop.close()
-
-
 WORLD: list[World] = []
 """The one of this process; a state machine takes no arguments."""
 
@@ -380,33 +259,11 @@ def _plan(asked: JobSpec) -> Plan:
     return Plan.model_validate({"spec": asked, "teacher": None, "stages": [stage], **whole})
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    path = folder / "tinyclip.db"
-    asyncio.run(upgrade(f"sqlite+aiosqlite:///{path}"))
-
-    async def connected() -> InlineConnection:
-        return InlineConnection(str(path))
-
-    monkeypatch.setattr(db_module, "create_async_engine", partial(create_async_engine, async_creator=connected))
-    monkeypatch.setattr(db_module, "datetime", Clock)
-    logging.disable(logging.CRITICAL)
-    WORLD[:] = [World(path)]
-    gc.collect()
-    gc.freeze()  # what is there by now stays; looking through it again and again is a good part of the time
-    monkeypatch.setattr(service, "secrets", WORLD[0].letters)
-    yield WORLD[0]
-    WORLD.pop().close()
-    gc.unfreeze()
-    logging.disable(logging.NOTSET)
-    shutil.rmtree(folder)
-
-
-@pytest.mark.timeout(1800)  # some 100 s of a core that has nothing else to do
+@pytest.mark.timeout(1800)  # some two minutes of a slow core that has nothing else to do
 def test_any_history_ends_well(world: World) -> None:
     examples = settings(
         max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck),
         database=None, phases=[Phase.generate, Phase.shrink],
     )
+    WORLD[:] = [world]
     run_state_machine_as_test(Histories, settings=examples)
