@@ -25,13 +25,13 @@ def plan(spec: Spec) -> Call[Plan]:
 
 def page(
     *,
-    state: JobState | str | None = None,
-    name: str | None = None,
+    state: JobState | str | Sequence[JobState | str] | None = None,
+    name: str | Sequence[str] | None = None,
     labels: Mapping[str, str] | None = None,
     page_size: int | None = None,
     page_token: str | None = None,
 ) -> Call[Page[Job]]:
-    """One page of jobs, newest first."""
+    """One page of jobs, newest first: in any of the states, of any of the names, with all of the labels."""
     query = {
         "state": state, "name": name, "label": [f"{key}:{value}" for key, value in (labels or {}).items()] or None,
         "page_size": page_size, "page_token": page_token,
@@ -80,21 +80,26 @@ def resume(job_id: str) -> Call[Job]:
     return _transition(job_id, "resume")
 
 
+def retry(job_id: str) -> Call[Job]:
+    """Lets a failed or cancelled job go on from its last checkpoint, as the new job that is returned."""
+    return _transition(job_id, "retry")
+
+
 def clone(job_id: str, changes: Mapping[str, Any] | None = None) -> Call[Job]:
     """Submits a job's spec again with changes by dotted place, as `{"optimizer.lr": 1e-4}`."""
     body = JobClone(set=dict(changes or {})).model_dump(mode="json")
     return Call("POST", path("jobs", job_id, "clone"), as_model(Job), body=body, headers=once())
 
 
-def update(job_id: str, change: JobPatch) -> Call[Job]:
-    """Changes a job's name, labels or priority."""
-    body = change.model_dump(mode="json", exclude_unset=True)
-    return Call("PATCH", path("jobs", job_id), as_model(Job), body=body)
+def update(job_id: str, change: JobPatch | Mapping[str, Any], *, if_match: str | None = None) -> Call[Job]:
+    """Changes a job's name, labels or priority; with `if_match` only if its etag is still that one (else `Conflict`)."""
+    body = change.model_dump(mode="json", exclude_unset=True) if isinstance(change, JobPatch) else dict(change)
+    return Call("PATCH", path("jobs", job_id), as_model(Job), body=body, headers=_only_if(if_match))
 
 
-def delete(job_id: str) -> Call[None]:
+def delete(job_id: str, *, if_match: str | None = None) -> Call[None]:
     """Forgets a job that has ended, and its artifacts; its model versions stay."""
-    return Call("DELETE", path("jobs", job_id), nothing)
+    return Call("DELETE", path("jobs", job_id), nothing, headers=_only_if(if_match))
 
 
 def events_page(job_id: str, *, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Event]]:
@@ -114,7 +119,7 @@ def logs_page(
 def metrics(
     job_id: str, *, names: Sequence[str] | None = None, stage: int | None = None, max_points: int | None = None
 ) -> Call[Metrics]:
-    """Series of numbers by name (`loss`, `lr`, …), thinned to `max_points` a stage."""
+    """Series of numbers by name (`loss`, `lr`, …), thinned to `max_points` a stage; peaks are kept."""
     query = {"names": ",".join(names) if names else None, "stage": stage, "max_points": max_points}
     return Call("GET", path("jobs", job_id, "metrics"), as_model(Metrics), query=query)
 
@@ -126,6 +131,10 @@ def checkpoints(job_id: str) -> Call[Page[Checkpoint]]:
 
 def _document(spec: Spec) -> Any:
     return spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, JobSpec) else dict(spec)
+
+
+def _only_if(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"If-Match": etag if etag.endswith('"') else f'"{etag}"'}
 
 
 def _transition(job_id: str, verb: str) -> Call[Job]:

@@ -3,7 +3,7 @@
 import asyncio
 import collections
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from tinyclip import _job_calls as calls
 from tinyclip._calls import AsyncResource, Resource, async_method, path, sync_method
@@ -28,6 +28,7 @@ class Jobs(Resource):
     cancel = sync_method(calls.cancel)
     pause = sync_method(calls.pause)
     resume = sync_method(calls.resume)
+    retry = sync_method(calls.retry)
     clone = sync_method(calls.clone)
     update = sync_method(calls.update)
     delete = sync_method(calls.delete)
@@ -37,7 +38,11 @@ class Jobs(Resource):
     checkpoints = sync_method(calls.checkpoints)
 
     def list(
-        self, *, state: JobState | str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        *,
+        state: JobState | str | Sequence[JobState | str] | None = None,
+        name: str | Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> Iterator[Job]:
         """All jobs, newest first."""
         return every(self._transport, lambda token: calls.page(state=state, name=name, labels=labels, page_token=token))
@@ -49,9 +54,11 @@ class Jobs(Resource):
         stream = Stream(path("jobs", job_id, "events"), Event, after, self._transport.retries.lasting(patience))
         return follow(self._transport, stream, lambda: self.get(job_id).state.terminal)
 
-    def logs(self, job_id: str, *, after: int = 0, patience: float = _SURVIVES_RESTART_SECONDS) -> Iterator[LogLine]:
-        """A job's log lines as they come, from the one after `after` until the job has ended."""
-        stream = Stream(path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience))
+    def logs(
+        self, job_id: str, *, after: int = 0, tail: int | None = None, patience: float = _SURVIVES_RESTART_SECONDS
+    ) -> Iterator[LogLine]:
+        """A job's log lines as they come, until the job has ended: from the one after `after`, or from the last `tail`."""
+        stream = Stream(path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience), tail=tail)
         return follow(self._transport, stream, lambda: self.get(job_id).state.terminal)
 
     def watch(
@@ -90,6 +97,7 @@ class AsyncJobs(AsyncResource):
     cancel = async_method(calls.cancel)
     pause = async_method(calls.pause)
     resume = async_method(calls.resume)
+    retry = async_method(calls.retry)
     clone = async_method(calls.clone)
     update = async_method(calls.update)
     delete = async_method(calls.delete)
@@ -99,7 +107,11 @@ class AsyncJobs(AsyncResource):
     checkpoints = async_method(calls.checkpoints)
 
     def list(
-        self, *, state: JobState | str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        *,
+        state: JobState | str | Sequence[JobState | str] | None = None,
+        name: str | Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Job]:
         """All jobs, newest first."""
         return every_async(self._transport, lambda token: calls.page(state=state, name=name, labels=labels, page_token=token))
@@ -109,9 +121,11 @@ class AsyncJobs(AsyncResource):
         stream = Stream(path("jobs", job_id, "events"), Event, after, self._transport.retries.lasting(patience))
         return follow_async(self._transport, stream, lambda: self._ended(job_id))
 
-    def logs(self, job_id: str, *, after: int = 0, patience: float = _SURVIVES_RESTART_SECONDS) -> AsyncIterator[LogLine]:
+    def logs(
+        self, job_id: str, *, after: int = 0, tail: int | None = None, patience: float = _SURVIVES_RESTART_SECONDS
+    ) -> AsyncIterator[LogLine]:
         """A job's log lines as they come; see `Jobs.logs`."""
-        stream = Stream(path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience))
+        stream = Stream(path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience), tail=tail)
         return follow_async(self._transport, stream, lambda: self._ended(job_id))
 
     async def watch(

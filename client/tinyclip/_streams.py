@@ -14,16 +14,19 @@ from tinyclip.errors import CannotReachServer, ProblemError
 class Stream(Generic[ModelT]):
     """Where a reader is in a stream, and how what it reads is understood."""
 
-    def __init__(self, path: str, model: type[ModelT], after: int, retries: Retries) -> None:
+    def __init__(self, path: str, model: type[ModelT], after: int, retries: Retries, *, tail: int | None = None) -> None:
         self._path = path
         self._model = model
+        self._tail = tail
         self.last_id = after
         self.patience = Patience(retries)
 
     def call(self) -> Call[ModelT]:
         """The request that goes on after the last event read."""
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(self.last_id)}
-        return Call("GET", self._path, as_model(self._model), headers=headers)
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if self.last_id or self._tail is None:
+            headers["Last-Event-ID"] = str(self.last_id)
+        return Call("GET", self._path, as_model(self._model), headers=headers, query={"tail": self._tail})
 
     def take(self, event: httpx_sse.ServerSentEvent) -> ModelT | None:
         """The event's document, or None for one that was read before or is not numbered."""

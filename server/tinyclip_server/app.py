@@ -20,8 +20,8 @@ from tinyclip_server.evaluations import reconcile as evaluations_reconcile
 from tinyclip_server.http import RequestIds, expect_text, install_problem_handlers
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.indexes import reconcile as indexes_reconcile
+from tinyclip_server.jobs import cleanup, history
 from tinyclip_server.jobs import endpoints as jobs
-from tinyclip_server.jobs import history
 from tinyclip_server.loops import repeat
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
@@ -41,6 +41,7 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
     "indexes": indexes_reconcile.reconcile,
     "evaluations": evaluations_reconcile.reconcile,
+    "cleanup": cleanup.reconcile,
 }
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0

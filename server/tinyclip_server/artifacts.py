@@ -3,6 +3,8 @@
 import asyncio
 import os
 import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,17 @@ def _open_filesystem(root: str) -> tuple[Any, str]:
     except ImportError as error:
         raise ValueError(f"artifacts {root}: {error}; for s3:// pip install 'tinyclip[s3]'") from error
     return fs, str(base)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    path: str
+    """Relative to the store's root."""
+    bytes: int
+    modified_at: datetime
+
+
+StoredFiles = list[StoredFile]
 
 
 class Store:
@@ -64,6 +77,10 @@ class Store:
         """Names of what lies directly in a folder, sorted; nothing if there is no such folder."""
         return await asyncio.to_thread(self._list, f"{self._base}/{path}")
 
+    async def find(self, path: str) -> StoredFiles:
+        """Every file below a folder; none if it is not there."""
+        return await asyncio.to_thread(self._find, path)
+
     async def remove(self, path: str) -> None:
         """Delete a file or a folder with all below it; nothing if it is not there."""
         await asyncio.to_thread(self._remove, f"{self._base}/{path}")
@@ -98,6 +115,18 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def _find(self, path: str) -> StoredFiles:
+        self._fs.invalidate_cache()
+        found: dict[str, dict[str, Any]] = self._fs.find(f"{self._base}/{path}", detail=True)
+        return [
+            StoredFile(name.removeprefix(f"{self._base}/"), int(info["size"] or 0), self._modified(name, info))
+            for name, info in sorted(found.items())
+        ]
+
+    def _modified(self, name: str, info: dict[str, Any]) -> datetime:
+        known = info.get("mtime") or info.get("LastModified") or self._fs.modified(name)
+        return datetime.fromtimestamp(known, UTC) if isinstance(known, int | float) else known.astimezone(UTC)
 
     def _remove(self, target: str) -> None:
         self._fs.invalidate_cache()

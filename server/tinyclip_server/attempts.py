@@ -2,10 +2,11 @@
 
 import json
 import logging
+import re
 import shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from tinyclip.schemas import JSON, JobState
@@ -26,6 +27,7 @@ from tinyclip_server.services import Services
 
 logger = logging.getLogger(__name__)
 
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 MOST_SEGMENTS = 200
 """Read in one look; a server that was away for hours catches up over several."""
 
@@ -45,6 +47,7 @@ class Claim:
     document: JSON
     """A `JobDocument`, not looked into until it is needed."""
     stop_requested_at: datetime | None
+    lease_until: datetime
     unknown: bool
     """Whether Ray did not know the attempt when last asked."""
 
@@ -80,7 +83,9 @@ class Observation:
 async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observation:
     """Bring our files and Ray to what the claim wants, then look. Holds no transaction."""
     seen = Observation(control=claim.control, submitted=claim.submitted)
-    await _write_control(services, claim, seen)
+    if now() >= claim.lease_until:  # held up since the claim: the job may be another's by now, and its files with it
+        return seen
+    await _write_control(services, claim, seen, again=ask_ray)
     try:
         if not claim.submitted and not claim.stopping:
             await _submit(services, claim, seen)
@@ -119,10 +124,12 @@ async def read_segments(services: Services, claim: Claim) -> Observation:
     return seen
 
 
-async def _write_control(services: Services, claim: Claim, seen: Observation) -> None:
-    if claim.control != claim.wanted_control:
-        control = Control(fence=claim.attempt, desired=claim.desired)
-        await services.store.write(job_control(claim.job_id), control.model_dump_json().encode())
+async def _write_control(services: Services, claim: Claim, seen: Observation, *, again: bool) -> None:
+    """When it has changed, and `again` when the file is not as we left it: a scheduler that was held up may have written."""
+    wanted = Control(fence=claim.attempt, desired=claim.desired).model_dump_json().encode()
+    path = job_control(claim.job_id)
+    if claim.control != claim.wanted_control or (again and await services.store.read(path) != wanted):
+        await services.store.write(path, wanted)
         seen.control = claim.wanted_control
 
 
@@ -151,7 +158,17 @@ def _events_in(data: bytes, path: str) -> list[WorkerEvent]:
     events = []
     for number, line in enumerate(data.splitlines(), start=1):
         try:
-            events.append(WorkerEvent.model_validate(json.loads(line)))
+            document = json.loads(line, parse_constant=lambda _: None)  # NaN and Infinity are no JSON: PostgreSQL refuses them
+            events.append(WorkerEvent.model_validate(_storable(document)))
         except (ValueError, ValidationError) as error:  # skipped for good: reading it again would not make it readable
             logger.error("%s line %d is not an event: %s", path, number, error)
     return events
+
+
+def _storable(value: Any) -> Any:
+    """JSON whose texts a database can hold: JSON itself can spell a NUL and half a surrogate pair."""
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value

@@ -98,7 +98,7 @@ def _errors_of(request: Request, complaints: list[dict[str, Any]], body: Any) ->
     """Body errors point into the body; the others name the query, path or header parameter."""
     in_body = [{**c, "loc": c["loc"][1:]} for c in complaints if c["loc"][0] == "body"]
     elsewhere = [
-        FieldError(pointer=f"/{c['loc'][-1]}", value=c.get("input"), message=f"{c['loc'][0]} parameter: {c['msg']}")
+        FieldError(pointer=f"/{c['loc'][1]}", value=c.get("input"), message=f"{c['loc'][0]} parameter: {c['msg']}")
         for c in complaints
         if c["loc"][0] != "body"
     ]

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import raiseload
 from tinyclip.schemas import JobError, JobState
 
 from tinyclip_server.attempts import Claim, Observation, observe, read_segments
@@ -20,6 +21,7 @@ from tinyclip_server.db import now
 from tinyclip_server.jobs.intake import apply_event
 from tinyclip_server.jobs.lifecycle import (
     ON_CLUSTER,
+    AttemptOutcome,
     attempt_failed,
     attempt_stopped,
     begin_attempt,
@@ -74,12 +76,12 @@ class Scheduler:
             job = await session.get_one(JobRow, claim.job_id)
             attempt = await session.get_one(AttemptRow, (claim.job_id, claim.attempt))
             if attempt.outcome is None:
-                end_attempt(attempt, "interrupted")
+                end_attempt(attempt, AttemptOutcome.INTERRUPTED)
                 record(session, job, "attempt.interrupted", "its cluster was stopped", attempt=attempt.number)
                 cluster_stopped(session, job)
             elif job.state in ON_CLUSTER:  # a retry that has not been submitted anywhere
                 fresh = await session.get_one(AttemptRow, (job.id, job.attempt))
-                end_attempt(fresh, "interrupted")
+                end_attempt(fresh, AttemptOutcome.INTERRUPTED)
                 cluster_stopped(session, job)
 
     async def _follow(self, claim: Claim) -> None:
@@ -106,7 +108,7 @@ class Scheduler:
         if session.get_bind().dialect.name == "postgresql":
             await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": START_LOCK})
         running = await session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state.in_(ON_CLUSTER)))
-        queue = select(JobRow).where(JobRow.state == JobState.QUEUED)
+        queue = select(JobRow).where(JobRow.state == JobState.QUEUED).options(raiseload(JobRow.stages))
         first = queue.order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id).with_for_update(skip_locked=True)
         for job in await session.scalars(first.limit(max(0, self._settings.running_limit - (running or 0)))):
             if job.model_version is None:
@@ -117,9 +119,9 @@ class Scheduler:
     async def _lease(self, session: AsyncSession, *, all_jobs: bool = False) -> list[Claim]:
         at, until = now(), now() + timedelta(seconds=self._settings.lease_seconds)
         free = (JobRow.lease_owner == self._owner) | JobRow.lease_until.is_(None) | (JobRow.lease_until < at)
-        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), true() if all_jobs else free).with_for_update(skip_locked=True)
+        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), true() if all_jobs else free)
         claims = []
-        for job in await session.scalars(query):
+        for job in await session.scalars(query.options(raiseload(JobRow.stages)).with_for_update(skip_locked=True)):
             if job.lease_owner != self._owner:
                 job.lease_owner, job.lease_token = self._owner, job.lease_token + 1
             if job.lease_until is None or job.lease_until < at + timedelta(seconds=self._settings.lease_seconds / 2):
@@ -154,7 +156,7 @@ class Scheduler:
     def _judge(self, session: AsyncSession, job: JobRow, attempt: AttemptRow, seen: Observation) -> None:
         """What Ray's word means for an attempt that has not said its last."""
         if seen.refused is not None:
-            end_attempt(attempt, "failed")
+            end_attempt(attempt, AttemptOutcome.FAILED)
             message = f"Ray refused the job: {seen.refused}"
             attempt_failed(session, job, JobError(code="ray_refused", message=message, attempt=attempt.number))
             return
@@ -162,7 +164,7 @@ class Scheduler:
             return
         attempt.ray_status = seen.status.value if seen.status else None
         if seen.status is None and not attempt.submitted:  # asked to stop before it was ever started
-            end_attempt(attempt, "stopped")
+            end_attempt(attempt, AttemptOutcome.WITHDRAWN)
             attempt_stopped(session, job)
         elif seen.status is None:
             self._judge_unknown(session, job, attempt)
@@ -180,7 +182,7 @@ class Scheduler:
             self._lose(session, job, attempt, "Ray no longer knows it")
 
     def _lose(self, session: AsyncSession, job: JobRow, attempt: AttemptRow, why: str) -> None:
-        end_attempt(attempt, "lost")
+        end_attempt(attempt, AttemptOutcome.LOST)
         error = JobError(
             code="attempt_lost", message=f"attempt {attempt.number} is lost: {why}", stage=job.progress.get("stage"),
             attempt=attempt.number, retryable=True,
@@ -204,9 +206,10 @@ def _claim_of(job: JobRow, attempt: AttemptRow) -> Claim:
         control=job.control,
         document={
             "job": job.id, "name": job.name, "spec": job.resolved_spec, "model_name": job.model_name,
-            "model_version": job.model_version,
+            "model_version": job.model_version, "adopts": job.adopts or [],
         },
         stop_requested_at=job.stop_requested_at,
+        lease_until=job.lease_until or now(),
         unknown=attempt.unknown_since is not None,
     )
 

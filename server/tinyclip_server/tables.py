@@ -17,6 +17,7 @@ class JobRow(Base):
     __table_args__ = (
         Index("ix_jobs_newest", "project", "created_at", "id"),
         Index("ix_jobs_queue", "state", "priority", "created_at"),
+        Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -49,6 +50,10 @@ class JobRow(Base):
     """Grows each time the job changes hands; a write with an older token is refused."""
     lease_until: Mapped[datetime | None]
     stop_requested_at: Mapped[datetime | None]
+    adopts: Mapped[list[Any] | None]
+    """Of a retry: ids of the jobs whose checkpoints it goes on from, the one that was retried first."""
+    deleted_at: Mapped[datetime | None]
+    """Set first of all when a job is deleted: nobody sees it from then on, and `cleanup.py` removes the rest."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -85,18 +90,23 @@ class AttemptRow(Base):
     """One try at a job: one Ray job. `next_segment` is the read position in its event segments."""
 
     __tablename__ = "attempts"
+    __table_args__ = (
+        Index("ix_attempts_unreleased", "released_at", postgresql_where=text("released_at IS NULL")),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     ray_submission_id: Mapped[str]
     submitted: Mapped[bool] = mapped_column(default=False)
     outcome: Mapped[str | None]
-    """null while it lives; succeeded, failed, stopped (as told by its last event) or lost (ended without one)."""
+    """null while it lives; what follows is an `AttemptOutcome` of `jobs/lifecycle.py` and stays."""
     next_segment: Mapped[int] = mapped_column(default=1)
     model: Mapped[dict[str, Any] | None]
     """The exported version's document, registered with the success."""
     ray_status: Mapped[str | None]
     unknown_since: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+    """When Ray was seen to have nothing left of it; an attempt may be over for us before its processes are."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
 

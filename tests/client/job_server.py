@@ -51,6 +51,7 @@ class Server:
         return Starlette(routes=[
             Route("/v1/jobs", self.jobs, methods=["GET", "POST"]),
             Route("/v1/jobs/job_1", self.job),
+            Route("/v1/jobs/job_1", self.other, methods=["PATCH"]),
             Route("/v1/jobs/job_1/events", self.events_page),
             Route("/v1/jobs/{rest:path}", self.other, methods=["GET", "POST", "DELETE"]),
         ])

@@ -8,10 +8,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tinyclip.cli._numbers import curve
 
 from tests.client.conftest import Cli, Serve
-from tests.client.documents import JSON, PROBLEM, job
-from tests.client.job_server import HALF, TEACHER, Server
+from tests.client.documents import JSON, PROBLEM, job, page
+from tests.client.job_server import HALF, SUCCEEDED, TEACHER, Server
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ def test_a_list_is_a_table_with_a_way_to_the_rest(cli: Cli, serve: Serve) -> Non
     server = Server(job())
     serve(server.app())
 
-    ran = cli("jobs", "list", "--state", "queued", "--label", "team:search", "--page-size", "2")
+    ran = cli("jobs", "list", "--state", "queued", "--state", "paused", "--label", "team:search", "--page-size", "2")
 
-    assert server.asked[0][1] == "state=queued&label=team%3Asearch&page_size=2"
+    assert server.asked[0][1] == "state=queued&state=paused&label=team%3Asearch&page_size=2"
     lines = ran.out.splitlines()
     assert lines[0] == "| id    | name   | state     | done | stage | model    | created          |"
     assert lines[2].startswith("| job_1 | shapes | succeeded | 100% | 1/1   | shapes@1 | 2026-01-0")
@@ -111,6 +112,11 @@ def test_a_list_is_a_table_with_a_way_to_the_rest(cli: Cli, serve: Serve) -> Non
         (["cancel", "job_1"], ("POST", "/v1/jobs/job_1/cancel", None)),
         (["pause", "job_1"], ("POST", "/v1/jobs/job_1/pause", None)),
         (["resume", "job_1"], ("POST", "/v1/jobs/job_1/resume", None)),
+        (["retry", "job_1"], ("POST", "/v1/jobs/job_1/retry", None)),
+        (
+            ["update", "job_1", "--priority", "3", "--label", "team:search"],
+            ("PATCH", "/v1/jobs/job_1", {"labels": {"team": "search"}, "priority": 3}),
+        ),
         (["clone", "job_1", "--set", "seed=3"], ("POST", "/v1/jobs/job_1/clone", {"set": {"seed": 3}})),
     ],
 )
@@ -141,3 +147,68 @@ def test_usage_is_explained_and_exits_2(cli: Cli) -> None:
 
     assert ran.code == 2
     assert "JOB" in ran.err
+
+
+def test_an_update_without_a_change_says_what_can_be_changed(cli: Cli) -> None:
+    ran = cli("jobs", "update", "job_1")
+
+    assert (ran.code, ran.err) == (2, "error: jobs update\n  say what to change: --name, --label or --priority\n")
+
+
+def test_metrics_are_a_table_with_a_curve(cli: Cli, serve: Serve) -> None:
+    loss = [{"stage": 0, "step": step, "value": 8.0 - step} for step in range(8)]
+    serve(told("metrics", {"series": {"loss": loss, "lr": [{"stage": 1, "step": 5, "value": 0.1}]}}))
+
+    ran = cli("jobs", "metrics", "job_1", "--names", "loss,lr")
+
+    assert ran.out.splitlines() == [
+        "| series | stage | step | first | last | least | most | curve    |",
+        "|--------|-------|------|-------|------|-------|------|----------|",
+        "| loss   |     1 |    7 |     8 |    1 |     1 |    8 | █▇▆▅▄▃▂▁ |",
+        "| lr     |     2 |    5 |   0.1 |  0.1 |   0.1 |  0.1 | ▁        |",
+    ]
+
+
+def test_a_peak_is_seen_in_a_curve_that_is_narrower_than_the_series() -> None:
+    assert curve([1.0] * 50 + [9.0] + [1.0] * 49, width=10) == "▁▁▁▁▁█▁▁▁▁"
+
+
+def test_checkpoints_are_a_table(cli: Cli, serve: Serve) -> None:
+    one = {"stage": 0, "step": 20, "attempt": 1, "path": "jobs/job_1/stages/0-s/a1/step-20", "bytes": 1_500_000}
+    adopted = {**one, "attempt": 0, "path": "jobs/job_1/stages/0-s/a0/step-10", "step": 10}
+    written = {"created_at": "2026-01-02T03:04:05Z"}
+    serve(told("checkpoints", page({**one, **written}, {**adopted, **written})))
+
+    lines = cli("jobs", "checkpoints", "job_1").out.splitlines()
+
+    assert lines[2].startswith("|     1 |   20 |       1 | 1.5MB | 2026-01-0")
+    assert lines[3].startswith("|     1 |   10 | adopted | 1.5MB | 2026-01-0")
+
+
+def test_following_logs_begins_at_the_tail_and_goes_on_without_it(cli: Cli, serve: Serve) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    async def logs(request: Request) -> Response:
+        asked.append((str(request.url.query), request.headers.get("last-event-id")))
+        number = 7 + len(asked)
+        line = {
+            "id": number, "attempt": 1, "level": "info", "source": "driver", "message": f"line {number}",
+            "created_at": "2026-01-02T03:04:05Z",
+        }
+        return Response(f"id: {number}\ndata: {json.dumps(line)}\n\n", media_type="text/event-stream")
+
+    serve(Starlette(routes=[Route("/v1/jobs/job_1/logs", logs), Route("/v1/jobs/job_1", Server(SUCCEEDED).job)]))
+
+    ran = cli("jobs", "logs", "job_1", "--follow", "--tail", "2")
+
+    assert [line.split(": ", 1)[1] for line in ran.out.splitlines()] == ["line 8", "line 9"]
+    assert asked == [("tail=2", None), ("tail=2", "8")]
+
+
+def told(what: str, document: JSON) -> Starlette:
+    """A server that knows one thing about a job."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(document)
+
+    return Starlette(routes=[Route(f"/v1/jobs/job_1/{what}", answer)])

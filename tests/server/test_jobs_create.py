@@ -160,6 +160,25 @@ class TestBadInput:
         problem = assert_problem(answer, 422, "invalid_input")
         assert problem["errors"][0]["message"] == "unknown field; did you mean lr?"
 
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [
+            ("stages.9.train.steps", "stages has entries 0 to 1, not 9"),
+            ("stages.first.name", "stages has entries 0 to 1, not first"),
+            ("seed.of.it", "seed is 0 and has nothing below it"),
+            ("optimizer..lr", "write the place as optimizer.lr or stages.0.train.steps"),
+            ("", "write the place as optimizer.lr or stages.0.train.steps"),
+        ],
+    )
+    async def test_a_clones_bad_path_is_named_with_the_way_out(self, service: Service, path: str, message: str) -> None:
+        job = await service.submit()
+
+        answer = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {path: 1}})
+
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [{"pointer": f"/set/{path}", "value": 1, "message": message}]
+        assert len((await service.http.get("/v1/jobs")).json()["items"]) == 1
+
     async def test_a_clone_with_a_path_that_leads_nowhere_is_refused(self, service: Service) -> None:
         job = await service.submit()
 

@@ -163,18 +163,17 @@ class TestPauseAndResume:
 
         assert (await ask(service, worker.job, "resume", status=409))["code"] == "illegal_transition"
 
+    async def test_a_job_that_runs_cannot_be_resumed_into_a_second_attempt(self, service: Service) -> None:
+        worker = await service.running()
+
+        problem = await ask(service, worker.job, "resume", status=409)
+
+        assert problem["detail"] == f"job {worker.job} is running: only a paused job is resumed; cancel or pause it first"
+        await service.tick()
+        assert (await service.job(worker.job))["attempt"] == 1
+
 
 class TestDelete:
-    async def test_an_ended_job_goes_with_its_artifacts_and_leaves_its_model(self, service: Service) -> None:
-        job = await service.made("emoji")
-
-        answer = await service.http.delete(f"/v1/jobs/{job['id']}")
-
-        assert answer.status_code == 204
-        assert (await service.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
-        assert not (service.artifacts / "jobs" / job["id"]).exists()
-        assert (await service.http.get("/v1/models/emoji/versions/1")).json()["job"] == job["id"]
-
     async def test_a_living_job_is_a_conflict(self, service: Service) -> None:
         worker = await service.running()
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
+from tinyclip_server.tables import JobRow
 
 from tests.server.conftest import Service, on_both_databases
 from tests.server.fakes import progress
@@ -64,6 +67,33 @@ class TestFind:
         assert seen == ids[::-1]
         assert third["next_page_token"] is None
 
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    async def test_every_job_is_on_one_page_whatever_is_deleted_and_submitted_between(self, service: Service, size: int) -> None:
+        ids = [(await service.submit())["id"] for _ in range(6)][::-1]
+        seen: list[str] = []
+        token: str | None = None
+        while not seen or token:
+            params = {"page_size": size, **({"page_token": token} if token else {})}
+            page = (await service.http.get("/v1/jobs", params=params)).json()
+            seen += [job["id"] for job in page["items"]]
+            token = page["next_page_token"]
+            await service.submit(name="later")
+            if len(seen) == size:  # what was shown is deleted, and the place after it still holds
+                await service.http.post(f"/v1/jobs/{seen[-1]}/cancel")
+                assert (await service.http.delete(f"/v1/jobs/{seen[-1]}")).status_code == 204
+
+        assert seen == ids
+
+    async def test_jobs_of_one_moment_are_each_shown_once(self, service: Service) -> None:
+        ids = {(await service.submit())["id"] for _ in range(5)}
+        async with service.app.state.services.db.write() as session:
+            await session.execute(update(JobRow).values(created_at=datetime(2026, 1, 1, tzinfo=UTC)))
+
+        first = (await service.http.get("/v1/jobs", params={"page_size": 3})).json()
+        second = (await service.http.get("/v1/jobs", params={"page_size": 3, "page_token": first["next_page_token"]})).json()
+
+        assert sorted(job["id"] for page in (first, second) for job in page["items"]) == sorted(ids)
+
     async def test_filters_by_state_name_and_labels(self, service: Service) -> None:
         a = await service.submit(name="a", labels={"team": "search", "run": "1"})
         b = await service.submit(name="b", labels={"team": "search", "run": "2"})
@@ -77,6 +107,8 @@ class TestFind:
         assert await found(label="team:search") == [b["id"], a["id"]]
         assert await found(label=["team:search", "run:1"]) == [a["id"]]
         assert await found(label="team:other") == []
+        assert await found(state=["queued", "cancelled"]) == [b["id"], a["id"]]
+        assert await found(state=["queued", "running"], name=["a", "b"]) == [a["id"]]
 
 
 class TestBadQueries:
@@ -147,7 +179,13 @@ class TestPatch:
 
         assert answer.status_code == 200
 
-    @pytest.mark.parametrize("body", [{"state": "succeeded"}, {"priority": 10**9}, {"name": "No Spaces"}, {"labels": {"a": 1}}])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"state": "succeeded"}, {"priority": 10**9}, {"name": "No Spaces"}, {"labels": {"a": 1}}, {"name": None},
+            {"labels": None},
+        ],
+    )
     async def test_what_cannot_be_changed_is_refused(self, service: Service, body: dict) -> None:
         job = await service.submit()
 
@@ -171,6 +209,35 @@ class TestMetrics:
         assert series["loss"][-1] == {"stage": 0, "step": 100, "value": 100.0}
         assert [point["step"] for point in series["loss"]] == sorted(point["step"] for point in series["loss"])
         assert series["nothing"] == []
+
+    @pytest.mark.parametrize("max_points", [1, 2, 3, 4, 7, 20, 199])
+    async def test_a_thinned_series_keeps_its_ends_and_its_peaks(self, service: Service, max_points: int) -> None:
+        values = [1.0] * 200
+        values[57], values[143] = 50.0, -50.0
+        worker = await service.running()
+        worker.tell(*(progress(step, loss=value) for step, value in enumerate(values)))
+        await service.tick()
+
+        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": max_points})
+
+        points = answer.json()["series"]["loss"]
+        assert 1 <= len(points) <= max_points
+        assert [point["step"] for point in points] == sorted({point["step"] for point in points})
+        assert all(point["value"] == values[point["step"]] for point in points)
+        assert points[-1]["step"] == 199
+        if max_points >= 2:
+            assert points[0]["step"] == 0
+        if max_points >= 4:
+            assert {50.0, -50.0} <= {point["value"] for point in points}
+
+    async def test_a_short_series_is_whole(self, service: Service) -> None:
+        worker = await service.running()
+        worker.tell(*(progress(step, loss=float(step)) for step in range(10)))
+        await service.tick()
+
+        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 10})
+
+        assert [point["step"] for point in answer.json()["series"]["loss"]] == list(range(10))
 
     async def test_a_repeated_step_replaces_the_point(self, service: Service) -> None:
         worker = await service.running()
@@ -202,16 +269,21 @@ class TestLogsAndCheckpoints:
 
         assert [line["message"] for line in lines] == ["line 18", "line 19", "line 20"]
 
-    async def test_checkpoints_are_those_that_are_still_committed(self, service: Service) -> None:
+    async def test_checkpoints_are_those_that_are_committed_in_the_store(self, service: Service) -> None:
         worker = await service.running()
-        for step in (5, 10):
-            path = f"jobs/{worker.job}/stages/0-s/a1/step-{step}"
-            worker.tell({"type": "checkpoint", "stage": 0, "data": {"step": step, "path": path, "bytes": 7}})
-        folder = service.artifacts / "jobs" / worker.job / "stages" / "0-s" / "a1" / "step-10"
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
-        await service.tick()
+        stages = service.artifacts / "jobs" / worker.job / "stages"
+        for place, names in {
+            "1-half/a1/step-5": ["model.safetensors", "manifest.json"], "0-s/a2/step-100": ["model.safetensors", "manifest.json"],
+            "0-s/a1/step-20": ["model.safetensors", "manifest.json"], "0-s/a1/step-30": ["model.safetensors"],
+            "0-s/student": ["model.safetensors", "manifest.json"],
+        }.items():  # fmt: skip
+            (stages / place).mkdir(parents=True)
+            for name in names:
+                (stages / place / name).write_bytes(b"1234567")
 
         found = (await service.http.get(f"/v1/jobs/{worker.job}/checkpoints")).json()["items"]
 
-        assert [(one["stage"], one["step"], one["attempt"], one["bytes"]) for one in found] == [(0, 10, 1, 7)]
+        assert [(one["stage"], one["step"], one["attempt"], one["bytes"]) for one in found] == [
+            (0, 20, 1, 7), (0, 100, 2, 7), (1, 5, 1, 7),
+        ]
+        assert found[0]["path"] == f"jobs/{worker.job}/stages/0-s/a1/step-20"

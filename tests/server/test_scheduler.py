@@ -1,8 +1,10 @@
 """What the scheduler does when things die, at whichever point."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from tinyclip_server.attempts import Observation, observe
 from tinyclip_server.ray_gateway import RayJobStatus
 
 from tests.server.conftest import Service, Start, on_both_databases
@@ -199,3 +201,62 @@ class TestDeadAttempts:
         await service.tick()
 
         assert (await service.job(worker.job))["progress"]["step"] == 4
+
+
+@on_both_databases
+class TestBadNews:
+    """What a worker says is data from outside: none of it may stop a job from ending."""
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            {"type": "progress", "stage": 0, "data": {}},
+            {"type": "progress", "stage": 0, "data": {"step": "third"}},
+            {"type": "progress", "stage": 9, "data": {"step": 1}},
+            {"type": "progress", "stage": 0, "data": {"step": 3, "metrics": {"loss": float("nan"), "lr": float("inf")}}},
+            {"type": "stage.started", "stage": 0, "data": {"steps": 10, "student": {"image_params": "many"}}},
+            {"type": "stage.finished", "stage": -1},
+            {"type": "evaluation", "stage": 0, "data": {"task": "val"}},
+            {"type": "attempt.failed", "data": {"stage": "the first", "code": "x"}},
+            {"type": "log", "message": "a NUL \x00 and half a pair \ud83d", "data": {"level": "info", "source": "driver"}},
+            {"type": "something.new", "message": "\x00", "data": {"\x00": ["\ud83d", {"deep": "\x00"}]}},
+        ],
+    )
+    async def test_it_is_passed_over(self, service: Service, event: dict[str, Any]) -> None:
+        worker = await service.running()
+        worker.tell(event)
+        worker.succeed()
+
+        await service.tick()
+
+        job = await service.job(worker.job)
+        assert job["state"] == "succeeded"
+        assert [stage["state"] for stage in job["stages"]] == ["succeeded", "succeeded"]
+        assert (await service.http.get(f"/v1/jobs/{worker.job}/metrics")).json()["series"] == {}
+        lines = (await service.http.get(f"/v1/jobs/{worker.job}/logs")).json()["items"]
+        assert [line["message"] for line in lines] == (["a NUL � and half a pair �"] if event["type"] == "log" else [])
+
+
+class TestControlFile:
+    async def test_what_an_overtaken_server_has_put_back_is_put_right(self, service: Service) -> None:
+        worker = await service.running()
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
+        await service.tick(2)
+        path = service.artifacts / "jobs" / worker.job / "control.json"
+        path.write_text('{"fence":1,"desired":"cancel"}')
+
+        await service.tick()
+
+        assert worker.control() == {"fence": 2, "desired": "run"}
+
+    async def test_a_server_that_was_held_up_longer_than_its_lease_touches_nothing(self, start: Start) -> None:
+        service = await start(lease_seconds=0.01)
+        worker = await service.running()
+        await service.http.post(f"/v1/jobs/{worker.job}/cancel")
+        (claim,) = await service.app.state.scheduler._claim()
+        await asyncio.sleep(0.02)
+
+        seen = await observe(service.app.state.services, claim, ask_ray=True)
+
+        assert seen == Observation(control=claim.control, submitted=True)
+        assert worker.control() == {"fence": 1, "desired": "run"}

@@ -54,19 +54,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 class Artifacts:
     """One job's corner of a fresh artifacts store, a folder or a URI."""
 
-    def __init__(self, folder: Path | str, spec: JobSpec) -> None:
-        self.folder, self.store = folder, Store(str(folder))
-        document = JobDocument(job="job_1", name=spec.name, spec=spec, model_name=spec.name, model_version=1)
-        self.store.write_bytes(job_spec("job_1"), document.model_dump_json().encode())
+    def __init__(self, folder: Path | str, spec: JobSpec, *, job: str = "job_1", adopts: tuple[str, ...] = ()) -> None:
+        self.folder, self.store, self.job = folder, Store(str(folder)), job
+        document = JobDocument(job=job, name=spec.name, spec=spec, model_name=spec.name, model_version=1, adopts=list(adopts))
+        self.store.write_bytes(job_spec(job), document.model_dump_json().encode())
 
     def attempt(self, number: int) -> bool:
-        return run_attempt(JobRun.open(str(self.folder), "job_1", number), str(self.folder))
+        return run_attempt(JobRun.open(str(self.folder), self.job, number), str(self.folder))
 
     def control(self, **control: Any) -> None:
-        self.store.write_bytes(job_control("job_1"), Control(**control).model_dump_json().encode())
+        self.store.write_bytes(job_control(self.job), Control(**control).model_dump_json().encode())
 
     def events(self, attempt: int) -> list[dict[str, Any]]:
-        folder = attempt_events("job_1", attempt)
+        folder = attempt_events(self.job, attempt)
         segments = [self.store.read_bytes(f"{folder}/{name}").decode() for name in self.store.list(folder)]
         return [json.loads(line) for segment in segments for line in segment.splitlines()]
 
@@ -175,6 +175,24 @@ class TestInterruption:
 
         assert artifacts.attempt(2)
         wanted, found = undisturbed.student(), artifacts.student()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+    def test_cancelled_and_retried_as_another_job_it_ends_with_the_same_student(
+        self, tmp_path: Path, undisturbed: Artifacts
+    ) -> None:
+        spec = two_stages(tmp_path / "data")
+        cancelled = Artifacts(tmp_path / "artifacts", spec)
+        cancelled.when("progress", lambda: cancelled.control(fence=1, desired="cancel"), step=2)
+        assert cancelled.attempt(1)
+        step = cancelled.events(1)[-1]["data"]["step"]
+
+        retried = Artifacts(tmp_path / "artifacts", spec, job="job_2", adopts=("job_1",))
+        assert retried.attempt(1)
+
+        went_on = next(event for event in retried.events(1) if event["type"] == "worker.restarted")
+        assert 0 < went_on["data"]["step"] <= step
+        assert went_on["data"]["checkpoint"].startswith("jobs/job_2/stages/0-whole/a0/step-")
+        wanted, found = undisturbed.student(), retried.student()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
     def test_an_attempt_that_was_overtaken_leaves_without_a_word(self, tmp_path: Path) -> None:

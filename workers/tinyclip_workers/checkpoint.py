@@ -74,14 +74,7 @@ def read_committed(store: Store, path: str) -> dict[str, bytes] | None:
 
 def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
     """The furthest committed checkpoint of a stage, over all attempts (`stage_folder/a<n>/step-<N>`)."""
-    found = [
-        (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
-        for attempt in store.list(stage_folder)
-        if attempt.startswith("a")
-        for step in store.list(f"{stage_folder}/{attempt}")
-        if step.startswith("step-")
-    ]
-    for _, _, path in sorted(found, reverse=True):
+    for _, _, path in sorted(checkpoints_of(store, stage_folder), reverse=True):
         files = read_committed(store, path)
         if files is not None:
             return Checkpoint(
@@ -92,6 +85,17 @@ def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
                 state=json.loads(files["state.json"]),
             )
     return None
+
+
+def checkpoints_of(store: Store, stage_folder: str) -> list[tuple[int, int, str]]:
+    """(step, attempt, path) of every checkpoint folder of a stage, whole or not."""
+    return [
+        (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
+        for attempt in store.list(stage_folder)
+        if attempt.startswith("a")
+        for step in store.list(f"{stage_folder}/{attempt}")
+        if step.startswith("step-")
+    ]
 
 
 def remove_old_checkpoints(store: Store, folder: str, keep: int) -> None:

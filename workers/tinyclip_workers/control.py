@@ -42,4 +42,7 @@ class ControlFile:
             control = Control.model_validate(json.loads(self._store.read_bytes(self._path)))
         except (OSError, ValueError):
             return self._command
-        return Command.FENCED if control.fence > self._attempt else _DESIRED[control.desired]
+        if control.fence > self._attempt:
+            return Command.FENCED
+        # What was wanted of an attempt before this one says nothing to this one.
+        return _DESIRED[control.desired] if control.fence == self._attempt else Command.RUN

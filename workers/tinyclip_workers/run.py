@@ -17,6 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from tinyclip.schemas import Layout
 from tinyclip.schemas.spec import WorkerRange
 
+from tinyclip_workers.adopt import adopt
 from tinyclip_workers.architecture import summarize
 from tinyclip_workers.control import Command
 from tinyclip_workers.data import count_pairs
@@ -53,6 +54,8 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
     log_to_events(events, "driver")
     events.send("attempt.started", message=f"attempt {run.attempt} started")
     try:
+        if adopted := adopt(run):
+            log.info("going on from %s", adopted)
         outcome = _train_stages(run, artifacts, events)
         if outcome is None:
             _export(run, events)

@@ -59,9 +59,11 @@ def watch_(context: typer.Context, job: JobId, patience: Patience = _PATIENCE, a
 @app.command("list")
 def list_(
     context: typer.Context,
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY:VALUE", help="Only jobs with this label.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; repeated: in any of them.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Only jobs of this name; repeated: of any of them.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY:VALUE", help="Only jobs with this label; repeated: with all of them.")
+    ] = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
     as_json: AsJson = False,
@@ -104,15 +106,55 @@ def resume(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def retry(
+    context: typer.Context,
+    job: JobId,
+    watched: Annotated[bool, typer.Option("--watch", help="Follow the new job until it ends.")] = False,
+    patience: Patience = _PATIENCE,
+    as_json: AsJson = False,
+) -> None:
+    """Let a failed or cancelled job go on from its last checkpoint. The ended job stays as it is: a new one goes on."""
+    with connect(context) as client:
+        if not watched:
+            answer(client, calls.retry(job), shown.show_job, as_json)
+            return
+        _watch(client, client._transport.send(calls.retry(job)).id, patience, as_json)
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    job: JobId,
+    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY:VALUE", help="Its new labels, all of them.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs first.")] = None,
+    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if the job is still as seen.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a job's name, labels or priority."""
+    labels = dict(_label(pair) for pair in label) if label is not None else None
+    given = {"name": name, "labels": labels, "priority": priority}
+    changes = {what: value for what, value in given.items() if value is not None}
+    if not changes:
+        raise InputError("jobs update", "say what to change: --name, --label or --priority")
+    run(context, calls.update(job, changes, if_match=if_match), shown.show_job, as_json)
+
+
+@app.command()
 def clone(context: typer.Context, job: JobId, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Submit a job's spec again, with changes."""
     run(context, calls.clone(job, parse_assignments(overrides or [])), shown.show_job, as_json)
 
 
 @app.command()
-def delete(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+def delete(
+    context: typer.Context,
+    job: JobId,
+    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if the job is still as seen.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Forget a job that has ended, and its artifacts; its model versions stay."""
-    run(context, calls.delete(job), lambda _: None, as_json)
+    run(context, calls.delete(job, if_match=if_match), lambda _: None, as_json)
 
 
 @app.command()
@@ -138,7 +180,7 @@ def logs(
     context: typer.Context,
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come, until the job ends.")] = False,
-    tail: Annotated[int | None, typer.Option(min=1, help="Only so many of the last lines.")] = 200,
+    tail: Annotated[int, typer.Option(min=1, max=10_000, help="Only so many of the last lines.")] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Show a job's log lines."""
@@ -146,7 +188,7 @@ def logs(
         run(context, calls.logs_page(job, tail=tail), shown.show_log_lines, as_json)
         return
     with connect(context) as client:
-        for line in client.jobs.logs(job):
+        for line in client.jobs.logs(job, tail=tail):
             print_json(line.model_dump_json()) if as_json else shown.show_log_line(line)
 
 
@@ -159,9 +201,15 @@ def metrics(
     max_points: Annotated[int | None, typer.Option(min=1, help="At most so many points a stage.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a job's numbers: where each series began, where it stands, its least and its most."""
+    """Show a job's numbers: where each series began, where it stands, its least and its most, and how it went."""
     wanted = names.split(",") if names else None
     run(context, calls.metrics(job, names=wanted, stage=stage, max_points=max_points), shown.show_metrics, as_json)
+
+
+@app.command()
+def checkpoints(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Show the checkpoints that a job can go on from."""
+    run(context, calls.checkpoints(job), shown.show_checkpoints, as_json)
 
 
 def _watch(client: Client, job_id: str, patience: float, as_json: bool) -> None:

@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from collections.abc import Sequence
+
 
 def count(value: float) -> str:
     """`61.2M`, `3.4k`, `17`."""
@@ -27,3 +29,16 @@ def percent(share: float) -> str:
 def number(value: object) -> str:
     """A metric: few digits, whole numbers as they are."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def curve(values: Sequence[float], width: int = 24) -> str:
+    """`▇▅▃▂▁`: how a series went, over its range. Each sign is the value that is furthest from the mean of its share."""
+    mean, least, most = sum(values) / len(values), min(values), max(values)
+    size = min(width, len(values))
+    shares = [values[at * len(values) // size : (at + 1) * len(values) // size] for at in range(size)]
+    shown = [max(share, key=lambda value: abs(value - mean)) for share in shares]
+    span = most - least or 1.0
+    return "".join(_BARS[min(len(_BARS) - 1, int((value - least) / span * len(_BARS)))] for value in shown)
+
+
+_BARS = "▁▂▃▄▅▆▇█"

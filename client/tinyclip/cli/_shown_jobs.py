@@ -2,17 +2,18 @@
 
 from rich.text import Text
 
-from tinyclip.cli._numbers import duration, number
+from tinyclip.cli._numbers import count, curve, duration, number
 from tinyclip.cli._session import console, more, print_table, table
 from tinyclip.cli._summary import plan_table
-from tinyclip.schemas import Event, Job, LogLine, Metrics, Page, Plan
+from tinyclip.schemas import Checkpoint, Event, Job, LogLine, Metrics, Page, Plan
 
 
 def show_job(job: Job) -> None:
     progress = job.progress
     under_way = not job.state.terminal and progress.step > 0
     how_far = f"  {100 * progress.fraction:.0f}%  eta {duration(progress.eta_seconds)}" if under_way else ""
-    console().print(f"{job.id} {job.name} {job.state}{how_far}", markup=False)
+    again = f"  goes on from {job.retry_of}" if job.retry_of and not job.state.terminal else ""
+    console().print(f"{job.id} {job.name} {job.state}{how_far}{again}", markup=False)
 
 
 def show_jobs(page: Page[Job]) -> None:
@@ -60,12 +61,24 @@ def show_log_line(line: LogLine) -> None:
 
 def show_metrics(metrics: Metrics) -> None:
     out = console()
-    numbers = ("stage", "steps", "first", "last", "least", "most")
-    made = table(out, "series", *numbers, right=numbers)
+    numbers = ("stage", "step", "first", "last", "least", "most")
+    made = table(out, "series", *numbers, "curve", right=numbers)
     for name, points in metrics.series.items():
         for stage in sorted({point.stage for point in points}):
             values = [point.value for point in points if point.stage == stage]
             last_step = max(point.step for point in points if point.stage == stage)
             shown = (values[0], values[-1], min(values), max(values))
-            made.add_row(name, str(stage + 1), str(last_step), *map(number, shown))
+            made.add_row(name, str(stage + 1), str(last_step), *map(number, shown), curve(values))
     print_table(out, made)
+
+
+def show_checkpoints(page: Page[Checkpoint]) -> None:
+    out = console()
+    made = table(out, "stage", "step", "attempt", "size", "written", "path", right=("stage", "step", "attempt", "size"))
+    for one in page.items:
+        attempt = str(one.attempt) if one.attempt else "adopted"
+        size = "" if one.bytes is None else f"{count(one.bytes)}B"
+        written = one.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        made.add_row(str(one.stage + 1), str(one.step), attempt, size, written, one.path)
+    print_table(out, made)
+    more(out, page.next_page_token)

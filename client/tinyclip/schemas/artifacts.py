@@ -20,6 +20,8 @@ class JobDocument(Response):
     model_name: str
     model_version: int
     """Where a success is written: `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
+    adopts: list[str] = []
+    """Jobs whose finished students and checkpoints this one may go on from: a retry's."""
 
 
 class Control(Response):
@@ -28,6 +30,7 @@ class Control(Response):
     fence: int
     """Number of the attempt that may write; a smaller attempt leaves at its next look."""
     desired: Literal["run", "pause", "cancel"] = "run"
+    """What is wanted of just that attempt."""
 
 
 class EvaluatedModel(Response):

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
 from tinyclip.schemas.layouts import StudentSummary
@@ -92,6 +92,8 @@ class Job(Response):
     attempt: int
     ray_submission_id: str | None
     model: ModelRef | None
+    retry_of: str | None = None
+    """The failed or cancelled job from whose last checkpoint this one goes on."""
     error: JobError | None
     etag: str
     created_at: Timestamp
@@ -163,6 +165,7 @@ class Checkpoint(Response):
     stage: int
     step: int
     attempt: int
+    """0: adopted from the job that this one retries."""
     path: str
     """Relative to the artifacts store's root."""
     bytes: int | None = None
@@ -174,6 +177,13 @@ class JobPatch(Request):
     labels: dict[str, str] | None = None
     priority: int | None = Field(default=None, ge=-1000, le=1000)
     """Higher runs first."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("give a value, or leave the field out to keep what is there")
+        return value
 
 
 class JobClone(Request):

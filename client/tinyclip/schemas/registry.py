@@ -56,8 +56,11 @@ class ComparedModel(Response):
     context_length: int
     evaluation: dict[str, dict[str, Any]]
     """By task."""
+    latency_ms: float | None = None
+    """Of the image tower, a picture, where the evaluation ran; null where none was timed."""
     teacher: str | None
     teacher_evaluation: dict[str, dict[str, Any]]
+    teacher_latency_ms: float | None = None
     created_at: Timestamp
 
 

@@ -12,7 +12,7 @@ from tinyclip.schemas import Job, JobClone, JobPatch, JobSpec, JobState, Page, P
 
 from tinyclip_server.conditions import IfMatch, IfNoneMatch, expect_match, names, quoted
 from tinyclip_server.idempotency import AnswerOnce
-from tinyclip_server.jobs import repository, service, specs
+from tinyclip_server.jobs import cleanup, repository, service, specs
 from tinyclip_server.jobs.views import etag, job_view
 from tinyclip_server.pagination import Paging
 from tinyclip_server.problems import InvalidInput
@@ -44,14 +44,14 @@ async def find(
     session: ReadSession,
     project: Project,
     paging: Paging,
-    state: JobState | None = None,
-    name: str | None = None,
-    label: Annotated[list[str] | None, Query(description="key:value, may be repeated")] = None,
+    state: Annotated[list[JobState] | None, Query(description="may be repeated: jobs in any of them")] = None,
+    name: Annotated[list[str] | None, Query(description="may be repeated: jobs of any of them")] = None,
+    label: Annotated[list[str] | None, Query(description="key:value, may be repeated: jobs with all of them")] = None,
 ) -> Page[Job]:
     """Jobs, newest first."""
-    labels = [_label(pair) for pair in label or []]
     rows = await repository.newest(
-        session, project, after=paging.after_newest(), limit=paging.page_size + 1, state=state, name=name, labels=labels
+        session, project, after=paging.after_newest(), limit=paging.page_size + 1, states=state or (), names=name or (),
+        labels=[_label(pair) for pair in label or []],
     )
     return paging.page(rows, job_view, lambda job: (job.created_at, job.id))
 
@@ -91,13 +91,11 @@ async def patch(job_id: str, body: JobPatch, session: WriteSession, project: Pro
 @router.delete("/{job_id}", status_code=204)
 async def delete(job_id: str, services: Uses, project: Project, if_match: IfMatch = None) -> None:
     """Forget an ended job and its artifacts; its model versions stay."""
-    async with services.db.read() as session:
-        job = await service.get(session, project, job_id)
-        expect_match(if_match, etag(job))
-        service.expect_ended(job)
-    await services.store.remove(f"jobs/{job_id}")  # an ended job stays ended; cut off here, the same call finishes it
     async with services.db.write() as session:
-        await service.forget(session, project, job_id)
+        job = await service.get(session, project, job_id, lock=True)
+        expect_match(if_match, etag(job))
+        await service.delete(session, job)
+    await cleanup.remove_deleted(services)  # cut off here, the next round of the cleanup does it
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=Job)
@@ -116,6 +114,16 @@ async def pause(job_id: str, session: WriteSession, project: Project, once: Answ
 async def resume(job_id: str, session: WriteSession, project: Project, once: AnswerOnce) -> Response:
     """Let a paused job go on from its checkpoint."""
     return await _transition(job_id, session, project, once, service.resume)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=Job)
+async def retry(job_id: str, session: WriteSession, project: Project, once: AnswerOnce) -> Response:
+    """Let a failed or cancelled job go on from its last checkpoint, as the new job that is answered."""
+
+    async def make() -> tuple[BaseModel, dict[str, str]]:
+        return _answer(await service.retry(session, project, job_id))
+
+    return await once(session, 202, make)
 
 
 @router.post("/{job_id}/clone", status_code=201, response_model=Job)

@@ -1,6 +1,7 @@
 """What a worker told, applied to its job: one function a type of event, in the transaction that moves the read position."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -8,14 +9,25 @@ from pydantic import ValidationError
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import JobError, JobState, ModelVersion, StageState
+from tinyclip.schemas import JobError, JobState, ModelVersion, StageState, StudentSummary
 from tinyclip.schemas.artifacts import WorkerEvent
 
-from tinyclip_server.jobs.lifecycle import attempt_failed, attempt_stopped, change_state, end_attempt, record
+from tinyclip_server.jobs.lifecycle import (
+    AttemptOutcome,
+    attempt_failed,
+    attempt_stopped,
+    change_stage,
+    change_state,
+    end_attempt,
+    record,
+)
 from tinyclip_server.models import service as models
 from tinyclip_server.tables import AttemptRow, JobRow, LogLineRow, MetricPointRow, StageRow
 
 logger = logging.getLogger(__name__)
+
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+"""What comes of event data that is not as `WorkerEvent` says; handlers read all they need before they change anything."""
 
 
 class Handler(Protocol):
@@ -34,8 +46,12 @@ async def apply_event(session: AsyncSession, job: JobRow, attempt: AttemptRow, e
         session, job, event.type, event.message, attempt=attempt.number, stage=event.stage, data=event.data, at=event.time
     )
     handler = HANDLERS.get(event.type)
-    if handler is not None:
+    if handler is None:
+        return
+    try:
         await handler(session, job, attempt, event)
+    except MALFORMED as error:  # kept in the history, passed over for good: read again it would be no better
+        logger.error("%s: %s says %r: %r", attempt.ray_submission_id, event.type, event.data, error)
 
 
 def _add_log_line(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -55,21 +71,22 @@ async def _attempt_started(session: AsyncSession, job: JobRow, attempt: AttemptR
 
 async def _stage_started(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     stage = _stage(job, event)
-    stage.state = StageState.RUNNING
-    stage.steps = int(event.data.get("steps", stage.steps))
-    stage.student = event.data.get("student") or stage.student
+    steps, student = int(event.data.get("steps", stage.steps)), event.data.get("student")
+    stage.student = _student(student) if student else stage.student
+    stage.steps = steps
+    change_stage(stage, StageState.RUNNING)
     resumed = job.progress.get("stage") == stage.index
     step = min(job.progress.get("step", 0), stage.steps) if resumed else 0
     _show_progress(job, stage, {"step": step, "steps": stage.steps})
 
 
 async def _stage_pruned(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    _stage(job, event).student = event.data
+    _stage(job, event).student = _student(event.data)
 
 
 async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     stage = _stage(job, event)
-    metrics = event.data.get("metrics") or {}
+    metrics = {name: value for name, value in (event.data.get("metrics") or {}).items() if value is not None}
     step = int(event.data["step"])
     stage.metrics = {**stage.metrics, "last": {**metrics, "step": step}}
     _show_progress(job, stage, event.data)
@@ -77,7 +94,7 @@ async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, eve
 
 
 async def _stage_evaluating(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    _stage(job, event).state = StageState.EVALUATING
+    change_stage(_stage(job, event), StageState.EVALUATING)
 
 
 async def _evaluation(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -90,7 +107,7 @@ async def _evaluation(session: AsyncSession, job: JobRow, attempt: AttemptRow, e
 
 async def _stage_finished(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     stage = _stage(job, event)
-    stage.state = StageState.SUCCEEDED
+    change_stage(stage, StageState.SUCCEEDED)
     _show_progress(job, stage, {"step": stage.steps, "steps": stage.steps})
 
 
@@ -99,7 +116,7 @@ async def _model_exported(session: AsyncSession, job: JobRow, attempt: AttemptRo
 
 
 async def _attempt_succeeded(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    end_attempt(attempt, "succeeded")
+    end_attempt(attempt, AttemptOutcome.SUCCEEDED)
     assert job.model_version is not None
     if attempt.model is None:
         _fail(session, job, "no_model", "the attempt succeeded without exporting a model")
@@ -118,16 +135,16 @@ async def _attempt_succeeded(session: AsyncSession, job: JobRow, attempt: Attemp
 
 
 async def _attempt_failed(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    end_attempt(attempt, "failed")
     error = JobError(
         code=str(event.data.get("code", "attempt_failed")), message=event.message or "the attempt failed",
         stage=event.data.get("stage", event.stage), attempt=attempt.number, retryable=bool(event.data.get("retryable", False)),
     )
+    end_attempt(attempt, AttemptOutcome.FAILED)
     attempt_failed(session, job, error)
 
 
 async def _attempt_stopped(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    end_attempt(attempt, "stopped")
+    end_attempt(attempt, AttemptOutcome.STOPPED)
     attempt_stopped(session, job)
 
 
@@ -158,6 +175,10 @@ def _stage(job: JobRow, event: WorkerEvent) -> StageRow:
     return job.stages[index]
 
 
+def _student(told: Any) -> dict[str, Any]:
+    return StudentSummary.model_validate(told).model_dump(mode="json")
+
+
 def _show_progress(job: JobRow, stage: StageRow, told: dict[str, Any]) -> None:
     """The job's progress over all stages from one stage's step. The rest is taken to go on at the present speed."""
     step, steps = int(told["step"]), int(told.get("steps", stage.steps))
@@ -178,7 +199,7 @@ async def _add_points(session: AsyncSession, job: JobRow, stage: int, step: int,
     points = [
         {"job_id": job.id, "name": name, "stage": stage, "step": step, "value": float(value)}
         for name, value in metrics.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     ]
     if points:
         new = (pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert)(MetricPointRow).values(points)

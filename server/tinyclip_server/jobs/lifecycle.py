@@ -1,20 +1,44 @@
-"""What may follow which state, and the one function that moves a job along.
+"""What may follow which state of a job, a stage and an attempt, and the only functions that move them along.
 
-A change and its event belong to one transaction; nothing outside this file sets a job's state or numbers an event.
+A change and its event belong to one transaction; nothing outside this file sets a state or numbers an event. The guards at
+the end hold the rest of the code to it: a state that cannot follow the present one is not written, whoever tries.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobError, JobState, StageState
 
 from tinyclip_server.db import now
 from tinyclip_server.problems import Conflict
-from tinyclip_server.tables import AttemptRow, EventRow, JobRow
+from tinyclip_server.tables import AttemptRow, EventRow, JobRow, StageRow
 
-S = JobState
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended. It begins without one, and the first is the last."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """So far as its own last word."""
+    LOST = "lost"
+    """It ended without a last word, or Ray no longer knows it."""
+    WITHDRAWN = "withdrawn"
+    """Asked to stop before Ray had it."""
+    INTERRUPTED = "interrupted"
+    """It went with its whole cluster."""
+
+    @property
+    def told(self) -> bool:
+        """Whether the attempt said so itself, as its last act. Of the others a process may still be somewhere."""
+        return self in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.STOPPED)
+
+
+S, T = JobState, StageState
 
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     S.QUEUED: frozenset({S.STARTING, S.PAUSED, S.CANCELLED}),
@@ -28,11 +52,36 @@ FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     S.CANCELLED: frozenset(),
 }
 """STARTING follows STARTING and RUNNING when an attempt died and the next one begins, QUEUED when the whole embedded cluster
-was stopped. What a user asks for while the last
-attempt is just succeeding comes too late: the student is there, and the job says so."""
+was stopped. What a user asks for while the last attempt is just succeeding comes too late: the student is there, and the
+job says so. Nothing follows an end: a retry is another job."""
+
+STAGE_FOLLOWS: Mapping[StageState, frozenset[StageState]] = {
+    T.PENDING: frozenset({T.RUNNING, T.EVALUATING, T.SUCCEEDED, T.CANCELLED}),
+    T.RUNNING: frozenset({T.EVALUATING, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
+    T.EVALUATING: frozenset({T.RUNNING, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
+    T.SUCCEEDED: frozenset(),
+    T.FAILED: frozenset(),
+    T.CANCELLED: frozenset(),
+}
+"""RUNNING follows EVALUATING when the group was started again. A stage may be SUCCEEDED without our having heard of its run:
+its worker died after the student was written and before it was told, and the next attempt took the student as it was."""
 
 ON_CLUSTER = (S.STARTING, S.RUNNING, S.PAUSING, S.CANCELLING)
 """States in which an attempt may exist."""
+ENDED = tuple(state for state in JobState if state.terminal)
+
+WAY_OUT: Mapping[JobState, str] = {
+    S.QUEUED: "it needs nothing to start but its turn",
+    S.STARTING: "cancel or pause it first",
+    S.RUNNING: "cancel or pause it first",
+    S.PAUSING: "wait until it is paused",
+    S.PAUSED: "resume or cancel it",
+    S.CANCELLING: "wait until it is cancelled, and retry it then",
+    S.SUCCEEDED: "clone it to train again",
+    S.FAILED: "retry it to go on from its last checkpoint",
+    S.CANCELLED: "retry it to go on from its last checkpoint",
+}
+"""What a user may do who asked for something that cannot follow."""
 
 
 def may_follow(job: JobRow, state: JobState) -> bool:
@@ -44,7 +93,8 @@ def change_state(
 ) -> None:
     """Move a job to a state and record `job.<state>`. Raises Conflict if the state cannot follow the present one."""
     if not may_follow(job, state):
-        raise Conflict(f"job {job.id} is {job.state}: it cannot become {state.value}", code="illegal_transition")
+        message = f"job {job.id} is {job.state}: it cannot become {state.value}; {WAY_OUT[S(job.state)]}"
+        raise Conflict(message, code="illegal_transition")
     job.state = state
     job.revision += 1
     if state.terminal:
@@ -54,6 +104,12 @@ def change_state(
     if state not in (S.PAUSING, S.CANCELLING):
         job.stop_requested_at = None
     record(session, job, f"job.{state.value}", message, attempt=job.attempt or None, data=data)
+
+
+def change_stage(stage: StageRow, state: StageState) -> None:
+    """Move a stage to a state; a worker that repeats itself, or a stage that is already finished, changes nothing."""
+    if state in STAGE_FOLLOWS[StageState(stage.state)]:
+        stage.state = state
 
 
 def record(
@@ -90,7 +146,7 @@ def begin_attempt(session: AsyncSession, job: JobRow, why: str) -> AttemptRow:
     return attempt
 
 
-def end_attempt(attempt: AttemptRow, outcome: str) -> None:
+def end_attempt(attempt: AttemptRow, outcome: AttemptOutcome) -> None:
     attempt.outcome = outcome
     attempt.finished_at = now()
 
@@ -128,9 +184,33 @@ def cluster_stopped(session: AsyncSession, job: JobRow) -> None:
 
 
 def _end_stages(job: JobRow, state: JobState) -> None:
-    ended = {S.FAILED: StageState.FAILED, S.CANCELLED: StageState.CANCELLED}.get(state)
+    """A success needs every stage's student, so all have one; else what ran has ended like the job."""
     for stage in job.stages:
-        if ended and stage.state in (StageState.RUNNING, StageState.EVALUATING):
-            stage.state = ended
-        elif state == S.CANCELLED and stage.state == StageState.PENDING:
-            stage.state = StageState.CANCELLED
+        if state == S.SUCCEEDED:
+            change_stage(stage, T.SUCCEEDED)
+        elif state == S.CANCELLED:
+            change_stage(stage, T.CANCELLED)
+        elif stage.state != T.PENDING:
+            change_stage(stage, T.FAILED)
+
+
+class IllegalState(AssertionError):
+    """Our own mistake: a state was set that cannot follow the one before."""
+
+
+@event.listens_for(JobRow.state, "set", active_history=True)
+def _guard_job(job: JobRow, state: str, before: Any, _: Any) -> None:
+    if isinstance(before, str) and state not in FOLLOWS[JobState(before)]:
+        raise IllegalState(f"job {job.id}: {before} cannot become {state}")
+
+
+@event.listens_for(StageRow.state, "set", active_history=True)
+def _guard_stage(stage: StageRow, state: str, before: Any, _: Any) -> None:
+    if isinstance(before, str) and state not in STAGE_FOLLOWS[StageState(before)]:
+        raise IllegalState(f"stage {stage.index} of {stage.job_id}: {before} cannot become {state}")
+
+
+@event.listens_for(AttemptRow.outcome, "set", active_history=True)
+def _guard_attempt(attempt: AttemptRow, outcome: str | None, before: Any, _: Any) -> None:
+    if isinstance(before, str):
+        raise IllegalState(f"{attempt.ray_submission_id} has {before} and cannot have {outcome} too")

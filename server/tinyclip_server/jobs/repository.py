@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import delete, insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobState
 
+from tinyclip_server.jobs.lifecycle import ENDED
 from tinyclip_server.tables import EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow
 
 
 async def find(session: AsyncSession, project: str, job_id: str, *, lock: bool = False) -> JobRow | None:
-    query = select(JobRow).where(JobRow.id == job_id, JobRow.project == project)
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.project == project, JobRow.deleted_at.is_(None))
     return await session.scalar(query.with_for_update() if lock else query)
 
 
@@ -20,15 +21,16 @@ async def newest(
     *,
     after: tuple[object, ...] | None,
     limit: int,
-    state: JobState | None,
-    name: str | None,
-    labels: Iterable[tuple[str, str]],
+    states: Sequence[JobState] = (),
+    names: Sequence[str] = (),
+    labels: Iterable[tuple[str, str]] = (),
 ) -> Sequence[JobRow]:
-    query = select(JobRow).where(JobRow.project == project)
-    if state:
-        query = query.where(JobRow.state == state)
-    if name:
-        query = query.where(JobRow.name == name)
+    """Jobs in any of the states, of any of the names, with all of the labels."""
+    query = select(JobRow).where(JobRow.project == project, JobRow.deleted_at.is_(None))
+    if states:
+        query = query.where(JobRow.state.in_(states))
+    if names:
+        query = query.where(JobRow.name.in_(names))
     for key, value in labels:
         query = query.where(
             select(JobLabelRow.job_id)
@@ -57,41 +59,13 @@ async def logs_after(session: AsyncSession, job_id: str, seq: int, limit: int) -
     return (await session.scalars(query)).all()
 
 
-async def checkpoint_events(session: AsyncSession, job_id: str) -> Sequence[EventRow]:
-    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.type == "checkpoint").order_by(EventRow.seq)
-    return (await session.scalars(query)).all()
+async def living_heirs(session: AsyncSession, job_id: str) -> Sequence[JobRow]:
+    """Jobs that have not ended and go on from a job's checkpoints, the newest first."""
+    query = select(JobRow).where(JobRow.state.not_in(ENDED), JobRow.adopts.is_not(None)).order_by(JobRow.created_at.desc())
+    return [heir for heir in await session.scalars(query) if job_id in (heir.adopts or ())]
 
 
-async def metric_points(
-    session: AsyncSession, job_id: str, names: Sequence[str], stage: int | None, max_points: int
-) -> Sequence[MetricPointRow]:
-    """Points by name, stage and step, thinned in the database: every nth point of each series, the last one always."""
-    wanted: list[ColumnElement[bool]] = [MetricPointRow.job_id == job_id]
-    if names:
-        wanted.append(MetricPointRow.name.in_(names))
-    if stage is not None:
-        wanted.append(MetricPointRow.stage == stage)
-    series = (MetricPointRow.name, MetricPointRow.stage)
-    numbered = (
-        select(
-            MetricPointRow,
-            func.row_number().over(partition_by=series, order_by=MetricPointRow.step.desc()).label("from_end"),
-            func.count().over(partition_by=series).label("size"),
-        )
-        .where(*wanted)
-        .subquery()
-    )
-    stride = (numbered.c.size + max_points - 1) // max_points
-    query = (
-        select(MetricPointRow)
-        .join(
-            numbered,
-            (MetricPointRow.job_id == numbered.c.job_id)
-            & (MetricPointRow.name == numbered.c.name)
-            & (MetricPointRow.stage == numbered.c.stage)
-            & (MetricPointRow.step == numbered.c.step),
-        )
-        .where((numbered.c.from_end - 1) % stride == 0)
-        .order_by(MetricPointRow.name, MetricPointRow.stage, MetricPointRow.step)
-    )
-    return (await session.scalars(query)).all()
+async def copy_metric_points(session: AsyncSession, source: str, target: str) -> None:
+    columns = [MetricPointRow.name, MetricPointRow.stage, MetricPointRow.step, MetricPointRow.value]
+    of_source = select(literal(target), *columns).where(MetricPointRow.job_id == source)
+    await session.execute(insert(MetricPointRow).from_select(["job_id", *(column.key for column in columns)], of_source))

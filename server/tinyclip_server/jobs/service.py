@@ -1,13 +1,14 @@
 """What can be done with jobs. Each function works in the caller's transaction and only flushes."""
 
 import secrets
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import JobPatch, JobSpec, JobState, Plan
+from tinyclip.schemas import JobPatch, JobSpec, JobState, Plan, StageState
 
 from tinyclip_server.db import now
 from tinyclip_server.jobs import repository
-from tinyclip_server.jobs.lifecycle import ON_CLUSTER, change_state, record
+from tinyclip_server.jobs.lifecycle import ON_CLUSTER, WAY_OUT, change_state, record
 from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.tables import JobLabelRow, JobRow, StageRow
 
@@ -16,36 +17,77 @@ ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan) -> JobRow:
     """Job, stages and `job.created`, queued."""
-    job = JobRow(
-        id="job_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16)),
+    job = _queued(
         project=project,
         name=spec.name,
         labels=spec.labels,
         priority=0,
         spec=spec.model_dump(mode="json"),
         resolved_spec=plan.spec.model_dump(mode="json"),
-        state=JobState.QUEUED,
-        version=0,
-        revision=1,
-        last_event=0,
-        last_log=0,
-        attempt=0,
-        failures=0,
         progress={"stages": len(plan.stages), "steps": plan.stages[0].steps if plan.stages else 0},
         model_name=spec.name,
-        created_at=now(),
         stages=[
             StageRow(
-                index=stage.index, name=stage.name, inherit=stage.inherit, steps=stage.steps, state="pending",
+                index=stage.index, name=stage.name, inherit=stage.inherit, steps=stage.steps, state=StageState.PENDING,
                 student=stage.student.model_dump(mode="json"), metrics={}, evaluation={},
             )
             for stage in plan.stages
         ],
     )
+    return await _begin(session, job, f"{len(plan.stages)} stages, {plan.steps} steps on {plan.device}")
+
+
+async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
+    """A new job that goes on where a failed or cancelled one ended; that one stays as it is.
+
+    Same plan, same numbers so far; the engine adopts what the old job's checkpoints hold. Raises NotFound, Conflict.
+    """
+    old = await get(session, project, job_id, lock=True)
+    if old.state not in (JobState.FAILED, JobState.CANCELLED):
+        message = f"job {old.id} is {old.state}: only a failed or cancelled job is retried; {WAY_OUT[JobState(old.state)]}"
+        raise Conflict(message, code="illegal_transition")
+    if heirs := await repository.living_heirs(session, job_id):
+        raise Conflict(f"job {heirs[0].id} already goes on from {job_id}; follow that one, or cancel it", code="already_retried")
+    job = _queued(
+        project=old.project,
+        name=old.name,
+        labels=old.labels,
+        priority=old.priority,
+        spec=old.spec,
+        resolved_spec=old.resolved_spec,
+        progress=old.progress,
+        model_name=old.model_name,
+        adopts=[old.id, *(old.adopts or [])],
+        stages=[_stage_again(stage) for stage in old.stages],
+    )
+    await _begin(session, job, f"goes on from the last checkpoint of {old.id}", {"retry_of": old.id})
+    await repository.copy_metric_points(session, old.id, job.id)
+    record(session, old, "job.retried", f"{job.id} goes on from here", data={"job": job.id})
+    await session.flush()
+    return job
+
+
+def _queued(**given: Any) -> JobRow:
+    letters = "".join(secrets.choice(ID_ALPHABET) for _ in range(16))
+    return JobRow(
+        id=f"job_{letters}", state=JobState.QUEUED, version=0, revision=1, last_event=0, last_log=0, attempt=0, failures=0,
+        created_at=now(), **given,
+    )
+
+
+def _stage_again(old: StageRow) -> StageRow:
+    """A finished stage stays finished, since its student is adopted; another begins again from its last checkpoint."""
+    kept = {"index": old.index, "name": old.name, "inherit": old.inherit, "steps": old.steps, "student": old.student}
+    if old.state == StageState.SUCCEEDED:
+        return StageRow(**kept, state=old.state, metrics=old.metrics, evaluation=old.evaluation)
+    return StageRow(**kept, state=StageState.PENDING, metrics={}, evaluation={})
+
+
+async def _begin(session: AsyncSession, job: JobRow, message: str, data: dict[str, Any] | None = None) -> JobRow:
     session.add(job)
     await session.flush()
-    session.add_all(JobLabelRow(job_id=job.id, key=key, value=value) for key, value in spec.labels.items())
-    record(session, job, "job.created", f"{len(plan.stages)} stages, {plan.steps} steps on {plan.device}")
+    session.add_all(JobLabelRow(job_id=job.id, key=key, value=value) for key, value in job.labels.items())
+    record(session, job, "job.created", message, data=data)
     await session.flush()
     return job
 
@@ -94,22 +136,24 @@ def pause(session: AsyncSession, job: JobRow) -> None:
 
 
 def resume(session: AsyncSession, job: JobRow) -> None:
-    """Queue a paused job again; it goes on from its last checkpoint. Raises Conflict while it is still pausing."""
+    """Queue a paused job again; it goes on from its last checkpoint. Asking twice is fine. Raises Conflict for another."""
     if job.state == JobState.QUEUED:
         return
+    if job.state != JobState.PAUSED:  # a running job may be queued again as well, but only by the loss of its cluster
+        message = f"job {job.id} is {job.state}: only a paused job is resumed; {WAY_OUT[JobState(job.state)]}"
+        raise Conflict(message, code="illegal_transition")
     change_state(session, job, JobState.QUEUED, "resumed")
 
 
-def expect_ended(job: JobRow) -> None:
-    """Raises Conflict for a job that may still run."""
+async def delete(session: AsyncSession, job: JobRow) -> None:
+    """Hide an ended job for good; `cleanup.py` removes its artifacts and then its rows. Raises Conflict.
+
+    In this order a kill at any point leaves either the whole job, or one that nobody sees and whose removal goes on.
+    """
     if not JobState(job.state).terminal:
         raise Conflict(f"job {job.id} is {job.state}; cancel it before deleting it", code="job_not_terminal")
-
-
-async def forget(session: AsyncSession, project: str, job_id: str) -> None:
-    """Delete an ended job with all that hangs on it; nothing if another has."""
-    job = await repository.find(session, project, job_id, lock=True)
-    if job is not None:
-        expect_ended(job)
-        await session.delete(job)
-        await session.flush()
+    if heirs := await repository.living_heirs(session, job.id):
+        message = f"job {heirs[0].id} goes on from the checkpoints of {job.id}; wait until it has ended, or cancel it"
+        raise Conflict(message, code="checkpoints_in_use")
+    job.deleted_at = now()
+    await session.flush()

@@ -10,7 +10,7 @@ from tinyclip.schemas.artifacts import model_version
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
 from tinyclip_server.services import Services
-from tinyclip_server.validation import field_errors
+from tinyclip_server.validation import field_errors, pointer_of
 
 REGISTRY = "registry:"
 
@@ -61,24 +61,34 @@ def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
 
 
 def _set(document: Any, path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    cursor = document
-    for part in parents:
-        cursor = _step(cursor, part, path)
-    if isinstance(cursor, list):
-        _step(cursor, last, path)
-        cursor[int(last)] = value
-    elif isinstance(cursor, dict):
-        cursor[last] = value
+    """By the rules of the client's `--set`: mappings on the way are made, list entries must exist."""
+    parts = path.split(".")
+    if not all(parts):
+        raise InvalidInput.field(_pointer(path), value, "write the place as optimizer.lr or stages.0.train.steps")
+    holder = document
+    for depth, part in enumerate(parts[:-1]):
+        if isinstance(holder, dict):
+            if holder.get(part) is None:
+                holder[part] = {}
+            holder = holder[part]
+        else:
+            holder = holder[_entry(holder, parts, depth, value)]
+    if isinstance(holder, dict):
+        holder[parts[-1]] = value
     else:
-        raise InvalidInput.field(f"/set/{path}", value, f"{last} cannot be set in a {type(cursor).__name__}")
+        holder[_entry(holder, parts, len(parts) - 1, value)] = value
 
 
-def _step(cursor: Any, part: str, path: str) -> Any:
-    if isinstance(cursor, list) and part.isdecimal() and int(part) < len(cursor):
-        return cursor[int(part)]
-    if isinstance(cursor, dict):
-        if cursor.get(part) is None:
-            cursor[part] = {}
-        return cursor[part]
-    raise InvalidInput.field(f"/set/{path}", None, f"there is no {part} on the way to it")
+def _entry(holder: Any, parts: list[str], depth: int, value: Any) -> int:
+    """Which entry of a list `parts[depth]` names. Raises InvalidInput."""
+    above, part = ".".join(parts[:depth]), parts[depth]
+    if not isinstance(holder, list):
+        raise InvalidInput.field(_pointer(".".join(parts)), value, f"{above} is {holder!r} and has nothing below it")
+    if not part.isdecimal() or int(part) >= len(holder):
+        known = f"entries 0 to {len(holder) - 1}" if holder else "no entries"
+        raise InvalidInput.field(_pointer(".".join(parts)), value, f"{above} has {known}, not {part}")
+    return int(part)
+
+
+def _pointer(path: str) -> str:
+    return pointer_of(["set", path])

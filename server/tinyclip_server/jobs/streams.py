@@ -28,9 +28,11 @@ class Numbered(Protocol):
 RowT = TypeVar("RowT", bound=Numbered)
 
 
-def last_event_id(request: Request) -> int:
-    """After which number to go on. Raises InvalidInput for a `Last-Event-ID` that is none."""
-    given = request.headers.get("last-event-id", "0").strip() or "0"
+def last_event_id(request: Request) -> int | None:
+    """After which number to go on; null for a reader that comes for the first time. Raises InvalidInput for no number."""
+    given = request.headers.get("last-event-id", "").strip()
+    if not given:
+        return None
     if not given.isdecimal() or len(given) > 15:
         raise InvalidInput.field("/Last-Event-ID", given, "not a sequence number of this stream")
     return int(given)

@@ -21,6 +21,7 @@ def job_view(job: JobRow) -> Job:
         attempt=job.attempt,
         ray_submission_id=f"tc-{job.id}-a{job.attempt}" if job.attempt else None,
         model=ModelRef(name=job.model_name, version=job.model_version) if succeeded and job.model_version else None,
+        retry_of=job.adopts[0] if job.adopts else None,
         error=JobError.model_validate(job.error) if job.error else None,
         etag=etag(job),
         created_at=job.created_at,

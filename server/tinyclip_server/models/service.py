@@ -130,13 +130,19 @@ async def remove_alias(session: AsyncSession, project: str, name: str, alias: st
 
 
 def compared(version: ModelVersion) -> ComparedModel:
+    student = {task: scores.student for task, scores in version.evaluation.items()}
+    teacher = {task: scores.teacher for task, scores in version.evaluation.items() if scores.teacher}
     return ComparedModel(
         name=version.name, version=version.version, params=version.params, macs=version.macs, embed_dim=version.embed_dim,
         image_size=version.image_size, context_length=version.context_length, teacher=version.teacher,
-        evaluation={task: scores.student for task, scores in version.evaluation.items()},
-        teacher_evaluation={task: scores.teacher for task, scores in version.evaluation.items() if scores.teacher},
+        evaluation=student, latency_ms=_latency_ms(student), teacher_evaluation=teacher, teacher_latency_ms=_latency_ms(teacher),
         created_at=version.created_at,
     )
+
+
+def _latency_ms(evaluation: dict[str, dict[str, Any]]) -> float | None:
+    timed = [scores["ms_per_image"] for scores in evaluation.values() if isinstance(scores.get("ms_per_image"), int | float)]
+    return timed[0] if timed else None
 
 
 async def _known(session: AsyncSession, name: str) -> str:

@@ -1,0 +1,159 @@
+"""What the stateful test of the scheduler turns: two servers, all that outlives them, and a clock that can jump."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+from tinyclip_server import db as db_module
+from tinyclip_server.db import Database
+from tinyclip_server.jobs import cleanup, service
+from tinyclip_server.migrate import upgrade
+from tinyclip_server.scheduler import Scheduler
+from tinyclip_server.services import Services
+from tinyclip_server.settings import Settings
+
+from tests.server.inline_sqlite import InlineConnection
+from tests.server.scripted_cluster import Cluster, Files, Gate, GatedRay, GatedStore
+
+TABLES = ("jobs", "model_versions", "models")
+"""What an example leaves; all else goes with its job."""
+
+
+class Clock:
+    """Stands in for `datetime` where the server asks for the time."""
+
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, zone: Any = None) -> datetime:
+        cls.at += timedelta(milliseconds=1)
+        return cls.at
+
+
+class Server:
+    """One control plane; killed and started again it is another."""
+
+    def __init__(self, world: "World") -> None:
+        self.gate = Gate()
+        store = GatedStore(world.files, self.gate, world.saw_control)
+        self.services = Services(
+            settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
+            planner=cast(Any, None), converter=cast(Any, None),
+        )
+        self.scheduler = Scheduler(self.services)
+        self.round: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.round is not None and not self.round.done()
+
+    async def begin(self, *, cleans: bool) -> None:
+        if not self.busy:
+            self.round = asyncio.create_task(self._round(cleans))
+
+    async def finish(self, *, cleans: bool = True) -> None:
+        """What it is at goes through, or a whole round if it was at nothing."""
+        await self.begin(cleans=cleans)
+        self.gate.open = True
+        for held in list(self.gate.held):
+            held.deliver()
+        assert self.round is not None
+        await self.round
+        self.gate.open = False
+
+    async def die(self) -> None:
+        if self.round is not None:
+            self.round.cancel()
+            await asyncio.gather(self.round, return_exceptions=True)
+
+    async def _round(self, cleans: bool) -> None:
+        await self.scheduler.tick()
+        if not cleans:
+            return
+        with contextlib.suppress(OSError):  # the loop around it would log it, and come again
+            await cleanup.reconcile(self.services)
+
+
+class World:
+    """All that outlives a server."""
+
+    def __init__(self, path: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.settings = Settings(data_dir=path.parent, ray_address="http://ray", max_running_jobs=2, status_seconds=0)
+        self.db = Database(f"sqlite+aiosqlite:///{path}")
+        self.look = sqlite3.connect(path, isolation_level=None)
+        self.look.execute("PRAGMA foreign_keys=ON")
+        self.letters = random.Random()
+        self.files: Files = {}
+        self.cluster = Cluster(self.files)
+        self.fences: dict[str, int] = {}
+        self.set_back: set[str] = set()
+        """Jobs whose control file an overtaken server has put back, until another looks at it."""
+
+    def saw_control(self, job: str, fence: int) -> None:
+        highest = max(fence, self.fences.get(job, 0))
+        self.fences[job] = highest
+        (self.set_back.add if fence < highest else self.set_back.discard)(job)
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        """Do some work, and let everything else go as far as it gets by itself."""
+
+        async def until_quiet() -> Any:
+            done = await work
+            while self.loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - what can go on now, goes on
+                await asyncio.sleep(0)
+            return done
+
+        return self.loop.run_until_complete(until_quiet())
+
+    def clear(self) -> None:
+        """As new, with the same times and names to come: a history must go the same way whenever it is told."""
+        Clock.at = datetime(2026, 1, 1, tzinfo=UTC)
+        self.letters.seed(0)
+        for table in TABLES:
+            self.look.execute(f"DELETE FROM {table}")
+        self.files.clear()
+        self.fences.clear()
+        self.set_back.clear()
+        self.cluster = Cluster(self.files)
+
+    def close(self) -> None:
+        self.look.close()
+        self.loop.run_until_complete(self.db.close())
+        self.loop.close()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    path = folder / "tinyclip.db"
+    asyncio.run(upgrade(f"sqlite+aiosqlite:///{path}"))
+
+    async def connected() -> InlineConnection:
+        return InlineConnection(str(path))
+
+    monkeypatch.setattr(db_module, "create_async_engine", partial(create_async_engine, async_creator=connected))
+    monkeypatch.setattr(db_module, "datetime", Clock)
+    logging.disable(logging.CRITICAL)
+    made = World(path)
+    gc.collect()
+    gc.freeze()  # what is there by now stays; looking through it again and again is a good part of the time
+    monkeypatch.setattr(service, "secrets", made.letters)
+    yield made
+    made.close()
+    gc.unfreeze()
+    logging.disable(logging.NOTSET)
+    shutil.rmtree(folder)
