@@ -8,6 +8,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import ComparedModel, Model, ModelVersion, Scores
 
+from tinyclip_server.db import now
 from tinyclip_server.models import repository
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
@@ -58,6 +59,15 @@ async def get_version(session: AsyncSession, project: str, name: str, which: str
 def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
     mine = [alias for alias, version in aliases.items() if version == row.version]
     return ModelVersion.model_validate({**row.document, "aliases": mine})
+
+
+async def claim_name(session: AsyncSession, project: str, name: str) -> None:
+    """Keep a model's name for a project before a job trains towards it. Raises Conflict where it is another project's."""
+    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    new = insert(ModelRow).values(name=name, project=project, next_version=1, created_at=now())
+    await session.execute(new.on_conflict_do_nothing())
+    if await session.scalar(select(ModelRow.project).where(ModelRow.name == name)) != project:
+        raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
 
 
 async def reserve(session: AsyncSession, project: str, name: str) -> int:
