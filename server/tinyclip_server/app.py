@@ -100,10 +100,13 @@ def build_services(settings: Settings, ray: Ray | None = None) -> Services:
         db=Database(settings.async_database_url),
         store=Store(settings.artifacts_root),
         ray=ray
-        or RayGateway(settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus),
+        or RayGateway(
+            settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,
+            job_environment=settings.worker_environment,
+        ),
         planner=Planner(
             settings.planner_command, timeout_s=settings.planner_timeout_seconds,
-            log=logs / "planner.log" if logs.is_dir() else None,
+            log=logs / "planner.log" if logs.is_dir() else None, environment=settings.worker_environment,
         ),
         converter=Converter(
             settings.import_command, timeout_s=settings.import_timeout_seconds,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from tinyclip.schemas.addresses import ALLOW_PRIVATE
 
 
 def _config_file() -> Path:
@@ -118,6 +119,11 @@ class Settings(BaseSettings):
     def serve_base_url(self) -> str:
         """Where clients reach deployments, without a trailing slash."""
         return (self.serve_url or f"http://{self.host}:{self.serve_port}").rstrip("/")
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        """What the engine's processes are told by variables, wherever they run."""
+        return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0"}
 
     @property
     def request_limit(self) -> int | None:

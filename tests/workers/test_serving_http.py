@@ -63,7 +63,8 @@ def http(root: Path) -> Iterator[httpx.Client]:
     ray_dir = tempfile.mkdtemp(prefix="tc-ray-", dir="/tmp")  # short: Ray makes sockets below it
     environment = {
         **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "tests.workers.serve_process", json.dumps(args), str(port), ray_dir]
