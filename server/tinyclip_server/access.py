@@ -5,6 +5,9 @@ methods need `read`, all others `write`, unless its path is named here. Paths ar
 scope: `request.url` is made of the Host header too, which the caller writes.
 """
 
+import contextlib
+import ipaddress
+import re
 import time
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -63,7 +66,10 @@ class Gate:
 
     async def _admit(self, request: Request) -> Caller:
         """The caller, if it may do this. Raises Unauthorized, Forbidden, TooManyRequests."""
-        if self._services.settings.auth == "none":
+        settings = self._services.settings
+        if settings.auth == "none":
+            if not settings.allow_public:
+                _expect_own_name(request)
             await self._rates.expect(_address(request))
             return ANYBODY
         async with self._rates.refusals(_address(request)):
@@ -138,6 +144,23 @@ def scope_for(method: str, path: str) -> TokenScope | None:
         if path == prefix or path.startswith(f"{prefix}/"):
             return scope
     return TokenScope.READ if method in READING else TokenScope.WRITE
+
+
+def _expect_own_name(request: Request) -> None:
+    """A web page can have its own name mean this machine, and ask from the user's browser; its name is in the Host header.
+
+    Raises Forbidden.
+    """
+    host = request.headers.get("host", "")
+    name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(name.strip("[]")).is_loopback:
+            return
+    if name.lower() != "localhost" and not name.lower().endswith(".localhost"):
+        raise Forbidden(
+            f"without tokens this server answers to localhost and 127.0.0.1 only, not to {name[:100] or 'no name'}; set "
+            "TINYCLIP_AUTH=tokens, or TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that authenticates", code="host_not_allowed",
+        )
 
 
 def _address(request: Request) -> str:

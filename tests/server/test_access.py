@@ -1,14 +1,16 @@
 """The gate: who gets in, where, and how often; walked over every route there is."""
 
+import asyncio
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import select
 from tinyclip.schemas import Scope, TokenPost
@@ -235,6 +237,51 @@ class TestTokens:
 
         assert (me["auth"], me["project"], me["token"]) == ("none", "default", None)
         assert set(me["scopes"]) == {scope.value for scope in Scope}
+
+
+class TestWithoutTokens:
+    """Anybody on this machine may ask, but not a web page in a browser on it."""
+
+    @pytest.mark.parametrize("host", ["evil.example", "evil.example:8321", "127.0.0.1.evil.example", "10.0.0.1:8", "", "x]::1"])
+    async def test_a_name_that_is_not_this_machine_is_refused(self, service: Service, host: str) -> None:
+        answer = await service.http.get("/v1/jobs", headers={"Host": host})
+
+        assert (answer.status_code, answer.json()["code"]) == (403, "host_not_allowed")
+
+    @pytest.mark.parametrize("host", ["localhost", "localhost:8321", "127.0.0.1:9", "[::1]:8321", "app.localhost"])
+    async def test_this_machine_by_any_name_is_not(self, service: Service, host: str) -> None:
+        assert (await service.http.get("/v1/jobs", headers={"Host": host})).status_code == 200
+
+    async def test_behind_a_proxy_any_name_will_do(self, start: Start) -> None:
+        service = await start(allow_public=True)
+
+        assert (await service.http.get("/v1/jobs", headers={"Host": "clip.example"})).status_code == 200
+
+
+class TestStreams:
+    async def test_a_stream_ends_soon_after_its_token_was_revoked(
+        self, guarded: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tinyclip_server.access.RECHECK_SECONDS", 0.2)
+        watcher, admin = bearer(await token(guarded, Scope.READ)), bearer(await token(guarded, Scope.ADMIN))
+        me = (await guarded.http.get("/v1/me", headers=watcher)).json()
+
+        @guarded.app.get("/endless")
+        async def endless() -> StreamingResponse:
+            async def lines() -> AsyncIterator[bytes]:
+                for number in range(200):
+                    yield b"%d\n" % number
+                    if number == 2:
+                        await guarded.http.delete(f"/v1/tokens/{me['token']['id']}", headers=admin)
+                    await asyncio.sleep(0.02)
+
+            return StreamingResponse(lines())
+
+        answer = await guarded.http.get("/endless", headers=watcher)
+
+        got = answer.text.splitlines()
+        assert got[:3] == ["0", "1", "2"]
+        assert len(got) < 60
 
 
 class TestSecretsStaySecret:

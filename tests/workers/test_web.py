@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 from tinyclip.schemas.addresses import ALLOW_PRIVATE, address_problem, is_private
-from tinyclip_workers import web
+from tinyclip_workers import plan, web
 from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.plan_shards import look_at
 from tinyclip_workers.shards import read_shard
@@ -104,7 +104,7 @@ class TestWords:
     )
     def test_what_is_refused(self, address: str, why: str) -> None:
         assert why in str(address_problem(address, allow_private=False))
-        with pytest.raises(ValueError, match=why):
+        with pytest.raises(web.AddressRefused, match=why):
             open_filesystem(address)
 
     @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ class TestWords:
 class TestConnections:
     def test_a_private_address_is_refused_until_a_setting_allows_it(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"http://127.0.0.1:{port}/a.tar"
-        with pytest.raises(ValueError, match=f"set {ALLOW_PRIVATE}=1"):
+        with pytest.raises(web.AddressRefused, match=f"set {ALLOW_PRIVATE}=1"):
             list(read_shard(url))
         assert Handler.asked == []
 
@@ -166,3 +166,17 @@ class TestConnections:
             fsspec.open(f"http://127.0.0.1:{port}/a.tar", "rb").open()
 
         assert Handler.asked == []
+
+
+def test_a_plan_says_by_field_that_an_address_is_not_opened() -> None:
+    metadata = "http://169.254.169.254/latest/meta-data"
+    spec = {
+        "name": "x", "teacher": {"model": "ViT-B-32", "pretrained": f"{metadata}.safetensors"},
+        "data": {"train": {"shards": f"{metadata}/*.tar"}},
+        "stages": [{"name": "s", "student": {"preset": "TinyCLIP-ViT-61M-32-Text-29M"}, "train": {"steps": 1}}],
+    }
+
+    errors = {error["pointer"]: error["message"] for error in plan.answer(spec)["errors"]}
+
+    for pointer in ("/teacher/pretrained", "/data/train/shards"):
+        assert "in a private network or on this machine" in errors[pointer]

@@ -10,7 +10,7 @@ from tinyclip_workers.web import expect_address
 def open_filesystem(root: str) -> tuple[Any, str]:
     """The filesystem of a path or URI and the path in it, without listings kept from earlier: others write there too.
 
-    Raises ValueError for an address that is not opened, or naming what to install where the URI's kind has no driver.
+    Raises AddressRefused, an OSError, and ValueError naming what to install where the URI's kind has no driver.
     """
     expect_address(root)
     scheme = root.partition("://")[0] if "://" in root else "file"

@@ -50,8 +50,12 @@ class Look:
 
 def look_at(patterns: str | Sequence[str]) -> Look:
     """Look at shards; what is missing, empty or broken is among the `problems`, at most MAX_PROBLEMS of them."""
-    urls = expand_shards(patterns)
     look = Look()
+    try:
+        urls = expand_shards(patterns)
+    except (OSError, ValueError) as error:  # a glob has to ask the store
+        look.problems.append((str(patterns), f"cannot be looked at ({error}); check address and access"))
+        return look
     if not urls:
         look.problems.append((str(patterns), "names no shard; check the path and the pattern"))
         return look

@@ -78,8 +78,8 @@ def _glob(url: str) -> list[str]:
 def read_shard(url: str) -> Iterator[Sample]:
     """The samples of one shard (.tar or .tar.gz), in order. Links, folders and devices inside are passed over.
 
-    Raises one of BROKEN_SHARD where the shard is missing, cut off, no tar or a hostile one; ValueError for an address that
-    is not opened.
+    Raises one of BROKEN_SHARD where the shard is missing, cut off, no tar or a hostile one, or at an address that is not
+    opened.
     """
     fs, path = open_filesystem(url)
     with fs.open(path, "rb") as file:

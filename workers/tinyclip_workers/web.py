@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class PrivateAddress(OSError):
-    """A connection that would have gone where users' addresses may not lead."""
+class AddressRefused(PermissionError):
+    """An address that is not opened on a user's word; the message names it and the way out."""
 
 
 def guard() -> None:
@@ -30,12 +30,12 @@ def guard() -> None:
 
 
 def expect_address(address: str) -> None:
-    """Raises ValueError, naming the address and the way out, for one that is not opened on a user's word."""
+    """Raises AddressRefused."""
     problem = address_problem(address, allow_private=_private_allowed())
     if problem is None and address.partition("://")[0].lower() in WEB and not _private_allowed():
         problem = _private_host(address)
     if problem is not None:
-        raise ValueError(f"{address} {problem}")
+        raise AddressRefused(f"{address} {problem}")
 
 
 async def guarded_client(**options: Any) -> "ClientSession":
@@ -50,7 +50,7 @@ def _public_socket(info: "AddrInfoType") -> socket.socket:
     family, kind, protocol, _, target = info
     if not _private_allowed() and is_private(str(target[0])):
         log.warning("a connection to %s was refused: it is private", target[0])
-        raise PrivateAddress(f"{target[0]} is a private address; set {ALLOW_PRIVATE}=1 on the server to allow that")
+        raise AddressRefused(f"{target[0]} is a private address; set {ALLOW_PRIVATE}=1 on the server to allow that")
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
