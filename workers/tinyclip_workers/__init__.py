@@ -4,10 +4,10 @@ from importlib.util import find_spec
 
 from tinyclip.errors import MissingExtra
 
-from tinyclip_workers import web
-
 for _needed in ("torch", "ray", "open_clip", "webdataset"):
     if find_spec(_needed) is None:
         raise MissingExtra("workers", _needed)
+
+from tinyclip_workers import web  # noqa: E402 -- after the check: it needs packages of the extra
 
 web.guard()

@@ -75,6 +75,14 @@ def look_at(patterns: str | Sequence[str]) -> Look:
     return look
 
 
+def listed(patterns: str | Sequence[str]) -> set[str]:
+    """The shards by name; none where a store cannot be asked for them, which `look_at` tells."""
+    try:
+        return set(expand_shards(patterns))
+    except (OSError, ValueError):
+        return set()
+
+
 def extensions(sample: Sample) -> str:
     """What a sample consists of, for messages."""
     return ", ".join(sorted(key for key in sample if not key.startswith("__"))) or "nothing"
