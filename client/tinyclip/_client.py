@@ -12,6 +12,7 @@ from tinyclip._jobs import AsyncJobs, Jobs
 from tinyclip._models import AsyncModels, Models
 from tinyclip._profiles import Profile, current
 from tinyclip._retry import Retries
+from tinyclip._tokens import AsyncTokens, Tokens
 from tinyclip._transport import AsyncTransport, Transport
 
 
@@ -40,6 +41,7 @@ class Client:
         self.deployments = Deployments(self._transport)
         self.indexes = Indexes(self._transport)
         self.evaluations = Evaluations(self._transport)
+        self.tokens = Tokens(self._transport)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -72,6 +74,7 @@ class AsyncClient:
         self.deployments = AsyncDeployments(self._transport)
         self.indexes = AsyncIndexes(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)
+        self.tokens = AsyncTokens(self._transport)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -6,14 +6,15 @@ default = "lab"
 
 [profiles.lab]
 url = "https://tinyclip.lab.example"
-token = "tck_…"
+token = "tc_…"
 ```
 """
 
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Profile:
     """A server and the token for it."""
 
     url: str
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
 
 def current(
@@ -42,6 +43,42 @@ def current(
         return Profile(said_url, said_token)
     filed = _filed(_config_file(environment), name)
     return Profile(filed.url, said_token or filed.token)
+
+
+def store(profile: Profile, name: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Writes a profile into the file, which only its owner can read from then on; the first one becomes the default.
+
+    What else the file says stays, comments included. Returns the file. Raises `InputError` for one that cannot be changed."""
+    import tomlkit  # only whoever logs in needs it
+
+    file = _config_file(environment)
+    _read(file)  # a broken file is told of, not written over
+    config = tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
+    config.setdefault("default", name)
+    table = config.setdefault("profiles", tomlkit.table(is_super_table=True)).setdefault(name, tomlkit.table())
+    table.update({"url": profile.url, **({"token": profile.token} if profile.token else {})})
+    if not profile.token:
+        table.pop("token", None)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write_private(file.resolve(), tomlkit.dumps(config))
+    except OSError as error:
+        raise InputError(str(file), f"cannot be written: {error.strerror or error}") from error
+    return file
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Aside first, never readable by others, then renamed: a kill leaves the old file or the new one."""
+    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(aside, file)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
 
 
 def _config_file(environment: Mapping[str, str]) -> Path:

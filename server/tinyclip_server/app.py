@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi.security import HTTPBearer
 from tinyclip.schemas import Problem
 
 from tinyclip_server import health
+from tinyclip_server.access import Gate
 from tinyclip_server.artifacts import Store
 from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
@@ -30,10 +32,12 @@ from tinyclip_server.ray_gateway import Ray, RayGateway
 from tinyclip_server.scheduler import Scheduler
 from tinyclip_server.services import Services
 from tinyclip_server.settings import Settings
+from tinyclip_server.tokens import endpoints as tokens
+from tinyclip_server.tokens import publish as tokens_publish
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
-    evaluations.router,
+    evaluations.router, tokens.router, tokens.me_router,
 ]
 """Everything under /v1, one router a resource."""
 
@@ -42,9 +46,13 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "indexes": indexes_reconcile.reconcile,
     "evaluations": evaluations_reconcile.reconcile,
     "cleanup": cleanup.reconcile,
+    "tokens": tokens_publish.publish,
 }
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0
+
+BEARER = HTTPBearer(auto_error=False, description="tc_…; how to get one: tinyclip-server create-token")
+"""Only told in the OpenAPI document: the gate has looked at the token before any route is."""
 
 
 def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = True) -> FastAPI:
@@ -64,11 +72,15 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_text)])
     app.state.services = services
     app.state.scheduler = scheduler
-    app.add_middleware(RequestIds)
+    app.add_middleware(Gate, services=services)
+    app.add_middleware(RequestIds)  # outermost: what the gate refuses has an id too
     install_problem_handlers(app)
     app.include_router(health.router)
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1", responses={"default": {"model": Problem, "description": "a problem document"}})
+        app.include_router(
+            router, prefix="/v1", dependencies=[Security(BEARER)],
+            responses={"default": {"model": Problem, "description": "a problem document"}},
+        )
     return app
 
 
@@ -89,10 +101,13 @@ def build_services(settings: Settings, ray: Ray | None = None) -> Services:
         db=Database(settings.async_database_url),
         store=Store(settings.artifacts_root),
         ray=ray
-        or RayGateway(settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus),
+        or RayGateway(
+            settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,
+            job_environment=settings.worker_environment,
+        ),
         planner=Planner(
             settings.planner_command, timeout_s=settings.planner_timeout_seconds,
-            log=logs / "planner.log" if logs.is_dir() else None,
+            log=logs / "planner.log" if logs.is_dir() else None, environment=settings.worker_environment,
         ),
         converter=Converter(
             settings.import_command, timeout_s=settings.import_timeout_seconds,

@@ -54,6 +54,27 @@ def migrate(data_dir: Annotated[Path | None, typer.Option(help="Where everything
     typer.echo(f"the database is at revision {head()}")
 
 
+@app.command()
+def create_token(
+    scope: Annotated[list[str], typer.Option(help="read, write, infer, admin or metrics; may be repeated.")],
+    name: Annotated[str, typer.Option(help="What it is for, or who has it.")] = "made at the shell",
+    project: Annotated[str, typer.Option(help="The project it belongs to; a new name begins a new one.")] = "default",
+    days: Annotated[int, typer.Option(help="How long it is valid; 0 for ever.")] = 90,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+) -> None:
+    """Make a token, straight in the database: the first one, or one of a new project. It is printed once and kept nowhere."""
+    from tinyclip_server.tokens.shell import BadToken, make
+
+    settings = _settings(data_dir=data_dir)
+    try:
+        made = asyncio.run(make(settings, name=name, project=project, scopes=scope, days=days or None))
+    except BadToken as error:
+        _stop_with(str(error))
+    until = f"until {made.expires_at:%Y-%m-%d}" if made.expires_at else "for ever"
+    typer.echo(f"{made.id}: {', '.join(made.scopes)} in project {made.project}, {until}; shown only now:", err=True)
+    typer.echo(made.token)
+
+
 def main() -> None:
     """The command's entry: a missing extra is said with the command that installs it."""
     try:

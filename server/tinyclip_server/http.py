@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinyclip.schemas import FieldError
 
-from tinyclip_server.problems import ApiError, InvalidInput, NotFound, Unavailable
+from tinyclip_server.problems import ApiError, InvalidInput, NotFound, TooLarge, Unavailable
 from tinyclip_server.validation import field_errors
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: ApiError) -> Response:
     problem = error.problem(instance=request.url.path, request_id=getattr(request.state, "request_id", None))
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     # ASCII only: a bad value is repeated as it came, and half a surrogate pair has no UTF-8.
     body = json.dumps(problem.model_dump(mode="python"), default=str)
     return Response(body, error.status, headers, media_type=PROBLEM_JSON)
@@ -120,6 +122,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem_response(request, NotFound(f"there is no {request.url.path}; /docs lists the routes", code="no_route"))
+    if error.status_code == 413:
+        return problem_response(request, TooLarge(error.detail))
     problem = ApiError(f"{request.method} {request.url.path}: {error.detail}", code=f"http_{error.status_code}")
     problem.status = error.status_code
     response = problem_response(request, problem)

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,12 @@ class PlannerDied(Exception):
 class Planner:
     """One question at a time: planning reads shards and may load a teacher, so two at once only slow each other down."""
 
-    def __init__(self, command: Sequence[str], *, timeout_s: float, log: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, timeout_s: float, log: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         """What the process says beside its answers goes to `log`, or to our own standard error."""
         self._command, self._timeout_s, self._log = list(command), timeout_s, log
+        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -107,7 +111,7 @@ class Planner:
             # In a session of its own: a Ctrl-C at the terminal is for us to handle. Its standard input ends with us.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=LINE_LIMIT,
-                start_new_session=True,
+                start_new_session=True, env=self._environment,
             )
         if (await read_line(self._process)).get("ready") is not True:
             raise PlannerDied("its first line was not {\"ready\": true}")

@@ -2,16 +2,19 @@
 
 ApiError
 ├── InvalidInput     422   a field is wrong; `errors` says which
+├── Unauthorized     401   no token, or one that is not valid
+├── Forbidden        403   a valid token that does not allow this
 ├── NotFound         404
 ├── Conflict         409   the thing is not in a state that allows this
 ├── StaleWrite       412   `If-Match` names an older state
-├── TooLarge         413   an upload is larger than is taken
+├── TooLarge         413   more than is taken in one request
 ├── UnknownMedia     415   a body of a kind that is not read here
-├── TooManyRequests  429
+├── TooManyRequests  429   go on after `retry_after`
 ├── Unavailable      503   try again after `retry_after`
 └── StorageFull      507   no room to keep what was sent
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from tinyclip.schemas import FieldError, Problem
@@ -22,6 +25,7 @@ class ApiError(Exception):
 
     status: int = 500
     code: str = "internal_error"
+    headers: Mapping[str, str] = {}
 
     def __init__(
         self, detail: str, *, code: str | None = None, errors: list[FieldError] | None = None, retry_after: int | None = None
@@ -59,6 +63,15 @@ class InvalidInput(ApiError):
     @classmethod
     def field(cls, pointer: str, value: object, message: str, *, code: str | None = None) -> "InvalidInput":
         return cls.of([FieldError(pointer=pointer, value=value, message=message)], code=code)
+
+
+class Unauthorized(ApiError):
+    status, code = 401, "unauthorized"
+    headers = {"WWW-Authenticate": 'Bearer realm="tinyclip"'}
+
+
+class Forbidden(ApiError):
+    status, code = 403, "forbidden"
 
 
 class NotFound(ApiError):

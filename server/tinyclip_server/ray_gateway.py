@@ -5,6 +5,7 @@ Plain HTTP through httpx rather than Ray's own client: nothing here blocks the e
 
 import logging
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,8 +74,10 @@ class RayGateway:
     """Talks to one cluster. `driver_cpus` of None keeps drivers on the head node; any number lets them run elsewhere."""
 
     def __init__(
-        self, address: str, *, token_path: Path | None = None, driver_cpus: float | None = None, timeout_s: float = 15.0
+        self, address: str, *, token_path: Path | None = None, driver_cpus: float | None = None,
+        job_environment: Mapping[str, str] | None = None, timeout_s: float = 15.0,
     ) -> None:
+        self._job_environment = {**JOB_ENVIRONMENT, **(job_environment or {})}
         self._token_path, self._driver_cpus = token_path, driver_cpus
         self._away = False
         self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, trust_env=False)
@@ -84,7 +87,7 @@ class RayGateway:
             "submission_id": submission_id,
             "entrypoint": entrypoint,
             "metadata": {"job_name": submission_id, **metadata},
-            "runtime_env": {"env_vars": JOB_ENVIRONMENT},
+            "runtime_env": {"env_vars": self._job_environment},
         }
         if self._driver_cpus is not None:
             body["entrypoint_num_cpus"] = self._driver_cpus

@@ -8,13 +8,12 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tinyclip_server.artifacts import Store
+from tinyclip_server.callers import caller_of
 from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray
 from tinyclip_server.settings import Settings
-
-DEFAULT_PROJECT = "default"
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ async def _write_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-def _project() -> str:
-    return DEFAULT_PROJECT
+def _project(request: Request) -> str:
+    return caller_of(request).project
 
 
 # scope="function": the transaction has committed before the answer is sent.

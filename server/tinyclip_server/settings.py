@@ -3,9 +3,11 @@
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from tinyclip.schemas.addresses import ALLOW_PRIVATE
 
 
 def _config_file() -> Path:
@@ -42,8 +44,16 @@ class Settings(BaseSettings):
     """Where Ray Serve answers queries to deployments."""
     serve_url: str = ""
     """Public URL of the Serve proxy; empty: `http://<host>:<serve_port>`."""
+    auth: Literal["none", "tokens"] = "none"
+    """`tokens`: the API and deployments ask for one; `none`: they serve whoever reaches them, which is this machine alone."""
     allow_public: bool = False
-    """Bind a public address although nothing asks for a token: only behind a proxy that authenticates."""
+    """Bind a public address although `auth` is `none`: only behind a proxy that authenticates."""
+    max_body_bytes: int = Field(default=16 << 20, ge=1 << 10)
+    """Of one request, but for uploads of models, which have a limit of their own."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Of one token, counted by each server for itself; null: 1200 with tokens, any number without."""
+    allow_private_urls: bool = False
+    """Let specs name http(s) addresses on this machine and in private networks, as their shards or weights."""
 
     max_running_jobs: int | None = Field(default=None, ge=1)
     """Jobs on the cluster at once; null: 1 on an embedded cluster, 16 on one given by address."""
@@ -109,6 +119,16 @@ class Settings(BaseSettings):
     def serve_base_url(self) -> str:
         """Where clients reach deployments, without a trailing slash."""
         return (self.serve_url or f"http://{self.host}:{self.serve_port}").rstrip("/")
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        """What the engine's processes are told by variables, wherever they run."""
+        return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0"}
+
+    @property
+    def request_limit(self) -> int | None:
+        """Requests a minute of one token (or address), if any."""
+        return self.requests_per_minute or (1200 if self.auth == "tokens" else None)
 
     @property
     def running_limit(self) -> int:

@@ -108,6 +108,8 @@ async def _announce(services: Services) -> None:
     token = f"  (asks for the token in {settings.ray_token_path})" if settings.ray_token_path else ""
     print(f"  Ray dashboard  {settings.ray_address}{token}")
     print(f"  Deployments    {settings.serve_base_url}", flush=True)
+    if settings.auth == "tokens":
+        print("  Tokens         asked for; make the first with: tinyclip-server create-token --scope admin", flush=True)
     while not all((await readiness(services)).values()):  # noqa: ASYNC110 - what it waits for is elsewhere
         await asyncio.sleep(0.2)
     print("ready", flush=True)
@@ -134,8 +136,8 @@ async def _settle(settings: Settings) -> None:
 
 
 def _expect_private(settings: Settings) -> None:
-    """Nothing asks for a token yet, so only this machine may ask."""
-    if settings.allow_public or settings.host == "localhost":
+    """Where nobody is asked for a token, only this machine may ask. Raises CannotStart."""
+    if settings.auth == "tokens" or settings.allow_public or settings.host == "localhost":
         return
     try:
         private = ipaddress.ip_address(settings.host).is_loopback
@@ -143,8 +145,9 @@ def _expect_private(settings: Settings) -> None:
         private = False
     if not private:
         raise CannotStart(
-            f"{settings.host} can be reached from outside, and no token is asked for; use --host 127.0.0.1, "
-            "or set TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that authenticates"
+            f"{settings.host} can be reached from outside, and no token is asked for; set TINYCLIP_AUTH=tokens and make "
+            "one with tinyclip-server create-token, or use --host 127.0.0.1, or set TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that "
+            "authenticates"
         )
 
 

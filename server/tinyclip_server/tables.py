@@ -1,4 +1,4 @@
-"""The tables. A job and all that hangs on it, the registry, and what is deployed and indexed."""
+"""The tables. A job and all that hangs on it, the registry, what is deployed and indexed, and who may do so."""
 
 from datetime import datetime
 from typing import Any
@@ -250,6 +250,29 @@ class EvaluationRow(RayWork, Base):
     results: Mapped[dict[str, Any]]
     error: Mapped[dict[str, Any] | None]
     finished_at: Mapped[datetime | None]
+
+
+class TokenRow(Base):
+    """A token of a project, without its secret. A revoked one stays, so that its use can be told from a typo."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (
+        Index("ix_tokens_newest", "project", "created_at", "id"),
+        Index("ix_tokens_idempotency", "project", "idempotency_key", unique=True),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    """SHA-256 of the token, in hex."""
+    hint: Mapped[str]
+    scopes: Mapped[list[Any]]
+    created_by: Mapped[str]
+    idempotency_key: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
 
 
 class IdempotencyRow(Base):

@@ -128,7 +128,7 @@ async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
             app = create_app(settings, ray=ray, schedule=schedule)
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app)
-            http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://server"))
+            http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1"))
             return Service(app, http, ray, settings)
 
         yield start_one

@@ -50,7 +50,7 @@ async def main(data_dir: str, database_url: str, point: str) -> None:
         "committed": (AsyncSession, "commit", 2),  # without a key the first commit is the reservation's
     }
     die_after(*owners[point])
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
         headers = {"Content-Type": "application/octet-stream"}
         answer = await http.post("/v1/models/import", params={"name": "emoji"}, content=bytes(range(256)) * 100, headers=headers)
         sys.exit(f"it lived on: {answer.text}")

@@ -2,13 +2,16 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from tinyclip_server import cli
+from tinyclip.schemas.token_format import is_whole
+from tinyclip_server import cli, supervisor
+from tinyclip_server.local_ray import LocalRay
 from tinyclip_server.machine import MARKER, PortTaken, free_port, listen, marked_processes, short_path
 from tinyclip_server.settings import Settings
 
@@ -77,6 +80,66 @@ class TestRefusals:
         code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
 
         assert (code, "pip install 'tinyclip[all]'" in said) == (1, True)
+
+
+    def test_a_public_address_is_fine_where_tokens_are_asked_for(self) -> None:
+        supervisor._expect_private(Settings(host="0.0.0.0", auth="tokens"))
+
+        with pytest.raises(supervisor.CannotStart, match="TINYCLIP_AUTH=tokens"):
+            supervisor._expect_private(Settings(host="0.0.0.0"))
+
+
+class TestCreateToken:
+    def test_the_secret_alone_is_on_standard_output(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["tinyclip-server", "create-token", "--scope", "admin", "--scope", "metrics",
+                                          "--project", "vision", "--data-dir", str(tmp_path)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+
+        assert ended.value.code == 0
+        assert is_whole(printed.out.rstrip("\n"))
+        assert "admin, metrics in project vision, until " in printed.err
+        assert printed.out.strip().encode() not in (tmp_path / "tinyclip.db").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--scope", "all"], "--scope: Input should be 'read', 'write', 'infer', 'admin' or 'metrics' (got 'all')"),
+            (["--scope", "read", "--project", "A b"], "--project: "),
+            (["--scope", "read", "--days", "-3"], "--days: "),
+            (["--scope", "read", "--name", ""], "--name: "),
+        ],
+    )
+    def test_what_is_no_token_is_refused_by_option(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], said: str
+    ) -> None:
+        code, err = run(monkeypatch, capsys, "create-token", *arguments, "--data-dir", str(tmp_path))
+
+        assert (code, said in err) == (1, True), err
+        assert not (tmp_path / "tinyclip.db").exists()
+
+
+class TestRayAsksForItsToken:
+    """What is started is told so, whatever the environment says; `test_up.py` asks a real cluster without one."""
+
+    def test_the_environment_of_an_embedded_cluster(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "somebody-else's")
+        ray = LocalRay(Settings(data_dir=tmp_path))
+
+        ray._write_token()
+        environment = ray._environment()
+
+        assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN_PATH"]) == ("token", str(tmp_path / "ray-token"))
+        assert "RAY_AUTH_TOKEN" not in environment
+        assert stat.S_IMODE((tmp_path / "ray-token").stat().st_mode) == 0o600
+        assert len((tmp_path / "ray-token").read_text()) == 64
+        assert ray.settings()["ray_token_path"] == tmp_path / "ray-token"
+        monkeypatch.setattr(ray, "address", "http://127.0.0.1:8265")
+        assert not [word for word in ray._command() if "0.0.0.0" in word]
 
 
 def test_migrate_makes_the_database(

@@ -108,7 +108,7 @@ class TestReconcile:
         assert (app["import_path"], app["route_prefix"]) == ("tinyclip_workers.serving:build", "/demo")
         assert app["args"] == {
             "name": "demo", "model": f"{MODEL}@1", "model_uri": f"{service.artifacts}/models/{MODEL}/1",
-            "artifacts": str(service.artifacts), "engine": "auto",
+            "artifacts": str(service.artifacts), "engine": "auto", "project": "default", "auth": "none",
         }
         assert app["deployments"][0]["num_replicas"] == 1
         assert app["deployments"][0]["max_surge_percent"] == 100

@@ -167,12 +167,13 @@ class TestFolders:
         files = {f"{hub}/raw/main/test/nshards.txt": "2\n", f"{hub}/raw/main/classnames.txt": "a\nb\n",
                  f"{hub}/raw/main/zeroshot_classification_templates.txt": "a {c}\n"}
 
-        def opened(address: str, *args: str, **kwargs: str) -> io.StringIO:
-            if address not in files:
-                raise FileNotFoundError(address)
-            return io.StringIO(files[address])
+        class Hub:
+            def open(self, path: str, *args: str, **kwargs: str) -> io.StringIO:
+                if path not in files:
+                    raise FileNotFoundError(path)
+                return io.StringIO(files[path])
 
-        monkeypatch.setattr("fsspec.open", opened)
+        monkeypatch.setattr("tinyclip_workers.clip_benchmark.open_filesystem", lambda address: (Hub(), address))
 
         task = resolved(zero_shot(f"{hub}/tree/main"))
 

@@ -17,6 +17,9 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from tinyclip.schemas import Scope
+from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
+from tinyclip.schemas.token_format import digest, new_token
 from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.store import Store
@@ -24,12 +27,16 @@ from tinyclip_workers.store import Store
 from tests.workers.students import encoded, picture, write_shard, write_student
 
 LABELS = ["cat", "dog", "house"]
+GOOD, READER = new_token(), new_token()
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifacts store with a student and two indexes, one of them of another model."""
+    """An artifacts store with a list of tokens, a student and two indexes, one of them of another model."""
     root = tmp_path_factory.mktemp("artifacts")
+    scopes = {GOOD: Scope.INFER, READER: Scope.READ}
+    tokens = {digest(token): TokenDigest(project="default", scopes=[scope]) for token, scope in scopes.items()}
+    Store(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
     folder = write_student(root / "models/student/1")
     shard = write_shard(root / "shard.tar", {f"p{i}": {"png": encoded(picture(i)), "txt": b"a picture"} for i in range(5)})
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
@@ -51,12 +58,13 @@ def http(root: Path) -> Iterator[httpx.Client]:
         port = free.getsockname()[1]
     args = {
         "name": "demo", "model": "student@1", "model_uri": str(root / "models/student/1"), "artifacts": str(root),
-        "max_image_bytes": 100_000, "max_body_bytes": 1_000_000, "batch_wait_s": 0.05,
+        "project": "default", "auth": "tokens", "max_image_bytes": 100_000, "max_body_bytes": 1_000_000, "batch_wait_s": 0.05,
     }
     ray_dir = tempfile.mkdtemp(prefix="tc-ray-", dir="/tmp")  # short: Ray makes sockets below it
     environment = {
         **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1", "PYTHONPATH": str(Path(__file__).parents[2]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "tests.workers.serve_process", json.dumps(args), str(port), ray_dir]
@@ -66,12 +74,16 @@ def http(root: Path) -> Iterator[httpx.Client]:
         assert process.stdout is not None
         if not any(line.strip() == "ready" for line in process.stdout):
             pytest.fail(f"Serve did not start: {Path(log.name).read_text()[-3000:]}")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/demo", timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/demo", timeout=30, trust_env=False, headers=bearer(GOOD)) as client:
             yield client
     finally:
         process.communicate(timeout=60)
         log.close()
         shutil.rmtree(ray_dir, ignore_errors=True)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def image(seed: int) -> str:
@@ -146,6 +158,20 @@ class TestAnswers:
         expected = engine.encode_image(torch.stack([engine.preprocess(picture(seed)) for seed in range(25)]))
         for seed, answer in enumerate(answers):
             np.testing.assert_allclose(np.reshape(answer, (2, -1)), expected[seed : seed + 2], atol=1e-5)
+
+
+class TestAccess:
+    @pytest.mark.parametrize("path", ["/zero-shot", "/embeddings", "/v1/embeddings", "/search"])
+    def test_nothing_is_answered_without_a_token(self, http: httpx.Client, path: str) -> None:
+        body = {"input": "a cat", "image": image(0), "labels": LABELS}
+        with httpx.Client(base_url=http.base_url, timeout=30, trust_env=False) as nobody:
+            assert problem(nobody.post(path, json=body), 401)["code"] == "token_required"
+            assert problem(nobody.post(path, json=body, headers=bearer(new_token())), 401)["code"] == "token_unknown"
+            assert problem(nobody.post(path, json=body, headers=bearer(READER)), 403)["code"] == "forbidden"
+
+    def test_anybody_may_ask_whether_it_is_well(self, http: httpx.Client) -> None:
+        with httpx.Client(base_url=http.base_url, timeout=30, trust_env=False) as nobody:
+            assert nobody.get("/healthz").json()["status"] == "ok"
 
 
 class TestRefusals:

@@ -12,9 +12,9 @@ A task whose `shards` is such a folder (a split, or the root for its `test` spli
 import re
 from dataclasses import dataclass
 
-import fsspec
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
 
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.shards import DataError
 
 DEFAULT_SPLIT, TRAINING_SPLIT = "test", "train"
@@ -115,7 +115,8 @@ def _lines(task: EvaluationTask, split: Split, file: str, field: str) -> list[st
 
 def _read(address: str) -> str | None:
     try:
-        with fsspec.open(_address(address, "raw"), "rt", encoding="utf-8") as file:
+        fs, path = open_filesystem(_address(address, "raw"))
+        with fs.open(path, "rt", encoding="utf-8") as file:
             text: str = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import fsspec
 import torch
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from tinyclip_workers import metrics
 from tinyclip_workers.clip_benchmark import resolved
 from tinyclip_workers.embedding import Embedded, embed_images, embed_texts, evaluation_mode
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.model_folder import LoadedModel
 from tinyclip_workers.shards import (
     DataError,
@@ -80,7 +80,8 @@ def task_lines(value: list[str] | str) -> list[str]:
     """
     if not isinstance(value, str):
         return value
-    with fsspec.open(value, "rt", encoding="utf-8") as file:
+    fs, path = open_filesystem(value)
+    with fs.open(path, "rt", encoding="utf-8") as file:
         text: str = file.read()
     if text.lstrip().startswith("["):
         try:

@@ -15,17 +15,20 @@ Pixels = npt.NDArray[np.uint8]
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
+Image.init()
+FORMATS = tuple({"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO"} & Image.OPEN.keys())
+"""Pictures only: PIL also knows formats that call other programs (EPS, PDF) or open further files."""
 MAX_PIXELS = 64_000_000
 """A larger picture is refused before it is decoded: a small file can unpack to gigabytes."""
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Bytes of any format that PIL reads, as RGB; EXIF orientation applied, transparency on white.
+    """Bytes of any of FORMATS, as RGB; EXIF orientation applied, transparency on white.
 
     Raises ValueError where the bytes are not an image, are cut off, or have more than MAX_PIXELS pixels.
     """
     try:
-        file = Image.open(io.BytesIO(data))
+        file = Image.open(io.BytesIO(data), formats=FORMATS)
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS:,}")
         file.load()

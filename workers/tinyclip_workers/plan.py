@@ -19,9 +19,9 @@ from tinyclip_workers.model_folder import ModelSource
 from tinyclip_workers.plan_data import Findings, check_batches, check_training_data
 from tinyclip_workers.plan_evaluation import evaluation_errors
 from tinyclip_workers.plan_objective import check_ensemble, check_objectives
+from tinyclip_workers.plan_shards import listed
 from tinyclip_workers.plan_stages import plan_stages, resolved_stage
 from tinyclip_workers.plan_tasks import Training, check_tasks
-from tinyclip_workers.shards import expand_shards
 from tinyclip_workers.teacher import TeacherError, check_teacher
 
 
@@ -62,7 +62,7 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     teacher = teachers[0] if teachers else None
     samples, exact = check_training_data(spec, findings)
     check_batches(spec, samples, exact, findings)
-    training = Training(set(expand_shards(spec.data.train.shards)), spec.data.train.holdout)
+    training = Training(listed(spec.data.train.shards), spec.data.train.holdout)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", findings)
     check_objectives(spec, teacher, findings)
     stages: list[PlannedStage] = []

@@ -50,8 +50,12 @@ class Look:
 
 def look_at(patterns: str | Sequence[str]) -> Look:
     """Look at shards; what is missing, empty or broken is among the `problems`, at most MAX_PROBLEMS of them."""
-    urls = expand_shards(patterns)
     look = Look()
+    try:
+        urls = expand_shards(patterns)
+    except (OSError, ValueError) as error:  # a glob has to ask the store
+        look.problems.append((str(patterns), f"cannot be looked at ({error}); check address and access"))
+        return look
     if not urls:
         look.problems.append((str(patterns), "names no shard; check the path and the pattern"))
         return look
@@ -69,6 +73,14 @@ def look_at(patterns: str | Sequence[str]) -> Look:
         more = len(look.problems) - MAX_PROBLEMS
         look.problems = [*look.problems[:MAX_PROBLEMS], (f"{more} more shards", "cannot be used either")]
     return look
+
+
+def listed(patterns: str | Sequence[str]) -> set[str]:
+    """The shards by name; none where a store cannot be asked for them, which `look_at` tells."""
+    try:
+        return set(expand_shards(patterns))
+    except (OSError, ValueError):
+        return set()
 
 
 def extensions(sample: Sample) -> str:

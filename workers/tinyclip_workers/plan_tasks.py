@@ -9,8 +9,8 @@ from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask
 from tinyclip_workers.clip_benchmark import resolved
 from tinyclip_workers.evaluate import belongs, label_index, label_of, task_lines
 from tinyclip_workers.plan_data import Findings, check_captions, check_images, report_shards
-from tinyclip_workers.plan_shards import Look, extensions, look_at
-from tinyclip_workers.shards import DataError, Sample, expand_shards, sample_json
+from tinyclip_workers.plan_shards import Look, extensions, listed, look_at
+from tinyclip_workers.shards import DataError, Sample, sample_json
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _resolved(task: EvaluationTask, pointer: str, findings: Findings) -> Evaluat
 def _chosen(task: EvaluationTask, training: Training, look: Look, pointer: str, findings: Findings) -> list[Sample]:
     """The samples that `subset` and `where` leave of those seen."""
     holdout, place = training.holdout, training.holdout_place
-    trained_on = training.shards & set(expand_shards(task.shards))
+    trained_on = training.shards & listed(task.shards)
     if task.subset == "holdout" and holdout == 0:
         findings.error(f"{pointer}/subset", "holdout", f"nothing is held out of training; set {place}, as 0.1")
         return look.samples

@@ -1,7 +1,6 @@
 """How much of a set of shards has gone by: by bytes, since the number of samples is in no header."""
 
-import fsspec
-
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.shards import Sample
 
 TAR_BLOCK = 512
@@ -29,7 +28,7 @@ def _total_bytes(urls: list[str]) -> int | None:
     total = 0
     for url in urls:
         try:
-            fs, path = fsspec.core.url_to_fs(url)
+            fs, path = open_filesystem(url)
             size = fs.size(path)
         except (OSError, ValueError):
             continue

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import braceexpand
-import fsspec
-from webdataset.tariterators import group_by_keys, tar_file_iterator
+from webdataset.tariterators import group_by_keys
 
 from tinyclip_workers.filesystems import open_filesystem
+from tinyclip_workers.tar_files import read_members
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,12 @@ def _glob(url: str) -> list[str]:
 def read_shard(url: str) -> Iterator[Sample]:
     """The samples of one shard (.tar or .tar.gz), in order. Links, folders and devices inside are passed over.
 
-    Raises one of BROKEN_SHARD where the shard is missing, cut off or no tar.
+    Raises one of BROKEN_SHARD where the shard is missing, cut off, no tar or a hostile one, or at an address that is not
+    opened.
     """
-    with fsspec.open(url, "rb") as file:
-        members = ({**member, "__url__": url} for member in tar_file_iterator(file))
+    fs, path = open_filesystem(url)
+    with fs.open(path, "rb") as file:
+        members = ({"fname": name, "data": data, "__url__": url} for name, data in read_members(file))
         yield from group_by_keys(members)
 
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.store import Store
 
 EMBEDDING = "token_embedding.weight"
@@ -48,7 +48,7 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
 
     Raises FileNotFoundError, or WeightsError where the file is cut off or not safetensors.
     """
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_filesystem(uri)
     try:
         if isinstance(fs, LocalFileSystem):
             with fs.open(path, "rb"):  # FileNotFoundError rather than safetensors' own
@@ -89,7 +89,7 @@ def read_header(uri: str) -> Header:
 
     Raises FileNotFoundError, or WeightsError where this is no safetensors file or not all of it.
     """
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_filesystem(uri)
     with fs.open(path, "rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -115,7 +115,8 @@ def read_header(uri: str) -> Header:
 def file_digest(uri: str) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with fsspec.open(uri, "rb") as file:
+    fs, path = open_filesystem(uri)
+    with fs.open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

@@ -51,6 +51,7 @@ from tinyclip.schemas.registry import (
     ZeroShotResponse,
 )
 from tinyclip.schemas.spec import JobSpec
+from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, TokenPost
 
 __all__ = [
     "JSON",
@@ -88,6 +89,7 @@ __all__ = [
     "LabelScore",
     "Layout",
     "LogLine",
+    "Me",
     "MetricPoint",
     "Metrics",
     "Model",
@@ -95,15 +97,18 @@ __all__ = [
     "ModelImport",
     "ModelRef",
     "ModelVersion",
+    "NewToken",
     "Page",
     "Params",
     "Plan",
     "PlannedStage",
     "Problem",
     "Progress",
+    "ProjectName",
     "ReplicaRange",
     "Request",
     "Response",
+    "Scope",
     "Scores",
     "SearchRequest",
     "SearchResponse",
@@ -112,6 +117,8 @@ __all__ = [
     "StudentSummary",
     "TextLayout",
     "Timestamp",
+    "Token",
+    "TokenPost",
     "ZeroShotRequest",
     "ZeroShotResponse",
 ]

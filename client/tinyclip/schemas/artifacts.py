@@ -8,6 +8,7 @@ from typing import Literal
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
+from tinyclip.schemas.tokens import Scope
 
 
 class JobDocument(Response):
@@ -81,6 +82,24 @@ class WorkerEvent(Response):
     stage: int | None = None
     message: str = ""
     data: JSON = {}
+
+
+class TokenDigest(Response):
+    """One token that may ask deployments."""
+
+    project: str
+    scopes: list[Scope]
+    expires_at: Timestamp | None = None
+
+
+class TokenDigests(Response):
+    """`access/tokens.json`: the tokens that deployments accept, so that they need not ask the server. All of them, each time."""
+
+    tokens: dict[str, TokenDigest]
+    """By the SHA-256 of the token, in hex."""
+
+
+TOKEN_DIGESTS = "access/tokens.json"
 
 
 def job_spec(job: str) -> str:

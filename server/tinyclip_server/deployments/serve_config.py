@@ -48,6 +48,8 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
             "model_uri": services.store.uri(model_version(row.model_name, row.model_version)),
             "artifacts": services.store.root,
             "engine": row.spec["engine"],
+            "project": row.project,
+            "auth": services.settings.auth,
         },
         "deployments": [
             {

@@ -14,11 +14,11 @@ from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 from tinyclip_server.tables import IndexRow
 
 
-async def check(store: Store, body: IndexPut) -> None:
+async def check(store: Store, body: IndexPut, *, allow_private: bool = False) -> None:
     """Whether the pictures are said and there. Raises InvalidInput."""
     if body.source is None:
         raise InvalidInput.field("/source", None, 'say which pictures to index: {"source": {"shards": "…"}}')
-    await expect_shards(body.source, store)
+    await expect_shards(body.source, store, allow_private=allow_private)
 
 
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:

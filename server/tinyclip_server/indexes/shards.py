@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 from tinyclip.schemas import FieldError, IndexSource
+from tinyclip.schemas.addresses import address_problem
 
 from tinyclip_server.artifacts import Store
 from tinyclip_server.problems import InvalidInput
 
 
-async def expect_shards(source: IndexSource, store: Store) -> None:
+async def expect_shards(source: IndexSource, store: Store, *, allow_private: bool = False) -> None:
     """The first shard of every pattern is there. Raises InvalidInput.
 
     Only local paths are looked at, and only where the artifacts are local too: others are the job's to find, and this
@@ -22,7 +23,7 @@ async def expect_shards(source: IndexSource, store: Store) -> None:
         raise InvalidInput.field("/source/shards", [], "name at least one shard")
     errors = []
     for index, pattern in enumerate(listed):
-        problem = await _problem(pattern, store)
+        problem = address_problem(pattern, allow_private=allow_private) or await _problem(pattern, store)
         if problem is not None:
             pointer = f"/source/shards/{index}" if isinstance(source.shards, list) else "/source/shards"
             errors.append(FieldError(pointer=pointer, value=pattern, message=problem))

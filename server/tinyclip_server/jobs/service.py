@@ -9,6 +9,7 @@ from tinyclip.schemas import JobPatch, JobSpec, JobState, Plan, StageState
 from tinyclip_server.db import now
 from tinyclip_server.jobs import repository
 from tinyclip_server.jobs.lifecycle import ON_CLUSTER, WAY_OUT, change_state, record
+from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.tables import JobLabelRow, JobRow, StageRow
 
@@ -16,7 +17,8 @@ ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan) -> JobRow:
-    """Job, stages and `job.created`, queued."""
+    """Job, stages and `job.created`, queued. Raises Conflict where the name is another project's model."""
+    await models.claim_name(session, project, spec.name)
     job = _queued(
         project=project,
         name=spec.name,

@@ -60,14 +60,20 @@ def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
     return ModelVersion.model_validate({**row.document, "aliases": mine})
 
 
+async def claim_name(session: AsyncSession, project: str, name: str) -> None:
+    """Keep a name for a project's model, before anything is made under it. Raises Conflict where it is another project's."""
+    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    new = insert(ModelRow).values(name=name, project=project, next_version=1)
+    await session.execute(new.on_conflict_do_nothing())
+    if await session.scalar(select(ModelRow.project).where(ModelRow.name == name)) != project:
+        raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
+
+
 async def reserve(session: AsyncSession, project: str, name: str) -> int:
     """The next version number of a model, handed out once. Raises Conflict where the name is another project's."""
-    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    await session.execute(insert(ModelRow).values(name=name, project=project, next_version=1).on_conflict_do_nothing())
+    await claim_name(session, project, name)
     model = await session.scalar(select(ModelRow).where(ModelRow.name == name).with_for_update())
     assert model is not None
-    if model.project != project:
-        raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
     number = model.next_version
     model.next_version += 1
     await session.flush()

@@ -6,10 +6,11 @@ that answers nothing, and again in each replica: so torch and open_clip, seconds
 
 from typing import TYPE_CHECKING, Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from ray import serve
 from starlette.responses import JSONResponse, Response
 
+from tinyclip_workers.serving.access import Access
 from tinyclip_workers.serving.groups import count
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import answer_problems
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
     from tinyclip_workers.serving.engine import Matrix
 
-app = FastAPI(title="TinyCLIP student", openapi_url=None)
+
+
+async def _expect_access(request: Request) -> None:
+    """Before any route: the replica's list of tokens has the caller's."""
+    student: Any = serve.get_replica_context().servable_object
+    await student.access.expect(request)
+
+
+app = FastAPI(title="TinyCLIP student", openapi_url=None, dependencies=[Depends(_expect_access)])
 answer_problems(app)
 
 
@@ -33,6 +42,7 @@ class Student:
         from tinyclip_workers.serving.replica import Replica  # see above
 
         self._options = ServingOptions.model_validate(options)
+        self.access = Access(self._options)
         self._replica = Replica(self._options, self._image_batch, self._text_batch)
         batches: list[tuple[Any, int]] = [
             (self._image_batch, self._options.max_batch_images),

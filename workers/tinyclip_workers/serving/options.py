@@ -7,7 +7,7 @@ from tinyclip.schemas._base import Request
 
 
 class ServingOptions(Request):
-    """The `args` of the Serve application. The control plane sets the first five; the rest are limits with defaults."""
+    """The `args` of the Serve application. The control plane sets the first seven; the rest are limits with defaults."""
 
     name: str
     """Of the deployment."""
@@ -18,6 +18,10 @@ class ServingOptions(Request):
     artifacts: str
     """Root of the artifacts store, for the indexes."""
     engine: Literal["auto", "torch"] = "auto"
+    project: str = "default"
+    """Whose tokens are accepted."""
+    auth: Literal["none", "tokens"] = "none"
+    """`tokens`: nothing but /healthz answers without one."""
     threads: int = Field(default=1, ge=1)
     """Compute threads of a replica: replicas scale better than threads."""
     max_batch_images: int = Field(default=32, ge=1)

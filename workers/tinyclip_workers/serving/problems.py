@@ -26,8 +26,10 @@ class Refusal(Exception):
         self.problem, self.headers = problem, headers or {}
 
 
-def refuse(status: int, code: str, title: str, detail: str, *, retryable: bool = False) -> Refusal:
-    return Refusal(Problem(status=status, code=code, title=title, detail=detail, retryable=retryable))
+def refuse(
+    status: int, code: str, title: str, detail: str, *, retryable: bool = False, headers: dict[str, str] | None = None
+) -> Refusal:
+    return Refusal(Problem(status=status, code=code, title=title, detail=detail, retryable=retryable), headers)
 
 
 def invalid(*errors: FieldError) -> Refusal:

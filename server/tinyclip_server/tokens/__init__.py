@@ -1,0 +1,1 @@
+"""Tokens: who may do what, and what deployments are told of it."""

@@ -1,0 +1,71 @@
+"""`/v1/tokens`: make, list and revoke the tokens of a project. `/v1/me`: whom the server takes the caller for."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from tinyclip.schemas import Me, NewToken, Page, Token, TokenPost
+
+from tinyclip_server.callers import caller_of
+from tinyclip_server.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.pagination import Paging
+from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
+from tinyclip_server.tables import TokenRow
+from tinyclip_server.tokens import repository, service
+
+router = APIRouter(prefix="/tokens", tags=["tokens"])
+me_router = APIRouter(tags=["tokens"])
+
+
+@router.post("", status_code=201, response_model=NewToken)
+async def create(
+    body: TokenPost,
+    request: Request,
+    response: Response,
+    session: WriteSession,
+    project: Project,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> NewToken:
+    """Make a token with scopes that the caller has itself. The secret is in this answer and nowhere else.
+
+    Sent again with the same `Idempotency-Key` it makes no second token, and answers 409: the secret was not kept.
+    """
+    made = await service.create(session, project, body, by=caller_of(request), idempotency_key=idempotency_key)
+    response.headers["Cache-Control"] = "no-store"
+    return made
+
+
+@router.get("", response_model=Page[Token])
+async def find(session: ReadSession, project: Project, paging: Paging) -> Page[Token]:
+    """The project's tokens, newest first; revoked and expired ones too."""
+    rows = await repository.newest(session, project, paging.after_newest(), paging.page_size + 1)
+    return paging.page(rows, service.view, lambda row: (row.created_at, row.id))
+
+
+@router.get("/{token_id}", response_model=Token)
+async def get(token_id: str, session: ReadSession, project: Project) -> Response:
+    return _answer(await service.get(session, project, token_id))
+
+
+@router.delete("/{token_id}", response_model=Token)
+async def revoke(token_id: str, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
+    """Revoke a token: here at once, at deployments within seconds."""
+    row = await service.get(session, project, token_id, lock=True)
+    expect_match(if_match, service.etag(row))
+    await service.revoke(session, row)
+    return _answer(row)
+
+
+@me_router.get("/me", response_model=Me)
+async def me(request: Request, services: Uses, session: ReadSession) -> Me:
+    """The caller's project and what it may do there."""
+    caller = caller_of(request)
+    row = await repository.find(session, caller.project, caller.token_id) if caller.token_id else None
+    return Me(
+        auth=services.settings.auth, project=caller.project, scopes=sorted(caller.scopes),
+        token=None if row is None else service.view(row),
+    )
+
+
+def _answer(row: TokenRow) -> Response:
+    headers = {"ETag": quoted(service.etag(row))}
+    return Response(service.view(row).model_dump_json(), headers=headers, media_type="application/json")

@@ -1,0 +1,97 @@
+"""What can be done with tokens. Each function works in the caller's transaction and only flushes."""
+
+import secrets
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import NewToken, Scope, Token, TokenPost
+from tinyclip.schemas.token_format import digest, hint, is_whole, new_token
+
+from tinyclip_server.callers import Caller
+from tinyclip_server.db import now
+from tinyclip_server.problems import Conflict, Forbidden, NotFound, Unauthorized
+from tinyclip_server.tables import TokenRow
+from tinyclip_server.tokens import repository
+
+ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+SHELL = "shell"
+"""Who made a token that no token made."""
+
+
+def bearer(header: str | None) -> str:
+    """The token of an `Authorization` header, if it is whole. Raises Unauthorized saying what is wrong with it."""
+    kind, _, token = (header or "").strip().partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise Unauthorized("a token is needed: send Authorization: Bearer tc_…", code="token_required")
+    if not is_whole(token.strip()):
+        raise Unauthorized("this is not a whole token: a character is missing or wrong; copy it again", code="token_malformed")
+    return token.strip()
+
+
+async def caller(session: AsyncSession, token: str) -> Caller:
+    """Whom a token stands for. Raises Unauthorized for one that is unknown, revoked or expired."""
+    row = await repository.by_digest(session, digest(token))
+    if row is None:
+        raise Unauthorized("this token is not known here; is it for another server?", code="token_unknown")
+    if row.revoked_at is not None:
+        raise Unauthorized(f"token {row.id} was revoked; ask an admin of {row.project} for another", code="token_revoked")
+    if _has_expired(row):
+        raise Unauthorized(f"token {row.id} has expired; ask an admin of {row.project} for another", code="token_expired")
+    return Caller(row.project, frozenset(map(Scope, row.scopes)), row.id)
+
+
+async def create(
+    session: AsyncSession, project: str, body: TokenPost, *, by: Caller | None, idempotency_key: str | None = None
+) -> NewToken:
+    """Make a token; the answer is the only place that has it. Raises Forbidden for scopes that the maker does not have."""
+    missing = [scope for scope in body.scopes if by is not None and not by.may(scope)]
+    if missing:
+        raise Forbidden(f"your token has no scope {missing[0]}, so it cannot give it away", code="scope_not_held")
+    if idempotency_key is not None:
+        earlier = await repository.by_idempotency_key(session, project, idempotency_key)
+        if earlier is not None:
+            raise Conflict(
+                f"this request has already made token {earlier.id}, and a token is shown once; revoke it if its answer was lost, "
+                "and make another with a new Idempotency-Key", code="token_shown_once",
+            )
+    secret, made_at = new_token(), now()
+    row = TokenRow(
+        id="tok_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16)), project=project, name=body.name,
+        digest=digest(secret), hint=hint(secret), scopes=sorted(set(body.scopes)),
+        created_by=(by.token_id if by else None) or SHELL, created_at=made_at, revoked_at=None, idempotency_key=idempotency_key,
+        expires_at=None if body.expires_in_days is None else made_at + timedelta(days=body.expires_in_days),
+    )
+    session.add(row)
+    await session.flush()
+    return NewToken(**view(row).model_dump(), token=secret)
+
+
+async def get(session: AsyncSession, project: str, token_id: str, *, lock: bool = False) -> TokenRow:
+    """Raises NotFound."""
+    row = await repository.find(session, project, token_id, lock=lock)
+    if row is None:
+        raise NotFound(f"there is no token {token_id}", code="no_such_token")
+    return row
+
+
+async def revoke(session: AsyncSession, row: TokenRow) -> None:
+    """End a token for good; it stays in the list. Twice is once."""
+    if row.revoked_at is None:
+        row.revoked_at = now()
+    await session.flush()
+
+
+def view(row: TokenRow) -> Token:
+    return Token(
+        id=row.id, name=row.name, project=row.project, scopes=[Scope(scope) for scope in row.scopes], hint=row.hint,
+        state="revoked" if row.revoked_at else "expired" if _has_expired(row) else "active",
+        created_by=row.created_by, created_at=row.created_at, expires_at=row.expires_at, revoked_at=row.revoked_at,
+    )
+
+
+def etag(row: TokenRow) -> str:
+    return "revoked" if row.revoked_at else "live"
+
+
+def _has_expired(row: TokenRow) -> bool:
+    return row.expires_at is not None and row.expires_at <= now()
