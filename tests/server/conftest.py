@@ -53,6 +53,10 @@ class Service:
         """A job that was submitted to Ray, and its worker that has written nothing yet."""
         job = await self.submit(**changes)
         await self.tick()
+        for _ in range(20):  # where leases are short, a slow machine loses some in mid-round
+            if f"tc-{job['id']}-a1" in self.ray.submissions:
+                break
+            await self.tick()
         job = await self.job(job["id"])
         assert job["state"] == "starting"
         return Worker(self.artifacts, job)
