@@ -16,10 +16,11 @@ from tests.server.fakes import Worker
 
 class TestCrashPoints:
     async def test_killed_after_the_claim(self, start: Start) -> None:
-        first = await start(lease_seconds=0.01)
+        first = await start()
         job = await first.submit()
         await first.app.state.scheduler._claim()
 
+        await first.lose_leases()
         second = await start(first.ray)
         await second.tick()
 
@@ -28,12 +29,13 @@ class TestCrashPoints:
 
     @on_both_databases
     async def test_killed_after_the_submission(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = await start(lease_seconds=0.01)
+        first = await start()
         job = await first.submit()
         with monkeypatch.context() as patch:
             patch.setattr(first.app.state.scheduler, "_apply", _killed)
             await first.tick()
 
+        await first.lose_leases()
         second = await start(first.ray)
         await second.tick()
         worker = Worker(second.artifacts, await second.job(job["id"]))
@@ -48,7 +50,7 @@ class TestCrashPoints:
 
     @on_both_databases
     async def test_killed_while_applying_events(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = await start(lease_seconds=0.01)
+        first = await start()
         worker = await first.running()
         for step in range(1, 6):
             worker.step(step, loss=float(step))
@@ -56,6 +58,7 @@ class TestCrashPoints:
             patch.setattr(scheduler_module, "apply_event", _killed_at_the_third())
             await first.tick()
 
+        await first.lose_leases()
         second = await start(first.ray)
         await second.tick()
 
@@ -65,12 +68,13 @@ class TestCrashPoints:
         assert [point["step"] for point in points] == [1, 2, 3, 4, 5]
 
     async def test_away_for_hours_it_catches_up_without_loss_or_repeat(self, start: Start) -> None:
-        first = await start(lease_seconds=0.01)
+        first = await start()
         worker = await first.running()
         for step in range(1, 451):
             worker.step(step, loss=1.0)
         worker.succeed()
 
+        await first.lose_leases()
         second = await start(first.ray)
         await second.tick(3)
 
@@ -79,9 +83,10 @@ class TestCrashPoints:
         assert len(metrics.json()["series"]["loss"]) == 450
 
     async def test_a_stale_scheduler_writes_nothing(self, start: Start) -> None:
-        first = await start(lease_seconds=0.01)
+        first = await start()
         worker = await first.running()
         (claim,) = await first.app.state.scheduler._claim()
+        await first.lose_leases()
         second = await start(first.ray)
         await second.tick()
 

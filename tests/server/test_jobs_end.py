@@ -96,10 +96,11 @@ class TestCancel:
         assert (await ask(service, "job_none", "cancel", status=404))["code"] == "no_such_job"
 
     async def test_it_survives_a_restart(self, start: Start) -> None:
-        first = await start(lease_seconds=0.01)
+        first = await start()
         worker = await first.running()
         await ask(first, worker.job, "cancel")
 
+        await first.lose_leases()
         second = await start(first.ray)
         await second.tick()
 

@@ -250,9 +250,11 @@ class TestControlFile:
         assert worker.control() == {"fence": 2, "desired": "run"}
 
     async def test_a_server_that_was_held_up_longer_than_its_lease_touches_nothing(self, start: Start) -> None:
-        service = await start(lease_seconds=0.01)
+        service = await start()
         worker = await service.running()
         await service.http.post(f"/v1/jobs/{worker.job}/cancel")
+        service.settings.lease_seconds = 0.01
+        await service.lose_leases()
         (claim,) = await service.app.state.scheduler._claim()
         await asyncio.sleep(0.02)
 
