@@ -45,13 +45,20 @@ def up(
 
 
 @app.command()
-def migrate(data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None) -> None:
-    """Bring the database to the newest revision."""
-    from tinyclip_server.migrate import head, upgrade
+def migrate(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    to: Annotated[str | None, typer.Option(help="Another revision than the newest; an older one drops what came later.")] = None,
+) -> None:
+    """Bring the database to the newest revision. Several at once wait for each other."""
+    from tinyclip_server.migrate import CannotMigrate, WrongRevision, go_to, head
 
     settings = _settings(data_dir=data_dir)
-    asyncio.run(upgrade(settings.async_database_url))
-    typer.echo(f"the database is at revision {head()}")
+    revision = to or head()
+    try:
+        asyncio.run(go_to(settings.async_database_url, revision))
+    except (CannotMigrate, WrongRevision) as error:
+        _stop_with(str(error))
+    typer.echo(f"the database is at revision {revision}")
 
 
 def main() -> None:
