@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -44,6 +45,9 @@ class Settings(BaseSettings):
     """Public URL of the Serve proxy; empty: `http://<host>:<serve_port>`."""
     allow_public: bool = False
     """Bind a public address although nothing asks for a token: only behind a proxy that authenticates."""
+
+    log_format: Literal["auto", "human", "json"] = "auto"
+    """Of the lines on standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with json."""
 
     max_running_jobs: int | None = Field(default=None, ge=1)
     """Jobs on the cluster at once; null: 1 on an embedded cluster, 16 on one given by address."""
