@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from tinyclip_server.artifacts import Store
 from tinyclip_server.migrate import WrongRevision, current, refuse_unless_head
 from tinyclip_server.services import Services
 
@@ -83,7 +84,7 @@ class Readiness:
     async def _artifacts(self) -> str | None:
         if time.monotonic() - self._wrote_at < ARTIFACTS_SECONDS:
             return None
-        complaint = await probe(self._services)
+        complaint = await probe(self._services.store)
         if complaint is None:
             self._wrote_at = time.monotonic()
         return complaint
@@ -92,13 +93,13 @@ class Readiness:
         return None if await self._services.ray.ready() else "cannot be reached"
 
 
-async def probe(services: Services) -> str | None:
+async def probe(store: Store) -> str | None:
     """Write, read and delete a small file in the artifacts; null if that went well."""
     path, data = f".probe/{uuid.uuid4().hex}", b"written to see whether it can be"
     try:
-        await services.store.write(path, data)
-        read = await services.store.read(path)
-        await services.store.remove(path)
+        await store.write(path, data)
+        read = await store.read(path)
+        await store.remove(path)
     except Exception as error:  # each kind of store has errors of its own
         return f"cannot be written: {str(error) or type(error).__name__}"
     return None if read == data else "give back something else than was written"
