@@ -76,8 +76,8 @@ async def _data_dir(settings: Settings) -> list[Check]:
 async def _database(settings: Settings) -> list[Check]:
     url = settings.async_database_url
     name = "sqlite" if url.startswith("sqlite") else "postgresql"
-    path = url.partition(":///")[2]
-    if name == "sqlite" and not os.path.exists(path):
+    path = Path(url.partition(":///")[2])
+    if name == "sqlite" and not await asyncio.to_thread(path.exists):
         return [_ok("database", f"{path} will be made by `tinyclip-server up`")]
     try:
         database = Database(url)
