@@ -68,7 +68,7 @@ def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
     terminal.setLevel(logging.WARNING if settings.embedded else logging.INFO)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    for library in ("httpx", "botocore", "aiobotocore"):
+    for library in ("httpx", "botocore", "aiobotocore", "alembic.runtime.migration"):
         logging.getLogger(library).setLevel(logging.WARNING)
     for handler in (file, terminal):
         root.addHandler(handler)

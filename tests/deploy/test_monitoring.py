@@ -131,7 +131,8 @@ class TestPrometheus:
         rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries())]
         (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
 
-        ran = subprocess.run(["promtool", "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        command = ["promtool", "check", "rules", "rules.yml"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert f"{len(queries())} rules found" in ran.stdout
