@@ -70,9 +70,10 @@ def test_a_polite_stop_ends_streams_frees_jobs_and_exits_with_0(tmp_path: Path) 
     with fake_ray() as ray, control_plane(tmp_path, ray.address) as (process, url), closing(httpx.Client(base_url=url)) as http:
         job = http.post("/v1/jobs", json=spec(), timeout=30).json()["id"]
         deadline = time.monotonic() + START_SECONDS
-        while not (ray.jobs and lease_of(tmp_path, job)[0]):
+        while '"attempt.submitted"' not in http.get(f"/v1/jobs/{job}/events").text:  # from here on nothing changes by itself
             assert time.monotonic() < deadline, (tmp_path / "output").read_text()
             time.sleep(0.05)
+        assert (list(ray.jobs), lease_of(tmp_path, job)[0] != "") == ([f"tc-{job}-a1"], True)
         etag = http.get(f"/v1/jobs/{job}").headers["etag"]
         streamed: list[str] = []
         polled: list[httpx.Response] = []
