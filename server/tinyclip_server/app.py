@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
+from sqlalchemy.exc import SQLAlchemyError
 from tinyclip.schemas import Problem
 
 from tinyclip_server import health
@@ -29,11 +31,15 @@ from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray, RayGateway
+from tinyclip_server.readiness import Readiness
+from tinyclip_server.request_log import Requests
 from tinyclip_server.scheduler import Scheduler
 from tinyclip_server.services import Services
 from tinyclip_server.settings import Settings
 from tinyclip_server.tokens import endpoints as tokens
 from tinyclip_server.tokens import publish as tokens_publish
+
+logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
@@ -50,6 +56,8 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
 }
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0
+RELEASE_SECONDS = 3.0
+"""How long a server that stops tries to give its jobs back."""
 
 BEARER = HTTPBearer(auto_error=False, description="tc_…; how to get one: tinyclip-server create-token")
 """Only told in the OpenAPI document: the gate has looked at the token before any route is."""
@@ -64,16 +72,21 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(work) for work in _background(services, scheduler)] if schedule else []
         yield
+        services.stopping.set()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        if schedule:
+            await _release(scheduler)
         await services.close()
 
     app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_text)])
     app.state.services = services
     app.state.scheduler = scheduler
+    app.state.readiness = Readiness(services)
     app.add_middleware(Gate, services=services)
-    app.add_middleware(RequestIds)  # outermost: what the gate refuses has an id too
+    app.add_middleware(RequestIds)  # around the gate: what it refuses has an id too
+    app.add_middleware(Requests, metrics=services.metrics)  # outermost
     install_problem_handlers(app)
     app.include_router(health.router)
     for router in ROUTERS:
@@ -84,12 +97,25 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     return app
 
 
+async def _release(scheduler: Scheduler) -> None:
+    """As far as the database lets us in time; leases run out by themselves."""
+    try:
+        async with asyncio.timeout(RELEASE_SECONDS):
+            await scheduler.release()
+    except (SQLAlchemyError, OSError) as error:
+        logger.warning("leases are left to run out: %s", error or type(error).__name__)
+
+
 def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
+    loops: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
+        "jobs": (scheduler.tick, services.settings.tick_seconds),
+        **{name: (partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()},
+    }
+    timed = services.metrics.timed
     return [
         services.planner.warm_up(),
         imports.sweep(services),
-        repeat("jobs", scheduler.tick, services.settings.tick_seconds),
-        *(repeat(name, partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()),
+        *(repeat(name, timed(name, work), seconds) for name, (work, seconds) in loops.items()),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -10,6 +11,7 @@ import typer
 from tinyclip.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from tinyclip_server.doctor import Check
     from tinyclip_server.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -45,13 +47,54 @@ def up(
 
 
 @app.command()
-def migrate(data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None) -> None:
-    """Bring the database to the newest revision."""
-    from tinyclip_server.migrate import head, upgrade
+def migrate(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    to: Annotated[str | None, typer.Option(help="Another revision than the newest; an older one drops what came later.")] = None,
+) -> None:
+    """Bring the database to the newest revision. Several at once wait for each other."""
+    from tinyclip_server.migrate import CannotMigrate, WrongRevision, go_to, head
 
     settings = _settings(data_dir=data_dir)
-    asyncio.run(upgrade(settings.async_database_url))
-    typer.echo(f"the database is at revision {head()}")
+    revision = to or head()
+    try:
+        asyncio.run(go_to(settings.async_database_url, revision))
+    except (CannotMigrate, WrongRevision) as error:
+        _stop_with(str(error))
+    typer.echo(f"the database is at revision {revision}")
+
+
+@app.command()
+def doctor(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API and of deployments.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    serve_port: Annotated[int | None, typer.Option(help="Port of deployments.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects and nothing else.")] = False,
+) -> None:
+    """Look at all that a server with these settings needs. Exits with 1 if something would keep it from working."""
+    from tinyclip_server.doctor import examine
+
+    checks = asyncio.run(examine(_settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port)))
+    if as_json:
+        print(json.dumps([check.model_dump() for check in checks], indent=2))
+    else:
+        _show(checks)
+    raise SystemExit(any(check.result == "fail" for check in checks))
+
+
+def _show(checks: "list[Check]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "", "", box=None, show_header=False, pad_edge=False)
+    for check in checks:
+        style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[check.result]
+        told = Text(check.message)
+        if check.way_out:
+            told.append(f"\n-> {check.way_out}", style="bold")
+        table.add_row(Text(check.result, style=style), check.name, told)
+    Console().print(table)
 
 
 @app.command()

@@ -1,16 +1,23 @@
 """Whether the process lives, whether it can serve, and its numbers for Prometheus."""
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
-from sqlalchemy import func, select, text
-from sqlalchemy.exc import SQLAlchemyError
-from tinyclip.schemas import JobState
+import asyncio
+import logging
 
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+
+from tinyclip_server import metrics as numbers
 from tinyclip_server.problems import Unavailable
-from tinyclip_server.services import ReadSession, Services, Uses
-from tinyclip_server.tables import EventRow, JobRow, ModelVersionRow
+from tinyclip_server.readiness import Readiness
+from tinyclip_server.services import Uses
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
+
+SCRAPE_SECONDS = 5.0
+"""For the database's part of a scrape; Prometheus gives up on the whole after 10 s."""
 
 
 @router.get("/livez")
@@ -20,41 +27,26 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def ready(services: Uses) -> dict[str, str]:
-    """The database has its tables, and the Ray cluster answers; else 503 saying which does not."""
-    missing = [name for name, well in (await readiness(services)).items() if not well]
-    if missing:
-        raise Unavailable(f"not ready: {' and '.join(missing)} cannot be reached", code="not_ready", retry_after=1)
-    return {"status": "ready", "database": "ok", "ray": "ok"}
+async def ready(request: Request) -> dict[str, str]:
+    """`ready`, or `degraded` where artifacts or Ray have gone; 503 saying why where requests should go elsewhere."""
+    readiness: Readiness = request.app.state.readiness
+    look = await readiness.look()
+    if look.missing:
+        raise Unavailable(f"not ready: {'; '.join(look.missing)}", code="not_ready", retry_after=1)
+    parts = {part: look.complaints.get(part, "ok") for part in ("database", "scheduler", "artifacts", "ray")}
+    return {"status": look.status, **parts}
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(session: ReadSession) -> Response:
-    """Prometheus text: what the database holds, so that every replica says the same."""
-    registry = CollectorRegistry()
-    jobs = Gauge("tinyclip_jobs", "Jobs by state.", ["state"], registry=registry)
-    for state in JobState:
-        jobs.labels(state.value).set(0)
-    for name, count in await session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
-        jobs.labels(name).set(count)
-    for name, help, table in (
-        ("tinyclip_model_versions", "Registered model versions.", ModelVersionRow),
-        ("tinyclip_job_events", "Events of all jobs that are kept.", EventRow),
-    ):
-        total = await session.scalar(select(func.count()).select_from(table))
-        Gauge(name, help, registry=registry).set(total or 0)
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def readiness(services: Services) -> dict[str, bool]:
-    """What the service needs, and whether it is there."""
-    return {"database": await _database_works(services), "ray": await services.ray.ready()}
-
-
-async def _database_works(services: Services) -> bool:
+async def metrics(request: Request, services: Uses) -> Response:
+    """Prometheus text. Without the database it tells the rest."""
+    readiness: Readiness = request.app.state.readiness
+    await readiness.look(at_most_s_old=10.0)
+    services.metrics.refresh()
+    text = generate_latest(services.metrics.registry)
     try:
-        async with services.db.read() as session:
-            await session.execute(text("SELECT 1 FROM jobs LIMIT 1"))
-    except (SQLAlchemyError, OSError):
-        return False
-    return True
+        async with asyncio.timeout(SCRAPE_SECONDS), services.db.read() as session:
+            text += generate_latest(await numbers.of_database(session))
+    except (SQLAlchemyError, OSError) as error:
+        logger.warning("no numbers from the database: %s", error or type(error).__name__)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 from tinyclip.schemas import FieldError
 
 from tinyclip_server.problems import ApiError, InvalidInput, NotFound, TooLarge, Unavailable
@@ -22,6 +23,7 @@ from tinyclip_server.validation import field_errors
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+JOB_PATH = re.compile(r"/v1/jobs/([A-Za-z0-9_-]{1,64})")
 PROBLEM_JSON = "application/problem+json"
 UNFIT_MESSAGE = "the request holds text that cannot be stored: a NUL or half a surrogate pair"
 UNFIT_TEXT = ("invalid byte sequence", "unsupported Unicode escape", "untranslatable character", "surrogates not allowed")
@@ -39,6 +41,7 @@ class RequestIds:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        bind_contextvars(request_id=request_id, **_job_of(scope))
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -155,6 +158,12 @@ async def _on_database_away(request: Request, error: Exception) -> Response:
         logger.error("the database has no tables; run tinyclip-server migrate")
     logger.warning("database unavailable: %s", error)
     return problem_response(request, Unavailable("the database cannot be reached; try again", retry_after=2))
+
+
+def _job_of(scope: Scope) -> dict[str, str]:
+    """The job that a request is about, for the log."""
+    found = JOB_PATH.match(scope["path"])
+    return {"job_id": found[1]} if found else {}
 
 
 def _request_id(scope: Scope) -> str:

@@ -134,6 +134,12 @@ class RayGateway:
         except RayUnavailable:
             return False
 
+    async def cluster_version(self) -> str:
+        """The version of Ray that the cluster runs. Raises RayUnavailable."""
+        answer = await self._ask("GET", "/api/version")
+        _expect_success(answer)
+        return str(answer.json()["ray_version"])
+
     async def close(self) -> None:
         await self._http.aclose()
 

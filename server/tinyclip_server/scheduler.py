@@ -11,9 +11,10 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import func, select, text, true
+from sqlalchemy import func, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import raiseload
+from structlog.contextvars import bind_contextvars
 from tinyclip.schemas import JobError, JobState
 
 from tinyclip_server.attempts import Claim, Observation, observe, read_segments
@@ -58,6 +59,12 @@ class Scheduler:
             if isinstance(failure, Exception):
                 logger.error("job %s: this round failed", claim.job_id, exc_info=failure)
 
+    async def release(self) -> None:
+        """Let go of our jobs, so that another server need not wait until the leases run out."""
+        async with self._services.db.write() as session:
+            ours = update(JobRow).where(JobRow.lease_owner == self._owner)
+            await session.execute(ours.values(lease_owner="", lease_until=None))
+
     async def settle(self) -> None:
         """With the cluster gone, end its attempts: first by what they still told, else by queueing their jobs again."""
         async with self._services.db.write() as session:
@@ -85,6 +92,7 @@ class Scheduler:
                 cluster_stopped(session, job)
 
     async def _follow(self, claim: Claim) -> None:
+        bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)  # each claim is followed in a task of its own
         ask_ray = time.monotonic() - self._asked_at[claim.submission_id] >= self._settings.status_seconds
         seen = await observe(self._services, claim, ask_ray=ask_ray)
         if seen.asked:
@@ -136,6 +144,8 @@ class Scheduler:
             return
         async with self._services.db.write() as session:
             job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
+            if job is not None and job.lease_token != claim.lease_token:
+                self._services.metrics.lease_losses.inc()
             if job is None or job.lease_token != claim.lease_token or job.attempt != claim.attempt:
                 return
             attempt = await session.get_one(AttemptRow, (job.id, job.attempt))

@@ -1,7 +1,8 @@
 """What one running server is made of, and how a request gets at it."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,6 +12,7 @@ from tinyclip_server.artifacts import Store
 from tinyclip_server.callers import caller_of
 from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
+from tinyclip_server.metrics import Metrics
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray
 from tinyclip_server.settings import Settings
@@ -26,6 +28,9 @@ class Services:
     ray: Ray
     planner: Planner
     converter: Converter
+    metrics: Metrics = field(default_factory=Metrics)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server was told to stop: what waits on behalf of a client answers now."""
 
     async def close(self) -> None:
         await self.planner.close()

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     allow_private_urls: bool = False
     """Let specs name http(s) addresses on this machine and in private networks, as their shards or weights."""
 
+    log_format: Literal["auto", "human", "json"] = "auto"
+    """Of the lines on standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with json."""
+
     max_running_jobs: int | None = Field(default=None, ge=1)
     """Jobs on the cluster at once; null: 1 on an embedded cluster, 16 on one given by address."""
     tick_seconds: float = Field(default=0.4, gt=0)

@@ -4,22 +4,20 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import logging.handlers
 import signal
 import socket
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
 
 from tinyclip_server.app import build_services, create_app
-from tinyclip_server.health import readiness
 from tinyclip_server.local_ray import LocalRay, RayDidNotStart
+from tinyclip_server.logs import logging_to
 from tinyclip_server.machine import PortTaken, listen
-from tinyclip_server.migrate import upgrade
+from tinyclip_server.migrate import CannotMigrate, WrongRevision, expect_head, upgrade
+from tinyclip_server.readiness import Readiness
 from tinyclip_server.scheduler import Scheduler
-from tinyclip_server.services import Services
 from tinyclip_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,19 +35,19 @@ def up(settings: Settings) -> None:
     _expect_private(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(settings.data_dir / "lock", timeout=0), _log_in(settings.data_dir / "logs"):
+        with FileLock(settings.data_dir / "lock", timeout=0), logging_to(settings.data_dir / "logs", settings):
             asyncio.run(_run(settings))
     except Timeout:
         raise CannotStart(f"another tinyclip-server uses {settings.data_dir}; stop it or give another --data-dir") from None
-    except (PortTaken, RayDidNotStart) as error:
+    except (PortTaken, RayDidNotStart, CannotMigrate, WrongRevision) as error:
         raise CannotStart(str(error)) from error
 
 
 async def _run(settings: Settings) -> None:
     with listen(settings.host, settings.port, "--port") as bound:
         settings = settings.model_copy(update={"port": bound.getsockname()[1]})
+        await _bring_up_to_date(settings)
         if not settings.embedded:
-            await upgrade(settings.async_database_url)
             await _serve(settings, bound, [])
             return
         ray = LocalRay(settings)
@@ -58,7 +56,6 @@ async def _run(settings: Settings) -> None:
             await ray.clear()
             listen(settings.host, settings.serve_port, "--serve-port").close()
         settings = settings.model_copy(update=ray.settings())
-        await upgrade(settings.async_database_url)
         if not adopted:
             await _settle(settings)
         try:
@@ -68,13 +65,26 @@ async def _run(settings: Settings) -> None:
             await _settle(settings)
 
 
+async def _bring_up_to_date(settings: Settings) -> None:
+    """A SQLite file is this server's alone. Other servers, perhaps older, may use a PostgreSQL: only `migrate` changes it."""
+    if settings.async_database_url.startswith("sqlite"):
+        await upgrade(settings.async_database_url)
+    else:
+        await expect_head(settings.async_database_url)
+
+
 async def _serve(settings: Settings, bound: socket.socket, beside: list[Coroutine[None, None, None]]) -> None:
     """The API until a signal comes, or until what runs beside it fails."""
     app = create_app(settings)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS))
+
+    def stop(number: int) -> None:
+        app.state.services.stopping.set()
+        server.handle_exit(number, None)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-    tasks = [asyncio.create_task(work) for work in [_announce(app.state.services), *beside]]
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    tasks = [asyncio.create_task(work) for work in [_announce(app.state.services.settings, app.state.readiness), *beside]]
     for task in tasks:
         task.add_done_callback(lambda done: _stop_if_failed(done, server))
     await server.serve(sockets=[bound])
@@ -98,9 +108,8 @@ def _stop_if_failed(task: asyncio.Task[None], server: uvicorn.Server) -> None:
         server.should_exit = True
 
 
-async def _announce(services: Services) -> None:
+async def _announce(settings: Settings, readiness: Readiness) -> None:
     """Say where everything is, and `ready` once it is."""
-    settings = services.settings
     api = f"http://{settings.host}:{settings.port}"
     print(f"TinyCLIP keeps its files in {settings.data_dir}")
     print(f"  API            {api}")
@@ -110,7 +119,7 @@ async def _announce(services: Services) -> None:
     print(f"  Deployments    {settings.serve_base_url}", flush=True)
     if settings.auth == "tokens":
         print("  Tokens         asked for; make the first with: tinyclip-server create-token --scope admin", flush=True)
-    while not all((await readiness(services)).values()):  # noqa: ASYNC110 - what it waits for is elsewhere
+    while (await readiness.look()).status != "ready":  # noqa: ASYNC110 - what it waits for is elsewhere
         await asyncio.sleep(0.2)
     print("ready", flush=True)
 
@@ -149,24 +158,3 @@ def _expect_private(settings: Settings) -> None:
             "one with tinyclip-server create-token, or use --host 127.0.0.1, or set TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that "
             "authenticates"
         )
-
-
-@contextlib.contextmanager
-def _log_in(folder: Path) -> Iterator[None]:
-    """Everything to a file; warnings to the terminal too."""
-    folder.mkdir(exist_ok=True)
-    everything = logging.handlers.RotatingFileHandler(folder / "server.log", maxBytes=10 << 20, backupCount=3)
-    terminal = logging.StreamHandler()
-    terminal.setLevel(logging.WARNING)
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    for handler in (everything, terminal):
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in (everything, terminal):
-            root.removeHandler(handler)
-            handler.close()

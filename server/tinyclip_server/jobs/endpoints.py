@@ -71,7 +71,7 @@ async def get(
             job = await service.get(session, project, job_id)
         unchanged = names(if_none_match, etag(job))
         left = until - time.monotonic()
-        if not unchanged or left <= 0:
+        if not unchanged or left <= 0 or services.stopping.is_set():
             break
         await asyncio.sleep(min(LONG_POLL_SECONDS, left))
     if unchanged:

@@ -1,9 +1,9 @@
 """A job's events and log lines as server-sent events: from any number on, in order, until the job has ended."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+import anyio
 from fastapi import Request
 from pydantic import BaseModel
 from sqlalchemy import select
@@ -17,6 +17,8 @@ from tinyclip_server.tables import JobRow
 
 POLL_SECONDS = 0.3
 KEEPALIVE_SECONDS = 15
+FAREWELL_SECONDS = 2.0
+"""For a stream to end by itself when the server stops; then it is cut off."""
 BATCH = 500
 
 
@@ -46,7 +48,11 @@ def stream(
     view: Callable[[RowT], BaseModel],
 ) -> EventSourceResponse:
     """Rows numbered above `after`, as they come."""
-    return EventSourceResponse(_messages(db, job_id, after, fetch, view), ping=KEEPALIVE_SECONDS)
+    stopping = anyio.Event()  # set when the server is told to stop: the stream ends between two messages, and is gone on with
+    messages = _messages(db, job_id, after, fetch, view, stopping)
+    return EventSourceResponse(
+        messages, ping=KEEPALIVE_SECONDS, shutdown_event=stopping, shutdown_grace_period=FAREWELL_SECONDS
+    )
 
 
 async def _messages(
@@ -55,8 +61,9 @@ async def _messages(
     after: int,
     fetch: Callable[[AsyncSession, str, int, int], Awaitable[Sequence[RowT]]],
     view: Callable[[RowT], BaseModel],
+    stopping: anyio.Event,
 ) -> AsyncIterator[ServerSentEvent]:
-    while True:
+    while not stopping.is_set():
         async with db.read() as session:
             # The state first: what is read after an end was seen is all there will be.
             state = await session.scalar(select(JobRow.state).where(JobRow.id == job_id))
@@ -68,4 +75,5 @@ async def _messages(
             continue
         if state is None or JobState(state).terminal:
             return
-        await asyncio.sleep(POLL_SECONDS)
+        with anyio.move_on_after(POLL_SECONDS):
+            await stopping.wait()

@@ -1,0 +1,105 @@
+"""How the control plane logs: lines for people at a terminal, JSON lines for machines, request and job ids in both.
+
+Modules use the standard library's loggers; structlog renders what they say, with what was bound to the context.
+"""
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from sqlalchemy import make_url
+from structlog.types import Processor
+
+from tinyclip_server.settings import Settings
+
+Style = Literal["human", "json"]
+
+HIDDEN = "[hidden]"
+LOOKS_SECRET = re.compile(
+    r"""(?ix)
+    (?<= ://) [^\s:/@]* : [^\s@]+ (?= @)                          # a user's password in a URL
+    | (?<= bearer\s) [\w.~+/=-]{8,}                               # a token in a header
+    | (?<= [?&]) (?: x-amz-signature | x-amz-credential | x-amz-security-token | signature | token ) = [^&\s"']+   # a signed URL
+    """
+)
+SECRET_VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY_ID|API_KEY|CREDENTIAL", re.IGNORECASE)
+SHORTEST_SECRET = 6
+"""Shorter values would hide parts of ordinary words."""
+
+
+class Formatter(structlog.stdlib.ProcessorFormatter):
+    """A record as one line (a person's traceback has more), without secrets however they got into it."""
+
+    def __init__(self, style: Style, *, colours: bool = False, secrets: Iterable[str] = ()) -> None:
+        shared: list[Processor] = [
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ]
+        super().__init__(processors=[self.remove_processors_meta, *_ending(style, colours)], foreign_pre_chain=shared)
+        self._secrets = sorted((one for one in secrets if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        for secret in self._secrets:
+            line = line.replace(secret, HIDDEN)
+        return LOOKS_SECRET.sub(HIDDEN, line)
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
+    """Everything to a file in `folder`. To standard error what matters there: with a Ray of our own warnings, else all."""
+    folder.mkdir(exist_ok=True)
+    by_itself: Style = "human" if _at_a_terminal() else "json"
+    style = by_itself if settings.log_format == "auto" else settings.log_format
+    secrets = known_secrets(settings)
+    file = logging.handlers.RotatingFileHandler(folder / "server.log", maxBytes=10 << 20, backupCount=3)
+    file.setFormatter(Formatter("json" if settings.log_format == "json" else "human", secrets=secrets))
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(Formatter(style, colours=_at_a_terminal(), secrets=secrets))
+    terminal.setLevel(logging.WARNING if settings.embedded else logging.INFO)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for library in ("httpx", "botocore", "aiobotocore", "alembic.runtime.migration"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for handler in (file, terminal):
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (file, terminal):
+            root.removeHandler(handler)
+            handler.close()
+
+
+def known_secrets(settings: Settings) -> set[str]:
+    """What must not be written anywhere, as far as this process knows it."""
+    found = {value for name, value in os.environ.items() if SECRET_VARIABLES.search(name) and "PATH" not in name.upper()}
+    password = make_url(settings.async_database_url).password
+    if password:
+        found.add(str(password))
+    token_path = settings.ray_token_path or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    for path in (token_path, settings.data_dir / "ray-token"):
+        if path:
+            with contextlib.suppress(OSError):
+                found.add(Path(path).read_text().strip())
+    return found
+
+
+def _ending(style: Style, colours: bool) -> list[Processor]:
+    if style == "json":
+        processors = structlog.processors
+        return [processors.format_exc_info, processors.EventRenamer("message"), processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _at_a_terminal() -> bool:
+    return sys.stderr.isatty()

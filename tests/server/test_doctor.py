@@ -1,0 +1,149 @@
+"""`tinyclip-server doctor`: each thing that can be wrong is found, and answered with a way out."""
+
+import json
+import socket
+import sys
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tinyclip_server import cli, doctor
+from tinyclip_server.db import Database
+from tinyclip_server.doctor import Check, examine
+from tinyclip_server.machine import free_port
+from tinyclip_server.migrate import head, upgrade
+from tinyclip_server.settings import Settings
+
+from tests.server.conftest import on_both_databases
+from tests.server.fake_ray import fake_ray
+
+RAY = version("ray")
+
+
+def settings_of(tmp_path: Path, **given: Any) -> Settings:
+    return Settings.model_validate({"data_dir": tmp_path, "port": free_port(), "serve_port": free_port(), **given})
+
+
+async def found(settings: Settings, name: str) -> Check:
+    """The worst line of that name."""
+    lines = [check for check in await examine(settings) if check.name == name]
+    return max(lines, key=lambda check: ("ok", "warn", "fail").index(check.result))
+
+
+async def test_a_fresh_machine_is_well_and_nothing_is_left_on_it(tmp_path: Path) -> None:
+    checks = await examine(settings_of(tmp_path / "new"))
+
+    assert Counter(check.result for check in checks if not check.name.startswith("disk")) == {"ok": 8}
+    assert not (tmp_path / "new" / "tinyclip.db").exists()
+    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
+
+
+async def test_every_line_that_is_not_well_has_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("no folder")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        given = {"ray_address": "http://127.0.0.1:1", "port": port, "database_url": "postgresql://u@127.0.0.1:1/d"}
+        checks = await examine(settings_of(tmp_path, **given))
+
+    failed = {check.name for check in checks if check.result == "fail"}
+    assert {"database", "ray", "artifacts", "API port"} <= failed
+    assert [check.name for check in checks if (check.result == "ok") != (check.way_out == "")] == []
+
+
+class TestDatabase:
+    @on_both_databases
+    async def test_one_at_the_newest_revision(self, tmp_path: Path, database_url: str) -> None:
+        settings = settings_of(tmp_path, database_url=database_url)
+        await upgrade(settings.async_database_url)
+
+        assert (await found(settings, "database")).result == "ok"
+        assert (await found(settings, "migrations")).message == f"at {head()}, the newest"
+
+    async def test_a_newer_one(self, tmp_path: Path, database_url: str) -> None:
+        settings = settings_of(tmp_path, database_url=database_url)
+        database = Database(settings.async_database_url)
+        async with database.write() as session:
+            await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await database.close()
+
+        line = await found(settings, "migrations")
+
+        assert (line.result, "9999" in line.message, f"migrate --to {head()}" in line.way_out) == ("fail", True, True)
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+    async def test_an_empty_postgresql(self, tmp_path: Path, database_url: str) -> None:
+        line = await found(settings_of(tmp_path, database_url=database_url), "migrations")
+
+        assert (line.result, line.way_out) == ("fail", "run tinyclip-server migrate")
+
+
+class TestRay:
+    async def test_the_same_version_behind_its_token(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("a-token\n")
+        with fake_ray(RAY) as ray:
+            ray.token = "a-token"
+            settings = settings_of(tmp_path, ray_address=ray.address, ray_token_path=tmp_path / "token")
+
+            assert (await found(settings, "ray version")).result == "ok"
+            assert (await found(settings, "ray token")).result == "ok"
+
+    async def test_another_version_is_told_with_the_command_and_an_open_one_warned_of(self, tmp_path: Path) -> None:
+        with fake_ray("2.9.3") as ray:
+            settings = settings_of(tmp_path, ray_address=ray.address)
+            line, token = await found(settings, "ray version"), await found(settings, "ray token")
+
+        assert (line.result, line.message) == ("fail", f"{RAY} here, 2.9.3 on the cluster")
+        assert "pip install 'ray==2.9.3'" in line.way_out
+        assert token.result == "warn"
+
+    async def test_a_wrong_token_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("another\n")
+        with fake_ray(RAY) as ray:
+            ray.token = "a-token"
+            line = await found(settings_of(tmp_path, ray_address=ray.address, ray_token_path=tmp_path / "token"), "ray")
+
+        assert (line.result, "401" in line.message, "TINYCLIP_RAY_TOKEN_PATH" in line.way_out) == ("fail", True, True)
+
+
+async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "FAIL_BYTES", 1 << 60)
+
+    line = await found(settings_of(tmp_path), "disk: artifacts")
+
+    assert (line.result, str(tmp_path) in line.way_out) == ("fail", True)
+
+
+class TestCommand:
+    def run(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["tinyclip-server", "doctor", *flags])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    def test_json_is_a_list_and_failures_are_its_exit_status(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(doctor, "FAIL_BYTES", 0)
+        flags = ("--data-dir", str(tmp_path), "--port", str(free_port()), "--serve-port", str(free_port()), "--json")
+        well, told = self.run(monkeypatch, capsys, *flags)
+        monkeypatch.setenv("TINYCLIP_RAY_ADDRESS", "http://127.0.0.1:1")
+        ill, also_told = self.run(monkeypatch, capsys, *flags)
+
+        assert (well, ill) == (0, 1)
+        assert {"name", "result", "message", "way_out"} == set(json.loads(told)[0])
+        assert "ray" in [check["name"] for check in json.loads(also_told) if check["result"] == "fail"]
+
+    def test_the_table_shows_every_line_with_its_way_out(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TINYCLIP_RAY_ADDRESS", "http://127.0.0.1:1")
+        monkeypatch.setenv("COLUMNS", "300")
+
+        code, told = self.run(monkeypatch, capsys, "--data-dir", str(tmp_path))
+
+        assert code == 1
+        assert "-> look at TINYCLIP_RAY_ADDRESS" in told
+        assert "disk: artifacts" in told
