@@ -93,7 +93,6 @@ def last_progress(job: Job, stage: int) -> dict[str, Any]:
     ("point", "place"),
     [
         ("step", f"0/{PRUNE_STEP - 12}"),
-        ("step", f"0/{PRUNE_STEP}"),
         ("folded", "0"),
         ("written", f"0-more/a1/step-{PRUNE_STEP + 2}/optimizer.safetensors"),
         ("step", f"0/{PRUNE_STEP + 3}"),
