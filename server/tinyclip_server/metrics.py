@@ -100,7 +100,8 @@ def route_of(scope: Scope) -> str:
 async def of_database(session: AsyncSession) -> CollectorRegistry:
     """Gauges over the tables, made anew for each scrape."""
     registry = CollectorRegistry()
-    await _count(session, registry, "tinyclip_jobs", "Jobs by state.", "state", JobRow.state, JobState, JobRow.deleted_at.is_(None))
+    there = JobRow.deleted_at.is_(None)
+    await _count(session, registry, "tinyclip_jobs", "Jobs by state.", "state", JobRow.state, JobState, there)
     await _count(session, registry, "tinyclip_attempts", "Attempts by outcome.", "outcome", AttemptRow.outcome, ("running",))
     await _count(session, registry, "tinyclip_deployments", "Deployments.", "state", DeploymentRow.state, DeploymentState)
     await _count(session, registry, "tinyclip_indexes", "Indexes.", "state", IndexRow.state, IndexState)
@@ -115,9 +116,19 @@ async def of_database(session: AsyncSession) -> CollectorRegistry:
 
 
 async def _count(
-    session: AsyncSession, registry: CollectorRegistry, name: str, help: str, label: str, column: Any, always: Any, *where: Any
+    session: AsyncSession,
+    registry: CollectorRegistry,
+    name: str,
+    help: str,
+    label: str,
+    column: Any,
+    always: Any,
+    *where: Any,
 ) -> None:
-    """Rows (those of which `where` is true) by a column's value; null is called `running`. What `always` names is told even where there is none."""
+    """Rows by a column's value, those of which `where` is true; null is called `running`.
+
+    What `always` names is told even where there is none.
+    """
     gauge = Gauge(name, help, [label], registry=registry)
     for value in always:
         gauge.labels(str(value)).set(0)
