@@ -1,8 +1,8 @@
 """Who may ask a deployment: read from the store, not from the server."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from starlette.requests import Request
@@ -92,8 +92,8 @@ async def test_a_revoked_token_is_refused_once_the_list_was_read_again(
     Store(str(tmp_path)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens={}).model_dump_json().encode())
 
     await gate.expect(request(GOOD))
-    later = time.monotonic() + access.REFRESH_SECONDS
-    monkeypatch.setattr(access.time, "monotonic", lambda: later)
+    later = monotonic() + access.REFRESH_SECONDS
+    monkeypatch.setattr(access, "monotonic", lambda: later)
 
     assert await refused(gate, request(GOOD)) == (401, "token_unknown")
 
@@ -105,11 +105,11 @@ async def test_a_store_that_cannot_be_read_is_borne_for_a_while(
     gate = Access(options)
     await gate.expect(request(GOOD))
     (tmp_path / TOKEN_DIGESTS).write_bytes(b"{ torn")
-    start = time.monotonic()
+    start = monotonic()
 
-    monkeypatch.setattr(access.time, "monotonic", lambda: start + access.PATIENCE_SECONDS - 10)
+    monkeypatch.setattr(access, "monotonic", lambda: start + access.PATIENCE_SECONDS - 10)
     await gate.expect(request(GOOD))
-    monkeypatch.setattr(access.time, "monotonic", lambda: start + access.PATIENCE_SECONDS + 10)
+    monkeypatch.setattr(access, "monotonic", lambda: start + access.PATIENCE_SECONDS + 10)
 
     assert await refused(gate, request(GOOD)) == (503, "tokens_unavailable")
 

@@ -6,8 +6,8 @@ read the list again.
 
 import asyncio
 import logging
-import time
 from datetime import UTC, datetime
+from time import monotonic
 
 from starlette.requests import Request
 from tinyclip.schemas import Scope
@@ -57,10 +57,10 @@ class Access:
     async def _refresh(self) -> None:
         """Read the list if it is due; many requests wait for one reading. Raises Refusal once it has become too old."""
         async with self._turn:
-            if time.monotonic() - self._tried_at >= REFRESH_SECONDS:
+            if monotonic() - self._tried_at >= REFRESH_SECONDS:
                 await asyncio.to_thread(self._read)
-                self._tried_at = time.monotonic()
-        if time.monotonic() - self._read_at > PATIENCE_SECONDS:
+                self._tried_at = monotonic()
+        if monotonic() - self._read_at > PATIENCE_SECONDS:
             detail = "the list of valid tokens cannot be read from the artifacts store; try again"
             raise refuse(503, "tokens_unavailable", "Service Unavailable", detail, retryable=True, headers={"Retry-After": "5"})
 
@@ -74,7 +74,7 @@ class Access:
         except Exception as error:  # whatever a store far away raises: the last list stays, for a while
             log.warning("the list of tokens cannot be read: %s", error)
             return
-        self._read_at = time.monotonic()
+        self._read_at = monotonic()
 
 
 def _path(request: Request) -> str:
