@@ -84,6 +84,20 @@ class TestEndedAttempts:
         assert worker.control() == {"fence": 2, "desired": "cancel"}
         assert service.ray.stopped == [f"tc-{worker.job}-a1"]
 
+    async def test_an_earlier_one_is_fenced_again_when_an_overtaken_server_has_put_its_fence_back(self, service: Service) -> None:
+        worker = await service.running()
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
+        await service.tick(2)
+        second = Worker(service.artifacts, await service.job(worker.job))
+        second.start()
+        second.succeed()
+        await service.tick()
+        (service.artifacts / "jobs" / worker.job / "control.json").write_text('{"fence":1,"desired":"run"}')
+
+        await clean(service)
+
+        assert worker.control() == {"fence": 3, "desired": "cancel"}
+
     async def test_one_that_has_said_its_last_word_may_leave_by_itself(self, service: Service) -> None:
         worker = await service.running()
         worker.succeed()

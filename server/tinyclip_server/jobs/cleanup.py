@@ -52,9 +52,9 @@ async def release_attempts(services: Services) -> None:
 
 
 async def _fence(services: Services, job: JobRow, attempt: AttemptRow) -> None:
-    """No attempt follows the last one of a job, so nothing else tells a lost one that it is over."""
-    if attempt.outcome in UNTOLD and attempt.number == job.attempt and JobState(job.state).terminal:
-        control = Control(fence=attempt.number + 1, desired="cancel").model_dump_json().encode()
+    """No attempt follows the last one of a job, so nothing else tells the lost ones that it is over."""
+    if attempt.outcome in UNTOLD and JobState(job.state).terminal:
+        control = Control(fence=job.attempt + 1, desired="cancel").model_dump_json().encode()
         if await services.store.read(job_control(job.id)) != control:
             await services.store.write(job_control(job.id), control)
 
