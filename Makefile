@@ -10,13 +10,16 @@ BIN := $(VENV)/bin
 # One stamp for what is to be installed: a change of either file installs again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-gpu lint format clean
+.PHONY: demo test test-long test-gpu lint format clean
 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
 
 test: lint
 	@$(BIN)/pytest
+
+test-long: $(STAMP)
+	@$(BIN)/pytest -m long
 
 test-gpu: $(STAMP)
 	@$(BIN)/pytest -m gpu

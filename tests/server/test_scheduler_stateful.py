@@ -259,6 +259,7 @@ def _plan(asked: JobSpec) -> Plan:
     return Plan.model_validate({"spec": asked, "teacher": None, "stages": [stage], **whole})
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # some two minutes of a slow core that has nothing else to do
 def test_any_history_ends_well(world: World) -> None:
     examples = settings(

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from tinyclip_workers.architecture import build_model
 from tinyclip_workers.clusters import make_clusters
 
+from tests.workers import test_run
 from tests.workers.auto_stages import TEACHER, spec_of
 from tests.workers.models import write_folder
 from tests.workers.shapes_data import write_shards
-from tests.workers.test_run import Artifacts, cluster, pytestmark
+from tests.workers.test_run import Artifacts, cluster
 
-__all__ = ["cluster", "pytestmark"]
+__all__ = ["cluster"]
+
+pytestmark = [*test_run.pytestmark, pytest.mark.long]
 
 OBJECTIVE = {"affinity": 1, "feature_mimicry": 100, "cluster_instance": 0.5}
 

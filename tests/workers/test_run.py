@@ -203,6 +203,7 @@ class TestInterruption:
         assert set(artifacts.types(1)) <= {"attempt.started", "log"}
 
 
+@pytest.mark.long
 class TestS3:
     def test_with_shards_and_artifacts_on_s3_a_killed_worker_costs_no_bit_either(
         self, tmp_path: Path, undisturbed: Artifacts
