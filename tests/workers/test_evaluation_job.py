@@ -1,6 +1,7 @@
 """The job that evaluates: what it writes and tells, and what a kill, a deletion and bad input leave behind."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def test_an_attempt_after_one_that_died_before_its_last_word_tells_what_was_foun
     assert events(store, 2)[-1]["data"] == json.loads(found)
 
 
-def test_one_that_was_deleted_is_left_without_a_word(tmp_path: Path) -> None:
+def test_one_that_was_deleted_is_left_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tinyclip_workers")  # as the job's own process has it
     store = Store(str(tmp_path))
 
     assert run(store) == 0

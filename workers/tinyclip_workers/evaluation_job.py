@@ -59,22 +59,29 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
-    with reporting(store, evaluation_events(args.evaluation, args.attempt), args.attempt, "evaluation") as events:
-        try:
-            document = _evaluated(store, args.evaluation, events)
-        except Unwanted as gone:
-            log.info("stopping: %s", gone)
-            return 0
-        except Failure as failure:
-            traceback.print_exc()
-            events.send("evaluation.failed", message=str(failure), data=failure.data)
-            return 1
-        except Exception as error:
-            traceback.print_exc()
-            message = f"{type(error).__name__}: {error}"
-            events.send("evaluation.failed", message=message, data={"code": "internal_error"})
-            return 1
-        events.send("evaluation.finished", data=document)
+    try:
+        with reporting(store, evaluation_events(args.evaluation, args.attempt), args.attempt, "evaluation") as events:
+            return _reported(store, args.evaluation, events)
+    except Unwanted as gone:
+        log.info("stopping: %s", gone)  # out here: as an event it would bring the deleted folder back
+        return 0
+
+
+def _reported(store: Store, id: str, events: EventWriter) -> int:
+    """The exit status; the last event says the same. Raises Unwanted."""
+    try:
+        events.send("evaluation.finished", data=_evaluated(store, id, events))
+    except Unwanted:
+        raise
+    except Failure as failure:
+        traceback.print_exc()
+        events.send("evaluation.failed", message=str(failure), data=failure.data)
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}"
+        events.send("evaluation.failed", message=message, data={"code": "internal_error"})
+        return 1
     return 0
 
 
