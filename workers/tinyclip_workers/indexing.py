@@ -64,17 +64,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
-    with reporting(store, index_build_events(args.index, args.build), args.build, "index") as events:
-        return _built(store, args.index, args.build, events)
+    try:
+        with reporting(store, index_build_events(args.index, args.build), args.build, "index") as events:
+            return _built(store, args.index, args.build, events)
+    except Superseded as gone:
+        log.info("stopping: %s", gone)  # out here: as an event it would bring a deleted index's folder back
+        return 0
 
 
 def _built(store: Store, index: str, build: int, events: EventWriter) -> int:
+    """The exit status; the last event says the same. Raises Superseded."""
     try:
         request = _request(store, index, build)
         build_index(store, request, load_engine(request.model_uri), events)
-    except Superseded as gone:
-        log.info("stopping: %s", gone)
-        return 0
+    except Superseded:
+        raise
     except (ValueError, OSError) as error:
         code = "unreadable_data" if isinstance(error, DataError) else "index_failed"
         return _failed(events, code, str(error))
