@@ -7,7 +7,7 @@ killed or overtaken. When the history is over the dust settles: all is well agai
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from tinyclip_server.tables import JobRow
 
 from tests.server.documents import STUDENT, spec
 from tests.server.scheduler_world import Clock, Server, World, world
-from tests.server.scripted_cluster import Driver
+from tests.server.scripted_cluster import Driver, Held
 
 __all__ = ["world"]
 
@@ -128,6 +128,36 @@ class Histories(RuleBasedStateMachine):
     def the_clock_jumps(self, seconds: int) -> None:
         Clock.at += timedelta(seconds=seconds)
 
+    @rule(server=st.integers(0, 1), calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die"]))
+    def drivers_act_between_two_calls_of_a_round(self, server: int, calls: int, what: str) -> None:
+        turned = self.servers[server]
+        self.world.run(turned.begin(cleans=False))
+        for _ in range(calls):
+            self._deliver(turned.gate.held[:1])
+        for driver in self.world.cluster.living():
+            driver.act(what)
+        self.world.run(turned.finish(cleans=False))
+
+    @rule(
+        server=st.integers(0, 1), calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die"]),
+        arrives=st.booleans(),
+    )
+    def a_server_is_held_up_and_the_other_carries_on(self, server: int, calls: int, what: str, arrives: bool) -> None:
+        held_up, other = self.servers[server], self.servers[1 - server]
+        self.world.run(held_up.begin(cleans=False))
+        for _ in range(calls):
+            self._deliver(held_up.gate.held[:1])
+        for _ in range(2):
+            Clock.at += timedelta(seconds=61)
+            self.world.run(other.finish(cleans=False))
+            for driver in self.world.cluster.living():
+                driver.act(what)
+        self._deliver(held_up.gate.held if arrives else [])
+        Clock.at += timedelta(seconds=61)
+        followed = self._on_cluster()
+        self.world.run(other.finish(cleans=False))
+        assert not self.world.set_back & followed & self._on_cluster()  # what came too late is put right
+
     @rule()
     def the_service_stops_with_its_cluster(self) -> None:
         self.world.cluster.lose_head(with_drivers=True)
@@ -135,7 +165,9 @@ class Histories(RuleBasedStateMachine):
             self.world.run(server.die())
         self.late.clear()
         self.servers = [Server(self.world), Server(self.world)]
+        self.servers[0].gate.open = True
         self.world.run(self.servers[0].scheduler.settle())
+        self.servers[0].gate.open = False
 
     # What the cluster does.
 
@@ -177,10 +209,19 @@ class Histories(RuleBasedStateMachine):
             assert (lowest, highest, count) == (1, last, last)
 
     @invariant()
+    def what_a_driver_told_counts_once_and_is_not_overheard(self) -> None:
+        twice = "SELECT 1 FROM events WHERE type = 'progress' GROUP BY job_id, attempt, data HAVING count(*) > 1"
+        assert self.world.look.execute(twice).fetchall() == []
+        silent = "SELECT job_id, attempt FROM events WHERE type = 'attempt.lost' AND message LIKE '%without a last word%'"
+        drivers = self.world.cluster.drivers
+        for lost in self.world.look.execute(silent):
+            assert [driver.said_its_last for driver in drivers if (driver.job, driver.attempt) == lost] != [True]
+
+    @invariant()
     def one_attempt_goes_on(self) -> None:
         living = [(job, number) for job, number, outcome in self._attempts() if outcome is None]
-        query = f"SELECT id, attempt FROM jobs WHERE state IN ({', '.join('?' * len(ON_CLUSTER))})"
-        assert sorted(living) == sorted(self.world.look.execute(query, ON_CLUSTER))
+        newest = dict(self.world.look.execute("SELECT id, attempt FROM jobs"))
+        assert sorted(living) == sorted((job, newest[job]) for job in self._on_cluster())
         unfenced = [driver.job for driver in self.world.cluster.living() if driver.unfenced()]
         assert all(unfenced.count(job) == 1 for job in unfenced if job not in self.world.set_back)
 
@@ -229,7 +270,6 @@ class Histories(RuleBasedStateMachine):
             *look.execute("SELECT ray_submission_id, 'not released' FROM attempts WHERE released_at IS NULL"),
             *[(driver.submission_id, "still runs") for driver in self.world.cluster.living()],
             *[(path, "is left") for path in self.world.files if path.split("/")[1] in self.deleted],
-            *self.world.set_back,
         ]
 
     async def _resume(self, session: AsyncSession, job_id: str) -> None:
@@ -244,6 +284,14 @@ class Histories(RuleBasedStateMachine):
 
     def _attempts(self) -> Iterator[tuple[str, int, str | None]]:
         return self.world.look.execute("SELECT job_id, number, outcome FROM attempts")
+
+    def _deliver(self, calls: Sequence[Held]) -> None:
+        for call in list(calls):
+            call.deliver()
+        self.world.run(asyncio.sleep(0))
+
+    def _on_cluster(self) -> set[str]:
+        return {job for job, state in self.world.look.execute("SELECT id, state FROM jobs") if state in ON_CLUSTER}
 
     def _arrive(self, effect: Callable[[], Any]) -> None:
         try:

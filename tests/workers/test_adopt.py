@@ -112,3 +112,10 @@ def test_killed_after_any_file_the_next_attempt_completes_it(
 
     assert (read_committed(store, "jobs/new/stages/0-first/student") or {})["model.safetensors"] == b"done"
     assert (read_committed(store, "jobs/new/stages/1-second/a0/step-4") or {})["model.safetensors"] == b"furthest"
+
+
+def test_an_attempt_has_one_driver(store: Store) -> None:
+    run = retry_of(store)
+    following = JobRun(store, run.document, 2)
+
+    assert [run.begin(), run.begin(), following.begin()] == [True, False, True]

@@ -1,11 +1,13 @@
 """One attempt at a job, as driver and workers see it: its document, its store, its places."""
 
 import json
+import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from tinyclip.schemas import JobSpec, Layout
-from tinyclip.schemas.artifacts import JobDocument, attempt_events, job_spec, model_version, stage_checkpoints
+from tinyclip.schemas.artifacts import JobDocument, attempt_driver, attempt_events, job_spec, model_version, stage_checkpoints
 
 from tinyclip_workers.checkpoint import read_committed, write_committed
 from tinyclip_workers.control import ControlFile
@@ -30,6 +32,11 @@ class JobRun:
     @property
     def spec(self) -> JobSpec:
         return self.document.spec
+
+    def begin(self) -> bool:
+        """Whether this is the attempt's first driver: a submission that came late, or twice, may start it again."""
+        begun = json.dumps({"at": time.time(), "pid": os.getpid()}).encode()
+        return self.store.create_bytes(attempt_driver(self.document.job, self.attempt), begun)
 
     def events(self) -> EventWriter:
         return EventWriter(self.store, attempt_events(self.document.job, self.attempt), self.attempt)

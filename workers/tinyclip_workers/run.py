@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     run = JobRun.open(arguments.artifacts, arguments.job, arguments.attempt)
-    if run.control().look() is Command.FENCED:
+    if run.control().look() is Command.FENCED or not run.begin():
         return
     sys.exit(0 if run_attempt(run, arguments.artifacts) else 1)
 

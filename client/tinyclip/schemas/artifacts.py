@@ -114,6 +114,11 @@ def attempt_events(job: str, attempt: int) -> str:
     return f"jobs/{job}/attempts/{attempt}/events"
 
 
+def attempt_driver(job: str, attempt: int) -> str:
+    """Made by the attempt's driver when it begins, if it is not there: a second driver under the same number leaves."""
+    return f"jobs/{job}/attempts/{attempt}/driver.json"
+
+
 def attempt_logs(job: str, attempt: int) -> str:
     return f"jobs/{job}/attempts/{attempt}/logs"
 
