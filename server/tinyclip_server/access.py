@@ -127,12 +127,12 @@ class Gate:
         return send_while_valid
 
     async def _still_valid(self, request: Request) -> bool:
-        try:
-            await self._known(request)
-        except ApiError:
-            return False
-        except (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
-            pass  # the stream's own reading will say so
+        # Of a database that is away the stream itself will tell: it reads the same one.
+        with contextlib.suppress(OperationalError, InterfaceError, PoolTimeout, ConnectionError):
+            try:
+                await self._known(request)
+            except ApiError:
+                return False
         return True
 
 

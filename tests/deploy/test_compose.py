@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from tinyclip_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-ASKED = ("POSTGRES_PASSWORD", "RAY_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY", "GRAFANA_PASSWORD")
+ASKED = ("POSTGRES_PASSWORD", "RAY_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY", "GRAFANA_PASSWORD", "METRICS_TOKEN")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,18 @@ class TestCompose:
     def test_the_control_plane_is_given_settings_that_there_are(self, compose: dict[str, Any]) -> None:
         for environment in environments(compose).values():
             expect_settings(set(environment))
-        Settings.model_validate(
-            {name.removeprefix("TINYCLIP_").lower(): value for name, value in environments(compose)["control-plane"].items()
-             if name.startswith("TINYCLIP_")}
-        )
+        given = {
+            name.removeprefix("TINYCLIP_").lower(): value for name, value in environments(compose)["control-plane"].items()
+            if name.startswith("TINYCLIP_")
+        }
+
+        assert Settings.model_validate(given).model_fields_set == set(given)
+
+    def test_the_control_plane_asks_for_tokens(self, compose: dict[str, Any]) -> None:
+        environment = environments(compose)["control-plane"]
+
+        assert environment["TINYCLIP_AUTH"] == "tokens"
+        assert "TINYCLIP_ALLOW_PUBLIC" not in environment
 
     def test_every_node_of_ray_asks_for_the_token(self, compose: dict[str, Any]) -> None:
         for name, service in compose["services"].items():

@@ -112,7 +112,8 @@ class TestPrometheus:
         discovery = rays["http_sd_configs"][0]
         assert discovery["url"] == "http://ray-head:8265/api/prometheus/sd"
         assert discovery["authorization"]["credentials_file"] == "/run/secrets/ray_token"
-        assert compose["services"]["prometheus"]["secrets"] == ["ray_token"]
+        assert ours["authorization"]["credentials_file"] == "/run/secrets/metrics_token"
+        assert compose["services"]["prometheus"]["secrets"] == ["ray_token", "metrics_token"]
 
     @pytest.mark.parametrize("arguments", [("config", "--syntax-only", "prometheus.yml"), ("rules", "alerts.yml")])
     def test_promtool_takes_it(self, arguments: tuple[str, ...]) -> None:

@@ -85,7 +85,7 @@ class TestPut:
         (tmp_path / "a-0.tar").touch()
 
         for shards in (f"{tmp_path}/a-{{0..9}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/{{a,b}}-0.tar"):
-            await put(service, shards=shards)
+            assert (await put(service, shards=shards))["state"] == "building"
 
     @pytest.mark.parametrize(
         ("body", "status", "says"),

@@ -142,7 +142,9 @@ class TestBadInput:
     async def test_a_body_of_another_kind_is_refused(self, service: Service) -> None:
         answer = await service.http.post("/v1/jobs", content=b"name: x", headers={"content-type": "application/yaml"})
 
-        assert_problem(answer, 422, "invalid_input")
+        problem = assert_problem(answer, 422, "invalid_input")
+        assert (await service.http.get("/v1/jobs")).json()["items"] == []
+        assert problem["errors"]
 
     async def test_half_a_character_is_bad_input(self, service: Service) -> None:
         answer = await service.http.post(
@@ -175,16 +177,9 @@ class TestBadInput:
 
         answer = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {path: 1}})
 
-        assert answer.status_code == 422
-        assert answer.json()["errors"] == [{"pointer": f"/set/{path}", "value": 1, "message": message}]
+        problem = assert_problem(answer, 422, "invalid_input")
+        assert problem["errors"] == [{"pointer": f"/set/{path}", "value": 1, "message": message}]
         assert len((await service.http.get("/v1/jobs")).json()["items"]) == 1
-
-    async def test_a_clone_with_a_path_that_leads_nowhere_is_refused(self, service: Service) -> None:
-        job = await service.submit()
-
-        answer = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {"stages.9.train.steps": 1}})
-
-        assert_problem(answer, 422, "invalid_input")
 
 
 @on_both_databases
@@ -219,7 +214,10 @@ class TestPlannerTrouble:
         assert (await post(service, spec())).status_code == 201
 
     async def test_a_planner_that_answers_something_else_is_not_believed(self, service: Service) -> None:
-        assert_problem(await post(service, spec(name="mumbles")), 503, "planner_unavailable")
+        problem = assert_problem(await post(service, spec(name="mumbles")), 503, "planner_unavailable")
+
+        assert problem["retryable"] is True
+        assert (await post(service, spec())).status_code == 201
 
     async def test_a_planner_that_hangs_is_given_up(self, start: Any) -> None:
         service = await start(planner_timeout_seconds=1.0)

@@ -167,6 +167,16 @@ class TestCompare:
         assert compared["models"][0]["evaluation"] == {"emoji": {"top1": 0.4}}
         assert compared["models"][0]["teacher_evaluation"] == {"emoji": {"top1": 0.5}}
 
-    @pytest.mark.parametrize(("models", "status"), [("", 422), ("ghost@1", 404), ("emoji@", 422), ("emoji@ghost", 404)])
-    async def test_bad_names_are_told(self, emoji: Service, models: str, status: int) -> None:
-        await get(emoji, "compare", status=status, params={"models": models})
+    @pytest.mark.parametrize(
+        ("models", "status", "says"),
+        [
+            ("", 422, "name 1 to 50 models"),
+            ("ghost@1", 404, "there is no model ghost"),
+            ("emoji@", 422, "name@version, name@alias or name@latest"),
+            ("emoji@ghost", 404, "it has versions 1, 2 and aliases latest"),
+        ],
+    )
+    async def test_bad_names_are_told(self, emoji: Service, models: str, status: int, says: str) -> None:
+        problem = await get(emoji, "compare", status=status, params={"models": models})
+
+        assert says in problem["detail"]

@@ -34,6 +34,8 @@ PROJECT = "default"
 MOST_ROUNDS = 40
 WORLD: list[World] = []
 """The one of this process; a state machine takes no arguments."""
+ENDED: list[int] = []
+"""Of every history that ended well, how many jobs it had."""
 
 which = st.integers(0, 3)
 
@@ -252,6 +254,7 @@ class Histories(RuleBasedStateMachine):
             check()
         for server in self.servers:
             self.world.run(server.die())
+        ENDED.append(len(self.jobs))
 
     def _a_good_round(self, server: Server) -> None:
         Clock.at += timedelta(seconds=35)
@@ -315,4 +318,8 @@ def test_any_history_ends_well(world: World) -> None:
         database=None, phases=[Phase.generate, Phase.shrink],
     )
     WORLD[:] = [world]
+    ENDED.clear()
     run_state_machine_as_test(Histories, settings=examples)
+
+    assert len(ENDED) >= EXAMPLES
+    assert sum(ENDED) > EXAMPLES  # jobs: most histories have several

@@ -167,7 +167,7 @@ class TestTheProcess:
     def test_without_a_place_it_leaves_and_has_written_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
         answers = io.StringIO()
-        monkeypatch.setattr(importing, "_take_stdout", lambda: answers)
+        monkeypatch.setattr(importing, "take_stdout", lambda: answers)
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(question(folder, tmp_path / "scratch")) + "\n"))
 
         importing.main()

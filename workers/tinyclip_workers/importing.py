@@ -8,12 +8,10 @@ The process ends by itself when stdin ends before the place came, and after `sec
 """
 
 import json
-import os
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -22,6 +20,7 @@ from tinyclip.schemas.artifacts import model_version
 from tinyclip.schemas.imports import ImportOptions
 from torch import Tensor
 
+from tinyclip_workers.answers import take_stdout, write_answer
 from tinyclip_workers.architecture import is_uniform, summarize
 from tinyclip_workers.export import code_versions, json_bytes, model_files, version_document, write_version
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
@@ -58,16 +57,16 @@ class Imported:
 
 def main() -> None:
     """Answer one question. A fault of ours ends the process with its traceback; the control plane sees that."""
-    answers = _take_stdout()
+    answers = take_stdout()
     question = json.loads(sys.stdin.readline())
     signal.alarm(int(question["seconds"]))
     try:
         found = read_model(question)
     except ImportRefused as error:
         refused = FieldError(pointer=error.pointer, value=error.value, message=error.message)
-        _write(answers, {"errors": [refused.model_dump(mode="json")]})
+        write_answer(answers, {"errors": [refused.model_dump(mode="json")]})
         return
-    _write(answers, {"checked": found.summary.model_dump(mode="json")})
+    write_answer(answers, {"checked": found.summary.model_dump(mode="json")})
     line = sys.stdin.readline()
     if not line:
         return
@@ -75,9 +74,9 @@ def main() -> None:
     try:
         document = write_import(Store(place["artifacts"]), place["name"], place["version"], found)
     except OSError as error:
-        _write(answers, {"failed": str(error)})
+        write_answer(answers, {"failed": str(error)})
         return
-    _write(answers, {"document": document.model_dump(mode="json")})
+    write_answer(answers, {"document": document.model_dump(mode="json")})
 
 
 def read_model(question: JSON) -> Imported:
@@ -164,19 +163,6 @@ def _colors(source: SourceFile, options: ImportOptions) -> tuple[Color, Color]:
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _take_stdout() -> IO[str]:
-    """The real stdout for answers alone; whatever else prints there goes to stderr."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    sys.stdout = sys.stderr
-    return answers
-
-
-def _write(answers: IO[str], message: dict[str, Any]) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ A warm process for the control plane: one JSON line in on stdin, `{"id", "spec"}
 """
 
 import json
-import os
 import sys
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
 
+from tinyclip_workers.answers import take_stdout, write_answer
 from tinyclip_workers.architecture import summarize
 from tinyclip_workers.model_folder import ModelSource
 from tinyclip_workers.plan_data import Findings, check_batches, check_training_data
@@ -27,13 +27,13 @@ from tinyclip_workers.teacher import TeacherError, check_teacher
 
 def main() -> None:
     """Answer questions until stdin ends. A fault of ours ends the process with its traceback; the control plane sees that."""
-    answers = _take_stdout()
-    _write(answers, {"ready": True})
+    answers = take_stdout()
+    write_answer(answers, {"ready": True})
     for line in sys.stdin:
         if line.strip():
             question = json.loads(line)
             found = answer(question["spec"]) if "spec" in question else evaluation_errors(question["evaluation"])
-            _write(answers, {"id": question["id"], **found})
+            write_answer(answers, {"id": question["id"], **found})
 
 
 def answer(spec: dict[str, Any]) -> dict[str, Any]:
@@ -111,19 +111,6 @@ def _resolved(spec: JobSpec, planned: list[PlannedStage], samples: int | None) -
     train = spec.data.train.model_copy(update={"samples": samples})
     stages = [resolved_stage(stage, plan) for stage, plan in zip(spec.stages, planned, strict=True)]
     return spec.model_copy(update={"stages": stages, "data": spec.data.model_copy(update={"train": train})})
-
-
-def _take_stdout() -> IO[str]:
-    """The real stdout for answers alone; whatever else prints there, in Python or below it, goes to stderr."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    sys.stdout = sys.stderr
-    return answers
-
-
-def _write(answers: IO[str], message: dict[str, Any]) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from tinyclip.schemas import Deployment, DeploymentPut, Page
 
-from tinyclip_server.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.conditions import IfMatch, expect_match
 from tinyclip_server.deployments import repository, service
 from tinyclip_server.pagination import Paging
+from tinyclip_server.resources import answer
 from tinyclip_server.services import Project, ReadSession, Services, Uses, WriteSession
 from tinyclip_server.tables import DeploymentRow
 
@@ -44,5 +45,4 @@ async def delete(name: str, services: Uses, session: WriteSession, project: Proj
 
 
 def _answer(services: Services, row: DeploymentRow, status: int) -> Response:
-    document = service.view(services.settings, row).model_dump_json()
-    return Response(document, status, {"ETag": quoted(service.etag(row))}, media_type="application/json")
+    return answer(service.view(services.settings, row), service.etag(row), status)

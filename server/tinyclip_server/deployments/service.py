@@ -7,6 +7,7 @@ from tinyclip_server.db import now
 from tinyclip_server.deployments import repository
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
+from tinyclip_server.resources import ask_for_the_end
 from tinyclip_server.settings import Settings
 from tinyclip_server.tables import DeploymentRow
 
@@ -43,9 +44,7 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 async def delete(session: AsyncSession, row: DeploymentRow) -> None:
     """Ask for the end; the row goes when Serve has let go of its replicas."""
-    if row.state != DeploymentState.DELETING:
-        row.state, row.message, row.updated_at = DeploymentState.DELETING, "", now()
-        row.version += 1
+    ask_for_the_end(row)
     await session.flush()
 
 

@@ -8,6 +8,7 @@ from tinyclip_server.conditions import IfMatch, expect_match, quoted
 from tinyclip_server.evaluations import repository, service
 from tinyclip_server.idempotency import AnswerOnce
 from tinyclip_server.pagination import Paging
+from tinyclip_server.resources import answer
 from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.tables import EvaluationRow
 
@@ -53,6 +54,4 @@ async def delete(evaluation_id: str, session: WriteSession, project: Project, if
 
 
 def _answer(row: EvaluationRow, status: int) -> Response:
-    return Response(
-        service.view(row).model_dump_json(), status, {"ETag": quoted(service.etag(row))}, media_type="application/json"
-    )
+    return answer(service.view(row), service.etag(row), status)

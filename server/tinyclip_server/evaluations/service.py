@@ -7,11 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState
 from tinyclip.schemas.artifacts import EvaluationRequest
 
-from tinyclip_server.db import now
 from tinyclip_server.evaluations import repository
 from tinyclip_server.evaluations.models import Named, named
 from tinyclip_server.jobs.service import ID_ALPHABET
 from tinyclip_server.problems import NotFound
+from tinyclip_server.resources import ask_for_the_end
 from tinyclip_server.services import Services
 from tinyclip_server.tables import EvaluationRow
 
@@ -66,9 +66,7 @@ async def get(session: AsyncSession, project: str, id: str, *, lock: bool = Fals
 
 async def delete(session: AsyncSession, row: EvaluationRow) -> None:
     """Ask for the end; the row goes when its job has ended and its files are removed. A model version keeps its numbers."""
-    if row.state != EvaluationState.DELETING:
-        row.state, row.message, row.updated_at = EvaluationState.DELETING, "", now()
-        row.version += 1
+    ask_for_the_end(row)
     await session.flush()
 
 

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from tinyclip.schemas import Index, IndexPut, Page
 
-from tinyclip_server.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.conditions import IfMatch, expect_match
 from tinyclip_server.indexes import repository, service
 from tinyclip_server.pagination import Paging
+from tinyclip_server.resources import answer
 from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.tables import IndexRow
 
@@ -45,6 +46,4 @@ async def delete(name: str, session: WriteSession, project: Project, if_match: I
 
 
 def _answer(row: IndexRow, status: int) -> Response:
-    return Response(
-        service.view(row).model_dump_json(), status, {"ETag": quoted(service.etag(row))}, media_type="application/json"
-    )
+    return answer(service.view(row), service.etag(row), status)

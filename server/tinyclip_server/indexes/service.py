@@ -11,6 +11,7 @@ from tinyclip_server.indexes import repository
 from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
+from tinyclip_server.resources import ask_for_the_end
 from tinyclip_server.tables import IndexRow
 
 
@@ -67,9 +68,7 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 async def delete(session: AsyncSession, row: IndexRow) -> None:
     """Ask for the end; the row goes when its job has ended and its files are removed."""
-    if row.state != IndexState.DELETING:
-        row.state, row.message, row.updated_at = IndexState.DELETING, "", now()
-        row.version += 1
+    ask_for_the_end(row)
     await session.flush()
 
 

@@ -16,6 +16,7 @@ from tinyclip_server.jobs import cleanup, repository, service, specs
 from tinyclip_server.jobs.views import etag, job_view
 from tinyclip_server.pagination import Paging
 from tinyclip_server.problems import InvalidInput
+from tinyclip_server.resources import answer
 from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.tables import JobRow
 
@@ -158,9 +159,7 @@ def _answer(job: JobRow) -> tuple[Job, dict[str, str]]:
 
 
 def _response(job: JobRow) -> Response:
-    return Response(
-        job_view(job).model_dump_json(), media_type="application/json", headers={"ETag": quoted(etag(job))}
-    )
+    return answer(job_view(job), etag(job))
 
 
 def _label(pair: str) -> tuple[str, str]:

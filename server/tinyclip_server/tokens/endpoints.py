@@ -6,8 +6,9 @@ from fastapi import APIRouter, Header, Request, Response
 from tinyclip.schemas import Me, NewToken, Page, Token, TokenPost
 
 from tinyclip_server.callers import caller_of
-from tinyclip_server.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.conditions import IfMatch, expect_match
 from tinyclip_server.pagination import Paging
+from tinyclip_server.resources import answer
 from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.tables import TokenRow
 from tinyclip_server.tokens import repository, service
@@ -67,5 +68,4 @@ async def me(request: Request, services: Uses, session: ReadSession) -> Me:
 
 
 def _answer(row: TokenRow) -> Response:
-    headers = {"ETag": quoted(service.etag(row))}
-    return Response(service.view(row).model_dump_json(), headers=headers, media_type="application/json")
+    return answer(service.view(row), service.etag(row))

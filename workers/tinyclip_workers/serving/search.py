@@ -81,17 +81,20 @@ class Indexes:
     def _look(self, name: str) -> BuiltIndex:
         try:
             return BuiltIndex.model_validate_json(self._store.read_bytes(current_path(name)))
-        except FileNotFoundError:
-            pass
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> Refusal:
+        """Whether an index is on its way or was never asked for."""
         if self._store.exists(request_path(name)):
-            raise refuse(
+            return refuse(
                 409,
                 "index_not_ready",
                 "The index is not ready",
                 f"/index: {name} has no finished build yet; GET /v1/indexes/{name} of the control plane shows its state",
                 retryable=True,
             )
-        raise refuse(
+        return refuse(
             404,
             "index_not_found",
             "There is no such index",
