@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
 METRICS = (("style-subgroup", "top1"), ("style-retrieval", "text_to_image_r1"), ("style-retrieval", "text_to_image_r10"))
-COLUMNS = ("run", "seeds", "kept of blocks", "params without embedding", "sub-group top-1", "R@1", "R@10", "training")
+COLUMNS = ("run", "seeds", "kept of blocks", "params without embedding", "sub-group top-1", "R@1", "R@10", "CPU time of training")
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def speedups(by_run: dict[str, list[Line]]) -> list[str]:
-    """Steps and seconds after which an inheriting student is as good as the from-scratch one of its size and seed at its end."""
-    rows = ["", "| student | measure | seeds | steps | times fewer steps | times fewer seconds |", "|---|---|---|---|---|---|"]
+    """Steps and CPU seconds after which an inheriting student is as good as the from-scratch one of its size and seed at its end."""
+    rows = ["", "| student | measure | seeds | steps | times fewer steps | times less CPU time |", "|---|---|---|---|---|---|"]
     for size in STUDENTS:
         for kind in ("manual", "auto"):
             for measure in ("top1", "r10"):
@@ -73,7 +73,7 @@ def speedups(by_run: dict[str, list[Line]]) -> list[str]:
 
 
 def _reached(by_run: dict[str, list[Line]], name: str, scratch: str, measure: str) -> Iterable[tuple[float, float, float] | None]:
-    """(steps, times fewer steps, times fewer seconds) of each seed that both have; None where it is never reached."""
+    """(steps, times fewer steps, times less CPU time) of each seed that both have; None where it is never reached."""
     ends = {line["seed"]: line["curve"][-1] for line in by_run.get(scratch, [])}
     for line in by_run.get(name, []):
         if (end := ends.get(line["seed"])) is not None:

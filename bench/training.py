@@ -31,7 +31,7 @@ class Trained:
     stage: Stage
     student: LoadedModel
     seconds: float
-    """Of training alone."""
+    """Of training alone, and of this process's CPU: what else the machine does is not in it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Moment:
     step: int
     """Of the whole run, all stages before included."""
     seconds: float
-    """Of training alone, from the run's start."""
+    """As `Trained.seconds`, from the run's start."""
     student: LoadedModel
 
 
@@ -100,7 +100,7 @@ class _StageRun:
         )
 
     def train(self, title: str) -> Trained:
-        self._start = time.perf_counter()
+        self._start = time.process_time()
         batches = iter(make_loader(self._stream, 1))
         hooks = Hooks(
             command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=self._evaluate
@@ -109,12 +109,12 @@ class _StageRun:
         return Trained(self._stage, self._student(), self._seconds())
 
     def _evaluate(self, trainer: StageTrainer) -> None:
-        before = time.perf_counter()
+        before = time.process_time()
         self._look(Moment(self._past.steps + trainer.step, self._past.seconds + self._seconds(), self._student()))
-        self._looking += time.perf_counter() - before
+        self._looking += time.process_time() - before
 
     def _seconds(self) -> float:
-        return time.perf_counter() - self._start - self._looking
+        return time.process_time() - self._start - self._looking
 
     def _student(self) -> LoadedModel:
         model, layout = self._trainer.learner.small()
