@@ -61,7 +61,7 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def speedups(by_run: dict[str, list[Line]]) -> list[str]:
-    """Steps and CPU seconds after which an inheriting student is as good as the from-scratch one of its size and seed at its end."""
+    """Steps and CPU time after which an inheriting student is as good as the from-scratch one of its size and seed at its end."""
     rows = ["", "| student | measure | seeds | steps | times fewer steps | times less CPU time |", "|---|---|---|---|---|---|"]
     for size in STUDENTS:
         for kind in ("manual", "auto"):
