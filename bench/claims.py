@@ -32,7 +32,7 @@ from training import Moment, Scores, run_stages, scores_of, teacher_of
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "claims.jsonl"
 BASE = HERE.parent / "examples" / "emoji" / "auto-quarter.yaml"
-STEPS, BATCH, LOOK_EVERY = 600, 128, 50
+STEPS, BATCH, LOOK_EVERY = 600, 64, 50
 CURVE_TASKS = ("style-subgroup", "style-retrieval")
 TOWERS = ("image", "text")
 
