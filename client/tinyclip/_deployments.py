@@ -1,6 +1,6 @@
 """Deployments: put a model version on Ray Serve, and ask it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Literal
 
 from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, path, sync_method
@@ -26,11 +26,30 @@ def get(name: str) -> Call[Deployment]:
 
 
 def put(
-    name: str, model: str, *, min_replicas: int = 1, max_replicas: int | None = None, engine: Literal["auto", "torch"] = "auto"
+    name: str,
+    model: str,
+    *,
+    canary: str | None = None,
+    canary_weight: float = 0.1,
+    models: Sequence[str] = (),
+    resident: int = 4,
+    min_replicas: int = 1,
+    max_replicas: int | None = None,
+    engine: Literal["auto", "torch"] = "auto",
 ) -> Call[Deployment]:
-    """Creates a deployment of `model` (`emoji@best`), or replaces its model without dropping a request; then `wait`."""
+    """Creates a deployment of `model` (`emoji@best`), or replaces its model without dropping a request; then `wait`.
+
+    `canary` is another version of it that answers the share `canary_weight` of the queries; `models` are more models that the same
+    replicas answer for, `resident` of them in memory at once."""
     # As plain data: the server says what is wrong with it, in its own words.
-    body = {"model": model, "replicas": {"min": min_replicas, "max": max_replicas or min_replicas}, "engine": engine}
+    body = {
+        "model": model,
+        "canary": {"model": canary, "weight": canary_weight} if canary is not None else None,
+        "models": list(models),
+        "resident": resident,
+        "replicas": {"min": min_replicas, "max": max_replicas or min_replicas},
+        "engine": engine,
+    }
     return Call("PUT", path("deployments", name), as_model(Deployment), body=body)
 
 
@@ -86,7 +105,7 @@ def _is_settled(deployment: Deployment) -> bool:
 
 
 def _answering(deployment: Deployment) -> Deployment:
-    if deployment.state in _ANSWERING:
+    if deployment.state in _ANSWERING or deployment.serving is not None:
         return deployment
     because = f" ({deployment.message})" if deployment.message else ""
     raise Unavailable(Problem(

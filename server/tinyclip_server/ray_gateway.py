@@ -61,8 +61,11 @@ class Ray(Protocol):
     async def serve_status(self) -> dict[str, Any]:
         """Serve's `GET /api/serve/applications/`. Raises RayUnavailable."""
 
-    async def deployment_answers(self, endpoint: str) -> bool:
-        """Whether a deployment answers at its URL: Serve calls it running a moment before its proxy knows the way."""
+    async def deployment_health(self, endpoint: str) -> dict[str, Any] | None:
+        """What a replica says of itself at the deployment's URL; None where none answers.
+
+        Serve calls a deployment running a moment before its proxy knows the way.
+        """
 
     async def ready(self) -> bool:
         """Whether the cluster answers."""
@@ -122,11 +125,13 @@ class RayGateway:
         status: dict[str, Any] = answer.json()
         return status
 
-    async def deployment_answers(self, endpoint: str) -> bool:
+    async def deployment_health(self, endpoint: str) -> dict[str, Any] | None:
         try:
-            return (await self._http.get(f"{endpoint}/healthz", timeout=5.0)).is_success
-        except httpx.HTTPError:
-            return False
+            answer = await self._http.get(f"{endpoint}/healthz", timeout=5.0)
+            health: dict[str, Any] | None = answer.json() if answer.is_success else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        return health
 
     async def ready(self) -> bool:
         try:

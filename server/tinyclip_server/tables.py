@@ -183,7 +183,7 @@ class AliasRow(Base):
 
 
 class DeploymentRow(Base):
-    """A model to be served. `spec` is the `DeploymentPut` as asked; the model's version is resolved beside it."""
+    """A model to be served. `spec` is the `DeploymentPut` as asked; the versions that it names are resolved beside it."""
 
     __tablename__ = "deployments"
 
@@ -192,6 +192,12 @@ class DeploymentRow(Base):
     spec: Mapped[dict[str, Any]]
     model_name: Mapped[str]
     model_version: Mapped[int]
+    canary_version: Mapped[int | None]
+    models: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    good: Mapped[dict[str, Any] | None]
+    """The `Target` that was last seen to answer: Serve gets it again when what was asked for after it does not start."""
+    failed_version: Mapped[int | None]
+    """`version` that did not start."""
     state: Mapped[str] = mapped_column(default=DeploymentState.DEPLOYING)
     message: Mapped[str] = mapped_column(default="")
     version: Mapped[int] = mapped_column(default=1)

@@ -24,6 +24,7 @@ class ScriptedRay:
         self.serve_bodies: list[dict[str, Any]] = []
         self.serve: dict[str, Any] = {"applications": {}}
         self.proxy_knows = True
+        self.health: dict[str, Any] = {"status": "ok"}
 
     async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
         self._answer()
@@ -50,9 +51,9 @@ class ScriptedRay:
         self._answer()
         return self.serve
 
-    async def deployment_answers(self, endpoint: str) -> bool:
+    async def deployment_health(self, endpoint: str) -> dict[str, Any] | None:
         self._answer()
-        return self.proxy_knows
+        return self.health if self.proxy_knows else None
 
     async def ready(self) -> bool:
         return not self.away

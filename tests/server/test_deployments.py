@@ -53,7 +53,9 @@ class TestPut:
 
         assert made["state"] == "deploying"
         assert made["endpoint"] == f"{service.settings.serve_base_url}/demo"
-        assert (made["model"], made["replicas"], made["engine"]) == (f"{MODEL}@1", {"min": 1, "max": 1}, "auto")
+        assert (made["model"], made["replicas"], made["engine"]) == (
+            f"{MODEL}@1", {"min": 1, "max": 1, "target_requests": 16}, "auto",
+        )  # fmt: skip
 
     async def test_resolves_the_version(self, service: Service) -> None:
         await service.http.put(f"/v1/models/{MODEL}/aliases/best", json={"version": 1})

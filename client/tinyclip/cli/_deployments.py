@@ -19,6 +19,10 @@ def create(
     context: typer.Context,
     name: Name,
     model: Annotated[str, typer.Option(help="As emoji@best.")],
+    canary: Annotated[str | None, typer.Option(help="Another version of the model, for a share of the queries.")] = None,
+    canary_weight: Annotated[float, typer.Option(help="That share.")] = 0.1,
+    also: Annotated[list[str] | None, typer.Option(help="One more model for the same replicas; may be given again.")] = None,
+    resident: Annotated[int, typer.Option(min=1, help="How many of these a replica keeps in memory.")] = 4,
     min_replicas: Annotated[int, typer.Option(min=1)] = 1,
     max_replicas: Annotated[int | None, typer.Option(min=1, help="By default as many as --min-replicas.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is ready.")] = False,
@@ -26,7 +30,10 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a deployment, or give it another model without dropping a request."""
-    put = _deployments.put(name, model, min_replicas=min_replicas, max_replicas=max_replicas)
+    put = _deployments.put(
+        name, model, canary=canary, canary_weight=canary_weight, models=also or (), resident=resident,
+        min_replicas=min_replicas, max_replicas=max_replicas,
+    )  # fmt: skip
     with connect(context) as client:
         if no_wait:
             answer(client, put, _show, as_json)
@@ -58,7 +65,8 @@ def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
 
 def _show(deployment: Deployment) -> None:
     message = f": {deployment.message}" if deployment.message else ""
-    line = f"{deployment.name} {deployment.model} {deployment.state}{message}"
+    canary = f" with {deployment.canary.weight:.0%} for {deployment.canary.model}" if deployment.canary else ""
+    line = f"{deployment.name} {deployment.model}{canary} {deployment.state}{message}"
     where = f" at {deployment.endpoint}" if deployment.state is DeploymentState.READY else ""
     console().print(line + where, markup=False)
 

@@ -26,6 +26,7 @@ from tinyclip.schemas.layouts import ImageLayout, Layout, Params, StudentSummary
 from tinyclip.schemas.problems import FieldError, Problem
 from tinyclip.schemas.registry import (
     AliasPut,
+    Canary,
     ComparedModel,
     Comparison,
     Deployment,
@@ -56,6 +57,7 @@ from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, Tok
 __all__ = [
     "JSON",
     "AliasPut",
+    "Canary",
     "Checkpoint",
     "ComparedModel",
     "Comparison",

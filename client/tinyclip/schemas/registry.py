@@ -77,6 +77,8 @@ class AliasPut(Request):
 class ReplicaRange(Request):
     min: int = Field(default=1, ge=1)
     max: int = Field(default=1, ge=1)
+    target_requests: int = Field(default=16, ge=1, le=64)
+    """Requests under way at once that one replica is meant for: Ray Serve adds replicas above it and takes them away below."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -85,9 +87,23 @@ class ReplicaRange(Request):
         return self
 
 
+class Canary(Request):
+    """Another version of a deployment's model that answers a share of its queries."""
+
+    model: str
+    """Of the same name: `name@version`, `name@alias` or `name@latest`."""
+    weight: float = Field(gt=0, lt=1)
+    """The share that it answers, as 0.1."""
+
+
 class DeploymentPut(Request):
     model: str
     """`name@version`, `name@alias` or `name@latest`."""
+    canary: Canary | None = None
+    models: list[str] = Field(default=[], max_length=1000)
+    """More models that the same replicas answer for, where a query names one as its `model`; loaded when first asked for."""
+    resident: int = Field(default=4, ge=1)
+    """How many of `models` a replica keeps in memory; the longest unused leaves for the next."""
     replicas: ReplicaRange = ReplicaRange()
     engine: Literal["auto", "torch"] = "auto"
 
@@ -106,6 +122,11 @@ class Deployment(Response):
     """With the version resolved."""
     state: DeploymentState
     endpoint: str
+    canary: Canary | None = None
+    models: list[str] = []
+    """With their versions resolved."""
+    serving: str | None = None
+    """The version that answers: while an update is on its way, and after one that did not start, the one before it."""
     replicas: ReplicaRange
     engine: str
     message: str = ""

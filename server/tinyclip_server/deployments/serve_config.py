@@ -6,6 +6,7 @@ from typing import Any
 from tinyclip.schemas import ReplicaRange
 from tinyclip.schemas.artifacts import model_version
 
+from tinyclip_server.deployments.target import Target, to_run
 from tinyclip_server.services import Services
 from tinyclip_server.tables import DeploymentRow
 
@@ -37,24 +38,30 @@ def serve_body(services: Services, rows: Iterable[DeploymentRow], running: dict[
 
 
 def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
-    """One deployment as a Serve application."""
+    """One deployment as a Serve application.
+
+    `args` are what a replica starts with: a change of them starts new replicas beside the old ones. `user_config` is what a
+    running replica takes over as it goes on.
+    """
+    target = to_run(row)
     return {
         "name": row.name,
         "route_prefix": f"/{row.name}",
         "import_path": IMPORT_PATH,
         "args": {
             "name": row.name,
-            "model": f"{row.model_name}@{row.model_version}",
-            "model_uri": services.store.uri(model_version(row.model_name, row.model_version)),
+            "model": target.model,
+            "model_uri": _folder(services, target.model),
             "artifacts": services.store.root,
-            "engine": row.spec["engine"],
+            "engine": target.engine,
             "project": row.project,
             "auth": services.settings.auth,
         },
         "deployments": [
             {
                 "name": DEPLOYMENT,
-                **_replicas(ReplicaRange.model_validate(row.spec["replicas"])),
+                **_replicas(target.replicas),
+                "user_config": _user_config(services, target),
                 "ray_actor_options": {"num_cpus": REPLICA_CPUS},
                 "max_ongoing_requests": MAX_ONGOING,
                 "max_queued_requests": MAX_QUEUED,
@@ -66,8 +73,22 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
     }
 
 
+def _user_config(services: Services, target: Target) -> dict[str, Any]:
+    canary = target.canary
+    return {
+        "canary": canary and {"model": canary.model, "model_uri": _folder(services, canary.model), "weight": canary.weight},
+        "models": {model: _folder(services, model) for model in target.models},
+        "resident": target.resident,
+    }
+
+
+def _folder(services: Services, model: str) -> str:
+    name, _, version = model.partition("@")
+    return services.store.uri(model_version(name, int(version)))
+
+
 def _replicas(replicas: ReplicaRange) -> dict[str, Any]:
     if replicas.min == replicas.max:
         return {"num_replicas": replicas.min}
-    scaling = {"min_replicas": replicas.min, "max_replicas": replicas.max, "target_ongoing_requests": MAX_ONGOING // 4}
-    return {"autoscaling_config": scaling}
+    limits = {"min_replicas": replicas.min, "max_replicas": replicas.max}
+    return {"autoscaling_config": {**limits, "target_ongoing_requests": replicas.target_requests}}

@@ -15,11 +15,11 @@ from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
 LATEST = "latest"
 
 
-async def resolve(session: AsyncSession, project: str, named: str) -> tuple[str, int]:
+async def resolve(session: AsyncSession, project: str, named: str, pointer: str = "/model") -> tuple[str, int]:
     """`name@3`, `name@alias` or `name@latest` (also bare `name`) as name and version. Raises NotFound, InvalidInput."""
     name, at, which = named.partition("@")
     if not name or (at and not which):
-        raise InvalidInput.field("/model", named, "name a model as name@version, name@alias or name@latest")
+        raise InvalidInput.field(pointer, named, "name a model as name@version, name@alias or name@latest")
     await get(session, project, name)
     if not at or which == LATEST:
         version = await repository.latest(session, name)
