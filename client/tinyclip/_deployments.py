@@ -39,8 +39,8 @@ def put(
 ) -> Call[Deployment]:
     """Creates a deployment of `model` (`emoji@best`), or replaces its model without dropping a request; then `wait`.
 
-    `canary` is another version of it that answers the share `canary_weight` of the queries; `models` are more models that the same
-    replicas answer for, `resident` of them in memory at once."""
+    `canary` is another version of it that answers the share `canary_weight` of the queries; `models` are more models that the
+    same replicas answer for, `resident` of them in memory at once."""
     # As plain data: the server says what is wrong with it, in its own words.
     body = {
         "model": model,
