@@ -1,0 +1,246 @@
+"""What serving costs next to its peers: `python bench/serving.py [--infinity PYTHON] [--only images labels …]`.
+
+A TinyCLIP-ViT-8M-16-Text-3M with random weights (speed does not ask for more), 224 px, JPEGs of 500x375, one replica with one
+compute thread. Peers run in the same minutes on the same weights: `infinity_emb` from the environment of `--infinity`
+(`python -m venv peers; peers/bin/pip install 'infinity_emb[all]==0.0.77' 'click<8.2' aiohttp`), Hugging Face's pipeline behind
+FastAPI, and the engine called directly. Prints a table with the ratios and what is wanted of them, and writes
+`bench/results/serving.json`.
+"""
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+from serving_load import Answers, closed_loop, open_loop, until
+from serving_models import write_hugging_face, write_open_clip
+from serving_servers import Server, infinity, ours, pipeline
+from tinyclip import Client
+from tinyclip_workers.serving.decoding import decode_pixels
+from tinyclip_workers.serving.engine import load_engine
+
+RESULTS = Path(__file__).parent / "results" / "serving.json"
+LABELS = [f"label number {i}" for i in range(1000)]
+console = Console()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measurement against another."""
+
+    what: str
+    ours: float
+    theirs: float | None
+    unit: str
+    peer: str = ""
+    most: float | None = None
+    """What `ours / theirs` may be; without a peer, what `ours` may be."""
+    least: bool = False
+    """`most` is a lower limit."""
+
+    @property
+    def figure(self) -> float:
+        return self.ours if self.theirs is None else self.ours / self.theirs
+
+    @property
+    def kept(self) -> bool | None:
+        return None if self.most is None else self.figure >= self.most if self.least else self.figure <= self.most
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--infinity", metavar="PYTHON", help="of an environment with infinity_emb; without, that peer is left out")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--requests", type=int, default=400, help="of each load")
+    parser.add_argument("--memory-requests", type=int, default=50_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
+        bench = Bench(Path(folder), arguments)
+        lines = [line for part in arguments.only for line in PARTS[part](bench)]
+    show(lines)
+    RESULTS.write_text(json.dumps(_document(lines), indent=1) + "\n")
+
+
+class Bench:
+    """The models and the pictures, and servers of them."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self.folder, self.arguments, self.requests = folder, arguments, arguments.requests
+        self.model = write_open_clip(folder / "open_clip")
+        self.hugging_face = write_hugging_face(self.model, folder / "hf")
+        self.jpegs = [jpeg(seed) for seed in range(32)]
+        self.uris = ["data:image/jpeg;base64," + base64.b64encode(data).decode() for data in self.jpegs]
+
+    @contextmanager
+    def ours(self, **options: Any) -> Iterator[tuple[Server, Client]]:
+        with tempfile.TemporaryDirectory(prefix="tc-s-") as folder:
+            with ours(Path(folder), self.model, self.arguments.engine, **options) as found:
+                yield found
+
+    @contextmanager
+    def infinity(self) -> Iterator[Server | None]:
+        if self.arguments.infinity is None:
+            yield None
+            return
+        with infinity(self.arguments.infinity, self.hugging_face) as server:
+            yield server
+
+
+def images(bench: Bench) -> Iterator[Line]:
+    """CPU of an embedded picture through HTTP at concurrency 8."""
+    bodies = [{"input": uri, "modality": "image", "model": "bench"} for uri in bench.uris]
+    with bench.ours() as (server, _):
+        mine = cpu_ms(server, "/embeddings", bodies, bench.requests)
+    yield Line("picture through HTTP, concurrency 8", mine, direct_ms(bench), "CPU ms", "decode + encode, called directly", 1.15)
+    with bench.infinity() as server:
+        if server is not None:
+            yield Line("picture through HTTP, concurrency 8", mine, cpu_ms(server, "/embeddings", bodies, bench.requests), "CPU ms", "infinity", 0.45)
+
+
+def labels(bench: Bench) -> Iterator[Line]:
+    """Many labels against few, once they are known."""
+
+    def bodies(count: int) -> list[dict[str, Any]]:
+        return [{"image": uri, "labels": LABELS[:count]} for uri in bench.uris]
+
+    with bench.ours() as (server, _):
+        asyncio.run(closed_loop(server.url + "/zero-shot", bodies(1000)[:1], concurrency=1, requests=1))
+        few, many = (cpu_ms(server, "/zero-shot", bodies(count), bench.requests) for count in (10, 1000))
+    yield Line("1,000 labels, seen before", many, few, "CPU ms", "10 labels", 1.3)
+    with pipeline(sys.executable, bench.hugging_face) as server:
+        theirs = cpu_ms(server, "/zero-shot", bodies(1000), 16)
+    yield Line("1,000 labels, seen before", many, theirs, "CPU ms", "Hugging Face pipeline")
+
+
+def texts(bench: Bench) -> Iterator[Line]:
+    """Texts that nobody has asked before, at concurrency 32."""
+    bodies = [{"input": f"a photo of thing number {i}", "modality": "text", "model": "bench"} for i in range(5 * bench.requests)]
+    with bench.ours() as (server, _):
+        mine = asyncio.run(closed_loop(server.url + "/embeddings", bodies, concurrency=32, requests=len(bodies)))
+    with bench.infinity() as server:
+        if server is not None:
+            theirs = asyncio.run(closed_loop(server.url + "/embeddings", bodies, concurrency=32, requests=len(bodies)))
+            yield Line("texts, concurrency 32", mine.rate, theirs.rate, "a second", "infinity", 1.0, least=True)
+            return
+    yield Line("texts, concurrency 32", mine.rate, None, "a second")
+
+
+def tail(bench: Bench) -> Iterator[Line]:
+    """The slow ones at 70% of what the server can."""
+    bodies = [{"input": uri, "modality": "image"} for uri in bench.uris]
+    with bench.ours() as (server, _):
+        url = server.url + "/embeddings"
+        most = asyncio.run(closed_loop(url, bodies, concurrency=16, requests=bench.requests)).rate
+        answers = asyncio.run(open_loop(url, bodies, rate=0.7 * most, seconds=30))
+    expect_success(answers)
+    yield Line("p99 at 70% of saturation", answers.percentile_ms(99), answers.percentile_ms(50), "ms", "p50", 3.0)
+
+
+def updates(bench: Bench) -> Iterator[Line]:
+    """Ten rolling updates under load."""
+
+    async def run(server: Server, client: Client) -> Answers:
+        stop = asyncio.Event()
+        bodies = [{"input": uri, "modality": "image"} for uri in bench.uris]
+        load = asyncio.create_task(until(server.url + "/embeddings", bodies, stop, concurrency=4))
+        for round_ in range(10):
+            await asyncio.to_thread(client.deployments.put, "bench", f"bench@{2 - round_ % 2}", engine=bench.arguments.engine)
+            await asyncio.to_thread(client.deployments.wait, "bench", timeout=240)
+        stop.set()
+        return await load
+
+    with bench.ours(versions=2) as (server, client):
+        answers = asyncio.run(run(server, client))
+    total = len(answers.latencies) + answers.failures.total()
+    yield Line(f"failures of {total:,} requests over ten rolling updates {dict(answers.failures) or ''}", answers.failures.total(), None, "", most=0)
+
+
+def memory(bench: Bench) -> Iterator[Line]:
+    """A replica's memory after many requests, of which one in ten has a picture."""
+    requests = bench.arguments.memory_requests
+    bodies: list[dict[str, Any]] = [{"input": f"text number {i}", "modality": "text"} for i in range(9 * len(bench.uris))]
+    bodies += [{"input": uri, "modality": "image"} for uri in bench.uris]
+    with bench.ours() as (server, _):
+        url = server.url + "/embeddings"
+        expect_success(asyncio.run(closed_loop(url, bodies, concurrency=16, requests=requests // 5)))
+        before = server.resident_bytes()
+        expect_success(asyncio.run(closed_loop(url, bodies, concurrency=16, requests=requests - requests // 5)))
+        after = server.resident_bytes()
+    yield Line(f"memory after {requests:,} requests", after / 2**20, before / 2**20, "MiB", "after a fifth of them", 1.05)
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Line]]] = {
+    "images": images, "labels": labels, "texts": texts, "tail": tail, "updates": updates, "memory": memory,
+}  # fmt: skip
+
+
+def cpu_ms(server: Server, path: str, bodies: Sequence[Any], requests: int) -> float:
+    """CPU milliseconds of the server's processes a request at concurrency 8, after some to warm up."""
+    expect_success(asyncio.run(closed_loop(server.url + path, bodies, concurrency=8, requests=max(8, requests // 5))))
+    before = server.cpu_seconds()
+    expect_success(asyncio.run(closed_loop(server.url + path, bodies, concurrency=8, requests=requests)))
+    return 1000 * (server.cpu_seconds() - before) / requests
+
+
+def direct_ms(bench: Bench) -> float:
+    """Decoding and encoding without a server, in batches of 8 on one thread."""
+    torch.set_num_threads(1)
+    engine = load_engine(str(bench.model), bench.arguments.engine)
+    start, count = time.process_time(), 0
+    while count < bench.requests:
+        batch = [bench.jpegs[(count + i) % len(bench.jpegs)] for i in range(8)]
+        engine.encode_image(np.stack([decode_pixels(data, engine.image_size) for data in batch]))
+        count += len(batch)
+    return 1000 * (time.process_time() - start) / count
+
+
+def expect_success(answers: Answers) -> None:
+    if answers.failures:
+        raise RuntimeError(f"requests failed: {dict(answers.failures)}")
+
+
+def jpeg(seed: int) -> bytes:
+    """About 127 kB of 500x375 pixels: soft shapes with some noise, as photographs have."""
+    rng = np.random.default_rng(seed)
+    soft = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
+    noise = Image.fromarray(rng.integers(0, 256, (375, 500, 3), np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    file = io.BytesIO()
+    Image.blend(soft, noise, 0.35).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def show(lines: Sequence[Line]) -> None:
+    table = Table("", "ours", "peer", "", "ratio", "wanted", "kept")
+    for line in lines:
+        theirs = f"{line.theirs:.1f} ({line.peer})" if line.theirs is not None else ""
+        wanted = "" if line.most is None else f"{'>=' if line.least else '<='} {line.most:g}"
+        ratio = f"{line.figure:.2f}" if line.theirs is not None else ""
+        table.add_row(line.what, f"{line.ours:.1f}", theirs, line.unit, ratio, wanted, {True: "yes", False: "NO", None: ""}[line.kept])
+    console.print(table)
+
+
+def _document(lines: Sequence[Line]) -> dict[str, Any]:
+    cpu = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    about = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "cpu": cpu, "python": platform.python_version()}
+    return {**about, "lines": [{**asdict(line), "figure": line.figure, "kept": line.kept} for line in lines]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Load on an HTTP endpoint, and how long the answers took: what `serving.py` drives servers with."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+
+
+@dataclass
+class Answers:
+    """Of one load."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    """Of those that succeeded, in seconds; in an open loop from when a request was due."""
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rate(self) -> float:
+        """Successes a second."""
+        return len(self.latencies) / self.seconds
+
+    def percentile_ms(self, percent: float) -> float:
+        return 1000 * float(np.percentile(self.latencies, percent))
+
+
+async def closed_loop(url: str, bodies: Sequence[Any], *, concurrency: int, requests: int) -> Answers:
+    """`requests` in all, `concurrency` of them under way at any time; bodies in turn."""
+    answers, turns = Answers(), iter(range(requests))
+
+    async def caller(http: httpx.AsyncClient) -> None:
+        for turn in turns:
+            await _ask(http, url, bodies[turn % len(bodies)], time.perf_counter(), answers)
+
+    start = time.perf_counter()
+    async with _client(concurrency) as http:
+        await asyncio.gather(*(caller(http) for _ in range(concurrency)))
+    answers.seconds = time.perf_counter() - start
+    return answers
+
+
+async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: float, seed: int = 0) -> Answers:
+    """Requests at random moments, `rate` a second on the average, however long the answers take."""
+    answers = Answers()
+    gaps = np.random.default_rng(seed).exponential(1 / rate, size=round(rate * seconds))
+    start = time.perf_counter()
+    async with _client(1000) as http, asyncio.TaskGroup() as group:
+        for due, body in zip(start + np.cumsum(gaps), itertools.cycle(bodies), strict=False):
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            group.create_task(_ask(http, url, body, due, answers))
+    answers.seconds = time.perf_counter() - start
+    return answers
+
+
+async def until(url: str, bodies: Iterable[Any], stop: asyncio.Event, *, concurrency: int) -> Answers:
+    """A closed loop that goes on until it is told to stop."""
+    answers, turns = Answers(), itertools.cycle(bodies)
+
+    async def caller(http: httpx.AsyncClient) -> None:
+        while not stop.is_set():
+            await _ask(http, url, next(turns), time.perf_counter(), answers)
+
+    start = time.perf_counter()
+    async with _client(concurrency) as http:
+        await asyncio.gather(*(caller(http) for _ in range(concurrency)))
+    answers.seconds = time.perf_counter() - start
+    return answers
+
+
+async def _ask(http: httpx.AsyncClient, url: str, body: Any, since: float, answers: Answers) -> None:
+    try:
+        answer = await http.post(url, json=body)
+    except httpx.HTTPError as error:
+        answers.failures[type(error).__name__] += 1
+        return
+    if answer.is_success:
+        answers.latencies.append(time.perf_counter() - since)
+    else:
+        answers.failures[f"{answer.status_code}"] += 1
+
+
+def _client(connections: int) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)

@@ -1,0 +1,36 @@
+"""The plain way to serve a CLIP: Hugging Face's zero-shot pipeline behind FastAPI. `serving.py` starts it as a peer.
+
+    FOLDER=… uvicorn serving_pipeline:app
+"""
+
+import base64
+import io
+import os
+
+import torch
+from fastapi import FastAPI
+from PIL import Image
+from pydantic import BaseModel
+from transformers import pipeline
+
+torch.set_num_threads(1)
+classify = pipeline("zero-shot-image-classification", model=os.environ["FOLDER"], device="cpu")
+app = FastAPI()
+
+
+class Query(BaseModel):
+    image: str
+    """As a data URI."""
+    labels: list[str]
+
+
+@app.post("/zero-shot")
+def zero_shot(query: Query) -> list[dict[str, float | str]]:
+    picture = Image.open(io.BytesIO(base64.b64decode(query.image.partition(",")[2])))
+    scores: list[dict[str, float | str]] = classify(picture, candidate_labels=query.labels)
+    return scores
+
+
+@app.get("/healthz")
+def healthz() -> dict[str, str]:
+    return {"status": "ok"}

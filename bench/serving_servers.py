@@ -1,0 +1,120 @@
+"""The servers that `serving.py` compares, each in processes of its own whose CPU time can be read."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from tinyclip import Client
+from tinyclip.schemas import DeploymentState
+from tinyclip_server.machine import marked_processes
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "examples" / "emoji"))
+
+from service import Service, free_ports  # noqa: E402 -- the example's own way to run the embedded service
+
+START_SECONDS = 240
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+ANSWERING = ("ServeReplica", "haproxy", "ProxyActor", "HAProxyManager")
+"""What of a service's processes a query passes through."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that answers."""
+
+    url: str
+    pids: Callable[[], Iterable[int]]
+    """Of the processes that do the work, at this moment."""
+
+    def cpu_seconds(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+
+    def resident_bytes(self) -> int:
+        return sum(process.memory_info().rss for process in self._processes() if "haproxy" not in _command(process).lower())
+
+    def _processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self.pids()]
+
+
+@contextmanager
+def ours(folder: Path, model: Path, engine: str, *, versions: int = 1) -> Iterator[tuple[Server, Client]]:
+    """`tinyclip-server up` with a deployment `bench` of the model in `model` (open_clip's layout)."""
+    service = Service(folder)
+    with service, Client(service.url) as client:
+        for _ in range(versions):
+            client.models.import_file(model, name="bench")
+        client.deployments.put("bench", "bench@1", engine=engine)
+        deployment = client.deployments.wait("bench", timeout=START_SECONDS)
+        if deployment.state is not DeploymentState.READY:
+            raise RuntimeError(f"the deployment is {deployment.state}: {deployment.message}")
+        marker = str((folder / "data").resolve())
+        yield Server(deployment.endpoint, lambda: [pid for pid in marked_processes(marker) if _answers_queries(pid)]), client
+
+
+@contextmanager
+def infinity(python: str, folder: Path) -> Iterator[Server]:
+    """infinity_emb on the same weights in transformers' layout, from the environment of `python`."""
+    port = free_ports(1)[0]
+    binary = str(Path(python).with_name("infinity_emb"))
+    options = ["--engine", "torch", "--device", "cpu", "--port", str(port), "--batch-size", "32", "--no-bettertransformer"]
+    command = [binary, "v2", "--model-id", str(folder), "--served-model-name", "bench", *options]
+    with _process(command, {}, f"http://127.0.0.1:{port}/health") as pid:
+        yield Server(f"http://127.0.0.1:{port}", lambda: _family(pid))
+
+
+@contextmanager
+def pipeline(python: str, folder: Path) -> Iterator[Server]:
+    """Hugging Face's pipeline behind FastAPI."""
+    port = free_ports(1)[0]
+    command = [python, "-m", "uvicorn", "serving_pipeline:app", "--port", str(port), "--log-level", "warning"]
+    with _process(command, {"FOLDER": str(folder)}, f"http://127.0.0.1:{port}/healthz") as pid:
+        yield Server(f"http://127.0.0.1:{port}", lambda: _family(pid))
+
+
+@contextmanager
+def _process(command: list[str], environment: dict[str, str], health: str) -> Iterator[int]:
+    process = subprocess.Popen(
+        command, cwd=HERE, env=os.environ | ONE_THREAD | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not _answers(health):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{' '.join(command)} does not answer at {health} (status {process.poll()})")
+            time.sleep(0.5)
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _family(pid: int) -> list[int]:
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+def _answers_queries(pid: int) -> bool:
+    return psutil.pid_exists(pid) and any(word in _command(psutil.Process(pid)) for word in ANSWERING)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
