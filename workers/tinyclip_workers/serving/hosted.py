@@ -1,0 +1,156 @@
+"""The models of one replica: the deployment's own, perhaps a canary of it, and others that are loaded when first asked for.
+
+Rollouts are explained in docs/decisions/0022-rollouts.md.
+"""
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import Field
+from tinyclip.schemas._base import Request
+
+from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.problems import Refusal, field_error, invalid, refuse
+from tinyclip_workers.serving.served_model import ServedModel
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[ServingOptions], ServedModel]
+
+
+class CanaryAt(Request):
+    """A version that is tried out."""
+
+    model: str
+    """`name@version`, as all models here."""
+    model_uri: str
+    weight: float = Field(gt=0, lt=1)
+    """The share of the queries that it answers."""
+
+
+class Wanted(Request):
+    """The `user_config` of the Serve deployment: what a running replica takes over without a restart."""
+
+    canary: CanaryAt | None = None
+    models: dict[str, str] = {}
+    """Folders of further models, which are loaded when first asked for."""
+    resident: int = Field(default=4, ge=1)
+    """How many of them stay in memory."""
+
+
+@dataclass
+class _Canary:
+    at: CanaryAt
+    model: ServedModel | None
+    """null: it could not be loaded."""
+    error: str = ""
+
+
+class HostedModels:
+    """For one event loop, not for threads."""
+
+    def __init__(self, options: ServingOptions, load: Load, draw: Callable[[], float] = random.random) -> None:
+        """Loads the deployment's own model; `draw` gives numbers from 0 to 1. Raises what `load` raises."""
+        self._options, self._load, self._draw = options, load, draw
+        self.own = load(options)
+        self._wanted = Wanted()
+        self._canary: _Canary | None = None
+        self._others: OrderedDict[str, ServedModel] = OrderedDict()
+        self._turn = asyncio.Lock()
+
+    async def follow(self, wanted: Wanted) -> None:
+        """Take over what is wanted now. A canary that cannot be loaded is told of by `canary_error`, and gets no queries."""
+        async with self._turn:
+            self._wanted = wanted
+            known = self._canary
+            if wanted.canary is None:
+                self._canary = None
+            elif known is not None and known.at.model_uri == wanted.canary.model_uri:
+                known.at = wanted.canary
+            else:
+                self._canary = await self._loaded_canary(wanted.canary)
+            for gone in self._others.keys() - wanted.models.keys():
+                del self._others[gone]
+            self._make_room(wanted.resident)
+
+    def canary_state(self) -> dict[str, object] | None:
+        """As `healthz` shows it."""
+        canary = self._canary
+        return canary and {"model": canary.at.model, "weight": canary.at.weight, "error": canary.error or None}
+
+    def names(self) -> list[str]:
+        """Of all that may be asked for."""
+        canary = [self._canary.at.model] if self._canary and self._canary.model else []
+        return [self.own.name, *canary, *self._wanted.models]
+
+    async def one_for(self, asked: str | None) -> ServedModel:
+        """Who answers a query: the model that it names; for one that names no version now and then the canary.
+
+        Raises Refusal for a model that is not here.
+        """
+        canary = self._canary
+        if self._is_own_name(asked) and canary is not None and canary.model is not None and self._draw() < canary.at.weight:
+            return canary.model
+        return await self.named(asked)
+
+    async def named(self, asked: str | None) -> ServedModel:
+        """The model that a query names, and the deployment's own where it names no version. Raises Refusal."""
+        if self._is_own_name(asked) or asked == self.own.name:
+            return self.own
+        if self._canary is not None and self._canary.model is not None and asked == self._canary.at.model:
+            return self._canary.model
+        return await self._other(self._exactly(asked or ""))
+
+    async def whose(self, embeddings_of: str) -> ServedModel:
+        """The model of an index's embeddings, or the deployment's own if that is not here."""
+        return await self.named(embeddings_of) if embeddings_of in self.names() else self.own
+
+    def _is_own_name(self, asked: str | None) -> bool:
+        return asked in (None, self._options.name, self._options.model.partition("@")[0])
+
+    def _exactly(self, asked: str) -> str:
+        """The further model of this name, or the only one of this name without a version. Raises Refusal."""
+        if asked in self._wanted.models:
+            return asked
+        versions = [model for model in self._wanted.models if model.partition("@")[0] == asked]
+        if len(versions) != 1:
+            some = ", ".join(self.names()[:10])
+            raise invalid(field_error("/model", asked, f"is not served here; omit model or name one of {some}"))
+        return versions[0]
+
+    async def _other(self, name: str) -> ServedModel:
+        if name not in self._others:
+            async with self._turn:  # one after the other: a crowd of new names must not fill the memory
+                if name not in self._others:
+                    self._make_room(self._wanted.resident - 1)
+                    self._others[name] = await self._loaded(name)
+        self._others.move_to_end(name)
+        return self._others[name]
+
+    async def _loaded(self, name: str) -> ServedModel:
+        options = self._options.model_copy(update={"model": name, "model_uri": self._wanted.models[name]})
+        try:
+            return await asyncio.to_thread(self._load, options)
+        except (ValueError, OSError) as error:
+            log.exception("model %s cannot be loaded", name)
+            raise _unavailable(name, error) from error
+
+    async def _loaded_canary(self, at: CanaryAt) -> _Canary:
+        options = self._options.model_copy(update={"model": at.model, "model_uri": at.model_uri})
+        try:
+            return _Canary(at, await asyncio.to_thread(self._load, options))
+        except Exception as error:  # whatever it is: the version that it is tried against goes on
+            log.exception("canary %s cannot be loaded", at.model)
+            return _Canary(at, None, str(error) or type(error).__name__)
+
+    def _make_room(self, most: int) -> None:
+        while len(self._others) > most:
+            self._others.popitem(last=False)
+
+
+def _unavailable(name: str, error: Exception) -> Refusal:
+    return refuse(503, "model_unavailable", "The model cannot be loaded", f"/model: {name} cannot be loaded: {error}")
