@@ -22,6 +22,7 @@ from tinyclip.schemas.jobs import (
     StageState,
     StageView,
 )
+from tinyclip.schemas.label_sets import LabelSet, LabelSetPut, LabelSetSummary
 from tinyclip.schemas.layouts import ImageLayout, Layout, Params, StudentSummary, TextLayout
 from tinyclip.schemas.problems import FieldError, Problem
 from tinyclip.schemas.registry import (
@@ -87,6 +88,9 @@ __all__ = [
     "JobSpec",
     "JobState",
     "LabelScore",
+    "LabelSet",
+    "LabelSetPut",
+    "LabelSetSummary",
     "Layout",
     "LogLine",
     "Me",
