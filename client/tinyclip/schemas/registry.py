@@ -168,23 +168,26 @@ class ZeroShotResponse(Response):
     """Why images were skipped, with `on_error: skip`."""
 
 
+_PART_SCHEMA: JSON = {"type": "object", "properties": {"text": {"type": "string"}, "image": {"type": "string"}}}
+_INPUT_SCHEMA: JSON = {
+    "anyOf": [
+        {"type": "string"}, _PART_SCHEMA, {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA]}}
+    ]
+}  # fmt: skip
+
+
 class EmbeddingPart(Request):
-    """One input that says what it is."""
+    """One input that says what it is: give one of the two."""
 
     text: str | None = None
     image: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
-        if (self.text is None) == (self.image is None):
-            raise ValueError("give exactly one of text and image")
-        return self
 
 
 class EmbeddingsRequest(Request):
     """OpenAI's, with images: `modality` says what strings are, parts say it themselves, and messages are chat messages."""
 
-    input: str | list[str | EmbeddingPart] | EmbeddingPart | None = None
+    input: Annotated[Any, Field(json_schema_extra=_INPUT_SCHEMA)] = None
+    """A text or an image, an `EmbeddingPart`, or a list of these."""
     messages: Annotated[list[JSON], Field(min_length=1)] | None = None
     """Instead of `input`; each `text` and `image_url` part of their content becomes an embedding, in order."""
     modality: Literal["text", "image"] = "text"

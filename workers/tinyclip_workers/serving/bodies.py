@@ -89,9 +89,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def validated(model: type[Model], document: JSON) -> Model:
-    """Raises Refusal naming every field that is wrong."""
+def validated(model: type[Model], document: JSON, at: str = "") -> Model:
+    """Raises Refusal naming every field that is wrong, below the pointer `at`."""
     try:
         return model.model_validate(document)
     except pydantic.ValidationError as error:
-        raise invalid_fields(error, model) from error
+        raise invalid_fields(error, model, at) from error

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
-from tinyclip.schemas import JSON, EmbeddingsRequest, FieldError, Request
+from tinyclip.schemas import JSON, EmbeddingPart, EmbeddingsRequest, FieldError, Request
 
 from tinyclip_workers.serving.bodies import Parts, form_document, form_images, is_form, read_document, read_form, validated
 from tinyclip_workers.serving.options import ServingOptions
@@ -101,18 +101,23 @@ def _expect_no_tokens(given: Any) -> None:
 
 
 def _of_input(asked: EmbeddingsRequest) -> list[Input]:
-    many = isinstance(asked.input, list)
-    items = asked.input if isinstance(asked.input, list) else [asked.input]
-    inputs = []
-    for i, item in enumerate(items):
-        pointer = f"/input/{i}" if many else "/input"
-        if isinstance(item, str):
-            inputs.append(Input(asked.modality, item, pointer))
-        elif item is not None and item.text is not None:
-            inputs.append(Input("text", item.text, f"{pointer}/text"))
-        elif item is not None:
-            inputs.append(Input("image", item.image or "", f"{pointer}/image"))
-    return inputs
+    if isinstance(asked.input, list):
+        return [_given(item, f"/input/{i}", asked.modality) for i, item in enumerate(asked.input)]
+    return [_given(asked.input, "/input", asked.modality)]
+
+
+def _given(item: Any, pointer: str, modality: Kind) -> Input:
+    """A string, or an object that says which kind it is."""
+    if isinstance(item, str):
+        return Input(modality, item, pointer)
+    if not isinstance(item, dict):
+        raise invalid(field_error(pointer, item, 'give a string, {"text": …} or {"image": …}'))
+    part = validated(EmbeddingPart, item, at=pointer)
+    if (part.text is None) == (part.image is None):
+        raise invalid(field_error(pointer, item, "give exactly one of text and image"))
+    if part.text is not None:
+        return Input("text", part.text, f"{pointer}/text")
+    return Input("image", part.image or "", f"{pointer}/image")
 
 
 def _of_messages(messages: list[JSON]) -> list[Input]:

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from tinyclip.schemas import JSON, Problem
 
 from tinyclip_workers.serving.access import OPEN_PAGE, OPEN_PATHS
+from tinyclip_workers.serving.problems import OpenAIErrorBody, is_openai
 from tinyclip_workers.serving.route import Described
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -23,9 +24,9 @@ def document(routes: Sequence[Described], deployment: str, prefix: str) -> JSON:
     for route in routes:
         answer = _schema(route.answer, definitions)
         request = names[(route.body, "validation")] if route.body is not None else None
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, request, answer)
-    definitions["Problem"] = TypeAdapter(Problem).json_schema(ref_template=_REFERENCE, mode="serialization")
-    definitions |= definitions["Problem"].pop("$defs", {})
+        paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route, request, answer)
+    for error in (Problem, OpenAIErrorBody):
+        _schema(error, definitions)
     return {
         "openapi": "3.1.0",
         "info": {"title": f"TinyCLIP deployment {deployment}", "version": "1"},
@@ -39,19 +40,17 @@ def document(routes: Sequence[Described], deployment: str, prefix: str) -> JSON:
 
 
 def _operation(route: Described, body: Any, answer: Any) -> JSON:
-    operation: JSON = {
-        "summary": route.summary,
-        "responses": {
-            str(route.status): {"description": "Success", **({"content": _json(answer)} if answer is not None else {})},
-            "4XX": {
-                "description": "Refused; below /v1 in OpenAI's shape",
-                "content": {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
-            },
-        },
+    refusal = ("application/json", "OpenAIErrorBody") if is_openai(route.path) else ("application/problem+json", "Problem")
+    refused = {
+        "description": "Refused: why, and the way out",
+        "content": {refusal[0]: {"schema": {"$ref": _REFERENCE.format(model=refusal[1])}}},
     }
+    success = {"description": "Success", **({"content": _json(answer)} if answer is not None else {})}
+    responses = {str(route.status): success, "4XX": refused, "5XX": refused}
+    operation: JSON = {"summary": route.summary, "responses": responses}
     if route.path not in OPEN_PATHS and (route.path, route.method) != (OPEN_PAGE, "GET"):
         operation["security"] = [{"token": []}, {}]
-    if names := re.findall(r"\{(\w+)\}", route.path):
+    if names := re.findall(r"\{(\w+)\}", _path(route)):
         operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
     if body is not None:
         content = _json(body)
@@ -61,6 +60,11 @@ def _operation(route: Described, body: Any, answer: Any) -> JSON:
     return operation
 
 
+def _path(route: Described) -> str:
+    """Without Starlette's converters: `{id:path}` is `{id}`."""
+    return re.sub(r":\w+\}", "}", route.path)
+
+
 def _schema(answer: Any, definitions: JSON) -> Any:
     if answer is None:
         return None
@@ -68,8 +72,9 @@ def _schema(answer: Any, definitions: JSON) -> Any:
     for name, definition in schema.pop("$defs", {}).items():
         definitions.setdefault(name, definition)
     if "title" in schema and schema.get("type") == "object":
-        definitions[schema["title"]] = schema
-        return {"$ref": _REFERENCE.format(model=schema["title"])}
+        name = re.sub(r"\W+", "_", schema["title"]).strip("_")
+        definitions[name] = schema
+        return {"$ref": _REFERENCE.format(model=name)}
     return schema
 
 

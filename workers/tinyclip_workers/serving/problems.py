@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from tinyclip.schemas import FieldError, Problem
+from tinyclip.schemas import Response as Schema
 
 from tinyclip_workers.serving.timings import current
 
@@ -17,6 +18,23 @@ log = logging.getLogger(__name__)
 
 LONGEST_VALUE = 80
 """Characters of a bad value that are shown again: enough to recognise it, not the whole picture."""
+
+
+class OpenAIError(Schema):
+    """OpenAI's members first; the others are a problem's."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str | None
+    errors: list[FieldError]
+
+
+class OpenAIErrorBody(Schema):
+    """How a refusal looks below /v1."""
+
+    error: OpenAIError
 
 
 class Refusal(Exception):
@@ -48,9 +66,9 @@ def field_error(pointer: str, value: Any, message: str) -> FieldError:
     return FieldError(pointer=pointer, value=shown(value), message=message)
 
 
-def invalid_fields(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> Refusal:
-    """422 from what pydantic found wrong."""
-    return invalid(*(_field_error(found, model) for found in error.errors(include_url=False)))
+def invalid_fields(error: pydantic.ValidationError, model: type[pydantic.BaseModel], at: str = "") -> Refusal:
+    """422 from what pydantic found wrong, in a document at the pointer `at`."""
+    return invalid(*(_field_error(found, model, at) for found in error.errors(include_url=False)))
 
 
 def shown(value: Any) -> Any:
@@ -97,8 +115,8 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
     )
     headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
     path = route_path(request)
-    if path.startswith("/v1/"):
-        return JSONResponse({"error": _as_openai_has_it(problem)}, problem.status, headers)
+    if is_openai(path):
+        return JSONResponse(_as_openai_has_it(problem).model_dump(mode="json"), problem.status, headers)
     document = problem.model_dump(mode="json") | ({"error": problem.detail} if path == "/vectorize" else {})
     return JSONResponse(document, problem.status, headers, media_type="application/problem+json")
 
@@ -109,19 +127,23 @@ def route_path(request: Request) -> str:
     return path.removeprefix(request.scope.get("root_path", ""))
 
 
-def _as_openai_has_it(problem: Problem) -> dict[str, Any]:
+def is_openai(path: str) -> bool:
+    return path.startswith("/v1/")
+
+
+def _as_openai_has_it(problem: Problem) -> OpenAIErrorBody:
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = "server_error" if problem.status >= 500 else kinds.get(problem.status, "invalid_request_error")
     param = problem.errors[0].pointer.lstrip("/").replace("/", ".") if problem.errors else None
-    return {
-        "message": problem.detail, "type": kind, "param": param, "code": problem.code,
-        "request_id": problem.request_id, "errors": [error.model_dump(mode="json") for error in problem.errors],
-    }  # fmt: skip
+    error = OpenAIError(
+        message=problem.detail, type=kind, param=param, code=problem.code, request_id=problem.request_id, errors=problem.errors
+    )
+    return OpenAIErrorBody(error=error)
 
 
-def _field_error(found: Any, model: type[pydantic.BaseModel]) -> FieldError:
+def _field_error(found: Any, model: type[pydantic.BaseModel], at: str) -> FieldError:
     where: Sequence[str | int] = found["loc"]
-    pointer = "".join(f"/{part}" for part in where) or "/"
+    pointer = at + "".join(f"/{part}" for part in where) or "/"
     if found["type"] == "extra_forbidden":
         return field_error(pointer, found["input"], _unknown_field(str(where[-1]), model))
     if found["type"] == "missing":
