@@ -7,6 +7,7 @@ import httpx
 
 from tinyclip._calls import Call, as_model
 from tinyclip._images import Picture, encode
+from tinyclip._label_sets import AsyncLabelSets, LabelSets
 from tinyclip._transport import AsyncTransport, Transport
 from tinyclip.schemas import (
     EmbeddingsRequest,
@@ -27,12 +28,17 @@ Vectors = list[list[float]]
 def zero_shot(
     endpoint: str,
     images: Sequence[Picture],
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     templates: Sequence[str] | None = None,
     top_k: int = 5,
     on_error: OnError = "fail",
+    label_set: str | None = None,
 ) -> Call[ZeroShotResponse]:
-    body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], labels=list(labels), top_k=top_k)
+    body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], top_k=top_k)
+    if labels is not None:
+        body.labels = list(labels)
+    if label_set is not None:
+        body.label_set = label_set
     if templates is not None:
         body.templates = list(templates)
     if on_error != "fail":
@@ -61,26 +67,35 @@ class Student:
     def __init__(self, transport: Transport, endpoint: str) -> None:
         self._transport = transport
         self.endpoint = endpoint
+        self.label_sets = LabelSets(transport, endpoint)
 
     def zero_shot(
         self,
         images: Sequence[Picture],
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         *,
+        label_set: str | None = None,
         templates: Sequence[str] | None = None,
         top_k: int = 5,
         on_error: OnError = "fail",
     ) -> ZeroShotResponse:
         """The `top_k` likeliest labels of each image with their probabilities over all labels.
 
-        With `on_error="skip"` a bad image has None among the results; otherwise it fails the request."""
-        return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error))
+        Labels are given, or those of a registered set. With `on_error="skip"` a bad image has None among the results and its reason among the errors; otherwise it fails the
+        request."""
+        return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set))
 
     def classify(
-        self, image: Picture, labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+        self,
+        image: Picture,
+        labels: Sequence[str] | None = None,
+        *,
+        label_set: str | None = None,
+        templates: Sequence[str] | None = None,
+        top_k: int = 5,
     ) -> list[LabelScore]:
         """The `top_k` likeliest labels of one image."""
-        return self.zero_shot([image], labels, templates=templates, top_k=top_k).results[0] or []
+        return self.zero_shot([image], labels, label_set=label_set, templates=templates, top_k=top_k).results[0] or []
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """One embedding a text, L2-normalised."""
@@ -101,24 +116,32 @@ class AsyncStudent:
     def __init__(self, transport: AsyncTransport, endpoint: str) -> None:
         self._transport = transport
         self.endpoint = endpoint
+        self.label_sets = AsyncLabelSets(transport, endpoint)
 
     async def zero_shot(
         self,
         images: Sequence[Picture],
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         *,
+        label_set: str | None = None,
         templates: Sequence[str] | None = None,
         top_k: int = 5,
         on_error: OnError = "fail",
     ) -> ZeroShotResponse:
         """The `top_k` likeliest labels of each image; see `Student.zero_shot`."""
-        return await self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error))
+        return await self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set))
 
     async def classify(
-        self, image: Picture, labels: Sequence[str], *, templates: Sequence[str] | None = None, top_k: int = 5
+        self,
+        image: Picture,
+        labels: Sequence[str] | None = None,
+        *,
+        label_set: str | None = None,
+        templates: Sequence[str] | None = None,
+        top_k: int = 5,
     ) -> list[LabelScore]:
         """The `top_k` likeliest labels of one image."""
-        return (await self.zero_shot([image], labels, templates=templates, top_k=top_k)).results[0] or []
+        return (await self.zero_shot([image], labels, label_set=label_set, templates=templates, top_k=top_k)).results[0] or []
 
     async def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """One embedding a text, L2-normalised."""

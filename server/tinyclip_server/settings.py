@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     """Of one token, counted by each server for itself; null: 1200 with tokens, any number without."""
     allow_private_urls: bool = False
     """Let specs name http(s) addresses on this machine and in private networks, as their shards or weights."""
+    serve_image_urls: bool = False
+    """Let queries name images by http(s) URL, which replicas fetch: from public addresses only, whatever else is set."""
+    serve_image_url_hosts: list[str] = []
+    """Fetch images from these hosts and what is below them only; empty: from any public one, at ports 80 and 443."""
 
     log_format: Literal["auto", "human", "json"] = "auto"
     """Of the lines on standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with json."""

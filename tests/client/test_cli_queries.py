@@ -44,6 +44,8 @@ class Server:
             Route("/v1/compare", self.comparison),
             Route("/v1/models/shapes/versions/{version}", self.version),
             Route("/v1/models/shapes/versions/1/files/{path}", self.file),
+            Route("/shapes/label-sets", self.label_sets),
+            Route("/shapes/label-sets/{name}", self.label_set, methods=["GET", "PUT", "DELETE"]),
             Route("/shapes/{question}", self.question, methods=["POST"]),
         ])
 
@@ -83,6 +85,17 @@ class Server:
     async def file(self, request: Request) -> Response:
         return Response(WEIGHTS)
 
+    async def label_sets(self, request: Request) -> Response:
+        return JSONResponse(page({"name": "colours", "labels": 2, "templates": 1}))
+
+    async def label_set(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.asked.append({"deleted": request.path_params["name"]})
+            return Response(status_code=204)
+        if request.method == "PUT":
+            self.asked.append(await request.json())
+        return JSONResponse({"name": "colours", "labels": ["red", "blue"], "templates": ["{}"]})
+
     async def question(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
@@ -91,7 +104,10 @@ class Server:
         match request.path_params["question"]:
             case "zero-shot":
                 scores = [{"label": "a red square", "score": 0.912}, {"label": "a blue disc", "score": 0.088}]
-                return JSONResponse({"results": [scores] * len(body["images"]), "model": "shapes@1"})
+                results, errors = [scores] * len(body["images"]), []
+                if body.get("on_error") == "skip":
+                    results[-1], errors = None, [{"pointer": "/images/1", "value": "AAEC", "message": "is empty"}]
+                return JSONResponse({"results": results, "model": "shapes@1", "errors": errors})
             case "embeddings":
                 return JSONResponse({"data": [{"index": 0, "embedding": [0.6, -0.8] * 4}], "model": "shapes@1"})
         hits = [
@@ -190,6 +206,24 @@ class TestModels:
         assert cli("models", "alias", "shapes", "best").code == 2
 
 
+class TestLabelSets:
+    @pytest.fixture(autouse=True)
+    def _ready(self, server: Server) -> None:
+        server.states = ["ready"]
+
+    def test_put(self, cli: Cli, server: Server) -> None:
+        ran = cli("label-sets", "put", "colours", "--labels", "red,blue", "--template", "a {} thing", "-d", "shapes")
+
+        assert (ran.code, ran.out) == (0, "colours: 2 labels, 1 templates\n")
+        assert server.asked == [{"labels": ["red", "blue"], "templates": ["a {} thing"]}]
+
+    def test_get_list_and_delete(self, cli: Cli, server: Server) -> None:
+        assert cli("label-sets", "get", "colours", "-d", "shapes").out == "red\nblue\n"
+        assert "| colours |      2 |         1 |" in cli("label-sets", "list", "-d", "shapes").out
+        assert cli("label-sets", "delete", "colours", "-d", "shapes").out == "colours deleted\n"
+        assert server.asked == [{"deleted": "colours"}]
+
+
 class TestQuestions:
     @pytest.fixture(autouse=True)
     def _ready(self, server: Server) -> None:
@@ -215,6 +249,21 @@ class TestQuestions:
 
     def test_json_is_the_answer_as_it_came(self, cli: Cli, server: Server, picture: str) -> None:
         assert json.loads(cli("classify", picture, "--labels", "a,b", "-d", "shapes", "--json").out)["model"] == "shapes@1"
+
+    def test_labels_may_be_a_registered_set(self, cli: Cli, server: Server, picture: str) -> None:
+        cli("classify", picture, "--label-set", "colours", "-d", "shapes")
+
+        assert server.asked == [{"images": ["AAEC"], "label_set": "colours", "top_k": 5}]
+
+    @pytest.mark.parametrize("options", [(), ("--labels", "a", "--label-set", "b")])
+    def test_labels_come_from_one_place(self, cli: Cli, picture: str, options: tuple[str, ...]) -> None:
+        assert cli("classify", picture, *options, "-d", "shapes").code == 2
+
+    def test_a_skipped_image_has_its_reason(self, cli: Cli, server: Server, picture: str) -> None:
+        ran = cli("classify", picture, picture, "--labels", "a,b", "-d", "shapes", "--on-error", "skip")
+
+        assert server.asked[0]["on_error"] == "skip"
+        assert "| square.png | is empty     |     – |" in ran.out
 
     def test_embed_shows_the_beginning(self, cli: Cli, server: Server) -> None:
         out = cli("embed", "a red square", "-d", "shapes").out

@@ -111,11 +111,22 @@ class TestReconcile:
         assert app["args"] == {
             "name": "demo", "model": f"{MODEL}@1", "model_uri": f"{service.artifacts}/models/{MODEL}/1",
             "artifacts": str(service.artifacts), "engine": "auto", "project": "default", "auth": "none",
+            "image_urls": False, "image_url_hosts": [],
         }
         assert app["deployments"][0]["num_replicas"] == 1
         assert app["deployments"][0]["max_surge_percent"] == 100
         assert told(ray)["other"]["deployments"][0]["autoscaling_config"]["max_replicas"] == 3
         assert (await get(service))["state"] == "ready"
+
+    async def test_replicas_are_told_whether_they_may_fetch_images(self, start: Start, ray: ScriptedServe) -> None:
+        service = await start(ray, serve_image_urls=True, serve_image_url_hosts=["images.example"])
+        await service.made(MODEL)
+        await put(service)
+
+        await round_(service)
+
+        args = told(ray)["demo"]["args"]
+        assert (args["image_urls"], args["image_url_hosts"]) == (True, ["images.example"])
 
     async def test_without_deployments_serve_is_left_alone(self, service: Service, ray: ScriptedServe) -> None:
         await round_(service)
@@ -227,6 +238,19 @@ class TestDelete:
         assert set(told(ray)) == {"other"}
         assert (await service.http.get("/v1/deployments/demo")).status_code == 404
         assert (await get(service, "other"))["state"] == "ready"
+
+    async def test_what_its_replicas_kept_goes_with_it(self, service: Service, ray: ScriptedServe) -> None:
+        for name in ("demo", "other"):
+            await put(service, name)
+            kept = service.artifacts / "deployments" / name / "label-sets" / "pets.json"
+            kept.parent.mkdir(parents=True)
+            kept.write_text("{}")
+        await round_(service)
+
+        await service.http.delete("/v1/deployments/demo")
+        await round_(service)
+
+        assert [folder.name for folder in (service.artifacts / "deployments").iterdir()] == ["other"]
 
     async def test_the_last_one_leaves_an_empty_list(self, service: Service, ray: ScriptedServe) -> None:
         await put(service)

@@ -1,13 +1,7 @@
-"""A student on a real Ray Serve, asked over HTTP."""
+"""What a student answers over HTTP, and what it refuses. On a real Serve: `test_serving_ray.py`."""
 
 import base64
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +16,10 @@ from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.schemas.token_format import digest, new_token
 from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.store import Store
 
+from tests.workers.student_server import serving
 from tests.workers.students import encoded, picture, write_shard, write_student
 
 LABELS = ["cat", "dog", "house"]
@@ -53,33 +49,12 @@ def engine(root: Path) -> Engine:
 
 @pytest.fixture(scope="module")
 def http(root: Path) -> Iterator[httpx.Client]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    args = {
-        "name": "demo", "model": "student@1", "model_uri": str(root / "models/student/1"), "artifacts": str(root),
-        "project": "default", "auth": "tokens", "max_image_bytes": 100_000, "max_body_bytes": 1_000_000, "batch_wait_s": 0.05,
-    }
-    ray_dir = tempfile.mkdtemp(prefix="tc-ray-", dir="/tmp")  # short: Ray makes sockets below it
-    environment = {
-        **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
-    }
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "tests.workers.serve_process", json.dumps(args), str(port), ray_dir]
-    log = open(root / "serve.log", "w+")  # noqa: SIM115 -- closed below, after the process
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, text=True)
-    try:
-        assert process.stdout is not None
-        if not any(line.strip() == "ready" for line in process.stdout):
-            pytest.fail(f"Serve did not start: {Path(log.name).read_text()[-3000:]}")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/demo", timeout=30, trust_env=False, headers=bearer(GOOD)) as client:
-            yield client
-    finally:
-        process.communicate(timeout=60)
-        log.close()
-        shutil.rmtree(ray_dir, ignore_errors=True)
+    options = ServingOptions(
+        name="demo", model="student@1", model_uri=str(root / "models/student/1"), artifacts=str(root), project="default",
+        auth="tokens", max_image_bytes=100_000, max_body_bytes=1_000_000, batch_wait_s=0.05,
+    )  # fmt: skip
+    with serving(options) as served, httpx.Client(base_url=served.endpoint, trust_env=False, headers=bearer(GOOD)) as client:
+        yield client
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -161,13 +136,21 @@ class TestAnswers:
 
 
 class TestAccess:
-    @pytest.mark.parametrize("path", ["/zero-shot", "/embeddings", "/v1/embeddings", "/search"])
+    @pytest.mark.parametrize("path", ["/zero-shot", "/embeddings", "/search", "/", "/vectorize", "/knn-service", "/nowhere"])
     def test_nothing_is_answered_without_a_token(self, http: httpx.Client, path: str) -> None:
         body = {"input": "a cat", "image": image(0), "labels": LABELS}
         with httpx.Client(base_url=http.base_url, timeout=30, trust_env=False) as nobody:
             assert problem(nobody.post(path, json=body), 401)["code"] == "token_required"
             assert problem(nobody.post(path, json=body, headers=bearer(new_token())), 401)["code"] == "token_unknown"
             assert problem(nobody.post(path, json=body, headers=bearer(READER)), 403)["code"] == "forbidden"
+
+    @pytest.mark.parametrize("path", ["/", "/openapi.json", "/.well-known/live", "/.well-known/ready"])
+    def test_what_shows_nothing_is_open(self, http: httpx.Client, path: str) -> None:
+        assert httpx.get(f"{http.base_url}{path.lstrip('/')}", trust_env=False).status_code in (200, 204)
+
+    @pytest.mark.parametrize("path", ["/v1/models", "/label-sets", "/indices-list", "/meta"])
+    def test_other_looks_need_a_token(self, http: httpx.Client, path: str) -> None:
+        assert httpx.get(f"{http.base_url}{path.lstrip('/')}", trust_env=False).status_code == 401
 
     def test_anybody_may_ask_whether_it_is_well(self, http: httpx.Client) -> None:
         with httpx.Client(base_url=http.base_url, timeout=30, trust_env=False) as nobody:

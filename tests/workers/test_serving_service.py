@@ -1,6 +1,8 @@
 """What the service answers, with the engine called directly: no HTTP, no Ray."""
 
 import base64
+import dataclasses
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from tinyclip.schemas import EmbeddingsRequest
+from tinyclip_workers.serving.embedding_queries import Embedded, EmbeddingsQuery, Input, embeddings_answer
 from tinyclip_workers.serving.engine import Engine, Matrix, load_engine
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import Refusal
@@ -116,33 +118,57 @@ class TestZeroShot:
         assert answer.results == [None, None]
 
 
+def texts_of(*texts: str) -> EmbeddingsQuery:
+    return EmbeddingsQuery([Input("text", text, f"/input/{i}") for i, text in enumerate(texts)])
+
+
 class TestEmbeddings:
     async def test_texts_as_numbers_and_as_base64(self, service: StudentService, engine: Engine) -> None:
-        texts = ["a cat", "a dog", "a cat"]
-        numbers = await service.embeddings(EmbeddingsRequest(input=texts))
-        packed = await service.embeddings(EmbeddingsRequest(input=texts, encoding_format="base64"))
+        query = texts_of("a cat", "a dog", "a cat")
+        embedded = await service.embeddings(query)
+        numbers = json.loads(embeddings_answer(query, embedded, "student@1"))
+        packed = json.loads(embeddings_answer(dataclasses.replace(query, encoding="base64"), embedded, "student@1"))
 
         decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed["data"]]
-        np.testing.assert_allclose([item["embedding"] for item in numbers["data"]], engine.encode_text(texts), atol=1e-6)
+        np.testing.assert_allclose([item["embedding"] for item in numbers["data"]], engine.encode_text(query.texts), atol=1e-6)
         np.testing.assert_array_equal(decoded, np.float32([item["embedding"] for item in numbers["data"]]))
         assert numbers["object"] == "list"
         assert [item["index"] for item in numbers["data"]] == [0, 1, 2]
 
-    async def test_images_have_length_one(self, service: StudentService) -> None:
-        image = base64.b64encode(encoded(picture(0))).decode()
+    async def test_texts_and_images_in_one_list_keep_their_order(self, service: StudentService, engine: Engine) -> None:
+        inputs = [Input("image", encoded(picture(1)), "/input/0"), Input("text", "a cat", "/input/1"),
+                  Input("image", encoded(picture(2)), "/input/2")]
 
-        answer = await service.embeddings(EmbeddingsRequest(input=image, modality="image"))
+        rows = (await service.embeddings(EmbeddingsQuery(inputs))).rows
 
-        assert np.linalg.norm(answer["data"][0]["embedding"]) == pytest.approx(1, abs=1e-5)
+        pictures = engine.encode_image(torch.stack([engine.preprocess(picture(1)), engine.preprocess(picture(2))]))
+        np.testing.assert_allclose(rows, [pictures[0], engine.encode_text(["a cat"])[0], pictures[1]], atol=1e-5)
+        assert np.linalg.norm(rows[0]) == pytest.approx(1, abs=1e-5)
 
     async def test_a_bad_image_of_several_is_named(self, service: StudentService) -> None:
-        image = base64.b64encode(encoded(picture(0))).decode()
-
         with pytest.raises(Refusal) as refused:
-            await service.embeddings(EmbeddingsRequest(input=[image, "https://example.com/cat.png"], modality="image"))
+            await service.embeddings(self.with_a_bad_one())
 
         [error] = refused.value.problem.errors
         assert (error.pointer, error.value) == ("/input/1", "https://example.com/cat.png")
+
+    async def test_a_bad_image_is_skipped_on_request(self, service: StudentService) -> None:
+        query = dataclasses.replace(self.with_a_bad_one(), skip_bad_images=True)
+
+        embedded: Embedded = await service.embeddings(query)
+
+        assert [row is None for row in embedded.rows] == [False, True]
+        assert json.loads(embeddings_answer(query, embedded, "m"))["errors"][0]["pointer"] == "/input/1"
+
+    async def test_another_number_of_dimensions_is_refused(self, service: StudentService, engine: Engine) -> None:
+        with pytest.raises(Refusal, match="24 numbers"):
+            await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=12))
+
+        assert (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=24))).rows[0].shape == (24,)
+
+    def with_a_bad_one(self) -> EmbeddingsQuery:
+        image = base64.b64encode(encoded(picture(0))).decode()
+        return EmbeddingsQuery([Input("image", image, "/input/0"), Input("image", "https://example.com/cat.png", "/input/1")])
 
 
 def test_the_cache_forgets_what_was_longest_unused() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip.cli import _deployments, _indexes, _jobs, _login, _models, _queries, _tokens
+from tinyclip.cli import _deployments, _indexes, _jobs, _label_sets, _login, _models, _queries, _tokens
 from tinyclip.cli._problems import exit_code, lines_of
 from tinyclip.cli._session import Server, messages
 from tinyclip.errors import TinyClipError
@@ -18,6 +18,7 @@ app.add_typer(_jobs.app, name="jobs")
 app.add_typer(_models.app, name="models")
 app.add_typer(_deployments.app, name="deployments")
 app.add_typer(_indexes.app, name="indexes")
+app.add_typer(_label_sets.app, name="label-sets")
 app.add_typer(_tokens.app, name="tokens")
 app.command()(_login.login)
 app.command()(_queries.classify)

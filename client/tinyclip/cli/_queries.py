@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,19 +21,29 @@ TopK = Annotated[int, typer.Option(min=1, help="How many to show.")]
 _SHOWN_NUMBERS = 6
 
 
+class OnError(StrEnum):
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 def classify(
     context: typer.Context,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or http(s) URLs.")],
-    labels: Annotated[str, typer.Option(metavar="A,B,C", help="What they may show; @FILE has one label a line.")],
     deployment: Deployment,
+    labels: Annotated[str | None, typer.Option(metavar="A,B,C", help="What they may show; @FILE has one label a line.")] = None,
+    label_set: Annotated[str | None, typer.Option(metavar="NAME", help="A registered set of labels instead.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="As 'a photo of a {}.'; several are averaged.")] = None,
     top_k: TopK = 5,
+    on_error: Annotated[OnError, typer.Option(help="Whether a bad image fails all, or is skipped.")] = OnError.FAIL,
     as_json: AsJson = False,
 ) -> None:
     """Say which of the labels each image shows."""
+    if (labels is None) == (label_set is None):
+        raise typer.BadParameter("give either --labels or --label-set")
+    given = None if labels is None else read_labels(labels)
     with connect(context) as client, _images_named(images):
         endpoint = client.deployments.open(deployment).endpoint
-        call = _queries.zero_shot(endpoint, images, _labels(labels), template, top_k)
+        call = _queries.zero_shot(endpoint, images, given, template, top_k, on_error.value, label_set)
         answer(client, call, lambda found: _show_labels(images, found), as_json)
 
 
@@ -82,7 +93,8 @@ def _images_named(images: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _labels(given: str) -> list[str]:
+def read_labels(given: str) -> list[str]:
+    """Of a comma-separated list or of a file. Raises InputError."""
     if not given.startswith("@"):
         return [label.strip() for label in given.split(",") if label.strip()]
     try:
@@ -95,7 +107,10 @@ def _labels(given: str) -> list[str]:
 def _show_labels(images: Sequence[str], found: ZeroShotResponse) -> None:
     out = console()
     made = table(out, "image", "label", "score", right=("score",))
+    why = iter(found.errors)
     for image, scores in zip(images, found.results, strict=True):
+        if scores is None:
+            made.add_row(image, next(why).message, "–")
         for place, score in enumerate(scores or []):
             made.add_row("" if place else image, score.label, f"{score.score:.3f}")
     print_table(out, made)

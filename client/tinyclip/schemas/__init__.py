@@ -22,6 +22,7 @@ from tinyclip.schemas.jobs import (
     StageState,
     StageView,
 )
+from tinyclip.schemas.label_sets import LabelSet, LabelSetPut, LabelSetSummary
 from tinyclip.schemas.layouts import ImageLayout, Layout, Params, StudentSummary, TextLayout
 from tinyclip.schemas.problems import FieldError, Problem
 from tinyclip.schemas.registry import (
@@ -33,6 +34,7 @@ from tinyclip.schemas.registry import (
     DeploymentPut,
     DeploymentState,
     Embedding,
+    EmbeddingPart,
     EmbeddingsRequest,
     EmbeddingsResponse,
     EmbeddingsUsage,
@@ -65,6 +67,7 @@ __all__ = [
     "DeploymentPut",
     "DeploymentState",
     "Embedding",
+    "EmbeddingPart",
     "EmbeddingsRequest",
     "EmbeddingsResponse",
     "EmbeddingsUsage",
@@ -89,6 +92,9 @@ __all__ = [
     "JobSpec",
     "JobState",
     "LabelScore",
+    "LabelSet",
+    "LabelSetPut",
+    "LabelSetSummary",
     "Layout",
     "LogLine",
     "Me",

@@ -143,6 +143,23 @@ def import_marker(name: str) -> str:
     return f"{IMPORTS}/{name}"
 
 
+def deployment_folder(name: str) -> str:
+    """What the replicas of a deployment keep; gone with it."""
+    return f"deployments/{name}"
+
+
+def label_sets_folder(deployment: str) -> str:
+    return f"{deployment_folder(deployment)}/label-sets"
+
+
+def label_set_file(deployment: str, name: str) -> str:
+    """`LabelSet`."""
+    return f"{label_sets_folder(deployment)}/{name}.json"
+
+
+INDEXES = "indexes"
+
+
 def index_folder(name: str) -> str:
     return f"indexes/{name}"
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
 from tinyclip.schemas.jobs import Scores
 from tinyclip.schemas.layouts import Layout, Params
+from tinyclip.schemas.problems import FieldError
 
 
 class ModelFile(Response):
@@ -167,7 +168,9 @@ class Index(Response):
 class ZeroShotRequest(Request):
     image: str | None = None
     images: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
-    labels: list[str] = Field(min_length=1, max_length=10_000)
+    labels: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
+    label_set: str | None = None
+    """A registered set, instead of labels and templates."""
     templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
     top_k: int = Field(default=5, ge=1)
     on_error: Literal["fail", "skip"] = "fail"
@@ -180,21 +183,49 @@ class LabelScore(Response):
 
 class ZeroShotResponse(Response):
     results: list[list[LabelScore] | None]
+    """null for an image that was skipped."""
     model: str
+    errors: list[FieldError] = []
+    """Why images were skipped, with `on_error: skip`."""
+
+
+_PART_SCHEMA: JSON = {"type": "object", "properties": {"text": {"type": "string"}, "image": {"type": "string"}}}
+_INPUT_SCHEMA: JSON = {
+    "anyOf": [
+        {"type": "string"}, _PART_SCHEMA, {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA]}}
+    ]
+}  # fmt: skip
+
+
+class EmbeddingPart(Request):
+    """One input that says what it is: give one of the two."""
+
+    text: str | None = None
+    image: str | None = None
 
 
 class EmbeddingsRequest(Request):
-    input: str | list[str]
+    """OpenAI's, with images: `modality` says what strings are, parts say it themselves, and messages are chat messages."""
+
+    input: Annotated[Any, Field(json_schema_extra=_INPUT_SCHEMA)] = None
+    """A text or an image, an `EmbeddingPart`, or a list of these."""
+    messages: Annotated[list[JSON], Field(min_length=1)] | None = None
+    """Instead of `input`; each `text` and `image_url` part of their content becomes an embedding, in order."""
     modality: Literal["text", "image"] = "text"
     encoding_format: Literal["float", "base64"] = "float"
+    on_error: Literal["fail", "skip"] = "fail"
+    dimensions: int | None = None
+    """Only the model's own number."""
     model: str | None = None
+    user: str | None = None
+    """Of OpenAI's shape; not used."""
 
 
 class Embedding(Response):
     object: Literal["embedding"] = "embedding"
     index: int
-    embedding: list[float] | str
-    """L2-normalised; with `encoding_format: base64` its little-endian float32 bytes."""
+    embedding: list[float] | str | None
+    """null for an image that was skipped; else L2-normalised; with `encoding_format: base64` its little-endian float32 bytes."""
 
 
 class EmbeddingsUsage(Response):
@@ -209,6 +240,8 @@ class EmbeddingsResponse(Response):
     data: list[Embedding]
     model: str
     usage: EmbeddingsUsage = EmbeddingsUsage()
+    errors: list[FieldError] = []
+    """Why images were skipped, with `on_error: skip`."""
 
 
 class SearchRequest(Request):

@@ -56,6 +56,8 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
             "engine": target.engine,
             "project": row.project,
             "auth": services.settings.auth,
+            "image_urls": services.settings.serve_image_urls,
+            "image_url_hosts": services.settings.serve_image_url_hosts,
         },
         "deployments": [
             {

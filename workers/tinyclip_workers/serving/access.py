@@ -15,7 +15,7 @@ from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.schemas.token_format import digest, is_whole
 
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.problems import Refusal, refuse
+from tinyclip_workers.serving.problems import Refusal, refuse, route_path
 from tinyclip_workers.store import Store
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,9 @@ REFRESH_SECONDS = 5.0
 """How often the list is read, while there are requests."""
 PATIENCE_SECONDS = 300.0
 """How long the last list is trusted while the store cannot be read; after that nobody is let in."""
-OPEN_PATHS = frozenset({"/healthz"})
+OPEN_PATHS = frozenset({"/healthz", "/.well-known/live", "/.well-known/ready", "/openapi.json"})
+OPEN_PAGE = "/"
+"""The try-it page: nothing is in it but the form, which asks with the token that is typed in."""
 
 
 class Access:
@@ -39,7 +41,7 @@ class Access:
 
     async def expect(self, request: Request) -> None:
         """Raises Refusal for a request that may not ask this deployment."""
-        if self._options.auth == "none" or _path(request) in OPEN_PATHS:
+        if self._options.auth == "none" or is_open(request):
             return
         token = _bearer(request.headers.get("authorization"))
         await self._refresh()
@@ -77,10 +79,10 @@ class Access:
         self._read_at = monotonic()
 
 
-def _path(request: Request) -> str:
-    """Below the deployment's prefix, as the routes read it; `request.url` is made of the Host header too."""
-    path: str = request.scope["path"]
-    return path.removeprefix(request.scope.get("root_path", ""))
+def is_open(request: Request) -> bool:
+    """Whether anybody may ask this."""
+    path = route_path(request)
+    return path in OPEN_PATHS or (path in (OPEN_PAGE, "") and request.method in ("GET", "HEAD"))
 
 
 def _bearer(header: str | None) -> str:

@@ -7,7 +7,7 @@ from tinyclip.schemas._base import Request
 
 
 class ServingOptions(Request):
-    """The `args` of the Serve application. The control plane sets the first seven; the rest are limits with defaults."""
+    """The `args` of the Serve application. The control plane sets the first seven and `image_url*`; others have defaults."""
 
     name: str
     """Of the deployment."""
@@ -32,5 +32,17 @@ class ServingOptions(Request):
     max_image_bytes: int = Field(default=20 * 2**20, ge=1)
     max_texts: int = Field(default=50_000, ge=1)
     """Texts of one request, labels times templates."""
-    text_cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    text_cache_bytes: int = Field(default=128 * 2**20, ge=0)
     """Memory for embeddings of texts seen before."""
+    max_waiting_images: int = Field(default=256, ge=1)
+    """Images on their way through a replica; where there are as many, another request is answered 429."""
+    max_waiting_texts: int = Field(default=8192, ge=1)
+    """The same for texts whose embedding is not known yet."""
+    request_timeout_s: float = Field(default=30.0, gt=0)
+    """A request that takes longer is answered 504, and what of it still waits is not computed."""
+    image_urls: bool = False
+    """Whether images may be http(s) URLs, which the replica then fetches."""
+    image_url_hosts: list[str] = []
+    """Fetch from these and what is below them only; empty: from any public host."""
+    image_url_timeout_s: float = Field(default=5.0, gt=0)
+    """Of one image, from the look-up of its host to its last byte."""

@@ -6,16 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import pydantic
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from tinyclip.schemas import FieldError, Problem
+from tinyclip.schemas import Response as Schema
+
+from tinyclip_workers.serving.timings import current
 
 log = logging.getLogger(__name__)
 
 LONGEST_VALUE = 80
 """Characters of a bad value that are shown again: enough to recognise it, not the whole picture."""
+
+
+class OpenAIError(Schema):
+    """OpenAI's members first; the others are a problem's."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str | None
+    errors: list[FieldError]
+
+
+class OpenAIErrorBody(Schema):
+    """How a refusal looks below /v1."""
+
+    error: OpenAIError
 
 
 class Refusal(Exception):
@@ -47,9 +66,9 @@ def field_error(pointer: str, value: Any, message: str) -> FieldError:
     return FieldError(pointer=pointer, value=shown(value), message=message)
 
 
-def invalid_fields(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> Refusal:
-    """422 from what pydantic found wrong."""
-    return invalid(*(_field_error(found, model) for found in error.errors(include_url=False)))
+def invalid_fields(error: pydantic.ValidationError, model: type[pydantic.BaseModel], at: str = "") -> Refusal:
+    """422 from what pydantic found wrong, in a document at the pointer `at`."""
+    return invalid(*(_field_error(found, model, at) for found in error.errors(include_url=False)))
 
 
 def shown(value: Any) -> Any:
@@ -64,46 +83,67 @@ def shown(value: Any) -> Any:
     return value if isinstance(value, int | float | bool) or value is None else type(value).__name__
 
 
-def answer_problems(app: FastAPI) -> None:
-    """Every failure of the app is answered with a problem document."""
-    app.add_exception_handler(Refusal, _refusal)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _our_fault)
-
-
-async def _refusal(request: Request, error: Exception) -> Response:
+async def answer_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return _response(request, error.problem, error.headers)
+    return problem_response(request, error.problem, error.headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def answer_http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and methods."""
     assert isinstance(error, HTTPException)
     title = str(error.detail)
-    detail = f"{request.method} {request.url.path}: {title}; there are POST zero-shot, embeddings and search, and GET healthz"
+    known = "POST zero-shot, embeddings and search, GET healthz, and others in GET openapi.json"
+    detail = f"{request.method} {request.url.path}: {title}; there are {known}"
     code = title.lower().replace(" ", "_")
-    return _response(request, Problem(status=error.status_code, code=code, title=title, detail=detail), dict(error.headers or {}))
+    problem = Problem(status=error.status_code, code=code, title=title, detail=detail)
+    return problem_response(request, problem, dict(error.headers or {}))
 
 
-async def _our_fault(request: Request, error: Exception) -> Response:
+def our_fault(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     detail = "the deployment failed at this request; its log, by the request's id, says why"
-    return _response(request, Problem(status=500, code="internal_error", title="Internal error", detail=detail), {})
+    return problem_response(request, Problem(status=500, code="internal_error", title="Internal error", detail=detail), {})
 
 
-def _response(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
-    problem = problem.model_copy(update={"instance": request.url.path, "request_id": request.headers.get("x-request-id")})
-    return Response(
-        problem.model_dump_json(),
-        problem.status,
-        headers={k: v for k, v in headers.items() if k.lower() != "content-length"},
-        media_type="application/problem+json",
+def problem_response(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
+    """In the shape that callers of the route know: OpenAI's below /v1, Weaviate's `error` at /vectorize, else a bare problem."""
+    asked = current()
+    if asked is not None:
+        asked.code = problem.code
+    problem = problem.model_copy(
+        update={"instance": request.url.path, "request_id": asked.request_id if asked else None}
     )
+    headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
+    path = route_path(request)
+    if is_openai(path):
+        return JSONResponse(_as_openai_has_it(problem).model_dump(mode="json"), problem.status, headers)
+    document = problem.model_dump(mode="json") | ({"error": problem.detail} if path == "/vectorize" else {})
+    return JSONResponse(document, problem.status, headers, media_type="application/problem+json")
 
 
-def _field_error(found: Any, model: type[pydantic.BaseModel]) -> FieldError:
+def route_path(request: Request) -> str:
+    """Below the deployment's prefix, as the routes read it; `request.url` is made of the Host header too."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
+
+
+def is_openai(path: str) -> bool:
+    return path.startswith("/v1/")
+
+
+def _as_openai_has_it(problem: Problem) -> OpenAIErrorBody:
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = "server_error" if problem.status >= 500 else kinds.get(problem.status, "invalid_request_error")
+    param = problem.errors[0].pointer.lstrip("/").replace("/", ".") if problem.errors else None
+    error = OpenAIError(
+        message=problem.detail, type=kind, param=param, code=problem.code, request_id=problem.request_id, errors=problem.errors
+    )
+    return OpenAIErrorBody(error=error)
+
+
+def _field_error(found: Any, model: type[pydantic.BaseModel], at: str) -> FieldError:
     where: Sequence[str | int] = found["loc"]
-    pointer = "".join(f"/{part}" for part in where) or "/"
+    pointer = at + "".join(f"/{part}" for part in where) or "/"
     if found["type"] == "extra_forbidden":
         return field_error(pointer, found["input"], _unknown_field(str(where[-1]), model))
     if found["type"] == "missing":

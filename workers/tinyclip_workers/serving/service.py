@@ -4,32 +4,30 @@ Shapes: B images, L labels, E embedding size.
 """
 
 import asyncio
-import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from tinyclip.schemas import (
-    JSON,
-    EmbeddingsRequest,
-    FieldError,
-    Hit,
-    LabelScore,
-    SearchRequest,
-    SearchResponse,
-    ZeroShotResponse,
-)
+from tinyclip.schemas import FieldError, Hit, LabelScore, SearchRequest, SearchResponse, ZeroShotResponse
 from torch import Tensor
 
+from tinyclip_workers.serving.batching import Admission
+from tinyclip_workers.serving.embedding_queries import Embedded, EmbeddingsQuery, wrong_dimensions
 from tinyclip_workers.serving.engine import Engine, Matrix
+from tinyclip_workers.serving.fetching import Fetcher, is_url
 from tinyclip_workers.serving.inputs import BadImage, read_image
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid
 from tinyclip_workers.serving.queries import ImageInput, Images, ZeroShotQuery
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.serving.text_cache import TextCache
+from tinyclip_workers.serving.timings import count, phase
+from tinyclip_workers.serving.watch import Watch
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Encoder(Protocol):
@@ -45,56 +43,88 @@ class Encoder(Protocol):
 
 
 class StudentService:
-    """One deployed student."""
+    """What one model answers."""
 
-    def __init__(self, options: ServingOptions, engine: Engine, encoder: Encoder, executor: Executor) -> None:
-        """`executor` runs decoding and searching, so that the event loop goes on."""
+    def __init__(
+        self, options: ServingOptions, engine: Engine, encoder: Encoder, executor: Executor, watch: Watch | None = None
+    ) -> None:
+        """`executor` runs decoding and searching, off the event loop; `watch` is told what waits and what is known."""
         self._options, self._engine, self._encoder, self._executor = options, engine, encoder, executor
-        self._texts = TextCache(lambda texts: encoder.texts(texts), options.text_cache_bytes)
+        watch = watch or Watch(options)
+        self._images = Admission("images", options.max_waiting_images, partial(watch.waiting, "images"))
+        self._new_texts = Admission("texts", options.max_waiting_texts, partial(watch.waiting, "texts"))
+        self._texts = TextCache(self._encode_texts, options.text_cache_bytes, watch.cached)
+        self._fetcher = Fetcher(options) if options.image_urls else None
         self._indexes = Indexes(options.artifacts)
 
     async def zero_shot(self, query: ZeroShotQuery) -> ZeroShotResponse:
         """The best labels of each image by softmax probability over all labels. Raises Refusal for bad images."""
-        pictures = await self._read_images(query.images, skip_bad=query.skip_bad_images)
-        good = [picture for picture in pictures if picture is not None]
-        if not good:
-            return ZeroShotResponse(results=[None] * len(pictures), model=self._options.model)
-        image_BE, class_LE = await asyncio.gather(self._encoder.images(good), self._texts.classes(query.labels, query.templates))
-        rows = iter(_softmax((self._engine.logit_scale * image_BE @ class_LE.T).astype(np.float32)))
-        results = [None if picture is None else _best(next(rows), query) for picture in pictures]
-        return ZeroShotResponse(results=results, model=self._options.model)
+        image_rows, class_LE = await _both(
+            self._image_rows(query.images, skip_bad=query.skip_bad_images), self.classes(query.labels, query.templates)
+        )
+        good_BE = [row for row in image_rows.rows if row is not None]
+        if not good_BE:
+            return ZeroShotResponse(results=[None] * len(image_rows.rows), model=self._options.model, errors=image_rows.errors)
+        rows = iter(_softmax((self._engine.logit_scale * np.stack(good_BE) @ class_LE.T).astype(np.float32)))
+        results = [None if row is None else _best(next(rows), query) for row in image_rows.rows]
+        return ZeroShotResponse(results=results, model=self._options.model, errors=image_rows.errors)
 
-    async def embeddings(self, query: EmbeddingsRequest) -> JSON:
-        """OpenAI's answer: L2-normalised embeddings as numbers or as base64 of little-endian float32."""
-        inputs = [query.input] if isinstance(query.input, str) else query.input
-        if query.modality == "image":
-            rows = await self._encoder.images(await self._good_images(Images(inputs, _pointers(query.input))))
-        else:
-            rows = await self._texts.texts(inputs)
-        data = [
-            {"object": "embedding", "index": index, "embedding": _encoded(row, query.encoding_format)}
-            for index, row in enumerate(rows)
-        ]
-        tokens = sum(len(text.split()) for text in inputs) if query.modality == "text" else 0
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {"object": "list", "data": data, "model": self._options.model, "usage": usage}
+    async def classes(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
+        """(labels, E); remembered."""
+        count("labels", len(labels))
+        with phase("labels"):
+            return await self._texts.classes(labels, templates)
+
+    async def embeddings(self, query: EmbeddingsQuery) -> Embedded:
+        """One L2-normalised row an input. Raises Refusal: bad images, another number of dimensions than the model's."""
+        if query.dimensions not in (None, self._engine.embed_dim):
+            raise wrong_dimensions(query.dimensions or 0, self._engine.embed_dim)
+        texts, images = query.texts, query.images
+        image_rows, text_rows = await _both(
+            self._image_rows(images, skip_bad=query.skip_bad_images) if images.images else _nothing(Embedded([], [])),
+            self._text_rows(texts) if texts else _nothing([]),
+        )
+        of_kind = {"image": iter(image_rows.rows), "text": iter(text_rows)}
+        return Embedded([next(of_kind[item.kind]) for item in query.inputs], image_rows.errors)
 
     async def search(self, query: SearchRequest) -> SearchResponse:
         """The index's items nearest to a text or an image by cosine. Raises Refusal: no such index, or of another model."""
         index = await self._in_thread(lambda: self._indexes.get(query.index, self._options.model))
         if query.image is not None:
-            rows = await self._encoder.images(await self._good_images(Images([query.image], ["/image"])))
+            [row] = (await self._image_rows(Images([query.image], ["/image"]), skip_bad=False)).rows
+            assert row is not None
         else:
-            rows = await self._texts.texts([query.text or ""])
-        hits: list[Hit] = await self._in_thread(lambda: index.nearest(rows[0], query.top_k))
+            [row] = await self._text_rows([query.text or ""])
+        with phase("search"):
+            hits: list[Hit] = await self._in_thread(lambda: index.nearest(row, query.top_k))
+        count("hits", len(hits))
         return SearchResponse(hits=hits, model=self._options.model)
 
-    async def _good_images(self, images: Images) -> list[Tensor]:
-        return [picture for picture in await self._read_images(images, skip_bad=False) if picture is not None]
+    async def _text_rows(self, texts: Sequence[str]) -> Sequence[Matrix]:
+        count("texts", len(texts))
+        return list(await self._texts.texts(texts))
 
-    async def _read_images(self, images: Images, *, skip_bad: bool) -> list[Tensor | None]:
-        """Preprocessed pictures; null for a bad one if these are skipped, else Refusal naming all bad ones."""
-        read = await asyncio.gather(*(self._in_thread(partial(self._read, image)) for image in images.images))
+    async def _encode_texts(self, texts: list[str]) -> Matrix:
+        with self._new_texts.enter(len(texts)):
+            return await self._encoder.texts(texts)
+
+    async def _image_rows(self, images: Images, *, skip_bad: bool) -> Embedded:
+        """A row an image; null for a bad one if these are skipped, else Refusal naming all bad ones."""
+        count("images", len(images.images))
+        with self._images.enter(len(images.images)):
+            pictures, errors = await self._read_images(images, skip_bad=skip_bad)
+            good = [picture for picture in pictures if picture is not None]
+            rows = iter(await self._encoder.images(good) if good else [])
+        return Embedded([None if picture is None else next(rows) for picture in pictures], errors)
+
+    async def _read_images(self, images: Images, *, skip_bad: bool) -> tuple[list[Tensor | None], list[FieldError]]:
+        """Preprocessed pictures, and what is wrong with those that are null. Raises Refusal if bad ones are not skipped."""
+        given: list[ImageInput | BadImage] = list(images.images)
+        if self._fetcher is not None and any(map(is_url, images.images)):
+            with phase("fetch"):
+                given = list(await asyncio.gather(*map(self._fetched, images.images)))
+        with phase("decode"):
+            read = await asyncio.gather(*(self._in_thread(partial(self._read, image)) for image in given))
         errors: list[FieldError] = [
             field_error(pointer, image, str(picture))
             for pointer, image, picture in zip(images.pointers, images.images, read, strict=True)
@@ -102,9 +132,19 @@ class StudentService:
         ]
         if errors and not skip_bad:
             raise invalid(*errors)
-        return [None if isinstance(picture, BadImage) else picture for picture in read]
+        return [None if isinstance(picture, BadImage) else picture for picture in read], errors
 
-    def _read(self, image: ImageInput) -> Tensor | BadImage:
+    async def _fetched(self, image: ImageInput) -> ImageInput | BadImage:
+        if self._fetcher is None or isinstance(image, bytes) or not is_url(image):
+            return image
+        try:
+            return await self._fetcher.fetch(image)
+        except BadImage as bad:
+            return bad
+
+    def _read(self, image: ImageInput | BadImage) -> Tensor | BadImage:
+        if isinstance(image, BadImage):
+            return image
         try:
             return self._engine.preprocess(read_image(image, self._options.max_image_bytes))
         except BadImage as bad:
@@ -125,11 +165,15 @@ def _softmax(logits_BL: Matrix) -> Matrix:
     return scores_BL
 
 
-def _encoded(row_E: Matrix, encoding: str) -> list[float] | str:
-    if encoding == "base64":
-        return base64.b64encode(row_E.astype("<f4").tobytes()).decode()
-    return [float(value) for value in row_E]
+async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Both at the same time; the one is not left running if the other fails."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(one), group.create_task(other)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return first.result(), second.result()
 
 
-def _pointers(given: str | list[str]) -> list[str]:
-    return ["/input"] if isinstance(given, str) else [f"/input/{i}" for i in range(len(given))]
+async def _nothing(nothing: T) -> T:
+    return nothing

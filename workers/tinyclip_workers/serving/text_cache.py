@@ -1,7 +1,9 @@
 """Embeddings of texts seen before: the labels of a classifier come again with every image."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 from tinyclip_workers.serving.engine import Matrix
 
 Encode = Callable[[list[str]], Awaitable[Matrix]]
+Classes = tuple[tuple[str, ...], tuple[str, ...]]
+"""Labels and templates."""
 Key = TypeVar("Key", bound=Hashable)
 
 ENTRY_BYTES = 500
@@ -46,15 +50,18 @@ class Lru(Generic[Key]):
 class TextCache:
     """Text embeddings, computed once. For one event loop, not for threads."""
 
-    def __init__(self, encode: Encode, max_bytes: int) -> None:
-        self._encode = encode
+    def __init__(self, encode: Encode, max_bytes: int, watch: Callable[[int, int], None] = lambda hits, misses: None) -> None:
+        """`watch` is told how many texts were known and how many were not."""
+        self._encode, self._watch = encode, watch
         self._rows: Lru[str] = Lru(max_bytes // 2)
-        self._classes: Lru[tuple[tuple[str, ...], tuple[str, ...]]] = Lru(max_bytes // 2)
+        self._classes: Lru[Classes] = Lru(max_bytes // 2)
+        self._coming: dict[Classes, asyncio.Task[Matrix]] = {}
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
         """(texts, E), L2-normalised; only what is new is computed, each text once."""
         known = {text: row for text in texts if (row := self._rows.get(text)) is not None}
         new = sorted(set(texts) - known.keys(), key=len)  # neighbours of one length share a batch: less padding
+        self._watch(len(texts) - len(new), len(new))
         if new:
             for text, row in zip(new, await self._encode(new), strict=True):
                 known[text] = row.copy()  # a view would keep its whole batch in memory
@@ -62,12 +69,29 @@ class TextCache:
         return np.stack([known[text] for text in texts])
 
     async def classes(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
-        """(labels, E): each label's texts, one a template, averaged and L2-normalised (CLIP's prompt ensemble)."""
+        """(labels, E): each label's texts, one a template, averaged and L2-normalised (CLIP's prompt ensemble).
+
+        Whoever asks for what is being computed already waits for that. It is computed to its end even if all of them give up:
+        a set that takes longer than a request may is there when they ask again.
+        """
         key = (tuple(labels), tuple(templates))
         if (known := self._classes.get(key)) is not None:
+            self._watch(len(labels) * len(templates), 0)
             return known
+        if key not in self._coming:
+            self._coming[key] = asyncio.create_task(self._compute(key))
+            self._coming[key].add_done_callback(partial(self._came, key))
+        return await asyncio.shield(self._coming[key])
+
+    async def _compute(self, key: Classes) -> Matrix:
+        labels, templates = key
         texts = [template.replace("{}", label) for label in labels for template in templates]
         means = (await self.texts(texts)).reshape(len(labels), len(templates), -1).mean(axis=1)
         matrix: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
         self._classes.put(key, matrix, sum(map(len, labels)) + sum(map(len, templates)) + 100 * len(labels))
         return matrix
+
+    def _came(self, key: Classes, task: "asyncio.Task[Matrix]") -> None:
+        del self._coming[key]
+        if not task.cancelled():
+            task.exception()  # told to those who wait; if there is nobody, there is nobody to tell

@@ -1,0 +1,54 @@
+"""A student over HTTP in this process: the application that Serve runs, without Serve."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.student import Student
+from tinyclip_workers.serving.web_app import make_app
+
+PREFIX = "/demo"
+
+
+@dataclass
+class Served:
+    """A student and where it answers."""
+
+    student: Student
+    endpoint: str
+
+
+@contextlib.contextmanager
+def serving(options: ServingOptions) -> Iterator[Served]:
+    """Runs in a thread, below a prefix as Serve has it."""
+    student = Student(options)
+    with running(make_app(lambda: student), PREFIX) as url:
+        yield Served(student, url + PREFIX)
+
+
+@contextlib.contextmanager
+def running(app: ASGIApp, prefix: str = "") -> Iterator[str]:
+    """An application's address on loopback."""
+
+    async def below_prefix(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope | {"root_path": prefix} if scope["type"] == "http" else scope, receive, send)
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(below_prefix, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                thread.join(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)

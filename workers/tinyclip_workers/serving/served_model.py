@@ -1,0 +1,38 @@
+"""One model as a replica serves it: the engine, the queues before it, the texts that it knows, and the answers."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+
+from tinyclip_workers.serving.batching import BatchQueue
+from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.replica import Replica
+from tinyclip_workers.serving.service import StudentService
+from tinyclip_workers.serving.watch import Watch
+
+
+class ServedModel:
+    """All that belongs to one model version; a replica with several has several of these."""
+
+    def __init__(self, options: ServingOptions, watch: Watch) -> None:
+        """Raises FileNotFoundError or ValueError for a model folder that cannot be served."""
+        self.name = options.model
+        self.replica = Replica(options)
+        wait_s = options.batch_wait_s
+        self._images: BatchQueue[Tensor] = BatchQueue(
+            self.replica.encode_images, options.max_batch_images, wait_s, partial(watch.batch, "images")
+        )
+        self._texts: BatchQueue[str] = BatchQueue(
+            self.replica.encode_texts, options.max_batch_texts, wait_s, partial(watch.batch, "texts")
+        )
+        self.service = StudentService(options, self.replica.engine, self, self.replica.threads, watch)
+
+    async def images(self, images: Sequence[Tensor]) -> Matrix:
+        """(images, E), computed together with those of other requests."""
+        return await self._images.encode(images)
+
+    async def texts(self, texts: Sequence[str]) -> Matrix:
+        """(texts, E), computed together with those of other requests."""
+        return await self._texts.encode(texts)

@@ -1,0 +1,75 @@
+"""What one replica of a deployment is, whatever brings it its requests."""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tinyclip.schemas import LabelSet
+from tinyclip.schemas.artifacts import INDEXES
+
+from tinyclip_workers.serving.access import Access
+from tinyclip_workers.serving.index_files import BuiltIndex, current_path
+from tinyclip_workers.serving.label_sets import LabelSets
+from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.problems import Refusal
+from tinyclip_workers.serving.queries import ZeroShotQuery
+from tinyclip_workers.serving.served_model import ServedModel
+from tinyclip_workers.serving.watch import Watch
+from tinyclip_workers.store import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Student:
+    """One replica: who may ask, what is told of it, the label sets of the deployment, and its model."""
+
+    def __init__(self, options: ServingOptions) -> None:
+        """Raises FileNotFoundError or ValueError for a model folder that cannot be served."""
+        self.options = options
+        self.began = int(time.time())
+        self.access = Access(options)
+        self.watch = Watch(options)
+        self.label_sets = LabelSets(options.name, Store(options.artifacts))
+        self.model = ServedModel(options, self.watch)
+        self._store = Store(options.artifacts)
+        self._preparing: set[asyncio.Task[None]] = set()
+
+    async def with_labels(self, query: ZeroShotQuery) -> ZeroShotQuery:
+        """The query with the labels and templates of the set that it names, if it does. Raises Refusal."""
+        if query.label_set is None:
+            return query
+        found = await self.label_sets.get(query.label_set)
+        return dataclasses.replace(query, labels=found.labels, templates=found.templates)
+
+    def prepare(self, labels: LabelSet) -> None:
+        """Compute a set's embeddings now, before somebody asks."""
+        task = asyncio.create_task(self._prepare(labels))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _prepare(self, labels: LabelSet) -> None:
+        try:
+            await self.model.service.classes(labels.labels, labels.templates)
+        except Refusal as busy:
+            log.info("label set %s is not prepared: %s", labels.name, busy)  # its first request will
+
+    def index_names(self) -> list[str]:
+        """Of the indexes that hold embeddings of this model. Blocks."""
+        names = []
+        for name in self._store.list(INDEXES):
+            try:
+                built = BuiltIndex.model_validate_json(self._store.read_bytes(current_path(name)))
+            except FileNotFoundError:  # not built yet, or deleted
+                continue
+            if built.model == self.model.name:
+                names.append(name)
+        return names
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """For what takes too long on the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.model.replica.threads, call)
