@@ -45,7 +45,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def engine(served: Served) -> Engine:
-    return served.student.model.replica.engine
+    return served.student.models.own.replica.engine
 
 
 @pytest.fixture(scope="module")

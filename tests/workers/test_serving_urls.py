@@ -253,7 +253,7 @@ class TestAnswers:
         body = {"input": [at("images.test", "/picture.png"), base64.b64encode(PICTURE).decode()], "modality": "image"}
         with serving(options) as served:
             off = httpx.post(f"{served.endpoint}/embeddings", json=body, trust_env=False)
-            service = served.student.model.service
+            service = served.student.models.own.service
             assert service._fetcher is None
             allowed = options.model_copy(update={"image_urls": True, "image_url_hosts": ["images.test"]})
             service._fetcher = Fetcher(allowed, names, refuses)

@@ -166,6 +166,8 @@ class Index(Response):
 
 
 class ZeroShotRequest(Request):
+    model: str | None = None
+    """Of several models of a deployment, the one to ask; without it, the deployment's own, or now and then its canary."""
     image: str | None = None
     images: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
     labels: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ray import serve
 
-from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.options import ServingOptions, Wanted
 from tinyclip_workers.serving.watch import write_log
 from tinyclip_workers.serving.web_app import make_app
 
@@ -32,6 +32,10 @@ class Student:
 
         write_log()
         self.student = Replica(ServingOptions.model_validate(options))
+
+    async def reconfigure(self, wanted: dict[str, Any]) -> None:
+        """Serve has another `user_config`; the replica goes on answering meanwhile."""
+        await self.student.models.follow(Wanted.model_validate(wanted))
 
 
 def application(args: dict[str, Any]) -> serve.Application:

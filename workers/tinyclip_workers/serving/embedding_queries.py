@@ -20,7 +20,6 @@ from tinyclip_workers.serving.queries import (
     ImageInput,
     Images,
     check_texts_at,
-    expect_model,
     image_pointers,
 )
 
@@ -47,6 +46,8 @@ class EmbeddingsQuery:
     encoding: Literal["float", "base64"] = "float"
     skip_bad_images: bool = False
     dimensions: int | None = None
+    model: str | None = None
+    """To ask, of several; null: the deployment's own."""
 
     @property
     def texts(self) -> list[str]:
@@ -77,19 +78,18 @@ class _Form(Request):
 async def read_embeddings(request: HttpRequest, options: ServingOptions) -> EmbeddingsQuery:
     """Raises Refusal naming every field that is wrong."""
     if is_form(request):
-        return _from_form(await read_form(request, options), options)
-    return embeddings_query(await read_document(request, options), options)
+        return _from_form(await read_form(request, options))
+    return embeddings_query(await read_document(request, options))
 
 
-def embeddings_query(document: JSON, options: ServingOptions) -> EmbeddingsQuery:
+def embeddings_query(document: JSON) -> EmbeddingsQuery:
     """Raises Refusal."""
     _expect_no_tokens(document.get("input"))
     asked = validated(EmbeddingsRequest, document)
-    expect_model(asked.model, options)
     if (asked.input is None) == (asked.messages is None):
         raise invalid(FieldError(pointer="/input", message="is missing; give input, or messages"))
     inputs = _of_messages(asked.messages) if asked.messages is not None else _of_input(asked)
-    return _checked(EmbeddingsQuery(inputs, asked.encoding_format, asked.on_error == "skip", asked.dimensions))
+    return _checked(EmbeddingsQuery(inputs, asked.encoding_format, asked.on_error == "skip", asked.dimensions, asked.model))
 
 
 def _expect_no_tokens(given: Any) -> None:
@@ -147,15 +147,14 @@ def _part(part: Any, pointer: str) -> Input:
     raise invalid(field_error(pointer, part, message))
 
 
-def _from_form(parts: Parts, options: ServingOptions) -> EmbeddingsQuery:
+def _from_form(parts: Parts) -> EmbeddingsQuery:
     asked = validated(_Form, form_document(parts, several=("input",)))
-    expect_model(asked.model, options)
     images = form_images(parts)
     inputs = [Input("image", image, at) for image, at in zip(images, image_pointers(len(images)), strict=True)]
     inputs += [Input("text", text, f"/input/{i}") for i, text in enumerate(asked.input)]
     if not inputs:
         raise invalid(field_error("/image", 0, "give files under the name image, or texts under the name input"))
-    return _checked(EmbeddingsQuery(inputs, asked.encoding_format, asked.on_error == "skip", asked.dimensions))
+    return _checked(EmbeddingsQuery(inputs, asked.encoding_format, asked.on_error == "skip", asked.dimensions, asked.model))
 
 
 def _checked(query: EmbeddingsQuery) -> EmbeddingsQuery:

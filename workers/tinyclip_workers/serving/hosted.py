@@ -10,36 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydantic import Field
-from tinyclip.schemas._base import Request
-
-from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.options import CanaryAt, ServingOptions, Wanted
 from tinyclip_workers.serving.problems import Refusal, field_error, invalid, refuse
 from tinyclip_workers.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
 Load = Callable[[ServingOptions], ServedModel]
-
-
-class CanaryAt(Request):
-    """A version that is tried out."""
-
-    model: str
-    """`name@version`, as all models here."""
-    model_uri: str
-    weight: float = Field(gt=0, lt=1)
-    """The share of the queries that it answers."""
-
-
-class Wanted(Request):
-    """The `user_config` of the Serve deployment: what a running replica takes over without a restart."""
-
-    canary: CanaryAt | None = None
-    models: dict[str, str] = {}
-    """Folders of further models, which are loaded when first asked for."""
-    resident: int = Field(default=4, ge=1)
-    """How many of them stay in memory."""
 
 
 @dataclass

@@ -46,3 +46,23 @@ class ServingOptions(Request):
     """Fetch from these and what is below them only; empty: from any public host."""
     image_url_timeout_s: float = Field(default=5.0, gt=0)
     """Of one image, from the look-up of its host to its last byte."""
+
+
+class CanaryAt(Request):
+    """A version that is tried out."""
+
+    model: str
+    """`name@version`, as all models here."""
+    model_uri: str
+    weight: float = Field(gt=0, lt=1)
+    """The share of the queries that it answers."""
+
+
+class Wanted(Request):
+    """The `user_config` of the Serve deployment: what a running replica takes over without a restart."""
+
+    canary: CanaryAt | None = None
+    models: dict[str, str] = {}
+    """Folders of further models, which are loaded when first asked for."""
+    resident: int = Field(default=4, ge=1)
+    """How many of them stay in memory."""

@@ -21,7 +21,7 @@ from tinyclip_workers.serving.bodies import (
     validated,
 )
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.problems import Refusal, field_error, invalid
+from tinyclip_workers.serving.problems import field_error, invalid
 
 ImageInput = str | bytes
 """A base64 string, data URI or URL out of JSON, or the bytes of an uploaded file."""
@@ -49,11 +49,14 @@ class ZeroShotQuery:
     skip_bad_images: bool
     label_set: str | None = None
     """Instead of labels and templates."""
+    model: str | None = None
+    """To ask, of several; null: the deployment's own, or its canary."""
 
 
 class _ZeroShotForm(Request):
     """The fields of a multipart form beside its files."""
 
+    model: str | None = None
     labels: list[str] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
     label_set: str | None = None
     templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
@@ -79,7 +82,7 @@ def zero_shot_query(document: JSON, options: ServingOptions) -> ZeroShotQuery:
         images = Images([asked.image or ""], ["/image"])
     _expect_one_way_to_name_labels(asked)
     query = ZeroShotQuery(
-        images, asked.labels or [], asked.templates, asked.top_k, asked.on_error == "skip", asked.label_set
+        images, asked.labels or [], asked.templates, asked.top_k, asked.on_error == "skip", asked.label_set, asked.model
     )
     return _checked(query, options)
 
@@ -92,7 +95,7 @@ def _zero_shot_form(parts: Parts) -> ZeroShotQuery:
     _expect_one_way_to_name_labels(fields)
     return ZeroShotQuery(
         Images(images, image_pointers(len(images))), fields.labels or [], fields.templates, fields.top_k,
-        fields.on_error == "skip", fields.label_set,
+        fields.on_error == "skip", fields.label_set, fields.model,
     )  # fmt: skip
 
 
@@ -196,13 +199,3 @@ def _text_problem(text: str) -> str | None:
     except UnicodeEncodeError:
         return "has a lone surrogate, which is no Unicode text"
     return None
-
-
-def expect_model(asked: str | None, options: ServingOptions) -> None:
-    """Raises Refusal for a request that names another model than this deployment's."""
-    if asked not in (None, options.name, options.model, options.model.partition("@")[0]):
-        raise wrong_model(asked, options)
-
-
-def wrong_model(asked: str | None, options: ServingOptions) -> Refusal:
-    return invalid(field_error("/model", asked, f"this deployment serves {options.model}; omit model or name that one"))

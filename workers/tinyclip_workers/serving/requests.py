@@ -39,8 +39,7 @@ class Requests:
         async def note(message: Message) -> None:
             if message["type"] == "http.response.start":
                 asked.status = message["status"]
-                if self._tell_id:
-                    message["headers"] = [*message.get("headers", []), (b"x-request-id", asked.request_id.encode("latin-1"))]
+                message["headers"] = [*message.get("headers", []), *self._told(asked)]
             await send(message)
 
         student = self._student()
@@ -49,6 +48,12 @@ class Requests:
         finally:
             asked.status = asked.status or CLIENT_LEFT
             student.watch.request(asked)
+
+    def _told(self, asked: Asked) -> list[tuple[bytes, bytes]]:
+        headers = {b"x-request-id": asked.request_id} if self._tell_id else {}
+        if asked.model is not None:
+            headers[b"x-tinyclip-model"] = asked.model
+        return [(name, value.encode("latin-1")) for name, value in headers.items()]
 
     async def _answer(self, student: "Student", scope: Scope, receive: Receive, send: Send) -> None:
         """Raises nothing but that the client has left, or that an answer broke off."""

@@ -37,7 +37,8 @@ async def zero_shot(student: "Student", request: Request) -> Response:
 
 async def answer_zero_shot(student: "Student", query: ZeroShotQuery) -> Response:
     query = await student.with_labels(query)
-    answer = await student.model.service.zero_shot(query)
+    model = await student.answering(query.model, canary=True)
+    answer = await model.service.zero_shot(query)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
@@ -46,16 +47,19 @@ async def embeddings(student: "Student", request: Request) -> Response:
 
 
 async def answer_embeddings(student: "Student", query: EmbeddingsQuery) -> Response:
-    embedded = await student.model.service.embeddings(query)
+    model = await student.answering(query.model)
+    embedded = await model.service.embeddings(query)
     if len(query.inputs) <= LARGE:
-        written = embeddings_answer(query, embedded, student.model.name)
+        written = embeddings_answer(query, embedded, model.name)
     else:
-        written = await student.in_thread(lambda: embeddings_answer(query, embedded, student.model.name))
+        written = await student.in_thread(lambda: embeddings_answer(query, embedded, model.name))
     return Response(written, media_type="application/json")
 
 
 async def search(student: "Student", request: Request) -> Response:
-    answer = await student.model.service.search(await read_search(request, student.options))
+    query = await read_search(request, student.options)
+    model = await student.searching(query.index)
+    answer = await model.service.search(query)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
@@ -64,19 +68,21 @@ async def healthz(student: "Student", request: Request) -> Response:
 
 
 def health(student: "Student") -> dict[str, Any]:
-    engine = student.model.replica.engine
+    own = student.models.own
+    engine = own.replica.engine
     return {
         "status": "ok",
         "deployment": student.options.name,
-        "model": student.model.name,
+        "model": own.name,
         "engine": engine.name,
         "embed_dim": engine.embed_dim,
+        "canary": student.models.canary_state(),
     }
 
 
 ROUTES = [
     Described("POST", "/zero-shot", zero_shot, "The likeliest labels of images", ZeroShotRequest,
-              ("labels", "label_set", "templates", "top_k", "on_error"), ZeroShotResponse),
+              ("labels", "label_set", "templates", "top_k", "on_error", "model"), ZeroShotResponse),
     Described("POST", "/embeddings", embeddings, "Embeddings of texts and images", EmbeddingsRequest,
               ("input", "encoding_format", "on_error", "dimensions", "model"), EmbeddingsResponse),
     Described("POST", "/search", search, "The items of an index nearest to a text or an image", SearchRequest,

@@ -44,7 +44,8 @@ async def knn_service(student: "Student", request: Request) -> Response:
     if asked.text is not None:
         check_texts("/text", asked.text)
     image = asked.image if asked.image is not None else asked.image_url
-    found = await student.model.service.search(
+    model = await student.searching(asked.indice_name)
+    found = await model.service.search(
         SearchRequest(index=asked.indice_name, text=asked.text, image=image, top_k=asked.num_images)
     )
     hits = [{**hit.metadata, "id": hit.id, "similarity": hit.score} for hit in found.hits]

@@ -42,7 +42,8 @@ async def zero_shot(student: "Student", request: Request) -> Response:
 async def hugging_face_answer(student: "Student", document: JSON) -> Response:
     """One bare list of all labels with their scores, best first."""
     query = hugging_face_query(document, student.options)
-    [scores] = (await student.model.service.zero_shot(query)).results
+    model = await student.answering(None, canary=True)
+    [scores] = (await model.service.zero_shot(query)).results
     return Response(orjson.dumps([score.model_dump() for score in scores or []]), media_type="application/json")
 
 

@@ -41,9 +41,9 @@ async def model(student: "Student", request: Request) -> Response:
 
 
 def _models(student: "Student") -> list[OpenAIModel]:
-    """The version, and the deployment's name for whichever version it serves."""
+    """Every version that may be named, and the deployment's name for whichever version it serves."""
     project = student.options.project
-    return [OpenAIModel(id=id, created=student.began, owned_by=project) for id in (student.model.name, student.options.name)]
+    return [OpenAIModel(id=id, created=student.began, owned_by=project) for id in (*student.models.names(), student.options.name)]
 
 
 ROUTES = [

@@ -35,7 +35,8 @@ async def vectorize(student: "Student", request: Request) -> Response:
     check_texts("/texts", texts)
     inputs = [Input("text", text, f"/texts/{i}") for i, text in enumerate(texts)]
     inputs += [Input("image", image, f"/images/{i}") for i, image in enumerate(images)]
-    rows = (await student.model.service.embeddings(EmbeddingsQuery(inputs))).rows
+    model = await student.answering(None)
+    rows = (await model.service.embeddings(EmbeddingsQuery(inputs))).rows
     answer = {"textVectors": rows[: len(texts)], "imageVectors": rows[len(texts) :]}
     written = await student.in_thread(lambda: orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
     return Response(written, media_type="application/json")

@@ -11,12 +11,14 @@ from tinyclip.schemas import LabelSet
 from tinyclip.schemas.artifacts import INDEXES
 
 from tinyclip_workers.serving.access import Access
+from tinyclip_workers.serving.hosted import HostedModels
 from tinyclip_workers.serving.index_files import BuiltIndex, current_path
 from tinyclip_workers.serving.label_sets import LabelSets
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.queries import ZeroShotQuery
 from tinyclip_workers.serving.served_model import ServedModel
+from tinyclip_workers.serving.timings import current
 from tinyclip_workers.serving.watch import Watch
 from tinyclip_workers.store import Store
 
@@ -26,7 +28,7 @@ T = TypeVar("T")
 
 
 class Student:
-    """One replica: who may ask, what is told of it, the label sets of the deployment, and its model."""
+    """One replica: who may ask, what is told of it, the label sets of the deployment, and its models."""
 
     def __init__(self, options: ServingOptions) -> None:
         """Raises FileNotFoundError or ValueError for a model folder that cannot be served."""
@@ -35,9 +37,30 @@ class Student:
         self.access = Access(options)
         self.watch = Watch(options)
         self.label_sets = LabelSets(options.name, Store(options.artifacts))
-        self.model = ServedModel(options, self.watch)
+        self.models = HostedModels(options, lambda its: ServedModel(its, self.watch))
         self._store = Store(options.artifacts)
         self._preparing: set[asyncio.Task[None]] = set()
+
+    async def answering(self, asked: str | None, *, canary: bool = False) -> ServedModel:
+        """The model that a query names; for one that names no version, the deployment's own.
+
+        With `canary` such a query goes to the canary now and then, as its weight says; embeddings of two versions cannot be
+        compared, so what asks for these goes to one. Raises Refusal.
+        """
+        model = await (self.models.one_for(asked) if canary else self.models.named(asked))
+        return _noted(model)
+
+    async def searching(self, index: str) -> ServedModel:
+        """The model whose embeddings an index has, if it is here, else the deployment's own, which refuses. Raises Refusal."""
+        if len(self.models.names()) == 1:
+            return _noted(self.models.own)
+        return _noted(await self.models.whose(await self.in_thread(lambda: self._model_of(index))))
+
+    def _model_of(self, index: str) -> str:
+        try:
+            return BuiltIndex.model_validate_json(self._store.read_bytes(current_path(index))).model
+        except (FileNotFoundError, ValueError):
+            return self.models.own.name  # whose search says what is wrong
 
     async def with_labels(self, query: ZeroShotQuery) -> ZeroShotQuery:
         """The query with the labels and templates of the set that it names, if it does. Raises Refusal."""
@@ -54,22 +77,29 @@ class Student:
 
     async def _prepare(self, labels: LabelSet) -> None:
         try:
-            await self.model.service.classes(labels.labels, labels.templates)
+            await self.models.own.service.classes(labels.labels, labels.templates)
         except Refusal as busy:
             log.info("label set %s is not prepared: %s", labels.name, busy)  # its first request will
 
     def index_names(self) -> list[str]:
-        """Of the indexes that hold embeddings of this model. Blocks."""
+        """Of the indexes that hold embeddings of a model that is here. Blocks."""
         names = []
         for name in self._store.list(INDEXES):
             try:
                 built = BuiltIndex.model_validate_json(self._store.read_bytes(current_path(name)))
             except FileNotFoundError:  # not built yet, or deleted
                 continue
-            if built.model == self.model.name:
+            if built.model in self.models.names():
                 names.append(name)
         return names
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """For what takes too long on the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.model.replica.threads, call)
+        return await asyncio.get_running_loop().run_in_executor(self.models.own.replica.threads, call)
+
+
+def _noted(model: ServedModel) -> ServedModel:
+    """For the answer's headers, the metrics and the log."""
+    if (asked := current()) is not None:
+        asked.model = model.name
+    return model

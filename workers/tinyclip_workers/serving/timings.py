@@ -22,6 +22,8 @@ class Asked:
     """The template of its path."""
     began: float = field(default_factory=time.monotonic)
     status: int = 0
+    model: str | None = None
+    """That answers."""
     code: str | None = None
     """Of the problem, if the answer was one."""
     seconds: Counter[str] = field(default_factory=Counter)

@@ -15,7 +15,7 @@ from tinyclip_workers.serving.timings import Asked
 log = logging.getLogger("tinyclip.access")
 
 METRICS = {
-    "tinyclip_serve_requests": "Requests, by route and status",
+    "tinyclip_serve_requests": "Requests, by route, status and the model that answers",
     "tinyclip_serve_request_seconds": "Time of a request in the replica, by route",
     "tinyclip_serve_phase_seconds": "Time of a request in one phase: body, fetch, decode, wait, encode, labels, search",
     "tinyclip_serve_batch_items": "Items computed together, by kind (images, texts)",
@@ -36,7 +36,7 @@ class Watch:
 
     def __init__(self, options: ServingOptions) -> None:
         self._deployment, self._model = options.name, options.model
-        self._requests = self._counter("tinyclip_serve_requests", "route", "status")
+        self._requests = self._counter("tinyclip_serve_requests", "route", "status", "model")
         self._request_s = self._histogram("tinyclip_serve_request_seconds", SECONDS, "route")
         self._phase_s = self._histogram("tinyclip_serve_phase_seconds", SECONDS, "route", "phase")
         self._batch = self._histogram("tinyclip_serve_batch_items", ITEMS, "kind")
@@ -47,7 +47,7 @@ class Watch:
     def request(self, asked: Asked) -> None:
         """One request has ended."""
         route, seconds = asked.route, time.monotonic() - asked.began
-        self._requests.inc(1, {"route": route, "status": str(asked.status)})
+        self._requests.inc(1, {"route": route, "status": str(asked.status), "model": asked.model or self._model})
         self._request_s.observe(seconds, {"route": route})
         for phase, spent in asked.seconds.items():
             self._phase_s.observe(spent, {"route": route, "phase": phase})
@@ -70,7 +70,7 @@ class Watch:
         """Nothing of what was asked about, only how much of it."""
         return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "request_id": asked.request_id,
-            "deployment": self._deployment, "model": self._model, "method": asked.method, "route": asked.route,
+            "deployment": self._deployment, "model": asked.model or self._model, "method": asked.method, "route": asked.route,
             "status": asked.status, **({"code": asked.code} if asked.code else {}),
             "ms": {"total": _ms(seconds), **{phase: _ms(spent) for phase, spent in asked.seconds.items()}},
             "counts": dict(asked.counts),
