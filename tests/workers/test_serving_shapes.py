@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import torch
 from huggingface_hub import InferenceClient
 from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine
@@ -17,7 +16,7 @@ from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.store import Store
 
 from tests.workers.student_server import Served, serving
-from tests.workers.students import encoded, picture, write_shard, write_student
+from tests.workers.students import encoded, picture, seen, write_shard, write_student
 
 DIM = 24
 
@@ -64,7 +63,7 @@ def data_uri(seed: int) -> str:
 
 
 def pictures(engine: Engine, *seeds: int) -> Any:
-    return engine.encode_image(torch.stack([engine.preprocess(picture(seed)) for seed in seeds]))
+    return engine.encode_image(np.stack([seen(picture(seed)) for seed in seeds]))
 
 
 class TestOpenAI:
@@ -90,7 +89,7 @@ class TestOpenAI:
         [
             ({"input": ["a", " "]}, "input.1", "is blank"),
             ({"dimensions": 12}, "dimensions", "24 numbers"),
-            ({"model": "text-embedding-3-small"}, "model", "serves student@1"),
+            ({"model": "text-embedding-3-small"}, "model", "name one of student@1"),
             ({"input": [[1, 2], [3]]}, "input", "token numbers"),
             ({"input": []}, "input", "give 1 to 2,048"),
         ],

@@ -97,6 +97,10 @@ class Canary(Request):
     """The share that it answers, as 0.1."""
 
 
+EngineName = Literal["auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8"]
+"""What computes a deployment's embeddings; `auto`: the fastest on the replica's hardware that is near enough to torch in fp32."""
+
+
 class DeploymentPut(Request):
     model: str
     """`name@version`, `name@alias` or `name@latest`."""
@@ -106,7 +110,7 @@ class DeploymentPut(Request):
     resident: int = Field(default=4, ge=1)
     """How many of `models` a replica keeps in memory; the longest unused leaves for the next."""
     replicas: ReplicaRange = ReplicaRange()
-    engine: Literal["auto", "torch"] = "auto"
+    engine: EngineName = "auto"
 
 
 class DeploymentState(StrEnum):

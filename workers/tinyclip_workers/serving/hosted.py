@@ -57,7 +57,9 @@ class HostedModels:
     def canary_state(self) -> dict[str, object] | None:
         """As `healthz` shows it."""
         canary = self._canary
-        return canary and {"model": canary.at.model, "weight": canary.at.weight, "error": canary.error or None}
+        if canary is None:
+            return None
+        return {"model": canary.at.model, "weight": canary.at.weight, "error": canary.error or None}
 
     def names(self) -> list[str]:
         """Of all that may be asked for."""

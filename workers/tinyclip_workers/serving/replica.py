@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from tinyclip_workers.serving.engine import Matrix, load_engine
+from tinyclip_workers.images import Pixels
+from tinyclip_workers.serving.engine import Matrix, engine_for
 from tinyclip_workers.serving.options import ServingOptions
 
 T = TypeVar("T")
@@ -20,13 +21,13 @@ class Replica:
 
     def __init__(self, options: ServingOptions) -> None:
         torch.set_num_threads(options.threads)
-        self.engine = load_engine(options.model_uri, options.engine)
+        self.engine = engine_for(options)
         self._compute = ThreadPoolExecutor(1, "engine")
         self.threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode")
 
-    async def encode_images(self, images: Sequence[Tensor]) -> Matrix:
+    async def encode_images(self, images: Sequence[Pixels]) -> Matrix:
         """(images, E) of one batch."""
-        return await self._in_engine(lambda: self.engine.encode_image(torch.stack(list(images))))
+        return await self._in_engine(lambda: self.engine.encode_image(np.stack(list(images))))
 
     async def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """(texts, E) of one batch."""

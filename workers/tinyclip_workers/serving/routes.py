@@ -76,6 +76,7 @@ def health(student: "Student") -> dict[str, Any]:
         "model": own.name,
         "engine": engine.name,
         "embed_dim": engine.embed_dim,
+        "engine_report": engine.report.model_dump(mode="json"),
         "canary": student.models.canary_state(),
     }
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
-
+from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.batching import BatchQueue
 from tinyclip_workers.serving.engine import Matrix
 from tinyclip_workers.serving.options import ServingOptions
@@ -21,7 +20,7 @@ class ServedModel:
         self.name = options.model
         self.replica = Replica(options)
         wait_s = options.batch_wait_s
-        self._images: BatchQueue[Tensor] = BatchQueue(
+        self._images: BatchQueue[Pixels] = BatchQueue(
             self.replica.encode_images, options.max_batch_images, wait_s, partial(watch.batch, "images")
         )
         self._texts: BatchQueue[str] = BatchQueue(
@@ -29,7 +28,7 @@ class ServedModel:
         )
         self.service = StudentService(options, self.replica.engine, self, self.replica.threads, watch)
 
-    async def images(self, images: Sequence[Tensor]) -> Matrix:
+    async def images(self, images: Sequence[Pixels]) -> Matrix:
         """(images, E), computed together with those of other requests."""
         return await self._images.encode(images)
 

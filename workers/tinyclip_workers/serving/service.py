@@ -4,20 +4,20 @@ Shapes: B images, L labels, E embedding size.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from tinyclip.schemas import FieldError, Hit, LabelScore, SearchRequest, SearchResponse, ZeroShotResponse
-from torch import Tensor
 
+from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.batching import Admission
 from tinyclip_workers.serving.embedding_queries import Embedded, EmbeddingsQuery, wrong_dimensions
 from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.fetching import Fetcher, is_url
-from tinyclip_workers.serving.inputs import BadImage, read_image
+from tinyclip_workers.serving.inputs import BadImage, read_picture
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid
 from tinyclip_workers.serving.queries import ImageInput, Images, ZeroShotQuery
@@ -33,8 +33,8 @@ U = TypeVar("U")
 class Encoder(Protocol):
     """The engine as the service calls it: many requests at once, computed together."""
 
-    async def images(self, images: Sequence[Tensor]) -> Matrix:
-        """(images, E) of preprocessed pictures."""
+    async def images(self, images: Sequence[Pixels]) -> Matrix:
+        """(images, E) of squares as the engine takes them."""
         ...
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
@@ -114,10 +114,10 @@ class StudentService:
         with self._images.enter(len(images.images)):
             pictures, errors = await self._read_images(images, skip_bad=skip_bad)
             good = [picture for picture in pictures if picture is not None]
-            rows = iter(await self._encoder.images(good) if good else [])
+            rows: Iterator[Matrix] = iter(await self._encoder.images(good) if good else [])
         return Embedded([None if picture is None else next(rows) for picture in pictures], errors)
 
-    async def _read_images(self, images: Images, *, skip_bad: bool) -> tuple[list[Tensor | None], list[FieldError]]:
+    async def _read_images(self, images: Images, *, skip_bad: bool) -> tuple[list[Pixels | None], list[FieldError]]:
         """Preprocessed pictures, and what is wrong with those that are null. Raises Refusal if bad ones are not skipped."""
         given: list[ImageInput | BadImage] = list(images.images)
         if self._fetcher is not None and any(map(is_url, images.images)):
@@ -142,11 +142,11 @@ class StudentService:
         except BadImage as bad:
             return bad
 
-    def _read(self, image: ImageInput | BadImage) -> Tensor | BadImage:
+    def _read(self, image: ImageInput | BadImage) -> Pixels | BadImage:
         if isinstance(image, BadImage):
             return image
         try:
-            return self._engine.preprocess(read_image(image, self._options.max_image_bytes))
+            return read_picture(image, self._options.max_image_bytes, self._engine.image_size)
         except BadImage as bad:
             return bad
 
