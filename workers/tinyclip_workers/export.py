@@ -29,7 +29,9 @@ from tinyclip_workers.model_folder import (
     WEIGHTS_FILES,
     Color,
     ModelSource,
+    load_student,
 )
+from tinyclip_workers.serving.golden import GOLDEN_FILE, golden_file
 from tinyclip_workers.shards import expand_shards
 from tinyclip_workers.store import Store
 from tinyclip_workers.teacher import find_teacher
@@ -57,7 +59,7 @@ def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
         "evaluation.json": json_bytes(finished.evaluation),
-        **_calibration(run.spec.data, finished.layout.image.image_size),
+        **_checks(run.spec.data, finished, colors),
     }
     pictures = CALIBRATION_FILE in files
     card = model_card(document, student, summarize(source.layout) if source else None, run.spec, pictures=pictures)
@@ -137,10 +139,13 @@ def _already_there(run: JobRun, folder: str) -> ModelVersion:
     return document
 
 
-def _calibration(data: DataSpec, size: int) -> dict[str, bytes]:
-    """The file of training pictures that fast engines are calibrated on; nothing where too few can be read."""
-    pictures = sample_pictures(data, size)
-    return {CALIBRATION_FILE: calibration_file(pictures)} if len(pictures) >= LEAST else {}
+def _checks(data: DataSpec, finished: FinishedStudent, colors: tuple[Color, Color]) -> dict[str, bytes]:
+    """Training pictures that fast engines are calibrated on, and golden queries; nothing where too few pictures can be read."""
+    pictures = sample_pictures(data, finished.layout.image.image_size)
+    if len(pictures) < LEAST:
+        return {}
+    loaded = load_student(finished.layout, finished.weights, *colors)
+    return {CALIBRATION_FILE: calibration_file(pictures), GOLDEN_FILE: golden_file(loaded, pictures)}
 
 
 def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:

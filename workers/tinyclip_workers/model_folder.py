@@ -6,6 +6,7 @@ A folder without `open_clip_config.json` holds a student whose blocks differ in 
 What is found (`ModelSource`) is apart from what is loaded (`LoadedModel`), so that a plan can look without reading weights.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 from open_clip.factory import load_checkpoint
 from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load as from_safetensors
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
@@ -128,6 +130,14 @@ def load(source: ModelSource, path: str) -> LoadedModel:
         name=source.name,
         digest=file_digest(path),
     )
+
+
+def load_student(layout: Layout, weights: bytes, image_mean: Color, image_std: Color) -> LoadedModel:
+    """A model just trained, from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
+    model = build_any(layout)
+    model.load_state_dict(from_safetensors(weights))
+    digest = hashlib.sha256(weights).hexdigest()
+    return LoadedModel(model.eval(), layout, make_tokenizer(layout), image_mean, image_std, name="student", digest=digest)
 
 
 def with_colors(source: ModelSource, preprocess: dict[str, Any] | None) -> ModelSource:

@@ -6,6 +6,7 @@ from functools import partial
 from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.batching import BatchQueue
 from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.serving.golden import expect_golden
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.replica import Replica
 from tinyclip_workers.serving.service import StudentService
@@ -16,9 +17,10 @@ class ServedModel:
     """All that belongs to one model version; a replica with several has several of these."""
 
     def __init__(self, options: ServingOptions, watch: Watch) -> None:
-        """Raises FileNotFoundError or ValueError for a model folder that cannot be served."""
+        """Raises FileNotFoundError or ValueError for a model folder that cannot be served, as GoldenMismatch."""
         self.name = options.model
         self.replica = Replica(options)
+        expect_golden(self.replica.engine, options.model_uri)
         wait_s = options.batch_wait_s
         self._images: BatchQueue[Pixels] = BatchQueue(
             self.replica.encode_images, options.max_batch_images, wait_s, partial(watch.batch, "images")
