@@ -32,7 +32,7 @@ from serving_load import Answers, closed_loop, open_loop, until
 from serving_models import write_hugging_face, write_open_clip
 from serving_servers import Server, infinity, ours, pipeline
 from tinyclip import Client
-from tinyclip_workers.serving.decoding import decode_pixels
+from tinyclip_workers.decoding import decode_square
 from tinyclip_workers.serving.engine import load_engine
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
@@ -65,7 +65,7 @@ class Line:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--infinity", metavar="PYTHON", help="of an environment with infinity_emb; without, that peer is left out")
+    parser.add_argument("--infinity", metavar="PYTHON", help="of an environment with infinity_emb; without, it is left out")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--requests", type=int, default=400, help="of each load")
@@ -90,9 +90,11 @@ class Bench:
 
     @contextmanager
     def ours(self, **options: Any) -> Iterator[tuple[Server, Client]]:
-        with tempfile.TemporaryDirectory(prefix="tc-s-") as folder:
-            with ours(Path(folder), self.model, self.arguments.engine, **options) as found:
-                yield found
+        with (
+            tempfile.TemporaryDirectory(prefix="tc-s-") as folder,
+            ours(Path(folder), self.model, self.arguments.engine, **options) as found,
+        ):
+            yield found
 
     @contextmanager
     def infinity(self) -> Iterator[Server | None]:
@@ -111,7 +113,8 @@ def images(bench: Bench) -> Iterator[Line]:
     yield Line("picture through HTTP, concurrency 8", mine, direct_ms(bench), "CPU ms", "decode + encode, called directly", 1.15)
     with bench.infinity() as server:
         if server is not None:
-            yield Line("picture through HTTP, concurrency 8", mine, cpu_ms(server, "/embeddings", bodies, bench.requests), "CPU ms", "infinity", 0.45)
+            theirs = cpu_ms(server, "/embeddings", bodies, bench.requests)
+            yield Line("picture through HTTP, concurrency 8", mine, theirs, "CPU ms", "infinity", 0.45)
 
 
 def labels(bench: Bench) -> Iterator[Line]:
@@ -169,7 +172,8 @@ def updates(bench: Bench) -> Iterator[Line]:
     with bench.ours(versions=2) as (server, client):
         answers = asyncio.run(run(server, client))
     total = len(answers.latencies) + answers.failures.total()
-    yield Line(f"failures of {total:,} requests over ten rolling updates {dict(answers.failures) or ''}", answers.failures.total(), None, "", most=0)
+    what = f"failures of {total:,} requests over ten rolling updates {dict(answers.failures) or ''}"
+    yield Line(what, answers.failures.total(), None, "", most=0)
 
 
 def memory(bench: Bench) -> Iterator[Line]:
@@ -206,7 +210,7 @@ def direct_ms(bench: Bench) -> float:
     start, count = time.process_time(), 0
     while count < bench.requests:
         batch = [bench.jpegs[(count + i) % len(bench.jpegs)] for i in range(8)]
-        engine.encode_image(np.stack([decode_pixels(data, engine.image_size) for data in batch]))
+        engine.encode_image(np.stack([decode_square(data, engine.image_size) for data in batch]))
         count += len(batch)
     return 1000 * (time.process_time() - start) / count
 
@@ -232,12 +236,14 @@ def show(lines: Sequence[Line]) -> None:
         theirs = f"{line.theirs:.1f} ({line.peer})" if line.theirs is not None else ""
         wanted = "" if line.most is None else f"{'>=' if line.least else '<='} {line.most:g}"
         ratio = f"{line.figure:.2f}" if line.theirs is not None else ""
-        table.add_row(line.what, f"{line.ours:.1f}", theirs, line.unit, ratio, wanted, {True: "yes", False: "NO", None: ""}[line.kept])
+        kept = {True: "yes", False: "NO", None: ""}[line.kept]
+        table.add_row(line.what, f"{line.ours:.1f}", theirs, line.unit, ratio, wanted, kept)
     console.print(table)
 
 
 def _document(lines: Sequence[Line]) -> dict[str, Any]:
-    cpu = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), "")
     about = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "cpu": cpu, "python": platform.python_version()}
     return {**about, "lines": [{**asdict(line), "figure": line.figure, "kept": line.kept} for line in lines]}
 
