@@ -87,8 +87,11 @@ class Watch:
 
 
 def write_log() -> None:
-    """Lines go to standard error, which Ray keeps among the logs of its workers."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Lines go to standard error, which Ray keeps among the logs of its workers.
+
+    The real one: what Serve puts in its place keeps lines back, a thousand of them where it is told to be fast.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
