@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tinyclip.schemas import LabelSet
-from tinyclip.schemas.artifacts import INDEXES
 
 from tinyclip_workers.serving.access import Access
-from tinyclip_workers.serving.index_files import BuiltIndex, current_path
 from tinyclip_workers.serving.label_sets import LabelSets
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import Refusal
@@ -34,9 +32,9 @@ class Student:
         self.began = int(time.time())
         self.access = Access(options)
         self.watch = Watch(options)
-        self.label_sets = LabelSets(options.name, Store(options.artifacts))
+        self.store = Store(options.artifacts)
+        self.label_sets = LabelSets(options.name, self.store)
         self.model = ServedModel(options, self.watch)
-        self._store = Store(options.artifacts)
         self._preparing: set[asyncio.Task[None]] = set()
 
     async def with_labels(self, query: ZeroShotQuery) -> ZeroShotQuery:
@@ -57,18 +55,6 @@ class Student:
             await self.model.service.classes(labels.labels, labels.templates)
         except Refusal as busy:
             log.info("label set %s is not prepared: %s", labels.name, busy)  # its first request will
-
-    def index_names(self) -> list[str]:
-        """Of the indexes that hold embeddings of this model. Blocks."""
-        names = []
-        for name in self._store.list(INDEXES):
-            try:
-                built = BuiltIndex.model_validate_json(self._store.read_bytes(current_path(name)))
-            except FileNotFoundError:  # not built yet, or deleted
-                continue
-            if built.model == self.model.name:
-                names.append(name)
-        return names
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """For what takes too long on the event loop."""
