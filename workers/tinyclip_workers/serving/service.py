@@ -4,7 +4,7 @@ Shapes: B images, L labels, E embedding size.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -119,7 +119,7 @@ class StudentService:
         with self._images.enter(len(images.images)):
             pictures, errors = await self._read_images(images, skip_bad=skip_bad)
             good = [picture for picture in pictures if picture is not None]
-            rows = iter(await self._encoder.images(good) if good else [])
+            rows: Iterator[Matrix] = iter(await self._encoder.images(good) if good else [])
         return Embedded([None if picture is None else next(rows) for picture in pictures], errors)
 
     async def _read_images(self, images: Images, *, skip_bad: bool) -> tuple[list[Tensor | None], list[FieldError]]:
