@@ -81,8 +81,8 @@ class Student:
     ) -> ZeroShotResponse:
         """The `top_k` likeliest labels of each image with their probabilities over all labels.
 
-        Labels are given, or those of a registered set. With `on_error="skip"` a bad image has None among the results and its reason among the errors; otherwise it fails the
-        request."""
+        Labels are given, or those of a registered set. With `on_error="skip"` a bad image has None among the results and its
+        reason among the errors; otherwise it fails the request."""
         return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set))
 
     def classify(

@@ -76,6 +76,10 @@ class TestNames:
         gauges = re.search(r"^GAUGES = \{(.*)\}$", progress, re.MULTILINE)
         assert gauges
         of_workers = {f"ray_tinyclip_{name}" for name in re.findall(r'"(\w+)":', gauges[1])}
+        watch = (ROOT / "workers" / "tinyclip_workers" / "serving" / "watch.py").read_text()
+        told = [f"ray_{name}" for name in re.findall(r'^    "(tinyclip_serve_\w+)":', watch, re.MULTILINE)]
+        assert [name for name in told if not any(one.startswith(name) for one in used())] == []
+        of_workers |= {name + suffix for name in told for suffix in ("", "_total", "_bucket", "_sum", "_count")}
         rays = {name for name in used() if name.startswith("ray_")} - of_workers
 
         assert [name for name in rays if not re.search(rf"\b{name}\b", text)] == []

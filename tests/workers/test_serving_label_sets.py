@@ -10,6 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tinyclip._queries import Student
+from tinyclip._retry import Retries
+from tinyclip._transport import Transport
+from tinyclip.errors import NotFound
+from tinyclip.schemas import LabelSet
 from tinyclip_workers.serving import label_sets
 from tinyclip_workers.serving.label_sets import LabelSets
 from tinyclip_workers.serving.options import ServingOptions
@@ -143,6 +148,28 @@ class TestZeroShot:
                     taken.append(time.process_time() - began)
 
         assert statistics.median(times["thousand"]) <= 1.3 * statistics.median(times["ten"])
+
+
+class TestSdk:
+    """Our own client, against a real student."""
+
+    def test_it_registers_asks_and_forgets(self, served: Served) -> None:
+        transport = Transport(served.endpoint, None, 30, Retries(attempts=1), httpx.HTTPTransport())
+        student = Student(transport, served.endpoint)
+        try:
+            made = student.label_sets.put("mine", LABELS, templates=TEMPLATES)
+            by_set = student.zero_shot([encoded(picture(0)), b"no image"], label_set="mine", on_error="skip")
+            by_labels = student.classify(encoded(picture(0)), LABELS, templates=TEMPLATES)
+
+            assert (made, student.label_sets.get("mine")) == (LabelSet(name="mine", labels=LABELS, templates=TEMPLATES),) * 2
+            assert by_set.results == [by_labels, None]
+            assert [error.pointer for error in by_set.errors] == ["/images/1"]
+            assert "mine" in [found.name for found in student.label_sets.list()]
+            student.label_sets.delete("mine")
+            with pytest.raises(NotFound):
+                student.classify(encoded(picture(0)), label_set="mine")
+        finally:
+            transport.close()
 
 
 class TestReplicas:

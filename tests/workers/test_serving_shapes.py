@@ -221,6 +221,14 @@ class TestClipRetrieval:
         assert by_image[0]["similarity"] == pytest.approx(1, abs=1e-4)
         assert [(hit["id"], hit["similarity"]) for hit in by_text] == [(hit["id"], hit["score"]) for hit in ours]
 
+    def test_search_by_an_embedding(self, http: httpx.Client, engine: Engine) -> None:
+        vector = (3 * pictures(engine, 2)[0]).tolist()
+        body = {**self.SWITCHES, "indice_name": "gallery", "num_images": 1, "embedding_input": vector}
+
+        [hit] = http.post("/knn-service", json=body).json()
+
+        assert (hit["id"], hit["similarity"]) == ("p2", pytest.approx(1, abs=1e-4))
+
     def test_its_list_has_the_indexes_of_this_model(self, http: httpx.Client) -> None:
         assert http.get("/indices-list").json() == ["gallery"]
 
@@ -232,6 +240,9 @@ class TestClipRetrieval:
             ({"modality": "text"}, "/modality"),
             ({"use_mclip": True}, "/use_mclip"),
             ({"num_images": 0}, "/num_images"),
+            ({"text": None, "embedding_input": [1.0, 2.0]}, "/embedding_input"),
+            ({"text": None, "embedding_input": [0.0] * DIM}, "/embedding_input"),
+            ({"embedding_input": [1.0] * DIM}, "/text"),
             ({"text": None, "image": "bm8="}, "/image"),
         ],
     )

@@ -61,9 +61,8 @@ async def reconcile(services: Services) -> None:
     changed = [row for row in rows if _changes(row, seen)]
     if not changed:
         return
-    for known in changed:
-        if _is_gone(known, seen):  # before the row: who takes the name next finds nothing of whoever had it
-            await services.store.remove(deployment_folder(known.name))
+    for gone in (row for row in changed if _is_gone(row, seen)):
+        await services.store.remove(deployment_folder(gone.name))  # before the row: who takes the name next finds nothing
     async with services.db.write() as session:
         for known in changed:
             row = await session.get(DeploymentRow, known.name, with_for_update=True)

@@ -48,6 +48,7 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
         "name": row.name,
         "route_prefix": f"/{row.name}",
         "import_path": IMPORT_PATH,
+        "logging_config": {"enable_access_log": False},  # replicas write one of their own
         "args": {
             "name": row.name,
             "model": target.model,

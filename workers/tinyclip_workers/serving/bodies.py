@@ -36,7 +36,7 @@ async def read_document(request: Request, options: ServingOptions) -> JSON:
 
 
 def is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").startswith("multipart/form-data")
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 async def read_form(request: Request, options: ServingOptions) -> Parts:

@@ -1,6 +1,7 @@
 """How a query is refused: a problem document (RFC 9457) that names the field, what was there and the way out."""
 
 import difflib
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import pydantic
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from tinyclip.schemas import FieldError, Problem
+from starlette.responses import Response
+from tinyclip.schemas import JSON, FieldError, Problem
 from tinyclip.schemas import Response as Schema
 
 from tinyclip_workers.serving.timings import current
@@ -116,9 +117,14 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
     headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
     path = route_path(request)
     if is_openai(path):
-        return JSONResponse(_as_openai_has_it(problem).model_dump(mode="json"), problem.status, headers)
-    document = problem.model_dump(mode="json") | ({"error": problem.detail} if path == "/vectorize" else {})
-    return JSONResponse(document, problem.status, headers, media_type="application/problem+json")
+        return _json(_as_openai_has_it(problem).model_dump(), problem.status, headers, "application/json")
+    document = problem.model_dump() | ({"error": problem.detail} if path == "/vectorize" else {})
+    return _json(document, problem.status, headers, "application/problem+json")
+
+
+def _json(document: JSON, status: int, headers: dict[str, str], kind: str) -> Response:
+    """ASCII only: a bad value is repeated as it came, and half a surrogate pair has no UTF-8."""
+    return Response(json.dumps(document), status, headers, media_type=kind)
 
 
 def route_path(request: Request) -> str:

@@ -64,15 +64,8 @@ class _ZeroShotForm(Request):
     on_error: Literal["fail", "skip"] = "fail"
 
 
-async def read_zero_shot(request: HttpRequest, options: ServingOptions) -> ZeroShotQuery:
-    """Raises Refusal naming every field that is wrong."""
-    if is_form(request):
-        return _checked(_zero_shot_form(await read_form(request, options)), options)
-    return zero_shot_query(await read_document(request, options), options)
-
-
 def zero_shot_query(document: JSON, options: ServingOptions) -> ZeroShotQuery:
-    """Raises Refusal."""
+    """Raises Refusal naming every field that is wrong."""
     asked = validated(ZeroShotRequest, document)
     if (asked.image is None) == (asked.images is None):
         raise invalid(FieldError(pointer="/image", message="give exactly one of image and images"))
@@ -87,16 +80,18 @@ def zero_shot_query(document: JSON, options: ServingOptions) -> ZeroShotQuery:
     return _checked(query, options)
 
 
-def _zero_shot_form(parts: Parts) -> ZeroShotQuery:
+def zero_shot_form(parts: Parts, options: ServingOptions) -> ZeroShotQuery:
+    """Raises Refusal naming every field that is wrong."""
     images = form_images(parts)
     if not 1 <= len(images) <= MAX_IMAGES:
         raise invalid(field_error("/image", len(images), f"give 1 to {MAX_IMAGES} files under the name image"))
     fields = validated(_ZeroShotForm, form_document(parts, several=("labels", "templates")))
     _expect_one_way_to_name_labels(fields)
-    return ZeroShotQuery(
+    query = ZeroShotQuery(
         Images(images, image_pointers(len(images))), fields.labels or [], fields.templates, fields.top_k,
         fields.on_error == "skip", fields.label_set, fields.model,
     )  # fmt: skip
+    return _checked(query, options)
 
 
 def image_pointers(count: int) -> list[str]:

@@ -13,9 +13,9 @@ from tinyclip.schemas import (
     ZeroShotResponse,
 )
 
-from tinyclip_workers.serving.bodies import is_form, read_document
+from tinyclip_workers.serving.bodies import is_form, read_document, read_form
 from tinyclip_workers.serving.embedding_queries import EmbeddingsQuery, embeddings_answer, read_embeddings
-from tinyclip_workers.serving.queries import ZeroShotQuery, read_search, read_zero_shot, zero_shot_query
+from tinyclip_workers.serving.queries import ZeroShotQuery, read_search, zero_shot_form, zero_shot_query
 from tinyclip_workers.serving.route import Described
 from tinyclip_workers.serving.shapes_hugging_face import hugging_face_answer, is_hugging_face
 
@@ -28,7 +28,8 @@ LARGE = 16
 
 async def zero_shot(student: "Student", request: Request) -> Response:
     if is_form(request):
-        return await answer_zero_shot(student, await read_zero_shot(request, student.options))
+        parts = await read_form(request, student.options)
+        return await answer_zero_shot(student, zero_shot_form(parts, student.options))
     document = await read_document(request, student.options)
     if is_hugging_face(document):
         return await hugging_face_answer(student, document)

@@ -87,14 +87,19 @@ class StudentService:
         of_kind = {"image": iter(image_rows.rows), "text": iter(text_rows)}
         return Embedded([next(of_kind[item.kind]) for item in query.inputs], image_rows.errors)
 
-    async def search(self, query: SearchRequest) -> SearchResponse:
-        """The index's items nearest to a text or an image by cosine. Raises Refusal: no such index, or of another model."""
+    async def search(self, query: SearchRequest, vector_E: Matrix | None = None) -> SearchResponse:
+        """The index's items nearest to a text, an image or else an embedding by cosine.
+
+        Raises Refusal: no such index, or of another model.
+        """
         index = await self._in_thread(lambda: self._indexes.get(query.index, self._options.model))
         if query.image is not None:
             [row] = (await self._image_rows(Images([query.image], ["/image"]), skip_bad=False)).rows
-            assert row is not None
+        elif query.text is not None:
+            [row] = await self._text_rows([query.text])
         else:
-            [row] = await self._text_rows([query.text or ""])
+            row = vector_E
+        assert row is not None
         with phase("search"):
             hits: list[Hit] = await self._in_thread(lambda: index.nearest(row, query.top_k))
         count("hits", len(hits))

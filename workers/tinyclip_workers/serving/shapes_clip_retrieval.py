@@ -2,15 +2,19 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import orjson
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, FiniteFloat
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from tinyclip.schemas import FieldError, SearchRequest
 from tinyclip.schemas import Request as Schema
+from tinyclip.schemas.artifacts import INDEXES
 
 from tinyclip_workers.serving.bodies import read_document, validated
-from tinyclip_workers.serving.problems import invalid
+from tinyclip_workers.serving.index_files import BuiltIndex, current_path
+from tinyclip_workers.serving.problems import field_error, invalid
 from tinyclip_workers.serving.queries import check_texts
 from tinyclip_workers.serving.route import Described
 
@@ -28,8 +32,8 @@ class KnnRequest(Schema):
     text: str | None = None
     image: str | None = None
     image_url: str | None = None
-    embedding_input: None = None
-    """Not taken: a vector of another model would find anything."""
+    embedding_input: list[FiniteFloat] | None = None
+    """An embedding of this model."""
     modality: Literal["image"] = "image"
     """Indexes hold pictures."""
     use_mclip: Literal[False] = False
@@ -38,22 +42,46 @@ class KnnRequest(Schema):
 
 async def knn_service(student: "Student", request: Request) -> Response:
     asked = validated(KnnRequest, await read_document(request, student.options))
-    given = [one for one in (asked.text, asked.image, asked.image_url) if one is not None]
+    given = [one for one in (asked.text, asked.image, asked.image_url, asked.embedding_input) if one is not None]
     if len(given) != 1:
-        raise invalid(FieldError(pointer="/text", message="give exactly one of text, image and image_url"))
+        message = "give exactly one of text, image, image_url and embedding_input"
+        raise invalid(FieldError(pointer="/text", message=message))
     if asked.text is not None:
         check_texts("/text", asked.text)
     image = asked.image if asked.image is not None else asked.image_url
+    query = SearchRequest(index=asked.indice_name, text=asked.text, image=image, top_k=asked.num_images)
     model = await student.searching(asked.indice_name)
-    found = await model.service.search(
-        SearchRequest(index=asked.indice_name, text=asked.text, image=image, top_k=asked.num_images)
-    )
+    given_E = asked.embedding_input
+    vector = None if given_E is None else _normalized(given_E, model.replica.engine.embed_dim)
+    found = await model.service.search(query, vector)
     hits = [{**hit.metadata, "id": hit.id, "similarity": hit.score} for hit in found.hits]
     return Response(orjson.dumps(hits), media_type="application/json")
 
 
+def _normalized(given: list[float], embed_dim: int) -> npt.NDArray[np.float32]:
+    """Raises Refusal for what cannot be an embedding of this model."""
+    vector_E = np.array(given, np.float64)
+    length = float(np.linalg.norm(vector_E))
+    if len(given) != embed_dim or not 0 < length < np.inf:
+        raise invalid(field_error("/embedding_input", given, f"is no embedding of this model: {embed_dim} numbers, not all 0"))
+    return (vector_E / length).astype(np.float32)
+
+
 async def indices_list(student: "Student", request: Request) -> Response:
-    return JSONResponse(await student.in_thread(student.index_names))
+    return JSONResponse(await student.in_thread(lambda: _names(student)))
+
+
+def _names(student: "Student") -> list[str]:
+    """Of the indexes that hold embeddings of a model that is here."""
+    names = []
+    for name in student.store.list(INDEXES):
+        try:
+            built = BuiltIndex.model_validate_json(student.store.read_bytes(current_path(name)))
+        except FileNotFoundError:  # not built yet, or deleted
+            continue
+        if built.model in student.models.names():
+            names.append(name)
+    return names
 
 
 ROUTES = [

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tinyclip.schemas import LabelSet
-from tinyclip.schemas.artifacts import INDEXES
 
 from tinyclip_workers.serving.access import Access
 from tinyclip_workers.serving.hosted import HostedModels
@@ -36,9 +35,9 @@ class Student:
         self.began = int(time.time())
         self.access = Access(options)
         self.watch = Watch(options)
-        self.label_sets = LabelSets(options.name, Store(options.artifacts))
+        self.store = Store(options.artifacts)
+        self.label_sets = LabelSets(options.name, self.store)
         self.models = HostedModels(options, lambda its: ServedModel(its, self.watch))
-        self._store = Store(options.artifacts)
         self._preparing: set[asyncio.Task[None]] = set()
 
     async def answering(self, asked: str | None, *, canary: bool = False) -> ServedModel:
@@ -58,7 +57,7 @@ class Student:
 
     def _model_of(self, index: str) -> str:
         try:
-            return BuiltIndex.model_validate_json(self._store.read_bytes(current_path(index))).model
+            return BuiltIndex.model_validate_json(self.store.read_bytes(current_path(index))).model
         except (FileNotFoundError, ValueError):
             return self.models.own.name  # whose search says what is wrong
 
@@ -80,18 +79,6 @@ class Student:
             await self.models.own.service.classes(labels.labels, labels.templates)
         except Refusal as busy:
             log.info("label set %s is not prepared: %s", labels.name, busy)  # its first request will
-
-    def index_names(self) -> list[str]:
-        """Of the indexes that hold embeddings of a model that is here. Blocks."""
-        names = []
-        for name in self._store.list(INDEXES):
-            try:
-                built = BuiltIndex.model_validate_json(self._store.read_bytes(current_path(name)))
-            except FileNotFoundError:  # not built yet, or deleted
-                continue
-            if built.model in self.models.names():
-                names.append(name)
-        return names
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """For what takes too long on the event loop."""

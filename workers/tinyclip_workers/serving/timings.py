@@ -1,7 +1,7 @@
 """What one request cost: seconds by phase, and how much of what was in it. For the metrics and the log."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,7 +26,7 @@ class Asked:
     """That answers."""
     code: str | None = None
     """Of the problem, if the answer was one."""
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """By phase. Phases of one request may overlap: its images and its labels are computed at the same time."""
     counts: Counter[str] = field(default_factory=Counter)
 

@@ -5,9 +5,9 @@ import logging
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from ray.util.metrics import Counter, Gauge, Histogram
+from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.timings import Asked
@@ -25,7 +25,9 @@ METRICS = {
 """Ray puts `ray_` before each name; a counter's ends in `_total`."""
 
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
-ITEMS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+ITEMS = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
+
+M = TypeVar("M", bound=Metric)
 
 OFTEN_ASKED = frozenset({"/healthz", "/.well-known/live", "/.well-known/ready"})
 """By machines, every few seconds: not worth a line unless they go wrong."""
@@ -79,16 +81,20 @@ class Watch:
     def _counter(self, name: str, *tags: str) -> Counter:
         return self._named(Counter(name, METRICS[name], ("deployment", *tags)))
 
-    def _histogram(self, name: str, boundaries: list[float] | list[int], *tags: str) -> Histogram:
+    def _histogram(self, name: str, boundaries: list[float], *tags: str) -> Histogram:
         return self._named(Histogram(name, METRICS[name], boundaries, ("deployment", *tags)))
 
-    def _named(self, metric: Any) -> Any:
-        return metric.set_default_tags({"deployment": self._deployment})
+    def _named(self, metric: M) -> M:
+        metric.set_default_tags({"deployment": self._deployment})
+        return metric
 
 
 def write_log() -> None:
-    """Lines go to standard error, which Ray keeps among the logs of its workers."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Lines go to standard error, which Ray keeps among the logs of its workers.
+
+    The real one: what Serve puts in its place keeps lines back, a thousand of them where it is told to be fast.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)

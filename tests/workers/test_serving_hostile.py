@@ -1,0 +1,100 @@
+"""Whatever is sent to whichever route: an answer below 500, in JSON, and the deployment goes on."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tinyclip_workers.serving.options import ServingOptions
+
+from tests.workers.student_server import Served, serving
+from tests.workers.students import write_student
+
+POSTS = ["/zero-shot", "/embeddings", "/v1/embeddings", "/search", "/vectorize", "/knn-service", "/"]
+FIELDS = [
+    "image", "images", "labels", "label_set", "templates", "top_k", "on_error", "input", "messages", "modality", "dimensions",
+    "encoding_format", "model", "index", "text", "filter", "inputs", "parameters", "texts", "indice_name", "image_url",
+    "embedding_input", "num_images", "candidate_labels", "content", "type", "url",
+]  # fmt: skip
+TEXTS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["\ud800", "a", "{}", " ", "data:image/png;base64,", "aGk=", "http://127.0.0.1/", "skip", "image", "\0"]),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.sampled_from([10**400, -1, 0, 1]), st.floats(), TEXTS)
+NAMES = st.one_of(st.sampled_from(FIELDS), TEXTS)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=3)), max_leaves=8
+)
+DOCUMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("artifacts")
+    folder = write_student(root / "models/student/1")
+    with serving(ServingOptions(name="demo", model="m@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def http(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.endpoint, trust_env=False, timeout=30) as client:
+        yield client
+
+
+def check(answer: httpx.Response) -> None:
+    assert answer.status_code < 500, answer.text
+    assert answer.headers["x-request-id"]
+    document: Any = answer.json() if answer.content else None
+    if answer.status_code >= 400:
+        problem = document.get("error", document) if "/v1/" in str(answer.url) else document
+        assert problem["code"]
+        assert problem.get("detail") or problem.get("message")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(POSTS), document=DOCUMENTS)
+def test_documents(http: httpx.Client, path: str, document: Any) -> None:
+    check(http.post(path, content=json.dumps(document)))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(POSTS), body=st.binary(max_size=200), form=st.booleans())
+def test_bytes(http: httpx.Client, path: str, body: bytes, form: bool) -> None:
+    kind = "multipart/form-data; boundary=x" if form else "application/json"
+
+    check(http.post(path, content=b"--x\r\n" + body if form else body, headers={"content-type": kind}))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(POSTS),
+    files=st.lists(st.tuples(st.sampled_from(["image", "images", "labels", "input"]), st.binary(max_size=50)), max_size=3),
+    fields=st.dictionaries(st.sampled_from(FIELDS), st.text(max_size=10), max_size=4),
+)
+def test_forms(http: httpx.Client, path: str, files: list[tuple[str, bytes]], fields: dict[str, str]) -> None:
+    check(http.post(path, files=[(name, ("f", data)) for name, data in files], data=fields))
+
+
+@pytest.mark.parametrize(
+    "body", [{"\ud800": 1}, {"labels": ["\ud800"], "image": "x"}, {"image": "x", "labels": ["a"], "top_k": 10**400}]
+)
+def test_found_before(http: httpx.Client, body: Any) -> None:
+    check(http.post("/zero-shot", content=json.dumps(body)))
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "Multipart/Form-Data; boundary=", "multipart/form-data; boundary=\xe4"])
+def test_forms_without_a_boundary(http: httpx.Client, kind: str) -> None:
+    check(http.post("/zero-shot", content=b"--x\r\n", headers={"content-type": kind.encode("latin-1")}))  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"])
+@pytest.mark.parametrize("path", ["/zero-shot", "/label-sets/x", "/%00", "/label-sets/%2e%2e", "//", "/v1/models/%f0"])
+def test_methods_and_paths(http: httpx.Client, method: str, path: str) -> None:
+    answer = http.request(method, path)
+
+    assert answer.status_code < 500
+    assert answer.headers["x-request-id"]
