@@ -18,13 +18,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.watch import METRICS
 
-from tests.workers.students import encoded, picture, write_student
+from tests.workers.students import encoded, picture, seen, write_student
 
 
 @dataclass
@@ -93,7 +92,7 @@ def test_concurrent_requests_are_not_mixed_up(served: OnRay, engine: Engine) -> 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(24)))
 
-    expected = engine.encode_image(torch.stack([seen(picture(seed)) for seed in range(25)]))
+    expected = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(25)]))
     for seed, answer in enumerate(answers):
         np.testing.assert_allclose(np.reshape(answer, (2, -1)), expected[seed : seed + 2], atol=1e-5)
 
