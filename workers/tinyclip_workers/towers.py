@@ -45,7 +45,10 @@ class Clip(nn.Module):
 
     def encode_text(self, tokens_BT: Tensor, mask: Mask | None = None) -> Tensor:
         """Text embeddings (B, E), not normalised, read at the end-of-text token (the largest id)."""
-        tokens_BL = tokens_BT[:, : longest_text(tokens_BT)]
+        return self.encode_tokens(tokens_BT[:, : longest_text(tokens_BT)], mask)
+
+    def encode_tokens(self, tokens_BL: Tensor, mask: Mask | None = None) -> Tensor:
+        """The same of tokens as they come, whatever padding they have: nothing in it depends on their values' sizes."""
         kept_d = None if mask is None else mask.kept_channels()
         x_BLd = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
         x_BLd = scaled(x_BLd, None if mask is None else mask.hidden)
@@ -77,7 +80,7 @@ class ImageTower(nn.Module):
         """Image embeddings (B, E), not normalised."""
         kept_d = None if mask is None else mask.kept_channels()
         patches_BTd = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
-        class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(len(patches_BTd), 1, -1)
+        class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(patches_BTd.shape[0], 1, -1)
         x_BTd = torch.cat([class_B1d, patches_BTd], dim=1) + self.positional_embedding.to(patches_BTd.dtype)
         x_BTd = self.ln_pre(scaled(x_BTd, None if mask is None else mask.hidden), kept_d)
         x_BTd = self.transformer(x_BTd, mask, kept_d)
@@ -120,7 +123,7 @@ def longest_text(tokens_BT: Tensor) -> int:
 
 
 def _at_end_of_text(x_BLd: Tensor, tokens_BL: Tensor) -> Tensor:
-    return x_BLd[torch.arange(len(tokens_BL), device=tokens_BL.device), tokens_BL.argmax(dim=1)]
+    return x_BLd[torch.arange(tokens_BL.shape[0], device=tokens_BL.device), tokens_BL.argmax(dim=1)]
 
 
 def _project(x_Bd: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
