@@ -2,6 +2,17 @@
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
 from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
+from tinyclip.schemas.exports import (
+    Agreement,
+    Export,
+    ExportCheck,
+    ExportDocument,
+    ExportError,
+    ExportFormat,
+    ExportPost,
+    ExportState,
+    ExportTolerance,
+)
 from tinyclip.schemas.imports import ImportOptions, ImportUpload, ModelImport
 from tinyclip.schemas.jobs import (
     Checkpoint,
@@ -55,6 +66,7 @@ from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, Tok
 
 __all__ = [
     "JSON",
+    "Agreement",
     "AliasPut",
     "Checkpoint",
     "ComparedModel",
@@ -71,6 +83,14 @@ __all__ = [
     "EvaluationPost",
     "EvaluationState",
     "Event",
+    "Export",
+    "ExportCheck",
+    "ExportDocument",
+    "ExportError",
+    "ExportFormat",
+    "ExportPost",
+    "ExportState",
+    "ExportTolerance",
     "FieldError",
     "Hit",
     "ImageLayout",
