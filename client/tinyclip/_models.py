@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, nothing, once, path, sync_method
-from tinyclip._download import Download
+from tinyclip._calls import Call, as_model, async_method, nothing, once, path, sync_method
+from tinyclip._download import Download, exported, own_files
+from tinyclip._exports import AsyncExportMethods, ExportMethods, version_path
 from tinyclip._pages import every, every_async
 from tinyclip._retry import Patience
 from tinyclip._upload import OnProgress, Upload
-from tinyclip.errors import CannotReachServer, InputError, ProblemError
+from tinyclip.errors import CannotReachServer, ProblemError
 from tinyclip.schemas import AliasPut, Comparison, Model, ModelFile, ModelImport, ModelVersion, Page
 
 IMPORT_SECONDS = 900.0
@@ -27,10 +28,7 @@ def get(name: str) -> Call[Model]:
 
 def version(reference: str) -> Call[ModelVersion]:
     """One version, named as `emoji@3`, `emoji@best` (an alias), `emoji@latest` or just `emoji` (its latest)."""
-    name, _, which = reference.partition("@")
-    if not name:
-        raise InputError(f"model {reference!r}", "name it as NAME@VERSION, NAME@ALIAS or NAME")
-    return Call("GET", path("models", name, "versions", which or "latest"), as_model(ModelVersion))
+    return Call("GET", version_path(reference), as_model(ModelVersion))
 
 
 def versions_page(name: str, *, page_size: int | None = None, page_token: str | None = None) -> Call[Page[ModelVersion]]:
@@ -108,7 +106,7 @@ def import_source(
     )
 
 
-class Models(Resource):
+class Models(ExportMethods):
     """`client.models`."""
 
     page = sync_method(page)
@@ -125,12 +123,14 @@ class Models(Resource):
         """All models, by name."""
         return every(self._transport, lambda token: page(page_token=token))
 
-    def pull(self, reference: str, dest: Path | str) -> Path:
-        """Downloads a version's directory to `dest`, which must not exist yet or hold just that.
+    def pull(self, reference: str, dest: Path | str, *, export: str | None = None) -> Path:
+        """Downloads a version's directory to `dest`, which must not exist yet or hold just that; or that of an `export` of it,
+        as `onnx` or `onnx-int8`.
 
         Every file is held to its sha256. What an interrupted pull left is gone on with; `dest` appears only when all is there.
-        Raises `DigestMismatch` where a file is not what was announced, `InputError` where `dest` holds something else."""
-        download = Download(self.version(reference), Path(dest))
+        Raises `DigestMismatch` where a file is not what was announced, `InputError` where `dest` holds something else or there
+        is no such export."""
+        download = _download(self.version(reference), Path(dest), export)
         for file in download.missing():
             self._pull_file(download, file)
         return download.finish()
@@ -148,7 +148,7 @@ class Models(Resource):
         download.verify(file)
 
 
-class AsyncModels(AsyncResource):
+class AsyncModels(AsyncExportMethods):
     """`async_client.models`; see `Models`."""
 
     page = async_method(page)
@@ -165,9 +165,9 @@ class AsyncModels(AsyncResource):
         """All models, by name."""
         return every_async(self._transport, lambda token: page(page_token=token))
 
-    async def pull(self, reference: str, dest: Path | str) -> Path:
+    async def pull(self, reference: str, dest: Path | str, *, export: str | None = None) -> Path:
         """Downloads a version's directory to `dest`; see `Models.pull`."""
-        download = Download(await self.version(reference), Path(dest))
+        download = _download(await self.version(reference), Path(dest), export)
         for file in download.missing():
             await self._pull_file(download, file)
         return download.finish()
@@ -184,3 +184,7 @@ class AsyncModels(AsyncResource):
             except (CannotReachServer, ProblemError) as failure:
                 await patience.sleep_async(failure)
         download.verify(file)
+
+
+def _download(version: ModelVersion, dest: Path, export: str | None) -> Download:
+    return Download(version, dest, own_files(version) if export is None else exported(version, export))

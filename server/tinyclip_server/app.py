@@ -21,6 +21,8 @@ from tinyclip_server.deployments import endpoints as deployments
 from tinyclip_server.deployments import reconcile as deployments_reconcile
 from tinyclip_server.evaluations import endpoints as evaluations
 from tinyclip_server.evaluations import reconcile as evaluations_reconcile
+from tinyclip_server.exports import endpoints as exports
+from tinyclip_server.exports import reconcile as exports_reconcile
 from tinyclip_server.http import RequestIds, expect_text, install_problem_handlers
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.indexes import reconcile as indexes_reconcile
@@ -43,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
-    evaluations.router, tokens.router, tokens.me_router,
+    evaluations.router, exports.router, tokens.router, tokens.me_router,
 ]
 """Everything under /v1, one router a resource."""
 
@@ -51,6 +53,7 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
     "indexes": indexes_reconcile.reconcile,
     "evaluations": evaluations_reconcile.reconcile,
+    "exports": exports_reconcile.reconcile,
     "cleanup": cleanup.reconcile,
     "tokens": tokens_publish.publish,
 }

@@ -42,6 +42,8 @@ class Work:
     events: str
     request: JSON
     """Written as `request.json` of the folder before the job is submitted; a job that does not find it leaves by itself."""
+    leaves: Sequence[str] = ()
+    """Folders elsewhere in the store that go with the row."""
 
     @property
     def request_path(self) -> str:
@@ -138,5 +140,6 @@ async def _remove(services: Services, row: RayWork, work: Work) -> Seen:
     if row.ray_submission_id and status is not None and not status.ended:
         await services.ray.stop_job(row.ray_submission_id)
         return Seen(submitted=row.submitted)
-    await services.store.remove(work.folder)
+    for folder in (*work.leaves, work.folder):
+        await services.store.remove(folder)
     return Seen(removed=True)

@@ -258,6 +258,29 @@ class EvaluationRow(RayWork, Base):
     finished_at: Mapped[datetime | None]
 
 
+class ExportRow(RayWork, Base):
+    """A model version in one format. `request` is what workers get, `document` the `export.json` that they have written."""
+
+    __tablename__ = "exports"
+    __table_args__ = (Index("ix_exports_of_version", "model_name", "model_version", "name", unique=True),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model_name: Mapped[str]
+    model_version: Mapped[int]
+    name: Mapped[str]
+    """As `onnx` or `onnx-int8`."""
+    format: Mapped[str]
+    int8: Mapped[bool]
+    request: Mapped[dict[str, Any]]
+    document: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Grows with every job that was begun for this row, so that none has another's name."""
+    lost: Mapped[int] = mapped_column(default=0)
+    """Jobs that have ended without a word since it was asked for."""
+    finished_at: Mapped[datetime | None]
+
+
 class TokenRow(Base):
     """A token of a project, without its secret. A revoked one stays, so that its use can be told from a typo."""
 

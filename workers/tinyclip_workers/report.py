@@ -33,7 +33,7 @@ class EventWriter:
             type=type, time=datetime.now(UTC), attempt=self._attempt, stage=stage, message=message, data=data or {}
         )
         self._pending.append(json.dumps(event.model_dump(mode="json"), allow_nan=False))
-        may_wait = type in ("progress", "log", "index.progress", "evaluation.progress")
+        may_wait = type in ("progress", "log", "index.progress", "evaluation.progress", "export.progress")
         if not may_wait or time.monotonic() - self._last_flush >= self._interval_s:
             self.flush()
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from tinyclip import _models
-from tinyclip.cli import _evaluations
+from tinyclip.cli import _evaluations, _exports
 from tinyclip.cli._numbers import count, number
 from tinyclip.cli._session import (
     AsJson,
@@ -60,6 +60,8 @@ def compare(
 
 
 app.command()(_evaluations.evaluate)
+app.command()(_exports.export)
+app.command()(_exports.exports)
 
 
 @app.command()
@@ -67,16 +69,19 @@ def pull(
     context: typer.Context,
     model: Reference,
     dest: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it; by default ./NAME-VERSION.")] = None,
+    export: Annotated[str | None, typer.Option(help="An export of it instead, as onnx or onnx-int8.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Download a version's directory: it opens in open_clip as local-dir:DIR."""
     with connect(context) as client:
         found, response = client._transport.answer(_models.version(model))
-        where = client.models.pull(f"{found.name}@{found.version}", dest or Path(f"{found.name}-{found.version}"))
+        named = "-".join([found.name, str(found.version), *([export] if export else [])])
+        where = client.models.pull(f"{found.name}@{found.version}", dest or Path(named), export=export)
         if as_json:
             print_json(response.text)
             return
-        console().print(f"{found.name}@{found.version} is in {where}", markup=False)
+        what = f"{found.name}@{found.version}" + (f" as {export}" if export else "")
+        console().print(f"{what} is in {where}", markup=False)
 
 
 @app.command("import")

@@ -2,6 +2,17 @@
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
 from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
+from tinyclip.schemas.exports import (
+    Agreement,
+    Export,
+    ExportCheck,
+    ExportDocument,
+    ExportError,
+    ExportFormat,
+    ExportPost,
+    ExportState,
+    ExportTolerance,
+)
 from tinyclip.schemas.imports import ImportOptions, ImportUpload, ModelImport
 from tinyclip.schemas.jobs import (
     Checkpoint,
@@ -59,6 +70,7 @@ from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, Tok
 
 __all__ = [
     "JSON",
+    "Agreement",
     "AliasPut",
     "Canary",
     "Checkpoint",
@@ -78,6 +90,14 @@ __all__ = [
     "EvaluationPost",
     "EvaluationState",
     "Event",
+    "Export",
+    "ExportCheck",
+    "ExportDocument",
+    "ExportError",
+    "ExportFormat",
+    "ExportPost",
+    "ExportState",
+    "ExportTolerance",
     "FieldError",
     "Hit",
     "ImageLayout",

@@ -7,6 +7,7 @@ written aside and renamed (or is one S3 object), so a reader sees all of it or n
 from typing import Literal
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
+from tinyclip.schemas.exports import EXPORTS, ExportFormat, export_name
 from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
 from tinyclip.schemas.tokens import Scope
 
@@ -51,6 +52,20 @@ class EvaluationRequest(Response):
     holdout: float = 0.0
 
 
+class ExportRequest(Response):
+    """`exports/<id>/request.json`: written before each attempt; gone once the export is not wanted any more."""
+
+    name: str
+    version: int
+    """Of the registered model."""
+    format: ExportFormat
+    int8: bool = False
+    tasks: list[EvaluationTask] = []
+    """What the version was evaluated on, for pictures and texts to check the export on."""
+    attempt: int
+    """The only one that may write."""
+
+
 class WorkerEvent(Response):
     """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
 
@@ -74,6 +89,9 @@ class WorkerEvent(Response):
     evaluation.progress  {fraction}
     evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}
     evaluation.failed    {code, pointer, value}
+    export.progress   {fraction}
+    export.finished   the `export.json` document
+    export.failed     {code}
     """
 
     type: str
@@ -182,3 +200,20 @@ def evaluation_results(id: str) -> str:
 
 def evaluation_events(id: str, attempt: int) -> str:
     return f"evaluations/{id}/attempts/{attempt}/events"
+
+
+def export_folder(id: str) -> str:
+    return f"exports/{id}"
+
+
+def export_request(id: str) -> str:
+    return f"exports/{id}/request.json"
+
+
+def export_events(id: str, attempt: int) -> str:
+    return f"exports/{id}/attempts/{attempt}/events"
+
+
+def exported_files(name: str, version: int, format: ExportFormat, int8: bool) -> str:
+    """Where an export's files are, and `export.json`, which makes an export of them."""
+    return f"{model_version(name, version)}/{EXPORTS}/{export_name(format, int8)}"

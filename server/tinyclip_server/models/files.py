@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 from tinyclip.schemas import ModelFile, ModelVersion
 from tinyclip.schemas.artifacts import model_version
+from tinyclip.schemas.exports import EXPORTS
 
 from tinyclip_server.artifacts import READ_CHUNK, Store
 from tinyclip_server.conditions import names, quoted
@@ -31,7 +32,8 @@ def find_file(version: ModelVersion, path: str) -> ModelFile:
 async def file_response(request: Request, store: Store, version: ModelVersion, file: ModelFile) -> Response:
     """200 with all of a file, 206 with the range asked for, or 304. Raises RangeNotSatisfiable, NotFound."""
     path = f"{model_version(version.name, version.version)}/{file.path}"
-    headers = {"ETag": quoted(file.sha256), "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=31536000, immutable"}
+    keep = "no-cache" if file.path.startswith(f"{EXPORTS}/") else "max-age=31536000, immutable"  # exports may be made anew
+    headers = {"ETag": quoted(file.sha256), "Accept-Ranges": "bytes", "Cache-Control": f"private, {keep}"}
     if names(request.headers.get("if-none-match"), file.sha256):
         return Response(status_code=304, headers=headers)
     if not await store.exists(path):

@@ -1,0 +1,144 @@
+"""Exports: a model version in the files of other libraries."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from tinyclip.schemas._base import Request, Response, Timestamp
+from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.registry import ModelFile
+
+
+class ExportFormat(StrEnum):
+    ONNX = "onnx"
+    """Two graphs for ONNX Runtime and others."""
+    OPENVINO = "openvino"
+    HF = "hf"
+    """transformers' `CLIPModel` and `CLIPProcessor`."""
+    OPEN_CLIP = "open_clip"
+
+
+class ExportPost(Request):
+    """What to export; `int8` is for the formats that can be quantised, `onnx` and `openvino`."""
+
+    formats: list[ExportFormat] = Field(min_length=1, max_length=len(ExportFormat))
+    int8: bool = False
+
+
+class ExportState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DELETING = "deleting"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the files, or the reason why there are none, are there."""
+        return self in (ExportState.SUCCEEDED, ExportState.FAILED)
+
+
+class ExportError(Response):
+    code: str
+    message: str
+
+
+class Agreement(Response):
+    """How near an export's embeddings are to torch's; both are of length 1."""
+
+    largest_difference: float
+    """Of any number of any embedding."""
+    mean_cosine: float
+    least_cosine: float
+
+
+class ExportTolerance(Response):
+    """What an export may be off by; null: not asked."""
+
+    largest_difference: float | None = None
+    mean_cosine: float | None = None
+    own_preprocessing_mean_cosine: float
+
+
+class ExportCheck(Response):
+    """An export as its users load it, beside torch in fp32."""
+
+    data: str
+    """Where the pictures and texts come from."""
+    pictures: int
+    texts: int
+    texts_read_otherwise: int = 0
+    """Further texts, no part of the comparison: the exported tokenizer does not mend the odd characters that they have."""
+    calibrated_on: int = 0
+    """Pictures that an int8 export was calibrated on, none of them among those that it is checked on."""
+    image: Agreement
+    """On the same pixels."""
+    text: Agreement
+    """Through the tokenizer that is exported."""
+    own_preprocessing: Agreement
+    """On whole pictures, resized and cropped by the exported settings: by transformers' processor, else open_clip's transform."""
+    tolerance: ExportTolerance
+
+
+class ExportDocument(Response):
+    """`export.json` beside an export's files, written last: files without it are no export."""
+
+    model: str
+    format: ExportFormat
+    int8: bool
+    files: list[ModelFile]
+    """With paths below the export's folder."""
+    check: ExportCheck
+    made_with: dict[str, str] = {}
+    """Versions of the libraries that wrote it."""
+    created_at: Timestamp
+
+
+class Export(Response):
+    """One export of one model version."""
+
+    name: str
+    """As `onnx` or `onnx-int8`; its files are the version's files below `exports/NAME/`."""
+    model: str
+    format: ExportFormat
+    int8: bool
+    state: ExportState
+    progress: float = 0.0
+    message: str = ""
+    files: list[ModelFile] = []
+    check: ExportCheck | None = None
+    error: ExportError | None = None
+    ray_submission_id: str | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    finished_at: Timestamp | None
+
+
+QUANTISED = (ExportFormat.ONNX, ExportFormat.OPENVINO)
+"""Formats that have an int8 export."""
+EXPORTS = "exports"
+"""The folder of a version that holds its exports."""
+
+
+def export_name(format: ExportFormat, int8: bool) -> str:
+    return f"{format}-int8" if int8 else str(format)
+
+
+def unavailable(layout: Layout) -> dict[ExportFormat, str]:
+    """The formats that a model of this layout cannot have, and why."""
+    if not _uniform(layout):
+        why = "its blocks differ in size, which that library has no word for"
+        return {ExportFormat.HF: why, ExportFormat.OPEN_CLIP: why}
+    if layout.image.kind == "resnet":
+        return {ExportFormat.HF: "its image tower is a ResNet, and transformers' CLIPModel has none"}
+    return {}
+
+
+def _uniform(layout: Layout) -> bool:
+    """All blocks of a tower alike, with as many heads as fill the width."""
+    towers = [layout.text] if layout.image.kind == "resnet" else [layout.image, layout.text]
+    return all(
+        tower.heads and {heads * tower.head_width for heads in tower.heads} == {tower.width}
+        and tower.mlp and len(set(tower.mlp)) == 1 and tower.mlp[0] > 0
+        for tower in towers
+    )

@@ -1,0 +1,1 @@
+"""Exports: a model version in the files of other libraries, made by Ray jobs."""

@@ -1,0 +1,125 @@
+"""What can be done with exports. Each function works in the caller's transaction and only flushes."""
+
+import secrets
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import Export, ExportFormat, ExportPost, ExportState, ModelVersion
+from tinyclip.schemas.exports import EXPORTS, QUANTISED, export_name, unavailable
+
+from tinyclip_server.db import now
+from tinyclip_server.exports import repository
+from tinyclip_server.jobs.service import ID_ALPHABET
+from tinyclip_server.models import service as models
+from tinyclip_server.problems import Conflict, InvalidInput, NotFound
+from tinyclip_server.resources import ask_for_the_end
+from tinyclip_server.tables import ExportRow, ModelVersionRow
+
+
+async def ask(session: AsyncSession, project: str, model: str, which: str, body: ExportPost) -> list[ExportRow]:
+    """The exports asked for, in that order: as they are, or queued for the next round of `reconcile`.
+
+    One that is there or under way is not made again; one that has failed is. Raises NotFound, InvalidInput, Conflict.
+    """
+    model, number = await models.resolve(session, project, f"{model}@{which}")
+    await repository.of_version(session, model, number, lock=True)  # before the version, as all who lock both
+    version = await session.get_one(ModelVersionRow, (model, number), with_for_update=True)  # one question at a time
+    _expect_formats(ModelVersion.model_validate(version.document), body)
+    tasks = await repository.tasks_measured_on(session, model, number)
+    names = {format: export_name(format, body.int8) for format in body.formats}
+    known = {row.name: row for row in await repository.of_version(session, model, number)}
+    for name in names.values():
+        if name in known and known[name].state == ExportState.DELETING:
+            raise Conflict(f"export {name} of {model}@{number} is being deleted; wait until it is gone", code="export_deleting")
+    rows = []
+    for format, name in names.items():
+        row = known.get(name) or _new(session, project, model, number, format, body.int8)
+        if row.state == ExportState.FAILED or row.version == 0:
+            row.request, row.lost, row.error, row.finished_at = {**_request(row), "tasks": tasks}, 0, None, None
+            begin_attempt(row, row.attempt + 1)
+        rows.append(row)
+    await session.flush()
+    return rows
+
+
+def begin_attempt(row: ExportRow, number: int) -> None:
+    row.attempt, row.ray_submission_id = number, f"tc-export-{row.id}-a{number}"
+    row.submitted, row.next_segment, row.progress, row.updated_at = False, 1, 0.0, now()
+    row.state, row.message = ExportState.QUEUED, ""
+    row.version += 1
+
+
+async def find_version(session: AsyncSession, project: str, model: str, which: str) -> tuple[str, int]:
+    """Raises NotFound."""
+    return await models.resolve(session, project, f"{model}@{which}")
+
+
+async def get(session: AsyncSession, project: str, model: str, which: str, name: str, *, lock: bool = False) -> ExportRow:
+    """Raises NotFound."""
+    model, number = await find_version(session, project, model, which)
+    row = await repository.find(session, model, number, name, lock=lock)
+    if row is None:
+        there = ", ".join(each.name for each in await repository.of_version(session, model, number))
+        has = f"it has {there}" if there else "it has none yet"
+        raise NotFound(f"{model}@{number} has no export {name}; {has}", code="no_such_export")
+    return row
+
+
+async def delete(session: AsyncSession, row: ExportRow) -> None:
+    """Ask for the end: at once it is no part of the version any more; the row goes when its job and its files have gone."""
+    ask_for_the_end(row)
+    await show_files(session, row, [])
+    await session.flush()
+
+
+async def show_files(session: AsyncSession, row: ExportRow, files: list[dict[str, Any]]) -> None:
+    """Let the version's files be its own, those of its other exports, and these."""
+    version = await session.get(ModelVersionRow, (row.model_name, row.model_version), with_for_update=True)
+    if version is None:
+        return
+    folder = f"{EXPORTS}/{row.name}/"
+    others = [file for file in version.document["files"] if not file["path"].startswith(folder)]
+    shown = [{**file, "path": folder + file["path"]} for file in files]
+    version.document = {**version.document, "files": [*others, *shown]}
+
+
+def view(row: ExportRow) -> Export:
+    document = row.document or {}
+    return Export.model_validate({
+        "name": row.name, "model": f"{row.model_name}@{row.model_version}", "format": row.format, "int8": row.int8,
+        "state": row.state, "progress": row.progress, "message": row.message, "files": document.get("files", []),
+        "check": document.get("check"), "error": row.error, "ray_submission_id": row.ray_submission_id,
+        "created_at": row.created_at, "updated_at": row.updated_at, "finished_at": row.finished_at,
+    })
+
+
+def etag(row: ExportRow) -> str:
+    """Before the dot what is to be done, after it what became of that."""
+    return f"{row.version}.{row.state}-{row.next_segment}"
+
+
+def _new(session: AsyncSession, project: str, model: str, version: int, format: ExportFormat, int8: bool) -> ExportRow:
+    id = "export_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16))
+    row = ExportRow(
+        id=id, project=project, model_name=model, model_version=version, name=export_name(format, int8), format=format, int8=int8,
+        state=ExportState.QUEUED, version=0, attempt=0, request={},
+    )
+    session.add(row)
+    return row
+
+
+def _request(row: ExportRow) -> dict[str, Any]:
+    return {"name": row.model_name, "version": row.model_version, "format": row.format, "int8": row.int8}
+
+
+def _expect_formats(version: ModelVersion, body: ExportPost) -> None:
+    """Raises InvalidInput for the first format that this version does not have, or not in int8."""
+    why = unavailable(version.layout)
+    for index, format in enumerate(body.formats):
+        if format in why:
+            has = ", ".join(each for each in ExportFormat if each not in why)
+            message = f"{version.name}@{version.version} has no {format} export: {why[format]}; it has {has}"
+            raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")
+        if body.int8 and format not in QUANTISED:
+            message = f"{format} has no int8; leave int8 out, or ask for {' or '.join(QUANTISED)}"
+            raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")
