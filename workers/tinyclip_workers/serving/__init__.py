@@ -2,8 +2,8 @@
 
 The story of one query: `requests.py` gives it an id and a time limit and lets it in, a route of `web_app.py` has `queries.py`
 (or `shapes_*.py`, for the clients of others) read and check it, `inputs.py` decodes its images, `service.py` answers it with
-embeddings that `batching.py` gathers and `replica.py` computes with an engine (`engine.py`), and `problems.py` says what was wrong
-if something was. `student.py` is one replica, `served_model.py` one model in it, and `app.py` what Serve runs.
+embeddings that `batching.py` gathers and `replica.py` computes with an engine (`engine.py`), and `problems.py` says what was
+wrong if something was. `student.py` is one replica, `served_model.py` one model in it, and `app.py` what Serve runs.
 """
 
 from typing import TYPE_CHECKING, Any
