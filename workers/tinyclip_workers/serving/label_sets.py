@@ -18,6 +18,8 @@ LOOK_EVERY_S = 2.0
 """How old the knowledge of a set may be: what another replica was told is known here after that."""
 MAX_SETS = 1000
 """Of one deployment."""
+KEPT = 64
+"""Sets that a replica keeps in memory."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -44,7 +46,7 @@ class LabelSets:
             if known is None:
                 self._known.pop(name, None)
                 raise self._missing(name)
-            self._known[name] = known
+            self._keep(known)
         return known.found
 
     async def put(self, name: str, labels: list[str], templates: list[str]) -> tuple[LabelSet, bool]:
@@ -52,7 +54,7 @@ class LabelSets:
         _check(name, "/name")
         made = LabelSet(name=name, labels=labels, templates=templates)
         is_new = await asyncio.to_thread(self._write, made)
-        self._known[name] = _Known(made, monotonic())
+        self._keep(_Known(made, monotonic()))
         return made, is_new
 
     async def delete(self, name: str) -> None:
@@ -64,6 +66,13 @@ class LabelSets:
     async def names(self) -> list[str]:
         """Sorted."""
         return await asyncio.to_thread(self._names)
+
+    def _keep(self, known: _Known) -> None:
+        """In place of the one that was read longest ago, if there are too many."""
+        self._known.pop(known.found.name, None)
+        self._known[known.found.name] = known
+        if len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
 
     def _read(self, name: str) -> _Known | None:
         read_at = monotonic()

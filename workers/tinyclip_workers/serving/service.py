@@ -80,9 +80,12 @@ class StudentService:
         if query.dimensions not in (None, self._engine.embed_dim):
             raise wrong_dimensions(query.dimensions or 0, self._engine.embed_dim)
         texts, images = query.texts, query.images
+        if not images.images:
+            return Embedded(await self._text_rows(texts) if texts else [], [])
+        if not texts:
+            return await self._image_rows(images, skip_bad=query.skip_bad_images)
         image_rows, text_rows = await _both(
-            self._image_rows(images, skip_bad=query.skip_bad_images) if images.images else _nothing(Embedded([], [])),
-            self._text_rows(texts) if texts else _nothing([]),
+            self._image_rows(images, skip_bad=query.skip_bad_images), self._text_rows(texts)
         )
         of_kind = {"image": iter(image_rows.rows), "text": iter(text_rows)}
         return Embedded([next(of_kind[item.kind]) for item in query.inputs], image_rows.errors)
@@ -178,7 +181,3 @@ async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> t
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return first.result(), second.result()
-
-
-async def _nothing(nothing: T) -> T:
-    return nothing

@@ -9,12 +9,18 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.serving.problems import Refusal, refuse
 
 Encode = Callable[[list[str]], Awaitable[Matrix]]
 Classes = tuple[tuple[str, ...], tuple[str, ...]]
 """Labels and templates."""
 Key = TypeVar("Key", bound=Hashable)
 
+PART = 2048
+"""Texts of a label set that are asked for at once: a large set does not take all the room there is for unknown texts."""
+PAUSE_S = 0.1
+MOST_COMING = 32
+"""Label sets that are being computed."""
 ENTRY_BYTES = 500
 """What an entry costs beside its numbers and its key's characters."""
 
@@ -79,17 +85,35 @@ class TextCache:
             self._watch(len(labels) * len(templates), 0)
             return known
         if key not in self._coming:
+            if len(self._coming) >= MOST_COMING:
+                detail = f"{MOST_COMING} other sets of labels are being computed; try again in 2 s"
+                raise refuse(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": "2"})
             self._coming[key] = asyncio.create_task(self._compute(key))
             self._coming[key].add_done_callback(partial(self._came, key))
         return await asyncio.shield(self._coming[key])
 
     async def _compute(self, key: Classes) -> Matrix:
         labels, templates = key
-        texts = [template.replace("{}", label) for label in labels for template in templates]
-        means = (await self.texts(texts)).reshape(len(labels), len(templates), -1).mean(axis=1)
-        matrix: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
+        step = max(1, PART // len(templates))
+        means = [await self._means(labels[i : i + step], templates, patient=i > 0) for i in range(0, len(labels), step)]
+        mean_LE = np.concatenate(means)
+        matrix: Matrix = mean_LE / np.linalg.norm(mean_LE, axis=1, keepdims=True)
         self._classes.put(key, matrix, sum(map(len, labels)) + sum(map(len, templates)) + 100 * len(labels))
         return matrix
+
+    async def _means(self, labels: Sequence[str], templates: Sequence[str], *, patient: bool) -> Matrix:
+        """(labels, E), not normalised. Where too much waits already: raises Refusal, or waits itself if it is `patient`."""
+        texts = [template.replace("{}", label) for label in labels for template in templates]
+        while True:
+            try:
+                rows = await self.texts(texts)
+                break
+            except Refusal:
+                if not patient:
+                    raise
+            await asyncio.sleep(PAUSE_S)
+        mean_LE: Matrix = rows.reshape(len(labels), len(templates), -1).mean(axis=1)
+        return mean_LE
 
     def _came(self, key: Classes, task: "asyncio.Task[Matrix]") -> None:
         del self._coming[key]
