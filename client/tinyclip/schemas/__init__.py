@@ -3,6 +3,19 @@
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
 from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
 from tinyclip.schemas.imports import ImportOptions, ImportUpload, ModelImport
+from tinyclip.schemas.indexes import (
+    Hit,
+    Index,
+    IndexItem,
+    IndexItems,
+    IndexKind,
+    IndexPut,
+    IndexSource,
+    IndexState,
+    RejectedItem,
+    SearchRequest,
+    SearchResponse,
+)
 from tinyclip.schemas.jobs import (
     Checkpoint,
     Event,
@@ -35,18 +48,11 @@ from tinyclip.schemas.registry import (
     EmbeddingsRequest,
     EmbeddingsResponse,
     EmbeddingsUsage,
-    Hit,
-    Index,
-    IndexPut,
-    IndexSource,
-    IndexState,
     LabelScore,
     Model,
     ModelFile,
     ModelVersion,
     ReplicaRange,
-    SearchRequest,
-    SearchResponse,
     ZeroShotRequest,
     ZeroShotResponse,
 )
@@ -77,6 +83,9 @@ __all__ = [
     "ImportOptions",
     "ImportUpload",
     "Index",
+    "IndexItem",
+    "IndexItems",
+    "IndexKind",
     "IndexPut",
     "IndexSource",
     "IndexState",
@@ -105,6 +114,7 @@ __all__ = [
     "Problem",
     "Progress",
     "ProjectName",
+    "RejectedItem",
     "ReplicaRange",
     "Request",
     "Response",

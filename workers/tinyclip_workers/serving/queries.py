@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request as HttpRequest
 from tinyclip.schemas import JSON, EmbeddingsRequest, FieldError, Request, SearchRequest, ZeroShotRequest
+from tinyclip.schemas.filters import FilterError, parse_filter
 
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid, invalid_fields, refuse
@@ -104,6 +105,10 @@ async def read_search(request: HttpRequest, options: ServingOptions) -> SearchRe
         raise invalid(FieldError(pointer="/text", value=None, message="give exactly one of text and image"))
     if query.text is not None:
         check_texts("/text", query.text)
+    try:
+        parse_filter(query.filter or {})
+    except FilterError as error:
+        raise invalid(field_error(f"/filter{error.pointer}", error.value, str(error))) from error
     return query
 
 

@@ -15,14 +15,15 @@ from tinyclip.schemas import (
     JSON,
     EmbeddingsRequest,
     FieldError,
-    Hit,
     LabelScore,
     SearchRequest,
     SearchResponse,
     ZeroShotResponse,
 )
+from tinyclip.schemas.filters import parse_filter
 from torch import Tensor
 
+from tinyclip_workers.retrieval.reader import Found
 from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.inputs import BadImage, read_image
 from tinyclip_workers.serving.options import ServingOptions
@@ -86,8 +87,11 @@ class StudentService:
             rows = await self._encoder.images(await self._good_images(Images([query.image], ["/image"])))
         else:
             rows = await self._texts.texts([query.text or ""])
-        hits: list[Hit] = await self._in_thread(lambda: index.nearest(rows[0], query.top_k))
-        return SearchResponse(hits=hits, model=self._options.model)
+        conditions = parse_filter(query.filter or {})
+        found: Found = await self._in_thread(lambda: index.nearest(rows[0], query.top_k, conditions))
+        return SearchResponse(
+            hits=found.hits, model=self._options.model, kind=found.kind, generation=index.generation.number
+        )
 
     async def _good_images(self, images: Images) -> list[Tensor]:
         return [picture for picture in await self._read_images(images, skip_bad=False) if picture is not None]
