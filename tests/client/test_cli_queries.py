@@ -35,12 +35,16 @@ class Server:
         self.asked: list[JSON] = []
         self.url = ""
         self.refusal: JSON | None = None
+        self.updates = 0
+        self.rejected: list[JSON] = []
 
     def app(self) -> Starlette:
         return Starlette(routes=[
             Route("/v1/deployments/shapes", self.deployment, methods=["GET", "PUT", "DELETE"]),
             Route("/v1/deployments", self.deployments),
             Route("/v1/indexes/gallery", self.index, methods=["GET", "PUT", "DELETE"]),
+            Route("/v1/indexes/gallery/items", self.change, methods=["POST"]),
+            Route("/v1/indexes/gallery/items/{id:path}", self.change, methods=["DELETE"]),
             Route("/v1/compare", self.comparison),
             Route("/v1/models/shapes/versions/{version}", self.version),
             Route("/v1/models/shapes/versions/1/files/{path}", self.file),
@@ -69,7 +73,15 @@ class Server:
             self.asked.append(await request.json())
         progress = self.progress.pop(0) if len(self.progress) > 1 else self.progress[0]
         state = "ready" if progress == 1.0 else "building"
-        return JSONResponse({"name": "gallery", "model": "shapes@1", "state": state, "count": 300, "progress": progress, **TIMES})
+        shown = {"name": "gallery", "model": "shapes@1", "state": state, "count": 300, "progress": progress, **TIMES}
+        return JSONResponse(shown | {"rejected": self.rejected, "applied_updates": self.updates})
+
+    async def change(self, request: Request) -> Response:
+        assert request.headers["idempotency-key"]
+        self.updates += 1
+        self.asked.append(await request.json() if request.method == "POST" else request.path_params["id"])
+        shown = {"name": "gallery", "model": "shapes@1", "state": "updating", "updates": self.updates, **TIMES}
+        return JSONResponse(shown, 202)
 
     async def version(self, request: Request) -> Response:
         return JSONResponse(VERSION)
@@ -151,6 +163,60 @@ class TestIndexes:
         assert json.loads(ran.out)["state"] == "ready"
 
 
+    def test_create_an_empty_one_of_a_kind(self, cli: Cli, server: Server) -> None:
+        assert cli("indexes", "create", "gallery", "--model", "shapes@1", "--kind", "hnsw").code == 0
+
+        assert server.asked == [{"model": "shapes@1", "source": None, "kind": "hnsw"}]
+
+    def test_add_pictures_and_texts(self, cli: Cli, server: Server, picture: str) -> None:
+        ran = cli("indexes", "add", "gallery", picture, "--text", "a cat", "--metadata", '{"year": 2020}')
+
+        assert (ran.code, ran.out) == (0, "gallery shapes@1 ready, 300 items\n")
+        assert server.asked == [{"items": [
+            {"id": picture, "image": "AAEC", "metadata": {"file": picture, "year": 2020}},
+            {"id": "a cat", "text": "a cat", "metadata": {"text": "a cat", "year": 2020}},
+        ]}]  # fmt: skip
+
+    def test_many_pictures_go_in_several_requests(
+        self, cli: Cli, server: Server, picture: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tinyclip.cli._indexes.BODY_BYTES", 8)
+
+        assert cli("indexes", "add", "gallery", picture, picture, picture).code == 0
+
+        assert [len(body["items"]) for body in server.asked] == [2, 1]
+
+    def test_an_item_that_was_rejected_is_told(self, cli: Cli, server: Server, picture: str) -> None:
+        told = {"update": 1, "id": picture, "reason": "the image is cut off"}
+        server.rejected = [{"update": 0, "id": "old", "reason": "x"}, told]
+
+        ran = cli("indexes", "add", "gallery", picture)
+
+        assert ran.code == 1
+        assert ran.err == f"not added: {picture}: the image is cut off\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ([], "name at least one FILE or --text"),
+            (["--text", "a", "--text", "b", "--id", "x"], "--id names one item"),
+            (["--text", "a", "--metadata", "[1]"], "[1] is not a JSON object"),
+            (["--text", "a", "--metadata", "{"], "is not JSON"),
+        ],
+    )
+    def test_add_says_what_is_wrong(self, cli: Cli, server: Server, arguments: list[str], says: str) -> None:
+        ran = cli("indexes", "add", "gallery", *arguments)
+
+        assert ran.code == 2
+        assert says in " ".join(ran.err.replace("│", "").split())
+        assert server.asked == []
+
+    def test_remove(self, cli: Cli, server: Server) -> None:
+        assert cli("indexes", "remove", "gallery", "a/b c.png", "d").code == 0
+
+        assert server.asked == ["a/b c.png", "d"]
+
+
 class TestModels:
     def test_get_shows_what_it_is(self, cli: Cli, server: Server) -> None:
         out = cli("models", "get", "shapes@best").out
@@ -225,6 +291,13 @@ class TestQuestions:
         cli("search", "--image", picture, "-d", "shapes", "-i", "gallery")
 
         assert server.asked == [{"index": "gallery", "image": "AAEC", "top_k": 10}]
+
+    def test_search_with_a_filter(self, cli: Cli, server: Server) -> None:
+        cli("search", "red", "-d", "shapes", "-i", "gallery", "--filter", '{"year": {"gte": 2000}}')
+        wrong = cli("search", "red", "-d", "shapes", "-i", "gallery", "--filter", "year=2000")
+
+        assert server.asked == [{"index": "gallery", "text": "red", "top_k": 10, "filter": {"year": {"gte": 2000}}}]
+        assert (wrong.code, "is not JSON" in " ".join(wrong.err.split())) == (2, True)
 
     def test_a_search_needs_one_of_text_and_image(self, cli: Cli) -> None:
         assert cli("search", "-d", "shapes", "-i", "gallery").code == 2

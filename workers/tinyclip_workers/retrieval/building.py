@@ -14,7 +14,7 @@ from tinyclip_workers.report import EventWriter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval import parts as parts_files
 from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest, remove_others
-from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, SAMPLE, needs_graph, new_segment
+from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
 from tinyclip_workers.retrieval.parts import Parts
 from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.index_items import BATCH, Progress, batches, read_items
@@ -104,7 +104,7 @@ def _put_together(
 def _caption_queries(parts: Parts, engine: Engine) -> Matrix | None:
     """Embeddings of captions: texts lie elsewhere than pictures, and they are what most searches ask."""
     metadata = chain.from_iterable((item[1] for item in items) for _, items in parts)
-    captions = list(islice((one["caption"] for one in metadata if isinstance(one.get("caption"), str)), SAMPLE))
+    captions = list(islice((one["caption"] for one in metadata if isinstance(one.get("caption"), str)), graphs.SAMPLE))
     return engine.encode_text(captions) if captions else None
 
 

@@ -15,7 +15,7 @@ from tinyclip.schemas import IndexKind
 
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.files import GRAPH, VECTORS, SegmentInfo, segment_folder
-from tinyclip_workers.retrieval.graph import Graph, write_graph
+from tinyclip_workers.retrieval.graph import write_graph
 from tinyclip_workers.retrieval.segment_writer import SegmentWriter
 from tinyclip_workers.serving.engine import Matrix
 from tinyclip_workers.store import Store
@@ -24,10 +24,6 @@ GRAPH_FROM = 100_000
 """Items from which `auto` means a graph: comparing all takes 15 ms a query there, at 512 dimensions."""
 SEGMENT_GRAPH_FROM = 10_000
 """Rows below which a segment of an index with graphs goes without one."""
-SAMPLE = 100
-"""Queries by which a graph's search width is found."""
-NOISE = 0.3
-"""How far a sampled query lies from the item that it was made of."""
 
 
 def needs_graph(asked: IndexKind, index_count: int, rows: int) -> bool:
@@ -41,7 +37,7 @@ class NewSegment:
     """A segment that is being written; rows go to `writer`."""
 
     def __init__(self, store: Store, name: str, folder: Path, id: str, embed_dim: int) -> None:
-        self._store, self._name, self._folder, self._id, self._embed_dim = store, name, folder, id, embed_dim
+        self._store, self._name, self._folder, self._id = store, name, folder, id
         self.writer = SegmentWriter(folder, embed_dim)
 
     def finish(
@@ -52,11 +48,7 @@ class NewSegment:
         info = SegmentInfo(id=self._id, count=self.writer.count, kind="exact")
         if graph:
             vectors_NE: Matrix = np.load(self._folder / VECTORS, mmap_mode="r")
-            write_graph(vectors_NE, self._folder / GRAPH, on_progress)
-            sample_QE = _sample(vectors_NE)
-            if queries_QE is not None:
-                sample_QE = np.vstack([sample_QE, queries_QE])
-            ef, recall = Graph(self._folder / GRAPH, self._embed_dim, graphs.WIDTHS[0]).calibrate(vectors_NE, sample_QE)
+            ef, recall = write_graph(vectors_NE, self._folder / GRAPH, queries_QE, on_progress)
             info = info.model_copy(update={"kind": "hnsw", "ef": ef, "recall": recall})
         folder = segment_folder(self._name, self._id)
         if self._store.local_path(folder) != self._folder:
@@ -78,13 +70,3 @@ def new_segment(store: Store, name: str, embed_dim: int) -> Iterator[NewSegment]
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sample(vectors_NE: Matrix) -> Matrix:
-    """Queries near to items of all parts of the segment, the same each time."""
-    chance = np.random.default_rng(0)
-    rows = np.sort(chance.choice(len(vectors_NE), min(SAMPLE, len(vectors_NE)), replace=False))
-    noise_QE = chance.standard_normal((len(rows), vectors_NE.shape[1]), np.float32)
-    noise_QE *= NOISE / np.linalg.norm(noise_QE, axis=1, keepdims=True)
-    sample_QE: Matrix = vectors_NE[rows] + noise_QE
-    return sample_QE / np.linalg.norm(sample_QE, axis=1, keepdims=True)
