@@ -29,6 +29,6 @@ def finished(count: int) -> dict[str, Any]:
     return {"type": "index.finished", "message": f"{count} items", "data": data}
 
 
-def updated(applied: int, count: int, *rejected: dict[str, Any]) -> dict[str, Any]:
-    data = {"applied": applied, "count": count, "kind": "hnsw", "recall": 0.98, "rejected": list(rejected)}
+def updated(applied: int, count: int, *rejected: dict[str, Any], last: bool = True) -> dict[str, Any]:
+    data = {"applied": applied, "count": count, "kind": "hnsw", "recall": 0.98, "rejected": list(rejected), "last": last}
     return {"type": "index.updated", "data": data}

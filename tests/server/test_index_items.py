@@ -95,6 +95,20 @@ class TestAdding:
         assert request(service)["job"].endswith("-u3")
         assert [one["number"] for one in request(service)["updates"]] == [2, 3]
 
+    async def test_a_job_in_rounds_is_followed_to_its_end(self, service: Service) -> None:
+        for _ in range(3):
+            await add(service)
+        await round_(service)
+        tell(service, updated(2, 12, {"update": 1, "id": "a", "reason": "x"}, last=False))
+        await round_(service)
+        half_way = await get(service)
+        tell(service, updated(2, 12, {"update": 1, "id": "a", "reason": "x"}, last=False), updated(3, 13))
+        await round_(service)
+
+        assert (half_way["state"], *counted(half_way)) == ("updating", 3, 2, 1)
+        done = await get(service)
+        assert (done["state"], *counted(done), len(done["rejected"])) == ("ready", 3, 3, 0, 1)
+
     async def test_those_accepted_during_a_build_are_applied_to_it(self, service: Service) -> None:
         await add(service)
         await round_(service)

@@ -87,6 +87,13 @@ def test_a_filter_leaves_what_python_leaves(exact: IndexReader, vectors_NE: Any,
         assert found.kind == "exact"
 
 
+def test_metadata_comes_back_as_it_was_but_for_what_is_no_text(exact: IndexReader) -> None:
+    [hit] = exact.nearest(unit(E), 1, parse_filter({"rare": 100})).hits
+
+    assert (hit.id, hit.metadata["bad"]) == ("p100", "?")
+    assert {**hit.metadata, "bad": 0, "not": 0} == {**metadata(100), "bad": 0, "not": 0}
+
+
 @needs_hnswlib
 class TestGraph:
     def test_recall_is_what_the_build_said(self, linked: IndexReader, vectors_NE: Any) -> None:

@@ -1,13 +1,14 @@
 """Changing an index item by item: what a search sees is what plain recomputation over all words said so far gives."""
 
 import base64
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tinyclip.schemas import JSON
-from tinyclip_workers.retrieval import merging
+from tinyclip_workers.retrieval import merging, updating
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.search import Indexes
@@ -101,6 +102,36 @@ def test_an_update_is_applied_once(root: Path, folder: Path) -> None:
     again = update(root, folder, 1, vectors(unit(3, 24)))
 
     assert (again.number, again.count, again.applied) == (3, 2, 2)
+    assert list((root / "indexes/gallery/updates").iterdir()) == []
+
+
+def test_many_updates_are_applied_in_rounds(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip_workers.retrieval.updating.ROUND_BYTES", 1)
+    ask_updates(root, folder, {n: {"items": vectors(unit(2, 24, seed=n), first=n)} for n in (1, 2, 3)})
+
+    assert run(root, "u3") == 0
+
+    told = [event["data"] for event in events(root, "u3") if event["type"] == "index.updated"]
+    assert [(data["applied"], data["count"], data["last"]) for data in told] == [(1, 2, False), (2, 3, False), (3, 4, True)]
+    assert generation(root).number == 4
+
+
+def test_an_index_that_was_deleted_meanwhile_stays_away(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updating, "next_generation", _deleted_meanwhile(root, updating.next_generation))
+    ask_updates(root, folder, {1: {"items": vectors(unit(2, 24))}})
+
+    assert run(root, "u1") == 0
+
+    assert not (root / "indexes/gallery/generations").exists()
+
+
+def _deleted_meanwhile(root: Path, write: Any) -> Any:
+    def deleted(*arguments: Any) -> Any:
+        written = write(*arguments)
+        shutil.rmtree(root / "indexes/gallery")
+        return written
+
+    return deleted
 
 
 def test_updates_of_another_build_change_nothing(root: Path, folder: Path) -> None:

@@ -53,11 +53,11 @@ def _done(store: Store, index: str, job: str, events: EventWriter) -> int:
     """The exit status; the last event says the same. Raises Superseded, TakenOver, Overtaken."""
     try:
         request = _request(store, index, job)
-        load = partial(load_engine, request.model_uri)
+        load, still_wanted = partial(load_engine, request.model_uri), partial(_request, store, index, job)
         if request.updates is None:
-            build_index(store, request, load, events, lambda: _request(store, index, job))
+            build_index(store, request, load, events, still_wanted)
         else:
-            apply_updates(store, request, load, events)
+            apply_updates(store, request, load, events, still_wanted)
     except (Superseded, TakenOver, Overtaken):
         raise
     except (ValueError, OSError) as error:

@@ -105,7 +105,7 @@ class WorkerEvent(Response):
     attempt.stopped   {desired: pause | cancel, step}
     index.progress    {done, total, phase: encoding | linking}
     index.finished    {build, count, kind, recall, skipped_samples, skipped_shards}
-    index.updated     {applied, count, kind, recall, rejected: [RejectedItem]}
+    index.updated     {applied, count, kind, recall, rejected: [RejectedItem], last: whether the job ends with it}
     index.failed      {code}
     evaluation.progress  {fraction}
     evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}

@@ -88,12 +88,15 @@ async def _apply_event(session: AsyncSession, row: IndexRow, event: WorkerEvent)
             service.begin_updates(row)
             row.message = event.message
     elif event.type == "index.updated":
-        row.state, row.message, row.applied = IndexState.READY, "", event.data["applied"]
-        row.rejected = [*event.data["rejected"], *row.rejected][:SHOWN_REJECTED]
+        row.message, row.applied = "", event.data["applied"]
+        told = [item for item in event.data["rejected"] if item not in row.rejected]
+        row.rejected = [*told, *row.rejected][:SHOWN_REJECTED]
         _show_generation(row, event)
         await repository.forget_applied(session, row)
-        if row.updates > row.applied:
-            service.begin_updates(row)
+        if event.data["last"]:
+            row.state = IndexState.READY
+            if row.updates > row.applied:
+                service.begin_updates(row)
     elif event.type == "index.failed":
         row.state, row.message = IndexState.FAILED, event.message
 

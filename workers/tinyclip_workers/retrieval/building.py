@@ -16,6 +16,7 @@ from tinyclip_workers.retrieval import parts as parts_files
 from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest, remove_others
 from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
 from tinyclip_workers.retrieval.parts import Parts
+from tinyclip_workers.retrieval.segment_writer import storable
 from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.index_items import BATCH, Progress, batches, read_items
 from tinyclip_workers.shards import DataError, Skipped, expand_shards
@@ -68,7 +69,7 @@ def _encode(
     items: list[tuple[str, JSON]] = []
     for batch in batches(read_items(urls, request.source, engine, reached.skipped, progress), BATCH):
         rows.append(engine.encode_image(torch.stack([item.picture for item in batch])))
-        items += [(item.id, item.metadata) for item in batch]
+        items += [(storable(item.id), item.metadata) for item in batch]
         reached.items += len(batch)
         reached.position, reached.seen_bytes = progress.position, progress.seen
         if len(items) >= parts_files.ROWS:

@@ -60,7 +60,8 @@ class SegmentWriter:
     def add(self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]]) -> None:
         """Rows and their (id, metadata). Raises sqlite3.IntegrityError for an id that is there already."""
         assert vectors_NE.shape == (len(items), self._embed_dim), (vectors_NE.shape, len(items), self._embed_dim)
-        rows = [(self.count + i, id, json.dumps(metadata)) for i, (id, metadata) in enumerate(items)]
+        documents = [storable(json.dumps(metadata, ensure_ascii=False)) for _, metadata in items]
+        rows = [(self.count + i, id, document) for i, ((id, _), document) in enumerate(zip(items, documents, strict=True))]
         self._items.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
         for i, (_, metadata) in enumerate(items):
             self._note_values(self.count + i, metadata)
@@ -93,6 +94,11 @@ class SegmentWriter:
         header = {"descr": "<f4", "fortran_order": False, "shape": (self.count, self._embed_dim)}
         np.lib.format.write_array_header_1_0(self._vectors, header)
         return self._vectors.tell()
+
+
+def storable(text: str) -> str:
+    """Text that UTF-8 and SQLite can hold: halves of surrogate pairs, which JSON and tar files can spell, are replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def stored(value: Scalar) -> str | int | float | bytes:

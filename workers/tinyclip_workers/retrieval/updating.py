@@ -1,6 +1,9 @@
 """Applies accepted updates to an index: encode what they bring, write the next generation, commit it."""
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ from tinyclip_workers.serving.index_items import BATCH
 from tinyclip_workers.serving.inputs import BadImage, read_image
 from tinyclip_workers.store import Store
 
+ROUND_BYTES = 64 << 20
+"""Of update files from which a round has enough."""
 MAX_IMAGE_BYTES = 64 << 20
 """The control plane bounds what it accepts; this bounds what a changed file could hold."""
 
@@ -24,38 +29,53 @@ class Overtaken(Exception):
     """The index is at another build, or another process has changed it meanwhile: nothing was changed by this one."""
 
 
-def apply_updates(store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter) -> Generation:
-    """The index with all of the request's updates in it. What it has already is not applied again. Raises Overtaken."""
+def apply_updates(
+    store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: Callable[[], Any]
+) -> Generation:
+    """The index with all of the request's updates in it. What it has already is not applied again.
+
+    Many are applied in rounds, each a generation of its own, so that memory is bounded. Raises Overtaken, or what
+    `still_wanted` raises.
+    """
     assert request.updates is not None
     current = newest(store, request.name)
     if current is None or current.build != request.build:
         raise Overtaken(f"index {request.name} is no longer what build {request.build} made")
-    waiting = [update for update in request.updates if update.number > current.applied]
-    if waiting:
+    remove_others(store, current)  # an attempt that died after its commit may not have come to it
+    waiting = deque(update for update in request.updates if update.number > current.applied)
+    _tell(store, request, current, events, last=not waiting)
+    while waiting:
         changes = _Changes(current.embed_dim, load)
-        for update in waiting:
-            changes.note(update.number, _read(store, request.name, update))
-        items = changes.encoded(lambda done, total: events.send("index.progress", data=_progress(done, total, "encoding")))
-        written = next_generation(
-            store, current, items, request.kind,
-            lambda done: events.send("index.progress", data=_progress(done, current.count, "linking")),
-        )
-        generation = written.model_copy(update={"applied": waiting[-1].number, "rejected": changes.rejected})
-        if not commit(store, generation):
-            raise Overtaken(f"generation {generation.number} of index {request.name} was made by somebody else")
-        current = generation
-    else:
-        remove_others(store, current)  # an attempt that died after its commit may not have come to it
-    for update in request.updates:
-        if update.number <= current.applied:
-            store.remove(index_update(request.name, update.file))
-    data = current.model_dump(mode="json", include={"applied", "count", "kind", "rejected"})
-    events.send("index.updated", data={**data, "recall": current.recall})
+        while waiting and changes.size < ROUND_BYTES:
+            number = waiting[0].number
+            changes.note(number, _read(store, request.name, waiting.popleft()))
+        items = changes.encoded(partial(_tell_encoded, events))
+        linked = partial(_tell_linked, events, current.count)
+        written = next_generation(store, current, items, request.kind, linked)
+        still_wanted()
+        current = written.model_copy(update={"applied": number, "rejected": changes.rejected})
+        if not commit(store, current):
+            raise Overtaken(f"generation {current.number} of index {request.name} was made by somebody else")
+        _tell(store, request, current, events, last=not waiting)
     return current
 
 
-def _progress(done: int, total: int, phase: str) -> dict[str, int | str]:
-    return {"done": done, "total": total, "phase": phase}
+def _tell(store: Store, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:
+    """What was applied is over: its files go, and the control plane hears of it."""
+    applied = [update for update in request.updates or [] if update.number <= current.applied]
+    for update in applied:
+        store.remove(index_update(request.name, update.file))
+    if applied:
+        data = current.model_dump(mode="json", include={"applied", "count", "kind", "rejected"})
+        events.send("index.updated", data={**data, "recall": current.recall, "last": last})
+
+
+def _tell_encoded(events: EventWriter, done: int, total: int) -> None:
+    events.send("index.progress", data={"done": done, "total": total, "phase": "encoding"})
+
+
+def _tell_linked(events: EventWriter, total: int, done: int) -> None:
+    events.send("index.progress", data={"done": done, "total": total, "phase": "linking"})
 
 
 def _read(store: Store, name: str, update: UpdateFile) -> IndexUpdate:
@@ -76,8 +96,11 @@ class _Changes:
         self._engine: Engine | None = None
         self._words: dict[str, list[tuple[int, IndexItem | None]]] = {}
         self.rejected: list[RejectedItem] = []
+        self.size = 0
+        """Bytes, about."""
 
     def note(self, number: int, update: IndexUpdate) -> None:
+        self.size += len(update.model_dump_json())
         for id in update.removed:
             self._words.setdefault(id, []).append((number, None))
         for item in update.items:
