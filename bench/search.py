@@ -53,15 +53,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or Path(made)
         result = measured(folder / "small", arguments.rows, arguments.queries)
+        say(result, arguments.json)
         if arguments.huge:
             graphs.BUILD_WIDTH, graphs.WIDTHS = arguments.huge_width, (128,)
             built(folder / "huge", arguments.huge)
             sizes = {path.name: path.stat().st_size for path in (folder / "huge").rglob("*") if path.is_file()}
             result["huge"] = {"rows": arguments.huge, "file_bytes": sizes, **in_a_fresh_process(folder / "huge")}
+            say(result, arguments.json)
+
+
+def say(result: dict[str, Any], path: Path | None) -> None:
     text = json.dumps(result, indent=1)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    print(text, flush=True)
+    if path is not None:
+        path.write_text(text + "\n")
 
 
 def measured(folder: Path, rows: int, count: int) -> dict[str, Any]:
