@@ -42,5 +42,7 @@ $(STAMP):
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	@echo "Installing TinyCLIP and what it needs into $(VENV): once, some minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) hnswlib > $(VENV)/hnswlib.log 2>&1 || \
+	    echo "No hnswlib (it needs a C++ compiler and Python's headers, see $(VENV)/hnswlib.log): indexes are searched exactly"
 	@rm -f $(VENV)/installed-*
 	@touch $@

@@ -124,7 +124,8 @@ def _tell(out: Path, model: str, export: str, scores: dict[str, float], plain: d
     print(f"| {model} | {export} | {cells} | {facts['mb'] if facts else ''} |", flush=True)
     line = {
         "model": model, "export": export, "scores": scores, "lost": {task: plain[task] - scores[task] for task in scores},
-        "facts": facts, "at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.processor() or platform.machine(),
+        "facts": facts, "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }
     with out.open("a") as file:

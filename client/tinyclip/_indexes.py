@@ -1,11 +1,13 @@
-"""Indexes: sets of pictures that a deployed student searches."""
+"""Indexes: sets of pictures, texts and vectors that a deployed student searches."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, path, sync_method
+from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, once, path, sync_method
+from tinyclip._images import encode
 from tinyclip._pages import every, every_async
 from tinyclip._waiting import Deadline, poll, poll_async
-from tinyclip.schemas import Index, IndexPut, IndexSource, IndexState, Page
+from tinyclip.schemas import Index, IndexItem, IndexKind, IndexPut, IndexSource, IndexState, Page
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Index]]:
@@ -18,16 +20,48 @@ def get(name: str) -> Call[Index]:
     return Call("GET", path("indexes", name), as_model(Index))
 
 
-def put(name: str, model: str, shards: str | Sequence[str], *, metadata_keys: Sequence[str] = ("json",)) -> Call[Index]:
-    """Creates an index of the pictures in `shards`, embedded by `model`, or builds it anew. It is ready later: `wait`."""
-    listed = shards if isinstance(shards, str) else list(shards)
-    body = IndexPut(model=model, source=IndexSource(shards=listed, metadata_keys=list(metadata_keys)))
+def put(
+    name: str,
+    model: str,
+    shards: str | Sequence[str] | None = None,
+    *,
+    metadata_keys: Sequence[str] = ("json",),
+    kind: IndexKind = "auto",
+) -> Call[Index]:
+    """Creates an index of the pictures in `shards`, embedded by `model`, or builds it anew; without shards an empty one.
+
+    It is ready later: `wait`. `kind`: search all items (`exact`), walk a graph (`hnsw`), or as fits the size."""
+    source = None
+    if shards is not None:
+        source = IndexSource(shards=shards if isinstance(shards, str) else list(shards), metadata_keys=list(metadata_keys))
+    body = IndexPut(model=model, source=source, kind=kind)
     return Call("PUT", path("indexes", name), as_model(Index), body=body.model_dump(mode="json"))
+
+
+def add(name: str, items: Sequence[IndexItem | Mapping[str, Any]]) -> Call[Index]:
+    """Adds items, or replaces those with the same ids: at most 1,000, each a picture, a text or a vector with an id and metadata.
+
+    When this returns they are kept for good; searches see them once `applied_updates` is the `updates` of the answer: `wait`.
+    """
+    given = [item if isinstance(item, IndexItem) else _item(item) for item in items]
+    body = {"items": [item.model_dump(mode="json", exclude_none=True) for item in given]}
+    return Call("POST", path("indexes", name, "items"), as_model(Index), body=body, headers=once())
+
+
+def remove(name: str, id: str) -> Call[Index]:
+    """Removes the item with this id, if there is one. Searches see it as with `add`."""
+    return Call("DELETE", path("indexes", name, "items", id), as_model(Index), headers=once())
 
 
 def delete(name: str) -> Call[Index]:
     """Removes an index and its files; a build under way is stopped first."""
     return Call("DELETE", path("indexes", name), as_model(Index))
+
+
+def _item(given: Mapping[str, Any]) -> IndexItem:
+    """As the schema has it, but for a picture that may be a file or bytes."""
+    image = given.get("image")
+    return IndexItem.model_validate(given if image is None else {**given, "image": encode(image)})
 
 
 def _unseen(index: Index) -> None:
@@ -40,6 +74,8 @@ class Indexes(Resource):
     page = sync_method(page)
     get = sync_method(get)
     put = sync_method(put)
+    add = sync_method(add)
+    remove = sync_method(remove)
     delete = sync_method(delete)
 
     def list(self) -> Iterator[Index]:
@@ -49,8 +85,8 @@ class Indexes(Resource):
     def wait(
         self, name: str, *, timeout: float | None = None, on_progress: Callable[[Index], object] = _unseen
     ) -> Index:
-        """The index once it is built or its build has failed; `on_progress` sees it on the way. Raises `WaitTimeout`."""
-        return poll(lambda: self.get(name), is_settled, Deadline(f"index {name} is not built", timeout), on_progress)
+        """The index once nothing is under way, or it has failed; `on_progress` sees it on the way. Raises `WaitTimeout`."""
+        return poll(lambda: self.get(name), is_settled, Deadline(f"index {name} is not ready", timeout), on_progress)
 
 
 class AsyncIndexes(AsyncResource):
@@ -59,6 +95,8 @@ class AsyncIndexes(AsyncResource):
     page = async_method(page)
     get = async_method(get)
     put = async_method(put)
+    add = async_method(add)
+    remove = async_method(remove)
     delete = async_method(delete)
 
     def list(self) -> AsyncIterator[Index]:
@@ -68,11 +106,11 @@ class AsyncIndexes(AsyncResource):
     async def wait(
         self, name: str, *, timeout: float | None = None, on_progress: Callable[[Index], object] = _unseen
     ) -> Index:
-        """The index once it is built or its build has failed; see `Indexes.wait`."""
-        deadline = Deadline(f"index {name} is not built", timeout)
+        """The index once nothing is under way, or it has failed; see `Indexes.wait`."""
+        deadline = Deadline(f"index {name} is not ready", timeout)
         return await poll_async(lambda: self.get(name), is_settled, deadline, on_progress)
 
 
 def is_settled(index: Index) -> bool:
-    """True when no build is under way."""
+    """True when no build and no update is under way."""
     return index.state in (IndexState.READY, IndexState.FAILED)

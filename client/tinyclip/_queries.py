@@ -1,7 +1,7 @@
 """What a deployed student answers: zero-shot classification, embeddings, search."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import httpx
 
@@ -55,9 +55,16 @@ def embed_images(endpoint: str, images: Sequence[Picture]) -> Call[Vectors]:
     return _embed(endpoint, EmbeddingsRequest(input=[encode(image) for image in images], modality="image"))
 
 
-def search(endpoint: str, index: str, text: str | None, image: Picture | None, top_k: int) -> Call[SearchResponse]:
+Filter = Mapping[str, Any]
+"""Conditions on metadata: `{"year": {"gte": 2000}, "camera.make": "Leica", "tags": ["red", "blue"]}`."""
+
+
+def search(
+    endpoint: str, index: str, text: str | None, image: Picture | None, top_k: int, filter: Filter | None = None
+) -> Call[SearchResponse]:
     encoded = None if image is None else encode(image)
-    body = SearchRequest.model_construct(index=index, text=text, image=encoded, top_k=top_k)
+    conditions = None if filter is None else dict(filter)
+    body = SearchRequest.model_construct(index=index, text=text, image=encoded, top_k=top_k, filter=conditions)
     return Call("POST", f"{endpoint}/search", as_model(SearchResponse), body=body.model_dump(mode="json", exclude_none=True))
 
 
@@ -105,9 +112,17 @@ class Student:
         """One embedding an image, L2-normalised."""
         return self._transport.send(embed_images(self.endpoint, images))
 
-    def search(self, index: str, text: str | None = None, *, image: Picture | None = None, top_k: int = 10) -> SearchResponse:
-        """The `top_k` items of an index nearest to a text or to an image."""
-        return self._transport.send(search(self.endpoint, index, text, image, top_k))
+    def search(
+        self,
+        index: str,
+        text: str | None = None,
+        *,
+        image: Picture | None = None,
+        top_k: int = 10,
+        filter: Filter | None = None,
+    ) -> SearchResponse:
+        """The `top_k` items of an index nearest to a text or to an image, of those whose metadata meets the filter."""
+        return self._transport.send(search(self.endpoint, index, text, image, top_k, filter))
 
 
 class AsyncStudent:
@@ -152,10 +167,16 @@ class AsyncStudent:
         return await self._transport.send(embed_images(self.endpoint, images))
 
     async def search(
-        self, index: str, text: str | None = None, *, image: Picture | None = None, top_k: int = 10
+        self,
+        index: str,
+        text: str | None = None,
+        *,
+        image: Picture | None = None,
+        top_k: int = 10,
+        filter: Filter | None = None,
     ) -> SearchResponse:
-        """The `top_k` items of an index nearest to a text or to an image."""
-        return await self._transport.send(search(self.endpoint, index, text, image, top_k))
+        """The `top_k` items of an index nearest to a text or to an image; see `Student.search`."""
+        return await self._transport.send(search(self.endpoint, index, text, image, top_k, filter))
 
 
 def _embed(endpoint: str, body: EmbeddingsRequest) -> Call[Vectors]:

@@ -235,7 +235,26 @@ class IndexRow(RayWork, Base):
     model_name: Mapped[str]
     model_version: Mapped[int]
     count: Mapped[int] = mapped_column(default=0)
+    kind: Mapped[str] = mapped_column(default="exact", server_default="exact")
+    recall: Mapped[float | None]
     build: Mapped[int] = mapped_column(default=1)
+    attempt: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Of the newest job; the third, sixth … that ends without a word is the last before somebody asks again."""
+    updates: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of the newest that was accepted."""
+    applied: Mapped[int] = mapped_column(default=0, server_default="0")
+    rejected: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
+
+
+class IndexUpdateRow(Base):
+    """An accepted update of an index that is not applied yet; its file is in the artifacts store before this row is."""
+
+    __tablename__ = "index_updates"
+
+    index_name: Mapped[str] = mapped_column(ForeignKey("indexes.name", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class EvaluationRow(RayWork, Base):

@@ -1,4 +1,4 @@
-"""Models, deployments, indexes and questions at the shell."""
+"""Models, deployments and questions at the shell."""
 
 import hashlib
 import json
@@ -26,12 +26,11 @@ VERSION: JSON = {
 
 
 class Server:
-    """A deployment that becomes ready, an index that is built, and answers to questions."""
+    """A deployment that becomes ready, and answers to questions."""
 
     def __init__(self) -> None:
         self.states = ["deploying", "ready"]
         self.message = ""
-        self.progress = [0.5, 1.0]
         self.asked: list[JSON] = []
         self.url = ""
         self.refusal: JSON | None = None
@@ -40,7 +39,6 @@ class Server:
         return Starlette(routes=[
             Route("/v1/deployments/shapes", self.deployment, methods=["GET", "PUT", "DELETE"]),
             Route("/v1/deployments", self.deployments),
-            Route("/v1/indexes/gallery", self.index, methods=["GET", "PUT", "DELETE"]),
             Route("/v1/compare", self.comparison),
             Route("/v1/models/shapes/versions/{version}", self.version),
             Route("/v1/models/shapes/versions/1/files/{path}", self.file),
@@ -65,13 +63,6 @@ class Server:
 
     async def deployments(self, request: Request) -> Response:
         return JSONResponse(page(self.described("ready")))
-
-    async def index(self, request: Request) -> Response:
-        if request.method == "PUT":
-            self.asked.append(await request.json())
-        progress = self.progress.pop(0) if len(self.progress) > 1 else self.progress[0]
-        state = "ready" if progress == 1.0 else "building"
-        return JSONResponse({"name": "gallery", "model": "shapes@1", "state": state, "count": 300, "progress": progress, **TIMES})
 
     async def version(self, request: Request) -> Response:
         return JSONResponse(VERSION)
@@ -163,19 +154,6 @@ class TestDeployments:
     def test_list_and_delete(self, cli: Cli, server: Server) -> None:
         assert "| shapes | shapes@1 | ready | 1-1      |" in cli("deployments", "list").out
         assert cli("deployments", "delete", "shapes").out == "shapes shapes@1 deleting\n"
-
-
-class TestIndexes:
-    def test_create_waits_until_it_is_built(self, cli: Cli, server: Server, picture: str, tmp_path: Path) -> None:
-        ran = cli("indexes", "create", "gallery", "--model", "shapes@1", "--shards", "val/{0..3}.tar")
-
-        assert (ran.code, ran.out) == (0, "gallery shapes@1 ready, 300 items\n")
-        assert server.asked[0]["source"]["shards"] == f"{tmp_path}/val/{{0..3}}.tar"
-
-    def test_json_is_the_built_index(self, cli: Cli, server: Server) -> None:
-        ran = cli("indexes", "create", "gallery", "--model", "shapes@1", "--shards", "s3://b/x.tar", "--json")
-
-        assert json.loads(ran.out)["state"] == "ready"
 
 
 class TestModels:
@@ -285,6 +263,13 @@ class TestQuestions:
         cli("search", "--image", picture, "-d", "shapes", "-i", "gallery")
 
         assert server.asked == [{"index": "gallery", "image": "AAEC", "top_k": 10}]
+
+    def test_search_with_a_filter(self, cli: Cli, server: Server) -> None:
+        cli("search", "red", "-d", "shapes", "-i", "gallery", "--filter", '{"year": {"gte": 2000}}')
+        wrong = cli("search", "red", "-d", "shapes", "-i", "gallery", "--filter", "year=2000")
+
+        assert server.asked == [{"index": "gallery", "text": "red", "top_k": 10, "filter": {"year": {"gte": 2000}}}]
+        assert (wrong.code, "is not JSON" in " ".join(wrong.err.split())) == (2, True)
 
     def test_a_search_needs_one_of_text_and_image(self, cli: Cli) -> None:
         assert cli("search", "-d", "shapes", "-i", "gallery").code == 2

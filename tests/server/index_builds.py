@@ -13,7 +13,7 @@ def request(service: Service) -> dict[str, Any]:
 
 def tell(service: Service, *events: dict[str, Any]) -> None:
     """What the build's job would write as its next segment."""
-    folder = service.artifacts / f"indexes/gallery/builds/{request(service)['build']}/events"
+    folder = service.artifacts / f"indexes/gallery/jobs/{request(service)['job']}/events"
     folder.mkdir(parents=True, exist_ok=True)
     stamp = {"time": datetime.now(UTC).isoformat(), "attempt": 1}
     path = folder / f"{len(list(folder.iterdir())) + 1:08d}.jsonl"
@@ -25,4 +25,10 @@ def progress(done: int, total: int | None) -> dict[str, Any]:
 
 
 def finished(count: int) -> dict[str, Any]:
-    return {"type": "index.finished", "message": f"{count} items", "data": {"count": count}}
+    data = {"count": count, "kind": "exact", "recall": None}
+    return {"type": "index.finished", "message": f"{count} items", "data": data}
+
+
+def updated(applied: int, count: int, *rejected: dict[str, Any], last: bool = True) -> dict[str, Any]:
+    data = {"applied": applied, "count": count, "kind": "hnsw", "recall": 0.98, "rejected": list(rejected), "last": last}
+    return {"type": "index.updated", "data": data}

@@ -1,12 +1,9 @@
 """Indexes: a request becomes a Ray job, the job's events become state."""
 
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tinyclip_server.indexes import service as indexes
 from tinyclip_server.indexes.reconcile import reconcile
 from tinyclip_server.ray_gateway import RayJobStatus
 
@@ -45,6 +42,17 @@ async def built(service: Service, count: int = 10) -> None:
     tell(service, finished(count))
     await round_(service)
     assert (await get(service))["state"] == "ready"
+
+
+async def dying(service: Service, times: int) -> list[str]:
+    """The index's state after each of its next jobs has died without a word."""
+    states = []
+    for _ in range(times):
+        await round_(service)
+        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.FAILED
+        await round_(service)
+        states.append((await get(service))["state"])
+    return states
 
 
 class TestPut:
@@ -90,7 +98,6 @@ class TestPut:
     @pytest.mark.parametrize(
         ("body", "status", "says"),
         [
-            ({"model": f"{MODEL}@1"}, 422, "/source"),
             ({"model": f"{MODEL}@1", "source": {"shards": []}}, 422, "/source/shards"),
             ({"model": f"{MODEL}@1", "source": {"shard": "x"}}, 422, "did you mean shards?"),
             ({"model": f"{MODEL}@1", "source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "there is no /nowhere/000.tar"),
@@ -132,16 +139,47 @@ class TestBuild:
         failed = await get(service)
         assert (failed["state"], failed["message"], failed["count"]) == ("failed", "no shard matches /data/x.tar", 10)
 
-    async def test_a_job_that_died_without_a_word(self, service: Service) -> None:
+    async def test_a_job_that_died_without_a_word_is_begun_again_three_times(self, service: Service) -> None:
         await put(service)
-        await round_(service)
-        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.FAILED
-
-        await round_(service)
+        states = await dying(service, 3)
 
         failed = await get(service)
-        assert failed["state"] == "failed"
+        assert states == ["building", "building", "failed"]
         assert "without a word" in failed["message"]
+        first, second, third = [name for name in service.ray.submissions if "index" in name]
+        assert (second, third) == (f"{first}-a2", f"{first}-a3")
+
+    async def test_asked_for_again_what_failed_goes_on_with_the_same_build(self, service: Service) -> None:
+        await put(service)
+        await dying(service, 3)
+        build = request(service)["build"]
+
+        again = await put(service)
+        await round_(service)
+
+        assert again["state"] == "building"
+        assert (request(service)["build"], request(service)["job"]) == (build, f"b{build}-a4")
+
+    async def test_asked_for_otherwise_it_is_another_build(self, service: Service) -> None:
+        await put(service)
+        await dying(service, 3)
+        build = request(service)["build"]
+
+        await put(service, shards="s3://bucket/others.tar")
+        await round_(service)
+
+        assert request(service)["build"] > build
+
+    async def test_the_kind_is_asked_for_and_shown(self, service: Service) -> None:
+        body = {"model": f"{MODEL}@1", "source": SOURCE, "kind": "hnsw"}
+        assert (await service.http.put("/v1/indexes/gallery", json=body)).status_code == 202
+        await round_(service)
+        asked = request(service)["kind"]
+        tell(service, {"type": "index.finished", "data": {"count": 9, "kind": "hnsw", "recall": 0.97}})
+        await round_(service)
+
+        shown = await get(service)
+        assert (asked, shown["kind"], shown["recall"]) == ("hnsw", "hnsw", 0.97)
 
     async def test_an_end_that_ray_sees_first_is_told_by_its_events(self, service: Service) -> None:
         await put(service)
@@ -180,59 +218,7 @@ class TestBuild:
         await round_(service)
 
         failed = await get(service)
-        assert (failed["state"], failed["message"]) == ("failed", "Ray refused the build: too large")
-
-
-class TestDelete:
-    async def test_removes_files_and_row(self, service: Service) -> None:
-        await built(service)
-        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.SUCCEEDED
-
-        answer = await service.http.delete("/v1/indexes/gallery")
-        await round_(service)
-
-        assert (answer.status_code, answer.json()["state"]) == (202, "deleting")
-        assert (await service.http.get("/v1/indexes/gallery")).status_code == 404
-        assert not (service.artifacts / "indexes/gallery").exists()
-
-    async def test_stops_a_build_under_way_first(self, service: Service) -> None:
-        await put(service)
-        await round_(service)
-        job = service.ray.submissions[-1]
-        service.ray.jobs[job] = RayJobStatus.RUNNING
-
-        await service.http.delete("/v1/indexes/gallery")
-        await round_(service)
-        while_it_stops = await get(service)
-        service.ray.jobs[job] = RayJobStatus.STOPPED
-        await round_(service)
-
-        assert service.ray.stopped == [job]
-        assert while_it_stops["state"] == "deleting"
-        assert (await service.http.get("/v1/indexes/gallery")).status_code == 404
-
-    async def test_a_deleted_name_used_again_is_another_job(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-        await built(service)
-        first = service.ray.submissions[-1]
-        service.ray.jobs[first] = RayJobStatus.SUCCEEDED
-        await service.http.delete("/v1/indexes/gallery")
-        await round_(service)
-        later = time.time() + 1  # a name cannot be built and deleted within the second in which it was made
-        monkeypatch.setattr(indexes, "time", SimpleNamespace(time=lambda: later))
-
-        await put(service)
-        await round_(service)
-
-        assert (await get(service))["state"] == "building"
-        assert service.ray.submissions[-1] != first
-
-    async def test_a_name_that_is_going_cannot_be_put(self, service: Service) -> None:
-        await put(service)
-        await service.http.delete("/v1/indexes/gallery")
-
-        answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1", "source": SOURCE})
-
-        assert (answer.status_code, answer.json()["code"]) == (409, "index_deleting")
+        assert (failed["state"], failed["message"]) == ("failed", "Ray refused the job: too large")
 
 
 async def test_lists_by_name(service: Service) -> None:

@@ -1,23 +1,16 @@
 """Building an index from shards, searching it, and what a failure leaves behind."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyclip.schemas import JSON
-from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
-from tinyclip_workers.serving.index_files import IndexReader
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.store import Store
 
+from tests.workers.index_jobs import ask, current, events, generation, run
 from tests.workers.students import encoded, picture, seen, write_shard, write_student
 
 COUNT = 70
@@ -51,25 +44,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root / "a-{0..1}.tar")
 
 
-def ask(root: Path, folder: Path, shards: str, build: int = 1, model: str = "student@1") -> None:
-    source = {"shards": shards}
-    request = {"name": "gallery", "build": build, "model": model, "model_uri": str(folder), "source": source}
-    Store(str(root)).write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
-
-
-def run(root: Path, build: int = 1) -> int:
-    return indexing.main(["--artifacts", str(root), "--index", "gallery", "--build", str(build)])
-
-
-def events(root: Path, build: int = 1) -> list[JSON]:
-    segments = sorted((root / f"indexes/gallery/builds/{build}/events").glob("*.jsonl"))
-    return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
-
-
-def current(root: Path, model: str = "student@1") -> IndexReader:
-    return Indexes(str(root)).get("gallery", model)
-
-
 class TestBuild:
     def test_finds_each_picture_by_itself(self, tmp_path: Path, folder: Path, shards: str, engine: Engine) -> None:
         ask(tmp_path, folder, shards)
@@ -79,7 +53,7 @@ class TestBuild:
         index = current(tmp_path)
         for seed in (0, 39, 40, COUNT - 1):
             query = engine.encode_image(seen(picture(seed))[None])[0]
-            hits = index.nearest(query, 3)
+            hits = index.nearest(query, 3).hits
             assert hits[0].id == f"p{seed:02}"
             assert hits[0].score == pytest.approx(1, abs=1e-5)
             assert hits[0].metadata["caption"] == f"picture {seed}"
@@ -93,7 +67,7 @@ class TestBuild:
         query = engine.encode_text(["a cat"])[0]
         pictures = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(COUNT)]))
 
-        hits = current(tmp_path).nearest(query, 1000)
+        hits = current(tmp_path).nearest(query, 1000).hits
 
         assert len(hits) == COUNT
         np.testing.assert_allclose([hit.score for hit in hits], sorted(pictures @ query, reverse=True), atol=1e-5)
@@ -105,7 +79,9 @@ class TestBuild:
 
         told = events(tmp_path)
         assert told[-1]["type"] == "index.finished"
-        assert told[-1]["data"] == {"count": COUNT, "skipped_samples": 3, "skipped_shards": 0}
+        assert told[-1]["data"] == {
+            "build": 1, "count": COUNT, "kind": "exact", "recall": None, "skipped_samples": 3, "skipped_shards": 0,
+        }  # fmt: skip
         progress = [event["data"] for event in told if event["type"] == "index.progress"]
         assert all(0 < event["done"] <= event["total"] <= 2 * COUNT for event in progress)
 
@@ -115,24 +91,24 @@ class TestBuild:
         opened = current(tmp_path)
         ask(tmp_path, folder, shards.replace("{0..1}", "0"), build=2)
 
-        assert run(tmp_path, build=2) == 0
+        assert run(tmp_path, 2) == 0
 
-        assert current(tmp_path).built.count == 40
-        assert len(opened.nearest(np.ones(24, np.float32), 1000)) == COUNT
-        assert not (tmp_path / "indexes/gallery/builds/1").exists()
+        assert current(tmp_path).generation.count == 40
+        assert len(opened.nearest(np.ones(24, np.float32), 1000).hits) == COUNT
+        assert len(list((tmp_path / "indexes/gallery/segments").iterdir())) == 1
+        assert not (tmp_path / "indexes/gallery/builds").exists()
 
     def test_in_a_remote_store(self, tmp_path: Path, folder: Path, shards: str) -> None:
         store = Store("memory://artifacts")
-        request = {"name": "gallery", "build": 1, "model": "student@1", "model_uri": str(folder), "source": {"shards": shards}}
-        store.write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
+        ask("memory://artifacts", folder, shards)
         try:
-            code = indexing.main(["--artifacts", "memory://artifacts", "--index", "gallery", "--build", "1"])
-            index = Indexes("memory://artifacts").get("gallery", "student@1")
+            code = run("memory://artifacts")
+            index = current("memory://artifacts")
         finally:
             store.remove("indexes")
 
         assert code == 0
-        assert len(index.nearest(np.ones(24, np.float32), 1000)) == COUNT
+        assert len(index.nearest(np.ones(24, np.float32), 1000).hits) == COUNT
 
 
 class TestFailures:
@@ -158,38 +134,16 @@ class TestFailures:
         run(tmp_path)
         ask(tmp_path, folder, str(tmp_path / "missing.tar"), build=2)
 
-        assert run(tmp_path, build=2) == 1
+        assert run(tmp_path, 2) == 1
 
-        assert current(tmp_path).built.build == 1
+        assert generation(tmp_path).build == 1
 
     def test_a_build_that_is_no_longer_wanted_leaves(self, tmp_path: Path, folder: Path, shards: str) -> None:
         ask(tmp_path, folder, shards, build=2)
 
-        assert run(tmp_path, build=1) == 0
+        assert run(tmp_path, 1) == 0
 
-        assert not (tmp_path / "indexes/gallery/current.json").exists()
-
-    def test_killed_in_the_middle_the_old_one_answers_and_a_second_run_succeeds(
-        self, tmp_path: Path, folder: Path, shards: str
-    ) -> None:
-        ask(tmp_path, folder, shards)
-        run(tmp_path)
-        image = encoded(picture(0, (300, 300)))
-        many = {f"k{i}": {"png": image} for i in range(200)}
-        ask(tmp_path, folder, str(write_shard(tmp_path / "many.tar", many)), build=2)
-        arguments = ["--artifacts", str(tmp_path), "--index", "gallery", "--build", "2"]
-
-        process = subprocess.Popen([sys.executable, "-m", "tinyclip_workers.indexing", *arguments], stderr=subprocess.DEVNULL)
-        begun = tmp_path / "indexes/gallery/builds/2/items.sqlite"
-        deadline = time.monotonic() + 60
-        while not begun.exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-
-        assert process.wait() == -signal.SIGKILL
-        assert current(tmp_path).built.count == COUNT
-        assert run(tmp_path, build=2) == 0
-        assert current(tmp_path).built.count == 200
+        assert not (tmp_path / "indexes/gallery/generations").exists()
 
 
 class TestAskingForAnIndex:

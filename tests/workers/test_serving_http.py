@@ -35,9 +35,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_student(root / "models/student/1")
     shard = write_shard(root / "shard.tar", {f"p{i}": {"png": encoded(picture(i)), "txt": b"a picture"} for i in range(5)})
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
-        request = {"name": name, "build": 1, "model": model, "model_uri": str(folder), "source": {"shards": str(shard)}}
+        request = {
+            "name": name, "job": "b1", "build": 1, "model": model, "model_uri": str(folder), "embed_dim": 24,
+            "source": {"shards": str(shard)},
+        }  # fmt: skip
         Store(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
-        assert indexing.main(["--artifacts", str(root), "--index", name, "--build", "1"]) == 0
+        assert indexing.main(["--artifacts", str(root), "--index", name, "--job", "b1"]) == 0
     return root
 
 
@@ -120,6 +123,12 @@ class TestAnswers:
         assert by_image["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
         assert by_image["hits"][0]["metadata"]["caption"] == "a picture"
         assert (len(by_image["hits"]), len(by_text["hits"])) == (2, 5)
+
+    def test_search_with_a_filter(self, http: httpx.Client) -> None:
+        answer = http.post("/search", json={"index": "gallery", "text": "a cat", "filter": {"key": ["p1", "p4", "p9"]}}).json()
+
+        assert {hit["id"] for hit in answer["hits"]} == {"p1", "p4"}
+        assert (answer["kind"], answer["generation"]) == ("exact", 1)
 
     def test_concurrent_requests_are_not_mixed_up(self, http: httpx.Client, engine: Engine) -> None:
         def ask(seed: int) -> list[float]:
@@ -228,6 +237,7 @@ class TestRefusals:
             ({"index": "../x", "text": "a"}, 422, "invalid_request"),
             ({"index": "nowhere", "text": "a"}, 404, "index_not_found"),
             ({"index": "foreign", "text": "a"}, 409, "index_of_another_model"),
+            ({"index": "gallery", "text": "a", "filter": {"year": {"above": 3}}}, 422, "invalid_request"),
         ],
     )
     def test_search(self, http: httpx.Client, body: dict[str, Any], status: int, code: str) -> None:

@@ -9,18 +9,18 @@ TAR_BLOCK = 512
 class SeenBytes:
     """Told of every sample; `urls` are the shards, as often as they are read."""
 
-    def __init__(self, urls: list[str]) -> None:
-        self._seen, self._total = 0, _total_bytes(urls)
+    def __init__(self, urls: list[str], seen: int = 0) -> None:
+        self.seen, self._total = seen, _total_bytes(urls)
 
     def saw(self, sample: Sample) -> None:
         """A file in a tar takes a header and its bytes, both rounded up to blocks."""
         for key, data in sample.items():
             if not key.startswith("__"):
-                self._seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
+                self.seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
 
     def share(self) -> float | None:
         """0 to 1; null where a store does not tell sizes, or shards are packed."""
-        return min(1.0, self._seen / self._total) if self._total else None
+        return min(1.0, self.seen / self._total) if self._total else None
 
 
 def _total_bytes(urls: list[str]) -> int | None:

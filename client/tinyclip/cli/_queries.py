@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tinyclip import _queries
-from tinyclip.cli._session import AsJson, answer, connect, console, print_table, table
+from tinyclip.cli._session import AsJson, answer, connect, console, json_object, print_table, table
 from tinyclip.errors import InputError, InvalidRequest
 from tinyclip.schemas import SearchResponse, ZeroShotResponse
 
@@ -70,14 +70,18 @@ def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[str | None, typer.Option(help="A file or URL to look for instead.")] = None,
     top_k: TopK = 10,
+    filter: Annotated[
+        str | None, typer.Option(metavar="JSON", help='As \'{"year": {"gte": 2000}, "camera.make": "Leica"}\'.')
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the items of an index that are nearest to a text or to an image."""
     if (text is None) == (image is None):
         raise typer.BadParameter("give either a text or --image")
+    conditions = None if filter is None else json_object("--filter", filter)
     with connect(context) as client, _images_named([image] if image else []):
         endpoint = client.deployments.open(deployment).endpoint
-        answer(client, _queries.search(endpoint, index, text, image, top_k), _show_hits, as_json)
+        answer(client, _queries.search(endpoint, index, text, image, top_k, conditions), _show_hits, as_json)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """What every command has: the server it talks to, and how it prints an answer."""
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich import box
@@ -91,6 +92,17 @@ def print_table(out: Console, made: Table) -> None:
     with out.capture() as captured:
         out.print(made)
     out.print("\n".join(line for line in captured.get().splitlines() if line.strip()), markup=False)
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """An option's value that is a JSON object. Raises `typer.BadParameter`."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {text} is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise typer.BadParameter(f"{option}: {text} is not a JSON object")
+    return document
 
 
 def more(out: Console, next_page_token: str | None) -> None:

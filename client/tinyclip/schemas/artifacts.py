@@ -8,6 +8,7 @@ from typing import Literal
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.exports import EXPORTS, ExportFormat, export_name
+from tinyclip.schemas.indexes import IndexItem, IndexKind, IndexSource
 from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
 from tinyclip.schemas.tokens import Scope
 
@@ -66,6 +67,40 @@ class ExportRequest(Response):
     """The only one that may write."""
 
 
+class UpdateFile(Response):
+    """One accepted update of an index, and its file."""
+
+    number: int
+    file: str
+    """Below `indexes/<name>/updates/`: an `IndexUpdate`."""
+
+
+class IndexUpdate(Response):
+    """`indexes/<name>/updates/<file>`: written once, before the update is acknowledged; gone when it was applied."""
+
+    items: list[IndexItem] = []
+    removed: list[str] = []
+    """Ids."""
+
+
+class IndexRequest(Response):
+    """`indexes/<name>/request.json`: what an index's job has to do, written before it is submitted; gone once nothing is."""
+
+    name: str
+    job: str
+    """The job that this was written for; any other leaves."""
+    build: int
+    model: str
+    model_uri: str
+    embed_dim: int
+    kind: IndexKind = "auto"
+    source: IndexSource | None = None
+    applied: int = 0
+    """Of a build: updates up to this one were made to what it replaces; later ones are for this build."""
+    updates: list[UpdateFile] | None = None
+    """null: build anew from `source`. Else: apply these to what build number `build` has become."""
+
+
 class WorkerEvent(Response):
     """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
 
@@ -83,8 +118,9 @@ class WorkerEvent(Response):
     attempt.succeeded {}
     attempt.failed    {code, retryable, stage}; the text is `message`
     attempt.stopped   {desired: pause | cancel, step}
-    index.progress    {done, total}
-    index.finished    {count}
+    index.progress    {done, total, phase: encoding | linking}
+    index.finished    {build, count, kind, recall, skipped_samples, skipped_shards}
+    index.updated     {applied, count, kind, recall, rejected: [RejectedItem], last: whether the job ends with it}
     index.failed      {code}
     evaluation.progress  {fraction}
     evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}
@@ -182,8 +218,16 @@ def index_folder(name: str) -> str:
     return f"indexes/{name}"
 
 
-def index_build_events(name: str, build: int) -> str:
-    return f"indexes/{name}/builds/{build}/events"
+def index_update(name: str, file: str) -> str:
+    return f"{index_updates(name)}/{file}"
+
+
+def index_updates(name: str) -> str:
+    return f"indexes/{name}/updates"
+
+
+def index_job_events(name: str, job: str) -> str:
+    return f"indexes/{name}/jobs/{job}/events"
 
 
 def evaluation_folder(id: str) -> str:

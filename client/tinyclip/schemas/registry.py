@@ -1,4 +1,4 @@
-"""Models, deployments and indexes as the API shows them."""
+"""Models and deployments as the API shows them, and what deployments answer."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -139,36 +139,6 @@ class Deployment(Response):
     updated_at: Timestamp
 
 
-class IndexSource(Request):
-    shards: str | list[str]
-    image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
-    metadata_keys: list[str] = ["json"]
-
-
-class IndexPut(Request):
-    model: str
-    source: IndexSource | None = None
-    """null: an empty index, to be filled item by item."""
-
-
-class IndexState(StrEnum):
-    BUILDING = "building"
-    READY = "ready"
-    FAILED = "failed"
-    DELETING = "deleting"
-
-
-class Index(Response):
-    name: str
-    model: str
-    state: IndexState
-    count: int = 0
-    progress: float = 0.0
-    message: str = ""
-    created_at: Timestamp
-    updated_at: Timestamp
-
-
 class ZeroShotRequest(Request):
     model: str | None = None
     """Of several models of a deployment, the one to ask; without it, the deployment's own, or now and then its canary."""
@@ -248,21 +218,3 @@ class EmbeddingsResponse(Response):
     usage: EmbeddingsUsage = EmbeddingsUsage()
     errors: list[FieldError] = []
     """Why images were skipped, with `on_error: skip`."""
-
-
-class SearchRequest(Request):
-    index: str
-    text: str | None = None
-    image: str | None = None
-    top_k: int = Field(default=10, ge=1, le=1000)
-
-
-class Hit(Response):
-    id: str
-    score: float
-    metadata: JSON
-
-
-class SearchResponse(Response):
-    hits: list[Hit]
-    model: str

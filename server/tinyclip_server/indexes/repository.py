@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import IndexState
 
-from tinyclip_server.tables import IndexRow
+from tinyclip_server.tables import IndexRow, IndexUpdateRow, ModelVersionRow
 
-UNSETTLED = (IndexState.BUILDING, IndexState.DELETING)
+UNSETTLED = (IndexState.BUILDING, IndexState.UPDATING, IndexState.DELETING)
+MOST_UPDATES = 1000
+"""Applied by one job."""
 
 
 async def find(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> IndexRow | None:
@@ -22,5 +24,23 @@ async def by_name(session: AsyncSession, project: str, after: str, limit: int) -
 
 
 async def unsettled(session: AsyncSession) -> Sequence[IndexRow]:
-    """Of all projects, those that are being built or deleted."""
+    """Of all projects, those that are being built, changed or deleted."""
     return (await session.scalars(select(IndexRow).where(IndexRow.state.in_(UNSETTLED)).order_by(IndexRow.name))).all()
+
+
+async def waiting(session: AsyncSession, name: str) -> Sequence[IndexUpdateRow]:
+    """Updates that are not applied, oldest first; as many as one job takes."""
+    query = select(IndexUpdateRow).where(IndexUpdateRow.index_name == name).order_by(IndexUpdateRow.number)
+    return (await session.scalars(query.limit(MOST_UPDATES))).all()
+
+
+async def forget_applied(session: AsyncSession, row: IndexRow) -> None:
+    await session.execute(
+        delete(IndexUpdateRow).where(IndexUpdateRow.index_name == row.name, IndexUpdateRow.number <= row.applied)
+    )
+
+
+async def embed_dim(session: AsyncSession, row: IndexRow) -> int:
+    """Length of the vectors in an index."""
+    version = await session.get_one(ModelVersionRow, (row.model_name, row.model_version))
+    return int(version.document["embed_dim"])

@@ -10,26 +10,30 @@ from tinyclip_server.db import now
 from tinyclip_server.indexes import repository
 from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.models import service as models
-from tinyclip_server.problems import Conflict, InvalidInput, NotFound
+from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.resources import ask_for_the_end
-from tinyclip_server.tables import IndexRow
+from tinyclip_server.tables import IndexRow, IndexUpdateRow
+
+MOST_ATTEMPTS = 3
+"""Jobs that may end without a last word, as when their node dies, before somebody has to ask again."""
 
 
 async def check(store: Store, body: IndexPut, *, allow_private: bool = False) -> None:
-    """Whether the pictures are said and there. Raises InvalidInput."""
-    if body.source is None:
-        raise InvalidInput.field("/source", None, 'say which pictures to index: {"source": {"shards": "…"}}')
-    await expect_shards(body.source, store, allow_private=allow_private)
+    """Whether the pictures are there. Raises InvalidInput."""
+    if body.source is not None:
+        await expect_shards(body.source, store, allow_private=allow_private)
 
 
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:
-    """Build an index, or build it anew; the old build answers until the new one is there.
+    """Build an index, or build it anew; what it was answers until the new build is there.
 
-    Asking again for what is being built changes nothing. Raises NotFound for the model, Conflict.
+    Asking again for what is being built changes nothing; asking again for what has failed goes on with it. Raises NotFound
+    for the model, Conflict.
     """
     model_name, model_version = await models.resolve(session, project, body.model)
     row = await session.get(IndexRow, name, with_for_update=True)
     spec = body.model_dump(mode="json")
+    same = row is not None and _asked(row.spec, row.model_name, row.model_version) == _asked(spec, model_name, model_version)
     if row is None:
         row = IndexRow(
             name=name, project=project, spec=spec, model_name=model_name, model_version=model_version, version=0, build=0
@@ -39,12 +43,13 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
     elif row.state == IndexState.DELETING:
         raise Conflict(f"index {name} is being deleted; wait until GET answers 404", code="index_deleting")
-    elif row.state == IndexState.BUILDING and (row.spec["source"], row.model_name, row.model_version) == (
-        spec["source"], model_name, model_version,
-    ):
+    elif row.state == IndexState.BUILDING and same:
         return row
     row.spec, row.model_name, row.model_version = spec, model_name, model_version
-    begin_build(row)
+    if row.state == IndexState.FAILED and same and not _is_built(row):
+        begin_job(row, IndexState.BUILDING, f"b{row.build}", -(-row.attempt // MOST_ATTEMPTS) * MOST_ATTEMPTS + 1)
+    else:
+        begin_build(row)
     await session.flush()
     return row
 
@@ -52,10 +57,35 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
 def begin_build(row: IndexRow) -> None:
     """A new build under a number that was never used, not even by a deleted index of this name: Ray knows jobs by it."""
     row.build = max(row.build + 1, int(time.time()))
-    row.ray_submission_id = f"tc-index-{row.name}-b{row.build}"
-    row.submitted, row.next_segment, row.progress = False, 1, 0.0
-    row.state, row.message, row.updated_at = IndexState.BUILDING, "", now()
+    row.progress = 0.0
+    begin_job(row, IndexState.BUILDING, f"b{row.build}")
+
+
+def begin_updates(row: IndexRow) -> None:
+    """Apply what is waiting."""
+    begin_job(row, IndexState.UPDATING, f"b{row.build}-u{row.updates}")
+
+
+def begin_job(row: IndexRow, state: IndexState, job: str, attempt: int = 1) -> None:
+    row.attempt = attempt
+    row.ray_submission_id = f"{_prefix(row)}{job}" + (f"-a{attempt}" if attempt > 1 else "")
+    row.submitted, row.next_segment = False, 1
+    row.state, row.message, row.updated_at = state, "", now()
     row.version += 1
+
+
+def begin_attempt(row: IndexRow) -> bool:
+    """The same work as another job; False if there were enough of them."""
+    if row.attempt % MOST_ATTEMPTS == 0:
+        return False
+    begin_job(row, IndexState(row.state), job_of(row).partition("-a")[0], row.attempt + 1)
+    return True
+
+
+def job_of(row: IndexRow) -> str:
+    """What workers call the row's job."""
+    assert row.ray_submission_id is not None
+    return row.ray_submission_id.removeprefix(_prefix(row))
 
 
 async def get(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> IndexRow:
@@ -66,6 +96,26 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
     return row
 
 
+def expect_changeable(row: IndexRow) -> None:
+    """Raises Conflict."""
+    if row.state == IndexState.DELETING:
+        raise Conflict(f"index {row.name} is being deleted", code="index_deleting")
+    if row.state == IndexState.FAILED:
+        way_out = "PUT it again and then send the change again"
+        raise Conflict(f"index {row.name} has failed and takes no changes: {row.message}; {way_out}", code="index_failed")
+
+
+async def accept_update(session: AsyncSession, row: IndexRow, file: str) -> None:
+    """An update whose file is in the store: with the transaction it will be applied, once. Raises Conflict."""
+    expect_changeable(row)
+    row.updates += 1
+    session.add(IndexUpdateRow(index_name=row.name, number=row.updates, file=file))
+    row.updated_at = now()
+    if row.state == IndexState.READY:
+        begin_updates(row)
+    await session.flush()
+
+
 async def delete(session: AsyncSession, row: IndexRow) -> None:
     """Ask for the end; the row goes when its job has ended and its files are removed."""
     ask_for_the_end(row)
@@ -73,12 +123,27 @@ async def delete(session: AsyncSession, row: IndexRow) -> None:
 
 
 def view(row: IndexRow) -> Index:
-    return Index(
-        name=row.name, model=f"{row.model_name}@{row.model_version}", state=IndexState(row.state), count=row.count,
-        progress=row.progress, message=row.message, created_at=row.created_at, updated_at=row.updated_at,
-    )
+    return Index.model_validate({
+        "name": row.name, "model": f"{row.model_name}@{row.model_version}", "state": row.state, "kind": row.kind,
+        "recall": row.recall, "count": row.count, "progress": row.progress, "message": row.message, "updates": row.updates,
+        "applied_updates": row.applied, "pending_updates": row.updates - row.applied, "rejected": row.rejected,
+        "created_at": row.created_at, "updated_at": row.updated_at,
+    })  # fmt: skip
 
 
 def etag(row: IndexRow) -> str:
     """Before the dot what a user decides, after it what became of that."""
-    return f"{row.version}.{row.state}-{row.next_segment}"
+    return f"{row.version}.{row.state}-{row.next_segment}-{row.updates}"
+
+
+def _asked(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
+    return spec["source"], spec.get("kind", "auto"), model_name, model_version
+
+
+def _is_built(row: IndexRow) -> bool:
+    """Whether the newest build is there; what failed after it was an update."""
+    return row.progress >= 1.0
+
+
+def _prefix(row: IndexRow) -> str:
+    return f"tc-index-{row.name}-"

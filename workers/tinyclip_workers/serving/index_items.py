@@ -1,6 +1,6 @@
 """The pictures that go into an index: read from shards, decoded, with what a hit will show of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +14,7 @@ from tinyclip_workers.images import Pixels
 from tinyclip_workers.report import EventWriter
 from tinyclip_workers.serving.engine import Engine
 from tinyclip_workers.shard_bytes import SeenBytes
-from tinyclip_workers.shards import Sample, Skipped, image_bytes, read_shards, sample_json
+from tinyclip_workers.shards import Sample, Skipped, image_bytes, read_shard, read_shards, sample_json
 
 T = TypeVar("T")
 
@@ -28,22 +28,31 @@ class Item:
     picture: Pixels
 
 
-def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress") -> Iterator[Item]:
-    """Decoded samples in order, a batch at a time decoded by a few threads; what cannot be read is counted."""
+@dataclass(frozen=True)
+class Position:
+    """How far a set of shards was read: the place of the shard that is being read, and how many of its samples have gone by."""
 
-    def read(sample: Sample) -> Item | None:
+    shard: int = 0
+    sample: int = 0
+
+
+def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress") -> Iterator[Item]:
+    """Decoded samples in order from where `progress` is, a batch at a time by a few threads; what cannot be read is counted."""
+
+    def read(sample: Sample) -> Item | str:
         try:
             picture = decode_square(image_bytes(sample, source.image_key), engine.image_size)
             return Item(sample["__key__"], _metadata(sample, source), picture)
         except (KeyError, ValueError) as error:
-            skipped.sample(sample["__key__"], error.args[0])
-            return None
+            return str(error.args[0])
 
     with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
-        for samples in batches(read_shards(urls, skipped), BATCH):
+        for samples in batches(read_shards(urls, skipped, reader=_from(urls, progress.position)), BATCH):
             for sample, item in zip(samples, pool.map(read, samples), strict=True):
                 progress.saw(sample)
-                if item is not None:
+                if isinstance(item, str):
+                    skipped.sample(sample["__key__"], item)
+                else:
                     yield item
 
 
@@ -65,15 +74,42 @@ def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-class Progress:
-    """How far the job is, as a number of items."""
+def _from(urls: list[str], position: Position) -> Callable[[str], Iterator[Sample]]:
+    """A reader of shards that goes on at a position."""
+    passed = set(urls[: position.shard])
 
-    def __init__(self, events: EventWriter, urls: list[str]) -> None:
-        self._events, self._bytes = events, SeenBytes(urls)
+    def read(url: str) -> Iterator[Sample]:
+        if url in passed:
+            return iter(())
+        is_first = position.shard < len(urls) and url == urls[position.shard]
+        return islice(read_shard(url), position.sample if is_first else 0, None)
+
+    return read
+
+
+class Progress:
+    """How far the job is, as a number of items and as a position in the shards."""
+
+    def __init__(self, events: EventWriter, urls: list[str], position: Position = Position(), seen: int = 0) -> None:
+        """`seen`: bytes of the shards that had gone by at the position."""
+        self._events, self._bytes = events, SeenBytes(urls, seen)
+        self._places = {url: place for place, url in reversed(list(enumerate(urls)))}
+        self.position = position
+
+    @property
+    def seen(self) -> int:
+        return self._bytes.seen
 
     def saw(self, sample: Sample) -> None:
         self._bytes.saw(sample)
+        place = self._places[sample["__url__"]]
+        before = self.position.sample if self.position.shard == place else 0
+        self.position = Position(place, before + 1)
 
     def report(self, done: int) -> None:
         share = self._bytes.share()
-        self._events.send("index.progress", data={"done": done, "total": round(done / share) if share else None})
+        total = round(done / share) if share else None
+        self._events.send("index.progress", data={"done": done, "total": total, "phase": "encoding"})
+
+    def report_linked(self, done: int, total: int) -> None:
+        self._events.send("index.progress", data={"done": done, "total": total, "phase": "linking"})

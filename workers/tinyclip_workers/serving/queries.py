@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from tinyclip.schemas import JSON, FieldError, LabelSetPut, Request, SearchRequest, ZeroShotRequest
+from tinyclip.schemas.filters import FilterError, parse_filter
 
 from tinyclip_workers.serving.bodies import (
     MAX_FILES,
@@ -148,6 +149,10 @@ async def read_search(request: HttpRequest, options: ServingOptions) -> SearchRe
         raise invalid(FieldError(pointer="/text", value=None, message="give exactly one of text and image"))
     if query.text is not None:
         check_texts("/text", query.text)
+    try:
+        parse_filter(query.filter or {})
+    except FilterError as error:
+        raise invalid(field_error(f"/filter{error.pointer}", error.value, str(error))) from error
     return query
 
 

@@ -1,36 +1,36 @@
-"""The indexes that a deployment searches: opened when first asked for, exchanged when a new build is committed."""
+"""The indexes that a deployment searches: opened when first asked for, exchanged when a new generation is committed."""
 
 import re
-import shutil
-import tempfile
 import threading
 import time
-import weakref
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from tinyclip_workers.serving.index_files import (
-    ITEMS,
-    VECTORS,
-    BuiltIndex,
-    IndexReader,
-    build_folder,
-    current_path,
-    request_path,
-)
+from tinyclip_workers.retrieval.files import Generation, newest, request_path
+from tinyclip_workers.retrieval.opening import open_index
+from tinyclip_workers.retrieval.reader import IndexReader, Reader
 from tinyclip_workers.serving.problems import Refusal, field_error, invalid, refuse
 from tinyclip_workers.store import Store
 
 LOOK_EVERY_S = 1.0
-"""How old the knowledge of which build is current may be."""
+"""How old the knowledge of which generation is the newest may be."""
+ROOM_FOR_TWO = 1 << 30
+"""Bytes of graphs that are held twice while a new generation is opened and the old one answers; of a larger one the old one goes
+first and queries wait, so that a replica needs memory for one."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass
 class _Open:
-    reader: IndexReader
-    looked_at: float
+    """An index of one name. `lock` is held while a generation is opened."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    reader: IndexReader | None = None
+    looked_at: float = -LOOK_EVERY_S
+
+    def fresh(self) -> IndexReader | None:
+        """The reader, if it was the newest a moment ago."""
+        return self.reader if time.monotonic() - self.looked_at < LOOK_EVERY_S else None
 
 
 class Indexes:
@@ -41,78 +41,81 @@ class Indexes:
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, model: str) -> IndexReader:
-        """The current build of an index.
+    def get(self, name: str, model: str) -> Reader:
+        """The newest generation of an index.
 
         Raises Refusal: 404 there is none of this name, 409 it is still being built or holds another model's embeddings.
         """
         if not _NAME.fullmatch(name):
             raise invalid(field_error("/index", name, "is not the name of an index (a-z, 0-9, '.', '_' and '-')"))
-        with self._lock:
-            reader = self._current(name)
-        if reader.built.model != model:
+        reader = self._current(name)
+        if reader.generation.model != model:
             raise refuse(
                 409,
                 "index_of_another_model",
                 "The index belongs to another model",
-                f"/index: {name} holds embeddings of {reader.built.model} and this deployment serves {model}; "
-                f"ask a deployment of {reader.built.model}, or build the index again with model {model}",
+                f"/index: {name} holds embeddings of {reader.generation.model} and this deployment serves {model}; "
+                f"ask a deployment of {reader.generation.model}, or build the index again with model {model}",
             )
         return reader
 
     def _current(self, name: str) -> IndexReader:
-        known = self._open.get(name)
-        if known and time.monotonic() - known.looked_at < LOOK_EVERY_S:
-            return known.reader
+        with self._lock:
+            known = self._open.setdefault(name, _Open())
+        reader = known.fresh()
+        if reader is not None:
+            return reader
+        reader = known.reader
+        if not known.lock.acquire(blocking=reader is None):
+            assert reader is not None
+            return reader  # somebody looks already; what was current until now answers meanwhile
+        del reader  # or an old generation that has to go first would stay
         try:
-            built = self._look(name)
-            if known and known.reader.built == built:
-                known.looked_at = time.monotonic()
-                return known.reader
-            self._open[name] = self._opened(built)
-        except FileNotFoundError:  # replaced and removed between the look and the opening, or deleted
-            self._open.pop(name, None)
-            self._open[name] = self._opened(self._look(name))
+            return known.fresh() or self._looked(name, known)
         except Refusal:
-            self._open.pop(name, None)
+            with self._lock:
+                self._open.pop(name, None)
             raise
-        return self._open[name].reader
+        finally:
+            known.lock.release()
 
-    def _look(self, name: str) -> BuiltIndex:
-        try:
-            return BuiltIndex.model_validate_json(self._store.read_bytes(current_path(name)))
-        except FileNotFoundError as error:
-            raise self._missing(name) from error
+    def _looked(self, name: str, known: _Open) -> IndexReader:
+        """With the lock held."""
+        generation = self._newest(name)
+        if known.reader is None or known.reader.generation != generation:
+            try:
+                known.reader = self._exchanged(known, generation)
+            except FileNotFoundError:  # replaced between the look and the opening, or deleted
+                known.reader = self._exchanged(known, self._newest(name))
+        known.looked_at = time.monotonic()
+        return known.reader
 
-    def _missing(self, name: str) -> Refusal:
-        """Whether an index is on its way or was never asked for."""
+    def _exchanged(self, known: _Open, generation: Generation) -> IndexReader:
+        """A reader of the generation, with the segments that are open already. Raises FileNotFoundError."""
+        wanted = {info.id for info in generation.segments}
+        segments = {segment.id: segment for segment in known.reader.segments} if known.reader else {}
+        going = sum(segment.memory for id, segment in segments.items() if id not in wanted)
+        segments = {id: segment for id, segment in segments.items() if id in wanted}
+        if going > ROOM_FOR_TWO:
+            known.reader = None
+        return open_index(self._store, generation, segments)
+
+    def _newest(self, name: str) -> Generation:
+        """Raises Refusal where there is none: whether the index is on its way or was never asked for."""
+        generation = newest(self._store, name)
+        if generation is not None:
+            return generation
         if self._store.exists(request_path(name)):
-            return refuse(
+            raise refuse(
                 409,
                 "index_not_ready",
                 "The index is not ready",
                 f"/index: {name} has no finished build yet; GET /v1/indexes/{name} of the control plane shows its state",
                 retryable=True,
             )
-        return refuse(
+        raise refuse(
             404,
             "index_not_found",
             "There is no such index",
             f"/index: there is no index {name}; create it with PUT /v1/indexes/{name} of the control plane",
         )
-
-    def _opened(self, built: BuiltIndex) -> _Open:
-        folder = build_folder(built.name, built.build)
-        local = self._store.local_path(folder)
-        if local is not None:
-            return _Open(IndexReader(local, built), time.monotonic())
-        copy = Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
-        try:
-            for file in (VECTORS, ITEMS):
-                self._store.fetch(f"{folder}/{file}", copy / file)
-            reader = IndexReader(copy, built)
-        except OSError:
-            shutil.rmtree(copy, ignore_errors=True)
-            raise
-        weakref.finalize(reader, shutil.rmtree, copy, ignore_errors=True)
-        return _Open(reader, time.monotonic())

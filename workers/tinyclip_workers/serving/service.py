@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from tinyclip.schemas import FieldError, Hit, LabelScore, SearchRequest, SearchResponse, ZeroShotResponse
+from tinyclip.schemas import FieldError, LabelScore, SearchRequest, SearchResponse, ZeroShotResponse
+from tinyclip.schemas.filters import parse_filter
 
 from tinyclip_workers.images import Pixels
+from tinyclip_workers.retrieval.reader import Found
 from tinyclip_workers.serving.batching import Admission
 from tinyclip_workers.serving.embedding_queries import Embedded, EmbeddingsQuery, wrong_dimensions
 from tinyclip_workers.serving.engine import Engine, Matrix
@@ -103,10 +105,13 @@ class StudentService:
         else:
             row = vector_E
         assert row is not None
+        conditions = parse_filter(query.filter or {})
         with phase("search"):
-            hits: list[Hit] = await self._in_thread(lambda: index.nearest(row, query.top_k))
-        count("hits", len(hits))
-        return SearchResponse(hits=hits, model=self._options.model)
+            found: Found = await self._in_thread(lambda: index.nearest(row, query.top_k, conditions))
+        count("hits", len(found.hits))
+        return SearchResponse(
+            hits=found.hits, model=self._options.model, kind=found.kind, generation=index.generation.number
+        )
 
     async def _text_rows(self, texts: Sequence[str]) -> Sequence[Matrix]:
         count("texts", len(texts))

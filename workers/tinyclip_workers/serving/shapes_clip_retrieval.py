@@ -12,8 +12,8 @@ from tinyclip.schemas import FieldError, SearchRequest
 from tinyclip.schemas import Request as Schema
 from tinyclip.schemas.artifacts import INDEXES
 
+from tinyclip_workers.retrieval.files import newest
 from tinyclip_workers.serving.bodies import read_document, validated
-from tinyclip_workers.serving.index_files import BuiltIndex, current_path
 from tinyclip_workers.serving.problems import field_error, invalid
 from tinyclip_workers.serving.queries import check_texts
 from tinyclip_workers.serving.route import Described
@@ -73,15 +73,9 @@ async def indices_list(student: "Student", request: Request) -> Response:
 
 def _names(student: "Student") -> list[str]:
     """Of the indexes that hold embeddings of a model that is here."""
-    names = []
-    for name in student.store.list(INDEXES):
-        try:
-            built = BuiltIndex.model_validate_json(student.store.read_bytes(current_path(name)))
-        except FileNotFoundError:  # not built yet, or deleted
-            continue
-        if built.model in student.models.names():
-            names.append(name)
-    return names
+    here = student.models.names()
+    found = ((name, newest(student.store, name)) for name in student.store.list(INDEXES))
+    return [name for name, generation in found if generation is not None and generation.model in here]
 
 
 ROUTES = [

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from tinyclip.schemas import LabelSet
 
+from tinyclip_workers.retrieval.files import newest
 from tinyclip_workers.serving.access import Access
 from tinyclip_workers.serving.hosted import HostedModels
-from tinyclip_workers.serving.index_files import BuiltIndex, current_path
 from tinyclip_workers.serving.label_sets import LabelSets
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import Refusal
@@ -56,10 +56,8 @@ class Student:
         return _noted(await self.models.whose(await self.in_thread(lambda: self._model_of(index))))
 
     def _model_of(self, index: str) -> str:
-        try:
-            return BuiltIndex.model_validate_json(self.store.read_bytes(current_path(index))).model
-        except (FileNotFoundError, ValueError):
-            return self.models.own.name  # whose search says what is wrong
+        generation = newest(self.store, index)
+        return self.models.own.name if generation is None else generation.model  # whose search says what is wrong, if it is
 
     async def with_labels(self, query: ZeroShotQuery) -> ZeroShotQuery:
         """The query with the labels and templates of the set that it names, if it does. Raises Refusal."""

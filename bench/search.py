@@ -1,0 +1,205 @@
+"""What a search costs: `python bench/search.py [--rows 100000] [--queries 500] [--huge 1000000] [--json FILE]`.
+
+Random vectors that lie about 48 of their 512 dimensions, as embeddings do about few, become an index of TinyCLIP's own files.
+Each query is then asked of our reader (hits with ids and metadata) and of the same graph through hnswlib called directly (row
+numbers only), in turns, so that what else the machine does meets both alike. Times are of the processor, of one thread. Also
+said: the time to open the index from its files, the memory that it holds then, and recall@10 against exact search.
+
+`--huge ROWS` makes a second index of so many rows and opens it in a fresh process: opening time and memory of a large index. Its
+graph is linked with `--huge-width` instead of the usual care, which takes a tenth of the time. Its bytes on the disk and in
+memory are as many: hnswlib keeps room for all links of a row whether it has them or not. Its recall is not what it would be.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+from tinyclip.schemas.filters import parse_filter
+from tinyclip_workers.retrieval import graph as graphs
+from tinyclip_workers.retrieval.files import GRAPH, Generation, commit, newest
+from tinyclip_workers.retrieval.graph import exact_rows
+from tinyclip_workers.retrieval.new_segment import new_segment
+from tinyclip_workers.retrieval.opening import open_index
+from tinyclip_workers.retrieval.reader import IndexReader
+from tinyclip_workers.store import Store
+
+EMBED_DIM, LATENT, NOISE, CHUNK = 512, 48, 0.3, 10_000
+FILTERS = {"50%": {"half": 0}, "10%": {"tenth": 3}, "1%": {"hundredth": 42}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--huge", type=int, default=0, help="rows of a second index; 0: none")
+    parser.add_argument("--huge-width", type=int, default=16, help="ef_construction of the second index")
+    parser.add_argument("--folder", type=Path, default=None, help="where indexes are made; by default a temporary folder")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--open", action="store_true", help="only open what lies in --folder, and say what that takes")
+    arguments = parser.parse_args()
+    if arguments.open:
+        print(json.dumps(opened(arguments.folder)))
+        return
+    with tempfile.TemporaryDirectory() as made:
+        folder = arguments.folder or Path(made)
+        result = measured(folder / "small", arguments.rows, arguments.queries)
+        say(result, arguments.json)
+        if arguments.huge:
+            graphs.BUILD_WIDTH, graphs.WIDTHS = arguments.huge_width, (128,)
+            built(folder / "huge", arguments.huge)
+            sizes = {path.name: path.stat().st_size for path in (folder / "huge").rglob("*") if path.is_file()}
+            result["huge"] = {"rows": arguments.huge, "file_bytes": sizes, **in_a_fresh_process(folder / "huge")}
+            say(result, arguments.json)
+
+
+def say(result: dict[str, Any], path: Path | None) -> None:
+    text = json.dumps(result, indent=1)
+    print(text, flush=True)
+    if path is not None:
+        path.write_text(text + "\n")
+
+
+def measured(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    build_cpu_s = built(folder, rows)
+    reader = open_index(*store_and_generation(folder))
+    segment = reader.generation.segments[0]
+    direct = hnswlib.Index(space="ip", dim=EMBED_DIM)
+    direct.load_index(str(folder / f"indexes/gallery/segments/{segment.id}/{GRAPH}"))
+    direct.set_ef(segment.ef)
+    queries_QE = vectors(count, seed=rows + 1)
+    truth = exact_rows(reader.segments[0].vectors_NE, queries_QE, 10)
+    asked: dict[str, Callable[[Any], Any]] = {
+        "ours": lambda query: reader.nearest(query, 10),
+        "hnswlib": lambda query: direct.knn_query(query, k=10, num_threads=1),
+        "exact": exact_of(reader),
+        **{f"filter {share}": filtered(reader, filter) for share, filter in FILTERS.items()},
+    }
+    times = in_turns(asked, queries_QE)
+    ratios = [ours / theirs for ours, theirs in zip(times["ours"], times["hnswlib"], strict=True)]
+    found = [[int(hit.id) for hit in reader.nearest(query, 10).hits] for query in queries_QE]
+    return {
+        "rows": rows,
+        "dimensions": EMBED_DIM,
+        "ef": segment.ef,
+        "build_cpu_s": build_cpu_s,
+        "recall_at_10": mean_share(found, truth),
+        "recall_on_the_builds_sample": segment.recall,
+        "ms_of_the_processor": {name: 1000 * statistics.mean(taken) for name, taken in times.items()},
+        "ours_to_hnswlib": {"of_means": statistics.mean(times["ours"]) / statistics.mean(times["hnswlib"]),
+                            "median": statistics.median(ratios)},
+        "filters": {share: filter_recall(reader, filter, queries_QE[:100]) for share, filter in FILTERS.items()},
+        **in_a_fresh_process(folder),
+    }  # fmt: skip
+
+
+def in_turns(asked: dict[str, Callable[[Any], Any]], queries_QE: Any) -> dict[str, list[float]]:
+    """Seconds of the processor of each query, by who was asked; slow ones get fewer queries."""
+    for ask in asked.values():
+        ask(queries_QE[0])
+    times: dict[str, list[float]] = {name: [] for name in asked}
+    for place, query in enumerate(queries_QE):
+        for name, ask in asked.items():
+            if name in ("ours", "hnswlib") or place < 100:
+                begun = time.process_time()
+                ask(query)
+                times[name].append(time.process_time() - begun)
+    return times
+
+
+def exact_of(reader: IndexReader) -> Callable[[Any], Any]:
+    vectors_NE = reader.segments[0].vectors_NE
+    return lambda query: np.argpartition(-(vectors_NE @ query), 10)[:10]
+
+
+def filtered(reader: IndexReader, filter: dict[str, Any]) -> Callable[[Any], Any]:
+    return lambda query: reader.nearest(query, 10, parse_filter(filter))
+
+
+def filter_recall(reader: IndexReader, filter: dict[str, Any], queries_QE: Any) -> dict[str, Any]:
+    conditions = parse_filter(filter)
+    rows = np.flatnonzero(reader.segments[0].allowed(conditions))
+    truth = rows[exact_rows(np.ascontiguousarray(reader.segments[0].vectors_NE[rows]), queries_QE, 10)]
+    found = [reader.nearest(query, 10, conditions) for query in queries_QE]
+    recall = mean_share([[int(hit.id) for hit in one.hits] for one in found], truth)
+    return {"rows": len(rows), "kind": found[0].kind, "recall_at_10": recall}
+
+
+def mean_share(found: list[list[int]], truth: Any) -> float:
+    return float(np.mean([len(np.intersect1d(rows, right)) / len(right) for rows, right in zip(found, truth, strict=True)]))
+
+
+def vectors(count: int, seed: int) -> Any:
+    """(count, EMBED_DIM) of length 1, all of one distribution whatever the seed."""
+    chance = np.random.default_rng(seed)
+    basis = np.random.default_rng(0).standard_normal((LATENT, EMBED_DIM), np.float32) / np.sqrt(LATENT)
+    rows = chance.standard_normal((count, LATENT), np.float32) @ basis
+    rows += NOISE * chance.standard_normal((count, EMBED_DIM), np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def built(folder: Path, rows: int) -> float:
+    """Makes an index with a graph; seconds of the processor that it took."""
+    store, begun = Store(str(folder)), time.process_time()
+    with new_segment(store, "gallery", EMBED_DIM) as segment:
+        for start in range(0, rows, CHUNK):
+            items = [(str(i), about(i)) for i in range(start, min(rows, start + CHUNK))]
+            segment.writer.add(vectors(len(items), seed=start + 1), items)
+        info = segment.finish(graph=True)
+    generation = Generation(
+        name="gallery", number=1, nonce="bench", build=1, model="bench@1", embed_dim=EMBED_DIM, count=rows, kind="hnsw",
+        segments=[info],
+    )  # fmt: skip
+    assert commit(store, generation)
+    return time.process_time() - begun
+
+
+def about(i: int) -> dict[str, Any]:
+    shard = f"/data/gallery/{i // 10_000:06d}.tar"
+    return {"key": f"{i:09d}", "shard": shard, "caption": f"picture {i}", "half": i % 2, "tenth": i % 10, "hundredth": i % 100}
+
+
+def store_and_generation(folder: Path) -> tuple[Store, Generation]:
+    store = Store(str(folder))
+    generation = newest(store, "gallery")
+    assert generation is not None
+    return store, generation
+
+
+def in_a_fresh_process(folder: Path) -> dict[str, float]:
+    answer = subprocess.run([sys.executable, __file__, "--open", "--folder", str(folder)], check=True, capture_output=True)
+    result: dict[str, float] = json.loads(answer.stdout)
+    return result
+
+
+def opened(folder: Path) -> dict[str, float]:
+    """Opening by the clock and by the processor, memory before and after, and the first search."""
+    store, generation = store_and_generation(folder)
+    query = vectors(1, seed=7)[0]
+    before, clock, cpu = memory_mb(), time.perf_counter(), time.process_time()
+    reader = open_index(store, generation)
+    took = {"open_s": time.perf_counter() - clock, "open_cpu_s": time.process_time() - cpu}
+    clock = time.perf_counter()
+    reader.nearest(query, 10)
+    return {
+        **took, "first_search_ms": 1000 * (time.perf_counter() - clock), "memory_before_mb": before,
+        "memory_after_mb": memory_mb(), "highest_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+    }  # fmt: skip
+
+
+def memory_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+if __name__ == "__main__":
+    main()

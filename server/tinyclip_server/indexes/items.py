@@ -1,0 +1,66 @@
+"""Changes of single items: looked at, kept as a file of the artifacts store, then acknowledged.
+
+The file is there before the row that says so: what was acknowledged can be applied, whatever dies afterwards. Embedding is
+the workers' business, so a picture is looked at here only as far as its letters go.
+"""
+
+import base64
+import binascii
+import re
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.schemas import FieldError, IndexItem
+from tinyclip.schemas.artifacts import IndexUpdate, index_update
+
+from tinyclip_server.indexes import repository, service
+from tinyclip_server.problems import InvalidInput
+from tinyclip_server.services import Services
+from tinyclip_server.tables import IndexRow
+
+_DATA_URI = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+_WAY_OUT = "send the bytes of a PNG, JPEG, WebP or GIF file, base64-encoded or as a data URI"
+SHOWN = 80
+"""Characters of a bad value that are repeated."""
+
+
+async def change(services: Services, session: AsyncSession, project: str, name: str, update: IndexUpdate) -> IndexRow:
+    """Accept items to be added or removed. Durable when the session commits. Raises NotFound, Conflict, InvalidInput."""
+    async with services.db.read() as before:
+        row = await service.get(before, project, name)
+        service.expect_changeable(row)
+        _check(update.items, await repository.embed_dim(before, row))
+    file = f"{uuid.uuid4().hex}.json"
+    path = index_update(name, file)
+    await services.store.write(path, update.model_dump_json(exclude_none=True).encode())
+    try:
+        row = await service.get(session, project, name, lock=True)
+        await service.accept_update(session, row, file)
+    except BaseException:
+        await services.store.remove(path)  # nobody was told of it
+        raise
+    return row
+
+
+def _check(items: Sequence[IndexItem], embed_dim: int) -> None:
+    errors = []
+    for place, item in enumerate(items):
+        if item.vector is not None and len(item.vector) != embed_dim:
+            message = f"has {len(item.vector)} numbers and the model's embeddings have {embed_dim}"
+            errors.append(FieldError(pointer=f"/items/{place}/vector", value=len(item.vector), message=message))
+        elif item.image is not None and (problem := _image_problem(item.image)):
+            errors.append(FieldError(pointer=f"/items/{place}/image", value=item.image[:SHOWN], message=f"{problem}; {_WAY_OUT}"))
+    if errors:
+        raise InvalidInput.of(errors)
+
+
+def _image_problem(image: str) -> str | None:
+    if re.match(r"\s*\w+://", image):
+        return "is a URL, and indexes fetch none"
+    uri = _DATA_URI.match(image)
+    letters = "".join((image[uri.end() :] if uri else image).split())
+    try:
+        return None if base64.b64decode(letters, validate=True) else "is empty"
+    except (binascii.Error, ValueError):
+        return "is not base64"

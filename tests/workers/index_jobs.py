@@ -1,0 +1,64 @@
+"""What the control plane asks of an index's jobs, and the jobs run in this process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tinyclip.schemas import JSON
+from tinyclip_workers import indexing
+from tinyclip_workers.retrieval.files import Generation, newest
+from tinyclip_workers.retrieval.reader import Reader
+from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.serving.search import Indexes
+from tinyclip_workers.store import Store
+
+EMBED_DIM = 24
+
+
+def ask(root: Path | str, model_uri: Path, shards: str | None, build: int = 1, **changes: Any) -> None:
+    """A build. `shards` null: of an empty index."""
+    request = {
+        "name": "gallery", "job": f"b{build}", "build": build, "model": "student@1", "model_uri": str(model_uri),
+        "embed_dim": EMBED_DIM, "source": {"shards": shards} if shards else None, **changes,
+    }
+    Store(str(root)).write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
+
+
+def ask_updates(root: Path | str, model_uri: Path, updates: dict[int, JSON], build: int = 1, **changes: Any) -> None:
+    """Updates by number, all of them waiting."""
+    store = Store(str(root))
+    for number, update in updates.items():
+        store.write_bytes(f"indexes/gallery/updates/{number}.json", json.dumps(update).encode())
+    files = [{"number": number, "file": f"{number}.json"} for number in updates]
+    ask(root, model_uri, None, build, job=f"u{max(updates)}", updates=files, **changes)
+
+
+def arguments(root: Path | str, job: str) -> list[str]:
+    return ["--artifacts", str(root), "--index", "gallery", "--job", job]
+
+
+def run(root: Path | str, job: str | int = 1) -> int:
+    return indexing.main(arguments(root, f"b{job}" if isinstance(job, int) else job))
+
+
+def events(root: Path, job: str | int = 1) -> list[JSON]:
+    name = f"b{job}" if isinstance(job, int) else job
+    segments = sorted((root / f"indexes/gallery/jobs/{name}/events").glob("*.jsonl"))
+    return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
+
+
+def current(root: Path | str, model: str = "student@1") -> Reader:
+    return Indexes(str(root)).get("gallery", model)
+
+
+def generation(root: Path | str) -> Generation:
+    found = newest(Store(str(root)), "gallery")
+    assert found is not None
+    return found
+
+
+def unit(*shape: int, seed: int = 0) -> Matrix:
+    """Rows of length 1."""
+    rows = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -1,0 +1,1 @@
+"""Retrieval indexes: how they lie in the artifacts store, are built, changed, opened and searched."""

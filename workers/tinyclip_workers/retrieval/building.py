@@ -1,0 +1,142 @@
+"""Builds an index from the pictures of WebDataset shards: encode, a part at a time, then put together, link and commit."""
+
+import uuid
+from collections.abc import Callable
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from tinyclip.schemas import JSON
+from tinyclip.schemas.artifacts import IndexRequest
+
+from tinyclip_workers.report import EventWriter
+from tinyclip_workers.retrieval import graph as graphs
+from tinyclip_workers.retrieval import parts as parts_files
+from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest, remove_others
+from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
+from tinyclip_workers.retrieval.parts import Parts
+from tinyclip_workers.retrieval.segment_writer import storable
+from tinyclip_workers.serving.engine import Engine, Matrix
+from tinyclip_workers.serving.index_items import BATCH, Progress, batches, read_items
+from tinyclip_workers.shards import DataError, Skipped, expand_shards
+from tinyclip_workers.store import Store
+
+StillWanted = Callable[[], Any]
+"""Raises if the build is not wanted any more."""
+
+
+def build_index(
+    store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: StillWanted
+) -> Generation:
+    """The generation that answers from now on. Raises DataError, or what `still_wanted` raises."""
+    done = newest(store, request.name)
+    if done is not None and done.build == request.build:  # committed by an attempt that did not live to tell
+        remove_others(store, done)
+        store.remove(builds_folder(request.name))
+        return _told(events, done, "")
+    skipped, segments = Skipped(), []
+    if request.source is not None:
+        urls = expand_shards(request.source.shards)
+        if not urls:
+            shards = request.source.shards
+            raise DataError(f"no shard matches {shards}; check the path", field="source.shards", value=shards)
+        parts, engine = Parts(store, request, urls), load()
+        reached = parts.reached()
+        progress, skipped = Progress(events, urls, reached.position, reached.seen_bytes), reached.skipped
+        _encode(parts, reached, request, urls, engine, progress)
+        if reached.items == 0:
+            raise DataError(_nothing_found(urls, skipped), field="source.shards", value=request.source.shards)
+        segments = [_put_together(store, request, parts, engine, skipped, progress, reached.items)]
+    generation = _committed(store, request, segments, skipped, still_wanted)
+    return _told(events, generation, _remarks(skipped, generation, request))
+
+
+def _told(events: EventWriter, generation: Generation, message: str) -> Generation:
+    data = generation.model_dump(include={"build", "count", "kind", "skipped_samples", "skipped_shards"})
+    events.send("index.finished", message=message, data={**data, "recall": generation.recall})
+    return generation
+
+
+def _encode(
+    parts: Parts, reached: parts_files.Reached, request: IndexRequest, urls: list[str], engine: Engine, progress: Progress
+) -> None:
+    """From where the parts end to the end of the shards; `reached` goes along."""
+    assert request.source is not None
+    if reached.items:
+        progress.report(reached.items)
+    rows: list[Matrix] = []
+    items: list[tuple[str, JSON]] = []
+    for batch in batches(read_items(urls, request.source, engine, reached.skipped, progress), BATCH):
+        rows.append(engine.encode_image(np.stack([item.picture for item in batch])))
+        items += [(storable(item.id), item.metadata) for item in batch]
+        reached.items += len(batch)
+        reached.position, reached.seen_bytes = progress.position, progress.seen
+        if len(items) >= parts_files.ROWS:
+            parts.add(np.concatenate(rows), items, reached)
+            rows, items = [], []
+        progress.report(reached.items)
+    if items:
+        parts.add(np.concatenate(rows), items, reached)
+
+
+def _put_together(
+    store: Store, request: IndexRequest, parts: Parts, engine: Engine, skipped: Skipped, progress: Progress, total: int
+) -> SegmentInfo:
+    with new_segment(store, request.name, engine.embed_dim) as segment:
+        writer = segment.writer
+        for vectors_NE, items in parts:
+            new: dict[str, int] = {}
+            for place, (id, _) in enumerate(items):
+                if id in new or writer.has(id):
+                    skipped.sample(id, "another sample has this key already")
+                else:
+                    new[id] = place
+            if new:
+                writer.add(vectors_NE[list(new.values())], [items[place] for place in new.values()])
+        graph = needs_graph(request.kind, writer.count, writer.count)
+        return segment.finish(
+            graph=graph,
+            queries_QE=_caption_queries(parts, engine) if graph else None,
+            on_progress=lambda done: progress.report_linked(done, total),
+        )
+
+
+def _caption_queries(parts: Parts, engine: Engine) -> Matrix | None:
+    """Embeddings of captions: texts lie elsewhere than pictures, and they are what most searches ask."""
+    metadata = chain.from_iterable((item[1] for item in items) for _, items in parts)
+    captions = list(islice((one["caption"] for one in metadata if isinstance(one.get("caption"), str)), graphs.SAMPLE))
+    return engine.encode_text(captions) if captions else None
+
+
+def _committed(
+    store: Store, request: IndexRequest, segments: list[SegmentInfo], skipped: Skipped, still_wanted: StillWanted
+) -> Generation:
+    """A build stands for itself: if another change takes its number meanwhile, the next number is as good."""
+    while True:
+        still_wanted()
+        before = newest(store, request.name)
+        generation = Generation(
+            name=request.name, number=before.number + 1 if before else 1, nonce=uuid.uuid4().hex, build=request.build,
+            model=request.model, embed_dim=request.embed_dim, count=sum(segment.count for segment in segments),
+            skipped_samples=skipped.samples, skipped_shards=skipped.shards, kind=kind_of(segments), applied=request.applied,
+            segments=segments,
+        )  # fmt: skip
+        if commit(store, generation):
+            store.remove(builds_folder(request.name))
+            return generation
+
+
+def _remarks(skipped: Skipped, generation: Generation, request: IndexRequest) -> str:
+    said = []
+    if skipped.samples or skipped.shards:
+        example = f", as {skipped.examples[0]}" if skipped.examples else ""
+        said.append(f"{skipped.samples:,} samples and {skipped.shards:,} shards were skipped{example}")
+    if request.kind == "auto" and generation.count >= GRAPH_FROM and not graphs.available():
+        said.append(f"it is searched exactly, which is slow at this size: {graphs.WAY_OUT}")
+    return "; ".join(said)
+
+
+def _nothing_found(urls: list[str], skipped: Skipped) -> str:
+    example = f", as {skipped.examples[0]}" if skipped.examples else ""
+    return f"no image in {len(urls)} shards; {skipped.samples:,} samples were skipped{example}; check source.image_key"
+
