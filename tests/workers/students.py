@@ -11,8 +11,10 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tinyclip_workers import indexing
 from tinyclip_workers.decoding import decode_square
 from tinyclip_workers.images import Pixels
+from tinyclip_workers.store import Store
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
@@ -60,3 +62,13 @@ def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def build_index(root: Path, name: str, model: str, folder: Path, shard: Path) -> None:
+    """An index of a shard's pictures in an artifacts store, as its job builds it."""
+    request = {
+        "name": name, "job": "b1", "build": 1, "model": model, "model_uri": str(folder), "embed_dim": 24,
+        "source": {"shards": str(shard)},
+    }  # fmt: skip
+    Store(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
+    assert indexing.main(["--artifacts", str(root), "--index", name, "--job", "b1"]) == 0

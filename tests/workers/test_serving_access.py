@@ -32,6 +32,7 @@ def publish(root: Path, **changes: TokenDigest | None) -> None:
 @pytest.fixture
 def options(tmp_path: Path) -> ServingOptions:
     return ServingOptions(
+        engine="torch",
         name="demo", model="m@1", model_uri="unused", artifacts=str(tmp_path), project="vision", auth="tokens"
     )
 

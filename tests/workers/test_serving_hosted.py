@@ -40,7 +40,7 @@ class Draws:
 
 def options_of(**changes: Any) -> ServingOptions:
     return ServingOptions.model_validate({
-        "name": "demo", "model": "emoji@1", "model_uri": "/m/emoji/1", "artifacts": "/none", **changes,
+        "name": "demo", "model": "emoji@1", "model_uri": "/m/emoji/1", "artifacts": "/none", "engine": "torch", **changes,
     })  # fmt: skip
 
 

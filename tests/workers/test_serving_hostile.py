@@ -35,7 +35,10 @@ DOCUMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("artifacts")
     folder = write_student(root / "models/student/1")
-    with serving(ServingOptions(name="demo", model="m@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0)) as served:
+    options = ServingOptions(
+        engine="torch", name="demo", model="m@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0
+    )  # fmt: skip
+    with serving(options) as served:
         yield served
 
 

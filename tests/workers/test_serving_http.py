@@ -13,13 +13,12 @@ import pytest
 from tinyclip.schemas import Scope
 from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.schemas.token_format import digest, new_token
-from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.store import Store
 
 from tests.workers.student_server import serving
-from tests.workers.students import encoded, picture, seen, write_shard, write_student
+from tests.workers.students import build_index, encoded, picture, seen, write_shard, write_student
 
 LABELS = ["cat", "dog", "house"]
 GOOD, READER = new_token(), new_token()
@@ -35,12 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_student(root / "models/student/1")
     shard = write_shard(root / "shard.tar", {f"p{i}": {"png": encoded(picture(i)), "txt": b"a picture"} for i in range(5)})
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
-        request = {
-            "name": name, "job": "b1", "build": 1, "model": model, "model_uri": str(folder), "embed_dim": 24,
-            "source": {"shards": str(shard)},
-        }  # fmt: skip
-        Store(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
-        assert indexing.main(["--artifacts", str(root), "--index", name, "--job", "b1"]) == 0
+        build_index(root, name, model, folder, shard)
     return root
 
 
@@ -52,6 +46,7 @@ def engine(root: Path) -> Engine:
 @pytest.fixture(scope="module")
 def http(root: Path) -> Iterator[httpx.Client]:
     options = ServingOptions(
+        engine="torch",
         name="demo", model="student@1", model_uri=str(root / "models/student/1"), artifacts=str(root), project="default",
         auth="tokens", max_image_bytes=100_000, max_body_bytes=1_000_000, batch_wait_s=0.05,
     )  # fmt: skip
@@ -80,7 +75,11 @@ class TestAnswers:
     def test_healthz(self, http: httpx.Client) -> None:
         answer = http.get("/healthz")
 
-        assert answer.json() == {"status": "ok", "deployment": "demo", "model": "student@1", "engine": "torch", "embed_dim": 24}
+        said = answer.json()
+        assert said.pop("engine_report")["engine"] == "torch"
+        assert said == {
+            "status": "ok", "deployment": "demo", "model": "student@1", "engine": "torch", "embed_dim": 24, "canary": None,
+        }  # fmt: skip
 
     def test_zero_shot_with_json_multipart_and_hugging_face_agree(self, http: httpx.Client) -> None:
         template = "This is a photo of {}."

@@ -35,7 +35,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(root: Path) -> Iterator[Served]:
     folder = write_student(root / "models/student/1")
-    options = ServingOptions(name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0)
+    options = ServingOptions(
+        engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0
+    )  # fmt: skip
     with serving(options) as served:
         yield served
 

@@ -27,6 +27,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("artifacts")
     folder = write_student(root / "models/student/1")
     options = ServingOptions(
+        engine="torch",
         name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), request_timeout_s=1, max_waiting_images=2,
         batch_wait_s=0,
     )  # fmt: skip

@@ -57,7 +57,7 @@ def encoder(engine: Engine) -> CountingEncoder:
 
 @pytest.fixture
 def service(engine: Engine, encoder: CountingEncoder, folder: Path, tmp_path: Path) -> StudentService:
-    options = ServingOptions(name="demo", model="student@1", model_uri=str(folder), artifacts=str(tmp_path))
+    options = ServingOptions(engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(tmp_path))
     return StudentService(options, engine, encoder, ThreadPoolExecutor(2))
 
 

@@ -10,13 +10,11 @@ import numpy as np
 import openai
 import pytest
 from huggingface_hub import InferenceClient
-from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.store import Store
 
 from tests.workers.student_server import Served, serving
-from tests.workers.students import encoded, picture, seen, write_shard, write_student
+from tests.workers.students import build_index, encoded, picture, seen, write_shard, write_student
 
 DIM = 24
 
@@ -28,10 +26,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     captions = {f"p{i}": {"png": encoded(picture(i)), "txt": f"picture {i}".encode()} for i in range(5)}
     shard = write_shard(root / "shard.tar", captions)
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
-        request = {"name": name, "build": 1, "model": model, "model_uri": str(folder), "source": {"shards": str(shard)}}
-        Store(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
-        assert indexing.main(["--artifacts", str(root), "--index", name, "--build", "1"]) == 0
-    options = ServingOptions(name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0)
+        build_index(root, name, model, folder, shard)
+    options = ServingOptions(
+        engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0
+    )  # fmt: skip
     with serving(options) as served:
         yield served
 

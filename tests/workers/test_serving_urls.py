@@ -104,6 +104,7 @@ def site(running_site: Site) -> Site:
 @pytest.fixture
 def options() -> ServingOptions:
     return ServingOptions(
+        engine="torch",
         name="demo", model="m@1", model_uri="unused", artifacts="unused", image_urls=True, max_image_bytes=10_000,
         image_url_timeout_s=1, image_url_hosts=["images.test", PUBLIC],
     )  # fmt: skip
@@ -249,7 +250,9 @@ class TestAnswers:
 
     def test_urls_are_off_unless_allowed(self, tmp_path: Any, site: Site, names: Names, at: Any) -> None:
         folder = write_student(tmp_path / "models/student/1")
-        options = ServingOptions(name="demo", model="m@1", model_uri=str(folder), artifacts=str(tmp_path), max_image_bytes=10_000)
+        options = ServingOptions(
+            engine="torch", name="demo", model="m@1", model_uri=str(folder), artifacts=str(tmp_path), max_image_bytes=10_000
+        )  # fmt: skip
         body = {"input": [at("images.test", "/picture.png"), base64.b64encode(PICTURE).decode()], "modality": "image"}
         with serving(options) as served:
             off = httpx.post(f"{served.endpoint}/embeddings", json=body, trust_env=False)
