@@ -13,17 +13,17 @@ import contextlib
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 from bench.chaos.cases import CASES, Case, Scene
 from bench.chaos.jobs import Ended, RunningJob, examine, spec_of, write_world
-from bench.chaos.profiles import Profile, can_mount, embedded, production
+from bench.chaos.profiles import Profile, embedded, production, two_nodes
 from bench.chaos.report import Report
 
-PROFILES = {"SQLite": embedded, "PostgreSQL": production}
+PROFILES = {"SQLite": embedded, "PostgreSQL": production, "two nodes": two_nodes}
 
 
 def main() -> None:
@@ -36,16 +36,31 @@ def main() -> None:
     report = Report(arguments.seed, keep=bool(arguments.only or arguments.missing))
     with private_surroundings() as folder:
         spec_file = write_world(folder / "world")
-        for database in arguments.on:
-            wanted = [case for case in CASES if database in case.databases and case.name in (arguments.only or [case.name])]
+        for name in arguments.on:
+            wanted = [case for case in CASES if name in case.profiles and case.name in (arguments.only or [case.name])]
             if arguments.missing:
-                wanted = [case for case in wanted if not report.has(case.name, database)]
-            if wanted:
-                with PROFILES[database](folder / database[0].lower()) as profile:
-                    for case in wanted:
-                        run_case(case, profile, spec_file, report)
+                wanted = [case for case in wanted if not report.has(case.name, name)]
+            run_cases(name, wanted, folder, spec_file, report)
     report.write()
     sys.exit(report.failed)
+
+
+def run_cases(name: str, cases: Sequence[Case], folder: Path, spec_file: Path, report: Report) -> None:
+    """One service for all cases of a profile; after one that went wrong, the next case gets a new one."""
+    waiting = deque(case for case in cases if may_run(case, name, report))
+    while waiting:
+        place = Path(tempfile.mkdtemp(prefix="", dir=folder))
+        place.chmod(0o755)
+        with PROFILES[name](place) as profile:
+            while waiting and run_case(waiting.popleft(), profile, spec_file, report):
+                pass
+
+
+def may_run(case: Case, name: str, report: Report) -> bool:
+    if case.needs_root and os.getuid() != 0:
+        report.left_out(case, name, "needs root, for a disk or a network of its own")
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -63,17 +78,14 @@ def private_surroundings() -> Iterator[Path]:
         yield folder
 
 
-def run_case(case: Case, profile: Profile, spec_file: Path, report: Report) -> None:
-    """One row of the table. What goes wrong is in it, and the next case is done all the same."""
-    if case.needs_disk and not can_mount():
-        report.left_out(case, profile.database, "needs root, for a disk of its own")
-        return
+def run_case(case: Case, profile: Profile, spec_file: Path, report: Report) -> bool:
+    """One row of the table; whether all was as it should be. What went wrong is in the row."""
     undisturbed = report.undisturbed(case.spec) or _undisturbed(case.spec, profile, spec_file, report)
-    report.begin(case, profile.database)
+    report.begin(case, profile.name)
     remark, ended, wrong = "", None, []
     try:
         profile.prepare(case.planes)
-        name = f"{case.name}-{profile.database.lower()}"
+        name = f"{case.name}-{profile.name.lower()}".replace(" ", "-")
         job = RunningJob(profile.client, profile.artifacts, spec_of(spec_file, case.spec, name, **case.changes))
         random = Random(f"{report.seed} {name}")
         remark = case.hurt(Scene(profile, job, random, undisturbed.seconds))
@@ -82,7 +94,8 @@ def run_case(case: Case, profile: Profile, spec_file: Path, report: Report) -> N
         profile.prepare(1)
     except Exception as error:
         wrong.append(f"{type(error).__name__}: {error}")
-    report.end(case, profile.database, ended, remark, wrong)
+    report.end(case, profile.name, ended, remark, wrong)
+    return not wrong
 
 
 def _undisturbed(spec: str, profile: Profile, spec_file: Path, report: Report) -> Ended:

@@ -43,7 +43,7 @@ class Case:
     name: str
     what: str
     hurt: Callable[[Scene], str]
-    databases: tuple[str, ...] = BOTH
+    profiles: tuple[str, ...] = BOTH
     spec: str = "short"
     changes: Mapping[str, Any] = field(default_factory=dict)
     """To the spec."""
@@ -51,7 +51,7 @@ class Case:
     """Control planes that run when it begins."""
     attempts: tuple[int, ...] = (1,)
     """How many the job may have had at its end."""
-    needs_disk: bool = False
+    needs_root: bool = False
 
 
 def at_moments(scene: Scene) -> str:
@@ -135,6 +135,23 @@ def second_on_one_folder(scene: Scene) -> str:
     return remark
 
 
+def node(scene: Scene) -> str:
+    """A node and all on it are gone at once; another one joins when the head has noticed, and training goes on over both."""
+    profile, cluster = scene.profile, scene.profile.cluster
+    assert cluster is not None
+    gone, fresh = profile.nodes
+    remark = scene.wait_for_some_step()
+    if len(profile.workers()) != 2 or not profile.workers() & gone.processes():
+        raise RuntimeError("the node had no training worker")
+    gone.dies()
+    at = time.monotonic()
+    until(lambda: gone.address not in cluster.alive(), "the head to miss the node")
+    remark += f"; noticed after {time.monotonic() - at:.0f} s"
+    fresh.joins(cluster, cluster.folder.parent / "n1")
+    until(lambda: profile.workers() & fresh.processes(), "a training worker on the new node")
+    return remark
+
+
 def disk_full(scene: Scene) -> str:
     """Not a byte is left until the attempt has broken; then there is room again, and nobody is asked to do anything."""
     remark = scene.wait_for_some_step()
@@ -173,12 +190,13 @@ CASES = [
     Case("driver", "kill -9 of the driver", driver, attempts=(2,)),
     Case("worker", "kill -9 of the training worker", worker),
     Case("ray-head", "kill -9 of the Ray head (GCS and raylet)", head, attempts=(1, 2)),
-    Case("database", "PostgreSQL stopped for a minute", database, databases=("PostgreSQL",), spec="long"),
+    Case("database", "PostgreSQL stopped for a minute", database, profiles=("PostgreSQL",), spec="long"),
     Case("two-control-planes", "two control planes, each killed once", one_of_two, ("PostgreSQL",), "long", planes=2),
-    Case("two-control-planes", "a second control plane on one folder", second_on_one_folder, databases=("SQLite",)),
-    Case("disk-full", "the disk is full, then there is room", disk_full, attempts=(1, 2), needs_disk=True),
+    Case("two-control-planes", "a second control plane on one folder", second_on_one_folder, profiles=("SQLite",)),
+    Case("node", "kill -9 of a node; another one joins", node, ("two nodes",), spec="pair", attempts=(1, 2), needs_root=True),
+    Case("disk-full", "the disk is full, then there is room", disk_full, attempts=(1, 2), needs_root=True),
     Case(
         "no-room", "a checkpoint does not fit; room is made, then `jobs retry`", no_room_for_a_checkpoint, ("PostgreSQL",),
-        changes={"max_attempts": 1}, needs_disk=True,
+        changes={"max_attempts": 1}, needs_root=True,
     ),
 ]

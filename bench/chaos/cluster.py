@@ -19,8 +19,11 @@ RAY = Path(sys.executable).with_name("ray")
 class RayCluster:
     """A head at `address`; nodes may join it. Every process of it carries the marker."""
 
-    def __init__(self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 4) -> None:
-        self._folder, self._address, self._cpus = folder, address, cpus
+    def __init__(
+        self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 4, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is for the head alone."""
+        self.folder, self._address, self._cpus, self._environment = folder, address, cpus, environment
         self.marker = str(folder)
         folder.mkdir()
         self.token = folder / "token"
@@ -34,11 +37,11 @@ class RayCluster:
             "--head", f"--node-ip-address={self._address}", f"--port={self._port}", f"--num-cpus={self._cpus}",
             f"--dashboard-host={self._address}", f"--dashboard-port={self._dashboard}",
             f"--dashboard-agent-listen-port={self._agent}", f"--ray-client-server-port={self._client}",
-            f"--temp-dir={self._folder}",
+            f"--temp-dir={self.folder}", environment=self._environment,
         )
         until(lambda: self.answers() or self._process.poll() is not None, "an answer of the Ray head")
         if self._process.poll() is not None:
-            raise RuntimeError(f"ray start ended with {self._process.returncode}; see {self._folder / 'ray.log'}")
+            raise RuntimeError(f"ray start ended with {self._process.returncode}; see {self.folder / 'ray.log'}")
 
     def launch(
         self, *arguments: str, inside: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -50,7 +53,7 @@ class RayCluster:
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
         }
         command = [*inside, str(RAY), "start", "--block", f"--object-store-memory={128 << 20}", *arguments]
-        with open(self._folder / "ray.log", "ab") as log:
+        with open(self.folder / "ray.log", "ab") as log:
             return subprocess.Popen(
                 command, env={**os.environ, **told, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
@@ -63,14 +66,20 @@ class RayCluster:
 
     def answers(self) -> bool:
         try:
-            return self.get("/api/version").is_success
+            return self._get("/api/version").is_success
         except httpx.HTTPError:
             return False
 
-    def get(self, path: str) -> httpx.Response:
+    def _get(self, path: str) -> httpx.Response:
         """Raises httpx.HTTPError."""
         authorization = {"Authorization": f"Bearer {self.token.read_text()}"}
         return httpx.get(self.url + path, headers=authorization, timeout=5.0, trust_env=False)
+
+    def alive(self) -> set[str]:
+        """Addresses of the nodes that the head counts as alive. Raises httpx.HTTPError."""
+        answer = self._get("/nodes?view=summary")
+        answer.raise_for_status()
+        return {node["ip"] for node in answer.json()["data"]["summary"] if node["raylet"].get("state") == "ALIVE"}
 
     def end(self) -> None:
         end_all(self.marker)

@@ -95,7 +95,8 @@ class RunningJob:
             return None
 
     def wait_for_state(self, *states: JobState) -> Job:
-        until(lambda: (seen := self.look()) is not None and seen.state in states, f"{self.id} to be {' or '.join(states)}")
+        what = f"{self.id} to be {' or '.join(states)}"
+        until(lambda: (seen := self.look()) is not None and seen.state in states, what, every=0.5)
         return self.client.jobs.get(self.id)
 
     def told(self, attempt: int) -> list[dict[str, Any]]:

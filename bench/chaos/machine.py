@@ -37,8 +37,13 @@ def processes_of(marker: str, *names: str) -> set[int]:
 
 
 def end_all(marker: str) -> None:
-    """Nothing that carries the marker is left."""
-    until(lambda: kill(marked_processes(marker)) or not marked_processes(marker), f"the end of everything of {marker}", every=0.2)
+    """Nothing that carries the marker is left; killing may orphan others that do, so until there are none."""
+    def none_left() -> bool:
+        left = marked_processes(marker)
+        kill(left)
+        return not left
+
+    until(none_left, f"the end of everything of {marker}")
 
 
 def _command(pid: int) -> str:

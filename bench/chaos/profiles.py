@@ -4,7 +4,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tinyclip import Client
 
 from bench.chaos.cluster import RayCluster
 from bench.chaos.machine import Ballast, processes_of, small_disk, until
+from bench.chaos.nodes import BRIDGE, NETWORK, Node, network
 from bench.chaos.postgres import Postgres
 from tests.e2e.service import Service
 
@@ -23,7 +24,7 @@ DISK_MB = 768
 class Profile:
     """A running service. `planes` are its control planes; clients talk to the first."""
 
-    database: str
+    name: str
     planes: list[Service]
     marker: str
     """Of every process of its Ray."""
@@ -35,6 +36,9 @@ class Profile:
     postgres: Postgres | None = None
     another_plane: Callable[[], Service] | None = None
     """Makes a further control plane, not started, where there may be several."""
+
+    nodes: list[Node] = field(default_factory=list)
+    """Beside the head: the first is in the cluster, the second is not yet."""
 
     @property
     def plane(self) -> Service:
@@ -91,14 +95,29 @@ def embedded(folder: Path) -> Iterator[Profile]:
 @contextlib.contextmanager
 def production(folder: Path) -> Iterator[Profile]:
     """PostgreSQL, a Ray cluster of its own, and a control plane, to which others can be added."""
-    folder.mkdir()
+    with _production("PostgreSQL", folder, RayCluster(folder / "ray")) as profile:
+        yield profile
+
+
+@contextlib.contextmanager
+def two_nodes(folder: Path) -> Iterator[Profile]:
+    """The same, of whose Ray the head has room for one training worker, a node beside it for another; a third is to join."""
+    with network(["tc-node-a", "tc-node-b"]) as nodes:
+        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=1, environment={"GLOO_SOCKET_IFNAME": BRIDGE})
+        with _production("two nodes", folder, head) as profile:
+            profile.nodes = nodes
+            profile.nodes[0].joins(head, folder / "n0")
+            yield profile
+
+
+@contextlib.contextmanager
+def _production(name: str, folder: Path, cluster: RayCluster) -> Iterator[Profile]:
     artifacts = folder / "artifacts"
     with contextlib.ExitStack() as stack:
         stack.enter_context(_disk(artifacts))
         postgres = Postgres(folder / "pg")
         stack.callback(postgres.stop_if_it_runs)
         postgres.start()
-        cluster = RayCluster(folder / "ray")
         stack.callback(cluster.end)
         cluster.start()
 
@@ -112,7 +131,7 @@ def production(folder: Path) -> Iterator[Profile]:
         plane.migrate()
         plane.start()
         client = stack.enter_context(Client(plane.url))
-        yield Profile("PostgreSQL", [plane], cluster.marker, artifacts, artifacts, client, cluster, postgres, control_plane)
+        yield Profile(name, [plane], cluster.marker, artifacts, artifacts, client, cluster, postgres, control_plane)
 
 
 def environment_of(database_url: str, cluster: RayCluster, artifacts: Path) -> dict[str, str]:
@@ -123,13 +142,9 @@ def environment_of(database_url: str, cluster: RayCluster, artifacts: Path) -> d
     }
 
 
-def can_mount() -> bool:
-    return os.getuid() == 0
-
-
 @contextlib.contextmanager
 def _disk(folder: Path) -> Iterator[None]:
     """A small disk of its own where we may mount one; else a plain folder, and cases that fill it are left out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with small_disk(folder, DISK_MB) if can_mount() else contextlib.nullcontext():
+    folder.mkdir(exist_ok=True)
+    with small_disk(folder, DISK_MB) if os.getuid() == 0 else contextlib.nullcontext():
         yield

@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "chaos.json"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: written by python -m bench.chaos -->", "<!-- end of the table -->"
-COLUMNS = ("what is done", "database", "ended", "seconds (undisturbed)", "attempts", "group restarts", "steps again", "events", "")
+COLUMNS = ("what is done", "profile", "ended", "seconds (undisturbed)", "attempts", "group restarts", "steps again", "events", "")
 
 
 @dataclass
 class Row:
-    """A case on a database and what it came to."""
+    """A case on a profile and what it came to."""
 
     case: str
-    database: str
+    profile: str
     date: str
     wrong: list[str]
     remark: str = ""
@@ -42,7 +42,7 @@ class Report:
 
     def __init__(self, seed: int, *, keep: bool, path: Path = RESULTS) -> None:
         """`keep`: go on from what is there, if it is of this machine: bits of a student may differ on another."""
-        self._path, self._console = path, Console(highlight=False)
+        self._path, self._console = path, Console(highlight=False, width=200)
         here = {"machine": _machine(), "seed": seed, "command": "", "undisturbed": {}, "rows": []}
         before = json.loads(path.read_text()) if keep and path.exists() else here
         self._document: dict[str, Any] = before if before["machine"] == here["machine"] else here
@@ -50,10 +50,10 @@ class Report:
         self.seed = seed
         self.failed = False
 
-    def has(self, case: str, database: str) -> bool:
+    def has(self, case: str, profile: str) -> bool:
         """Whether there is a good result."""
         rows = (Row(**row) for row in self._document["rows"])
-        return any((row.case, row.database) == (case, database) and not row.wrong and not row.left_out for row in rows)
+        return any((row.case, row.profile) == (case, profile) and not row.wrong and not row.left_out for row in rows)
 
     def undisturbed(self, spec: str) -> Ended | None:
         found = self._document["undisturbed"].get(spec)
@@ -64,17 +64,18 @@ class Report:
         self._save()
         self._console.print(f"undisturbed, {spec}: {ended.seconds:.0f} s, student {ended.student[:12]}")
 
-    def begin(self, case: Case, database: str) -> None:
-        self._console.print(f"{datetime.now():%H:%M:%S} {database}: {case.what}")
+    def begin(self, case: Case, profile: str) -> None:
+        self._console.print(f"{datetime.now():%H:%M:%S} {profile}: {case.what}")
 
-    def left_out(self, case: Case, database: str, why: str) -> None:
-        self._add(Row(case.name, database, _today(), [], remark=f"left out: {why}", left_out=True))
+    def left_out(self, case: Case, profile: str, why: str) -> None:
+        self._add(Row(case.name, profile, _today(), [], remark=f"left out: {why}", left_out=True))
 
-    def end(self, case: Case, database: str, ended: Ended | None, remark: str, wrong: list[str]) -> None:
+    def end(self, case: Case, profile: str, ended: Ended | None, remark: str, wrong: list[str]) -> None:
         self.failed |= bool(wrong)
-        self._add(Row(case.name, database, _today(), wrong, remark, asdict(ended) if ended else None))
+        self._add(Row(case.name, profile, _today(), wrong, remark, asdict(ended) if ended else None))
         said = "; ".join(wrong) if wrong else "the same student"
-        self._console.print(f"         {f'{ended.seconds:.0f} s, ' if ended else ''}{said}; {remark}", style="red" if wrong else "green")
+        seconds = f"{ended.seconds:.0f} s, " if ended else ""
+        self._console.print(f"         {seconds}{said}; {remark}", style="red" if wrong else "green")
 
     def write(self) -> None:
         """The table, in the terminal and on the page."""
@@ -85,7 +86,8 @@ class Report:
         lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
         lines += [f"| {' | '.join(self._cells(row))} |" for row in self._rows()]
         dates = sorted({row.date for row in self._rows()})
-        where = f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, {self._document['machine']}, `{self._document['command']}`."
+        days = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+        where = f"{days}, {self._document['machine']}, `{self._document['command']}`, seed {self.seed}."
         page = PAGE.read_text()
         before, after = page[: page.index(BEGIN)], page[page.index(END) :]
         PAGE.write_text("\n".join([before + BEGIN, "", where, "", *lines, "", after]))
@@ -93,20 +95,20 @@ class Report:
     def _rows(self) -> list[Row]:
         order = [case.name for case in CASES]
         rows = [Row(**row) for row in self._document["rows"]]
-        return sorted(rows, key=lambda row: (order.index(row.case), row.database != "SQLite", row.database))
+        return sorted(rows, key=lambda row: (order.index(row.case), row.profile != "SQLite", row.profile))
 
     def _cells(self, row: Row) -> list[str]:
-        case = next(case for case in CASES if case.name == row.case and row.database in case.databases)
+        case = next(case for case in CASES if case.name == row.case and row.profile in case.profiles)
         if row.ended is None:
-            return [case.what, row.database, *[""] * 6, "; ".join([*row.wrong, row.remark])]
+            return [case.what, row.profile, *[""] * 6, "; ".join([*row.wrong, row.remark])]
         ended, usual = Ended(**row.ended), self.undisturbed(case.spec)
         seconds = f"{ended.seconds:.0f} ({usual.seconds:.0f})" if usual else f"{ended.seconds:.0f}"
         verdict = f"**{'; '.join(row.wrong)}**" if row.wrong else "same student"
         numbers = (ended.attempts, ended.restarts, ended.lost_steps, ended.events)
-        return [case.what, row.database, f"{ended.state}, {verdict}", seconds, *map(str, numbers), row.remark]
+        return [case.what, row.profile, f"{ended.state}, {verdict}", seconds, *map(str, numbers), row.remark]
 
     def _add(self, row: Row) -> None:
-        rows = [old for old in self._document["rows"] if (old["case"], old["database"]) != (row.case, row.database)]
+        rows = [old for old in self._document["rows"] if (old["case"], old["profile"]) != (row.case, row.profile)]
         self._document["rows"] = [*rows, asdict(row)]
         self._save()
 
@@ -117,8 +119,9 @@ class Report:
 
 
 def _machine() -> str:
-    cpus = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{os.cpu_count()} cores of {(cpus or [platform.machine()])[0]}, {platform.system()} {platform.release()}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {(models or [platform.machine()])[0]}, {platform.system()} {platform.release()}"
 
 
 def _today() -> str:
