@@ -11,6 +11,7 @@ disturbed: the same student bit for bit, a history without gaps, one model versi
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections import deque
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--on", nargs="+", choices=list(PROFILES), default=list(PROFILES))
     parser.add_argument("--seed", type=int, default=0, help="draws the moments")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that all we have started is ended
     report = Report(arguments.seed, keep=bool(arguments.only or arguments.missing))
     with private_surroundings() as folder:
         spec_file = write_world(folder / "world")

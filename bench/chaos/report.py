@@ -34,6 +34,8 @@ class Row:
     remark: str = ""
     ended: dict[str, Any] | None = None
     """As `Ended`."""
+    undisturbed_seconds: float = 0.0
+    """Of the same spec, in the same sitting."""
     left_out: bool = False
 
 
@@ -41,12 +43,12 @@ class Report:
     """All rows so far."""
 
     def __init__(self, seed: int, *, keep: bool, path: Path = RESULTS) -> None:
-        """`keep`: go on from what is there, if it is of this machine: bits of a student may differ on another."""
+        """`keep`: add to the rows that are there. What they are held against is made anew in each sitting."""
         self._path, self._console = path, Console(highlight=False, width=200)
-        here = {"machine": _machine(), "seed": seed, "command": "", "undisturbed": {}, "rows": []}
-        before = json.loads(path.read_text()) if keep and path.exists() else here
-        self._document: dict[str, Any] = before if before["machine"] == here["machine"] else here
-        self._document["command"] = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
+        rows = json.loads(path.read_text())["rows"] if keep and path.exists() else []
+        command = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
+        here = {"machine": _machine(), "seed": seed, "command": command}
+        self._document: dict[str, Any] = {**here, "undisturbed": {}, "rows": rows}
         self.seed = seed
         self.failed = False
 
@@ -72,7 +74,9 @@ class Report:
 
     def end(self, case: Case, profile: str, ended: Ended | None, remark: str, wrong: list[str]) -> None:
         self.failed |= bool(wrong)
-        self._add(Row(case.name, profile, _today(), wrong, remark, asdict(ended) if ended else None))
+        usual = self.undisturbed(case.spec)
+        assert usual is not None
+        self._add(Row(case.name, profile, _today(), wrong, remark, asdict(ended) if ended else None, usual.seconds))
         said = "; ".join(wrong) if wrong else "the same student"
         seconds = f"{ended.seconds:.0f} s, " if ended else ""
         self._console.print(f"         {seconds}{said}; {remark}", style="red" if wrong else "green")
@@ -101,8 +105,8 @@ class Report:
         case = next(case for case in CASES if case.name == row.case and row.profile in case.profiles)
         if row.ended is None:
             return [case.what, row.profile, *[""] * 6, "; ".join([*row.wrong, row.remark])]
-        ended, usual = Ended(**row.ended), self.undisturbed(case.spec)
-        seconds = f"{ended.seconds:.0f} ({usual.seconds:.0f})" if usual else f"{ended.seconds:.0f}"
+        ended = Ended(**row.ended)
+        seconds = f"{ended.seconds:.0f} ({row.undisturbed_seconds:.0f})"
         verdict = f"**{'; '.join(row.wrong)}**" if row.wrong else "same student"
         numbers = (ended.attempts, ended.restarts, ended.lost_steps, ended.events)
         return [case.what, row.profile, f"{ended.state}, {verdict}", seconds, *map(str, numbers), row.remark]
