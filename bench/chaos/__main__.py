@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from textwrap import shorten
 
 from bench.chaos.cases import CASES, Case, Scene
 from bench.chaos.jobs import Ended, RunningJob, examine, spec_of, write_world
@@ -95,7 +96,7 @@ def run_case(case: Case, profile: Profile, spec_file: Path, report: Report) -> b
         wrong = [*ended.wrong, *_differences(case, ended, undisturbed)]
         profile.prepare(1)
     except Exception as error:
-        wrong.append(f"{type(error).__name__}: {error}")
+        wrong.append(shorten(f"{type(error).__name__}: {error}", 300))
     report.end(case, profile.name, ended, remark, wrong)
     return not wrong
 

@@ -10,7 +10,7 @@ import httpx
 from tinyclip.schemas import JobState
 
 from bench.chaos.jobs import STEPS, RunningJob, examine
-from bench.chaos.machine import kill, until
+from bench.chaos.machine import Ballast, kill, until
 from bench.chaos.profiles import Profile
 
 MOMENTS = 20
@@ -153,28 +153,25 @@ def node(scene: Scene) -> str:
 
 
 def disk_full(scene: Scene) -> str:
-    """Not a byte is left until the attempt has broken; then there is room again, and nobody is asked to do anything."""
-    remark = scene.wait_for_some_step()
-    ballast = scene.profile.fill_disk()
+    """Not a byte is left until the attempt has broken; then there is room again, and nobody is asked to do anything.
 
-    def broken() -> bool:
-        ballast.fill()
-        return not scene.profile.drivers()
-
-    def said_so() -> bool:
-        ballast.fill()
-        return "No space left" in str(scene.profile.readiness())
-
-    until(broken, "the attempt to break", every=0.5)
-    until(said_so, "/readyz to say so", every=0.5)
-    ballast.free()
-    return remark
+    /readyz says so, and so does the job's history. Embedded, the database is on the same disk: its history can say nothing.
+    """
+    remark, profile = scene.wait_for_some_step(), scene.profile
+    at = time.monotonic()
+    with Ballast(profile.disk).keep_full():
+        until(lambda: not profile.drivers(), "the attempt to break")
+        until(lambda: "No space left" in str(profile.readiness()), "/readyz to say so", every=0.5)
+        if profile.postgres is not None:
+            until(lambda: "attempt.held_up" in scene.job.history(), "the history to say so", every=0.5)
+    return f"{remark}; full for {time.monotonic() - at:.0f} s"
 
 
 def no_room_for_a_checkpoint(scene: Scene) -> str:
     """Events still fit: the job fails, its error names the path, and `retry` goes on once there is room."""
     remark, job = scene.wait_for_some_step(), scene.job
-    ballast = scene.profile.fill_disk(leave=2 << 20)
+    ballast = Ballast(scene.profile.disk)
+    ballast.fill(leave=2 << 20)
     failed = job.wait_for_state(JobState.FAILED, JobState.SUCCEEDED)
     ballast.free()
     if failed.error is None or str(job.folder) not in failed.error.message:
@@ -182,7 +179,7 @@ def no_room_for_a_checkpoint(scene: Scene) -> str:
     if wrong := examine(job).wrong:
         raise RuntimeError(f"of the failed job: {wrong}")
     job.retry()
-    return f"{remark}; error: {failed.error.message}"
+    return f"{remark}; its error: {failed.error.message.replace(str(job.artifacts), '…')}"
 
 
 CASES = [

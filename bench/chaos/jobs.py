@@ -30,7 +30,7 @@ checkpoint: {every_steps: 40, keep: 2}
 """
 STEPS = 600
 """Of one stage; a checkpoint is due fifteen times in it."""
-OF_THE_SERVER = {"attempt.submitted", "attempt.lost", "attempt.unknown", "attempt.interrupted"}
+OF_THE_SERVER = {"attempt.submitted", "attempt.lost", "attempt.unknown", "attempt.interrupted", "attempt.held_up"}
 """Events that the control plane adds; with those that begin with `job.`, all others were told by a driver or a worker."""
 
 
@@ -98,6 +98,10 @@ class RunningJob:
         what = f"{self.id} to be {' or '.join(states)}"
         until(lambda: (seen := self.look()) is not None and seen.state in states, what, every=0.5)
         return self.client.jobs.get(self.id)
+
+    def history(self) -> list[str]:
+        """The types of its first events."""
+        return [event.type for event in self.client.jobs.events_page(self.id, page_size=500).items]
 
     def told(self, attempt: int) -> list[dict[str, Any]]:
         """What an attempt's driver and workers have written, log lines left out, in their order."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,24 @@ class Ballast:
             if take > 0:
                 with contextlib.suppress(OSError):  # others write too
                     os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, take)
+
+    @contextlib.contextmanager
+    def keep_full(self) -> Iterator[None]:
+        """What others remove is taken at once."""
+        over = threading.Event()
+
+        def fill() -> None:
+            while not over.wait(0.02):
+                self.fill()
+
+        filler = threading.Thread(target=fill)
+        filler.start()
+        try:
+            yield
+        finally:
+            over.set()
+            filler.join()
+            self.free()
 
     def free(self) -> None:
         self._file.unlink()

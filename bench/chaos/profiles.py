@@ -12,7 +12,7 @@ import httpx
 from tinyclip import Client
 
 from bench.chaos.cluster import RayCluster
-from bench.chaos.machine import Ballast, processes_of, small_disk, until
+from bench.chaos.machine import processes_of, small_disk, until
 from bench.chaos.nodes import BRIDGE, NETWORK, Node, network
 from bench.chaos.postgres import Postgres
 from tests.e2e.service import Service
@@ -59,11 +59,6 @@ class Profile:
         """What /readyz says."""
         document: dict[str, Any] = httpx.get(f"{self.plane.url}/readyz", timeout=60, trust_env=False).json()
         return document
-
-    def fill_disk(self, leave: int = 0) -> Ballast:
-        ballast = Ballast(self.disk)
-        ballast.fill(leave)
-        return ballast
 
     def prepare(self, planes: int) -> None:
         """So many control planes run, and nothing trains any more."""
