@@ -84,6 +84,8 @@ def embedded(folder: Path) -> Iterator[Profile]:
             with Client(service.url) as client:
                 yield Profile("SQLite", [service], str(service.data), service.artifacts, folder, client)
         finally:
+            if service.runs():
+                service.stop()
             service.end_everything()
 
 
