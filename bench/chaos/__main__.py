@@ -93,7 +93,7 @@ def run_case(case: Case, profile: Profile, spec_file: Path, report: Report) -> b
         random = Random(f"{report.seed} {name}")
         remark = case.hurt(Scene(profile, job, random, undisturbed.seconds))
         ended = examine(job)
-        wrong = [*ended.wrong, *_differences(case, ended, undisturbed)]
+        wrong = [*ended.wrong, *differences(case, ended, undisturbed)]
         profile.prepare(1)
     except Exception as error:
         wrong.append(shorten(f"{type(error).__name__}: {error}", 300))
@@ -111,7 +111,7 @@ def _undisturbed(spec: str, profile: Profile, spec_file: Path, report: Report) -
     return ended
 
 
-def _differences(case: Case, ended: Ended, undisturbed: Ended) -> Iterator[str]:
+def differences(case: Case, ended: Ended, undisturbed: Ended) -> Iterator[str]:
     if ended.state != "succeeded":
         yield f"it ended as {ended.state}"
     if ended.student != undisturbed.student:

@@ -153,14 +153,15 @@ def node(scene: Scene) -> str:
 
 
 def disk_full(scene: Scene) -> str:
-    """Not a byte is left until the attempt has broken; then there is room again, and nobody is asked to do anything.
+    """Not a byte is left until nothing trains any more; then there is room again, and nobody is asked to do anything.
 
-    /readyz says so, and so does the job's history. Embedded, the database is on the same disk: its history can say nothing.
+    /readyz says so, and so does the job's history. Embedded, database and Ray are on the same disk: its history can say nothing,
+    and Ray's workers cannot even start.
     """
     remark, profile = scene.wait_for_some_step(), scene.profile
     at = time.monotonic()
     with Ballast(profile.disk).keep_full():
-        until(lambda: not profile.drivers(), "the attempt to break")
+        until(lambda: not profile.workers(), "training to break")
         until(lambda: "No space left" in str(profile.readiness()), "/readyz to say so", every=0.5)
         if profile.postgres is not None:
             until(lambda: "attempt.held_up" in scene.job.history(), "the history to say so", every=0.5)
