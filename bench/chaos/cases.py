@@ -16,6 +16,8 @@ from bench.chaos.profiles import Profile
 MOMENTS = 20
 AWAY_SECONDS = 60.0
 """How long PostgreSQL is stopped."""
+FULL_SECONDS = 20.0
+"""How long a disk stays full, at least."""
 BOTH = ("SQLite", "PostgreSQL")
 
 
@@ -165,6 +167,7 @@ def disk_full(scene: Scene) -> str:
         until(lambda: "No space left" in str(profile.readiness()), "/readyz to say so", every=0.5)
         if profile.postgres is not None:
             until(lambda: "attempt.held_up" in scene.job.history(), "the history to say so", every=0.5)
+        time.sleep(max(0.0, at + FULL_SECONDS - time.monotonic()))
     return f"{remark}; full for {time.monotonic() - at:.0f} s"
 
 
