@@ -37,14 +37,16 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that all we have started is ended
     report = Report(arguments.seed, keep=bool(arguments.only or arguments.missing))
-    with private_surroundings() as folder:
-        spec_file = write_world(folder / "world")
-        for name in arguments.on:
-            wanted = [case for case in CASES if name in case.profiles and case.name in (arguments.only or [case.name])]
-            if arguments.missing:
-                wanted = [case for case in wanted if not report.has(case.name, name)]
-            run_cases(name, wanted, folder, spec_file, report)
-    report.write()
+    try:
+        with private_surroundings() as folder:
+            spec_file = write_world(folder / "world")
+            for name in arguments.on:
+                wanted = [case for case in CASES if name in case.profiles and case.name in (arguments.only or [case.name])]
+                if arguments.missing:
+                    wanted = [case for case in wanted if not report.has(case.name, name)]
+                run_cases(name, wanted, folder, spec_file, report)
+    finally:
+        report.write()
     sys.exit(report.failed)
 
 

@@ -79,7 +79,8 @@ class RayCluster:
         """Addresses of the nodes that the head counts as alive. Raises httpx.HTTPError."""
         answer = self._get("/nodes?view=summary")
         answer.raise_for_status()
-        return {node["ip"] for node in answer.json()["data"]["summary"] if node["raylet"].get("state") == "ALIVE"}
+        nodes = answer.json()["data"]["summary"]
+        return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
 
     def end(self) -> None:
         end_all(self.marker)

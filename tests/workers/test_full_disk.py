@@ -45,14 +45,18 @@ class TestWriting:
 
 
 def test_a_failed_attempt_says_what_its_first_worker_raised_and_no_traceback() -> None:
+    full = OSError(28, "No space left on device", "/data/jobs/x/model")
     try:
-        raise OSError(28, "No space left on device", "/data/jobs/x/model")
-    except OSError as error:
-        failure = UserExceptionWithTraceback(error, traceback.format_exc())
+        raise full
+    except OSError:
+        with_traceback = UserExceptionWithTraceback(full, traceback.format_exc())
 
-    told = reason_of(WorkerGroupError("[Rank 0 Error Snippet]:\nTraceback …", {1: RuntimeError("gloo"), 0: failure}))
+    told = [
+        reason_of(WorkerGroupError("[Rank 0 Error Snippet]:\nTraceback …", {1: RuntimeError("gloo"), 0: failure}))
+        for failure in (full, with_traceback)
+    ]
 
-    assert told == "worker 0: OSError: [Errno 28] No space left on device: '/data/jobs/x/model'"
+    assert told == ["worker 0: OSError: [Errno 28] No space left on device: '/data/jobs/x/model'"] * 2
 
 
 def test_other_failures_are_said_with_their_kind() -> None:

@@ -70,10 +70,12 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in a line. Ray Train wraps what workers raise in tracebacks: of the first worker's, the last line."""
+    """What went wrong, in a line. Of what Ray Train's workers raised, the first worker's, which may come as a whole traceback."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for rank, failure in sorted(failures.items()):
-        return f"worker {rank}: {(str(failure).strip() or type(failure).__name__).splitlines()[-1]}"
+        said = str(failure).strip()
+        last_line = said.splitlines()[-1] if said.startswith("Traceback") else f"{type(failure).__name__}: {said}"
+        return f"worker {rank}: {last_line}"
     return f"{type(error).__name__}: {error}"
 
 
