@@ -82,7 +82,9 @@ class Report:
         self._console.print(f"         {seconds}{said}; {remark}", style="red" if wrong else "green")
 
     def write(self) -> None:
-        """The table, in the terminal and on the page."""
+        """The table, in the terminal and on the page, once there is something to say."""
+        if not self._document["rows"]:
+            return
         table = Table(*COLUMNS)
         for row in self._rows():
             table.add_row(*self._cells(row))
