@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # One stamp for what is to be installed: a change of either file installs again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-long test-gpu lint format clean
+.PHONY: demo test test-long test-gpu chaos lint format clean
 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
@@ -23,6 +23,9 @@ test-long: $(STAMP)
 
 test-gpu: $(STAMP)
 	@$(BIN)/pytest -m gpu
+
+chaos: $(STAMP)
+	@$(BIN)/python -m bench.chaos
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -97,9 +97,9 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, target)
-        except OSError:
+        except OSError as error:  # a full disk is reported by `write`, which knows no path
             Path(aside).unlink(missing_ok=True)
-            raise
+            raise OSError(error.errno, error.strerror, target) from error
 
     def _read(self, target: str, start: int | None, end: int | None) -> bytes | None:
         try:

@@ -79,9 +79,20 @@ class Observation:
     caught_up: bool = False
     """Whether all that the attempt had written by then was read."""
 
+    def says_something(self, claim: Claim) -> bool:
+        """Whether there is anything to write down: most looks at a running attempt find nothing new."""
+        return bool(
+            self.segments
+            or self.control != claim.control
+            or self.submitted != claim.submitted
+            or self.refused is not None
+            or (self.asked and claim.unknown)
+            or (self.asked and self.status not in (RayJobStatus.PENDING, RayJobStatus.RUNNING))
+        )
+
 
 async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observation:
-    """Bring our files and Ray to what the claim wants, then look. Holds no transaction."""
+    """Bring our files and Ray to what the claim wants, then look. Holds no transaction. Raises OSError: no room for our files."""
     seen = Observation(control=claim.control, submitted=claim.submitted)
     if now() >= claim.lease_until:  # held up since the claim: the job may be another's by now, and its files with it
         return seen

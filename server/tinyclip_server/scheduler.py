@@ -31,7 +31,6 @@ from tinyclip_server.jobs.lifecycle import (
     record,
 )
 from tinyclip_server.models import service as models
-from tinyclip_server.ray_gateway import RayJobStatus
 from tinyclip_server.services import Services
 from tinyclip_server.tables import AttemptRow, JobRow
 
@@ -49,6 +48,8 @@ class Scheduler:
         self._settings = services.settings
         self._owner = secrets.token_hex(8)
         self._asked_at: dict[str, float] = {}
+        self._held_up: set[str] = set()
+        """Submission ids of the attempts whose files we could not write when last we tried."""
 
     async def tick(self) -> None:
         """One round over all jobs that want something."""
@@ -94,10 +95,27 @@ class Scheduler:
     async def _follow(self, claim: Claim) -> None:
         bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)  # each claim is followed in a task of its own
         ask_ray = time.monotonic() - self._asked_at[claim.submission_id] >= self._settings.status_seconds
-        seen = await observe(self._services, claim, ask_ray=ask_ray)
+        try:
+            seen = await observe(self._services, claim, ask_ray=ask_ray)
+        except OSError as error:  # a full disk, say: what is in the way may go
+            await self._tell_held_up(claim, error)
+            return
+        self._held_up.discard(claim.submission_id)
         if seen.asked:
             self._asked_at[claim.submission_id] = time.monotonic()
         await self._apply(claim, seen)
+
+    async def _tell_held_up(self, claim: Claim, error: OSError) -> None:
+        """Once an outage: the job's state does not show what it waits for, its history does."""
+        if claim.submission_id in self._held_up:
+            return
+        logger.warning("job %s is held up: %s", claim.job_id, error)
+        async with self._services.db.write() as session:
+            job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
+            if job is not None and (job.lease_token, job.attempt) == (claim.lease_token, claim.attempt):
+                message = f"held up, tried again all the time: {error}"
+                record(session, job, "attempt.held_up", message, attempt=claim.attempt)
+        self._held_up.add(claim.submission_id)
 
     async def _claim(self) -> list[Claim]:
         """Our running jobs, those whose lease ran out, and the next in the queue if there is room."""
@@ -140,7 +158,7 @@ class Scheduler:
 
     async def _apply(self, claim: Claim, seen: Observation) -> None:
         """Write down what was seen, if the lease is still ours and the attempt still the newest."""
-        if not _says_something(claim, seen):
+        if not seen.says_something(claim):
             return
         async with self._services.db.write() as session:
             job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
@@ -221,16 +239,4 @@ def _claim_of(job: JobRow, attempt: AttemptRow) -> Claim:
         stop_requested_at=job.stop_requested_at,
         lease_until=job.lease_until or now(),
         unknown=attempt.unknown_since is not None,
-    )
-
-
-def _says_something(claim: Claim, seen: Observation) -> bool:
-    """Whether there is anything to write: most looks at a running attempt find nothing new."""
-    return bool(
-        seen.segments
-        or seen.control != claim.control
-        or seen.submitted != claim.submitted
-        or seen.refused is not None
-        or (seen.asked and claim.unknown)
-        or (seen.asked and seen.status not in (RayJobStatus.PENDING, RayJobStatus.RUNNING))
     )

@@ -38,27 +38,53 @@ class Service:
             str(BIN / "tinyclip-server"), "up", "--data-dir", str(self.data),
             "--port", str(port), "--serve-port", str(serve_port),
         ]
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns once it says `ready`."""
-        said = self._log.stat().st_size if self._log.exists() else 0
+        self.launch()
+        wait_for(lambda: self.is_ready() or not self.runs(), START_SECONDS, "ready")
+        assert self.runs(), self._said()
+
+    def migrate(self) -> None:
+        """Brings its database to the newest revision, which `up` leaves alone where others may use it."""
+        command = [str(BIN / "tinyclip-server"), "migrate", "--data-dir", str(self.data)]
+        subprocess.run(command, check=True, env=self._environment, capture_output=True)
+
+    def launch(self) -> None:
+        """Starts it and does not wait."""
+        self._said_before = self._log.stat().st_size if self._log.exists() else 0
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=self._environment,
             )
-        wait_for(lambda: "\nready\n" in self._said(said) or self._process.poll() is not None, START_SECONDS, "ready")
-        assert self._process.poll() is None, self._said(said)
+
+    def start_beside(self) -> Ran:
+        """Tries to start it a second time; for one that is refused."""
+        command = subprocess.run(
+            self._command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self._environment, timeout=START_SECONDS
+        )
+        return Ran(command)
+
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether it has said so since it was last started."""
+        return "\nready\n" in self._said()
 
     def stop(self) -> int:
         """Asks it to end; its exit status."""
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(STOP_SECONDS)
+        process = self._started()
+        process.send_signal(signal.SIGINT)
+        return process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
         """kill -9 of the control plane alone; what it had started lives on."""
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        process = self._started()
+        process.kill()
+        process.wait()
 
     def kill_training_worker(self) -> None:
         """kill -9 of a process that trains."""
@@ -70,12 +96,14 @@ class Service:
 
     def end_everything(self) -> None:
         """Nothing of it is left, however it fared."""
-        for pid in {self._process.pid, *self.processes()}:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self._process.wait()
 
     def processes(self) -> set[int]:
         """What the service has started for its cluster and not ended."""
@@ -86,8 +114,12 @@ class Service:
         command = [str(BIN / "tinyclip-client"), "--url", self.url, *map(str, arguments)]
         return Ran(subprocess.run(command, capture_output=True, text=True, timeout=timeout))
 
-    def _said(self, since: int) -> str:
-        return self._log.read_bytes()[since:].decode(errors="replace")
+    def _started(self) -> "subprocess.Popen[bytes]":
+        assert self._process is not None, "not started"
+        return self._process
+
+    def _said(self) -> str:
+        return self._log.read_bytes()[self._said_before :].decode(errors="replace")
 
 
 def wait_for(true: Callable[[], object], seconds: float, what: str) -> None:

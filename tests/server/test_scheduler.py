@@ -1,6 +1,8 @@
 """What the scheduler does when things die, at whichever point."""
 
 import asyncio
+import errno
+import os
 from typing import Any
 
 import pytest
@@ -48,6 +50,30 @@ class TestQueue:
         await second.tick(2)
 
         assert len(first.ray.submissions) == len(set(first.ray.submissions)) == 3
+
+
+class TestFullDisk:
+    async def test_the_history_says_once_what_the_job_waits_for_and_the_job_goes_on_when_there_is_room(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        control = service.artifacts / "jobs"
+
+        async def full(path: str, data: bytes) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(service.artifacts / path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service.app.state.services.store, "write", full)
+            job = await service.submit()
+            await service.tick(3)
+            waiting = await service.job(job["id"])
+        told = [event for event in await service.events(job["id"]) if event["type"] == "attempt.held_up"]
+        await service.tick()
+
+        assert waiting["state"] == "starting"
+        assert [event["attempt"] for event in told] == [1]
+        assert f"No space left on device: '{control}/{job['id']}/control.json'" in told[0]["message"]
+        assert service.ray.submissions == [f"tc-{job['id']}-a1"]
+        assert [event["type"] for event in await service.events(job["id"])][-2:] == ["attempt.held_up", "attempt.submitted"]
 
 
 class TestRayTrouble:

@@ -64,11 +64,19 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
         outcome = Outcome("failed", code_of(error), str(error))
     except Exception as error:  # anything else may be the cluster's fault: say it and let the control plane try again
         log.exception("attempt %d failed", run.attempt)
-        events.send(
-            "attempt.failed", message=f"{type(error).__name__}: {error}", data={"code": "attempt_failed", "retryable": True}
-        )
+        events.send("attempt.failed", message=reason_of(error), data={"code": "attempt_failed", "retryable": True})
         return False
     return _tell_outcome(outcome, events)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in a line. Of what Ray Train's workers raised, the first worker's, which may come as a whole traceback."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    for rank, failure in sorted(failures.items()):
+        said = str(failure).strip()
+        last_line = said.splitlines()[-1] if said.startswith("Traceback") else f"{type(failure).__name__}: {said}"
+        return f"worker {rank}: {last_line}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:

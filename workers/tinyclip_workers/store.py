@@ -110,14 +110,21 @@ class Store:
 
 @contextmanager
 def _written_aside(target: str, data: bytes) -> Iterator[str]:
-    """A flushed file beside its target, gone at the end unless it was renamed."""
+    """A flushed file beside its target, gone at the end unless it was renamed. Raises OSError naming the target."""
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     aside = f"{target}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_flushed(aside, data, target)
         yield aside
     finally:
         Path(aside).unlink(missing_ok=True)
+
+
+def _write_flushed(path: str, data: bytes, target: str) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk is reported by `write`, which knows no path
+        raise OSError(error.errno, error.strerror, target) from error

@@ -1,0 +1,86 @@
+"""A Ray cluster beside the control planes, as on a machine where something else starts it."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx
+from tinyclip_server.machine import MARKER
+
+from bench.chaos.machine import end_all, until
+from tests.ports import free_ports
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+class RayCluster:
+    """A head at `address`; nodes may join it. Every process of it carries the marker."""
+
+    def __init__(
+        self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 4, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is for the head alone."""
+        self.folder, self._address, self._cpus, self._environment = folder, address, cpus, environment
+        self.marker = str(folder)
+        folder.mkdir()
+        self.token = folder / "token"
+        self.token.write_text(secrets.token_hex(32))
+        self._port, self._dashboard, self._agent, self._client = free_ports(4)
+        self.url = f"http://{address}:{self._dashboard}"
+
+    def start(self) -> None:
+        """Start the head, on the same ports each time, and wait until it answers."""
+        self._process = self.launch(
+            "--head", f"--node-ip-address={self._address}", f"--port={self._port}", f"--num-cpus={self._cpus}",
+            f"--dashboard-host={self._address}", f"--dashboard-port={self._dashboard}",
+            f"--dashboard-agent-listen-port={self._agent}", f"--ray-client-server-port={self._client}",
+            f"--temp-dir={self.folder}", environment=self._environment,
+        )
+        until(lambda: self.answers() or self._process.poll() is not None, "an answer of the Ray head")
+        if self._process.poll() is not None:
+            raise RuntimeError(f"ray start ended with {self._process.returncode}; see {self.folder / 'ray.log'}")
+
+    def launch(
+        self, *arguments: str, inside: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
+        """`ray start` with these arguments. `inside` is the command that runs it, such as `ip netns exec NAME`."""
+        told = {
+            MARKER: self.marker, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token),
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+        }
+        command = [*inside, str(RAY), "start", "--block", f"--object-store-memory={128 << 20}", *arguments]
+        with open(self.folder / "ray.log", "ab") as log:
+            return subprocess.Popen(
+                command, env={**os.environ, **told, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def gcs(self) -> str:
+        """Where nodes join."""
+        return f"{self._address}:{self._port}"
+
+    def answers(self) -> bool:
+        try:
+            return self._get("/api/version").is_success
+        except httpx.HTTPError:
+            return False
+
+    def _get(self, path: str) -> httpx.Response:
+        """Raises httpx.HTTPError."""
+        authorization = {"Authorization": f"Bearer {self.token.read_text()}"}
+        return httpx.get(self.url + path, headers=authorization, timeout=5.0, trust_env=False)
+
+    def alive(self) -> set[str]:
+        """Addresses of the nodes that the head counts as alive. Raises httpx.HTTPError."""
+        answer = self._get("/nodes?view=summary")
+        answer.raise_for_status()
+        nodes = answer.json()["data"]["summary"]
+        return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
+
+    def end(self) -> None:
+        end_all(self.marker)

@@ -1,0 +1,71 @@
+"""A machine for each node, as far as the network and the processes are concerned: network namespaces on one bridge."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.chaos.cluster import RayCluster
+from bench.chaos.machine import until
+
+BRIDGE = "tinyclip-chaos"
+NETWORK = "10.213.77"
+"""A private network that hardly anybody uses; its first address is the head's, on the bridge itself."""
+
+
+@dataclass
+class Node:
+    """A namespace with an address of its own."""
+
+    namespace: str
+    address: str
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    def processes(self) -> set[int]:
+        """All that run in it, as the machine below numbers them."""
+        listed = subprocess.run(["ip", "netns", "pids", self.namespace], check=True, capture_output=True, text=True)
+        return set(map(int, listed.stdout.split()))
+
+    def joins(self, cluster: RayCluster, temp: Path) -> None:
+        """Start its raylet, with one CPU, and wait until the cluster counts it."""
+        inside = ["ip", "netns", "exec", self.namespace, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        temp.mkdir()
+        self._process = cluster.launch(
+            f"--address={cluster.gcs}", f"--node-ip-address={self.address}", "--num-cpus=1", f"--temp-dir={temp}",
+            inside=inside, environment={"GLOO_SOCKET_IFNAME": "eth0"},
+        )
+        until(lambda: self.address in cluster.alive(), f"node {self.address} to join")
+
+    def dies(self) -> None:
+        """kill -9 of everything on it at once: of a process namespace, when its first process ends."""
+        assert self._process is not None, "it has joined nothing"
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def network(names: Sequence[str]) -> Iterator[list[Node]]:
+    """A bridge with an address, and a namespace for each name that is plugged into it. Needs root and iproute2."""
+    with contextlib.ExitStack() as stack:
+        _ip(f"link add {BRIDGE} type bridge")
+        stack.callback(_ip, f"link delete {BRIDGE}")
+        _ip(f"address add {NETWORK}.1/24 dev {BRIDGE}")
+        _ip(f"link set {BRIDGE} up")
+        nodes = []
+        for number, name in enumerate(names, start=2):
+            _ip(f"netns add {name}")
+            stack.callback(_ip, f"netns delete {name}")
+            node = Node(name, f"{NETWORK}.{number}")
+            _ip(f"link add {name} type veth peer name eth0 netns {name}")
+            _ip(f"link set {name} master {BRIDGE} up")
+            _ip(f"-netns {name} address add {node.address}/24 dev eth0")
+            _ip(f"-netns {name} link set eth0 up")
+            _ip(f"-netns {name} link set lo up")
+            nodes.append(node)
+        yield nodes
+
+
+def _ip(arguments: str) -> None:
+    """Raises CalledProcessError."""
+    subprocess.run(["ip", *arguments.split()], check=True)
