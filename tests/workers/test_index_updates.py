@@ -13,6 +13,7 @@ from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.search import Indexes
 
+from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
 from tests.workers.students import encoded, picture, write_student
 
@@ -204,3 +205,27 @@ def test_a_build_leaves_what_was_applied_and_takes_what_comes_after(root: Path, 
     done = update(root, folder, 2, vectors(unit(2, 24)), build=2)
 
     assert (done.count, done.applied, done.build) == (2, 2, 2)
+
+
+def test_on_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        root = f"s3://{BUCKET}/artifacts"
+        ask(root, folder, None)
+        assert run(root) == 0
+        ask_updates(root, folder, {1: {"items": vectors(unit(50, 24))}, 2: {"removed": ["v0"]}})
+        assert run(root, "u2") == 0
+        ask_updates(root, folder, {3: {"items": vectors(unit(2, 24, seed=1))}})
+        assert run(root, "u3") == 0
+
+        found = current(root).nearest(unit(2, 24, seed=1)[1], 1000).hits
+        files = [path.partition("gallery/")[2] for path in bucket_files(environment).find(f"{BUCKET}/artifacts")]
+
+    assert (found[0].id, len(found)) == ("v1", 50)
+    assert generation_names(files) == ["generations/000000003.json"]
+    assert len({path.split("/")[1] for path in files if path.startswith("segments/")}) == 2
+
+
+def generation_names(files: list[str]) -> list[str]:
+    return [path for path in files if path.startswith("generations/")]
