@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from tinyclip.schemas import JSON
 from tinyclip_workers.retrieval import merging, updating
 from tinyclip_workers.retrieval.files import Generation
+from tinyclip_workers.retrieval.opening import open_index
+from tinyclip_workers.serving import search
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.search import Indexes
 
@@ -194,6 +197,24 @@ def test_an_open_reader_keeps_its_generation_and_shares_what_stays(
     assert len(after.nearest(np.ones(24, np.float32), 1000).hits) == 100
     assert {hit.id for hit in after.nearest(np.ones(24, np.float32), 1000).hits} == {f"v{i}" for i in range(1, 101)}
     assert after.segments[0] is before.segments[0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_of_large_graphs_one_is_held_at_a_time(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a C++ compiler): pip install hnswlib")
+    monkeypatch.setattr(search, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(search, "ROOM_FOR_TWO", room)
+    update(root, folder, 1, vectors(unit(100, 24)), kind="hnsw")
+    indexes = Indexes(str(root))
+    old = weakref.ref(indexes.get("gallery", "student@1").segments[0])  # type: ignore[attr-defined]
+    held: list[bool] = []
+    monkeypatch.setattr(search, "open_index", lambda *arguments: held.append(old() is not None) or open_index(*arguments))
+    update(root, folder, 2, vectors(unit(100, 24, seed=1)), kind="hnsw")
+
+    found = indexes.get("gallery", "student@1").nearest(unit(100, 24, seed=1)[5], 1)
+
+    assert (found.hits[0].id, found.kind) == ("v5", "hnsw")
+    assert held == [room > 0]
 
 
 def test_a_build_leaves_what_was_applied_and_takes_what_comes_after(root: Path, folder: Path) -> None:
