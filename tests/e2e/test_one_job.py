@@ -3,6 +3,7 @@
 import json
 import re
 import tarfile
+import time
 from pathlib import Path
 
 import open_clip
@@ -109,6 +110,27 @@ def test_an_index_is_searched_by_text_and_by_image(world: World, deployment: str
     assert by_image.hits[0].id == "val-0-0000"
     assert by_image.hits[0].score == pytest.approx(1.0, abs=1e-4)
     assert by_image.hits[0].metadata["concept"] == "red square"
+
+
+def test_an_index_is_changed_without_a_new_build(world: World, deployment: str) -> None:
+    model = world.client.deployments.get(deployment).model
+    (world.folder / "mine.png").write_bytes(_first_picture(world))
+    created = world.service.client("indexes", "create", "mine", "--model", model)
+    added = world.service.client(
+        "indexes", "add", "mine", f"{world.folder}/mine.png", "--text", "a blue circle", "--metadata", '{"year": 2020}'
+    )
+    student = world.client.deployments.open(deployment)
+    found = student.search("mine", image=_first_picture(world), filter={"year": {"gte": 2020}})
+    elsewhere = student.search("mine", "a blue circle", filter={"year": {"lt": 2020}})
+    removed = world.service.client("indexes", "remove", "mine", f"{world.folder}/mine.png")
+    time.sleep(1.5)  # replicas look for a new generation every second
+    left = student.search("mine", image=_first_picture(world))
+
+    assert [ran.code for ran in (created, added, removed)] == [0, 0, 0], created.err + added.err + removed.err
+    assert [hit.id for hit in found.hits] == [f"{world.folder}/mine.png", "a blue circle"]
+    assert elsewhere.hits == []
+    assert [hit.id for hit in left.hits] == ["a blue circle"]
+    assert left.generation == found.generation + 1
 
 
 def _first_picture(world: World) -> bytes:

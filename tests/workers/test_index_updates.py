@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from tinyclip.schemas import JSON
 from tinyclip_workers.retrieval import merging, updating
 from tinyclip_workers.retrieval.files import Generation
+from tinyclip_workers.retrieval.opening import open_index
+from tinyclip_workers.serving import search
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.search import Indexes
 
+from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
 from tests.workers.students import encoded, picture, seen, write_student
 
@@ -195,6 +199,24 @@ def test_an_open_reader_keeps_its_generation_and_shares_what_stays(
     assert after.segments[0] is before.segments[0]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_of_large_graphs_one_is_held_at_a_time(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a C++ compiler): pip install hnswlib")
+    monkeypatch.setattr(search, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(search, "ROOM_FOR_TWO", room)
+    update(root, folder, 1, vectors(unit(100, 24)), kind="hnsw")
+    indexes = Indexes(str(root))
+    old = weakref.ref(indexes.get("gallery", "student@1").segments[0])  # type: ignore[attr-defined]
+    held: list[bool] = []
+    monkeypatch.setattr(search, "open_index", lambda *arguments: held.append(old() is not None) or open_index(*arguments))
+    update(root, folder, 2, vectors(unit(100, 24, seed=1)), kind="hnsw")
+
+    found = indexes.get("gallery", "student@1").nearest(unit(100, 24, seed=1)[5], 1)
+
+    assert (found.hits[0].id, found.kind) == ("v5", "hnsw")
+    assert held == [room > 0]
+
+
 def test_a_build_leaves_what_was_applied_and_takes_what_comes_after(root: Path, folder: Path) -> None:
     update(root, folder, 1, vectors(unit(3, 24)))
     ask(root, folder, None, build=2, applied=1)
@@ -204,3 +226,27 @@ def test_a_build_leaves_what_was_applied_and_takes_what_comes_after(root: Path, 
     done = update(root, folder, 2, vectors(unit(2, 24)), build=2)
 
     assert (done.count, done.applied, done.build) == (2, 2, 2)
+
+
+def test_on_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        root = f"s3://{BUCKET}/artifacts"
+        ask(root, folder, None)
+        assert run(root) == 0
+        ask_updates(root, folder, {1: {"items": vectors(unit(50, 24))}, 2: {"removed": ["v0"]}})
+        assert run(root, "u2") == 0
+        ask_updates(root, folder, {3: {"items": vectors(unit(2, 24, seed=1))}})
+        assert run(root, "u3") == 0
+
+        found = current(root).nearest(unit(2, 24, seed=1)[1], 1000).hits
+        files = [path.partition("gallery/")[2] for path in bucket_files(environment).find(f"{BUCKET}/artifacts")]
+
+    assert (found[0].id, len(found)) == ("v1", 50)
+    assert generation_names(files) == ["generations/000000003.json"]
+    assert len({path.split("/")[1] for path in files if path.startswith("segments/")}) == 2
+
+
+def generation_names(files: list[str]) -> list[str]:
+    return [path for path in files if path.startswith("generations/")]
