@@ -1,14 +1,13 @@
 """Deployments: put a model version on Ray Serve, and ask it."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Literal
 
 from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_method, path, sync_method
 from tinyclip._pages import every, every_async
 from tinyclip._queries import AsyncStudent, Student
 from tinyclip._waiting import Deadline, poll, poll_async
 from tinyclip.errors import Unavailable
-from tinyclip.schemas import Deployment, DeploymentState, Page, Problem
+from tinyclip.schemas import Deployment, DeploymentState, EngineName, Page, Problem
 
 _ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 _SETTLED = (DeploymentState.READY, DeploymentState.UNHEALTHY)
@@ -26,7 +25,7 @@ def get(name: str) -> Call[Deployment]:
 
 
 def put(
-    name: str, model: str, *, min_replicas: int = 1, max_replicas: int | None = None, engine: Literal["auto", "torch"] = "auto"
+    name: str, model: str, *, min_replicas: int = 1, max_replicas: int | None = None, engine: EngineName = "auto"
 ) -> Call[Deployment]:
     """Creates a deployment of `model` (`emoji@best`), or replaces its model without dropping a request; then `wait`."""
     # As plain data: the server says what is wrong with it, in its own words.

@@ -1,18 +1,43 @@
-"""The engine gives what open_clip itself gives for the same folder."""
+"""Every engine gives what the model itself gives, for every kind of student, and what is amiss with a folder is named."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
+from typing import get_args
 
 import fsspec
 import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
+from tinyclip.schemas.registry import EngineName
+from tinyclip_workers.calibration import CALIBRATION_FILE, calibration_file
+from tinyclip_workers.images import normalize
+from tinyclip_workers.model_folder import LoadedModel, load_folder
+from tinyclip_workers.openvino_model import MissingExtra
 from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.engine_workshop import ON_CPU
 
-from tests.workers.students import picture, write_student
+from tests.workers.served_students import KINDS, pictures, write_kind
+from tests.workers.students import encoded, picture, write_student
 
 TEXTS = ["a cat", "a very long text about a dog that sleeps under the old tree in the garden of our neighbours", "x"]
+SEEN = pictures(16, 32)[8:]
+COSINE = {"torch": 1 - 1e-6, "openvino": 1 - 1e-6, "torch-bf16": 0.999, "openvino-bf16": 0.999, "openvino-int8": 0.99}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_kind(tmp_path_factory.mktemp("student"), request.param)
+    (folder / CALIBRATION_FILE).write_bytes(calibration_file(pictures(32, 32)))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -20,41 +45,49 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
 
 
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
-
-
-def test_image_embeddings_equal_open_clips(engine: Engine, folder: Path) -> None:
-    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    pictures = [picture(seed, size) for seed, size in enumerate([(50, 40), (32, 32), (20, 90)])]
-
-    ours = engine.encode_image(torch.stack([engine.preprocess(image) for image in pictures]))
-
+def images_of(loaded: LoadedModel) -> np.ndarray:
+    pixels = normalize(torch.from_numpy(SEEN).permute(0, 3, 1, 2), loaded.image_mean, loaded.image_std)
     with torch.no_grad():
-        theirs = model.eval().encode_image(torch.stack([transform(image) for image in pictures]), normalize=True)
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+        return F.normalize(loaded.model.encode_image(pixels), dim=-1).numpy()
 
 
-def test_trimmed_text_embeddings_equal_open_clips(engine: Engine, folder: Path) -> None:
-    model = open_clip.create_model(f"local-dir:{folder}").eval()
-    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
-
-    together = engine.encode_text(TEXTS)
-    alone = np.concatenate([engine.encode_text([text]) for text in TEXTS])
-
+def texts_of(loaded: LoadedModel) -> np.ndarray:
     with torch.no_grad():
-        theirs = model.encode_text(tokens, normalize=True).numpy()
-    np.testing.assert_allclose(together, theirs, atol=1e-5)
-    np.testing.assert_allclose(alone, theirs, atol=1e-5)
+        return F.normalize(loaded.model.encode_text(loaded.tokenizer(TEXTS)), dim=-1).numpy()
 
 
-def test_logit_scale_is_the_models_own(engine: Engine) -> None:
+@pytest.mark.parametrize("name", ON_CPU)
+def test_an_engine_is_near_the_model(version: Path, name: EngineName, cache: str) -> None:
+    loaded = load_folder(str(version))
+
+    engine = load_engine(str(version), name, cache=cache)
+
+    images = engine.encode_image(SEEN)
+    assert (engine.name, engine.embed_dim, engine.image_size) == (name, 16, 32)
+    assert (images.shape, images.dtype) == ((8, 16), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
+    assert (images * images_of(loaded)).sum(axis=1).mean() >= COSINE[name]
+    np.testing.assert_allclose(engine.encode_text(TEXTS), texts_of(loaded), atol=2e-6)
+    np.testing.assert_allclose(np.concatenate([engine.encode_text([text]) for text in TEXTS]), texts_of(loaded), atol=2e-6)
     assert engine.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
-    assert engine.embed_dim == 24
 
 
-def test_a_model_in_a_remote_store_is_the_same(engine: Engine, folder: Path) -> None:
+def test_there_is_a_name_for_each() -> None:
+    assert set(get_args(EngineName)) == {"auto", *ON_CPU}
+
+
+def test_images_and_texts_equal_open_clips(folder: Path) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    engine, seen = load_engine(str(folder)), [picture(seed, (32, 32)) for seed in range(3)]
+
+    with torch.no_grad():
+        images = model.eval().encode_image(torch.stack([transform(image) for image in seen]), normalize=True)
+        texts = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS), normalize=True)
+    np.testing.assert_allclose(engine.encode_image(np.stack([np.asarray(image) for image in seen])), images.numpy(), atol=1e-5)
+    np.testing.assert_allclose(engine.encode_text(TEXTS), texts.numpy(), atol=1e-5)
+
+
+def test_a_model_in_a_remote_store_is_the_same(folder: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(folder), "/models/student/1", recursive=True)
     try:
@@ -62,13 +95,34 @@ def test_a_model_in_a_remote_store_is_the_same(engine: Engine, folder: Path) -> 
     finally:
         memory.rm("/models", recursive=True)
 
-    np.testing.assert_array_equal(remote.encode_text(TEXTS), engine.encode_text(TEXTS))
+    np.testing.assert_array_equal(remote.encode_text(TEXTS), load_engine(str(folder)).encode_text(TEXTS))
+
+
+def test_int8_without_pictures_says_what_to_take(folder: Path, cache: str) -> None:
+    with pytest.raises(ValueError, match=r"no calibration\.npz .* take engine auto or openvino"):
+        load_engine(str(folder), "openvino-int8", cache=cache)
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra is not installed."""
+    for module in ("tinyclip_workers.openvino_model", "tinyclip_workers.serving.engine_openvino"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_a_missing_extra_says_how_to_install_it(folder: Path, cache: str) -> None:
+    with pytest.raises(ImportError, match=r"pip install 'tinyclip\[openvino\]'") as missing:
+        load_engine(str(folder), "openvino", cache=cache)
+
+    assert type(missing.value).__name__ == MissingExtra.__name__
 
 
 def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "open_clip_config.json", tmp_path)
 
-    with pytest.raises(FileNotFoundError, match=r"no open_clip_model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no weights; put one of open_clip_model\.safetensors"):
         load_engine(str(tmp_path))
 
 
@@ -78,3 +132,15 @@ def test_a_folder_with_a_broken_config_is_named(folder: Path, tmp_path: Path) ->
 
     with pytest.raises(ValueError, match=r"open_clip_config\.json is not JSON"):
         load_engine(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no zip", calibration_file(pictures(16, 16)), calibration_file(pictures(3, 32)), encoded(picture(0))]
+)
+def test_a_calibration_file_of_no_use_is_as_none(folder: Path, tmp_path: Path, data: bytes) -> None:
+    shutil.copytree(folder, tmp_path / "1")
+    (tmp_path / "1" / CALIBRATION_FILE).write_bytes(data)
+
+    engine: Engine = load_engine(str(tmp_path / "1"), "torch")
+
+    assert json.loads(engine.report.model_dump_json())["pictures"] == 0

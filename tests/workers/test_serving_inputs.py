@@ -7,73 +7,43 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-from tinyclip_workers.serving.inputs import BadImage, read_image
+from tinyclip_workers.images import Pixels
+from tinyclip_workers.serving.inputs import BadImage, read_picture
 
 from tests.workers.students import encoded, picture
 
 LIMIT = 1_000_000
-RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
 def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+def read(image: str | bytes, size: int = 40) -> Pixels:
+    return read_picture(image, LIMIT, size)
+
+
+SEEN = np.asarray(picture(0))[:, 5:45]
+"""The middle of the picture: read at the size of its short side, nothing is resized."""
+
+
 class TestGoodImages:
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
     def test_formats(self, format: str) -> None:
-        image = read_image(base64_of(encoded(picture(0), format)), LIMIT)
+        pixels = read(base64_of(encoded(picture(0), format)))
 
-        assert (image.mode, image.size) == ("RGB", (50, 40))
+        assert (pixels.shape, pixels.dtype) == ((40, 40, 3), np.uint8)
+        assert np.abs(pixels.astype(int) - SEEN).mean() < 12
 
     @pytest.mark.parametrize("prefix", ["data:image/png;base64,", "data:;base64,", "DATA:image/png;name=x.png;BASE64,", " \n"])
     def test_ways_to_write_base64(self, prefix: str) -> None:
-        image = read_image(prefix + base64_of(encoded(picture(0))), LIMIT)
-
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(picture(0)))
+        np.testing.assert_array_equal(read(prefix + base64_of(encoded(picture(0)))), SEEN)
 
     def test_base64_with_line_breaks(self) -> None:
-        text = base64.encodebytes(encoded(picture(0))).decode()
-
-        np.testing.assert_array_equal(np.asarray(read_image(text, LIMIT)), np.asarray(picture(0)))
+        np.testing.assert_array_equal(read(base64.encodebytes(encoded(picture(0))).decode()), SEEN)
 
     def test_uploaded_bytes(self) -> None:
-        np.testing.assert_array_equal(np.asarray(read_image(encoded(picture(0)), LIMIT)), np.asarray(picture(0)))
-
-    def test_transparency_is_laid_on_white(self) -> None:
-        image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-        image.putpixel((1, 1), (*RED, 255))
-
-        read = read_image(encoded(image), LIMIT)
-
-        assert (read.getpixel((1, 1)), read.getpixel((0, 0))) == (RED, WHITE)
-
-    def test_a_palette_with_a_transparent_colour(self) -> None:
-        image = Image.new("P", (4, 4), 0)
-        image.putpalette([0, 0, 0, *RED])
-        image.putpixel((1, 1), 1)
-
-        read = read_image(encoded(image, transparency=0), LIMIT)
-
-        assert (read.getpixel((1, 1)), read.getpixel((0, 0))) == (RED, WHITE)
-
-    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16"])
-    def test_other_pixel_modes(self, mode: str) -> None:
-        assert read_image(encoded(Image.new(mode, (8, 8))), LIMIT).mode == "RGB"
-
-    def test_cmyk_jpeg(self) -> None:
-        read = read_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), LIMIT)
-
-        red, green, blue = read.getpixel((4, 4))
-        assert red > 200
-        assert max(green, blue) < 60
-
-    def test_exif_orientation_is_applied(self) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to see it upright
-
-        assert read_image(encoded(picture(0), "JPEG", exif=exif), LIMIT).size == (40, 50)
+        np.testing.assert_array_equal(read(encoded(picture(0))), SEEN)
 
 
 class TestBadImages:
@@ -92,7 +62,7 @@ class TestBadImages:
     )
     def test_what_is_no_image(self, image: str | bytes, why: str) -> None:
         with pytest.raises(BadImage, match=why) as refused:
-            read_image(image, LIMIT)
+            read(image)
 
         assert "base64-encoded or as a data URI" in str(refused.value)
 
@@ -101,14 +71,14 @@ class TestBadImages:
         data = encoded(picture(0, (300, 300)), format)
 
         with pytest.raises(BadImage, match="not a readable image"):
-            read_image(data[: len(data) // 2], LIMIT)
+            read(data[: len(data) // 2])
 
     def test_more_bytes_than_allowed(self) -> None:
         data = encoded(picture(0))
 
         for image in (data, base64_of(data), base64_of(data * 100)):
             with pytest.raises(BadImage, match="scale the image down"):
-                read_image(image, len(data) - 1)
+                read_picture(image, len(data) - 1, 40)
 
     def test_more_pixels_than_allowed_are_never_decoded(self) -> None:
         header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
@@ -118,4 +88,4 @@ class TestBadImages:
             bomb.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
         with pytest.raises(BadImage, match=r"pixels"):
-            read_image(bomb.getvalue(), LIMIT)
+            read(bomb.getvalue())

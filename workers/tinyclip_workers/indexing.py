@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+import numpy as np
 from pydantic import ValidationError
 from tinyclip.schemas import IndexSource, Response
 from tinyclip.schemas.artifacts import index_build_events
@@ -154,7 +154,7 @@ def _add(writer: IndexWriter, batch: list[Item], engine: Engine, skipped: Skippe
         else:
             new[item.id] = item
     if new:
-        vectors = engine.encode_image(torch.stack([item.picture for item in new.values()]))
+        vectors = engine.encode_image(np.stack([item.picture for item in new.values()]))
         writer.add(vectors, [(item.id, item.metadata) for item in new.values()])
 
 

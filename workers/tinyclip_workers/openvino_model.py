@@ -90,6 +90,11 @@ def save_model(model: IrModel, path: Path) -> None:
     ov.save_model(model, path, compress_to_fp16=False)
 
 
+def read_model(path: Path) -> IrModel:
+    """What `save_model` wrote at `path`. Raises RuntimeError where it cannot be read."""
+    return ov.Core().read_model(path)
+
+
 class CompiledTower:
     """A tower compiled for this machine's CPU. One thread may call it at a time."""
 

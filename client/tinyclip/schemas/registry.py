@@ -85,11 +85,15 @@ class ReplicaRange(Request):
         return self
 
 
+EngineName = Literal["auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8"]
+"""What computes a deployment's embeddings; `auto`: the fastest on the replica's hardware that is near enough to torch in fp32."""
+
+
 class DeploymentPut(Request):
     model: str
     """`name@version`, `name@alias` or `name@latest`."""
     replicas: ReplicaRange = ReplicaRange()
-    engine: Literal["auto", "torch"] = "auto"
+    engine: EngineName = "auto"
 
 
 class DeploymentState(StrEnum):

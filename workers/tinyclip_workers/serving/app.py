@@ -17,8 +17,7 @@ from tinyclip_workers.serving.problems import answer_problems
 from tinyclip_workers.serving.queries import read_embeddings, read_search, read_zero_shot
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from tinyclip_workers.images import Pixels
     from tinyclip_workers.serving.engine import Matrix
 
 
@@ -79,10 +78,11 @@ class Student:
             "model": self._options.model,
             "engine": engine.name,
             "embed_dim": engine.embed_dim,
+            "engine_report": engine.report.model_dump(mode="json"),
         }
 
     @serve.batch(batch_size_fn=count)
-    async def _image_batch(self, groups: "list[Tensor]") -> "list[Matrix]":
+    async def _image_batch(self, groups: "list[Pixels]") -> "list[Matrix]":
         return await self._replica.encode_images(groups)
 
     @serve.batch(batch_size_fn=count)

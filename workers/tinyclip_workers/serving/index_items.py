@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import torch
 from tinyclip.schemas import JSON, IndexSource
-from torch import Tensor
 
-from tinyclip_workers.images import decode_image
+from tinyclip_workers.decoding import decode_square
+from tinyclip_workers.images import Pixels
 from tinyclip_workers.report import EventWriter
 from tinyclip_workers.serving.engine import Engine
 from tinyclip_workers.shard_bytes import SeenBytes
@@ -25,7 +25,7 @@ BATCH = 64
 class Item:
     id: str
     metadata: JSON
-    picture: Tensor
+    picture: Pixels
 
 
 def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress") -> Iterator[Item]:
@@ -33,7 +33,7 @@ def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Sk
 
     def read(sample: Sample) -> Item | None:
         try:
-            picture = engine.preprocess(decode_image(image_bytes(sample, source.image_key)))
+            picture = decode_square(image_bytes(sample, source.image_key), engine.image_size)
             return Item(sample["__key__"], _metadata(sample, source), picture)
         except (KeyError, ValueError) as error:
             skipped.sample(sample["__key__"], error.args[0])

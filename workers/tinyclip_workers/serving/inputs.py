@@ -4,9 +4,8 @@ import base64
 import binascii
 import re
 
-from PIL import Image
-
-from tinyclip_workers.images import decode_image
+from tinyclip_workers.decoding import decode_square
+from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.queries import ImageInput
 
 _DATA_URI = re.compile(r"data:[^,;]*(;[^,;]*)*,", re.IGNORECASE)
@@ -17,8 +16,8 @@ class BadImage(ValueError):
     """An image that cannot be used; the message says why and what to send instead."""
 
 
-def read_image(image: ImageInput, max_bytes: int) -> Image.Image:
-    """The picture in RGB: EXIF orientation applied, transparency on white, palettes and CMYK converted.
+def read_picture(image: ImageInput, max_bytes: int, size: int) -> Pixels:
+    """The square (size, size, 3) that a student sees: upright, transparency on white, palettes and CMYK converted.
 
     Raises BadImage: not base64, a URL, empty, too large in bytes or pixels, cut off, or not an image.
     """
@@ -28,7 +27,7 @@ def read_image(image: ImageInput, max_bytes: int) -> Image.Image:
     if len(data) > max_bytes:
         raise BadImage(f"is {len(data):,} bytes, more than the {max_bytes:,} allowed; scale the image down")
     try:
-        return decode_image(data)
+        return decode_square(data, size)
     except ValueError as error:
         raise BadImage(f"{error}; {_WAY_OUT}") from error
 

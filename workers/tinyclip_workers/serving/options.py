@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 from tinyclip.schemas._base import Request
+from tinyclip.schemas.registry import EngineName
 
 
 class ServingOptions(Request):
@@ -17,11 +18,15 @@ class ServingOptions(Request):
     """Folder of the model version in open_clip's layout: a local path or an fsspec URI."""
     artifacts: str
     """Root of the artifacts store, for the indexes."""
-    engine: Literal["auto", "torch"] = "auto"
+    engine: EngineName = "auto"
     project: str = "default"
     """Whose tokens are accepted."""
     auth: Literal["none", "tokens"] = "none"
     """`tokens`: nothing but /healthz answers without one."""
+    engine_min_cosine: float = Field(default=0.99, gt=0, le=1)
+    """Mean cosine to torch in fp32, on the version's calibration pictures, that `auto` asks of an engine."""
+    engine_cache: str | None = None
+    """Folder for converted models; null: `$XDG_CACHE_HOME/tinyclip/engines`."""
     threads: int = Field(default=1, ge=1)
     """Compute threads of a replica: replicas scale better than threads."""
     max_batch_images: int = Field(default=32, ge=1)

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from tinyclip_workers.serving.engine import Matrix, load_engine
+from tinyclip_workers.images import Pixels
+from tinyclip_workers.serving.engine import Matrix, engine_for
 from tinyclip_workers.serving.groups import cut, split
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.service import StudentService
@@ -27,19 +27,19 @@ class Replica:
     def __init__(
         self,
         options: ServingOptions,
-        image_batch: Callable[[Tensor], Awaitable[Matrix]],
+        image_batch: Callable[[Pixels], Awaitable[Matrix]],
         text_batch: Callable[[list[str]], Awaitable[Matrix]],
     ) -> None:
         torch.set_num_threads(options.threads)
-        self.engine = load_engine(options.model_uri, options.engine)
+        self.engine = engine_for(options)
         self._options, self._image_batch, self._text_batch = options, image_batch, text_batch
         self._compute = ThreadPoolExecutor(1, "engine")
         decoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode")
         self.service = StudentService(options, self.engine, self, decoders)
 
-    async def images(self, images: Sequence[Tensor]) -> Matrix:
+    async def images(self, images: Sequence[Pixels]) -> Matrix:
         """(images, E), computed together with those of other requests."""
-        groups = [torch.stack(group) for group in cut(images, self._options.max_batch_images)]
+        groups = [np.stack(group) for group in cut(images, self._options.max_batch_images)]
         return np.concatenate(await asyncio.gather(*map(self._image_batch, groups)))
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
@@ -47,9 +47,9 @@ class Replica:
         groups = cut(texts, self._options.max_batch_texts)
         return np.concatenate(await asyncio.gather(*map(self._text_batch, groups)))
 
-    async def encode_images(self, groups: list[Tensor]) -> list[Matrix]:
+    async def encode_images(self, groups: list[Pixels]) -> list[Matrix]:
         """One batch."""
-        return split(await self._in_engine(lambda: self.engine.encode_image(torch.cat(groups))), groups)
+        return split(await self._in_engine(lambda: self.engine.encode_image(np.concatenate(groups))), groups)
 
     async def encode_texts(self, groups: list[list[str]]) -> list[Matrix]:
         """One batch."""

@@ -21,10 +21,10 @@ from tinyclip.schemas import (
     SearchResponse,
     ZeroShotResponse,
 )
-from torch import Tensor
 
+from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.engine import Engine, Matrix
-from tinyclip_workers.serving.inputs import BadImage, read_image
+from tinyclip_workers.serving.inputs import BadImage, read_picture
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid
 from tinyclip_workers.serving.queries import ImageInput, Images, ZeroShotQuery
@@ -35,8 +35,8 @@ from tinyclip_workers.serving.text_cache import TextCache
 class Encoder(Protocol):
     """The engine as the service calls it: many requests at once, computed together."""
 
-    async def images(self, images: Sequence[Tensor]) -> Matrix:
-        """(images, E) of preprocessed pictures."""
+    async def images(self, images: Sequence[Pixels]) -> Matrix:
+        """(images, E) of squares as the engine takes them."""
         ...
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
@@ -89,10 +89,10 @@ class StudentService:
         hits: list[Hit] = await self._in_thread(lambda: index.nearest(rows[0], query.top_k))
         return SearchResponse(hits=hits, model=self._options.model)
 
-    async def _good_images(self, images: Images) -> list[Tensor]:
+    async def _good_images(self, images: Images) -> list[Pixels]:
         return [picture for picture in await self._read_images(images, skip_bad=False) if picture is not None]
 
-    async def _read_images(self, images: Images, *, skip_bad: bool) -> list[Tensor | None]:
+    async def _read_images(self, images: Images, *, skip_bad: bool) -> list[Pixels | None]:
         """Preprocessed pictures; null for a bad one if these are skipped, else Refusal naming all bad ones."""
         read = await asyncio.gather(*(self._in_thread(partial(self._read, image)) for image in images.images))
         errors: list[FieldError] = [
@@ -104,9 +104,9 @@ class StudentService:
             raise invalid(*errors)
         return [None if isinstance(picture, BadImage) else picture for picture in read]
 
-    def _read(self, image: ImageInput) -> Tensor | BadImage:
+    def _read(self, image: ImageInput) -> Pixels | BadImage:
         try:
-            return self._engine.preprocess(read_image(image, self._options.max_image_bytes))
+            return read_picture(image, self._options.max_image_bytes, self._engine.image_size)
         except BadImage as bad:
             return bad
 
