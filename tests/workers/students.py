@@ -11,6 +11,8 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tinyclip_workers.decoding import decode_square
+from tinyclip_workers.images import Pixels
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
@@ -35,6 +37,11 @@ def write_student(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
 def picture(seed: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def seen(image: Image.Image, size: int = 32) -> Pixels:
+    """The square that a student sees of it."""
+    return decode_square(encoded(image), size)
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:

@@ -15,6 +15,7 @@ from tinyclip_workers.architecture import build_model, is_uniform
 from tinyclip_workers.compact import compact_folder
 from tinyclip_workers.evaluate import evaluate
 from tinyclip_workers.export import export_model
+from tinyclip_workers.images import normalize
 from tinyclip_workers.jobrun import FinishedStudent, JobRun
 from tinyclip_workers.masked import MaskedTowers
 from tinyclip_workers.model_folder import load_folder
@@ -27,7 +28,7 @@ from tinyclip_workers.towers import Clip
 from tests.workers.auto_stages import TEACHER, auto, spec_of
 from tests.workers.models import write_folder
 from tests.workers.shapes_data import write_shards
-from tests.workers.students import picture
+from tests.workers.students import picture, seen
 
 TEXTS = ["a red square", "a very long text about a circle that is larger than any context", "x"]
 
@@ -100,8 +101,9 @@ def test_it_loads_with_the_same_embeddings(version: tuple[ModelVersion, Path], s
 def test_it_is_served(version: tuple[ModelVersion, Path], student: Clip) -> None:
     engine, loaded = load_engine(str(version[1])), load_folder(str(version[1]))
 
-    pixels = engine.preprocess(picture(1))[None]
-    images, texts = engine.encode_image(pixels), engine.encode_text(TEXTS)
+    square = seen(picture(1))[None]
+    pixels = normalize(torch.from_numpy(square).permute(0, 3, 1, 2), loaded.image_mean, loaded.image_std)
+    images, texts = engine.encode_image(square), engine.encode_text(TEXTS)
 
     assert engine.embed_dim == student.layout.embed_dim
     with torch.no_grad():

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tinyclip.schemas import JSON
 from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
@@ -19,7 +18,7 @@ from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.store import Store
 
-from tests.workers.students import encoded, picture, write_shard, write_student
+from tests.workers.students import encoded, picture, seen, write_shard, write_student
 
 COUNT = 70
 
@@ -79,7 +78,7 @@ class TestBuild:
 
         index = current(tmp_path)
         for seed in (0, 39, 40, COUNT - 1):
-            query = engine.encode_image(engine.preprocess(picture(seed)).unsqueeze(0))[0]
+            query = engine.encode_image(seen(picture(seed))[None])[0]
             hits = index.nearest(query, 3)
             assert hits[0].id == f"p{seed:02}"
             assert hits[0].score == pytest.approx(1, abs=1e-5)
@@ -92,7 +91,7 @@ class TestBuild:
         ask(tmp_path, folder, shards)
         run(tmp_path)
         query = engine.encode_text(["a cat"])[0]
-        pictures = engine.encode_image(torch.stack([engine.preprocess(picture(seed)) for seed in range(COUNT)]))
+        pictures = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(COUNT)]))
 
         hits = current(tmp_path).nearest(query, 1000)
 

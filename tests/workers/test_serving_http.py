@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 from tinyclip.schemas import Scope
 from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.schemas.token_format import digest, new_token
@@ -24,7 +23,7 @@ from tinyclip_workers import indexing
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.store import Store
 
-from tests.workers.students import encoded, picture, write_shard, write_student
+from tests.workers.students import encoded, picture, seen, write_shard, write_student
 
 LABELS = ["cat", "dog", "house"]
 GOOD, READER = new_token(), new_token()
@@ -136,7 +135,7 @@ class TestAnswers:
         rows = [item["embedding"] for item in texts["data"]]
         np.testing.assert_allclose(rows, engine.encode_text(["a cat", "a dog"]), atol=1e-5)
         row = np.frombuffer(base64.b64decode(images["data"][0]["embedding"]), "<f4")
-        np.testing.assert_allclose(row, engine.encode_image(engine.preprocess(picture(0)).unsqueeze(0))[0], atol=1e-5)
+        np.testing.assert_allclose(row, engine.encode_image(seen(picture(0))[None])[0], atol=1e-5)
 
     def test_search_by_image_and_by_text(self, http: httpx.Client) -> None:
         by_image = http.post("/search", json={"index": "gallery", "image": image(3), "top_k": 2}).json()
@@ -155,7 +154,7 @@ class TestAnswers:
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(ask, range(24)))
 
-        expected = engine.encode_image(torch.stack([engine.preprocess(picture(seed)) for seed in range(25)]))
+        expected = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(25)]))
         for seed, answer in enumerate(answers):
             np.testing.assert_allclose(np.reshape(answer, (2, -1)), expected[seed : seed + 2], atol=1e-5)
 

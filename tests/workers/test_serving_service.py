@@ -10,13 +10,13 @@ import open_clip
 import pytest
 import torch
 from tinyclip.schemas import EmbeddingsRequest
+from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.engine import Engine, Matrix, load_engine
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.queries import Images, ZeroShotQuery
 from tinyclip_workers.serving.service import StudentService
 from tinyclip_workers.serving.text_cache import Lru
-from torch import Tensor
 
 from tests.workers.students import encoded, picture, write_student
 
@@ -30,8 +30,8 @@ class CountingEncoder:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.encoded_texts = engine, list[str]()
 
-    async def images(self, images: Sequence[Tensor]) -> Matrix:
-        return self.engine.encode_image(torch.stack(list(images)))
+    async def images(self, images: Sequence[Pixels]) -> Matrix:
+        return self.engine.encode_image(np.stack(images))
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
         self.encoded_texts += texts
@@ -65,16 +65,17 @@ def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] 
 
 class TestZeroShot:
     async def test_scores_equal_open_clips(self, service: StudentService, folder: Path) -> None:
+        image_32 = picture(3, (32, 32))  # of the student's size: how others resize is compared in test_decoding.py
         model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         classifier = open_clip.build_zero_shot_classifier(
             model.eval(), tokenize, LABELS, [lambda c, t=t: t.replace("{}", c) for t in TEMPLATES], device="cpu"
         )
         with torch.no_grad():
-            image = model.encode_image(transform(picture(3)).unsqueeze(0), normalize=True)
+            image = model.encode_image(transform(image_32).unsqueeze(0), normalize=True)
             expected = (model.logit_scale.exp() * image @ classifier).softmax(-1)[0].tolist()
 
-        answer = await service.zero_shot(query(encoded(picture(3))))
+        answer = await service.zero_shot(query(encoded(image_32)))
 
         assert answer.model == "student@1"
         assert answer.results[0] is not None

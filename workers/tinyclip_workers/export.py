@@ -12,9 +12,10 @@ from importlib.metadata import version as installed
 from typing import Any
 
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
-from tinyclip.schemas.spec import JobSpec
+from tinyclip.schemas.spec import DataSpec, JobSpec
 
 from tinyclip_workers.architecture import is_uniform, open_clip_config, summarize
+from tinyclip_workers.calibration import CALIBRATION_FILE, LEAST, calibration_file, sample_pictures
 from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.jobrun import FinishedStudent, JobRun
@@ -56,8 +57,11 @@ def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
         "evaluation.json": json_bytes(finished.evaluation),
-        "README.md": model_card(document, student, summarize(source.layout) if source else None, run.spec).encode(),
+        **_calibration(run.spec.data, finished.layout.image.image_size),
     }
+    pictures = CALIBRATION_FILE in files
+    card = model_card(document, student, summarize(source.layout) if source else None, run.spec, pictures=pictures)
+    files["README.md"] = card.encode()
     write_version(run.store, folder, document, files)
     return _already_there(run, folder)  # as everybody else will read it
 
@@ -131,6 +135,12 @@ def _already_there(run: JobRun, folder: str) -> ModelVersion:
     if document.job != run.document.job:
         raise FileExistsError(f"{run.store.uri(folder)} belongs to job {document.job}; this is {run.document.job}")
     return document
+
+
+def _calibration(data: DataSpec, size: int) -> dict[str, bytes]:
+    """The file of training pictures that fast engines are calibrated on; nothing where too few can be read."""
+    pictures = sample_pictures(data, size)
+    return {CALIBRATION_FILE: calibration_file(pictures)} if len(pictures) >= LEAST else {}
 
 
 def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:

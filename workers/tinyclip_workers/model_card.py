@@ -11,12 +11,15 @@ COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "pro
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
 
 
-def model_card(version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None, spec: JobSpec) -> str:
-    """Markdown with the front matter that model hubs read."""
+def model_card(
+    version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None, spec: JobSpec, *, pictures: bool = False
+) -> str:
+    """Markdown with the front matter that model hubs read; `pictures`: the version has calibration pictures."""
     parts = [_front_matter(version), _opening(version), _sizes(version, student, teacher)]
     if version.evaluation:
         parts.append(_evaluation(version))
-    return "\n".join([*parts, _usage(version), _origin(version, spec)])
+    usage = [_usage(version), *([_PICTURES] if pictures else [])]
+    return "\n".join([*parts, *usage, _origin(version, spec)])
 
 
 def import_card(version: ModelVersion, student: StudentSummary) -> str:
@@ -81,6 +84,11 @@ def _task_table(name: str, scores: Scores) -> list[str]:
     for model, values in [*rows, (name, scores.student)]:
         table.append(f"| {model} | " + " | ".join(_score(values.get(metric)) for metric in metrics) + " |")
     return [*table, "", f"({counts})"] if counts else table
+
+
+_PICTURES = """`calibration.npz` holds a few dozen training pictures, scaled to what the model sees; deployments calibrate int8 on
+them. Without it the model is the same: remove it before publishing, if the pictures are not yours to publish.
+"""
 
 
 def _usage(version: ModelVersion) -> str:
