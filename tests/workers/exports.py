@@ -1,0 +1,75 @@
+"""Models that exports are made of in tests, and a version of one in a store."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save
+from tinyclip.schemas.layouts import Layout
+from tinyclip_workers.architecture import build_any, summarize
+from tinyclip_workers.export import model_files, version_document, write_version
+from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
+from tinyclip_workers.store import Store
+from tinyclip_workers.towers import Clip
+
+from tests.workers.models import tiny_layout
+from tests.workers.students import picture
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+"""Not the usual ones, so that a forgotten setting shows."""
+TEXTS = [
+    "a red square", "A  Woman’s “boot” &amp; more", "naïve café 中文 1,234!", "x", "",
+    "a text that is so long that no context of sixteen tokens could ever hold more than half of all the words that are in it",
+]
+
+
+def vit(*, quick_gelu: bool = False) -> Layout:
+    return Layout.model_validate({
+        "embed_dim": 24, "quick_gelu": quick_gelu,
+        "image": {
+            "kind": "vit", "image_size": 48, "width": 32, "layers": [2], "head_width": 16, "patch_size": 16, "heads": [2, 2],
+            "mlp": [96, 96],
+        },
+        "text": {
+            "context_length": 16, "vocab_size": 49408, "width": 32, "layers": 2, "head_width": 8, "heads": [4, 4],
+            "mlp": [64, 64],
+        },
+    })
+
+
+def folded() -> Layout:
+    """As automatic inheritance leaves them: blocks of different sizes, one without heads."""
+    layout = vit().model_dump()
+    layout["image"] |= {"heads": [1, 0], "mlp": [96, 40]}
+    layout["text"] |= {"heads": [3, 4], "mlp": [0, 64]}
+    return Layout.model_validate(layout)
+
+
+LAYOUTS = {"vit": vit(), "quick": vit(quick_gelu=True), "resnet": tiny_layout(), "folded": folded()}
+
+
+def loaded(layout: Layout, seed: int = 0) -> LoadedModel:
+    """A random model; where its towers are ours its parameters are random too, which they are not when they are made."""
+    torch.manual_seed(seed)
+    model = build_any(layout).eval()
+    if isinstance(model, Clip):
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return LoadedModel(model, layout, make_tokenizer(layout), MEAN, STD, "tiny@1", "")
+
+
+def pictures(count: int) -> list[Image.Image]:
+    """Of several shapes, so that a wrong crop shows."""
+    return [picture(seed, [(90, 60), (50, 120), (48, 48), (200, 150)][seed % 4]) for seed in range(count)]
+
+
+def write_model(store: Store, model: LoadedModel, **lineage: Any) -> None:
+    """`tiny@1` as a version of a registry."""
+    files = model_files(model.layout, save(model.model.state_dict()), MEAN, STD, None)
+    document = version_document("tiny", 1, summarize(model.layout), lineage=lineage)
+    write_version(store, "models/tiny/1", document, files)
+
+
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
