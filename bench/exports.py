@@ -1,6 +1,6 @@
 """What is left of a model's accuracy in every export: the emoji teachers on the validation set, beside torch in fp32.
 
-    python bench/exports.py [--models vit resnet] [--out bench/results/exports.jsonl]
+    python bench/exports.py [--models vit resnet] [--exports onnx-int8 …] [--out bench/results/exports.jsonl]
 
 Shapes: B batch, S image size, E embedding size.
 """
@@ -62,15 +62,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["vit", "resnet"], choices=["vit", "resnet"])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "exports.jsonl")
+    parser.add_argument("--exports", nargs="+", help="only these, as onnx-int8; by default all that the model can have")
     args = parser.parse_args()
     torch.set_num_threads(1)
     lost = 0
     for name in args.models:
-        lost += measure(name, args.out)
+        lost += measure(name, args.out, args.exports)
     return 1 if lost else 0
 
 
-def measure(name: str, out: Path) -> int:
+def measure(name: str, out: Path, only: Sequence[str] | None) -> int:
     """All formats of one teacher; returns how many have lost more than is allowed."""
     document = yaml.safe_load((EMOJI / f"teacher-{name}.yaml").read_text())
     tasks = [task for task in _spec(document).evaluation.tasks if task.name in TASKS]
@@ -78,6 +79,7 @@ def measure(name: str, out: Path) -> int:
     samples = gather(_training_pictures(tasks), None)
     wanted = [(each, False) for each in ExportFormat] + [(each, True) for each in QUANTISED]
     wanted = [(each, int8) for each, int8 in wanted if each not in unavailable(loaded.layout)]
+    wanted = [each for each in wanted if only is None or export_name(*each) in only]
     plain = _scores({"torch": loaded}, tasks)["torch"]
     _tell(out, name, "torch fp32", plain, plain, None)
     lost = 0
@@ -109,7 +111,7 @@ def _spec(document: dict[str, Any]) -> JobSpec:
 
 def _training_pictures(tasks: Sequence[Any]) -> list[Any]:
     """int8 is calibrated on pictures that it is not measured on."""
-    return [task.model_copy(update={"shards": str(EMOJI / "data" / "train-000000.tar.gz")}) for task in tasks[:1]]
+    return [task.model_copy(update={"shards": str(EMOJI / "data" / "train-{000000..000003}.tar.gz")}) for task in tasks[:1]]
 
 
 def _scores(models: dict[str, Any], tasks: Sequence[Any]) -> dict[str, dict[str, float]]:
@@ -125,8 +127,7 @@ def _tell(out: Path, model: str, export: str, scores: dict[str, float], plain: d
     line = {
         "model": model, "export": export, "scores": scores, "lost": {task: plain[task] - scores[task] for task in scores},
         "facts": facts, "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
     }
     with out.open("a") as file:
         file.write(json.dumps(line) + "\n")

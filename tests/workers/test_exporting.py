@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tinyclip.schemas import JSON, ExportDocument
+from tinyclip.schemas.spec import TrainData, ZeroShotTask
 from tinyclip_workers import exporting
 from tinyclip_workers.export_samples import CALIBRATION, CHECKED, drawn, gather
 from tinyclip_workers.store import Store
@@ -16,6 +18,7 @@ from tests.workers.shards import COLORS, color_samples, write_shard
 
 ID = "export_1"
 TARGET = "models/tiny/1/exports"
+PRESET = "TinyCLIP-ViT-8M-16-Text-3M"
 
 
 def task(folder: Path, **changes: object) -> JSON:
@@ -148,6 +151,7 @@ def test_one_that_was_deleted_before_it_began_leaves_no_folder(store: Store) -> 
 def test_what_cannot_be_exported_says_why_and_writes_nothing(
     store: Store, kind: str, changes: JSON, code: str, says: str
 ) -> None:
+    store.remove("models")
     write_model(store, loaded(LAYOUTS[kind]))
     ask(store, **{"format": "onnx", **changes})
 
@@ -177,7 +181,7 @@ class TestSamples:
     def test_come_from_the_first_source_that_can_be_read(self, store: Store, tmp_path: Path) -> None:
         spec = {
             "name": "s", "teacher": {"model": "ViT-B-32", "pretrained": "openai"},
-            "data": {"train": {"shards": f"{tmp_path}/val.tar"}}, "stages": [{"name": "a", "train": {"steps": 1}}],
+            "data": {"train": {"shards": f"{tmp_path}/val.tar"}}, "stages": [{"name": "a", "student": {"preset": PRESET}, "train": {"steps": 1}}],
             "evaluation": {"tasks": [task(tmp_path, name="gone", shards="/nowhere/a.tar")]},
         }
         write_model(store, loaded(LAYOUTS["vit"]), spec=spec)
@@ -187,6 +191,26 @@ class TestSamples:
 
         check = events(store)[-1]["data"]["check"]
         assert (check["data"], check["pictures"], check["texts"]) == ("training data", 4, 20)
+
+    def test_calibration_pictures_are_others_than_those_of_the_evaluation(self, tmp_path: Path) -> None:
+        evaluated = ZeroShotTask.model_validate(task(tmp_path))
+        write_shard(tmp_path / "val.tar", color_samples(20))
+        training = TrainData(shards=write_shard(tmp_path / "train.tar", color_samples(30, start=40)))
+        kept = [Image.new("RGB", (32, 32), "pink")] * 8
+
+        found, without, alone = gather([evaluated], training, kept), gather([evaluated], None, kept), gather([evaluated], None)
+
+        assert [len(each.checked) for each in (found, without, alone)] == [4, 4, 4]
+        assert [len(each.calibration) for each in (found, without, alone)] == [30, 8, 16]
+        checked = {picture.tobytes() for picture in found.checked}
+        assert not checked & {picture.tobytes() for each in (found, alone) for picture in each.calibration}
+
+    def test_are_the_version_s_own_where_its_data_cannot_be_read(self) -> None:
+        kept = [Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(20)]
+
+        found = gather([], TrainData(shards="/nowhere/a.tar"), kept)
+
+        assert (found.source, len(found.checked), len(found.calibration)) == ("the version's calibration pictures", 4, 16)
 
     def test_are_drawn_where_nothing_can_be_read_and_always_the_same(self) -> None:
         first, again = drawn(), gather([], None)

@@ -34,7 +34,7 @@ try:
     import onnxruntime as ort
     import onnxscript  # noqa: F401 -- torch's exporter stands on it
 
-    from tinyclip_workers.export_onnx_int8 import quantise_dynamic, quantise_static
+    from tinyclip_workers.export_onnx_int8 import quantise_products, quantise_static, quantise_table
 except ImportError as error:
     raise MissingExtra("export", "onnxruntime") from error
 
@@ -47,8 +47,9 @@ LARGEST_FILE = 1_900_000_000
 def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
     """Write graphs, settings and tokenizer; returns how many pictures int8 was calibrated on.
 
-    Transformers get int8 weights, and activations that are scaled as they come: nearest to fp32, and nothing to calibrate.
-    Convolutions would be slow that way, so a ResNet has fixed scales, calibrated on pictures.
+    A ViT gets int8 weights, and activations that are scaled as they come: nearest to fp32, and nothing to calibrate.
+    Convolutions would be slow that way, so a ResNet has fixed scales, calibrated on pictures. Of a text tower the table of
+    tokens is int8, most of its size: its products are cheap where texts are cut to their length, and in int8 they cost accuracy.
     """
     towers, size = own_towers(loaded), loaded.layout.image.image_size
     batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.text.context_length)
@@ -58,9 +59,9 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
     write_settings(loaded, folder)
     if not int8:
         return 0
-    quantise_dynamic(folder / TEXT)
+    quantise_table(folder / TEXT)
     if loaded.layout.image.kind == "vit":
-        quantise_dynamic(folder / IMAGE)
+        quantise_products(folder / IMAGE)
         return 0
     quantise_static(folder / IMAGE, loaded, samples.calibration)
     return len(samples.calibration)

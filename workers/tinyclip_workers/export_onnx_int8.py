@@ -19,12 +19,14 @@ from tinyclip_workers.model_folder import LoadedModel
 CALIBRATION_BATCH = 8
 
 
-def quantise_dynamic(path: Path) -> None:
-    """Weights of matrix products in int8, one scale a channel, and the token table; activations are scaled as they come."""
-    prepared = _prepared(path)
-    operators = ["MatMul", "Gemm", "Gather"]
-    quantize_dynamic(prepared, path, op_types_to_quantize=operators, per_channel=True, weight_type=QuantType.QInt8)
-    prepared.unlink()
+def quantise_products(path: Path) -> None:
+    """Weights of matrix products in int8, one scale a channel; activations are scaled as they come."""
+    _dynamic(path, ["MatMul", "Gemm"])
+
+
+def quantise_table(path: Path) -> None:
+    """The table of token embeddings in int8, most of a small text tower; nothing else."""
+    _dynamic(path, ["Gather"])
 
 
 def quantise_static(path: Path, loaded: LoadedModel, pictures: Sequence[Image.Image]) -> None:
@@ -34,6 +36,12 @@ def quantise_static(path: Path, loaded: LoadedModel, pictures: Sequence[Image.Im
         prepared, path, _Calibration(loaded, pictures), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )
+    prepared.unlink()
+
+
+def _dynamic(path: Path, operators: list[str]) -> None:
+    prepared = _prepared(path)
+    quantize_dynamic(prepared, path, op_types_to_quantize=operators, per_channel=True, weight_type=QuantType.QInt8)
     prepared.unlink()
 
 

@@ -1,11 +1,12 @@
 """What an export is checked and calibrated on: real pictures and texts where they can be read, drawn ones else.
 
-In this order: what the version was evaluated on, what it was trained on, pictures that are drawn here, the same every time.
+In this order: what the version was evaluated on, what it was trained on, the calibration pictures that it keeps, pictures that
+are drawn here, the same every time.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -17,13 +18,24 @@ from torch import Tensor
 from tinyclip_workers.clip_benchmark import resolved
 from tinyclip_workers.evaluate import belongs, captions_to_find, fill_template, task_lines
 from tinyclip_workers.images import decode_image, eval_transform
-from tinyclip_workers.shards import BROKEN_SHARD, Sample, Skipped, captions_of, expand_shards, image_bytes, read_shards
+from tinyclip_workers.shards import (
+    BROKEN_SHARD,
+    DataError,
+    Sample,
+    Skipped,
+    captions_of,
+    expand_shards,
+    image_bytes,
+    is_held_out,
+    read_shards,
+)
 
 log = logging.getLogger(__name__)
 
 CHECKED, CALIBRATION = 64, 256
 """Pictures to check on and, apart from them, to calibrate int8 on; fewer where there are not so many."""
 TEXTS = 256
+MOST_SHARDS = 8
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "grey", "white")
 THINGS = ("dog", "bicycle on a wet street", "bowl of soup", "laughing face", "tree in winter", "sign", "flag", "ship")
 SIDES = ((320, 240), (240, 320), (256, 256), (400, 200))
@@ -40,14 +52,20 @@ class Samples:
     texts: list[str]
 
 
-def gather(tasks: Sequence[EvaluationTask], train: TrainData | None, holdout: float = 0.0) -> Samples:
-    """The first of the sources that gives pictures; those that cannot be read are passed over."""
+def gather(tasks: Sequence[EvaluationTask], train: TrainData | None, kept: Sequence[Image.Image] = ()) -> Samples:
+    """The first of the sources that gives pictures; those that cannot be read are passed over.
+
+    `kept` are the version's own calibration pictures. What is evaluated on is not calibrated on where there is anything else.
+    """
+    trained = _tried("training data", _of_training(train), None) if train is not None else None
+    holdout = train.holdout if train is not None else 0.0
     for task in tasks:
         if (found := _tried(f"evaluation task {task.name}", _of_task(task, holdout), _texts_of(task))) is not None:
-            return found
-    if train is not None and (found := _tried("training data", _of_training(train), None)) is not None:
-        return found
-    return drawn()
+            others = [*trained.calibration, *trained.checked] if trained is not None else [*kept]
+            return replace(found, calibration=others[:CALIBRATION] or found.calibration)
+    if trained is not None:
+        return trained
+    return _samples("the version's calibration pictures", [(picture, None) for picture in kept]) if kept else drawn()
 
 
 def drawn(count: int = CHECKED + CALIBRATION) -> Samples:
@@ -84,15 +102,30 @@ def _samples(source: str, pairs: Sequence[tuple[Image.Image, str | None]], texts
 
 def _of_task(task: EvaluationTask, holdout: float) -> Pairs:
     task = resolved(task)
-    for sample in read_shards(expand_shards(task.shards), Skipped()):
+    for sample in _spread(expand_shards(task.shards)):
         if belongs(sample, task, holdout):
             captions = captions_to_find(sample, task.caption_key) if isinstance(task, RetrievalTask) else [None]
             yield from _decoded(sample, task.image_key, captions[0])
 
 
 def _of_training(train: TrainData) -> Pairs:
-    for sample in read_shards(expand_shards(train.shards), Skipped()):
-        yield from _decoded(sample, train.image_key, captions_of(sample, train.caption_key)[0])
+    for sample in _spread(expand_shards(train.shards)):
+        if not is_held_out(sample["__key__"], train.holdout):
+            yield from _decoded(sample, train.image_key, captions_of(sample, train.caption_key)[0])
+
+
+def _spread(urls: Sequence[str]) -> Iterator[Sample]:
+    """The beginnings of a few shards: one alone may hold one kind of picture. Raises DataError if none can be read."""
+    chosen = urls[:: -(-len(urls) // MOST_SHARDS)] if urls else []
+    share = -(-(CHECKED + CALIBRATION) // max(1, len(chosen)))
+    skipped = Skipped()
+    for url in chosen:
+        try:
+            yield from islice(read_shards([url], skipped), share)
+        except DataError:
+            continue
+    if chosen and skipped.shards == len(chosen):
+        raise DataError(f"none of {len(chosen)} shards can be read, the first is {chosen[0]}", value=chosen[0])
 
 
 def _decoded(sample: Sample, image_keys: Sequence[str], caption: str | None) -> Pairs:

@@ -13,6 +13,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from PIL import Image
 from pydantic import ValidationError
 from tinyclip.errors import MissingExtra
 from tinyclip.schemas import ExportDocument, JobSpec, ModelVersion
@@ -25,6 +26,7 @@ from tinyclip.schemas.artifacts import (
 )
 
 from tinyclip_workers.architecture import ImpossibleStudent, UnsupportedArchitecture
+from tinyclip_workers.calibration import read_calibration
 from tinyclip_workers.export import json_bytes
 from tinyclip_workers.export_check import ExportOff
 from tinyclip_workers.export_formats import NotAvailable, make_export
@@ -133,7 +135,9 @@ def _loaded(store: Store, request: ExportRequest) -> tuple[LoadedModel, Samples]
         log.warning("the version's spec is not one of this TinyCLIP: %s", error)
         spec = None
     tasks = [*request.tasks, *(spec.evaluation.tasks if spec is not None else [])]
-    return loaded, gather(tasks, spec.data.train if spec is not None else None, spec.data.train.holdout if spec else 0.0)
+    kept_BSSC = read_calibration(store.uri(folder), loaded.layout.image.image_size)
+    kept = [Image.fromarray(picture) for picture in kept_BSSC] if kept_BSSC is not None else []
+    return loaded, gather(tasks, spec.data.train if spec is not None else None, kept)
 
 
 def _request(store: Store, id: str, attempt: int) -> ExportRequest:
