@@ -180,6 +180,13 @@ class TestWhatWasFound:
 
         assert answer.status_code == 422
 
+    async def test_a_body_that_nests_without_end_where_none_is_asked_for(self, service: Service) -> None:
+        headers = {"content-type": "application/json", "Idempotency-Key": "k"}
+
+        answer = await service.http.post("/v1/jobs/job_x/cancel", content=b"[" * 100_000, headers=headers)
+
+        assert answer.status_code == 404
+
     async def test_as_deep_as_a_document_may_be(self, service: Service) -> None:
         job = await service.submit()
         for levels, status in ((62, 404), (63, 422)):
