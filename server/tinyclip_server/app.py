@@ -23,7 +23,7 @@ from tinyclip_server.evaluations import reconcile as evaluations_reconcile
 from tinyclip_server.http import RequestIds, expect_storable, install_problem_handlers
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.indexes import reconcile as indexes_reconcile
-from tinyclip_server.jobs import cleanup, history
+from tinyclip_server.jobs import cleanup, history, retention
 from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.loops import repeat
 from tinyclip_server.models import endpoints as models
@@ -56,6 +56,7 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
 }
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0
+RETENTION_SECONDS = 600.0
 RELEASE_SECONDS = 3.0
 """How long a server that stops tries to give its jobs back."""
 
@@ -110,6 +111,7 @@ async def _release(scheduler: Scheduler) -> None:
 def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
     loops: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
         "jobs": (scheduler.tick, services.settings.tick_seconds),
+        "retention": (partial(retention.reconcile, services), RETENTION_SECONDS),
         **{name: (partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()},
     }
     timed = services.metrics.timed

@@ -103,7 +103,7 @@ class Scheduler:
         """Our running jobs, those whose lease ran out, and the next in the queue if there is room."""
         async with self._services.db.read() as session:
             counted = select(JobRow.state, func.count()).where(JobRow.state.in_(_ALIVE)).group_by(JobRow.state)
-            alive = {state: count for state, count in await session.execute(counted)}
+            alive = dict((await session.execute(counted)).all())
         if not alive:
             return []
         async with self._services.db.write() as session:
