@@ -10,7 +10,6 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
-from tinyclip.schemas import Problem
 
 from tinyclip_server import health
 from tinyclip_server.access import Gate
@@ -23,14 +22,15 @@ from tinyclip_server.evaluations import endpoints as evaluations
 from tinyclip_server.evaluations import reconcile as evaluations_reconcile
 from tinyclip_server.exports import endpoints as exports
 from tinyclip_server.exports import reconcile as exports_reconcile
-from tinyclip_server.http import RequestIds, expect_text, install_problem_handlers
+from tinyclip_server.http import RequestIds, expect_storable, install_problem_handlers
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.indexes import reconcile as indexes_reconcile
-from tinyclip_server.jobs import cleanup, history
+from tinyclip_server.jobs import cleanup, history, retention
 from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.loops import repeat
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
+from tinyclip_server.openapi import ANY_PROBLEM, install_document
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray, RayGateway
 from tinyclip_server.readiness import Readiness
@@ -59,6 +59,7 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
 }
 """Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
 RECONCILE_SECONDS = 1.0
+RETENTION_SECONDS = 600.0
 RELEASE_SECONDS = 3.0
 """How long a server that stops tries to give its jobs back."""
 
@@ -83,7 +84,10 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
             await _release(scheduler)
         await services.close()
 
-    app = FastAPI(title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_text)])
+    app = FastAPI(
+        title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_storable)],
+        redirect_slashes=False,  # a redirect would go wherever the caller's Host header says
+    )
     app.state.services = services
     app.state.scheduler = scheduler
     app.state.readiness = Readiness(services)
@@ -91,12 +95,10 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     app.add_middleware(RequestIds)  # around the gate: what it refuses has an id too
     app.add_middleware(Requests, metrics=services.metrics)  # outermost
     install_problem_handlers(app)
-    app.include_router(health.router)
+    app.include_router(health.router, responses=ANY_PROBLEM)
     for router in ROUTERS:
-        app.include_router(
-            router, prefix="/v1", dependencies=[Security(BEARER)],
-            responses={"default": {"model": Problem, "description": "a problem document"}},
-        )
+        app.include_router(router, prefix="/v1", dependencies=[Security(BEARER)], responses=ANY_PROBLEM)
+    install_document(app)
     return app
 
 
@@ -112,6 +114,7 @@ async def _release(scheduler: Scheduler) -> None:
 def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
     loops: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
         "jobs": (scheduler.tick, services.settings.tick_seconds),
+        "retention": (partial(retention.reconcile, services), RETENTION_SECONDS),
         **{name: (partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()},
     }
     timed = services.metrics.timed

@@ -37,7 +37,7 @@ async def ready(request: Request) -> dict[str, str]:
     return {"status": look.status, **parts}
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, services: Uses) -> Response:
     """Prometheus text. Without the database it tells the rest."""
     readiness: Readiness = request.app.state.readiness

@@ -1,6 +1,5 @@
 """What every answer has: a request id, and a problem document when it is not a success."""
 
-import contextlib
 import json
 import logging
 import re
@@ -17,14 +16,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 from tinyclip.schemas import FieldError
 
-from tinyclip_server.problems import ApiError, InvalidInput, NotFound, TooLarge, Unavailable
+from tinyclip_server.problems import PROBLEM_JSON, ApiError, InvalidInput, NotFound, TooLarge, Unavailable
 from tinyclip_server.validation import field_errors
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 JOB_PATH = re.compile(r"/v1/jobs/([A-Za-z0-9_-]{1,64})")
-PROBLEM_JSON = "application/problem+json"
+DEEPEST = 64
+"""Levels of a JSON body. A spec has seven."""
 UNFIT_MESSAGE = "the request holds text that cannot be stored: a NUL or half a surrogate pair"
 UNFIT_TEXT = ("invalid byte sequence", "unsupported Unicode escape", "untranslatable character", "surrogates not allowed")
 
@@ -125,6 +125,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem_response(request, NotFound(f"there is no {request.url.path}; /docs lists the routes", code="no_route"))
+    if error.status_code == 400:  # FastAPI's word for a body that cannot even be decoded
+        return problem_response(request, InvalidInput.field("", None, "the body is not JSON in UTF-8", code="malformed_json"))
     if error.status_code == 413:
         return problem_response(request, TooLarge(error.detail))
     problem = ApiError(f"{request.method} {request.url.path}: {error.detail}", code=f"http_{error.status_code}")
@@ -134,16 +136,39 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def expect_text(request: Request) -> None:
-    """JSON can spell a NUL or half a surrogate pair, which no database and no UTF-8 holds. Raises InvalidInput."""
+async def expect_storable(request: Request) -> None:
+    """JSON can spell a NUL or half a surrogate pair, which no database and no UTF-8 holds, and nest deeper than a stack is high.
+
+    Raises InvalidInput.
+    """
     if "json" not in request.headers.get("content-type", ""):  # no text of ours, and perhaps gigabytes
         return
     body = await request.body()
-    if b"\\u" in body:
-        with contextlib.suppress(ValueError):  # what is not JSON at all is told elsewhere
-            spelled_out = json.dumps(json.loads(body), ensure_ascii=False)
-            if "\\u0000" in spelled_out or any("\ud800" <= letter <= "\udfff" for letter in spelled_out):
-                raise InvalidInput(UNFIT_MESSAGE)
+    spells = b"\\u" in body or b"\xed" in body  # escaped, or as the bytes that half a pair would have
+    if not spells and body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return
+    try:
+        document = await request.json()
+        if not _fits(document):
+            raise InvalidInput(f"the body is nested deeper than {DEEPEST} levels")
+        spelled_out = json.dumps(document, ensure_ascii=False)
+    except (ValueError, RecursionError):  # what is not JSON at all is told elsewhere
+        return
+    if "\\u0000" in spelled_out or any("\ud800" <= letter <= "\udfff" for letter in spelled_out):
+        raise InvalidInput(UNFIT_MESSAGE)
+
+
+def _fits(document: Any) -> bool:
+    """Whether no value lies deeper than DEEPEST; level by level, so that no stack grows with it."""
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [
+            value
+            for holder in level
+            if isinstance(holder, dict | list)
+            for value in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    return not level
 
 
 async def _on_unfit_text(request: Request, error: Exception) -> Response:

@@ -107,7 +107,7 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 def fingerprint(request: Request, body: bytes) -> str:
     """What makes two requests the same one; `body` may be the digest of a large one."""
-    with contextlib.suppress(ValueError):  # the same document in other words is the same request
+    with contextlib.suppress(ValueError, RecursionError):  # the same document in other words is the same request
         body = json.dumps(json.loads(body), sort_keys=True).encode()
     asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
     return hashlib.sha256(asked).hexdigest()

@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
@@ -49,7 +49,7 @@ class PageParams:
             padded = self.page_token + "=" * (-len(self.page_token) % 4)
             values = json.loads(base64.urlsafe_b64decode(padded))
             return tuple(_parse(value, kind) for value, kind in zip(values, types, strict=True))
-        except (ValueError, TypeError, binascii.Error) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error) as error:
             raise InvalidInput.field(
                 "/page_token", self.page_token, "not a token of this list; use next_page_token of the page before"
             ) from error
@@ -73,7 +73,7 @@ def _token(key: tuple[Any, ...]) -> str:
 
 def _parse(value: Any, kind: type) -> Any:
     if kind is datetime:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(value).astimezone(UTC)  # here, since the first and last days have none everywhere
     if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**53):
         raise TypeError(f"expected {kind.__name__}")
     return value

@@ -19,6 +19,8 @@ from http import HTTPStatus
 
 from tinyclip.schemas import FieldError, Problem
 
+PROBLEM_JSON = "application/problem+json"
+
 
 class ApiError(Exception):
     """Base of every error that a request can be answered with."""

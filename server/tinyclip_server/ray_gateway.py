@@ -55,6 +55,9 @@ class Ray(Protocol):
     async def stop_job(self, submission_id: str) -> None:
         """Ask for a job's end; unknown and ended jobs are fine. Raises RayUnavailable."""
 
+    async def delete_job(self, submission_id: str) -> None:
+        """Have Ray forget a job that has ended; one that it does not know is fine. Raises RayUnavailable."""
+
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         """Tell Serve all that should run; what is not listed is deleted. Raises RayUnavailable, RayRefused."""
 
@@ -111,6 +114,11 @@ class RayGateway:
     async def stop_job(self, submission_id: str) -> None:
         answer = await self._ask("POST", f"/api/jobs/{submission_id}/stop")
         if answer.status_code not in (400, 404):
+            _expect_success(answer)
+
+    async def delete_job(self, submission_id: str) -> None:
+        answer = await self._ask("DELETE", f"/api/jobs/{submission_id}")
+        if answer.status_code != 404:
             _expect_success(answer)
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:

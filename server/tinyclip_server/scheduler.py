@@ -120,12 +120,13 @@ class Scheduler:
     async def _claim(self) -> list[Claim]:
         """Our running jobs, those whose lease ran out, and the next in the queue if there is room."""
         async with self._services.db.read() as session:
-            states = [state for (state,) in await session.execute(select(JobRow.state).where(JobRow.state.in_(_ALIVE)))]
-        if not states:
+            counted = select(JobRow.state, func.count()).where(JobRow.state.in_(_ALIVE)).group_by(JobRow.state)
+            alive = dict((await session.execute(counted)).all())
+        if not alive:
             return []
         async with self._services.db.write() as session:
-            room = self._settings.running_limit - sum(state in ON_CLUSTER for state in states)
-            if room > 0 and JobState.QUEUED in states:
+            room = self._settings.running_limit - sum(count for state, count in alive.items() if state in ON_CLUSTER)
+            if room > 0 and JobState.QUEUED in alive:
                 await self._start_next(session)
             return await self._lease(session)
 

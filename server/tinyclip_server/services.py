@@ -12,6 +12,7 @@ from tinyclip_server.artifacts import Store
 from tinyclip_server.callers import caller_of
 from tinyclip_server.converter import Converter
 from tinyclip_server.db import Database
+from tinyclip_server.jobs.streams import Feeds
 from tinyclip_server.metrics import Metrics
 from tinyclip_server.planner import Planner
 from tinyclip_server.ray_gateway import Ray
@@ -29,6 +30,7 @@ class Services:
     planner: Planner
     converter: Converter
     metrics: Metrics = field(default_factory=Metrics)
+    feeds: Feeds = field(default_factory=Feeds)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server was told to stop: what waits on behalf of a client answers now."""
 

@@ -85,6 +85,16 @@ class Settings(BaseSettings):
     """How long reading, converting and writing one imported model may take; its upload is not counted."""
     max_import_bytes: int = Field(default=8 << 30, ge=1)
     """Of an uploaded file, or of one that the server is told to read."""
+    keep_checkpoints_days: float = Field(default=30.0, ge=0)
+    """Of an ended job, for a retry; `inf`, here and below: as long as the job. Model versions are never removed."""
+    keep_logs_days: float = Field(default=90.0, ge=0)
+    """Log lines of an ended job, and the event segments that they came in."""
+    keep_events_days: float = Field(default=float("inf"), ge=0)
+    """The history of an ended job. Its numbers (`metrics`) stay."""
+    keep_ray_jobs_days: float = Field(default=7.0, ge=0)
+    """Ray's own records of attempts that are over, with their entry in its dashboard."""
+    keep_orphans_days: float = Field(default=30.0, ge=0)
+    """Folders of the artifacts store that belong to no job, after their last change."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
 
     @field_validator("data_dir")

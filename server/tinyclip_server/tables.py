@@ -54,6 +54,11 @@ class JobRow(Base):
     """Of a retry: ids of the jobs whose checkpoints it goes on from, the one that was retried first."""
     deleted_at: Mapped[datetime | None]
     """Set first of all when a job is deleted: nobody sees it from then on, and `cleanup.py` removes the rest."""
+    checkpoints_expired_at: Mapped[datetime | None]
+    """From here on no retry can begin; `retention.py` removes the checkpoints, then says so in the next."""
+    checkpoints_removed_at: Mapped[datetime | None]
+    logs_removed_at: Mapped[datetime | None]
+    events_removed_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -107,6 +112,8 @@ class AttemptRow(Base):
     unknown_since: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
     """When Ray was seen to have nothing left of it; an attempt may be over for us before its processes are."""
+    forgotten_at: Mapped[datetime | None]
+    """When Ray's record of it was deleted."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
 

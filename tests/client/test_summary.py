@@ -2,10 +2,11 @@
 
 from rich.console import Console
 from tinyclip.cli._session import print_table
-from tinyclip.cli._summary import comparison_tables
-from tinyclip.schemas import Comparison
+from tinyclip.cli._summary import comparison_tables, plan_table
+from tinyclip.schemas import Comparison, Plan
 
 from tests.client.test_cli_queries import VERSION
+from tests.server.documents import LAYOUT
 
 
 def printed(evaluation: dict[str, dict[str, float]]) -> list[str]:
@@ -35,3 +36,24 @@ class TestManyTasks:
             [" new  ", " top-1 / top-5 ", " 40.0 / 70.0 "],
             [" old  ", " top-1 / top-5 ", " 50.0 / 75.0 "],
         ]
+
+
+class TestPlans:
+    def test_every_teacher_of_an_ensemble_has_a_row(self) -> None:
+        text = {"text_params": 900, "text_params_without_embedding": 300}
+        sizes = {"image_params": 2_100_000, "macs": 5000, "layout": LAYOUT, **text}
+        teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "RN50", "pretrained": "openai"}]
+        stages = [{"name": "half", "student": {"image": {"layers": 1}}, "train": {"steps": 5}}]
+        spec = {"name": "a", "teachers": teachers, "data": {"train": {"shards": "/data/a.tar"}}, "stages": stages}
+        plan = Plan.model_validate({
+            "spec": spec, "teacher": sizes, "teachers": [sizes, sizes | {"image_params": 7_100_000}], "stages": [], "steps": 5,
+            "samples_per_epoch": 10, "device": "cpu", "device_hours": 0.1,
+        })
+        out = Console(width=150, force_terminal=False)
+
+        with out.capture() as captured:
+            print_table(out, plan_table(out, plan))
+
+        first, second = [line for line in captured.get().splitlines() if "teacher" in line]
+        assert [part.strip() for part in first.split("|")[1:4:2]] == ["teacher ViT-B-32", "2.1M"]
+        assert [part.strip() for part in second.split("|")[1:4:2]] == ["teacher RN50", "7.1M"]

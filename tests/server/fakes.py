@@ -43,6 +43,12 @@ class ScriptedRay:
         self._answer()
         self.stopped.append(submission_id)
 
+    async def delete_job(self, submission_id: str) -> None:
+        self._answer()
+        if not self.jobs.get(submission_id, RayJobStatus.SUCCEEDED).ended:
+            raise RayUnavailable("still running, so Ray refuses")
+        self.jobs.pop(submission_id, None)
+
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         self._answer()
         self.serve_bodies.append(body)

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from tinyclip_server.jobs import repository, streams
 
 from tests.server.conftest import Service
 
@@ -131,3 +132,50 @@ async def test_an_unknown_jobs_stream_is_not_found(service: Service, url: str) -
         answer = await client.get(f"{url}/v1/jobs/job_none/events", headers=EVENTS)
 
     assert answer.status_code == 404
+
+
+async def test_however_many_watch_the_database_is_read_for_one(
+    service: Service, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    fetch = repository.events_after
+
+    async def events_after(*asked: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await fetch(*asked)
+
+    monkeypatch.setattr(repository, "events_after", events_after)
+    worker = await service.running()
+    events = f"{url}/v1/jobs/{worker.job}/events"
+    watching = [asyncio.create_task(read(events)) for _ in range(30)]
+    for step in range(1, 4):
+        worker.step(step, loss=1.0)
+        await service.tick()
+        await asyncio.sleep(0.3)
+    worker.succeed()
+    await service.tick()
+    seen = await asyncio.gather(*watching)
+    asked = reads
+
+    assert seen == [await service.events(worker.job)] * 30
+    assert asked < 30  # each on its own would have asked at every look
+
+
+async def test_a_reader_that_is_far_behind_misses_nothing(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "KEPT", 3)
+    monkeypatch.setattr(streams, "BATCH", 2)
+    worker = await service.running()
+    events = f"{url}/v1/jobs/{worker.job}/events"
+    first = asyncio.create_task(read(events))
+    worker.tell(*({"type": "note", "message": str(number)} for number in range(20)))
+    await service.tick()
+    await asyncio.sleep(0.5)
+    late = asyncio.create_task(read(events))
+    ahead = asyncio.create_task(read(events, **{"Last-Event-ID": "23"}))
+    worker.succeed()
+    await service.tick()
+
+    every = await service.events(worker.job)
+    assert await first == await late == every
+    assert await ahead == every[23:]

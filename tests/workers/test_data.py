@@ -1,13 +1,15 @@
 """The training input: repeatable, resumable, split without overlap, patient with broken files."""
 
 import itertools
+import pickle
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from open_clip import SimpleTokenizer
 from tinyclip.schemas.spec import DataSpec
-from tinyclip_workers.data import Batch, DataPosition, PairStream, count_pairs, make_loader
+from tinyclip_workers.data import Batch, DataPosition, PairStream, TextTokens, count_pairs, make_loader
 from tinyclip_workers.shards import DataError, Skipped, expand_shards, is_held_out, read_shards
 from torch import Tensor
 
@@ -34,6 +36,20 @@ def take(source: PairStream, count: int, processes: int = 0) -> list[Batch]:
 
 def same(one: Batch, other: Batch) -> bool:
     return torch.equal(one.images_BCHW, other.images_BCHW) and torch.equal(one.tokens_BT, other.tokens_BT)
+
+
+class TestPickling:
+    """Loader processes that are not forked get the stream as a pickle."""
+
+    def test_the_stream_that_workers_make_gives_the_same_batches(self, tmp_path: Path) -> None:
+        tokens = TextTokens(SimpleTokenizer(context_length=16))
+        made = stream(write_shards(tmp_path), tokenize=tokens)
+        take(made, 1)  # a stream that has been read is no other one
+
+        sent = pickle.loads(pickle.dumps(made))
+
+        assert all(same(a, b) for a, b in zip(take(made, 5), take(sent, 5), strict=True))
+        assert torch.equal(tokens("a cat"), SimpleTokenizer(context_length=16)(["a cat"])[0])
 
 
 class TestRepeating:

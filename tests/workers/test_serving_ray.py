@@ -56,7 +56,10 @@ def served(root: Path) -> Iterator[OnRay]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     model_uri = str(root / "models/student/1")
-    args = {"name": "demo", "model": "student@1", "model_uri": model_uri, "artifacts": str(root), "batch_wait_s": 0.05, "engine": "torch"}
+    args = {
+        "name": "demo", "model": "student@1", "model_uri": model_uri, "artifacts": str(root), "batch_wait_s": 0.05,
+        "engine": "torch",
+    }  # fmt: skip
     ray_dir = tempfile.mkdtemp(prefix="tc-ray-", dir="/tmp")  # short: Ray makes sockets below it
     environment = {
         **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from tinyclip_workers.shards import (
 )
 
 Tokenize = Callable[[str], Tensor]
+KNOWN_TEXTS = 100_000
+"""Whose tokens each process remembers."""
 
 SHARDS_PER_SHARE = 4
 """With fewer shards than this a share, shares split samples instead of shards: whole shards would be too uneven."""
@@ -62,6 +65,17 @@ class DataPosition:
         self.shares[batch.share] = batch.position
 
 
+@dataclass(frozen=True)
+class TextTokens:
+    """A tokenizer of many texts as one of a single text; unlike a lambda it can be sent to another process."""
+
+    tokenizer: Callable[[str], Tensor]
+    """[1, context_length] for one text."""
+
+    def __call__(self, text: str) -> Tensor:
+        return self.tokenizer(text)[0]
+
+
 class PairStream(IterableDataset[Batch]):
     """One rank's batches. Iterate it through `make_loader`."""
 
@@ -78,10 +92,17 @@ class PairStream(IterableDataset[Batch]):
         start: DataPosition | None = None,
     ) -> None:
         self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
-        self._tokenize = lru_cache(maxsize=100_000)(tokenize)
+        self._tokenize = lru_cache(KNOWN_TEXTS)(tokenize)
         self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
         self._urls = expand_shards(spec.train.shards)
         self._skipped = Skipped()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process that is not forked gets (Python 3.14's default): all but the memory of known texts."""
+        return {**self.__dict__, "_tokenize": self._tokenize.__wrapped__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _tokenize=lru_cache(KNOWN_TEXTS)(state["_tokenize"]))
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of this loader process for ever. DataError if an epoch gives none."""

@@ -75,6 +75,7 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     return Plan(
         spec=_resolved(spec, stages, samples if exact else None),
         teacher=summarize(teacher.layout) if teacher is not None else None,
+        teachers=[summarize(source.layout) for source in teachers if source is not None],
         stages=stages,
         steps=sum(stage.steps for stage in stages),
         samples_per_epoch=samples,

@@ -18,7 +18,7 @@ from tinyclip_workers.begin import Parent, begin_student
 from tinyclip_workers.checkpoint import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.cluster_file import ClustersError
 from tinyclip_workers.control import Command, ControlFile
-from tinyclip_workers.data import PairStream, make_loader
+from tinyclip_workers.data import PairStream, TextTokens, make_loader
 from tinyclip_workers.ensemble import Ensemble, teacher_of
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.inherit import ImpossibleInheritance
@@ -172,7 +172,7 @@ class StageWorker:
             self._run.spec.data,
             batch_size=batch_size // workers,
             image_size=self._stage.layout.image.image_size,
-            tokenize=lambda text: student.tokenizer(text)[0],
+            tokenize=TextTokens(student.tokenizer),
             seed=self._run.spec.seed,
             rank=rank(),
             world_size=workers,

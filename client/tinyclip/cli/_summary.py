@@ -39,10 +39,13 @@ def comparison_tables(out: Console, comparison: Comparison) -> list[Table]:
 
 
 def plan_table(out: Console, plan: Plan) -> Table:
-    """What a spec would do: the teacher, then each stage."""
+    """What a spec would do: the teachers, then each stage."""
     numbers = ("image params", "text params (without embedding)", "MACs", "steps", "samples", "device-hours")
     made = table(out, "model", "inherit", *numbers, right=numbers)
-    if plan.teacher is not None:
+    several = len(plan.teachers) > 1
+    for at, teacher in zip(plan.spec.every_teacher(), plan.teachers, strict=False):
+        made.add_row(f"teacher {at.spec.model}" if several else "teacher", "", *_sizes(teacher), "", "", "")
+    if plan.teacher is not None and not plan.teachers:  # of an older server
         made.add_row("teacher", "", *_sizes(plan.teacher), "", "", "")
     for stage in plan.stages:
         made.add_row(

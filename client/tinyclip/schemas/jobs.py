@@ -117,6 +117,9 @@ class Plan(Response):
     spec: JobSpec
     """As resolved: sizes, lengths and defaults filled in."""
     teacher: StudentSummary | None
+    """The first of several."""
+    teachers: list[StudentSummary] = []
+    """All, in the order of the spec."""
     stages: list[PlannedStage]
     steps: int
     samples_per_epoch: int

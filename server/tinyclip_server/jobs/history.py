@@ -26,9 +26,11 @@ async def events(
     job_id: str, request: Request, services: Uses, session: ReadSession, project: Project, paging: Paging
 ) -> Response | Page[Event]:
     """A job's history, oldest first, or live."""
-    await service.get(session, project, job_id)
+    job = await service.get(session, project, job_id)
     if wants_events(request):
-        return stream(services.db, job_id, last_event_id(request) or 0, repository.events_after, event_view)
+        return stream(
+            services.db, services.feeds, job_id, last_event_id(request) or 0, job.last_event, repository.events_after, event_view
+        )
     rows = await repository.events_after(session, job_id, paging.after_number(), paging.page_size + 1)
     return paging.page(rows, event_view, lambda event: (event.seq,))
 
@@ -48,7 +50,8 @@ async def logs(
     before_tail = max(0, job.last_log - tail) if tail else 0
     if wants_events(request):
         after = last_event_id(request)  # who comes back wants what it has missed, not the tail again
-        return stream(services.db, job_id, before_tail if after is None else after, repository.logs_after, log_view)
+        begin = before_tail if after is None else after
+        return stream(services.db, services.feeds, job_id, begin, job.last_log, repository.logs_after, log_view)
     if tail:
         return Page(items=[log_view(line) for line in await repository.logs_after(session, job_id, before_tail, tail)])
     rows = await repository.logs_after(session, job_id, paging.after_number(), paging.page_size + 1)

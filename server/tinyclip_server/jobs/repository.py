@@ -65,6 +65,12 @@ async def living_heirs(session: AsyncSession, job_id: str) -> Sequence[JobRow]:
     return [heir for heir in await session.scalars(query) if job_id in (heir.adopts or ())]
 
 
+async def adopted(session: AsyncSession) -> set[str]:
+    """Jobs from whose checkpoints one goes on that has not ended."""
+    query = select(JobRow.adopts).where(JobRow.state.not_in(ENDED), JobRow.adopts.is_not(None))
+    return {job_id for adopts in await session.scalars(query) for job_id in adopts or ()}
+
+
 async def copy_metric_points(session: AsyncSession, source: str, target: str) -> None:
     columns = [MetricPointRow.name, MetricPointRow.stage, MetricPointRow.step, MetricPointRow.value]
     of_source = select(literal(target), *columns).where(MetricPointRow.job_id == source)

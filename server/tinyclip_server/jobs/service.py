@@ -50,6 +50,9 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
         raise Conflict(message, code="illegal_transition")
     if heirs := await repository.living_heirs(session, job_id):
         raise Conflict(f"job {heirs[0].id} already goes on from {job_id}; follow that one, or cancel it", code="already_retried")
+    if old.checkpoints_expired_at is not None:
+        message = f"the checkpoints of {old.id} were kept for a while after its end and are gone; clone it to train again"
+        raise Conflict(message, code="checkpoints_expired")
     job = _queued(
         project=old.project,
         name=old.name,

@@ -25,6 +25,11 @@ IMPORT_BODY: dict[str, Any] = {
         "application/json": {"schema": ModelImport.model_json_schema()},
     },
 }
+FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"*/*": {}}, "description": "the whole file"},
+    206: {"content": {"*/*": {}}, "description": "the range asked for"},
+    304: {"description": "the file is still what `If-None-Match` says"},
+}
 Alias = Annotated[str, Path(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
 
 
@@ -63,7 +68,7 @@ async def files(name: str, version: str, session: ReadSession, project: Project)
     return Page(items=(await service.get_version(session, project, name, version)).files)
 
 
-@router.get("/{name}/versions/{version}/files/{path:path}", response_class=Response)
+@router.get("/{name}/versions/{version}/files/{path:path}", response_class=Response, responses=FILE_ANSWERS)
 async def file(
     name: str, version: str, path: str, request: Request, services: Uses, session: ReadSession, project: Project
 ) -> Response:

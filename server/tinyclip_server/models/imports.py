@@ -75,7 +75,7 @@ async def named(request: Request) -> Source:
     body = await request.body()
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput.field("", None, f"the body is not JSON: {error}", code="malformed_json") from error
     try:
         wanted = ModelImport.model_validate(document)

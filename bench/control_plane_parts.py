@@ -1,0 +1,131 @@
+"""What `control_plane.py` needs: a PostgreSQL of its own, a Ray that runs nothing, the server, the bare one, many jobs."""
+
+import contextlib
+import getpass
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import String, bindparam, cast, func, literal, select, true
+from sqlalchemy.ext.asyncio import create_async_engine
+from tinyclip_server.db import now
+from tinyclip_server.machine import free_port
+from tinyclip_server.tables import EventRow, JobLabelRow, JobRow, StageRow
+
+from tests.server.documents import STUDENT
+from tests.server.fake_ray import FakeRay
+
+ROOT = Path(__file__).parent.parent
+FAKE_PLANNER = [sys.executable, str(ROOT / "tests/server/fake_planner.py")]
+PATIENCE_S = 120
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where everything is."""
+
+    server: str
+    bare: str
+    database: str
+    artifacts: Path
+
+
+@contextlib.contextmanager
+def surroundings(folder: Path) -> Iterator[Surroundings]:
+    """All of it, gone at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(postgres())
+        ray = FakeRay()
+        threading.Thread(target=ray.serve_forever, daemon=True).start()
+        stack.callback(ray.shutdown)
+        port, bare = free_port(), free_port()
+        environment = {
+            **os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "bench")]),
+            "TINYCLIP_DATABASE_URL": database, "TINYCLIP_RAY_ADDRESS": ray.address, "TINYCLIP_DATA_DIR": str(folder),
+            "TINYCLIP_PLANNER_COMMAND": json.dumps(FAKE_PLANNER), "TINYCLIP_MAX_RUNNING_JOBS": "4",
+            "TINYCLIP_CONFIG": os.devnull, "FAKE_PLANNER_STUDENT": json.dumps(STUDENT), "FAKE_PLANNER_DIR": str(folder),
+            "BARE_DATABASE_URL": database.replace("postgresql://", "postgresql+asyncpg://"),
+        }
+        ours = [sys.executable, "-c", "from tinyclip_server.cli import main; main()"]
+        subprocess.run([*ours, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        uvicorn = [sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level=warning", f"--port={bare}", "bare_insert:app"]
+        log = stack.enter_context((folder / "output.log").open("ab"))
+        for command in ([*ours, "up", "--port", str(port)], uvicorn):
+            process = stack.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            stack.callback(process.terminate)
+        found = Surroundings(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{bare}", database, folder / "artifacts")
+        for url in (found.server, found.bare):
+            _wait_for(f"{url}/livez")
+        yield found
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a database in a cluster of its own, with PostgreSQL's usual settings; it refuses to run as root."""
+    programs = shutil.which("initdb") or str(max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default="initdb"))
+    bin_folder, port, password = Path(programs).parent, free_port(), secrets.token_hex(16)
+    root = getpass.getuser() == "root"
+    as_user = ["runuser", "-u", "postgres", "--"] if root else []
+    home = Path(tempfile.mkdtemp(prefix="tinyclip-bench-"))
+    (home / "password").write_text(password)
+    if root:
+        subprocess.run(["chown", "-R", "postgres", str(home)], check=True)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*as_user, str(bin_folder / program), "-D", str(home / "data"), *arguments]
+        subprocess.run(command, cwd=home, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    run("initdb", "-U", "tinyclip", "-A", "scram-sha-256", f"--pwfile={home / 'password'}")
+    run("pg_ctl", "-l", str(home / "log"), "-w", "-o", f"-p {port} -c listen_addresses=127.0.0.1 -k '{home}'", "start")
+    try:
+        yield f"postgresql://tinyclip:{password}@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-m", "immediate", "stop")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def multiply(database: str, job: str, count: int) -> None:
+    """So many ended jobs like one there is, a second apart, with its stages, labels and events."""
+    engine = create_async_engine(database.replace("postgresql://", "postgresql+asyncpg://"))
+    numbers = select(func.generate_series(1, count).label("number")).subquery()
+    number = numbers.c.number
+    copy_id = literal("job_") + func.lpad(cast(number, String), 16, "0")
+    begun = bindparam("begun", now() - timedelta(seconds=count)) + number * timedelta(seconds=1)
+    async with engine.begin() as connection:
+        for row, own in (
+            (JobRow, {
+                "id": copy_id, "created_at": begun, "finished_at": begun, "state": literal("succeeded"), "model_version": number,
+            }),
+            (StageRow, {"job_id": copy_id}), (JobLabelRow, {"job_id": copy_id}), (EventRow, {"job_id": copy_id}),
+        ):
+            columns = [own.get(column.key, column).label(column.key) for column in row.__table__.columns]
+            of_job = row.id == job if row is JobRow else row.job_id == job
+            query = select(*columns).select_from(row.__table__.join(numbers, true())).where(of_job)
+            await connection.execute(row.__table__.insert().from_select([column.key for column in columns], query))
+    async with engine.connect() as connection:
+        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).exec_driver_sql("ANALYZE")
+    await engine.dispose()
