@@ -129,6 +129,11 @@ def checkpoints(job_id: str) -> Call[Page[Checkpoint]]:
     return Call("GET", path("jobs", job_id, "checkpoints"), as_model(Page[Checkpoint]))
 
 
+def layout_picture(job_id: str, stage: int) -> Call[str]:
+    """The picture (SVG) of what an automatic stage, counted from 0, has left of every block."""
+    return Call("GET", path("jobs", job_id, "stages", stage, "layout.svg"), lambda response: response.text)
+
+
 def _document(spec: Spec) -> Any:
     return spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, JobSpec) else dict(spec)
 

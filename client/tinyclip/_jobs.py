@@ -36,6 +36,7 @@ class Jobs(Resource):
     logs_page = sync_method(calls.logs_page)
     metrics = sync_method(calls.metrics)
     checkpoints = sync_method(calls.checkpoints)
+    layout_picture = sync_method(calls.layout_picture)
 
     def list(
         self,
@@ -105,6 +106,7 @@ class AsyncJobs(AsyncResource):
     logs_page = async_method(calls.logs_page)
     metrics = async_method(calls.metrics)
     checkpoints = async_method(calls.checkpoints)
+    layout_picture = async_method(calls.layout_picture)
 
     def list(
         self,

@@ -112,6 +112,9 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
     version = before.artifacts / "models" / "emoji" / "1"
     version.mkdir(parents=True)
     (version / "open_clip_model.safetensors").write_bytes(b"0123456789")
+    drawn = before.artifacts / "jobs" / worker.job / "stages" / "1-half" / "layout.svg"
+    drawn.parent.mkdir(parents=True)
+    drawn.write_text("<svg/>")
     queued = await before.submit(name="later")
     cancelled = await before.submit(name="given-up")
     assert (await before.http.post(f"/v1/jobs/{cancelled['id']}/cancel")).is_success
@@ -127,7 +130,7 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
     tokens = (await service.http.get("/v1/tokens", headers=bearer(mine))).json()["items"]
     return service, {
         "job_id": [worker.job, queued["id"], cancelled["id"]], "name": ["emoji", "gallery"], "version": ["1", "best", "latest"],
-        "alias": ["best"], "path": ["open_clip_model.safetensors"], "token_id": [tokens[0]["id"]],
+        "alias": ["best"], "index": ["1"], "path": ["open_clip_model.safetensors"], "token_id": [tokens[0]["id"]],
         "evaluation_id": [evaluation["id"]],
     }
 

@@ -287,3 +287,16 @@ class TestLogsAndCheckpoints:
             (0, 20, 1, 7), (0, 100, 2, 7), (1, 5, 1, 7),
         ]
         assert found[0]["path"] == f"jobs/{worker.job}/stages/0-s/a1/step-20"
+
+
+async def test_the_picture_of_a_stage(service: Service) -> None:
+    job = await service.submit()
+    folder = service.artifacts / "jobs" / job["id"] / "stages" / "1-half"
+    folder.mkdir(parents=True)
+    (folder / "layout.svg").write_text("<svg/>")
+
+    answers = [await service.http.get(f"/v1/jobs/{job['id']}/stages/{stage}/layout.svg") for stage in (1, 0, 2, -1)]
+
+    assert (answers[0].text, answers[0].headers["content-type"]) == ("<svg/>", "image/svg+xml")
+    assert [answer.status_code for answer in answers] == [200, 404, 404, 422]
+    assert [answer.json()["code"] for answer in answers[1:3]] == ["no_picture", "no_such_stage"]

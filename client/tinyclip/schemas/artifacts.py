@@ -185,6 +185,11 @@ def stage_checkpoints(job: str, index: int, name: str, attempt: int) -> str:
     return f"jobs/{job}/stages/{index}-{name}/a{attempt}"
 
 
+def stage_picture(job: str, index: int, name: str) -> str:
+    """What an automatic stage has left, drawn at its prune step."""
+    return f"jobs/{job}/stages/{index}-{name}/layout.svg"
+
+
 def model_version(name: str, version: int) -> str:
     return f"models/{name}/{version}"
 

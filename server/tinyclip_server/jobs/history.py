@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from tinyclip.schemas import Checkpoint, Event, LogLine, MetricPoint, Metrics, Page
+from tinyclip.schemas.artifacts import stage_picture
 
 from tinyclip_server.conditions import wants_events
 from tinyclip_server.jobs import repository, service
@@ -12,6 +13,7 @@ from tinyclip_server.jobs.series import metric_points
 from tinyclip_server.jobs.streams import last_event_id, stream
 from tinyclip_server.jobs.views import event_view, log_view
 from tinyclip_server.pagination import Paging
+from tinyclip_server.problems import NotFound
 from tinyclip_server.services import Project, ReadSession, Uses
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
@@ -19,6 +21,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 SSE_TOO: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "a page, or server-sent events if asked for"}
 }
+SVG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/svg+xml": {}}, "description": "the picture"}}
 
 
 @router.get("/events", response_model=Page[Event], responses=SSE_TOO)
@@ -81,3 +84,18 @@ async def checkpoints(job_id: str, services: Uses, session: ReadSession, project
     """The checkpoints that can be gone on from: what the artifacts store holds with a manifest, whoever has told of it."""
     await service.get(session, project, job_id)
     return Page(items=committed(await services.store.find(f"jobs/{job_id}/stages")))
+
+
+@router.get("/stages/{index}/layout.svg", response_class=Response, responses=SVG)
+async def layout_picture(
+    job_id: str, index: Annotated[int, Path(ge=0, le=10_000)], services: Uses, session: ReadSession, project: Project
+) -> Response:
+    """Kept heads and MLP units of every block, as an automatic stage has left them at its prune step."""
+    job = await service.get(session, project, job_id)
+    if index >= len(job.stages):
+        raise NotFound(f"job {job_id} has {len(job.stages)} stages, counted from 0", code="no_such_stage")
+    picture = await services.store.read(stage_picture(job_id, index, job.stages[index].name))
+    if picture is None:
+        message = f"stage {index} of {job_id} has no picture; only an automatic stage has one, from its prune step on"
+        raise NotFound(message, code="no_picture")
+    return Response(picture, media_type="image/svg+xml", headers={"Content-Security-Policy": "sandbox"})
