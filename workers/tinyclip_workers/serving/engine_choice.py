@@ -3,7 +3,6 @@
 The fastest is taken whose embeddings are near enough. One that rounds has to be clearly faster than the fastest exact one.
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -105,9 +104,8 @@ def _time(engines: Sequence[Engine], pictures: Pixels) -> dict[str, float]:
     for engine in engines:
         engine.encode_image(pictures)  # what is made at the first call is not timed
     until = time.perf_counter() + SECONDS * len(best)
-    for turn in itertools.count():
-        if turn >= LEAST_TURNS and time.perf_counter() >= until:
-            return best
+    turns = 0
+    while turns < LEAST_TURNS or time.perf_counter() < until:
         hopeless = HOPELESS * min(best.values())
         for engine in engines:
             if best[engine.name] > hopeless:
@@ -115,6 +113,8 @@ def _time(engines: Sequence[Engine], pictures: Pixels) -> dict[str, float]:
             began = time.perf_counter()
             engine.encode_image(pictures)
             best[engine.name] = min(best[engine.name], time.perf_counter() - began)
+        turns += 1
+    return best
 
 
 def _compared_pictures(workshop: Workshop) -> Pixels:
