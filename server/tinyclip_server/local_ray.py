@@ -155,6 +155,7 @@ class LocalRay:
         haproxy = self._proxy_folder
         return inherited | {
             MARKER: self._marker,
+            "TINYCLIP_ENGINE_CACHE": str(self._settings.data_dir / "engines"),  # all that we write is below it
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -74,10 +74,10 @@ class TestChoice:
         report = choose(monkeypatch, version, told).report
 
         assert (report.engine, report.asked, report.min_cosine, report.pictures) == ("openvino-int8", "auto", 0.99, 8)
-        assert report.reason.startswith("320 images/s at batch 8, 3.2 times torch's in fp32, at a mean cosine of 0.9950 to it")
+        assert report.reason.startswith("320 images/s at batch 8, 3.2 times torch's in fp32, at a mean cosine of 0.995 to it")
         trials = {trial.engine: trial for trial in report.trials}
         assert [*trials] == [*ON_CPU]
-        assert trials["openvino-bf16"].refused == "its mean cosine to torch is 0.9800, below 0.99"
+        assert trials["openvino-bf16"].refused == "its mean cosine to torch is 0.98, below 0.99"
         assert trials["torch-bf16"].refused == "torch-bf16: pip install it"
         assert trials["openvino"].images_per_second == pytest.approx(160, abs=0.2)
         assert trials["openvino-int8"].refused == ""

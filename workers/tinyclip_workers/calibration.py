@@ -26,7 +26,6 @@ COUNT = 64
 LEAST = 8
 """With fewer there is nothing to calibrate on."""
 MOST_SHARDS = 8
-_PICTURES = "images_BHWC"
 
 
 def sample_pictures(data: DataSpec, size: int) -> Pixels:
@@ -45,7 +44,7 @@ def sample_pictures(data: DataSpec, size: int) -> Pixels:
 def calibration_file(pictures_BHWC: Pixels) -> bytes:
     """As it is kept."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{_PICTURES: pictures_BHWC})
+    np.savez_compressed(buffer, images_BHWC=pictures_BHWC)
     return buffer.getvalue()
 
 
@@ -56,7 +55,7 @@ def read_calibration(model_uri: str, size: int) -> Pixels | None:
         return None
     try:
         with np.load(io.BytesIO(store.read_bytes(CALIBRATION_FILE)), allow_pickle=False) as file:
-            pictures_BHWC: Pixels = file[_PICTURES]
+            pictures_BHWC: Pixels = file["images_BHWC"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s cannot be used: %s", store.uri(CALIBRATION_FILE), error)
         return None

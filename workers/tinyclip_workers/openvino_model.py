@@ -3,7 +3,7 @@
 Either tower holds the whole way from what comes in to what is compared: colours are normalised and embeddings brought to length 1
 inside. Both are made from our own towers, which load any student's weights and whose blocks may differ in size.
 
-OpenVINO and NNCF are an extra: importing this module raises MissingExtra where they are not installed.
+OpenVINO and NNCF are an extra: importing this module raises MissingExtra where OpenVINO is not installed.
 
 Shapes: B batch, S image size, C channels, L tokens of the longest text, E embedding size.
 """
@@ -37,10 +37,9 @@ class MissingExtra(ImportError):
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not installed, as they see it: both would call home
 try:
-    import nncf
     import openvino as ov
 except ImportError as error:
-    raise MissingExtra(f"OpenVINO and NNCF are needed ({error}); {INSTALL}") from error
+    raise MissingExtra(f"OpenVINO is needed ({error}); {INSTALL}") from error
 
 Matrix = npt.NDArray[np.float32]
 IrModel = Any
@@ -69,8 +68,12 @@ def convert_text_tower(loaded: LoadedModel) -> IrModel:
 def quantize_image_tower(model: IrModel, pictures_BSSC: Pixels, *, transformer: bool) -> IrModel:
     """The image tower in int8 (weights and activations), calibrated by NNCF on real pictures; `model` itself stays as it is.
 
-    `transformer` says what kind of tower it is: a ViT, or not (a ResNet). Raises ValueError without pictures.
+    `transformer`: a ViT, or not (a ResNet). Raises ValueError without pictures, MissingExtra without NNCF.
     """
+    try:
+        import nncf  # seconds to import, and only the first start of a version quantises
+    except ImportError as error:
+        raise MissingExtra(f"NNCF is needed ({error}); {INSTALL}") from error
     if not len(pictures_BSSC):
         raise ValueError("int8 is calibrated on pictures, and there are none")
     nncf.set_log_level(logging.ERROR)

@@ -20,13 +20,7 @@ __all__ = ["Engine", "Matrix", "engine_for", "load_engine"]
 
 def engine_for(options: ServingOptions) -> Engine:
     """A replica's. Raises as `load_engine`."""
-    return load_engine(
-        options.model_uri,
-        options.engine,
-        threads=options.threads,
-        min_cosine=options.engine_min_cosine,
-        cache=options.engine_cache,
-    )
+    return load_engine(options.model_uri, options.engine, threads=options.threads, min_cosine=options.engine_min_cosine)
 
 
 def load_engine(
@@ -34,7 +28,7 @@ def load_engine(
 ) -> Engine:
     """The engine for a model folder at a path or fsspec URI.
 
-    `auto` measures the candidates on this machine. `cache` is a folder for conversions; null: this user's.
+    `auto` measures the candidates on this machine. `cache` is a folder for conversions; null: `engine_cache.default_folder`.
     Raises FileNotFoundError or ValueError naming the folder or the file in it that cannot be used, and MissingExtra with the
     install command where a named engine's library is not there.
     """

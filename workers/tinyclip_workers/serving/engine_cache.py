@@ -19,13 +19,16 @@ from tinyclip_workers.weights import file_digest
 
 log = logging.getLogger(__name__)
 
+ENGINE_CACHE = "TINYCLIP_ENGINE_CACHE"
 MANIFEST = "manifest.json"
 KEPT = 32
 """Entries, the last used ones."""
 
 
 def default_folder() -> Path:
-    """This user's: what lies in a folder that others can write would be loaded as a model."""
+    """`$TINYCLIP_ENGINE_CACHE`, or this user's: what lies in a folder that others can write would be loaded as a model."""
+    if told := os.environ.get(ENGINE_CACHE):
+        return Path(told)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyclip" / "engines"
 
 

@@ -25,8 +25,6 @@ class ServingOptions(Request):
     """`tokens`: nothing but /healthz answers without one."""
     engine_min_cosine: float = Field(default=0.99, gt=0, le=1)
     """Mean cosine to torch in fp32, on the version's calibration pictures, that `auto` asks of an engine."""
-    engine_cache: str | None = None
-    """Folder for converted models; null: `$XDG_CACHE_HOME/tinyclip/engines`."""
     threads: int = Field(default=1, ge=1)
     """Compute threads of a replica: replicas scale better than threads."""
     max_batch_images: int = Field(default=32, ge=1)
