@@ -34,7 +34,7 @@ def put(
     resident: int = 4,
     min_replicas: int = 1,
     max_replicas: int | None = None,
-    engine: EngineName = "auto",
+    engine: EngineName | str = "auto",
 ) -> Call[Deployment]:
     """Creates a deployment of `model` (`emoji@best`), or replaces its model without dropping a request; then `wait`.
 
@@ -73,9 +73,11 @@ class Deployments(Resource):
         """The deployment once it is ready or unhealthy. Raises `WaitTimeout` after `timeout` seconds."""
         return poll(lambda: self.get(name), _is_settled, Deadline(f"deployment {name} is not ready", timeout))
 
-    def open(self, name: str) -> Student:
-        """The student behind a deployment, to be asked. Raises `Unavailable` if it cannot answer yet."""
-        return Student(self._transport, _answering(self.get(name)).endpoint)
+    def open(self, name: str, *, model: str | None = None) -> Student:
+        """The student behind a deployment, to be asked; of several, the one named `model`.
+
+        Raises `Unavailable` if it cannot answer yet."""
+        return Student(self._transport, _answering(self.get(name)).endpoint, model)
 
 
 class AsyncDeployments(AsyncResource):
@@ -94,9 +96,9 @@ class AsyncDeployments(AsyncResource):
         """The deployment once it is ready or unhealthy; see `Deployments.wait`."""
         return await poll_async(lambda: self.get(name), _is_settled, Deadline(f"deployment {name} is not ready", timeout))
 
-    async def open(self, name: str) -> AsyncStudent:
+    async def open(self, name: str, *, model: str | None = None) -> AsyncStudent:
         """The student behind a deployment, to be asked; see `Deployments.open`."""
-        return AsyncStudent(self._transport, _answering(await self.get(name)).endpoint)
+        return AsyncStudent(self._transport, _answering(await self.get(name)).endpoint, model)
 
 
 def _is_settled(deployment: Deployment) -> bool:

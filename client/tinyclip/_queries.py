@@ -33,6 +33,7 @@ def zero_shot(
     top_k: int = 5,
     on_error: OnError = "fail",
     label_set: str | None = None,
+    model: str | None = None,
 ) -> Call[ZeroShotResponse]:
     body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], top_k=top_k)
     if labels is not None:
@@ -43,16 +44,22 @@ def zero_shot(
         body.templates = list(templates)
     if on_error != "fail":
         body.on_error = on_error
+    if model is not None:
+        body.model = model
     document = body.model_dump(mode="json", exclude_unset=True)
     return Call("POST", f"{endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
 
 
-def embed_texts(endpoint: str, texts: Sequence[str]) -> Call[Vectors]:
-    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text"))
+def embed_texts(endpoint: str, texts: Sequence[str], model: str | None = None) -> Call[Vectors]:
+    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text", model=model))
 
 
-def embed_images(endpoint: str, images: Sequence[Picture]) -> Call[Vectors]:
-    return _embed(endpoint, EmbeddingsRequest(input=[encode(image) for image in images], modality="image"))
+def embed_images(endpoint: str, images: Sequence[Picture], model: str | None = None) -> Call[Vectors]:
+    return _embed(endpoint, EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=model))
+
+
+def health(endpoint: str) -> Call[dict[str, Any]]:
+    return Call("GET", f"{endpoint}/healthz", lambda response: dict(response.json()))
 
 
 Filter = Mapping[str, Any]
@@ -69,10 +76,12 @@ def search(
 
 
 class Student:
-    """A deployed student. Pictures are paths, bytes, http(s) URLs or data URIs."""
+    """A deployed student, or of a deployment with several models the one named `model`.
 
-    def __init__(self, transport: Transport, endpoint: str) -> None:
-        self._transport = transport
+    Pictures are paths, bytes, http(s) URLs or data URIs."""
+
+    def __init__(self, transport: Transport, endpoint: str, model: str | None = None) -> None:
+        self._transport, self._model = transport, model
         self.endpoint = endpoint
         self.label_sets = LabelSets(transport, endpoint)
 
@@ -90,7 +99,8 @@ class Student:
 
         Labels are given, or those of a registered set. With `on_error="skip"` a bad image has None among the results and its
         reason among the errors; otherwise it fails the request."""
-        return self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set))
+        call = zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set, self._model)
+        return self._transport.send(call)
 
     def classify(
         self,
@@ -106,11 +116,11 @@ class Student:
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """One embedding a text, L2-normalised."""
-        return self._transport.send(embed_texts(self.endpoint, texts))
+        return self._transport.send(embed_texts(self.endpoint, texts, self._model))
 
     def embed_images(self, images: Sequence[Picture]) -> Vectors:
         """One embedding an image, L2-normalised."""
-        return self._transport.send(embed_images(self.endpoint, images))
+        return self._transport.send(embed_images(self.endpoint, images, self._model))
 
     def search(
         self,
@@ -124,12 +134,16 @@ class Student:
         """The `top_k` items of an index nearest to a text or to an image, of those whose metadata meets the filter."""
         return self._transport.send(search(self.endpoint, index, text, image, top_k, filter))
 
+    def health(self) -> dict[str, Any]:
+        """What a replica says of itself: its model, the engine that computes, and how that was chosen."""
+        return self._transport.send(health(self.endpoint))
+
 
 class AsyncStudent:
     """A deployed student; see `Student`."""
 
-    def __init__(self, transport: AsyncTransport, endpoint: str) -> None:
-        self._transport = transport
+    def __init__(self, transport: AsyncTransport, endpoint: str, model: str | None = None) -> None:
+        self._transport, self._model = transport, model
         self.endpoint = endpoint
         self.label_sets = AsyncLabelSets(transport, endpoint)
 
@@ -144,7 +158,8 @@ class AsyncStudent:
         on_error: OnError = "fail",
     ) -> ZeroShotResponse:
         """The `top_k` likeliest labels of each image; see `Student.zero_shot`."""
-        return await self._transport.send(zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set))
+        call = zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set, self._model)
+        return await self._transport.send(call)
 
     async def classify(
         self,
@@ -160,11 +175,11 @@ class AsyncStudent:
 
     async def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """One embedding a text, L2-normalised."""
-        return await self._transport.send(embed_texts(self.endpoint, texts))
+        return await self._transport.send(embed_texts(self.endpoint, texts, self._model))
 
     async def embed_images(self, images: Sequence[Picture]) -> Vectors:
         """One embedding an image, L2-normalised."""
-        return await self._transport.send(embed_images(self.endpoint, images))
+        return await self._transport.send(embed_images(self.endpoint, images, self._model))
 
     async def search(
         self,
@@ -177,6 +192,10 @@ class AsyncStudent:
     ) -> SearchResponse:
         """The `top_k` items of an index nearest to a text or to an image; see `Student.search`."""
         return await self._transport.send(search(self.endpoint, index, text, image, top_k, filter))
+
+    async def health(self) -> dict[str, Any]:
+        """What a replica says of itself; see `Student.health`."""
+        return await self._transport.send(health(self.endpoint))
 
 
 def _embed(endpoint: str, body: EmbeddingsRequest) -> Call[Vectors]:

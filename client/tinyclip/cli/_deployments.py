@@ -1,13 +1,13 @@
 """`tinyclip-client deployments …`."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from tinyclip import _deployments
 from tinyclip.cli._problems import FAILED
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, print_table, run, table
-from tinyclip.schemas import Deployment, DeploymentState, Page
+from tinyclip.schemas import Deployment, DeploymentState, EngineName, Page
 
 app = typer.Typer(help="Put models on Ray Serve.", no_args_is_help=True)
 
@@ -25,6 +25,7 @@ def create(
     resident: Annotated[int, typer.Option(min=1, help="How many of these a replica keeps in memory.")] = 4,
     min_replicas: Annotated[int, typer.Option(min=1)] = 1,
     max_replicas: Annotated[int | None, typer.Option(min=1, help="By default as many as --min-replicas.")] = None,
+    engine: Annotated[str, typer.Option(help=f"What computes: {', '.join(get_args(EngineName))}.")] = "auto",
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is ready.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 600.0,
     as_json: AsJson = False,
@@ -32,7 +33,7 @@ def create(
     """Create a deployment, or give it another model without dropping a request."""
     put = _deployments.put(
         name, model, canary=canary, canary_weight=canary_weight, models=also or (), resident=resident,
-        min_replicas=min_replicas, max_replicas=max_replicas,
+        min_replicas=min_replicas, max_replicas=max_replicas, engine=engine,
     )  # fmt: skip
     with connect(context) as client:
         if no_wait:
