@@ -181,7 +181,8 @@ class TestSamples:
     def test_come_from_the_first_source_that_can_be_read(self, store: Store, tmp_path: Path) -> None:
         spec = {
             "name": "s", "teacher": {"model": "ViT-B-32", "pretrained": "openai"},
-            "data": {"train": {"shards": f"{tmp_path}/val.tar"}}, "stages": [{"name": "a", "student": {"preset": PRESET}, "train": {"steps": 1}}],
+            "data": {"train": {"shards": f"{tmp_path}/val.tar"}},
+            "stages": [{"name": "a", "student": {"preset": PRESET}, "train": {"steps": 1}}],
             "evaluation": {"tasks": [task(tmp_path, name="gone", shards="/nowhere/a.tar")]},
         }
         write_model(store, loaded(LAYOUTS["vit"]), spec=spec)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from tinyclip.schemas._base import Request, Response, Timestamp
-from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from tinyclip.schemas.registry import ModelFile
 
 
@@ -136,7 +136,7 @@ def unavailable(layout: Layout) -> dict[ExportFormat, str]:
 
 def _uniform(layout: Layout) -> bool:
     """All blocks of a tower alike, with as many heads as fill the width."""
-    towers = [layout.text] if layout.image.kind == "resnet" else [layout.image, layout.text]
+    towers: list[ImageLayout | TextLayout] = [layout.text] if layout.image.kind == "resnet" else [layout.image, layout.text]
     return all(
         tower.heads and {heads * tower.head_width for heads in tower.heads} == {tower.width}
         and tower.mlp and len(set(tower.mlp)) == 1 and tower.mlp[0] > 0
