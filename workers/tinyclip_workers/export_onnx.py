@@ -34,7 +34,7 @@ try:
     import onnxruntime as ort
     import onnxscript  # noqa: F401 -- torch's exporter stands on it
 
-    from tinyclip_workers.export_onnx_int8 import quantise_products, quantise_static, quantise_table
+    from tinyclip_workers.export_onnx_int8 import quantise_convolutions, quantise_products, quantise_table
 except ImportError as error:
     raise MissingExtra("export", "onnxruntime") from error
 
@@ -47,9 +47,8 @@ LARGEST_FILE = 1_900_000_000
 def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
     """Write graphs, settings and tokenizer; returns how many pictures int8 was calibrated on.
 
-    A ViT gets int8 weights, and activations that are scaled as they come: nearest to fp32, and nothing to calibrate.
-    Convolutions would be slow that way, so a ResNet has fixed scales, calibrated on pictures. Of a text tower the table of
-    tokens is int8, most of its size: its products are cheap where texts are cut to their length, and in int8 they cost accuracy.
+    A ViT's matrix products, a text tower's and its table of tokens scale numbers as they come: nothing to calibrate. The
+    convolutions of a ResNet have fixed scales, calibrated on pictures.
     """
     towers, size = own_towers(loaded), loaded.layout.image.image_size
     batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.text.context_length)
@@ -60,10 +59,11 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
     if not int8:
         return 0
     quantise_table(folder / TEXT)
+    quantise_products(folder / TEXT)
     if loaded.layout.image.kind == "vit":
         quantise_products(folder / IMAGE)
         return 0
-    quantise_static(folder / IMAGE, loaded, samples.calibration)
+    quantise_convolutions(folder / IMAGE, loaded, samples.calibration)
     return len(samples.calibration)
 
 
