@@ -143,8 +143,8 @@ def node(scene: Scene) -> str:
     assert cluster is not None
     gone, fresh = profile.nodes
     remark = scene.wait_for_some_step()
-    if len(profile.workers()) != 2 or not profile.workers() & gone.processes():
-        raise RuntimeError("the node had no training worker")
+    if not profile.workers() & gone.processes() or not profile.workers() - gone.processes():
+        raise RuntimeError("the node and the head had not a training worker each")
     gone.dies()
     at = time.monotonic()
     until(lambda: gone.address not in cluster.alive(), "the head to miss the node")

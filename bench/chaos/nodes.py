@@ -1,15 +1,16 @@
 """A machine for each node, as far as the network and the processes are concerned: network namespaces on one bridge."""
 
 import contextlib
+import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.chaos.cluster import RayCluster
 from bench.chaos.machine import until
 
-BRIDGE = "tinyclip-chaos"
+BRIDGE = f"tc-{os.getpid()}"
 NETWORK = "10.213.77"
 """A private network that hardly anybody uses; its first address is the head's, on the bridge itself."""
 
@@ -45,25 +46,27 @@ class Node:
 
 
 @contextlib.contextmanager
-def network(names: Sequence[str]) -> Iterator[list[Node]]:
-    """A bridge with an address, and a namespace for each name that is plugged into it. Needs root and iproute2."""
+def network(nodes: int) -> Iterator[list[Node]]:
+    """A bridge with an address, and so many namespaces that are plugged into it. Needs root and iproute2."""
     with contextlib.ExitStack() as stack:
         _ip(f"link add {BRIDGE} type bridge")
         stack.callback(_ip, f"link delete {BRIDGE}")
         _ip(f"address add {NETWORK}.1/24 dev {BRIDGE}")
         _ip(f"link set {BRIDGE} up")
-        nodes = []
-        for number, name in enumerate(names, start=2):
+        made = []
+        for number in range(2, 2 + nodes):
+            name = f"{BRIDGE}-{number}"
             _ip(f"netns add {name}")
             stack.callback(_ip, f"netns delete {name}")
             node = Node(name, f"{NETWORK}.{number}")
             _ip(f"link add {name} type veth peer name eth0 netns {name}")
+            stack.callback(_ip, f"link delete {name}")  # else it stays for as long as a dead process's connections time out
             _ip(f"link set {name} master {BRIDGE} up")
             _ip(f"-netns {name} address add {node.address}/24 dev eth0")
             _ip(f"-netns {name} link set eth0 up")
             _ip(f"-netns {name} link set lo up")
-            nodes.append(node)
-        yield nodes
+            made.append(node)
+        yield made
 
 
 def _ip(arguments: str) -> None:

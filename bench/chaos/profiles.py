@@ -99,7 +99,7 @@ def production(folder: Path) -> Iterator[Profile]:
 @contextlib.contextmanager
 def two_nodes(folder: Path) -> Iterator[Profile]:
     """The same, of whose Ray the head has room for one training worker, a node beside it for another; a third is to join."""
-    with network(["tc-node-a", "tc-node-b"]) as nodes:
+    with network(2) as nodes:
         head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=1, environment={"GLOO_SOCKET_IFNAME": BRIDGE})
         with _production("two nodes", folder, head) as profile:
             profile.nodes = nodes
