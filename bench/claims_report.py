@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from claims import BATCH, OBJECTIVES, STEPS, STUDENTS, read_results
+from claims import BATCH, LOOK_EVERY, OBJECTIVES, SEARCH, STEPS, STUDENTS, read_results
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -31,6 +31,9 @@ def main() -> None:
         "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` says on which machine and how.",
         "",
         "## How soon the from-scratch student's end is reached",
+        f"A look every {LOOK_EVERY} steps, so the first one is the least that can be seen. An automatic student is small only",
+        f"after step {SEARCH['prune_step']}, where it is cut, and only what it scores from then on counts. Not every share is the one",
+        "that was asked for: see `kept of blocks`.",
         *speedups(by_run),
         "## Sizes, stages and one shot",
         *table(by_run, [name for name in by_run if not name.startswith("objective-")]),
@@ -73,11 +76,16 @@ def speedups(by_run: dict[str, list[Line]]) -> list[str]:
 
 
 def _reached(by_run: dict[str, list[Line]], name: str, scratch: str, measure: str) -> Iterable[tuple[float, float, float] | None]:
-    """(steps, times fewer steps, times less CPU time) of each seed that both have; None where it is never reached."""
+    """(steps, times fewer steps, times less CPU time) of each seed that both have; None where it is never reached.
+
+    Before its prune step an automatic student is not small yet, so what it scores there does not count.
+    """
+    small_from = SEARCH["prune_step"] if name.startswith("auto") else 0
     ends = {line["seed"]: line["curve"][-1] for line in by_run.get(scratch, [])}
     for line in by_run.get(name, []):
         if (end := ends.get(line["seed"])) is not None:
-            moment = next((m for m in line["curve"] if m[measure] >= end[measure]), None)
+            moments = (m for m in line["curve"] if m["step"] > small_from)
+            moment = next((m for m in moments if m[measure] >= end[measure]), None)
             yield moment and (moment["step"], end["step"] / moment["step"], end["seconds"] / moment["seconds"])
 
 
@@ -99,6 +107,7 @@ def curves(by_run: dict[str, list[Line]]) -> None:
         for name in names:
             if name in by_run:
                 _draw(panel, name, by_run[name])
+        panel.axvline(SEARCH["prune_step"], color="gray", linewidth=0.8, linestyle=":")  # auto is small from here on
         panel.set_title(f"{size}%")
         panel.set_xlabel("steps")
         panel.grid(alpha=0.3)
