@@ -212,3 +212,16 @@ def told(what: str, document: JSON) -> Starlette:
         return JSONResponse(document)
 
     return Starlette(routes=[Route(f"/v1/jobs/job_1/{what}", answer)])
+
+
+def test_the_picture_of_a_stage_is_saved(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    async def picture(request: Request) -> Response:
+        return Response("<svg/>", media_type="image/svg+xml")
+
+    serve(Starlette(routes=[Route("/v1/jobs/job_1/stages/2/layout.svg", picture)]))
+    target = tmp_path / "layout.svg"
+
+    ran = cli("jobs", "layout", "job_1", "--stage", "2", "-o", str(target))
+
+    assert (ran.code, ran.out) == (0, f"{target}\n")
+    assert target.read_text() == "<svg/>"

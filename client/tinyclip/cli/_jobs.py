@@ -212,6 +212,20 @@ def checkpoints(context: typer.Context, job: JobId, as_json: AsJson = False) -> 
     run(context, calls.checkpoints(job), shown.show_checkpoints, as_json)
 
 
+@app.command()
+def layout(
+    context: typer.Context,
+    job: JobId,
+    stage: Annotated[int, typer.Option(min=0, help="An automatic stage, counted from 0.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="By default JOB-STAGE.svg.")] = None,
+) -> None:
+    """Save the picture of what an automatic stage has left of every block."""
+    target = output or Path(f"{job}-{stage}.svg")
+    with connect(context) as client:
+        target.write_text(client.jobs.layout_picture(job, stage), encoding="utf-8")
+    console().print(f"{target}", markup=False)
+
+
 def _watch(client: Client, job_id: str, patience: float, as_json: bool) -> None:
     out = messages() if as_json else console()
     try:
