@@ -47,7 +47,7 @@ def spec_of(file: Path, kind: str, name: str, **changes: Any) -> dict[str, Any]:
     """`short` has one stage, `long` a second one of the first one's student, `pair` one stage on two workers."""
     spec = load_spec(file)
     first = {**spec["stages"][0], "train": {"steps": STEPS}}
-    second = {"name": "half", "student": {"image": {"width": 2}}, "train": {"steps": 2 * STEPS}}
+    second = {"name": "half", "student": {"image": {"width": 2}}, "train": {"steps": 4 * STEPS}}
     resources = {"workers": 2 if kind == "pair" else 1}
     return {**spec, "name": name, "stages": [first, second] if kind == "long" else [first], "resources": resources, **changes}
 
