@@ -87,8 +87,12 @@ class TestProjects:
         mine = bearer(await token(guarded, *ALL_BUT_METRICS))
         theirs = bearer(await token(guarded, *ALL_BUT_METRICS, project="other"))
         token_id = (await guarded.http.get("/v1/me", headers=mine)).json()["token"]["id"]
-        names = {"job_id": worker.job, "token_id": token_id, "name": "emoji", "v": "1", "alias": "best", "path": "model.json"}
+        names = {
+            "job_id": worker.job, "token_id": token_id, "name": "emoji", "v": "1", "version": "1", "alias": "best",
+            "path": "model.json", "index": "0", "export": "onnx",
+        }  # fmt: skip
         bodies: dict[str, Any] = {"PATCH": {"priority": 1}, "PUT": {"version": 1}, "POST": {}}
+        special = {"items": {"items": [{"id": "a", "text": "b"}]}, "exports": {"formats": ["onnx"]}}
 
         walked = 0
         for method, pattern in every_route(guarded.app):
@@ -97,7 +101,7 @@ class TestProjects:
             if creates or path == pattern.partition("{")[0]:
                 continue
             path = re.sub(r"\{(\w+)[^}]*\}", lambda found: names.get(found[1], "nobody"), path)
-            body = {"items": [{"id": "a", "text": "b"}]} if path.endswith("/items") else bodies.get(method)
+            body = special.get(path.rpartition("/")[2], bodies.get(method)) if method == "POST" else bodies.get(method)
             answer = await guarded.http.request(method, path, headers=theirs, json=body)
             assert answer.status_code == 404, (method, path, answer.status_code, answer.text)
             walked += 1

@@ -4,6 +4,7 @@ import asyncio
 import resource
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,26 @@ from tinyclip_workers.run import reason_of
 from tinyclip_workers.store import Store
 
 
-@pytest.fixture
+@contextmanager
 def little_room() -> Iterator[None]:
-    """No file of this process may grow beyond a page: like a full disk, `write` fails and names no file."""
+    """No file of this process may grow beyond a page: like a full disk, `write` fails and names no file.
+
+    Around nothing but the writing: what pytest prints may go to a file too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("little_room")
 class TestWriting:
     def test_a_worker_names_the_path_and_leaves_what_was_there(self, tmp_path: Path) -> None:
         store = Store(str(tmp_path))
         store.write_bytes("jobs/x/model", b"old")
 
-        with pytest.raises(OSError, match=f"'{tmp_path}/jobs/x/model'$"):
+        with pytest.raises(OSError, match=f"'{tmp_path}/jobs/x/model'$"), little_room():
             store.write_bytes("jobs/x/model", bytes(10_000))
 
         assert store.list("jobs/x") == ["model"]
@@ -38,7 +43,7 @@ class TestWriting:
     def test_so_does_the_server(self, tmp_path: Path) -> None:
         store = ServerStore(str(tmp_path))
 
-        with pytest.raises(OSError, match=f"'{tmp_path}/jobs/x/control.json'$"):
+        with pytest.raises(OSError, match=f"'{tmp_path}/jobs/x/control.json'$"), little_room():
             asyncio.run(store.write("jobs/x/control.json", bytes(10_000)))
 
         assert list((tmp_path / "jobs" / "x").iterdir()) == []
