@@ -139,7 +139,8 @@ def test_a_killed_update_is_applied_once(root: Path, folder: Path, engine: Engin
     kill_once(process, happened)
 
     killed_at = generation(root)
-    assert (killed_at.count, killed_at.applied) == ((OLD + 148, 2) if after == "generation" else (OLD, 0))
+    old, new = (OLD, 0), (OLD + 148, 2)
+    assert (killed_at.count, killed_at.applied) in ([new] if after == "generation" else [old, new])  # a fast one may be done
     hits = current(root).nearest(np.ones(24, np.float32), 1000).hits
     assert len({hit.id for hit in hits}) == len(hits) == killed_at.count
     assert run(root, "u2") == 0
