@@ -14,7 +14,7 @@ from tinyclip_workers.calibration import CALIBRATION_FILE, calibration_file
 from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving import engine_choice, engine_workshop
 from tinyclip_workers.serving.engine import Engine, Matrix, load_engine
-from tinyclip_workers.serving.engine_cache import KEPT, MANIFEST, cached
+from tinyclip_workers.serving.engine_cache import ENGINE_CACHE, KEPT, MANIFEST, cached, default_folder
 from tinyclip_workers.serving.engine_report import EngineReport
 from tinyclip_workers.serving.engine_workshop import ON_CPU, Workshop
 
@@ -167,6 +167,14 @@ class TestCache:
 
         monkeypatch.setattr(engine_workshop, "cached", counting)
         return made
+
+    def test_where_it_lies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(ENGINE_CACHE, raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert default_folder() == tmp_path / "tinyclip/engines"
+
+        monkeypatch.setenv(ENGINE_CACHE, str(tmp_path / "told"))
+        assert default_folder() == tmp_path / "told"
 
     def test_a_restart_converts_nothing(self, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made = self.count(monkeypatch)
