@@ -1,10 +1,12 @@
 """What serving costs next to its peers: `python bench/serving.py [--infinity PYTHON] [--only images labels …]`.
 
 A TinyCLIP-ViT-8M-16-Text-3M with random weights (speed does not ask for more), 224 px, JPEGs of 500x375, one replica with one
-compute thread. Peers run in the same minutes on the same weights: `infinity_emb` from the environment of `--infinity`
-(`python -m venv peers; peers/bin/pip install 'infinity_emb[all]==0.0.77' 'click<8.2' aiohttp`), Hugging Face's pipeline behind
-FastAPI, and the engine called directly. Prints a table with the ratios and what is wanted of them, and writes
-`bench/results/serving.json`.
+compute thread. Peers run in the same minutes on the same weights: `infinity_emb` from the environment of `--infinity`, Hugging
+Face's pipeline behind FastAPI, and the engine called directly. Prints a table with the ratios and what is wanted of them, and
+writes `bench/results/serving.json`. An environment for infinity, as its requirements have it (not tried to the end):
+
+    python -m venv peers
+    peers/bin/pip install 'infinity_emb[server,torch]==0.0.77' 'click<8.2' aiohttp 'optimum<2' 'transformers<4.49'
 """
 
 import argparse
