@@ -35,7 +35,9 @@ def change(folder: Path, name: str, by: float) -> None:
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_an_engine_that_is_right_passes(folder: Path, engine: str) -> None:
-    expect_golden(load_engine(str(folder), engine), str(folder))  # type: ignore[arg-type]
+    cosines = expect_golden(load_engine(str(folder), engine), str(folder))  # type: ignore[arg-type]
+
+    assert cosines == pytest.approx({"pictures": 1, "texts": 1}, abs=1e-5)
 
 
 @pytest.mark.parametrize(("tensor", "what"), [("visual.proj", "pictures"), ("text_projection", "texts")])
@@ -68,7 +70,7 @@ class TestWithoutTheFile:
         return load_engine(str(folder))
 
     def test_any_numbers_pass(self, folder: Path, engine: Engine) -> None:
-        expect_golden(engine, str(folder))
+        assert expect_golden(engine, str(folder)) == {}
 
     def test_what_is_no_number_does_not(self, folder: Path, engine: Engine) -> None:
         change(folder, "visual.proj", float("nan"))

@@ -1,6 +1,7 @@
 """Several models in one replica: a canary of the deployment's own, and others that are loaded when first asked for."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,24 @@ class TestFurtherModels:
 
         assert {model.name for model in answered} == {"a@1"}
         assert loaded == ["emoji@1", "a@1"]
+
+    async def test_whoever_gives_up_leaves_the_loading_to_the_others(self) -> None:
+        go, loaded = threading.Event(), []
+
+        def load(options: ServingOptions) -> Any:
+            if options.model != "emoji@1":
+                loaded.append(options.model)
+                assert go.wait(20)
+            return Model(options)
+
+        models = HostedModels(options_of(), load)
+        await models.follow(wanted(models=("a@1",)))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(models.named("a@1"), 0.05)
+        go.set()
+
+        assert (await models.named("a@1")).name == "a@1"
+        assert loaded == ["a@1"]
 
     async def test_a_name_without_version_is_enough_where_there_is_one(self) -> None:
         models, _ = hosted()

@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -125,11 +125,9 @@ class BatchQueue(Generic[Item]):
         """A moment for others to join the first."""
         self._full.clear()
         if self._wait_s and self._waiting() < self._size:
-            try:
+            with suppress(TimeoutError):  # nobody else came
                 async with asyncio.timeout(self._wait_s):
                     await self._full.wait()
-            except TimeoutError:
-                pass
 
     def _waiting(self) -> int:
         """Items, counted up to a full batch."""

@@ -54,8 +54,10 @@ def golden_file(loaded: LoadedModel, calibration_BSSC: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def expect_golden(engine: Engine, model_uri: str) -> None:
+def expect_golden(engine: Engine, model_uri: str) -> dict[str, float]:
     """Ask an engine the golden queries of its model's folder; without the file, see that its answers are numbers at all.
+
+    Returns the mean cosine of pictures and of texts; nothing without the file.
 
     Raises GoldenMismatch, and ValueError for a file that cannot be read.
     """
@@ -65,7 +67,7 @@ def expect_golden(engine: Engine, model_uri: str) -> None:
         for answers in (engine.encode_text(TEXTS), engine.encode_image(np.full((1, size, size, 3), 127, np.uint8))):
             if not np.isfinite(answers).all():
                 raise GoldenMismatch(f"{model_uri}: embeddings are not finite numbers; its weights are damaged")
-        return
+        return {}
     cosines = {
         "pictures": _cosine(engine.encode_image(golden.pictures_BSSC), golden.image_BE),
         "texts": _cosine(engine.encode_text([str(text) for text in golden.texts_T]), golden.text_TE),
@@ -76,6 +78,7 @@ def expect_golden(engine: Engine, model_uri: str) -> None:
                 f"{model_uri}: with engine {engine.name} its embeddings of {what} have a mean cosine of {cosine:.3f} to those "
                 f"of its registration, less than {LEAST_COSINE}"
             )
+    return cosines
 
 
 def _read(store: Store) -> Golden | None:

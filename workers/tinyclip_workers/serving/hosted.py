@@ -37,6 +37,7 @@ class HostedModels:
         self._wanted = Wanted()
         self._canary: _Canary | None = None
         self._others: OrderedDict[str, ServedModel] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[ServedModel]] = {}
         self._turn = asyncio.Lock()
 
     async def follow(self, wanted: Wanted) -> None:
@@ -97,26 +98,36 @@ class HostedModels:
             return asked
         versions = [model for model in self._wanted.models if model.partition("@")[0] == asked]
         if len(versions) != 1:
-            some = ", ".join(self.names()[:10])
-            raise invalid(field_error("/model", asked, f"is not served here; omit model or name one of {some}"))
+            raise self._not_here(asked)
         return versions[0]
 
+    def _not_here(self, asked: str) -> Refusal:
+        some = ", ".join(self.names()[:10])
+        return invalid(field_error("/model", asked, f"is not served here; omit model or name one of {some}"))
+
     async def _other(self, name: str) -> ServedModel:
-        if name not in self._others:
-            async with self._turn:  # one after the other: a crowd of new names must not fill the memory
-                if name not in self._others:
-                    self._make_room(self._wanted.resident - 1)
-                    self._others[name] = await self._loaded(name)
-        self._others.move_to_end(name)
-        return self._others[name]
+        if name in self._others:
+            self._others.move_to_end(name)
+            return self._others[name]
+        loading = self._loading.get(name)
+        if loading is None:
+            loading = self._loading[name] = asyncio.create_task(self._loaded(name))
+            loading.add_done_callback(lambda _: self._loading.pop(name))
+        return await asyncio.shield(loading)  # whoever began it may give up before it is done
 
     async def _loaded(self, name: str) -> ServedModel:
-        options = self._options.model_copy(update={"model": name, "model_uri": self._wanted.models[name]})
-        try:
-            return await asyncio.to_thread(self._load, options)
-        except (ValueError, OSError) as error:
-            log.exception("model %s cannot be loaded", name)
-            raise _unavailable(name, error) from error
+        async with self._turn:  # one after the other: a crowd of new names must not fill the memory
+            uri = self._wanted.models.get(name)
+            if uri is None:
+                raise self._not_here(name)  # no longer
+            self._make_room(self._wanted.resident - 1)
+            options = self._options.model_copy(update={"model": name, "model_uri": uri})
+            try:
+                self._others[name] = await asyncio.to_thread(self._load, options)
+            except Exception as error:  # whatever it is: the other models go on
+                log.exception("model %s cannot be loaded", name)
+                raise _unavailable(name, error) from error
+            return self._others[name]
 
     async def _loaded_canary(self, at: CanaryAt) -> _Canary:
         options = self._options.model_copy(update={"model": at.model, "model_uri": at.model_uri})
