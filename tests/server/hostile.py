@@ -92,10 +92,11 @@ class Target:
 
 
 def targets(app: FastAPI, known: dict[str, list[str]], bodies: dict[str, Any]) -> list[Target]:
-    """One for every operation of the application's document; those that take away come last."""
+    """One for every operation of the application's document; those that end or take away come last, parts before wholes."""
     schema = schemathesis.openapi.from_dict(app.openapi())
     every = [Target(found.ok(), known, bodies) for found in schema.get_all_operations()]
-    return sorted(every, key=lambda target: target.label.startswith("DELETE"))
+    ends = [target for target in every if target.label.startswith("DELETE") or target.label.endswith("/cancel")]
+    return [target for target in every if target not in ends] + sorted(ends, key=lambda target: -target.label.count("/"))
 
 
 def hold(case: Any, request: httpx.Request, answer: httpx.Response) -> None:

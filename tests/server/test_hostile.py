@@ -38,12 +38,16 @@ BODIES: dict[str, Any] = {
 class TestHostileRequests:
     @on_both_databases
     async def test_a_thousand_find_no_undeclared_answer(self, start: Start) -> None:
-        expect_most_succeed(await attack(start, 1_000))
+        statuses = await attack(start, 1_000)
+
+        assert len(always_refused(statuses)) < 0.2 * len(statuses)
 
     @pytest.mark.long
     @pytest.mark.timeout(1200)
     async def test_ten_thousand_find_none_either(self, start: Start) -> None:
-        expect_most_succeed(await attack(start, 10_000))
+        statuses = await attack(start, 10_000)
+
+        assert always_refused(statuses) == []
 
     async def test_without_a_token_all_are_refused(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tinyclip_server.rates.REFUSALS_PER_MINUTE", 10**9)
@@ -55,10 +59,9 @@ class TestHostileRequests:
         }
 
 
-def expect_most_succeed(statuses: dict[str, collections.Counter[int]]) -> None:
-    """What is always refused proves little; some must be, as pausing a job that an earlier request has cancelled."""
-    succeeded = [label for label, seen in statuses.items() if min(seen) < 300]
-    assert len(succeeded) > 0.8 * len(statuses)
+def always_refused(statuses: dict[str, collections.Counter[int]]) -> list[str]:
+    """Operations that never succeeded: what is always refused proves little."""
+    return [label for label, seen in statuses.items() if min(seen) >= 300]
 
 
 async def attack(start: Start, requests: int, secret: str | None = "") -> dict[str, collections.Counter[int]]:

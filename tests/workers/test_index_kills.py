@@ -120,27 +120,36 @@ def _somebody_else_writes(reached: Callable[[parts.Parts], parts.Reached]) -> Ca
     return look
 
 
-@pytest.mark.parametrize("after", ["update", "segment", "generation"])
+HELD = {
+    "update": "updating.next_generation = lambda *_: hold()",
+    "segment": "updating.commit = lambda *_: hold()",
+    "generation": "updating.commit = lambda *given, real=updating.commit: (real(*given), hold())",
+}
+"""By what has happened: where the process then stands still, so that it is killed just there, however fast it is."""
+HOLD = """
+import pathlib, sys, time
+from tinyclip_workers import indexing
+from tinyclip_workers.retrieval import updating
+
+def hold():
+    pathlib.Path(sys.argv.pop(1)).touch()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("after", list(HELD))
 def test_a_killed_update_is_applied_once(root: Path, folder: Path, engine: Engine, after: str) -> None:
     """Killed when it has begun to read, when the new segment is being written, and when the generation is there but untold."""
     image = base64.b64encode(encoded(picture(7, (400, 400)))).decode()
     items = [{"id": f"new{i}", "image": image, "metadata": {"i": i}} for i in range(150)] + [{"id": "old3", "text": "a cat"}]
     ask_updates(root, folder, {1: {"items": items, "removed": ["old4"]}, 2: {"items": [], "removed": ["new0"]}})
-    index = root / "indexes/gallery"
-    segments = set((index / "segments").iterdir())
-    happened = {
-        "update": lambda: (index / "jobs/u2/events").exists(),
-        "segment": lambda: set((index / "segments").iterdir()) != segments,
-        "generation": lambda: (index / "generations/000000002.json").exists(),
-    }[after]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tinyclip_workers.indexing", *arguments(root, "u2")], stderr=subprocess.DEVNULL
-    )
-    kill_once(process, happened)
+    index, held = root / "indexes/gallery", root / "held"
+    code = f"{HOLD}\n{HELD[after]}\nsys.exit(indexing.main(sys.argv[2:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, str(held), *arguments(root, "u2")], stderr=subprocess.DEVNULL)
+    kill_once(process, held.exists)
 
     killed_at = generation(root)
-    old, new = (OLD, 0), (OLD + 148, 2)
-    assert (killed_at.count, killed_at.applied) in ([new] if after == "generation" else [old, new])  # a fast one may be done
+    assert (killed_at.count, killed_at.applied) == ((OLD + 148, 2) if after == "generation" else (OLD, 0))
     hits = current(root).nearest(np.ones(24, np.float32), 1000).hits
     assert len({hit.id for hit in hits}) == len(hits) == killed_at.count
     assert run(root, "u2") == 0
