@@ -46,7 +46,7 @@ class WaitTimeout(TinyClipError):
     """What was waited for did not happen in time. It goes on; only the waiting ended."""
 
 
-class MissingExtra(TinyClipError):
+class MissingExtra(TinyClipError, ImportError):
     """An optional part is not installed; the message has the command that installs it."""
 
     def __init__(self, extra: str, missing: str) -> None:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from tinyclip.errors import MissingExtra
 from tinyclip.schemas import ExportDocument, ExportFormat, ModelFile
 from tinyclip.schemas.exports import unavailable
 
@@ -60,10 +59,8 @@ def writer_and_reader(format: ExportFormat) -> tuple[Write, Callable[[Path], Ope
 
         return export_onnx, OnnxModel
     if format is ExportFormat.OPENVINO:
-        try:
-            from tinyclip_workers.export_openvino import OpenVinoModel, export_openvino
-        except ImportError as error:
-            raise MissingExtra("export", "openvino") from error
+        from tinyclip_workers.export_openvino import OpenVinoModel, export_openvino
+
         return export_openvino, OpenVinoModel
     if format is ExportFormat.HF:
         from tinyclip_workers.export_hf import HfModel, export_hf

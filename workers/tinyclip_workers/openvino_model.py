@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from tinyclip.errors import MissingExtra
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -28,18 +29,11 @@ from tinyclip_workers.images import Pixels, normalize
 from tinyclip_workers.model_folder import LoadedModel
 from tinyclip_workers.towers import Clip
 
-INSTALL = "pip install 'tinyclip[openvino]'"
-
-
-class MissingExtra(ImportError):
-    """OpenVINO or NNCF is not installed; the message has the command that installs them."""
-
-
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not installed, as they see it: both would call home
 try:
     import openvino as ov
 except ImportError as error:
-    raise MissingExtra(f"OpenVINO is needed ({error}); {INSTALL}") from error
+    raise MissingExtra("openvino", "OpenVINO") from error
 
 Matrix = npt.NDArray[np.float32]
 IrModel = Any
@@ -73,7 +67,7 @@ def quantize_image_tower(model: IrModel, pictures_BSSC: Pixels, *, transformer: 
     try:
         import nncf  # seconds to import, and only the first start of a version quantises
     except ImportError as error:
-        raise MissingExtra(f"NNCF is needed ({error}); {INSTALL}") from error
+        raise MissingExtra("openvino", "NNCF") from error
     if not len(pictures_BSSC):
         raise ValueError("int8 is calibrated on pictures, and there are none")
     nncf.set_log_level(logging.ERROR)
