@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hardware import cpu
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import StudentSpec
@@ -147,6 +148,7 @@ def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
         "run": run.name,
         "seed": seed,
         "precision": precision,
+        "cpu": cpu(),
         "kept_of_blocks": round(kept, 4),
         **summarize(student.layout).model_dump(mode="json"),
         "scores": scores,

@@ -7,7 +7,6 @@ thread, at batch 1, 8 and 32; also of TinyCLIP-ViT-8M-16-Text-3M at 224 px with 
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hardware import cpu
 from rich.console import Console
 from rich.table import Table
 from tinyclip.cli._specfile import load_spec
@@ -59,7 +59,7 @@ def main() -> None:
         rows += measured(f"{RANDOM}, random", workshop, arguments.seconds, None)
     show(rows)
     if arguments.out:
-        facts = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": 1, "torch": torch.__version__}
+        facts = {"machine": cpu(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": 1, "torch": torch.__version__}
         arguments.out.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
 
 
@@ -139,14 +139,6 @@ def random_model() -> LoadedModel:
 
 def noise(count: int, size: int) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    has = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if flag in flags]
-    return f"{model}, {' '.join(has)}"
 
 
 def show(rows: list[Row]) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hardware import cpu
 from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
@@ -244,9 +245,7 @@ def show(lines: Sequence[Line]) -> None:
 
 
 def _document(lines: Sequence[Line]) -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), "")
-    about = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "cpu": cpu, "python": platform.python_version()}
+    about = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "cpu": cpu(), "python": platform.python_version()}
     return {**about, "lines": [{**asdict(line), "figure": line.figure, "kept": line.kept} for line in lines]}
 
 
