@@ -19,12 +19,16 @@ from torch import Tensor, nn
 
 from tinyclip_workers.fold import fold
 from tinyclip_workers.losses import normalized
-from tinyclip_workers.masks import Granularity, Group, Mask, TowerMasks
+from tinyclip_workers.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, Group, Mask, TowerMasks
 from tinyclip_workers.sparsity import Constraint, Pull, TowerSize, joint_lagrangian, separate_lagrangian
 from tinyclip_workers.towers import Clip
 
 Tower = Literal["image", "text"]
 Noise = Mapping[str, dict[Group, Tensor]]
+
+FARTHEST_OFFSET = 2 * (LOGA_CEILING - LOGA_FLOOR)
+"""More than enough to count all units as kept, or none, wherever in the clamp they are."""
+OFFSET_ACCURACY = 1e-6
 
 
 class MaskedTowers(nn.Module):
@@ -48,6 +52,7 @@ class MaskedTowers(nn.Module):
         self.clip, self.constraint, self.joint = clip, constraint, joint
         self.masks = nn.ModuleDict({tower: fresh_masks(_tower(clip.layout, tower), granularity) for tower in towers})
         self.sizes: dict[str, TowerSize] = {tower: size_of(_tower(original, tower)) for tower in towers}
+        self.offsets: dict[str, float] = dict.fromkeys(towers, 0.0)
 
     def tower_masks(self) -> dict[str, TowerMasks]:
         return {tower: masks for tower, masks in self.masks.items() if isinstance(masks, TowerMasks)}
@@ -81,7 +86,38 @@ class MaskedTowers(nn.Module):
             masks.clamp_()
 
     def deterministic(self) -> dict[str, Mask]:
-        return {tower: masks.deterministic() for tower, masks in self.tower_masks().items()}
+        """The masks of evaluation and of the fold; after `land` of the size asked for."""
+        return {tower: masks.deterministic(self.offsets[tower]) for tower, masks in self.tower_masks().items()}
+
+    @torch.no_grad()
+    def land(self) -> None:
+        """From here on the deterministic masks keep as much as is asked for in the end, and not a unit more.
+
+        The constraint is one-sided and its optimizer has momentum: a quick search ends some percent beyond its target, a short
+        one before it. Which units go first and with which factor the others stay is what the search has found; how many go is
+        counted with one offset to all log-odds (under separate constraints with one for each tower).
+        """
+        for towers in [list(self.offsets)] if self.joint else [[tower] for tower in self.offsets]:
+            self._land(towers)
+
+    def _land(self, towers: Sequence[str]) -> None:
+        few_enough, too_many = -FARTHEST_OFFSET, FARTHEST_OFFSET
+        while too_many - few_enough > OFFSET_ACCURACY:
+            middle = (few_enough + too_many) / 2
+            self.offsets.update(dict.fromkeys(towers, middle))
+            few_enough, too_many = (middle, too_many) if self._removed(towers) >= self.constraint.target else (few_enough, middle)
+        self.offsets.update(dict.fromkeys(towers, few_enough))
+
+    def removed(self) -> float:
+        """The share of the prunable parameters that the deterministic masks remove, as the constraint counts them."""
+        return self._removed(list(self.offsets))
+
+    def _removed(self, towers: Sequence[str]) -> float:
+        masks, kept = self.deterministic(), 0.0
+        for tower in towers:
+            channels, heads, units = (float(torch.cat(masks[tower].rows(group)).count_nonzero()) for group in GROUPS)
+            kept += self.sizes[tower].cost(channels, heads, units)
+        return 1 - kept / sum(self.sizes[tower].prunable for tower in towers)
 
     @torch.no_grad()
     def folded(self, parity: bool = False) -> Clip:

@@ -84,21 +84,24 @@ class TowerMasks(nn.Module):
         return self._mask({group: hard_concrete(loga, noise[group]) for group, loga in self.loga().items()})
 
     @torch.no_grad()
-    def deterministic(self, zeroed: bool = True) -> Mask:
-        """The mask of evaluation and of the prune step; with `zeroed=False` nothing is set to 0."""
+    def deterministic(self, offset: float = 0.0, zeroed: bool = True) -> Mask:
+        """The mask of evaluation and of the prune step; with `zeroed=False` nothing is set to 0.
+
+        `offset` is added to the log-odds where it is counted how many units stay, not in the order or the factors of these.
+        """
         soft = self._mask({group: soft_mask(loga) for group, loga in self.loga().items()})
         if not zeroed:
             return soft
-        scores = self.scores()
+        scores = self.scores(offset)
         rows = {group: tuple(map(_zero_smallest, soft.rows(group), scores.rows(group))) for group in GROUPS}
         # A tower without channels is none: the last one stays, however small.
         hidden = rows["hidden"][0] if rows["hidden"][0].any() else _zero_smallest(soft.hidden, _only_one(soft.hidden))
         return Mask(hidden, rows["heads"], rows["intermediate"])
 
-    def scores(self) -> Mask:
+    def scores(self, offset: float = 0.0) -> Mask:
         """The probability of every unit of being kept, as the granularity counts it; differentiable."""
         counted = score if self.granularity == "paper" else score_within_clamp
-        return self._mask({group: counted(loga) for group, loga in self.loga().items()})
+        return self._mask({group: counted(loga + offset) for group, loga in self.loga().items()})
 
     @torch.no_grad()
     def clamp_(self) -> None:

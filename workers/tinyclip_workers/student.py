@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MAX_LOGIT_SCALE = math.log(100)
 
 SHORTFALL = 0.02
-"""A prune step that removes this much less than asked for is worth a warning."""
+"""A search that has found this much less than asked for is worth a warning."""
 
 _DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
 
@@ -94,14 +94,16 @@ class Student:
         """Fold the masks at their step; the small model goes on with a new optimizer."""
         if self.search is None or self.stage.prune is None or step < self.stage.prune.prune_step:
             return False
-        small = self.search.folded()
-        target, reached = self.stage.prune.target_sparsity, self._sparsity_of(small.layout)
-        if reached < target - SHORTFALL:
+        target, found = self.stage.prune.target_sparsity, self.search.removed()
+        if found < target - SHORTFALL:
             log.warning(
-                "stage %s: pruned %.1f%% where %.1f%% was asked for; raise prune.prune_step or optimizer.mask_lr",
-                self.stage.name, 100 * reached, 100 * target,
+                "stage %s: at its prune step masks remove %.1f%% where %.1f%% was asked for; "
+                "raise prune.prune_step or optimizer.mask_lr, so that what is cut has been found",
+                self.stage.name, 100 * found, 100 * target,
             )
-        self._end_search(small)
+        if self.stage.prune.granularity == "exact":
+            self.search.land()
+        self._end_search(self.search.folded())
         return True
 
     def small(self) -> tuple[Model, Layout]:
