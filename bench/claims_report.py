@@ -7,7 +7,7 @@ seeds is told with every mean.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -28,12 +28,13 @@ def main() -> None:
         by_run.setdefault(line["run"], []).append(line)
     parts = [
         f"Students of the emoji ViT teacher after {STEPS} steps of {BATCH} pairs; percent on the style that training never sees,",
-        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` says on which machine and how.",
+        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` says how. CPU times are compared where both runs",
+        "are of one machine:",
+        *(f"- {name}" for name in sorted({line["cpu"] for lines in by_run.values() for line in lines})),
         "",
         "## How soon the from-scratch student's end is reached",
         f"A look every {LOOK_EVERY} steps, so the first one is the least that can be seen. An automatic student is small only",
-        f"after step {SEARCH['prune_step']}, where it is cut; only what it scores from then on counts. Not every share kept is",
-        "the one that was asked for: see `kept of blocks`.",
+        f"after step {SEARCH['prune_step']}, where it is cut; only what it scores from then on counts.",
         *speedups(by_run),
         "## Sizes, stages and one shot",
         *table(by_run, [name for name in by_run if not name.startswith("objective-")]),
@@ -75,26 +76,38 @@ def speedups(by_run: dict[str, list[Line]]) -> list[str]:
     return [*rows, ""]
 
 
-def _reached(by_run: dict[str, list[Line]], name: str, scratch: str, measure: str) -> Iterable[tuple[float, float, float] | None]:
-    """(steps, times fewer steps, times less CPU time) of each seed that both have; None where it is never reached.
+class Reached(NamedTuple):
+    step: float
+    times_fewer: float
+    times_less_cpu: float | None
+    """None where the two runs were of different machines."""
+
+
+def _reached(by_run: dict[str, list[Line]], name: str, scratch: str, measure: str) -> Iterable[Reached | None]:
+    """Of each seed that both have; None where it is never reached.
 
     Before its prune step an automatic student is not small yet, so what it scores there does not count.
     """
     small_from = SEARCH["prune_step"] if name.startswith("auto") else 0
-    ends = {line["seed"]: line["curve"][-1] for line in by_run.get(scratch, [])}
+    scratches = {line["seed"]: line for line in by_run.get(scratch, [])}
     for line in by_run.get(name, []):
-        if (end := ends.get(line["seed"])) is not None:
+        if (other := scratches.get(line["seed"])) is not None:
+            end = other["curve"][-1]
             moments = (m for m in line["curve"] if m["step"] > small_from)
             moment = next((m for m in moments if m[measure] >= end[measure]), None)
-            yield moment and (moment["step"], end["step"] / moment["step"], end["seconds"] / moment["seconds"])
+            comparable = line["cpu"] == other["cpu"]
+            yield moment and Reached(
+                moment["step"], end["step"] / moment["step"], end["seconds"] / moment["seconds"] if comparable else None
+            )
 
 
-def _speedup_row(name: str, measure: str, found: Sequence[tuple[float, float, float] | None]) -> str:
+def _speedup_row(name: str, measure: str, found: Sequence[Reached | None]) -> str:
     reached = [each for each in found if each is not None]
     if len(reached) < len(found):
         return f"| {name} | {measure} | {len(found)} | not reached by {len(found) - len(reached)} | | |"
-    steps, times, seconds = ([each[i] for each in reached] for i in range(3))
-    return f"| {name} | {measure} | {len(found)} | {_spread(steps, 0)} | {_spread(times)} | {_spread(seconds)} |"
+    steps, times = _spread([each.step for each in reached], 0), _spread([each.times_fewer for each in reached])
+    seconds = [each.times_less_cpu for each in reached if each.times_less_cpu is not None]
+    return f"| {name} | {measure} | {len(found)} | {steps} | {times} | {_spread(seconds) if seconds else ''} |"
 
 
 def curves(by_run: dict[str, list[Line]]) -> None:
