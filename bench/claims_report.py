@@ -28,8 +28,8 @@ def main() -> None:
         by_run.setdefault(line["run"], []).append(line)
     parts = [
         f"Students of the emoji ViT teacher after {STEPS} steps of {BATCH} pairs; percent on the style that training never sees,",
-        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` says how. CPU times are compared where both runs",
-        "are of one machine:",
+        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` says how. CPU times are",
+        "compared where both runs are of one machine:",
         *(f"- {name}" for name in sorted({line["cpu"] for lines in by_run.values() for line in lines})),
         "",
         "## How soon the from-scratch student's end is reached",

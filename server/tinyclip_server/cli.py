@@ -69,12 +69,13 @@ def doctor(
     host: Annotated[str | None, typer.Option(help="Address of the API and of deployments.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
     serve_port: Annotated[int | None, typer.Option(help="Port of deployments.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to look again in while something fails, as a Ray that is starting.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects and nothing else.")] = False,
 ) -> None:
     """Look at all that a server with these settings needs. Exits with 1 if something would keep it from working."""
-    from tinyclip_server.doctor import examine
+    from tinyclip_server.doctor import examine_patiently
 
-    checks = asyncio.run(examine(_settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port)))
+    checks = asyncio.run(examine_patiently(_settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port), wait))
     if as_json:
         print(json.dumps([check.model_dump() for check in checks], indent=2))
     else:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,7 @@ from tinyclip_server.readiness import probe
 from tinyclip_server.settings import Settings
 
 CHECK_SECONDS = 15.0
+LOOK_AGAIN_SECONDS = 1.0
 WARN_BYTES, FAIL_BYTES = 10 << 30, 1 << 30
 SERVER_PACKAGES = ("tinyclip", "fastapi", "sqlalchemy", "alembic", "ray")
 ENGINE_PACKAGES = ("torch", "open_clip_torch", "webdataset", "safetensors")
@@ -54,6 +56,16 @@ async def examine(settings: Settings) -> list[Check]:
         ("disk", _disk(settings)),
     ]
     return [check for found in await asyncio.gather(*(_bounded(name, check) for name, check in checks)) for check in found]
+
+
+async def examine_patiently(settings: Settings, seconds: float) -> list[Check]:
+    """`examine`, again and again while something fails, for at most so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        checks = await examine(settings)
+        if time.monotonic() >= end or not any(check.result == "fail" for check in checks):
+            return checks
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 async def _bounded(name: str, check: Awaitable[list[Check]]) -> list[Check]:

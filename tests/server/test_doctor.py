@@ -1,5 +1,6 @@
 """`tinyclip-server doctor`: each thing that can be wrong is found, and answered with a way out."""
 
+import asyncio
 import json
 import socket
 import sys
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from tinyclip_server import cli, doctor
 from tinyclip_server.db import Database
-from tinyclip_server.doctor import Check, examine
+from tinyclip_server.doctor import Check, examine, examine_patiently
 from tinyclip_server.machine import free_port
 from tinyclip_server.migrate import head, upgrade
 from tinyclip_server.settings import Settings
@@ -51,6 +52,15 @@ async def test_every_line_that_is_not_well_has_a_way_out(tmp_path: Path) -> None
     failed = {check.name for check in checks if check.result == "fail"}
     assert {"database", "ray", "artifacts", "API port"} <= failed
     assert [check.name for check in checks if (check.result == "ok") != (check.way_out == "")] == []
+
+
+async def test_it_waits_for_what_is_starting_but_not_for_ever(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    with socket.create_server(("127.0.0.1", settings.port)) as taken:
+        asyncio.get_running_loop().call_later(1.5, taken.close)
+        assert "fail" not in {check.result for check in await examine_patiently(settings, 30) if check.name == "API port"}
+    with socket.create_server(("127.0.0.1", settings.port)):
+        assert "fail" in {check.result for check in await examine_patiently(settings, 1) if check.name == "API port"}
 
 
 class TestDatabase:
