@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     keep_events_days: float = Field(default=float("inf"), ge=0)
     """The history of an ended job. Its numbers (`metrics`) stay."""
     keep_ray_jobs_days: float = Field(default=7.0, ge=0)
-    """Ray's own records of attempts that are over, with their entry in its dashboard."""
+    """Ray's own records of our jobs that are over, with their entry in its dashboard."""
     keep_orphans_days: float = Field(default=30.0, ge=0)
     """Folders of the artifacts store that belong to no job, after their last change."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
