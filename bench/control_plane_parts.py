@@ -39,6 +39,13 @@ class Surroundings:
     bare: str
     database: str
     artifacts: Path
+    processes: dict[str, int]
+    """Of the server and the bare one, by URL."""
+
+    def cpu_seconds(self, url: str) -> float:
+        """Processor time of one of the two so far; not its children's: the planner is one."""
+        fields = Path(f"/proc/{self.processes[url]}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -62,11 +69,14 @@ def surroundings(folder: Path) -> Iterator[Surroundings]:
         subprocess.run([*ours, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
         uvicorn = [sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level=warning", f"--port={bare}", "bare_insert:app"]
         log = stack.enter_context((folder / "output.log").open("ab"))
-        for command in ([*ours, "up", "--port", str(port)], uvicorn):
+        processes: dict[str, int] = {}
+        for at, command in ((port, [*ours, "up", "--port", str(port)]), (bare, uvicorn)):
             process = stack.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             stack.callback(process.terminate)
-        found = Surroundings(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{bare}", database, folder / "artifacts")
-        for url in (found.server, found.bare):
+            processes[f"http://127.0.0.1:{at}"] = process.pid
+        server_url, bare_url = processes
+        found = Surroundings(server_url, bare_url, database, folder / "artifacts", processes)
+        for url in processes:
             _wait_for(f"{url}/livez")
         yield found
 

@@ -143,6 +143,6 @@ def build_services(settings: Settings, ray: Ray | None = None) -> Services:
         ),
         converter=Converter(
             settings.import_command, timeout_s=settings.import_timeout_seconds,
-            log=logs / "import.log" if logs.is_dir() else None,
+            log=logs / "import.log" if logs.is_dir() else None, environment=settings.worker_environment,
         ),
     )

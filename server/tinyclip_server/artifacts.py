@@ -1,8 +1,10 @@
 """The artifacts store as the server uses it. Every call runs in a thread: a store may be far away."""
 
 import asyncio
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,23 @@ def _open_filesystem(root: str) -> tuple[Any, str]:
     except ImportError as error:
         raise ValueError(f"artifacts {root}: {error}; for s3:// pip install 'tinyclip[s3]'") from error
     return fs, str(base)
+
+
+@contextlib.contextmanager
+def _written_aside(target: str, data: bytes) -> Iterator[str]:
+    """A flushed file beside its target, gone at the end unless it was renamed. Raises OSError naming the target."""
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    aside = f"{target}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    except OSError as error:  # a full disk is reported by `write`, which knows no path
+        raise OSError(error.errno, error.strerror, target) from error
+    finally:
+        Path(aside).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,10 @@ class Store:
         """Write a whole file: a reader sees the old one or the new one. Raises OSError naming the path."""
         await asyncio.to_thread(self._write, f"{self._base}/{path}", data)
 
+    async def create(self, path: str, data: bytes) -> bool:
+        """Write a whole file that must not be there yet, as workers do; False (and nothing written) if it is."""
+        return await asyncio.to_thread(self._create, f"{self._base}/{path}", data)
+
     async def read(self, path: str) -> bytes | None:
         """A file's bytes, or null if it is not there."""
         return await asyncio.to_thread(self._read, f"{self._base}/{path}", None, None)
@@ -89,17 +112,19 @@ class Store:
         if not self._local:
             self._fs.pipe_file(target, data)
             return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        aside = f"{target}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _written_aside(target, data) as aside:
             os.replace(aside, target)
-        except OSError as error:  # a full disk is reported by `write`, which knows no path
-            Path(aside).unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, target) from error
+
+    def _create(self, target: str, data: bytes) -> bool:
+        try:
+            if not self._local:
+                self._fs.pipe_file(target, data, mode="create")  # on S3 a conditional write: If-None-Match
+                return True
+            with _written_aside(target, data) as aside:
+                os.link(aside, target)  # unlike a rename, this fails where the name is taken
+        except FileExistsError:
+            return False
+        return True
 
     def _read(self, target: str, start: int | None, end: int | None) -> bytes | None:
         try:

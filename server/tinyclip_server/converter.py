@@ -6,7 +6,8 @@ What the file does to its process (memory, time, a crash) it does to nobody else
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,12 @@ class Conversation:
 class Converter:
     """Starts a process an import, and ends it whatever happens."""
 
-    def __init__(self, command: Sequence[str], *, timeout_s: float, log: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, timeout_s: float, log: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         """What the process says beside its answers goes to `log`, or to our own standard error."""
         self._command, self._timeout_s, self._log = list(command), timeout_s, log
+        self._environment = {**os.environ, **(environment or {})}
         self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -85,7 +89,7 @@ class Converter:
             try:
                 return await asyncio.create_subprocess_exec(
                     *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-                    limit=LINE_LIMIT, start_new_session=True,
+                    limit=LINE_LIMIT, start_new_session=True, env=self._environment,
                 )
             except OSError as error:
                 raise Unavailable(f"the importer does not run: {error}", code="importer_unavailable", retry_after=5) from error

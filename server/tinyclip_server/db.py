@@ -1,5 +1,6 @@
 """The database: one engine, read and write transactions, and the types both databases share."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -8,10 +9,16 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, MetaData, event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
+POOL_SIZE, POOL_OVERFLOW = 10, 5
+"""Connections that are kept open, and further ones that are closed again: opening one takes longer than most requests do."""
+IDLE_SECONDS = 1.0
+"""A connection unused for longer is asked whether it still lives; that takes three round trips, too many before every use."""
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000")
 
 
@@ -56,9 +63,12 @@ class Database:
     """Opens sessions; each is one transaction that commits when its block ends well and rolls back when it does not."""
 
     def __init__(self, url: str) -> None:
-        self.engine: AsyncEngine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        pool: dict[str, Any] = {} if url.startswith("sqlite") else {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
+        self.engine: AsyncEngine = create_async_engine(url, **pool)
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
+        else:
+            _ask_idle_connections(self.engine)
         self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
         # SQLite cannot turn a read transaction into a write one while another writes: take the write lock at once.
         self._writers = async_sessionmaker(
@@ -80,6 +90,27 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _ask_idle_connections(engine: AsyncEngine) -> None:
+    """Use no connection that a restart of the database has cut off meanwhile: the pool then opens all of them anew.
+
+    One that is cut off within IDLE_SECONDS of its last use fails like one that is cut off in use.
+    """
+    dialect = engine.sync_engine.dialect
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def _note(connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _ask(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+        if time.monotonic() - record.info.get("used_at", float("inf")) <= IDLE_SECONDS:  # a new one has not been used
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
 
 
 def _make_sqlite_transactional(engine: AsyncEngine) -> None:

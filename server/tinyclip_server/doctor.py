@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Awaitable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,11 @@ from tinyclip_server.settings import Settings
 
 CHECK_SECONDS = 15.0
 LOOK_AGAIN_SECONDS = 1.0
+WRITERS = 8
+OTHER_STORE = (
+    "events and index updates would be lost: use a store that honours If-None-Match (S3, SeaweedFS after March 2026), or a "
+    "file system with hard links, and let no proxy drop the header"
+)
 WARN_BYTES, FAIL_BYTES = 10 << 30, 1 << 30
 SERVER_PACKAGES = ("tinyclip", "fastapi", "sqlalchemy", "alembic", "ray")
 ENGINE_PACKAGES = ("torch", "open_clip_torch", "webdataset", "safetensors")
@@ -164,12 +170,33 @@ async def _artifacts(settings: Settings) -> list[Check]:
     if complaint is not None:
         way_out = "make the folder writable" if store.is_local else "look at the bucket, AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID"
         return [_fail("artifacts", f"{root} {complaint}", f"{way_out}, or set TINYCLIP_ARTIFACTS to another place")]
-    checks = [_ok("artifacts", f"{root}: written, read, deleted")]
+    checks = [_ok("artifacts", f"{root}: written, read, deleted"), await _conditional_writes(store)]
     if store.is_local and not settings.embedded:
         way_out = "unless every node mounts that folder, set TINYCLIP_ARTIFACTS to s3://…"
         message = "a folder, with a cluster given by address"
         checks.append(Check(name="artifacts", result="warn", message=message, way_out=way_out))
     return checks
+
+
+async def _conditional_writes(store: Store) -> Check:
+    """Segments of events and generations of indexes are numbered by creating files that must not be there yet.
+
+    A store that takes no notice of the condition answers all writers alike, and what one of them wrote is lost.
+    """
+    name, path = "conditional writes", f".probe/{uuid.uuid4().hex}"
+    everybody = [f"writer {number}".encode() for number in range(WRITERS)]
+    try:
+        created = await asyncio.gather(*(store.create(path, data) for data in everybody), return_exceptions=True)
+        again = await store.create(path, b"too late")
+        kept = await store.read(path)
+        await store.remove(path)
+    except Exception as error:  # each kind of store has errors of its own
+        return _fail(name, f"{store.root} cannot be asked to create a file: {str(error) or type(error).__name__}", OTHER_STORE)
+    winners = [data for data, won in zip(everybody, created, strict=True) if won is True]
+    if again or len(winners) != 1 or kept != winners[0]:
+        message = f"{store.root} let {len(winners) + again} of {WRITERS + 1} writers create one and the same file"
+        return _fail(name, message, OTHER_STORE)
+    return _ok(name, f"one of {WRITERS} writers at once created a file, a later one was refused")
 
 
 async def _versions(settings: Settings) -> list[Check]:

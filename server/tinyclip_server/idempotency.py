@@ -119,7 +119,8 @@ async def _once(
     project: Project,
     idempotency_key: IdempotencyKey = None,
 ) -> Once:
-    return Once(services, project, idempotency_key, fingerprint(request, await request.body()))
+    asked = "" if idempotency_key is None else fingerprint(request, await request.body())
+    return Once(services, project, idempotency_key, asked)
 
 
 AnswerOnce = Annotated[Once, Depends(_once)]

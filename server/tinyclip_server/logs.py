@@ -54,6 +54,13 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
         return LOOKS_SECRET.sub(HIDDEN, line)
 
 
+class RotatingFile(logging.handlers.RotatingFileHandler):
+    """Begins anew once the file is full. The library's own looks ahead, for which it renders every line twice."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
+
+
 @contextlib.contextmanager
 def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
     """Everything to a file in `folder`. To standard error what matters there: with a Ray of our own warnings, else all."""
@@ -61,7 +68,7 @@ def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
     by_itself: Style = "human" if _at_a_terminal() else "json"
     style = by_itself if settings.log_format == "auto" else settings.log_format
     secrets = known_secrets(settings)
-    file = logging.handlers.RotatingFileHandler(folder / "server.log", maxBytes=10 << 20, backupCount=3)
+    file = RotatingFile(folder / "server.log", maxBytes=10 << 20, backupCount=3)
     file.setFormatter(Formatter("json" if settings.log_format == "json" else "human", secrets=secrets))
     terminal = logging.StreamHandler()
     terminal.setFormatter(Formatter(style, colours=_at_a_terminal(), secrets=secrets))

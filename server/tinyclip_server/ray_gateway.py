@@ -6,6 +6,8 @@ Plain HTTP through httpx rather than Ray's own client: nothing here blocks the e
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +37,15 @@ class RayJobStatus(StrEnum):
         return self in (RayJobStatus.STOPPED, RayJobStatus.SUCCEEDED, RayJobStatus.FAILED)
 
 
+@dataclass(frozen=True)
+class EndedJob:
+    """Ray's record of a job that is over."""
+
+    submission_id: str
+    entrypoint: str
+    ended_at: datetime
+
+
 class RayUnavailable(Exception):
     """No usable answer: what we asked about may or may not have happened."""
 
@@ -57,6 +68,9 @@ class Ray(Protocol):
 
     async def delete_job(self, submission_id: str) -> None:
         """Have Ray forget a job that has ended; one that it does not know is fine. Raises RayUnavailable."""
+
+    async def ended_jobs(self) -> list[EndedJob]:
+        """All jobs that were submitted to the cluster, by whomever, and have ended. Raises RayUnavailable."""
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         """Tell Serve all that should run; what is not listed is deleted. Raises RayUnavailable, RayRefused."""
@@ -120,6 +134,15 @@ class RayGateway:
         answer = await self._ask("DELETE", f"/api/jobs/{submission_id}")
         if answer.status_code != 404:
             _expect_success(answer)
+
+    async def ended_jobs(self) -> list[EndedJob]:
+        answer = await self._ask("GET", "/api/jobs/")
+        _expect_success(answer)
+        return [
+            EndedJob(job["submission_id"], job["entrypoint"], datetime.fromtimestamp(job["end_time"] / 1000, UTC))
+            for job in answer.json()
+            if job.get("submission_id") and job.get("end_time") and RayJobStatus(job["status"]).ended
+        ]
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         answer = await self._ask("PUT", "/api/serve/applications/", json=body, timeout=60.0)

@@ -55,12 +55,17 @@ async def _write_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-def _project(request: Request) -> str:
+# Coroutines, although they wait for nothing: FastAPI runs plain functions in a thread each.
+async def _services(request: Request) -> Services:
+    return services(request)
+
+
+async def _project(request: Request) -> str:
     return caller_of(request).project
 
 
 # scope="function": the transaction has committed before the answer is sent.
 ReadSession = Annotated[AsyncSession, Depends(_read_session, scope="function")]
 WriteSession = Annotated[AsyncSession, Depends(_write_session, scope="function")]
-Uses = Annotated[Services, Depends(services)]
+Uses = Annotated[Services, Depends(_services)]
 Project = Annotated[str, Depends(_project)]

@@ -1,5 +1,6 @@
 """Settings of the control plane: flags, then `TINYCLIP_*` variables, then a TOML file, then the defaults here."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-from tinyclip.schemas.addresses import ALLOW_PRIVATE
+from tinyclip.schemas.addresses import ALLOW_PRIVATE, READABLE_ROOTS
 
 
 def _config_file() -> Path:
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     """Of one request, but for uploads of models, which have a limit of their own."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Of one token, counted by each server for itself; null: 1200 with tokens, any number without."""
+    data_roots: list[Path] = []
+    """Folders that local paths of specs, imports, indexes and evaluations must lie in; empty: any path that workers can read."""
     allow_private_urls: bool = False
     """Let specs name http(s) addresses on this machine and in private networks, as their shards or weights."""
     serve_image_urls: bool = False
@@ -92,7 +95,7 @@ class Settings(BaseSettings):
     keep_events_days: float = Field(default=float("inf"), ge=0)
     """The history of an ended job. Its numbers (`metrics`) stay."""
     keep_ray_jobs_days: float = Field(default=7.0, ge=0)
-    """Ray's own records of attempts that are over, with their entry in its dashboard."""
+    """Ray's own records of our jobs that are over, with their entry in its dashboard."""
     keep_orphans_days: float = Field(default=30.0, ge=0)
     """Folders of the artifacts store that belong to no job, after their last change."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
@@ -101,6 +104,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("data_roots")
+    @classmethod
+    def _whole_roots(cls, value: list[Path]) -> list[Path]:
+        for root in value:
+            if not root.is_absolute():
+                raise ValueError(f"{root} is a relative path, which differs from process to process; give absolute ones")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -140,7 +151,9 @@ class Settings(BaseSettings):
     @property
     def worker_environment(self) -> dict[str, str]:
         """What the engine's processes are told by variables, wherever they run."""
-        return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0"}
+        ours = [str(self.data_dir / "imports"), *([] if "://" in self.artifacts_root else [self.artifacts_root])]
+        readable = [*map(str, self.data_roots), *ours] if self.data_roots else []
+        return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0", READABLE_ROOTS: json.dumps(readable)}
 
     @property
     def request_limit(self) -> int | None:

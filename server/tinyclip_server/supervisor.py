@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import signal
@@ -9,6 +10,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 
 import uvicorn
+import uvloop
 from filelock import FileLock, Timeout
 
 from tinyclip_server.app import build_services, create_app
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 DRAIN_SECONDS = 5
+YOUNG_OBJECTS = 10_000
+"""After so many new ones the collector looks for garbage among them; by default after 700, which one request makes alone."""
 
 
 class CannotStart(Exception):
@@ -36,7 +40,7 @@ def up(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.data_dir / "lock", timeout=0), logging_to(settings.data_dir / "logs", settings):
-            asyncio.run(_run(settings))
+            uvloop.run(_run(settings))
     except Timeout:
         raise CannotStart(f"another tinyclip-server uses {settings.data_dir}; stop it or give another --data-dir") from None
     except (PortTaken, RayDidNotStart, CannotMigrate, WrongRevision) as error:
@@ -84,6 +88,7 @@ async def _serve(settings: Settings, bound: socket.socket, beside: list[Coroutin
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    _spare_the_collector()
     tasks = [asyncio.create_task(work) for work in [_announce(app.state.services.settings, app.state.readiness), *beside]]
     for task in tasks:
         task.add_done_callback(lambda done: _stop_if_failed(done, server))
@@ -93,6 +98,13 @@ async def _serve(settings: Settings, bound: socket.socket, beside: list[Coroutin
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(ended, Exception):
             raise ended
+
+
+def _spare_the_collector() -> None:
+    """What is here by now, modules and routes, stays to the end: to look through it for garbage again and again is in vain."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 class _Server(uvicorn.Server):

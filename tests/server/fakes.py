@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tinyclip_server.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
 
 from tests.server.documents import STEPS, STUDENT, model_document
 
@@ -16,6 +16,7 @@ class ScriptedRay:
     def __init__(self) -> None:
         self.jobs: dict[str, RayJobStatus] = {}
         self.entrypoints: dict[str, str] = {}
+        self.ended_at: dict[str, datetime] = {}
         self.metadata: dict[str, dict[str, str]] = {}
         self.submissions: list[str] = []
         self.stopped: list[str] = []
@@ -48,6 +49,14 @@ class ScriptedRay:
         if not self.jobs.get(submission_id, RayJobStatus.SUCCEEDED).ended:
             raise RayUnavailable("still running, so Ray refuses")
         self.jobs.pop(submission_id, None)
+
+    async def ended_jobs(self) -> list[EndedJob]:
+        self._answer()
+        return [
+            EndedJob(id, self.entrypoints[id], self.ended_at.get(id, datetime.now(UTC)))
+            for id, status in self.jobs.items()
+            if status.ended
+        ]
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         self._answer()

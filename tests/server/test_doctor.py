@@ -1,15 +1,23 @@
 """`tinyclip-server doctor`: each thing that can be wrong is found, and answered with a way out."""
 
 import asyncio
+import contextlib
+import errno
+import http.client
 import json
+import os
 import socket
 import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from s3fs import S3FileSystem
 from sqlalchemy import text
 from tinyclip_server import cli, doctor
 from tinyclip_server.db import Database
@@ -18,6 +26,7 @@ from tinyclip_server.machine import free_port
 from tinyclip_server.migrate import head, upgrade
 from tinyclip_server.settings import Settings
 
+from tests.s3 import BUCKET, s3_server
 from tests.server.conftest import on_both_databases
 from tests.server.fake_ray import fake_ray
 
@@ -34,12 +43,64 @@ async def found(settings: Settings, name: str) -> Check:
     return max(lines, key=lambda check: ("ok", "warn", "fail").index(check.result))
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A real S3 server, as this process finds it."""
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # they remember addresses of earlier servers
+        yield
+    S3FileSystem.clear_instance_cache()
+
+
+@contextlib.contextmanager
+def unconditional(server: str) -> Iterator[str]:
+    """The address of a proxy that passes all on to an S3 server but the condition."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # clients of S3 expect a 100 before they send a body
+
+        def handle_one_request(self) -> None:
+            self.raw_requestline = self.rfile.readline()
+            self.close_connection = True
+            if not self.raw_requestline or not self.parse_request():
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("if-none-match", "expect")}
+            there = http.client.HTTPConnection(server.removeprefix("http://"))
+            there.request(self.command, self.path, body, headers)
+            with contextlib.closing(there):
+                answer = there.getresponse()
+                content = answer.read()
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(content)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(content)
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_address[1]}"
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
 async def test_a_fresh_machine_is_well_and_nothing_is_left_on_it(tmp_path: Path) -> None:
     checks = await examine(settings_of(tmp_path / "new"))
 
-    assert Counter(check.result for check in checks if not check.name.startswith("disk")) == {"ok": 8}
+    assert Counter(check.result for check in checks if not check.name.startswith("disk")) == {"ok": 9}
     assert not (tmp_path / "new" / "tinyclip.db").exists()
-    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
+    assert files_in(tmp_path / "new") == []
 
 
 async def test_every_line_that_is_not_well_has_a_way_out(tmp_path: Path) -> None:
@@ -116,6 +177,41 @@ class TestRay:
             line = await found(settings_of(tmp_path, ray_address=ray.address, ray_token_path=tmp_path / "token"), "ray")
 
         assert (line.result, "401" in line.message, "TINYCLIP_RAY_TOKEN_PATH" in line.way_out) == ("fail", True, True)
+
+
+class TestConditionalWrites:
+    async def test_s3_refuses_the_second(self, tmp_path: Path, s3: None) -> None:
+        line = await found(settings_of(tmp_path, artifacts=f"s3://{BUCKET}/well"), "conditional writes")
+
+        assert (line.result, line.message) == ("ok", "one of 8 writers at once created a file, a later one was refused")
+
+    async def test_a_store_that_drops_the_condition_is_found_out(
+        self, tmp_path: Path, s3: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with unconditional(os.environ["AWS_ENDPOINT_URL"]) as address:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            S3FileSystem.clear_instance_cache()
+            checks = await examine(settings_of(tmp_path, artifacts=f"s3://{BUCKET}/ill"))
+
+        [plain] = [check for check in checks if check.name == "artifacts"]
+        [line] = [check for check in checks if check.name == "conditional writes"]
+        assert plain.result == "ok"
+        assert (line.result, line.message) == ("fail", f"s3://{BUCKET}/ill let 9 of 9 writers create one and the same file")
+        assert "If-None-Match" in line.way_out
+
+    async def test_a_file_system_without_hard_links_is_found_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", refuse)
+
+        line = await found(settings_of(tmp_path), "conditional writes")
+
+        assert (line.result, "hard links" in line.way_out) == ("fail", True)
+        assert "not permitted" in line.message
+        assert files_in(tmp_path) == []
 
 
 async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from structlog.contextvars import bound_contextvars
-from tinyclip_server.logs import HIDDEN, Formatter, Style, known_secrets, logging_to
+from tinyclip_server.logs import HIDDEN, Formatter, RotatingFile, Style, known_secrets, logging_to
 from tinyclip_server.settings import Settings
 
 from tests.server.conftest import Service
@@ -113,3 +113,22 @@ class TestTheServer:
         assert (asked["request_id"], asked["job_id"], asked["status"]) == ("mine-7", worker.job, 200)
         assert asked["message"] == f"GET /v1/jobs/{worker.job} 200"
         assert (complained["job_id"], complained["attempt"]) == (worker.job, 1)
+
+
+class TestTheFile:
+    def test_a_full_one_is_put_aside(self, tmp_path: Path) -> None:
+        handler = RotatingFile(tmp_path / "server.log", maxBytes=100, backupCount=1)
+        for number in range(12):
+            handler.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "line %02d", (number,), None))
+        handler.close()
+
+        # Twelve lines of 8 bytes are not 100, thirteen are.
+        assert not (tmp_path / "server.log.1").exists()
+
+        handler = RotatingFile(tmp_path / "server.log", maxBytes=100, backupCount=1)
+        for number in (12, 13):
+            handler.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "line %02d", (number,), None))
+        handler.close()
+
+        assert (tmp_path / "server.log.1").read_text().splitlines()[-1] == "line 12"
+        assert (tmp_path / "server.log").read_text() == "line 13\n"

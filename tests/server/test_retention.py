@@ -1,6 +1,7 @@
 """What goes some days after a job's end, what stays, and that a kill in between leaves the rest to the next round."""
 
 import os
+import shlex
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 from sqlalchemy import update
 from tinyclip_server.artifacts import Store
 from tinyclip_server.db import now
+from tinyclip_server.evaluations import reconcile as evaluations_reconcile
 from tinyclip_server.jobs import cleanup, retention
 from tinyclip_server.ray_gateway import RayJobStatus
 from tinyclip_server.tables import AttemptRow, JobRow
 
+from tests.server import evaluations
 from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.fakes import Worker
 
@@ -220,3 +223,77 @@ async def test_days_are_read_as_people_write_them(start: Start, monkeypatch: pyt
     service = await start()
 
     assert service.settings.keep_logs_days == float(days)
+
+
+class TestOtherRecordsOfRay:
+    """Of evaluations, exports and indexes, whose rows know the newest job only."""
+
+    def record(self, service: Service, id: str, *, days: float = OLD_DAYS, store: str | None = None) -> None:
+        root = store or str(service.artifacts)
+        service.ray.jobs[id] = RayJobStatus.FAILED
+        service.ray.entrypoints[id] = f"exec python -m tinyclip_workers.x --artifacts {shlex.quote(root)} --x 1"
+        service.ray.ended_at[id] = now() - timedelta(days=days)
+
+    async def evaluation(self, service: Service) -> str:
+        """Ray's record of an evaluation whose job has ended; what it told is not read yet."""
+        body = {"model": "ViT-B-32/openai", "tasks": [{"name": "t", "kind": "zero_shot", "shards": "s3://b/t.tar"}]}
+        id = (await service.http.post("/v1/evaluations", json=body)).json()["id"]
+        await evaluations_reconcile.reconcile(service.app.state.services)
+        self.record(service, f"tc-evaluation-{id}-a1")
+        return str(id)
+
+    @on_both_databases
+    @BOTH
+    async def test_what_ended_long_ago_goes(self, start: Start, days: float) -> None:
+        service = await service_that_keeps(start, ray_jobs=days)
+        ids = ["tc-evaluation-eval_a-a1", "tc-export-export_a-a3", "tc-index-gallery-b1764-u3", "tc-job_deleted-a1"]
+        for id in ids:
+            self.record(service, id)
+
+        await sweep(service)
+
+        assert list(service.ray.jobs) == ([] if days < OLD_DAYS else ids)
+
+    async def test_one_that_a_row_still_asks_for_stays_until_it_does_not(self, start: Start) -> None:
+        service = await service_that_keeps(start, ray_jobs=OLD_DAYS - 1)
+        id = await self.evaluation(service)
+
+        await sweep(service)
+        assert list(service.ray.jobs) == [f"tc-evaluation-{id}-a1"]
+        evaluations.tell(service, id, evaluations.failed("bad", "no"))
+        await evaluations_reconcile.reconcile(service.app.state.services)
+        await sweep(service)
+
+        assert (await service.http.get(f"/v1/evaluations/{id}")).json()["state"] == "failed"
+        assert service.ray.jobs == {}
+
+    async def test_an_attempt_that_was_not_seen_to_be_gone_keeps_its_record(self, start: Start) -> None:
+        service = await service_that_keeps(start, ray_jobs=0)
+        worker = await ended(service)
+        self.record(service, f"tc-{worker.job}-a1")
+        async with service.app.state.services.db.write() as session:
+            await session.execute(update(AttemptRow).values(released_at=None))
+
+        await sweep(service)
+
+        assert f"tc-{worker.job}-a1" in service.ray.jobs
+
+    async def test_jobs_of_others_on_the_same_cluster_stay(self, start: Start) -> None:
+        service = await service_that_keeps(start, ray_jobs=0)
+        self.record(service, "tc-evaluation-eval_b-a1", store=f"{service.artifacts}-of-another")
+        self.record(service, "somebody-s")
+
+        await sweep(service)
+
+        assert list(service.ray.jobs) == ["tc-evaluation-eval_b-a1", "somebody-s"]
+
+    async def test_while_ray_is_away_the_rest_goes_on(self, start: Start) -> None:
+        service = await service_that_keeps(start, ray_jobs=0, checkpoints=0)
+        worker = await ended(service)
+        self.record(service, "tc-export-export_a-a1")
+        service.ray.away = True
+        await sweep(service)
+        service.ray.away = False
+
+        assert not (stage_of(service, worker) / "a1").exists()
+        assert "tc-export-export_a-a1" in service.ray.jobs

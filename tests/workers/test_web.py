@@ -1,18 +1,25 @@
 """Where the addresses of users may lead, with real connections on this machine."""
 
+import json
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from tinyclip.schemas.addresses import ALLOW_PRIVATE, address_problem, is_private
+from huggingface_hub.constants import HF_HUB_CACHE
+from tinyclip.schemas.addresses import ALLOW_PRIVATE, READABLE_ROOTS, address_problem, is_private
+from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers import plan, web
 from tinyclip_workers.filesystems import open_filesystem
+from tinyclip_workers.import_files import ImportRefused, read_source
 from tinyclip_workers.plan_shards import look_at
 from tinyclip_workers.shards import read_shard
+from tinyclip_workers.teacher import TeacherError, find_teacher
 
 from tests.workers.shards import write_shard
 
@@ -180,3 +187,50 @@ def test_a_plan_says_by_field_that_an_address_is_not_opened() -> None:
 
     for pointer in ("/teacher/pretrained", "/data/train/shards"):
         assert "in a private network or on this machine" in errors[pointer]
+
+
+class TestLocalPaths:
+    @pytest.fixture
+    def root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder that may be read; temporary files are elsewhere than the test's."""
+        (tmp_path / "data").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+        monkeypatch.setenv(READABLE_ROOTS, json.dumps([str(tmp_path / "data")]))
+        return tmp_path / "data"
+
+    def test_what_a_pattern_finds_is_looked_at_when_it_is_opened(self, root: Path) -> None:
+        write_shard(root / "00.tar", [{"__key__": "inside", "txt": "a cat"}])
+        write_shard(root.parent / "secret.tar", [{"__key__": "outside", "txt": "a key"}])
+        (root / "01.tar").symlink_to(root.parent / "secret.tar")
+
+        look = look_at(f"{root}/*.tar")
+
+        [(shard, problem)] = look.problems
+        assert (shard, "lies outside" in problem, str(root) in problem) == (f"{root}/01.tar", True, True)
+        assert {sample["__key__"] for sample in look.samples} == {"inside"}
+
+    def test_what_is_fetched_and_temporary_files_are_readable_too(self, root: Path) -> None:
+        for path in (f"{HF_HUB_CACHE}/models--a--b/weights", f"{root.parent}/scratch/x"):
+            web.expect_address(path)
+        with pytest.raises(web.AddressRefused, match=r"/etc/passwd lies outside .* TINYCLIP_DATA_ROOTS"):
+            web.expect_address("/etc/passwd")
+
+    def test_a_model_folder_whose_configuration_is_a_link_to_elsewhere(self, root: Path) -> None:
+        (root.parent / "secret.json").write_text('{"password": "12345"}')
+        (root / "open_clip_config.json").symlink_to(root.parent / "secret.json")
+        (root / "open_clip_model.safetensors").write_bytes(b"")
+
+        with pytest.raises(TeacherError, match="lies outside"):
+            find_teacher(TeacherSpec(model=f"local-dir:{root}"))
+
+    def test_a_folder_to_import_with_a_link_to_elsewhere(self, root: Path) -> None:
+        (root.parent / "secret").write_text("12345")
+        (root / "pytorch_model.bin").symlink_to(root.parent / "secret")
+
+        with pytest.raises(ImportRefused, match="lies outside"):
+            read_source(str(root), root / "scratch", called=None, limit=1 << 20, pointer="/source")
+
+    def test_without_the_setting_any_path_will_do(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(READABLE_ROOTS, "[]")
+
+        web.expect_address("/etc/passwd")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tinyclip_workers.filesystems import open_filesystem
 from tinyclip_workers.model_folder import CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, WEIGHTS_FILES
+from tinyclip_workers.web import expect_address
 from tinyclip_workers.weights import WeightsError, file_digest, load_state_dict
 
 FOLDER_WEIGHTS = (*WEIGHTS_FILES, "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt", "pytorch_model.bin")
@@ -114,6 +115,9 @@ def _fetch_from_store(source: str, target: Path, limit: int, refuse: Refuse) -> 
 def _present(path: Path, limit: int, refuse: Refuse) -> Path:
     if not path.exists():
         raise refuse("is not there; check the path, or upload the file")
+    for each in (path, *(path / name for name in (*FOLDER_WEIGHTS, *FOLDER_CONFIGS))):
+        if each.exists():
+            expect_address(str(each))
     if path.is_file() and path.stat().st_size > limit:
         raise refuse(f"has {path.stat().st_size:,} bytes, at most {limit:,} are read; raise TINYCLIP_MAX_IMPORT_BYTES")
     return path

@@ -22,6 +22,7 @@ from tinyclip_workers.architecture import build_any, layout_of, state_shapes
 from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.store import Store
 from tinyclip_workers.towers import Model
+from tinyclip_workers.web import expect_address
 from tinyclip_workers.weights import WeightsError, file_digest, load_state_dict, read_header
 
 CONFIG_FILE = "open_clip_config.json"
@@ -162,6 +163,7 @@ def config_layout(config: dict[str, Any], where: str) -> Layout:
 
 
 def _read_json(store: Store, name: str) -> dict[str, Any]:
+    expect_address(store.uri(name))  # a link may lead elsewhere than the folder
     try:
         document = json.loads(store.read_bytes(name))
     except ValueError as error:

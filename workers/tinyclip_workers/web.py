@@ -1,17 +1,28 @@
-"""Where http(s) addresses of users may lead: not onto this machine and not into private networks, unless a setting allows it.
+"""Where addresses of users may lead: http(s) not onto this machine and not into private networks, unless a setting allows it;
+local paths below the folders that a setting names, if it names any.
 
 A name is looked up twice: once to say what is wrong in words, and once by the connection, whose socket is made only if the very
 address that it goes to is a public one. So neither a name that changes its address in between nor a redirect gets past.
 """
 
+import json
 import logging
 import os
 import socket
+import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import fsspec.config
-from tinyclip.schemas.addresses import ALLOW_PRIVATE, WEB, address_problem, is_private, private_problem
+from tinyclip.schemas.addresses import (
+    ALLOW_PRIVATE,
+    READABLE_ROOTS,
+    WEB,
+    address_problem,
+    is_private,
+    outside_problem,
+    private_problem,
+)
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType, ClientSession
@@ -34,6 +45,9 @@ def expect_address(address: str) -> None:
     problem = address_problem(address, allow_private=_private_allowed())
     if problem is None and address.partition("://")[0].lower() in WEB and not _private_allowed():
         problem = _private_host(address)
+    roots = _readable_roots()
+    if problem is None and roots:
+        problem = outside_problem(address, roots)
     if problem is not None:
         raise AddressRefused(f"{address} {problem}")
 
@@ -62,6 +76,19 @@ def _private_host(address: str) -> str | None:
         return None  # opening it will say that there is no such host
     private = any(is_private(str(target[0])) for *_, target in found)
     return private_problem(host) if private else None
+
+
+def _readable_roots() -> list[str]:
+    """The folders that may be read, with those where this process keeps what it has fetched; none: all."""
+    given: list[str] = json.loads(os.environ.get(READABLE_ROOTS) or "[]")
+    return [*given, tempfile.gettempdir(), *_caches()] if given else []
+
+
+def _caches() -> list[str]:
+    """Of the libraries that fetch published weights."""
+    from huggingface_hub.constants import HF_HUB_CACHE  # comes with what needs it, as above
+
+    return [HF_HUB_CACHE, os.path.expanduser("~/.cache/clip")]
 
 
 def _private_allowed() -> bool:

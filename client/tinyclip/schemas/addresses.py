@@ -1,7 +1,9 @@
-"""What a user may name as the place of shards, class lists or weights, as far as the text of it tells."""
+"""What a user may name as the place of shards, class lists or weights: as far as the text tells, and where a local path leads."""
 
 import ipaddress
+import os
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "memory", "http", "https")
@@ -10,6 +12,15 @@ WEB = ("http", "https")
 ALLOW_PRIVATE = "TINYCLIP_ALLOW_PRIVATE_URLS"
 """The setting, and the variable by which workers are told of it."""
 
+DATA_ROOTS = "TINYCLIP_DATA_ROOTS"
+"""The setting: folders that local paths must lie in; none: any path will do."""
+READABLE_ROOTS = "TINYCLIP_READABLE_ROOTS"
+"""The variable by which workers are told of them, as a JSON list, with those of the service itself added."""
+
+_PATTERN = re.compile(r"[{*?\[]")
+_RANGE = re.compile(r"\{\w+\.\.\w+(\.\.-?\d+)?\}")
+_DOTS = re.compile(r"\.\.|(?:^|[{},/])\.(?=[{},/]|$)")
+"""What can become a step upwards once the braces are spelt out."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -25,6 +36,43 @@ def address_problem(address: str, *, allow_private: bool) -> str | None:
     if scheme.lower() in WEB:
         return _web_problem(address, allow_private)
     return "leaves its folder with ..; write the path without" if ".." in rest.split("/") else None
+
+
+def outside_problem(address: str, roots: Sequence[str]) -> str | None:
+    """Why a local path is not read, and the way out; null for one below a root, and for whatever is not local.
+
+    `..` and symlinks are followed first. Of a pattern, the folder before its first brace or glob is looked at: what it
+    finds there is looked at when it is opened.
+    """
+    path = _local_path(address)
+    if path is None:
+        return None
+    if not path.startswith("/"):
+        return f"is a relative path; give an absolute one below {' or '.join(roots)}"
+    pattern = _PATTERN.search(path)
+    if pattern is not None:
+        folder, _, _ = path[: pattern.start()].rpartition("/")
+        if _DOTS.search(_RANGE.sub("0", path[len(folder) :])):
+            return "has dots that may lead upwards after a brace or glob; write it without"
+        path = folder + "/"
+    found = os.path.realpath(path)
+    if any(_is_below(found, os.path.realpath(root)) for root in roots):
+        return None
+    leads = "" if found == path.rstrip("/") else f" (it leads to {found})"
+    allowed = ", ".join(roots)
+    return f"lies outside of the folders that may be read{leads}: {allowed}; move it there, or have {DATA_ROOTS} name its folder"
+
+
+def _local_path(address: str) -> str | None:
+    """The path of a local address; null for one elsewhere. What only may be an address elsewhere, as `{s3,x}://`, is local."""
+    scheme, mark, rest = address.partition("://")
+    if not mark or not re.fullmatch(r"[A-Za-z0-9+]+", scheme):
+        return address
+    return rest if scheme.lower() == "file" else None
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
 
 
 def is_private(ip: str) -> bool:

@@ -10,6 +10,7 @@ from tinyclip.schemas.artifacts import EvaluationRequest
 from tinyclip_server.evaluations import repository
 from tinyclip_server.evaluations.models import Named, named
 from tinyclip_server.jobs.service import ID_ALPHABET
+from tinyclip_server.local_paths import expect_inside, of_evaluation
 from tinyclip_server.problems import NotFound
 from tinyclip_server.resources import ask_for_the_end
 from tinyclip_server.services import Services
@@ -27,6 +28,7 @@ class Checked:
 
 async def check(services: Services, project: str, body: EvaluationPost) -> Checked:
     """Whether the models and the tasks' data are there and fit; the engine looks. Raises InvalidInput, Unavailable."""
+    await expect_inside(services.settings.data_roots, of_evaluation(body))
     model = await named(services, project, body.model, "/model")
     against = await named(services, project, body.against, "/against") if body.against is not None else None
     request = EvaluationRequest(

@@ -5,23 +5,25 @@ import time
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
-from tinyclip_server.artifacts import Store
 from tinyclip_server.db import now
 from tinyclip_server.indexes import repository
 from tinyclip_server.indexes.shards import expect_shards
+from tinyclip_server.local_paths import expect_inside, of_index
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.resources import ask_for_the_end
+from tinyclip_server.services import Services
 from tinyclip_server.tables import IndexRow, IndexUpdateRow
 
 MOST_ATTEMPTS = 3
 """Jobs that may end without a last word, as when their node dies, before somebody has to ask again."""
 
 
-async def check(store: Store, body: IndexPut, *, allow_private: bool = False) -> None:
-    """Whether the pictures are there. Raises InvalidInput."""
+async def check(services: Services, body: IndexPut) -> None:
+    """Whether the pictures are there, where they may be. Raises InvalidInput."""
     if body.source is not None:
-        await expect_shards(body.source, store, allow_private=allow_private)
+        await expect_inside(services.settings.data_roots, of_index(body.source))
+        await expect_shards(body.source, services.store, allow_private=services.settings.allow_private_urls)
 
 
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:

@@ -35,7 +35,7 @@ async def create(
         spec, plan = await specs.plan(services, project, body)
         if validate_only:
             return plan, {}
-        return _answer(await service.create(session, project, spec, plan))
+        return _answer(await service.create(session, project, spec, plan), spec)
 
     return await once(session, 200 if validate_only else 201, make)
 
@@ -137,7 +137,7 @@ async def clone(
         async with services.db.read() as reading:
             original = await service.get(reading, project, job_id)
         spec, plan = await specs.plan(services, project, specs.with_changes(original.spec, body.set))
-        return _answer(await service.create(session, project, spec, plan))
+        return _answer(await service.create(session, project, spec, plan), spec)
 
     return await once(session, 201, make)
 
@@ -154,8 +154,8 @@ async def _transition(
     return await once(session, 202, make)
 
 
-def _answer(job: JobRow) -> tuple[Job, dict[str, str]]:
-    return job_view(job), {"ETag": quoted(etag(job)), "Location": f"/v1/jobs/{job.id}"}
+def _answer(job: JobRow, spec: JobSpec | None = None) -> tuple[Job, dict[str, str]]:
+    return job_view(job, spec), {"ETag": quoted(etag(job)), "Location": f"/v1/jobs/{job.id}"}
 
 
 def _response(job: JobRow) -> Response:

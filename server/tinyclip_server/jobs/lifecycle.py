@@ -134,6 +134,12 @@ def record(
     )
 
 
+def first_event(job: JobRow, message: str, data: dict[str, Any] | None) -> EventRow:
+    """`job.created` of a job that is not in the database yet."""
+    job.last_event = job.version = 1
+    return EventRow(job_id=job.id, seq=1, type="job.created", message=message, data=data or {}, created_at=job.created_at)
+
+
 def begin_attempt(session: AsyncSession, job: JobRow, why: str) -> AttemptRow:
     """Start the next attempt: its number is the new fence, so whoever still works for an older one must leave."""
     job.attempt += 1

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import delete, insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from tinyclip.schemas import JobState
 
+from tinyclip_server.db import Base
 from tinyclip_server.jobs.lifecycle import ENDED
 from tinyclip_server.tables import EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow
 
@@ -41,6 +43,25 @@ async def newest(
         query = query.where(tuple_(JobRow.created_at, JobRow.id) < tuple_(*after))
     query = query.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
     return (await session.scalars(query)).all()
+
+
+async def add(session: AsyncSession, job: JobRow, first: EventRow) -> None:
+    """Write a new job with its stages, its labels and its first event, in plain statements: nothing of it was there before.
+
+    The job stays outside the session; changes that follow are not written.
+    """
+    labels = [JobLabelRow(job_id=job.id, key=key, value=value) for key, value in job.labels.items()]
+    for stage in job.stages:
+        stage.job_id = job.id
+    await session.run_sync(_insert, [[job], job.stages, labels, [first]])
+
+
+def _insert(session: Session, tables: Sequence[Sequence[Base]]) -> None:
+    connection = session.connection()
+    for rows in filter(None, tables):
+        table = Base.metadata.tables[rows[0].__tablename__]
+        given = [{name: row.__dict__[name] for name in table.c.keys() if name in row.__dict__} for row in rows]  # noqa: SIM118
+        connection.execute(insert(table), given)
 
 
 async def set_labels(session: AsyncSession, job: JobRow, labels: dict[str, str]) -> None:

@@ -1,5 +1,7 @@
 """What goes some days after a job's end: its checkpoints, its log, its history, and what Ray still remembers of its attempts.
 
+Ray's other records, of evaluations and the like, go with them (`ray_records.py`).
+
 Marks on the rows say how far it is. Files go before the mark that says so, so a round that is killed, or that two servers
 make at once, is made again and finds less. Of a job whose attempt may still write somewhere nothing is touched.
 """
@@ -17,6 +19,7 @@ from tinyclip_server.db import now
 from tinyclip_server.jobs import repository
 from tinyclip_server.jobs.lifecycle import ENDED
 from tinyclip_server.ray_gateway import RayUnavailable
+from tinyclip_server.ray_records import forget_others
 from tinyclip_server.services import Services
 from tinyclip_server.tables import AttemptRow, EventRow, JobRow, LogLineRow
 
@@ -37,6 +40,8 @@ async def reconcile(services: Services) -> None:
     await _remove_of_jobs(services, settings.keep_logs_days, JobRow.logs_removed_at, _remove_logs)
     await _remove_of_jobs(services, settings.keep_events_days, JobRow.events_removed_at, _remove_events)
     await forget_attempts(services, settings.keep_ray_jobs_days)
+    if (begun := _before(settings.keep_ray_jobs_days)) is not None:
+        await forget_others(services, begun)
     await remove_orphans(services, settings.keep_orphans_days)
 
 

@@ -8,10 +8,10 @@ from tinyclip.schemas import JobPatch, JobSpec, JobState, Plan, StageState
 
 from tinyclip_server.db import now
 from tinyclip_server.jobs import repository
-from tinyclip_server.jobs.lifecycle import ON_CLUSTER, WAY_OUT, change_state, record
+from tinyclip_server.jobs.lifecycle import ON_CLUSTER, WAY_OUT, change_state, first_event, record
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
-from tinyclip_server.tables import JobLabelRow, JobRow, StageRow
+from tinyclip_server.tables import JobRow, StageRow
 
 ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
@@ -89,11 +89,7 @@ def _stage_again(old: StageRow) -> StageRow:
 
 
 async def _begin(session: AsyncSession, job: JobRow, message: str, data: dict[str, Any] | None = None) -> JobRow:
-    session.add(job)
-    await session.flush()
-    session.add_all(JobLabelRow(job_id=job.id, key=key, value=value) for key, value in job.labels.items())
-    record(session, job, "job.created", message, data=data)
-    await session.flush()
+    await repository.add(session, job, first_event(job, message, data))
     return job
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.schemas.artifacts import model_version
 
+from tinyclip_server.local_paths import expect_inside, of_job
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
 from tinyclip_server.services import Services
@@ -17,6 +18,7 @@ REGISTRY = "registry:"
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
     """The spec with its teacher's version pinned, and its plan. Raises InvalidInput for an impossible one."""
+    await expect_inside(services.settings.data_roots, of_job(spec))
     pinned, found = await _pin_teachers(services, project, spec)
     return pinned, await services.planner.plan(found)
 

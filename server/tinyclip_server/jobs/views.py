@@ -5,7 +5,8 @@ from tinyclip.schemas import Event, Job, JobError, JobSpec, JobState, LogLine, M
 from tinyclip_server.tables import EventRow, JobRow, LogLineRow, StageRow
 
 
-def job_view(job: JobRow) -> Job:
+def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:
+    """`spec` is the job's own, where the caller has it at hand."""
     succeeded = job.state == JobState.SUCCEEDED and job.model_version is not None
     return Job(
         id=job.id,
@@ -14,7 +15,7 @@ def job_view(job: JobRow) -> Job:
         project=job.project,
         priority=job.priority,
         spec_version=job.spec["spec_version"],
-        spec=JobSpec.model_validate(job.spec),
+        spec=spec or JobSpec.model_validate(job.spec),
         state=JobState(job.state),
         progress=Progress.model_validate(job.progress),
         stages=[stage_view(stage) for stage in job.stages],

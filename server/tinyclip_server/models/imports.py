@@ -29,6 +29,7 @@ from tinyclip.schemas import ImportOptions, ImportUpload, ModelImport, ModelVers
 from tinyclip.schemas.artifacts import IMPORTS, import_marker, model_version
 
 from tinyclip_server.db import now
+from tinyclip_server.local_paths import expect_inside
 from tinyclip_server.models import repository, service
 from tinyclip_server.problems import ApiError, Conflict, InvalidInput, StorageFull, TooLarge
 from tinyclip_server.services import Services
@@ -118,6 +119,8 @@ async def make_version(
 
     Raises InvalidInput, Conflict, StorageFull.
     """
+    if source.called is None:
+        await expect_inside(services.settings.data_roots, [("/source", source.path)])
     name, marker = _name(source), folder.name
     await _expect_free(services, project, name, source.options.alias)
     question = {

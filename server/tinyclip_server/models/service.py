@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,6 +13,9 @@ from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
 
 LATEST = "latest"
+
+_models = ModelRow.__table__.c
+OWNER = select(_models.project).where(_models.name == bindparam("of"))
 
 
 async def resolve(session: AsyncSession, project: str, named: str, pointer: str = "/model") -> tuple[str, int]:
@@ -62,10 +65,13 @@ def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
 
 async def claim_name(session: AsyncSession, project: str, name: str) -> None:
     """Keep a name for a project's model, before anything is made under it. Raises Conflict where it is another project's."""
-    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    new = insert(ModelRow).values(name=name, project=project, next_version=1)
-    await session.execute(new.on_conflict_do_nothing())
-    if await session.scalar(select(ModelRow.project).where(ModelRow.name == name)) != project:
+    owner = await session.scalar(OWNER, {"of": name})
+    if owner is None:
+        insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+        new = insert(ModelRow).values(name=name, project=project, next_version=1)
+        await session.execute(new.on_conflict_do_nothing())
+        owner = await session.scalar(OWNER, {"of": name})
+    if owner != project:
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
 
 
