@@ -24,7 +24,7 @@ Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 @router.put("/{name}", status_code=202, response_model=Index)
 async def put(name: Name, body: IndexPut, services: Uses, session: WriteSession, project: Project) -> Response:
     """Build an index from shards with a Ray job; what an older build holds stays searchable until it is done."""
-    await service.check(services.store, body, allow_private=services.settings.allow_private_urls)
+    await service.check(services.store, services.settings, body)
     return _answer(await service.put(session, project, name, body), 202)
 
 

@@ -7,21 +7,24 @@ from tinyclip.schemas import Index, IndexPut, IndexState
 
 from tinyclip_server.artifacts import Store
 from tinyclip_server.db import now
-from tinyclip_server.indexes import repository
+from tinyclip_server.indexes import database, repository
 from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.resources import ask_for_the_end
+from tinyclip_server.settings import Settings
 from tinyclip_server.tables import IndexRow, IndexUpdateRow
 
 MOST_ATTEMPTS = 3
 """Jobs that may end without a last word, as when their node dies, before somebody has to ask again."""
 
 
-async def check(store: Store, body: IndexPut, *, allow_private: bool = False) -> None:
-    """Whether the pictures are there. Raises InvalidInput."""
+async def check(store: Store, settings: Settings, body: IndexPut) -> None:
+    """Whether the pictures are there, and the database if one is asked for. Raises InvalidInput, Unavailable."""
     if body.source is not None:
-        await expect_shards(body.source, store, allow_private=allow_private)
+        await expect_shards(body.source, store, allow_private=settings.allow_private_urls)
+    if body.store == "pgvector":
+        await database.expect_fit(settings.index_database_url)
 
 
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:
@@ -125,6 +128,7 @@ async def delete(session: AsyncSession, row: IndexRow) -> None:
 def view(row: IndexRow) -> Index:
     return Index.model_validate({
         "name": row.name, "model": f"{row.model_name}@{row.model_version}", "state": row.state, "kind": row.kind,
+        "store": row.spec.get("store", "files"),
         "recall": row.recall, "count": row.count, "progress": row.progress, "message": row.message, "updates": row.updates,
         "applied_updates": row.applied, "pending_updates": row.updates - row.applied, "rejected": row.rejected,
         "created_at": row.created_at, "updated_at": row.updated_at,
@@ -137,7 +141,7 @@ def etag(row: IndexRow) -> str:
 
 
 def _asked(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
-    return spec["source"], spec.get("kind", "auto"), model_name, model_version
+    return spec["source"], spec.get("kind", "auto"), spec.get("store", "files"), model_name, model_version
 
 
 def _is_built(row: IndexRow) -> bool:

