@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tinyclip.schemas.index_database import VARIABLE
 
 from tests.ports import free_ports
 
@@ -24,6 +26,26 @@ SETTINGS = {
     "shared_buffers": "64MB", "maintenance_work_mem": "256MB", "max_connections": "50", "wal_level": "minimal",
     "max_wal_senders": "0",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a server: one a run, for the tests that ask for it."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def index_database(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database, configured as that of indexes in this process."""
+    from tinyclip_workers.retrieval.postgres import database as ours
+
+    with database(postgres) as url:
+        monkeypatch.setenv(VARIABLE, url)
+        monkeypatch.setattr(ours, "_pool", None)
+        yield url
+        if ours._pool is not None:
+            ours._pool.close()
 
 
 @contextmanager
@@ -85,9 +107,7 @@ def _running(programs: Path, folder: Path) -> Iterator[str]:
     with open(log, "wb") as output:
         process = subprocess.Popen(command, user=user, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        ready = [programs / "pg_ctl", "-D", data, "-w", "-t", "60", "status"]
         _wait(process, port, log)
-        subprocess.run(ready, check=True, user=user, cwd=folder, capture_output=True)
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
         process.send_signal(signal.SIGQUIT)  # at once: what it wrote is not needed any more
@@ -95,8 +115,6 @@ def _running(programs: Path, folder: Path) -> Iterator[str]:
 
 
 def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    import time
-
     import psycopg
 
     end = time.monotonic() + 60

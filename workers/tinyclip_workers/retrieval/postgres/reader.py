@@ -35,7 +35,7 @@ class PostgresReader:
         [self._info] = generation.segments
         self._table = sql.Identifier(table_name(self._info.id))
         self._pool = pool or shared_pool()
-        self._many: OrderedDict[tuple[Condition, ...], bool] = OrderedDict()
+        self._many: OrderedDict[str, bool] = OrderedDict()
         self._lock = threading.Lock()
 
     def nearest(self, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()) -> Found:
@@ -45,7 +45,7 @@ class PostgresReader:
         """
         try:
             with self._pool.connection() as connection:
-                if self._info.kind == "hnsw" and (not conditions or self._leaves_many(connection, tuple(conditions))):
+                if self._info.kind == "hnsw" and (not conditions or self._leaves_many(connection, conditions)):
                     rows = walk(connection, self._table, query_E, top_k, self._info.ef, conditions)
                     if len(rows) == top_k:  # else the walk ended early, or there are no more
                         return Found(_hits(rows), "hnsw")
@@ -53,15 +53,16 @@ class PostgresReader:
         except errors.UndefinedTable as error:
             raise Replaced(f"the tables of index {self.generation.name} are gone") from error
 
-    def _leaves_many(self, connection: Connection, conditions: tuple[Condition, ...]) -> bool:
+    def _leaves_many(self, connection: Connection, conditions: Sequence[Condition]) -> bool:
         """Whether a filter leaves so many items that walking the graph, which meets the others too, is cheaper."""
+        key = repr(conditions)  # to Python, 0 and False are the same condition
         with self._lock:
-            known = self._many.get(conditions)
+            known = self._many.get(key)
         if known is None:
             most = int((FILTERED_STEP_COST * self._info.ef * self._info.count) ** 0.5) + 1
             known = count_up_to(connection, self._table, conditions, most) >= most
             with self._lock:
-                self._many[conditions] = known
+                self._many[key] = known
                 while len(self._many) > MOST_FILTERS:
                     self._many.popitem(last=False)
         return known

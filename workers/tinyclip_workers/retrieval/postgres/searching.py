@@ -70,7 +70,7 @@ def compare_all(
 def count_up_to(connection: Connection, table: sql.Identifier, conditions: Sequence[Condition], most: int) -> int:
     """Items that meet the conditions; counting ends at `most`."""
     condition, parameters = where(conditions)
-    query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT %s) AS some").format(
+    query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT %s) AS met").format(
         table=table, condition=sql.SQL(condition)
     )
     [count] = connection.execute(query, (*parameters, most)).fetchone() or (0,)
