@@ -2,9 +2,9 @@
 
 The vectors of `search.py` become tables just as a build makes them, in a server that this script starts (from the wheel that
 the tests use), with 256 MB to build in, 64 MB of shared buffers and no parallel workers. Each query is asked of our reader. Times
-are of the processor: of this process and of all of PostgreSQL's, so that what else the machine does counts little. Also said: sizes of
-the tables and of the graph, recall@10 against exact search, with filters too, the same graph over full instead of half precision
-(`--full`), and what an update of a thousand items takes.
+are of the processor: of this process and of all of PostgreSQL's, so that what else the machine does counts little. Also said:
+sizes of the tables and of the graph, recall@10 against exact search, with filters too, the same graph over full instead of half
+precision (`--full`), and what an update of a thousand items takes.
 """
 
 import argparse
@@ -134,7 +134,8 @@ def built(store: Store, rows: int, meter: Meter) -> tuple[Generation, dict[str, 
     publish(generation)
     return generation, {
         "copied_cpu_s": marks[0][0] - begun[0], "linked_cpu_s": marks[-1][0] - marks[0][0],
-        "linked_s": marks[-1][1] - marks[0][1], "build_cpu_s": meter.now() - begun[0], "ef": info.ef, "recall_on_the_builds_sample": info.recall,
+        "linked_s": marks[-1][1] - marks[0][1], "build_cpu_s": meter.now() - begun[0], "ef": info.ef,
+        "recall_on_the_builds_sample": info.recall,
     }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tinyclip.schemas.index_database import VARIABLE
@@ -67,21 +69,39 @@ def postgres_server() -> Iterator[str]:
 
 @contextmanager
 def database(server: str, *, extension: bool = True) -> Iterator[str]:
-    """The URL of a new database on the server."""
+    """The URL of a new database on the server, for an ordinary user who owns it."""
     import psycopg
 
     name = f"tinyclip_test_{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
-    url = f"{server.rsplit('/', 1)[0]}/{name}"
+    with connected_to(server) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'test'")
+        connection.execute(f"CREATE DATABASE {name} OWNER {name} ENCODING 'UTF8' TEMPLATE template0")
     try:
         if extension:
-            with psycopg.connect(url, autocommit=True) as connection:
+            with psycopg.connect(server, dbname=name, autocommit=True) as connection:
                 connection.execute("CREATE EXTENSION vector")
-        yield url
+        host = urlsplit(server).netloc.rpartition("@")[2]
+        yield f"postgresql://{name}:test@{host}/{name}"
     finally:
-        with psycopg.connect(server, autocommit=True) as connection:
+        with connected_to(server) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP ROLE {name}")
+
+
+@contextmanager
+def connected_to(url: str) -> Iterator[Any]:
+    """A connection in autocommit."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def tables(url: str) -> set[str]:
+    """Those of indexes in a database."""
+    with connected_to(url) as connection:
+        query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^tinyclip'"
+        return {name for (name,) in connection.execute(query)}
 
 
 def _programs() -> Path:

@@ -4,19 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 from tinyclip.schemas import JSON
 from tinyclip.schemas.index_database import VARIABLE
 from tinyclip_workers.retrieval.files import Generation
-from tinyclip_workers.retrieval.postgres import database as ours
-from tinyclip_workers.retrieval.postgres import filling
+from tinyclip_workers.retrieval.reader import DatabaseAway
 from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.store import Store
 
-from tests.postgres import database
+from tests.postgres import database, tables
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
 from tests.workers.students import encoded, picture, seen, write_shard, write_student
 
@@ -49,12 +47,6 @@ def root(tmp_path: Path, folder: Path, index_database: str) -> Path:
     ask(tmp_path, folder, None, **IN_POSTGRES)
     assert run(tmp_path) == 0
     return tmp_path
-
-
-def tables(url: str) -> set[str]:
-    with psycopg.connect(url) as connection:
-        query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^tinyclip'"
-        return {name for (name,) in connection.execute(query)}
 
 
 def update(root: Path, folder: Path, number: int, items: list[JSON] = [], removed: list[str] = [], **changes: Any) -> Generation:  # noqa: B006
@@ -131,7 +123,7 @@ class TestBuild:
         ask(tmp_path, folder, shards, **IN_POSTGRES)
         run(tmp_path)
         ask(tmp_path, folder, shards, build=2, **IN_POSTGRES)
-        monkeypatch.setattr(filling, "_width", lambda *_: 1 / 0)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.filling._width", lambda *_: 1 / 0)
         ask(tmp_path, folder, shards, build=2, kind="hnsw", **IN_POSTGRES)
 
         assert run(tmp_path, 2) == 1
@@ -231,6 +223,28 @@ class TestUpdates:
 
         assert generation(root).applied == 1
 
+    def test_a_connection_that_is_lost_on_the_way_back_does_not_apply_it_twice(
+        self, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from tinyclip_workers.retrieval.postgres import changing
+
+        real, lost = changing.changed, iter([True, False, True])
+
+        def changed(*given: Any, **options: Any) -> Generation:
+            before = next(lost)
+            if number == 1 and before:
+                raise DatabaseAway("lost before it was written")
+            done = real(*given, **options)
+            if number == 2:
+                raise DatabaseAway("lost after it was written")
+            return done
+
+        monkeypatch.setattr(changing, "changed", changed)
+        for number in (1, 2):
+            done = update(root, folder, number, vectors(unit(3, 24), first=3 * number))
+
+        assert (done.number, done.count, done.applied) == (3, 6, 2)
+
     def test_odd_ids_and_metadata_come_back(self, root: Path, folder: Path) -> None:
         odd = ["a\x01b", "\x01\x01", "é😀", "x" * 512, "'; DROP TABLE x; --", "%s"]
         metadata = {"a\x01": "\x01", "deep": {"%s": ["\u2028", None, 1e300]}, "nul": "a\u0000b"}
@@ -268,7 +282,7 @@ class TestWithoutADatabase:
         capfd: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
         monkeypatch.setenv(VARIABLE, url)
-        monkeypatch.setattr(ours, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database.RETRY_SECONDS", 0.0)
         ask(tmp_path, folder, shards, **IN_POSTGRES)
 
         assert run(tmp_path) == 1
@@ -277,8 +291,8 @@ class TestWithoutADatabase:
         assert "secret" not in str(events(tmp_path)) + "".join(capfd.readouterr())
 
     def test_a_search_is_refused_while_it_is_away(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ours, "WAIT_SECONDS", 0.2)
-        monkeypatch.setattr(ours, "_pool", None)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database.WAIT_SECONDS", 0.2)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database._pool", None)
         monkeypatch.setenv(VARIABLE, "postgresql://me:secret@127.0.0.1:1/x")
 
         with pytest.raises(Refusal) as refused:
@@ -287,8 +301,6 @@ class TestWithoutADatabase:
         problem = refused.value.problem
         assert (problem.status, problem.code, problem.retryable) == (503, "index_unavailable", True)
         assert "secret" not in problem.detail
-        assert ours._pool is not None
-        ours._pool.close()
 
     def test_of_another_model_is_refused(self, root: Path) -> None:
         with pytest.raises(Refusal, match="embeddings of student@1 and this deployment serves other@2"):

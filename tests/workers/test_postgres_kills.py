@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psycopg
 import pytest
 from tinyclip_workers.serving.engine import Engine, load_engine
 
+from tests.postgres import connected_to, tables
 from tests.workers.index_jobs import arguments, ask, ask_updates, current, events, generation, run, unit
 from tests.workers.students import encoded, picture, write_shard, write_student
 from tests.workers.test_index_kills import kill_once
@@ -61,12 +61,6 @@ def found(root: Path) -> set[str]:
     return {hit.id for hit in hits}
 
 
-def tables(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^tinyclip'"
-        return len(connection.execute(query).fetchall())
-
-
 BUILDS = {
     "named": "table.Store.write_bytes = lambda *g, real=table.Store.write_bytes: (real(*g), '/tables/' in g[1] and hold())",
     "copied": "graph.link_aside = hold",
@@ -88,7 +82,7 @@ def test_a_killed_build(root: Path, folder: Path, index_database: str, after: st
     assert run(root, 2) == 0, events(root, 2)
     assert found(root) == new
     assert (generation(root).build, generation(root).number, generation(root).kind) == (2, 2, "hnsw")
-    assert tables(index_database) == 2
+    assert len(tables(index_database)) == 2
     assert len(list((root / "indexes/gallery/tables").iterdir())) == 1
     assert events(root, 2)[-1]["type"] == "index.finished"
 
@@ -124,9 +118,9 @@ def test_a_killed_update_is_applied_once(root: Path, folder: Path, after: str) -
 def test_tables_put_back_to_an_older_day_are_not_changed(root: Path, folder: Path, index_database: str) -> None:
     ask_updates(root, folder, {1: {"removed": ["old0"]}}, store="pgvector")
     assert run(root, "u1") == 0
-    with psycopg.connect(index_database, autocommit=True) as connection:
+    with connected_to(index_database) as connection:
         id = generation(root).segments[0].id
-        connection.execute(f"UPDATE tinyclip_{id}_state SET generation = jsonb_set(generation, '{{number}}', '1')")  # type: ignore[call-overload]
+        connection.execute(f"UPDATE tinyclip_{id}_state SET generation = jsonb_set(generation, '{{number}}', '1')")
 
     ask_updates(root, folder, {2: {"removed": ["old1"]}}, store="pgvector")
 

@@ -1,5 +1,6 @@
 """Applies accepted updates to an index: encode what they bring, write the next generation, commit it."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +17,22 @@ from tinyclip_workers.report import EventWriter
 from tinyclip_workers.retrieval.files import Generation, commit, newest
 from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
+from tinyclip_workers.retrieval.reader import DatabaseAway
 from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.index_items import BATCH
 from tinyclip_workers.serving.inputs import BadImage, read_picture
 from tinyclip_workers.store import Store
 
+log = logging.getLogger(__name__)
+
 ROUND_BYTES = 64 << 20
 """Of update files from which a round has enough."""
 MAX_IMAGE_BYTES = 64 << 20
 """The control plane bounds what it accepts; this bounds what a changed file could hold."""
+
+
+MOST_LOSSES = 3
+"""Of the database while one change is written into it."""
 
 
 class Overtaken(Exception):
@@ -85,15 +93,22 @@ def _caught_up(store: Store, current: Generation) -> Generation:
 def _changed_tables(
     current: Generation, items: Changes, request: IndexRequest, outcome: _Outcome, still_wanted: Callable[[], Any]
 ) -> Generation:
-    """In the tables this is the commit already. Raises Overtaken."""
-    from tinyclip_workers.retrieval.postgres.changing import Moved, changed  # an extra
+    """In the tables this is the commit already. Raises Overtaken, DatabaseAway."""
+    from tinyclip_workers.retrieval.postgres.changing import Moved, changed, held  # an extra
 
-    try:
-        return changed(
-            current, items, request.kind, applied=outcome.applied, rejected=outcome.rejected, still_wanted=still_wanted
-        )
-    except Moved as moved:
-        raise Overtaken(str(moved)) from moved
+    for left in reversed(range(MOST_LOSSES)):
+        try:
+            return changed(current, items, request.kind, **vars(outcome), still_wanted=still_wanted)
+        except Moved as moved:
+            raise Overtaken(str(moved)) from moved
+        except DatabaseAway as away:
+            if not left:
+                raise
+            log.warning("asking again: %s", away)
+            now = held(current)  # the connection may have been lost on the way back
+            if (now.number, now.applied) == (current.number + 1, outcome.applied):
+                return now
+    raise AssertionError
 
 
 def _tell(store: Store, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:

@@ -35,14 +35,19 @@ def caught_up(store: Store, generation: Generation) -> Generation:
 
     Raises ValueError where they are gone or older than the store knows, NoDatabase, DatabaseAway.
     """
-    with connected() as connection:
-        state = read_state(connection, generation)
+    state = held(generation)
     if state.number < generation.number:
         way_out = "the database was put back to an older day; PUT the index again to build it anew"
         raise ValueError(f"index {generation.name} is at generation {generation.number}, its tables at {state.number}: {way_out}")
     if state.number > generation.number:
         commit(store, state)
     return state
+
+
+def held(generation: Generation) -> Generation:
+    """What the tables of a generation hold now. Raises ValueError if they are gone, NoDatabase, DatabaseAway."""
+    with connected() as connection:
+        return read_state(connection, generation)
 
 
 def changed(

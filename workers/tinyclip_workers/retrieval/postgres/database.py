@@ -40,12 +40,15 @@ REPLICA_SETTINGS = (
     "SET jit = off",  # compiling takes longer than a search
     "SET hnsw.iterative_scan = relaxed_order",
     "SET plan_cache_mode = force_custom_plan",
+    "SET statement_timeout = '30s'",  # nobody waits longer for a search
 )
 CONNECT_SECONDS = 10
-RETRY_SECONDS = 60.0
-"""How long a job goes on asking for a database that does not answer, as while it is started anew."""
-WAIT_SECONDS = 5.0
-"""How long a search waits for a connection."""
+RETRY_SECONDS = 600.0
+"""How long a job goes on asking for a database that does not answer, as while it is started anew or moves to a standby."""
+WAIT_SECONDS = 2.0
+"""How long a search waits for a connection; other requests need its thread."""
+MOST_CONNECTIONS = 8
+"""Of one replica. Those that nobody needs for five minutes are closed."""
 
 
 class NoDatabase(ValueError):
@@ -80,11 +83,12 @@ def look(connection: Connection) -> None:
 class Pool:
     """Connections of one process, opened when they are needed. Its threads search at once."""
 
-    def __init__(self, size: int = 16) -> None:
+    def __init__(self) -> None:
         """Raises NoDatabase."""
         self._pool = ConnectionPool(
-            kwargs={**_parameters(), "autocommit": True}, min_size=0, max_size=size, timeout=WAIT_SECONDS, max_idle=300.0,
-            configure=_prepared, open=True, name="tinyclip-indexes", reconnect_timeout=0.0,
+            kwargs={**_parameters(), "autocommit": True}, min_size=0, max_size=MOST_CONNECTIONS, timeout=WAIT_SECONDS,
+            max_idle=300.0, configure=_prepared, check=ConnectionPool.check_connection, open=True, name="tinyclip-indexes",
+            reconnect_timeout=0.0,
         )  # fmt: skip
 
     @contextmanager
