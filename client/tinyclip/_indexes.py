@@ -7,7 +7,7 @@ from tinyclip._calls import AsyncResource, Call, Resource, as_model, async_metho
 from tinyclip._images import encode
 from tinyclip._pages import every, every_async
 from tinyclip._waiting import Deadline, poll, poll_async
-from tinyclip.schemas import Index, IndexItem, IndexKind, IndexPut, IndexSource, IndexState, Page
+from tinyclip.schemas import Index, IndexItem, IndexKind, IndexPut, IndexSource, IndexState, IndexStore, Page
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Index]]:
@@ -27,14 +27,16 @@ def put(
     *,
     metadata_keys: Sequence[str] = ("json",),
     kind: IndexKind = "auto",
+    store: IndexStore = "files",
 ) -> Call[Index]:
     """Creates an index of the pictures in `shards`, embedded by `model`, or builds it anew; without shards an empty one.
 
-    It is ready later: `wait`. `kind`: search all items (`exact`), walk a graph (`hnsw`), or as fits the size."""
+    It is ready later: `wait`. `kind`: search all items (`exact`), walk a graph (`hnsw`), or as fits the size. `store`: where the
+    vectors live; `pgvector` is for an index that is larger than the memory of a replica."""
     source = None
     if shards is not None:
         source = IndexSource(shards=shards if isinstance(shards, str) else list(shards), metadata_keys=list(metadata_keys))
-    body = IndexPut(model=model, source=source, kind=kind)
+    body = IndexPut(model=model, source=source, kind=kind, store=store)
     return Call("PUT", path("indexes", name), as_model(Index), body=body.model_dump(mode="json"))
 
 

@@ -18,9 +18,11 @@ import httpx
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from tinyclip.schemas.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.artifacts import Store
 from tinyclip_server.db import Database
+from tinyclip_server.indexes import database as index_database
 from tinyclip_server.machine import PortTaken, listen
 from tinyclip_server.migrate import WrongRevision, current, fit, head, refuse_unless_head
 from tinyclip_server.ray_gateway import RayGateway, RayUnavailable
@@ -55,6 +57,7 @@ async def examine(settings: Settings) -> list[Check]:
     checks: list[tuple[str, Awaitable[list[Check]]]] = [
         ("data folder", _data_dir(settings)),
         ("database", _database(settings)),
+        ("index database", _index_database(settings)),
         ("ray", _ray(settings)),
         ("artifacts", _artifacts(settings)),
         ("versions", _versions(settings)),
@@ -111,6 +114,16 @@ async def _database(settings: Settings) -> list[Check]:
         return [_fail("database", f"cannot be reached: {why}", "start it, and look at TINYCLIP_DATABASE_URL")]
     finally:
         await database.close()
+
+
+async def _index_database(settings: Settings) -> list[Check]:
+    if not settings.index_database_url:
+        return []
+    try:
+        return [_ok("index database", await index_database.version(settings.index_database_url))]
+    except (index_database.Away, ValueError) as error:
+        message, _, way_out = str(error).partition("; ")
+        return [_fail("index database", message, way_out or f"start it, and look at {INDEX_DATABASE}")]
 
 
 def _revision(found: str | None, *, embedded: bool) -> Check:

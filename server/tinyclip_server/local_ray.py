@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tinyclip.schemas.index_database import VARIABLE as INDEX_DATABASE
+
 from tinyclip_server.machine import MARKER, free_port, marked_processes, short_path
 from tinyclip_server.ray_gateway import RayGateway
 from tinyclip_server.settings import Settings
@@ -153,7 +155,8 @@ class LocalRay:
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         haproxy = self._proxy_folder
-        return inherited | {
+        index_database = self._settings.index_database_url
+        return inherited | ({INDEX_DATABASE: index_database} if index_database else {}) | {
             MARKER: self._marker,
             "TINYCLIP_ENGINE_CACHE": str(self._settings.data_dir / "engines"),  # all that we write is below it
             "RAY_AUTH_MODE": "token",

@@ -15,6 +15,7 @@ from typing import Literal
 
 import structlog
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 from structlog.types import Processor
 
 from tinyclip_server.settings import Settings
@@ -90,9 +91,10 @@ def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
 def known_secrets(settings: Settings) -> set[str]:
     """What must not be written anywhere, as far as this process knows it."""
     found = {value for name, value in os.environ.items() if SECRET_VARIABLES.search(name) and "PATH" not in name.upper()}
-    password = make_url(settings.async_database_url).password
-    if password:
-        found.add(str(password))
+    for url in filter(None, (settings.async_database_url, settings.index_database_url)):
+        with contextlib.suppress(ArgumentError):  # what is no URL is said elsewhere
+            if password := make_url(url).password:
+                found.add(str(password))
     token_path = settings.ray_token_path or os.environ.get("RAY_AUTH_TOKEN_PATH")
     for path in (token_path, settings.data_dir / "ray-token"):
         if path:

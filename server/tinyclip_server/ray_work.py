@@ -44,6 +44,8 @@ class Work:
     """Written as `request.json` of the folder before the job is submitted; a job that does not find it leaves by itself."""
     leaves: Sequence[str] = ()
     """Folders elsewhere in the store that go with the row."""
+    release: Callable[[], Awaitable[str | None]] | None = None
+    """Removes what is elsewhere altogether, before the folder that tells of it; why it is still there, if it is."""
 
     @property
     def request_path(self) -> str:
@@ -60,6 +62,8 @@ class Seen:
     """How the job ended, if it did and all that it wrote is in `segments`."""
     segments: list[list[WorkerEvent]] = field(default_factory=list)
     removed: bool = False
+    kept: str = ""
+    """Why it could not be removed now, if the row does not say so yet."""
 
     @property
     def events(self) -> list[WorkerEvent]:
@@ -101,7 +105,7 @@ async def _write_down(
         if seen.removed:
             await session.delete(row)
             return
-        row.submitted, row.updated_at = seen.submitted, now()
+        row.submitted, row.updated_at, row.message = seen.submitted, now(), seen.kept or row.message
         row.next_segment += len(seen.segments)
         await apply(session, row, seen)
 
@@ -140,6 +144,9 @@ async def _remove(services: Services, row: RayWork, work: Work) -> Seen:
     if row.ray_submission_id and status is not None and not status.ended:
         await services.ray.stop_job(row.ray_submission_id)
         return Seen(submitted=row.submitted)
+    kept = await work.release() if work.release is not None else None
+    if kept is not None:
+        return Seen(submitted=row.submitted, kept=kept if kept != row.message else "")
     for folder in (*work.leaves, work.folder):
         await services.store.remove(folder)
     return Seen(removed=True)

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """`sqlite:///PATH` or `postgresql://…`; empty: a SQLite file in `data_dir`."""
     artifacts: str = ""
     """Root of the artifacts store: a local path or any fsspec URI that all nodes reach; empty: a folder in `data_dir`."""
+    index_database_url: str = ""
+    """`postgresql://…` of a database with the extension vector, for indexes whose `store` is `pgvector`; nodes need it too."""
     ray_address: str = ""
     """`http://HOST:PORT` of a cluster's dashboard; empty: `tinyclip-server up` starts a local cluster."""
     ray_token_path: Path | None = None

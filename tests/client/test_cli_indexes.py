@@ -78,7 +78,13 @@ def test_json_is_the_built_index(cli: Cli, server: Server) -> None:
 def test_create_an_empty_one_of_a_kind(cli: Cli, server: Server) -> None:
     assert cli("indexes", "create", "gallery", "--model", "shapes@1", "--kind", "hnsw").code == 0
 
-    assert server.asked == [{"model": "shapes@1", "source": None, "kind": "hnsw"}]
+    assert server.asked == [{"model": "shapes@1", "source": None, "kind": "hnsw", "store": "files"}]
+
+
+def test_create_one_in_a_database(cli: Cli, server: Server) -> None:
+    assert cli("indexes", "create", "gallery", "--model", "shapes@1", "--store", "pgvector").code == 0
+
+    assert server.asked[0]["store"] == "pgvector"
 
 
 def test_add_pictures_and_texts(cli: Cli, server: Server, picture: str) -> None:

@@ -67,6 +67,7 @@ FILTERS: list[tuple[dict[str, Any], Any]] = [
     ({"taken": {"gte": "2020-03", "lt": "2020-05"}}, lambda m: m["taken"][:7] in ("2020-03", "2020-04")),
     ({"rare": {"in": [100, 200, 7]}}, lambda m: m["rare"] in (100, 200)),
     ({"odd key/~": {"gte": 3}}, lambda m: m["odd key/~"] == 3),
+    ({"even": True}, lambda m: m["even"]),
     ({"even": 1}, lambda m: False),
     ({"year": {"gte": ""}}, lambda m: False),
     ({"nowhere": 1}, lambda m: False),

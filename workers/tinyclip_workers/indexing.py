@@ -14,6 +14,7 @@ import traceback
 from functools import partial
 
 from pydantic import ValidationError
+from tinyclip.errors import MissingExtra
 from tinyclip.schemas.artifacts import IndexRequest, index_job_events
 
 from tinyclip_workers.report import EventWriter, reporting
@@ -60,7 +61,7 @@ def _done(store: Store, index: str, job: str, events: EventWriter) -> int:
             apply_updates(store, request, load, events, still_wanted)
     except (Superseded, TakenOver, Overtaken):
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtra) as error:
         code = "unreadable_data" if isinstance(error, DataError) else "index_failed"
         return _failed(events, code, str(error))
     except Exception as error:

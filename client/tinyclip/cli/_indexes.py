@@ -47,6 +47,11 @@ class Kind(StrEnum):
     HNSW = "hnsw"
 
 
+class StoredIn(StrEnum):
+    FILES = "files"
+    PGVECTOR = "pgvector"
+
+
 @app.command()
 def create(
     context: typer.Context,
@@ -57,6 +62,7 @@ def create(
     ] = None,
     metadata_key: Annotated[list[str] | None, typer.Option(help="What to keep of a sample; by default json.")] = None,
     kind: Annotated[Kind, typer.Option(help="How it is searched; auto: by its size.")] = Kind.AUTO,
+    store: Annotated[StoredIn, typer.Option(help="Where its vectors live; pgvector: in a PostgreSQL.")] = StoredIn.FILES,
     no_wait: NoWait = False,
     timeout: Timeout = 3600.0,
     as_json: AsJson = False,
@@ -64,7 +70,8 @@ def create(
     """Build an index from shards, or an empty one to be filled with `add`."""
     sources = [absolute(shard, Path.cwd()) for shard in shards or []]
     listed = (sources[0] if len(sources) == 1 else sources) if sources else None
-    put = _indexes.put(name, model, listed, metadata_keys=metadata_key or ["json"], kind=kind.value)
+    keys = metadata_key or ["json"]
+    put = _indexes.put(name, model, listed, metadata_keys=keys, kind=kind.value, store=store.value)
     with connect(context) as client:
         if no_wait:
             answer(client, put, _show, as_json)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.exports import EXPORTS, ExportFormat, export_name
-from tinyclip.schemas.indexes import IndexItem, IndexKind, IndexSource
+from tinyclip.schemas.indexes import IndexItem, IndexKind, IndexSource, IndexStore
 from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
 from tinyclip.schemas.tokens import Scope
 
@@ -94,6 +94,7 @@ class IndexRequest(Response):
     model_uri: str
     embed_dim: int
     kind: IndexKind = "auto"
+    store: IndexStore = "files"
     source: IndexSource | None = None
     applied: int = 0
     """Of a build: updates up to this one were made to what it replaces; later ones are for this build."""
@@ -229,6 +230,11 @@ def index_update(name: str, file: str) -> str:
 
 def index_updates(name: str) -> str:
     return f"indexes/{name}/updates"
+
+
+def index_tables(name: str) -> str:
+    """One empty file a pair of tables in the database of indexes, by their id: there before the tables are, gone after them."""
+    return f"indexes/{name}/tables"
 
 
 def index_job_events(name: str, job: str) -> str:

@@ -10,7 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
 
 IndexKind = Literal["auto", "exact", "hnsw"]
-"""`exact` compares a query with every item, `hnsw` walks a graph of near neighbours; `auto` is exact below 100,000 items."""
+"""`exact` compares a query with every item, `hnsw` walks a graph of near neighbours; `auto` is exact below 100,000 items, in a
+database below 10,000."""
+
+IndexStore = Literal["files", "pgvector"]
+"""Where an index's vectors live: in files of the artifacts store that each replica opens, or in a PostgreSQL that all ask."""
 
 
 class IndexSource(Request):
@@ -24,6 +28,7 @@ class IndexPut(Request):
     source: IndexSource | None = None
     """null: an empty index, to be filled item by item."""
     kind: IndexKind = "auto"
+    store: IndexStore = "files"
 
 
 class IndexState(StrEnum):
@@ -47,6 +52,8 @@ class Index(Response):
     name: str
     model: str
     state: IndexState
+    store: IndexStore = "files"
+    """As asked for. Until the build is done, searches are answered from where the index was."""
     kind: Literal["exact", "hnsw"] = "exact"
     """How it is searched, as chosen for its size or asked for."""
     recall: float | None = None

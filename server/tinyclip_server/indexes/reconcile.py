@@ -1,9 +1,10 @@
 """Follows each index from a request to its end, builds and updates alike; how is in `ray_work.py`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import IndexKind, IndexSource, IndexState
+from tinyclip.schemas import IndexKind, IndexSource, IndexState, IndexStore
 from tinyclip.schemas.artifacts import (
     IndexRequest,
     UpdateFile,
@@ -13,7 +14,7 @@ from tinyclip.schemas.artifacts import (
     model_version,
 )
 
-from tinyclip_server.indexes import repository, service
+from tinyclip_server.indexes import database, repository, service
 from tinyclip_server.ray_work import Seen, Work, follow_all
 from tinyclip_server.services import Services
 from tinyclip_server.tables import IndexRow, IndexUpdateRow
@@ -40,6 +41,7 @@ async def _embed_dim(session: AsyncSession, row: IndexRow) -> int:
 def _work(services: Services, row: IndexRow, updates: Sequence[IndexUpdateRow] | None, embed_dim: int) -> Work:
     job = service.job_of(row)
     kind: IndexKind = row.spec.get("kind", "auto")
+    store: IndexStore = row.spec.get("store", "files")
     request = IndexRequest(
         name=row.name,
         job=job,
@@ -48,6 +50,7 @@ def _work(services: Services, row: IndexRow, updates: Sequence[IndexUpdateRow] |
         model_uri=services.store.uri(model_version(row.model_name, row.model_version)),
         embed_dim=embed_dim,
         kind=kind,
+        store=store,
         source=IndexSource.model_validate(row.spec["source"]) if row.spec["source"] else None,
         applied=row.applied,
         updates=None if updates is None else [UpdateFile(number=update.number, file=update.file) for update in updates],
@@ -60,6 +63,7 @@ def _work(services: Services, row: IndexRow, updates: Sequence[IndexUpdateRow] |
         folder=index_folder(row.name),
         events=index_job_events(row.name, job),
         request=request.model_dump(mode="json"),
+        release=partial(database.drop_tables, services.settings.index_database_url, services.store, row.name),
     )
 
 

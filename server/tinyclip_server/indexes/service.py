@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
 from tinyclip_server.db import now
-from tinyclip_server.indexes import repository
+from tinyclip_server.indexes import database, repository
 from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.local_paths import expect_inside, of_index
 from tinyclip_server.models import service as models
@@ -20,10 +20,12 @@ MOST_ATTEMPTS = 3
 
 
 async def check(services: Services, body: IndexPut) -> None:
-    """Whether the pictures are there, where they may be. Raises InvalidInput."""
+    """Whether the pictures are there, where they may be, and the database that is asked for. Raises InvalidInput, Unavailable."""
     if body.source is not None:
         await expect_inside(services.settings.data_roots, of_index(body.source))
         await expect_shards(body.source, services.store, allow_private=services.settings.allow_private_urls)
+    if body.store == "pgvector":
+        await database.expect_fit(services.settings.index_database_url)
 
 
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:
@@ -127,6 +129,7 @@ async def delete(session: AsyncSession, row: IndexRow) -> None:
 def view(row: IndexRow) -> Index:
     return Index.model_validate({
         "name": row.name, "model": f"{row.model_name}@{row.model_version}", "state": row.state, "kind": row.kind,
+        "store": row.spec.get("store", "files"),
         "recall": row.recall, "count": row.count, "progress": row.progress, "message": row.message, "updates": row.updates,
         "applied_updates": row.applied, "pending_updates": row.updates - row.applied, "rejected": row.rejected,
         "created_at": row.created_at, "updated_at": row.updated_at,
@@ -139,7 +142,7 @@ def etag(row: IndexRow) -> str:
 
 
 def _asked(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
-    return spec["source"], spec.get("kind", "auto"), model_name, model_version
+    return spec["source"], spec.get("kind", "auto"), spec.get("store", "files"), model_name, model_version
 
 
 def _is_built(row: IndexRow) -> bool:

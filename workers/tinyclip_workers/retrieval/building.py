@@ -12,7 +12,8 @@ from tinyclip.schemas.artifacts import IndexRequest
 from tinyclip_workers.report import EventWriter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval import parts as parts_files
-from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest, remove_others
+from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest
+from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
 from tinyclip_workers.retrieval.parts import Parts
 from tinyclip_workers.retrieval.segment_writer import storable
@@ -31,9 +32,11 @@ def build_index(
     """The generation that answers from now on. Raises DataError, or what `still_wanted` raises."""
     done = newest(store, request.name)
     if done is not None and done.build == request.build:  # committed by an attempt that did not live to tell
-        remove_others(store, done)
+        remove_all_others(store, done)
         store.remove(builds_folder(request.name))
         return _told(events, done, "")
+    if request.store == "pgvector":
+        _expect_database()
     skipped, segments = Skipped(), []
     if request.source is not None:
         urls = expand_shards(request.source.shards)
@@ -46,7 +49,10 @@ def build_index(
         _encode(parts, reached, request, urls, engine, progress)
         if reached.items == 0:
             raise DataError(_nothing_found(urls, skipped), field="source.shards", value=request.source.shards)
-        segments = [_put_together(store, request, parts, engine, skipped, progress, reached.items)]
+        put_together = _put_together if request.store == "files" else _put_into_tables
+        segments = [put_together(store, request, parts, engine, skipped, progress, reached.items)]
+    elif request.store == "pgvector":
+        segments = [_empty_tables(store, request)]
     generation = _committed(store, request, segments, skipped, still_wanted)
     return _told(events, generation, _remarks(skipped, generation, request))
 
@@ -101,6 +107,36 @@ def _put_together(
         )
 
 
+def _expect_database() -> None:
+    """Before hours of encoding. Raises MissingExtra, NoDatabase, DatabaseAway."""
+    from tinyclip_workers.retrieval.postgres.filling import expect_database  # an extra
+
+    expect_database()
+
+
+def _put_into_tables(
+    store: Store, request: IndexRequest, parts: Parts, engine: Engine, skipped: Skipped, progress: Progress, total: int
+) -> SegmentInfo:
+    from tinyclip_workers.retrieval.postgres.filling import filled_tables  # an extra
+
+    return filled_tables(
+        store, request, parts, skipped, total=total,
+        queries=lambda: _caption_queries(parts, engine), on_progress=lambda done: progress.report_linked(done, total),
+    )  # fmt: skip
+
+
+def _empty_tables(store: Store, request: IndexRequest) -> SegmentInfo:
+    from tinyclip_workers.retrieval.postgres.filling import filled_tables  # an extra
+
+    return filled_tables(store, request, (), Skipped(), total=0, queries=lambda: None, on_progress=lambda done: None)
+
+
+def _publish(generation: Generation) -> None:
+    from tinyclip_workers.retrieval.postgres.filling import publish  # an extra
+
+    publish(generation)
+
+
 def _caption_queries(parts: Parts, engine: Engine) -> Matrix | None:
     """Embeddings of captions: texts lie elsewhere than pictures, and they are what most searches ask."""
     metadata = chain.from_iterable((item[1] for item in items) for _, items in parts)
@@ -118,10 +154,13 @@ def _committed(
         generation = Generation(
             name=request.name, number=before.number + 1 if before else 1, nonce=uuid.uuid4().hex, build=request.build,
             model=request.model, embed_dim=request.embed_dim, count=sum(segment.count for segment in segments),
-            skipped_samples=skipped.samples, skipped_shards=skipped.shards, kind=kind_of(segments), applied=request.applied,
-            segments=segments,
+            skipped_samples=skipped.samples, skipped_shards=skipped.shards, kind=kind_of(segments), store=request.store,
+            applied=request.applied, segments=segments,
         )  # fmt: skip
+        if generation.store == "pgvector":
+            _publish(generation)
         if commit(store, generation):
+            remove_all_others(store, generation)
             store.remove(builds_folder(request.name))
             return generation
 
@@ -131,7 +170,7 @@ def _remarks(skipped: Skipped, generation: Generation, request: IndexRequest) ->
     if skipped.samples or skipped.shards:
         example = f", as {skipped.examples[0]}" if skipped.examples else ""
         said.append(f"{skipped.samples:,} samples and {skipped.shards:,} shards were skipped{example}")
-    if request.kind == "auto" and generation.count >= GRAPH_FROM and not graphs.available():
+    if request.kind == "auto" and generation.store == "files" and generation.count >= GRAPH_FROM and not graphs.available():
         said.append(f"it is searched exactly, which is slow at this size: {graphs.WAY_OUT}")
     return "; ".join(said)
 

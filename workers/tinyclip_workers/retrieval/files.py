@@ -8,12 +8,13 @@ indexes/<name>/segments/<id>/hnsw.bin        hnswlib's graph over the rows, of a
 indexes/<name>/dead/<id>.npy                 rows of a segment that a later one replaces, or that were removed
 indexes/<name>/builds/<n>/parts/             what a build has encoded so far
 indexes/<name>/updates/<id>.json             changes that were acknowledged, written by the control plane
+indexes/<name>/tables/<id>                   that there are tables of this id in a database (postgres/table.py)
 """
 
 import re
 from typing import Literal
 
-from tinyclip.schemas import RejectedItem, Response
+from tinyclip.schemas import IndexStore, RejectedItem, Response
 from tinyclip.schemas.artifacts import index_folder
 
 from tinyclip_workers.store import Store
@@ -34,6 +35,8 @@ class SegmentInfo(Response):
     """How wide the graph is searched; found at build time so that recall@10 is what `recall` says."""
     recall: float | None = None
     """Recall@10 of the graph against exact search, on a sample of queries."""
+    measured: int = 0
+    """Items that there were when `ef` was found, of a table in a database: it is changed in place."""
     dead: str | None = None
     dead_count: int = 0
 
@@ -65,6 +68,8 @@ class Generation(Response):
     rejected: list[RejectedItem] = []
     """Items of the updates that this generation brought."""
     kind: Kind
+    store: IndexStore = "files"
+    """`pgvector`: the one segment is a pair of tables, changed in place. Their state is this document, and this its copy."""
     applied: int = 0
     """Number of the newest update that is in it; an update is in it whole or not at all."""
     segments: list[SegmentInfo] = []

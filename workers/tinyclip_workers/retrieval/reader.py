@@ -24,13 +24,21 @@ class Found:
     """`hnsw` if a graph was walked for any of them; `exact` where all candidates were compared."""
 
 
+class Replaced(Exception):
+    """What the generation named is gone: a newer one has taken its place, or the index was deleted."""
+
+
+class DatabaseAway(OSError):
+    """The database that an index is in does not answer, or could not do what it was asked."""
+
+
 class Reader(Protocol):
     """What searches an index."""
 
     generation: Generation
 
     def nearest(self, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()) -> Found:
-        """The items with the largest cosine that meet all conditions, best first."""
+        """The items with the largest cosine that meet all conditions, best first. Raises Replaced, DatabaseAway."""
         ...
 
 

@@ -57,7 +57,7 @@ class Segment:
         self._paths = dict(self._items.execute("SELECT path, id FROM paths").fetchall())
         weakref.finalize(self, self._items.close)
         self._lock = threading.Lock()
-        self._masks: OrderedDict[Condition, Mask] = OrderedDict()
+        self._masks: OrderedDict[str, Mask] = OrderedDict()
         linked = info.kind == "hnsw" and graphs.available()
         if info.kind == "hnsw" and not linked:
             graphs.log.warning("segment %s is searched exactly, which is slow: %s", self.id, graphs.WAY_OUT)
@@ -135,13 +135,14 @@ class Segment:
         return candidates[best], scores[best]
 
     def _mask(self, condition: Condition) -> Mask:
+        key = repr(condition)  # to Python, 0 and False are the same condition
         with self._lock:
-            known = self._masks.get(condition)
+            known = self._masks.get(key)
             if known is None:
-                known = self._masks[condition] = self._rows_that_meet(condition)
+                known = self._masks[key] = self._rows_that_meet(condition)
                 while len(self._masks) > MOST_MASKS:
                     self._masks.popitem(last=False)
-            self._masks.move_to_end(condition)
+            self._masks.move_to_end(key)
             return known
 
     def _rows_that_meet(self, condition: Condition) -> Mask:

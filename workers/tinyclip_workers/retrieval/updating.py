@@ -1,7 +1,9 @@
 """Applies accepted updates to an index: encode what they bring, write the next generation, commit it."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,17 +14,25 @@ from tinyclip.schemas.artifacts import IndexRequest, IndexUpdate, UpdateFile, in
 
 from tinyclip_workers.images import Pixels
 from tinyclip_workers.report import EventWriter
-from tinyclip_workers.retrieval.files import Generation, commit, newest, remove_others
-from tinyclip_workers.retrieval.merging import NewItem, next_generation
+from tinyclip_workers.retrieval.files import Generation, commit, newest
+from tinyclip_workers.retrieval.leftovers import remove_all_others
+from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
+from tinyclip_workers.retrieval.reader import DatabaseAway
 from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.index_items import BATCH
 from tinyclip_workers.serving.inputs import BadImage, read_picture
 from tinyclip_workers.store import Store
 
+log = logging.getLogger(__name__)
+
 ROUND_BYTES = 64 << 20
 """Of update files from which a round has enough."""
 MAX_IMAGE_BYTES = 64 << 20
 """The control plane bounds what it accepts; this bounds what a changed file could hold."""
+
+
+MOST_LOSSES = 3
+"""Of the database while one change is written into it."""
 
 
 class Overtaken(Exception):
@@ -41,7 +51,9 @@ def apply_updates(
     current = newest(store, request.name)
     if current is None or current.build != request.build:
         raise Overtaken(f"index {request.name} is no longer what build {request.build} made")
-    remove_others(store, current)  # an attempt that died after its commit may not have come to it
+    if current.store == "pgvector":
+        current = _caught_up(store, current)
+    remove_all_others(store, current)  # an attempt that died after its commit may not have come to it
     waiting = deque(update for update in request.updates if update.number > current.applied)
     _tell(store, request, current, events, last=not waiting)
     while waiting:
@@ -50,14 +62,53 @@ def apply_updates(
             number = waiting[0].number
             changes.note(number, _read(store, request.name, waiting.popleft()))
         items = changes.encoded(partial(_tell_encoded, events))
-        linked = partial(_tell_linked, events, current.count)
-        written = next_generation(store, current, items, request.kind, linked)
-        still_wanted()
-        current = written.model_copy(update={"applied": number, "rejected": changes.rejected})
+        outcome = _Outcome(number, changes.rejected)
+        if current.store == "pgvector":
+            current = _changed_tables(current, items, request, outcome, still_wanted)
+        else:
+            linked = partial(_tell_linked, events, current.count)
+            written = next_generation(store, current, items, request.kind, linked)
+            still_wanted()
+            current = written.model_copy(update=vars(outcome))
         if not commit(store, current):
             raise Overtaken(f"generation {current.number} of index {request.name} was made by somebody else")
         _tell(store, request, current, events, last=not waiting)
     return current
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a generation says of the updates in it."""
+
+    applied: int
+    rejected: list[RejectedItem]
+
+
+def _caught_up(store: Store, current: Generation) -> Generation:
+    from tinyclip_workers.retrieval.postgres.changing import caught_up  # an extra
+
+    return caught_up(store, current)
+
+
+def _changed_tables(
+    current: Generation, items: Changes, request: IndexRequest, outcome: _Outcome, still_wanted: Callable[[], Any]
+) -> Generation:
+    """In the tables this is the commit already. Raises Overtaken, DatabaseAway."""
+    from tinyclip_workers.retrieval.postgres.changing import Moved, changed, held  # an extra
+
+    for left in reversed(range(MOST_LOSSES)):
+        try:
+            return changed(current, items, request.kind, **vars(outcome), still_wanted=still_wanted)
+        except Moved as moved:
+            raise Overtaken(str(moved)) from moved
+        except DatabaseAway as away:
+            if not left:
+                raise
+            log.warning("asking again: %s", away)
+            now = held(current)  # the connection may have been lost on the way back
+            if (now.number, now.applied) == (current.number + 1, outcome.applied):
+                return now
+    raise AssertionError
 
 
 def _tell(store: Store, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:

@@ -3,11 +3,16 @@
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from tinyclip.errors import MissingExtra
+from tinyclip.schemas.filters import Condition
 
 from tinyclip_workers.retrieval.files import Generation, newest, request_path
 from tinyclip_workers.retrieval.opening import open_index
-from tinyclip_workers.retrieval.reader import IndexReader, Reader
+from tinyclip_workers.retrieval.reader import DatabaseAway, Found, IndexReader, Reader, Replaced
+from tinyclip_workers.serving.engine import Matrix
 from tinyclip_workers.serving.problems import Refusal, field_error, invalid, refuse
 from tinyclip_workers.store import Store
 
@@ -25,10 +30,10 @@ class _Open:
     """An index of one name. `lock` is held while a generation is opened."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    reader: IndexReader | None = None
+    reader: Reader | None = None
     looked_at: float = -LOOK_EVERY_S
 
-    def fresh(self) -> IndexReader | None:
+    def fresh(self) -> Reader | None:
         """The reader, if it was the newest a moment ago."""
         return self.reader if time.monotonic() - self.looked_at < LOOK_EVERY_S else None
 
@@ -59,7 +64,25 @@ class Indexes:
             )
         return reader
 
-    def _current(self, name: str) -> IndexReader:
+    def nearest(
+        self, name: str, model: str, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()
+    ) -> tuple[Generation, Found]:
+        """A search of the newest generation, and which that was. Raises Refusal, also 503 while a database is away."""
+        try:
+            reader = self.get(name, model)
+            try:
+                return reader.generation, reader.nearest(query_E, top_k, conditions)
+            except Replaced:  # since somebody looked last
+                self._open[name].looked_at = -LOOK_EVERY_S
+                reader = self.get(name, model)
+                return reader.generation, reader.nearest(query_E, top_k, conditions)
+        except DatabaseAway as error:
+            raise _unavailable(name, str(error)) from error
+        except Replaced as error:
+            way_out = "look again in a moment; if it stays so, PUT the index again"
+            raise _unavailable(name, f"{error}; {way_out}") from error
+
+    def _current(self, name: str) -> Reader:
         with self._lock:
             known = self._open.setdefault(name, _Open())
         reader = known.fresh()
@@ -79,7 +102,7 @@ class Indexes:
         finally:
             known.lock.release()
 
-    def _looked(self, name: str, known: _Open) -> IndexReader:
+    def _looked(self, name: str, known: _Open) -> Reader:
         """With the lock held."""
         generation = self._newest(name)
         if known.reader is None or known.reader.generation != generation:
@@ -90,10 +113,12 @@ class Indexes:
         known.looked_at = time.monotonic()
         return known.reader
 
-    def _exchanged(self, known: _Open, generation: Generation) -> IndexReader:
-        """A reader of the generation, with the segments that are open already. Raises FileNotFoundError."""
+    def _exchanged(self, known: _Open, generation: Generation) -> Reader:
+        """A reader of the generation, with the segments that are open already. Raises FileNotFoundError, Refusal."""
+        if generation.store == "pgvector":
+            return _in_database(generation)
         wanted = {info.id for info in generation.segments}
-        segments = {segment.id: segment for segment in known.reader.segments} if known.reader else {}
+        segments = {segment.id: segment for segment in known.reader.segments} if isinstance(known.reader, IndexReader) else {}
         going = sum(segment.memory for id, segment in segments.items() if id not in wanted)
         segments = {id: segment for id, segment in segments.items() if id in wanted}
         if going > ROOM_FOR_TWO:
@@ -119,3 +144,20 @@ class Indexes:
             "There is no such index",
             f"/index: there is no index {name}; create it with PUT /v1/indexes/{name} of the control plane",
         )
+
+
+def _in_database(generation: Generation) -> Reader:
+    """Raises Refusal where the replica cannot ask a database."""
+    try:
+        from tinyclip_workers.retrieval.postgres.reader import PostgresReader  # an extra
+
+        return PostgresReader(generation)
+    except (MissingExtra, ValueError) as error:
+        raise _unavailable(generation.name, str(error)) from error
+
+
+def _unavailable(name: str, why: str) -> Refusal:
+    return refuse(
+        503, "index_unavailable", "The index cannot be asked now", f"/index: {name}: {why}", retryable=True,
+        headers={"Retry-After": "5"},
+    )  # fmt: skip

@@ -14,7 +14,6 @@ from tinyclip.schemas import FieldError, LabelScore, SearchRequest, SearchRespon
 from tinyclip.schemas.filters import parse_filter
 
 from tinyclip_workers.images import Pixels
-from tinyclip_workers.retrieval.reader import Found
 from tinyclip_workers.serving.batching import Admission
 from tinyclip_workers.serving.embedding_queries import Embedded, EmbeddingsQuery, wrong_dimensions
 from tinyclip_workers.serving.engine import Engine, Matrix
@@ -97,7 +96,8 @@ class StudentService:
 
         Raises Refusal: no such index, or of another model.
         """
-        index = await self._in_thread(lambda: self._indexes.get(query.index, self._options.model))
+        model = self._options.model
+        await self._in_thread(lambda: self._indexes.get(query.index, model))  # before anything is encoded
         if query.image is not None:
             [row] = (await self._image_rows(Images([query.image], ["/image"]), skip_bad=False)).rows
         elif query.text is not None:
@@ -107,11 +107,11 @@ class StudentService:
         assert row is not None
         conditions = parse_filter(query.filter or {})
         with phase("search"):
-            found: Found = await self._in_thread(lambda: index.nearest(row, query.top_k, conditions))
+            generation, found = await self._in_thread(
+                lambda: self._indexes.nearest(query.index, model, row, query.top_k, conditions)
+            )
         count("hits", len(found.hits))
-        return SearchResponse(
-            hits=found.hits, model=self._options.model, kind=found.kind, generation=index.generation.number
-        )
+        return SearchResponse(hits=found.hits, model=model, kind=found.kind, generation=generation.number)
 
     async def _text_rows(self, texts: Sequence[str]) -> Sequence[Matrix]:
         count("texts", len(texts))

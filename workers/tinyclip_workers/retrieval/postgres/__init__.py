@@ -1,0 +1,1 @@
+"""Indexes whose vectors live in PostgreSQL, in tables with pgvector's types."""
