@@ -3,10 +3,11 @@
 A TinyCLIP-ViT-8M-16-Text-3M with random weights (speed does not ask for more), 224 px, JPEGs of 500x375, one replica with one
 compute thread. Peers run in the same minutes on the same weights: `infinity_emb` from the environment of `--infinity`, Hugging
 Face's pipeline behind FastAPI, and the engine called directly. Prints a table with the ratios and what is wanted of them, and
-writes `bench/results/serving.json`. An environment for infinity, as its requirements have it (not tried to the end):
+writes them into `--out`, a part as soon as it is done; parts that were not run keep what is there. infinity's environment:
 
     python -m venv peers
-    peers/bin/pip install 'infinity_emb[server,torch]==0.0.77' 'click<8.2' aiohttp 'optimum<2' 'transformers<4.49'
+    peers/bin/pip install 'infinity_emb[server,torch]==0.0.77' 'click<8.2' aiohttp 'optimum<2' 'transformers<4.49' torchvision
+    python bench/serving.py --infinity peers/bin/python
 """
 
 import argparse
@@ -35,6 +36,7 @@ from serving_load import Answers, closed_loop, open_loop, until
 from serving_models import write_hugging_face, write_open_clip
 from serving_servers import Server, infinity, ours, pipeline
 from tinyclip import Client
+from tinyclip.schemas import DeploymentState
 from tinyclip_workers.decoding import decode_square
 from tinyclip_workers.serving.engine import load_engine
 
@@ -66,19 +68,34 @@ class Line:
         return None if self.most is None else self.figure >= self.most if self.least else self.figure <= self.most
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--infinity", metavar="PYTHON", help="of an environment with infinity_emb; without, it is left out")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--requests", type=int, default=400, help="of each load")
     parser.add_argument("--memory-requests", type=int, default=50_000)
+    parser.add_argument("--tail-seconds", type=float, default=30)
+    parser.add_argument("--updates", type=int, default=10, help="rolling updates")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
         bench = Bench(Path(folder), arguments)
-        lines = [line for part in arguments.only for line in PARTS[part](bench)]
+        return max([measure(bench, part) for part in arguments.only])
+
+
+def measure(bench: "Bench", part: str) -> int:
+    """Run a part, show it and keep it; 1 if it failed, and the others go on."""
+    try:
+        lines = list(PARTS[part](bench))
+    except Exception:
+        console.print_exception()
+        return 1
     show(lines)
-    RESULTS.write_text(json.dumps(_document(lines), indent=1) + "\n")
+    out: Path = bench.arguments.out
+    known = json.loads(out.read_text()) if out.exists() else {}
+    out.write_text(json.dumps({**known, part: _document(bench, lines)}, indent=1) + "\n")
+    return 0
 
 
 class Bench:
@@ -86,9 +103,10 @@ class Bench:
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         self.folder, self.arguments, self.requests = folder, arguments, arguments.requests
-        self.model = write_open_clip(folder / "open_clip")
-        self.hugging_face = write_hugging_face(self.model, folder / "hf")
         self.jpegs = [jpeg(seed) for seed in range(32)]
+        self.model = write_open_clip(folder / "open_clip", self.jpegs)
+        self.hugging_face = write_hugging_face(self.model, folder / "hf")
+        self.engine = ""
         self.uris = ["data:image/jpeg;base64," + base64.b64encode(data).decode() for data in self.jpegs]
 
     @contextmanager
@@ -97,6 +115,7 @@ class Bench:
             tempfile.TemporaryDirectory(prefix="tc-s-") as folder,
             ours(Path(folder), self.model, self.arguments.engine, **options) as found,
         ):
+            self.engine = found[1].deployments.open("bench").health()["engine"]
             yield found
 
     @contextmanager
@@ -154,28 +173,35 @@ def tail(bench: Bench) -> Iterator[Line]:
     with bench.ours() as (server, _):
         url = server.url + "/embeddings"
         most = asyncio.run(closed_loop(url, bodies, concurrency=16, requests=bench.requests)).rate
-        answers = asyncio.run(open_loop(url, bodies, rate=0.7 * most, seconds=30))
+        answers = asyncio.run(open_loop(url, bodies, rate=0.7 * most, seconds=bench.arguments.tail_seconds))
     expect_success(answers)
     yield Line("p99 at 70% of saturation", answers.percentile_ms(99), answers.percentile_ms(50), "ms", "p50", 3.0)
 
 
 def updates(bench: Bench) -> Iterator[Line]:
-    """Ten rolling updates under load."""
+    """Rolling updates under load."""
+    rounds = bench.arguments.updates
 
     async def run(server: Server, client: Client) -> Answers:
         stop = asyncio.Event()
         bodies = [{"input": uri, "modality": "image"} for uri in bench.uris]
         load = asyncio.create_task(until(server.url + "/embeddings", bodies, stop, concurrency=4))
-        for round_ in range(10):
-            await asyncio.to_thread(client.deployments.put, "bench", f"bench@{2 - round_ % 2}", engine=bench.arguments.engine)
-            await asyncio.to_thread(client.deployments.wait, "bench", timeout=240)
-        stop.set()
-        return await load
+        try:
+            for turn in range(rounds):
+                version = f"bench@{2 - turn % 2}"
+                await asyncio.to_thread(client.deployments.put, "bench", version, engine=bench.arguments.engine)
+                deployment = await asyncio.to_thread(client.deployments.wait, "bench", timeout=240)
+                if (deployment.state, deployment.serving) != (DeploymentState.READY, version):
+                    raise RuntimeError(f"{deployment.serving} is {deployment.state}: {deployment.message}")
+        finally:
+            stop.set()
+            answers = await load
+        return answers
 
     with bench.ours(versions=2) as (server, client):
         answers = asyncio.run(run(server, client))
     total = len(answers.latencies) + answers.failures.total()
-    what = f"failures of {total:,} requests over ten rolling updates {dict(answers.failures) or ''}"
+    what = f"failures of {total:,} requests over {rounds} rolling updates {dict(answers.failures) or ''}"
     yield Line(what, answers.failures.total(), None, "", most=0)
 
 
@@ -224,7 +250,7 @@ def expect_success(answers: Answers) -> None:
 
 
 def jpeg(seed: int) -> bytes:
-    """About 127 kB of 500x375 pixels: soft shapes with some noise, as photographs have."""
+    """About 60 kB of 500x375 pixels: soft shapes with some noise, as photographs have."""
     rng = np.random.default_rng(seed)
     soft = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
     noise = Image.fromarray(rng.integers(0, 256, (375, 500, 3), np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
@@ -244,10 +270,11 @@ def show(lines: Sequence[Line]) -> None:
     console.print(table)
 
 
-def _document(lines: Sequence[Line]) -> dict[str, Any]:
+def _document(bench: Bench, lines: Sequence[Line]) -> dict[str, Any]:
     about = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "cpu": cpu(), "python": platform.python_version()}
+    about["engine"] = bench.engine
     return {**about, "lines": [{**asdict(line), "figure": line.figure, "kept": line.kept} for line in lines]}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

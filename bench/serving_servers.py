@@ -1,9 +1,11 @@
 """The servers that `serving.py` compares, each in processes of its own whose CPU time can be read."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +16,9 @@ import httpx
 import psutil
 from tinyclip import Client
 from tinyclip.schemas import DeploymentState
+from tinyclip.schemas.artifacts import model_version
 from tinyclip_server.machine import marked_processes
+from tinyclip_workers.calibration import CALIBRATION_FILE
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples" / "emoji"))
@@ -51,7 +55,9 @@ def ours(folder: Path, model: Path, engine: str, *, versions: int = 1) -> Iterat
     service = Service(folder)
     with service, Client(service.url) as client:
         for _ in range(versions):
-            client.models.import_file(model, name="bench")
+            made = client.models.import_file(model, name="bench")
+            kept = folder / "data" / "artifacts" / model_version(made.name, made.version)
+            shutil.copy(model / CALIBRATION_FILE, kept)  # an import leaves it out
         client.deployments.put("bench", "bench@1", engine=engine)
         deployment = client.deployments.wait("bench", timeout=START_SECONDS)
         if deployment.state is not DeploymentState.READY:
@@ -82,21 +88,23 @@ def pipeline(python: str, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def _process(command: list[str], environment: dict[str, str], health: str) -> Iterator[int]:
-    process = subprocess.Popen(
-        command, cwd=HERE, env=os.environ | ONE_THREAD | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + START_SECONDS
-        while not _answers(health):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{' '.join(command)} does not answer at {health} (status {process.poll()})")
-            time.sleep(0.5)
-        yield process.pid
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, cwd=HERE, env=os.environ | ONE_THREAD | environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            end = time.monotonic() + START_SECONDS
+            while not _answers(health):
+                if process.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    said = log.read().decode(errors="replace")[-2000:]
+                    raise RuntimeError(f"{' '.join(command)} does not answer at {health} (status {process.poll()}):\n{said}")
+                time.sleep(0.5)
+            yield process.pid
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _answers(url: str) -> bool:

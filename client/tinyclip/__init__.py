@@ -2,7 +2,7 @@
 
 from tinyclip._client import AsyncClient, Client
 from tinyclip._images import Picture
-from tinyclip._queries import AsyncStudent, Student
+from tinyclip._queries import AsyncStudent, EmbeddedImages, Student
 from tinyclip._retry import Retries
 from tinyclip.errors import (
     CannotReachServer,
@@ -28,6 +28,7 @@ __all__ = [
     "Client",
     "Conflict",
     "DigestMismatch",
+    "EmbeddedImages",
     "InputError",
     "InvalidRequest",
     "MissingExtra",

@@ -1,7 +1,8 @@
 """What a deployed student answers: zero-shot classification, embeddings, search."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
@@ -12,6 +13,7 @@ from tinyclip._transport import AsyncTransport, Transport
 from tinyclip.schemas import (
     EmbeddingsRequest,
     EmbeddingsResponse,
+    FieldError,
     LabelScore,
     SearchRequest,
     SearchResponse,
@@ -19,10 +21,22 @@ from tinyclip.schemas import (
     ZeroShotResponse,
 )
 
+T = TypeVar("T")
+
 OnError = Literal["fail", "skip"]
 
 Vectors = list[list[float]]
 """One L2-normalised embedding an input."""
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """What became of images of which bad ones were skipped."""
+
+    vectors: list[list[float] | None]
+    """In the order asked, L2-normalised; None for an image that was skipped."""
+    errors: list[FieldError]
+    """Why images were skipped."""
 
 
 def zero_shot(
@@ -51,11 +65,24 @@ def zero_shot(
 
 
 def embed_texts(endpoint: str, texts: Sequence[str], model: str | None = None) -> Call[Vectors]:
-    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text", model=model))
+    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text", model=model), _vectors)
 
 
-def embed_images(endpoint: str, images: Sequence[Picture], model: str | None = None) -> Call[Vectors]:
-    return _embed(endpoint, EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=model))
+@overload
+def embed_images(
+    endpoint: str, images: Sequence[Picture], model: str | None = None, on_error: Literal["fail"] = "fail"
+) -> Call[Vectors]: ...
+@overload
+def embed_images(
+    endpoint: str, images: Sequence[Picture], model: str | None = None, *, on_error: Literal["skip"]
+) -> Call[EmbeddedImages]: ...
+def embed_images(
+    endpoint: str, images: Sequence[Picture], model: str | None = None, on_error: OnError = "fail"
+) -> Call[Vectors] | Call[EmbeddedImages]:
+    body = EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=model)
+    if on_error == "fail":
+        return _embed(endpoint, body, _vectors)
+    return _embed(endpoint, body.model_copy(update={"on_error": on_error}), _embedded)
 
 
 def health(endpoint: str) -> Call[dict[str, Any]]:
@@ -118,8 +145,17 @@ class Student:
         """One embedding a text, L2-normalised."""
         return self._transport.send(embed_texts(self.endpoint, texts, self._model))
 
-    def embed_images(self, images: Sequence[Picture]) -> Vectors:
-        """One embedding an image, L2-normalised."""
+    @overload
+    def embed_images(self, images: Sequence[Picture], *, on_error: Literal["fail"] = "fail") -> Vectors: ...
+    @overload
+    def embed_images(self, images: Sequence[Picture], *, on_error: Literal["skip"]) -> EmbeddedImages: ...
+    def embed_images(self, images: Sequence[Picture], *, on_error: OnError = "fail") -> Vectors | EmbeddedImages:
+        """One embedding an image, L2-normalised.
+
+        With `on_error="skip"` a bad image has None among the `vectors` and its reason among the `errors` of what is returned;
+        otherwise it fails the request."""
+        if on_error == "skip":
+            return self._transport.send(embed_images(self.endpoint, images, self._model, on_error="skip"))
         return self._transport.send(embed_images(self.endpoint, images, self._model))
 
     def search(
@@ -177,8 +213,14 @@ class AsyncStudent:
         """One embedding a text, L2-normalised."""
         return await self._transport.send(embed_texts(self.endpoint, texts, self._model))
 
-    async def embed_images(self, images: Sequence[Picture]) -> Vectors:
-        """One embedding an image, L2-normalised."""
+    @overload
+    async def embed_images(self, images: Sequence[Picture], *, on_error: Literal["fail"] = "fail") -> Vectors: ...
+    @overload
+    async def embed_images(self, images: Sequence[Picture], *, on_error: Literal["skip"]) -> EmbeddedImages: ...
+    async def embed_images(self, images: Sequence[Picture], *, on_error: OnError = "fail") -> Vectors | EmbeddedImages:
+        """One embedding an image, L2-normalised; see `Student.embed_images`."""
+        if on_error == "skip":
+            return await self._transport.send(embed_images(self.endpoint, images, self._model, on_error="skip"))
         return await self._transport.send(embed_images(self.endpoint, images, self._model))
 
     async def search(
@@ -198,10 +240,15 @@ class AsyncStudent:
         return await self._transport.send(health(self.endpoint))
 
 
-def _embed(endpoint: str, body: EmbeddingsRequest) -> Call[Vectors]:
-    return Call("POST", f"{endpoint}/embeddings", _vectors, body=body.model_dump(mode="json", exclude_none=True))
+def _embed(endpoint: str, body: EmbeddingsRequest, read: Callable[[httpx.Response], T]) -> Call[T]:
+    return Call("POST", f"{endpoint}/embeddings", read, body=body.model_dump(mode="json", exclude_none=True))
 
 
 def _vectors(response: httpx.Response) -> Vectors:
+    return [vector for vector in _embedded(response).vectors if vector is not None]
+
+
+def _embedded(response: httpx.Response) -> EmbeddedImages:
     answer = EmbeddingsResponse.model_validate_json(response.content)
-    return [item.embedding for item in sorted(answer.data, key=lambda item: item.index) if isinstance(item.embedding, list)]
+    rows = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+    return EmbeddedImages([row if isinstance(row, list) else None for row in rows], answer.errors)

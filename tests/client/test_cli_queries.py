@@ -99,6 +99,10 @@ class Server:
                 if body.get("on_error") == "skip":
                     results[-1], errors = None, [{"pointer": "/images/1", "value": "AAEC", "message": "is empty"}]
                 return JSONResponse({"results": results, "model": "shapes@1", "errors": errors})
+            case "embeddings" if body["on_error"] == "skip":
+                data = [{"index": 0, "embedding": None}, {"index": 1, "embedding": [0.6, -0.8]}]
+                errors = [{"pointer": "/input/0", "value": "AAEC", "message": "is empty"}]
+                return JSONResponse({"data": data, "model": "shapes@1", "errors": errors})
             case "embeddings":
                 return JSONResponse({"data": [{"index": 0, "embedding": [0.6, -0.8] * 4}], "model": "shapes@1"})
         hits = [
@@ -247,6 +251,17 @@ class TestQuestions:
         out = cli("embed", "a red square", "-d", "shapes").out
 
         assert out == "a red square: +0.6000 -0.8000 +0.6000 -0.8000 +0.6000 -0.8000 … (8 numbers; --json prints all)\n"
+
+    def test_embed_may_skip_bad_images(self, cli: Cli, server: Server, picture: str) -> None:
+        ran = cli("embed", "--image", picture, "--image", picture, "-d", "shapes", "--on-error", "skip")
+
+        assert ran.out == "square.png: skipped, is empty\nsquare.png: +0.6000 -0.8000\n"
+
+    def test_texts_cannot_be_skipped(self, cli: Cli) -> None:
+        ran = cli("embed", "a", "-d", "shapes", "--on-error", "skip")
+
+        assert ran.code == 2
+        assert "is for images" in ran.err
 
     def test_search_shows_the_best_hits(self, cli: Cli, server: Server) -> None:
         ran = cli("search", "something red", "-d", "shapes", "-i", "gallery", "--top-k", "2")

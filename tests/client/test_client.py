@@ -207,6 +207,29 @@ class TestQueries:
 
         assert student.zero_shot([b"x"], ["cat"], on_error="skip").results == [None]
 
+    @staticmethod
+    def embed_all_but_the_first(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "server":
+            return httpx.Response(200, json=DEPLOYMENT)
+        assert json.loads(request.content)["on_error"] == "skip"
+        data = [{"index": 1, "embedding": [0.0, 1.0]}, {"index": 0, "embedding": None}]
+        errors = [{"pointer": "/input/0", "value": "eA==", "message": "is not an image"}]
+        return httpx.Response(200, json={"data": data, "model": "shapes@1", "errors": errors})
+
+    def test_bad_images_among_those_to_embed_may_be_skipped(self) -> None:
+        student = client_of(self.embed_all_but_the_first).deployments.open("shapes")
+
+        found = student.embed_images([b"x", b"y"], on_error="skip")
+
+        assert found.vectors == [None, [0.0, 1.0]]
+        assert [(error.pointer, error.message) for error in found.errors] == [("/input/0", "is not an image")]
+
+    async def test_and_in_a_task(self) -> None:
+        async with async_client_of(self.embed_all_but_the_first) as client:
+            student = await client.deployments.open("shapes")
+
+            assert (await student.embed_images([b"x", b"y"], on_error="skip")).vectors == [None, [0.0, 1.0]]
+
     async def test_a_student_answers_in_a_task(self) -> None:
         async with async_client_of(self.handle) as client:
             student = await client.deployments.open("shapes")

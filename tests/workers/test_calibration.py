@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.artifacts import JobDocument
-from tinyclip_workers.calibration import CALIBRATION_FILE, COUNT, divided, read_calibration, sample_pictures
+from tinyclip_workers.calibration import CALIBRATION_FILE, divided, kept, read_calibration, sample_pictures
 from tinyclip_workers.export import export_model
 from tinyclip_workers.jobrun import FinishedStudent, JobRun
 from tinyclip_workers.shards import is_held_out
@@ -40,14 +40,20 @@ def spec_of(folder: Path, train: dict[str, object]) -> JobSpec:
     )  # fmt: skip
 
 
-def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path) -> None:
+def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip_workers.calibration.MOST", 64)
     data = spec_of(tmp_path, {"shards": shards(tmp_path, 3, 40, broken=2)}).data
 
     pictures = sample_pictures(data, SIZE)
 
-    assert (pictures.shape, pictures.dtype) == ((COUNT, SIZE, SIZE, 3), np.uint8)
+    assert (pictures.shape, pictures.dtype) == ((64, SIZE, SIZE, 3), np.uint8)
     for row, seed in ((0, 2), (21, 23), (22, 1002), (63, 2021)):
         np.testing.assert_array_equal(pictures[row], seen(picture(seed), SIZE))
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 320), (64, 320), (128, 203), (224, 66), (448, 64)])
+def test_of_small_pictures_there_are_more(size: int, count: int) -> None:
+    assert kept(size) == count
 
 
 def test_what_is_held_out_for_evaluation_stays_out(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Towers as OpenVINO IR give what torch gives, for every kind of student."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,23 @@ def test_int8_is_near_and_leaves_the_original_alone(loaded: LoadedModel, image_m
 
 def weight_types(model: IrModel) -> set[str]:
     return {op.get_element_type().to_string() for op in model.get_ops() if op.get_type_name() == "Constant"} - {"i32", "u8"}
+
+
+def test_int8_leaves_patches_or_stem_and_the_last_product_alone(loaded: LoadedModel, image_model: IrModel) -> None:
+    transformer = loaded.layout.image.kind == "vit"
+    seen = pictures(8, loaded.layout.image.image_size)
+
+    quantized = quantize_image_tower(image_model, seen, transformer=transformer)
+
+    convolutions = [in_int8(op) for op in quantized.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    products = [in_int8(op) for op in quantized.get_ordered_ops() if op.get_type_name() == "MatMul"]
+    assert convolutions == [i >= 3 for i in range(len(convolutions))]
+    assert products[0]
+    assert not products[-1]
+
+
+def in_int8(op: Any) -> bool:
+    return bool(op.input_value(0).get_node().get_type_name() == "FakeQuantize")
 
 
 def test_int8_needs_pictures(image_model: IrModel) -> None:

@@ -92,6 +92,49 @@ async def test_a_broken_batch_fails_its_requests_and_no_others() -> None:
     np.testing.assert_array_equal(well, [[5, 25]])
 
 
+class Watcher:
+    """Breaks the queue itself, once."""
+
+    def __init__(self) -> None:
+        self.breaks = True
+
+    def __call__(self, items: int) -> None:
+        if self.breaks:
+            self.breaks = False
+            raise OSError("no metrics")
+
+
+async def test_a_broken_queue_answers_all_at_once_and_goes_on() -> None:
+    engine = Engine()
+    batches: BatchQueue[int] = BatchQueue(engine.compute, 2, 0.01, Watcher())
+
+    async with asyncio.timeout(5):
+        waiting = [batches.encode([1, 2]), batches.encode([3]), batches.encode(range(10, 20))]
+        broken = await asyncio.gather(*waiting, return_exceptions=True)
+        well = await batches.encode([5])
+
+    assert [repr(error) for error in broken] == ["OSError('no metrics')"] * 3
+    np.testing.assert_array_equal(well, [[5, 25]])
+    assert engine.batches == [[5]]
+
+
+async def test_a_stopped_queue_leaves_nobody_waiting() -> None:
+    engine = Engine()
+    engine.go.clear()
+    batches = queue(engine)
+    waiting = [asyncio.create_task(batches.encode([i, i + 1])) for i in range(4)]
+    await asyncio.sleep(0.03)
+
+    assert batches._worker is not None
+    batches._worker.cancel()
+    async with asyncio.timeout(5):
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [str(error) for error in told] == ["the batch queue was stopped"] * 4
+    engine.go.set()
+    np.testing.assert_array_equal(await batches.encode([5]), [[5, 25]])
+
+
 async def test_waiting_and_computing_are_told_apart() -> None:
     engine = Engine()
     engine.go.clear()

@@ -73,7 +73,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(root: Path) -> Iterator[Served]:
     with serving(options_of(model_uri=str(root / "emoji@1"), artifacts=str(root))) as served:
         canary = {"model": "emoji@2", "model_uri": str(root / "emoji@2"), "weight": 0.5}
-        config = {"canary": canary, "models": {"other@1": str(root / "other@1")}}
+        config = {"canary": canary, "models": {name: str(root / name) for name in ("other@1", "broken@1")}}
         asyncio.run(served.student.models.follow(Wanted.model_validate(config)))
         yield served
 
@@ -186,6 +186,37 @@ class TestFurtherModels:
         assert refused.value.problem.status == 503
         assert (await models.named("a@1")).name == "a@1"
 
+    async def test_one_that_cannot_be_loaded_is_not_tried_at_every_query(self) -> None:
+        now, loaded = [100.0], []
+
+        def load(options: ServingOptions) -> Any:
+            loaded.append(options.model)
+            return Model(options)
+
+        models = HostedModels(options_of(), load, clock=lambda: now[0])
+        await models.follow(wanted(models=("broken@1", "a@1"), resident=1))
+        await models.named("a@1")
+        told = []
+        for seconds in (0.0, 12.5, 17.4, 0.2):
+            now[0] += seconds
+            with pytest.raises(Refusal, match="broken@1 cannot be loaded: it has no weights") as refused:
+                await models.named("broken@1")
+            told.append(refused.value.headers["Retry-After"])
+
+        assert (refused.value.problem.code, refused.value.problem.retryable) == ("model_unavailable", True)
+        assert told == ["30", "18", "1", "30"]
+        assert loaded == ["emoji@1", "a@1", "broken@1", "broken@1"]
+
+    async def test_a_changed_deployment_tries_again_at_once(self) -> None:
+        models, loaded = hosted()
+        for _ in range(2):
+            await models.follow(wanted(models=("broken@1",)))
+            for _ in range(3):
+                with pytest.raises(Refusal, match="it has no weights"):
+                    await models.named("broken@1")
+
+        assert loaded == ["emoji@1", "broken@1", "broken@1"]
+
 
 class TestOverHttp:
     """Two real students: their embeddings differ."""
@@ -226,6 +257,14 @@ class TestOverHttp:
         assert answer.json()["errors"][0]["pointer"] == "/model"
         assert "emoji@1, emoji@2, other@1" in answer.text
 
+    def test_a_model_that_cannot_be_loaded_says_when_to_come_back(self, http: httpx.Client) -> None:
+        answers = [http.post("/embeddings", json={"input": "a cat", "model": "broken@1"}) for _ in range(2)]
+
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "model_unavailable")] * 2
+        assert all(0 < int(answer.headers["Retry-After"]) <= 30 and answer.json()["retryable"] for answer in answers)
+
     def test_all_are_listed(self, http: httpx.Client) -> None:
-        assert [each["id"] for each in http.get("/v1/models").json()["data"]] == ["emoji@1", "emoji@2", "other@1", "demo"]
+        listed = [each["id"] for each in http.get("/v1/models").json()["data"]]
+
+        assert listed == ["emoji@1", "emoji@2", "other@1", "broken@1", "demo"]
         assert http.get("/healthz").json()["canary"] == {"model": "emoji@2", "weight": 0.5, "error": None}

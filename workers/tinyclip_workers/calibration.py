@@ -21,20 +21,26 @@ from tinyclip_workers.store import Store
 log = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.npz"
-COUNT = 64
-"""Pictures that are kept."""
+FEWEST, MOST, BYTES = 64, 320, 10_000_000
+"""Pictures that are kept: what fits into so many bytes, within limits. The smaller a picture, the fewer numbers it shows a layer,
+and the more pictures it takes until their range is known (docs/decisions/0025-int8.md)."""
 LEAST = 8
 """With fewer there is nothing to calibrate on."""
 MOST_SHARDS = 8
 
 
+def kept(size: int) -> int:
+    """How many pictures of this size."""
+    return max(FEWEST, min(MOST, BYTES // (3 * size * size)))
+
+
 def sample_pictures(data: DataSpec, size: int) -> Pixels:
-    """Up to COUNT training pictures (B, size, size, 3) from the beginnings of a few shards; none where none can be read."""
+    """Up to `kept(size)` training pictures (B, size, size, 3) from the beginnings of a few shards; none if none can be read."""
     try:
         urls = expand_shards(data.train.shards)
         chosen = urls[:: -(-len(urls) // MOST_SHARDS)] if urls else []
-        share = -(-COUNT // max(1, len(chosen)))
-        pictures = [picture for url in chosen for picture in islice(_pictures(url, data, size), share)][:COUNT]
+        share = -(-kept(size) // max(1, len(chosen)))
+        pictures = [picture for url in chosen for picture in islice(_pictures(url, data, size), share)][: kept(size)]
     except (DataError, OSError, ValueError) as error:
         log.warning("no calibration pictures: %s", error)
         pictures = []

@@ -18,10 +18,9 @@ from torch import Tensor
 from tinyclip_workers.export_samples import pixels
 from tinyclip_workers.images import normalize
 from tinyclip_workers.model_folder import LoadedModel
+from tinyclip_workers.towers import RESNET_STEM
 
 BLOCK = 32
-STEM = 3
-"""Convolutions before the first block."""
 CALIBRATION_BATCH = 8
 
 for _chatty in ("onnxruntime.quantization.matmul_nbits_quantizer", "onnx_ir", "onnxscript"):
@@ -51,7 +50,7 @@ def quantise_convolutions(path: Path, loaded: LoadedModel, pictures: Sequence[Im
     """Convolutions of a ResNet in int8 with fixed scales, from what the pictures make of them. Its first ones, the stem, and its
     attention pool are few and cost the most accuracy: they stay as they are."""
     prepared = _prepared(path)
-    stem = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"][:STEM]
+    stem = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"][:RESNET_STEM]
     quantize_static(
         prepared, path, _Calibration(loaded, pictures), quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_exclude=stem,
         op_types_to_quantize=["Conv", "Relu", "AveragePool"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,

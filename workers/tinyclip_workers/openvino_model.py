@@ -27,7 +27,7 @@ from torch.export import Dim
 
 from tinyclip_workers.images import Pixels, normalize
 from tinyclip_workers.model_folder import LoadedModel
-from tinyclip_workers.towers import Clip
+from tinyclip_workers.towers import RESNET_STEM, Clip
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not installed, as they see it: both would call home
 try:
@@ -62,7 +62,8 @@ def convert_text_tower(loaded: LoadedModel) -> IrModel:
 def quantize_image_tower(model: IrModel, pictures_BSSC: Pixels, *, transformer: bool) -> IrModel:
     """The image tower in int8 (weights and activations), calibrated by NNCF on real pictures; `model` itself stays as it is.
 
-    `transformer`: a ViT, or not (a ResNet). Raises ValueError without pictures, MissingExtra without NNCF.
+    `transformer`: a ViT, or not (a ResNet). Patch embedding or stem, and the last product, stay in fp32: a small part of the work
+    that costs most of the accuracy (docs/decisions/0025-int8.md). Raises ValueError without pictures, MissingExtra without NNCF.
     """
     try:
         import nncf  # seconds to import, and only the first start of a version quantises
@@ -71,14 +72,20 @@ def quantize_image_tower(model: IrModel, pictures_BSSC: Pixels, *, transformer: 
     if not len(pictures_BSSC):
         raise ValueError("int8 is calibrated on pictures, and there are none")
     nncf.set_log_level(logging.ERROR)
+    ends = _names(model, "Convolution")[:RESNET_STEM] + _names(model, "MatMul")[-1:]  # a ViT has but one convolution
     with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
         return nncf.quantize(
             model,
             nncf.Dataset([picture[None] for picture in pictures_BSSC]),
-            preset=nncf.QuantizationPreset.MIXED,
+            preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric: nearer to fp32 than MIXED, and no slower
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-            ignored_scope=nncf.IgnoredScope(names=_around_the_tower(model), validate=False),
+            ignored_scope=nncf.IgnoredScope(
+                names=_around_the_tower(model) + ends,
+                types=[] if transformer else ["Add"],  # sums in int8 save nothing; of a transformer NNCF knows that
+                validate=False,
+            ),
             subset_size=len(pictures_BSSC),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),  # made no difference
         )
 
 
@@ -158,6 +165,11 @@ def _around_the_tower(model: IrModel) -> list[str]:
     projected = length.input_value(0)
     after = _closure(_readers(projected), lambda op: [reader for output in op.outputs() for reader in _readers(output)])
     return [op.get_friendly_name() for op in (before | after).values()]
+
+
+def _names(model: IrModel, kind: str) -> list[str]:
+    """Of the operations of a kind, in the order in which they are computed."""
+    return [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == kind]
 
 
 def _readers(output: Any) -> list[Any]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tinyclip_workers.blocks import MaskedLayerNorm, Transformer, scaled
 from tinyclip_workers.masks import Mask
 
+RESNET_STEM = 3
+"""Convolutions of a ResNet before its first block."""
 SHAPES_ON_CUDA = 8
 """On CUDA, lengths are rounded up to a multiple of this: fewer kernels to choose and graphs to keep."""
 

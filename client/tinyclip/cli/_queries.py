@@ -52,13 +52,20 @@ def embed(
     deployment: Deployment,
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts to embed.")] = None,
     image: Annotated[list[str] | None, typer.Option(help="A file or URL to embed instead; may be repeated.")] = None,
+    on_error: Annotated[OnError, typer.Option(help="Whether a bad image fails all, or is skipped.")] = OnError.FAIL,
     as_json: AsJson = False,
 ) -> None:
     """Embed texts or images. --json has all the numbers."""
     if bool(texts) == bool(image):
         raise typer.BadParameter("give either texts or --image")
+    if texts and on_error is OnError.SKIP:
+        raise typer.BadParameter("--on-error skip is for images; a bad text always fails")
     with connect(context) as client, _images_named(image or []):
         endpoint = client.deployments.open(deployment).endpoint
+        if on_error is OnError.SKIP:
+            skipping = _queries.embed_images(endpoint, image or [], on_error="skip")
+            answer(client, skipping, lambda found: _show_embedded(image or [], found), as_json)
+            return
         call = _queries.embed_texts(endpoint, texts) if texts else _queries.embed_images(endpoint, image or [])
         answer(client, call, lambda vectors: _show_vectors(texts or image or [], vectors), as_json)
 
@@ -125,6 +132,15 @@ def _show_vectors(inputs: Sequence[str], vectors: _queries.Vectors) -> None:
         first = " ".join(f"{value:+.4f}" for value in vector[:_SHOWN_NUMBERS])
         rest = f" … ({len(vector)} numbers; --json prints all)" if len(vector) > _SHOWN_NUMBERS else ""
         console().print(f"{given}: {first}{rest}", markup=False)
+
+
+def _show_embedded(images: Sequence[str], found: _queries.EmbeddedImages) -> None:
+    why = iter(found.errors)
+    for image, vector in zip(images, found.vectors, strict=True):
+        if vector is None:
+            console().print(f"{image}: skipped, {next(why).message}", markup=False)
+        else:
+            _show_vectors([image], [vector])
 
 
 def _show_hits(found: SearchResponse) -> None:

@@ -1,6 +1,7 @@
 """Items of many requests, computed together: who may still join (`Admission`), and who is taken next (`BatchQueue`)."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from tinyclip_workers.serving.timings import spent
 
 Matrix = npt.NDArray[np.float32]
 Item = TypeVar("Item")
+
+log = logging.getLogger(__name__)
 
 LONGEST_RETRY_S = 60
 
@@ -89,25 +92,46 @@ class BatchQueue(Generic[Item]):
         self._compute, self._size, self._wait_s, self._watch = compute, size, wait_s, watch
         self._turn = max(1, size // 4)
         self._shares: deque[_Share[Item]] = deque()
+        self._unanswered: set[_Share[Item]] = set()
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     async def encode(self, items: Sequence[Item]) -> Matrix:
-        """(items, E). Raises what `compute` raised for a batch that one of the items was in."""
+        """(items, E). Raises what `compute` raised for a batch that one of the items was in, or what broke the queue."""
         share = _Share(items)
         self._shares.append(share)
+        self._unanswered.add(share)
         if self._waiting() >= self._size:
             self._full.set()
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         began = time.monotonic()
-        await share.done
+        try:
+            await share.done
+        finally:
+            self._unanswered.discard(share)
         spent("encode", share.encode_s)
         spent("wait", time.monotonic() - began - share.encode_s)
         return np.stack([row for row in share.rows if row is not None])
 
     async def _work(self) -> None:
-        """Until nothing waits any more."""
+        """Until nothing waits any more. If that breaks, all who wait are told at once, and the next to come begins it anew."""
+        try:
+            await self._compute_all()
+        except Exception as error:  # of the queue itself or of who watches it: nobody else would answer those who wait
+            log.exception("the batch queue broke; those who waited are answered with the error")
+            self._give_up(error)
+        except BaseException:
+            self._give_up(RuntimeError("the batch queue was stopped"))
+            raise
+
+    def _give_up(self, error: Exception) -> None:
+        self._shares.clear()
+        for share in self._unanswered:
+            if not share.done.done():
+                share.done.set_exception(error)
+
+    async def _compute_all(self) -> None:
         await self._company()
         while taken := self._take():
             began = time.monotonic()

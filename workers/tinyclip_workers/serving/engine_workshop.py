@@ -25,7 +25,7 @@ EXACT = ("torch", "openvino")
 ON_CPU: tuple[EngineName, ...] = ("torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8")
 ON_CUDA: tuple[EngineName, ...] = ("torch", "torch-bf16")
 _CONVERTED_BY = ("tinyclip", "torch", "openvino", "nncf")
-_FORMAT = 1
+_FORMAT = 2
 """Of conversions; a change in `openvino_model` that changes them counts it up."""
 
 

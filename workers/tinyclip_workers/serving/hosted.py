@@ -5,7 +5,9 @@ Rollouts are explained in docs/decisions/0022-rollouts.md.
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ log = logging.getLogger(__name__)
 
 Load = Callable[[ServingOptions], ServedModel]
 
+FAILURE_KEPT_S = 30.0
+"""So long a further model that could not be loaded is not tried again: each try takes seconds, and the place of a good one."""
+
 
 @dataclass
 class _Canary:
@@ -27,23 +32,35 @@ class _Canary:
     error: str = ""
 
 
+@dataclass
+class _Failure:
+    error: Exception
+    until: float
+    """By `HostedModels`' clock: when to try again."""
+
+
 class HostedModels:
     """For one event loop, not for threads."""
 
-    def __init__(self, options: ServingOptions, load: Load, draw: Callable[[], float] = random.random) -> None:
-        """Loads the deployment's own model; `draw` gives numbers from 0 to 1. Raises what `load` raises."""
-        self._options, self._load, self._draw = options, load, draw
+    def __init__(
+        self, options: ServingOptions, load: Load, draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Loads the deployment's own model; `draw` gives numbers from 0 to 1, `clock` seconds. Raises what `load` raises."""
+        self._options, self._load, self._draw, self._clock = options, load, draw, clock
         self.own = load(options)
         self._wanted = Wanted()
         self._canary: _Canary | None = None
         self._others: OrderedDict[str, ServedModel] = OrderedDict()
         self._loading: dict[str, asyncio.Task[ServedModel]] = {}
+        self._failures: dict[str, _Failure] = {}
         self._turn = asyncio.Lock()
 
     async def follow(self, wanted: Wanted) -> None:
-        """Take over what is wanted now. A canary that cannot be loaded is told of by `canary_error`, and gets no queries."""
+        """Take over what is wanted now. A canary that cannot be loaded is told of by `canary_state`, and gets no queries."""
         async with self._turn:
             self._wanted = wanted
+            self._failures.clear()  # whoever changes a deployment may have mended what was wrong
             known = self._canary
             if wanted.canary is None:
                 self._canary = None
@@ -109,6 +126,7 @@ class HostedModels:
         if name in self._others:
             self._others.move_to_end(name)
             return self._others[name]
+        self._expect_no_failure(name)
         loading = self._loading.get(name)
         if loading is None:
             loading = self._loading[name] = asyncio.create_task(self._loaded(name))
@@ -126,8 +144,18 @@ class HostedModels:
                 self._others[name] = await asyncio.to_thread(self._load, options)
             except Exception as error:  # whatever it is: the other models go on
                 log.exception("model %s cannot be loaded", name)
-                raise _unavailable(name, error) from error
+                self._failures[name] = _Failure(error, self._clock() + FAILURE_KEPT_S)
+                self._expect_no_failure(name)
             return self._others[name]
+
+    def _expect_no_failure(self, name: str) -> None:
+        """Raises Refusal (503) while a failure to load the model is kept."""
+        if (failure := self._failures.get(name)) is None:
+            return
+        left = math.ceil(failure.until - self._clock())
+        if left > 0:
+            raise _unavailable(name, failure.error, left) from failure.error
+        del self._failures[name]
 
     async def _loaded_canary(self, at: CanaryAt) -> _Canary:
         options = self._options.model_copy(update={"model": at.model, "model_uri": at.model_uri})
@@ -142,5 +170,8 @@ class HostedModels:
             self._others.popitem(last=False)
 
 
-def _unavailable(name: str, error: Exception) -> Refusal:
-    return refuse(503, "model_unavailable", "The model cannot be loaded", f"/model: {name} cannot be loaded: {error}")
+def _unavailable(name: str, error: Exception, seconds: int) -> Refusal:
+    why = str(error) or type(error).__name__
+    detail = f"/model: {name} cannot be loaded: {why}; it is tried again when asked for after {seconds} s"
+    title, headers = "The model cannot be loaded", {"Retry-After": str(seconds)}
+    return refuse(503, "model_unavailable", title, detail, retryable=True, headers=headers)
