@@ -23,7 +23,8 @@ from tinyclip_workers.serving.engine import Matrix
 MOST_FILTERS = 64
 """Whose number of items is remembered."""
 FILTERED_STEP_COST = 3
-"""What one step of a filtered walk through the graph costs, in items compared: the walk and comparing all took as long where this said so."""
+"""What one step of a filtered walk through the graph costs, in items compared: with this, what is cheaper was taken of
+20,000 and of 100,000 items, with filters that leave a half, a tenth and a hundredth (bench/pgvector.py)."""
 
 
 class PostgresReader:
