@@ -1,6 +1,7 @@
 """Building an index from shards, searching it, and what a failure leaves behind."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,20 @@ class TestFailures:
         assert run(tmp_path) == 1
 
         assert "no image in 1 shards; 1 samples were skipped, as sample a" in events(tmp_path)[-1]["message"]
+
+    def test_in_a_database_without_the_package_for_it(
+        self, tmp_path: Path, folder: Path, shards: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in [name for name in sys.modules if name.startswith("tinyclip_workers.retrieval.postgres")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        ask(tmp_path, folder, shards, store="pgvector")
+
+        assert run(tmp_path) == 1
+
+        failed = events(tmp_path)[-1]
+        assert failed["data"]["code"] == "index_failed"
+        assert "pip install 'tinyclip[pgvector]'" in failed["message"]
 
     def test_a_failed_build_leaves_the_old_one(self, tmp_path: Path, folder: Path, shards: str) -> None:
         ask(tmp_path, folder, shards)

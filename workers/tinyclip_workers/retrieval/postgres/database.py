@@ -11,19 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tinyclip.errors import MissingExtra
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
 from tinyclip.schemas.index_database import LOOK, VARIABLE, complaint, plain_url
 
 from tinyclip_workers.retrieval.reader import DatabaseAway
-
-try:
-    import psycopg
-    from pgvector.psycopg import register_vector
-    from psycopg.conninfo import conninfo_to_dict
-    from psycopg.rows import dict_row
-    from psycopg_pool import ConnectionPool
-except ImportError as error:
-    raise MissingExtra("pgvector", error.name or "psycopg") from error
 
 log = logging.getLogger(__name__)
 

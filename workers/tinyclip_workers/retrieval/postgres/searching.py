@@ -16,8 +16,10 @@ from tinyclip_workers.serving.engine import Matrix
 
 WIDEST = 1000
 """What pgvector takes as hnsw.ef_search."""
-AGAIN = 2
-"""Times as many items as asked for are taken from the graph, to be compared in full."""
+AGAIN, AGAIN_FILTERED = 2, 5
+"""Times as many items as asked for are taken from the graph, to be compared in full; with a filter more, for its recall."""
+FILTERED_WIDTH = 2
+"""How much wider the graph is searched with a filter: what is left of the items lies further from the query."""
 
 ToGraph = (
     "SELECT set_config('hnsw.ef_search', %s, true), set_config('enable_seqscan', 'off', true),"
@@ -41,15 +43,17 @@ def walk(
 ) -> list[Row]:
     """Through the graph, as far as it takes to meet so many; fewer where the walk ends before (hnsw.max_scan_tuples)."""
     condition, parameters = where(conditions)
+    taken = (AGAIN_FILTERED if conditions else AGAIN) * top_k
+    width = max(FILTERED_WIDTH * ef if conditions else ef, taken)
     half = sql.SQL("halfvec({})").format(sql.Literal(len(query_E)))
     query = sql.SQL(
         "WITH near AS MATERIALIZED (SELECT row, id, metadata, vector FROM {table} WHERE {condition}"
         " ORDER BY vector::{half} <#> %s::vector::{half} LIMIT %s)"
         " SELECT row, id, -(vector <#> %s) AS score, metadata FROM near ORDER BY vector <#> %s, row LIMIT %s"
     ).format(table=table, condition=sql.SQL(condition), half=half)
-    given = (*parameters, query_E, AGAIN * top_k, query_E, query_E, top_k)
+    given = (*parameters, query_E, taken, query_E, query_E, top_k)
     with connection.pipeline(), connection.transaction():
-        connection.execute(ToGraph, (str(min(WIDEST, max(ef, AGAIN * top_k))),))
+        connection.execute(ToGraph, (str(min(WIDEST, width)),))
         cursor = connection.execute(query, given, binary=True)
     return _rows(cursor)
 
