@@ -7,13 +7,13 @@ from typing import Any
 from tests.server.conftest import Service
 
 
-def request(service: Service) -> dict[str, Any]:
-    return json.loads((service.artifacts / "indexes/gallery/request.json").read_text())
+def request(service: Service, index: str = "gallery") -> dict[str, Any]:
+    return json.loads((service.artifacts / f"indexes/{index}/request.json").read_text())
 
 
-def tell(service: Service, *events: dict[str, Any]) -> None:
+def tell(service: Service, *events: dict[str, Any], index: str = "gallery") -> None:
     """What the build's job would write as its next segment."""
-    folder = service.artifacts / f"indexes/gallery/jobs/{request(service)['job']}/events"
+    folder = service.artifacts / f"indexes/{index}/jobs/{request(service, index)['job']}/events"
     folder.mkdir(parents=True, exist_ok=True)
     stamp = {"time": datetime.now(UTC).isoformat(), "attempt": 1}
     path = folder / f"{len(list(folder.iterdir())) + 1:08d}.jsonl"

@@ -161,16 +161,31 @@ class TestAdding:
         tell(service, {"type": "index.failed", "message": "no model there", "data": {"code": "index_failed"}})
         await round_(service)
         refused = await service.http.post("/v1/indexes/gallery/items", json={"items": [ITEM]})
-        await put(service)
-        await round_(service)
-        tell(service, finished(10))
-        await round_(service)
+        again = await put(service)
         await round_(service)
 
         assert (refused.status_code, refused.json()["code"]) == (409, "index_failed")
         assert "no model there" in refused.json()["detail"]
-        assert request(service)["build"] > build
+        assert again["state"] == "updating"
+        assert (request(service)["build"], request(service)["job"]) == (build, f"b{build}-u1-a4")  # a build would lose other items
         assert [one["number"] for one in request(service)["updates"]] == [1]
+
+    async def test_put_again_of_an_index_without_shards_keeps_what_was_added(self, service: Service) -> None:
+        async def put_bare() -> dict[str, Any]:
+            answer = await service.http.put("/v1/indexes/bare", json={"model": f"{MODEL}@1"})
+            assert answer.status_code == 202, answer.text
+            return answer.json()
+
+        await put_bare()
+        await round_(service)
+        tell(service, finished(0), index="bare")
+        await round_(service)
+        submitted = len(service.ray.submissions)
+        again = await put_bare()
+        await round_(service)
+
+        assert again["state"] == "ready"
+        assert len(service.ray.submissions) == submitted
 
     async def test_what_was_rejected_is_shown(self, service: Service) -> None:
         await add(service)

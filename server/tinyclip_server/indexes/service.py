@@ -31,8 +31,8 @@ async def check(services: Services, body: IndexPut) -> None:
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:
     """Build an index, or build it anew; what it was answers until the new build is there.
 
-    Asking again for what is being built changes nothing; asking again for what has failed goes on with it. Raises NotFound
-    for the model, Conflict.
+    Asking again for what is being built changes nothing, nor does it where there are no shards to build from; asking again for
+    what has failed, a build or an update, goes on with it. Raises NotFound for the model, Conflict.
     """
     model_name, model_version = await models.resolve(session, project, body.model)
     row = await session.get(IndexRow, name, with_for_update=True)
@@ -47,11 +47,15 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
     elif row.state == IndexState.DELETING:
         raise Conflict(f"index {name} is being deleted; wait until GET answers 404", code="index_deleting")
-    elif row.state == IndexState.BUILDING and same:
+    elif same and row.state != IndexState.FAILED and (row.state == IndexState.BUILDING or body.source is None):
         return row
     row.spec, row.model_name, row.model_version = spec, model_name, model_version
-    if row.state == IndexState.FAILED and same and not _is_built(row):
-        begin_job(row, IndexState.BUILDING, f"b{row.build}", -(-row.attempt // MOST_ATTEMPTS) * MOST_ATTEMPTS + 1)
+    if row.state == IndexState.FAILED and same:
+        fresh = -(-row.attempt // MOST_ATTEMPTS) * MOST_ATTEMPTS + 1
+        if _is_built(row):  # what failed was an update: the items that came without shards are in the index alone
+            begin_updates(row, fresh)
+        else:
+            begin_job(row, IndexState.BUILDING, f"b{row.build}", fresh)
     else:
         begin_build(row)
     await session.flush()
@@ -65,9 +69,9 @@ def begin_build(row: IndexRow) -> None:
     begin_job(row, IndexState.BUILDING, f"b{row.build}")
 
 
-def begin_updates(row: IndexRow) -> None:
+def begin_updates(row: IndexRow, attempt: int = 1) -> None:
     """Apply what is waiting."""
-    begin_job(row, IndexState.UPDATING, f"b{row.build}-u{row.updates}")
+    begin_job(row, IndexState.UPDATING, f"b{row.build}-u{row.updates}", attempt)
 
 
 def begin_job(row: IndexRow, state: IndexState, job: str, attempt: int = 1) -> None:
