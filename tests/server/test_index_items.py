@@ -167,7 +167,8 @@ class TestAdding:
         assert (refused.status_code, refused.json()["code"]) == (409, "index_failed")
         assert "no model there" in refused.json()["detail"]
         assert again["state"] == "updating"
-        assert (request(service)["build"], request(service)["job"]) == (build, f"b{build}-u1-a4")  # a build would lose other items
+        # A build would lose what else was added.
+        assert (request(service)["build"], request(service)["job"]) == (build, f"b{build}-u1-a4")
         assert [one["number"] for one in request(service)["updates"]] == [1]
 
     async def test_put_again_of_an_index_without_shards_keeps_what_was_added(self, service: Service) -> None:
