@@ -16,7 +16,7 @@ from tinyclip_workers.serving import build
 def main() -> None:
     args, port = json.loads(sys.argv[1]), int(sys.argv[2])
     ray.init(
-        num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=True, _temp_dir=sys.argv[3],
+        address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=True, _temp_dir=sys.argv[3],
         _system_config={"metrics_report_interval_ms": 500},
     )  # fmt: skip
     serve.start(http_options={"host": "127.0.0.1", "port": port})

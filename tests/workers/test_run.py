@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     }  # fmt: skip
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    ray.init(num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
     for name, value in before.items():
