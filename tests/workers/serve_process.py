@@ -16,8 +16,8 @@ from tinyclip_workers.serving import build
 def main() -> None:
     args, port = json.loads(sys.argv[1]), int(sys.argv[2])
     ray.init(
-        address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=True, _temp_dir=sys.argv[3],
-        _system_config={"metrics_report_interval_ms": 500},
+        address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=True,
+        _temp_dir=sys.argv[3], _system_config={"metrics_report_interval_ms": 500},
     )  # fmt: skip
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(args), name=args["name"], route_prefix=f"/{args['name']}")
