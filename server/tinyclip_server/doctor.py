@@ -1,6 +1,7 @@
 """`tinyclip-server doctor`: looks at everything a server needs and says, for what is not well, the way out."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -202,9 +203,11 @@ async def _conditional_writes(store: Store) -> Check:
         created = await asyncio.gather(*(store.create(path, data) for data in everybody), return_exceptions=True)
         again = await store.create(path, b"too late")
         kept = await store.read(path)
-        await store.remove(path)
     except Exception as error:  # each kind of store has errors of its own
         return _fail(name, f"{store.root} cannot be asked to create a file: {str(error) or type(error).__name__}", OTHER_STORE)
+    finally:
+        with contextlib.suppress(Exception):  # what could not be written need not be removed
+            await store.remove(path)
     winners = [data for data, won in zip(everybody, created, strict=True) if won is True]
     if again or len(winners) != 1 or kept != winners[0]:
         message = f"{store.root} let {len(winners) + again} of {WRITERS + 1} writers create one and the same file"

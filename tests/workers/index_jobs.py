@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from tinyclip.schemas import JSON
+from tinyclip.schemas.filters import Condition
 from tinyclip_workers import indexing
 from tinyclip_workers.retrieval.files import Generation, newest
 from tinyclip_workers.retrieval.reader import Reader
@@ -62,3 +63,14 @@ def unit(*shape: int, seed: int = 0) -> Matrix:
     """Rows of length 1."""
     rows = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def recall_of(index: Reader, vectors_NE: Any, queries: Any, allowed_N: Any, conditions: list[Condition]) -> float:
+    """The mean share of the ten nearest allowed rows that are found. Item `p7` is row 7."""
+    shares = []
+    for query in queries:
+        truth = np.argsort(np.where(allowed_N, -(vectors_NE @ query), np.inf))[:10]
+        found = [int(hit.id[1:]) for hit in index.nearest(query, 10, conditions).hits]
+        assert allowed_N[found].all()
+        shares.append(len(np.intersect1d(found, truth)) / 10)
+    return float(np.mean(shares))

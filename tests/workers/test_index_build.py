@@ -6,25 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.engine import Engine
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.store import Store
 
 from tests.workers.index_jobs import ask, current, events, generation, run
-from tests.workers.students import encoded, picture, seen, write_shard, write_student
+from tests.workers.students import encoded, picture, seen, write_shard
 
 COUNT = 70
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
 
 
 @pytest.fixture(scope="module")

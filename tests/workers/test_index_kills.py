@@ -13,22 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tinyclip_workers.retrieval import building, parts
-from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.engine import Engine
 
 from tests.workers.index_jobs import arguments, ask, ask_updates, current, events, generation, run
-from tests.workers.students import encoded, picture, seen, write_shard, write_student
+from tests.workers.students import encoded, picture, seen, write_shard
 
 OLD, NEW = 20, 200
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tinyclip_workers.retrieval.opening import open_index
 from tinyclip_workers.retrieval.reader import IndexReader
 from tinyclip_workers.store import Store
 
-from tests.workers.index_jobs import unit
+from tests.workers.index_jobs import recall_of, unit
 
 N, E = 6000, 32
 needs_hnswlib = pytest.mark.skipif(
@@ -102,7 +102,7 @@ class TestGraph:
 
         assert linked.generation.recall is not None
         assert linked.generation.recall >= graphs.WANTED_RECALL
-        assert _recall(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
+        assert recall_of(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
         assert linked.nearest(queries[0], 10).kind == "hnsw"
 
     def test_scores_are_cosines(self, linked: IndexReader, vectors_NE: Any) -> None:
@@ -121,12 +121,12 @@ class TestGraph:
             ({"rare": {"gte": 0}}, lambda m: m["rare"] is not None, "exact"),
         ],
     )
-    def test_filters_keep_recall(self, linked: IndexReader, vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
+    def test_filters_keeprecall_of(self, linked: IndexReader, vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
         allowed_N = np.array([meets(metadata(i)) for i in range(N)])
         queries = unit(50, 12, seed=6) @ unit(12, E, seed=1)
 
         assert linked.nearest(queries[0], 10, parse_filter(filter)).kind == kind
-        recall = _recall(linked, vectors_NE, queries, allowed_N, parse_filter(filter))
+        recall = recall_of(linked, vectors_NE, queries, allowed_N, parse_filter(filter))
         assert recall >= (0.95 if kind == "hnsw" else 1.0)
 
     def test_asked_for_more_than_there_is(self, linked: IndexReader) -> None:
@@ -147,16 +147,6 @@ class TestGraph:
 
         assert open_index(store, generation).nearest(unit(E), 3).kind == "exact"
         assert "pip install 'tinyclip[hnsw]'" in caplog.text
-
-
-def _recall(index: IndexReader, vectors_NE: Any, queries: Any, allowed_N: Any, conditions: list[Any]) -> float:
-    shares = []
-    for query in queries:
-        truth = np.argsort(np.where(allowed_N, -(vectors_NE @ query), np.inf))[:10]
-        found = [int(hit.id[1:]) for hit in index.nearest(query, 10, conditions).hits]
-        assert allowed_N[found].all()
-        shares.append(len(np.intersect1d(found, truth)) / 10)
-    return float(np.mean(shares))
 
 
 def test_the_kind_follows_the_size_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,22 +13,12 @@ from tinyclip_workers.retrieval import merging, updating
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.opening import open_index
 from tinyclip_workers.serving import search
-from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.engine import Engine
 from tinyclip_workers.serving.search import Indexes
 
 from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
-from tests.workers.students import encoded, picture, seen, write_student
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
+from tests.workers.students import encoded, picture, seen
 
 
 @pytest.fixture

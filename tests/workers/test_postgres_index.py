@@ -9,27 +9,17 @@ from tinyclip.schemas import JSON
 from tinyclip.schemas.index_database import VARIABLE
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.reader import DatabaseAway
-from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.serving.engine import Engine
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.search import Indexes
 from tinyclip_workers.store import Store
 
 from tests.postgres import database, tables
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
-from tests.workers.students import encoded, picture, seen, write_shard, write_student
+from tests.workers.students import encoded, picture, seen, write_shard
 
 COUNT = 40
 IN_POSTGRES: JSON = {"store": "pgvector"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
 
 
 @pytest.fixture(scope="module")

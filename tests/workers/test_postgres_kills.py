@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyclip_workers.serving.engine import Engine, load_engine
 
 from tests.postgres import connected_to, tables
 from tests.workers.index_jobs import arguments, ask, ask_updates, current, events, generation, run, unit
-from tests.workers.students import encoded, picture, write_shard, write_student
+from tests.workers.students import encoded, picture, write_shard
 from tests.workers.test_index_kills import kill_once
 
 OLD, NEW = 20, 60
@@ -27,16 +26,6 @@ def hold(*_, **__):
 
 """
 """Before a line that says where the process stands still, so that it is killed just there, however fast it is."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
 
 
 @pytest.fixture

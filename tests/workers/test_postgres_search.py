@@ -16,7 +16,7 @@ from tinyclip_workers.shards import Skipped
 from tinyclip_workers.store import Store
 
 from tests.postgres import database
-from tests.workers.index_jobs import unit
+from tests.workers.index_jobs import recall_of, unit
 from tests.workers.test_index_search import FILTERS, E, N, metadata, opened
 
 ITEMS = [(f"p{i}", metadata(i)) for i in range(N)]
@@ -121,7 +121,7 @@ class TestGraph:
 
         assert linked.generation.recall is not None
         assert linked.generation.recall >= WANTED_RECALL
-        assert _recall(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
+        assert recall_of(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
         assert linked.nearest(queries[0], 10).kind == "hnsw"
 
     def test_scores_are_cosines_in_full_precision(self, readers: dict[str, Reader], vectors_NE: Any) -> None:
@@ -140,12 +140,12 @@ class TestGraph:
             ({"rare": {"gte": 0}}, lambda m: m["rare"] is not None, "exact"),
         ],
     )
-    def test_filters_keep_recall(self, readers: dict[str, Reader], vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
+    def test_filters_keeprecall_of(self, readers: dict[str, Reader], vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
         allowed_N = np.array([meets(metadata(i)) for i in range(N)])
         conditions = parse_filter(filter)
 
         assert readers["hnsw"].nearest(QUERIES[0], 10, conditions).kind == kind
-        assert _recall(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= (0.95 if kind == "hnsw" else 1.0)
+        assert recall_of(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= (0.95 if kind == "hnsw" else 1.0)
 
     @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
     def test_so_does_the_graph_when_it_is_walked_for_few(
@@ -162,18 +162,8 @@ class TestGraph:
         conditions = parse_filter({**filter, "key": {"ne": share}})  # another filter than before, which is not remembered
 
         assert readers["hnsw"].nearest(QUERIES[0], 10, conditions).kind == "hnsw"
-        assert _recall(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= 0.95
+        assert recall_of(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= 0.95
 
     def test_asked_for_more_than_there_is(self, readers: dict[str, Reader]) -> None:
         assert len(readers["hnsw"].nearest(unit(E), 1000, parse_filter({"rare": 100})).hits) == 1
         assert len(readers["hnsw"].nearest(unit(E), 1000).hits) == 1000
-
-
-def _recall(index: Reader, vectors_NE: Any, queries: Any, allowed_N: Any, conditions: list[Any]) -> float:
-    shares = []
-    for query in queries:
-        truth = np.argsort(np.where(allowed_N, -(vectors_NE @ query), np.inf))[:10]
-        found = [int(hit.id[1:]) for hit in index.nearest(query, 10, conditions).hits]
-        assert allowed_N[found].all()
-        shares.append(len(np.intersect1d(found, truth)) / 10)
-    return float(np.mean(shares))

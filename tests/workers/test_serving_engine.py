@@ -21,7 +21,7 @@ from tinyclip_workers.serving.engine import Engine, load_engine
 from tinyclip_workers.serving.engine_workshop import ON_CPU
 
 from tests.workers.served_students import KINDS, pictures, write_kind
-from tests.workers.students import encoded, picture, write_student
+from tests.workers.students import encoded, picture
 
 TEXTS = ["a cat", "a very long text about a dog that sleeps under the old tree in the garden of our neighbours", "x"]
 SEEN = pictures(16, 32)[8:]
@@ -38,11 +38,6 @@ def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = write_kind(tmp_path_factory.mktemp("student"), request.param)
     (folder / CALIBRATION_FILE).write_bytes(calibration_file(pictures(32, 32)))
     return folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
 
 
 def images_of(loaded: LoadedModel) -> np.ndarray:

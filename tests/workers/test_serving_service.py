@@ -13,14 +13,14 @@ import pytest
 import torch
 from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.embedding_queries import Embedded, EmbeddingsQuery, Input, embeddings_answer
-from tinyclip_workers.serving.engine import Engine, Matrix, load_engine
+from tinyclip_workers.serving.engine import Engine, Matrix
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import Refusal
 from tinyclip_workers.serving.queries import Images, ZeroShotQuery
 from tinyclip_workers.serving.service import StudentService
 from tinyclip_workers.serving.text_cache import Lru
 
-from tests.workers.students import encoded, picture, seen, write_student
+from tests.workers.students import encoded, picture, seen
 
 LABELS = ["cat", "dog", "red house", "the sea at night"]
 TEMPLATES = ["a photo of a {}.", "{}, drawn"]
@@ -38,16 +38,6 @@ class CountingEncoder:
     async def texts(self, texts: Sequence[str]) -> Matrix:
         self.encoded_texts += texts
         return self.engine.encode_text(texts)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load_engine(str(folder))
 
 
 @pytest.fixture

@@ -91,11 +91,12 @@ class MaskedTowers(nn.Module):
 
     @torch.no_grad()
     def land(self) -> None:
-        """From here on the deterministic masks keep as much as is asked for in the end, and not a unit more.
+        """From here on the deterministic masks keep at most what is asked for in the end, and hardly a unit less.
 
         The constraint is one-sided and its optimizer has momentum: a quick search ends some percent beyond its target, a short
         one before it. Which units go first and with which factor the others stay is what the search has found; how many go is
-        counted with one offset to all log-odds (under separate constraints with one for each tower).
+        counted with one offset to all log-odds (under separate constraints with one for each tower). Only units of equal log-odds
+        in several layers, as in a search that has not begun, come and go together.
         """
         for towers in [list(self.offsets)] if self.joint else [[tower] for tower in self.offsets]:
             self._land(towers)

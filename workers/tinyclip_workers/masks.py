@@ -99,7 +99,7 @@ class TowerMasks(nn.Module):
         return Mask(hidden, rows["heads"], rows["intermediate"])
 
     def scores(self, offset: float = 0.0) -> Mask:
-        """The probability of every unit of being kept, as the granularity counts it; differentiable."""
+        """P of every unit of being kept, its log-odds moved by `offset`, as the granularity counts it; differentiable."""
         counted = score if self.granularity == "paper" else score_within_clamp
         return self._mask({group: counted(loga + offset) for group, loga in self.loga().items()})
 

@@ -29,10 +29,9 @@ def complaint(found: Mapping[str, Any]) -> str | None:
     if found["encoding"] != "UTF8":
         return f"database {database} has the encoding {found['encoding']}; make one with ENCODING 'UTF8'"
     if found["installed"] is None:
-        package = f"install the package postgresql-{major}-pgvector (or pgvector's own) on its server, then " * (
-            found["available"] is None
-        )
-        return f"database {database} has no extension vector; {package}let a superuser run CREATE EXTENSION vector in it"
+        package = f"install the package postgresql-{major}-pgvector (or pgvector's own) on its server, then "
+        first = package if found["available"] is None else ""
+        return f"database {database} has no extension vector; {first}let a superuser run CREATE EXTENSION vector in it"
     if _version(found["installed"]) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         way_out = f"install {oldest} or newer on its server, then ALTER EXTENSION vector UPDATE"
