@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -140,6 +141,19 @@ async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
             return Service(app, http, ray, settings)
 
         yield start_one
+    await _connections_stopped()
+
+
+async def _connections_stopped() -> None:
+    """Wait for the threads of SQLite connections that failed to open or were given up meanwhile.
+
+    aiosqlite lets those go without waiting, and one that reports its end to a closed loop raises in its thread.
+    """
+
+    async def stopped() -> bool:
+        return not any("_connection_worker_thread" in thread.name for thread in threading.enumerate())
+
+    await eventually(stopped)
 
 
 @pytest.fixture
