@@ -63,6 +63,40 @@ def update(service: Service, place: int) -> dict[str, Any]:
     return json.loads((service.artifacts / "indexes/gallery/updates" / file).read_text())
 
 
+class TestPutWithoutShards:
+    """What was added one by one is nowhere else."""
+
+    async def test_of_another_model_is_refused_while_there_are_items(self, service: Service) -> None:
+        before = request(service)
+
+        answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1"})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "index_holds_items")
+        assert "gallery holds 10 items and 0 changes that wait" in answer.json()["detail"]
+        await round_(service)
+        assert (request(service), (await get(service))["state"]) == (before, "ready")
+
+    async def test_nor_while_only_changes_wait(self, start: Start) -> None:
+        service = await start()
+        await service.made(MODEL)
+        await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1"})
+        await add(service)
+
+        answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1", "kind": "exact"})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "index_holds_items")
+        assert "0 items and 1 changes that wait" in answer.json()["detail"]
+
+    async def test_of_an_empty_one_begins_anew(self, start: Start) -> None:
+        service = await start()
+        await service.made(MODEL)
+        await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1"})
+
+        answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1", "kind": "exact"})
+
+        assert (answer.status_code, answer.json()["state"]) == (202, "building")
+
+
 class TestAdding:
     @on_both_databases
     async def test_is_applied_by_a_job_and_then_seen(self, start: Start) -> None:

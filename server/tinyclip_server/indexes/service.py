@@ -49,6 +49,8 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
         raise Conflict(f"index {name} is being deleted; wait until GET answers 404", code="index_deleting")
     elif same and row.state != IndexState.FAILED and (row.state == IndexState.BUILDING or body.source is None):
         return row
+    elif body.source is None and not same:
+        _expect_nothing_to_lose(row)
     row.spec, row.model_name, row.model_version = spec, model_name, model_version
     if row.state == IndexState.FAILED and same:
         fresh = -(-row.attempt // MOST_ATTEMPTS) * MOST_ATTEMPTS + 1
@@ -60,6 +62,15 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
         begin_build(row)
     await session.flush()
     return row
+
+
+def _expect_nothing_to_lose(row: IndexRow) -> None:
+    """A build without shards begins empty: embeddings of one model are none of another's. Raises Conflict."""
+    if row.count or row.updates > row.applied:
+        held = f"{row.count:,} items and {row.updates - row.applied:,} changes that wait"
+        way_out = "give the shards that hold them (source), choose another name, or DELETE it first"
+        detail = f"index {row.name} holds {held}, and a build without source would begin empty; {way_out}"
+        raise Conflict(detail, code="index_holds_items")
 
 
 def begin_build(row: IndexRow) -> None:

@@ -26,4 +26,6 @@ class EngineReport(Response):
     min_cosine: float | None = None
     pictures: int = 0
     """Of the version, that engines were compared on; int8 was calibrated on others. 0: exact engines were compared on noise."""
+    batch: int | None = None
+    """Pictures computed together at most: more do not pay on this hardware. Null where nobody has measured it."""
     trials: list[EngineTrial] = []

@@ -28,6 +28,7 @@ class ServingOptions(Request):
     threads: int = Field(default=1, ge=1)
     """Compute threads of a replica: replicas scale better than threads."""
     max_batch_images: int = Field(default=32, ge=1)
+    """A replica computes fewer together where more do not pay (`engine_batch`)."""
     max_batch_texts: int = Field(default=64, ge=1)
     batch_wait_s: float = Field(default=0.002, ge=0)
     """How long the first item of a batch waits for company; while a batch is computed the next one gathers anyway."""

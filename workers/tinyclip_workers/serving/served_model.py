@@ -6,6 +6,7 @@ from functools import partial
 from tinyclip_workers.images import Pixels
 from tinyclip_workers.serving.batching import BatchQueue
 from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.serving.engine_batch import batch_that_pays
 from tinyclip_workers.serving.golden import expect_golden
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.replica import Replica
@@ -21,9 +22,10 @@ class ServedModel:
         self.name = options.model
         self.replica = Replica(options)
         expect_golden(self.replica.engine, options.model_uri)
-        wait_s = options.batch_wait_s
+        size, wait_s = batch_that_pays(self.replica.engine, options.max_batch_images), options.batch_wait_s
+        self.replica.engine.report.batch = size
         self._images: BatchQueue[Pixels] = BatchQueue(
-            self.replica.encode_images, options.max_batch_images, wait_s, partial(watch.batch, "images")
+            self.replica.encode_images, size, wait_s, partial(watch.batch, "images")
         )
         self._texts: BatchQueue[str] = BatchQueue(
             self.replica.encode_texts, options.max_batch_texts, wait_s, partial(watch.batch, "texts")
