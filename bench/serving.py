@@ -168,14 +168,19 @@ def texts(bench: Bench) -> Iterator[Line]:
 
 
 def tail(bench: Bench) -> Iterator[Line]:
-    """The slow ones at 70% of what the server can."""
+    """The slow ones at 70% of what the server can.
+
+    At random moments there is a queue whatever the server does: one whose work has no spread (M/D/1) has 4.35 times the p50.
+    """
     bodies = [{"input": uri, "modality": "image"} for uri in bench.uris]
     with bench.ours() as (server, _):
-        url = server.url + "/embeddings"
-        most = asyncio.run(closed_loop(url, bodies, concurrency=16, requests=bench.requests)).rate
-        answers = asyncio.run(open_loop(url, bodies, rate=0.7 * most, seconds=bench.arguments.tail_seconds))
-    expect_success(answers)
-    yield Line("p99 at 70% of saturation", answers.percentile_ms(99), answers.percentile_ms(50), "ms", "p50", 3.0)
+        url, seconds = server.url + "/embeddings", bench.arguments.tail_seconds
+        rate = 0.7 * asyncio.run(closed_loop(url, bodies, concurrency=16, requests=bench.requests)).rate
+        for how, steady, most in (("steadily", True, 3.0), ("at random moments", False, None)):
+            answers = asyncio.run(open_loop(url, bodies, rate=rate, seconds=seconds, steady=steady))
+            expect_success(answers)
+            p99, p50 = answers.percentile_ms(99), answers.percentile_ms(50)
+            yield Line(f"p99 at 70% of saturation, requests come {how}", p99, p50, "ms", "p50", most)
 
 
 def updates(bench: Bench) -> Iterator[Line]:

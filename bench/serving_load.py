@@ -45,10 +45,11 @@ async def closed_loop(url: str, bodies: Sequence[Any], *, concurrency: int, requ
     return answers
 
 
-async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: float, seed: int = 0) -> Answers:
-    """Requests at random moments, `rate` a second on the average, however long the answers take."""
+async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: float, steady: bool, seed: int = 0) -> Answers:
+    """Requests at random moments, or one as long after the other, `rate` a second, however long the answers take."""
     answers = Answers()
-    gaps = np.random.default_rng(seed).exponential(1 / rate, size=round(rate * seconds))
+    count = round(rate * seconds)
+    gaps = np.full(count, 1 / rate) if steady else np.random.default_rng(seed).exponential(1 / rate, count)
     start = time.perf_counter()
     async with _client(1000) as http, asyncio.TaskGroup() as group:
         for due, body in zip(start + np.cumsum(gaps), itertools.cycle(bodies), strict=False):

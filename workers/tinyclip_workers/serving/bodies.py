@@ -3,6 +3,7 @@
 import json
 from typing import Any, TypeVar
 
+import orjson
 import pydantic
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -27,12 +28,23 @@ async def read_document(request: Request, options: ServingOptions) -> JSON:
     """Raises Refusal: too large, or not a JSON object."""
     body = await read_body(request, options.max_body_bytes)
     try:
-        document = json.loads(body)
+        document = _parsed(body)
     except (ValueError, RecursionError) as error:
         raise refuse(422, "malformed_json", "The request is not JSON", f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise invalid(field_error("", document, "the body is not a JSON object"))
     return document
+
+
+def _parsed(body: bytes) -> Any:
+    """orjson takes half the time, but refuses lone surrogates, which a later check names with the field that has them.
+
+    Raises ValueError, RecursionError.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
 
 
 def is_form(request: Request) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 
 from tinyclip_workers.serving.engine_protocol import Engine
 
+LEAST = 4
+"""Below, what goes on around a batch counts: threads wake each other up for each."""
 NEARLY = 0.95
 """Of the best rate."""
 TURNS = 3
@@ -17,7 +19,7 @@ TURNS = 3
 
 
 def batch_that_pays(engine: Engine, most: int) -> int:
-    """The smallest of 1, 2, 4, … `most` pictures at which the engine gives nearly all of its rate.
+    """The smallest of 4, 8, 16, … `most` pictures at which the engine gives nearly all of its rate.
 
     Larger ones are tried until two in a row are no faster.
     """
@@ -30,7 +32,10 @@ def batch_that_pays(engine: Engine, most: int) -> int:
 
 
 def _sizes(most: int) -> list[int]:
-    return [*(2**power for power in range((most - 1).bit_length())), most]
+    sizes = [LEAST]
+    while sizes[-1] < most:
+        sizes.append(2 * sizes[-1])
+    return sorted({min(size, most) for size in sizes})
 
 
 def _rate(engine: Engine, size: int) -> float:

@@ -1,9 +1,11 @@
 """What is told of the requests of a deployment: numbers for Prometheus and one line of JSON each for the log."""
 
+import asyncio
 import json
 import logging
 import sys
 import time
+from collections import Counter as Tally
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -26,6 +28,8 @@ METRICS = {
 
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 ITEMS = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
+TOLD_AFTER_S = 0.5
+"""Sums and the number of those that wait are told so late: each word to Ray takes as long as a tenth of a small request."""
 
 M = TypeVar("M", bound=Metric)
 
@@ -34,7 +38,7 @@ OFTEN_ASKED = frozenset({"/healthz", "/.well-known/live", "/.well-known/ready"})
 
 
 class Watch:
-    """The numbers of one replica; Ray's agent of the node gives them to Prometheus."""
+    """The numbers of one replica; Ray's agent of the node gives them to Prometheus. For one event loop."""
 
     def __init__(self, options: ServingOptions) -> None:
         self._deployment, self._model = options.name, options.model
@@ -45,11 +49,16 @@ class Watch:
         self._cached = self._counter("tinyclip_serve_cached_texts", "result")
         name = "tinyclip_serve_waiting_items"
         self._waiting = self._named(Gauge(name, METRICS[name], ("deployment", "kind")))
+        self._ended: Tally[tuple[str, str, str]] = Tally()
+        self._known: Tally[str] = Tally()
+        self._wait: dict[str, int] = {}
+        self._telling: asyncio.TimerHandle | None = None
 
     def request(self, asked: Asked) -> None:
         """One request has ended."""
         route, seconds = asked.route, time.monotonic() - asked.began
-        self._requests.inc(1, {"route": route, "status": str(asked.status), "model": asked.model or self._model})
+        self._ended[route, str(asked.status), asked.model or self._model] += 1
+        self._tell_soon()
         self._request_s.observe(seconds, {"route": route})
         for phase, spent in asked.seconds.items():
             self._phase_s.observe(spent, {"route": route, "phase": phase})
@@ -60,13 +69,29 @@ class Watch:
         self._batch.observe(items, {"kind": kind})
 
     def cached(self, hits: int, misses: int) -> None:
-        if hits:
-            self._cached.inc(hits, {"result": "hit"})
-        if misses:
-            self._cached.inc(misses, {"result": "miss"})
+        self._known.update(hit=hits, miss=misses)
+        self._tell_soon()
 
     def waiting(self, kind: str, items: int) -> None:
-        self._waiting.set(items, {"kind": kind})
+        self._wait[kind] = items
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TOLD_AFTER_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        for (route, status, model), ended in self._ended.items():
+            self._requests.inc(ended, {"route": route, "status": status, "model": model})
+        for result, texts in self._known.items():
+            if texts:
+                self._cached.inc(texts, {"result": result})
+        for kind, items in self._wait.items():
+            self._waiting.set(items, {"kind": kind})
+        self._ended.clear()
+        self._known.clear()
+        self._wait.clear()
 
     def _line(self, asked: Asked, seconds: float) -> dict[str, Any]:
         """Nothing of what was asked about, only how much of it."""
