@@ -8,10 +8,8 @@ of it again. Progress goes up as events.
 
 import argparse
 import json
-import logging
 import sys
 import time
-import traceback
 
 import torch
 from pydantic import ValidationError
@@ -25,29 +23,16 @@ from tinyclip.schemas.artifacts import (
 )
 
 from tinyclip_workers.evaluate import evaluate_tasks, shards_read
-from tinyclip_workers.report import EventWriter, reporting
+from tinyclip_workers.ray_job import Failure, Unwanted, run
+from tinyclip_workers.report import EventWriter
 from tinyclip_workers.shard_bytes import SeenBytes
 from tinyclip_workers.shards import DataError, Sample
 from tinyclip_workers.store import Store
 from tinyclip_workers.teacher import LoadedModel, TeacherError, load_teacher
 
-log = logging.getLogger(__name__)
-
 PROGRESS_SECONDS = 1.0
 STUDENT, TEACHER = "student", "teacher"
 """What results call the model and the one it is held against, as everywhere else."""
-
-
-class Unwanted(Exception):
-    """The evaluation was deleted; this job leaves without a word."""
-
-
-class Failure(Exception):
-    """`data` of an `evaluation.failed` event, and its message."""
-
-    def __init__(self, code: str, message: str, pointer: str | None = None, value: object = None) -> None:
-        super().__init__(message)
-        self.data = {"code": code, "pointer": pointer, "value": value}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,32 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--evaluation", required=True)
     parser.add_argument("--attempt", required=True, type=int)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
-    try:
-        with reporting(store, evaluation_events(args.evaluation, args.attempt), args.attempt, "evaluation") as events:
-            return _reported(store, args.evaluation, events)
-    except Unwanted as gone:
-        log.info("stopping: %s", gone)  # out here: as an event it would bring the deleted folder back
-        return 0
 
+    def work(events: EventWriter) -> None:
+        events.send("evaluation.finished", data=_evaluated(store, args.evaluation, events))
 
-def _reported(store: Store, id: str, events: EventWriter) -> int:
-    """The exit status; the last event says the same. Raises Unwanted."""
-    try:
-        events.send("evaluation.finished", data=_evaluated(store, id, events))
-    except Unwanted:
-        raise
-    except Failure as failure:
-        traceback.print_exc()
-        events.send("evaluation.failed", message=str(failure), data=failure.data)
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        events.send("evaluation.failed", message=message, data={"code": "internal_error"})
-        return 1
-    return 0
+    return run(store, evaluation_events(args.evaluation, args.attempt), args.attempt, "evaluation", work)
 
 
 def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
@@ -95,7 +60,7 @@ def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
     try:
         document = evaluate_request(request, events)
     except DataError as error:
-        raise Failure("unreadable_data", str(error), _pointer(request, error), error.value) from error
+        raise Failure("unreadable_data", str(error), pointer=_pointer(request, error), value=error.value) from error
     except (ValueError, OSError) as error:
         raise Failure("evaluation_failed", str(error)) from error
     text = json.dumps(document, allow_nan=False)
@@ -125,7 +90,7 @@ def _loaded(pointer: str, model: EvaluatedModel) -> LoadedModel:
     try:
         return load_teacher(model.source)
     except TeacherError as error:
-        raise Failure("unreadable_model", f"{model.name}: {error.message}", pointer, model.name) from error
+        raise Failure("unreadable_model", f"{model.name}: {error.message}", pointer=pointer, value=model.name) from error
 
 
 def _request(store: Store, id: str) -> EvaluationRequest:

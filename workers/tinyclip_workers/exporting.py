@@ -10,7 +10,6 @@ import argparse
 import logging
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
 from PIL import Image
@@ -32,25 +31,14 @@ from tinyclip_workers.export_check import ExportOff
 from tinyclip_workers.export_formats import NotAvailable, make_export
 from tinyclip_workers.export_samples import Samples, gather
 from tinyclip_workers.model_folder import LoadedModel, load_folder
-from tinyclip_workers.report import EventWriter, reporting
+from tinyclip_workers.ray_job import Failure, Unwanted, run
+from tinyclip_workers.report import EventWriter
 from tinyclip_workers.store import Store
 from tinyclip_workers.weights import WeightsError
 
 log = logging.getLogger(__name__)
 
 DOCUMENT = "export.json"
-
-
-class Unwanted(Exception):
-    """The export was deleted, or a later attempt makes it; this job leaves without a word."""
-
-
-class Failure(Exception):
-    """`data` of an `export.failed` event, and its message."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.data = {"code": code}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,32 +48,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--export", required=True)
     parser.add_argument("--attempt", required=True, type=int)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
-    try:
-        with reporting(store, export_events(args.export, args.attempt), args.attempt, "export") as events:
-            return _reported(store, args.export, args.attempt, events)
-    except Unwanted as gone:
-        log.info("stopping: %s", gone)  # out here: as an event it would bring the deleted folder back
-        return 0
 
-
-def _reported(store: Store, id: str, attempt: int, events: EventWriter) -> int:
-    """The exit status; the last event says the same. Raises Unwanted."""
-    try:
-        document = _exported(store, id, attempt, events)
+    def work(events: EventWriter) -> None:
+        document = _exported(store, args.export, args.attempt, events)
         events.send("export.finished", message=_summary(document), data=document.model_dump(mode="json"))
-    except Unwanted:
-        raise
-    except Failure as failure:
-        traceback.print_exc()
-        events.send("export.failed", message=str(failure), data=failure.data)
-        return 1
-    except Exception as error:  # libraries of others raise anything
-        traceback.print_exc()
-        events.send("export.failed", message=f"{type(error).__name__}: {error}", data={"code": "internal_error"})
-        return 1
-    return 0
+
+    return run(store, export_events(args.export, args.attempt), args.attempt, "export", work)
 
 
 def _exported(store: Store, id: str, attempt: int, events: EventWriter) -> ExportDocument:

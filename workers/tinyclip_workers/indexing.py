@@ -8,29 +8,21 @@ goes on behind the parts that it has encoded. Progress goes up as events.
 """
 
 import argparse
-import logging
 import sys
-import traceback
 from functools import partial
 
 from pydantic import ValidationError
 from tinyclip.errors import MissingExtra
 from tinyclip.schemas.artifacts import IndexRequest, index_job_events
 
-from tinyclip_workers.report import EventWriter, reporting
+from tinyclip_workers.ray_job import Failure, Unwanted, run
+from tinyclip_workers.report import EventWriter
 from tinyclip_workers.retrieval.building import build_index
 from tinyclip_workers.retrieval.files import request_path
-from tinyclip_workers.retrieval.parts import TakenOver
-from tinyclip_workers.retrieval.updating import Overtaken, apply_updates
+from tinyclip_workers.retrieval.updating import apply_updates
 from tinyclip_workers.serving.engine import load_engine
 from tinyclip_workers.shards import DataError
 from tinyclip_workers.store import Store
-
-log = logging.getLogger(__name__)
-
-
-class Superseded(Exception):
-    """Another job was asked for, or the index was deleted; this one leaves without a word."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,18 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--index", required=True)
     parser.add_argument("--job", required=True)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     store = Store(args.artifacts)
-    try:
-        with reporting(store, index_job_events(args.index, args.job), 1, "index") as events:
-            return _done(store, args.index, args.job, events)
-    except (Superseded, TakenOver, Overtaken) as gone:
-        log.info("stopping: %s", gone)  # out here: as an event it would bring a deleted index's folder back
-        return 0
+    return run(
+        store, index_job_events(args.index, args.job), 1, "index", lambda events: _work(store, args.index, args.job, events)
+    )
 
 
-def _done(store: Store, index: str, job: str, events: EventWriter) -> int:
-    """The exit status; the last event says the same. Raises Superseded, TakenOver, Overtaken."""
+def _work(store: Store, index: str, job: str, events: EventWriter) -> None:
+    """Raises Unwanted, Failure."""
     try:
         request = _request(store, index, job)
         load, still_wanted = partial(load_engine, request.model_uri), partial(_request, store, index, job)
@@ -59,33 +47,23 @@ def _done(store: Store, index: str, job: str, events: EventWriter) -> int:
             build_index(store, request, load, events, still_wanted)
         else:
             apply_updates(store, request, load, events, still_wanted)
-    except (Superseded, TakenOver, Overtaken):
-        raise
+    except DataError as error:
+        raise Failure("unreadable_data", str(error)) from error
     except (ValueError, OSError, MissingExtra) as error:
-        code = "unreadable_data" if isinstance(error, DataError) else "index_failed"
-        return _failed(events, code, str(error))
-    except Exception as error:
-        return _failed(events, "internal_error", f"{type(error).__name__}: {error}")
-    return 0
+        raise Failure("index_failed", str(error)) from error
 
 
 def _request(store: Store, name: str, job: str) -> IndexRequest:
-    """The request as it stands now. Raises Superseded if it no longer asks for this job."""
+    """The request as it stands now. Raises Unwanted if it no longer asks for this job."""
     try:
         request = IndexRequest.model_validate_json(store.read_bytes(request_path(name)))
     except FileNotFoundError as error:
-        raise Superseded(f"index {name} was deleted") from error
+        raise Unwanted(f"index {name} was deleted") from error
     except ValidationError as error:
         raise ValueError(f"{store.uri(request_path(name))} is not a request for an index: {error}") from error
     if request.job != job:
-        raise Superseded(f"index {name} is now at job {request.job}, this is {job}")
+        raise Unwanted(f"index {name} is now at job {request.job}, this is {job}")
     return request
-
-
-def _failed(events: EventWriter, code: str, message: str) -> int:
-    traceback.print_exc()
-    events.send("index.failed", message=message, data={"code": code})
-    return 1
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import IndexRequest
 
 from tinyclip_workers.filesystems import open_filesystem
+from tinyclip_workers.ray_job import Unwanted
 from tinyclip_workers.retrieval.files import parts_folder
 from tinyclip_workers.serving.engine import Matrix
 from tinyclip_workers.serving.index_items import Position
@@ -26,7 +27,7 @@ ROWS = 1024
 """Items from which a part is written: some ten seconds of work on one core."""
 
 
-class TakenOver(Exception):
+class TakenOver(Unwanted):
     """Another process writes the parts of this build; one of them is too many."""
 
 

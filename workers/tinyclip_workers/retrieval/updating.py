@@ -13,6 +13,7 @@ from tinyclip.schemas import IndexItem, RejectedItem
 from tinyclip.schemas.artifacts import IndexRequest, IndexUpdate, UpdateFile, index_update
 
 from tinyclip_workers.images import Pixels
+from tinyclip_workers.ray_job import Unwanted
 from tinyclip_workers.report import EventWriter
 from tinyclip_workers.retrieval.files import Generation, commit, newest
 from tinyclip_workers.retrieval.leftovers import remove_all_others
@@ -35,7 +36,7 @@ MOST_LOSSES = 3
 """Of the database while one change is written into it."""
 
 
-class Overtaken(Exception):
+class Overtaken(Unwanted):
     """The index is at another build, or another process has changed it meanwhile: nothing was changed by this one."""
 
 
