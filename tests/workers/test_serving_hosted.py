@@ -1,6 +1,7 @@
 """Several models in one replica: a canary of the deployment's own, and others that are loaded when first asked for."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,25 @@ class TestFurtherModels:
 
         assert (await models.named("a@1")).name == "a@1"
         assert loaded == ["a@1"]
+
+    async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_loop(self) -> None:
+        go, complaints = threading.Event(), []
+
+        def load(options: ServingOptions) -> Any:
+            assert options.model == "emoji@1" or go.wait(20)
+            return Model(options)
+
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+        models = HostedModels(options_of(), load)
+        await models.follow(wanted(models=("broken@1",)))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(models.named("broken@1"), 0.05)
+        go.set()
+        await asyncio.wait(models._loading.values())
+        await asyncio.sleep(0)  # what is called at its end
+        gc.collect()
+
+        assert complaints == []
 
     async def test_a_name_without_version_is_enough_where_there_is_one(self) -> None:
         models, _ = hosted()

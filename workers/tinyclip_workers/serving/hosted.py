@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tinyclip_workers.serving.options import CanaryAt, ServingOptions, Wanted
 from tinyclip_workers.serving.problems import Refusal, field_error, invalid, refuse
@@ -130,8 +131,13 @@ class HostedModels:
         loading = self._loading.get(name)
         if loading is None:
             loading = self._loading[name] = asyncio.create_task(self._loaded(name))
-            loading.add_done_callback(lambda _: self._loading.pop(name))
+            loading.add_done_callback(partial(self._loading_done, name))
         return await asyncio.shield(loading)  # whoever began it may give up before it is done
+
+    def _loading_done(self, name: str, loading: asyncio.Task[ServedModel]) -> None:
+        del self._loading[name]
+        if not loading.cancelled():
+            loading.exception()  # seen, though all who waited may have given up
 
     async def _loaded(self, name: str) -> ServedModel:
         async with self._turn:  # one after the other: a crowd of new names must not fill the memory
