@@ -7,14 +7,19 @@ import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from tinyclip_server.settings import Settings
 
+from tests.postgres import connected_to, database
+
 ROOT = Path(__file__).parents[2]
-ASKED = ("POSTGRES_PASSWORD", "RAY_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY", "GRAFANA_PASSWORD", "METRICS_TOKEN")
+ASKED = (
+    "POSTGRES_PASSWORD", "INDEX_PASSWORD", "RAY_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY", "GRAFANA_PASSWORD", "METRICS_TOKEN",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,12 @@ class TestCompose:
 
         assert Settings().model_fields_set == {name.removeprefix("TINYCLIP_").lower() for name in given}
 
+    def test_ray_knows_the_database_of_indexes_and_no_other(self, compose: dict[str, Any]) -> None:
+        for name in ("ray-head", "ray-worker-cpu", "ray-worker-gpu"):
+            urls = [value for value in environments(compose)[name].values() if str(value).startswith("postgresql:")]
+            assert urls == [environments(compose)["control-plane"]["TINYCLIP_INDEX_DATABASE_URL"]]
+            assert "POSTGRES_PASSWORD" not in urls[0]
+
     def test_the_control_plane_asks_for_tokens(self, compose: dict[str, Any]) -> None:
         environment = environments(compose)["control-plane"]
 
@@ -98,6 +109,32 @@ class TestCompose:
             if str(service.get("command", "")).startswith("ray start"):
                 assert service["environment"]["RAY_AUTH_MODE"] == "token", name
                 assert service["secrets"] == ["ray_token"], name
+
+
+class TestDatabaseOfIndexes:
+    """`deploy/postgres/indexes.sql`, which the container of PostgreSQL runs at its first start."""
+
+    def test_its_role_has_it_with_pgvector_and_sees_nothing_else(self, postgres: str) -> None:
+        psycopg = pytest.importorskip("psycopg")
+        psql = shutil.which("psql") or pytest.skip("no psql to run the file with")
+        with database(postgres, extension=False) as other:
+            own = other.rpartition("/")[2]
+            url = urlsplit(postgres)._replace(path=f"/{own}").geturl()
+            command = [psql, "-q", url, "-f", ROOT / "deploy" / "postgres" / "indexes.sql"]
+            try:
+                ran = subprocess.run(command, env=os.environ | {"INDEX_PASSWORD": "it's"}, capture_output=True, text=True)
+                assert (ran.returncode, ran.stderr) == (0, "")
+                as_role = {"user": "tinyclip_indexes", "password": "it's"}
+                with psycopg.connect(postgres, dbname="indexes", **as_role) as connection:
+                    [(version,)] = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchall()
+                    connection.execute("CREATE TABLE mine (v vector(2))")
+                assert tuple(map(int, version.split("."))) >= (0, 8)
+                with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                    psycopg.connect(postgres, dbname=own, **as_role)
+            finally:
+                with connected_to(postgres) as connection:
+                    connection.execute("DROP DATABASE IF EXISTS indexes WITH (FORCE)")
+                    connection.execute("DROP ROLE IF EXISTS tinyclip_indexes")
 
 
 class TestImage:
