@@ -55,6 +55,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "feature-mimicry": {"feature_mimicry": 2000},
     "interactive-contrastive": {"interactive_contrastive": 1},
     "relational": {"vertical_relational": 1, "cross_relational": 1},
+    "relational-beside-contrastive": {"contrastive": 1, "vertical_relational": 1, "cross_relational": 1},
     "cluster-instance": {"cluster_instance": 1, "clusters": str(CLUSTER_FILE)},
 }
 
