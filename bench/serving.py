@@ -115,7 +115,8 @@ class Bench:
             tempfile.TemporaryDirectory(prefix="tc-s-") as folder,
             ours(Path(folder), self.model, self.arguments.engine, **options) as found,
         ):
-            self.engine = found[1].deployments.open("bench").health()["engine"]
+            report = found[1].deployments.open("bench").health()["engine_report"]
+            self.engine = f"{report['engine']}, batches of up to {report['batch']}"
             yield found
 
     @contextmanager

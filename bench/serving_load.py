@@ -1,4 +1,8 @@
-"""Load on an HTTP endpoint, and how long the answers took: what `serving.py` drives servers with."""
+"""Load on an HTTP endpoint, and how long the answers took: what `serving.py` drives servers with.
+
+By aiohttp and with bodies that are bytes already: the load shares the machine with the server, and httpx takes 3.5 ms of the
+processor a request at 32 connections, more than a text takes in any of the servers.
+"""
 
 import asyncio
 import itertools
@@ -8,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
+import orjson
 
 
 @dataclass
@@ -32,11 +37,11 @@ class Answers:
 
 async def closed_loop(url: str, bodies: Sequence[Any], *, concurrency: int, requests: int) -> Answers:
     """`requests` in all, `concurrency` of them under way at any time; bodies in turn."""
-    answers, turns = Answers(), iter(range(requests))
+    answers, turns, written = Answers(), iter(range(requests)), _bytes(bodies)
 
-    async def caller(http: httpx.AsyncClient) -> None:
+    async def caller(http: aiohttp.ClientSession) -> None:
         for turn in turns:
-            await _ask(http, url, bodies[turn % len(bodies)], time.perf_counter(), answers)
+            await _ask(http, url, written[turn % len(written)], time.perf_counter(), answers)
 
     start = time.perf_counter()
     async with _client(concurrency) as http:
@@ -49,10 +54,11 @@ async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: fl
     """Requests at random moments, or one as long after the other, `rate` a second, however long the answers take."""
     answers = Answers()
     count = round(rate * seconds)
+    written = _bytes(bodies)
     gaps = np.full(count, 1 / rate) if steady else np.random.default_rng(seed).exponential(1 / rate, count)
     start = time.perf_counter()
     async with _client(1000) as http, asyncio.TaskGroup() as group:
-        for due, body in zip(start + np.cumsum(gaps), itertools.cycle(bodies), strict=False):
+        for due, body in zip(start + np.cumsum(gaps), itertools.cycle(written), strict=False):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             group.create_task(_ask(http, url, body, due, answers))
     answers.seconds = time.perf_counter() - start
@@ -61,9 +67,9 @@ async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: fl
 
 async def until(url: str, bodies: Iterable[Any], stop: asyncio.Event, *, concurrency: int) -> Answers:
     """A closed loop that goes on until it is told to stop."""
-    answers, turns = Answers(), itertools.cycle(bodies)
+    answers, turns = Answers(), itertools.cycle(_bytes(bodies))
 
-    async def caller(http: httpx.AsyncClient) -> None:
+    async def caller(http: aiohttp.ClientSession) -> None:
         while not stop.is_set():
             await _ask(http, url, next(turns), time.perf_counter(), answers)
 
@@ -74,18 +80,26 @@ async def until(url: str, bodies: Iterable[Any], stop: asyncio.Event, *, concurr
     return answers
 
 
-async def _ask(http: httpx.AsyncClient, url: str, body: Any, since: float, answers: Answers) -> None:
+async def _ask(http: aiohttp.ClientSession, url: str, body: bytes, since: float, answers: Answers) -> None:
     try:
-        answer = await http.post(url, json=body)
-    except httpx.HTTPError as error:
+        async with http.post(url, data=body) as answer:
+            await answer.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
         answers.failures[type(error).__name__] += 1
         return
-    if answer.is_success:
+    if answer.ok:
         answers.latencies.append(time.perf_counter() - since)
     else:
-        answers.failures[f"{answer.status_code}"] += 1
+        answers.failures[f"{answer.status}"] += 1
 
 
-def _client(connections: int) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)
+def _client(connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        timeout=aiohttp.ClientTimeout(60),
+        headers={"Content-Type": "application/json"},
+    )
+
+
+def _bytes(bodies: Iterable[Any]) -> list[bytes]:
+    return [orjson.dumps(body) for body in bodies]

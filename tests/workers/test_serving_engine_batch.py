@@ -30,9 +30,10 @@ class Timed:
 @pytest.mark.parametrize(
     ("engine", "most", "batch"),
     [
-        (Timed(0.0, 0.02), 32, 4),  # a large picture on a CPU
-        (Timed(0.002, 0.02), 32, 4),
-        (Timed(0.002, 0.002), 32, 16),  # a small one: 16 give 94 % of what any number would, and 97 % of what 32 do
+        (Timed(0.0, 0.02), 32, 8),  # a large picture on a CPU
+        (Timed(0.0005, 0.02), 32, 8),
+        (Timed(0.001, 0.02), 32, 8),
+        (Timed(0.002, 0.002), 32, 32),  # a small one: 16 give 97 % of what 32 do
         (Timed(0.002, 0.002), 8, 8),
         (Timed(0.001, 0.01, steps=64), 32, 32),  # a GPU
         (Timed(0.001, 0.01, steps=64), 100, 64),
@@ -53,4 +54,4 @@ def test_a_slow_engine_is_not_timed_at_sizes_that_cannot_pay(monkeypatch: pytest
 
     batch_that_pays(engine, 1024)
 
-    assert sorted(set(engine.sizes)) == [0, 4, 8, 16]
+    assert sorted(set(engine.sizes)) == [0, 8, 16, 32]

@@ -10,16 +10,16 @@ import numpy as np
 
 from tinyclip_workers.serving.engine_protocol import Engine
 
-LEAST = 4
-"""Below, what goes on around a batch counts: threads wake each other up for each."""
-NEARLY = 0.95
+LEAST = 8
+"""Below, what goes on around a batch counts: threads wake each other up for each, and caches are cold."""
+NEARLY = 0.98
 """Of the best rate."""
 TURNS = 3
 """Of each size; the least time counts."""
 
 
 def batch_that_pays(engine: Engine, most: int) -> int:
-    """The smallest of 4, 8, 16, … `most` pictures at which the engine gives nearly all of its rate.
+    """The smallest of 8, 16, 32, … `most` pictures at which the engine gives nearly all of its rate.
 
     Larger ones are tried until two in a row are no faster.
     """
