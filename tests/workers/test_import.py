@@ -114,8 +114,9 @@ class TestOfficialAuto:
     def test_a_student_whose_blocks_are_alike_is_one_of_open_clip(self, model: CLIP, tmp_path: Path) -> None:
         file = save(tmp_path / "m.pt", official_names(model.state_dict()))
 
-        _, folder = version_of(read(file, quick_gelu=False, head_width=16), tmp_path)
+        version, folder = version_of(read(file, quick_gelu=False, head_width=16), tmp_path)
 
+        assert "open_clip_config.json" in {file.path for file in version.files}
         opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         assert_same(embeddings(opened.eval(), VIT), embeddings(model, VIT))
 

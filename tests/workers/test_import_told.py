@@ -99,4 +99,7 @@ class TestMisfits:
             shapes = {name: tuple(tensor.shape) for name, tensor in CLIP(**config).state_dict().items()}
 
         options = ImportOptions(preset="ViT-L-14")
-        expect_shapes(shapes, find_layout(shapes, {}, options, official=False), options)
+        layout = find_layout(shapes, {}, options, official=False)
+
+        expect_shapes(shapes, layout, options)  # raises nothing
+        assert (layout.image.width, layout.image.layers, layout.text.width) == (1024, [24], 768)

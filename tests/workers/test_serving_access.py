@@ -49,10 +49,18 @@ async def refused(gate: Access, asked: Request) -> tuple[int, str]:
     return refusal.value.problem.status, refusal.value.problem.code
 
 
+async def let_in(gate: Access, asked: Request) -> bool:
+    try:
+        await gate.expect(asked)
+    except Refusal:
+        return False
+    return True
+
+
 async def test_a_token_of_the_project_with_infer_is_let_in(options: ServingOptions, tmp_path: Path) -> None:
     publish(tmp_path)
 
-    await Access(options).expect(request(GOOD))
+    assert await let_in(Access(options), request(GOOD))
 
 
 @pytest.mark.parametrize(
@@ -116,4 +124,4 @@ async def test_a_store_that_cannot_be_read_is_borne_for_a_while(
 
 
 async def test_without_auth_everybody_is_let_in(options: ServingOptions) -> None:
-    await Access(options.model_copy(update={"auth": "none"})).expect(request(None))
+    assert await let_in(Access(options.model_copy(update={"auth": "none"})), request(None))

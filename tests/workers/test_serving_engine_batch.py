@@ -54,4 +54,4 @@ def test_a_slow_engine_is_not_timed_at_sizes_that_cannot_pay(monkeypatch: pytest
 
     batch_that_pays(engine, 1024)
 
-    assert sorted(set(engine.sizes)) == [0, 8, 16, 32]
+    assert sorted(set(engine.sizes)) == [0, 8, 16]

@@ -231,6 +231,8 @@ class TestLocalPaths:
             read_source(str(root), root / "scratch", called=None, limit=1 << 20, pointer="/source")
 
     def test_without_the_setting_any_path_will_do(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(READABLE_ROOTS, "[]")
+        with pytest.raises(web.AddressRefused, match="lies outside"):
+            web.expect_address("/etc/passwd")
 
-        web.expect_address("/etc/passwd")
+        monkeypatch.setenv(READABLE_ROOTS, "[]")
+        web.expect_address("/etc/passwd")  # raises nothing now

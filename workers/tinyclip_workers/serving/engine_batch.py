@@ -13,29 +13,22 @@ from tinyclip_workers.serving.engine_protocol import Engine
 LEAST = 8
 """Below, what goes on around a batch counts: threads wake each other up for each, and caches are cold."""
 NEARLY = 0.98
-"""Of the best rate."""
+"""A smaller batch with so much of a larger one's rate is preferred."""
 TURNS = 3
 """Of each size; the least time counts."""
 
 
 def batch_that_pays(engine: Engine, most: int) -> int:
-    """The smallest of 8, 16, 32, … `most` pictures at which the engine gives nearly all of its rate.
-
-    Larger ones are tried until two in a row are no faster.
-    """
-    rates: dict[int, float] = {}
-    for size in _sizes(most):
-        rates[size] = _rate(engine, size)
-        if len(rates) > 2 and NEARLY * max(list(rates.values())[-2:]) < max(list(rates.values())[:-2]):
+    """As many as `LEAST`, doubled up to `most` pictures for as long as the engine gives clearly more of them a second."""
+    size = min(LEAST, most)
+    rate = _rate(engine, size)
+    while size < most:
+        larger = min(2 * size, most)
+        its_rate = _rate(engine, larger)
+        if NEARLY * its_rate <= rate:
             break
-    return min(size for size, rate in rates.items() if rate >= NEARLY * max(rates.values()))
-
-
-def _sizes(most: int) -> list[int]:
-    sizes = [LEAST]
-    while sizes[-1] < most:
-        sizes.append(2 * sizes[-1])
-    return sorted({min(size, most) for size in sizes})
+        size, rate = larger, its_rate
+    return size
 
 
 def _rate(engine: Engine, size: int) -> float:

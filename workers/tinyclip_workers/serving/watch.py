@@ -29,7 +29,7 @@ METRICS = {
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 ITEMS = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
 TOLD_AFTER_S = 0.5
-"""Sums and the number of those that wait are told so late: each word to Ray takes as long as a tenth of a small request."""
+"""Sums and the number of those that wait are told so late, not a few times a request: each word to Ray costs the event loop."""
 
 M = TypeVar("M", bound=Metric)
 
