@@ -24,10 +24,10 @@ from hardware import cpu
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import StudentSpec
-from tinyclip_workers.architecture import resolve_layout, summarize
-from tinyclip_workers.clusters import make_clusters
-from tinyclip_workers.masked import removed_share
-from tinyclip_workers.teacher import find_teacher
+from tinyclip_workers.model.architecture import resolve_layout, summarize
+from tinyclip_workers.model.masked import removed_share
+from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.training.clusters import make_clusters
 from training import Moment, Scores, run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from sqlalchemy import String, bindparam, cast, func, literal, select, true
 from sqlalchemy.ext.asyncio import create_async_engine
-from tinyclip_server.db import now
-from tinyclip_server.machine import free_port
-from tinyclip_server.tables import EventRow, JobLabelRow, JobRow, StageRow
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, StageRow
+from tinyclip_server.local.machine import free_port
 
 from tests.server.documents import STUDENT
 from tests.server.fake_ray import FakeRay

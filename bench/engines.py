@@ -22,17 +22,18 @@ from rich.table import Table
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
-from tinyclip_workers import metrics
-from tinyclip_workers.architecture import build_model
-from tinyclip_workers.calibration import sample_pictures
-from tinyclip_workers.decoding import decode_square
-from tinyclip_workers.evaluate import captions_to_find, fill_template, label_index, label_of, task_lines
-from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD, Pixels
-from tinyclip_workers.model_folder import LoadedModel, load_folder, make_tokenizer
-from tinyclip_workers.presets import PRESETS
-from tinyclip_workers.serving.engine import Engine
-from tinyclip_workers.serving.engine_workshop import ON_CPU, Workshop
-from tinyclip_workers.shards import Sample, Skipped, expand_shards, image_bytes, read_shards
+from tinyclip_workers.data.decoding import decode_square
+from tinyclip_workers.data.shards import Sample, Skipped, expand_shards, image_bytes, read_shards
+from tinyclip_workers.engines.builder import ON_CPU, Workshop
+from tinyclip_workers.engines.calibration import sample_pictures
+from tinyclip_workers.engines.protocol import Engine
+from tinyclip_workers.evaluation import metrics
+from tinyclip_workers.evaluation.tasks import captions_to_find, fill_template, label_index, label_of, task_lines
+from tinyclip_workers.model.architecture import build_model
+from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.presets import PRESETS
+from tinyclip_workers.types import Pixels
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "emoji"
 RANDOM = "TinyCLIP-ViT-8M-16-Text-3M"

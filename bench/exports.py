@@ -21,11 +21,11 @@ import torch
 import yaml
 from tinyclip.schemas import ExportFormat, JobSpec
 from tinyclip.schemas.exports import QUANTISED, export_name, unavailable
-from tinyclip_workers.evaluate import evaluate_tasks
-from tinyclip_workers.export_check import Opened
-from tinyclip_workers.export_formats import make_export, writer_and_reader
-from tinyclip_workers.export_samples import gather
-from tinyclip_workers.model_folder import LoadedModel, load_folder
+from tinyclip_workers.evaluation.tasks import evaluate_tasks
+from tinyclip_workers.exporting.check import Opened
+from tinyclip_workers.exporting.formats import make_export, writer_and_reader
+from tinyclip_workers.exporting.samples import gather
+from tinyclip_workers.model.folders import LoadedModel, load_folder
 from torch import Tensor, nn
 
 EMOJI = Path(__file__).parents[1] / "examples" / "emoji"

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tinyclip_workers.architecture import PRESETS, build_model
-from tinyclip_workers.losses import Embeddings, normalized
-from tinyclip_workers.masked import MaskedTowers
-from tinyclip_workers.precision import precision_of
-from tinyclip_workers.sparsity import Constraint
-from tinyclip_workers.step import TwoTowers, learn
-from tinyclip_workers.towers import Clip
+from tinyclip_workers.model.architecture import PRESETS, build_model
+from tinyclip_workers.model.masked import MaskedTowers
+from tinyclip_workers.model.precision import precision_of
+from tinyclip_workers.model.sparsity import Constraint
+from tinyclip_workers.model.towers import Clip, normalized
+from tinyclip_workers.training.losses import Embeddings
+from tinyclip_workers.training.step import TwoTowers, learn
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 

@@ -23,6 +23,7 @@ from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import IndexRequest
 from tinyclip.schemas.filters import parse_filter
 from tinyclip.schemas.index_database import VARIABLE
+from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.graph import exact_rows
 from tinyclip_workers.retrieval.merging import NewItem
@@ -33,8 +34,7 @@ from tinyclip_workers.retrieval.postgres.filling import filled_tables, publish
 from tinyclip_workers.retrieval.postgres.reader import PostgresReader
 from tinyclip_workers.retrieval.postgres.searching import compare_all
 from tinyclip_workers.retrieval.postgres.table import Table
-from tinyclip_workers.shards import Skipped
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
 
 from bench.search import CHUNK, EMBED_DIM, FILTERS, about, mean_share, vectors
 from tests.postgres import database, postgres_server

@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.begin import Parent, begin_student
-from tinyclip_workers.data import Batch, PairStream, count_pairs, make_loader
-from tinyclip_workers.losses import Embeddings
-from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
-from tinyclip_workers.sparsity import Pull
-from tinyclip_workers.stage import resolve_stages
-from tinyclip_workers.step import FrozenTeacher
-from tinyclip_workers.teacher import load_teacher
-from tinyclip_workers.trainer import StageTrainer
+from tinyclip_workers.data.stream import Batch, PairStream, count_pairs, make_loader
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.sparsity import Pull
+from tinyclip_workers.training.begin import Parent, begin_student
+from tinyclip_workers.training.losses import Embeddings
+from tinyclip_workers.training.stage import resolve_stages
+from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.trainer import StageTrainer
 from torch import Tensor
 
 WARM_UP = 5

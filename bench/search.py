@@ -31,7 +31,7 @@ from tinyclip_workers.retrieval.graph import exact_rows
 from tinyclip_workers.retrieval.new_segment import new_segment
 from tinyclip_workers.retrieval.opening import open_index
 from tinyclip_workers.retrieval.reader import IndexReader
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
 
 EMBED_DIM, LATENT, NOISE, CHUNK = 512, 48, 0.3, 10_000
 FILTERS = {"50%": {"half": 0}, "10%": {"tenth": 3}, "1%": {"hundredth": 42}}

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec, StudentSummary
-from tinyclip_workers.architecture import summarize
-from tinyclip_workers.model_folder import LoadedModel
+from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.model.folders import LoadedModel
 from training import run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent

@@ -37,8 +37,8 @@ from serving_models import write_hugging_face, write_open_clip
 from serving_servers import Server, infinity, ours, pipeline
 from tinyclip import Client
 from tinyclip.schemas import DeploymentState
-from tinyclip_workers.decoding import decode_square
-from tinyclip_workers.serving.engine import load_engine
+from tinyclip_workers.data.decoding import decode_square
+from tinyclip_workers.engines.load import load_engine
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 LABELS = [f"label number {i}" for i in range(1000)]

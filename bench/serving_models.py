@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from open_clip import CLIP
 from safetensors.torch import save
-from tinyclip_workers.architecture import open_clip_config
-from tinyclip_workers.calibration import CALIBRATION_FILE, calibration_file
-from tinyclip_workers.decoding import decode_square
-from tinyclip_workers.export import model_files
-from tinyclip_workers.export_hf import export_hf
-from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model_folder import load_folder
-from tinyclip_workers.presets import preset_layout
+from tinyclip_workers.data.decoding import decode_square
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, calibration_file
+from tinyclip_workers.exporting.formats.transformers import export_hf
+from tinyclip_workers.model.architecture import open_clip_config
+from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.presets import preset_layout
+from tinyclip_workers.versions.writer import model_files
 
 ARCHITECTURE = "TinyCLIP-ViT-8M-16-Text-3M"
 

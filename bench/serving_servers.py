@@ -17,8 +17,8 @@ import psutil
 from tinyclip import Client
 from tinyclip.schemas import DeploymentState
 from tinyclip.schemas.artifacts import model_version
-from tinyclip_server.machine import marked_processes
-from tinyclip_workers.calibration import CALIBRATION_FILE
+from tinyclip_server.local.machine import marked_processes
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples" / "emoji"))

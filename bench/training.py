@@ -9,16 +9,16 @@ import torch
 from rich.progress import track
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import EvaluationTask
-from tinyclip_workers.begin import Parent, begin_student
-from tinyclip_workers.control import Command
-from tinyclip_workers.data import Batch, PairStream, make_loader
-from tinyclip_workers.evaluate import evaluate_tasks
-from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
-from tinyclip_workers.stage import Stage, resolve_stage
-from tinyclip_workers.step import FrozenTeacher
-from tinyclip_workers.teacher import load_teacher
-from tinyclip_workers.trainer import Hooks, StageTrainer
+from tinyclip_workers.data.stream import Batch, PairStream, make_loader
+from tinyclip_workers.evaluation.tasks import evaluate_tasks
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.training.begin import Parent, begin_student
+from tinyclip_workers.training.stage import Stage, resolve_stage
+from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.trainer import Hooks, StageTrainer
 
 Scores = dict[str, dict[str, float]]
 """By task, every metric that is a fraction or a duration."""

@@ -8,8 +8,8 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import JSON
-from tinyclip_server import tables
-from tinyclip_server.db import Database, UtcDateTime
+from tinyclip_server.database import tables
+from tinyclip_server.database.engine import Database, UtcDateTime
 from tinyclip_server.settings import Settings
 
 

@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_three_packages_their_types_and_nothing_else(wheel: 
     folders = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert folders == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
-    assert {"tinyclip_server/migrations/env.py", "tinyclip_workers/serving/try_it.html"} <= set(names)
+    assert {"tinyclip_server/migrations/env.py", "tinyclip_workers/serving/http/try_it.html"} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
-from tinyclip_server.machine import MARKER
+from tinyclip_server.local.machine import MARKER
 
 from bench.chaos.machine import end_all, until
 from tests.ports import free_ports

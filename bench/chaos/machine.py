@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tinyclip_server.machine import marked_processes
+from tinyclip_server.local.machine import marked_processes
 
 PATIENT = 600.0
 """Seconds that anything may take on a machine that others use too."""

@@ -45,7 +45,7 @@ class Profile:
         return self.planes[0]
 
     def drivers(self) -> set[int]:
-        return processes_of(self.marker, "tinyclip_workers.run")
+        return processes_of(self.marker, "tinyclip_workers.training.driver")
 
     def workers(self) -> set[int]:
         """Processes that train."""

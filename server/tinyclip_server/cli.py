@@ -11,7 +11,7 @@ import typer
 from tinyclip.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from tinyclip_server.doctor import Check
+    from tinyclip_server.local.doctor import Check
     from tinyclip_server.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -32,8 +32,8 @@ def up(
     serve_port: Annotated[int | None, typer.Option(help="Port of deployments.")] = None,
 ) -> None:
     """Run the whole service on this machine, in the foreground, until SIGINT or SIGTERM."""
-    from tinyclip_server.supervisor import CannotStart
-    from tinyclip_server.supervisor import up as run
+    from tinyclip_server.local.supervisor import CannotStart
+    from tinyclip_server.local.supervisor import up as run
 
     settings = _settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port)
     if settings.embedded:
@@ -52,7 +52,7 @@ def migrate(
     to: Annotated[str | None, typer.Option(help="Another revision than the newest; an older one drops what came later.")] = None,
 ) -> None:
     """Bring the database to the newest revision. Several at once wait for each other."""
-    from tinyclip_server.migrate import CannotMigrate, WrongRevision, go_to, head
+    from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, go_to, head
 
     settings = _settings(data_dir=data_dir)
     revision = to or head()
@@ -73,7 +73,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects and nothing else.")] = False,
 ) -> None:
     """Look at all that a server with these settings needs. Exits with 1 if something would keep it from working."""
-    from tinyclip_server.doctor import examine_patiently
+    from tinyclip_server.local.doctor import examine_patiently
 
     checks = asyncio.run(examine_patiently(_settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port), wait))
     if as_json:

@@ -83,9 +83,9 @@ class Settings(BaseSettings):
     """Interpreter on the cluster's nodes that has `tinyclip[workers]`."""
     driver_cpus: float | None = Field(default=None, ge=0)
     """CPUs that a job's driver reserves; null keeps drivers on the head node, any number lets them run elsewhere."""
-    planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan"])
+    planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan.planner"])
     planner_timeout_seconds: float = Field(default=120.0, gt=0)
-    import_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.importing"])
+    import_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.importing.convert"])
     import_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long reading, converting and writing one imported model may take; its upload is not counted."""
     max_import_bytes: int = Field(default=8 << 30, ge=1)

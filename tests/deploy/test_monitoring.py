@@ -72,11 +72,11 @@ class TestNames:
             pytest.skip("ray is not installed")
         folder = Path(found.origin).parent / "dashboard" / "modules" / "metrics" / "dashboards"
         text = "".join(path.read_text() for path in folder.glob("*_panels.py"))
-        progress = (ROOT / "workers" / "tinyclip_workers" / "progress.py").read_text()
+        progress = (ROOT / "workers" / "tinyclip_workers" / "training" / "progress.py").read_text()
         gauges = re.search(r"^GAUGES = \{(.*)\}$", progress, re.MULTILINE)
         assert gauges
         of_workers = {f"ray_tinyclip_{name}" for name in re.findall(r'"(\w+)":', gauges[1])}
-        watch = (ROOT / "workers" / "tinyclip_workers" / "serving" / "watch.py").read_text()
+        watch = (ROOT / "workers" / "tinyclip_workers" / "serving" / "replica" / "metrics.py").read_text()
         told = [f"ray_{name}" for name in re.findall(r'^    "(tinyclip_serve_\w+)":', watch, re.MULTILINE)]
         assert [name for name in told if not any(one.startswith(name) for one in used())] == []
         of_workers |= {name + suffix for name in told for suffix in ("", "_total", "_bucket", "_sum", "_count")}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tinyclip_server.machine import marked_processes
+from tinyclip_server.local.machine import marked_processes
 
 from tests.ports import free_ports
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import World
+from tests.workers.importing.test_import_hostile import Runs
 from tests.workers.models import tiny_model
 from tests.workers.official_files import save
-from tests.workers.test_import_hostile import Runs
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,11 +17,11 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import create_async_engine
-from tinyclip_server.app import create_app
-from tinyclip_server.db import now
-from tinyclip_server.migrate import upgrade
+from tinyclip_server.api.app import create_app
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.migrate import upgrade
+from tinyclip_server.database.tables import JobRow
 from tinyclip_server.settings import Settings
-from tinyclip_server.tables import JobRow
 
 from tests.server.documents import STUDENT, spec
 from tests.server.fakes import ScriptedRay, Worker

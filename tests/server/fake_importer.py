@@ -1,4 +1,4 @@
-"""Stands in for `python -m tinyclip_workers.importing`: same lines, no engine. The preset says how it behaves."""
+"""Stands in for `python -m tinyclip_workers.importing.convert`: same lines, no engine. The preset says how it behaves."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Stands in for `python -m tinyclip_workers.plan`: same lines, no engine. A spec's name says how it behaves."""
+"""Stands in for `python -m tinyclip_workers.plan.planner`: same lines, no engine. A spec's name says how it behaves."""
 
 import json
 import os

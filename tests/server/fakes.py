@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tinyclip_server.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
 
 from tests.server.documents import STEPS, STUDENT, model_document
 

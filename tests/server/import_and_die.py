@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip_server.app import create_app
-from tinyclip_server.artifacts import Store
+from tinyclip_server.api.app import create_app
+from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.models import service
 from tinyclip_server.settings import Settings
 

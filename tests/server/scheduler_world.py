@@ -17,12 +17,12 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
-from tinyclip_server import db as db_module
-from tinyclip_server.db import Database
+from tinyclip_server.database import engine as db_module
+from tinyclip_server.database.engine import Database
+from tinyclip_server.database.migrate import upgrade
+from tinyclip_server.http.services import Services
 from tinyclip_server.jobs import cleanup, service
-from tinyclip_server.migrate import upgrade
-from tinyclip_server.scheduler import Scheduler
-from tinyclip_server.services import Services
+from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
 from tests.server.inline_sqlite import InlineConnection

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyclip.schemas.artifacts import attempt_driver, attempt_events, job_control, job_spec, segment
-from tinyclip_server.ray_gateway import RayJobStatus, RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayJobStatus, RayUnavailable
 
 from tests.server.documents import STUDENT, model_document
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.artifacts import JobDocument, attempt_events, job_spec
-from tinyclip_workers import run as driver
-from tinyclip_workers import worker
-from tinyclip_workers.architecture import build_model
-from tinyclip_workers.jobrun import JobRun
-from tinyclip_workers.model_folder import load_folder
-from tinyclip_workers.progress import Progress
-from tinyclip_workers.stage import Stage
-from tinyclip_workers.store import Store
-from tinyclip_workers.student import Student
+from tinyclip_workers.model.architecture import build_model
+from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.training import driver as driver
+from tinyclip_workers.training import worker
+from tinyclip_workers.training.learner import Student
+from tinyclip_workers.training.progress import Progress
+from tinyclip_workers.training.stage import Stage
 
 from tests.workers.auto_stages import TEACHER, auto, spec_of
 from tests.workers.models import write_folder
@@ -46,7 +46,7 @@ def no_cluster() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr("ray.is_initialized", lambda: True)
         patch.setattr("ray.train.report", lambda metrics: None)
         patch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
-        patch.setattr("tinyclip_workers.progress.Gauge", lambda *_, **__: gauge)
+        patch.setattr("tinyclip_workers.training.progress.Gauge", lambda *_, **__: gauge)
         yield patch
 
 

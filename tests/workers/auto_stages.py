@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
-from tinyclip_workers.architecture import build_any, build_model, resolve_layout
-from tinyclip_workers.control import Command
-from tinyclip_workers.data import Batch, PairStream, make_loader
-from tinyclip_workers.images import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.inherit import inherit_manual
-from tinyclip_workers.model_folder import make_tokenizer
-from tinyclip_workers.stage import resolve_stage
-from tinyclip_workers.step import FrozenTeacher
-from tinyclip_workers.towers import Clip, Model
-from tinyclip_workers.trainer import Hooks, StageTrainer
+from tinyclip_workers.data.stream import Batch, PairStream, make_loader
+from tinyclip_workers.model.architecture import build_any, build_model, resolve_layout
+from tinyclip_workers.model.folders import make_tokenizer
+from tinyclip_workers.model.inherit import inherit_manual
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.towers import Clip, Model
+from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.training.stage import resolve_stage
+from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.trainer import Hooks, StageTrainer
 from torch import Tensor
 
 STUDENT = StudentSpec.model_validate(

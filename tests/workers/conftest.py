@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tinyclip_workers.serving.engine import Engine, load_engine
+from tinyclip_workers.engines.load import load_engine
+from tinyclip_workers.engines.protocol import Engine
 
 from tests.workers.students import write_student
 

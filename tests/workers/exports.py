@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.architecture import build_any, summarize
-from tinyclip_workers.export import model_files, version_document, write_version
-from tinyclip_workers.model_folder import LoadedModel, make_tokenizer
-from tinyclip_workers.store import Store
-from tinyclip_workers.towers import Clip
+from tinyclip_workers.model.architecture import build_any, summarize
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.versions.writer import model_files, version_document, write_version
 
 from tests.workers.models import tiny_layout
 from tests.workers.students import picture

@@ -9,9 +9,9 @@ from open_clip.model import CLIP
 from tinyclip.schemas import ModelVersion
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
-from tinyclip_workers.architecture import PRESETS, resolve_layout
-from tinyclip_workers.importing import Imported, write_import
-from tinyclip_workers.store import Store
+from tinyclip_workers.importing.convert import Imported, write_import
+from tinyclip_workers.model.architecture import PRESETS, resolve_layout
+from tinyclip_workers.runtime.store import Store
 from torch import Tensor
 
 from tests.workers.models import tiny_model

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from tinyclip.schemas import JSON
 from tinyclip.schemas.filters import Condition
-from tinyclip_workers import indexing
+from tinyclip_workers.retrieval import job as indexing
 from tinyclip_workers.retrieval.files import Generation, newest
 from tinyclip_workers.retrieval.reader import Reader
-from tinyclip_workers.serving.engine import Matrix
-from tinyclip_workers.serving.search import Indexes
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.serving.replica.search import Indexes
+from tinyclip_workers.types import Matrix
 
 EMBED_DIM = 24
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
-from tinyclip_workers.masks import GROUPS, Group, Mask, TowerMasks
-from tinyclip_workers.sparsity import Constraint, TowerSize
-from tinyclip_workers.towers import Clip
+from tinyclip_workers.model.masks import GROUPS, Group, Mask, TowerMasks
+from tinyclip_workers.model.sparsity import Constraint, TowerSize
+from tinyclip_workers.model.towers import Clip
 
 from tests.workers.layouts import layout_of
 from tests.workers.parity import Arrays, document

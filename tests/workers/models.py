@@ -7,9 +7,9 @@ import torch
 from open_clip.model import CLIP
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
-from tinyclip_workers.architecture import build_model, open_clip_config, resolve_layout
-from tinyclip_workers.store import Store
-from tinyclip_workers.weights import save_compact, save_state_dict
+from tinyclip_workers.model.architecture import build_model, open_clip_config, resolve_layout
+from tinyclip_workers.model.weights import save_compact, save_state_dict
+from tinyclip_workers.runtime.store import Store
 
 TINY = StudentSpec(
     embed_dim=16,

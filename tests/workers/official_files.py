@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tinyclip_workers.import_files import ImportRefused
-from tinyclip_workers.importing import Imported, read_model
+from tinyclip_workers.importing.convert import Imported, read_model
+from tinyclip_workers.importing.files import ImportRefused
 from torch import Tensor
 
 

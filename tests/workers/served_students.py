@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.architecture import build_model, open_clip_config
-from tinyclip_workers.masked import MaskedTowers
-from tinyclip_workers.sparsity import Constraint
-from tinyclip_workers.towers import Clip
+from tinyclip_workers.model.architecture import build_model, open_clip_config
+from tinyclip_workers.model.masked import MaskedTowers
+from tinyclip_workers.model.sparsity import Constraint
+from tinyclip_workers.model.towers import Clip
 
 from tests.workers.auto_stages import TEACHER
 from tests.workers.models import tiny_layout

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tinyclip_workers.serving.http.application import make_app
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.student import Student
-from tinyclip_workers.serving.web_app import make_app
+from tinyclip_workers.serving.replica.replica import Student
 
 PREFIX = "/demo"
 

@@ -11,10 +11,10 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tinyclip_workers import indexing
-from tinyclip_workers.decoding import decode_square
-from tinyclip_workers.images import Pixels
-from tinyclip_workers.store import Store
+from tinyclip_workers.data.decoding import decode_square
+from tinyclip_workers.retrieval import job as indexing
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Pixels
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 

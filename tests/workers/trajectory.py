@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from tinyclip.schemas.spec import OptimizerSpec
-from tinyclip_workers.inherit import inherit_manual
-from tinyclip_workers.losses import affinity_loss, world_size
-from tinyclip_workers.masked import MaskedTowers, Noise, mask_optimizer
-from tinyclip_workers.masks import GROUPS
-from tinyclip_workers.optim import learning_rate, make_optimizer, set_learning_rate
-from tinyclip_workers.sparsity import Constraint
-from tinyclip_workers.step import FrozenTeacher, TwoTowers, learn
-from tinyclip_workers.towers import Clip
+from tinyclip_workers.model.inherit import inherit_manual
+from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer
+from tinyclip_workers.model.masks import GROUPS
+from tinyclip_workers.model.sparsity import Constraint
+from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.training.distributed import world_size
+from tinyclip_workers.training.losses import affinity_loss
+from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from tinyclip_workers.training.step import FrozenTeacher, TwoTowers, learn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -8,6 +8,6 @@ for _needed in ("torch", "ray", "open_clip", "webdataset"):
     if find_spec(_needed) is None:
         raise MissingExtra("workers", _needed)
 
-from tinyclip_workers import web  # noqa: E402 -- after the check: it needs packages of the extra
+from tinyclip_workers.runtime import addresses as web  # noqa: E402 -- after the check: it needs packages of the extra
 
 web.guard()

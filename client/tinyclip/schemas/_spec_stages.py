@@ -109,7 +109,7 @@ class Objective(Request):
     cluster_instance: float = Field(default=0.0, ge=0)
     """CLIP-CID: pictures find the cluster of the teacher's embedding, and its texts. Needs `clusters`."""
     clusters: str | None = None
-    """Path or URI of the file that `python -m tinyclip_workers.clusters SPEC OUT` writes; for `cluster_instance`."""
+    """Path or URI of the file that `python -m tinyclip_workers.training.clusters SPEC OUT` writes; for `cluster_instance`."""
 
     def weights(self) -> dict[str, float]:
         """Every term's weight by its name."""

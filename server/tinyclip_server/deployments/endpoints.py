@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from tinyclip.schemas import Deployment, DeploymentPut, Page
 
-from tinyclip_server.conditions import IfMatch, expect_match
+from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository, service
-from tinyclip_server.pagination import Paging
-from tinyclip_server.resources import answer
-from tinyclip_server.services import Project, ReadSession, Services, Uses, WriteSession
-from tinyclip_server.tables import DeploymentRow
+from tinyclip_server.http.conditions import IfMatch, expect_match
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.resources import answer
+from tinyclip_server.http.services import Project, ReadSession, Services, Uses, WriteSession
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 

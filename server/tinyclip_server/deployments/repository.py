@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tinyclip_server.tables import DeploymentRow
+from tinyclip_server.database.tables import DeploymentRow
 
 
 async def find(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> DeploymentRow | None:

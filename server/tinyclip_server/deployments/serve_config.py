@@ -6,9 +6,9 @@ from typing import Any
 from tinyclip.schemas import ReplicaRange
 from tinyclip.schemas.artifacts import model_version
 
+from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments.target import Target, to_run
-from tinyclip_server.services import Services
-from tinyclip_server.tables import DeploymentRow
+from tinyclip_server.http.services import Services
 
 IMPORT_PATH = "tinyclip_workers.serving:build"
 DEPLOYMENT = "Student"

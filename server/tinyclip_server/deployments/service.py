@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Deployment, DeploymentPut, DeploymentState
 
-from tinyclip_server.db import now
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
 from tinyclip_server.deployments.target import asked, known_good
+from tinyclip_server.http.resources import ask_for_the_end
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
-from tinyclip_server.resources import ask_for_the_end
 from tinyclip_server.settings import Settings
-from tinyclip_server.tables import DeploymentRow
 
 
 async def put(session: AsyncSession, project: str, name: str, body: DeploymentPut) -> DeploymentRow:

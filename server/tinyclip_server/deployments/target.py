@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 from tinyclip.schemas import Canary, ReplicaRange
 
-from tinyclip_server.tables import DeploymentRow
+from tinyclip_server.database.tables import DeploymentRow
 
 
 class Target(BaseModel):

@@ -4,13 +4,13 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState, Page
 
-from tinyclip_server.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository, service
-from tinyclip_server.idempotency import AnswerOnce
-from tinyclip_server.pagination import Paging
-from tinyclip_server.resources import answer
-from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
-from tinyclip_server.tables import EvaluationRow
+from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.http.idempotency import AnswerOnce
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.resources import answer
+from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"])
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from tinyclip.schemas.artifacts import EvaluatedModel, model_version
 from tinyclip.schemas.spec import TeacherSpec
 
+from tinyclip_server.http.services import Services
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
-from tinyclip_server.services import Services
 
 ELSEWHERE = ("local-dir:", "hf-hub:")
 REGISTRY = "registry:"

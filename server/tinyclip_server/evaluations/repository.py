@@ -7,7 +7,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import EvaluationState
 
-from tinyclip_server.tables import EvaluationRow
+from tinyclip_server.database.tables import EvaluationRow
 
 UNSETTLED = (EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DELETING)
 

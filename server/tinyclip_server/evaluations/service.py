@@ -1,20 +1,18 @@
 """What can be done with evaluations. Each function works in the caller's transaction and only flushes."""
 
-import secrets
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState
 from tinyclip.schemas.artifacts import EvaluationRequest
 
+from tinyclip_server.backends.data_roots import expect_inside, of_evaluation
+from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository
 from tinyclip_server.evaluations.models import Named, named
-from tinyclip_server.jobs.service import ID_ALPHABET
-from tinyclip_server.local_paths import expect_inside, of_evaluation
+from tinyclip_server.http.resources import ask_for_the_end, new_id
+from tinyclip_server.http.services import Services
 from tinyclip_server.problems import NotFound
-from tinyclip_server.resources import ask_for_the_end
-from tinyclip_server.services import Services
-from tinyclip_server.tables import EvaluationRow
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ async def check(services: Services, project: str, body: EvaluationPost) -> Check
 
 async def create(session: AsyncSession, project: str, body: EvaluationPost, checked: Checked) -> EvaluationRow:
     """Queued; the next round of `reconcile` submits its job."""
-    id = "eval_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16))
+    id = new_id("eval")
     name, version = checked.model.registered or (None, None)
     row = EvaluationRow(
         id=id, project=project, spec=body.model_dump(mode="json"), request=checked.request.model_dump(mode="json"),

@@ -4,12 +4,12 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from tinyclip.schemas import Export, ExportPost, Page
 
-from tinyclip_server.conditions import IfMatch, expect_match
+from tinyclip_server.database.tables import ExportRow
 from tinyclip_server.exports import repository, service
-from tinyclip_server.idempotency import AnswerOnce
-from tinyclip_server.resources import answer
-from tinyclip_server.services import Project, ReadSession, WriteSession
-from tinyclip_server.tables import ExportRow
+from tinyclip_server.http.conditions import IfMatch, expect_match
+from tinyclip_server.http.idempotency import AnswerOnce
+from tinyclip_server.http.resources import answer
+from tinyclip_server.http.services import Project, ReadSession, WriteSession
 
 router = APIRouter(prefix="/models/{name}/versions/{version}/exports", tags=["models"])
 

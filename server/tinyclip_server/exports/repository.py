@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import EvaluationState, ExportState
 
-from tinyclip_server.tables import EvaluationRow, ExportRow
+from tinyclip_server.database.tables import EvaluationRow, ExportRow
 
 UNSETTLED = (ExportState.QUEUED, ExportState.RUNNING, ExportState.DELETING)
 

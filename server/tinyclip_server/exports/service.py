@@ -1,19 +1,17 @@
 """What can be done with exports. Each function works in the caller's transaction and only flushes."""
 
-import secrets
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Export, ExportFormat, ExportPost, ExportState, ModelVersion
 from tinyclip.schemas.exports import EXPORTS, QUANTISED, export_name, unavailable
 
-from tinyclip_server.db import now
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import ExportRow, ModelVersionRow
 from tinyclip_server.exports import repository
-from tinyclip_server.jobs.service import ID_ALPHABET
+from tinyclip_server.http.resources import ask_for_the_end, new_id
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
-from tinyclip_server.resources import ask_for_the_end
-from tinyclip_server.tables import ExportRow, ModelVersionRow
 
 
 async def ask(session: AsyncSession, project: str, model: str, which: str, body: ExportPost) -> list[ExportRow]:
@@ -99,7 +97,7 @@ def etag(row: ExportRow) -> str:
 
 
 def _new(session: AsyncSession, project: str, model: str, version: int, format: ExportFormat, int8: bool) -> ExportRow:
-    id = "export_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16))
+    id = new_id("export")
     row = ExportRow(
         id=id, project=project, model_name=model, model_version=version, name=export_name(format, int8), format=format, int8=int8,
         state=ExportState.QUEUED, version=0, attempt=0, request={},

@@ -9,7 +9,7 @@ import asyncpg
 from tinyclip.schemas.artifacts import index_tables
 from tinyclip.schemas.index_database import LOOK, VARIABLE, complaint, drop_statement, plain_url
 
-from tinyclip_server.artifacts import Store
+from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.problems import InvalidInput, Unavailable
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0

@@ -8,13 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexItems, IndexPut, Page
 from tinyclip.schemas.artifacts import IndexUpdate
 
-from tinyclip_server.conditions import IfMatch, expect_match, quoted
-from tinyclip_server.idempotency import AnswerOnce, Once
+from tinyclip_server.database.tables import IndexRow
+from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.http.idempotency import AnswerOnce, Once
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.resources import answer
+from tinyclip_server.http.services import Project, ReadSession, Services, Uses, WriteSession
 from tinyclip_server.indexes import items, repository, service
-from tinyclip_server.pagination import Paging
-from tinyclip_server.resources import answer
-from tinyclip_server.services import Project, ReadSession, Services, Uses, WriteSession
-from tinyclip_server.tables import IndexRow
 
 router = APIRouter(prefix="/indexes", tags=["indexes"])
 

@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import FieldError, IndexItem
 from tinyclip.schemas.artifacts import IndexUpdate, index_update
 
+from tinyclip_server.database.tables import IndexRow
+from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import repository, service
 from tinyclip_server.problems import InvalidInput
-from tinyclip_server.services import Services
-from tinyclip_server.tables import IndexRow
 
 _DATA_URI = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
 _WAY_OUT = "send the bytes of a PNG, JPEG, WebP or GIF file, base64-encoded or as a data URI"

@@ -6,7 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import IndexState
 
-from tinyclip_server.tables import IndexRow, IndexUpdateRow, ModelVersionRow
+from tinyclip_server.database.tables import IndexRow, IndexUpdateRow, ModelVersionRow
 
 UNSETTLED = (IndexState.BUILDING, IndexState.UPDATING, IndexState.DELETING)
 MOST_UPDATES = 1000

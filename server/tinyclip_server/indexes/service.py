@@ -5,15 +5,15 @@ import time
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
-from tinyclip_server.db import now
+from tinyclip_server.backends.data_roots import expect_inside, of_index
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
+from tinyclip_server.http.resources import ask_for_the_end
+from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import database, repository
 from tinyclip_server.indexes.shards import expect_shards
-from tinyclip_server.local_paths import expect_inside, of_index
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
-from tinyclip_server.resources import ask_for_the_end
-from tinyclip_server.services import Services
-from tinyclip_server.tables import IndexRow, IndexUpdateRow
 
 MOST_ATTEMPTS = 3
 """Jobs that may end without a last word, as when their node dies, before somebody has to ask again."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from tinyclip.schemas import FieldError, IndexSource
 from tinyclip.schemas.addresses import address_problem
 
-from tinyclip_server.artifacts import Store
+from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.problems import InvalidInput
 
 

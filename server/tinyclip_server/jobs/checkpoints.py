@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tinyclip.schemas import Checkpoint
 
-from tinyclip_server.artifacts import StoredFile
+from tinyclip_server.backends.artifacts import StoredFile
 
 PLACE = re.compile(r"(jobs/[^/]+/stages/(\d+)-[^/]+/a(\d+)/step-(\d+))/([^/]+)")
 """As by `stage_checkpoints` of the schemas, and below it the step's files."""

@@ -11,11 +11,11 @@ from sqlalchemy.orm import raiseload
 from tinyclip.schemas import JobState
 from tinyclip.schemas.artifacts import Control, job_control
 
-from tinyclip_server.db import now
+from tinyclip_server.backends.ray_gateway import RayUnavailable
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import AttemptRow, JobRow
+from tinyclip_server.http.services import Services
 from tinyclip_server.jobs.lifecycle import AttemptOutcome
-from tinyclip_server.ray_gateway import RayUnavailable
-from tinyclip_server.services import Services
-from tinyclip_server.tables import AttemptRow, JobRow
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Job, JobClone, JobPatch, JobSpec, JobState, Page, Plan
 
-from tinyclip_server.conditions import IfMatch, IfNoneMatch, expect_match, names, quoted
-from tinyclip_server.idempotency import AnswerOnce
+from tinyclip_server.database.tables import JobRow
+from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, names, quoted
+from tinyclip_server.http.idempotency import AnswerOnce
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.resources import answer
+from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.jobs import cleanup, repository, service, specs
 from tinyclip_server.jobs.views import etag, job_view
-from tinyclip_server.pagination import Paging
 from tinyclip_server.problems import InvalidInput
-from tinyclip_server.resources import answer
-from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
-from tinyclip_server.tables import JobRow
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

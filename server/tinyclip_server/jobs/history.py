@@ -6,15 +6,15 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from tinyclip.schemas import Checkpoint, Event, LogLine, MetricPoint, Metrics, Page
 from tinyclip.schemas.artifacts import stage_picture
 
-from tinyclip_server.conditions import wants_events
+from tinyclip_server.http.conditions import wants_events
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.services import Project, ReadSession, Uses
+from tinyclip_server.http.streams import last_event_id, stream
 from tinyclip_server.jobs import repository, service
 from tinyclip_server.jobs.checkpoints import committed
 from tinyclip_server.jobs.series import metric_points
-from tinyclip_server.jobs.streams import last_event_id, stream
 from tinyclip_server.jobs.views import event_view, log_view
-from tinyclip_server.pagination import Paging
 from tinyclip_server.problems import NotFound
-from tinyclip_server.services import Project, ReadSession, Uses
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobError, JobState, ModelVersion, StageState, StudentSummary
 from tinyclip.schemas.artifacts import WorkerEvent
 
+from tinyclip_server.database.tables import AttemptRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.jobs.lifecycle import (
     AttemptOutcome,
     attempt_failed,
@@ -22,7 +23,6 @@ from tinyclip_server.jobs.lifecycle import (
     record,
 )
 from tinyclip_server.models import service as models
-from tinyclip_server.tables import AttemptRow, JobRow, LogLineRow, MetricPointRow, StageRow
 
 logger = logging.getLogger(__name__)
 

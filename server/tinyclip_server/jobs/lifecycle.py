@@ -13,9 +13,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobError, JobState, StageState
 
-from tinyclip_server.db import now
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import AttemptRow, EventRow, JobRow, StageRow
 from tinyclip_server.problems import Conflict
-from tinyclip_server.tables import AttemptRow, EventRow, JobRow, StageRow
 
 
 class AttemptOutcome(StrEnum):

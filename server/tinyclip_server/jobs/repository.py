@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tinyclip.schemas import JobState
 
-from tinyclip_server.db import Base
+from tinyclip_server.database.engine import Base
+from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow
 from tinyclip_server.jobs.lifecycle import ENDED
-from tinyclip_server.tables import EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow
 
 
 async def find(session: AsyncSession, project: str, job_id: str, *, lock: bool = False) -> JobRow | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tinyclip_server.tables import MetricPointRow
+from tinyclip_server.database.tables import MetricPointRow
 
 
 async def metric_points(

@@ -1,19 +1,17 @@
 """What can be done with jobs. Each function works in the caller's transaction and only flushes."""
 
-import secrets
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import JobPatch, JobSpec, JobState, Plan, StageState
 
-from tinyclip_server.db import now
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import JobRow, StageRow
+from tinyclip_server.http.resources import new_id
 from tinyclip_server.jobs import repository
 from tinyclip_server.jobs.lifecycle import ON_CLUSTER, WAY_OUT, change_state, first_event, record
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
-from tinyclip_server.tables import JobRow, StageRow
-
-ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan) -> JobRow:
@@ -73,9 +71,8 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
 
 
 def _queued(**given: Any) -> JobRow:
-    letters = "".join(secrets.choice(ID_ALPHABET) for _ in range(16))
     return JobRow(
-        id=f"job_{letters}", state=JobState.QUEUED, version=0, revision=1, last_event=0, last_log=0, attempt=0, failures=0,
+        id=new_id("job"), state=JobState.QUEUED, version=0, revision=1, last_event=0, last_log=0, attempt=0, failures=0,
         created_at=now(), **given,
     )
 

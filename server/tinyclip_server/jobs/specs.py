@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.schemas.artifacts import model_version
 
-from tinyclip_server.local_paths import expect_inside, of_job
+from tinyclip_server.backends.data_roots import expect_inside, of_job
+from tinyclip_server.http.services import Services
+from tinyclip_server.http.validation import field_errors, pointer_of
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
-from tinyclip_server.services import Services
-from tinyclip_server.validation import field_errors, pointer_of
 
 REGISTRY = "registry:"
 

@@ -2,7 +2,7 @@
 
 from tinyclip.schemas import Event, Job, JobError, JobSpec, JobState, LogLine, ModelRef, Progress, StageView
 
-from tinyclip_server.tables import EventRow, JobRow, LogLineRow, StageRow
+from tinyclip_server.database.tables import EventRow, JobRow, LogLineRow, StageRow
 
 
 def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:

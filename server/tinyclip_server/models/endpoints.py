@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 from tinyclip.schemas import AliasPut, Comparison, ImportUpload, Model, ModelFile, ModelImport, ModelVersion, Page
 
-from tinyclip_server.idempotency import IdempotencyKey, Once, fingerprint
+from tinyclip_server.http.idempotency import IdempotencyKey, Once, fingerprint
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.models import imports, repository, service
 from tinyclip_server.models.files import file_response, find_file
-from tinyclip_server.pagination import Paging
 from tinyclip_server.problems import InvalidInput, UnknownMedia
-from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
 
 router = APIRouter(prefix="/models", tags=["models"])
 compare_router = APIRouter(tags=["models"])

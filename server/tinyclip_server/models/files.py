@@ -11,8 +11,8 @@ from tinyclip.schemas import ModelFile, ModelVersion
 from tinyclip.schemas.artifacts import model_version
 from tinyclip.schemas.exports import EXPORTS
 
-from tinyclip_server.artifacts import READ_CHUNK, Store
-from tinyclip_server.conditions import names, quoted
+from tinyclip_server.backends.artifacts import READ_CHUNK, Store
+from tinyclip_server.http.conditions import names, quoted
 from tinyclip_server.problems import ApiError, NotFound
 
 

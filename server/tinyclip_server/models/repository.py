@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
+from tinyclip_server.database.tables import AliasRow, ModelRow, ModelVersionRow
 
 
 async def find(session: AsyncSession, project: str, name: str) -> ModelRow | None:

@@ -8,9 +8,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import ComparedModel, Model, ModelVersion, Scores
 
+from tinyclip_server.database.tables import AliasRow, ModelRow, ModelVersionRow
 from tinyclip_server.models import repository
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
-from tinyclip_server.tables import AliasRow, ModelRow, ModelVersionRow
 
 LATEST = "latest"
 

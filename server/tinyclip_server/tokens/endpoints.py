@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from tinyclip.schemas import Me, NewToken, Page, Token, TokenPost
 
-from tinyclip_server.callers import caller_of
-from tinyclip_server.conditions import IfMatch, expect_match
-from tinyclip_server.pagination import Paging
-from tinyclip_server.resources import answer
-from tinyclip_server.services import Project, ReadSession, Uses, WriteSession
-from tinyclip_server.tables import TokenRow
+from tinyclip_server.database.tables import TokenRow
+from tinyclip_server.http.callers import caller_of
+from tinyclip_server.http.conditions import IfMatch, expect_match
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.resources import answer
+from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
 from tinyclip_server.tokens import repository, service
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])

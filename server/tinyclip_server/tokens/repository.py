@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tinyclip_server.tables import TokenRow
+from tinyclip_server.database.tables import TokenRow
 
 
 async def by_digest(session: AsyncSession, digest: str) -> TokenRow | None:

@@ -1,19 +1,18 @@
 """What can be done with tokens. Each function works in the caller's transaction and only flushes."""
 
-import secrets
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import NewToken, Scope, Token, TokenPost
 from tinyclip.schemas.token_format import digest, hint, is_whole, new_token
 
-from tinyclip_server.callers import Caller
-from tinyclip_server.db import now
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import TokenRow
+from tinyclip_server.http.callers import Caller
+from tinyclip_server.http.resources import new_id
 from tinyclip_server.problems import Conflict, Forbidden, NotFound, Unauthorized
-from tinyclip_server.tables import TokenRow
 from tinyclip_server.tokens import repository
 
-ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 SHELL = "shell"
 """Who made a token that no token made."""
 
@@ -56,7 +55,7 @@ async def create(
             )
     secret, made_at = new_token(), now()
     row = TokenRow(
-        id="tok_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16)), project=project, name=body.name,
+        id=new_id("tok"), project=project, name=body.name,
         digest=digest(secret), hint=hint(secret), scopes=sorted(set(body.scopes)),
         created_by=(by.token_id if by else None) or SHELL, created_at=made_at, revoked_at=None, idempotency_key=idempotency_key,
         expires_at=None if body.expires_in_days is None else made_at + timedelta(days=body.expires_in_days),

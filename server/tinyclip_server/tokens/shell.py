@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from tinyclip.schemas import NewToken, ProjectName, TokenPost
 
-from tinyclip_server.db import Database
-from tinyclip_server.migrate import upgrade
+from tinyclip_server.database.engine import Database
+from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.settings import Settings
 from tinyclip_server.tokens import service
 

@@ -9,18 +9,19 @@ import numpy as np
 from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import IndexRequest
 
-from tinyclip_workers.report import EventWriter
+from tinyclip_workers.data.shards import DataError, Skipped, expand_shards
+from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval import parts as parts_files
 from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest
+from tinyclip_workers.retrieval.items import BATCH, Progress, batches, read_items
 from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
 from tinyclip_workers.retrieval.parts import Parts
 from tinyclip_workers.retrieval.segment_writer import storable
-from tinyclip_workers.serving.engine import Engine, Matrix
-from tinyclip_workers.serving.index_items import BATCH, Progress, batches, read_items
-from tinyclip_workers.shards import DataError, Skipped, expand_shards
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix
 
 StillWanted = Callable[[], Any]
 """Raises if the build is not wanted any more."""

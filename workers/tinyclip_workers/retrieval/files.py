@@ -17,7 +17,7 @@ from typing import Literal
 from tinyclip.schemas import IndexStore, RejectedItem, Response
 from tinyclip.schemas.artifacts import index_folder
 
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
 
 VECTORS, ITEMS, GRAPH = "vectors.npy", "items.sqlite", "hnsw.bin"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from tinyclip.errors import MissingExtra
 from tinyclip.schemas.artifacts import index_tables
 
 from tinyclip_workers.retrieval.files import Generation, remove_others
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_
 from tinyclip_workers.retrieval.opening import open_index
 from tinyclip_workers.retrieval.segment import Dead, Segment
 from tinyclip_workers.retrieval.segment_writer import SegmentWriter
-from tinyclip_workers.serving.engine import Matrix
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix
 
 GROWTH = 4
 """How much larger a segment is than all after it."""

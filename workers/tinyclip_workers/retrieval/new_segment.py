@@ -17,8 +17,8 @@ from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.files import GRAPH, VECTORS, SegmentInfo, segment_folder
 from tinyclip_workers.retrieval.graph import write_graph
 from tinyclip_workers.retrieval.segment_writer import SegmentWriter
-from tinyclip_workers.serving.engine import Matrix
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix
 
 GRAPH_FROM = 100_000
 """Items from which `auto` means a graph: comparing all takes 15 ms a query there, at 512 dimensions."""

@@ -12,7 +12,7 @@ import numpy as np
 from tinyclip_workers.retrieval.files import Generation, SegmentInfo, dead_path, segment_folder
 from tinyclip_workers.retrieval.reader import IndexReader
 from tinyclip_workers.retrieval.segment import NOBODY, Dead, Segment
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
 
 
 def open_index(store: Store, generation: Generation, known: Mapping[str, Segment] | None = None) -> IndexReader:

@@ -15,13 +15,13 @@ import numpy as np
 from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import IndexRequest
 
-from tinyclip_workers.filesystems import open_filesystem
-from tinyclip_workers.ray_job import Unwanted
+from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import parts_folder
-from tinyclip_workers.serving.engine import Matrix
-from tinyclip_workers.serving.index_items import Position
-from tinyclip_workers.shards import Skipped
-from tinyclip_workers.store import Store
+from tinyclip_workers.retrieval.items import Position
+from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.ray_job import Unwanted
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix
 
 ROWS = 1024
 """Items from which a part is written: some ten seconds of work on one core."""

@@ -12,7 +12,7 @@ from tinyclip.schemas.filters import Condition
 
 from tinyclip_workers.retrieval.files import Generation, Kind
 from tinyclip_workers.retrieval.segment import Best, Dead, Segment
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 HITS = TypeAdapter(list[Hit])
 

@@ -21,7 +21,7 @@ from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.files import GRAPH, ITEMS, VECTORS, Kind, SegmentInfo
 from tinyclip_workers.retrieval.graph import Graph, Mask, Rows
 from tinyclip_workers.retrieval.segment_writer import stored
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 MOST_MASKS = 16
 """Filters whose rows are remembered."""

@@ -16,7 +16,7 @@ from tinyclip.schemas import JSON
 from tinyclip.schemas.filters import Scalar, comparable_values
 
 from tinyclip_workers.retrieval.files import ITEMS, VECTORS
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 MOST_VALUES = 256
 """Of one item that filters see."""

@@ -12,17 +12,17 @@ from pydantic import ValidationError
 from tinyclip.schemas import IndexItem, RejectedItem
 from tinyclip.schemas.artifacts import IndexRequest, IndexUpdate, UpdateFile, index_update
 
-from tinyclip_workers.images import Pixels
-from tinyclip_workers.ray_job import Unwanted
-from tinyclip_workers.report import EventWriter
+from tinyclip_workers.data.image_input import BadImage, read_picture
+from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.files import Generation, commit, newest
+from tinyclip_workers.retrieval.items import BATCH
 from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
 from tinyclip_workers.retrieval.reader import DatabaseAway
-from tinyclip_workers.serving.engine import Engine, Matrix
-from tinyclip_workers.serving.index_items import BATCH
-from tinyclip_workers.serving.inputs import BadImage, read_picture
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.runtime.ray_job import Unwanted
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix, Pixels
 
 log = logging.getLogger(__name__)
 

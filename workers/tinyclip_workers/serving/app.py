@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ray import serve
 
+from tinyclip_workers.serving.http.application import make_app
 from tinyclip_workers.serving.options import ServingOptions, Wanted
-from tinyclip_workers.serving.watch import write_log
-from tinyclip_workers.serving.web_app import make_app
+from tinyclip_workers.serving.replica.metrics import write_log
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving import student
+    from tinyclip_workers.serving.replica import replica as student
 
 
 def _of_this_replica() -> "student.Student":
@@ -28,7 +28,7 @@ class Student:
     """One replica."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from tinyclip_workers.serving.student import Student as Replica  # see above
+        from tinyclip_workers.serving.replica.replica import Student as Replica  # see above
 
         write_log()
         self.student = Replica(ServingOptions.model_validate(options))

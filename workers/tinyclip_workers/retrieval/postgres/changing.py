@@ -16,7 +16,7 @@ from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import connected
 from tinyclip_workers.retrieval.postgres.searching import compare_all
 from tinyclip_workers.retrieval.postgres.table import Table, read_state, table_id, write_state
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
 
 SAMPLE = 50
 """New items that the search's width is found with: each is compared with all others."""

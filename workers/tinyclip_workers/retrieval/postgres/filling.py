@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from tinyclip.schemas.artifacts import IndexRequest
 
+from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import Generation, SegmentInfo
 from tinyclip_workers.retrieval.graph import SAMPLE, Rows
 from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import connected
 from tinyclip_workers.retrieval.postgres.table import Item, Table, new_table, write_state
-from tinyclip_workers.serving.engine import Matrix
-from tinyclip_workers.shards import Skipped
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix
 
 Part = tuple[Matrix, list[Item]]
 """Vectors (N, E) and their items. Those of a build are read more than once."""

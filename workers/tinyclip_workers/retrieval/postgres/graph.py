@@ -16,7 +16,7 @@ from tinyclip_workers.retrieval.graph import WANTED_RECALL, Rows
 from tinyclip_workers.retrieval.postgres.database import Connection, connected
 from tinyclip_workers.retrieval.postgres.searching import WIDEST, walk
 from tinyclip_workers.retrieval.postgres.table import Table
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 log = logging.getLogger(__name__)
 

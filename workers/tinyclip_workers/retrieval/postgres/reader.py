@@ -18,7 +18,7 @@ from tinyclip_workers.retrieval.postgres.conditions import given_text
 from tinyclip_workers.retrieval.postgres.database import Connection, Pool, shared_pool
 from tinyclip_workers.retrieval.postgres.searching import Row, compare_all, count_up_to, walk
 from tinyclip_workers.retrieval.reader import HITS, Found, Replaced
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 MOST_FILTERS = 64
 """Whose number of items is remembered."""

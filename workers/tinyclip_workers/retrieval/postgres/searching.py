@@ -12,7 +12,7 @@ from tinyclip.schemas.filters import Condition
 
 from tinyclip_workers.retrieval.postgres.conditions import where
 from tinyclip_workers.retrieval.postgres.database import Connection
-from tinyclip_workers.serving.engine import Matrix
+from tinyclip_workers.types import Matrix
 
 WIDEST = 1000
 """What pgvector takes as hnsw.ef_search."""

@@ -24,8 +24,8 @@ from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.postgres.conditions import fields_of, stored_text
 from tinyclip_workers.retrieval.postgres.database import Connection, connected
 from tinyclip_workers.retrieval.segment_writer import storable
-from tinyclip_workers.serving.engine import Matrix
-from tinyclip_workers.store import Store
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.types import Matrix
 
 INLINE_DIMENSIONS = 960
 """Vectors up to this size lie in the rows themselves, two or more to a page: comparing all is then four times as fast."""

@@ -1,0 +1,149 @@
+"""The application: its parts, its routes and its background loop."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi.security import HTTPBearer
+from sqlalchemy.exc import SQLAlchemyError
+
+from tinyclip_server.api import health
+from tinyclip_server.api.access import Gate
+from tinyclip_server.api.errors import RequestIds, expect_storable, install_problem_handlers
+from tinyclip_server.api.openapi import ANY_PROBLEM, install_document
+from tinyclip_server.api.readiness import Readiness
+from tinyclip_server.api.request_log import Requests
+from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.converter import Converter
+from tinyclip_server.backends.planner import Planner
+from tinyclip_server.backends.ray_gateway import Ray, RayGateway
+from tinyclip_server.database.engine import Database
+from tinyclip_server.deployments import endpoints as deployments
+from tinyclip_server.evaluations import endpoints as evaluations
+from tinyclip_server.exports import endpoints as exports
+from tinyclip_server.http.services import Services
+from tinyclip_server.indexes import endpoints as indexes
+from tinyclip_server.jobs import cleanup, history
+from tinyclip_server.jobs import endpoints as jobs
+from tinyclip_server.models import endpoints as models
+from tinyclip_server.models import imports
+from tinyclip_server.orchestration import deployments as deployments_reconcile
+from tinyclip_server.orchestration import evaluations as evaluations_reconcile
+from tinyclip_server.orchestration import exports as exports_reconcile
+from tinyclip_server.orchestration import indexes as indexes_reconcile
+from tinyclip_server.orchestration import retention
+from tinyclip_server.orchestration import token_digests as tokens_publish
+from tinyclip_server.orchestration.loops import repeat
+from tinyclip_server.orchestration.scheduler import Scheduler
+from tinyclip_server.settings import Settings
+from tinyclip_server.tokens import endpoints as tokens
+
+logger = logging.getLogger(__name__)
+
+ROUTERS: list[APIRouter] = [
+    jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
+    evaluations.router, exports.router, tokens.router, tokens.me_router,
+]
+"""Everything under /v1, one router a resource."""
+
+RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
+    "deployments": deployments_reconcile.reconcile,
+    "indexes": indexes_reconcile.reconcile,
+    "evaluations": evaluations_reconcile.reconcile,
+    "exports": exports_reconcile.reconcile,
+    "cleanup": cleanup.reconcile,
+    "tokens": tokens_publish.publish,
+}
+"""Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
+RECONCILE_SECONDS = 1.0
+RETENTION_SECONDS = 600.0
+RELEASE_SECONDS = 3.0
+"""How long a server that stops tries to give its jobs back."""
+
+BEARER = HTTPBearer(auto_error=False, description="tc_…; how to get one: tinyclip-server create-token")
+"""Only told in the OpenAPI document: the gate has looked at the token before any route is."""
+
+
+def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = True) -> FastAPI:
+    """The control plane for these settings. Tests give their own `ray`, and `schedule=False` to turn the loop by hand."""
+    services = build_services(settings, ray)
+    scheduler = Scheduler(services)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        background = [asyncio.create_task(work) for work in _background(services, scheduler)] if schedule else []
+        yield
+        services.stopping.set()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        if schedule:
+            await _release(scheduler)
+        await services.close()
+
+    app = FastAPI(
+        title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_storable)],
+        redirect_slashes=False,  # a redirect would go wherever the caller's Host header says
+    )
+    app.state.services = services
+    app.state.scheduler = scheduler
+    app.state.readiness = Readiness(services)
+    app.add_middleware(Gate, services=services)
+    app.add_middleware(RequestIds)  # around the gate: what it refuses has an id too
+    app.add_middleware(Requests, metrics=services.metrics)  # outermost
+    install_problem_handlers(app)
+    app.include_router(health.router, responses=ANY_PROBLEM)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1", dependencies=[Security(BEARER)], responses=ANY_PROBLEM)
+    install_document(app)
+    return app
+
+
+async def _release(scheduler: Scheduler) -> None:
+    """As far as the database lets us in time; leases run out by themselves."""
+    try:
+        async with asyncio.timeout(RELEASE_SECONDS):
+            await scheduler.release()
+    except (SQLAlchemyError, OSError) as error:
+        logger.warning("leases are left to run out: %s", error or type(error).__name__)
+
+
+def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
+    loops: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
+        "jobs": (scheduler.tick, services.settings.tick_seconds),
+        "retention": (partial(retention.reconcile, services), RETENTION_SECONDS),
+        **{name: (partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()},
+    }
+    timed = services.metrics.timed
+    return [
+        services.planner.warm_up(),
+        imports.sweep(services),
+        *(repeat(name, timed(name, work), seconds) for name, (work, seconds) in loops.items()),
+    ]
+
+
+def build_services(settings: Settings, ray: Ray | None = None) -> Services:
+    """The parts of a server, unstarted."""
+    logs = settings.data_dir / "logs"
+    return Services(
+        settings=settings,
+        db=Database(settings.async_database_url),
+        store=Store(settings.artifacts_root),
+        ray=ray
+        or RayGateway(
+            settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,
+            job_environment=settings.worker_environment,
+        ),
+        planner=Planner(
+            settings.planner_command, timeout_s=settings.planner_timeout_seconds,
+            log=logs / "planner.log" if logs.is_dir() else None, environment=settings.worker_environment,
+        ),
+        converter=Converter(
+            settings.import_command, timeout_s=settings.import_timeout_seconds,
+            log=logs / "import.log" if logs.is_dir() else None, environment=settings.worker_environment,
+        ),
+    )

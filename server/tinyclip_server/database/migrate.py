@@ -1,0 +1,205 @@
+"""Brings a database to a revision, one server at a time, and says when a database and this code do not fit."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from filelock import FileLock
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tinyclip_server.database.engine import Database
+
+ADVISORY_LOCK = 7_201_321
+"""PostgreSQL's lock under which one server at a time migrates."""
+LOCK_SECONDS = 300.0
+"""How long another's migration is waited for."""
+
+
+Change = Callable[[Config, str | None], None]
+"""Runs Alembic's command, given the revision that was found."""
+
+
+class CannotMigrate(Exception):
+    """The message says why and what to do."""
+
+
+class WrongRevision(Exception):
+    """The database is not at the revision that this code needs; the message says what to do."""
+
+
+class Fit(StrEnum):
+    """How a database's revision stands to the code's."""
+
+    EXACT = "exact"
+    EMPTY = "empty"
+    OLDER = "older"
+    NEWER = "newer"
+
+
+async def upgrade(url: str, revision: str = "head") -> None:
+    """Upgrade the database at an async URL, making the folder of a SQLite file first.
+
+    All of it happens or nothing. Raises WrongRevision for a database newer than this code, and CannotMigrate.
+    """
+    await _migrate(url, lambda config, found: command.upgrade(config, revision))
+
+
+async def go_to(url: str, revision: str) -> None:
+    """Upgrade to a revision, or take the database back to it, dropping what later ones added. Raises as `upgrade`."""
+    known = revisions()
+    if revision not in known:
+        raise CannotMigrate(f"there is no revision {revision}; this TinyCLIP knows {', '.join(known)}")
+
+    def change(config: Config, found: str | None) -> None:
+        back = found is not None and known.index(found) > known.index(revision)
+        (command.downgrade if back else command.upgrade)(config, revision)
+
+    await _migrate(url, change)
+
+
+async def expect_head(url: str) -> None:
+    """Raises WrongRevision unless the database is at the newest revision; changes nothing."""
+    database = Database(url)
+    try:
+        async with database.engine.connect() as connection:
+            refuse_unless_head(await current(connection))
+    finally:
+        await database.close()
+
+
+async def current(connection: AsyncConnection) -> str | None:
+    """The database's revision; null if it has none."""
+    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+
+
+def head() -> str:
+    """The newest revision."""
+    found = _scripts().get_current_head()
+    assert found is not None
+    return found
+
+
+def revisions() -> list[str]:
+    """All revisions, oldest first."""
+    return [script.revision for script in reversed(list(_scripts().walk_revisions()))]
+
+
+def fit(revision: str | None) -> Fit:
+    """How a revision stands to this code; one that it does not know was made by newer code."""
+    if revision is None:
+        return Fit.EMPTY
+    if revision == head():
+        return Fit.EXACT
+    return Fit.OLDER if revision in revisions() else Fit.NEWER
+
+
+def refuse_unless_head(revision: str | None) -> None:
+    """Raises WrongRevision, which says what was found, what is needed, and the command."""
+    needed = head()
+    complaints = {
+        Fit.EMPTY: f"the database has no tables yet, and this server needs revision {needed}: run tinyclip-server migrate",
+        Fit.OLDER: f"the database is at revision {revision}, older than {needed} that this server needs: back it up, then run "
+        "tinyclip-server migrate",
+        Fit.NEWER: f"the database is at revision {revision}, which this server does not know; it needs {needed}. A newer "
+        f"TinyCLIP wrote it: install that one, or take the database back with its tinyclip-server migrate --to {needed}",
+    }
+    complaint = complaints.get(fit(revision))
+    if complaint is not None:
+        raise WrongRevision(complaint)
+
+
+async def _migrate(url: str, change: Change) -> None:
+    path = _sqlite_file(url)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _file_lock(path):
+        database = Database(url)
+        try:
+            async with database.engine.connect() as connection:
+                if path is not None:
+                    await _let_tables_be_rebuilt(connection)
+                async with connection.begin():
+                    await connection.run_sync(_change, change)
+        finally:
+            await database.close()
+
+
+def _change(connection: Connection, change: Change) -> None:
+    if connection.dialect.name == "postgresql":
+        _lock(connection)
+    found = MigrationContext.configure(connection).get_current_revision()
+    if fit(found) is Fit.NEWER:
+        refuse_unless_head(found)
+    config = _config()
+    config.attributes["connection"] = connection
+    change(config, found)
+    if connection.dialect.name == "sqlite":
+        orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if orphans:
+            raise CannotMigrate(f"rows would lose what they belong to, first in {orphans[0][0]}; nothing was changed")
+
+
+def _lock(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'")
+    try:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+    except DBAPIError as error:
+        if "lock timeout" not in str(error.orig):
+            raise
+        raise CannotMigrate(
+            f"another server has been migrating this database for {LOCK_SECONDS:g} s; is it still alive?"
+        ) from error
+
+
+async def _let_tables_be_rebuilt(connection: AsyncConnection) -> None:
+    """SQLite changes most things of a table by making it anew, and dropping the old one deletes the rows that hang on it.
+
+    The switch has no effect inside a transaction, so it comes before ours begins; `foreign_key_check` ends it.
+    """
+    raw = await connection.get_raw_connection()
+    assert raw.driver_connection is not None
+    await raw.driver_connection.execute("PRAGMA foreign_keys=OFF")
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path | None) -> Iterator[None]:
+    """What PostgreSQL's advisory lock is to a SQLite file: held by one process, gone with it."""
+    if path is None:
+        yield
+        return
+    try:
+        with FileLock(f"{path}.migrate.lock", timeout=LOCK_SECONDS):
+            yield
+    except TimeoutError as error:  # filelock's Timeout is one
+        raise CannotMigrate(f"another process has been migrating {path} for {LOCK_SECONDS:g} s; is it still alive?") from error
+
+
+def _sqlite_file(url: str) -> Path | None:
+    parsed = make_url(url)
+    in_file = parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:"
+    return Path(str(parsed.database)) if in_file else None
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    return config
+
+
+def _folder() -> Path:
+    """Inside the package when installed from a wheel, at the repository's root in a checkout."""
+    installed = Path(__file__).parents[1] / "migrations"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "migrations"

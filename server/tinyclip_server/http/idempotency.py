@@ -1,0 +1,134 @@
+"""`Idempotency-Key`: a POST that is sent again gives the first answer again instead of a second effect.
+
+The key is taken in a transaction of its own before the work, and the answer is kept in the transaction of the effect: after
+a crash there is either the effect with its answer, or neither.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, delete, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import IdempotencyRow
+from tinyclip_server.http.services import Project, Services, Uses
+from tinyclip_server.problems import Conflict, InvalidInput
+
+Make = Callable[[], Awaitable[tuple[BaseModel, dict[str, str]]]]
+"""Does the work in the request's session; gives the answer's body and headers."""
+
+
+class Once:
+    """Answers one POST: by doing it, or by what was answered to the same request before."""
+
+    def __init__(
+        self, services: Services, project: str, key: str | None, fingerprint: str, *, slowest_seconds: float | None = None
+    ) -> None:
+        """`slowest_seconds`: what an answer may take before its key counts as abandoned; null: what planning may take."""
+        self._services, self._project, self._key, self._fingerprint = services, project, key, fingerprint
+        self._slowest_seconds = slowest_seconds or services.settings.planner_timeout_seconds
+
+    async def __call__(self, session: AsyncSession, status: int, make: Make) -> Response:
+        if self._key is None:
+            return _response(status, *_rendered(*await make()))
+        taken_at = now()
+        earlier = await self._take(self._key, taken_at)
+        if earlier is not None:
+            return earlier
+        try:
+            body, headers = _rendered(*await make())
+            await self._keep(session, self._key, taken_at, status, body, headers)
+        except BaseException:
+            await session.rollback()
+            await self._release(self._key, taken_at)
+            raise
+        return _response(status, body, headers)
+
+    async def _take(self, key: str, at: datetime) -> Response | None:
+        """Mark the key as being answered, or find the earlier answer. Raises Conflict while another answers it."""
+        settings = self._services.settings
+        async with self._services.db.write() as session:
+            forgotten = at - timedelta(hours=settings.idempotency_hours)
+            abandoned = at - timedelta(seconds=2 * self._slowest_seconds + 30)
+            await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < forgotten))
+            await session.execute(
+                delete(IdempotencyRow).where(
+                    IdempotencyRow.project == self._project, IdempotencyRow.key == key,
+                    IdempotencyRow.status.is_(None), IdempotencyRow.created_at < abandoned,
+                )
+            )
+            insert = pg_insert if self._services.db.engine.dialect.name == "postgresql" else sqlite_insert
+            new = insert(IdempotencyRow).values(
+                project=self._project, key=key, fingerprint=self._fingerprint, headers={}, created_at=at
+            )
+            done = await session.execute(new.on_conflict_do_nothing().returning(IdempotencyRow.key))
+            if done.first() is not None:
+                return None
+            row = await session.get(IdempotencyRow, (self._project, key))
+        if row is None or (row.fingerprint == self._fingerprint and row.status is None):
+            raise Conflict("a request with this Idempotency-Key is still being answered; send it again in a moment",
+                           code="idempotency_in_flight", retry_after=1)
+        if row.fingerprint != self._fingerprint:
+            raise InvalidInput.field(
+                "/Idempotency-Key", key, "this key was used for a different request; use a new key", code="idempotency_key_reused"
+            )
+        return _response(row.status or 200, row.body or "", {**row.headers, "Idempotent-Replayed": "true"})
+
+    async def _keep(
+        self, session: AsyncSession, key: str, taken_at: datetime, status: int, body: str, headers: dict[str, str]
+    ) -> None:
+        mine = self._mine(key, taken_at)
+        kept = await session.execute(
+            update(IdempotencyRow).where(*mine).values(status=status, body=body, headers=headers).returning(IdempotencyRow.key)
+        )
+        if kept.first() is None:
+            raise Conflict("this request took so long that its Idempotency-Key was given up; send it again",
+                           code="idempotency_in_flight")
+
+    async def _release(self, key: str, taken_at: datetime) -> None:
+        async with self._services.db.write() as session:
+            await session.execute(delete(IdempotencyRow).where(*self._mine(key, taken_at)))
+
+    def _mine(self, key: str, taken_at: datetime) -> tuple[ColumnElement[bool], ...]:
+        return (IdempotencyRow.project == self._project, IdempotencyRow.key == key, IdempotencyRow.created_at == taken_at)
+
+
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+
+
+def fingerprint(request: Request, body: bytes) -> str:
+    """What makes two requests the same one; `body` may be the digest of a large one."""
+    with contextlib.suppress(ValueError, RecursionError):  # the same document in other words is the same request
+        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
+    return hashlib.sha256(asked).hexdigest()
+
+
+async def _once(
+    request: Request,
+    services: Uses,
+    project: Project,
+    idempotency_key: IdempotencyKey = None,
+) -> Once:
+    asked = "" if idempotency_key is None else fingerprint(request, await request.body())
+    return Once(services, project, idempotency_key, asked)
+
+
+AnswerOnce = Annotated[Once, Depends(_once)]
+
+
+def _rendered(body: BaseModel, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    return body.model_dump_json(), headers
+
+
+def _response(status: int, body: str, headers: dict[str, str]) -> Response:
+    return Response(body, status, headers, media_type="application/json")

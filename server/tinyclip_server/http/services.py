@@ -1,0 +1,71 @@
+"""What one running server is made of, and how a request gets at it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.converter import Converter
+from tinyclip_server.backends.planner import Planner
+from tinyclip_server.backends.ray_gateway import Ray
+from tinyclip_server.database.engine import Database
+from tinyclip_server.http.callers import caller_of
+from tinyclip_server.http.metrics import Metrics
+from tinyclip_server.http.streams import Feeds
+from tinyclip_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """One of each, made at start."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    ray: Ray
+    planner: Planner
+    converter: Converter
+    metrics: Metrics = field(default_factory=Metrics)
+    feeds: Feeds = field(default_factory=Feeds)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server was told to stop: what waits on behalf of a client answers now."""
+
+    async def close(self) -> None:
+        await self.planner.close()
+        await self.ray.close()
+        await self.db.close()
+
+
+def services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+async def _read_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with services(request).db.read() as session:
+        yield session
+
+
+async def _write_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with services(request).db.write() as session:
+        yield session
+
+
+# Coroutines, although they wait for nothing: FastAPI runs plain functions in a thread each.
+async def _services(request: Request) -> Services:
+    return services(request)
+
+
+async def _project(request: Request) -> str:
+    return caller_of(request).project
+
+
+# scope="function": the transaction has committed before the answer is sent.
+ReadSession = Annotated[AsyncSession, Depends(_read_session, scope="function")]
+WriteSession = Annotated[AsyncSession, Depends(_write_session, scope="function")]
+Uses = Annotated[Services, Depends(_services)]
+Project = Annotated[str, Depends(_project)]

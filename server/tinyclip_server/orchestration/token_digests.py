@@ -1,0 +1,27 @@
+"""Tells deployments which tokens they may accept, through the artifacts store: they answer on while no server is there."""
+
+from tinyclip.schemas import Scope
+from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
+
+from tinyclip_server.database.engine import now
+from tinyclip_server.http.services import Services
+from tinyclip_server.tokens import repository
+
+
+async def publish(services: Services) -> None:
+    """Write the file if it does not say what the database says.
+
+    It is read each time: of several servers, one may have written what it had seen before another's revocation.
+    """
+    if services.settings.auth == "none":
+        return
+    async with services.db.read() as session:
+        rows = await repository.usable(session, now())
+    tokens = {
+        row.digest: TokenDigest(project=row.project, scopes=[Scope(scope) for scope in row.scopes], expires_at=row.expires_at)
+        for row in rows
+        if Scope.INFER.is_in(map(Scope, row.scopes))
+    }
+    wanted = TokenDigests(tokens=tokens).model_dump_json().encode()
+    if await services.store.read(TOKEN_DIGESTS) != wanted:
+        await services.store.write(TOKEN_DIGESTS, wanted)

@@ -1,0 +1,119 @@
+"""What Prometheus is told."""
+
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import JobRow
+from tinyclip_server.http.metrics import Metrics
+from tinyclip_server.orchestration.loops import repeat
+
+from tests.server.conftest import Service, Start, on_both_databases
+from tests.server.documents import STEPS
+from tests.server.fakes import progress
+
+Samples = dict[str, float]
+
+
+async def scrape(service: Service) -> Samples:
+    """Every sample by its name and labels as written."""
+    text = (await service.http.get("/metrics")).text
+    return {
+        sample.name + "{" + ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items())) + "}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+class TestOfTheDatabase:
+    @on_both_databases
+    async def test_jobs_attempts_and_the_queue(self, service: Service) -> None:
+        await service.running()
+        await service.submit()
+
+        told = await scrape(service)
+
+        states = {state: told["tinyclip_jobs{state=" + state + "}"] for state in ("running", "queued", "failed")}
+        assert states == {"running": 1, "queued": 1, "failed": 0}
+        assert told["tinyclip_attempts{outcome=running}"] == 1
+        assert 0 < told["tinyclip_queue_age_seconds{}"] < 60
+        assert told["tinyclip_model_versions{}"] == 0
+
+    async def test_an_empty_queue_has_no_age(self, service: Service) -> None:
+        assert (await scrape(service))["tinyclip_queue_age_seconds{}"] == 0
+
+    async def test_only_running_jobs_have_series_of_their_own(self, service: Service) -> None:
+        worker = await service.running(name="fast")
+        told: dict[str, Any] = progress(STEPS // 2, 0)
+        told["data"]["pairs_per_second"] = 123.0
+        worker.tell(told)
+        await service.tick()
+        labels = "{job=" + worker.job + ",name=fast}"
+
+        running = await scrape(service)
+        worker.succeed()
+        await service.tick()
+        ended = await scrape(service)
+
+        assert running["tinyclip_job_pairs_per_second" + labels] == 123
+        assert 0 < running["tinyclip_job_progress_ratio" + labels] < 1
+        assert [name for name in ended if worker.job in name] == []
+
+
+class TestOfTheProcess:
+    async def test_requests_by_route_template_and_status(self, service: Service) -> None:
+        for path in ("/v1/jobs/job_a", "/v1/jobs/job_b", "/made/up/1", "/made/up/2", "/livez"):
+            await service.http.get(path)
+
+        told = await scrape(service)
+
+        def answered(route: str, status: int) -> float:
+            return told["tinyclip_http_request_seconds_count{method=GET,route=" + route + f",status={status}" + "}"]
+
+        assert answered("/v1/jobs/{job_id}", 404) == 2
+        assert answered("unmatched", 404) == 2
+        assert answered("/livez", 200) == 1
+
+    async def test_a_lost_lease_is_counted(self, service: Service) -> None:
+        worker = await service.running()
+        scheduler = service.app.state.scheduler
+        (claim,) = await scheduler._claim()
+        async with service.app.state.services.db.write() as session:
+            job = await session.get_one(JobRow, worker.job)
+            job.lease_owner, job.lease_token, job.lease_until = "another", job.lease_token + 1, now()
+        worker.step(1)
+
+        await scheduler._follow(claim)
+
+        assert (await scrape(service))["tinyclip_lease_losses_total{}"] == 1
+
+    async def test_a_loop_tells_its_rounds_its_failures_and_its_lag(self) -> None:
+        metrics, rounds = Metrics(), 0
+
+        async def work() -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds == 2:
+                raise ValueError("a bad round")
+            if rounds == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            await repeat("jobs", metrics.timed("jobs", work), 0.001)
+
+        metrics.refresh()
+        value = metrics.registry.get_sample_value
+        assert value("tinyclip_loop_failures_total", {"loop": "jobs"}) == 1
+        assert value("tinyclip_loop_round_seconds_count", {"loop": "jobs"}) == 3
+        lag, silent = value("tinyclip_loop_lag_seconds", {"loop": "jobs"}), metrics.silent_for("jobs")
+        assert lag is not None
+        assert silent is not None
+        assert lag > silent
+
+    async def test_every_loop_of_a_server_is_told(self, start: Start) -> None:
+        service = await start(schedule=True)
+
+        told = set(await scrape(service))
+
+        assert {"tinyclip_loop_lag_seconds{loop=jobs}", "tinyclip_loop_lag_seconds{loop=deployments}"} <= told

@@ -1,0 +1,154 @@
+"""What is said to Ray and how its answers are read, against a server that answers as Ray 2.60 does."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from tinyclip_server.backends.ray_gateway import RayGateway, RayJobStatus, RayRefused, RayUnavailable
+
+TOKEN = "s3cret"
+
+
+class FakeRay:
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.submitted: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
+        self.serve: dict[str, Any] = {}
+        self.failing = False
+
+    async def submit(self, request: Request) -> Response:
+        body = await request.json()
+        self.submitted.append(body)
+        if self.failing:
+            return PlainTextResponse("No available agent to submit job, please try again later.", 500)
+        if body["submission_id"] in self.jobs:
+            return PlainTextResponse("Traceback …\nValueError: Job with submission_id already exists", 500)
+        if body["entrypoint"] == "bad":
+            return PlainTextResponse("Traceback …\nValueError: bad entrypoint", 400)
+        self.jobs[body["submission_id"]] = {"status": "PENDING"}
+        return JSONResponse({"job_id": body["submission_id"], "submission_id": body["submission_id"]})
+
+    async def info(self, request: Request) -> Response:
+        job = self.jobs.get(request.path_params["id"])
+        return JSONResponse(job) if job else PlainTextResponse("Job does not exist", 404)
+
+    async def stop(self, request: Request) -> Response:
+        self.stopped.append(request.path_params["id"])
+        known = request.path_params["id"] in self.jobs
+        return JSONResponse({"stopped": True}) if known else PlainTextResponse("Job does not exist", 404)
+
+    async def put_serve(self, request: Request) -> Response:
+        self.serve = await request.json()
+        return PlainTextResponse("")
+
+    async def get_serve(self, request: Request) -> Response:
+        return JSONResponse({"applications": self.serve.get("applications", [])})
+
+    async def version(self, request: Request) -> Response:
+        allowed = request.headers.get("authorization") == f"Bearer {TOKEN}"
+        return JSONResponse({"ray_version": "2.60.0"}) if allowed else PlainTextResponse("no", 401)
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/api/version", self.version),
+                Route("/api/jobs/", self.submit, methods=["POST"]),
+                Route("/api/jobs/{id}", self.info),
+                Route("/api/jobs/{id}/stop", self.stop, methods=["POST"]),
+                Route("/api/serve/applications/", self.put_serve, methods=["PUT"]),
+                Route("/api/serve/applications/", self.get_serve, methods=["GET"]),
+            ]
+        )
+
+
+@pytest.fixture
+def fake() -> FakeRay:
+    return FakeRay()
+
+
+@pytest.fixture
+async def gateway(fake: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RayGateway]:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # would redirect Ray's own client
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(fake.app(), lifespan="off", log_config=None))
+        running = asyncio.create_task(server.serve(sockets=[bound]))
+        gateway = RayGateway(f"http://127.0.0.1:{bound.getsockname()[1]}", token_path=tmp_path / "token")
+        yield gateway
+        await gateway.close()
+        server.should_exit = True
+        await running
+
+
+async def test_a_job_is_submitted_with_its_name_and_environment(fake: FakeRay, gateway: RayGateway) -> None:
+    await gateway.submit_job("tc-1", "exec python", {"job_name": "emoji"})
+
+    (body,) = fake.submitted
+    assert (body["submission_id"], body["entrypoint"], body["metadata"]) == ("tc-1", "exec python", {"job_name": "emoji"})
+    assert body["runtime_env"]["env_vars"]["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
+    assert "entrypoint_num_cpus" not in body
+    assert await gateway.job_status("tc-1") == RayJobStatus.PENDING
+
+
+async def test_a_second_submission_of_the_same_id_is_a_success(fake: FakeRay, gateway: RayGateway) -> None:
+    await gateway.submit_job("tc-1", "exec python", {})
+    await gateway.submit_job("tc-1", "exec python", {})
+
+    assert len(fake.submitted) == 2
+    assert list(fake.jobs) == ["tc-1"]
+
+
+async def test_a_500_for_an_id_that_ray_does_not_know_is_trouble(fake: FakeRay, gateway: RayGateway) -> None:
+    fake.failing = True
+
+    with pytest.raises(RayUnavailable, match="No available agent"):
+        await gateway.submit_job("tc-1", "exec python", {})
+
+
+async def test_a_refusal_says_the_last_line_of_rays_traceback(gateway: RayGateway) -> None:
+    with pytest.raises(RayRefused, match=r"^ValueError: bad entrypoint$"):
+        await gateway.submit_job("tc-1", "bad", {})
+
+
+async def test_an_unknown_job_has_no_status_and_needs_no_stopping(fake: FakeRay, gateway: RayGateway) -> None:
+    assert await gateway.job_status("tc-9") is None
+
+    await gateway.stop_job("tc-9")
+
+    assert fake.stopped == ["tc-9"]
+
+
+async def test_serve_is_told_all_at_once(fake: FakeRay, gateway: RayGateway) -> None:
+    await gateway.put_serve_applications({"applications": [{"name": "emoji"}]})
+
+    assert await gateway.serve_status() == {"applications": [{"name": "emoji"}]}
+
+
+async def test_the_token_is_sent_and_read_again_each_time(gateway: RayGateway, tmp_path: Path) -> None:
+    assert await gateway.ready()
+
+    (tmp_path / "token").write_text("another")
+    assert not await gateway.ready()
+
+    (tmp_path / "token").unlink()
+    assert not await gateway.ready()
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    gateway = RayGateway("http://127.0.0.1:9")
+
+    with pytest.raises(RayUnavailable, match="/api/jobs/tc-1"):
+        await gateway.job_status("tc-1")
+    assert not await gateway.ready()
+
+    await gateway.close()

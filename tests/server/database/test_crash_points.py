@@ -1,0 +1,164 @@
+"""The scheduler may be killed between any two breaths, and the whole service stopped; the next one's round ends the same."""
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from tinyclip_server.backends.ray_gateway import RayJobStatus
+from tinyclip_server.database.tables import JobRow
+from tinyclip_server.orchestration import scheduler as scheduler_module
+from tinyclip_server.orchestration.attempts import Claim, Observation
+
+from tests.server.conftest import Service, Start, on_both_databases
+from tests.server.fakes import Worker
+
+
+class TestCrashPoints:
+    async def test_killed_after_the_claim(self, start: Start) -> None:
+        first = await start()
+        job = await first.submit()
+        await first.app.state.scheduler._claim()
+
+        await first.lose_leases()
+        second = await start(first.ray)
+        await second.tick()
+
+        assert first.ray.submissions == [f"tc-{job['id']}-a1"]
+        assert (await second.job(job["id"]))["attempt"] == 1
+
+    @on_both_databases
+    async def test_killed_after_the_submission(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = await start()
+        job = await first.submit()
+        with monkeypatch.context() as patch:
+            patch.setattr(first.app.state.scheduler, "_apply", _killed)
+            await first.tick()
+
+        await first.lose_leases()
+        second = await start(first.ray)
+        await second.tick()
+        worker = Worker(second.artifacts, await second.job(job["id"]))
+        worker.start()
+        worker.succeed()
+        await second.tick()
+
+        assert set(first.ray.submissions) == {f"tc-{job['id']}-a1"}
+        assert (await second.job(job["id"]))["state"] == "succeeded"
+        types = [event["type"] for event in await second.events(job["id"])]
+        assert types.count("attempt.submitted") == 1
+
+    @on_both_databases
+    async def test_killed_while_applying_events(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = await start()
+        worker = await first.running()
+        for step in range(1, 6):
+            worker.step(step, loss=float(step))
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduler_module, "apply_event", _killed_at_the_third())
+            await first.tick()
+
+        await first.lose_leases()
+        second = await start(first.ray)
+        await second.tick()
+
+        events = [event for event in await second.events(worker.job) if event["type"] == "progress"]
+        assert [event["data"]["step"] for event in events] == [1, 2, 3, 4, 5]
+        points = (await second.http.get(f"/v1/jobs/{worker.job}/metrics")).json()["series"]["loss"]
+        assert [point["step"] for point in points] == [1, 2, 3, 4, 5]
+
+    async def test_away_for_hours_it_catches_up_without_loss_or_repeat(self, start: Start) -> None:
+        first = await start()
+        worker = await first.running()
+        for step in range(1, 451):
+            worker.step(step, loss=1.0)
+        worker.succeed()
+
+        await first.lose_leases()
+        second = await start(first.ray)
+        await second.tick(3)
+
+        assert (await second.job(worker.job))["state"] == "succeeded"
+        metrics = await second.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 1000})
+        assert len(metrics.json()["series"]["loss"]) == 450
+
+    async def test_a_stale_scheduler_writes_nothing(self, start: Start) -> None:
+        first = await start()
+        worker = await first.running()
+        (claim,) = await first.app.state.scheduler._claim()
+        await first.lose_leases()
+        second = await start(first.ray)
+        await second.tick()
+
+        seen = Observation(control="9:cancel", submitted=True, asked=True, status=RayJobStatus.FAILED, caught_up=True)
+        await first.app.state.scheduler._apply(claim, seen)
+
+        job = await second.job(worker.job)
+        assert (job["state"], job["attempt"]) == ("running", 1)
+
+    async def test_a_living_schedulers_job_is_not_taken(self, start: Start) -> None:
+        first = await start(lease_seconds=3600)
+        await first.running()
+        second = await start(first.ray)
+
+        assert await second.app.state.scheduler._claim() == []
+
+    async def test_one_jobs_trouble_does_not_hold_the_others(self, start: Start) -> None:
+        service = await start(max_running_jobs=2)
+        poisoned = await service.running()
+        fine = await service.running()
+        async with service.app.state.services.db.write() as session:
+            await session.execute(update(JobRow).where(JobRow.id == poisoned.job).values(resolved_spec={"spec_version": 99}))
+        fine.step(3, loss=1.0)
+
+        await service.tick()
+
+        assert (await service.job(fine.job))["progress"]["step"] == 3
+
+
+class TestServiceStopped:
+    async def test_jobs_are_queued_again_and_it_is_nobodys_failure(self, service: Service) -> None:
+        worker = await service.running(max_attempts=1)
+        worker.step(4, loss=1.0)
+
+        await service.app.state.scheduler.settle()
+
+        job = await service.job(worker.job)
+        assert (job["state"], job["progress"]["step"]) == ("queued", 4)
+        await service.tick()
+        job = await service.job(worker.job)
+        assert (job["state"], job["attempt"]) == ("starting", 2)
+        assert json.loads((service.artifacts / "jobs" / worker.job / "control.json").read_text())["fence"] == 2
+
+    async def test_a_success_that_was_not_read_yet_stays_one(self, service: Service) -> None:
+        worker = await service.running()
+        worker.succeed()
+
+        await service.app.state.scheduler.settle()
+
+        assert (await service.job(worker.job))["state"] == "succeeded"
+
+    async def test_a_cancel_that_was_under_way_is_done(self, service: Service) -> None:
+        worker = await service.running()
+        await service.http.post(f"/v1/jobs/{worker.job}/cancel")
+
+        await service.app.state.scheduler.settle()
+
+        assert (await service.job(worker.job))["state"] == "cancelled"
+
+
+async def _killed(claim: Claim, seen: Observation) -> None:
+    raise RuntimeError("killed")
+
+
+def _killed_at_the_third() -> Any:
+    real, calls = scheduler_module.apply_event, 0
+
+    async def apply(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("killed")
+        await real(*args)
+
+    return apply

@@ -1,0 +1,262 @@
+"""The revisions lead to the tables that the code knows, from each of them and back, with rows, on both databases."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from filelock import FileLock
+from sqlalchemy import Connection
+from tinyclip_server import cli
+from tinyclip_server.database import migrate
+from tinyclip_server.database.engine import Database
+from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, current, expect_head, go_to, head, revisions, upgrade
+from tinyclip_server.database.tables import Base
+from tinyclip_server.settings import Settings
+
+from tests.server.conftest import on_both_databases
+
+VERSION = "alembic_version"
+Rows = dict[str, list[dict[str, Any]]]
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+steps_back = pytest.mark.parametrize("revision", revisions()[1:])
+
+
+@pytest.fixture
+async def empty(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database without tables."""
+    url = database_url if database_url.startswith("postgresql") else f"sqlite:///{tmp_path / 'empty.db'}"
+    database = Database(Settings(database_url=url).async_database_url)
+    yield database
+    await database.close()
+
+
+def url_of(database: Database) -> str:
+    return database.engine.url.render_as_string(hide_password=False)
+
+
+def differences(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
+
+
+def value_for(column: sa.Column[Any]) -> Any:
+    samples = {dict: {"a": [1]}, int: 7, float: 0.5, bool: True, str: f"some {column.name}", datetime: MOMENT}
+    kind = column.type
+    return samples[dict if isinstance(kind, sa.JSON) else kind.python_type]
+
+
+def put_a_row_everywhere(connection: Connection) -> Rows:
+    """One row in every table; what refers to another table refers to the row there."""
+    found = sa.MetaData()
+    found.reflect(connection)
+    put: Rows = {}
+    for table in found.sorted_tables:
+        if table.name == VERSION:
+            continue
+        row = {column.name: value_for(column) for column in table.columns}
+        for key in table.foreign_keys:
+            row[key.parent.name] = put[key.column.table.name][0][key.column.name]
+        connection.execute(table.insert(), row)
+        put[table.name] = [row]
+    return read(connection)
+
+
+def read(connection: Connection) -> Rows:
+    found = sa.MetaData()
+    found.reflect(connection)
+    return {
+        table.name: [dict(row) for row in connection.execute(table.select()).mappings()]
+        for table in found.sorted_tables
+        if table.name != VERSION
+    }
+
+
+def kept(before: Rows, after: Rows) -> Rows:
+    """`before` without tables and columns that `after` does not have."""
+    return {
+        table: [{name: value for name, value in row.items() if name in after[table][0]} for row in rows] if after[table] else rows
+        for table, rows in before.items()
+        if table in after
+    }
+
+
+async def state_of(database: Database) -> tuple[Rows, str | None]:
+    async with database.engine.connect() as connection:
+        return await connection.run_sync(read), await current(connection)
+
+
+async def fill(database: Database) -> Rows:
+    async with database.engine.begin() as connection:
+        return await connection.run_sync(put_a_row_everywhere)
+
+
+class TestUpgrading:
+    @on_both_databases
+    async def test_the_newest_revision_has_the_tables_of_the_code(self, empty: Database) -> None:
+        await upgrade(url_of(empty))
+
+        async with empty.engine.connect() as connection:
+            found = await connection.run_sync(differences)
+            at = await current(connection)
+        assert (found, at) == ([], head())
+
+    @on_both_databases
+    @pytest.mark.parametrize("revision", revisions())
+    async def test_rows_of_every_revision_come_to_the_newest(self, empty: Database, revision: str) -> None:
+        await upgrade(url_of(empty), revision)
+        before = await fill(empty)
+
+        await upgrade(url_of(empty))
+
+        after, at = await state_of(empty)
+        assert at == head()
+        assert set(before) <= set(after)
+        assert kept(after, before) == kept(before, after)
+        async with empty.engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+
+    @on_both_databases
+    async def test_twice_is_fine(self, empty: Database) -> None:
+        await upgrade(url_of(empty))
+        before = await fill(empty)
+
+        await upgrade(url_of(empty))
+
+        assert (await state_of(empty))[0] == before
+
+    @on_both_databases
+    async def test_several_at_once_wait_for_each_other(self, empty: Database) -> None:
+        arguments = [str(Path(sys.executable).with_name("tinyclip-server")), "migrate"]
+        environment = os.environ | {"TINYCLIP_DATABASE_URL": url_of(empty)}
+        several = [
+            await asyncio.create_subprocess_exec(*arguments, env=environment, stdout=asyncio.subprocess.PIPE) for _ in range(2)
+        ]
+
+        said = [(await one.communicate())[0].decode() for one in several]
+
+        assert said == [f"the database is at revision {head()}\n"] * 2
+        assert (await state_of(empty))[1] == head()
+
+
+class TestGoingBack:
+    @on_both_databases
+    @steps_back
+    async def test_one_step_keeps_the_rows_of_what_is_left(self, empty: Database, revision: str) -> None:
+        earlier = revisions()[revisions().index(revision) - 1]
+        await upgrade(url_of(empty), revision)
+        before = await fill(empty)
+
+        await go_to(url_of(empty), earlier)
+
+        after, at = await state_of(empty)
+        assert at == earlier
+        assert set(after) <= set(before)
+        assert after == kept(before, after)
+        await upgrade(url_of(empty))
+        assert (await state_of(empty))[1] == head()
+
+    @on_both_databases
+    async def test_the_last_step_leaves_nothing(self, empty: Database) -> None:
+        await upgrade(url_of(empty))
+        await fill(empty)
+
+        await migrate._migrate(url_of(empty), lambda config, found: command.downgrade(config, "base"))
+
+        assert await state_of(empty) == ({}, None)
+
+    async def test_a_revision_that_is_none_is_refused_with_those_that_are(self, empty: Database) -> None:
+        with pytest.raises(CannotMigrate, match=r"no revision 9999; this TinyCLIP knows 0001"):
+            await go_to(url_of(empty), "9999")
+
+
+class TestRefusals:
+    @on_both_databases
+    async def test_an_empty_database(self, empty: Database) -> None:
+        with pytest.raises(WrongRevision, match=f"no tables yet.* needs revision {head()}: run tinyclip-server migrate"):
+            await expect_head(url_of(empty))
+
+    @on_both_databases
+    async def test_a_newer_database_is_left_as_it_is(self, empty: Database) -> None:
+        await upgrade(url_of(empty))
+        await stamp(empty, "9999")
+
+        for attempt in (expect_head(url_of(empty)), upgrade(url_of(empty))):
+            with pytest.raises(WrongRevision, match=f"at revision 9999.* needs {head()}.* migrate --to {head()}"):
+                await attempt
+        assert (await state_of(empty))[1] == "9999"
+
+    async def test_an_older_database(self, empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        await upgrade(url_of(empty), revisions()[0])
+        monkeypatch.setattr(migrate, "head", lambda: "0999")
+
+        with pytest.raises(WrongRevision, match=r"at revision 0001, older than 0999 .* run tinyclip-server migrate"):
+            await expect_head(url_of(empty))
+
+    async def test_the_command_says_it_and_fails(
+        self, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await upgrade(url_of(empty))
+        await stamp(empty, "9999")
+        monkeypatch.setenv("TINYCLIP_DATABASE_URL", url_of(empty))
+
+        code, said = await asyncio.to_thread(_run_migrate, monkeypatch, capsys)
+
+        assert (code, "A newer TinyCLIP wrote it" in said) == (1, True)
+
+
+async def test_a_migration_that_would_orphan_rows_changes_nothing(empty: Database) -> None:
+    await upgrade(url_of(empty))
+    await fill(empty)
+
+    def drop_the_jobs(config: Config, found: str | None) -> None:
+        config.attributes["connection"].exec_driver_sql("DELETE FROM jobs")
+
+    with pytest.raises(CannotMigrate, match="nothing was changed"):
+        await migrate._migrate(url_of(empty), drop_the_jobs)
+
+    assert len((await state_of(empty))[0]["jobs"]) == 1
+
+
+async def test_a_table_made_anew_keeps_the_rows_that_hang_on_it(empty: Database) -> None:
+    await upgrade(url_of(empty))
+    before = await fill(empty)
+
+    def make_jobs_anew(config: Config, found: str | None) -> None:
+        operations = Operations(MigrationContext.configure(config.attributes["connection"]))
+        with operations.batch_alter_table("jobs", recreate="always"):
+            pass
+
+    await migrate._migrate(url_of(empty), make_jobs_anew)
+
+    assert (await state_of(empty))[0] == before
+
+
+async def test_a_migration_that_never_ends_is_not_waited_for_for_ever(
+    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.1)
+
+    with FileLock(tmp_path / "empty.db.migrate.lock"), pytest.raises(CannotMigrate, match="another process"):
+        await upgrade(url_of(empty))
+
+
+async def stamp(database: Database, revision: str) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(sa.text(f"UPDATE {VERSION} SET version_num = :revision"), {"revision": revision})
+
+
+def _run_migrate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    monkeypatch.setattr(sys, "argv", ["tinyclip-server", "migrate"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code, capsys.readouterr().err

@@ -1,0 +1,182 @@
+"""Server-sent events over a real socket: live, resumable, and ended with the job."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from tinyclip_server.http import streams
+from tinyclip_server.jobs import repository
+
+from tests.server.conftest import Service
+
+EVENTS = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+async def url(service: Service) -> AsyncIterator[str]:
+    """The application behind a real server: only there does an answer arrive piece by piece."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(service.app, lifespan="off", log_config=None))
+        running = asyncio.create_task(server.serve(sockets=[bound]))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        server.should_exit = True
+        await running
+
+
+async def read(url: str, count: int | None = None, **headers: str) -> list[dict[str, Any]]:
+    """The documents of `count` messages, or of all until the server closes the stream."""
+    documents = []
+    async with httpx.AsyncClient(timeout=10) as client, client.stream("GET", url, headers={**EVENTS, **headers}) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        number = None
+        async for line in answer.aiter_lines():
+            if line.startswith("id:"):
+                number = int(line.removeprefix("id:"))
+            if line.startswith("data:"):
+                document = json.loads(line.removeprefix("data:"))
+                assert document["id"] == number
+                documents.append(document)
+                if len(documents) == count:
+                    return documents
+    return documents
+
+
+async def test_a_finished_jobs_stream_gives_all_and_closes(service: Service, url: str) -> None:
+    job = await service.made("emoji")
+
+    documents = await read(f"{url}/v1/jobs/{job['id']}/events")
+
+    assert documents == await service.events(job["id"])
+
+
+async def test_a_stream_resumes_without_gap_or_repeat(service: Service, url: str) -> None:
+    job = await service.made("emoji")
+    events = f"{url}/v1/jobs/{job['id']}/events"
+
+    first = await read(events, count=4)
+    rest = await read(events, **{"Last-Event-ID": "4"})
+
+    assert [document["id"] for document in first + rest] == list(range(1, len(first + rest) + 1))
+    assert rest[-1]["type"] == "job.succeeded"
+
+
+async def test_events_are_seen_as_they_come(service: Service, url: str) -> None:
+    worker = await service.running()
+    told = len(await service.events(worker.job))
+    watching = asyncio.create_task(read(f"{url}/v1/jobs/{worker.job}/events", **{"Last-Event-ID": str(told)}))
+    await asyncio.sleep(0.1)
+
+    worker.step(3, loss=1.0)
+    await service.tick()
+    worker.succeed()
+    await service.tick()
+
+    documents = await asyncio.wait_for(watching, 10)
+    assert [document["type"] for document in documents][:2] == ["progress", "stage.finished"]
+    assert documents[-1]["type"] == "job.succeeded"
+
+
+async def test_more_than_one_batch_comes_whole(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip_server.http.streams.BATCH", 3)
+    job = await service.made("emoji")
+
+    documents = await read(f"{url}/v1/jobs/{job['id']}/events")
+
+    assert len(documents) == len(await service.events(job["id"]))
+
+
+async def test_log_lines_stream_from_the_tail(service: Service, url: str) -> None:
+    worker = await service.running()
+    worker.tell(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 11)))
+    worker.succeed()
+    await service.tick()
+
+    documents = await read(f"{url}/v1/jobs/{worker.job}/logs?tail=2")
+
+    assert [document["message"] for document in documents] == ["line 9", "line 10"]
+
+
+async def test_a_quiet_stream_is_kept_alive(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip_server.http.streams.KEEPALIVE_SECONDS", 0.2)
+    worker = await service.running()
+    told = len(await service.events(worker.job))
+
+    async with (
+        httpx.AsyncClient(timeout=10) as client,
+        client.stream("GET", f"{url}/v1/jobs/{worker.job}/events", headers={**EVENTS, "Last-Event-ID": str(told)}) as answer,
+    ):
+        line = await anext(answer.aiter_lines())
+
+    assert line.startswith(": ping")
+
+
+@pytest.mark.parametrize("bad", ["x", "-1", "1.5", "9" * 40])
+async def test_an_id_that_is_none_is_refused(service: Service, url: str, bad: str) -> None:
+    job = await service.submit()
+
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{url}/v1/jobs/{job['id']}/events", headers={**EVENTS, "Last-Event-ID": bad})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/Last-Event-ID"
+
+
+async def test_an_unknown_jobs_stream_is_not_found(service: Service, url: str) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{url}/v1/jobs/job_none/events", headers=EVENTS)
+
+    assert answer.status_code == 404
+
+
+async def test_however_many_watch_the_database_is_read_for_one(
+    service: Service, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    fetch = repository.events_after
+
+    async def events_after(*asked: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await fetch(*asked)
+
+    monkeypatch.setattr(repository, "events_after", events_after)
+    worker = await service.running()
+    events = f"{url}/v1/jobs/{worker.job}/events"
+    watching = [asyncio.create_task(read(events)) for _ in range(30)]
+    for step in range(1, 4):
+        worker.step(step, loss=1.0)
+        await service.tick()
+        await asyncio.sleep(0.3)
+    worker.succeed()
+    await service.tick()
+    seen = await asyncio.gather(*watching)
+    asked = reads
+
+    assert seen == [await service.events(worker.job)] * 30
+    assert asked < 30  # each on its own would have asked at every look
+
+
+async def test_a_reader_that_is_far_behind_misses_nothing(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "KEPT", 3)
+    monkeypatch.setattr(streams, "BATCH", 2)
+    worker = await service.running()
+    events = f"{url}/v1/jobs/{worker.job}/events"
+    first = asyncio.create_task(read(events))
+    worker.tell(*({"type": "note", "message": str(number)} for number in range(20)))
+    await service.tick()
+    await asyncio.sleep(0.5)
+    late = asyncio.create_task(read(events))
+    ahead = asyncio.create_task(read(events, **{"Last-Event-ID": "23"}))
+    worker.succeed()
+    await service.tick()
+
+    every = await service.events(worker.job)
+    assert await first == await late == every
+    assert await ahead == every[23:]

@@ -1,0 +1,192 @@
+"""Cancelling, pausing, resuming and deleting: what is asked for, and when it is said to be done."""
+
+import pytest
+from tinyclip_server.backends.ray_gateway import RayJobStatus
+
+from tests.server.conftest import Service, Start
+from tests.server.fakes import Worker
+
+
+async def ask(service: Service, job_id: str, what: str, status: int = 202) -> dict:
+    answer = await service.http.post(f"/v1/jobs/{job_id}/{what}")
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def stopped(worker: Worker, desired: str) -> None:
+    worker.tell({"type": "attempt.stopped", "data": {"desired": desired, "step": 5}})
+
+
+class TestCancel:
+    async def test_a_queued_job_never_runs(self, service: Service) -> None:
+        job = await service.submit()
+
+        assert (await ask(service, job["id"], "cancel"))["state"] == "cancelled"
+
+        await service.tick(2)
+        assert service.ray.submissions == []
+        assert [stage["state"] for stage in (await service.job(job["id"]))["stages"]] == ["cancelled", "cancelled"]
+
+    async def test_a_running_attempt_is_asked_to_leave_and_cancelled_is_said_once_it_has(self, service: Service) -> None:
+        worker = await service.running()
+
+        assert (await ask(service, worker.job, "cancel"))["state"] == "cancelling"
+        await service.tick(2)
+        assert worker.control() == {"fence": 1, "desired": "cancel"}
+        assert (await service.job(worker.job))["state"] == "cancelling"
+        stopped(worker, "cancel")
+        await service.tick()
+
+        assert (await service.job(worker.job))["state"] == "cancelled"
+        assert service.ray.stopped == []
+
+    async def test_an_attempt_that_does_not_leave_is_stopped_by_ray(self, start: Start) -> None:
+        service = await start(stop_grace_seconds=0)
+        worker = await service.running()
+        await ask(service, worker.job, "cancel")
+
+        await service.tick()
+        assert service.ray.stopped == [f"tc-{worker.job}-a1"]
+        assert (await service.job(worker.job))["state"] == "cancelling"
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.STOPPED
+        await service.tick()
+
+        assert (await service.job(worker.job))["state"] == "cancelled"
+
+    async def test_a_claimed_job_that_ray_never_got_is_cancelled_without_it(self, service: Service) -> None:
+        service.ray.away = True
+        job = await service.submit()
+        await service.tick()
+        await ask(service, job["id"], "cancel")
+        await service.tick()
+        assert (await service.job(job["id"]))["state"] == "cancelling"
+
+        service.ray.away = False
+        await service.tick()
+
+        assert (await service.job(job["id"]))["state"] == "cancelled"
+        assert service.ray.submissions == []
+
+    async def test_asking_twice_is_fine(self, service: Service) -> None:
+        worker = await service.running()
+
+        await ask(service, worker.job, "cancel")
+        await ask(service, worker.job, "cancel")
+
+        types = [event["type"] for event in await service.events(worker.job)]
+        assert types.count("job.cancelling") == 1
+
+    async def test_a_success_that_came_first_stays_one(self, service: Service) -> None:
+        worker = await service.running()
+        await ask(service, worker.job, "cancel")
+        worker.succeed()
+
+        await service.tick()
+
+        assert (await service.job(worker.job))["state"] == "succeeded"
+
+    async def test_an_ended_job_cannot_be_cancelled(self, service: Service) -> None:
+        job = await service.made("emoji")
+
+        problem = await ask(service, job["id"], "cancel", status=409)
+
+        assert problem["code"] == "illegal_transition"
+
+    async def test_an_unknown_job_is_not_found(self, service: Service) -> None:
+        assert (await ask(service, "job_none", "cancel", status=404))["code"] == "no_such_job"
+
+    async def test_it_survives_a_restart(self, start: Start) -> None:
+        first = await start()
+        worker = await first.running()
+        await ask(first, worker.job, "cancel")
+
+        await first.lose_leases()
+        second = await start(first.ray)
+        await second.tick()
+
+        assert worker.control()["desired"] == "cancel"
+
+
+class TestPauseAndResume:
+    async def test_a_paused_job_goes_on_as_the_next_attempt(self, service: Service) -> None:
+        worker = await service.running(max_attempts=1)
+        await ask(service, worker.job, "pause")
+        await service.tick()
+        assert worker.control() == {"fence": 1, "desired": "pause"}
+        stopped(worker, "pause")
+        await service.tick()
+        assert (await service.job(worker.job))["state"] == "paused"
+
+        assert (await ask(service, worker.job, "resume"))["state"] == "queued"
+        await service.tick()
+
+        job = await service.job(worker.job)
+        assert (job["state"], job["attempt"]) == ("starting", 2)
+        assert worker.control() == {"fence": 2, "desired": "run"}
+
+    async def test_a_paused_job_leaves_its_place_to_the_next(self, service: Service) -> None:
+        worker = await service.running()
+        other = await service.submit()
+        await ask(service, worker.job, "pause")
+        stopped(worker, "pause")
+
+        await service.tick(2)
+
+        assert (await service.job(other["id"]))["state"] == "starting"
+
+    async def test_a_driver_that_dies_while_pausing_leaves_a_paused_job(self, service: Service) -> None:
+        worker = await service.running()
+        await ask(service, worker.job, "pause")
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
+
+        await service.tick()
+
+        assert (await service.job(worker.job))["state"] == "paused"
+
+    async def test_a_queued_job_can_be_held_back(self, service: Service) -> None:
+        job = await service.submit()
+        assert (await ask(service, job["id"], "pause"))["state"] == "paused"
+
+        await service.tick()
+
+        assert service.ray.submissions == []
+        assert (await ask(service, job["id"], "cancel"))["state"] == "cancelled"
+
+    @pytest.mark.parametrize("what", ["pause", "resume"])
+    async def test_an_ended_job_is_a_conflict(self, service: Service, what: str) -> None:
+        job = await service.made("emoji")
+
+        assert (await ask(service, job["id"], what, status=409))["code"] == "illegal_transition"
+
+    async def test_while_it_is_still_pausing_it_cannot_be_resumed(self, service: Service) -> None:
+        worker = await service.running()
+        await ask(service, worker.job, "pause")
+
+        assert (await ask(service, worker.job, "resume", status=409))["code"] == "illegal_transition"
+
+    async def test_a_job_that_runs_cannot_be_resumed_into_a_second_attempt(self, service: Service) -> None:
+        worker = await service.running()
+
+        problem = await ask(service, worker.job, "resume", status=409)
+
+        assert problem["detail"] == f"job {worker.job} is running: only a paused job is resumed; cancel or pause it first"
+        await service.tick()
+        assert (await service.job(worker.job))["attempt"] == 1
+
+
+class TestDelete:
+    async def test_a_living_job_is_a_conflict(self, service: Service) -> None:
+        worker = await service.running()
+
+        answer = await service.http.delete(f"/v1/jobs/{worker.job}")
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_terminal")
+        assert (service.artifacts / "jobs" / worker.job).exists()
+
+    async def test_a_stale_etag_is_refused(self, service: Service) -> None:
+        old = await service.submit()
+        await ask(service, old["id"], "cancel")
+
+        answer = await service.http.delete(f"/v1/jobs/{old['id']}", headers={"If-Match": f'"{old["etag"]}"'})
+
+        assert answer.status_code == 412

@@ -1,0 +1,125 @@
+"""Retrying a job that has failed or was cancelled: a new one goes on from its last checkpoint."""
+
+import pytest
+from tinyclip_server.backends.ray_gateway import RayJobStatus
+
+from tests.server.conftest import Service, on_both_databases
+from tests.server.fakes import Worker, progress
+
+
+async def failed(service: Service, **changes: object) -> Worker:
+    """A job whose first stage has finished and whose second has failed at step 4."""
+    worker = await service.running(**changes)
+    worker.tell(progress(10, 0, loss=0.5), {"type": "stage.finished", "stage": 0})
+    worker.tell({"type": "stage.started", "stage": 1, "data": {"steps": 10}}, progress(4, 1, loss=0.4))
+    worker.tell({"type": "attempt.failed", "message": "the disk is full", "data": {"code": "io", "retryable": False}})
+    await service.tick()
+    assert (await service.job(worker.job))["state"] == "failed"
+    return worker
+
+
+async def retry(service: Service, job_id: str, status: int = 202, **headers: str) -> dict:
+    answer = await service.http.post(f"/v1/jobs/{job_id}/retry", headers=headers)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+class TestRetry:
+    @on_both_databases
+    async def test_a_new_job_goes_on_and_the_ended_one_stays_as_it_was(self, service: Service) -> None:
+        old = await failed(service)
+        before = await service.job(old.job)
+
+        new = await retry(service, old.job)
+
+        assert (new["state"], new["attempt"], new["retry_of"], new["name"]) == ("queued", 0, old.job, before["name"])
+        assert [stage["state"] for stage in new["stages"]] == ["succeeded", "pending"]
+        assert new["progress"] == before["progress"]
+        after = await service.job(old.job)
+        assert {**after, "etag": ""} == {**before, "etag": ""}
+        assert (await service.events(old.job))[-1]["data"] == {"job": new["id"]}
+        metrics = [(await service.http.get(f"/v1/jobs/{job}/metrics")).json() for job in (old.job, new["id"])]
+        assert metrics[0] == metrics[1]
+
+    async def test_its_worker_is_told_whose_checkpoints_to_adopt(self, service: Service) -> None:
+        old = await failed(service)
+        new = await retry(service, old.job)
+
+        await service.tick()
+
+        worker = Worker(service.artifacts, await service.job(new["id"]))
+        assert worker.spec()["adopts"] == [old.job]
+        assert worker.spec()["spec"] == old.spec()["spec"]
+        assert worker.spec()["model_version"] == 2
+
+    async def test_a_retry_of_a_retry_may_adopt_from_both(self, service: Service) -> None:
+        old = await failed(service)
+        second = await retry(service, old.job)
+        await service.http.post(f"/v1/jobs/{second['id']}/cancel")
+        third = await retry(service, second["id"])
+
+        await service.tick()
+
+        assert Worker(service.artifacts, await service.job(third["id"])).spec()["adopts"] == [second["id"], old.job]
+
+    async def test_it_has_all_its_attempts_before_it(self, service: Service) -> None:
+        old = await failed(service, max_attempts=2)
+        new = await retry(service, old.job)
+        await service.tick()
+        service.ray.jobs[f"tc-{new['id']}-a1"] = RayJobStatus.FAILED
+
+        await service.tick()
+
+        assert (await service.job(new["id"]))["state"] == "starting"
+
+    async def test_asked_again_with_the_same_key_it_is_the_same_job(self, service: Service) -> None:
+        old = await failed(service)
+
+        first = await retry(service, old.job, **{"Idempotency-Key": "k"})
+        second = await retry(service, old.job, **{"Idempotency-Key": "k"})
+
+        assert first == second
+
+    async def test_a_second_one_beside_the_first_is_a_conflict_that_names_it(self, service: Service) -> None:
+        old = await failed(service)
+        new = await retry(service, old.job)
+
+        problem = await retry(service, old.job, 409)
+
+        assert problem["code"] == "already_retried"
+        assert new["id"] in problem["detail"]
+
+    @pytest.mark.parametrize("state", ["queued", "starting", "running", "cancelling", "paused", "succeeded"])
+    async def test_another_state_is_a_conflict_that_says_what_to_do(self, service: Service, state: str) -> None:
+        job_id = await in_state(service, state)
+
+        problem = await retry(service, job_id, 409)
+
+        assert problem["code"] == "illegal_transition"
+        assert problem["detail"].startswith(f"job {job_id} is {state}: only a failed or cancelled job is retried; ")
+
+    async def test_what_it_goes_on_from_cannot_be_deleted_before_it_has_ended(self, service: Service) -> None:
+        old = await failed(service)
+        new = await retry(service, old.job)
+
+        refused = await service.http.delete(f"/v1/jobs/{old.job}")
+        await service.http.post(f"/v1/jobs/{new['id']}/cancel")
+        done = await service.http.delete(f"/v1/jobs/{old.job}")
+
+        assert (refused.status_code, refused.json()["code"]) == (409, "checkpoints_in_use")
+        assert new["id"] in refused.json()["detail"]
+        assert done.status_code == 204
+
+
+async def in_state(service: Service, state: str) -> str:
+    if state == "succeeded":
+        return (await service.made("emoji"))["id"]
+    if state in ("queued", "paused"):
+        job = await service.submit()
+        if state == "paused":
+            await service.http.post(f"/v1/jobs/{job['id']}/pause")
+        return job["id"]
+    worker = await (service.started() if state == "starting" else service.running())
+    if state == "cancelling":
+        await service.http.post(f"/v1/jobs/{worker.job}/cancel")
+    return worker.job

@@ -1,0 +1,207 @@
+"""`tinyclip-server`: what it refuses to start with, and what it says then."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from tinyclip.schemas.token_format import is_whole
+from tinyclip_server import cli
+from tinyclip_server.local import supervisor
+from tinyclip_server.local.machine import MARKER, PortTaken, free_port, listen, marked_processes, short_path
+from tinyclip_server.local.ray import LocalRay
+from tinyclip_server.settings import Settings
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and what it said on standard error."""
+    monkeypatch.setattr(sys, "argv", ["tinyclip-server", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    code = ended.value.code
+    return code if isinstance(code, int) else 0, capsys.readouterr().err
+
+
+class TestRefusals:
+    def test_a_taken_port_is_named_with_its_flag(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", str(port))
+
+        assert code == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in said
+        assert "--port" in said
+
+    def test_a_taken_serve_port_is_named_before_anything_starts(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", "0", "--serve-port", port)
+
+        assert (code, "--serve-port" in said) == (1, True)
+        assert not (tmp_path / "ray.json").exists()
+
+    def test_a_data_directory_in_use_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        with FileLock(tmp_path / "lock"):
+            code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
+
+        assert (code, said) == (
+            1, f"tinyclip-server: another tinyclip-server uses {tmp_path}; stop it or give another --data-dir\n"
+        )
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org", "::"])
+    def test_a_public_address_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: str
+    ) -> None:
+        code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--host", host)
+
+        assert (code, "can be reached from outside" in said) == (1, True)
+
+    def test_a_bad_setting_is_named(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("TINYCLIP_PORT", "eighty")
+
+        code, said = run(monkeypatch, capsys, "up")
+
+        assert (code, "port: " in said, "'eighty'" in said) == (1, True, True)
+
+    def test_a_missing_extra_is_answered_with_the_command(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(cli, "ENGINE", ("a_package_that_is_not_there",))
+
+        code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
+
+        assert (code, "pip install 'tinyclip[all]'" in said) == (1, True)
+
+
+    def test_a_public_address_is_fine_where_tokens_are_asked_for(self) -> None:
+        supervisor._expect_private(Settings(host="0.0.0.0", auth="tokens"))
+
+        with pytest.raises(supervisor.CannotStart, match="TINYCLIP_AUTH=tokens"):
+            supervisor._expect_private(Settings(host="0.0.0.0"))
+
+
+class TestCreateToken:
+    def test_the_secret_alone_is_on_standard_output(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["tinyclip-server", "create-token", "--scope", "admin", "--scope", "metrics",
+                                          "--project", "vision", "--data-dir", str(tmp_path)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+
+        assert ended.value.code == 0
+        assert is_whole(printed.out.rstrip("\n"))
+        assert "admin, metrics in project vision, until " in printed.err
+        assert printed.out.strip().encode() not in (tmp_path / "tinyclip.db").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--scope", "all"], "--scope: Input should be 'read', 'write', 'infer', 'admin' or 'metrics' (got 'all')"),
+            (["--scope", "read", "--project", "A b"], "--project: "),
+            (["--scope", "read", "--days", "-3"], "--days: "),
+            (["--scope", "read", "--name", ""], "--name: "),
+        ],
+    )
+    def test_what_is_no_token_is_refused_by_option(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], said: str
+    ) -> None:
+        code, err = run(monkeypatch, capsys, "create-token", *arguments, "--data-dir", str(tmp_path))
+
+        assert (code, said in err) == (1, True), err
+        assert not (tmp_path / "tinyclip.db").exists()
+
+
+class TestRayAsksForItsToken:
+    """What is started is told so, whatever the environment says; `test_up.py` asks a real cluster without one."""
+
+    def test_the_environment_of_an_embedded_cluster(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "somebody-else's")
+        ray = LocalRay(Settings(data_dir=tmp_path))
+
+        ray._write_token()
+        environment = ray._environment()
+
+        assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN_PATH"]) == ("token", str(tmp_path / "ray-token"))
+        assert "RAY_AUTH_TOKEN" not in environment
+        assert stat.S_IMODE((tmp_path / "ray-token").stat().st_mode) == 0o600
+        assert len((tmp_path / "ray-token").read_text()) == 64
+        assert ray.settings()["ray_token_path"] == tmp_path / "ray-token"
+        monkeypatch.setattr(ray, "address", "http://127.0.0.1:8265")
+        assert not [word for word in ray._command() if "0.0.0.0" in word]
+
+
+def test_migrate_makes_the_database(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _ = run(monkeypatch, capsys, "migrate", "--data-dir", str(tmp_path / "new"))
+
+    assert code == 0
+    assert (tmp_path / "new" / "tinyclip.db").exists()
+
+
+class TestSettings:
+    def test_flags_come_before_variables_before_the_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "server.toml").write_text("port = 1\nserve_port = 2\ntick_seconds = 3.0\n")
+        monkeypatch.setenv("TINYCLIP_CONFIG", str(tmp_path / "server.toml"))
+        monkeypatch.setenv("TINYCLIP_SERVE_PORT", "20")
+
+        settings = Settings(port=100)
+
+        assert (settings.port, settings.serve_port, settings.tick_seconds) == (100, 20, 3.0)
+
+    @pytest.mark.parametrize(
+        ("given", "used"),
+        [
+            ("sqlite:////x/y.db", "sqlite+aiosqlite:////x/y.db"),
+            ("postgresql://u@h/d", "postgresql+asyncpg://u@h/d"),
+            ("postgresql+asyncpg://u@h/d", "postgresql+asyncpg://u@h/d"),
+        ],
+    )
+    def test_a_database_url_needs_no_driver(self, given: str, used: str) -> None:
+        assert Settings(database_url=given).async_database_url == used
+
+    def test_one_job_at_a_time_on_one_machine(self) -> None:
+        assert Settings().running_limit == 1
+        assert Settings(ray_address="http://ray:8265").running_limit == 16
+
+
+class TestMachine:
+    def test_a_free_port_is_the_preferred_one_where_it_is_free(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            assert free_port(port) != port
+        assert free_port(port) == port
+
+    def test_a_bound_port_is_refused_to_the_next(self) -> None:
+        with listen("127.0.0.1", 0, "--port") as first:
+            first.listen()
+            with pytest.raises(PortTaken, match="--port"):
+                listen("127.0.0.1", first.getsockname()[1], "--port")
+
+    def test_a_path_too_long_for_a_socket_has_a_short_name(self, tmp_path: Path) -> None:
+        deep = tmp_path / ("x" * 100)
+
+        assert short_path(Path("/d/ray"), room=39) == Path("/d/ray")
+        assert len(str(short_path(deep, room=39))) <= 39
+        assert short_path(deep, room=39) == short_path(deep, room=39) != short_path(deep / "y", room=39)
+
+    @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes through /proc")
+    def test_marked_processes_are_found_and_no_others(self, tmp_path: Path) -> None:
+        with subprocess.Popen(["sleep", "60"], env={**os.environ, MARKER: str(tmp_path)}) as process:
+            assert marked_processes(str(tmp_path)) == {process.pid}
+            process.kill()
+
+        assert marked_processes(str(tmp_path)) == set()

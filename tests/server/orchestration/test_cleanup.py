@@ -1,0 +1,141 @@
+"""What is left of ended attempts and of deleted jobs, and that a kill between two steps leaves it to the next round."""
+
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import func, select
+from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.ray_gateway import RayJobStatus
+from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, MetricPointRow, StageRow
+from tinyclip_server.jobs import cleanup
+
+from tests.server.conftest import Service, Start, on_both_databases
+from tests.server.fakes import Worker
+
+
+async def clean(service: Service) -> None:
+    await cleanup.reconcile(service.app.state.services)
+
+
+async def rows(service: Service) -> list[int]:
+    """How many rows there are of jobs and of what hangs on them."""
+    async with service.app.state.services.db.read() as session:
+        tables = (JobRow, JobLabelRow, StageRow, EventRow, MetricPointRow)
+        return [await session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
+
+
+class TestDeletedJobs:
+    @on_both_databases
+    async def test_nothing_of_it_is_left(self, service: Service) -> None:
+        job = await service.made("emoji")
+
+        answer = await service.http.delete(f"/v1/jobs/{job['id']}")
+
+        assert answer.status_code == 204
+        assert await rows(service) == [0, 0, 0, 0, 0]
+        assert not (service.artifacts / "jobs" / job["id"]).exists()
+        assert (await service.http.get("/v1/models/emoji/versions/1")).json()["job"] == job["id"]
+
+    @pytest.mark.parametrize("killed", ["before the files", "after the files"])
+    async def test_cut_off_it_is_gone_for_users_and_the_next_round_removes_it(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch, killed: str
+    ) -> None:
+        job = await service.made("emoji")
+        remove = Store.remove
+
+        async def cut_off(self: Store, path: str) -> None:
+            if killed == "after the files":
+                await remove(self, path)
+            raise OSError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "remove", cut_off)
+            assert (await service.http.delete(f"/v1/jobs/{job['id']}")).status_code == 204
+
+        assert (await service.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
+        assert (await service.http.get("/v1/jobs")).json()["items"] == []
+        assert (await rows(service))[0] == 1
+        await clean(service)
+        assert await rows(service) == [0, 0, 0, 0, 0]
+        assert not (service.artifacts / "jobs" / job["id"]).exists()
+
+    async def test_its_files_stay_while_a_lost_attempt_may_still_write(self, start: Start) -> None:
+        service = await start(stop_grace_seconds=0)
+        worker = await lost(service)
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.RUNNING
+
+        await service.http.delete(f"/v1/jobs/{worker.job}")
+        await clean(service)
+        assert (service.artifacts / "jobs" / worker.job).exists()
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.STOPPED
+        await clean(service)
+
+        assert not (service.artifacts / "jobs" / worker.job).exists()
+
+
+class TestEndedAttempts:
+    async def test_one_that_was_lost_is_fenced_and_stopped_although_no_other_follows(self, start: Start) -> None:
+        service = await start(stop_grace_seconds=0)
+        worker = await lost(service)
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.RUNNING  # Ray remembers: it runs on
+
+        await clean(service)
+
+        assert worker.control() == {"fence": 2, "desired": "cancel"}
+        assert service.ray.stopped == [f"tc-{worker.job}-a1"]
+
+    async def test_an_earlier_one_is_fenced_again_when_an_overtaken_server_has_put_its_fence_back(self, service: Service) -> None:
+        worker = await service.running()
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
+        await service.tick(2)
+        second = Worker(service.artifacts, await service.job(worker.job))
+        second.start()
+        second.succeed()
+        await service.tick()
+        (service.artifacts / "jobs" / worker.job / "control.json").write_text('{"fence":1,"desired":"run"}')
+
+        await clean(service)
+
+        assert worker.control() == {"fence": 3, "desired": "cancel"}
+
+    async def test_one_that_has_said_its_last_word_may_leave_by_itself(self, service: Service) -> None:
+        worker = await service.running()
+        worker.succeed()
+        await service.tick()
+
+        await clean(service)
+
+        assert service.ray.stopped == []
+        assert worker.control() == {"fence": 1, "desired": "run"}
+
+    async def test_one_that_is_gone_is_not_asked_about_again(self, service: Service) -> None:
+        worker = await service.running()
+        worker.succeed()
+        await service.tick()
+        service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.SUCCEEDED
+        await clean(service)
+        asked: list[str] = []
+        service.ray.job_status = noted(asked)  # type: ignore[method-assign]
+
+        await clean(service)
+
+        assert asked == []
+
+
+def noted(asked: list[str]) -> Callable[[str], Awaitable[RayJobStatus]]:
+    async def job_status(submission_id: str) -> RayJobStatus:
+        asked.append(submission_id)
+        return RayJobStatus.SUCCEEDED
+
+    return job_status
+
+
+async def lost(service: Service) -> Worker:
+    """A job whose only attempt ended without a word."""
+    worker = await service.running(max_attempts=1)
+    service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
+    await service.tick()
+    assert (await service.job(worker.job))["error"]["code"] == "attempt_lost"
+    assert json.loads((service.artifacts / "jobs" / worker.job / "control.json").read_text())["fence"] == 1
+    return worker

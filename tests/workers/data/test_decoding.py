@@ -1,0 +1,177 @@
+"""Bytes to the square that a student sees: what training's evaluation transform gives, whatever the file is like."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from tinyclip_workers.data.decoding import decode_square
+from tinyclip_workers.data.images import MAX_PIXELS, UnreadableImage, decode_image, eval_transform
+from tinyclip_workers.types import Pixels
+
+from tests.workers.students import encoded
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+SIZE = 32
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Large areas and fine structure, as photos have."""
+    rng = np.random.default_rng(seed)
+    grids = [Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8)) for k in (4, 16, 64)]
+    layers = [np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)) for grid in grids]
+    return Image.fromarray(np.average(np.stack(layers).astype(float), axis=0, weights=[2, 1, 1]).astype(np.uint8))
+
+
+def training_sees(data: bytes, size: int = SIZE) -> Pixels:
+    return eval_transform(size)(decode_image(data)).permute(1, 2, 0).numpy()
+
+
+def difference(data: bytes, size: int = SIZE) -> Pixels:
+    return np.abs(decode_square(data, size).astype(int) - training_sees(data, size))
+
+
+class TestEqualToTraining:
+    @pytest.mark.parametrize("size", [(50, 40), (33, 90), (32, 32), (20, 13), (131, 77), (1, 1), (1, 9), (300, 299)])
+    @pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP"])
+    def test_what_pil_decodes(self, size: tuple[int, int], format: str) -> None:
+        assert difference(encoded(photo(*size), format)).max() <= 2
+
+    @pytest.mark.parametrize("size", [(50, 40), (63, 90), (20, 13), (64, 64), (1, 1), (17, 8)])
+    @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+    def test_small_jpegs(self, size: tuple[int, int], subsampling: str) -> None:
+        assert difference(encoded(photo(*size), "JPEG", quality=90, subsampling=subsampling)).max() <= 2
+
+    @pytest.mark.parametrize("size", [(500, 375), (375, 500), (641, 479), (1600, 1200), (2000, 130)])
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}], ids=str)
+    def test_large_jpegs_scaled_while_decoding(self, size: tuple[int, int], options: dict[str, Any]) -> None:
+        found = difference(encoded(photo(*size), "JPEG", quality=85, **options))
+
+        assert found.mean() < 1
+        assert found.max() <= 6
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize(("format", "size"), [("JPEG", (60, 40)), ("JPEG", (400, 301)), ("WEBP", (60, 41)), ("PNG", (6, 4))])
+    def test_exif_orientation(self, orientation: int, format: str, size: tuple[int, int]) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(photo(*size), format, exif=exif)
+
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        theirs = eval_transform(SIZE)(upright).permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(decode_square(data, SIZE) - theirs).max() <= 6
+
+    def test_grey_jpegs(self) -> None:
+        data = encoded(photo(400, 300).convert("L"), "JPEG")
+
+        assert difference(data).max() <= 6
+        assert np.ptp(decode_square(data, SIZE), axis=2).max() == 0
+
+    @pytest.mark.parametrize("size", [(30_000, 100), (100, 30_000)])
+    def test_ribbons_show_their_middle(self, size: tuple[int, int]) -> None:
+        image = Image.new("L", size, 0)
+        middle = [side // 2 for side in size]
+        image.paste(255, (middle[0], 0, size[0], size[1]) if size[0] > size[1] else (0, middle[1], size[0], size[1]))
+
+        seen = decode_square(encoded(image), SIZE)[..., 0]
+
+        dark, light = (seen[:, :12], seen[:, 20:]) if size[0] > size[1] else (seen[:12], seen[20:])
+        assert (dark.max(), light.min()) == (0, 255)
+        np.testing.assert_array_equal(seen, training_sees(encoded(image))[..., 0])
+
+
+class TestUnusualFiles:
+    def test_cmyk_jpeg(self) -> None:
+        red, green, blue = decode_square(encoded(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG"), SIZE)[16, 16]
+
+        assert red > 200
+        assert max(green, blue) < 60
+
+    def test_transparency_is_laid_on_white(self) -> None:
+        image = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
+        image.paste((*RED, 255), (0, 0, 8, 8))
+
+        seen = decode_square(encoded(image), SIZE)
+
+        assert (tuple(seen[4, 4]), tuple(seen[20, 20])) == (RED, WHITE)
+
+    def test_a_palette_with_a_transparent_colour(self) -> None:
+        image = Image.new("P", (SIZE, SIZE), 0)
+        image.putpalette([0, 0, 0, *RED])
+        image.paste(1, (0, 0, 8, 8))
+
+        seen = decode_square(encoded(image, transparency=0), SIZE)
+
+        assert (tuple(seen[4, 4]), tuple(seen[20, 20])) == (RED, WHITE)
+
+    @pytest.mark.parametrize("format", ["PNG", "TIFF"])
+    def test_sixteen_bits_of_grey(self, format: str) -> None:
+        ramp = np.linspace(0, 65535, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
+
+        seen = decode_square(encoded(Image.fromarray(ramp), format), SIZE)
+
+        np.testing.assert_allclose(seen[..., 0], ramp / 257, atol=0.51)
+
+    def test_floats_of_grey(self) -> None:
+        ramp = np.linspace(0, 1, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
+
+        for top in (1, 255):
+            seen = decode_square(encoded(Image.fromarray(ramp * top), "TIFF"), SIZE)
+            np.testing.assert_allclose(seen[..., 0], ramp * 255, atol=0.51)
+
+    @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16"])
+    def test_other_pixel_modes(self, mode: str) -> None:
+        assert decode_square(encoded(Image.new(mode, (8, 8))), SIZE).max() == 0
+
+    @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+    def test_the_first_of_several_pictures(self, format: str) -> None:
+        first, *others = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "lime"))
+        data = encoded(first, format, save_all=True, append_images=others, **({"lossless": True} if format == "WEBP" else {}))
+
+        assert tuple(decode_square(data, SIZE)[16, 16]) == RED
+
+    def test_one_pixel(self) -> None:
+        assert (decode_square(encoded(Image.new("RGB", (1, 1), "red")), SIZE) == RED).all()
+
+    @pytest.mark.parametrize("size", [(1_000_000, 1), (1, 1_000_000)])
+    def test_lines_are_not_blown_up(self, size: tuple[int, int]) -> None:
+        assert (decode_square(encoded(Image.new("RGB", size, "red")), SIZE) == RED).all()
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+    def test_broken_exif_does_not_spoil_the_picture(self) -> None:
+        data = encoded(photo(60, 40), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff no directory")
+
+        assert difference(data).max() <= 2
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "data", [b"", b"text", b"%PDF-1.7", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF0000WEBPVP8 "]
+    )
+    def test_what_is_no_picture(self, data: bytes) -> None:
+        with pytest.raises(UnreadableImage, match="not a readable image"):
+            decode_square(data, SIZE)
+
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+    @pytest.mark.parametrize("left", [0.1, 0.5, 0.9])
+    def test_truncated_files(self, format: str, left: float) -> None:
+        data = encoded(photo(300, 300), format)
+
+        with pytest.raises(UnreadableImage, match="not a readable image"):
+            decode_square(data[: int(len(data) * left)], SIZE)
+
+    @pytest.mark.parametrize("format", ["JPEG", "PNG"])
+    def test_too_many_pixels(self, format: str) -> None:
+        data = encoded(Image.new("L", (8001, 8001)), format)
+        assert MAX_PIXELS < 8001 * 8001
+
+        with pytest.raises(UnreadableImage, match=r"8001x8001 pixels are more than 64,000,000; scale"):
+            decode_square(data, SIZE)
+
+    def test_a_jpeg_of_endless_scans(self) -> None:
+        data = encoded(photo(2000, 2000), "JPEG", progressive=True)
+        scan = data[data.rindex(b"\xff\xda") : -2]
+
+        with pytest.raises(UnreadableImage, match=r"scans of 2000x2000 pixels are too many; save it as a baseline JPEG"):
+            decode_square(data[:-2] + scan[:14] * 400 + b"\xff\xd9", SIZE)

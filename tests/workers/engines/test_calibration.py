@@ -1,0 +1,94 @@
+"""The pictures that a job keeps with its version: which ones, how many, and that a version without them is as good."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.artifacts import JobDocument
+from tinyclip_workers.data.shards import is_held_out
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, divided, kept, read_calibration, sample_pictures
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.versions.writer import export_model
+
+from tests.workers.models import tiny_layout, tiny_model, write_folder
+from tests.workers.students import encoded, picture, seen, write_shard
+
+SIZE = 32
+
+
+def shards(folder: Path, count: int, samples: int, broken: int = 0) -> str:
+    for shard in range(count):
+        files = {
+            f"{shard}-{n:03}": {"png": encoded(picture(shard * 1000 + n)) if n >= broken else b"no picture", "txt": b"a picture"}
+            for n in range(samples)
+        }
+        write_shard(folder / f"train-{shard:02}.tar", files)
+    return str(folder / "train-*.tar")
+
+
+def spec_of(folder: Path, train: dict[str, object]) -> JobSpec:
+    write_folder(folder / "teacher", tiny_model(), tiny_layout())
+    return JobSpec.model_validate(
+        {
+            "name": "small", "teacher": {"model": f"local-dir:{folder}/teacher"}, "data": {"train": train},
+            "stages": [{"name": "half", "student": {"text": {"layers": 1}}, "train": {"steps": 3}}],
+        }
+    )  # fmt: skip
+
+
+def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip_workers.engines.calibration.MOST", 64)
+    data = spec_of(tmp_path, {"shards": shards(tmp_path, 3, 40, broken=2)}).data
+
+    pictures = sample_pictures(data, SIZE)
+
+    assert (pictures.shape, pictures.dtype) == ((64, SIZE, SIZE, 3), np.uint8)
+    for row, seed in ((0, 2), (21, 23), (22, 1002), (63, 2021)):
+        np.testing.assert_array_equal(pictures[row], seen(picture(seed), SIZE))
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 320), (64, 320), (128, 203), (224, 66), (448, 64)])
+def test_of_small_pictures_there_are_more(size: int, count: int) -> None:
+    assert kept(size) == count
+
+
+def test_what_is_held_out_for_evaluation_stays_out(tmp_path: Path) -> None:
+    data = spec_of(tmp_path, {"shards": shards(tmp_path, 1, 40), "holdout": 0.5}).data
+
+    pictures = sample_pictures(data, SIZE)
+
+    trained = [n for n in range(40) if not is_held_out(f"0-{n:03}", 0.5)]
+    assert 5 < len(trained) < 35
+    np.testing.assert_array_equal(pictures, [seen(picture(n), SIZE) for n in trained])
+
+
+@pytest.mark.parametrize("harm", ["gone", "no tar"])
+def test_shards_that_cannot_be_read_give_none(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "train.tar"
+    if harm == "no tar":
+        path.write_bytes(random.Random(0).randbytes(2000))
+
+    assert sample_pictures(spec_of(tmp_path, {"shards": str(path)}).data, SIZE).shape == (0, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("samples", [30, 5])
+def test_a_version_has_them_among_its_files_where_there_are_enough(tmp_path: Path, samples: int) -> None:
+    spec = spec_of(tmp_path, {"shards": shards(tmp_path, 1, samples)})
+    document = JobDocument(job="job_1", name="small", spec=spec, model_name="small", model_version=1)
+    run = JobRun(Store(str(tmp_path / "store")), document, 1)
+
+    version = export_model(run, FinishedStudent(tiny_layout(), save(tiny_model().state_dict()), {}))
+
+    pictures = read_calibration(str(tmp_path / "store/models/small/1"), SIZE)
+    enough = samples == 30
+    assert (CALIBRATION_FILE in {file.path for file in version.files}) == enough
+    assert ("calibration.npz" in (tmp_path / "store/models/small/1/README.md").read_text()) == enough
+    assert (pictures is not None) == enough
+    if pictures is not None:
+        calibrated, compared = divided(pictures)
+        assert (len(calibrated), len(compared)) == (23, 7)
+        np.testing.assert_array_equal(compared[0], seen(picture(3), SIZE))

@@ -1,0 +1,142 @@
+"""Every engine gives what the model itself gives, for every kind of student, and what is amiss with a folder is named."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import get_args
+
+import fsspec
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from tinyclip.schemas.registry import EngineName
+from tinyclip_workers.engines.builder import ON_CPU
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, calibration_file
+from tinyclip_workers.engines.load import load_engine
+from tinyclip_workers.engines.openvino_model import MissingExtra
+from tinyclip_workers.engines.protocol import Engine
+from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.preprocessing import normalize
+
+from tests.workers.served_students import KINDS, pictures, write_kind
+from tests.workers.students import encoded, picture
+
+TEXTS = ["a cat", "a very long text about a dog that sleeps under the old tree in the garden of our neighbours", "x"]
+SEEN = pictures(16, 32)[8:]
+COSINE = {"torch": 1 - 1e-6, "openvino": 1 - 1e-6, "torch-bf16": 0.999, "openvino-bf16": 0.999, "openvino-int8": 0.99}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_kind(tmp_path_factory.mktemp("student"), request.param)
+    (folder / CALIBRATION_FILE).write_bytes(calibration_file(pictures(32, 32)))
+    return folder
+
+
+def images_of(loaded: LoadedModel) -> np.ndarray:
+    pixels = normalize(torch.from_numpy(SEEN).permute(0, 3, 1, 2), loaded.image_mean, loaded.image_std)
+    with torch.no_grad():
+        return F.normalize(loaded.model.encode_image(pixels), dim=-1).numpy()
+
+
+def texts_of(loaded: LoadedModel) -> np.ndarray:
+    with torch.no_grad():
+        return F.normalize(loaded.model.encode_text(loaded.tokenizer(TEXTS)), dim=-1).numpy()
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_an_engine_is_near_the_model(version: Path, name: EngineName, cache: str) -> None:
+    loaded = load_folder(str(version))
+
+    engine = load_engine(str(version), name, cache=cache)
+
+    images = engine.encode_image(SEEN)
+    assert (engine.name, engine.embed_dim, engine.image_size) == (name, 16, 32)
+    assert (images.shape, images.dtype) == ((8, 16), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
+    assert (images * images_of(loaded)).sum(axis=1).mean() >= COSINE[name]
+    np.testing.assert_allclose(engine.encode_text(TEXTS), texts_of(loaded), atol=2e-6)
+    np.testing.assert_allclose(np.concatenate([engine.encode_text([text]) for text in TEXTS]), texts_of(loaded), atol=2e-6)
+    assert engine.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_there_is_a_name_for_each() -> None:
+    assert set(get_args(EngineName)) == {"auto", *ON_CPU}
+
+
+def test_images_and_texts_equal_open_clips(folder: Path) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    engine, seen = load_engine(str(folder)), [picture(seed, (32, 32)) for seed in range(3)]
+
+    with torch.no_grad():
+        images = model.eval().encode_image(torch.stack([transform(image) for image in seen]), normalize=True)
+        texts = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS), normalize=True)
+    np.testing.assert_allclose(engine.encode_image(np.stack([np.asarray(image) for image in seen])), images.numpy(), atol=1e-5)
+    np.testing.assert_allclose(engine.encode_text(TEXTS), texts.numpy(), atol=1e-5)
+
+
+def test_a_model_in_a_remote_store_is_the_same(folder: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/models/student/1", recursive=True)
+    try:
+        remote = load_engine("memory://models/student/1")
+    finally:
+        memory.rm("/models", recursive=True)
+
+    np.testing.assert_array_equal(remote.encode_text(TEXTS), load_engine(str(folder)).encode_text(TEXTS))
+
+
+def test_int8_without_pictures_says_what_to_take(folder: Path, cache: str) -> None:
+    with pytest.raises(ValueError, match=r"no calibration\.npz .* take engine auto or openvino"):
+        load_engine(str(folder), "openvino-int8", cache=cache)
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra is not installed."""
+    for module in ("tinyclip_workers.engines.openvino_model", "tinyclip_workers.engines.openvino_engine"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_a_missing_extra_says_how_to_install_it(folder: Path, cache: str) -> None:
+    with pytest.raises(ImportError, match=r"pip install 'tinyclip\[openvino\]'") as missing:
+        load_engine(str(folder), "openvino", cache=cache)
+
+    assert type(missing.value).__name__ == MissingExtra.__name__
+
+
+def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "open_clip_config.json", tmp_path)
+
+    with pytest.raises(FileNotFoundError, match=r"has no weights; put one of open_clip_model\.safetensors"):
+        load_engine(str(tmp_path))
+
+
+def test_a_folder_with_a_broken_config_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "open_clip_model.safetensors", tmp_path)
+    (tmp_path / "open_clip_config.json").write_text("{")
+
+    with pytest.raises(ValueError, match=r"open_clip_config\.json is not JSON"):
+        load_engine(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no zip", calibration_file(pictures(16, 16)), calibration_file(pictures(3, 32)), encoded(picture(0))]
+)
+def test_a_calibration_file_of_no_use_is_as_none(folder: Path, tmp_path: Path, data: bytes) -> None:
+    shutil.copytree(folder, tmp_path / "1")
+    (tmp_path / "1" / CALIBRATION_FILE).write_bytes(data)
+
+    engine: Engine = load_engine(str(tmp_path / "1"), "torch")
+
+    assert json.loads(engine.report.model_dump_json())["pictures"] == 0

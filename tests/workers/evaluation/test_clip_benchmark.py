@@ -1,0 +1,236 @@
+"""CLIP_benchmark's layout as it is written there, and our numbers against its formulas computed again in numpy."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
+from tinyclip_workers.data.images import decode_image, eval_transform
+from tinyclip_workers.data.shards import DataError
+from tinyclip_workers.evaluation.clip_benchmark import find_split, resolved
+from tinyclip_workers.evaluation.tasks import evaluate
+from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.plan.evaluation import evaluation_errors
+
+from tests.workers.models import tiny_layout, tiny_model, write_folder
+from tests.workers.shards import COLORS, write_shard
+
+Matrix = npt.NDArray[Any]
+
+TEMPLATES = ["a photo of a {c}.", "itap of my {c}.", "{c}"]
+CLASSES = [*COLORS, "red"]
+"""As in ImageNet's list there, a name may stand for two classes."""
+
+
+def webp(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST).save(buffer, "webp", lossless=True)
+    return buffer.getvalue()
+
+
+def write_split(folder: Path, count: int, *, start: int = 0, captions: bool = False) -> list[dict[str, Any]]:
+    """`nshards.txt` and two shards; returns what is in them."""
+    folder.mkdir(parents=True)
+    samples: list[dict[str, Any]] = []
+    for number in range(start, start + count):
+        sample = {"__key__": f"s{number:07d}", "webp": webp(number)}
+        text = "\n".join(f"caption {word} of {number}" for word in ("one", "two", "three")[: 1 + number % 3])
+        samples.append({**sample, "txt": text} if captions else {**sample, "cls": str(number % len(CLASSES))})
+    write_shard(folder / "0.tar", samples[: count // 2])
+    write_shard(folder / "1.tar", samples[count // 2 :])
+    (folder / "nshards.txt").write_text("2\n")
+    return samples
+
+
+@pytest.fixture(scope="module")
+def classification(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("wds") / "wds_colors"
+    write_split(root / "train", 40, start=100)
+    write_split(root / "test", 24)
+    (root / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    (root / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def retrieval(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("wds") / "wds_captions"
+    write_split(root / "test", 15, captions=True)
+    (root / "dataset_type.txt").write_text("retrieval\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_folder(str(write_folder(tmp_path_factory.mktemp("m") / "tiny", tiny_model(3), tiny_layout())))
+
+
+def images_of(model: LoadedModel, numbers: range) -> Matrix:
+    pixels = torch.stack([eval_transform(32)(decode_image(webp(number))) for number in numbers])
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in (model.image_mean, model.image_std))
+    with torch.no_grad():
+        return unit(model.model.encode_image((pixels / 255 - mean) / std).numpy())
+
+
+def texts_of(model: LoadedModel, texts: list[str]) -> Matrix:
+    with torch.no_grad():
+        return unit(model.model.encode_text(model.tokenizer(texts)).numpy())
+
+
+def unit(rows: Matrix) -> Matrix:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def zero_shot(shards: Path | str, **changes: Any) -> ZeroShotTask:
+    return ZeroShotTask.model_validate({"name": "colors", "kind": "zero_shot", "shards": str(shards), **changes})
+
+
+class TestNumbers:
+    def test_zero_shot_is_the_prompt_ensemble_of_the_folder(self, classification: Path, model: LoadedModel) -> None:
+        scores = evaluate({"student": model}, zero_shot(classification / "test"))["student"]
+
+        classifier = unit(np.stack([
+            texts_of(model, [template.format(c=name) for template in TEMPLATES]).mean(0) for name in CLASSES
+        ]))
+        similar = images_of(model, range(24)) @ classifier.T
+        labels = np.arange(24) % len(CLASSES)
+        ranks = np.array([np.sum(row > row[label]) for row, label in zip(similar, labels, strict=True)])
+        found = similar.argmax(1)
+        assert scores["samples"] == 24
+        assert scores["top5"] == 1.0
+        assert scores["top1"] == pytest.approx(np.mean(found == labels))
+        assert scores["mean_per_class"] == pytest.approx(np.mean([np.mean(found[labels == c] == c) for c in range(5)]))
+        assert np.mean(ranks < 1) >= scores["top1"]
+        worst = scores["worst_classes"][0]
+        wrong = found[labels == worst["row"]]
+        assert worst["top1"] == pytest.approx(np.mean(wrong == worst["row"]), abs=1e-4)
+        assert worst["class"] == CLASSES[worst["row"]]
+        most = worst["mistaken_for"][0]
+        assert most["share"] == pytest.approx(np.mean(wrong == most["row"]), abs=1e-4)
+
+    def test_retrieval_counts_any_of_several_captions(self, retrieval: Path, model: LoadedModel) -> None:
+        task = RetrievalTask(name="captions", kind="retrieval", shards=str(retrieval))
+        scores = evaluate({"student": model}, task)["student"]
+
+        captions = [[f"caption {w} of {n}" for w in ("one", "two", "three")[: 1 + n % 3]] for n in range(15)]
+        owner = np.array([n for n, texts in enumerate(captions) for _ in texts])
+        similar = texts_of(model, [text for texts in captions for text in texts]) @ images_of(model, range(15)).T
+        for k in (1, 5, 10):
+            best_images = np.argsort(-similar, axis=1)[:, :k]
+            best_texts = owner[np.argsort(-similar.T, axis=1)[:, :k]]
+            to_image = np.mean([owner[t] in best_images[t] for t in range(len(owner))])
+            to_text = np.mean([n in best_texts[n] for n in range(15)])
+            assert scores[f"text_to_image_r{k}"] == pytest.approx(to_image)
+            assert scores[f"image_to_text_r{k}"] == pytest.approx(to_text)
+        assert (scores["texts"], scores["samples"]) == (len(owner), 15)
+
+    def test_a_probe_learns_from_the_train_split(self, classification: Path, model: LoadedModel) -> None:
+        task = LinearProbeTask(name="probe", kind="linear_probe", shards=str(classification))
+
+        first, again = (evaluate({"student": model}, task)["student"] for _ in range(2))
+
+        assert (first["samples"], first["train_samples"]) == (24, 40)
+        assert {**first, "ms_per_image": 0} == {**again, "ms_per_image": 0}
+        assert first["worst_classes"][0]["class"] in {"0", "1", "2", "3", "4"}
+
+
+class TestFolders:
+    def test_a_root_is_its_test_split(self, classification: Path) -> None:
+        root, split = (resolved(zero_shot(folder)) for folder in (classification, f"{classification}/test/"))
+
+        assert root == split
+        assert root.shards == [f"{classification}/test/{number}.tar" for number in (0, 1)]
+
+    def test_what_the_task_says_goes_before_what_the_folder_says(self, classification: Path) -> None:
+        task = resolved(zero_shot(classification, classes=["a", "b"], templates=["{}"]))
+
+        assert isinstance(task, ZeroShotTask)
+        assert (task.classes, task.templates) == (["a", "b"], ["{}"])
+
+    @pytest.mark.parametrize("shards", ["/data/{0..3}.tar", "/data/*.tar", "/data/a.tar.gz", "/nowhere/folder", ["/data/test"]])
+    def test_shards_by_name_are_left_alone(self, shards: str | list[str]) -> None:
+        task = zero_shot("x", classes=["a"]).model_copy(update={"shards": shards})
+
+        assert find_split(shards) is None
+        assert resolved(task).shards == shards
+        assert resolved(task).templates == ["a photo of a {}."]  # type: ignore[union-attr]
+
+    def test_a_page_of_the_hub_becomes_its_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub = "https://huggingface.co/datasets/clip-benchmark/wds_cars"
+        files = {f"{hub}/raw/main/test/nshards.txt": "2\n", f"{hub}/raw/main/classnames.txt": "a\nb\n",
+                 f"{hub}/raw/main/zeroshot_classification_templates.txt": "a {c}\n"}
+
+        class Hub:
+            def open(self, path: str, *args: str, **kwargs: str) -> io.StringIO:
+                if path not in files:
+                    raise FileNotFoundError(path)
+                return io.StringIO(files[path])
+
+        monkeypatch.setattr("tinyclip_workers.evaluation.clip_benchmark.open_filesystem", lambda address: (Hub(), address))
+
+        task = resolved(zero_shot(f"{hub}/tree/main"))
+
+        assert task.shards == [f"{hub}/resolve/main/test/{number}.tar" for number in (0, 1)]
+
+    @pytest.mark.parametrize(
+        ("file", "text", "field", "says"),
+        [
+            ("dataset_type.txt", "multilabel", "shards", "several labels a picture"),
+            ("dataset_type.txt", "retrieval", "kind", "is a retrieval set; use kind: retrieval"),
+            ("test/nshards.txt", "many", "shards", "it must be the number of shards"),
+            ("classnames.txt", "", "classes", "has no classnames.txt; give classes"),
+            ("zeroshot_classification_templates.txt", "", "templates", "give templates"),
+        ],
+    )
+    def test_a_folder_that_does_not_fit_is_refused_by_field(
+        self, tmp_path: Path, file: str, text: str, field: str, says: str
+    ) -> None:
+        (tmp_path / "test").mkdir()
+        written = {"test/nshards.txt": "1", "classnames.txt": "a", "zeroshot_classification_templates.txt": "{c}", file: text}
+        for name, content in written.items():
+            (tmp_path / name).write_text(content)
+
+        with pytest.raises(DataError, match=says) as refused:
+            resolved(zero_shot(tmp_path))
+
+        assert refused.value.field.endswith(field)
+
+
+class TestBeforehand:
+    def ask(self, tmp_path: Path, **changes: Any) -> dict[str, Any]:
+        folder = tmp_path / "model"
+        if not folder.exists():
+            write_folder(folder, tiny_model(), tiny_layout())
+        model = {"name": "m", "source": {"model": f"local-dir:{folder}"}}
+        return evaluation_errors({"model": model, **changes})
+
+    def test_a_good_one(self, tmp_path: Path, classification: Path) -> None:
+        found = self.ask(tmp_path, tasks=[{"name": "a", "kind": "zero_shot", "shards": str(classification)}])
+
+        assert found["errors"] == []
+        assert "'red' names 2 classes" in found["warnings"][0]
+
+    def test_all_that_is_wrong_is_told_at_its_place(self, tmp_path: Path, classification: Path) -> None:
+        tasks: list[dict[str, Any]] = [
+            {"name": "a", "kind": "zero_shot", "shards": str(classification), "classes": ["x", "y"]},
+            {"name": "b", "kind": "retrieval", "shards": str(classification)},
+            {"name": "c", "kind": "retrieval", "shards": "/nowhere/{0..1}.tar"},
+            {"name": "d", "kind": "zero_shot", "shards": str(classification), "subset": "holdout"},
+        ]
+        against = {"name": "ViT-B-32/nobody", "source": {"model": "ViT-B-32", "pretrained": "nobody"}}
+
+        found = self.ask(tmp_path, tasks=tasks, against=against)["errors"]
+
+        told = {(error["pointer"], json.dumps(error["value"])): error["message"] for error in found}
+        assert "no such weights" in told["/against", '"ViT-B-32/nobody"']
+        assert "has 2 classes (0 to 1)" in told["/tasks/0/classes", '"x, y"']
+        assert "use kind: zero_shot" in told["/tasks/1/kind", '"retrieval"']
+        assert "is not there" in told["/tasks/2/shards", '"/nowhere/0.tar"']
+        assert "set holdout" in told["/tasks/3/subset", '"holdout"']

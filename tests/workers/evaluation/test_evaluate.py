@@ -1,0 +1,198 @@
+"""Tasks on small shards: what is read, what is counted, and that student and teacher see the same images."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
+from tinyclip_workers.data.shards import DataError, is_held_out
+from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
+from tinyclip_workers.evaluation.tasks import evaluate, evaluate_tasks, fill_template, label_index, task_lines
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+
+from tests.workers.models import tiny_layout, tiny_model
+from tests.workers.shards import COLORS, color_samples, write_shard
+
+CLASSES = list(COLORS)
+
+
+def loaded(seed: int = 0, name: str = "student") -> LoadedModel:
+    layout = tiny_layout()
+    colors = (0.5, 0.5, 0.5)
+    return LoadedModel(tiny_model(seed), layout, make_tokenizer(layout), colors, colors, name, "")
+
+
+def seeing() -> LoadedModel:
+    """A model that knows colors: the mean color of an image, and a fixed direction for each word."""
+
+    class Seeing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+
+        def encode_image(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            return F.pad(images_BCHW.mean(dim=(2, 3)) + 1, (0, 13))
+
+        def encode_text(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+            colors = torch.tensor([*COLORS.values()]).float() / 255 * 2
+            return F.pad(colors[tokens_BT[:, 0]], (0, 13))
+
+    def tokenizer(texts: str | list[str]) -> torch.Tensor:
+        return torch.tensor([[next(i for i, name in enumerate(CLASSES) if name in text)] for text in texts])
+
+    return replace(loaded(), model=Seeing(), tokenizer=tokenizer)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> str:
+    return write_shard(tmp_path / "val.tar", color_samples(40))
+
+
+def zero_shot(shards: str | list[str], **changes: Any) -> ZeroShotTask:
+    task = {"name": "colors", "kind": "zero_shot", "shards": shards, "image_key": ["png"], "classes": CLASSES}
+    return ZeroShotTask.model_validate({**task, "templates": ["a {} square"], **changes})
+
+
+@pytest.mark.parametrize("label_key", ["cls", "json.label", "json.name"])
+def test_zero_shot_of_a_model_that_sees_is_right_everywhere(shard: str, label_key: str) -> None:
+    scores = evaluate({"student": seeing()}, zero_shot(shard, label_key=label_key))["student"]
+
+    assert (scores["top1"], scores["mean_per_class"], scores["per_class"]) == (1.0, 1.0, [1.0] * 4)
+    assert (scores["samples"], scores["skipped"]) == (40, 0)
+    assert scores["ms_per_image"] > 0
+
+
+def test_student_and_teacher_are_told_apart_on_the_same_images(shard: str) -> None:
+    scores = evaluate({"student": loaded(), "teacher": seeing()}, zero_shot(shard))
+
+    assert scores["teacher"]["top1"] == 1.0
+    assert scores["student"]["top1"] < 0.8
+    assert scores["student"]["samples"] == scores["teacher"]["samples"] == 40
+
+
+def test_retrieval_finds_the_images_of_shared_captions(tmp_path: Path) -> None:
+    samples = [{**s, "txt": f"a {s['json']['name']} square"} for s in color_samples(16)]
+    task = RetrievalTask(name="r", kind="retrieval", shards=write_shard(tmp_path / "r.tar", samples), image_key=["png"])
+
+    scores = evaluate({"student": seeing()}, task)["student"]
+
+    assert (scores["image_to_text_r1"], scores["text_to_image_r1"], scores["texts"]) == (1.0, 1.0, 4)
+
+
+def test_a_probe_learns_the_colors_even_from_a_random_tower(tmp_path: Path, shard: str) -> None:
+    train = write_shard(tmp_path / "train.tar", color_samples(60, start=40))
+    task = LinearProbeTask(name="p", kind="linear_probe", shards=shard, train_shards=train, image_key=["png"])
+
+    scores = evaluate({"student": loaded()}, task)["student"]
+
+    assert scores["top1"] > 0.9
+    assert scores["train_samples"] == 60
+
+
+def test_where_and_holdout_choose_the_samples(shard: str) -> None:
+    keys = [s["__key__"] for s in color_samples(40)]
+
+    odd = evaluate({"student": seeing()}, zero_shot(shard, where={"odd": True}))["student"]
+    held_out = evaluate({"student": seeing()}, zero_shot(shard, subset="holdout"), holdout=0.3)["student"]
+
+    assert odd["samples"] == 20
+    assert odd["per_class"] == [None, 1.0, None, 1.0]
+    assert held_out["samples"] == sum(is_held_out(key, 0.3) for key in keys) > 0
+
+
+def test_broken_samples_are_skipped_and_counted(tmp_path: Path) -> None:
+    samples = color_samples(8)
+    samples[1]["png"] = b"not an image"
+    samples[2]["json"] = "{"
+    del samples[3]["cls"]
+    shard = write_shard(tmp_path / "b.tar", samples)
+
+    scores = evaluate({"student": seeing()}, zero_shot(shard, where={"odd": True}))["student"]
+
+    assert (scores["samples"], scores["skipped"]) == (2, 3)
+
+
+def test_a_broken_shard_is_told(tmp_path: Path, shard: str) -> None:
+    (tmp_path / "torn.tar").write_bytes(b"no tar" * 1000)
+
+    scores = evaluate({"student": seeing()}, zero_shot([shard, str(tmp_path / "torn.tar")]))["student"]
+
+    assert (scores["samples"], scores["skipped_shards"]) == (40, 1)
+
+
+def test_a_label_without_a_class_is_an_error_that_names_the_sample(tmp_path: Path) -> None:
+    samples = color_samples(4)
+    samples[2]["cls"] = "4"
+
+    with pytest.raises(DataError, match="sample s0002 has label 4, but the 4 classes are 0 to 3"):
+        evaluate({"student": seeing()}, zero_shot(write_shard(tmp_path / "b.tar", samples)))
+
+
+def test_tasks_of_the_same_shards_share_a_pass_and_have_the_numbers_of_their_own(tmp_path: Path, shard: str) -> None:
+    samples = color_samples(12)
+    samples[1]["png"] = b"not an image"
+    del samples[2]["cls"]
+    other = write_shard(tmp_path / "other.tar", samples)
+    tasks = [
+        zero_shot(shard),
+        RetrievalTask(name="r", kind="retrieval", shards=other, image_key=["png"]),
+        zero_shot(other, name="odd", where={"odd": True}),
+        zero_shot(other, name="all"),
+    ]
+    models = {"student": loaded(), "teacher": seeing()}
+
+    together = evaluate_tasks(models, tasks)
+
+    for task in tasks:
+        alone = evaluate(models, task)
+        for model in models:
+            assert {**together[task.name][model], "ms_per_image": 0} == {**alone[model], "ms_per_image": 0}
+    counts = {name: (scores["student"]["samples"], scores["student"]["skipped"]) for name, scores in together.items()}
+    assert counts == {"colors": (40, 0), "r": (11, 1), "odd": (5, 1), "all": (10, 2)}
+
+
+@pytest.mark.parametrize("changes", [{"where": {"odd": "perhaps"}}, {"image_key": ["jpg"]}, {"label_key": "json.nothing"}])
+def test_nothing_to_evaluate_is_an_error_that_names_the_task(shard: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="task colors has nothing to evaluate"):
+        evaluate({"student": seeing()}, zero_shot(shard, **changes))
+
+
+def test_models_come_back_in_the_mode_they_were_in(shard: str) -> None:
+    student, teacher = loaded(0), loaded(1)
+    student.model.train()
+    before = {name: tensor.clone() for name, tensor in student.model.state_dict().items()}
+
+    evaluate({"student": student, "teacher": teacher}, zero_shot(shard))
+
+    assert student.model.training
+    assert not teacher.model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.model.state_dict().items())
+
+
+def test_a_pass_over_several_batches_keeps_the_order(tmp_path: Path) -> None:
+    many = write_shard(tmp_path / "many.tar", color_samples(IMAGE_BATCH + 5))
+
+    assert evaluate({"student": seeing()}, zero_shot(many))["student"]["samples"] == IMAGE_BATCH + 5
+    assert evaluate({"student": seeing()}, zero_shot(many))["student"]["top1"] == 1.0
+
+
+def test_class_lists_are_read_from_lines_or_json(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("red\n\n green \n")
+    (tmp_path / "c.json").write_text('["red", "green"]')
+    (tmp_path / "bad.json").write_text('["red",')
+
+    assert task_lines(str(tmp_path / "c.txt")) == task_lines(str(tmp_path / "c.json")) == ["red", "green"]
+    with pytest.raises(ValueError, match=r"bad\.json"):
+        task_lines(str(tmp_path / "bad.json"))
+
+
+def test_templates_of_either_kind_are_filled() -> None:
+    assert fill_template("a {} here", "cat") == fill_template("a {c} here", "cat") == "a cat here"
+
+
+@pytest.mark.parametrize(("label", "row"), [("1", 1), ("blue", 2), ("4", None), ("pink", None), ("-1", None)])
+def test_a_label_is_a_row_or_a_name(label: str, row: int | None) -> None:
+    assert label_index(label, CLASSES) == row

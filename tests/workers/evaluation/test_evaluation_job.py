@@ -1,0 +1,130 @@
+"""The job that evaluates: what it writes and tells, and what a kill, a deletion and bad input leave behind."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinyclip.schemas import JSON
+from tinyclip_workers.evaluation import job as evaluation_job
+from tinyclip_workers.evaluation.tasks import evaluate
+from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.runtime.store import Store
+
+from tests.workers.models import tiny_layout, tiny_model, write_folder
+from tests.workers.shards import COLORS, color_samples, write_shard
+
+ID = "eval_1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evaluation")
+    for seed in (0, 1):
+        write_folder(root / f"model-{seed}", tiny_model(seed), tiny_layout())
+    write_shard(root / "val.tar", color_samples(20))
+    return root
+
+
+def task(folder: Path, **changes: Any) -> JSON:
+    return {"name": "colors", "kind": "zero_shot", "shards": f"{folder}/val.tar", "classes": list(COLORS), **changes}
+
+
+def model(folder: Path, seed: int) -> JSON:
+    return {"name": f"m@{seed}", "source": {"model": f"local-dir:{folder}/model-{seed}"}}
+
+
+def ask(store: Store, folder: Path, *tasks: JSON, **changes: Any) -> None:
+    request = {"model": model(folder, 0), "tasks": list(tasks) or [task(folder)], **changes}
+    store.write_bytes(f"evaluations/{ID}/request.json", json.dumps(request).encode())
+
+
+def run(store: Store, attempt: int = 1) -> int:
+    return evaluation_job.main(["--artifacts", store.root, "--evaluation", ID, "--attempt", str(attempt)])
+
+
+def events(store: Store, attempt: int = 1) -> list[JSON]:
+    folder = f"evaluations/{ID}/attempts/{attempt}/events"
+    return [json.loads(line) for name in store.list(folder) for line in store.read_bytes(f"{folder}/{name}").splitlines()]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_both_models_see_the_same_images(tmp_path: Path, folder: Path, remote: bool) -> None:
+    store = Store(f"memory://{tmp_path.name}" if remote else str(tmp_path))
+    words = {"name": "words", "kind": "retrieval", "shards": f"{folder}/val.tar"}
+    ask(store, folder, task(folder), words, against=model(folder, 1))
+
+    assert run(store) == 0
+
+    student, teacher = (load_folder(f"{folder}/model-{seed}") for seed in (0, 1))
+    written = json.loads(store.read_bytes(f"evaluations/{ID}/results.json"))
+    assert written["models"]["teacher"] == {"name": "model-1", "sha256": teacher.digest}
+    assert list(written["results"]) == ["colors", "words"]
+    request = evaluation_job.EvaluationRequest.model_validate_json(store.read_bytes(f"evaluations/{ID}/request.json"))
+    for each in request.tasks:
+        alone = evaluate({"student": student, "teacher": teacher}, each)
+        for role in ("student", "teacher"):
+            assert {**written["results"][each.name][role], "ms_per_image": 0} == {**alone[role], "ms_per_image": 0}
+    assert [event["type"] for event in events(store)] == ["evaluation.started", "evaluation.finished"]
+    assert events(store)[-1]["data"] == written
+
+
+def test_progress_is_told_as_a_share_of_the_shards(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation_job, "PROGRESS_SECONDS", 0.0)
+    store = Store(str(tmp_path))
+    probe = task(folder, name="p", kind="linear_probe", train_shards=f"{folder}/val.tar")
+    del probe["classes"]
+    ask(store, folder, task(folder), probe)
+
+    run(store)
+
+    told = [event["data"]["fraction"] for event in events(store) if event["type"] == "evaluation.progress"]
+    assert told == sorted(told)
+    assert told[19] == pytest.approx(0.5, abs=0.1)
+    assert told[-1] > 0.85
+
+
+def test_an_attempt_after_one_that_died_before_its_last_word_tells_what_was_found(tmp_path: Path, folder: Path) -> None:
+    store = Store(str(tmp_path))
+    ask(store, folder)
+    run(store)
+    found = store.read_bytes(f"evaluations/{ID}/results.json")
+
+    assert run(store, attempt=2) == 0
+
+    assert store.read_bytes(f"evaluations/{ID}/results.json") == found
+    assert [event["type"] for event in events(store, 2)] == ["evaluation.finished"]
+    assert events(store, 2)[-1]["data"] == json.loads(found)
+
+
+def test_one_that_was_deleted_is_left_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tinyclip_workers")  # as the job's own process has it
+    store = Store(str(tmp_path))
+
+    assert run(store) == 0
+
+    assert not store.exists(f"evaluations/{ID}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "pointer", "says"),
+    [
+        ({"tasks": [{"classes": ["a"]}]}, "unreadable_data", "/tasks/0/classes", "but the 1 classes are 0 to 0"),
+        ({"tasks": [{}, {"name": "none", "where": {"odd": "x"}}]}, "unreadable_data", "/tasks/1/shards", "task none has nothing"),
+        ({"tasks": [{"shards": "/nowhere/a.tar"}]}, "unreadable_data", None, "none of the 1 shards can be read"),
+        ({"against": {"name": "x", "source": {"model": "local-dir:/nowhere"}}}, "unreadable_model", "/against", "x: there is no"),
+    ],
+)
+def test_bad_input_says_where_and_writes_no_results(
+    tmp_path: Path, folder: Path, changes: JSON, code: str, pointer: str | None, says: str
+) -> None:
+    store = Store(str(tmp_path))
+    ask(store, folder, *(task(folder, **each) for each in changes.pop("tasks", [{}])), **changes)
+
+    assert run(store) == 1
+
+    last = events(store)[-1]
+    assert (last["type"], last["data"]["code"], last["data"]["pointer"]) == ("evaluation.failed", code, pointer)
+    assert says in last["message"]
+    assert not store.exists(f"evaluations/{ID}/results.json")

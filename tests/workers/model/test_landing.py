@@ -1,0 +1,87 @@
+"""At the prune step a search lands on the size asked for, whether it had gone beyond it or not yet reached it."""
+
+import pytest
+import torch
+from tinyclip.schemas.layouts import Layout
+from tinyclip_workers.model.masked import MaskedTowers, Tower, removed_share
+from tinyclip_workers.model.sparsity import Constraint
+
+from tests.workers.masked_case import LAYOUT, TOWERS, full_student, inputs
+
+BOTH: tuple[Tower, ...] = ("image", "text")
+
+
+def search(mean_loga: float, target: float, *, towers: tuple[Tower, ...] = BOTH, joint: bool = True) -> MaskedTowers:
+    """A search whose log-odds are spread around a mean."""
+    found = MaskedTowers(full_student(), LAYOUT, towers, Constraint(0.0, target, 0), joint=joint)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for masks in found.tower_masks().values():
+            for loga in masks.loga().values():
+                loga.normal_(mean_loga, 1.5, generator=generator)
+    found.clamp_()
+    return found
+
+
+def one_unit(layout: Layout, towers: tuple[Tower, ...]) -> float:
+    """About the share that the dearest unit has: a channel, or a head where there are few."""
+    return max(max(1 / side.width, 1 / sum(side.heads or [])) for side in (getattr(layout, tower) for tower in towers))
+
+
+@pytest.mark.parametrize("target", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("mean_loga", [-2.5, -1.6, 1.0, 4.0], ids=["far beyond", "beyond", "short", "hardly begun"])
+def test_the_student_is_just_as_small_as_asked_for(mean_loga: float, target: float) -> None:
+    towers = search(mean_loga, target)
+
+    towers.land()
+
+    removed = removed_share(LAYOUT, towers.folded().layout, TOWERS)
+    assert removed == pytest.approx(towers.removed())
+    assert target <= removed < target + one_unit(LAYOUT, BOTH)
+
+
+@pytest.mark.parametrize("tower", BOTH)
+def test_under_separate_constraints_each_tower_lands(tower: Tower) -> None:
+    towers = search(-2.0, 0.5, joint=False)
+
+    towers.land()
+
+    assert 0.5 <= removed_share(LAYOUT, towers.folded().layout, [tower]) < 0.5 + one_unit(LAYOUT, (tower,))
+
+
+def test_one_tower_alone_lands() -> None:
+    towers = search(1.0, 0.5, towers=("text",))
+
+    towers.land()
+
+    small = towers.folded().layout
+    assert 0.5 <= removed_share(LAYOUT, small, ["text"]) < 0.5 + one_unit(LAYOUT, ("text",))
+    assert small.image == LAYOUT.image
+
+
+def test_who_stays_is_of_the_searchs_order_and_has_its_factor() -> None:
+    towers = search(-2.5, 0.5)
+    before = towers.deterministic()["image"].hidden
+
+    towers.land()
+
+    after = towers.deterministic()["image"].hidden
+    stayed = before != 0
+    assert int(after.count_nonzero()) > int(stayed.sum())
+    assert torch.equal(after[stayed], before[stayed])
+    loga = towers.tower_masks()["image"].hidden
+    assert loga[after != 0].min() >= loga[after == 0].max()
+
+
+def test_the_folded_model_computes_what_the_landed_one_does() -> None:
+    towers = search(-2.5, 0.5).eval()
+    towers.land()
+    images, tokens = inputs()
+
+    with torch.no_grad():
+        masked = towers(images, tokens)
+        small = towers.folded()
+        folded = small.encode_image(images), small.encode_text(tokens)
+
+    for found, wanted in zip(folded, masked[:2], strict=True):
+        torch.testing.assert_close(torch.nn.functional.normalize(found, dim=-1), wanted, rtol=1e-5, atol=1e-5)

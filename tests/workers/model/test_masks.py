@@ -1,0 +1,183 @@
+"""Masks, scores and sizes, and the pull towards the size asked for, against the reference."""
+
+import pytest
+import torch
+from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, TowerMasks
+from tinyclip_workers.model.sparsity import Constraint, TowerSize, joint_lagrangian, separate_lagrangian
+
+from tests.workers.masked_case import CASES, CONSTRAINT, TOLERANCE, TOWERS, flat, masks_of, noise_of, size_of
+from tests.workers.parity import Arrays, assert_near
+
+every_tower = pytest.mark.parametrize(("case", "tower"), [(case, tower) for case in CASES for tower in TOWERS])
+
+
+@every_tower
+def test_scores_samples_and_deterministic_masks_are_those_of_the_reference(case: str, tower: str) -> None:
+    masks, arrays = masks_of(case, tower), Arrays("mask.npz", f"{case}/{tower}/")
+
+    kinds = {
+        "score": masks.scores(),
+        "z_train": masks.sample(noise_of(case, tower)),
+        "z_eval": masks.deterministic(),
+        "z_sigmoid": masks.deterministic(zeroed=False),
+    }
+
+    for kind, mask in kinds.items():
+        for group in GROUPS:
+            assert_near(flat(mask, group), arrays[f"{kind}_{group}"].flatten(), TOLERANCE, f"{kind}_{group}")
+
+
+@every_tower
+def test_expected_and_reported_sizes_are_those_of_the_reference(case: str, tower: str) -> None:
+    masks, size, arrays = masks_of(case, tower), size_of(tower), Arrays("mask.npz", f"{case}/{tower}/")
+
+    expected = size.expected(masks.scores())
+
+    assert size.prunable == arrays["prunable_params"].item()
+    assert_near(expected, arrays["expected_params"], TOLERANCE, "expected_params")
+    assert_near(1 - expected / size.prunable, arrays["expected_sparsity"], TOLERANCE, "expected_sparsity")
+    # The reference's size_* arrays are those of the mask before anything is set to 0: all units.
+    everything = masks.deterministic(zeroed=False)
+    assert size.kept(everything) == arrays["size_remain_params"].item()
+    assert size.sparsity(everything) == pytest.approx(arrays["size_pruned_sparsity"].item(), rel=1e-12)
+    for group in GROUPS:
+        kept = [int(row.count_nonzero()) for row in everything.rows(group)]
+        assert kept == arrays[f"size_remain_{group}"].flatten().tolist()
+
+
+@every_tower
+def test_one_towers_lagrangian_and_its_gradients_are_those_of_the_reference(case: str, tower: str) -> None:
+    arrays = Arrays("mask.npz", f"{case}/{tower}/")
+
+    for row, step in enumerate(arrays["lag_steps"].tolist()):
+        masks = masks_of(case, tower)
+        pull = separate_lagrangian([(masks, size_of(tower))], CONSTRAINT, step)
+        pull.loss.backward()
+
+        assert_near(pull.loss, arrays["lag_loss"][row], TOLERANCE, f"loss at {step}")
+        assert_near(pull.expected_sparsity, arrays["lag_expected"][row], TOLERANCE, f"expected at {step}")
+        assert_near(pull.target_sparsity, arrays["lag_target"][row], TOLERANCE, f"target at {step}")
+        for group, loga in masks.loga().items():
+            assert loga.grad is not None
+            assert_near(loga.grad, arrays[f"lag_d{group}"][row].flatten(), TOLERANCE, f"d{group} at {step}")
+        assert_near(lambda_gradients(masks), arrays["lag_dlambda"][row], TOLERANCE, f"dlambda at {step}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_joint_lagrangian_and_its_gradients_are_those_of_the_reference(case: str) -> None:
+    arrays = Arrays("mask.npz", f"{case}/")
+
+    for row, step in enumerate(arrays["image/lag_steps"].tolist()):
+        towers = {tower: masks_of(case, tower) for tower in TOWERS}
+        pull = joint_lagrangian([(towers[tower], size_of(tower)) for tower in TOWERS], CONSTRAINT, step)
+        pull.loss.backward()
+
+        assert_near(pull.loss, arrays["joint_loss"][row], TOLERANCE, f"loss at {step}")
+        assert_near(pull.expected_sparsity, arrays["joint_expected"], TOLERANCE, "expected")
+        assert_near(pull.target_sparsity, arrays["joint_target"][row], TOLERANCE, f"target at {step}")
+
+    gradients = {
+        f"joint_last_{tower}_d{group}": loga.grad for tower, masks in towers.items() for group, loga in masks.loga().items()
+    }
+    assert_near(lambda_gradients(towers["image"]), arrays["joint_last_dlambda"], TOLERANCE, "dlambda")
+    for name in arrays.names():
+        if name.startswith("joint_last_") and name != "joint_last_dlambda":
+            gradient = gradients[name]
+            assert gradient is not None
+            assert_near(gradient, arrays[name].flatten(), TOLERANCE, name)
+
+
+def lambda_gradients(masks: TowerMasks) -> torch.Tensor:
+    gradients = [masks.lambda_1.grad, masks.lambda_2.grad]
+    return torch.stack([gradient for gradient in gradients if gradient is not None])
+
+
+def test_separate_constraints_add_up() -> None:
+    constraint = Constraint(0.0, 0.9, 0)
+    towers = [(masks_of(CASES[0], tower), size_of(tower)) for tower in TOWERS]
+
+    both = separate_lagrangian(towers, constraint, 0)
+    alone = [separate_lagrangian([tower], constraint, 0) for tower in towers]
+
+    assert both.loss.item() == pytest.approx(sum(pull.loss.item() for pull in alone), rel=1e-6)
+    assert min(pull.expected_sparsity for pull in alone) < both.expected_sparsity < max(pull.expected_sparsity for pull in alone)
+
+
+def test_a_student_smaller_than_asked_for_is_not_pushed_back() -> None:
+    towers = [(masks_of(CASES[0], tower), size_of(tower)) for tower in TOWERS]
+
+    pull = joint_lagrangian(towers, Constraint(0.0, 0.01, 0), 0)
+    pull.loss.backward()
+
+    assert pull.loss.item() == 0
+    assert all(not loga.grad.any() for masks, _ in towers for loga in masks.loga().values() if loga.grad is not None)
+
+
+def test_noise_is_the_same_for_the_same_seed_and_inside_the_open_interval() -> None:
+    masks = TowerMasks(64, [4, 2], [32, 8])
+
+    first, again = (masks.noise(torch.Generator().manual_seed(7)) for _ in range(2))
+
+    assert {group: u.shape for group, u in first.items()} == {"hidden": (64,), "heads": (6,), "intermediate": (40,)}
+    assert all(torch.equal(first[group], again[group]) for group in GROUPS)
+    assert all(u.min() > 0 and u.max() < 1 for u in first.values())
+
+
+def test_fresh_masks_keep_everything() -> None:
+    masks = TowerMasks(64, [4, 2], [32, 8])
+
+    for mask in (masks.deterministic(), masks.sample(masks.noise(torch.Generator().manual_seed(0)))):
+        assert all(row.all() for group in GROUPS for row in mask.rows(group))
+
+
+def test_clamping_bounds_the_log_odds() -> None:
+    masks = TowerMasks(4, [2], [4])
+    with torch.no_grad():
+        masks.hidden[0] = -20
+
+    masks.clamp_()
+
+    assert masks.hidden.tolist() == pytest.approx([LOGA_FLOOR, *[LOGA_CEILING] * 3])
+
+
+@pytest.mark.parametrize(("granularity", "kept_at_the_floor", "kept_at_the_top"), [("paper", 145, 3066), ("exact", 0, 3072)])
+def test_the_ends_of_the_clamp_count_by_granularity(
+    granularity: Granularity, kept_at_the_floor: int, kept_at_the_top: int
+) -> None:
+    masks = TowerMasks(768, [12, 12], [3072, 3072], granularity)
+    with torch.no_grad():
+        masks.heads[:12] = masks.intermediate[:3072] = LOGA_FLOOR
+    masks.clamp_()
+
+    mask = masks.deterministic()
+
+    assert [int(row.count_nonzero()) for row in mask.intermediate] == [kept_at_the_floor, kept_at_the_top]
+    assert [int(row.count_nonzero()) for row in mask.heads] == [1 if granularity == "paper" else 0, 12]
+
+
+@pytest.mark.parametrize(("granularity", "kept", "idle"), [("paper", 875, 107), ("exact", 768, 0)])
+def test_of_units_that_have_made_up_their_minds_only_exact_keeps_no_idle_ones(
+    granularity: Granularity, kept: int, idle: int
+) -> None:
+    """A quarter of 3072 units at the top of the clamp, the others at its floor, where a kept one has the factor 0.004."""
+    masks = TowerMasks(768, [12], [3072], granularity)
+    with torch.no_grad():
+        masks.intermediate[768:] = LOGA_FLOOR
+    masks.clamp_()
+
+    row = masks.deterministic().intermediate[0]
+
+    assert int(row.count_nonzero()) == kept
+    assert int(((row > 0) & (row < 0.01)).sum()) == idle
+    assert masks.scores().intermediate[0].sum().item() == pytest.approx(kept, abs=0.6)
+
+
+def test_log_odds_at_either_end_still_move() -> None:
+    masks = TowerMasks(4, [2], [8])
+    masks.clamp_()
+
+    joint_lagrangian([(masks, TowerSize(4, (2,), (8,), 2))], Constraint(0.0, 0.9, 0), 0).loss.backward()
+
+    for loga in masks.loga().values():
+        assert loga.grad is not None
+        assert (loga.grad > 0).all()

@@ -1,0 +1,102 @@
+"""State dicts in files: whole, compact, torn."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tinyclip_workers.model.architecture import state_shapes
+from tinyclip_workers.model.weights import (
+    EMBEDDING,
+    WeightsError,
+    file_digest,
+    load_state_dict,
+    read_header,
+    save_compact,
+    save_state_dict,
+)
+from tinyclip_workers.runtime.store import Store
+
+from tests.workers.models import tiny_layout, tiny_model
+
+USED = [0, 7, 49406, 49407]
+
+
+def test_a_whole_file_gives_back_every_tensor(tmp_path: Path) -> None:
+    state = tiny_model().state_dict()
+
+    save_state_dict(Store(str(tmp_path)), "w.safetensors", state)
+    loaded = load_state_dict(str(tmp_path / "w.safetensors"))
+
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_a_compact_file_is_small_and_comes_back_with_the_used_rows(tmp_path: Path) -> None:
+    state = tiny_model().state_dict()
+
+    save_compact(Store(str(tmp_path)), "w.safetensors", state, USED)
+    loaded = load_state_dict(str(tmp_path / "w.safetensors"))
+
+    whole_bytes = sum(t.numel() * t.element_size() for t in state.values())
+    assert (tmp_path / "w.safetensors").stat().st_size < whole_bytes / 5
+    assert loaded.keys() == state.keys()
+    for name in state.keys() - {EMBEDDING}:
+        assert loaded[name].dtype == state[name].dtype
+        torch.testing.assert_close(loaded[name], state[name], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(loaded[EMBEDDING][USED], state[EMBEDDING][USED], rtol=1e-3, atol=1e-6)
+    assert loaded[EMBEDDING].count_nonzero() == len(USED) * 16
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_header_tells_the_shapes_without_the_data(tmp_path: Path, compact: bool) -> None:
+    store, state = Store(str(tmp_path)), tiny_model().state_dict()
+    if compact:
+        save_compact(store, "w.safetensors", state, USED)
+    else:
+        save_state_dict(store, "w.safetensors", state)
+
+    header = read_header(str(tmp_path / "w.safetensors"))
+
+    assert header.shapes == state_shapes(tiny_layout())
+    assert header.bytes == (tmp_path / "w.safetensors").stat().st_size
+
+
+def test_a_torn_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_state_dict(Store(str(tmp_path)), path.name, tiny_model().state_dict())
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(WeightsError, match=r"w\.safetensors.*again"):
+        read_header(str(path))
+    with pytest.raises(WeightsError, match=r"w\.safetensors is not a whole"):
+        load_state_dict(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"PK\x03\x04 this is a zip file, perhaps of pickles"])
+def test_what_is_not_safetensors_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        read_header(str(path))
+
+
+def test_halves_that_overflow_are_refused_by_name(tmp_path: Path) -> None:
+    state = tiny_model().state_dict()
+    state["ln_final.weight"] = state["ln_final.weight"] * 1e6
+
+    with pytest.raises(WeightsError, match=r"ln_final\.weight"):
+        save_compact(Store(str(tmp_path)), "w.safetensors", state, USED)
+
+
+def test_a_token_outside_the_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="0 to 49407"):
+        save_compact(Store(str(tmp_path)), "w.safetensors", tiny_model().state_dict(), [1, 49408])
+
+
+def test_weights_are_read_from_any_file_system() -> None:
+    state = tiny_model().state_dict()
+    save_state_dict(Store("memory://weights"), "w.safetensors", state)
+
+    assert torch.equal(load_state_dict("memory://weights/w.safetensors")["ln_final.bias"], state["ln_final.bias"])
+    assert len(file_digest("memory://weights/w.safetensors")) == 64

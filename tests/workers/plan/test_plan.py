@@ -1,0 +1,177 @@
+"""A spec as a plan, or everything that is wrong with it, each at its field and with the way out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tinyclip.schemas import FieldError, JobSpec, Plan
+from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.plan import shards as plan_shards
+from tinyclip_workers.plan.planner import answer, make_plan
+
+from tests.workers.models import tiny_layout
+from tests.workers.plan_specs import BAD, Change, Document, spec, write_data
+from tests.workers.shards import color_samples, write_shard
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("plan"))
+
+
+def errors_of(document: Document) -> list[FieldError]:
+    found = make_plan(JobSpec.model_validate(document))
+    assert not isinstance(found, Plan), f"a plan was made, with {found.warnings}"
+    return found
+
+
+def plan_of(document: Document) -> Plan:
+    plan = make_plan(JobSpec.model_validate(document))
+    assert isinstance(plan, Plan), plan
+    return plan
+
+
+def test_a_good_spec_becomes_a_plan_with_sizes_steps_and_hours(folder: Path) -> None:
+    plan = plan_of(spec(folder))
+
+    teacher = summarize(tiny_layout())
+    assert plan.teacher == teacher
+    assert 48 <= plan.samples_per_epoch < 64
+    deep, slim = plan.stages
+    assert (deep.steps, slim.steps, plan.steps) == (-(-2 * plan.samples_per_epoch // 4), 30, deep.steps + 30)
+    assert teacher.macs > deep.student.macs > slim.student.macs
+    assert slim.student.layout.image.width == 2
+    assert slim.samples == 120
+    flops = 2 * 120 * (3 * slim.student.macs + teacher.macs)
+    assert slim.device_hours == pytest.approx(flops / 60e9 / 3600)
+    assert plan.device_hours == pytest.approx(deep.device_hours + slim.device_hours)
+    assert plan.warnings == []
+
+
+def test_the_resolved_spec_makes_the_same_plan(folder: Path) -> None:
+    plan = plan_of(spec(folder))
+
+    again = plan_of(plan.spec.model_dump(mode="json"))
+
+    assert plan.spec.data.train.samples == plan.samples_per_epoch
+    assert plan.spec.stages[1].student is not None
+    assert plan.spec.stages[1].student.embed_dim == 16
+    assert again == plan
+
+
+def test_a_plain_clip_needs_no_teacher(folder: Path) -> None:
+    document = spec(folder)
+    del document["teacher"]
+    student = {"preset": "TinyCLIP-ViT-8M-16-Text-3M"}
+    stage = {"name": "s", "inherit": "none", "student": student, "train": {"steps": 9}}
+    document |= {"objective": {"contrastive": 1}, "stages": [stage]}
+
+    plan = plan_of(document)
+
+    assert plan.teacher is None
+    assert round(plan.stages[0].student.image_params / 1e6, 3) == 8.277
+
+@pytest.mark.parametrize(("change", "pointer", "message"), [bad[1:] for bad in BAD], ids=[bad[0] for bad in BAD])
+def test_a_bad_field_is_named_with_its_value_and_the_way_out(
+    folder: Path, tmp_path: Path, change: Change, pointer: str, message: str
+) -> None:
+    document = spec(folder)
+    change(document, tmp_path)
+
+    errors = errors_of(document)
+
+    assert any(error.pointer == pointer and message in error.message for error in errors), errors
+    assert {error.pointer.split("/")[1] for error in errors} <= {pointer.split("/")[1], "evaluation"}
+
+
+def test_all_errors_are_told_at_once(folder: Path) -> None:
+    document = spec(folder)
+    document["teacher"]["model"] = "ViT-B-23"
+    document["data"]["train"]["caption_key"] = "cls"
+    document["evaluation"]["tasks"][0]["templates"] = ["nothing"]
+    document["batch_size"] = 1000
+
+    pointers = {error.pointer for error in errors_of(document)}
+
+    assert pointers == {"/teacher/model", "/data/train/caption_key", "/evaluation/tasks/0/templates", "/batch_size"}
+
+
+def test_both_towers_of_a_student_are_told(folder: Path) -> None:
+    document = spec(folder)
+    document["stages"][0]["student"] = {"image": {"width": 7}, "text": {"heads": 5}}
+    pair = spec(folder)
+    pair["stages"][0]["student"] = {"image": {"width": 8}, "text": {"layers": 9}}
+
+    assert {e.pointer for e in errors_of(document)} == {"/stages/0/student/image/width", "/stages/0/student/text/heads"}
+    assert {e.pointer for e in errors_of(pair)} >= {"/stages/0/student/image/width", "/stages/0/student/text/layers"}
+    assert {e.value for e in errors_of(document)} == {7, 5}
+
+
+def test_what_is_odd_but_possible_is_a_warning(folder: Path, tmp_path: Path) -> None:
+    document = spec(folder)
+    samples = color_samples(20)
+    samples[2]["png"] = b"broken"
+    document["data"]["train"]["shards"] = write_shard(tmp_path / "t.tar", samples)
+    document["optimizer"]["warmup_steps"] = 30
+    document["evaluation"]["tasks"][0]["shards"] = document["data"]["train"]["shards"]
+    document["stages"][0]["student"] = {"text": {"layers": 2}}
+    document["batch_size"] = 8
+
+    warnings = "\n".join(plan_of(document).warnings)
+
+    assert "1 of 8 samples seen are skipped: sample s0002" in warnings
+    assert "stage slim has 30 steps, all of them inside the warm-up of 30" in warnings
+    assert "task colors reads shards that are trained on" in warnings
+    assert "stage deep builds a student no smaller" in warnings
+    assert "json.label has 4 values, fewer than the 8 pairs" in warnings
+
+
+def test_large_shards_are_sampled_and_an_epoch_is_estimated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_shards, "READ_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(plan_shards, "SAMPLES_A_SHARD", 10)
+    document = spec(folder)
+
+    plan = plan_of(document)
+
+    assert 40 <= plan.samples_per_epoch <= 80
+    assert any("estimated" in warning for warning in plan.warnings)
+    assert plan.spec.data.train.samples is None
+
+
+def test_a_shard_that_changed_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
+    document = spec(folder)
+    document["data"]["train"]["shards"] = write_shard(tmp_path / "t.tar", color_samples(20))
+    first = plan_of(document)
+
+    write_shard(tmp_path / "t.tar", color_samples(40))
+
+    assert plan_of(document).samples_per_epoch > first.samples_per_epoch
+
+
+def test_an_invalid_spec_is_answered_with_its_fields() -> None:
+    assert answer({"name": "x"})["errors"][0]["pointer"] == "/data"
+
+
+def test_the_process_answers_one_line_for_one_line_and_nothing_else(folder: Path) -> None:
+    bad = {**spec(folder), "batch_size": 7, "resources": {"workers": 2}}
+    questions = [{"id": "a", "spec": spec(folder)}, {"id": "b", "spec": bad}]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tinyclip_workers.plan.planner"], input="".join(json.dumps(q) + "\n" for q in questions),
+        capture_output=True, text=True, timeout=120, check=True,
+    )
+
+    ready, first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert ready == {"ready": True}
+    assert first["id"] == "a"
+    assert Plan.model_validate(first["plan"]).steps > 30
+    assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)
+
+
+def test_two_classes_of_one_name_are_told_where_labels_are_numbers(folder: Path) -> None:
+    document = spec(folder)
+    document["evaluation"]["tasks"][0]["classes"] = ["red", "red", "blue", "white"]
+
+    assert "'red' names 2 classes ([0, 1], from 0), which no text tells apart" in plan_of(document).warnings[0]

@@ -1,0 +1,169 @@
+"""Filters and graphs of an index in PostgreSQL against brute force, and against the same index in files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tinyclip.schemas.artifacts import IndexRequest
+from tinyclip.schemas.filters import parse_filter
+from tinyclip.schemas.index_database import VARIABLE
+from tinyclip_workers.data.shards import Skipped
+from tinyclip_workers.retrieval.files import Generation, kind_of
+from tinyclip_workers.retrieval.graph import WANTED_RECALL
+from tinyclip_workers.retrieval.reader import IndexReader, Reader
+from tinyclip_workers.runtime.store import Store
+
+from tests.postgres import database
+from tests.workers.index_jobs import recall_of, unit
+from tests.workers.retrieval.test_index_search import FILTERS, E, N, metadata, opened
+
+ITEMS = [(f"p{i}", metadata(i)) for i in range(N)]
+QUERIES = unit(30, 12, seed=6) @ unit(12, E, seed=1)
+
+
+@pytest.fixture(scope="module")
+def vectors_NE() -> Any:
+    """Like embeddings: they lie about an eighth as many dimensions as they have."""
+    spread = unit(N, 12) @ unit(12, E, seed=1) + 0.1 * unit(N, E, seed=2)
+    return spread / np.linalg.norm(spread, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def readers(postgres: str, vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reader]]:
+    """The same items compared one by one (`exact`) and with a graph (`hnsw`)."""
+    from tinyclip_workers.retrieval.postgres.database import Pool
+
+    with pytest.MonkeyPatch.context() as patch, database(postgres) as url:
+        patch.setenv(VARIABLE, url)
+        pool = Pool()
+        root = str(tmp_path_factory.mktemp("postgres"))
+        yield {kind: in_postgres(root, pool, vectors_NE, kind) for kind in ("exact", "hnsw")}
+        pool.close()
+
+
+def in_postgres(root: str, pool: Any, vectors_NE: Any, kind: Any) -> Reader:
+    from tinyclip_workers.retrieval.postgres.filling import filled_tables
+    from tinyclip_workers.retrieval.postgres.reader import PostgresReader
+
+    request = IndexRequest(
+        name="gallery", job="b1", build=1, model="m@1", model_uri="", embed_dim=E, kind=kind, store="pgvector"
+    )
+    parts = [(vectors_NE[start : start + 1000], ITEMS[start : start + 1000]) for start in range(0, N, 1000)]
+    info = filled_tables(
+        Store(root), request, parts, Skipped(), total=N, queries=lambda: QUERIES[:10], on_progress=lambda done: None
+    )
+    return PostgresReader(
+        Generation(
+            name="gallery", number=1, nonce="n", build=1, model="m@1", embed_dim=E, count=N, kind=kind_of([info]),
+            store="pgvector", segments=[info],
+        ),
+        pool,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def in_files(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> IndexReader:
+    return opened(tmp_path_factory.mktemp("files"), vectors_NE, graph=False)
+
+
+MORE: list[dict[str, Any]] = [{"tags": ["t1", "u3"], "year": {"ne": 2001}}, {"even": 0}]
+
+
+@pytest.mark.parametrize("filter", [*(filter for filter, _ in FILTERS), *MORE])
+def test_a_filter_leaves_what_it_leaves_of_files(readers: dict[str, Reader], in_files: IndexReader, filter: Any) -> None:
+    for query in unit(2, E, seed=3):
+        theirs, mine = (index.nearest(query, 1000, parse_filter(filter)) for index in (in_files, readers["exact"]))
+
+        assert [hit.id for hit in mine.hits[:50]] == [hit.id for hit in theirs.hits[:50]]
+        assert len(mine.hits) == len(theirs.hits)
+        np.testing.assert_allclose([hit.score for hit in mine.hits], [hit.score for hit in theirs.hits], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "filter"),
+    [
+        (2**53 + 1, {"v": 2**53 + 1}), (2**53 + 1, {"v": 2**53}), (2**62, {"v": float(2**62)}), (2**62 + 1, {"v": float(2**62)}),
+        (1e22, {"v": 10**22}), (10**300, {"v": 1e300}), (0.1, {"v": 0.1}), (-0.0, {"v": 0}), (5e-324, {"v": {"gt": 0}}),
+        (True, {"v": 1}), (1, {"v": True}), (True, {"v": True}), ("1", {"v": 1}), (1.7e308, {"v": {"gt": 1e308}}),
+        ("b\x01", {"v": {"gt": "b"}}), ("b\x01\x01", {"v": "b\x01\x01"}), ("\x01", {"v": {"gt": "\x01\x01"}}),
+        ("é", {"v": {"gt": "z"}}), ("\uffff", {"v": {"lt": "😀"}}), ("Z", {"v": {"lt": "a"}}), ('"\\\'%s', {"v": '"\\\'%s'}),
+        ([1, 5], {"v": {"gt": 2, "lt": 4}}), ([1, 5], {"v": {"gt": 2}}), (None, {"v": {"ne": 1}}), ([], {"v": {"gte": 0}}),
+        ({"a.b": 1}, {"v.a.b": 1}), ("x" * 201, {"v": {"gte": ""}}), ([[1], [2]], {"v": 2}),
+    ],
+)  # fmt: skip
+def test_values_are_compared_as_in_files(value: Any, filter: Any, index_database: str, tmp_path: Path) -> None:
+    """Each against a reader of files over the same single item."""
+    import psycopg
+    from tinyclip_workers.retrieval.new_segment import new_segment
+    from tinyclip_workers.retrieval.postgres.conditions import fields_of, where
+    from tinyclip_workers.retrieval.segment import Segment
+
+    with new_segment(Store(str(tmp_path)), "gallery", E) as segment:
+        segment.writer.add(unit(1, E), [("a", {"v": value})])
+        info = segment.finish(graph=False)
+    expected = bool(Segment(tmp_path / f"indexes/gallery/segments/{info.id}", info, E).allowed(parse_filter(filter)).all())
+
+    condition, parameters = where(parse_filter(filter))
+    with psycopg.connect(index_database) as connection:
+        fields = psycopg.types.json.Jsonb(fields_of({"v": value}))
+        query = f"SELECT coalesce({condition}, false) FROM (SELECT %s::jsonb AS fields) AS one"
+        [found] = connection.execute(query, (*parameters, fields)).fetchone() or (None,)
+
+    assert found is expected
+
+
+class TestGraph:
+    def test_recall_is_what_the_build_said(self, readers: dict[str, Reader], vectors_NE: Any) -> None:
+        queries = vectors_NE[np.random.default_rng(7).choice(N, 50, replace=False)] + 0.2 * unit(50, E, seed=4)
+        linked = readers["hnsw"]
+
+        assert linked.generation.recall is not None
+        assert linked.generation.recall >= WANTED_RECALL
+        assert recall_of(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
+        assert linked.nearest(queries[0], 10).kind == "hnsw"
+
+    def test_scores_are_cosines_in_full_precision(self, readers: dict[str, Reader], vectors_NE: Any) -> None:
+        query = unit(E, seed=5)
+        hits = readers["hnsw"].nearest(query, 10).hits
+
+        np.testing.assert_allclose([hit.score for hit in hits], [vectors_NE[int(hit.id[1:])] @ query for hit in hits], atol=1e-6)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+    @pytest.mark.parametrize(
+        ("filter", "meets", "kind"),
+        [
+            ({"year": {"gte": 2002}}, lambda m: m["year"] >= 2002, "hnsw"),
+            ({"tags": {"ne": "t1"}}, lambda m: "t1" not in m["tags"], "hnsw"),
+            ({"camera.make": "Leica", "year": 2001}, lambda m: m["camera"]["make"] == "Leica" and m["year"] == 2001, "exact"),
+            ({"rare": {"gte": 0}}, lambda m: m["rare"] is not None, "exact"),
+        ],
+    )
+    def test_filters_keeprecall_of(self, readers: dict[str, Reader], vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
+        allowed_N = np.array([meets(metadata(i)) for i in range(N)])
+        conditions = parse_filter(filter)
+
+        assert readers["hnsw"].nearest(QUERIES[0], 10, conditions).kind == kind
+        assert recall_of(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= (0.95 if kind == "hnsw" else 1.0)
+
+    @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+    def test_so_does_the_graph_when_it_is_walked_for_few(
+        self, readers: dict[str, Reader], vectors_NE: Any, share: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As it would be in an index so large that comparing all that are left is dearer."""
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.reader.FILTERED_STEP_COST", 0)
+        taken = f"2020-{round(12 * share) or 1:02}-01"
+        filter = {"taken": {"lte": taken}} if share > 0.05 else {"year": 2003, "even": False}
+        allowed_N = np.array([
+            metadata(i)["taken"] <= taken if share > 0.05 else (metadata(i)["year"] == 2003 and not metadata(i)["even"])
+            for i in range(N)
+        ])  # fmt: skip
+        conditions = parse_filter({**filter, "key": {"ne": share}})  # another filter than before, which is not remembered
+
+        assert readers["hnsw"].nearest(QUERIES[0], 10, conditions).kind == "hnsw"
+        assert recall_of(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= 0.95
+
+    def test_asked_for_more_than_there_is(self, readers: dict[str, Reader]) -> None:
+        assert len(readers["hnsw"].nearest(unit(E), 1000, parse_filter({"rare": 100})).hits) == 1
+        assert len(readers["hnsw"].nearest(unit(E), 1000).hits) == 1000

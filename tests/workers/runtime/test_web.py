@@ -1,0 +1,239 @@
+"""Where the addresses of users may lead, with real connections on this machine."""
+
+import json
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from huggingface_hub.constants import HF_HUB_CACHE
+from tinyclip.schemas.addresses import ALLOW_PRIVATE, READABLE_ROOTS, address_problem, is_private
+from tinyclip.schemas.spec import TeacherSpec
+from tinyclip_workers.data.shards import read_shard
+from tinyclip_workers.importing.files import ImportRefused, read_source
+from tinyclip_workers.model.sources import TeacherError, find_teacher
+from tinyclip_workers.plan import planner as plan
+from tinyclip_workers.plan.shards import look_at
+from tinyclip_workers.runtime import addresses as web
+from tinyclip_workers.runtime.filesystems import open_filesystem
+
+from tests.workers.shards import write_shard
+
+PUBLIC = "93.184.216.34"
+Resolve = Callable[..., list[Any]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves one shard; /away sends elsewhere."""
+
+    shard = b""
+    elsewhere = ""
+    asked: list[str] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path == "/away.tar":
+            self.send_response(302)
+            self.send_header("Location", self.elsewhere)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.shard)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.shard)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def port(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Of a server on 127.0.0.1 and 127.0.0.2. Nothing that fsspec opened before is used again."""
+    write_shard(tmp_path / "a.tar", [{"__key__": "one", "txt": "a cat"}])
+    monkeypatch.setattr(Handler, "shard", (tmp_path / "a.tar").read_bytes())
+    monkeypatch.setattr(Handler, "asked", [])
+    fsspec.get_filesystem_class("http").clear_instance_cache()
+    with ThreadingHTTPServer(("0.0.0.0", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+    fsspec.get_filesystem_class("http").clear_instance_cache()
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
+    """Names resolve to these, one after the other; the last one stays."""
+    left = list(answers)
+    known = socket.getaddrinfo
+
+    def resolve(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if not str(name).endswith(".example"):
+            return known(host, port, *rest, **options)
+        ip = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port or 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("address", "why"),
+        [
+            ("http://127.0.0.1/a.tar", "private network"),
+            ("http://localhost:8080/a.tar", "private network"),
+            ("https://10.1.2.3/a.tar", "private network"),
+            ("http://169.254.169.254/latest/meta-data", "private network"),
+            ("http://[::1]/a.tar", "private network"),
+            ("http://[::ffff:10.0.0.1]/a.tar", "private network"),
+            ("http://[64:ff9b::7f00:1]/a.tar", "private network"),
+            ("http://0.0.0.0/a.tar", "private network"),
+            ("http:///a.tar", "names no host"),
+            ("http://[/a.tar", "is not a URL"),
+            ("https://me:secret@example.org/a.tar", "user name or password"),
+            ("ftp://example.org/a.tar", "has the scheme ftp"),
+            ("pipe:cat /etc/passwd://x", "has the scheme pipe:cat"),
+            ("ssh://example.org/a.tar", "has the scheme ssh"),
+            ("zip://a.tar::http://example.org/a.zip", "chain of addresses"),
+            ("simplecache::http://10.0.0.1/a", "chain of addresses"),
+            ("s3://bucket/../other/a.tar", "leaves its folder"),
+            ("file:///data/../etc/passwd", "leaves its folder"),
+        ],
+    )
+    def test_what_is_refused(self, address: str, why: str) -> None:
+        assert why in str(address_problem(address, allow_private=False))
+        with pytest.raises(web.AddressRefused, match=why):
+            open_filesystem(address)
+
+    @pytest.mark.parametrize(
+        "address", ["/data/a.tar", "s3://bucket/{0..9}.tar", "https://example.org/a.tar", f"http://{PUBLIC}/a.tar", "file:///d/a.tar"]
+    )
+    def test_what_is_not(self, address: str) -> None:
+        assert address_problem(address, allow_private=False) is None
+
+    @pytest.mark.parametrize(
+        "ip", ["127.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "fe80::1%eth0", "fd00::1", "224.0.0.1", "2002:7f00:1::"]
+    )
+    def test_private_addresses(self, ip: str) -> None:
+        assert is_private(ip)
+        assert not is_private(PUBLIC)
+        assert not is_private("2606:4700:4700::1111")
+
+
+class TestConnections:
+    def test_a_private_address_is_refused_until_a_setting_allows_it(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = f"http://127.0.0.1:{port}/a.tar"
+        with pytest.raises(web.AddressRefused, match=f"set {ALLOW_PRIVATE}=1"):
+            list(read_shard(url))
+        assert Handler.asked == []
+
+        monkeypatch.setenv(ALLOW_PRIVATE, "1")
+
+        assert [sample["__key__"] for sample in read_shard(url)] == ["one"]
+
+    def test_a_name_that_means_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        resolving(monkeypatch, "127.0.0.1")
+
+        (problem,) = look_at(f"http://inside.example:{port}/a.tar").problems
+
+        assert "in a private network or on this machine" in problem[1]
+        assert Handler.asked == []
+
+    def test_a_name_that_changes_its_address_after_it_was_looked_at(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        resolving(monkeypatch, PUBLIC, "127.0.0.1")
+
+        with pytest.raises(OSError, match=r"a\.tar"):
+            list(read_shard(f"http://rebinding.example:{port}/a.tar"))
+
+        assert Handler.asked == []
+
+    def test_a_redirect_to_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        resolving(monkeypatch, "127.0.0.1")
+        monkeypatch.setattr(web, "is_private", lambda ip: ip != "127.0.0.1")  # as if that were a public one
+        monkeypatch.setattr(Handler, "elsewhere", f"http://127.0.0.2:{port}/secret.tar")
+        assert [sample["__key__"] for sample in read_shard(f"http://public.example:{port}/a.tar")] == ["one"]
+
+        with pytest.raises(OSError, match=r"away\.tar"):
+            list(read_shard(f"http://public.example:{port}/away.tar"))
+
+        assert "/away.tar" in Handler.asked
+        assert "/secret.tar" not in Handler.asked
+
+    def test_every_http_file_system_of_the_process_is_guarded(self, port: int) -> None:
+        with pytest.raises(OSError, match=r"a\.tar"):
+            fsspec.open(f"http://127.0.0.1:{port}/a.tar", "rb").open()
+
+        assert Handler.asked == []
+
+
+def test_a_plan_says_by_field_that_an_address_is_not_opened() -> None:
+    metadata = "http://169.254.169.254/latest/meta-data"
+    spec = {
+        "name": "x", "teacher": {"model": "ViT-B-32", "pretrained": f"{metadata}.safetensors"},
+        "data": {"train": {"shards": f"{metadata}/*.tar"}},
+        "stages": [{"name": "s", "student": {"preset": "TinyCLIP-ViT-61M-32-Text-29M"}, "train": {"steps": 1}}],
+    }
+
+    errors = {error["pointer"]: error["message"] for error in plan.answer(spec)["errors"]}
+
+    for pointer in ("/teacher/pretrained", "/data/train/shards"):
+        assert "in a private network or on this machine" in errors[pointer]
+
+
+class TestLocalPaths:
+    @pytest.fixture
+    def root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder that may be read; temporary files are elsewhere than the test's."""
+        (tmp_path / "data").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+        monkeypatch.setenv(READABLE_ROOTS, json.dumps([str(tmp_path / "data")]))
+        return tmp_path / "data"
+
+    def test_what_a_pattern_finds_is_looked_at_when_it_is_opened(self, root: Path) -> None:
+        write_shard(root / "00.tar", [{"__key__": "inside", "txt": "a cat"}])
+        write_shard(root.parent / "secret.tar", [{"__key__": "outside", "txt": "a key"}])
+        (root / "01.tar").symlink_to(root.parent / "secret.tar")
+
+        look = look_at(f"{root}/*.tar")
+
+        [(shard, problem)] = look.problems
+        assert (shard, "lies outside" in problem, str(root) in problem) == (f"{root}/01.tar", True, True)
+        assert {sample["__key__"] for sample in look.samples} == {"inside"}
+
+    def test_what_is_fetched_and_temporary_files_are_readable_too(self, root: Path) -> None:
+        for path in (f"{HF_HUB_CACHE}/models--a--b/weights", f"{root.parent}/scratch/x"):
+            web.expect_address(path)
+        with pytest.raises(web.AddressRefused, match=r"/etc/passwd lies outside .* TINYCLIP_DATA_ROOTS"):
+            web.expect_address("/etc/passwd")
+
+    def test_a_model_folder_whose_configuration_is_a_link_to_elsewhere(self, root: Path) -> None:
+        (root.parent / "secret.json").write_text('{"password": "12345"}')
+        (root / "open_clip_config.json").symlink_to(root.parent / "secret.json")
+        (root / "open_clip_model.safetensors").write_bytes(b"")
+
+        with pytest.raises(TeacherError, match="lies outside"):
+            find_teacher(TeacherSpec(model=f"local-dir:{root}"))
+
+    def test_a_folder_to_import_with_a_link_to_elsewhere(self, root: Path) -> None:
+        (root.parent / "secret").write_text("12345")
+        (root / "pytorch_model.bin").symlink_to(root.parent / "secret")
+
+        with pytest.raises(ImportRefused, match="lies outside"):
+            read_source(str(root), root / "scratch", called=None, limit=1 << 20, pointer="/source")
+
+    def test_without_the_setting_any_path_will_do(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(web.AddressRefused, match="lies outside"):
+            web.expect_address("/etc/passwd")
+
+        monkeypatch.setenv(READABLE_ROOTS, "[]")
+        web.expect_address("/etc/passwd")  # raises nothing now

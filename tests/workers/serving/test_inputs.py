@@ -1,0 +1,91 @@
+"""Images as clients send them: what is read, and what is refused with the way out."""
+
+import base64
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from tinyclip_workers.data.image_input import BadImage, read_picture
+from tinyclip_workers.types import Pixels
+
+from tests.workers.students import encoded, picture
+
+LIMIT = 1_000_000
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def read(image: str | bytes, size: int = 40) -> Pixels:
+    return read_picture(image, LIMIT, size)
+
+
+SEEN = np.asarray(picture(0))[:, 5:45]
+"""The middle of the picture: read at the size of its short side, nothing is resized."""
+
+
+class TestGoodImages:
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+    def test_formats(self, format: str) -> None:
+        pixels = read(base64_of(encoded(picture(0), format)))
+
+        assert (pixels.shape, pixels.dtype) == ((40, 40, 3), np.uint8)
+        assert np.abs(pixels.astype(int) - SEEN).mean() < 12
+
+    @pytest.mark.parametrize("prefix", ["data:image/png;base64,", "data:;base64,", "DATA:image/png;name=x.png;BASE64,", " \n"])
+    def test_ways_to_write_base64(self, prefix: str) -> None:
+        np.testing.assert_array_equal(read(prefix + base64_of(encoded(picture(0)))), SEEN)
+
+    def test_base64_with_line_breaks(self) -> None:
+        np.testing.assert_array_equal(read(base64.encodebytes(encoded(picture(0))).decode()), SEEN)
+
+    def test_uploaded_bytes(self) -> None:
+        np.testing.assert_array_equal(read(encoded(picture(0))), SEEN)
+
+
+class TestBadImages:
+    @pytest.mark.parametrize(
+        ("image", "why"),
+        [
+            ("", "is empty"),
+            (b"", "is empty"),
+            (b"this is text", "not a readable image"),
+            (base64_of(b"%PDF-1.7 not a picture"), "not a readable image"),
+            ("not base64 at all!", "is not base64"),
+            ("data:image/png,rawbytes", "without ;base64"),
+            ("https://example.com/cat.png", "is a URL"),
+            ("file:///etc/passwd", "is a URL"),
+        ],
+    )
+    def test_what_is_no_image(self, image: str | bytes, why: str) -> None:
+        with pytest.raises(BadImage, match=why) as refused:
+            read(image)
+
+        assert "base64-encoded or as a data URI" in str(refused.value)
+
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+    def test_a_truncated_file(self, format: str) -> None:
+        data = encoded(picture(0, (300, 300)), format)
+
+        with pytest.raises(BadImage, match="not a readable image"):
+            read(data[: len(data) // 2])
+
+    def test_more_bytes_than_allowed(self) -> None:
+        data = encoded(picture(0))
+
+        for image in (data, base64_of(data), base64_of(data * 100)):
+            with pytest.raises(BadImage, match="scale the image down"):
+                read_picture(image, len(data) - 1, 40)
+
+    def test_more_pixels_than_allowed_are_never_decoded(self) -> None:
+        header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+        bomb = io.BytesIO(b"\x89PNG\r\n\x1a\n")
+        bomb.seek(0, io.SEEK_END)
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")):
+            bomb.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+
+        with pytest.raises(BadImage, match=r"pixels"):
+            read(bomb.getvalue())

@@ -1,0 +1,183 @@
+"""What the service answers, with the engine called directly: no HTTP, no Ray."""
+
+import base64
+import dataclasses
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from tinyclip_workers.engines.protocol import Engine
+from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.queries.embeddings import Embedded, EmbeddingsQuery, Input, embeddings_answer
+from tinyclip_workers.serving.queries.parsing import Images, ZeroShotQuery
+from tinyclip_workers.serving.queries.problems import Refusal
+from tinyclip_workers.serving.replica.service import StudentService
+from tinyclip_workers.serving.replica.text_cache import Lru
+from tinyclip_workers.types import Matrix, Pixels
+
+from tests.workers.students import encoded, picture, seen
+
+LABELS = ["cat", "dog", "red house", "the sea at night"]
+TEMPLATES = ["a photo of a {}.", "{}, drawn"]
+
+
+class CountingEncoder:
+    """Calls the engine at once and remembers what it was asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.encoded_texts = engine, list[str]()
+
+    async def images(self, images: Sequence[Pixels]) -> Matrix:
+        return self.engine.encode_image(np.stack(images))
+
+    async def texts(self, texts: Sequence[str]) -> Matrix:
+        self.encoded_texts += texts
+        return self.engine.encode_text(texts)
+
+
+@pytest.fixture
+def encoder(engine: Engine) -> CountingEncoder:
+    return CountingEncoder(engine)
+
+
+@pytest.fixture
+def service(engine: Engine, encoder: CountingEncoder, folder: Path, tmp_path: Path) -> StudentService:
+    options = ServingOptions(engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(tmp_path))
+    return StudentService(options, engine, encoder, ThreadPoolExecutor(2))
+
+
+def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] = LABELS) -> ZeroShotQuery:
+    return ZeroShotQuery(Images(images, [f"/images/{i}" for i in range(len(images))]), labels, TEMPLATES, top_k, skip)
+
+
+class TestZeroShot:
+    async def test_scores_equal_open_clips(self, service: StudentService, folder: Path) -> None:
+        image_32 = picture(3, (32, 32))  # of the student's size: how others resize is compared in test_decoding.py
+        model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        classifier = open_clip.build_zero_shot_classifier(
+            model.eval(), tokenize, LABELS, [lambda c, t=t: t.replace("{}", c) for t in TEMPLATES], device="cpu"
+        )
+        with torch.no_grad():
+            image = model.encode_image(transform(image_32).unsqueeze(0), normalize=True)
+            expected = (model.logit_scale.exp() * image @ classifier).softmax(-1)[0].tolist()
+
+        answer = await service.zero_shot(query(encoded(image_32)))
+
+        assert answer.model == "student@1"
+        assert answer.results[0] is not None
+        scores = {result.label: result.score for result in answer.results[0]}
+        assert [scores[label] for label in LABELS] == pytest.approx(expected, abs=1e-5)
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+
+    async def test_top_k_are_the_best_in_order(self, service: StudentService) -> None:
+        everything = await service.zero_shot(query(encoded(picture(1))))
+        best = await service.zero_shot(query(encoded(picture(1)), top_k=2))
+
+        assert everything.results[0] == sorted(everything.results[0] or [], key=lambda result: -result.score)
+        assert best.results[0] == (everything.results[0] or [])[:2]
+
+    async def test_labels_are_computed_once(self, service: StudentService, encoder: CountingEncoder) -> None:
+        for seed in range(3):
+            await service.zero_shot(query(encoded(picture(seed))))
+        await service.zero_shot(query(encoded(picture(0)), labels=[*LABELS, "new"]))
+
+        assert len(encoder.encoded_texts) == len(set(encoder.encoded_texts)) == (len(LABELS) + 1) * len(TEMPLATES)
+
+    async def test_all_bad_images_are_named(self, service: StudentService) -> None:
+        with pytest.raises(Refusal) as refused:
+            await service.zero_shot(query(b"", encoded(picture(0)), b"no image"))
+
+        assert refused.value.problem.status == 422
+        assert [error.pointer for error in refused.value.problem.errors] == ["/images/0", "/images/2"]
+
+    async def test_bad_images_are_skipped_on_request(self, service: StudentService) -> None:
+        alone = await service.zero_shot(query(encoded(picture(0))))
+
+        answer = await service.zero_shot(query(b"", encoded(picture(0)), b"no image", skip=True))
+
+        assert answer.results == [None, alone.results[0], None]
+
+    async def test_nothing_but_bad_images(self, service: StudentService) -> None:
+        answer = await service.zero_shot(query(b"", b"no image", skip=True))
+
+        assert answer.results == [None, None]
+
+
+def texts_of(*texts: str) -> EmbeddingsQuery:
+    return EmbeddingsQuery([Input("text", text, f"/input/{i}") for i, text in enumerate(texts)])
+
+
+class TestEmbeddings:
+    async def test_texts_as_numbers_and_as_base64(self, service: StudentService, engine: Engine) -> None:
+        query = texts_of("a cat", "a dog", "a cat")
+        embedded = await service.embeddings(query)
+        numbers = json.loads(embeddings_answer(query, embedded, "student@1"))
+        packed = json.loads(embeddings_answer(dataclasses.replace(query, encoding="base64"), embedded, "student@1"))
+
+        decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed["data"]]
+        np.testing.assert_allclose([item["embedding"] for item in numbers["data"]], engine.encode_text(query.texts), atol=1e-6)
+        np.testing.assert_array_equal(decoded, np.float32([item["embedding"] for item in numbers["data"]]))
+        assert numbers["object"] == "list"
+        assert [item["index"] for item in numbers["data"]] == [0, 1, 2]
+
+    async def test_texts_and_images_in_one_list_keep_their_order(self, service: StudentService, engine: Engine) -> None:
+        inputs = [Input("image", encoded(picture(1)), "/input/0"), Input("text", "a cat", "/input/1"),
+                  Input("image", encoded(picture(2)), "/input/2")]
+
+        rows = (await service.embeddings(EmbeddingsQuery(inputs))).rows
+
+        pictures = engine.encode_image(np.stack([seen(picture(1)), seen(picture(2))]))
+        np.testing.assert_allclose(rows, [pictures[0], engine.encode_text(["a cat"])[0], pictures[1]], atol=1e-5)
+        assert np.linalg.norm(rows[0]) == pytest.approx(1, abs=1e-5)
+
+    async def test_a_bad_image_of_several_is_named(self, service: StudentService) -> None:
+        with pytest.raises(Refusal) as refused:
+            await service.embeddings(self.with_a_bad_one())
+
+        [error] = refused.value.problem.errors
+        assert (error.pointer, error.value) == ("/input/1", "https://example.com/cat.png")
+
+    async def test_a_bad_image_is_skipped_on_request(self, service: StudentService) -> None:
+        query = dataclasses.replace(self.with_a_bad_one(), skip_bad_images=True)
+
+        embedded: Embedded = await service.embeddings(query)
+
+        assert [row is None for row in embedded.rows] == [False, True]
+        assert json.loads(embeddings_answer(query, embedded, "m"))["errors"][0]["pointer"] == "/input/1"
+
+    async def test_another_number_of_dimensions_is_refused(self, service: StudentService, engine: Engine) -> None:
+        with pytest.raises(Refusal, match="24 numbers"):
+            await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=12))
+
+        assert (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=24))).rows[0].shape == (24,)
+
+    def with_a_bad_one(self) -> EmbeddingsQuery:
+        image = base64.b64encode(encoded(picture(0))).decode()
+        return EmbeddingsQuery([Input("image", image, "/input/0"), Input("image", "https://example.com/cat.png", "/input/1")])
+
+
+def test_the_cache_forgets_what_was_longest_unused() -> None:
+    row = np.zeros(1000, np.float32)
+    cache: Lru[str] = Lru(10_000)
+    cache.put("a", row, 1)
+    cache.put("b", row, 1)
+    assert cache.get("a") is not None
+
+    cache.put("c", row, 1)
+
+    assert (cache.get("b"), len(cache)) == (None, 2)
+    assert cache.bytes <= 10_000
+
+
+def test_what_does_not_fit_the_cache_is_not_kept() -> None:
+    cache: Lru[str] = Lru(100)
+
+    cache.put("a", np.zeros(1000, np.float32), 1)
+
+    assert (len(cache), cache.bytes) == (0, 0)

@@ -1,0 +1,122 @@
+"""A retry's first attempt takes over what the ended job's checkpoints hold, and can be killed at any file of it."""
+
+from pathlib import Path
+
+import pytest
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.artifacts import JobDocument
+from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.committed import read_committed, write_committed
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.training.adopt import adopt
+from tinyclip_workers.training.checkpoints import checkpoints_of
+
+STAGES = [{"name": name, "student": {"image": {"layers": 2}}, "train": {"steps": 10}} for name in ("first", "second")]
+SPEC = {
+    "name": "x", "teacher": {"model": "ViT-B-32"}, "data": {"train": {"shards": "x.tar"}}, "stages": STAGES,
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def retry_of(store: Store, *jobs: str) -> JobRun:
+    spec = JobSpec.model_validate(SPEC)
+    return JobRun(store, JobDocument(job="new", name="x", spec=spec, model_name="x", model_version=2, adopts=list(jobs)), 1)
+
+
+def leave(store: Store, path: str, text: str) -> None:
+    write_committed(store, f"jobs/{path}", {"model.safetensors": text.encode(), "state.json": b"{}"})
+
+
+def steps(store: Store, stage: str) -> list[tuple[int, int]]:
+    return [(step, attempt) for step, attempt, _ in checkpoints_of(store, f"jobs/new/stages/{stage}")]
+
+
+def test_the_furthest_checkpoint_of_the_unfinished_stage_is_adopted(store: Store) -> None:
+    leave(store, "old/stages/0-first/student", "done")
+    leave(store, "old/stages/0-first/a1/step-10", "superseded by the student")
+    leave(store, "old/stages/1-second/a1/step-4", "earlier")
+    leave(store, "old/stages/1-second/a2/step-12", "furthest")
+
+    assert adopt(retry_of(store, "old")) == "jobs/old/stages/1-second/a2/step-12"
+
+    assert (read_committed(store, "jobs/new/stages/0-first/student") or {})["model.safetensors"] == b"done"
+    assert steps(store, "0-first") == []
+    assert steps(store, "1-second") == [(12, 0)]
+    assert (read_committed(store, "jobs/new/stages/1-second/a0/step-12") or {})["model.safetensors"] == b"furthest"
+
+
+def test_a_torn_checkpoint_gives_way_to_the_one_before(store: Store) -> None:
+    leave(store, "old/stages/0-first/a1/step-4", "whole")
+    leave(store, "old/stages/0-first/a1/step-8", "to be torn")
+    store.write_bytes("jobs/old/stages/0-first/a1/step-8/model.safetensors", b"torn")
+
+    adopt(retry_of(store, "old"))
+
+    assert steps(store, "0-first") == [(4, 0)]
+
+
+def test_of_several_jobs_the_one_that_came_furthest_counts(store: Store) -> None:
+    leave(store, "older/stages/0-first/a1/step-8", "further")
+    leave(store, "old/stages/0-first/a1/step-4", "nearer")
+
+    assert adopt(retry_of(store, "old", "older")) == "jobs/older/stages/0-first/a1/step-8"
+
+
+def test_what_was_adopted_outlives_the_job_it_came_from(store: Store) -> None:
+    leave(store, "old/stages/0-first/a1/step-4", "kept")
+    run = retry_of(store, "old")
+    adopt(run)
+
+    store.remove("jobs/old")
+
+    assert (read_committed(store, "jobs/new/stages/0-first/a0/step-4") or {})["model.safetensors"] == b"kept"
+    assert adopt(run) is None
+
+
+def test_without_a_checkpoint_it_begins_at_the_beginning(store: Store) -> None:
+    assert adopt(retry_of(store, "old")) is None
+    assert adopt(retry_of(store)) is None
+    assert not store.exists("jobs/new")
+
+
+@pytest.mark.parametrize("files", range(6))
+def test_killed_after_any_file_the_next_attempt_completes_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    leave(store, "old/stages/0-first/student", "done")
+    leave(store, "old/stages/1-second/a1/step-4", "furthest")
+    copy, copied = Store.copy, []
+
+    def killed(self: Store, source: str, target: str) -> None:
+        if len(copied) == files:
+            raise Killed
+        copied.append(target)
+        copy(self, source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "copy", killed)
+        with pytest.raises(Killed):
+            adopt(retry_of(store, "old"))
+    for folder in ("0-first/student", "1-second/a0/step-4"):
+        whole = read_committed(store, f"jobs/new/stages/{folder}")
+        assert whole is None or set(whole) == {"model.safetensors", "state.json"}
+
+    adopt(retry_of(store, "old"))
+
+    assert (read_committed(store, "jobs/new/stages/0-first/student") or {})["model.safetensors"] == b"done"
+    assert (read_committed(store, "jobs/new/stages/1-second/a0/step-4") or {})["model.safetensors"] == b"furthest"
+
+
+def test_an_attempt_has_one_driver(store: Store) -> None:
+    run = retry_of(store)
+    following = JobRun(store, run.document, 2)
+
+    assert [run.begin(), run.begin(), following.begin()] == [True, False, True]

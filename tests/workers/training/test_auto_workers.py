@@ -1,0 +1,103 @@
+"""An automatic stage on several workers, and in parts of a batch."""
+
+from typing import Any
+
+import pytest
+import torch
+from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.model.masked import MaskedTowers
+from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged
+from torch import Tensor
+
+from tests.workers.auto_stages import BATCH, all_tensors, auto, batches_of, hooks, spec_of, trainer_of, weights
+from tests.workers.processes import on_workers
+from tests.workers.shapes_data import write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.set_num_threads(1)
+    return write_shards(tmp_path_factory.mktemp("shapes"))
+
+
+def whole_stage(rank: int, world_size: int, shards: str) -> dict[str, Tensor]:
+    """The final student of a stage on this worker's parts of fixed global batches, in fp64, with one noise for all workers.
+
+    fp32 adds its own rounding, and Adam enlarges it: it would hide what is compared here.
+    """
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # all that the step casts to fp32
+    draw = MaskedTowers.noise
+    MaskedTowers.noise = lambda self, _: draw(self, torch.Generator().manual_seed(7))  # type: ignore[method-assign]
+    trainer = trainer_of(spec_of(shards, auto(0.5)))
+    part = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
+    parts = (
+        Batch(whole.images_BCHW[part], whole.tokens_BT[part], 0, whole.position, whole.skipped) for whole in batches_of(trainer)
+    )
+    losses: list[float] = []
+    trainer.run(parts, hooks(progress=lambda result: losses.append(result.loss)))
+    return {"losses": torch.tensor(losses), **weights(trainer)}
+
+
+def one_worker_sees_nan(rank: int, shards: str) -> dict[str, Any]:
+    """How a run ends in which worker 1 alone has pictures that are not numbers."""
+    long = {**auto(0.5, prune_step=2 * MAX_SKIPPED_STEPS), "train": {"steps": 3 * MAX_SKIPPED_STEPS}}
+    trainer = trainer_of(spec_of(shards, long))
+    before = {name: tensor.clone() for name, tensor in all_tensors(trainer).items()}
+    batch, prepare = next(batches_of(trainer)), trainer.prepare
+
+    def prepare_badly(batch: Batch) -> tuple[Tensor, Tensor]:
+        images_BCHW, tokens_BT = prepare(batch)
+        return images_BCHW * (float("nan") if rank == 1 else 1.0), tokens_BT
+
+    trainer.prepare = prepare_badly  # type: ignore[method-assign]
+    try:
+        trainer.run(iter(lambda: batch, None), hooks())
+    except Diverged:
+        unchanged = all(torch.equal(tensor, before[name]) for name, tensor in all_tensors(trainer).items())
+        return {"step": trainer.step, "unchanged": unchanged}
+    return {}
+
+
+class TestSeveralWorkers:
+    def test_all_skip_what_one_cannot_use_and_leave_together(self, shards: str) -> None:
+        """In the reference the one worker leaves after 100 steps and the others wait for ever (F16)."""
+        ends = on_workers(2, one_worker_sees_nan, shards)
+
+        assert ends[0] == ends[1]
+        assert ends[0] == {"step": MAX_SKIPPED_STEPS + 1, "unchanged": True}
+
+    def test_two_workers_end_with_the_student_of_one(self, shards: str) -> None:
+        alone = on_workers(1, whole_stage, 1, shards)[0]
+
+        for found in on_workers(2, whole_stage, 2, shards):
+            assert found.keys() == alone.keys()
+            for name, wanted in alone.items():
+                torch.testing.assert_close(found[name], wanted, rtol=1e-5, atol=1e-6, msg=name)
+
+    def test_workers_and_steps_draw_noise_of_their_own(self, shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer = trainer_of(spec_of(shards, auto(0.5)))
+        seeds = set()
+        for rank in range(2):
+            monkeypatch.setattr("tinyclip_workers.training.trainer.rank", lambda rank=rank: rank)
+            for step in range(3):
+                trainer.step = step
+                seeds |= {trainer._seed([]), trainer._seed([1])}
+
+        assert len(seeds) == 12
+
+
+class TestMicroBatches:
+    @pytest.mark.parametrize("micro_batch", [3, 100])
+    def test_parts_of_a_batch_give_the_gradient_of_the_whole(self, shards: str, micro_batch: int) -> None:
+        whole, in_parts = (trainer_of(spec_of(shards, auto(0.5), micro_batch=size)) for size in (None, micro_batch))
+
+        results = [trainer.train_step(next(batches_of(trainer)))[0] for trainer in (whole, in_parts)]
+
+        assert results[0].loss == pytest.approx(results[1].loss, rel=1e-5)
+        assert results[0].terms == pytest.approx(results[1].terms, rel=1e-5)
+        pairs = zip(*(trainer.learner.towers.named_parameters() for trainer in (whole, in_parts)), strict=True)
+        for (name, one), (_, other) in pairs:
+            if one.grad is not None:
+                assert other.grad is not None
+                torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=name)

@@ -1,0 +1,170 @@
+"""Several teachers: each sees the batch in its own size and colours, and the averages are of what each says alone."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from tinyclip.schemas import JobSpec, ModelVersion
+from tinyclip.schemas.layouts import Layout
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.runtime.attempt import FinishedStudent
+from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.training.driver import _load_teacher_layout
+from tinyclip_workers.training.step import TwoTowers, learn
+from tinyclip_workers.training.teachers import Ensemble, View, teacher_of
+from tinyclip_workers.versions.writer import export_model
+from torch.nn.functional import interpolate
+
+from tests.workers.models import tiny_layout, tiny_model, write_folder
+from tests.workers.versions.test_export import EVALUATION, job, weights_of
+
+FIRST_COLORS = ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+Pairs = tuple[torch.Tensor, torch.Tensor]
+OTHER_COLORS = ((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
+
+
+def loaded(seed: int, layout: Layout, colors: Any = FIRST_COLORS) -> LoadedModel:
+    model = tiny_model(seed, layout)
+    return LoadedModel(model, layout, make_tokenizer(layout), *colors, name=f"teacher-{seed}", digest="")
+
+
+def other_layout() -> Layout:
+    """Larger pictures, longer texts, other embeddings."""
+    layout = tiny_layout()
+    image = layout.image.model_copy(update={"image_size": 64})
+    text = layout.text.model_copy(update={"context_length": 20})
+    return layout.model_copy(update={"embed_dim": 24, "image": image, "text": text})
+
+
+@pytest.fixture(scope="module")
+def models() -> list[LoadedModel]:
+    return [loaded(1, tiny_layout()), loaded(2, other_layout(), OTHER_COLORS)]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Pairs:
+    """Pixels of 0 to 1 and tokens."""
+    texts = ["a red square", "a blue square in the rain", "nothing", "a cat", "two cats", "a green bar"]
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(6, 3, 32, 32, generator=generator), make_tokenizer(tiny_layout())(texts)
+
+
+def test_each_says_what_it_says_alone_of_its_own_view(models: list[LoadedModel], batch: Pairs) -> None:
+    pixels_BCHW, tokens_BT = batch
+    ensemble = teacher_of(models, [0.75, 0.25], None)
+    assert isinstance(ensemble, Ensemble)
+
+    with torch.no_grad():
+        said = ensemble(normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT)
+        larger_BCHW = interpolate(pixels_BCHW, (64, 64), mode="bicubic", antialias=True)
+        alone = [
+            TwoTowers(models[0].model)(normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT),
+            TwoTowers(models[1].model)(normalize(larger_BCHW, *OTHER_COLORS), models[1].tokenizer(
+                ["a red square", "a blue square in the rain", "nothing", "a cat", "two cats", "a green bar"]
+            )),
+        ]  # fmt: skip
+
+    for teacher, (image_BE, text_BE, scale), share in zip((said, *said.others), alone, (0.75, 0.25), strict=True):
+        torch.testing.assert_close(teacher.image_BD, image_BE, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(teacher.text_BD, text_BE, rtol=1e-4, atol=1e-5)
+        assert teacher.scale == scale
+        assert teacher.share == share
+    assert (said.image_BD.shape[1], said.others[0].image_BD.shape[1], ensemble.embed_dim) == (16, 24, 16)
+
+
+def test_the_same_view_costs_nothing(models: list[LoadedModel], batch: Pairs) -> None:
+    assert View.of(models[0], models[0])(batch[0]) is batch[0]
+
+
+def test_one_alone_is_no_ensemble(models: list[LoadedModel]) -> None:
+    alone = teacher_of(models[:1], [1.0], 30.0)
+
+    assert not isinstance(alone, Ensemble | None)
+    assert teacher_of([], [], 30.0) is None
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(models: list[LoadedModel], batch: Pairs) -> None:
+    images_BCHW, tokens_BT = normalize(batch[0], *FIRST_COLORS), batch[1]
+    ensemble = teacher_of(models, [0.5, 0.5], 20.0)
+    found = []
+    for micro_batch in (None, 4):
+        student = TwoTowers(tiny_model(7)).eval()
+        loss, _ = learn(student, ensemble, images_BCHW, tokens_BT, {"affinity": 1.0}, micro_batch=micro_batch)
+        gradient = cast(torch.Tensor, student.clip.text_projection.grad)
+        found.append((loss.item(), gradient))
+
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
+
+
+class TestTruth:
+    """What a job with two teachers tells."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Any:
+        run, stage = job(tmp_path)
+        for name, layout in (("teacher", tiny_layout()), ("large", other_layout())):
+            write_folder(tmp_path / name, tiny_model(3, layout), layout)
+        teachers = [
+            {"model": f"local-dir:{tmp_path}/teacher", "weight": 3},
+            {"model": f"local-dir:{tmp_path}/large"},
+        ]
+        document = run.document.spec.model_dump(mode="json") | {"teacher": None, "teachers": teachers}
+        run.document.spec = JobSpec.model_validate(document)
+        return run, stage
+
+    def test_lineage_and_card_name_both(self, run: Any) -> None:
+        job_run, stage = run
+        student = tiny_model(layout=stage.layout)
+
+        version = export_model(job_run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
+
+        card = job_run.store.read_bytes(f"{job_run.model_folder()}/README.md").decode()
+        assert version.teacher == "teacher"
+        assert [(t["name"], t["share"]) for t in version.lineage["teachers"]] == [("teacher", 0.75), ("large", 0.25)]
+        assert version.lineage["teacher"]["sha256"] == version.lineage["teachers"][0]["sha256"]
+        assert "distilled from **teacher** (75%) and **large** (25%) by TinyCLIP" in card
+        assert "inherits from teacher, which is the teacher of the tables below" in card
+        assert "objective: affinity 1" in card
+
+    def test_one_teacher_is_told_as_before(self, tmp_path: Path) -> None:
+        run, stage = job(tmp_path)
+        write_folder(tmp_path / "teacher", tiny_model(), tiny_layout())
+
+        version: ModelVersion = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), {}))
+
+        assert "teachers" not in version.lineage
+        assert "clusters" not in version.lineage
+
+    def test_the_event_has_the_first_and_all(self, run: Any) -> None:
+        told: list[dict[str, Any]] = []
+
+        class Events:
+            def send(self, type: str, **event: Any) -> None:
+                told.append({"type": type, **event})
+
+        layout = _load_teacher_layout(run[0], cast(EventWriter, Events()))
+
+        [event] = told
+        assert layout == tiny_layout()
+        assert event["message"] == "teachers teacher (75%) and large (25%)"
+        assert event["data"]["layout"]["embed_dim"] == 16
+        assert [(t["name"], t["layout"]["embed_dim"]) for t in event["data"]["teachers"]] == [("teacher", 16), ("large", 24)]
+
+
+def test_shares_add_up_and_the_first_counts_as_the_teacher() -> None:
+    spec = JobSpec.model_validate(
+        {
+            "name": "two",
+            "teachers": [{"model": "ViT-L-14", "weight": 3}, {"model": "ViT-B-16"}],
+            "data": {"train": {"shards": "x"}},
+            "stages": [{"name": "s", "student": {"text": {}}, "train": {"steps": 1}}],
+        }
+    )
+
+    assert spec.first_teacher is not None
+    assert spec.first_teacher.model == "ViT-L-14"
+    assert [(at.pointer, at.share) for at in spec.every_teacher()] == [("/teachers/0", 0.75), ("/teachers/1", 0.25)]
+    assert JobSpec.model_validate(spec.model_dump(mode="json")) == spec

@@ -1,0 +1,129 @@
+"""A stage that starts from a pruned student: the reference's way, and ours without its dead units."""
+
+from typing import Any
+
+import pytest
+import torch
+from tinyclip_workers.model.fold import fold, folded_layout
+from tinyclip_workers.model.masked import MaskedTowers, fresh_masks, size_of
+from tinyclip_workers.model.masks import GROUPS, Group, Mask, TowerMasks
+from tinyclip_workers.model.sparsity import Constraint
+from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.training.next_stage import spread, spread_masks
+
+from tests.workers.masked_case import CASES, LAYOUT, TOLERANCE, TOWERS, full_student, inputs, masks_of, tower_layout
+from tests.workers.masked_case import size_of as size_of_case
+from tests.workers.parity import Arrays, assert_near
+
+
+def masks_at_the_prune(case: str) -> dict[str, TowerMasks]:
+    return {tower: masks_of(case, tower) for tower in TOWERS}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_references_next_stage_is_reproduced(case: str) -> None:
+    student, arrays = full_student(), Arrays("mask.npz", f"{case}/")
+    masks = {tower: masks.deterministic() for tower, masks in masks_at_the_prune(case).items()}
+    pruned, layout = fold(student.state_dict(), LAYOUT, masks, parity=True)
+
+    full = Clip(LAYOUT)
+    full.load_state_dict(spread(pruned, student.state_dict()))
+    next_masks = spread_masks(layout, LAYOUT)
+    images, tokens = inputs()
+    image = full.encode_image(images, next_masks["image"].deterministic())
+    text = full.encode_text(tokens, next_masks["text"].deterministic())
+
+    assert_near(image, arrays["next_image"], TOLERANCE, "next_image")
+    assert_near(text, arrays["next_text"], TOLERANCE, "next_text")
+    for name, theirs in Arrays("prune.npz").under(f"{case}_next/").items():
+        assert_near(full.state_dict()[name], theirs, TOLERANCE, name)
+    for tower in TOWERS:
+        assert_masks_are_the_references(next_masks[tower], tower, Arrays("mask.npz", f"{case}/next/{tower}/"))
+        next_masks[tower].clamp_()
+        assert_masks_are_the_references(next_masks[tower], tower, Arrays("mask.npz", f"{case}/next_clamped/{tower}/"))
+
+
+def assert_masks_are_the_references(masks: TowerMasks, tower: str, arrays: Arrays) -> None:
+    size = size_of_case(tower)
+    for group, loga in masks.loga().items():
+        assert_near(loga, arrays[f"loga_{group}"].flatten(), TOLERANCE, f"{tower} {group}")
+        kept = [int(row.count_nonzero()) for row in masks.deterministic().rows(group)]
+        assert kept == arrays[f"kept_eval_{group}"].flatten().tolist(), f"{tower} {group}"
+    assert_near(1 - size.expected(masks.scores()) / size.prunable, arrays["expected_sparsity"], TOLERANCE, tower)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_our_next_stage_masks_the_small_student_and_counts_no_dead_unit_alive(case: str) -> None:
+    masks = {tower: masks.deterministic() for tower, masks in masks_at_the_prune(case).items()}
+    state, layout = fold(full_student().state_dict(), LAYOUT, masks)
+    small = Clip(layout)
+    small.load_state_dict(state)
+
+    towers = MaskedTowers(small, LAYOUT, ("image", "text"), Constraint(0.0, 0.9, 0))
+    towers.clamp_()
+
+    assert folded_layout(layout, towers.deterministic()) == layout
+    everything = {tower: Mask(*(indicator(masks[tower], group) for group in GROUPS)) for tower in TOWERS}
+    living = sum(size_of_case(tower).expected(everything[tower]).item() for tower in TOWERS)
+    full = sum(size_of_case(tower).prunable for tower in TOWERS)
+    assert towers.pull(0).expected_sparsity == pytest.approx(1 - living / full, rel=1e-5)
+
+
+def indicator(mask: Mask, group: Group) -> Any:
+    rows = tuple((row != 0).float() for row in mask.rows(group))
+    return rows[0] if group == "hidden" else rows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_small_student_folds_again(case: str) -> None:
+    torch.manual_seed(0)
+    masks = {tower: masks.deterministic() for tower, masks in masks_at_the_prune(case).items()}
+    state, layout = fold(full_student().state_dict(), LAYOUT, masks)
+    small = Clip(layout)
+    small.load_state_dict(state)
+    towers = MaskedTowers(small, LAYOUT, ("image", "text"), Constraint(0.0, 0.9, 0))
+    with torch.no_grad():
+        for tower_masks in towers.tower_masks().values():
+            for loga in tower_masks.loga().values():
+                loga.uniform_(-4.6, 4.6)
+
+    smaller = towers.folded()
+
+    assert smaller.layout.image.width < layout.image.width
+    for found, masked in zip(features(smaller), towers(*inputs()), strict=False):
+        torch.testing.assert_close(found, masked, rtol=1e-5, atol=1e-5)
+
+
+def features(model: Clip) -> tuple[torch.Tensor, torch.Tensor]:
+    images, tokens = inputs()
+    normalize = torch.nn.functional.normalize
+    return normalize(model.encode_image(images), dim=-1), normalize(model.encode_text(tokens), dim=-1)
+
+
+def test_many_gone_units_do_not_bring_one_back() -> None:
+    full = LAYOUT.text.model_copy(update={"layers": 1, "heads": [12], "mlp": [3072], "width": 768, "head_width": 64})
+    small = full.model_copy(update={"mlp": [768]})
+
+    theirs = spread_masks(
+        LAYOUT.model_copy(update={"text": small}), LAYOUT.model_copy(update={"text": full})
+    )["text"]
+    ours = fresh_masks(small)
+
+    assert int(theirs.deterministic().intermediate[0].count_nonzero()) == 769
+    theirs.clamp_()
+    assert int(theirs.deterministic().intermediate[0].count_nonzero()) == 875
+    ours.clamp_()
+    assert int(ours.deterministic().intermediate[0].count_nonzero()) == 768
+
+
+def test_a_resnet_has_no_masks() -> None:
+    resnet = LAYOUT.image.model_copy(update={"kind": "resnet", "heads": None, "mlp": None})
+
+    with pytest.raises(ValueError, match=r"prune\.towers: image: .* use prune\.towers: \[text\]"):
+        size_of(resnet)
+
+
+def test_sizes_are_told_of_the_unpruned_tower() -> None:
+    for tower in TOWERS:
+        assert size_of(tower_layout(tower)) == size_of_case(tower)
+    assert GROUPS == ("hidden", "heads", "intermediate")

@@ -1,0 +1,58 @@
+"""The small copy of a model version: understands the texts of its job, and is small."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.artifacts import JobDocument
+from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.training.stage import resolve_stages
+from tinyclip_workers.versions.compact import texts_of
+from tinyclip_workers.versions.writer import export_model
+
+from tests.workers.models import TINY, tiny_model
+from tests.workers.shards import color_samples, write_shard
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    shard = write_shard(tmp_path / "t.tar", color_samples(4))
+    task = {"name": "z", "kind": "zero_shot", "shards": shard, "classes": ["cat", "dog"], "templates": ["one {} here"]}
+    return JobSpec.model_validate(
+        {
+            "name": "plain",
+            "objective": {"contrastive": 1},
+            "data": {"train": {"shards": shard}},
+            "evaluation": {"tasks": [task, {"name": "r", "kind": "retrieval", "shards": shard, "caption_key": "json.captions"}]},
+            "stages": [{"name": "s", "inherit": "none", "student": TINY.model_dump(), "train": {"steps": 1}}],
+        }
+    )
+
+
+def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
+    texts = list(texts_of(spec))
+
+    assert texts[0] == "a red square 0"
+    assert {"one cat here", "one dog here", "a blue square", "2"} <= set(texts)
+
+
+def test_a_compact_copy_reads_the_texts_of_its_job_alike(tmp_path: Path, spec: JobSpec) -> None:
+    model = tiny_model()
+    run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
+    export_model(run, FinishedStudent(resolve_stages(spec, None, 4)[0].layout, save(model.state_dict()), {}))
+    source, target = tmp_path / "models/p/1", tmp_path / "small"
+
+    subprocess.run([sys.executable, "-m", "tinyclip_workers.versions.compact", str(source), str(target)], check=True, timeout=120)
+
+    small = load_folder(str(target))
+    assert {path.name for path in target.iterdir()} == {"compact.safetensors", "layout.json", "open_clip_config.json"}
+    assert (target / "compact.safetensors").stat().st_size < (source / "open_clip_model.safetensors").stat().st_size / 3
+    tokens_BT = small.tokenizer(["one dog here", "a green square 1"])
+    with torch.no_grad():
+        torch.testing.assert_close(small.model.encode_text(tokens_BT), model.encode_text(tokens_BT), atol=1e-2, rtol=1e-2)

@@ -1,0 +1,202 @@
+"""A model version: opens in plain open_clip, says where it comes from, and survives being written twice or half."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIP
+from PIL import Image
+from safetensors.torch import save
+from tinyclip.schemas import JobSpec, ModelVersion
+from tinyclip.schemas.artifacts import JobDocument
+from tinyclip_workers.data.images import eval_transform
+from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.training.stage import Stage, resolve_stages
+from tinyclip_workers.versions.writer import data_digests, export_model
+
+from tests.workers.models import TINY, tiny_layout, tiny_model, write_folder
+from tests.workers.shards import color_samples, write_shard
+
+EVALUATION = {
+    "colors": {
+        "student": {"top1": 0.81, "top5": 0.99, "per_class": [0.5, None], "samples": 40, "skipped": 0, "ms_per_image": 1.25},
+        "teacher": {"top1": 0.912, "top5": 1.0, "per_class": [0.9, None], "samples": 40, "skipped": 0, "ms_per_image": 2.5},
+    }
+}
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> CLIP:
+    model = tiny_model(seed=5)
+    write_folder(tmp_path / "teacher", model, tiny_layout())
+    return model
+
+
+def job(tmp_path: Path, *, name: str = "job_1", root: str | None = None) -> tuple[JobRun, Stage]:
+    shard = write_shard(tmp_path / "train.tar", color_samples(4))
+    spec = JobSpec.model_validate(
+        {
+            "name": "small",
+            "teacher": {"model": f"local-dir:{tmp_path}/teacher"},
+            "data": {"train": {"shards": shard}},
+            "stages": [{"name": "half", "student": {"text": {"layers": 1}}, "train": {"steps": 3}}],
+        }
+    )
+    document = JobDocument(job=name, name="small", spec=spec, model_name="small", model_version=2)
+    return JobRun(Store(root or str(tmp_path / "store")), document, 1), resolve_stages(spec, tiny_layout(), 4)[0]
+
+
+def weights_of(model: CLIP) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_version_opens_in_plain_open_clip_with_the_same_embeddings(tmp_path: Path) -> None:
+    run, stage = job(tmp_path)
+    student = tiny_model(seed=1, layout=stage.layout)
+    export_model(run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
+    folder = tmp_path / "store/models/small/2"
+    picture = Image.effect_noise((50, 40), 80).convert("RGB")
+
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+
+    tokens_BT = tokenizer(["a red square", "nothing at all"])
+    assert tokens_BT.shape == (2, 16)
+    pixels_BCHW = eval_transform(32)(picture)[None]
+    own_BCHW = normalize(pixels_BCHW, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    torch.testing.assert_close(preprocess(picture)[None], own_BCHW, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        for here, there in (
+            (student.encode_image(own_BCHW), model.eval().encode_image(preprocess(picture)[None])),
+            (student.encode_text(tokens_BT), model.encode_text(tokens_BT)),
+        ):
+            torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
+    run, stage = job(tmp_path)
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+
+    loaded = load_folder(str(tmp_path / "store/models/small/2"))
+
+    assert loaded.name == "small@2"
+    assert loaded.layout == stage.layout
+    assert loaded.image_std == (0.2, 0.2, 0.2)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path) -> None:
+    run, stage = job(tmp_path)
+
+    version = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+
+    folder = tmp_path / "store/models/small/2"
+    assert version == ModelVersion.model_validate_json((folder / "model.json").read_bytes())
+    for file in version.files:
+        data = (folder / file.path).read_bytes()
+        assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert {f.path for f in version.files} == {p.name for p in folder.iterdir()} - {"model.json"}
+    assert version.params.text == version.params.text_without_embedding + 49408 * 16
+    assert (version.teacher, version.aliases, version.context_length) == ("teacher", [], 16)
+    lineage = version.lineage
+    assert lineage["spec"]["name"] == "small"
+    for entry, file in ((lineage["teacher"], "teacher/open_clip_model.safetensors"), (lineage["data"][0], "train.tar")):
+        assert entry["sha256"] == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+    assert lineage["code"].keys() >= {"tinyclip", "torch", "open_clip_torch", "python"}
+
+
+@pytest.mark.usefixtures("teacher")
+def test_the_card_has_the_teacher_s_row(tmp_path: Path) -> None:
+    run, stage = job(tmp_path)
+
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+
+    card = (tmp_path / "store/models/small/2/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: open_clip\n")
+    assert "| model | top1 | top5 | ms_per_image |" in card
+    assert "| teacher | 0.912 | 1.000 | 2.500 |\n| small | 0.810 | 0.990 | 1.250 |" in card
+    assert "- stage `half`: inherit manual, 3 steps" in card
+
+
+@pytest.mark.usefixtures("teacher")
+@pytest.mark.parametrize("kept", [0, 1, 3, 5])
+def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, stage = job(tmp_path)
+    weights = weights_of(tiny_model(layout=stage.layout))
+    written: list[str] = []
+    whole = Store.write_bytes
+
+    def killed(self: Store, path: str, data: bytes) -> None:
+        if len(written) == kept:
+            raise KeyboardInterrupt
+        written.append(path)
+        whole(self, path, data)
+
+    monkeypatch.setattr(Store, "write_bytes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(run, FinishedStudent(stage.layout, weights, EVALUATION))
+    assert not (tmp_path / "store/models/small/2/model.json").exists()
+    monkeypatch.setattr(Store, "write_bytes", whole)
+
+    again = export_model(run, FinishedStudent(stage.layout, weights, EVALUATION))
+    third = export_model(run, FinishedStudent(stage.layout, b"", {}))
+
+    assert third == again
+    assert load_folder(str(tmp_path / "store/models/small/2")).layout == stage.layout
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_version_of_another_job_is_not_touched(tmp_path: Path) -> None:
+    run, stage = job(tmp_path)
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    other, _ = job(tmp_path, name="job_2")
+
+    with pytest.raises(FileExistsError, match="belongs to job job_1"):
+        export_model(other, FinishedStudent(stage.layout, b"", {}))
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_version_may_be_written_to_any_file_system(tmp_path: Path) -> None:
+    run, stage = job(tmp_path, root="memory://artifacts")
+
+    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+
+    assert load_folder("memory://artifacts/models/small/2").name == "small@2"
+
+
+def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
+    spec = JobSpec.model_validate(
+        {
+            "name": "plain",
+            "objective": {"contrastive": 1},
+            "data": {"train": {"shards": "nowhere.tar"}},
+            "stages": [{"name": "s", "inherit": "none", "student": TINY.model_dump(), "train": {"epochs": 1}}],
+        }
+    )
+    run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1), 1)
+    stage = resolve_stages(spec, None, 100)[0]
+
+    version = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))
+
+    assert version.teacher is None
+    assert version.lineage["teacher"] is None
+    assert version.lineage["data"] == [{"url": "nowhere.tar"}]
+    assert "without a teacher" in (tmp_path / "models/plain/1/README.md").read_text()
+    config: dict[str, Any] = json.loads((tmp_path / "models/plain/1/open_clip_config.json").read_text())
+    assert config["preprocess_cfg"]["interpolation"] == "bicubic"
+
+
+def test_large_data_is_told_by_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = write_shard(tmp_path / "a.tar", color_samples(2))
+    monkeypatch.setattr("tinyclip_workers.versions.writer.MAX_BYTES_TO_HASH", 10)
+
+    assert data_digests(shard) == [{"url": shard, "bytes": (tmp_path / "a.tar").stat().st_size}]

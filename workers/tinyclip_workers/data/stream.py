@@ -1,0 +1,215 @@
+"""The training input: an endless, repeatable stream of batches, split over ranks and loader processes.
+
+A *share* is what one loader process of one rank reads; there are world size x loader processes of them. Batch number b of
+epoch e of a share depends on (seed, e, share, b) alone, so a position is two numbers and a resumed run sees what an
+undisturbed one would have seen. The end of an epoch is a clean line: what does not fill a batch is dropped.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from tinyclip.schemas.spec import DataSpec
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from tinyclip_workers.data.images import decode_image, random_resized_crop
+from tinyclip_workers.data.shards import (
+    DataError,
+    Sample,
+    Skipped,
+    captions_of,
+    expand_shards,
+    field_of,
+    image_bytes,
+    is_held_out,
+    read_shards,
+)
+
+Tokenize = Callable[[str], Tensor]
+KNOWN_TEXTS = 100_000
+"""Whose tokens each process remembers."""
+
+SHARDS_PER_SHARE = 4
+"""With fewer shards than this a share, shares split samples instead of shards: whole shards would be too uneven."""
+
+
+@dataclass
+class Batch:
+    """Pairs and where they came from."""
+
+    images_BCHW: Tensor
+    """uint8, cropped, not yet augmented or normalised."""
+    tokens_BT: Tensor
+    share: int
+    """Number of the loader process within its rank."""
+    position: tuple[int, int]
+    """(epoch, batches of it that this share has given, this one included)."""
+    skipped: Skipped
+
+
+@dataclass
+class DataPosition:
+    """Where each loader process of this rank stands; what a checkpoint keeps of the data."""
+
+    batches: int = 0
+    shares: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def advance(self, batch: Batch) -> None:
+        self.batches += 1
+        self.shares[batch.share] = batch.position
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """A tokenizer of many texts as one of a single text; unlike a lambda it can be sent to another process."""
+
+    tokenizer: Callable[[str], Tensor]
+    """[1, context_length] for one text."""
+
+    def __call__(self, text: str) -> Tensor:
+        return self.tokenizer(text)[0]
+
+
+class PairStream(IterableDataset[Batch]):
+    """One rank's batches. Iterate it through `make_loader`."""
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        batch_size: int,
+        image_size: int,
+        tokenize: Tokenize,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: DataPosition | None = None,
+    ) -> None:
+        self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
+        self._tokenize = lru_cache(KNOWN_TEXTS)(tokenize)
+        self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
+        self._urls = expand_shards(spec.train.shards)
+        self._skipped = Skipped()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process that is not forked gets (Python 3.14's default): all but the memory of known texts."""
+        return {**self.__dict__, "_tokenize": self._tokenize.__wrapped__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _tokenize=lru_cache(KNOWN_TEXTS)(state["_tokenize"]))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of this loader process for ever. DataError if an epoch gives none."""
+        info = get_worker_info()
+        count, index = (info.num_workers, info.id) if info else (1, 0)
+        share = (index + self._start.batches) % count  # the loader asks process 0 first: it takes up where the rank stood
+        epoch, done = self._start.shares.get(share, (0, 0))
+        while True:
+            given = 0
+            for number, samples in enumerate(self._sample_batches(epoch, self._rank * count + share, self._world_size * count)):
+                given += 1
+                if number < done:
+                    continue
+                rng = np.random.default_rng([self._seed, epoch, self._rank, share, number])
+                yield self._make_batch(samples, rng, share, (epoch, number + 1))
+            if not given:
+                raise DataError(self._why_no_batch(), value=self._spec.train.shards)
+            epoch, done = epoch + 1, 0
+
+    def _why_no_batch(self) -> str:
+        examples = "; ".join(self._skipped.examples) or "there are too few pairs"
+        return f"the shards do not fill one batch of {self._batch_size} a worker ({examples}); lower batch_size or add data"
+
+    def _sample_batches(self, epoch: int, share: int, shares: int) -> Iterator[list[Sample]]:
+        """Usable samples, shuffled, in full batches in which no two have the same `distinct_key`."""
+        held_back: deque[tuple[Sample, str]] = deque()
+        batch: list[Sample] = []
+        seen: set[str] = set()
+        for item in self._shuffled(epoch, share, shares):
+            held_back.append(item)
+            if len(held_back) > 4 * self._batch_size:  # one value fills the data: give up on keeping it apart
+                seen.clear()
+            for _ in range(len(held_back)):
+                sample, value = held_back.popleft()
+                if value in seen:
+                    held_back.append((sample, value))
+                    continue
+                batch.append(sample)
+                seen |= {value} - {""}
+                if len(batch) == self._batch_size:
+                    yield batch
+                    batch, seen = [], set()
+
+    def _shuffled(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
+        """Draw from a buffer of `data.shuffle` samples that is refilled from the shards."""
+        rng = np.random.default_rng([self._seed, epoch, share])
+        buffer: list[tuple[Sample, str]] = []
+        for item in self._share_of(epoch, share, shares):
+            if len(buffer) < self._spec.shuffle:
+                buffer.append(item)
+                continue
+            if not buffer:
+                yield item
+                continue
+            index = int(rng.integers(len(buffer)))
+            yield buffer[index]
+            buffer[index] = item
+        rng.shuffle(buffer)
+        yield from buffer
+
+    def _share_of(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
+        urls = list(self._urls)
+        if self._spec.shuffle:
+            np.random.default_rng([self._seed, epoch]).shuffle(urls)
+        by_shard = len(urls) >= SHARDS_PER_SHARE * shares
+        for number, sample in enumerate(read_shards(urls[share::shares] if by_shard else urls, self._skipped)):
+            if is_held_out(sample["__key__"], self._spec.train.holdout):
+                continue
+            value = self._distinct_value(sample)
+            chooser = int(hashlib.sha256(value.encode()).hexdigest()[:8], 16) if value else number
+            if by_shard or chooser % shares == share:
+                yield sample, value
+
+    def _distinct_value(self, sample: Sample) -> str:
+        key = self._spec.train.distinct_key
+        try:
+            return str(field_of(sample, key)) if key else ""
+        except (KeyError, ValueError):
+            return ""
+
+    def _make_batch(self, samples: list[Sample], rng: np.random.Generator, share: int, position: tuple[int, int]) -> Batch:
+        """Decode. A broken sample is counted and a good one of the batch stands in: every rank has a full batch."""
+        train, images, tokens = self._spec.train, [], []
+        for sample in samples:
+            try:
+                image = decode_image(image_bytes(sample, train.image_key))
+                captions = captions_of(sample, train.caption_key)
+            except (KeyError, ValueError) as error:
+                self._skipped.sample(sample["__key__"], error)
+                continue
+            images.append(random_resized_crop(image, self._image_size, train.augment.crop_scale, rng))
+            tokens.append(self._tokenize(captions[int(rng.integers(len(captions)))]))
+        if not images:
+            raise DataError(f"no pair of a whole batch can be used: {'; '.join(self._skipped.examples)}")
+        whole = [i % len(images) for i in range(self._batch_size)]
+        images_BHWC = torch.from_numpy(np.stack([images[i] for i in whole]))
+        return Batch(images_BHWC.permute(0, 3, 1, 2), torch.stack([tokens[i] for i in whole]), share, position, self._skipped)
+
+
+def make_loader(stream: PairStream, processes: int) -> DataLoader[Batch]:
+    """Batches prepared ahead by that many processes (0: in this one, when asked)."""
+    return DataLoader(stream, batch_size=None, num_workers=processes, prefetch_factor=4 if processes else None)
+
+
+def count_pairs(spec: DataSpec) -> int:
+    """Pairs in one epoch: as the spec says, or counted by reading every shard once."""
+    if spec.train.samples is not None:
+        return spec.train.samples
+    samples = read_shards(expand_shards(spec.train.shards), Skipped())
+    return sum(not is_held_out(sample["__key__"], spec.train.holdout) for sample in samples)

@@ -1,0 +1,133 @@
+"""CLIP_benchmark's WebDataset layout, read as it is (https://github.com/LAION-AI/CLIP_benchmark, `build_wds_dataset`).
+
+    ROOT/classnames.txt                          one class a line, in the order of the labels
+    ROOT/zeroshot_classification_templates.txt   one prompt a line, with {c} for the class name
+    ROOT/dataset_type.txt                        classification (also if it is missing), retrieval or multilabel
+    ROOT/SPLIT/nshards.txt                       N
+    ROOT/SPLIT/0.tar … N-1.tar                   KEY.webp|png|jpg|jpeg and KEY.cls, or KEY.txt with one caption a line
+
+A task whose `shards` is such a folder (a split, or the root for its `test` split) needs no more than its name and kind.
+"""
+
+import re
+from dataclasses import dataclass
+
+from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
+
+from tinyclip_workers.data.shards import DataError
+from tinyclip_workers.runtime.filesystems import open_filesystem
+
+DEFAULT_SPLIT, TRAINING_SPLIT = "test", "train"
+DEFAULT_TEMPLATES = ["a photo of a {}."]
+
+_SHARDS = re.compile(r"[*?\[{]|\.(tar|tgz)\b[^/]*$")
+"""What names shards rather than a folder of them."""
+_HUB = re.compile(r"(https://huggingface\.co/datasets/[^/]+/[^/]+)/tree/([^/]+)(/.*)?")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split that was found."""
+
+    root: str
+    name: str
+    shards: list[str]
+
+
+def resolved(task: EvaluationTask) -> EvaluationTask:
+    """The task with its shards by name, and what it leaves out taken from the layout beside them.
+
+    Raises DataError where the layout is of another kind or something is left out that no layout says.
+    """
+    split = find_split(task.shards)
+    if split is None:
+        return _without_layout(task)
+    _expect_kind(task, split)
+    if isinstance(task, ZeroShotTask):
+        classes = task.classes if task.classes is not None else _lines(task, split, "classnames.txt", "classes")
+        templates = task.templates
+        if templates is None:
+            templates = _lines(task, split, "zeroshot_classification_templates.txt", "templates")
+        return task.model_copy(update={"shards": split.shards, "classes": classes, "templates": templates})
+    if isinstance(task, LinearProbeTask):
+        train = find_split(task.train_shards if task.train_shards is not None else f"{split.root}/{TRAINING_SPLIT}")
+        if train is None and task.train_shards is None:
+            message = f"task {task.name}: {split.root} has no {TRAINING_SPLIT}/nshards.txt; give train_shards"
+            raise _error(task, "train_shards", None, message)
+        return task.model_copy(
+            update={"shards": split.shards, "train_shards": train.shards if train is not None else task.train_shards}
+        )
+    return task.model_copy(update={"shards": split.shards})
+
+
+def find_split(shards: str | list[str]) -> Split | None:
+    """The split that a folder is, or the `test` split of a root; null where something else is named. Raises DataError."""
+    if not isinstance(shards, str) or _SHARDS.search(shards):
+        return None
+    folder = shards.rstrip("/")
+    parent, _, last = folder.rpartition("/")
+    for root, name in ((parent, last), (folder, DEFAULT_SPLIT)):
+        text = _read(f"{root}/{name}/nshards.txt")
+        if text is not None:
+            return Split(root, name, _shards(root, name, text))
+    return None
+
+
+def _shards(root: str, name: str, text: str) -> list[str]:
+    if not text.strip().isdecimal() or int(text) < 1:
+        where = f"{root}/{name}/nshards.txt"
+        raise DataError(f"{where} says {text.strip()!r}; it must be the number of shards", field="shards", value=where)
+    return [f"{_address(root, 'resolve')}/{name}/{number}.tar" for number in range(int(text))]
+
+
+def _without_layout(task: EvaluationTask) -> EvaluationTask:
+    if isinstance(task, LinearProbeTask):
+        train = None if task.train_shards is None else find_split(task.train_shards)
+        if task.train_shards is None:
+            raise _error(task, "train_shards", None, f"task {task.name} says no train_shards; the probe learns from them")
+        return task if train is None else task.model_copy(update={"train_shards": train.shards})
+    if not isinstance(task, ZeroShotTask):
+        return task
+    if task.classes is None:
+        message = f"task {task.name} says no classes, and its shards are no folder in CLIP_benchmark's layout that has them"
+        raise _error(task, "classes", None, f"{message}; give a list or a file with one a line")
+    return task if task.templates is not None else task.model_copy(update={"templates": DEFAULT_TEMPLATES})
+
+
+def _expect_kind(task: EvaluationTask, split: Split) -> None:
+    text = _read(f"{split.root}/dataset_type.txt")
+    kind = "classification" if text is None else text.strip().lower()
+    if kind == "multilabel":
+        message = f"task {task.name}: {split.root} has several labels a picture, which no task measures; use another data set"
+        raise _error(task, "shards", task.shards, message)
+    if (kind == "retrieval") != isinstance(task, RetrievalTask):
+        fits = "retrieval" if kind == "retrieval" else "zero_shot or linear_probe"
+        raise _error(task, "kind", task.kind, f"task {task.name}: {split.root} is a {kind} set; use kind: {fits}")
+
+
+def _lines(task: EvaluationTask, split: Split, file: str, field: str) -> list[str]:
+    text = _read(f"{split.root}/{file}")
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    if not lines:
+        raise _error(task, field, None, f"task {task.name}: {split.root} has no {file}; give {field}")
+    return lines
+
+
+def _read(address: str) -> str | None:
+    try:
+        fs, path = open_filesystem(_address(address, "raw"))
+        with fs.open(path, "rt", encoding="utf-8") as file:
+            text: str = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return text
+
+
+def _address(address: str, form: str) -> str:
+    """On the Hugging Face hub a file's page is not the file: small files are at `raw`, large ones at `resolve`."""
+    found = _HUB.fullmatch(address)
+    return f"{found[1]}/{form}/{found[2]}{found[3] or ''}" if found else address
+
+
+def _error(task: EvaluationTask, field: str, value: object, message: str) -> DataError:
+    return DataError(message, field=f"evaluation.tasks.{task.name}.{field}", value=value)

@@ -1,0 +1,143 @@
+"""One pass over samples: every image decoded once and seen by several models. Texts likewise.
+
+Shapes: N images of the pass, B of a batch, E embedding size.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL.Image import Image
+from torch import Tensor
+
+from tinyclip_workers.data.images import decode_image, eval_transform
+from tinyclip_workers.data.shards import Sample, image_bytes
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.towers import encode_text
+
+IMAGE_BATCH = 64
+TEXT_BATCH = 256
+
+
+@dataclass
+class Embedded:
+    """What each model, by its name in the evaluation, makes of the images, and what was read of the samples beside."""
+
+    images_NE: dict[str, Tensor]
+    """Of unit length, on the CPU."""
+    keys: list[str]
+    values: list[Any]
+    ms_per_image: dict[str, float]
+    """The image tower alone: median over the full batches of the pass, or over all if none is full."""
+
+    def part(self, rows: list[int], values: list[Any]) -> "Embedded":
+        """Some of the images, with values of their own."""
+        images_NE = {name: features_NE[rows] for name, features_NE in self.images_NE.items()}
+        return Embedded(images_NE, [self.keys[row] for row in rows], values, self.ms_per_image)
+
+
+def embed_images(
+    models: Mapping[str, LoadedModel],
+    samples: Iterable[tuple[Sample, Any]],
+    image_keys: Sequence[str],
+    broken: Callable[[Sample, Any, Exception], None],
+) -> Embedded:
+    """Every sample, given with a value to keep, through every model; `broken` is told those without a readable image."""
+    keys: list[str] = []
+    values: list[Any] = []
+    towers = {name: _ImageTower(loaded) for name, loaded in models.items()}
+    stream = iter(samples)
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as helpers:
+        while batch := list(islice(stream, IMAGE_BATCH)):
+            images: list[Image] = []
+            decoded = helpers.map(lambda pair: _decode(pair[0], image_keys), batch)
+            for (sample, value), image in zip(batch, decoded, strict=True):
+                if isinstance(image, Exception):
+                    broken(sample, value, image)
+                    continue
+                images.append(image)
+                values.append(value)
+                keys.append(sample["__key__"])
+            sizes = {loaded.layout.image.image_size for loaded in models.values()} if images else set()
+            pixels_BCHW = {size: torch.stack([*helpers.map(eval_transform(size), images)]) for size in sizes}
+            for tower in towers.values() if images else ():
+                tower.see(pixels_BCHW[tower.loaded.layout.image.image_size])
+    return Embedded(
+        images_NE={name: tower.features() for name, tower in towers.items()},
+        keys=keys,
+        values=values,
+        ms_per_image={name: tower.ms_per_image() for name, tower in towers.items()},
+    )
+
+
+def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
+    """(texts, E), of unit length, on the CPU."""
+    device = loaded.model.logit_scale.device
+    parts = [torch.zeros(0, loaded.layout.embed_dim)]
+    for start in range(0, len(texts), TEXT_BATCH):
+        tokens_BT = loaded.tokenizer(list(texts[start : start + TEXT_BATCH])).to(device)
+        parts.append(F.normalize(encode_text(loaded.model, tokens_BT).float(), dim=-1).cpu())
+    return _finite(torch.cat(parts), loaded.name)
+
+
+@contextmanager
+def evaluation_mode(models: Iterable[LoadedModel], device: torch.device) -> Iterator[None]:
+    """Models on a device, in evaluation mode and without gradients; they come back as they were."""
+    with ExitStack() as back, torch.no_grad():
+        for loaded in models:
+            back.callback(loaded.model.train, loaded.model.training)
+            loaded.model.to(device).eval()
+        yield
+
+
+@dataclass
+class _ImageTower:
+    """One model's image tower at work, with a watch."""
+
+    loaded: LoadedModel
+    parts: list[Tensor] = field(default_factory=list)
+    seconds: list[tuple[int, float]] = field(default_factory=list)
+
+    def see(self, pixels_BCHW: Tensor) -> None:
+        device = self.loaded.model.logit_scale.device
+        images_BCHW = normalize(pixels_BCHW.to(device), self.loaded.image_mean, self.loaded.image_std)
+        images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        start = _now(device)
+        features_BE = F.normalize(self.loaded.model.encode_image(images_BCHW).float(), dim=-1)
+        self.seconds.append((len(features_BE), _now(device) - start))
+        self.parts.append(_finite(features_BE, self.loaded.name).cpu())
+
+    def features(self) -> Tensor:
+        return torch.cat([torch.zeros(0, self.loaded.layout.embed_dim), *self.parts])
+
+    def ms_per_image(self) -> float:
+        full = [seconds / count for count, seconds in self.seconds if count == IMAGE_BATCH]
+        return 1000 * statistics.median(full or [seconds / count for count, seconds in self.seconds] or [0.0])
+
+
+def _decode(sample: Sample, image_keys: Sequence[str]) -> Image | Exception:
+    """The picture, or why there is none."""
+    try:
+        return decode_image(image_bytes(sample, image_keys))
+    except (KeyError, ValueError) as error:
+        return error
+
+
+def _finite(features: Tensor, name: str) -> Tensor:
+    if not torch.isfinite(features).all():
+        raise ValueError(f"{name} gives embeddings that are not finite; its training has diverged")
+    return features
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,252 @@
+"""Evaluation: zero-shot classification, retrieval and linear probes, of several models on the same decoded images."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
+from torch import Tensor
+
+from tinyclip_workers.data.shards import (
+    DataError,
+    Sample,
+    Skipped,
+    captions_of,
+    expand_shards,
+    field_of,
+    is_held_out,
+    matches,
+    read_shards,
+)
+from tinyclip_workers.evaluation import metrics
+from tinyclip_workers.evaluation.clip_benchmark import resolved
+from tinyclip_workers.evaluation.embedding import Embedded, embed_images, embed_texts, evaluation_mode
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.runtime.filesystems import open_filesystem
+
+Scores = dict[str, dict[str, Any]]
+"""By the name of the model."""
+
+
+def evaluate(
+    models: Mapping[str, LoadedModel], task: EvaluationTask, *, holdout: float = 0.0, device: torch.device | str = "cpu"
+) -> Scores:
+    """One task's numbers for every model, as {name: {metric: value}}; as `evaluate_tasks`."""
+    return evaluate_tasks(models, [task], holdout=holdout, device=device)[task.name]
+
+
+def evaluate_tasks(
+    models: Mapping[str, LoadedModel],
+    tasks: Sequence[EvaluationTask],
+    *,
+    holdout: float = 0.0,
+    device: torch.device | str = "cpu",
+    seen: Callable[[Sample], None] = lambda sample: None,
+) -> dict[str, Scores]:
+    """Every task's numbers for every model, as {task: {name: {metric: value}}}.
+
+    Each image is decoded once and seen by all models; tasks with the same shards share one pass over them.
+    Beside the scores of `metrics`: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower
+    alone, in fp32 on this machine, the median over the batches of 64. `holdout` is the spec's `data.train.holdout`; `seen` is
+    told of every sample that is read, for progress.
+    Models are in evaluation mode meanwhile and come back as they were.
+    Raises DataError where nothing can be evaluated or a label has no class.
+    """
+    scores: dict[str, Scores] = {}
+    with evaluation_mode(models.values(), torch.device(device)):
+        for group in _of_the_same_shards([resolved(task) for task in tasks]):
+            for task, data, skipped in _embed(models, group, holdout, seen):
+                found = _score(models, task, data, holdout, seen)
+                facts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
+                scores[task.name] = {
+                    name: {**found[name], **facts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
+                }
+    return {task.name: scores[task.name] for task in tasks}
+
+
+def shards_read(tasks: Sequence[EvaluationTask]) -> list[str]:
+    """The shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
+    known = [resolved(task) for task in tasks]
+    patterns = [group[0].shards for group in _of_the_same_shards(known)]
+    patterns += [task.train_shards or [] for task in known if isinstance(task, LinearProbeTask)]
+    return [url for pattern in patterns for url in expand_shards(pattern)]
+
+
+def task_lines(value: list[str] | str) -> list[str]:
+    """Class names or templates: the list itself, or from a file (path or URI) with one a line or a JSON list.
+
+    Raises OSError, or ValueError naming the file.
+    """
+    if not isinstance(value, str):
+        return value
+    fs, path = open_filesystem(value)
+    with fs.open(path, "rt", encoding="utf-8") as file:
+        text: str = file.read()
+    if text.lstrip().startswith("["):
+        try:
+            lines = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{value} starts like a JSON list but is none ({error})") from error
+        return [str(line) for line in lines]
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def belongs(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
+    """Whether a task reads this sample: `subset` and `where`."""
+    return (task.subset == "all" or is_held_out(sample["__key__"], holdout)) and matches(sample, task.where)
+
+
+def fill_template(template: str, name: str) -> str:
+    """A template with a class name in it; both `{}` and CLIP_benchmark's `{c}` are places for it."""
+    return template.replace("{c}", name).replace("{}", name)
+
+
+def label_index(label: str, classes: list[str]) -> int | None:
+    """A label's row in the class list: a number is the row, anything else a class's name. None if there is no such class."""
+    if label.isdigit():
+        return int(label) if int(label) < len(classes) else None
+    return classes.index(label) if label in classes else None
+
+
+def captions_to_find(sample: Sample, key: str) -> list[str]:
+    """All captions of a sample; a caption file has one a line, as CLIP_benchmark writes it. Raises KeyError or ValueError."""
+    captions = captions_of(sample, key)
+    if key.startswith("json."):
+        return captions
+    return [line.strip() for caption in captions for line in caption.splitlines() if line.strip()]
+
+
+def label_of(sample: Sample, key: str) -> str:
+    """A sample's label as text. Raises KeyError or ValueError."""
+    return str(field_of(sample, key)).strip()
+
+
+def _of_the_same_shards(tasks: Sequence[EvaluationTask]) -> list[list[EvaluationTask]]:
+    groups: dict[tuple[object, ...], list[EvaluationTask]] = {}
+    for task in tasks:
+        groups.setdefault((tuple(expand_shards(task.shards)), tuple(task.image_key)), []).append(task)
+    return list(groups.values())
+
+
+def _score(
+    models: Mapping[str, LoadedModel], task: EvaluationTask, data: Embedded, holdout: float, seen: Callable[[Sample], None]
+) -> Scores:
+    if isinstance(task, ZeroShotTask):
+        return _zero_shot(models, task, data)
+    if isinstance(task, RetrievalTask):
+        return _retrieval(models, data)
+    return _linear_probe(models, task, data, holdout, seen)
+
+
+def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embedded) -> Scores:
+    assert task.classes is not None, "a resolved task has classes"
+    assert task.templates is not None, "a resolved task has templates"
+    classes, templates = task_lines(task.classes), task_lines(task.templates)
+    labels_N = torch.tensor([_row(task, key, label, classes) for key, label in zip(data.keys, data.values, strict=True)])
+    prompts = [fill_template(template, name) for template in templates for name in classes]
+    scores: Scores = {}
+    for name, loaded in models.items():
+        texts_TCE = embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
+        scores[name] = _classified(data.images_NE[name] @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
+    return scores
+
+
+def _classified(scores_NC: Tensor, labels_N: Tensor, classes: list[str]) -> dict[str, Any]:
+    worst = metrics.worst_classes(scores_NC, labels_N, classes)
+    return {**metrics.classification(scores_NC, labels_N), "worst_classes": worst}
+
+
+def _retrieval(models: Mapping[str, LoadedModel], data: Embedded) -> Scores:
+    """A caption that several images have is one text, and finding any of those images counts."""
+    row: dict[str, int] = {}
+    rows = [[row.setdefault(text, len(row)) for text in captions] for captions in data.values]
+    return {
+        name: {**metrics.retrieval(data.images_NE[name], embed_texts(loaded, list(row)), rows), "texts": len(row)}
+        for name, loaded in models.items()
+    }
+
+
+def _linear_probe(
+    models: Mapping[str, LoadedModel], task: LinearProbeTask, data: Embedded, holdout: float, seen: Callable[[Sample], None]
+) -> Scores:
+    """With `subset: holdout` the probe learns from what is not held out, so the shards may be the same."""
+    whole = task.model_copy(update={"shards": task.train_shards, "subset": "all", "where": {}})
+
+    def only(key: str) -> bool:
+        return task.subset == "all" or not is_held_out(key, holdout)
+
+    [(_, train, _)] = _embed(models, [whole], holdout, seen, only)
+    row = {label: i for i, label in enumerate(sorted(set(train.values), key=lambda label: (len(label), label)))}
+    if len(row) < 2:
+        message = f"task {task.name}: all labels of train_shards are {min(row)}; a probe needs two classes"
+        raise _error(task, "train_shards", message, task.train_shards)
+    train_N, test_N = (torch.tensor([row.get(label, -1) for label in d.values]) for d in (train, data))
+    scores: Scores = {}
+    for name, loaded in models.items():
+        device = loaded.model.logit_scale.device
+        train_NE, test_NE = train.images_NE[name].to(device), data.images_NE[name].to(device)
+        probe_NC, c = metrics.linear_probe(train_NE, train_N.to(device), test_NE)
+        scores[name] = {**_classified(probe_NC.cpu(), test_N, list(row)), "probe_c": c, "train_samples": len(train.keys)}
+    return scores
+
+
+def _embed(
+    models: Mapping[str, LoadedModel],
+    tasks: Sequence[EvaluationTask],
+    holdout: float,
+    seen: Callable[[Sample], None],
+    only: Callable[[str], bool] = lambda key: True,
+) -> list[tuple[EvaluationTask, Embedded, Skipped]]:
+    """One pass over the shards that all these tasks have, and each task's part of it. DataError where a part is empty."""
+    skipped, shards = [Skipped() for _ in tasks], Skipped()
+
+    def wanted() -> Iterator[tuple[Sample, dict[int, Any]]]:
+        for sample in read_shards(expand_shards(tasks[0].shards), shards):
+            seen(sample)
+            values = _values(sample, tasks, holdout, skipped) if only(sample["__key__"]) else {}
+            if values:
+                yield sample, values
+
+    def broken(sample: Sample, values: dict[int, Any], error: Exception) -> None:
+        for index in values:
+            skipped[index].sample(sample["__key__"], error)
+
+    data = embed_images(models, wanted(), tasks[0].image_key, broken)
+    parts = []
+    for index, task in enumerate(tasks):
+        rows = [row for row, values in enumerate(data.values) if index in values]
+        if not rows:
+            examples = "; ".join(skipped[index].examples) or "subset and where leave no sample"
+            raise _error(task, "shards", f"task {task.name} has nothing to evaluate ({examples})", task.shards)
+        skipped[index].shards = shards.shards
+        parts.append((task, data.part(rows, [data.values[row][index] for row in rows]), skipped[index]))
+    return parts
+
+
+def _values(sample: Sample, tasks: Sequence[EvaluationTask], holdout: float, skipped: list[Skipped]) -> dict[int, Any]:
+    """What each task that the sample belongs to reads of it beside the picture, by the task's number."""
+    values: dict[int, Any] = {}
+    for index, task in enumerate(tasks):
+        try:
+            if not belongs(sample, task, holdout):
+                continue
+            if isinstance(task, RetrievalTask):
+                values[index] = captions_to_find(sample, task.caption_key)
+            else:
+                values[index] = label_of(sample, task.label_key)
+        except (KeyError, TypeError, ValueError) as error:
+            skipped[index].sample(sample["__key__"], error)
+    return values
+
+
+def _row(task: ZeroShotTask, key: str, label: str, classes: list[str]) -> int:
+    row = label_index(label, classes)
+    if row is None:
+        message = f"sample {key} has label {label}, but the {len(classes)} classes are 0 to {len(classes) - 1}"
+        raise _error(task, "classes", f"{message}; give the list that the labels were made with", label)
+    return row
+
+
+def _error(task: EvaluationTask, field: str, message: str, value: object = None) -> DataError:
+    return DataError(message, field=f"evaluation.tasks.{task.name}.{field}", value=value)

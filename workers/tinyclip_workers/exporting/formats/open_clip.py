@@ -1,0 +1,70 @@
+"""A version for open_clip: `create_model_and_transforms("local-dir:…")` loads the folder as it is.
+
+A uniform version's own folder is in this layout already; here are the files alone, with nothing of ours beside them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from tinyclip_workers.exporting.check import BATCH
+from tinyclip_workers.model.architecture import open_clip_config
+from tinyclip_workers.model.folders import CONFIG_FILE, WEIGHTS_FILES, LoadedModel
+from tinyclip_workers.types import Matrix
+from tinyclip_workers.versions.writer import json_bytes
+
+
+def export_open_clip(loaded: LoadedModel, folder: Path) -> None:
+    """Write configuration and weights. Raises ImpossibleStudent where open_clip cannot build the layout."""
+    config = {"model_cfg": open_clip_config(loaded.layout), "preprocess_cfg": preprocess_cfg(loaded)}
+    (folder / CONFIG_FILE).write_bytes(json_bytes(config))
+    state = {name: tensor.contiguous() for name, tensor in loaded.model.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILES[0], {"format": "pt"})
+
+
+def preprocess_cfg(loaded: LoadedModel) -> dict[str, Any]:
+    """What pictures go through, in open_clip's words."""
+    size, mean, std = loaded.layout.image.image_size, list(loaded.image_mean), list(loaded.image_std)
+    return {
+        "size": [size, size], "mode": "RGB", "mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest",
+    }
+
+
+class OpenClipModel:
+    """An exported folder, loaded as the library's documentation says."""
+
+    def __init__(self, folder: Path) -> None:
+        name = f"local-dir:{folder}"
+        model, _, self._preprocess = open_clip.create_model_and_transforms(name)
+        self._model, self._tokenizer = model.eval(), open_clip.get_tokenizer(name)
+
+    def images(self, pixels_BCSS: Tensor) -> Matrix:
+        return self.photos([to_pil_image(picture) for picture in pixels_BCSS])  # of that size already: only normalised
+
+    @torch.no_grad()
+    def photos(self, pictures: Sequence[Image.Image]) -> Matrix:
+        parts = []
+        for start in range(0, len(pictures), BATCH):
+            batch_BCSS = torch.stack([self._preprocess(picture) for picture in pictures[start : start + BATCH]])
+            parts.append(self._model.encode_image(batch_BCSS, normalize=True))
+        images_BE: Matrix = torch.cat(parts).numpy()
+        return images_BE
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Matrix:
+        texts_BE: Matrix = F.normalize(self._model.encode_text(self._tokenizer(list(texts))), dim=-1).numpy()
+        return texts_BE
+
+    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        ids_BT: npt.NDArray[np.int64] = self._tokenizer(list(texts)).numpy()
+        return ids_BT

@@ -1,0 +1,69 @@
+"""A version as OpenVINO IR; fp32, or with the image tower in int8.
+
+    image.xml, .bin   pictures (batch, S, S, 3) uint8, RGB -> embeddings (batch, E), of length 1; colours are normalised inside
+    text.xml, .bin    tokens (batch, tokens) int64         -> embeddings (batch, E), of length 1
+
+Shapes: B batch, S image size, E embedding size.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tinyclip_workers.engines.openvino_model import (
+    CompiledTower,
+    convert_image_tower,
+    convert_text_tower,
+    quantize_image_tower,
+    save_model,
+)
+from tinyclip_workers.exporting.check import BATCH
+from tinyclip_workers.exporting.samples import Samples, pixels
+from tinyclip_workers.exporting.settings import read_settings, write_settings
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.types import Matrix
+
+IMAGE, TEXT = "image.xml", "text.xml"
+
+
+def export_openvino(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
+    """Write both towers, settings and tokenizer; returns how many pictures int8 was calibrated on.
+
+    Texts stay in fp32: cut to their length they cost little, and int8 would gain little.
+    """
+    image, calibrated = convert_image_tower(loaded), 0
+    if int8:
+        pictures_BSSC = pixels(samples.calibration, loaded.layout.image.image_size).permute(0, 2, 3, 1).contiguous().numpy()
+        image = quantize_image_tower(image, pictures_BSSC, transformer=loaded.layout.image.kind == "vit")
+        calibrated = len(pictures_BSSC)
+    save_model(image, folder / IMAGE)
+    save_model(convert_text_tower(loaded), folder / TEXT)
+    write_settings(loaded, folder)
+    return calibrated
+
+
+class OpenVinoModel:
+    """An exported folder, compiled for this CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        threads = torch.get_num_threads()
+        self._image, self._text = (CompiledTower(folder / name, threads=threads) for name in (IMAGE, TEXT))
+        self._settings = read_settings(folder)
+
+    def images(self, pixels_BCSS: Tensor) -> Matrix:
+        batches = pixels_BCSS.permute(0, 2, 3, 1).contiguous().split(BATCH)
+        return np.concatenate([self._image(batch.numpy()) for batch in batches])
+
+    def photos(self, pictures: Sequence[Image.Image]) -> Matrix:
+        return self.images(torch.stack([self._settings.pixels(picture) for picture in pictures]))
+
+    def texts(self, texts: Sequence[str]) -> Matrix:
+        return self._text(self.tokens(texts))
+
+    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        return self._settings.tokens(list(texts))

@@ -1,0 +1,229 @@
+"""From what a spec says about a student to a layout, from a layout to an open_clip model, and what it costs.
+
+A layout is explicit and complete: everything below works from it alone, never from tensor shapes.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from open_clip.model import CLIP
+from tinyclip.schemas.layouts import Layout, StudentSummary
+from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
+
+from tinyclip_workers.model.macs import image_macs, text_macs
+from tinyclip_workers.model.presets import AUTO_PRESETS, PRESETS, preset_layout
+from tinyclip_workers.model.tower_layouts import (
+    CONTEXT_LENGTH,
+    HEAD_WIDTH,
+    IMAGE_SIZE,
+    MLP_RATIO,
+    VOCAB_SIZE,
+    ImpossibleStudent,
+    image_layout,
+    text_layout,
+)
+from tinyclip_workers.model.towers import Clip, Model
+
+__all__ = [
+    "AUTO_PRESETS",
+    "PRESETS",
+    "ImpossibleStudent",
+    "UnsupportedArchitecture",
+    "build_any",
+    "build_model",
+    "is_uniform",
+    "layout_of",
+    "open_clip_config",
+    "resolve_layout",
+    "state_shapes",
+    "summarize",
+    "try_layout",
+]
+
+Resolved = TypeVar("Resolved")
+
+
+class UnsupportedArchitecture(ValueError):
+    """An open_clip configuration that is not a plain CLIP with a ViT or ResNet image tower."""
+
+
+def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
+    """The whole layout of a student; what the spec omits comes from the parent (the model that it inherits from).
+
+    Raises ImpossibleStudent, naming the field, for what is missing without a parent or does not fit together.
+    Whether the student is small enough to inherit from the parent is not asked here.
+    """
+    layout, problems = try_layout(student, parent)
+    if layout is None:
+        raise problems[0]
+    return layout
+
+
+def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | None, list[ImpossibleStudent]]:
+    """As `resolve_layout`, but tells what is wrong with each tower instead of raising the first."""
+    problems: list[ImpossibleStudent] = []
+
+    def attempt(resolve: Callable[[], Resolved]) -> Resolved | None:
+        try:
+            return resolve()
+        except ImpossibleStudent as error:
+            problems.append(error)
+            return None
+
+    quick_gelu = parent.quick_gelu if parent is not None else False
+    if student.preset is not None:
+        preset = attempt(lambda: preset_layout(student.preset or ""))
+        return (preset.model_copy(update={"quick_gelu": quick_gelu}) if preset is not None else None), problems
+    embed_dim = attempt(lambda: _embed_dim(student, parent))
+    image = attempt(lambda: image_layout(student.image, parent.image if parent is not None else None))
+    text = attempt(lambda: text_layout(student.text, parent.text if parent is not None else None))
+    if embed_dim is None or image is None or text is None:
+        return None, problems
+    if student.quick_gelu is not None:
+        quick_gelu = student.quick_gelu
+    return Layout(embed_dim=embed_dim, quick_gelu=quick_gelu, image=image, text=text), problems
+
+
+def build_model(layout: Layout) -> CLIP:
+    """A freshly initialised open_clip model (as open_clip initialises it), drawing from torch's global generator.
+
+    Raises ImpossibleStudent for a layout whose blocks differ from each other: open_clip has one shape for all blocks.
+    """
+    return CLIP(**open_clip_config(layout))
+
+
+def build_any(layout: Layout) -> Model:
+    """open_clip's model where it can express the layout, else ours, whose weights mean nothing until they are loaded."""
+    return build_model(layout) if is_uniform(layout) else Clip(layout)
+
+
+def is_uniform(layout: Layout) -> bool:
+    """Whether open_clip can express a layout: all blocks of a tower alike, and as many heads as fill its width."""
+    try:
+        open_clip_config(layout)
+    except ImpossibleStudent:
+        return False
+    return True
+
+
+def open_clip_config(layout: Layout) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a uniform layout. Raises ImpossibleStudent if the blocks differ from each other."""
+    image, text = layout.image, layout.text
+    vision_cfg: dict[str, Any] = {"image_size": image.image_size, "width": image.width, "head_width": image.head_width}
+    if image.kind == "resnet":
+        vision_cfg |= {"layers": list(image.layers), "patch_size": None}
+    else:
+        _one_shape("image", image.heads, image.width, image.head_width)
+        mlp_ratio = _mlp_ratio("image", image.width, image.mlp)
+        vision_cfg |= {"layers": image.layers[0], "patch_size": image.patch_size, "mlp_ratio": mlp_ratio}
+    _one_shape("text", text.heads, text.width, text.head_width)
+    text_cfg = {
+        "context_length": text.context_length,
+        "vocab_size": text.vocab_size,
+        "width": text.width,
+        "heads": text.heads[0],
+        "layers": text.layers,
+        "mlp_ratio": _mlp_ratio("text", text.width, text.mlp),
+    }
+    config: dict[str, Any] = {"embed_dim": layout.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    return {**config, "quick_gelu": True} if layout.quick_gelu else config
+
+
+def layout_of(model_cfg: dict[str, Any]) -> Layout:
+    """The layout of an open_clip `model_cfg`. Raises UnsupportedArchitecture naming the setting we have no layout for."""
+    vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
+    _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
+    _only_plain("vision_cfg.", vision, {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
+    _only_plain("text_cfg.", text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"})
+    size, layers = vision.get("image_size", IMAGE_SIZE), vision.get("layers", 12)
+    if isinstance(size, list | tuple):
+        if len(set(size)) != 1:
+            raise UnsupportedArchitecture(f"vision_cfg.image_size is {size}; only square images are supported")
+        size = size[0]
+    heads = text.get("heads", 8)
+    return Layout(
+        embed_dim=model_cfg["embed_dim"],
+        quick_gelu=bool(model_cfg.get("quick_gelu", False)),
+        image=image_layout(
+            ImageTower(
+                layers=layers if isinstance(layers, int) else tuple(layers),
+                width=vision.get("width", 768),
+                head_width=vision.get("head_width", HEAD_WIDTH),
+                mlp_ratio=vision.get("mlp_ratio", MLP_RATIO) if isinstance(layers, int) else None,
+                patch_size=vision.get("patch_size", 16) if isinstance(layers, int) else None,
+                image_size=size,
+            ),
+            None,
+        ),
+        text=text_layout(
+            TextTower(
+                layers=text.get("layers", 12),
+                width=text.get("width", 512),
+                heads=heads,
+                mlp_ratio=text.get("mlp_ratio", MLP_RATIO),
+                context_length=text.get("context_length", CONTEXT_LENGTH),
+                vocab_size=text.get("vocab_size", VOCAB_SIZE),
+            ),
+            None,
+        ),
+    )
+
+
+def summarize(layout: Layout) -> StudentSummary:
+    """Parameters (counted on the meta device: no memory is touched) and multiply-accumulates of a layout."""
+    model = _meta_model(layout)
+    image = sum(p.numel() for p in model.visual.parameters())
+    text = sum(p.numel() for p in model.parameters()) - image - model.logit_scale.numel()
+    return StudentSummary(
+        image_params=image,
+        text_params=text,
+        text_params_without_embedding=text - model.token_embedding.weight.numel(),
+        macs=image_macs(layout) + text_macs(layout),
+        layout=layout,
+    )
+
+
+def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the state dict of a layout's model."""
+    return {name: tuple(tensor.shape) for name, tensor in _meta_model(layout).state_dict().items()}
+
+
+def _meta_model(layout: Layout) -> Model:
+    """The model without its memory: shapes only. Remembered, as it takes a moment to make and is asked for again and again."""
+    return _remembered_meta_model(layout.model_dump_json())
+
+
+@lru_cache(maxsize=64)
+def _remembered_meta_model(layout: str) -> Model:
+    with torch.device("meta"):
+        return build_any(Layout.model_validate_json(layout))
+
+
+def _one_shape(tower: str, heads: list[int] | None, width: int, head_width: int) -> None:
+    if heads is None or {head_width * count for count in heads} != {width}:
+        message = f"open_clip has width {width} / {head_width} heads in every block; these differ"
+        raise ImpossibleStudent(tower, heads, message)
+
+
+def _mlp_ratio(tower: str, width: int, mlp: list[int] | None) -> float:
+    """The ratio from which open_clip computes the same MLP width, `int(width * ratio)`."""
+    if mlp is None or len(set(mlp)) != 1 or mlp[0] == 0:
+        raise ImpossibleStudent(tower, mlp, "open_clip has one MLP width for all blocks; these differ")
+    ratio = mlp[0] / width
+    return ratio if int(width * ratio) == mlp[0] else math.nextafter(ratio, math.inf)
+
+
+def _only_plain(where: str, config: dict[str, Any], known: set[str]) -> None:
+    for key, value in config.items():
+        if key not in known and value not in (None, False):
+            raise UnsupportedArchitecture(f"{where}{key} is {value!r}; only plain CLIP models with a ViT or ResNet are supported")
+
+
+def _embed_dim(student: StudentSpec, parent: Layout | None) -> int:
+    embed_dim = student.embed_dim or (parent.embed_dim if parent is not None else None)
+    if embed_dim is None:
+        raise ImpossibleStudent("embed_dim", None, "is missing and there is no model to inherit it from; give it")
+    return embed_dim

@@ -1,0 +1,139 @@
+"""Transformer blocks whose layers differ in heads and MLP width, with or without a mask; open_clip's names in the state dict.
+
+Shapes: B batch, T tokens, d width, H_l heads and m_l MLP units of layer l, h width of a head.
+A layer without heads (or MLP units) has a constant left of that branch: its output bias.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyclip_workers.model.masks import Mask
+
+
+class MaskedLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels that are kept; the others give 0.
+
+    Computed with 0/1 weights, not by gathering channels, so that shapes stay fixed and it compiles; by the fused kernel, which
+    sees all d channels: the n kept ones are made larger by sqrt(d/n), so that its variance is theirs.
+    """
+
+    def forward(self, x: Tensor, kept_d: Tensor | None = None) -> Tensor:
+        """x (…, d); kept_d (d,) of 0 and 1, None for all."""
+        if kept_d is None:
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        count = kept_d.sum().clamp(min=1)
+        larger = (len(kept_d) / count).sqrt()
+        centred = (wide - (wide * kept_d).sum(-1, keepdim=True) / count) * (kept_d * larger)
+        weight, bias = self.weight / larger, self.bias * kept_d
+        return F.layer_norm(centred, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class QuickGELU(nn.Module):
+    """The approximation that OpenAI's CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Self-attention of H_l heads of width h over d channels; without heads, only its output bias."""
+
+    def __init__(self, width: int, heads: int, head_width: int, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        if heads == 0:
+            self.out_proj: nn.Linear | OutputBias = OutputBias(width)
+            return
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * heads * head_width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * heads * head_width))
+        self.out_proj = nn.Linear(heads * head_width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x_BTd: Tensor, heads_mask: Tensor | None = None) -> Tensor:
+        if isinstance(self.out_proj, OutputBias):
+            return self.out_proj.everywhere(x_BTd)
+        batch, tokens, _ = x_BTd.shape
+        qkv = F.linear(x_BTd, self.in_proj_weight, self.in_proj_bias).view(batch, tokens, 3, self.heads, -1)
+        q_BHTh, k_BHTh, v_BHTh = qkv.permute(2, 0, 3, 1, 4)
+        out_BHTh = F.scaled_dot_product_attention(q_BHTh, k_BHTh, v_BHTh, is_causal=self.causal)
+        if heads_mask is not None:
+            out_BHTh = out_BHTh * heads_mask[:, None, None].to(out_BHTh.dtype)
+        return F.linear(out_BHTh.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+
+
+class Mlp(nn.Module):
+    """d -> m_l -> d; without units, only its output bias."""
+
+    def __init__(self, width: int, units: int, quick_gelu: bool) -> None:
+        super().__init__()
+        if units == 0:
+            self.c_proj: nn.Linear | OutputBias = OutputBias(width)
+            return
+        self.c_fc = nn.Linear(width, units)
+        self.gelu = QuickGELU() if quick_gelu else nn.GELU()
+        self.c_proj = nn.Linear(units, width)
+
+    def forward(self, x_BTd: Tensor, units_mask: Tensor | None = None) -> Tensor:
+        if isinstance(self.c_proj, OutputBias):
+            return self.c_proj.everywhere(x_BTd)
+        x_BTm = self.gelu(self.c_fc(x_BTd))
+        if units_mask is not None:
+            x_BTm = x_BTm * units_mask.to(x_BTm.dtype)
+        return F.linear(x_BTm, self.c_proj.weight, self.c_proj.bias)
+
+
+class OutputBias(nn.Module):
+    """What is left of a branch that lost all its units: the constant that it added."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def everywhere(self, x_BTd: Tensor) -> Tensor:
+        """The constant, in the shape and type of x_BTd."""
+        return self.bias.to(x_BTd.dtype).expand_as(x_BTd)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP on a residual stream; a LayerNorm goes with its branch."""
+
+    def __init__(self, width: int, heads: int, units: int, head_width: int, causal: bool, quick_gelu: bool) -> None:
+        super().__init__()
+        self.ln_1 = MaskedLayerNorm(width) if heads else None
+        self.attn = Attention(width, heads, head_width, causal)
+        self.ln_2 = MaskedLayerNorm(width) if units else None
+        self.mlp = Mlp(width, units, quick_gelu)
+
+    def forward(self, x_BTd: Tensor, mask: Mask | None = None, kept_d: Tensor | None = None, layer: int = 0) -> Tensor:
+        hidden_d, heads, units = (None,) * 3 if mask is None else (mask.hidden, mask.heads[layer], mask.intermediate[layer])
+        attention = self.attn(x_BTd if self.ln_1 is None else self.ln_1(x_BTd, kept_d), heads)
+        x_BTd = x_BTd + scaled(attention, hidden_d)
+        mlp = self.mlp(x_BTd if self.ln_2 is None else self.ln_2(x_BTd, kept_d), units)
+        return x_BTd + scaled(mlp, hidden_d)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, each of its own size."""
+
+    def __init__(
+        self, width: int, heads: Sequence[int], mlp: Sequence[int], head_width: int, causal: bool, quick_gelu: bool
+    ) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(
+            Block(width, block_heads, units, head_width, causal, quick_gelu)
+            for block_heads, units in zip(heads, mlp, strict=True)
+        )
+
+    def forward(self, x_BTd: Tensor, mask: Mask | None = None, kept_d: Tensor | None = None) -> Tensor:
+        for layer, block in enumerate(self.resblocks):
+            x_BTd = block(x_BTd, mask, kept_d, layer)
+        return x_BTd
+
+
+def scaled(x: Tensor, factor_d: Tensor | None) -> Tensor:
+    """x times a mask of its last axis, in x's type; x itself without one."""
+    return x if factor_d is None else x * factor_d.to(x.dtype)

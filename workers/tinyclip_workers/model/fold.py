@@ -1,0 +1,115 @@
+"""From a masked model to a small one that computes the same, and back into a large one (METHOD sections 6 and 7).
+
+Works on state dicts with open_clip's names. d width, H_l heads of width h and m_l MLP units of layer l.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from tinyclip.schemas.layouts import Layout
+from torch import Tensor
+
+from tinyclip_workers.model.masks import Mask
+
+State = dict[str, Tensor]
+
+PREFIXES = {"image": "visual.", "text": ""}
+"""What the names of a tower's tensors begin with."""
+
+
+def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[str, Mask], parity: bool = False) -> tuple[State, Layout]:
+    """The small model of `masks` ("image", "text" or both): units of factor 0 are gone, other factors are in the weights.
+
+    Its outputs are those of the masked model; a layer that loses all heads keeps the constant that they added.
+    Returns new tensors and the layout of the small model; towers without a mask are as they were.
+    `parity` repeats two faults of the reference: projections scaled once more (F1), and that constant lost (F2: it is 0).
+    """
+    folded = {name: tensor.detach().clone() for name, tensor in state.items()}
+    head_widths = {"image": layout.image.head_width, "text": layout.text.head_width}
+    for tower, mask in masks.items():
+        prefix, head_width = PREFIXES[tower], head_widths[tower]
+        _fold_ends(folded, tower, mask, parity)
+        for layer, (heads, units) in enumerate(zip(mask.heads, mask.intermediate, strict=True)):
+            block = f"{prefix}transformer.resblocks.{layer}."
+            _fold_attention(folded, block, mask.hidden, heads, head_width, parity)
+            _fold_mlp(folded, block, mask.hidden, units)
+    return folded, folded_layout(layout, masks)
+
+
+def folded_layout(layout: Layout, masks: Mapping[str, Mask]) -> Layout:
+    """What is left of a layout after folding these masks."""
+    towers = {"image": layout.image, "text": layout.text}
+    changed = {
+        tower: towers[tower].model_copy(
+            update={
+                "width": int((mask.hidden != 0).sum()),
+                "heads": [int((row != 0).sum()) for row in mask.heads],
+                "mlp": [int((row != 0).sum()) for row in mask.intermediate],
+            }
+        )
+        for tower, mask in masks.items()
+    }
+    return layout.model_copy(update=changed)
+
+
+def _fold_ends(state: State, tower: str, mask: Mask, parity: bool) -> None:
+    """Embeddings, final LayerNorms and the projection of one tower."""
+    kept, zh = _kept(mask.hidden), mask.hidden[mask.hidden != 0]
+    if tower == "image":
+        scaled = ["visual.class_embedding", "visual.positional_embedding"]
+        norms, projection = ["visual.ln_pre", "visual.ln_post"], "visual.proj"
+        state["visual.conv1.weight"] = state["visual.conv1.weight"][kept] * zh[:, None, None, None]
+    else:
+        scaled = ["token_embedding.weight", "positional_embedding"]
+        norms, projection = ["ln_final"], "text_projection"
+    for name in scaled:
+        state[name] = state[name][..., kept] * zh
+    for norm in norms:
+        _keep_norm(state, norm, kept)
+    state[projection] = state[projection][kept] * (zh[:, None] if parity else 1)
+
+
+def _fold_attention(state: State, block: str, hidden: Tensor, heads: Tensor, head_width: int, parity: bool) -> None:
+    kept, zh = _kept(hidden), hidden[hidden != 0]
+    if f"{block}attn.in_proj_weight" not in state:  # an earlier prune took all heads; the constant is still there
+        state[f"{block}attn.out_proj.bias"] = state[f"{block}attn.out_proj.bias"][kept] * zh
+        return
+    if not heads.any():
+        for name in ("ln_1.weight", "ln_1.bias", "attn.in_proj_weight", "attn.in_proj_bias", "attn.out_proj.weight"):
+            del state[block + name]
+        state[f"{block}attn.out_proj.bias"] = state[f"{block}attn.out_proj.bias"][kept] * (0 if parity else zh)
+        return
+    columns = _kept(heads.repeat_interleave(head_width))
+    rows = torch.cat([columns + third * len(heads) * head_width for third in range(3)])
+    ze = heads[heads != 0].repeat_interleave(head_width)
+    _keep_norm(state, f"{block}ln_1", kept)
+    state[f"{block}attn.in_proj_weight"] = state[f"{block}attn.in_proj_weight"][rows][:, kept]
+    state[f"{block}attn.in_proj_bias"] = state[f"{block}attn.in_proj_bias"][rows]
+    state[f"{block}attn.out_proj.weight"] = state[f"{block}attn.out_proj.weight"][kept][:, columns] * zh[:, None] * ze
+    state[f"{block}attn.out_proj.bias"] = state[f"{block}attn.out_proj.bias"][kept] * zh
+
+
+def _fold_mlp(state: State, block: str, hidden: Tensor, units: Tensor) -> None:
+    kept, zh = _kept(hidden), hidden[hidden != 0]
+    state[f"{block}mlp.c_proj.bias"] = state[f"{block}mlp.c_proj.bias"][kept] * zh
+    if f"{block}mlp.c_fc.weight" not in state:
+        return
+    if not units.any():
+        for name in ("ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight"):
+            del state[block + name]
+        return
+    rows, zi = _kept(units), units[units != 0]
+    _keep_norm(state, f"{block}ln_2", kept)
+    state[f"{block}mlp.c_fc.weight"] = state[f"{block}mlp.c_fc.weight"][rows][:, kept]
+    state[f"{block}mlp.c_fc.bias"] = state[f"{block}mlp.c_fc.bias"][rows]
+    state[f"{block}mlp.c_proj.weight"] = state[f"{block}mlp.c_proj.weight"][kept][:, rows] * zh[:, None] * zi
+
+
+def _keep_norm(state: State, norm: str, kept: Tensor) -> None:
+    """A LayerNorm takes a mask as a set: its weights are not scaled."""
+    for name in (f"{norm}.weight", f"{norm}.bias"):
+        state[name] = state[name][kept]
+
+
+def _kept(factors: Tensor) -> Tensor:
+    return factors.nonzero().flatten()

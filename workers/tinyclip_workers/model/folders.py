@@ -1,0 +1,172 @@
+"""Model folders: a registry version, an example's teacher, or anybody's in open_clip's layout.
+
+A folder without `open_clip_config.json` holds a student whose blocks differ in size, which open_clip cannot build: then
+`layout.json` says what it looks like and `preprocess.json` what its pictures go through.
+
+What is found (`ModelSource`) is apart from what is loaded (`LoadedModel`), so that a plan can look without reading weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from open_clip.factory import load_checkpoint
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load as from_safetensors
+from tinyclip.schemas.layouts import Layout
+from torch import Tensor
+
+from tinyclip_workers.model.architecture import build_any, layout_of, state_shapes
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
+from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.weights import WeightsError, file_digest, load_state_dict, read_header
+from tinyclip_workers.runtime.addresses import expect_address
+from tinyclip_workers.runtime.store import Store
+
+CONFIG_FILE = "open_clip_config.json"
+LAYOUT_FILE = "layout.json"
+PREPROCESS_FILE = "preprocess.json"
+"""The `preprocess_cfg` of an open_clip configuration, alone."""
+OWN_WEIGHTS_FILE = "model.safetensors"
+COMPACT_FILE = "compact.safetensors"
+WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
+"""Names of weights in a folder, in the order in which they are looked for; the last is our compact form."""
+
+Tokenizer = Callable[[str | list[str]], Tensor]
+"""Texts to token ids (texts, context), int64."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found but not loaded."""
+
+    name: str
+    layout: Layout
+    weights: Callable[[], str]
+    """Path or URI of the weights; may download them."""
+    image_mean: Color = OPENAI_MEAN
+    image_std: Color = OPENAI_STD
+    published: bool = False
+    """Weights from a hub, in any form that open_clip reads, rather than safetensors of exactly this layout."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode and what it needs to be asked anything."""
+
+    model: Model
+    layout: Layout
+    tokenizer: Tokenizer
+    image_mean: Color
+    image_std: Color
+    name: str
+    digest: str
+    """SHA-256 of the weights file."""
+
+
+def find_folder(uri: str) -> ModelSource:
+    """A model folder at a path or fsspec URI; `layout.json`, where there is one, says the layout.
+
+    Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
+    """
+    store = Store(uri)
+    names = store.list("")
+    if not names:
+        raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
+    if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= set(names):
+        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed, this has {names}")
+    weights = next((name for name in WEIGHTS_FILES if name in names), None)
+    if weights is None:
+        raise FileNotFoundError(f"{uri} has no weights; put one of {', '.join(WEIGHTS_FILES)} there")
+    config = _read_json(store, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": _read_json(store, PREPROCESS_FILE)}
+    layout = _layout_file(store) if LAYOUT_FILE in names else config_layout(config, store.uri(CONFIG_FILE))
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    if "model.json" in names:
+        version = _read_json(store, "model.json")
+        name = f"{version['name']}@{version['version']}"
+    return with_colors(ModelSource(name, layout, lambda: store.uri(weights)), config.get("preprocess_cfg"))
+
+
+def load_folder(uri: str) -> LoadedModel:
+    """A model folder, loaded. Raises as `find_folder`, and WeightsError where weights and layout do not fit."""
+    source = find_folder(uri)
+    return load(source, source.weights())
+
+
+def make_tokenizer(layout: Layout) -> Tokenizer:
+    """CLIP's byte-pair tokenizer, cut to the layout's context length."""
+    return cast(Tokenizer, SimpleTokenizer(context_length=layout.text.context_length))
+
+
+def check_weights(uri: str, layout: Layout) -> None:
+    """Whether a weights file has the tensors of a layout, from its header alone. Raises WeightsError naming the first misfit."""
+    if not uri.endswith(".safetensors"):
+        raise WeightsError(f"{uri} is not a .safetensors file; convert it first")
+    there, wanted = read_header(uri).shapes, state_shapes(layout)
+    for name, shape in wanted.items():
+        if there.get(name) != shape:
+            found = f"has shape {there[name]}" if name in there else "is missing"
+            raise WeightsError(f"{uri} does not fit its configuration: {name} {found}, {shape} is needed")
+    if extra := sorted(there.keys() - wanted.keys()):
+        raise WeightsError(f"{uri} does not fit its configuration: it has {extra[0]}, which the configuration does not")
+
+
+def load(source: ModelSource, path: str) -> LoadedModel:
+    """The model with its weights, fp32 on the CPU, in evaluation mode. Raises WeightsError, OSError or RuntimeError."""
+    model = build_any(source.layout)
+    if source.published:
+        load_checkpoint(model, path)
+    else:
+        check_weights(path, source.layout)
+        model.load_state_dict(load_state_dict(path))
+    return LoadedModel(
+        model=model.eval(),
+        layout=source.layout,
+        tokenizer=make_tokenizer(source.layout),
+        image_mean=source.image_mean,
+        image_std=source.image_std,
+        name=source.name,
+        digest=file_digest(path),
+    )
+
+
+def load_student(layout: Layout, weights: bytes, image_mean: Color, image_std: Color) -> LoadedModel:
+    """A model just trained, from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
+    model = build_any(layout)
+    model.load_state_dict(from_safetensors(weights))
+    digest = hashlib.sha256(weights).hexdigest()
+    return LoadedModel(model.eval(), layout, make_tokenizer(layout), image_mean, image_std, name="student", digest=digest)
+
+
+def with_colors(source: ModelSource, preprocess: dict[str, Any] | None) -> ModelSource:
+    """The source with the mean and deviation of an open_clip `preprocess_cfg`; CLIP's own where it says nothing."""
+    colors = preprocess or {}
+    mean, std = (tuple(float(v) for v in colors.get(k) or d) for k, d in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)))
+    return replace(source, image_mean=cast(Color, mean), image_std=cast(Color, std))
+
+
+def _layout_file(store: Store) -> Layout:
+    try:
+        return Layout.model_validate(_read_json(store, LAYOUT_FILE))
+    except ValueError as error:
+        raise WeightsError(f"{store.uri(LAYOUT_FILE)} is not a layout: {error}") from error
+
+
+def config_layout(config: dict[str, Any], where: str) -> Layout:
+    """The layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
+    if "model_cfg" not in config:
+        raise WeightsError(f"{where} has no model_cfg; it is not a configuration of open_clip")
+    return layout_of(config["model_cfg"])
+
+
+def _read_json(store: Store, name: str) -> dict[str, Any]:
+    expect_address(store.uri(name))  # a link may lead elsewhere than the folder
+    try:
+        document = json.loads(store.read_bytes(name))
+    except ValueError as error:
+        raise WeightsError(f"{store.uri(name)} is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise WeightsError(f"{store.uri(name)} is not a JSON object")
+    return document

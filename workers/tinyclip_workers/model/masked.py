@@ -1,0 +1,188 @@
+"""A student in search of its shape: two towers under learnable masks, until they are folded (METHOD sections 3 to 7).
+
+    towers = MaskedTowers(clip, original_layout, ("image", "text"), constraint)
+    image_BD, text_BD, scale = towers(images_BCHW, tokens_BT, towers.noise(generator))
+    loss = … + towers.pull(step).loss        # then one step of the weights' optimizer and of mask_optimizer(towers)
+    towers.clamp_()
+    small = towers.folded()                   # at the prune step; goes on with a new optimizer
+
+A later stage does the same with the small model: only living units have masks, while sizes stay relative to the original.
+Shapes: B batch, D embedding size.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
+from torch import Tensor, nn
+
+from tinyclip_workers.model.fold import fold
+from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, Group, Mask, TowerMasks
+from tinyclip_workers.model.sparsity import Constraint, Pull, TowerSize, joint_lagrangian, separate_lagrangian
+from tinyclip_workers.model.towers import Clip, normalized
+
+Tower = Literal["image", "text"]
+Noise = Mapping[str, dict[Group, Tensor]]
+
+FARTHEST_OFFSET = 2 * (LOGA_CEILING - LOGA_FLOOR)
+"""More than enough to count all units as kept, or none, wherever in the clamp they are."""
+OFFSET_ACCURACY = 1e-6
+
+
+class MaskedTowers(nn.Module):
+    """A Clip and the masks of one or both towers, as one module for a data-parallel wrapper."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        original: Layout,
+        towers: Sequence[Tower],
+        constraint: Constraint,
+        *,
+        joint: bool = True,
+        granularity: Granularity = "exact",
+    ) -> None:
+        """`original` is the unpruned layout that sparsity is relative to; `joint`: one constraint over both towers.
+
+        Raises ValueError if a tower to be masked is not a transformer.
+        """
+        super().__init__()
+        self.clip, self.constraint, self.joint = clip, constraint, joint
+        self.masks = nn.ModuleDict({tower: fresh_masks(_tower(clip.layout, tower), granularity) for tower in towers})
+        self.sizes: dict[str, TowerSize] = {tower: size_of(_tower(original, tower)) for tower in towers}
+        self.offsets: dict[str, float] = dict.fromkeys(towers, 0.0)
+
+    def tower_masks(self) -> dict[str, TowerMasks]:
+        return {tower: masks for tower, masks in self.masks.items() if isinstance(masks, TowerMasks)}
+
+    def noise(self, generator: torch.Generator) -> Noise:
+        """The random numbers of one forward pass; every worker draws its own, image before text."""
+        return {tower: masks.noise(generator) for tower, masks in self.tower_masks().items()}
+
+    def forward(self, images_BCHW: Tensor, tokens_BT: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier, under one sample of the masks.
+
+        Without noise the masks are the deterministic ones, as in evaluation.
+        """
+        if noise is None:
+            masks = self.deterministic()
+        else:
+            masks = {tower: masks.sample(noise[tower]) for tower, masks in self.tower_masks().items()}
+        image_BD = normalized(self.clip.encode_image(images_BCHW, masks.get("image")))
+        text_BD = normalized(self.clip.encode_text(tokens_BT, masks.get("text")))
+        return image_BD, text_BD, self.clip.logit_scale.exp()
+
+    def pull(self, step: int) -> Pull:
+        """The term that pulls towards the sparsity asked for at this step of the stage; the same on every worker."""
+        towers = [(masks, self.sizes[tower]) for tower, masks in self.tower_masks().items()]
+        return (joint_lagrangian if self.joint else separate_lagrangian)(towers, self.constraint, step)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """To be called after every optimizer step."""
+        for masks in self.tower_masks().values():
+            masks.clamp_()
+
+    def deterministic(self) -> dict[str, Mask]:
+        """The masks of evaluation and of the fold; after `land` of the size asked for."""
+        return {tower: masks.deterministic(self.offsets[tower]) for tower, masks in self.tower_masks().items()}
+
+    @torch.no_grad()
+    def land(self) -> None:
+        """From here on the deterministic masks keep at most what is asked for in the end, and hardly a unit less.
+
+        The constraint is one-sided and its optimizer has momentum: a quick search ends some percent beyond its target, a short
+        one before it. Which units go first and with which factor the others stay is what the search has found; how many go is
+        counted with one offset to all log-odds (under separate constraints with one for each tower). Only units of equal log-odds
+        in several layers, as in a search that has not begun, come and go together.
+        """
+        for towers in [list(self.offsets)] if self.joint else [[tower] for tower in self.offsets]:
+            self._land(towers)
+
+    def _land(self, towers: Sequence[str]) -> None:
+        few_enough, too_many = -FARTHEST_OFFSET, FARTHEST_OFFSET
+        while too_many - few_enough > OFFSET_ACCURACY:
+            middle = (few_enough + too_many) / 2
+            self.offsets.update(dict.fromkeys(towers, middle))
+            few_enough, too_many = (middle, too_many) if self._removed(towers) >= self.constraint.target else (few_enough, middle)
+        self.offsets.update(dict.fromkeys(towers, few_enough))
+
+    def removed(self) -> float:
+        """The share of the prunable parameters that the deterministic masks remove, as the constraint counts them."""
+        return self._removed(list(self.offsets))
+
+    def _removed(self, towers: Sequence[str]) -> float:
+        masks, kept = self.deterministic(), 0.0
+        for tower in towers:
+            channels, heads, units = (float(torch.cat(masks[tower].rows(group)).count_nonzero()) for group in GROUPS)
+            kept += self.sizes[tower].cost(channels, heads, units)
+        return 1 - kept / sum(self.sizes[tower].prunable for tower in towers)
+
+    @torch.no_grad()
+    def folded(self, parity: bool = False) -> Clip:
+        """The small model of the deterministic masks, with the same device and type; computes what the masked one does."""
+        state, layout = fold(self.clip.state_dict(), self.clip.layout, self.deterministic(), parity)
+        small = Clip(layout).to(self.clip.logit_scale.device, self.clip.logit_scale.dtype)
+        small.load_state_dict(state, strict=True)
+        return small.train(self.clip.training)
+
+    def reported_sparsity(self) -> dict[str, float]:
+        """Of each masked tower, what the deterministic masks would remove now."""
+        return {tower: self.sizes[tower].sparsity(mask) for tower, mask in self.deterministic().items()}
+
+
+def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.optim.AdamW:
+    """AdamW at a constant rate: log-odds downhill, lambdas uphill (they only grow while the student is too large)."""
+    loga = [parameter for tower in masks.values() for parameter in tower.loga().values()]
+    lambdas = [parameter for tower in masks.values() for parameter in (tower.lambda_1, tower.lambda_2)]
+    groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True}]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+
+
+def fresh_masks(layout: ImageLayout | TextLayout, granularity: Granularity = "exact") -> TowerMasks:
+    """Masks that keep every unit there is in a tower."""
+    heads, mlp = _branches(layout)
+    return TowerMasks(layout.width, heads, mlp, granularity)
+
+
+def size_of(layout: ImageLayout | TextLayout) -> TowerSize:
+    """What the parts of a tower cost."""
+    heads, mlp = _branches(layout)
+    return TowerSize(layout.width, tuple(heads), tuple(mlp), layout.head_width)
+
+
+def removed_share(original: Layout, small: Layout, towers: Sequence[str]) -> float:
+    """The share of some towers' prunable parameters that a small layout lacks, as the constraint counts them."""
+    sizes = {tower: size_of(_tower(original, tower)) for tower in towers}
+    kept = 0.0
+    for tower, size in sizes.items():
+        layout = _tower(small, tower)
+        heads, units = _branches(layout)
+        kept += size.cost(float(layout.width), float(sum(heads)), float(sum(units)))
+    return 1 - kept / sum(size.prunable for size in sizes.values())
+
+
+def kept_units(small: Layout, original: Layout | None) -> dict[str, float]:
+    """The shares that a small layout has of the original's channels, heads and MLP units, by tower, as `image_heads_kept`."""
+    shares: dict[str, float] = {}
+    for tower in ("image", "text"):
+        layout, full = _tower(small, tower), _tower(original or small, tower)
+        shares[f"{tower}_channels_kept"] = layout.width / full.width
+        if layout.heads and layout.mlp and full.heads and full.mlp:
+            shares[f"{tower}_heads_kept"] = sum(layout.heads) / sum(full.heads)
+            shares[f"{tower}_mlp_kept"] = sum(layout.mlp) / sum(full.mlp)
+    return shares
+
+
+def _branches(layout: ImageLayout | TextLayout) -> tuple[list[int], list[int]]:
+    if layout.heads is None or layout.mlp is None:
+        raise ValueError(
+            "prune.towers: image: the image tower is a ResNet, which has no heads or MLP units to mask; "
+            "use prune.towers: [text], or inherit: manual"
+        )
+    return layout.heads, layout.mlp
+
+
+def _tower(layout: Layout, tower: str) -> ImageLayout | TextLayout:
+    return layout.image if tower == "image" else layout.text

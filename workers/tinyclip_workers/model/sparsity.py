@@ -1,0 +1,102 @@
+"""How large the student is expected to be, and the pull towards the size asked for (METHOD section 3.4).
+
+Sizes count what masks can remove: the weights and biases of attention and MLP, not embeddings, LayerNorms or projections.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from tinyclip_workers.model.masks import GROUPS, Mask, TowerMasks
+
+Number = TypeVar("Number", float, Tensor)
+
+
+@dataclass(frozen=True)
+class TowerSize:
+    """What a tower's parts cost, told of the unpruned tower: sparsity is always relative to it."""
+
+    width: int
+    heads: tuple[int, ...]
+    intermediate: tuple[int, ...]
+    head_width: int
+
+    @property
+    def parameters_per_head(self) -> int:
+        """Of q, k, v and output projection, with their biases, over all channels."""
+        return 4 * self.head_width * (self.width + 1)
+
+    @property
+    def prunable(self) -> int:
+        """All that masks could remove."""
+        mlp = sum(2 * self.width * units + self.width + units for units in self.intermediate)
+        return sum(self.heads) * self.parameters_per_head + mlp
+
+    def expected(self, scores: Mask) -> Tensor:
+        """The expected number of parameters kept (scalar, differentiable).
+
+        Every head or unit costs in proportion to the channels, so the sum over all pairs is a product of sums.
+        """
+        heads, units = torch.cat(scores.heads).sum(), torch.cat(scores.intermediate).sum()
+        return self.cost(scores.hidden.sum(), heads, units)
+
+    def cost(self, channels: Number, heads: Number, units: Number) -> Number:
+        """Parameters of so many channels, heads and MLP units of all layers together, as the constraint counts them."""
+        return channels * heads * (self.parameters_per_head / self.width) + 2 * channels * units
+
+    def kept(self, mask: Mask) -> int:
+        """The weights, without biases, that the nonzero units of a mask hold."""
+        channels, heads, units = (int(torch.cat(mask.rows(group)).count_nonzero()) for group in GROUPS)
+        return channels * (heads * self.head_width * 4 + units * 2)
+
+    def sparsity(self, mask: Mask) -> float:
+        """The share of the prunable parameters that a mask removes, as reported (biases count as removed)."""
+        return 1 - self.kept(mask) / self.prunable
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """The sparsity that is asked for: grows linearly from `start` to `target` over `warmup` steps."""
+
+    start: float
+    target: float
+    warmup: int
+
+    def at(self, step: int) -> float:
+        if self.warmup == 0:
+            return self.target
+        return self.start + (self.target - self.start) * min(1.0, step / self.warmup)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """The Lagrangian term to add to the loss, and what it was made of."""
+
+    loss: Tensor
+    expected_sparsity: float
+    target_sparsity: float
+
+
+Towers = Sequence[tuple[TowerMasks, TowerSize]]
+
+
+def joint_lagrangian(towers: Towers, constraint: Constraint, step: int) -> Pull:
+    """One constraint on the towers together: they trade size with each other. One tower alone is the same formula."""
+    expected = torch.stack([size.expected(masks.scores()) for masks, size in towers]).sum()
+    sparsity = 1 - expected / sum(size.prunable for _, size in towers)
+    lambda_1 = torch.stack([masks.lambda_1 for masks, _ in towers]).mean()
+    lambda_2 = torch.stack([masks.lambda_2 for masks, _ in towers]).mean()
+    # One-sided: a student that is smaller than asked for is not pushed back.
+    gap = (constraint.at(step) - sparsity).clamp(min=0)
+    return Pull(lambda_1 * gap + lambda_2 * gap.square(), sparsity.item(), constraint.at(step))
+
+
+def separate_lagrangian(towers: Towers, constraint: Constraint, step: int) -> Pull:
+    """One constraint on each tower; the sparsity told is that of all."""
+    pulls = [joint_lagrangian([tower], constraint, step) for tower in towers]
+    total = sum(size.prunable for _, size in towers)
+    sparsity = sum(pull.expected_sparsity * size.prunable for pull, (_, size) in zip(pulls, towers, strict=True)) / total
+    return Pull(torch.stack([pull.loss for pull in pulls]).sum(), sparsity, constraint.at(step))

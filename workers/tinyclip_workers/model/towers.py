@@ -1,0 +1,142 @@
+"""Image and text towers: our own, whose layers may differ in size and be masked, and how any model's texts are run.
+
+Our towers have open_clip's names in their state dict and compute the same where all layers are alike, so weights go back and
+forth. open_clip cannot express a student of automatic inheritance: per layer its own heads and MLP width, or none.
+
+Shapes: B batch, T tokens, L tokens of the longest text, d width, E embedding size.
+"""
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.modified_resnet import ModifiedResNet
+from tinyclip.schemas.layouts import ImageLayout, Layout
+from torch import Tensor, nn
+
+from tinyclip_workers.model.blocks import MaskedLayerNorm, Transformer, scaled
+from tinyclip_workers.model.masks import Mask
+from tinyclip_workers.model.precision import fp32
+
+RESNET_STEM = 3
+"""Convolutions of a ResNet before its first block."""
+SHAPES_ON_CUDA = 8
+"""On CUDA, lengths are rounded up to a multiple of this: fewer kernels to choose and graphs to keep."""
+
+
+class Clip(nn.Module):
+    """Two towers as a layout describes them; load a state dict before use: weights start as torch leaves them.
+
+    Names are open_clip's: `visual.*` for the image tower, the text tower without a prefix, `logit_scale`.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        text = layout.text
+        self.layout = layout
+        self.visual = image_tower(layout.image, layout.embed_dim, layout.quick_gelu)
+        self.token_embedding = nn.Embedding(text.vocab_size, text.width)
+        self.positional_embedding = nn.Parameter(torch.zeros(text.context_length, text.width))
+        self.transformer = Transformer(text.width, text.heads, text.mlp, text.head_width, True, layout.quick_gelu)
+        self.ln_final = MaskedLayerNorm(text.width)
+        self.text_projection = nn.Parameter(torch.zeros(text.width, layout.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def encode_image(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """Image embeddings (B, E), not normalised. A ResNet takes no mask."""
+        image_BE: Tensor = self.visual(images_BCHW) if mask is None else self.visual(images_BCHW, mask)
+        return image_BE
+
+    def encode_text(self, tokens_BT: Tensor, mask: Mask | None = None) -> Tensor:
+        """Text embeddings (B, E), not normalised, read at the end-of-text token (the largest id)."""
+        return self.encode_tokens(tokens_BT[:, : longest_text(tokens_BT)], mask)
+
+    def encode_tokens(self, tokens_BL: Tensor, mask: Mask | None = None) -> Tensor:
+        """The same of tokens as they come, whatever padding they have: nothing in it depends on their values' sizes."""
+        kept_d = None if mask is None else mask.kept_channels()
+        x_BLd = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
+        x_BLd = scaled(x_BLd, None if mask is None else mask.hidden)
+        x_BLd = self.ln_final(self.transformer(x_BLd, mask, kept_d), kept_d)
+        return _at_end_of_text(x_BLd, tokens_BL) @ self.text_projection
+
+
+Model = CLIP | Clip
+"""A CLIP model of either kind: `encode_image`, `visual`, `logit_scale` and the names of the state dict are the same."""
+
+
+class ImageTower(nn.Module):
+    """A ViT: patches and a class token, whose last state is the embedding."""
+
+    def __init__(self, layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> None:
+        super().__init__()
+        heads, mlp, patch = layout.heads, layout.mlp, layout.patch_size
+        assert heads and mlp and patch, "a ViT layout has heads, mlp and patch_size"  # noqa: PT018
+        width, tokens = layout.width, (layout.image_size // patch) ** 2 + 1
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros(tokens, width))
+        self.proj = nn.Parameter(torch.zeros(width, embed_dim))
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.ln_pre = MaskedLayerNorm(width)
+        self.transformer = Transformer(width, heads, mlp, layout.head_width, False, quick_gelu)
+        self.ln_post = MaskedLayerNorm(width)
+
+    def forward(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """Image embeddings (B, E), not normalised."""
+        kept_d = None if mask is None else mask.kept_channels()
+        patches_BTd = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
+        class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(patches_BTd.shape[0], 1, -1)
+        x_BTd = torch.cat([class_B1d, patches_BTd], dim=1) + self.positional_embedding.to(patches_BTd.dtype)
+        x_BTd = self.ln_pre(scaled(x_BTd, None if mask is None else mask.hidden), kept_d)
+        x_BTd = self.transformer(x_BTd, mask, kept_d)
+        image_BE: Tensor = self.ln_post(x_BTd[:, 0], kept_d) @ self.proj
+        return image_BE
+
+
+def image_tower(layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> nn.Module:
+    """Our ViT, or open_clip's ResNet (which masks do not know)."""
+    if layout.kind == "vit":
+        return ImageTower(layout, embed_dim, quick_gelu)
+    heads = layout.width * 32 // layout.head_width
+    resnet: nn.Module = ModifiedResNet(layout.layers, embed_dim, heads, image_size=layout.image_size, width=layout.width)
+    return resnet
+
+
+def encode_text(model: CLIP | CustomTextCLIP | Clip, tokens_BT: Tensor) -> Tensor:
+    """Text embeddings (B, E), not normalised: what `model.encode_text` gives, without work on the padding.
+
+    Exact where attention is causal and the embedding is read at the end-of-text token (the largest id, its first place):
+    nothing there depends on what follows. Text towers of another kind see the whole context.
+    """
+    if not (isinstance(model, CLIP) and model.text_pool_type == "argmax" and model.attn_mask is not None):
+        whole: Tensor = model.encode_text(tokens_BT)
+        return whole
+    tokens_BL = tokens_BT[:, : longest_text(tokens_BT)]
+    length = tokens_BL.shape[1]
+    dtype = model.transformer.get_cast_dtype()
+    x_BLd = model.token_embedding(tokens_BL).to(dtype) + model.positional_embedding[:length].to(dtype)
+    x_BLd = model.ln_final(model.transformer(x_BLd, attn_mask=model.attn_mask[:length, :length]))
+    return _project(_at_end_of_text(x_BLd, tokens_BL), model.text_projection)
+
+
+def longest_text(tokens_BT: Tensor) -> int:
+    """Tokens up to and with the last end-of-text of the batch."""
+    length = int(tokens_BT.argmax(dim=1).max()) + 1
+    if tokens_BT.is_cuda:
+        length = -(-length // SHAPES_ON_CUDA) * SHAPES_ON_CUDA
+    return min(length, tokens_BT.shape[1])
+
+
+def _at_end_of_text(x_BLd: Tensor, tokens_BL: Tensor) -> Tensor:
+    return x_BLd[torch.arange(tokens_BL.shape[0], device=tokens_BL.device), tokens_BL.argmax(dim=1)]
+
+
+def _project(x_Bd: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
+    if projection is None:
+        return x_Bd
+    if isinstance(projection, nn.Linear):
+        return F.linear(x_Bd, projection.weight, projection.bias)
+    return x_Bd @ projection
+
+
+def normalized(x_BD: Tensor) -> Tensor:
+    """Embeddings of length 1, in fp32 or finer."""
+    return F.normalize(fp32(x_BD), dim=-1)

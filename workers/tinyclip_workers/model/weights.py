@@ -1,0 +1,140 @@
+"""Weights in files: safetensors state dicts with open_clip's names, whole or compact.
+
+A compact file is for small models that are kept in a repository: halves instead of floats, and of the token embedding
+(most of a small model) only the rows of tokens that its texts can contain. Loading gives a whole state dict again.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.store import Store
+
+EMBEDDING = "token_embedding.weight"
+ROWS = "token_embedding.rows"
+VALUES = "token_embedding.values"
+_KEPT_IN_FLOAT = ("running_mean", "running_var")
+"""Statistics of batch norm can leave the range of halves, and are few."""
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights file says of itself in its first bytes."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Of the state dict that loading gives: a compact file's embedding table with all its rows."""
+    bytes: int
+    """Size that the whole file must have."""
+    metadata: dict[str, str]
+    """What its writer noted."""
+
+
+def load_state_dict(uri: str) -> dict[str, Tensor]:
+    """The state dict in a safetensors file at a path or fsspec URI, on the CPU; compact files come back whole, in fp32.
+
+    Raises FileNotFoundError, or WeightsError where the file is cut off or not safetensors.
+    """
+    fs, path = open_filesystem(uri)
+    try:
+        if isinstance(fs, LocalFileSystem):
+            with fs.open(path, "rb"):  # FileNotFoundError rather than safetensors' own
+                pass
+            state = safetensors.torch.load_file(path)
+        else:
+            state = safetensors.torch.load(fs.cat_file(path))
+    except SafetensorError as error:
+        raise WeightsError(f"{uri} is not a whole safetensors file ({error}); copy or download it again") from error
+    return _expand(state) if VALUES in state else state
+
+
+def save_state_dict(store: Store, path: str, state: Mapping[str, Tensor]) -> None:
+    """Write a whole state dict as it is: every name, the types it has."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    store.write_bytes(path, safetensors.torch.save(tensors, {"format": "pt"}))
+
+
+def save_compact(store: Store, path: str, state: Mapping[str, Tensor], used_token_ids: Iterable[int]) -> None:
+    """Write a state dict in halves with the embeddings of the used tokens only.
+
+    Texts with any other token will be read as if that token said nothing (its embedding is zero).
+    Raises WeightsError for a value that halves cannot hold, ValueError for a token outside the table.
+    """
+    table_Vd = state[EMBEDDING]
+    rows = torch.tensor(sorted(set(used_token_ids)), dtype=torch.int32)
+    if not len(rows) or int(rows[0]) < 0 or int(rows[-1]) >= len(table_Vd):
+        raise ValueError(f"token ids must be 0 to {len(table_Vd) - 1}, these are {rows[:1].tolist()} to {rows[-1:].tolist()}")
+    tensors = {name: _half(name, tensor) for name, tensor in state.items() if name != EMBEDDING}
+    tensors[ROWS] = rows
+    tensors[VALUES] = _half(EMBEDDING, table_Vd[rows.long()])
+    tensors["token_embedding.vocab_size"] = torch.tensor(len(table_Vd), dtype=torch.int32)
+    store.write_bytes(path, safetensors.torch.save(tensors, {"format": "pt"}))
+
+
+def read_header(uri: str) -> Header:
+    """Names and shapes from the first bytes of a file; for a compact one, two numbers of its data as well.
+
+    Raises FileNotFoundError, or WeightsError where this is no safetensors file or not all of it.
+    """
+    fs, path = open_filesystem(uri)
+    with fs.open(path, "rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= 100_000_000:
+            raise WeightsError(f"{uri} is not a safetensors file; convert it to safetensors")
+        try:
+            entries: dict[str, Any] = json.loads(file.read(length))
+        except ValueError as error:
+            raise WeightsError(f"{uri} is not a safetensors file ({error}); convert it to safetensors") from error
+        metadata: dict[str, str] = entries.pop("__metadata__", None) or {}
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        size = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if fs.size(path) != size:
+            raise WeightsError(f"{uri} has {fs.size(path)} bytes, it should have {size}; copy or download it again")
+        if VALUES in shapes:
+            file.seek(8 + length + entries["token_embedding.vocab_size"]["data_offsets"][0])
+            vocab_size = struct.unpack("<i", file.read(4))[0]
+            shapes[EMBEDDING] = (vocab_size, shapes.pop(VALUES)[1])
+            del shapes[ROWS], shapes["token_embedding.vocab_size"]
+    return Header(shapes, size, metadata)
+
+
+def file_digest(uri: str) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    fs, path = open_filesystem(uri)
+    with fs.open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    if not tensor.is_floating_point() or tensor.dim() == 0 or name.endswith(_KEPT_IN_FLOAT):
+        return tensor
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise WeightsError(f"{name} has values up to {float(tensor.abs().max()):g}, which halves cannot hold; save it whole")
+    return half
+
+
+def _expand(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    rows, values = state.pop(ROWS).long(), state.pop(VALUES).float()
+    table_Vd = torch.zeros(int(state.pop("token_embedding.vocab_size")), values.shape[1])
+    table_Vd[rows] = values
+    whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return {**whole, EMBEDDING: table_Vd}

@@ -1,0 +1,161 @@
+"""Is the training data there, is it pictures with captions, and does it fill the batches?"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyclip.schemas import FieldError, JobSpec
+from tinyclip.schemas.spec import WorkerRange
+
+from tinyclip_workers.data.images import decode_image
+from tinyclip_workers.data.shards import Sample, captions_of, field_of, image_bytes, is_held_out, sample_json
+from tinyclip_workers.plan.shards import Look, extensions, look_at
+
+SAMPLED_CAPTIONS = 256
+FEW_FOR_A_VERDICT = 8
+"""Fewer samples than this do not show that all captions are alike."""
+
+
+@dataclass
+class Findings:
+    """What is wrong (the spec is refused) and what is odd (the plan says so)."""
+
+    errors: list[FieldError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def error(self, pointer: str, value: Any, message: str) -> None:
+        self.errors.append(FieldError(pointer=pointer, value=value, message=message))
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+
+def check_training_data(spec: JobSpec, findings: Findings) -> tuple[int, bool]:
+    """Pairs in one epoch and whether that is exact; 0 where the shards cannot be used."""
+    train = spec.data.train
+    look = look_at(train.shards)
+    report_shards(look, "/data/train/shards", findings)
+    check_images(look.samples, train.image_key, "/data/train", findings)
+    check_captions(look.samples, train.caption_key, "/data/train/caption_key", findings)
+    seen = [sample for sample in look.samples if not is_held_out(sample["__key__"], train.holdout)]
+    _check_distinct_key(spec, seen, findings)
+    if look.samples and not seen:
+        findings.error("/data/train/holdout", train.holdout, "holds every pair out of training; lower it")
+    counted = len(seen) if look.complete else round(look.estimate() * (1 - train.holdout))
+    if train.samples is None:
+        if not look.complete and any(stage.train.epochs is not None for stage in spec.stages):
+            findings.warn(f"an epoch is estimated at {counted} pairs from a few shards; set data.train.samples to what it is")
+        return counted, look.complete
+    if look.complete and seen and train.samples != counted:
+        findings.warn(f"data.train.samples says {train.samples} pairs an epoch, the shards have {counted}")
+    return train.samples, True
+
+
+def check_batches(spec: JobSpec, samples: int, exact: bool, findings: Findings) -> None:
+    """Every stage's batch divides over the workers, and the data fills one in every process that reads it."""
+    workers = _worker_counts(spec)
+    processes = min(8, max(1, int(spec.resources.cpus_per_worker) - 1))
+    pointers = {"/batch_size": spec.batch_size} if any(s.batch_size is None for s in spec.stages) else {}
+    pointers |= {f"/stages/{i}/batch_size": s.batch_size for i, s in enumerate(spec.stages) if s.batch_size is not None}
+    for pointer, size in pointers.items():
+        uneven = [count for count in workers if size % count]
+        if uneven:
+            step = uneven[-1]
+            below, above = size // step * step, (size // step + 1) * step
+            findings.error(pointer, size, f"does not divide over {step} workers; try {f'{below} or ' if below else ''}{above}")
+        if exact and samples and size * processes > samples:
+            most = samples // processes
+            findings.error(pointer, size, f"an epoch of {samples} pairs fills batches of at most {most}; lower it or add data")
+
+
+def report_shards(look: Look, pointer: str, findings: Findings) -> None:
+    for url, problem in look.problems:
+        findings.error(pointer, url, f"{url} {problem}")
+
+
+def check_images(samples: list[Sample], image_key: list[str], pointer: str, findings: Findings) -> None:
+    """The first pictures decode. All unreadable is an error, some are a warning: training skips them."""
+    without: list[Sample] = []
+    broken: list[tuple[Sample, Exception]] = []
+    readable = 0
+    for sample in samples:
+        try:
+            data = image_bytes(sample, image_key)
+            if not sample["__dropped__"]:
+                decode_image(data)
+                readable += 1
+        except KeyError:
+            without.append(sample)
+        except ValueError as error:
+            broken.append((sample, error))
+    if without:
+        message = f"sample {without[0]['__key__']} of {without[0]['__url__']} has no such file; it has {extensions(without[0])}"
+        _all_or_some(len(without), len(samples), f"{pointer}/image_key", image_key, message, findings)
+    if broken:
+        url, why = broken[0][0]["__url__"], f"sample {broken[0][0]['__key__']} of {broken[0][0]['__url__']} is {broken[0][1]}"
+        _all_or_some(len(broken), len(broken) + readable, f"{pointer}/shards", url, why, findings)
+
+
+def _all_or_some(bad: int, seen: int, pointer: str, value: Any, message: str, findings: Findings) -> None:
+    """An error where nothing is usable; else a warning, as such samples are skipped and counted."""
+    if bad == seen:
+        findings.error(pointer, value, f"{message} (and so on: none of {seen} samples seen is usable)" if seen > 1 else message)
+    else:
+        findings.warn(f"{pointer}: {bad} of {seen} samples seen are skipped: {message}")
+
+
+def check_captions(samples: list[Sample], caption_key: str, pointer: str, findings: Findings) -> None:
+    """Captions are there, are text, differ, and are not mere numbers."""
+    texts: list[str] = []
+    unusable: list[str] = []
+    for sample in samples[:SAMPLED_CAPTIONS]:
+        try:
+            texts += captions_of(sample, caption_key)
+        except (KeyError, TypeError):
+            unusable.append(f"sample {sample['__key__']} of {sample['__url__']} has none; it has {extensions(sample)}")
+        except UnicodeDecodeError:
+            unusable.append(f"the caption of sample {sample['__key__']} of {sample['__url__']} is not UTF-8 text")
+        except ValueError:
+            unusable.append(f"the caption of sample {sample['__key__']} of {sample['__url__']} is empty")
+    if unusable:
+        message = f"{unusable[0]}; name the file or json.FIELD that holds the captions"
+        _all_or_some(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, findings)
+    if not texts:
+        return
+    common, times = Counter(texts).most_common(1)[0]
+    if all(text.replace(".", "").replace("-", "").isdigit() for text in texts):
+        findings.error(pointer, caption_key, f"the captions are numbers ({texts[0]!r}), not text; point to the words")
+    elif times == len(texts) >= FEW_FOR_A_VERDICT:
+        findings.error(pointer, caption_key, f"all {times} captions seen are {common!r}: nothing can be learned from one")
+    elif times > len(texts) / 2 and len(texts) >= FEW_FOR_A_VERDICT:
+        findings.warn(f"{times} of {len(texts)} sampled captions are {common!r}")
+
+
+def _check_distinct_key(spec: JobSpec, samples: list[Sample], findings: Findings) -> None:
+    key = spec.data.train.distinct_key
+    if key is None or not samples:
+        return
+    values: set[str] = set()
+    for sample in samples:
+        try:
+            values.add(str(field_of(sample, key)))
+        except (KeyError, TypeError, ValueError):
+            have = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
+            findings.error("/data/train/distinct_key", key, f"sample {sample['__key__']} has none; it has {have}")
+            return
+    largest = max(stage.batch_size or spec.batch_size for stage in spec.stages) // min(_worker_counts(spec))
+    if len(values) < largest and len(samples) >= largest:
+        findings.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a worker's batch: some repeat in it")
+
+
+def _json_fields(sample: Sample) -> str:
+    try:
+        return ", ".join(sorted(sample_json(sample))) or "none"
+    except ValueError:
+        return "that cannot be read"
+
+
+def _worker_counts(spec: JobSpec) -> list[int]:
+    workers = spec.resources.workers
+    return list(range(workers.min, workers.max + 1)) if isinstance(workers, WorkerRange) else [workers]

@@ -1,0 +1,214 @@
+"""Can each stage's student be built from what it inherits from, and what will it cost?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
+from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
+
+from tinyclip_workers.model.architecture import ImpossibleStudent, is_uniform, summarize, try_layout
+from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
+from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
+from tinyclip_workers.plan.data import Findings
+from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
+from tinyclip_workers.training.stage import steps_of
+
+SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}
+"""Assumed speed of training, in floating point operations a second: fp32 on one core (small towers reach 80 to 95 on a
+recent x86 core), bf16 on one data-centre GPU at about a tenth of its peak. An order of magnitude, not a promise."""
+
+TRAINING_PASSES = 3
+"""A forward pass and its backward pass, which costs two."""
+
+
+def plan_stages(
+    spec: JobSpec, teachers: Sequence[Layout], samples: int, device: Literal["cpu", "cuda"], findings: Findings
+) -> list[PlannedStage]:
+    """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at.
+
+    Of several teachers the first is that which students inherit from.
+    """
+    planned: list[PlannedStage] = []
+    teacher = teachers[0] if teachers else None
+    chain = _Chain(teacher)
+    teacher_macs = [summarize(layout).macs for layout in teachers]
+    for index, stage in enumerate(spec.stages):
+        student = _student(spec, index, stage, chain, teacher, findings)
+        if student is None:
+            break
+        begins_as = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
+        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, begins_as))
+        _check_length(planned[-1], stage, chain.before, spec, findings)
+        chain.add(stage, student)
+    return planned
+
+
+@dataclass
+class _Chain:
+    """What the next stage inherits from. After an automatic stage that is an estimate."""
+
+    parent: Layout | None
+    estimated: bool = False
+    original: Layout | None = None
+    """Where the automatic stages in a row began that the parent is the last of; None if it is not from one."""
+    before: StageSpec | None = None
+
+    def add(self, stage: StageSpec, student: StudentSummary) -> None:
+        self.original = (self.original or self.parent) if stage.prune is not None else None
+        self.parent, self.estimated, self.before = student.layout, student.estimated, stage
+
+
+def _student(
+    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, findings: Findings
+) -> StudentSummary | None:
+    """What the stage will make; None where that cannot be said."""
+    if stage.prune is not None:
+        assert chain.parent is not None  # the spec's schema asks for a teacher here
+        check_prune(index, stage.prune, chain.parent, chain.before, findings)
+        layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
+        return summarize(layout).model_copy(update={"estimated": True})
+    assert stage.student is not None  # as the schema has it
+    found = _layout(stage.student, chain.parent, index, findings)
+    if found is None:
+        return None
+    if stage.inherit == "manual" and chain.parent is not None:
+        _check_inheritance(index, stage, stage.student, found, chain, findings)
+    _check_student(spec, index, stage, stage.student, found, teacher, findings)
+    # What an estimated parent does not go into is exact.
+    estimated = chain.estimated and try_layout(stage.student, None)[0] != found
+    return summarize(found).model_copy(update={"estimated": estimated})
+
+
+def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
+    """The stage with its length in steps and its student spelled out, where that is known and the spec has words for it."""
+    stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
+    layout = planned.student.layout
+    if stage.student is None or planned.student.estimated or not is_uniform(layout):
+        return stage
+    image, text = layout.image, layout.text
+    vit = image.kind == "vit"
+    student = StudentSpec(
+        embed_dim=layout.embed_dim,
+        quick_gelu=layout.quick_gelu,
+        image=ImageTower(
+            layers=image.layers[0] if vit else (image.layers[0], image.layers[1], image.layers[2], image.layers[3]),
+            width=image.width,
+            head_width=image.head_width,
+            mlp_ratio=image.mlp[0] / image.width if image.mlp else None,
+            patch_size=image.patch_size,
+            image_size=image.image_size,
+        ),
+        text=TextTower(
+            layers=text.layers,
+            width=text.width,
+            heads=text.heads[0],
+            mlp_ratio=text.mlp[0] / text.width,
+            context_length=text.context_length,
+            vocab_size=text.vocab_size,
+        ),
+    )
+    return stage.model_copy(update={"student": student})
+
+
+def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: Findings) -> Layout | None:
+    layout, problems = try_layout(student, parent)
+    for problem in problems:
+        _report(index, student, problem, findings)
+    return layout
+
+
+def _check_inheritance(
+    index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, findings: Findings
+) -> None:
+    """Does the student fit into its parent? For an estimated parent an answer is no more than a warning."""
+    assert chain.parent is not None
+    problems = Findings() if chain.estimated else findings
+    for problem in inheritance_problems(layout, chain.parent):
+        _report(index, student, problem, problems)
+    for error in problems.errors if chain.estimated else ():
+        findings.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
+    if layout == chain.parent:
+        findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+
+
+def _check_student(
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSpec, layout: Layout, teacher: Layout | None, findings: Findings
+) -> None:
+    if layout.text.vocab_size < VOCAB_SIZE:
+        message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
+        _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
+    if spec.micro_batch is not None and layout.image.kind == "resnet":
+        findings.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
+    if teacher is not None and (stage.objective or spec.objective).taught():
+        for misfit in _input_problems(layout, teacher):
+            _report(index, student, misfit, findings)
+
+
+def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
+    """Teacher and student are shown one and the same batch."""
+    size, context = teacher.image.image_size, teacher.text.context_length
+    if layout.image.image_size != size:
+        message = f"the teacher sees the same pictures, at {size} pixels; give {size}"
+        yield ImpossibleStudent("image/image_size", layout.image.image_size, message)
+    if layout.text.context_length > context:
+        message = f"the teacher reads the same texts, up to {context} tokens; give at most that"
+        yield ImpossibleStudent("text/context_length", layout.text.context_length, message)
+
+
+def _report(index: int, student: StudentSpec, problem: ImpossibleStudent | ImpossibleInheritance, findings: Findings) -> None:
+    """A problem of a student as an error at the field that the user wrote: the preset, if it is one."""
+    field = problem.field.replace(".", "/")
+    if student.preset is not None:
+        at = "" if field == "preset" else f"{student.preset} does not fit: {field} "
+        findings.error(f"/stages/{index}/student/preset", student.preset, f"{at}{problem.message}")
+        return
+    field = "image/width" if field == "image/heads" else field
+    pointer = f"/stages/{index}/student/{field}"
+    if all(error.pointer != pointer for error in findings.errors):  # one thing to change a field
+        findings.error(pointer, _written(student, field, problem.value), problem.message)
+
+
+def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
+    """What the user wrote at a field of the student; what it was resolved to, where nothing was written."""
+    value: Any = student.model_dump(mode="json")
+    for part in field.split("/"):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if value is not None else otherwise
+
+
+def _planned(
+    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int],
+    begins_as: int,
+) -> PlannedStage:
+    """`begins_as`: MACs of what an automatic stage trains until its prune step, which is all of its parent."""
+    batch_size = stage.batch_size or spec.batch_size
+    steps = steps_of(stage.train, batch_size, samples)
+    objective = stage.objective or spec.objective
+    asked = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.taught() else []
+    search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
+    student_macs = search * begins_as + (steps - search) * student.macs
+    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * sum(asked))
+    speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
+    return PlannedStage(
+        index=index,
+        name=stage.name,
+        inherit=stage.inherit,
+        steps=steps,
+        samples=steps * batch_size,
+        student=student,
+        device_hours=flops / speed / 3600,
+    )
+
+
+def _check_length(planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, findings: Findings) -> None:
+    optimizer = stage.optimizer or spec.optimizer
+    if stage.prune is not None:
+        check_prune_step(planned.index, stage, before, planned.steps, optimizer, findings)
+        return
+    warmup = optimizer.warmup_steps
+    if warmup >= planned.steps:
+        findings.warn(
+            f"stage {stage.name} has {planned.steps} steps, all of them inside the warm-up of {warmup}: "
+            "it never trains at its full learning rate; lower optimizer.warmup_steps"
+        )

@@ -1,0 +1,103 @@
+"""One attempt at a job, as driver and workers see it: its document, its store, its places."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tinyclip.schemas import JobSpec, Layout
+from tinyclip.schemas.artifacts import JobDocument, attempt_driver, attempt_events, job_spec, model_version, stage_checkpoints
+
+from tinyclip_workers.runtime.committed import read_committed, write_committed
+from tinyclip_workers.runtime.control import ControlFile
+from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.runtime.store import Store
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """Attempt `attempt` at job `document.job`."""
+
+    store: Store
+    document: JobDocument
+    attempt: int
+
+    @classmethod
+    def open(cls, artifacts: str, job: str, attempt: int) -> "JobRun":
+        """Raises FileNotFoundError where the control plane has left no job document."""
+        store = Store(artifacts)
+        return cls(store, JobDocument.model_validate(json.loads(store.read_bytes(job_spec(job)))), attempt)
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.document.spec
+
+    def begin(self) -> bool:
+        """Whether this is the attempt's first driver: a submission that came late, or twice, may start it again."""
+        begun = json.dumps({"at": time.time(), "pid": os.getpid()}).encode()
+        return self.store.create_bytes(attempt_driver(self.document.job, self.attempt), begun)
+
+    def events(self) -> EventWriter:
+        return EventWriter(self.store, attempt_events(self.document.job, self.attempt), self.attempt)
+
+    def control(self) -> ControlFile:
+        return ControlFile(self.store, self.document.job, self.attempt)
+
+    def stage_folder(self, index: int) -> str:
+        """Where all attempts' checkpoints of a stage are."""
+        return f"jobs/{self.document.job}/stages/{index}-{self.spec.stages[index].name}"
+
+    def checkpoint_folder(self, index: int) -> str:
+        return stage_checkpoints(self.document.job, index, self.spec.stages[index].name, self.attempt)
+
+    def model_folder(self) -> str:
+        return model_version(self.document.model_name, self.document.model_version)
+
+    def finished_stage(self, index: int) -> "FinishedStudent | None":
+        """A stage's finished student, from whichever attempt. None before."""
+        files = read_committed(self.store, f"{self.stage_folder(index)}/student")
+        if files is None or "layout.json" not in files:  # version 0.1 had none: its last checkpoint leads here again
+            return None
+        layout = Layout.model_validate_json(files["layout.json"])
+        return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]))
+
+    def finish_stage(self, index: int, student: "FinishedStudent") -> None:
+        files = {
+            "model.safetensors": student.weights,
+            "layout.json": student.layout.model_dump_json(indent=1).encode(),
+            "evaluation.json": json.dumps(student.evaluation, indent=1).encode(),
+        }
+        write_committed(self.store, f"{self.stage_folder(index)}/student", files)
+
+    def outcome(self) -> "Outcome | None":
+        """How this attempt ended, as far as a worker has said so."""
+        path = self._outcome_path()
+        return Outcome(**json.loads(self.store.read_bytes(path))) if self.store.exists(path) else None
+
+    def set_outcome(self, outcome: "Outcome") -> None:
+        self.store.write_bytes(self._outcome_path(), json.dumps(outcome.__dict__).encode())
+
+    def _outcome_path(self) -> str:
+        return f"jobs/{self.document.job}/attempts/{self.attempt}/outcome.json"
+
+
+@dataclass(frozen=True)
+class FinishedStudent:
+    """What a stage leaves for the next one and for the export."""
+
+    layout: Layout
+    weights: bytes
+    """safetensors."""
+    evaluation: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why a worker group left before the end of its stage: an error that no retry mends, or a command."""
+
+    kind: str
+    """`failed`, `pause`, `cancel` or `fenced`."""
+    code: str = ""
+    message: str = ""
+    step: int = 0

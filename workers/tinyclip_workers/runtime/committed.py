@@ -1,0 +1,36 @@
+"""Committed folders: several files that count only once a manifest, written last, names them with their digests."""
+
+import hashlib
+import json
+import logging
+
+from tinyclip_workers.runtime.store import Store
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def write_committed(store: Store, path: str, files: dict[str, bytes]) -> None:
+    """Write files and, when all are down, the manifest that makes them count."""
+    for name, data in files.items():
+        store.write_bytes(f"{path}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    store.write_bytes(f"{path}/{MANIFEST}", json.dumps({"sha256": digests}, indent=1).encode())
+
+
+def read_committed(store: Store, path: str) -> dict[str, bytes] | None:
+    """The files of a committed folder; None where the manifest is missing or a file is not what it says."""
+    if not store.exists(f"{path}/{MANIFEST}"):
+        return None
+    try:
+        digests: dict[str, str] = json.loads(store.read_bytes(f"{path}/{MANIFEST}"))["sha256"]
+        files = {name: store.read_bytes(f"{path}/{name}") for name in digests}
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s is not a whole checkpoint: %s", store.uri(path), error)
+        return None
+    torn = [name for name, data in files.items() if hashlib.sha256(data).hexdigest() != digests[name]]
+    if torn:
+        log.warning("%s is not a whole checkpoint: %s changed after it was written", store.uri(path), ", ".join(torn))
+        return None
+    return files

@@ -1,0 +1,96 @@
+"""Clusters of a teacher's image embeddings, for the objective's `cluster_instance`.
+
+    python -m tinyclip_workers.training.clusters job.yaml clusters.safetensors --clusters 256
+
+Reads the training pictures of a job spec (none that are held out), embeds them with its teacher, the first one if there are
+several, and writes the k-means centres for `objective.clusters` to name. The file is written whole at the end: a run that was
+killed leaves nothing and is started again.
+
+Mini-batch k-means of scikit-learn on L2-normalised embeddings, its centres normalised: on the sphere, nearest and most similar
+are the same. It holds the embeddings in memory (`--images` of them at most), which is enough for thousands of clusters; the
+million of the CLIP-CID paper would need another library.
+"""
+
+import argparse
+import logging
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from sklearn.cluster import MiniBatchKMeans
+from tinyclip.cli._specfile import load_spec
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.spec import TrainData
+from torch import Tensor
+
+from tinyclip_workers.data.shards import DataError, Sample, Skipped, expand_shards, is_held_out, read_shards
+from tinyclip_workers.evaluation.embedding import embed_images, evaluation_mode
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.sources import TeacherError, load_teacher
+from tinyclip_workers.training.cluster_file import save_clusters
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Exit status 1, with the reason on stderr, where the teacher or the data cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", type=Path, help="a job spec: its teacher and its data.train are used")
+    parser.add_argument("out", help="the file to write, a path or URI")
+    parser.add_argument("--clusters", type=int, default=256, help="how many (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=200_000, help="pictures read at most (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    try:
+        spec = JobSpec.model_validate(load_spec(arguments.spec))
+        make_clusters(spec, arguments.out, arguments.clusters, arguments.images, arguments.seed, arguments.device)
+    except (DataError, TeacherError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def make_clusters(spec: JobSpec, out: str, clusters: int, images: int = 200_000, seed: int = 0, device: str = "cpu") -> None:
+    """Write `clusters` centres of the teacher's embeddings of at most `images` training pictures.
+
+    Raises ValueError without a teacher or with fewer pictures than clusters, TeacherError, DataError.
+    """
+    if spec.first_teacher is None:
+        raise ValueError("the spec has no teacher whose embeddings could be clustered; add one")
+    teacher = load_teacher(spec.first_teacher, spec.every_teacher()[0].pointer)
+    embeddings_NE = _embeddings(teacher, spec.data.train, images, seed, torch.device(device))
+    if len(embeddings_NE) < clusters:
+        raise ValueError(f"{len(embeddings_NE)} pictures do not make {clusters} clusters; give --clusters at most that")
+    log.info("clustering %d embeddings of %s", len(embeddings_NE), teacher.name)
+    batch_size = max(1024, 4 * clusters)
+    kmeans = MiniBatchKMeans(clusters, batch_size=batch_size, n_init=1, random_state=seed).fit(embeddings_NE.numpy())
+    facts = {"teacher": teacher.name, "teacher_sha256": teacher.digest, "images": str(len(embeddings_NE)), "seed": str(seed)}
+    save_clusters(out, torch.from_numpy(kmeans.cluster_centers_), facts)
+    log.info("wrote %d clusters to %s", clusters, out)
+
+
+def _embeddings(teacher: LoadedModel, train: TrainData, images: int, seed: int, device: torch.device) -> Tensor:
+    """L2-normalised (N, E) of at most `images` pictures, from shards in an order that the seed decides."""
+    urls = expand_shards(train.shards)
+    random.Random(seed).shuffle(urls)
+    skipped = Skipped()
+
+    def samples() -> Iterator[tuple[Sample, None]]:
+        seen = (s for s in read_shards(urls, skipped) if not is_held_out(s["__key__"], train.holdout))
+        yield from ((sample, None) for sample, _ in zip(seen, track(range(images), "embedding"), strict=False))
+
+    def broken(sample: Sample, _: None, error: Exception) -> None:
+        skipped.sample(sample["__key__"], error)
+
+    with evaluation_mode([teacher], device):
+        found = embed_images({"teacher": teacher}, samples(), train.image_key, broken)
+    if skipped.samples:
+        log.warning("%d pictures could not be read: %s", skipped.samples, "; ".join(skipped.examples))
+    return found.images_NE["teacher"]
+
+
+if __name__ == "__main__":
+    main()

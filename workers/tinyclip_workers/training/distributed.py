@@ -1,0 +1,51 @@
+"""Helpers for the process group of a worker group; without one, this process is rank 0 of 1.
+
+Shapes: B local batch, W world size, N = W*B global batch, D embedding size.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """This worker's place in the process group; 0 without one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Workers in the process group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(x_BD: Tensor) -> Tensor:
+    """All workers' rows in rank order, (N, D), without gradient."""
+    if world_size() == 1:
+        return x_BD.detach()
+    x_NDs = [torch.empty_like(x_BD, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(x_NDs, x_BD.detach().contiguous())
+    return torch.cat(x_NDs)
+
+
+def gather_with_gradient(x_BD: Tensor) -> Tensor:
+    """All workers' rows in rank order, (N, D); each worker gets back the sum over workers of its rows' gradient."""
+    if world_size() == 1:
+        return x_BD
+    gathered: Tensor = _Gather.apply(x_BD)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BD: Tensor) -> Tensor:
+        ctx.batch = len(x_BD)
+        return gather(x_BD)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # all_reduce and a slice, not reduce_scatter: the same sum, and gloo has it for every type.
+        grad_ND = grads[0].contiguous().clone()
+        dist.all_reduce(grad_ND)
+        return grad_ND[rank() * ctx.batch : (rank() + 1) * ctx.batch]

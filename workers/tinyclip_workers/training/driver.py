@@ -1,0 +1,205 @@
+"""One attempt at a job, from the first stage to a model version (`python -m tinyclip_workers.training.driver --help`).
+
+This is the driver of the Ray job. For each stage it runs a Ray Train worker group; what is already finished, by whichever
+attempt, is not done again. It needs nobody to listen: what happens is written to the artifacts store.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+import ray
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from tinyclip.schemas import Layout
+from tinyclip.schemas.spec import WorkerRange
+
+from tinyclip_workers.data.stream import count_pairs
+from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.runtime.attempt import JobRun, Outcome
+from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.runtime.events import EventWriter, log_to_events
+from tinyclip_workers.training.adopt import adopt
+from tinyclip_workers.training.stage import Stage, resolve_stage
+from tinyclip_workers.training.worker import NOT_MENDED_BY_RETRY, code_of, train_stage_worker
+from tinyclip_workers.versions.writer import export_model
+
+log = logging.getLogger(__name__)
+
+GROUP_RESTARTS = 3
+"""Restarts of a worker group inside one attempt; after that the control plane decides whether there is another attempt."""
+
+
+def main() -> None:
+    """Exit status 0: succeeded, stopped as asked, or overtaken by a newer attempt; 1: failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifacts", required=True)
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    run = JobRun.open(arguments.artifacts, arguments.job, arguments.attempt)
+    if run.control().look() is Command.FENCED or not run.begin():
+        return
+    sys.exit(0 if run_attempt(run, arguments.artifacts) else 1)
+
+
+def run_attempt(run: JobRun, artifacts: str) -> bool:
+    """Do what is left of the job and say how it ended. False where it failed."""
+    events = run.events()
+    log_to_events(events, "driver")
+    events.send("attempt.started", message=f"attempt {run.attempt} started")
+    try:
+        if adopted := adopt(run):
+            log.info("going on from %s", adopted)
+        outcome = _train_stages(run, artifacts, events)
+        if outcome is None:
+            _export(run, events)
+            events.send("attempt.succeeded", message=f"attempt {run.attempt} succeeded")
+    except NOT_MENDED_BY_RETRY as error:
+        outcome = Outcome("failed", code_of(error), str(error))
+    except Exception as error:  # anything else may be the cluster's fault: say it and let the control plane try again
+        log.exception("attempt %d failed", run.attempt)
+        events.send("attempt.failed", message=reason_of(error), data={"code": "attempt_failed", "retryable": True})
+        return False
+    return _tell_outcome(outcome, events)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in a line. Of what Ray Train's workers raised, the first worker's, which may come as a whole traceback."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    for rank, failure in sorted(failures.items()):
+        said = str(failure).strip()
+        last_line = said.splitlines()[-1] if said.startswith("Traceback") else f"{type(failure).__name__}: {said}"
+        return f"worker {rank}: {last_line}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
+    """Of the teacher, or of the first of several; all are told."""
+    found = [(find_teacher(at.spec, at.pointer), at.share) for at in run.spec.every_teacher()]
+    if not found:
+        return None
+    first = found[0][0]
+    data = {"name": first.name, **summarize(first.layout).model_dump(mode="json")}
+    if len(found) == 1:
+        events.send("teacher.loaded", message=f"teacher {first.name}", data=data)
+        return first.layout
+    told = " and ".join(f"{source.name} ({share:.0%})" for source, share in found)
+    all_of_them = [{"name": s.name, "share": share, **summarize(s.layout).model_dump(mode="json")} for s, share in found]
+    events.send("teacher.loaded", message=f"teachers {told}", data={**data, "teachers": all_of_them})
+    return first.layout
+
+
+def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome | None:
+    """Each stage that has no finished student yet. None when all have one, else why it stopped.
+
+    Each is resolved when its parent is there: what an automatic stage leaves is known only then.
+    """
+    spec, parent = run.spec, _load_teacher_layout(run, events)
+    samples = count_pairs(spec.data) if any(stage.train.epochs is not None for stage in spec.stages) else 0
+    if not ray.is_initialized():
+        ray.init()
+    log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in _cluster_size().items()))
+    before: Stage | None = None
+    for index in range(len(spec.stages)):
+        stage = resolve_stage(spec, index, parent, before, samples)
+        student = run.finished_stage(index)
+        if student is None:
+            outcome = _train_stage(run, artifacts, stage, events)
+            if outcome:
+                return outcome
+            student = run.finished_stage(index)
+        if student is None:
+            if run.control().look() is Command.FENCED:
+                return Outcome("fenced")
+            raise RuntimeError(f"the worker group of stage {stage.name} left without a student")
+        before, parent = stage, student.layout
+    return None
+
+
+def _train_stage(run: JobRun, artifacts: str, stage: Stage, events: EventWriter) -> Outcome | None:
+    command = run.control().look()
+    if command is not Command.RUN:
+        return Outcome(command.name.lower())
+    # An automatic stage has no student yet; it is told at the prune step.
+    student = None if stage.prune is not None else summarize(stage.layout).model_dump(mode="json")
+    events.send(
+        "stage.started",
+        stage=stage.index,
+        message=f"stage {stage.name} started: {stage.steps} steps",
+        data={"name": stage.name, "inherit": stage.inherit, "steps": stage.steps, "student": student},
+    )
+    _worker_group(run, artifacts, stage).fit()
+    return run.outcome()
+
+
+def _tell_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
+    """An attempt that was overtaken says nothing: its events are no longer wanted."""
+    if outcome is None or outcome.kind == "fenced":
+        return True
+    if outcome.kind == "failed":
+        events.send("attempt.failed", message=outcome.message, data={"code": outcome.code, "retryable": False})
+        return False
+    data = {"desired": outcome.kind, "step": outcome.step}
+    events.send("attempt.stopped", data=data, message=f"stopped at step {outcome.step}: {outcome.kind}")
+    return True
+
+
+def _worker_group(run: JobRun, artifacts: str, stage: Stage) -> TorchTrainer:
+    resources, cuda = run.spec.resources, _use_cuda(run.spec.resources.device)
+    workers = (resources.workers.min, resources.workers.max) if isinstance(resources.workers, WorkerRange) else resources.workers
+    config: dict[str, Any] = {
+        "artifacts": artifacts,
+        "job": run.document.job,
+        "attempt": run.attempt,
+        "stage": stage.to_json(),
+    }
+    return TorchTrainer(
+        train_stage_worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers,  # type: ignore[arg-type]  # a pair is elastic; Ray's annotation lags
+            use_gpu=cuda,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if cuda else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{run.document.name}-{stage.index}-{stage.name}-a{run.attempt}",
+            **_ray_storage(run),
+            failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
+        ),
+    )
+
+
+def _use_cuda(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and _cluster_size().get("GPU", 0) > 0)
+
+
+def _cluster_size() -> dict[str, float]:
+    resources: dict[str, float] = ray.cluster_resources()
+    return {kind: resources[kind] for kind in ("CPU", "GPU") if kind in resources}
+
+
+def _ray_storage(run: JobRun) -> dict[str, Any]:
+    """Where Ray Train keeps its own notes: beside the attempt's events, through the same driver as everything else there."""
+    fs, base = run.store.filesystem
+    folder = f"{base}/jobs/{run.document.job}/attempts/{run.attempt}/ray"
+    if run.store.is_local:
+        return {"storage_path": os.path.abspath(folder)}
+    return {"storage_path": folder, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+
+
+def _export(run: JobRun, events: EventWriter) -> None:
+    student = run.finished_stage(len(run.spec.stages) - 1)
+    assert student is not None  # the last stage has just finished
+    version = export_model(run, student)
+    events.send("model.exported", message=f"model {version.name}@{version.version} written", data=version.model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What a stage trains: a model with its optimizer and, until the prune step of an automatic stage, masks with theirs."""
+
+import inspect
+import logging
+import math
+from typing import Any
+
+import torch
+from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.spec import PruneSpec
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer, removed_share
+from tinyclip_workers.model.sparsity import Constraint, Pull
+from tinyclip_workers.model.towers import Clip, Model
+from tinyclip_workers.training.batch_norm import synchronize_batch_norm
+from tinyclip_workers.training.checkpoints import optimizer_tensors, restore_optimizer
+from tinyclip_workers.training.distributed import world_size
+from tinyclip_workers.training.optimizer import make_optimizer
+from tinyclip_workers.training.projection import Projection, WithProjection
+from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.step import TwoTowers
+
+log = logging.getLogger(__name__)
+
+MAX_LOGIT_SCALE = math.log(100)
+
+SHORTFALL = 0.02
+"""A search that has found this much less than asked for is worth a warning."""
+
+_DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
+
+
+class Student:
+    """A model in training on one worker. All workers have the same and prune at the same step."""
+
+    def __init__(
+        self,
+        model: Model,
+        stage: Stage,
+        temperature: float | None,
+        device: torch.device,
+        projection: Projection | None = None,
+    ) -> None:
+        """`temperature` is the fixed similarity multiplier, None for a learned one. `stage.layout` is the model's.
+
+        `projection` leads into the teacher's space, for an objective that needs one: it is trained here, but not of the student.
+        """
+        self.stage, self.layout = stage, stage.layout
+        self.projection = None if projection is None else projection.to(device)
+        self._temperature, self._device = temperature, device
+        self.search: MaskedTowers | None = None
+        self._mask_optimizer: torch.optim.Optimizer | None = None
+        if stage.prune is not None:
+            self.search = _masked(model, stage, stage.prune).to(device)
+            self._mask_optimizer = mask_optimizer(self.search.tower_masks(), stage.optimizer.mask_lr)
+        self._begin(model)
+
+    def noise(self, seed: int) -> Noise | None:
+        """The random numbers of one forward pass under masks; None without masks. Drawn on the CPU: the same on any device."""
+        return None if self.search is None else self.search.noise(torch.Generator().manual_seed(seed))
+
+    def pull(self, step: int) -> Pull | None:
+        """The term that pulls towards the sparsity asked for; None without masks."""
+        return None if self.search is None else self.search.pull(step)
+
+    def zero_grad(self) -> None:
+        for optimizer in self._optimizers():
+            optimizer.zero_grad(set_to_none=True)
+
+    def update(self, scaler: torch.amp.GradScaler) -> float:
+        """Clip, step, keep masks and temperature in their bounds; the gradient's norm.
+
+        A gradient that is not finite on any worker changes nothing on all: gradients are already averaged, so every worker
+        sees the same norm and takes the same decision.
+        """
+        for optimizer in self._optimizers():
+            scaler.unscale_(optimizer)
+        parameters = [p for p in self.towers.parameters() if p.grad is not None]
+        clip_norm = self.stage.optimizer.clip_norm
+        grad_norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf")))
+        if math.isfinite(grad_norm):
+            for optimizer in self._optimizers():
+                scaler.step(optimizer)
+            if self.search is not None:
+                self.search.clamp_()
+            with torch.no_grad():
+                self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        scaler.update()
+        return grad_norm
+
+    def prune_if_due(self, step: int) -> bool:
+        """Fold the masks at their step; the small model goes on with a new optimizer."""
+        if self.search is None or self.stage.prune is None or step < self.stage.prune.prune_step:
+            return False
+        target, found = self.stage.prune.target_sparsity, self.search.removed()
+        if found < target - SHORTFALL:
+            log.warning(
+                "stage %s: at its prune step masks remove %.1f%% where %.1f%% was asked for; "
+                "raise prune.prune_step or optimizer.mask_lr, so that what is cut has been found",
+                self.stage.name, 100 * found, 100 * target,
+            )
+        if self.stage.prune.granularity == "exact":
+            self.search.land()
+        self._end_search(self.search.folded())
+        return True
+
+    def small(self) -> tuple[Model, Layout]:
+        """The model to be evaluated and its layout: under masks, what they would fold into now."""
+        if self.search is None:
+            return self.model, self.layout
+        folded = self.search.folded()
+        return folded, folded.layout
+
+    def sparsity(self) -> float | None:
+        """Share of the prunable weights that are gone after the prune step; None before it and in other stages."""
+        return None if self.stage.prune is None or self.search is not None else self._sparsity_of(self.layout)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All that a checkpoint keeps in tensors. Masks are in it until the prune step."""
+        kept = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+        if self.search is not None and self._mask_optimizer is not None:
+            kept["masks"] = self.search.masks.state_dict()
+            kept["mask_optimizer"] = optimizer_tensors(self._mask_optimizer)
+        if self.projection is not None:
+            kept["projection"] = self.projection.state_dict()
+        return kept
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], layout: Layout) -> None:
+        """Go on from `tensors()` of a student that had this layout."""
+        if self.search is not None and "masks" not in tensors:
+            self._end_search(Clip(layout))
+        self.model.load_state_dict(tensors["model"])
+        if self.projection is not None:
+            self.projection.load_state_dict(tensors["projection"])
+        restore_optimizer(self.optimizer, tensors["optimizer"])
+        if self.search is not None and self._mask_optimizer is not None:
+            self.search.masks.load_state_dict(tensors["masks"])
+            restore_optimizer(self._mask_optimizer, tensors["mask_optimizer"])
+
+    def _sparsity_of(self, layout: Layout) -> float:
+        assert self.stage.prune is not None and self.stage.original is not None  # noqa: PT018
+        return removed_share(self.stage.original, layout, self.stage.prune.towers)
+
+    def _begin(self, model: Model) -> None:
+        """Make a model ready to be trained, with a new optimizer."""
+        if self._temperature is not None:
+            # Fixed from the first step on (METHOD F8), and outside the clip norm (F18).
+            with torch.no_grad():
+                model.logit_scale.fill_(math.log(self._temperature))
+            model.logit_scale.requires_grad_(False)
+        if not self.stage.objective.has_similarities():
+            model.logit_scale.requires_grad_(False)  # nothing would tell where to: data-parallel workers wait for its gradient
+        model.to(self._device).train()
+        model.visual.to(memory_format=torch.channels_last)  # 1.3x faster convolutions on CPU, tensor cores on CUDA
+        self.model: Model = synchronize_batch_norm(model)
+        towers = TwoTowers(model) if self.search is None else self.search
+        self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)
+        self.optimizer = make_optimizer(model, self.stage.optimizer, self.projection)
+
+    def _end_search(self, small: Clip) -> None:
+        self.search, self._mask_optimizer, self.layout = None, None, small.layout
+        self._begin(small)
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer] if self._mask_optimizer is None else [self.optimizer, self._mask_optimizer]
+
+
+def _masked(model: Model, stage: Stage, prune: PruneSpec) -> MaskedTowers:
+    assert isinstance(model, Clip), "masks are for our own towers"
+    assert stage.original is not None, "an automatic stage knows what its sparsity is relative to"
+    constraint = Constraint(prune.start_sparsity, prune.target_sparsity, prune.sparsity_warmup)
+    return MaskedTowers(model, stage.original, prune.towers, constraint, joint=prune.joint, granularity=prune.granularity)
+
+
+def _parallel(towers: nn.Module, device: torch.device) -> nn.Module:
+    if world_size() == 1:
+        return towers
+    ids = [device.index] if device.type == "cuda" else None
+    # Our batch norm agrees by itself: nothing to send before each forward. torch 2.13 gave the switch another name.
+    switch = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_PARAMETERS else "broadcast_buffers"
+    options: dict[str, Any] = {"device_ids": ids, switch: False}
+    return DistributedDataParallel(towers, **options)

@@ -1,0 +1,169 @@
+"""The objective, a weighted sum of named terms: affinity mimicking and CLIP's own loss (`losses.py`), other published ones here.
+
+Shapes: B local batch, W world size, N = W*B global batch, D student and E teacher embedding size, K clusters.
+
+As in `losses.py` rows are local and columns global, gathered with gradient: the mean of the workers' gradients is that of one
+process with all N rows. The terms here compare a student's embeddings with a teacher's, so both are given in the teacher's space
+(E): the student's through a learned projection where sizes differ (`projection.py`). Scales are similarity multipliers. The
+published codes of CLIP-KD and CLIP-RD have one learned parameter a term for that, used without its exponential; here it is the
+student's own scale, `temperature.student`, whose meaning does not depend on the terms that are chosen.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyclip_workers.model.precision import fp32, without_autocast
+from tinyclip_workers.training.distributed import gather, gather_with_gradient
+from tinyclip_workers.training.losses import Embeddings, Scale, affinity_of, contrastive_loss, own_columns
+
+P = ParamSpec("P")
+
+
+def in_fp32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Tensors come in as fp32 (or in the finer type of the first), and autocast is off, whatever it says outside."""
+
+    @wraps(loss)
+    def computed(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        dtype = fp32(tensors[0]).dtype
+
+        def fine(x: Any) -> Any:
+            return x.to(dtype) if isinstance(x, Tensor) else x
+
+        with without_autocast(tensors[0]):
+            return loss(*map(fine, args), **{name: fine(x) for name, x in kwargs.items()})
+
+    return computed
+
+
+@in_fp32
+def feature_mimicry_loss(image_BE: Tensor, text_BE: Tensor, teacher_image_BE: Tensor, teacher_text_BE: Tensor) -> Tensor:
+    """Student embeddings at the place of the teacher's (Yang et al. 2024, CLIP-KD, arXiv 2307.12732: feature distillation).
+
+    Embeddings are L2-normalised. As in the published code a mean over all B*E numbers, pictures' and texts' added, for which the
+    paper's weight is 2000.
+    """
+    return F.mse_loss(image_BE, teacher_image_BE) + F.mse_loss(text_BE, teacher_text_BE)
+
+
+@in_fp32
+def interactive_contrastive_loss(
+    image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
+) -> Tensor:
+    """InfoNCE across the models: student pictures find teacher texts, student texts teacher pictures (CLIP-KD, arXiv 2307.12732).
+
+    Embeddings are L2-normalised. The mean of both directions, as in the published code.
+    """
+    image_to_text = F.cross_entropy(logit_scale * image_BE @ gather(teacher_text_BE).T, own_columns(image_BE))
+    text_to_image = F.cross_entropy(logit_scale * text_BE @ gather(teacher_image_BE).T, own_columns(text_BE))
+    return (image_to_text + text_to_image) / 2
+
+
+@in_fp32
+def vertical_relational_loss(
+    image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
+) -> Tensor:
+    """VRD: pictures are as like the teacher's pictures as texts are like the teacher's texts (Chung et al. 2026, CLIP-RD).
+
+    arXiv 2603.25383, as its published code has it: similarities within a modality between student and teacher, in both directions
+    (student rows against teacher columns, and the reverse); the KL divergence of the pictures' distributions from the texts',
+    whose gradient is stopped; and, under the same weight, InfoNCE of each modality, without which both could agree on nothing.
+    Directions are averaged; divergence, pictures' and texts' InfoNCE are added.
+    """
+    images = _both_directions(image_BE, teacher_image_BE, logit_scale)
+    texts = _both_directions(text_BE, teacher_text_BE, logit_scale)
+    own_B = own_columns(image_BE)
+    divergences = [_divergence(image_BN, of=text_BN) for image_BN, text_BN in zip(images, texts, strict=True)]
+    contrasts = [F.cross_entropy(logits_BN, own_B) for logits_BN in (*images, *texts)]
+    return torch.stack([*divergences, *contrasts]).sum() / 2
+
+
+@in_fp32
+def cross_relational_loss(
+    image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
+) -> Tensor:
+    """XRD: pictures are as like the teacher's texts as texts are like the teacher's pictures (CLIP-RD, arXiv 2603.25383).
+
+    As in the published code: of the similarities across models and modalities, student picture to teacher text is paired with
+    student text to teacher picture, and the reverse directions (teacher rows, student columns) likewise; the KL divergence of one
+    of a pair from the other, whose gradient is stopped, for each of the four; their mean.
+    """
+    image_text = _both_directions(image_BE, teacher_text_BE, logit_scale)
+    text_image = _both_directions(text_BE, teacher_image_BE, logit_scale)
+    pairs = list(zip(image_text, text_image, strict=True))
+    return torch.stack([_divergence(one, of=other) + _divergence(other, of=one) for one, other in pairs]).sum() / 4
+
+
+@in_fp32
+def cluster_instance_loss(
+    image_BE: Tensor,
+    text_BE: Tensor,
+    logit_scale: Scale,
+    teacher_image_BE: Tensor,
+    teacher_text_BE: Tensor,
+    clusters_KE: Tensor,
+) -> Tensor:
+    """Student pictures find the cluster of the teacher's picture, and its text (Yang et al. 2024, CLIP-CID, arXiv 2408.09441).
+
+    `clusters_KE` are L2-normalised k-means centres of the teacher's image embeddings, fixed (`clusters.py`). The paper's code is
+    not public. Chosen here: a picture's label is the centre nearest to the teacher's embedding of it as it is shown, augmentation
+    included; the cross-entropy is over all K centres at the student's scale; instance discrimination, which the paper uses for
+    alignment across modalities, is the interactive contrastive loss; both have the same weight.
+    """
+    label_B = (teacher_image_BE @ clusters_KE.T).argmax(dim=1)
+    cluster = F.cross_entropy(logit_scale * image_BE @ clusters_KE.T, label_B)
+    return cluster + interactive_contrastive_loss(image_BE, text_BE, logit_scale, teacher_image_BE, teacher_text_BE)
+
+
+def objective_terms(
+    weights: Mapping[str, float], student: Embeddings, teacher: Embeddings | None, clusters_KE: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The named terms of positive weight, unweighted (scalars).
+
+    Of several teachers all terms but `affinity` have the first. Raises ValueError where a term lacks its teacher or its clusters.
+    """
+    return {name: _term(name, student, teacher, clusters_KE) for name, weight in weights.items() if weight > 0}
+
+
+def weighted_sum(weights: Mapping[str, float], terms: Mapping[str, Tensor]) -> Tensor:
+    """The number that is minimised (scalar)."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def _term(name: str, student: Embeddings, teacher: Embeddings | None, clusters_KE: Tensor | None) -> Tensor:
+    if name == "contrastive":
+        return contrastive_loss(student.image_BD, student.text_BD, student.scale)
+    if teacher is None:
+        raise ValueError(f"objective.{name} is positive but there is no teacher; set it to 0 or name a teacher")
+    if name == "affinity":
+        image_to_text, text_to_image = affinity_of(student, teacher)
+        return (image_to_text + text_to_image) / 2
+    own, theirs = student.in_teachers_space(), (teacher.image_BD, teacher.text_BD)
+    if name == "feature_mimicry":
+        return feature_mimicry_loss(*own, *theirs)
+    if name == "interactive_contrastive":
+        return interactive_contrastive_loss(*own, student.scale, *theirs)
+    if name == "vertical_relational":
+        return vertical_relational_loss(*own, student.scale, *theirs)
+    if name == "cross_relational":
+        return cross_relational_loss(*own, student.scale, *theirs)
+    if name != "cluster_instance":
+        raise ValueError(f"objective.{name} is no term that is known here")
+    if clusters_KE is None:
+        raise ValueError("objective.cluster_instance is positive but has no clusters; name their file in objective.clusters")
+    return cluster_instance_loss(*own, student.scale, *theirs, clusters_KE)
+
+
+def _both_directions(x_BE: Tensor, teacher_BE: Tensor, logit_scale: Scale) -> tuple[Tensor, Tensor]:
+    """Similarities (B, N): student rows against all teacher columns, teacher rows against all student columns."""
+    return logit_scale * x_BE @ gather(teacher_BE).T, logit_scale * teacher_BE @ gather_with_gradient(x_BE).T
+
+
+def _divergence(logits_BN: Tensor, *, of: Tensor) -> Tensor:
+    """KL(softmax of `of` || softmax of logits), a mean over rows; no gradient goes to `of`."""
+    return F.kl_div(logits_BN.log_softmax(dim=1), of.detach().log_softmax(dim=1), log_target=True, reduction="batchmean")

@@ -1,0 +1,63 @@
+"""Progress of a stage: events for the control plane and gauges for the Ray dashboard."""
+
+import logging
+import time
+
+from ray.util.metrics import Gauge
+from tinyclip.schemas.artifacts import JobDocument
+
+from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.trainer import StepResult
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.5
+"""Steps faster than this are told together: the last one's numbers stand for them."""
+
+LOG_EVERY_S = 15.0
+"""A line of the log so often, for those who read rather than watch."""
+
+GAUGES = {"loss": "Training loss", "pairs_per_second": "Image-text pairs a second", "step": "Step of the stage"}
+
+
+class Progress:
+    """Worker 0's view of speed and what remains; on other workers (`events` None) it stays silent."""
+
+    def __init__(self, stage: Stage, first_step: int, events: EventWriter | None, *, job: JobDocument) -> None:
+        self._stage, self._events = stage, events
+        self._started_at, self._first_step, self._last_told = time.monotonic(), first_step, float("-inf")
+        self._last_logged = self._started_at
+        tags = {"job": job.job, "name": job.name, "stage": stage.name}
+        self._gauges: dict[str, Gauge] = {}
+        for name, what in GAUGES.items() if events else ():
+            self._gauges[name] = Gauge(f"tinyclip_{name}", description=what, tag_keys=tuple(tags))
+            self._gauges[name].set_default_tags(tags)
+
+    def step(self, result: StepResult) -> None:
+        """Tell of one step, if it is time to."""
+        now = time.monotonic()
+        if self._events is None or (now - self._last_told < EVERY_S and result.step != self._stage.steps):
+            return
+        self._last_told = now
+        speed = (result.step - self._first_step) * self._stage.batch_size / max(1e-9, now - self._started_at)
+        values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm, "pairs_per_second": speed}
+        values |= {**result.terms, **result.sparsity}
+        self._events.send(
+            "progress",
+            stage=self._stage.index,
+            data={
+                "step": result.step,
+                "steps": self._stage.steps,
+                "samples_seen": result.step * self._stage.batch_size,
+                "pairs_per_second": speed,
+                "eta_seconds": (self._stage.steps - result.step) * self._stage.batch_size / speed,
+                "skipped_samples": result.skipped_samples,
+                "metrics": {name: value for name, value in values.items() if value == value and abs(value) != float("inf")},
+            },
+        )
+        for name, value in (("loss", result.loss), ("pairs_per_second", speed), ("step", float(result.step))):
+            self._gauges[name].set(value)
+        if now - self._last_logged >= LOG_EVERY_S or result.step == self._stage.steps:
+            self._last_logged = now
+            log.info("step %d of %d: loss %.4f, %.0f pairs/s", result.step, self._stage.steps, result.loss, speed)

@@ -1,0 +1,239 @@
+"""The loop of one stage: data in, steps, progress out, checkpoints down, until the last step or a command to stop."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.spec import JobSpec
+from torch import Tensor
+
+from tinyclip_workers.data.augment import augment
+from tinyclip_workers.data.stream import Batch, DataPosition
+from tinyclip_workers.model.masked import kept_units
+from tinyclip_workers.model.precision import precision_of
+from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.sparsity import Pull
+from tinyclip_workers.model.towers import Model
+from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.training.checkpoints import Checkpoint
+from tinyclip_workers.training.cluster_file import load_clusters
+from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.learner import Student
+from tinyclip_workers.training.optimizer import learning_rate, set_learning_rate
+from tinyclip_workers.training.projection import Projection
+from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.step import Teacher, learn
+
+MAX_SKIPPED_STEPS = 100
+"""So many steps in a row without a finite gradient mean that the run has diverged (METHOD section 4)."""
+
+FOR_AUGMENTATION: list[int] = []
+FOR_MASKS = [1]
+"""Ends of the entropy of a step's random draws: none that is used twice."""
+
+
+class Diverged(RuntimeError):
+    """The loss stays infinite or NaN; every worker sees the same number and leaves together."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step has to tell. `loss` and `terms` are means over the workers."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    grad_norm: float
+    skipped_samples: int
+    finite: bool
+    sparsity: dict[str, float] = field(default_factory=dict)
+    """Of an automatic stage: `sparsity`, under masks the expected one, with the `target_sparsity` that masks are pulled to; after
+    the prune step the real one, with the shares of channels, heads and MLP units that each tower has kept."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls outside itself; each is called on every worker at the same step."""
+
+    command: Callable[[], Command]
+    """Asked on worker 0 before each step."""
+    progress: Callable[[StepResult], None]
+    checkpoint: Callable[["StageTrainer"], None]
+    evaluate: Callable[["StageTrainer"], None]
+    pruned: Callable[["StageTrainer"], None] = lambda _: None
+    """Told when the student of an automatic stage has its shape; after a resumption perhaps again."""
+
+
+class StageTrainer:
+    """One worker's part of a stage: its student, its teacher, its place in the data."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        stage: Stage,
+        student: Model,
+        teacher: Teacher | None,
+        device: torch.device,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        self.spec, self.stage, self.device = spec, stage, device
+        self.teacher = teacher if stage.objective.taught() else None
+        self._mean, self._std = mean, std
+        self.step = 0
+        self.position = DataPosition()
+        self._unusable_in_a_row = 0
+        self._precision = precision_of(spec.precision, device)
+        temperature = spec.temperature.student
+        fixed = None if temperature == "learned" else temperature
+        self.learner = Student(student, stage, fixed, device, self._projection())
+        self._clusters_KE = None
+        if stage.objective.clusters is not None and stage.objective.cluster_instance > 0:
+            self._clusters_KE = load_clusters(stage.objective.clusters).to(device)
+
+    @property
+    def student(self) -> Model:
+        """The model whose weights are trained; after the prune step another one."""
+        return self.learner.model
+
+    def _projection(self) -> Projection | None:
+        """A new one for each stage that compares its embeddings with a teacher's of another size."""
+        sizes = self.stage.layout.embed_dim, self.teacher.embed_dim if self.teacher is not None else 0
+        needed = self.teacher is not None and self.stage.objective.in_the_teachers_space() and sizes[0] != sizes[1]
+        return Projection(*sizes, seed=self.spec.seed + self.stage.index) if needed else None
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint as if nothing had happened."""
+        state = checkpoint.state
+        self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
+        self.step = int(state["step"])
+        self.position = _position(state["positions"])
+        if state["scaler"]:
+            self._precision.scaler.load_state_dict(state["scaler"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside `learner.tensors()`. Collective: every worker calls it."""
+        mine = {"batches": self.position.batches, "shares": {str(k): v for k, v in self.position.shares.items()}}
+        positions: list[Any] = [mine] * world_size()
+        if world_size() > 1:
+            dist.all_gather_object(positions, mine)
+        scaler = self._precision.scaler
+        return {
+            "positions": positions,
+            "scaler": scaler.state_dict() if scaler.is_enabled() else {},
+            "layout": self.learner.layout.model_dump(mode="json"),
+        }
+
+    def run(self, batches: Iterator[Batch], hooks: Hooks) -> Command:
+        """Train to the end of the stage. Returns RUN when it is reached, else the command that stopped it."""
+        while self.step < self.stage.steps:
+            if self.learner.prune_if_due(self.step):
+                hooks.pruned(self)
+            batch = next(batches)
+            result, command = self.train_step(batch, hooks.command() if rank() == 0 else Command.RUN)
+            hooks.progress(result)
+            last = self.step == self.stage.steps
+            if command >= Command.CANCEL:
+                return command
+            if command is Command.PAUSE or last or self.step % self.spec.checkpoint.every_steps == 0:
+                hooks.checkpoint(self)
+            if command is Command.PAUSE and not last:
+                return command
+            every = self.spec.evaluation.every_steps
+            if every and not last and self.step % every == 0:
+                hooks.evaluate(self)
+        return Command.RUN
+
+    def train_step(self, batch: Batch, command: Command = Command.RUN) -> tuple[StepResult, Command]:
+        """One optimizer step on this worker's part of the global batch; all workers agree on what comes next."""
+        lr = learning_rate(self.step, self.stage.steps, self.stage.optimizer)
+        set_learning_rate(self.learner.optimizer, lr)
+        self.learner.zero_grad()
+        images_BCHW, tokens_BT = self.prepare(batch)
+        pull = self.learner.pull(self.step)
+        loss, terms = self._learn(images_BCHW, tokens_BT, pull)
+        grad_norm = self._update()
+        self.position.advance(batch)
+        self.step += 1
+        told = _mean_over_workers([loss, *terms.values()], command)
+        result = StepResult(
+            step=self.step,
+            loss=told[0],
+            terms=dict(zip(terms, told[1:-1], strict=True)),
+            lr=lr,
+            grad_norm=grad_norm,
+            skipped_samples=batch.skipped.samples,
+            finite=bool(np.isfinite(grad_norm)),
+            sparsity=self._sparsity(pull),
+        )
+        self._give_up_if_diverged(result)
+        return result, Command(int(told[-1]))
+
+    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pixels to the device, varied and normalised; random draws depend on (seed, stage, step, worker) alone."""
+        generator = torch.Generator().manual_seed(self._seed(FOR_AUGMENTATION))
+        images = batch.images_BCHW.to(self.device, non_blocking=True)
+        varied_BCHW = augment(images, self.spec.data.train.augment, generator)
+        images_BCHW = normalize(varied_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
+        return images_BCHW, batch.tokens_BT.to(self.device, non_blocking=True)
+
+    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor, pull: Pull | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Teacher, student, loss and gradients."""
+        return learn(
+            self.learner.towers,
+            self.teacher,
+            images_BCHW,
+            tokens_BT,
+            self.stage.objective.weights(),
+            noise=self.learner.noise(self._seed(FOR_MASKS)),
+            pull=None if pull is None else lambda: pull.loss,
+            micro_batch=self.spec.micro_batch,
+            precision=self._precision,
+            clusters_KE=self._clusters_KE,
+        )
+
+    def _update(self) -> float:
+        return self.learner.update(self._precision.scaler)
+
+    def _seed(self, purpose: list[int]) -> int:
+        """Random draws depend on (seed, stage, step, worker) and what they are for."""
+        entropy = [self.spec.seed, self.stage.index, self.step, rank(), *purpose]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _sparsity(self, pull: Pull | None) -> dict[str, float]:
+        if pull is not None:
+            return {"sparsity": pull.expected_sparsity, "target_sparsity": pull.target_sparsity}
+        real = self.learner.sparsity()
+        return {} if real is None else {"sparsity": real, **kept_units(self.learner.layout, self.stage.original)}
+
+    def _give_up_if_diverged(self, result: StepResult) -> None:
+        self._unusable_in_a_row = 0 if result.finite else self._unusable_in_a_row + 1
+        if self._unusable_in_a_row > MAX_SKIPPED_STEPS:
+            raise Diverged(
+                f"no finite gradient in {MAX_SKIPPED_STEPS} steps before step {result.step} of stage {self.stage.name}; "
+                f"lower optimizer.lr (now {self.stage.optimizer.lr:g}) or lengthen optimizer.warmup_steps"
+            )
+
+
+def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:
+    """Means of scalars, and worker 0's command behind them, in one collective."""
+    told = torch.stack([*(v.detach().float().reshape(()) for v in values), values[0].new_tensor(float(command)).float()])
+    if world_size() > 1:
+        dist.all_reduce(told)
+        told[:-1] /= world_size()
+    return [float(v) for v in told]
+
+
+def _position(positions: list[dict[str, Any]]) -> DataPosition:
+    """This worker's place in the data. With another number of workers than before, all start the next epoch."""
+    if len(positions) == world_size():
+        mine = positions[rank()]
+        return DataPosition(mine["batches"], {int(k): (v[0], v[1]) for k, v in mine["shares"].items()})
+    epochs = [share[0] for worker in positions for share in worker["shares"].values()]
+    return DataPosition(0, {share: (max(epochs, default=0) + 1, 0) for share in range(64)})

@@ -1,0 +1,242 @@
+"""What one worker of the group does for one stage: put the pieces together, train, evaluate, hand the student on."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.spec import TeacherAt
+
+from tinyclip_workers.data.shards import DataError
+from tinyclip_workers.data.stream import PairStream, TextTokens, make_loader
+from tinyclip_workers.model.architecture import ImpossibleStudent, summarize
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.inherit import ImpossibleInheritance
+from tinyclip_workers.model.layout_picture import layout_svg
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.sources import TeacherError, load_teacher
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun, Outcome
+from tinyclip_workers.runtime.control import Command, ControlFile
+from tinyclip_workers.runtime.events import EventWriter, log_to_events
+from tinyclip_workers.training.begin import Parent, begin_student
+from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
+from tinyclip_workers.training.cluster_file import ClustersError
+from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.progress import Progress
+from tinyclip_workers.training.scoring import Scorer
+from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.teachers import Ensemble, teacher_of
+from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer
+
+log = logging.getLogger(__name__)
+
+NOT_MENDED_BY_RETRY = (ClustersError, DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
+
+
+def code_of(error: Exception) -> str:
+    """The stable code of an error that no retry mends."""
+    codes = {
+        ClustersError: "unusable_clusters", DataError: "unusable_data", Diverged: "diverged", TeacherError: "unusable_teacher",
+    }
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), "impossible_student")
+
+
+def train_stage_worker(config: dict[str, Any]) -> None:
+    """Ray Train's entry (`train_loop_per_worker`). `config`: artifacts, job, attempt, stage (as by `Stage.to_json`).
+
+    Runs again from the last checkpoint when the group is restarted. An error that no retry mends is left as the attempt's
+    outcome before it is raised, so that a restarted group leaves at once.
+    """
+    run = JobRun.open(config["artifacts"], config["job"], config["attempt"])
+    stage = Stage.from_json(config["stage"])
+    if run.outcome() or run.finished_stage(stage.index) or run.control().look() is Command.FENCED:
+        return
+    torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
+    try:
+        StageWorker(run, stage, ray.train.torch.get_device()).train()
+    except NOT_MENDED_BY_RETRY as error:
+        run.set_outcome(Outcome("failed", code_of(error), str(error)))
+        if world_size() > 1:
+            raise  # the others wait for us in a collective: let Ray take the group down
+
+
+@dataclass
+class _Pieces:
+    original: LoadedModel | None
+    """The teacher, or the first of several: what is inherited from and evaluated."""
+    teacher: FrozenTeacher | Ensemble | None
+    """What the objective asks."""
+    student: LoadedModel
+
+
+class StageWorker:
+    """One worker's run through one stage."""
+
+    def __init__(self, run: JobRun, stage: Stage, device: torch.device) -> None:
+        self._run, self._stage, self._device = run, stage, device
+        self._control: ControlFile = run.control()
+        self._events: EventWriter | None = run.events() if rank() == 0 else None
+        if self._events:
+            log_to_events(self._events, f"stage {stage.name}")
+
+    def train(self) -> None:
+        """Build, restore, loop, evaluate, hand on."""
+        pieces = self._build()
+        teacher = None if pieces.teacher is None else pieces.teacher.to(self._device)
+        trainer = StageTrainer(
+            self._run.spec,
+            self._stage,
+            pieces.student.model,
+            teacher,
+            self._device,
+            mean=pieces.student.image_mean,
+            std=pieces.student.image_std,
+        )
+        self._restore(trainer)
+        log.info(
+            "training %s from step %d to %d on %s, %d workers, %d threads each",
+            self._stage.name, trainer.step, self._stage.steps, self._device, world_size(), torch.get_num_threads(),
+        )  # fmt: skip
+        scorer = Scorer(self._run, self._stage, pieces.original, self._device, self._events)
+        hooks = self._hooks(trainer, pieces.student, scorer)
+        stopped = trainer.run(self._batches(trainer, pieces.student), hooks)
+        if stopped is not Command.RUN:
+            self._leave(stopped, trainer.step)
+        elif rank() == 0:
+            self._finish(current_student(pieces.student, trainer), scorer)
+
+    def _build(self) -> _Pieces:
+        spec: JobSpec = self._run.spec
+        originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in self._teachers()]
+        original = originals[0] if originals else None
+        parent = None if self._stage.inherit == "none" else self._parent(original)
+        student = begin_student(self._stage, spec.seed, parent)
+        return _Pieces(
+            original,
+            teacher_of(originals, [teacher.share for teacher in self._teachers()], spec.temperature.teacher),
+            LoadedModel(
+                model=student,
+                layout=self._stage.layout,
+                tokenizer=make_tokenizer(self._stage.layout),
+                image_mean=original.image_mean if original else OPENAI_MEAN,
+                image_std=original.image_std if original else OPENAI_STD,
+                name=self._stage.name,
+                digest="",
+            ),
+        )
+
+    def _teachers(self) -> list[TeacherAt]:
+        """All whose affinities the stage mimics; otherwise the first is enough."""
+        teachers = self._run.spec.every_teacher()
+        return teachers if self._stage.objective.affinity > 0 else teachers[:1]
+
+    def _parent(self, original: LoadedModel | None) -> Parent:
+        """What the student inherits from: the teacher in the first stage, then the student of the stage before."""
+        if self._stage.index == 0:
+            assert original is not None  # the spec's schema asks for a teacher here
+            return Parent(original.model.state_dict(), original.layout)
+        before = self._run.finished_stage(self._stage.index - 1)
+        if before is None:
+            raise RuntimeError(f"the student is gone from {self._run.stage_folder(self._stage.index - 1)}")
+        return Parent(from_safetensors(before.weights), before.layout)
+
+    def _restore(self, trainer: StageTrainer) -> None:
+        checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
+        if checkpoint is None:
+            return
+        trainer.restore(checkpoint)
+        if self._events:
+            self._events.send(
+                "worker.restarted",
+                stage=self._stage.index,
+                data={"step": trainer.step, "checkpoint": checkpoint.path},
+                message=f"stage {self._stage.name} goes on from step {trainer.step}",
+            )
+
+    def _batches(self, trainer: StageTrainer, student: LoadedModel) -> Any:
+        workers, batch_size = world_size(), self._stage.batch_size
+        if batch_size % workers:
+            raise DataError(
+                f"batch_size {batch_size} does not divide over {workers} workers; make it a multiple",
+                field="batch_size",
+                value=batch_size,
+            )
+        stream = PairStream(
+            self._run.spec.data,
+            batch_size=batch_size // workers,
+            image_size=self._stage.layout.image.image_size,
+            tokenize=TextTokens(student.tokenizer),
+            seed=self._run.spec.seed,
+            rank=rank(),
+            world_size=workers,
+            start=trainer.position,
+        )
+        return iter(make_loader(stream, processes=min(8, max(1, int(self._run.spec.resources.cpus_per_worker) - 1))))
+
+    def _hooks(self, trainer: StageTrainer, student: LoadedModel, scorer: Scorer) -> Hooks:
+        progress = Progress(self._stage, trainer.step, self._events, job=self._run.document)
+        return Hooks(
+            command=self._control.poll,
+            progress=progress.step,
+            checkpoint=self._checkpoint,
+            evaluate=lambda t: self._evaluate(scorer, student, t),
+            pruned=self._pruned,
+        )
+
+    def _evaluate(self, scorer: Scorer, student: LoadedModel, trainer: StageTrainer) -> None:
+        if rank() == 0:
+            scorer.score(current_student(student, trainer), trainer.step)
+
+    def _pruned(self, trainer: StageTrainer) -> None:
+        """Tell of the student and draw it, beside the stage's checkpoints."""
+        if self._events:
+            sparsity = trainer.learner.sparsity() or 0.0
+            picture = layout_svg(trainer.learner.layout, self._stage.original)
+            self._run.store.write_bytes(f"{self._run.stage_folder(self._stage.index)}/layout.svg", picture.encode())
+            self._events.send(
+                "stage.pruned",
+                stage=self._stage.index,
+                data=summarize(trainer.learner.layout).model_dump(mode="json"),
+                message=f"stage {self._stage.name} pruned at step {trainer.step}: sparsity {sparsity:.3f}",
+            )
+
+    def _checkpoint(self, trainer: StageTrainer) -> None:
+        """Collective: worker 0 writes what all have told it, unless a newer attempt has taken over."""
+        state = trainer.state()
+        if rank() == 0 and self._control.look() is not Command.FENCED:
+            folder = self._run.checkpoint_folder(self._stage.index)
+            path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.learner.tensors(), state)
+            remove_old_checkpoints(self._run.store, folder, self._run.spec.checkpoint.keep)
+            if self._events:
+                data = {"step": trainer.step, "path": path, "bytes": size}
+                self._events.send("checkpoint", stage=self._stage.index, data=data, message=f"checkpoint at step {trainer.step}")
+        ray.train.report({"stage": self._stage.index, "step": trainer.step})
+
+    def _leave(self, command: Command, step: int) -> None:
+        if rank() == 0 and command is not Command.FENCED:
+            self._run.set_outcome(Outcome(command.name.lower(), step=step))
+        if self._events:
+            self._events.flush()
+
+    def _finish(self, student: LoadedModel, scorer: Scorer) -> None:
+        assert self._events is not None
+        self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
+        evaluation = scorer.score(student, self._stage.steps)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
+        if self._control.look() is not Command.FENCED:
+            self._run.finish_stage(self._stage.index, FinishedStudent(student.layout, to_safetensors(weights), evaluation))
+            self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
+        log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))
+
+
+def current_student(start: LoadedModel, trainer: StageTrainer) -> LoadedModel:
+    """The student as it is now, to be asked anything; under masks, what they would leave of it."""
+    model, layout = trainer.learner.small()
+    return replace(start, model=model, layout=layout)

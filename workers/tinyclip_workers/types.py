@@ -1,0 +1,14 @@
+"""Type aliases that several packages share."""
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+"""RGB images, (…, height, width, 3)."""
+
+Matrix = npt.NDArray[np.float32]
+"""Embeddings or similarities, one row per item."""
+
+ImageInput = str | bytes
+"""A base64 string, data URI or URL out of JSON, or the bytes of an uploaded file."""
+"""An encoded image: its bytes, or text (base64, a data URI or a URL)."""

@@ -1,0 +1,72 @@
+"""Make a small copy of a model version, for a repository: `python -m tinyclip_workers.versions.compact VERSION_FOLDER TARGET`.
+
+Of the token embedding it keeps the tokens of the texts that the model was trained and evaluated with; see `weights`.
+TARGET is then a `local-dir:` teacher. Plain open_clip cannot read it.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+
+from tinyclip.schemas import JobSpec, ModelVersion
+from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
+
+from tinyclip_workers.data.shards import Skipped, captions_of, expand_shards, read_shards
+from tinyclip_workers.evaluation.clip_benchmark import resolved
+from tinyclip_workers.evaluation.tasks import fill_template, task_lines
+from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
+from tinyclip_workers.model.weights import load_state_dict, save_compact
+from tinyclip_workers.runtime.store import Store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", help="folder of a model version, with model.json")
+    parser.add_argument("target", help="folder to write")
+    parser.add_argument("--texts", action="append", default=[], help="file with more texts to be understood, one a line")
+    arguments = parser.parse_args()
+    version = ModelVersion.model_validate_json(Store(arguments.source).read_bytes("model.json"))
+    # An imported version has no job whose texts it has to understand: --texts says all of them.
+    texts = [*texts_of(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
+    for file in arguments.texts:
+        texts += task_lines(file)
+    rows = compact_folder(arguments.source, arguments.target, texts)
+    print(f"{arguments.target}/{COMPACT_FILE}: {rows} of {version.layout.text.vocab_size} tokens kept")
+
+
+def texts_of(spec: JobSpec) -> Iterator[str]:
+    """Every text that a job trains or evaluates with: captions and class prompts."""
+    yield from _captions(spec.data.train.shards, spec.data.train.caption_key)
+    for task in map(resolved, spec.evaluation.tasks):
+        if isinstance(task, RetrievalTask):
+            yield from _captions(task.shards, task.caption_key)
+        elif isinstance(task, ZeroShotTask):
+            for template in task_lines(task.templates or []):
+                yield from (fill_template(template, name) for name in task_lines(task.classes or []))
+
+
+def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
+    """Write a compact copy of a model folder that understands these texts; the number of tokens kept.
+
+    Raises as `find_folder` and `save_compact`.
+    """
+    found, store = find_folder(source), Store(target)
+    tokenize = make_tokenizer(found.layout)
+    used = {int(token) for text in set(texts) for token in tokenize(text)[0].unique()}
+    save_compact(store, COMPACT_FILE, load_state_dict(found.weights()), used)
+    store.write_bytes(LAYOUT_FILE, (json.dumps(found.layout.model_dump(mode="json"), indent=1) + "\n").encode())
+    config = CONFIG_FILE if Store(source).exists(CONFIG_FILE) else PREPROCESS_FILE
+    store.write_bytes(config, Store(source).read_bytes(config))
+    return len(used)
+
+
+def _captions(shards: str | list[str], key: str) -> Iterator[str]:
+    for sample in read_shards(expand_shards(shards), Skipped()):
+        try:
+            yield from captions_of(sample, key)
+        except (KeyError, TypeError, ValueError):
+            continue  # training skips it as well
+
+
+if __name__ == "__main__":
+    main()

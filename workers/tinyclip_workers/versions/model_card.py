@@ -1,0 +1,159 @@
+"""The README.md of a model version: what it is, how good it is beside its teacher, how to use it, where it comes from."""
+
+from typing import Any
+
+from tinyclip.schemas import ModelVersion, Scores, StudentSummary
+from tinyclip.schemas.spec import JobSpec
+
+from tinyclip_workers.model.architecture import is_uniform
+
+COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c")
+"""Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
+
+
+def model_card(
+    version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None, spec: JobSpec, *, pictures: bool = False
+) -> str:
+    """Markdown with the front matter that model hubs read; `pictures`: the version has calibration pictures."""
+    parts = [_front_matter(version), _opening(version), _sizes(version, student, teacher)]
+    if version.evaluation:
+        parts.append(_evaluation(version))
+    usage = [_usage(version), *([_PICTURES] if pictures else [])]
+    return "\n".join([*parts, *usage, _origin(version, spec)])
+
+
+def import_card(version: ModelVersion, student: StudentSummary) -> str:
+    """The card of a version that was imported: what it was made from, and that nobody has measured it here."""
+    made: dict[str, Any] = version.lineage["import"]
+    opening = f"# {version.name} {version.version}\n\nA CLIP model, imported from {made['file']} sha256 {made['sha256']}.\n"
+    evaluation = "## Evaluation\n\nNot evaluated here.\n"
+    activation = "QuickGELU" if version.layout.quick_gelu else "GELU"
+    facts = {
+        "file": f"`{made['file']}`, {made['bytes']:,} bytes, sha256 `{made['sha256']}`",
+        "read from": made["source"] and f"`{made['source']}`",
+        "names": made["names"],
+        "preset": made["preset"],
+        "origin of the weights": made["origin"],
+        "activation": f"{activation}, as {made['quick_gelu_told_by']} says",
+        "values": ", ".join(made["dtypes"]) + ", kept as float32",
+        "note": "; ".join(made["warnings"]),
+    }
+    code = ", ".join(f"{name} {number}" for name, number in version.lineage["code"].items())
+    lines = ["## Origin", "", *(f"- {name}: {value}" for name, value in facts.items() if value), f"- {code}", ""]
+    return "\n".join([_front_matter(version), opening, _sizes(version, student, None), evaluation, _usage(version), *lines])
+
+
+def _front_matter(version: ModelVersion) -> str:
+    tags = ["clip", "tinyclip", *(["knowledge-distillation"] if version.teacher else [])]
+    library = "open_clip" if is_uniform(version.layout) else "tinyclip"
+    lines = ["---", f"library_name: {library}", "pipeline_tag: zero-shot-image-classification", "tags:"]
+    return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---", ""])
+
+
+def _opening(version: ModelVersion) -> str:
+    several = [f"**{teacher['name']}** ({teacher['share']:.0%})" for teacher in version.lineage.get("teachers", [])]
+    names = " and ".join(several) or f"**{version.teacher}**"
+    made = f"distilled from {names} by TinyCLIP" if version.teacher else "trained by TinyCLIP without a teacher"
+    if several:
+        made += f"; it inherits from {version.teacher}, which is the teacher of the tables below"
+    return f"# {version.name} {version.version}\n\nA CLIP model, {made}.\n"
+
+
+def _sizes(version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None) -> str:
+    rows = [("teacher", teacher)] if teacher else []
+    table = ["| model | image parameters | text parameters | without token embedding | MACs |", "|---|---|---|---|---|"]
+    for name, summary in [*rows, (version.name, student)]:
+        sizes = (summary.image_params, summary.text_params, summary.text_params_without_embedding, summary.macs)
+        table.append(f"| {name} | " + " | ".join(_count(size) for size in sizes) + " |")
+    shape = f"Images of {version.image_size} px, texts of {version.context_length} tokens, embeddings of {version.embed_dim}."
+    return "\n".join([*table, "", shape, ""])
+
+
+def _evaluation(version: ModelVersion) -> str:
+    lines = ["## Evaluation", "", "Student and teacher on the same images; shares are of 1.", ""]
+    for task, scores in version.evaluation.items():
+        lines += [f"### {task}", "", *_task_table(version.name, scores), ""]
+    return "\n".join(lines)
+
+
+def _task_table(name: str, scores: Scores) -> list[str]:
+    metrics = [m for m, v in scores.student.items() if isinstance(v, int | float) and m not in COUNTS]
+    counts = ", ".join(f"{scores.student[c]} {c.replace('_', ' ')}" for c in COUNTS if scores.student.get(c))
+    rows = [("teacher", scores.teacher)] if scores.teacher else []
+    table = [f"| model | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+    for model, values in [*rows, (name, scores.student)]:
+        table.append(f"| {model} | " + " | ".join(_score(values.get(metric)) for metric in metrics) + " |")
+    return [*table, "", f"({counts})"] if counts else table
+
+
+_PICTURES = """`calibration.npz` holds a few dozen training pictures, scaled to what the model sees; deployments calibrate int8 on
+them. Without it the model is the same: remove it before publishing, if the pictures are not yours to publish.
+"""
+
+
+def _usage(version: ModelVersion) -> str:
+    if not is_uniform(version.layout):
+        return _usage_of_our_own(version)
+    return f"""## Use
+
+```python
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:PATH_OF_THIS_FOLDER")
+tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
+```
+
+or `tinyclip-client deployments create NAME --model {version.name}@{version.version}`.
+"""
+
+
+def _usage_of_our_own(version: ModelVersion) -> str:
+    blocks = [
+        f"| {tower} | {block} | {heads} | {units} |"
+        for tower, layout in (("image", version.layout.image), ("text", version.layout.text))
+        for block, (heads, units) in enumerate(zip(layout.heads or [], layout.mlp or [], strict=True))
+    ]
+    table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])
+    return f"""## Use
+
+Every block has its own number of heads and MLP units, as automatic inheritance has left them (grey: what the teacher has more):
+
+![heads and MLP units of every block](layout.svg)
+
+{table}
+
+open_clip cannot build such a model. `model.safetensors` has the weights under open_clip's names, `layout.json` the shape of every
+block, `preprocess.json` what pictures go through. TinyCLIP's workers load it:
+
+```python
+from tinyclip_workers.model_folder import load_folder
+
+loaded = load_folder("PATH_OF_THIS_FOLDER")  # loaded.model.encode_image, loaded.model.encode_text, loaded.tokenizer
+```
+
+or `tinyclip-client deployments create NAME --model {version.name}@{version.version}`.
+"""
+
+
+def _origin(version: ModelVersion, spec: JobSpec) -> str:
+    shards = spec.data.train.shards if isinstance(spec.data.train.shards, str) else ", ".join(spec.data.train.shards)
+    lines = ["## Origin", "", f"- training data: `{shards}`"]
+    for stage in spec.stages:
+        length = ", ".join(f"{value:g} {unit}" for unit, value in stage.train.model_dump(exclude_none=True).items())
+        weights = (stage.objective or spec.objective).weights()
+        terms = ", ".join(f"{name} {weight:g}" for name, weight in weights.items() if weight > 0)
+        lines.append(f"- stage `{stage.name}`: inherit {stage.inherit}, {length}; objective: {terms}")
+    code: dict[str, Any] = version.lineage.get("code", {})
+    lines += [f"- job `{version.job}`, seed {spec.seed}", "- " + ", ".join(f"{name} {number}" for name, number in code.items())]
+    return "\n".join([*lines, "", "`model.json` has the whole spec and the digests of data, teacher and files.", ""])
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)
+
+
+def _score(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"

@@ -1,0 +1,200 @@
+"""A finished student becomes a model version: a folder in open_clip's layout, with its evaluation and where it comes from.
+
+`model.json` is written last: a folder without it is not a version, and writing it again from the start is safe.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from typing import Any
+
+from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
+from tinyclip.schemas.spec import DataSpec, JobSpec
+
+from tinyclip_workers.data.shards import expand_shards
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, LEAST, calibration_file, sample_pictures
+from tinyclip_workers.model.architecture import is_uniform, open_clip_config, summarize
+from tinyclip_workers.model.folders import (
+    CONFIG_FILE,
+    LAYOUT_FILE,
+    OWN_WEIGHTS_FILE,
+    PREPROCESS_FILE,
+    WEIGHTS_FILES,
+    ModelSource,
+    load_student,
+)
+from tinyclip_workers.model.layout_picture import layout_svg
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
+from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.weights import file_digest
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.versions.golden import GOLDEN_FILE, golden_file
+from tinyclip_workers.versions.model_card import model_card
+
+MAX_BYTES_TO_HASH = 4 << 30
+"""Training data up to this size is hashed; of more, size and the store's own tag have to do."""
+
+
+def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
+    """Write the version that the job has reserved, from its last stage's student.
+
+    Opens with `open_clip.create_model_and_transforms("local-dir:…")` as it is, unless an automatic stage has left blocks of
+    different sizes: only `layout.json` can say those. A version that is already complete is returned as it stands.
+    Raises FileExistsError if it belongs to another job.
+    """
+    folder = run.model_folder()
+    if run.store.exists(f"{folder}/model.json"):
+        return _already_there(run, folder)
+    sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
+    source = sources[0] if sources else None
+    student = summarize(finished.layout)
+    document = _document(run, student, sources, finished.evaluation)
+    colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
+    files = {
+        **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
+        "evaluation.json": json_bytes(finished.evaluation),
+        **_checks(run.spec.data, finished, colors),
+    }
+    pictures = CALIBRATION_FILE in files
+    card = model_card(document, student, summarize(source.layout) if source else None, run.spec, pictures=pictures)
+    files["README.md"] = card.encode()
+    write_version(run.store, folder, document, files)
+    return _already_there(run, folder)  # as everybody else will read it
+
+
+def write_version(store: Store, folder: str, document: ModelVersion, files: Mapping[str, bytes]) -> ModelVersion:
+    """Write a version's files, and last of all the document that makes a version of them. Raises OSError."""
+    for name, data in files.items():
+        store.write_bytes(f"{folder}/{name}", data)
+    document = document.model_copy(update={"files": [_file(name, data) for name, data in files.items()]})
+    store.write_bytes(f"{folder}/model.json", json_bytes(document.model_dump(mode="json")))
+    return document
+
+
+def model_files(layout: Layout, weights: bytes, mean: Color, std: Color, original: Layout | None) -> dict[str, bytes]:
+    """Weights, layout and preprocessing by file name, in open_clip's files where open_clip can build the model.
+
+    `original` is what the picture of a pruned model shows in grey.
+    """
+    preprocess = {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
+    files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json"))}
+    if not is_uniform(layout):
+        picture = layout_svg(layout, original).encode()
+        return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": picture}
+    config = {"model_cfg": open_clip_config(layout), "preprocess_cfg": preprocess}
+    return {WEIGHTS_FILES[0]: weights, **files, CONFIG_FILE: json_bytes(config)}
+
+
+def version_document(name: str, version: int, summary: StudentSummary, **rest: Any) -> ModelVersion:
+    """A version's document, as far as its layout says it; `rest` is where it comes from and how good it is."""
+    layout = summary.layout
+    return ModelVersion(
+        name=name,
+        version=version,
+        params=Params(
+            image=summary.image_params,
+            text=summary.text_params,
+            text_without_embedding=summary.text_params_without_embedding,
+        ),
+        macs=summary.macs,
+        embed_dim=layout.embed_dim,
+        image_size=layout.image.image_size,
+        context_length=layout.text.context_length,
+        layout=layout,
+        created_at=datetime.now(UTC),
+        **rest,
+    )
+
+
+def code_versions() -> JSON:
+    """What made a version, for its lineage."""
+    packages = {name: installed(name) for name in ("tinyclip", "torch", "open_clip_torch")}
+    return {**packages, "python": platform.python_version()}
+
+
+def data_digests(shards: str | Sequence[str]) -> list[JSON]:
+    """What identifies each shard: `url`, `bytes`, and `sha256` while all together are at most 4 GiB, else the store's `etag`.
+
+    A shard that cannot be looked at has only its url.
+    """
+    found = [_shard_info(url) for url in expand_shards(shards)]
+    small = sum(entry.get("bytes") or 0 for entry in found) <= MAX_BYTES_TO_HASH
+    for entry in found:
+        if small and entry.get("bytes"):
+            entry["sha256"] = file_digest(entry["url"])
+            entry.pop("etag", None)
+    return found
+
+
+def _already_there(run: JobRun, folder: str) -> ModelVersion:
+    document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/model.json"))
+    if document.job != run.document.job:
+        raise FileExistsError(f"{run.store.uri(folder)} belongs to job {document.job}; this is {run.document.job}")
+    return document
+
+
+def _checks(data: DataSpec, finished: FinishedStudent, colors: tuple[Color, Color]) -> dict[str, bytes]:
+    """Training pictures that fast engines are calibrated on, and golden queries; nothing where too few pictures can be read."""
+    pictures = sample_pictures(data, finished.layout.image.image_size)
+    if len(pictures) < LEAST:
+        return {}
+    loaded = load_student(finished.layout, finished.weights, *colors)
+    return {CALIBRATION_FILE: calibration_file(pictures), GOLDEN_FILE: golden_file(loaded, pictures)}
+
+
+def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
+    return version_document(
+        run.document.model_name,
+        run.document.model_version,
+        student,
+        evaluation={task: Scores.model_validate(scores) for task, scores in evaluation.items()},
+        teacher=sources[0].name if sources else None,
+        job=run.document.job,
+        lineage=_lineage(run.spec, sources),
+    )
+
+
+def _lineage(spec: JobSpec, sources: Sequence[ModelSource]) -> JSON:
+    """`teacher` is the first of several; `teachers`, only where there are several, has all with their shares."""
+    teachers = [{"name": source.name, "sha256": file_digest(source.weights())} for source in sources]
+    shares = [at.share for at in spec.every_teacher()]
+    several = [{**teacher, "share": share} for teacher, share in zip(teachers, shares, strict=True)]
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "teacher": teachers[0] if teachers else None,
+        **({"teachers": several} if len(several) > 1 else {}),
+        **({"clusters": clusters} if (clusters := _clusters(spec)) else {}),
+        "data": data_digests(spec.data.train.shards),
+        "code": code_versions(),
+    }
+
+
+def _clusters(spec: JobSpec) -> list[JSON]:
+    """The files of clusters that stages have learned from."""
+    objectives = [stage.objective or spec.objective for stage in spec.stages]
+    files = {o.clusters for o in objectives if o.clusters is not None and o.cluster_instance > 0}
+    return [{"url": file, "sha256": file_digest(file)} for file in sorted(files)]
+
+
+def _shard_info(url: str) -> dict[str, Any]:
+    try:
+        fs, path = open_filesystem(url)
+        info = fs.info(path)
+    except (OSError, ValueError):
+        return {"url": url}
+    etag = info.get("ETag") or info.get("etag")
+    return {"url": url, "bytes": info.get("size"), **({"etag": str(etag)} if etag else {})}
+
+
+def _file(name: str, data: bytes) -> ModelFile:
+    return ModelFile(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def json_bytes(document: object) -> bytes:
+    """A document as it is kept in a version."""
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
