@@ -1,9 +1,10 @@
-"""TinyCLIP's SDK. `Client` and `AsyncClient` talk to a server; `tinyclip.schemas` has what they say to each other."""
+"""TinyCLIP's SDK: `Client` and `AsyncClient` for a server's API, whose documents are in `tinyclip.schemas`."""
 
 from tinyclip._client import AsyncClient, Client
-from tinyclip._images import Picture
-from tinyclip._queries import AsyncStudent, EmbeddedImages, Student
-from tinyclip._retry import Retries
+from tinyclip._http.calls import Call
+from tinyclip._http.retries import Retries
+from tinyclip._resources.images import ImageLike
+from tinyclip._resources.student import AsyncStudent, EmbeddedImages, Student
 from tinyclip.errors import (
     CannotReachServer,
     Conflict,
@@ -24,16 +25,17 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "AsyncStudent",
+    "Call",
     "CannotReachServer",
     "Client",
     "Conflict",
     "DigestMismatch",
     "EmbeddedImages",
+    "ImageLike",
     "InputError",
     "InvalidRequest",
     "MissingExtra",
     "NotFound",
-    "Picture",
     "ProblemError",
     "Retries",
     "Student",

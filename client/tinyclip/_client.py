@@ -1,19 +1,23 @@
-"""The two clients: the same methods, waiting in a thread or in a task."""
+"""The sync and the async client of TinyCLIP's API."""
 
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 
-from tinyclip._deployments import AsyncDeployments, Deployments
-from tinyclip._evaluations import AsyncEvaluations, Evaluations
-from tinyclip._indexes import AsyncIndexes, Indexes
-from tinyclip._jobs import AsyncJobs, Jobs
-from tinyclip._models import AsyncModels, Models
+from tinyclip._http.backends import AsyncBackend, BlockingBackend, run
+from tinyclip._http.calls import Call
+from tinyclip._http.retries import Retries
+from tinyclip._http.transport import Transport
 from tinyclip._profiles import Profile, current
-from tinyclip._retry import Retries
-from tinyclip._tokens import AsyncTokens, Tokens
-from tinyclip._transport import AsyncTransport, Transport
+from tinyclip._resources.deployments import AsyncDeployments, Deployments
+from tinyclip._resources.evaluations import AsyncEvaluations, Evaluations
+from tinyclip._resources.indexes import AsyncIndexes, Indexes
+from tinyclip._resources.jobs import AsyncJobs, Jobs
+from tinyclip._resources.models import AsyncModels, Models
+from tinyclip._resources.tokens import AsyncTokens, Tokens
+
+T = TypeVar("T")
 
 
 class Client:
@@ -34,8 +38,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         profile = _profile(url, token)
-        self._transport = Transport(profile.url, profile.token, timeout, retries or Retries(), transport)
-        self.url = profile.url
+        self.url, self.retries = profile.url, retries or Retries()
+        self._transport = Transport(profile.url, profile.token, timeout, self.retries, BlockingBackend(transport))
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
         self.deployments = Deployments(self._transport)
@@ -43,9 +47,17 @@ class Client:
         self.evaluations = Evaluations(self._transport)
         self.tokens = Tokens(self._transport)
 
+    def send(self, call: Call[T], *, retries: Retries | None = None) -> T:
+        """Send a call and return its value."""
+        return run(self._transport.send(call, retries))
+
+    def send_with_response(self, call: Call[T], *, retries: Retries | None = None) -> tuple[T, httpx.Response]:
+        """Send a call and return its value and the response that it was read from."""
+        return run(self._transport.send_with_response(call, retries))
+
     def close(self) -> None:
-        """Closes the connections."""
-        self._transport.close()
+        """Close the connections."""
+        run(self._transport.close())
 
     def __enter__(self) -> Self:
         return self
@@ -67,8 +79,8 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         profile = _profile(url, token)
-        self._transport = AsyncTransport(profile.url, profile.token, timeout, retries or Retries(), transport)
-        self.url = profile.url
+        self.url, self.retries = profile.url, retries or Retries()
+        self._transport = Transport(profile.url, profile.token, timeout, self.retries, AsyncBackend(transport))
         self.jobs = AsyncJobs(self._transport)
         self.models = AsyncModels(self._transport)
         self.deployments = AsyncDeployments(self._transport)
@@ -76,8 +88,16 @@ class AsyncClient:
         self.evaluations = AsyncEvaluations(self._transport)
         self.tokens = AsyncTokens(self._transport)
 
+    async def send(self, call: Call[T], *, retries: Retries | None = None) -> T:
+        """Send a call and return its value."""
+        return await self._transport.send(call, retries)
+
+    async def send_with_response(self, call: Call[T], *, retries: Retries | None = None) -> tuple[T, httpx.Response]:
+        """Send a call and return its value and the response that it was read from."""
+        return await self._transport.send_with_response(call, retries)
+
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

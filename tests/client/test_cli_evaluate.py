@@ -67,7 +67,7 @@ class Server:
 
 @pytest.fixture
 def server(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr("tinyclip._waiting.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("tinyclip._http.methods.POLL_SECONDS", 0.0)
     made = Server()
     serve(made.app())
     return made

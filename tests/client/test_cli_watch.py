@@ -17,7 +17,7 @@ from tests.client.job_server import HALF, RUNNING, SUCCEEDED, TEACHER, Server, a
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyclip._jobs._BETWEEN_SNAPSHOTS_SECONDS", 0.0)
+    monkeypatch.setattr("tinyclip._resources.jobs._BETWEEN_SNAPSHOTS_SECONDS", 0.0)
 
 
 class TestWatch:

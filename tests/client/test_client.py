@@ -8,13 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 import tinyclip
-from tinyclip import AsyncClient, Client, Retries
-from tinyclip._deployments import AsyncDeployments, Deployments
-from tinyclip._evaluations import AsyncEvaluations, Evaluations
-from tinyclip._indexes import AsyncIndexes, Indexes
-from tinyclip._jobs import AsyncJobs, Jobs
-from tinyclip._models import AsyncModels, Models
-from tinyclip._queries import AsyncStudent, Student
+from tinyclip import AsyncClient, Call, Client, Retries
+from tinyclip._resources.deployments import AsyncDeployments, Deployments
+from tinyclip._resources.student import AsyncStudent, Student
 from tinyclip.schemas import JobSpec
 
 from tests.client.documents import JOB, JSON, job, page
@@ -37,30 +33,53 @@ def async_client_of(handler: Handler) -> AsyncClient:
 
 
 @pytest.mark.parametrize(
-    ("sync", "other"),
-    [
-        (Jobs, AsyncJobs), (Models, AsyncModels), (Deployments, AsyncDeployments), (Indexes, AsyncIndexes),
-        (Evaluations, AsyncEvaluations), (Student, AsyncStudent),
-    ],
+    ("sync", "asynchronous"), [(Client, AsyncClient), (Deployments, AsyncDeployments), (Student, AsyncStudent)]
 )
-def test_both_clients_have_the_same_methods_with_the_same_arguments(sync: type, other: type) -> None:
-    def methods(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+def test_methods_that_are_declared_for_each_client_have_the_same_arguments(sync: type, asynchronous: type) -> None:
+    def functions(kind: type) -> dict[str, list[str]]:
+        return {name: list(inspect.signature(f).parameters) for name, f in inspect.getmembers(kind, inspect.isfunction)}
 
-    assert methods(sync) == methods(other)
-    for name in methods(sync):
-        one, two = inspect.getattr_static(sync, name), inspect.getattr_static(other, name)
-        if inspect.isfunction(one):
-            assert inspect.signature(one).parameters == inspect.signature(two).parameters, name
-        else:
-            assert one._describe is two._describe
+    def public(kind: type) -> dict[str, list[str]]:
+        return {name: parameters for name, parameters in functions(kind).items() if not name.startswith("_")}
+
+    assert public(sync) == public(asynchronous)
+    assert public(sync)
 
 
-def test_a_method_keeps_the_signature_and_the_words_of_its_description() -> None:
-    submit = client_of(lambda request: httpx.Response(201, json=JOB)).jobs.submit
+def test_methods_that_are_declared_once_keep_their_signatures_and_docstrings() -> None:
+    client, other = Client("http://server"), AsyncClient("http://server")
 
-    assert "idempotency_key" in inspect.signature(submit).parameters
-    assert (submit.__doc__ or "").startswith("Submits a spec.")
+    for name in ("submit", "wait", "watch", "list"):
+        method, async_method = getattr(client.jobs, name), getattr(other.jobs, name)
+        assert inspect.signature(method).parameters == inspect.signature(async_method).parameters
+        assert method.__doc__ == async_method.__doc__
+    assert list(inspect.signature(client.jobs.submit).parameters) == ["spec", "idempotency_key"]
+    assert (client.jobs.submit.__doc__ or "").startswith("Submit a spec.")
+
+
+class TestSend:
+    """A call that the SDK has no method for."""
+
+    call = Call("GET", "/v1/version", lambda response: str(response.json()["version"]))
+
+    @staticmethod
+    def handle(request: httpx.Request) -> httpx.Response:
+        assert (request.url.path, request.headers["authorization"]) == ("/v1/version", "Bearer secret")
+        return httpx.Response(200, json={"version": "0.1.0"})
+
+    def test_blocking(self) -> None:
+        client = client_of(self.handle)
+
+        assert client.send(self.call) == "0.1.0"
+        value, response = client.send_with_response(self.call)
+        assert (value, response.json()) == ("0.1.0", {"version": "0.1.0"})
+
+    async def test_suspending(self) -> None:
+        async with async_client_of(self.handle) as client:
+            assert await client.send(self.call) == "0.1.0"
+            assert (await client.send_with_response(self.call))[1].status_code == 200
+
+
 
 
 def test_the_token_goes_with_every_call() -> None:
@@ -117,6 +136,12 @@ class TestPages:
 
         assert [each.id for each in found] == ["job_3", "job_2", "job_1"]
 
+    async def test_a_sync_client_works_inside_of_an_event_loop_too(self) -> None:
+        found = client_of(self.handle).jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
+
+        assert next(found).id == "job_3"
+        found.close()  # type: ignore[attr-defined]
+
     async def test_a_list_reads_on_to_its_end_in_a_task(self) -> None:
         async with async_client_of(self.handle) as client:
             found = client.jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
@@ -142,7 +167,7 @@ class Held:
 class TestWatch:
     @pytest.fixture
     def held(self, monkeypatch: pytest.MonkeyPatch) -> Held:
-        monkeypatch.setattr("tinyclip._jobs._BETWEEN_SNAPSHOTS_SECONDS", 0.0)
+        monkeypatch.setattr("tinyclip._resources.jobs._BETWEEN_SNAPSHOTS_SECONDS", 0.0)
         return Held()
 
     def test_each_change_is_seen_once(self, held: Held) -> None:
@@ -247,12 +272,12 @@ class TestQueries:
     def test_an_image_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         student = client_of(self.handle).deployments.open("shapes")
 
-        with pytest.raises(tinyclip.InputError, match=r"nowhere\.png: No such file or directory; name a picture's file"):
+        with pytest.raises(tinyclip.InputError, match=r"nowhere\.png: No such file or directory; name an image file"):
             student.classify(tmp_path / "nowhere.png", ["cat"])
 
 
 def test_waiting_for_a_deployment_ends_when_it_is_ready_or_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyclip._waiting.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("tinyclip._http.methods.POLL_SECONDS", 0.0)
     states = iter(["deploying", "updating", "unhealthy"])
     client = client_of(lambda request: httpx.Response(200, json=DEPLOYMENT | {"state": next(states), "message": "no memory"}))
 

@@ -66,7 +66,7 @@ class Server:
 
 @pytest.fixture
 def server(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr("tinyclip._waiting.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("tinyclip._http.methods.POLL_SECONDS", 0.0)
     made = Server()
     serve(made.app())
     return made
@@ -127,7 +127,7 @@ def test_lists_and_takes_away(cli: Cli, server: Server) -> None:
 
 
 async def test_the_same_in_a_task(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyclip._waiting.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("tinyclip._http.methods.POLL_SECONDS", 0.0)
     server, seen = Server(), []
     serve(server.app())
     async with AsyncClient() as client:

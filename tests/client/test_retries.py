@@ -8,7 +8,7 @@ import httpx
 import pytest
 import tinyclip
 from tinyclip import Client, Retries
-from tinyclip._retry import Patience, retry_after
+from tinyclip._http.retries import Patience, retry_after
 
 from tests.client.documents import JOB, PROBLEM, job, problem
 

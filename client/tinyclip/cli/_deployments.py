@@ -4,7 +4,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from tinyclip import _deployments
+from tinyclip._resources import deployments as calls
 from tinyclip.cli._problems import FAILED
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, more, print_table, run, table
 from tinyclip.schemas import Deployment, DeploymentState, EngineName, Page
@@ -31,7 +31,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a deployment, or give it another model without dropping a request."""
-    put = _deployments.put(
+    put = calls.put(
         name, model, canary=canary, canary_weight=canary_weight, models=also or (), resident=resident,
         min_replicas=min_replicas, max_replicas=max_replicas, engine=engine,
     )  # fmt: skip
@@ -39,29 +39,29 @@ def create(
         if no_wait:
             answer(client, put, _show, as_json)
             return
-        client._transport.send(put)
+        client.send(put)
         with messages().status(f"{name} is deploying {model}"):
             settled = client.deployments.wait(name, timeout=timeout)
-        answer(client, _deployments.get(name), _show, as_json)
+        answer(client, calls.get(name), _show, as_json)
         raise typer.Exit(0 if settled.state is DeploymentState.READY else FAILED)
 
 
 @app.command("list")
 def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False) -> None:
     """List deployments."""
-    run(context, _deployments.page(page_size=page_size, page_token=page_token), _show_page, as_json)
+    run(context, calls.page(page_size=page_size, page_token=page_token), _show_page, as_json)
 
 
 @app.command()
 def get(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show one deployment."""
-    run(context, _deployments.get(name), _show, as_json)
+    run(context, calls.get(name), _show, as_json)
 
 
 @app.command()
 def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Take a deployment down."""
-    run(context, _deployments.delete(name), _show, as_json)
+    run(context, calls.delete(name), _show, as_json)
 
 
 def _show(deployment: Deployment) -> None:

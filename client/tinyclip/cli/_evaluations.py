@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tinyclip import _evaluations
 from tinyclip._client import Client
+from tinyclip._resources import evaluations as calls
 from tinyclip.cli._numbers import number, percent
 from tinyclip.cli._problems import FAILED
 from tinyclip.cli._session import AsJson, connect, console, messages, print_json, print_table, table
@@ -44,13 +44,13 @@ def evaluate(
     tasks, holdout = load_tasks(task)
     _expect_folder(out)
     named = absolute_model(against) if against is not None else None
-    create = _evaluations.create(absolute_model(model), tasks, against=named, holdout=holdout)
+    create = calls.create(absolute_model(model), tasks, against=named, holdout=holdout)
     with connect(context) as client:
-        made, response = client._transport.answer(create)
+        made, response = client.send_with_response(create)
         _show_warnings(made)
         if not no_wait:
             _wait(client, made, timeout)
-            made, response = client._transport.answer(_evaluations.get(made.id))
+            made, response = client.send_with_response(calls.get(made.id))
     if out is not None:
         _write(out, response.text)
     if as_json:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tinyclip import _exports
 from tinyclip._client import Client
+from tinyclip._resources import exports as calls
 from tinyclip.cli._problems import FAILED
 from tinyclip.cli._session import AsJson, answer, connect, console, messages, print_json, print_table, table
 from tinyclip.schemas import Export, ExportFormat, ExportState, Page
@@ -26,7 +26,7 @@ def export(
 ) -> None:
     """Write a version in the files of other libraries; models pull --export fetches them."""
     with connect(context) as client:
-        asked, response = client._transport.answer(_exports.export(model, formats, int8=int8))
+        asked, response = client.send_with_response(calls.export(model, formats, int8=int8))
         found, text = asked.items, response.text
         version, names = found[0].model, [each.name for each in found]
         if wait:
@@ -48,9 +48,9 @@ def exports(
     """List the exports of a version, or take one away."""
     with connect(context) as client:
         if remove is not None:
-            answer(client, _exports.delete_export(model, remove), lambda export: _show([export]), as_json)
+            answer(client, calls.delete_export(model, remove), lambda export: _show([export]), as_json)
         else:
-            answer(client, _exports.exports(model), lambda page: _show(page.items), as_json)
+            answer(client, calls.exports(model), lambda page: _show(page.items), as_json)
 
 
 def _wait(client: Client, version: str, names: Sequence[str], timeout: float) -> list[Export]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tinyclip import _indexes
-from tinyclip._calls import Call
 from tinyclip._client import Client
-from tinyclip._images import encode
+from tinyclip._http.calls import Call
+from tinyclip._resources import indexes as calls
+from tinyclip._resources.images import encode
 from tinyclip.cli._problems import FAILED
 from tinyclip.cli._session import (
     AsJson,
@@ -71,14 +71,14 @@ def create(
     sources = [absolute(shard, Path.cwd()) for shard in shards or []]
     listed = (sources[0] if len(sources) == 1 else sources) if sources else None
     keys = metadata_key or ["json"]
-    put = _indexes.put(name, model, listed, metadata_keys=keys, kind=kind.value, store=store.value)
+    put = calls.put(name, model, listed, metadata_keys=keys, kind=kind.value, store=store.value)
     with connect(context) as client:
         if no_wait:
             answer(client, put, _show, as_json)
             return
-        client._transport.send(put)
+        client.send(put)
         settled = _wait(client, name, timeout)
-        answer(client, _indexes.get(name), _show, as_json)
+        answer(client, calls.get(name), _show, as_json)
         raise typer.Exit(0 if settled.state is IndexState.READY else FAILED)
 
 
@@ -114,19 +114,19 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove items."""
-    _change(context, name, [_indexes.remove(name, id) for id in ids], as_json, no_wait, timeout)
+    _change(context, name, [calls.remove(name, id) for id in ids], as_json, no_wait, timeout)
 
 
 @app.command("list")
 def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False) -> None:
     """List indexes."""
-    run(context, _indexes.page(page_size=page_size, page_token=page_token), _show_page, as_json)
+    run(context, calls.page(page_size=page_size, page_token=page_token), _show_page, as_json)
 
 
 @app.command()
 def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Remove an index and its files."""
-    run(context, _indexes.delete(name), _show, as_json)
+    run(context, calls.delete(name), _show, as_json)
 
 
 def _batches(name: str, named: list[tuple[str, str]], id: str | None, about: dict[str, Any]) -> Iterator[Call[Index]]:
@@ -137,24 +137,24 @@ def _batches(name: str, named: list[tuple[str, str]], id: str | None, about: dic
         value = encode(given) if what == "image" else given
         metadata = {**({"file": given} if what == "image" else {"text": given}), **about}
         if items and (len(items) == MOST_ITEMS or size + len(value) > BODY_BYTES):
-            yield _indexes.add(name, items)
+            yield calls.add(name, items)
             items, size = [], 0
         items.append(IndexItem.model_validate({"id": id or given, what: value, "metadata": metadata}))
         size += len(value)
-    yield _indexes.add(name, items)
+    yield calls.add(name, items)
 
 
 def _change(
-    context: typer.Context, name: str, calls: Iterable[Call[Index]], as_json: bool, no_wait: bool, timeout: float
+    context: typer.Context, name: str, changes: Iterable[Call[Index]], as_json: bool, no_wait: bool, timeout: float
 ) -> None:
     """Make the calls, wait until searches see what they asked for, and print the index. Exits with 1 if that failed."""
     with connect(context) as client:
-        accepted = [client._transport.send(call).updates for call in calls]
+        accepted = [client.send(change).updates for change in changes]
         if no_wait:
-            answer(client, _indexes.get(name), _show, as_json)
+            answer(client, calls.get(name), _show, as_json)
             return
         settled = _wait(client, name, timeout)
-        answer(client, _indexes.get(name), _show, as_json)
+        answer(client, calls.get(name), _show, as_json)
     rejected = [item for item in settled.rejected if item.update in accepted]
     for item in rejected:
         messages().print(f"not added: {item.id}: {item.reason}", style="red", markup=False)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tinyclip import _job_calls as calls
 from tinyclip._client import Client
+from tinyclip._resources import jobs as calls
 from tinyclip.cli import _shown_jobs as shown
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, print_json, run
 from tinyclip.cli._specfile import load_spec, parse_assignments
@@ -46,7 +46,7 @@ def submit(
         if not watched:
             answer(client, call, shown.show_job, as_json)
             return
-        _watch(client, client._transport.send(call).id, patience, as_json)
+        _watch(client, client.send(call).id, patience, as_json)
 
 
 @app.command("watch")
@@ -118,7 +118,7 @@ def retry(
         if not watched:
             answer(client, calls.retry(job), shown.show_job, as_json)
             return
-        _watch(client, client._transport.send(calls.retry(job)).id, patience, as_json)
+        _watch(client, client.send(calls.retry(job)).id, patience, as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip import _label_sets
+from tinyclip._resources import label_sets as calls
 from tinyclip.cli._queries import Deployment, read_labels
 from tinyclip.cli._session import AsJson, PageToken, answer, connect, console, more, print_table, table
 from tinyclip.schemas import LabelSet, LabelSetSummary, Page
@@ -26,7 +26,7 @@ def put(
     """Register labels, or others instead. `classify --label-set NAME` asks with them."""
     with connect(context) as client:
         endpoint = client.deployments.open(deployment).endpoint
-        answer(client, _label_sets.put(endpoint, name, read_labels(labels), template), _show, as_json)
+        answer(client, calls.put(endpoint, name, read_labels(labels), template), _show, as_json)
 
 
 @app.command()
@@ -34,7 +34,7 @@ def get(context: typer.Context, name: Name, deployment: Deployment, as_json: AsJ
     """Show a set's labels, one a line."""
     with connect(context) as client:
         endpoint = client.deployments.open(deployment).endpoint
-        answer(client, _label_sets.get(endpoint, name), lambda found: print("\n".join(found.labels)), as_json)
+        answer(client, calls.get(endpoint, name), lambda found: print("\n".join(found.labels)), as_json)
 
 
 @app.command("list")
@@ -42,7 +42,7 @@ def find(context: typer.Context, deployment: Deployment, page_token: PageToken =
     """List a deployment's label sets."""
     with connect(context) as client:
         endpoint = client.deployments.open(deployment).endpoint
-        answer(client, _label_sets.page(endpoint, page_token), _show_page, as_json)
+        answer(client, calls.page(endpoint, page_token), _show_page, as_json)
 
 
 @app.command()

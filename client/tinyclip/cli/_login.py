@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tinyclip import _tokens
 from tinyclip._client import Client
+from tinyclip._http.retries import Retries
 from tinyclip._profiles import DEFAULT_URL, Profile, store
-from tinyclip._retry import Retries
+from tinyclip._resources import tokens as calls
 from tinyclip.cli._session import AsJson, Server, console, print_json
 from tinyclip.errors import InputError
 
@@ -27,7 +27,7 @@ def login(
     token = server.token or _read_token()
 
     with Client(url, token or None, retries=Retries(attempts=2)) as client:
-        me, response = client._transport.answer(_tokens.me())
+        me, response = client.send_with_response(calls.me())
     where = store(Profile(url, token or None), name)
     if as_json:
         print_json(response.text)

@@ -5,7 +5,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from tinyclip import _models
+from tinyclip._resources import models as calls
 from tinyclip.cli import _evaluations, _exports
 from tinyclip.cli._numbers import count, number
 from tinyclip.cli._session import (
@@ -34,13 +34,13 @@ Reference = Annotated[str, typer.Argument(metavar="MODEL", help="As emoji@3, emo
 @app.command("list")
 def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False) -> None:
     """List models."""
-    run(context, _models.page(page_size=page_size, page_token=page_token), _show_models, as_json)
+    run(context, calls.page(page_size=page_size, page_token=page_token), _show_models, as_json)
 
 
 @app.command()
 def get(context: typer.Context, model: Reference, as_json: AsJson = False) -> None:
     """Show one version of a model."""
-    run(context, _models.version(model), _show_version, as_json)
+    run(context, calls.version(model), _show_version, as_json)
 
 
 @app.command()
@@ -56,7 +56,7 @@ def compare(
         for made in comparison_tables(out, comparison):
             print_table(out, made)
 
-    run(context, _models.compare(models), show, as_json)
+    run(context, calls.compare(models), show, as_json)
 
 
 app.command()(_evaluations.evaluate)
@@ -74,7 +74,7 @@ def pull(
 ) -> None:
     """Download a version's directory: it opens in open_clip as local-dir:DIR."""
     with connect(context) as client:
-        found, response = client._transport.answer(_models.version(model))
+        found, response = client.send_with_response(calls.version(model))
         named = "-".join([found.name, str(found.version), *([export] if export else [])])
         where = client.models.pull(f"{found.name}@{found.version}", dest or Path(named), export=export)
         if as_json:
@@ -107,10 +107,10 @@ def import_(
     }
     with connect(context) as client:
         if on_server or "://" in file:
-            answer(client, _models.import_source(file, **said), _show_version, as_json)
+            answer(client, calls.import_source(file, **said), _show_version, as_json)
             return
         with upload_bar(Path(file).name) as on_progress:
-            value, response = client._transport.answer(_models.import_file(file, **said, on_progress=on_progress))
+            value, response = client.send_with_response(calls.import_file(file, **said, on_progress=on_progress))
         if as_json:
             print_json(response.text)
             return
@@ -145,9 +145,9 @@ def alias(
         raise typer.BadParameter("give either a version or --remove")
     with connect(context) as client:
         if version is None:
-            answer(client, _models.remove_alias(name, alias), lambda _: None, as_json)
+            answer(client, calls.remove_alias(name, alias), lambda _: None, as_json)
         else:
-            answer(client, _models.put_alias(name, alias, version), _show_model, as_json)
+            answer(client, calls.put_alias(name, alias, version), _show_model, as_json)
 
 
 def _show_models(page: Page[Model]) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyclip import _queries
+from tinyclip._resources import student as calls
+from tinyclip._resources.student import EmbeddedImages, Vectors
 from tinyclip.cli._session import AsJson, answer, connect, console, json_object, print_table, table
 from tinyclip.errors import InputError, InvalidRequest
 from tinyclip.schemas import SearchResponse, ZeroShotResponse
@@ -43,7 +44,7 @@ def classify(
     given = None if labels is None else read_labels(labels)
     with connect(context) as client, _images_named(images):
         endpoint = client.deployments.open(deployment).endpoint
-        call = _queries.zero_shot(endpoint, images, given, template, top_k, on_error.value, label_set)
+        call = calls.zero_shot(endpoint, images, given, template, top_k, on_error.value, label_set)
         answer(client, call, lambda found: _show_labels(images, found), as_json)
 
 
@@ -63,10 +64,10 @@ def embed(
     with connect(context) as client, _images_named(image or []):
         endpoint = client.deployments.open(deployment).endpoint
         if on_error is OnError.SKIP:
-            skipping = _queries.embed_images(endpoint, image or [], on_error="skip")
+            skipping = calls.embed_images(endpoint, image or [], on_error="skip")
             answer(client, skipping, lambda found: _show_embedded(image or [], found), as_json)
             return
-        call = _queries.embed_texts(endpoint, texts) if texts else _queries.embed_images(endpoint, image or [])
+        call = calls.embed_texts(endpoint, texts) if texts else calls.embed_images(endpoint, image or [])
         answer(client, call, lambda vectors: _show_vectors(texts or image or [], vectors), as_json)
 
 
@@ -88,7 +89,7 @@ def search(
     conditions = None if filter is None else json_object("--filter", filter)
     with connect(context) as client, _images_named([image] if image else []):
         endpoint = client.deployments.open(deployment).endpoint
-        answer(client, _queries.search(endpoint, index, text, image, top_k, conditions), _show_hits, as_json)
+        answer(client, calls.search(endpoint, index, text, image, top_k, conditions), _show_hits, as_json)
 
 
 @contextlib.contextmanager
@@ -127,14 +128,14 @@ def _show_labels(images: Sequence[str], found: ZeroShotResponse) -> None:
     print_table(out, made)
 
 
-def _show_vectors(inputs: Sequence[str], vectors: _queries.Vectors) -> None:
+def _show_vectors(inputs: Sequence[str], vectors: Vectors) -> None:
     for given, vector in zip(inputs, vectors, strict=True):
         first = " ".join(f"{value:+.4f}" for value in vector[:_SHOWN_NUMBERS])
         rest = f" … ({len(vector)} numbers; --json prints all)" if len(vector) > _SHOWN_NUMBERS else ""
         console().print(f"{given}: {first}{rest}", markup=False)
 
 
-def _show_embedded(images: Sequence[str], found: _queries.EmbeddedImages) -> None:
+def _show_embedded(images: Sequence[str], found: EmbeddedImages) -> None:
     why = iter(found.errors)
     for image, vector in zip(images, found.vectors, strict=True):
         if vector is None:

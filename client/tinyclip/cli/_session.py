@@ -12,10 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tinyclip._calls import Call
 from tinyclip._client import Client
+from tinyclip._http.calls import Call
+from tinyclip._http.retries import Retries
 from tinyclip._profiles import current
-from tinyclip._retry import Retries
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def run(context: typer.Context, call: Call[T], show: Callable[[T], None], as_jso
 
 def answer(client: Client, call: Call[T], show: Callable[[T], None], as_json: bool) -> None:
     """Prints the answer to one call, for people or as it came."""
-    value, response = client._transport.answer(call)
+    value, response = client.send_with_response(call)
     if not as_json:
         show(value)
     elif response.text:

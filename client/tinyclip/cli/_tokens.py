@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip import _tokens
+from tinyclip._resources import tokens as calls
 from tinyclip.cli._session import AsJson, PageSize, PageToken, console, messages, more, print_table, run, table
 from tinyclip.schemas import NewToken, Page, Scope, Token
 
@@ -20,13 +20,13 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a token. It is printed once, on standard output, and kept nowhere."""
-    run(context, _tokens.create(name, [each.value for each in scope], expires_in_days=days or None), _show_new, as_json)
+    run(context, calls.create(name, [each.value for each in scope], expires_in_days=days or None), _show_new, as_json)
 
 
 @app.command("list")
 def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False) -> None:
     """List tokens, newest first."""
-    run(context, _tokens.page(page_size=page_size, page_token=page_token), _show_page, as_json)
+    run(context, calls.page(page_size=page_size, page_token=page_token), _show_page, as_json)
 
 
 @app.command()
@@ -34,7 +34,7 @@ def revoke(
     context: typer.Context, token: Annotated[str, typer.Argument(metavar="ID", help="As tok_…")], as_json: AsJson = False
 ) -> None:
     """End a token for good."""
-    run(context, _tokens.revoke(token), _show, as_json)
+    run(context, calls.revoke(token), _show, as_json)
 
 
 def _show_new(made: NewToken) -> None:

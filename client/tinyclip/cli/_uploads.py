@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from tinyclip._upload import OnProgress
+from tinyclip._http.uploads import OnProgress
 from tinyclip.cli._session import messages
 
 _MB = 1_000_000

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from rich.console import Console
 
-from tinyclip import _job_calls
 from tinyclip._client import Client
+from tinyclip._resources import jobs
 from tinyclip.cli._bars import Bars
 from tinyclip.cli._lines import Lines
 from tinyclip.cli._problems import CANCELLED, FAILED
@@ -72,15 +72,15 @@ class History:
         self.teacher: StudentSummary | None = None
         self._client = client
         self._job_id = job_id
-        self._patient = client._transport.retries.lasting(patience)
+        self._patient = client.retries.lasting(patience)
         self._page_token: str | None = None
         self._last_id = 0
 
     def new(self) -> Iterator[Event]:
         """Events since the last time. The last page is read again, since it grows."""
         while True:
-            call = _job_calls.events_page(self._job_id, page_size=_EVENTS_A_PAGE, page_token=self._page_token)
-            page = self._client._transport.send(call, self._patient)
+            call = jobs.events_page(self._job_id, page_size=_EVENTS_A_PAGE, page_token=self._page_token)
+            page = self._client.send(call, retries=self._patient)
             for event in page.items:
                 if event.id > self._last_id:
                     self._last_id = event.id

@@ -30,8 +30,8 @@ class EvaluationState(StrEnum):
     DELETING = "deleting"
 
     @property
-    def settled(self) -> bool:
-        """Whether the numbers, or the reason why there are none, are there."""
+    def terminal(self) -> bool:
+        """True when the evaluation has its results, or the reason why there are none."""
         return self in (EvaluationState.SUCCEEDED, EvaluationState.FAILED)
 
 

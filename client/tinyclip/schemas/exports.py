@@ -33,8 +33,8 @@ class ExportState(StrEnum):
     DELETING = "deleting"
 
     @property
-    def settled(self) -> bool:
-        """Whether the files, or the reason why there are none, are there."""
+    def terminal(self) -> bool:
+        """True when the export has its files, or the reason why there are none."""
         return self in (ExportState.SUCCEEDED, ExportState.FAILED)
 
 

@@ -39,6 +39,11 @@ class IndexState(StrEnum):
     FAILED = "failed"
     DELETING = "deleting"
 
+    @property
+    def settled(self) -> bool:
+        """True when no build and no update is under way."""
+        return self in (IndexState.READY, IndexState.FAILED)
+
 
 class RejectedItem(Response):
     """An item of an accepted update that could not be embedded; what was under its id stays."""

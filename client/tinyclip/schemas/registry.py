@@ -120,6 +120,11 @@ class DeploymentState(StrEnum):
     UNHEALTHY = "unhealthy"
     DELETING = "deleting"
 
+    @property
+    def settled(self) -> bool:
+        """True when no change is under way."""
+        return self in (DeploymentState.READY, DeploymentState.UNHEALTHY)
+
 
 class Deployment(Response):
     name: str

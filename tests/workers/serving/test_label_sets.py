@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from tinyclip._queries import Student
-from tinyclip._retry import Retries
-from tinyclip._transport import Transport
+from tinyclip._http.backends import BlockingBackend
+from tinyclip._http.retries import Retries
+from tinyclip._http.transport import Transport
+from tinyclip._resources.student import Student
 from tinyclip.errors import NotFound
 from tinyclip.schemas import LabelSet
 from tinyclip_workers.runtime.store import Store
@@ -156,7 +157,7 @@ class TestSdk:
     """Our own client, against a real student."""
 
     def test_it_registers_asks_and_forgets(self, served: Served) -> None:
-        transport = Transport(served.endpoint, None, 30, Retries(attempts=1), httpx.HTTPTransport())
+        transport = Transport(served.endpoint, None, 30, Retries(attempts=1), BlockingBackend(httpx.HTTPTransport()))
         student = Student(transport, served.endpoint)
         try:
             made = student.label_sets.put("mine", LABELS, templates=TEMPLATES)

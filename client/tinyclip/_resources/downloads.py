@@ -1,4 +1,4 @@
-"""A model version's directory, written aside and renamed when every file in it is the one announced."""
+"""Downloads of a model version's directory: written aside, renamed when every file in it is the one announced."""
 
 import contextlib
 import hashlib
@@ -11,67 +11,66 @@ from typing import IO
 
 import httpx
 
-from tinyclip._calls import Call, nothing, path
+from tinyclip._http.calls import Call, no_content, path
 from tinyclip.errors import CannotReachServer, DigestMismatch, InputError
 from tinyclip.schemas import ModelFile, ModelVersion
 from tinyclip.schemas.exports import EXPORTS
 
 
 @dataclass(frozen=True)
-class Part:
-    """Files of a version that make a directory of their own."""
+class FileSet:
+    """Files of a version that are downloaded together: its own, or those of one export."""
 
-    called: str
+    name: str
     """Empty for the version itself."""
     folder: str
-    """Where the version has them; empty, or it ends with a slash."""
+    """Their folder in the version; empty, or with a slash at its end."""
     files: list[ModelFile]
-    """With paths below the folder."""
+    """With paths relative to the folder."""
 
 
-def own_files(version: ModelVersion) -> Part:
-    """The version itself, without its exports."""
-    return Part("", "", [file for file in version.files if not file.path.startswith(f"{EXPORTS}/")])
+def own_files(version: ModelVersion) -> FileSet:
+    """Return the files of the version itself, without its exports."""
+    return FileSet("", "", [file for file in version.files if not file.path.startswith(f"{EXPORTS}/")])
 
 
-def exported(version: ModelVersion, name: str) -> Part:
-    """One export, as `onnx`. Raises `InputError` naming those that there are."""
+def files_of_export(version: ModelVersion, name: str) -> FileSet:
+    """Return the files of one export, as `onnx`. Raises `InputError` naming those that exist."""
     folder = f"{EXPORTS}/{name}/"
     found = [file for file in version.files if file.path.startswith(folder)]
     if not found:
-        there = sorted({file.path.split("/")[1] for file in version.files if file.path.startswith(f"{EXPORTS}/")})
-        has = f"it has {', '.join(there)}" if there else "it has none"
+        existing = sorted({file.path.split("/")[1] for file in version.files if file.path.startswith(f"{EXPORTS}/")})
+        has = f"it has {', '.join(existing)}" if existing else "it has none"
         raise InputError(f"{version.name}@{version.version} has no export {name}", f"{has}; make one with models export")
-    return Part(name, folder, [file.model_copy(update={"path": file.path.removeprefix(folder)}) for file in found])
+    return FileSet(name, folder, [file.model_copy(update={"path": file.path.removeprefix(folder)}) for file in found])
 
 
 class Download:
-    """The files of one version, or of an export of it, on their way to `dest`. The folder aside is named by what is downloaded,
-    so that another one's half is never gone on with."""
+    """One download to `dest`. Its partial folder is named after its subject, so that it never continues another's."""
 
-    def __init__(self, version: ModelVersion, dest: Path, part: Part) -> None:
-        self._version, self._part = version, part
+    def __init__(self, version: ModelVersion, dest: Path, wanted: FileSet) -> None:
+        self._version, self._wanted = version, wanted
         self._dest = dest.absolute()
-        self._what = f"{version.name}@{version.version}" + (f" as {part.called}" if part.called else "")
-        self._aside = self._dest.with_name(f".{self._dest.name}.{self._what.replace(' ', '-')}.partial")
-        for file in part.files:
+        self._subject = f"{version.name}@{version.version}" + (f" as {wanted.name}" if wanted.name else "")
+        self._aside = self._dest.with_name(f".{self._dest.name}.{self._subject.replace(' ', '-')}.partial")
+        for file in wanted.files:
             parts = PurePosixPath(file.path)
             if parts.is_absolute() or ".." in parts.parts:
                 raise DigestMismatch(f"the server lists a file outside of the model's directory: {file.path!r}")
 
     def missing(self) -> list[ModelFile]:
-        """Files still to be fetched. Raises `InputError` if something else is at `dest`."""
+        """Return the files to fetch. Raises `InputError` if something else is at `dest`."""
         if self._is_complete(self._dest):
             return []
         if self._dest.exists() and (not self._dest.is_dir() or any(self._dest.iterdir())):
             raise InputError(
-                f"{self._dest} exists and is not {self._what}",
+                f"{self._dest} exists and is not {self._subject}",
                 "remove it or name another directory to pull to",
             )
-        return self._part.files
+        return self._wanted.files
 
     def next_request(self, file: ModelFile) -> Call[None] | None:
-        """The request for the bytes of a file that are not here yet; None if all are."""
+        """Return the request for the missing bytes of a file, or None if none are missing."""
         part = self._aside / file.path
         part.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.exists() else 0
@@ -82,13 +81,13 @@ class Download:
             return None
         headers = {"Range": f"bytes={have}-"} if have else {}
         model = self._version
-        where = path("models", model.name, "versions", model.version, "files") + "/" + _quoted(self._part.folder + file.path)
-        # The bytes on the wire must be the file's: no content coding.
-        return Call("GET", where, nothing, headers={**headers, "Accept-Encoding": "identity"})
+        where = path("models", model.name, "versions", model.version, "files") + "/" + _quoted(self._wanted.folder + file.path)
+        # No content coding: ranges and digests are those of the file.
+        return Call("GET", where, no_content, headers={**headers, "Accept-Encoding": "identity"})
 
     @contextlib.contextmanager
     def appending(self, file: ModelFile, response: httpx.Response) -> Iterator[IO[bytes]]:
-        """The part to write an answer to: gone on with if the server sends a range, begun again if it sends the whole."""
+        """Open the partial file for a response: appended to if that is a range, else written from the start."""
         mode = "ab" if response.status_code == 206 else "wb"
         with open(self._aside / file.path, mode) as part:
             yield part
@@ -96,16 +95,16 @@ class Download:
             raise CannotReachServer(str(response.request.url), "the answer ended before the file did")
 
     def verify(self, file: ModelFile) -> None:
-        """Raises `DigestMismatch`, and forgets the part, if it is not the file announced."""
+        """Check a file's digest. Raises `DigestMismatch`, and removes the file, if it is not the one announced."""
         part = self._aside / file.path
         if (found := _sha256(part)) != file.sha256:
             part.unlink()
             raise DigestMismatch(
-                f"{file.path} has sha256 {found[:12]}…, announced was {file.sha256[:12]}…; it was thrown away, pull again"
+                f"{file.path} has sha256 {found[:12]}…, announced was {file.sha256[:12]}…; it was removed, pull again"
             )
 
     def finish(self) -> Path:
-        """Puts the whole directory at its place."""
+        """Move the complete directory to `dest`."""
         if self._aside.exists():
             if self._is_complete(self._dest):
                 shutil.rmtree(self._aside)
@@ -114,8 +113,8 @@ class Download:
         return self._dest
 
     def _is_complete(self, folder: Path) -> bool:
-        return folder.is_dir() and bool(self._part.files) and all(
-            (folder / file.path).is_file() and _sha256(folder / file.path) == file.sha256 for file in self._part.files
+        return folder.is_dir() and bool(self._wanted.files) and all(
+            (folder / file.path).is_file() and _sha256(folder / file.path) == file.sha256 for file in self._wanted.files
         )
 
 

@@ -1,0 +1,1 @@
+"""The client's resources: the calls of each, and its methods for the sync and the async client."""

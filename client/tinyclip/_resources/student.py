@@ -1,0 +1,223 @@
+"""Queries to a deployed student: zero-shot classification, embeddings, search."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, overload
+
+import httpx
+
+from tinyclip._http.calls import Call, as_model
+from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, operation
+from tinyclip._http.transport import Transport
+from tinyclip._resources.images import ImageLike, encode
+from tinyclip._resources.label_sets import AsyncLabelSets, LabelSets
+from tinyclip.schemas import (
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    FieldError,
+    LabelScore,
+    SearchRequest,
+    SearchResponse,
+    ZeroShotRequest,
+    ZeroShotResponse,
+)
+
+T = TypeVar("T")
+
+OnError = Literal["fail", "skip"]
+
+Vectors = list[list[float]]
+"""One L2-normalised embedding per input."""
+
+Filter = Mapping[str, Any]
+"""Conditions on metadata: `{"year": {"gte": 2000}, "camera.make": "Leica", "tags": ["red", "blue"]}`."""
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """Embeddings of images, of which invalid ones were skipped."""
+
+    vectors: list[list[float] | None]
+    """In the order of the images, L2-normalised; None for an image that was skipped."""
+    errors: list[FieldError]
+    """Why images were skipped."""
+
+
+def zero_shot(
+    endpoint: str,
+    images: Sequence[ImageLike],
+    labels: Sequence[str] | None,
+    templates: Sequence[str] | None = None,
+    top_k: int = 5,
+    on_error: OnError = "fail",
+    label_set: str | None = None,
+    model: str | None = None,
+) -> Call[ZeroShotResponse]:
+    body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], top_k=top_k)
+    if labels is not None:
+        body.labels = list(labels)
+    if label_set is not None:
+        body.label_set = label_set
+    if templates is not None:
+        body.templates = list(templates)
+    if on_error != "fail":
+        body.on_error = on_error
+    if model is not None:
+        body.model = model
+    document = body.model_dump(mode="json", exclude_unset=True)
+    return Call("POST", f"{endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
+
+
+def embed_texts(endpoint: str, texts: Sequence[str], model: str | None = None) -> Call[Vectors]:
+    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text", model=model), _vectors)
+
+
+@overload
+def embed_images(
+    endpoint: str, images: Sequence[ImageLike], model: str | None = None, on_error: Literal["fail"] = "fail"
+) -> Call[Vectors]: ...
+@overload
+def embed_images(
+    endpoint: str, images: Sequence[ImageLike], model: str | None = None, *, on_error: Literal["skip"]
+) -> Call[EmbeddedImages]: ...
+def embed_images(
+    endpoint: str, images: Sequence[ImageLike], model: str | None = None, on_error: OnError = "fail"
+) -> Call[Vectors] | Call[EmbeddedImages]:
+    body = EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=model)
+    if on_error == "fail":
+        return _embed(endpoint, body, _vectors)
+    return _embed(endpoint, body.model_copy(update={"on_error": on_error}), _embedded)
+
+
+def search(
+    endpoint: str, index: str, text: str | None, image: ImageLike | None, top_k: int, filter: Filter | None = None
+) -> Call[SearchResponse]:
+    encoded = None if image is None else encode(image)
+    conditions = None if filter is None else dict(filter)
+    body = SearchRequest.model_construct(index=index, text=text, image=encoded, top_k=top_k, filter=conditions)
+    return Call("POST", f"{endpoint}/search", as_model(SearchResponse), body=body.model_dump(mode="json", exclude_none=True))
+
+
+def health(endpoint: str) -> Call[dict[str, Any]]:
+    return Call("GET", f"{endpoint}/healthz", lambda response: dict(response.json()))
+
+
+def _embed(endpoint: str, body: EmbeddingsRequest, read: Callable[[httpx.Response], T]) -> Call[T]:
+    return Call("POST", f"{endpoint}/embeddings", read, body=body.model_dump(mode="json", exclude_none=True))
+
+
+def _vectors(response: httpx.Response) -> Vectors:
+    return [vector for vector in _embedded(response).vectors if vector is not None]
+
+
+def _embedded(response: httpx.Response) -> EmbeddedImages:
+    document = EmbeddingsResponse.model_validate_json(response.content)
+    rows = [item.embedding for item in sorted(document.data, key=lambda item: item.index)]
+    return EmbeddedImages([row if isinstance(row, list) else None for row in rows], document.errors)
+
+
+class StudentMethods(ResourceMethods):
+    def __init__(self, transport: Transport, endpoint: str, model: str | None = None) -> None:
+        super().__init__(transport)
+        self.endpoint = endpoint
+        self._model = model
+
+    @operation
+    async def zero_shot(
+        self,
+        images: Sequence[ImageLike],
+        labels: Sequence[str] | None = None,
+        *,
+        label_set: str | None = None,
+        templates: Sequence[str] | None = None,
+        top_k: int = 5,
+        on_error: OnError = "fail",
+    ) -> ZeroShotResponse:
+        """Return the `top_k` likeliest labels of each image with their probabilities over all labels.
+
+        Labels are given, or are those of a registered set. With `on_error="skip"` the result of an invalid image is None and its
+        reason is among the errors; otherwise it fails the request."""
+        call = zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set, self._model)
+        return await self._transport.send(call)
+
+    @operation
+    async def classify(
+        self,
+        image: ImageLike,
+        labels: Sequence[str] | None = None,
+        *,
+        label_set: str | None = None,
+        templates: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[LabelScore]:
+        """Return the `top_k` likeliest labels of one image."""
+        call = zero_shot(self.endpoint, [image], labels, templates, top_k, "fail", label_set, self._model)
+        return (await self._transport.send(call)).results[0] or []
+
+    @operation
+    async def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return one L2-normalised embedding per text."""
+        return await self._transport.send(embed_texts(self.endpoint, texts, self._model))
+
+    @operation
+    async def search(
+        self,
+        index: str,
+        text: str | None = None,
+        *,
+        image: ImageLike | None = None,
+        top_k: int = 10,
+        filter: Filter | None = None,
+    ) -> SearchResponse:
+        """Return the `top_k` items of an index nearest to a text or an image, among those whose metadata meets the filter."""
+        return await self._transport.send(search(self.endpoint, index, text, image, top_k, filter))
+
+    @operation
+    async def health(self) -> dict[str, Any]:
+        """Return a replica's report: its model, its inference engine, and how that was chosen."""
+        return await self._transport.send(health(self.endpoint))
+
+    @operation
+    async def _embed_images(self, images: Sequence[ImageLike], on_error: OnError) -> Any:
+        if on_error == "skip":
+            return await self._transport.send(embed_images(self.endpoint, images, self._model, on_error="skip"))
+        return await self._transport.send(embed_images(self.endpoint, images, self._model))
+
+
+class Student(StudentMethods, Resource):
+    """A deployed student; of a deployment with several models, the one named `model`.
+
+    Images are paths, bytes, http(s) URLs or data URIs."""
+
+    @property
+    def label_sets(self) -> LabelSets:
+        """The deployment's label sets."""
+        return LabelSets(self._transport, self.endpoint)
+
+    @overload
+    def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["fail"] = "fail") -> Vectors: ...
+    @overload
+    def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["skip"]) -> EmbeddedImages: ...
+    def embed_images(self, images: Sequence[ImageLike], *, on_error: OnError = "fail") -> Any:
+        """Return one L2-normalised embedding per image.
+
+        With `on_error="skip"` the vector of an invalid image is None and its reason is among the errors; otherwise it fails the
+        request."""
+        return self._embed_images(images, on_error)
+
+
+class AsyncStudent(StudentMethods, AsyncResource):
+    """A deployed student; see `Student`."""
+
+    @property
+    def label_sets(self) -> AsyncLabelSets:
+        """The deployment's label sets."""
+        return AsyncLabelSets(self._transport, self.endpoint)
+
+    @overload
+    async def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["fail"] = "fail") -> Vectors: ...
+    @overload
+    async def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["skip"]) -> EmbeddedImages: ...
+    async def embed_images(self, images: Sequence[ImageLike], *, on_error: OnError = "fail") -> Any:
+        """Return one L2-normalised embedding per image; see `Student.embed_images`."""
+        return await self._embed_images(images, on_error)
