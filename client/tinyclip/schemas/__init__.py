@@ -1,6 +1,7 @@
-"""The wire schemas: what clients, server and workers say to each other. One definition, shared by all three."""
+"""The wire schemas of client, server and workers."""
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
+from tinyclip.schemas.deployments import Canary, Deployment, DeploymentPut, DeploymentState, EngineName, ReplicaRange
 from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
 from tinyclip.schemas.exports import (
     Agreement,
@@ -28,6 +29,16 @@ from tinyclip.schemas.indexes import (
     SearchRequest,
     SearchResponse,
 )
+from tinyclip.schemas.inference import (
+    Embedding,
+    EmbeddingPart,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    EmbeddingsUsage,
+    LabelScore,
+    ZeroShotRequest,
+    ZeroShotResponse,
+)
 from tinyclip.schemas.jobs import (
     Checkpoint,
     Event,
@@ -49,29 +60,8 @@ from tinyclip.schemas.jobs import (
 )
 from tinyclip.schemas.label_sets import LabelSet, LabelSetPut, LabelSetSummary
 from tinyclip.schemas.layouts import ImageLayout, Layout, Params, StudentSummary, TextLayout
+from tinyclip.schemas.models import AliasPut, ComparedModel, Comparison, Model, ModelFile, ModelVersion
 from tinyclip.schemas.problems import FieldError, Problem
-from tinyclip.schemas.registry import (
-    AliasPut,
-    Canary,
-    ComparedModel,
-    Comparison,
-    Deployment,
-    DeploymentPut,
-    DeploymentState,
-    Embedding,
-    EmbeddingPart,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    EmbeddingsUsage,
-    EngineName,
-    LabelScore,
-    Model,
-    ModelFile,
-    ModelVersion,
-    ReplicaRange,
-    ZeroShotRequest,
-    ZeroShotResponse,
-)
 from tinyclip.schemas.spec import JobSpec
 from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, TokenPost
 

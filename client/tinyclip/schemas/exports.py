@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tinyclip.schemas._base import Request, Response, Timestamp
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
-from tinyclip.schemas.registry import ModelFile
+from tinyclip.schemas.models import ModelFile
 
 
 class ExportFormat(StrEnum):

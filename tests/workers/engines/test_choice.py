@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tinyclip.schemas.registry import EngineName
+from tinyclip.schemas.deployments import EngineName
 from tinyclip_workers.engines import builder as engine_workshop
 from tinyclip_workers.engines import choice as engine_choice
 from tinyclip_workers.engines.builder import ON_CPU, Workshop

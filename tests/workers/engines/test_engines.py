@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from tinyclip.schemas.registry import EngineName
+from tinyclip.schemas.deployments import EngineName
 from tinyclip_workers.engines.builder import ON_CPU
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE, calibration_file
 from tinyclip_workers.engines.load import load_engine

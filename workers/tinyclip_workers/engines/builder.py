@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from tinyclip.schemas.registry import EngineName
+from tinyclip.schemas.deployments import EngineName
 
 from tinyclip_workers.engines.cache import cached, default_folder
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE, LEAST, divided

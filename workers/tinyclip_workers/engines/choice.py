@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from tinyclip.schemas.registry import EngineName
+from tinyclip.schemas.deployments import EngineName
 
 from tinyclip_workers.engines.builder import EXACT, ON_CPU, ON_CUDA, Workshop
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE, divided

@@ -6,7 +6,7 @@
 
 from pathlib import Path
 
-from tinyclip.schemas.registry import EngineName
+from tinyclip.schemas.deployments import EngineName
 
 from tinyclip_workers.engines.builder import Workshop
 from tinyclip_workers.engines.calibration import read_calibration

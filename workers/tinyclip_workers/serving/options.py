@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 from tinyclip.schemas._base import Request
-from tinyclip.schemas.registry import EngineName
+from tinyclip.schemas.deployments import EngineName
 
 
 class ServingOptions(Request):

@@ -1,0 +1,89 @@
+"""Queries to deployments and their responses: zero-shot classification and embeddings."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tinyclip.schemas._base import JSON, Request, Response
+from tinyclip.schemas.problems import FieldError
+
+
+class ZeroShotRequest(Request):
+    model: str | None = None
+    """Of several models of a deployment, the one to ask; without it, the deployment's own, or now and then its canary."""
+    image: str | None = None
+    images: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
+    labels: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
+    label_set: str | None = None
+    """A registered set, instead of labels and templates."""
+    templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
+    top_k: int = Field(default=5, ge=1)
+    on_error: Literal["fail", "skip"] = "fail"
+
+
+class LabelScore(Response):
+    label: str
+    score: float
+
+
+class ZeroShotResponse(Response):
+    results: list[list[LabelScore] | None]
+    """null for an image that was skipped."""
+    model: str
+    errors: list[FieldError] = []
+    """Why images were skipped, with `on_error: skip`."""
+
+
+_PART_SCHEMA: JSON = {"type": "object", "properties": {"text": {"type": "string"}, "image": {"type": "string"}}}
+_INPUT_SCHEMA: JSON = {
+    "anyOf": [
+        {"type": "string"}, _PART_SCHEMA, {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA]}}
+    ]
+}  # fmt: skip
+
+
+class EmbeddingPart(Request):
+    """One input that says what it is: give one of the two."""
+
+    text: str | None = None
+    image: str | None = None
+
+
+class EmbeddingsRequest(Request):
+    """OpenAI's, with images: `modality` says what strings are, parts say it themselves, and messages are chat messages."""
+
+    input: Annotated[Any, Field(json_schema_extra=_INPUT_SCHEMA)] = None
+    """A text or an image, an `EmbeddingPart`, or a list of these."""
+    messages: Annotated[list[JSON], Field(min_length=1)] | None = None
+    """Instead of `input`; each `text` and `image_url` part of their content becomes an embedding, in order."""
+    modality: Literal["text", "image"] = "text"
+    encoding_format: Literal["float", "base64"] = "float"
+    on_error: Literal["fail", "skip"] = "fail"
+    dimensions: int | None = None
+    """Only the model's own number."""
+    model: str | None = None
+    user: str | None = None
+    """Of OpenAI's shape; not used."""
+
+
+class Embedding(Response):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str | None
+    """null for an image that was skipped; else L2-normalised; with `encoding_format: base64` its little-endian float32 bytes."""
+
+
+class EmbeddingsUsage(Response):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class EmbeddingsResponse(Response):
+    """The shape of OpenAI's answer."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage = EmbeddingsUsage()
+    errors: list[FieldError] = []
+    """Why images were skipped, with `on_error: skip`."""

@@ -1,0 +1,73 @@
+"""Models, their versions and comparisons of them as the API returns them."""
+
+from typing import Any
+
+from pydantic import Field
+
+from tinyclip.schemas._base import JSON, Request, Response, Timestamp
+from tinyclip.schemas.jobs import Scores
+from tinyclip.schemas.layouts import Layout, Params
+
+
+class ModelFile(Response):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ModelVersion(Response):
+    name: str
+    version: int
+    aliases: list[str] = []
+    params: Params
+    macs: int
+    embed_dim: int
+    image_size: int
+    context_length: int
+    layout: Layout
+    evaluation: dict[str, Scores] = {}
+    evaluated_by: dict[str, str] = {}
+    """Tasks that were measured after training, and the evaluation that did."""
+    teacher: str | None = None
+    job: str | None = None
+    lineage: JSON = {}
+    files: list[ModelFile] = []
+    created_at: Timestamp
+
+
+class Model(Response):
+    name: str
+    latest: int
+    aliases: dict[str, int] = {}
+    versions: list[int]
+    created_at: Timestamp
+
+
+class ComparedModel(Response):
+    """One model's row, with the row of its teacher on the same images."""
+
+    name: str
+    version: int
+    params: Params
+    macs: int
+    embed_dim: int
+    image_size: int
+    context_length: int
+    evaluation: dict[str, dict[str, Any]]
+    """By task."""
+    latency_ms: float | None = None
+    """Of the image tower, a picture, where the evaluation ran; null where none was timed."""
+    teacher: str | None
+    teacher_evaluation: dict[str, dict[str, Any]]
+    teacher_latency_ms: float | None = None
+    created_at: Timestamp
+
+
+class Comparison(Response):
+    """Models side by side, in the order asked for."""
+
+    models: list[ComparedModel]
+
+
+class AliasPut(Request):
+    version: int = Field(ge=1)
