@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # not the folder of this script, whose packages hide standard modules
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession

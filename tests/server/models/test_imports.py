@@ -186,7 +186,7 @@ class TestKilled:
     async def test_at_any_line(self, start: Start, tmp_path: Path, database_url: str, point: str, made: list[int]) -> None:
         script = Path(__file__).parents[1] / "import_and_die.py"
         died = await asyncio.to_thread(
-            subprocess.run, [sys.executable, str(script), str(tmp_path), database_url, point], timeout=60, check=False
+            subprocess.run, [sys.executable, "-P", str(script), str(tmp_path), database_url, point], timeout=60, check=False
         )
         assert died.returncode == -9
 
