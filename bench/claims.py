@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from hardware import cpu
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import StudentSpec
+from tinyclip.specfile import load_spec
 from tinyclip_workers.model.architecture import resolve_layout, summarize
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.model.sources import find_teacher

@@ -19,9 +19,9 @@ import torch
 from hardware import cpu
 from rich.console import Console
 from rich.table import Table
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
+from tinyclip.specfile import load_spec
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.shards import Sample, Skipped, expand_shards, image_bytes, read_shards
 from tinyclip_workers.engines.builder import ON_CPU, Workshop

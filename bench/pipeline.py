@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
+from tinyclip.specfile import load_spec
 from tinyclip_workers.data.stream import Batch, PairStream, count_pairs, make_loader
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher

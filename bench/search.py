@@ -24,7 +24,7 @@ from typing import Any
 
 import hnswlib
 import numpy as np
-from tinyclip.schemas.filters import parse_filter
+from tinyclip.filters import parse_filter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.files import GRAPH, VECTORS, Generation, commit, newest
 from tinyclip_workers.retrieval.graph import exact_rows

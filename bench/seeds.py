@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec, StudentSummary
+from tinyclip.specfile import load_spec
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
 from training import run_stages, scores_of, teacher_of

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tinyclip.schemas.index_database import VARIABLE
+from tinyclip.index_database import VARIABLE
 
 from tests.ports import free_ports
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
+from tinyclip.specfile import load_spec
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DATA = EXAMPLES / "emoji" / "data"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyclip import Client
-from tinyclip.cli._specfile import load_spec
 from tinyclip.errors import CannotReachServer, ProblemError
 from tinyclip.schemas import Event, Job, JobState
+from tinyclip.specfile import load_spec
 
 from bench.chaos.machine import until
 from tests.workers.models import tiny_layout, tiny_model, write_folder

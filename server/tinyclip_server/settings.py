@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-from tinyclip.schemas.addresses import ALLOW_PRIVATE, READABLE_ROOTS
+from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS
 
 
 def _config_file() -> Path:

@@ -9,8 +9,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from tinyclip.cli._specfile import load_tasks
 from tinyclip.errors import InputError
+from tinyclip.specfile import load_tasks
 
 from tests.client.conftest import Cli, Serve
 from tests.client.documents import JSON, problem

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tinyclip.schemas.index_database import complaint, drop_statement, plain_url
+from tinyclip.index_database import complaint, drop_statement, plain_url
 
 FIT: dict[str, Any] = {
     "server": "17.2 (Debian 17.2-1)", "encoding": "UTF8", "installed": "0.8.0", "available": "0.8.0", "visible": True,

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyclip.cli._specfile import load_spec, parse_assignments
 from tinyclip.errors import InputError
+from tinyclip.specfile import load_spec, parse_assignments
 
 SPEC = """\
 name: shapes

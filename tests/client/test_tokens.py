@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tinyclip import AsyncClient, Client, InputError, Unauthorized
 from tinyclip._profiles import Profile, current, store
-from tinyclip.schemas.token_format import new_token
+from tinyclip.token_format import new_token
 
 from tests.client.conftest import Cli, Serve
 

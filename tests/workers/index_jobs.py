@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tinyclip.filters import Condition
 from tinyclip.schemas import JSON
-from tinyclip.schemas.filters import Condition
 from tinyclip_workers.retrieval import job as indexing
 from tinyclip_workers.retrieval.files import Generation, newest
 from tinyclip_workers.retrieval.reader import Reader

@@ -12,9 +12,9 @@ from tinyclip._resources import evaluations as calls
 from tinyclip.cli._numbers import number, percent
 from tinyclip.cli._problems import FAILED
 from tinyclip.cli._session import AsJson, connect, console, messages, print_json, print_table, table
-from tinyclip.cli._specfile import absolute_model, load_tasks
 from tinyclip.errors import InputError
 from tinyclip.schemas import Evaluation, EvaluationState, Scores
+from tinyclip.specfile import absolute_model, load_tasks
 
 _SHARES = {
     "top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class",

@@ -27,9 +27,9 @@ from tinyclip.cli._session import (
     run,
     table,
 )
-from tinyclip.cli._specfile import absolute
 from tinyclip.schemas import Index, IndexItem, IndexState, Page
 from tinyclip.schemas.indexes import MOST_ITEMS
+from tinyclip.specfile import absolute
 
 app = typer.Typer(help="Sets of pictures to be searched.", no_args_is_help=True)
 

@@ -9,10 +9,10 @@ from tinyclip._client import Client
 from tinyclip._resources import jobs as calls
 from tinyclip.cli import _shown_jobs as shown
 from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, print_json, run
-from tinyclip.cli._specfile import load_spec, parse_assignments
 from tinyclip.cli._watch import conclude, teacher_of, watch
 from tinyclip.errors import InputError
 from tinyclip.schemas import Job
+from tinyclip.specfile import load_spec, parse_assignments
 
 app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
 

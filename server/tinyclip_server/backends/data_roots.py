@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tinyclip.addresses import outside_problem
 from tinyclip.schemas import EvaluationPost, FieldError, IndexSource, JobSpec
-from tinyclip.schemas.addresses import outside_problem
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, ZeroShotTask
 
 from tinyclip_server.problems import InvalidInput

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from tinyclip.index_database import LOOK, VARIABLE, complaint, drop_statement, plain_url
 from tinyclip.schemas.artifacts import index_tables
-from tinyclip.schemas.index_database import LOOK, VARIABLE, complaint, drop_statement, plain_url
 
 from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.problems import InvalidInput, Unavailable

@@ -5,8 +5,8 @@ import glob
 import re
 from pathlib import Path
 
+from tinyclip.addresses import address_problem
 from tinyclip.schemas import FieldError, IndexSource
-from tinyclip.schemas.addresses import address_problem
 
 from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.problems import InvalidInput

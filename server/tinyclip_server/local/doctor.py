@@ -19,7 +19,7 @@ import httpx
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from tinyclip.schemas.index_database import VARIABLE as INDEX_DATABASE
+from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.api.readiness import probe
 from tinyclip_server.backends.artifacts import Store

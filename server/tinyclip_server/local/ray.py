@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyclip.schemas.index_database import VARIABLE as INDEX_DATABASE
+from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.backends.ray_gateway import RayGateway
 from tinyclip_server.local.machine import MARKER, free_port, marked_processes, short_path

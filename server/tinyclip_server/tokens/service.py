@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import NewToken, Scope, Token, TokenPost
-from tinyclip.schemas.token_format import digest, hint, is_whole, new_token
+from tinyclip.token_format import digest, hint, is_whole, new_token
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import TokenRow

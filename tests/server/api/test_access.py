@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi.responses import StreamingResponse
 from tinyclip.schemas import Scope
-from tinyclip.schemas.token_format import new_token
+from tinyclip.token_format import new_token
 from tinyclip_server.api.access import OPEN_PATHS, scope_for
 
 from tests.server.conftest import Service, Start

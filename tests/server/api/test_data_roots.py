@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
-from tinyclip.schemas.addresses import READABLE_ROOTS, outside_problem
+from tinyclip.addresses import READABLE_ROOTS, outside_problem
 from tinyclip_server.settings import Settings
 
 from tests.server.conftest import Service, Start

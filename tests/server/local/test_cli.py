@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from tinyclip.schemas.token_format import is_whole
+from tinyclip.token_format import is_whole
 from tinyclip_server import cli
 from tinyclip_server.local import supervisor
 from tinyclip_server.local.machine import MARKER, PortTaken, free_port, listen, marked_processes, short_path

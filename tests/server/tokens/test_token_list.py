@@ -5,7 +5,7 @@ from typing import Any
 
 from tinyclip.schemas import Scope
 from tinyclip.schemas.artifacts import TOKEN_DIGESTS
-from tinyclip.schemas.token_format import digest
+from tinyclip.token_format import digest
 from tinyclip_server.orchestration.token_digests import publish
 
 from tests.server.api.test_access import bearer, token

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 from tinyclip.schemas import Scope
-from tinyclip.schemas.token_format import is_whole, new_token
+from tinyclip.token_format import is_whole, new_token
 from tinyclip_server.database.tables import TokenRow
 from tinyclip_server.tokens import service as tokens
 

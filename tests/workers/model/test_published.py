@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec, Plan
+from tinyclip.specfile import load_spec
 from tinyclip_workers.model import hub
 from tinyclip_workers.model.architecture import PRESETS, summarize
 from tinyclip_workers.plan.planner import make_plan

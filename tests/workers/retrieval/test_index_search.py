@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tinyclip.schemas.filters import FilterError, parse_filter
+from tinyclip.filters import FilterError, parse_filter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval import new_segment as segments
 from tinyclip_workers.retrieval.files import Generation, kind_of

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
-from tinyclip.schemas.index_database import VARIABLE
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.reader import DatabaseAway

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from tinyclip.schemas import Scope
 from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
-from tinyclip.schemas.token_format import digest, new_token
+from tinyclip.token_format import digest, new_token
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.queries.problems import Refusal

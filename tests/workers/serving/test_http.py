@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tinyclip.schemas import Scope
 from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
-from tinyclip.schemas.token_format import digest, new_token
+from tinyclip.token_format import digest, new_token
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.runtime.store import Store

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 from pydantic import TypeAdapter
+from tinyclip.filters import Condition
 from tinyclip.schemas import Hit
-from tinyclip.schemas.filters import Condition
 
 from tinyclip_workers.retrieval.files import Generation, Kind
 from tinyclip_workers.retrieval.segment import Best, Dead, Segment

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tinyclip.filters import BOUNDS, Condition, Scalar
 from tinyclip.schemas import JSON
-from tinyclip.schemas.filters import BOUNDS, Condition, Scalar
 
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.files import GRAPH, ITEMS, VECTORS, Kind, SegmentInfo

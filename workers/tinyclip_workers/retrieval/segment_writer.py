@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+from tinyclip.filters import Scalar, comparable_values
 from tinyclip.schemas import JSON
-from tinyclip.schemas.filters import Scalar, comparable_values
 
 from tinyclip_workers.retrieval.files import ITEMS, VECTORS
 from tinyclip_workers.types import Matrix

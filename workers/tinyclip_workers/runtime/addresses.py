@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import fsspec.config
-from tinyclip.schemas.addresses import (
+from tinyclip.addresses import (
     ALLOW_PRIVATE,
     READABLE_ROOTS,
     WEB,

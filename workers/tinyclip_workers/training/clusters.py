@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from rich.progress import track
 from sklearn.cluster import MiniBatchKMeans
-from tinyclip.cli._specfile import load_spec
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TrainData
+from tinyclip.specfile import load_spec
 from torch import Tensor
 
 from tinyclip_workers.data.shards import DataError, Sample, Skipped, expand_shards, is_held_out, read_shards

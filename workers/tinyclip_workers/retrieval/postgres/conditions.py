@@ -8,8 +8,8 @@ Equality is containment and ranges are JSON paths, both answered by a GIN index 
 import json
 from collections.abc import Sequence
 
+from tinyclip.filters import BOUNDS, Condition, Scalar, comparable_values
 from tinyclip.schemas import JSON
-from tinyclip.schemas.filters import BOUNDS, Condition, Scalar, comparable_values
 
 from tinyclip_workers.retrieval.segment_writer import MOST_VALUES, storable
 

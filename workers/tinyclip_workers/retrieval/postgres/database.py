@@ -16,7 +16,7 @@ from pgvector.psycopg import register_vector
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
-from tinyclip.schemas.index_database import LOOK, VARIABLE, complaint, plain_url
+from tinyclip.index_database import LOOK, VARIABLE, complaint, plain_url
 
 from tinyclip_workers.retrieval.reader import DatabaseAway
 

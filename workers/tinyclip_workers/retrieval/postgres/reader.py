@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quoted
 
 from psycopg import errors, sql
+from tinyclip.filters import Condition
+from tinyclip.index_database import table_name
 from tinyclip.schemas import Hit
-from tinyclip.schemas.filters import Condition
-from tinyclip.schemas.index_database import table_name
 
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.postgres.conditions import given_text

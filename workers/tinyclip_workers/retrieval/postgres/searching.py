@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
-from tinyclip.schemas.filters import Condition
+from tinyclip.filters import Condition
 
 from tinyclip_workers.retrieval.postgres.conditions import where
 from tinyclip_workers.retrieval.postgres.database import Connection

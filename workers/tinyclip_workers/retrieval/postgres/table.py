@@ -16,9 +16,9 @@ from typing import Any
 
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
+from tinyclip.index_database import drop_statement, state_name, table_name
 from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import index_tables
-from tinyclip.schemas.index_database import drop_statement, state_name, table_name
 
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.postgres.conditions import fields_of, stored_text

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
+from tinyclip.filters import FilterError, parse_filter
 from tinyclip.schemas import JSON, FieldError, LabelSetPut, Request, SearchRequest, ZeroShotRequest
-from tinyclip.schemas.filters import FilterError, parse_filter
 
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.queries.bodies import (

@@ -12,7 +12,7 @@ from time import monotonic
 from starlette.requests import Request
 from tinyclip.schemas import Scope
 from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
-from tinyclip.schemas.token_format import digest, is_whole
+from tinyclip.token_format import digest, is_whole
 
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tinyclip.errors import MissingExtra
-from tinyclip.schemas.filters import Condition
+from tinyclip.filters import Condition
 
 from tinyclip_workers.retrieval.files import Generation, newest, request_path
 from tinyclip_workers.retrieval.opening import open_index

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from tinyclip.filters import parse_filter
 from tinyclip.schemas import FieldError, LabelScore, SearchRequest, SearchResponse, ZeroShotResponse
-from tinyclip.schemas.filters import parse_filter
 
 from tinyclip_workers.data.image_input import BadImage, read_picture
 from tinyclip_workers.engines.protocol import Engine

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tinyclip.schemas._base import Request
-from tinyclip.schemas._spec_data import Name
+from tinyclip.schemas.spec.data import Name
 
 
 class ImageTower(Request):

@@ -5,60 +5,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tinyclip.schemas._base import Request
-from tinyclip.schemas._spec_data import (
-    Classes,
-    DataSpec,
-    EvaluationSpec,
-    EvaluationTask,
-    ImageAugmentation,
-    LinearProbeTask,
-    Name,
-    RetrievalTask,
-    Templates,
-    TrainData,
-    ZeroShotTask,
-)
-from tinyclip.schemas._spec_stages import (
-    ImageTower,
-    Objective,
-    OptimizerSpec,
-    PruneSpec,
-    StageSpec,
-    StudentSpec,
-    Temperature,
-    TextTower,
-    TrainLength,
-)
-
-__all__ = [
-    "CheckpointSpec",
-    "Classes",
-    "DataSpec",
-    "EvaluationSpec",
-    "EvaluationTask",
-    "ImageAugmentation",
-    "ImageTower",
-    "JobSpec",
-    "LinearProbeTask",
-    "Name",
-    "Objective",
-    "OptimizerSpec",
-    "PruneSpec",
-    "Resources",
-    "RetrievalTask",
-    "StageSpec",
-    "StudentSpec",
-    "TeacherAt",
-    "TeacherSpec",
-    "Temperature",
-    "Templates",
-    "TextTower",
-    "TrainData",
-    "TrainLength",
-    "WeightedTeacher",
-    "WorkerRange",
-    "ZeroShotTask",
-]
+from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
+from tinyclip.schemas.spec.stages import Objective, OptimizerSpec, StageSpec, Temperature
 
 
 class TeacherSpec(Request):

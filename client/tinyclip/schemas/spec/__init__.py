@@ -1,0 +1,57 @@
+"""The job spec: what a user writes to have a student trained."""
+
+from tinyclip.schemas.spec.data import (
+    Classes,
+    DataSpec,
+    EvaluationSpec,
+    EvaluationTask,
+    ImageAugmentation,
+    LinearProbeTask,
+    Name,
+    RetrievalTask,
+    Templates,
+    TrainData,
+    ZeroShotTask,
+)
+from tinyclip.schemas.spec.job import CheckpointSpec, JobSpec, Resources, TeacherAt, TeacherSpec, WeightedTeacher, WorkerRange
+from tinyclip.schemas.spec.stages import (
+    ImageTower,
+    Objective,
+    OptimizerSpec,
+    PruneSpec,
+    StageSpec,
+    StudentSpec,
+    Temperature,
+    TextTower,
+    TrainLength,
+)
+
+__all__ = [
+    "CheckpointSpec",
+    "Classes",
+    "DataSpec",
+    "EvaluationSpec",
+    "EvaluationTask",
+    "ImageAugmentation",
+    "ImageTower",
+    "JobSpec",
+    "LinearProbeTask",
+    "Name",
+    "Objective",
+    "OptimizerSpec",
+    "PruneSpec",
+    "Resources",
+    "RetrievalTask",
+    "StageSpec",
+    "StudentSpec",
+    "TeacherAt",
+    "TeacherSpec",
+    "Temperature",
+    "Templates",
+    "TextTower",
+    "TrainData",
+    "TrainLength",
+    "WeightedTeacher",
+    "WorkerRange",
+    "ZeroShotTask",
+]
