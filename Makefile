@@ -15,13 +15,11 @@ STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
 
-# In four processes: one that has run all of them has twice ended in a segmentation fault in somebody's native code (Ray, ONNX Runtime,
-# OpenVINO and torch lie in one process only here), and what is left behind by one part does not reach the others.
+# Two workers, one for each core; TEST_ARGS passes more to pytest, as in `make test TEST_ARGS="-k scheduler"`.
+TEST_WORKERS ?= 2
+TEST_ARGS ?=
 test: lint
-	@$(BIN)/pytest $(filter-out tests/server tests/workers,$(wildcard tests/*))
-	@$(BIN)/pytest tests/server
-	@$(BIN)/pytest tests/workers/test_[a-e]*.py
-	@$(BIN)/pytest tests/workers/test_[f-z]*.py
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --durations 20 $(TEST_ARGS)
 
 test-long: $(STAMP)
 	@$(BIN)/pytest -m long

@@ -29,6 +29,17 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist: a module stays in one worker, with its fixtures, and so do all tests that start Ray.
+
+    Ray's group is the longest and comes first, so that the other worker has the rest meanwhile.
+    """
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(autouse=True)
 def _needs_its_device(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("gpu") is None:

@@ -25,8 +25,8 @@ from tests.ports import free_ports
 URL = "TINYCLIP_TEST_PGVECTOR_URL"
 NOBODY = 65534
 SETTINGS = {
-    "shared_buffers": "64MB", "maintenance_work_mem": "256MB", "max_connections": "50", "wal_level": "minimal",
-    "max_wal_senders": "0",
+    "shared_buffers": "64MB", "maintenance_work_mem": "256MB", "max_connections": "200", "wal_level": "minimal",
+    "max_wal_senders": "0", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
 }  # fmt: skip
 
 

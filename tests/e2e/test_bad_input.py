@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.conftest import World
 from tests.workers.shapes_data import add_file, draw_shape
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
 
 def write_pairs(folder: Path, picture: Callable[[int], bytes], caption: Callable[[int], str]) -> str:

@@ -5,7 +5,7 @@ import pytest
 from tests.e2e.conftest import Undisturbed, World, weights_sha256
 from tests.e2e.service import wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
 
 def test_a_killed_worker_and_a_killed_control_plane_leave_no_trace_in_the_student(

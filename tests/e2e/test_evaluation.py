@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.conftest import Undisturbed, World
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
 
 def test_an_evaluation_finds_what_training_has_measured(world: World, undisturbed: Undisturbed) -> None:

@@ -9,7 +9,7 @@ from tests.workers.importing.test_import_hostile import Runs
 from tests.workers.models import tiny_model
 from tests.workers.official_files import save
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
 
 def test_an_imported_directory_is_a_teacher_for_the_next_job(world: World) -> None:

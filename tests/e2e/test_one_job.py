@@ -14,7 +14,7 @@ from PIL import Image
 from tests.e2e.conftest import Undisturbed, World
 from tests.workers.shapes_data import draw_shape
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
 
 @pytest.fixture

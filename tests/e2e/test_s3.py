@@ -10,7 +10,7 @@ from tests.e2e.service import Service
 from tests.e2e.shapes import write_world
 from tests.s3 import BUCKET, bucket_files, s3_server
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray, pytest.mark.long]
 
 SHORT = ("--set", "stages.0.train.steps=10", "--set", "stages.1.train.steps=10")
 

@@ -100,14 +100,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> AsyncIterator[str]:
-    """A fresh database: SQLite, or one on PostgreSQL for tests that ask for `postgresql`."""
+    """A fresh database: SQLite, or one on PostgreSQL (the CI's, else the wheel's) for tests that ask for `postgresql`."""
     if getattr(request, "param", "sqlite") == "sqlite":
         shutil.copy(migrated, tmp_path / "tinyclip.db")
         yield f"sqlite:///{tmp_path / 'tinyclip.db'}"
         return
-    url = os.environ.get(POSTGRES)
-    if not url:
-        pytest.skip(f"{POSTGRES} is not set")
+    url = os.environ.get(POSTGRES) or request.getfixturevalue("postgres")
     name = f"tinyclip_test_{os.getpid()}_{abs(hash(request.node.nodeid)) % 10**9}"
     server = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"), isolation_level="AUTOCOMMIT")
     async with server.connect() as connection:

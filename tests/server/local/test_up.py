@@ -17,6 +17,7 @@ from tinyclip_server.local.machine import free_port, marked_processes
 pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the cluster's processes through /proc"),
+    pytest.mark.ray,
     pytest.mark.timeout(600),
 ]
 PATIENCE = 280

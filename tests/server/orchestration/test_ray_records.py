@@ -13,6 +13,9 @@ from tinyclip_server.local.ray import LocalRay
 from tinyclip_server.settings import Settings
 
 
+pytestmark = pytest.mark.ray
+
+
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[RayGateway]:
     """To a cluster of its own, without an engine."""

@@ -31,6 +31,7 @@ from tests.workers.training.test_trainer import RESNET, TEXT
 """Decided before Ray starts: its processes take their environment from it."""
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.timeout(300),
     # Ray's own: files and sockets of its processes, and names that it means to rename.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
