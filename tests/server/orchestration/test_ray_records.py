@@ -12,7 +12,6 @@ from tinyclip_server.local.machine import free_port
 from tinyclip_server.local.ray import LocalRay
 from tinyclip_server.settings import Settings
 
-
 pytestmark = pytest.mark.ray
 
 

@@ -26,7 +26,6 @@ from tinyclip_workers.serving.replica.metrics import METRICS
 
 from tests.workers.students import encoded, picture, seen, write_student
 
-
 pytestmark = pytest.mark.ray
 
 
