@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from tinyclip.schemas import FieldError, Problem
+from tinyclip.validation import INVALID_INPUT, summary
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -52,15 +53,11 @@ class ApiError(Exception):
 
 
 class InvalidInput(ApiError):
-    status, code = 422, "invalid_input"
+    status, code = 422, INVALID_INPUT
 
     @classmethod
     def of(cls, errors: list[FieldError], *, code: str | None = None) -> "InvalidInput":
-        """The detail is the first error in words."""
-        first = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        place = f"{first.pointer}: " if first.pointer else ""
-        return cls(f"{place}{first.message}{more}", code=code, errors=errors)
+        return cls(summary(errors), code=code, errors=errors)
 
     @classmethod
     def field(cls, pointer: str, value: object, message: str, *, code: str | None = None) -> "InvalidInput":

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 from tinyclip.schemas import FieldError
+from tinyclip.validation import field_errors
 
-from tinyclip_server.http.validation import field_errors
 from tinyclip_server.problems import PROBLEM_JSON, ApiError, InvalidInput, NotFound, TooLarge, Unavailable
 
 logger = logging.getLogger(__name__)

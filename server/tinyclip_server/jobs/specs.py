@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import ValidationError
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.schemas.artifacts import model_version
+from tinyclip.validation import field_errors, pointer_of
 
 from tinyclip_server.backends.data_roots import expect_inside, of_job
 from tinyclip_server.http.services import Services
-from tinyclip_server.http.validation import field_errors, pointer_of
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
 

@@ -27,12 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 from tinyclip.schemas import ImportOptions, ImportUpload, ModelImport, ModelVersion
 from tinyclip.schemas.artifacts import IMPORTS, import_marker, model_version
+from tinyclip.validation import field_errors
 
 from tinyclip_server.backends.data_roots import expect_inside
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ModelRow
 from tinyclip_server.http.services import Services
-from tinyclip_server.http.validation import field_errors
 from tinyclip_server.models import repository, service
 from tinyclip_server.problems import ApiError, Conflict, InvalidInput, StorageFull, TooLarge
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
+from tinyclip.validation import field_errors
 
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import ModelSource
@@ -41,9 +42,7 @@ def answer(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         planned = make_plan(JobSpec.model_validate(spec))
     except ValidationError as error:
-        planned = [
-            FieldError(pointer="".join(f"/{part}" for part in e["loc"]), value=None, message=e["msg"]) for e in error.errors()
-        ]
+        planned = field_errors(error.errors(), spec, JobSpec)
     if isinstance(planned, Plan):
         return {"plan": planned.model_dump(mode="json")}
     return {"errors": [error.model_dump(mode="json") for error in planned]}
