@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tinyclip.filters import Condition
 from tinyclip.schemas import JSON
-from tinyclip_workers.retrieval import job as indexing
+from tinyclip_workers import jobs
 from tinyclip_workers.retrieval.files import Generation, newest
 from tinyclip_workers.retrieval.reader import Reader
 from tinyclip_workers.runtime.store import Store
@@ -36,11 +36,11 @@ def ask_updates(root: Path | str, model_uri: Path, updates: dict[int, JSON], bui
 
 
 def arguments(root: Path | str, job: str) -> list[str]:
-    return ["--artifacts", str(root), "--index", "gallery", "--job", job]
+    return ["index", "--artifacts", str(root), "--index", "gallery", "--job", job]
 
 
 def run(root: Path | str, job: str | int = 1) -> int:
-    return indexing.main(arguments(root, f"b{job}" if isinstance(job, int) else job))
+    return jobs.main(arguments(root, f"b{job}" if isinstance(job, int) else job))
 
 
 def events(root: Path, job: str | int = 1) -> list[JSON]:

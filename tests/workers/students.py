@@ -11,8 +11,8 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tinyclip_workers import jobs
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.retrieval import job as indexing
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Pixels
 
@@ -71,4 +71,4 @@ def build_index(root: Path, name: str, model: str, folder: Path, shard: Path) ->
         "source": {"shards": str(shard)},
     }  # fmt: skip
     Store(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
-    assert indexing.main(["--artifacts", str(root), "--index", name, "--job", "b1"]) == 0
+    assert jobs.main(["index", "--artifacts", str(root), "--index", name, "--job", "b1"]) == 0

@@ -24,7 +24,7 @@ async def reconcile(services: Services) -> None:
 
 def _work(row: EvaluationRow) -> Work:
     return Work(
-        module="tinyclip_workers.evaluation.job",
+        kind="evaluation",
         arguments=["--evaluation", row.id, "--attempt", str(row.attempt)],
         title=f"evaluation of {row.model}",
         metadata={"tinyclip_evaluation": row.id},

@@ -23,7 +23,7 @@ async def reconcile(services: Services) -> None:
 
 def _work(row: ExportRow) -> Work:
     return Work(
-        module="tinyclip_workers.exporting.job",
+        kind="export",
         arguments=["--export", row.id, "--attempt", str(row.attempt)],
         title=f"{row.name} export of {row.model_name}@{row.model_version}",
         metadata={"tinyclip_export": row.id},

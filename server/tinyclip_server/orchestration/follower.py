@@ -10,7 +10,7 @@ import logging
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,8 +32,8 @@ Row = TypeVar("Row", bound=RayWork)
 class Work:
     """What a row's job is."""
 
-    module: str
-    """Of the engine, run with `--artifacts ROOT` and `arguments`."""
+    kind: Literal["export", "evaluation", "index"]
+    """Of a job of `tinyclip_workers.jobs`, run with `--artifacts ROOT` and `arguments`."""
     arguments: list[str]
     title: str
     metadata: dict[str, str]
@@ -133,7 +133,8 @@ async def _look(services: Services, row: RayWork, work: Work) -> Seen:
 async def _submit(services: Services, submission_id: str, work: Work) -> None:
     """The request first: the job reads it at once. A job that Ray has already under this id is ours."""
     await services.store.write(work.request_path, json.dumps(work.request).encode())
-    command = [services.settings.worker_python, "-m", work.module, "--artifacts", services.store.root, *work.arguments]
+    module = [services.settings.worker_python, "-m", "tinyclip_workers.jobs"]
+    command = [*module, work.kind, "--artifacts", services.store.root, *work.arguments]
     await services.ray.submit_job(submission_id, "exec " + shlex.join(command), {"job_name": work.title, **work.metadata})
 
 

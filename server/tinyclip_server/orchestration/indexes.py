@@ -56,7 +56,7 @@ def _work(services: Services, row: IndexRow, updates: Sequence[IndexUpdateRow] |
         updates=None if updates is None else [UpdateFile(number=update.number, file=update.file) for update in updates],
     )
     return Work(
-        module="tinyclip_workers.retrieval.job",
+        kind="index",
         arguments=["--index", row.name, "--job", job],
         title=f"index {row.name}",
         metadata={"tinyclip_index": row.name},

@@ -65,7 +65,7 @@ class TestPost:
         submission = service.ray.submissions[-1]
         assert submission == f"tc-evaluation-{made['id']}-a1" == made["ray_submission_id"]
         arguments = f"--artifacts {service.artifacts} --evaluation {made['id']} --attempt 1"
-        assert service.ray.entrypoints[submission].endswith(f"-m tinyclip_workers.evaluation.job {arguments}")
+        assert service.ray.entrypoints[submission].endswith(f"-m tinyclip_workers.jobs evaluation {arguments}")
         wanted = request(service, made["id"])
         assert wanted["model"]["source"] == {"model": f"local-dir:{service.artifacts}/models/{MODEL}/1", "pretrained": None}
         assert wanted["against"]["source"] == {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}

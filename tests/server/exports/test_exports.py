@@ -104,7 +104,7 @@ class TestAsking:
         assert openvino["name"] == "openvino-int8"
         assert set(service.ray.submissions[-2:]) == {onnx["ray_submission_id"], openvino["ray_submission_id"]}
         arguments = f"--artifacts {service.artifacts} --export {id_of(onnx)} --attempt 1"
-        assert service.ray.entrypoints[onnx["ray_submission_id"]].endswith(f"-m tinyclip_workers.exporting.job {arguments}")
+        assert service.ray.entrypoints[onnx["ray_submission_id"]].endswith(f"-m tinyclip_workers.jobs export {arguments}")
         assert request(service, onnx) == {
             "name": MODEL, "version": 1, "format": "onnx", "int8": True, "tasks": [], "attempt": 1,
         }

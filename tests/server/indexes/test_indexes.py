@@ -66,7 +66,7 @@ class TestPut:
         assert submission == f"tc-index-gallery-b{wanted['build']}"
         entrypoint = service.ray.entrypoints[submission]
         assert entrypoint.startswith("exec ")
-        assert f"-m tinyclip_workers.retrieval.job --artifacts {service.artifacts} --index gallery" in entrypoint
+        assert f"-m tinyclip_workers.jobs index --artifacts {service.artifacts} --index gallery" in entrypoint
         assert wanted["model"] == f"{MODEL}@1"
         assert wanted["model_uri"] == f"{service.artifacts}/models/{MODEL}/1"
         assert wanted["source"]["shards"] == SOURCE["shards"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tinyclip.schemas import JSON
+from tinyclip_workers import jobs
 from tinyclip_workers.evaluation import job as evaluation_job
 from tinyclip_workers.evaluation.tasks import evaluate
 from tinyclip_workers.model.folders import load_folder
@@ -41,7 +42,7 @@ def ask(store: Store, folder: Path, *tasks: JSON, **changes: Any) -> None:
 
 
 def run(store: Store, attempt: int = 1) -> int:
-    return evaluation_job.main(["--artifacts", store.root, "--evaluation", ID, "--attempt", str(attempt)])
+    return jobs.main(["evaluation", "--artifacts", store.root, "--evaluation", ID, "--attempt", str(attempt)])
 
 
 def events(store: Store, attempt: int = 1) -> list[JSON]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tinyclip.schemas import JSON, ExportDocument
 from tinyclip.schemas.spec import TrainData, ZeroShotTask
+from tinyclip_workers import jobs
 from tinyclip_workers.exporting import job as exporting
 from tinyclip_workers.exporting.samples import CALIBRATION, CHECKED, drawn, gather
 from tinyclip_workers.runtime.store import Store
@@ -31,7 +32,7 @@ def ask(store: Store, format: str = "open_clip", attempt: int = 1, **changes: ob
 
 
 def run(store: Store, attempt: int = 1) -> int:
-    return exporting.main(["--artifacts", store.root, "--export", ID, "--attempt", str(attempt)])
+    return jobs.main(["export", "--artifacts", store.root, "--export", ID, "--attempt", str(attempt)])
 
 
 def events(store: Store, attempt: int = 1) -> list[JSON]:

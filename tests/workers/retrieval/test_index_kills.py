@@ -39,7 +39,7 @@ def kill_once(process: "subprocess.Popen[bytes]", happened: Callable[[], bool]) 
     assert process.wait() == -signal.SIGKILL
 
 
-SMALL_PARTS = "import sys; from tinyclip_workers import indexing; from tinyclip_workers.retrieval import parts; parts.ROWS = 64; "
+SMALL_PARTS = "import sys; from tinyclip_workers import jobs; from tinyclip_workers.retrieval import parts; parts.ROWS = 64; "
 """A build's process that writes a part every 64 items."""
 
 
@@ -48,7 +48,7 @@ def test_a_killed_build_goes_on_where_it_was(root: Path, folder: Path, engine: E
     keys = sorted(many)
     shards = [write_shard(root / f"many-{i}.tar", {key: many[key] for key in keys[i::2]}) for i in range(2)]
     ask(root, folder, str(root / "many-{0..1}.tar"), build=2)
-    command = SMALL_PARTS + f"sys.exit(indexing.main({arguments(root, 'b2')!r}))"
+    command = SMALL_PARTS + f"sys.exit(jobs.main({arguments(root, 'b2')!r}))"
 
     process = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)
     kill_once(process, (root / "indexes/gallery/builds/2/parts/000002.npz").exists)
@@ -118,7 +118,7 @@ HELD = {
 """By what has happened: where the process then stands still, so that it is killed just there, however fast it is."""
 HOLD = """
 import pathlib, sys, time
-from tinyclip_workers import indexing
+from tinyclip_workers import jobs
 from tinyclip_workers.retrieval import updating
 
 def hold():
@@ -134,7 +134,7 @@ def test_a_killed_update_is_applied_once(root: Path, folder: Path, engine: Engin
     items = [{"id": f"new{i}", "image": image, "metadata": {"i": i}} for i in range(150)] + [{"id": "old3", "text": "a cat"}]
     ask_updates(root, folder, {1: {"items": items, "removed": ["old4"]}, 2: {"items": [], "removed": ["new0"]}})
     index, held = root / "indexes/gallery", root / "held"
-    code = f"{HOLD}\n{HELD[after]}\nsys.exit(indexing.main(sys.argv[2:]))"
+    code = f"{HOLD}\n{HELD[after]}\nsys.exit(jobs.main(sys.argv[2:]))"
     process = subprocess.Popen([sys.executable, "-c", code, str(held), *arguments(root, "u2")], stderr=subprocess.DEVNULL)
     kill_once(process, held.exists)
 

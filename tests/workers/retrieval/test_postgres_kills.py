@@ -16,7 +16,7 @@ OLD, NEW = 20, 60
 
 HOLD = """
 import pathlib, sys, time
-from tinyclip_workers import indexing
+from tinyclip_workers import jobs
 from tinyclip_workers.retrieval import building, updating
 from tinyclip_workers.retrieval.postgres import changing, filling, graph, table
 
@@ -39,7 +39,7 @@ def root(tmp_path: Path, folder: Path, index_database: str) -> Path:
 
 def kill_at(root: Path, job: str, line: str) -> None:
     held = root / "held"
-    code = f"{HOLD}\n{line}\nsys.exit(indexing.main(sys.argv[2:]))"
+    code = f"{HOLD}\n{line}\nsys.exit(jobs.main(sys.argv[2:]))"
     process = subprocess.Popen([sys.executable, "-c", code, str(held), *arguments(root, job)], stderr=subprocess.DEVNULL)
     kill_once(process, held.exists)
 

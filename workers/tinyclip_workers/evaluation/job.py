@@ -1,14 +1,10 @@
-"""Evaluates a model, and another one on the same images: the entry point of the Ray job `tc-evaluation-<id>-a<attempt>`.
-
-    python -m tinyclip_workers.evaluation.job --artifacts ROOT --evaluation ID --attempt N
+"""Evaluates a model, and another one on the same images: the work of the Ray job `tc-evaluation-<id>-a<attempt>`.
 
 The numbers are one file, `results.json`, which is there with all of them or not at all; an attempt that finds it only tells
 of it again. Progress goes up as events.
 """
 
-import argparse
 import json
-import sys
 import time
 
 import torch
@@ -17,7 +13,6 @@ from tinyclip.schemas import JSON
 from tinyclip.schemas.artifacts import (
     EvaluatedModel,
     EvaluationRequest,
-    evaluation_events,
     evaluation_request,
     evaluation_results,
 )
@@ -28,7 +23,7 @@ from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_read
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.ray_job import Failure, Unwanted, run
+from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 from tinyclip_workers.runtime.store import Store
 
 PROGRESS_SECONDS = 1.0
@@ -36,23 +31,13 @@ STUDENT, TEACHER = "student", "teacher"
 """What results call the model and the one it is held against, as everywhere else."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """0 evaluated, or no longer wanted; 1 failed, and an `evaluation.failed` event says why."""
-    parser = argparse.ArgumentParser(prog="tinyclip_workers.evaluation.job", description=__doc__)
-    parser.add_argument("--artifacts", required=True)
-    parser.add_argument("--evaluation", required=True)
-    parser.add_argument("--attempt", required=True, type=int)
-    args = parser.parse_args(argv)
-    store = Store(args.artifacts)
-
-    def work(events: EventWriter) -> None:
-        events.send("evaluation.finished", data=_evaluated(store, args.evaluation, events))
-
-    return run(store, evaluation_events(args.evaluation, args.attempt), args.attempt, "evaluation", work)
+def evaluate(store: Store, id: str, events: EventWriter) -> None:
+    """Evaluate what the request names, and emit `evaluation.finished`. Raises RequestWithdrawn, JobFailed."""
+    events.send("evaluation.finished", data=_evaluated(store, id, events))
 
 
 def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
-    """`{"results", "models"}`: computed and written, or as an earlier attempt has written them. Raises Unwanted, Failure."""
+    """Return `{"results", "models"}`, computed now or by an earlier attempt. Raises RequestWithdrawn, JobFailed."""
     request, path = _request(store, id), evaluation_results(id)
     if store.exists(path):
         document: JSON = json.loads(store.read_bytes(path))
@@ -61,9 +46,9 @@ def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
     try:
         document = evaluate_request(request, events)
     except DataError as error:
-        raise Failure("unreadable_data", str(error), pointer=_pointer(request, error), value=error.value) from error
+        raise JobFailed("unreadable_data", str(error), pointer=_pointer(request, error), value=error.value) from error
     except (ValueError, OSError) as error:
-        raise Failure("evaluation_failed", str(error)) from error
+        raise JobFailed("evaluation_failed", str(error)) from error
     text = json.dumps(document, allow_nan=False)
     _request(store, id)
     store.write_bytes(path, text.encode())
@@ -73,7 +58,7 @@ def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
 def evaluate_request(request: EvaluationRequest, events: EventWriter) -> JSON:
     """`results`: {task: {"student": {metric: value}, "teacher": {…} or null}}, and `models`: name and digest of the two.
 
-    Raises DataError, Failure, ValueError or OSError.
+    Raises DataError, JobFailed, ValueError or OSError.
     """
     models = {STUDENT: _loaded("/model", request.model)}
     if request.against is not None:
@@ -91,18 +76,18 @@ def _loaded(pointer: str, model: EvaluatedModel) -> LoadedModel:
     try:
         return load_teacher(model.source)
     except TeacherError as error:
-        raise Failure("unreadable_model", f"{model.name}: {error.message}", pointer=pointer, value=model.name) from error
+        raise JobFailed("unreadable_model", f"{model.name}: {error.message}", pointer=pointer, value=model.name) from error
 
 
 def _request(store: Store, id: str) -> EvaluationRequest:
-    """Raises Unwanted, Failure."""
+    """Raises RequestWithdrawn, JobFailed."""
     try:
         return EvaluationRequest.model_validate_json(store.read_bytes(evaluation_request(id)))
     except FileNotFoundError as error:
-        raise Unwanted(f"evaluation {id} was deleted") from error
+        raise RequestWithdrawn(f"evaluation {id} was deleted") from error
     except ValidationError as error:
         message = f"{store.uri(evaluation_request(id))} is not a request for an evaluation: {error}"
-        raise Failure("evaluation_failed", message) from error
+        raise JobFailed("evaluation_failed", message) from error
 
 
 def _pointer(request: EvaluationRequest, error: DataError) -> str | None:
@@ -128,7 +113,3 @@ class _Progress:
             self._told_at = time.monotonic()
             data = {"fraction": self._bytes.share()}
             self._events.send("evaluation.progress", message=f"{self._samples:,} samples", data=data)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

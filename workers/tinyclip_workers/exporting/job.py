@@ -1,14 +1,10 @@
-"""Exports a model version to one format: the entry point of the Ray job `tc-export-<id>-a<attempt>`.
-
-    python -m tinyclip_workers.exporting.job --artifacts ROOT --export ID --attempt N
+"""Exports a model version to one format: the work of the Ray job `tc-export-<id>-a<attempt>`, started by `tinyclip_workers.jobs`.
 
 The export is made and checked in a folder of this machine. Its files are then written to the version's `exports/<name>/`, and
 last of all `export.json`, which makes an export of them; an attempt that finds one only tells of it again.
 """
 
-import argparse
 import logging
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +14,6 @@ from tinyclip.errors import MissingExtra
 from tinyclip.schemas import ExportDocument, JobSpec, ModelVersion
 from tinyclip.schemas.artifacts import (
     ExportRequest,
-    export_events,
     export_request,
     exported_files,
     model_version,
@@ -32,7 +27,7 @@ from tinyclip_workers.model.architecture import ImpossibleStudent, UnsupportedAr
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.weights import WeightsError
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.ray_job import Failure, Unwanted, run
+from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.writer import json_bytes
 
@@ -41,24 +36,14 @@ log = logging.getLogger(__name__)
 DOCUMENT = "export.json"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """0 exported, or no longer wanted; 1 failed, and an `export.failed` event says why."""
-    parser = argparse.ArgumentParser(prog="tinyclip_workers.exporting.job", description=__doc__)
-    parser.add_argument("--artifacts", required=True)
-    parser.add_argument("--export", required=True)
-    parser.add_argument("--attempt", required=True, type=int)
-    args = parser.parse_args(argv)
-    store = Store(args.artifacts)
-
-    def work(events: EventWriter) -> None:
-        document = _exported(store, args.export, args.attempt, events)
-        events.send("export.finished", message=_summary(document), data=document.model_dump(mode="json"))
-
-    return run(store, export_events(args.export, args.attempt), args.attempt, "export", work)
+def export(store: Store, id: str, attempt: int, events: EventWriter) -> None:
+    """Export what the request names, and emit `export.finished`. Raises RequestWithdrawn, JobFailed."""
+    document = _exported(store, id, attempt, events)
+    events.send("export.finished", message=_summary(document), data=document.model_dump(mode="json"))
 
 
 def _exported(store: Store, id: str, attempt: int, events: EventWriter) -> ExportDocument:
-    """The document: of an export made now, or as an earlier attempt has written it. Raises Unwanted, Failure."""
+    """The document: of an export made now, or as an earlier attempt has written it. Raises RequestWithdrawn, JobFailed."""
     request = _request(store, id, attempt)
     target = exported_files(request.name, request.version, request.format, request.int8)
     if store.exists(f"{target}/{DOCUMENT}"):
@@ -83,21 +68,21 @@ def _made(loaded: LoadedModel, request: ExportRequest, aside: Path, samples: Sam
     try:
         return make_export(loaded, request.format, aside, samples, int8=request.int8, tell=tell)
     except ExportOff as error:
-        raise Failure("export_off", str(error)) from error
+        raise JobFailed("export_off", str(error)) from error
     except NotAvailable as error:
-        raise Failure("format_not_available", str(error)) from error
+        raise JobFailed("format_not_available", str(error)) from error
     except MissingExtra as error:
-        raise Failure("missing_extra", f"on the cluster: {error}") from error
+        raise JobFailed("missing_extra", f"on the cluster: {error}") from error
 
 
 def _loaded(store: Store, request: ExportRequest) -> tuple[LoadedModel, Samples]:
-    """The model, and what its export is checked on. Raises Failure."""
+    """The model, and what its export is checked on. Raises JobFailed."""
     folder = model_version(request.name, request.version)
     try:
         version = ModelVersion.model_validate_json(store.read_bytes(f"{folder}/model.json"))
         loaded = load_folder(store.uri(folder))
     except (OSError, WeightsError, UnsupportedArchitecture, ImpossibleStudent, ValidationError) as error:
-        raise Failure("unreadable_model", f"{request.name}@{request.version}: {error}") from error
+        raise JobFailed("unreadable_model", f"{request.name}@{request.version}: {error}") from error
     try:
         spec = JobSpec.model_validate(version.lineage["spec"]) if "spec" in version.lineage else None
     except ValidationError as error:  # of an older TinyCLIP: its data is not looked for
@@ -110,15 +95,15 @@ def _loaded(store: Store, request: ExportRequest) -> tuple[LoadedModel, Samples]
 
 
 def _request(store: Store, id: str, attempt: int) -> ExportRequest:
-    """Raises Unwanted, Failure."""
+    """Raises RequestWithdrawn, JobFailed."""
     try:
         request = ExportRequest.model_validate_json(store.read_bytes(export_request(id)))
     except FileNotFoundError as error:
-        raise Unwanted(f"export {id} was deleted") from error
+        raise RequestWithdrawn(f"export {id} was deleted") from error
     except ValidationError as error:
-        raise Failure("export_failed", f"{store.uri(export_request(id))} is not a request for an export: {error}") from error
+        raise JobFailed("export_failed", f"{store.uri(export_request(id))} is not a request for an export: {error}") from error
     if request.attempt != attempt:
-        raise Unwanted(f"export {id} is at attempt {request.attempt}, this is {attempt}")
+        raise RequestWithdrawn(f"export {id} is at attempt {request.attempt}, this is {attempt}")
     return request
 
 
@@ -126,7 +111,3 @@ def _summary(document: ExportDocument) -> str:
     check = document.check
     return (f"checked on {check.pictures} pictures and {check.texts} texts ({check.data}): mean cosine to torch "
             f"{check.image.mean_cosine:.5f} of pictures, {check.text.mean_cosine:.5f} of texts")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,19 +1,15 @@
-"""Builds and changes retrieval indexes: the entry point of the Ray jobs `tc-index-<name>-<job>`.
-
-    python -m tinyclip_workers.retrieval.job --artifacts ROOT --index NAME --job JOB
+"""Builds and updates retrieval indexes: the work of the Ray jobs `tc-index-<name>-<job>`, started by `tinyclip_workers.jobs`.
 
 What is to be done is in the index's `request.json`. Whatever is written counts for nothing until the next generation is
 committed in one step, so an index is always the old one or the new one; a job that dies is simply started again. A build
 goes on behind the parts that it has encoded. Progress goes up as events.
 """
 
-import argparse
-import sys
 from functools import partial
 
 from pydantic import ValidationError
 from tinyclip.errors import MissingExtra
-from tinyclip.schemas.artifacts import IndexRequest, index_job_events
+from tinyclip.schemas.artifacts import IndexRequest
 
 from tinyclip_workers.data.shards import DataError
 from tinyclip_workers.engines.load import load_engine
@@ -21,25 +17,12 @@ from tinyclip_workers.retrieval.building import build_index
 from tinyclip_workers.retrieval.files import request_path
 from tinyclip_workers.retrieval.updating import apply_updates
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.ray_job import Failure, Unwanted, run
+from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 from tinyclip_workers.runtime.store import Store
 
 
-def main(argv: list[str] | None = None) -> int:
-    """0 done, or no longer wanted; 1 failed, and an `index.failed` event says why."""
-    parser = argparse.ArgumentParser(prog="tinyclip_workers.retrieval.job", description=__doc__)
-    parser.add_argument("--artifacts", required=True)
-    parser.add_argument("--index", required=True)
-    parser.add_argument("--job", required=True)
-    args = parser.parse_args(argv)
-    store = Store(args.artifacts)
-    return run(
-        store, index_job_events(args.index, args.job), 1, "index", lambda events: _work(store, args.index, args.job, events)
-    )
-
-
-def _work(store: Store, index: str, job: str, events: EventWriter) -> None:
-    """Raises Unwanted, Failure."""
+def build_or_update(store: Store, index: str, job: str, events: EventWriter) -> None:
+    """Do what the index's request specifies. Raises RequestWithdrawn, JobFailed."""
     try:
         request = _request(store, index, job)
         load, still_wanted = partial(load_engine, request.model_uri), partial(_request, store, index, job)
@@ -48,23 +31,19 @@ def _work(store: Store, index: str, job: str, events: EventWriter) -> None:
         else:
             apply_updates(store, request, load, events, still_wanted)
     except DataError as error:
-        raise Failure("unreadable_data", str(error)) from error
+        raise JobFailed("unreadable_data", str(error)) from error
     except (ValueError, OSError, MissingExtra) as error:
-        raise Failure("index_failed", str(error)) from error
+        raise JobFailed("index_failed", str(error)) from error
 
 
 def _request(store: Store, name: str, job: str) -> IndexRequest:
-    """The request as it stands now. Raises Unwanted if it no longer asks for this job."""
+    """The request as it stands now. Raises RequestWithdrawn if it no longer asks for this job."""
     try:
         request = IndexRequest.model_validate_json(store.read_bytes(request_path(name)))
     except FileNotFoundError as error:
-        raise Unwanted(f"index {name} was deleted") from error
+        raise RequestWithdrawn(f"index {name} was deleted") from error
     except ValidationError as error:
         raise ValueError(f"{store.uri(request_path(name))} is not a request for an index: {error}") from error
     if request.job != job:
-        raise Unwanted(f"index {name} is now at job {request.job}, this is {job}")
+        raise RequestWithdrawn(f"index {name} is now at job {request.job}, this is {job}")
     return request
-
-
-if __name__ == "__main__":
-    sys.exit(main())

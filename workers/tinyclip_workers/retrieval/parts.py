@@ -19,7 +19,7 @@ from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import parts_folder
 from tinyclip_workers.retrieval.items import Position
 from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.ray_job import Unwanted
+from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
@@ -27,7 +27,7 @@ ROWS = 1024
 """Items from which a part is written: some ten seconds of work on one core."""
 
 
-class TakenOver(Unwanted):
+class TakenOver(RequestWithdrawn):
     """Another process writes the parts of this build; one of them is too many."""
 
 

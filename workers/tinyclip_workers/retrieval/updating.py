@@ -20,7 +20,7 @@ from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
 from tinyclip_workers.retrieval.reader import DatabaseAway
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.ray_job import Unwanted
+from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix, Pixels
 
@@ -36,7 +36,7 @@ MOST_LOSSES = 3
 """Of the database while one change is written into it."""
 
 
-class Overtaken(Unwanted):
+class Overtaken(RequestWithdrawn):
     """The index is at another build, or another process has changed it meanwhile: nothing was changed by this one."""
 
 

@@ -1,4 +1,4 @@
-"""What the Ray jobs beside training have in common: what they tell, and how they end."""
+"""The frame that all Ray jobs other than training run in: their events, their log and their exit status."""
 
 import logging
 import traceback
@@ -11,11 +11,11 @@ from tinyclip_workers.runtime.store import Store
 log = logging.getLogger(__name__)
 
 
-class Unwanted(Exception):
-    """What the job was to do was taken back, or another job does it: this one leaves without a word."""
+class RequestWithdrawn(Exception):
+    """The request was deleted or belongs to another job by now: exit without a final event."""
 
 
-class Failure(Exception):
+class JobFailed(Exception):
     """Message and `data` of a `….failed` event."""
 
     def __init__(self, code: str, message: str, **data: Any) -> None:
@@ -24,30 +24,31 @@ class Failure(Exception):
 
 
 def run(store: Store, folder: str, attempt: int, source: str, work: Callable[[EventWriter], object]) -> int:
-    """The exit status: 0 if `work` is done or no longer wanted, 1 if it failed, and a `<source>.failed` event says why.
+    """Run `work`, which emits its own final event, and return the exit status.
 
-    `work` tells of its end itself. Events go to `folder`, and this process's log with them.
+    0: done, or no longer wanted. 1: failed, and a `<source>.failed` event holds the reason. Events and this process's log
+    records are written to `folder`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         with reporting(store, folder, attempt, source) as events:
-            return _reported(source, work, events)
-    except Unwanted as gone:
-        log.info("stopping: %s", gone)  # out here: as an event it would bring a deleted folder back
+            return _run_reported(source, work, events)
+    except RequestWithdrawn as withdrawn:
+        log.info("stopping: %s", withdrawn)  # not as an event: writing one would recreate a deleted folder
         return 0
 
 
-def _reported(source: str, work: Callable[[EventWriter], object], events: EventWriter) -> int:
-    """Raises Unwanted."""
+def _run_reported(source: str, work: Callable[[EventWriter], object], events: EventWriter) -> int:
+    """Raises RequestWithdrawn."""
     try:
         work(events)
-    except Unwanted:
+    except RequestWithdrawn:
         raise
-    except Failure as failure:
+    except JobFailed as failure:
         traceback.print_exc()
         events.send(f"{source}.failed", message=str(failure), data=failure.data)
         return 1
-    except Exception as error:  # libraries of others raise anything
+    except Exception as error:  # third-party libraries raise anything
         traceback.print_exc()
         events.send(f"{source}.failed", message=f"{type(error).__name__}: {error}", data={"code": "internal_error"})
         return 1

@@ -1,0 +1,75 @@
+"""Entry point of the Ray jobs other than training.
+
+    python -m tinyclip_workers.jobs export     --artifacts ROOT --export ID     --attempt N     (tc-export-<id>-a<attempt>)
+    python -m tinyclip_workers.jobs evaluation --artifacts ROOT --evaluation ID --attempt N     (tc-evaluation-<id>-a<attempt>)
+    python -m tinyclip_workers.jobs index      --artifacts ROOT --index NAME    --job JOB       (tc-index-<name>-<job>)
+
+Each job reads its request from the artifacts store and writes events there. A kind imports its package only when it runs.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from tinyclip.schemas.artifacts import evaluation_events, export_events, index_job_events
+
+from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.runtime.ray_job import run
+from tinyclip_workers.runtime.store import Store
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0 if the job is done or no longer wanted, 1 if it failed; a `<kind>.failed` event then holds the reason."""
+    arguments = _parser().parse_args(argv)
+    return KINDS[arguments.kind](Store(arguments.artifacts), arguments)
+
+
+def _run_export(store: Store, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.exporting.job import export
+
+    def work(events: EventWriter) -> None:
+        export(store, arguments.export, arguments.attempt, events)
+
+    return run(store, export_events(arguments.export, arguments.attempt), arguments.attempt, "export", work)
+
+
+def _run_evaluation(store: Store, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.evaluation.job import evaluate
+
+    def work(events: EventWriter) -> None:
+        evaluate(store, arguments.evaluation, events)
+
+    return run(store, evaluation_events(arguments.evaluation, arguments.attempt), arguments.attempt, "evaluation", work)
+
+
+def _run_index(store: Store, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.retrieval.job import build_or_update
+
+    def work(events: EventWriter) -> None:
+        build_or_update(store, arguments.index, arguments.job, events)
+
+    return run(store, index_job_events(arguments.index, arguments.job), 1, "index", work)
+
+
+KINDS: dict[str, Callable[[Store, argparse.Namespace], int]] = {
+    "export": _run_export, "evaluation": _run_evaluation, "index": _run_index,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tinyclip_workers.jobs", description="Run one Ray job other than training.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind, help in (("export", "Export a model version."), ("evaluation", "Evaluate a model.")):
+        command = kinds.add_parser(kind, help=help)
+        command.add_argument("--artifacts", required=True)
+        command.add_argument(f"--{kind}", required=True)
+        command.add_argument("--attempt", required=True, type=int)
+    index = kinds.add_parser("index", help="Build or update an index.")
+    index.add_argument("--artifacts", required=True)
+    index.add_argument("--index", required=True)
+    index.add_argument("--job", required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
