@@ -30,12 +30,12 @@ class CannotReachServer(TinyClipError):
 
 
 class InputError(TinyClipError):
-    """A file or value that cannot be sent as it is: `what` names it, `way_out` says what to change."""
+    """A file or value that cannot be sent as it is: `what` names it, `hint` says what to change."""
 
-    def __init__(self, what: str, way_out: str) -> None:
-        super().__init__(f"{what}: {way_out}")
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(f"{what}: {hint}")
         self.what = what
-        self.way_out = way_out
+        self.hint = hint
 
 
 class DigestMismatch(TinyClipError):

@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_asked(
 ) -> None:
     ran = evaluate(cli, "--out", out)
 
-    assert (ran.code, ran.err) == (2, f"error: --out {out}\n  name a file in a folder that is there\n")
+    assert (ran.code, ran.err) == (2, f"error: --out {out}\n  name a file in an existing folder\n")
     assert server.asked == []
 
 

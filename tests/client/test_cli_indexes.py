@@ -100,7 +100,7 @@ def test_add_pictures_and_texts(cli: Cli, server: Server, picture: str) -> None:
 def test_many_pictures_go_in_several_requests(
     cli: Cli, server: Server, picture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinyclip.cli._indexes.BODY_BYTES", 8)
+    monkeypatch.setattr("tinyclip.cli.commands.indexes.BODY_BYTES", 8)
 
     assert cli("indexes", "add", "gallery", picture, picture, picture).code == 0
 

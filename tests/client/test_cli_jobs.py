@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from tinyclip.cli._numbers import curve
+from tinyclip.cli.display.numbers import curve
 
 from tests.client.conftest import Cli, Serve
 from tests.client.documents import JSON, PROBLEM, job, page
@@ -152,7 +152,7 @@ def test_usage_is_explained_and_exits_2(cli: Cli) -> None:
 def test_an_update_without_a_change_says_what_can_be_changed(cli: Cli) -> None:
     ran = cli("jobs", "update", "job_1")
 
-    assert (ran.code, ran.err) == (2, "error: jobs update\n  say what to change: --name, --label or --priority\n")
+    assert (ran.code, ran.err) == (2, "error: jobs update\n  give --name, --label or --priority\n")
 
 
 def test_metrics_are_a_table_with_a_curve(cli: Cli, serve: Serve) -> None:

@@ -4,8 +4,8 @@ import io
 import re
 
 from rich.console import Console
-from tinyclip.cli._bars import Bars
-from tinyclip.cli._problems import lines_of
+from tinyclip.cli.display.bars import Bars
+from tinyclip.cli.problems import lines_of
 from tinyclip.errors import InvalidRequest
 from tinyclip.schemas import Job, Problem
 

@@ -121,8 +121,8 @@ def test_a_source_is_only_named() -> None:
 def test_what_is_not_there_is_told_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    for path, way_out in ((tmp_path / "ghost.pt", "--on-server"), (tmp_path / "empty", "open_clip_model.safetensors")):
-        with pytest.raises(tinyclip.InputError, match=way_out):
+    for path, hint in ((tmp_path / "ghost.pt", "--on-server"), (tmp_path / "empty", "open_clip_model.safetensors")):
+        with pytest.raises(tinyclip.InputError, match=hint):
             client_of(Importer()).models.import_file(path)
 
 

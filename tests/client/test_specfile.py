@@ -137,7 +137,7 @@ def test_assignments_without_a_file_keep_their_dotted_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "way_out"),
+    ("override", "hint"),
     [
         ("optimizer.lr", "write it as optimizer.lr=1e-4"),
         ("=3", "write it as optimizer.lr=1e-4"),
@@ -147,16 +147,16 @@ def test_assignments_without_a_file_keep_their_dotted_places() -> None:
         ("labels.x=[1", "the value is not YAML; quote it"),
     ],
 )
-def test_a_bad_set_says_the_way_out(spec_file: Path, override: str, way_out: str) -> None:
+def test_a_bad_set_says_the_way_out(spec_file: Path, override: str, hint: str) -> None:
     with pytest.raises(InputError) as refused:
         load_spec(spec_file, [override])
 
     assert refused.value.what == f"--set {override}"
-    assert way_out in refused.value.way_out
+    assert hint in refused.value.hint
 
 
 @pytest.mark.parametrize(
-    ("content", "what", "way_out"),
+    ("content", "what", "hint"),
     [
         (b"name: [x", "shapes.yaml, line 1, column 9", "not YAML: expected ',' or ']'"),
         (b"- name: x", "shapes.yaml", "holds a list; a spec is a mapping"),
@@ -164,14 +164,14 @@ def test_a_bad_set_says_the_way_out(spec_file: Path, override: str, way_out: str
         (b"name: \xff", "shapes.yaml", "not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_no_spec_is_named(spec_file: Path, content: bytes, what: str, way_out: str) -> None:
+def test_a_file_that_is_no_spec_is_named(spec_file: Path, content: bytes, what: str, hint: str) -> None:
     spec_file.write_bytes(content)
 
     with pytest.raises(InputError) as refused:
         load_spec(spec_file)
 
     assert refused.value.what.endswith(what)
-    assert way_out in refused.value.way_out
+    assert hint in refused.value.hint
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

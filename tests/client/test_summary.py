@@ -1,8 +1,8 @@
 """The tables at the end of a job and of a comparison."""
 
 from rich.console import Console
-from tinyclip.cli._session import print_table
-from tinyclip.cli._summary import comparison_tables, plan_table
+from tinyclip.cli.display.console import print_table
+from tinyclip.cli.display.summary import comparison_tables, plan_table
 from tinyclip.schemas import Comparison, Plan
 
 from tests.client.test_cli_queries import VERSION

@@ -1,4 +1,4 @@
-"""The table at the end of a job: the teacher, then the student of each stage, with what they cost and what they can do."""
+"""Tables of models: a job's teacher and students, a comparison, or a plan, with sizes and scores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,80 +7,78 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tinyclip.cli._numbers import count, percent
-from tinyclip.cli._session import table
+from tinyclip.cli.display.console import new_table
+from tinyclip.cli.display.numbers import MISSING, count, percent
 from tinyclip.schemas import Comparison, Job, Plan, StudentSummary
 
-_PAIRS = (("top1", "top5", "top-1 / top-5"), ("text_to_image_r1", "text_to_image_r10", "R@1 / R@10"))
-"""The two numbers of a task that the table shows, by the kind of task that has them."""
-
-_NOTHING = "–"
+_METRIC_PAIRS = (("top1", "top5", "top-1 / top-5"), ("text_to_image_r1", "text_to_image_r10", "R@1 / R@10"))
+"""The two metrics of a task that a table shows, by the kind of task that has them, and their heading."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model of the table."""
+    """One model of a table."""
 
     name: str
     sizes: tuple[str, str, str]
     """Image params, text params without the embedding, MACs."""
     evaluation: dict[str, dict[str, Any]]
-    """Numbers by task."""
+    """Metrics by task."""
 
 
 def summary_tables(out: Console, job: Job, teacher: StudentSummary | None) -> list[Table]:
-    """Teacher and students of a job, side by side."""
+    """Return tables of a job's teacher and students."""
     return _tables(out, list(_rows_of_job(job, teacher)))
 
 
 def comparison_tables(out: Console, comparison: Comparison) -> list[Table]:
-    """Models side by side, each below its teacher."""
+    """Return tables of several models, each below its teacher."""
     return _tables(out, list(_rows_of_models(comparison)))
 
 
 def plan_table(out: Console, plan: Plan) -> Table:
-    """What a spec would do: the teachers, then each stage."""
+    """Return a table of a plan's teachers and stages."""
     numbers = ("image params", "text params (without embedding)", "MACs", "steps", "samples", "device-hours")
-    made = table(out, "model", "inherit", *numbers, right=numbers)
+    table = new_table(out, "model", "inherit", *numbers, right=numbers)
     several = len(plan.teachers) > 1
     for at, teacher in zip(plan.spec.every_teacher(), plan.teachers, strict=False):
-        made.add_row(f"teacher {at.spec.model}" if several else "teacher", "", *_sizes(teacher), "", "", "")
-    if plan.teacher is not None and not plan.teachers:  # of an older server
-        made.add_row("teacher", "", *_sizes(plan.teacher), "", "", "")
+        table.add_row(f"teacher {at.spec.model}" if several else "teacher", "", *_sizes(teacher), "", "", "")
+    if plan.teacher is not None and not plan.teachers:  # from an older server
+        table.add_row("teacher", "", *_sizes(plan.teacher), "", "", "")
     for stage in plan.stages:
-        made.add_row(
+        table.add_row(
             stage.name, stage.inherit, *_sizes(stage.student), str(stage.steps), count(stage.samples), f"{stage.device_hours:.3g}"
         )
-    return made
+    return table
 
 
 def _tables(out: Console, rows: list[Row]) -> list[Table]:
-    """The models with the first task of each kind; with more tasks a second table has them all, one a row."""
+    """Return one table with the first task of each kind; if there are more tasks, a second one with a row for each."""
     tasks = list(dict.fromkeys(task for row in rows for task in row.evaluation))
-    first_of_kind = {_kind(task, rows): task for task in reversed(tasks)}
+    first_of_kind = {_heading(task, rows): task for task in reversed(tasks)}
     chosen = [task for task in tasks if task in first_of_kind.values()]
     return [_models_table(out, rows, chosen)] + ([_tasks_table(out, rows, tasks)] if len(tasks) > len(chosen) else [])
 
 
 def _tasks_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     names = tuple(row.name for row in rows)
-    made = table(out, "task", "numbers", *names, right=names)
+    table = new_table(out, "task", "numbers", *names, right=names)
     for task in tasks:
-        made.add_row(task, _kind(task, rows), *(_pair(row.evaluation.get(task, {})) for row in rows))
-    return made
+        table.add_row(task, _heading(task, rows), *(_pair(row.evaluation.get(task, {})) for row in rows))
+    return table
 
 
 def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
-    timed = any(_milliseconds(row) != _NOTHING for row in rows)
-    headings = (f"{task} {_kind(task, rows)}".rstrip() for task in tasks)
+    timed = any(_milliseconds(row) != MISSING for row in rows)
+    headings = (f"{task} {_heading(task, rows)}".rstrip() for task in tasks)
     numbers = ["image params", "text params (without embedding)", "MACs", *headings]
     if timed:
         numbers.append("ms per image")
-    made = table(out, "model", *numbers, right=tuple(numbers))
+    table = new_table(out, "model", *numbers, right=tuple(numbers))
     for row in rows:
         cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
-        made.add_row(row.name, *row.sizes, *cells, *([_milliseconds(row)] if timed else []))
-    return made
+        table.add_row(row.name, *row.sizes, *cells, *([_milliseconds(row)] if timed else []))
+    return table
 
 
 def _rows_of_job(job: Job, teacher: StudentSummary | None) -> Iterator[Row]:
@@ -104,27 +102,27 @@ def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
 
 
 def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
-    """Image params, text params without the embedding, MACs."""
+    """Return image params, text params without the embedding, and MACs."""
     if summary is None:
-        return (_NOTHING, _NOTHING, _NOTHING)
-    about = "~" if summary.estimated else ""  # what an automatic stage is to reach, before its prune step
+        return (MISSING, MISSING, MISSING)
+    about = "~" if summary.estimated else ""  # the target of an automatic stage before its prune step
     image, text = about + count(summary.image_params), about + count(summary.text_params_without_embedding)
     return (image, text, about + count(summary.macs))
 
 
-def _kind(task: str, rows: list[Row]) -> str:
-    """Which two numbers a task has; empty where we know none of it."""
+def _heading(task: str, rows: list[Row]) -> str:
+    """Return the heading of a task's pair of metrics; empty if it has none of the known ones."""
     scores: dict[str, Any] = next(row.evaluation[task] for row in rows if task in row.evaluation)
-    return next((heading for first, _, heading in _PAIRS if first in scores), "")
+    return next((heading for first, _, heading in _METRIC_PAIRS if first in scores), "")
 
 
 def _pair(scores: dict[str, Any]) -> str:
-    for first, second, _ in _PAIRS:
+    for first, second, _ in _METRIC_PAIRS:
         if first in scores:
-            return " / ".join(percent(scores[key]) if key in scores else _NOTHING for key in (first, second))
-    return _NOTHING
+            return " / ".join(percent(scores[key]) if key in scores else MISSING for key in (first, second))
+    return MISSING
 
 
 def _milliseconds(row: Row) -> str:
     found = [scores["ms_per_image"] for scores in row.evaluation.values() if "ms_per_image" in scores]
-    return f"{found[0]:.3g}" if found else _NOTHING
+    return f"{found[0]:.3g}" if found else MISSING

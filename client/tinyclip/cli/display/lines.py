@@ -1,26 +1,28 @@
-"""Progress where no terminal is: a line when something has changed that is worth one."""
+"""Progress of a job without a terminal: a line for each notable change."""
 
 import time
 
 from rich.console import Console
 
-from tinyclip.cli._numbers import count, duration, number, percent
+from tinyclip.cli.display.numbers import count, duration, number, percent
 from tinyclip.schemas import Job, StageState, StageView
 
-_LINES_A_STAGE = 10
+_LINES_PER_STAGE = 10
 _QUIET_SECONDS = 60.0
-"""A line at least this often while steps are made."""
+"""A line is printed at least this often during training."""
+
+_HEADLINES = {"top1": "top-1", "top5": "top-5", "text_to_image_r1": "R@1", "text_to_image_r10": "R@10"}
 
 
 class Lines:
-    """Prints what is new in each snapshot of a job."""
+    """Prints what is new in each state of a job."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
         self._state: tuple[str, int] | None = None
-        self._told_sizes: set[tuple[int, bool]] = set()
-        self._told_step: dict[int, tuple[int, float]] = {}
-        self._told_scores: set[tuple[int, str, str]] = set()
+        self._printed_sizes: set[tuple[int, bool]] = set()
+        self._printed_step: dict[int, tuple[int, float]] = {}
+        self._printed_scores: set[tuple[int, str, str]] = set()
 
     def show(self, job: Job) -> None:
         if self._state != (job.state, job.attempt):
@@ -34,13 +36,13 @@ class Lines:
         self._out.print(text, markup=False)
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no line is open."""
 
     def _show_stage(self, job: Job, stage: StageView) -> None:
         name = f"stage {stage.index + 1}/{len(job.stages)} {stage.name}"
         student = stage.student
-        if stage.state is not StageState.PENDING and student and (stage.index, student.estimated) not in self._told_sizes:
-            self._told_sizes.add((stage.index, student.estimated))
+        if stage.state is not StageState.PENDING and student and (stage.index, student.estimated) not in self._printed_sizes:
+            self._printed_sizes.add((stage.index, student.estimated))
             about = "about " if student.estimated else ""
             self.note(
                 f"{name}: {about}{count(student.image_params)} image params, "
@@ -55,31 +57,28 @@ class Lines:
         progress, now = job.progress, time.monotonic()
         if progress.step == 0 or progress.steps == 0:
             return
-        told, at = self._told_step.get(progress.stage, (-1, float("-inf")))
-        tenth = progress.step * _LINES_A_STAGE // progress.steps
-        if tenth == told and now - at < _QUIET_SECONDS:
+        last_tenth, at = self._printed_step.get(progress.stage, (-1, float("-inf")))
+        tenth = progress.step * _LINES_PER_STAGE // progress.steps
+        if tenth == last_tenth and now - at < _QUIET_SECONDS:
             return
-        self._told_step[progress.stage] = (tenth, now)
+        self._printed_step[progress.stage] = (tenth, now)
         self.note(f"{name}: step {progress.step}/{progress.steps}{speed(job)}")
 
     def _show_scores(
         self, stage: StageView, name: str, task: str, student: dict[str, object], teacher: dict[str, object] | None
     ) -> None:
         of_teacher = {metric: f" (teacher {_score(value)})" for metric, value in (teacher or {}).items()}
-        shown = ", ".join(
-            f"{called} {_score(student[metric])}{of_teacher.get(metric, '')}"
-            for metric, called in _HEADLINES.items() if metric in student
+        text = ", ".join(
+            f"{label} {_score(student[metric])}{of_teacher.get(metric, '')}"
+            for metric, label in _HEADLINES.items() if metric in student
         )
-        if shown and (stage.index, task, shown) not in self._told_scores:
-            self._told_scores.add((stage.index, task, shown))
-            self.note(f"{name} {shown}")
-
-
-_HEADLINES = {"top1": "top-1", "top5": "top-5", "text_to_image_r1": "R@1", "text_to_image_r10": "R@10"}
+        if text and (stage.index, task, text) not in self._printed_scores:
+            self._printed_scores.add((stage.index, task, text))
+            self.note(f"{name} {text}")
 
 
 def speed(job: Job) -> str:
-    """`  loss 1.234  272 pairs/s  eta 1m12s`, as far as it is known."""
+    """Return `  loss 1.234  272 pairs/s  eta 1m12s`, as far as it is known."""
     progress = job.progress
     last = job.stages[progress.stage].metrics.get("last", {}) if progress.stage < len(job.stages) else {}
     loss = f"  loss {number(float(last['loss']))}" if "loss" in last else ""

@@ -1,26 +1,25 @@
-"""Progress on a terminal: one bar a stage, with loss, speed and what remains."""
+"""Progress of a job on a terminal: one bar per stage with loss, speed and remaining time."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from tinyclip.cli._lines import speed
+from tinyclip.cli.display.lines import speed
 from tinyclip.schemas import Job, StageState, StageView
 
 _WIDE_TERMINAL, _WIDE_BAR, _NARROW_BAR = 100, 30, 12
 
-_WORDS = {StageState.PENDING: "waiting", StageState.EVALUATING: "evaluating", StageState.SUCCEEDED: "done"}
+_STATUS = {StageState.PENDING: "waiting", StageState.EVALUATING: "evaluating", StageState.SUCCEEDED: "done"}
 
 
 class Bars:
-    """Draws each snapshot of a job over the one before."""
+    """Redraws the bars of a job for each of its states."""
 
     def __init__(self, out: Console) -> None:
-        self._out = out
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=_WIDE_BAR if out.width >= _WIDE_TERMINAL else _NARROW_BAR),
-            TextColumn("{task.fields[said]}", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
             console=out,
         )
         self._tasks: dict[int, TaskID] = {}
@@ -48,11 +47,11 @@ class Bars:
     def _show_stage(self, job: Job, stage: StageView) -> None:
         name = f"{stage.index + 1}/{len(job.stages)} {stage.name}"
         if stage.index not in self._tasks:
-            self._tasks[stage.index] = self._bars.add_task(name, total=1.0, said="")
+            self._tasks[stage.index] = self._bars.add_task(name, total=1.0, status="")
         is_current = stage.state is StageState.RUNNING and stage.index == job.progress.stage
         if is_current and job.progress.steps:
-            done, said = job.progress.step / job.progress.steps, f"{job.progress.step}/{job.progress.steps}{speed(job)}"
+            done, status = job.progress.step / job.progress.steps, f"{job.progress.step}/{job.progress.steps}{speed(job)}"
         else:
             done = float(stage.state in (StageState.EVALUATING, StageState.SUCCEEDED))
-            said = _WORDS.get(stage.state, str(stage.state))
-        self._bars.update(self._tasks[stage.index], completed=done, said=said)
+            status = _STATUS.get(stage.state, str(stage.state))
+        self._bars.update(self._tasks[stage.index], completed=done, status=status)

@@ -6,27 +6,15 @@ from typing import Annotated, TypedDict
 import typer
 
 from tinyclip._resources import models as calls
-from tinyclip.cli import _evaluations, _exports
-from tinyclip.cli._numbers import count, number
-from tinyclip.cli._session import (
-    AsJson,
-    PageSize,
-    PageToken,
-    answer,
-    connect,
-    console,
-    messages,
-    more,
-    print_json,
-    print_table,
-    run,
-    table,
-)
-from tinyclip.cli._summary import comparison_tables
-from tinyclip.cli._uploads import upload_bar
+from tinyclip.cli.commands import evaluations, exports
+from tinyclip.cli.display.console import console, messages, new_table, print_json, print_next_page, print_table
+from tinyclip.cli.display.numbers import count, number
+from tinyclip.cli.display.progress import upload_progress
+from tinyclip.cli.display.summary import comparison_tables
+from tinyclip.cli.session import AsJson, PageSize, PageToken, connect, run, send
 from tinyclip.schemas import Comparison, Model, ModelVersion, Page
 
-app = typer.Typer(help="Look at the registry, pull models from it and bring models to it.", no_args_is_help=True)
+app = typer.Typer(help="List, compare, evaluate, import, export and download models.", no_args_is_help=True)
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL", help="As emoji@3, emoji@best or emoji (the latest).")]
 
@@ -39,7 +27,7 @@ def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToke
 
 @app.command()
 def get(context: typer.Context, model: Reference, as_json: AsJson = False) -> None:
-    """Show one version of a model."""
+    """Show a version of a model."""
     run(context, calls.version(model), _show_version, as_json)
 
 
@@ -49,39 +37,39 @@ def compare(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="As emoji@1 emoji@best.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show models side by side, with their teacher's numbers."""
+    """Compare models with each other and with their teachers."""
 
     def show(comparison: Comparison) -> None:
         out = console()
-        for made in comparison_tables(out, comparison):
-            print_table(out, made)
+        for table in comparison_tables(out, comparison):
+            print_table(out, table)
 
     run(context, calls.compare(models), show, as_json)
 
 
-app.command()(_evaluations.evaluate)
-app.command()(_exports.export)
-app.command()(_exports.exports)
+app.command()(evaluations.evaluate)
+app.command()(exports.export)
+app.command()(exports.exports)
 
 
 @app.command()
 def pull(
     context: typer.Context,
     model: Reference,
-    dest: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it; by default ./NAME-VERSION.")] = None,
-    export: Annotated[str | None, typer.Option(help="An export of it instead, as onnx or onnx-int8.")] = None,
+    dest: Annotated[Path | None, typer.Argument(metavar="DIR", help="The new directory; by default ./NAME-VERSION.")] = None,
+    export: Annotated[str | None, typer.Option(help="Download this export of it, as onnx or onnx-int8.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a version's directory: it opens in open_clip as local-dir:DIR."""
+    """Download a version's directory, which open_clip opens as local-dir:DIR."""
     with connect(context) as client:
-        found, response = client.send_with_response(calls.version(model))
-        named = "-".join([found.name, str(found.version), *([export] if export else [])])
-        where = client.models.pull(f"{found.name}@{found.version}", dest or Path(named), export=export)
+        version, response = client.send_with_response(calls.version(model))
+        default = Path("-".join([version.name, str(version.version), *([export] if export else [])]))
+        reference = f"{version.name}@{version.version}"
+        folder = client.models.pull(reference, dest or default, export=export)
         if as_json:
             print_json(response.text)
             return
-        what = f"{found.name}@{found.version}" + (f" as {export}" if export else "")
-        console().print(f"{what} is in {where}", markup=False)
+        console().print(f"{reference}{f' as {export}' if export else ''} is in {folder}", markup=False)
 
 
 @app.command("import")
@@ -90,37 +78,37 @@ def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .pt or .safetensors file or an open_clip directory; or s3://….")],
     preset: Annotated[str | None, typer.Option(help="The architecture, as TinyCLIP-ViT-40M-32-Text-19M or ViT-B-32.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; by default the preset's or the file's.")] = None,
-    alias: Annotated[str | None, typer.Option(help="Let this alias name the new version.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Point this alias at the new version.")] = None,
     quick_gelu: Annotated[
-        bool | None, typer.Option("--quick-gelu/--gelu", help="The activation, where the file does not say it.")
+        bool | None, typer.Option("--quick-gelu/--gelu", help="The activation, if the file does not define it.")
     ] = None,
-    origin: Annotated[str | None, typer.Option(help="The open_clip weights it goes back to, as ViT-B-32@openai.")] = None,
-    head_width: Annotated[int | None, typer.Option(min=1, help="Width of a head, where no preset says it; 64.")] = None,
-    text_head_width: Annotated[int | None, typer.Option(min=1, help="The same for texts.")] = None,
-    on_server: Annotated[bool, typer.Option("--on-server", help="FILE is a path of the server's machine.")] = False,
+    origin: Annotated[str | None, typer.Option(help="The open_clip weights it derives from, as ViT-B-32@openai.")] = None,
+    head_width: Annotated[int | None, typer.Option(min=1, help="Width of an attention head without a preset; 64.")] = None,
+    text_head_width: Annotated[int | None, typer.Option(min=1, help="The same for the text tower.")] = None,
+    on_server: Annotated[bool, typer.Option("--on-server", help="FILE is a path on the server.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version of a model from elsewhere: an official TinyCLIP checkpoint, an open_clip file or directory."""
-    said: Said = {
+    """Import a model as a new version: an official TinyCLIP checkpoint, an open_clip file or directory."""
+    options: Options = {
         "name": name, "alias": alias, "preset": preset, "quick_gelu": quick_gelu, "origin": origin, "head_width": head_width,
         "text_head_width": text_head_width,
     }
     with connect(context) as client:
         if on_server or "://" in file:
-            answer(client, calls.import_source(file, **said), _show_version, as_json)
+            send(client, calls.import_source(file, **options), _show_version, as_json)
             return
-        with upload_bar(Path(file).name) as on_progress:
-            value, response = client.send_with_response(calls.import_file(file, **said, on_progress=on_progress))
+        with upload_progress(Path(file).name) as on_progress:
+            version, response = client.send_with_response(calls.import_file(file, **options, on_progress=on_progress))
         if as_json:
             print_json(response.text)
             return
-        for warning in value.lineage.get("import", {}).get("warnings", []):
+        for warning in version.lineage.get("import", {}).get("warnings", []):
             messages().print(f"note: {warning}", markup=False)
-        _show_version(value)
+        _show_version(version)
 
 
-class Said(TypedDict):
-    """What the file does not say of itself."""
+class Options(TypedDict):
+    """Properties that the imported file may not define."""
 
     name: str | None
     alias: str | None
@@ -136,29 +124,29 @@ def alias(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model.")],
     alias: Annotated[str, typer.Argument(help="As best or production.")],
-    version: Annotated[int | None, typer.Argument(min=1, help="The version it shall name.")] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the alias away.")] = False,
+    version: Annotated[int | None, typer.Argument(min=1, help="The version to point it at.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let an alias name a version, or take it away."""
+    """Point an alias at a version, or remove it."""
     if remove == (version is not None):
         raise typer.BadParameter("give either a version or --remove")
     with connect(context) as client:
         if version is None:
-            answer(client, calls.remove_alias(name, alias), lambda _: None, as_json)
+            send(client, calls.remove_alias(name, alias), lambda _: None, as_json)
         else:
-            answer(client, calls.put_alias(name, alias, version), _show_model, as_json)
+            send(client, calls.put_alias(name, alias, version), _show_model, as_json)
 
 
 def _show_models(page: Page[Model]) -> None:
     out = console()
-    made = table(out, "name", "latest", "versions", "aliases", "created", right=("latest", "versions"))
+    table = new_table(out, "name", "latest", "versions", "aliases", "created", right=("latest", "versions"))
     for model in page.items:
         aliases = ", ".join(f"{alias}={version}" for alias, version in model.aliases.items())
         created = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        made.add_row(model.name, str(model.latest), str(len(model.versions)), aliases, created)
-    print_table(out, made)
-    more(out, page.next_page_token)
+        table.add_row(model.name, str(model.latest), str(len(model.versions)), aliases, created)
+    print_table(out, table)
+    print_next_page(out, page.next_page_token)
 
 
 def _show_model(model: Model) -> None:
@@ -168,7 +156,7 @@ def _show_model(model: Model) -> None:
 
 def _show_version(version: ModelVersion) -> None:
     out = console()
-    made = table(out, f"{version.name}@{version.version}", "")
+    table = new_table(out, f"{version.name}@{version.version}", "")
     rows = {
         "aliases": ", ".join(version.aliases),
         "image params": count(version.params.image),
@@ -183,9 +171,8 @@ def _show_version(version: ModelVersion) -> None:
     }
     for name, value in rows.items():
         if value:
-            made.add_row(name, value)
+            table.add_row(name, value)
     for task, scores in version.evaluation.items():
         numbers = {metric: value for metric, value in scores.student.items() if isinstance(value, int | float)}
-        shown = ", ".join(f"{metric} {number(value)}" for metric, value in numbers.items())
-        made.add_row(task, shown)
-    print_table(out, made)
+        table.add_row(task, ", ".join(f"{metric} {number(value)}" for metric, value in numbers.items()))
+    print_table(out, table)

@@ -1,4 +1,4 @@
-"""`watch`: a job's progress, live on a terminal and line by line elsewhere, until it ends."""
+"""`jobs watch`: shows a job until it ends, as bars on a terminal and as lines elsewhere."""
 
 import collections
 from collections.abc import Iterator
@@ -7,25 +7,25 @@ from typing import Protocol
 from rich.console import Console
 
 from tinyclip._client import Client
-from tinyclip._resources import jobs
-from tinyclip.cli._bars import Bars
-from tinyclip.cli._lines import Lines
-from tinyclip.cli._problems import CANCELLED, FAILED
-from tinyclip.cli._session import print_table
-from tinyclip.cli._summary import summary_tables
+from tinyclip._resources import jobs as calls
+from tinyclip.cli.display.bars import Bars
+from tinyclip.cli.display.console import print_table
+from tinyclip.cli.display.lines import Lines
+from tinyclip.cli.display.summary import summary_tables
+from tinyclip.cli.problems import CANCELLED, FAILED
 from tinyclip.schemas import Event, Job, JobState, StudentSummary
 
-_EVENTS_A_PAGE = 200
+_EVENTS_PER_PAGE = 200
 
-_SEEN_IN_THE_JOB = (
+_SHOWN_BY_THE_JOB = (
     "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded",
     "checkpoint", "evaluation", "job.", "log", "model.", "progress", "stage.", "teacher.",
 )
-"""Types (or their beginnings) that the job itself shows, or that are not for people."""
+"""Event types, or prefixes of them, that repeat what the job shows or are not for people."""
 
 
 class View(Protocol):
-    """How progress is shown."""
+    """A display of a job's progress."""
 
     def show(self, job: Job) -> None: ...
 
@@ -35,13 +35,13 @@ class View(Protocol):
 
 
 def watch(client: Client, job_id: str, out: Console, patience: float) -> tuple[Job, StudentSummary | None]:
-    """Shows a job until it ends; gives the job and what its teacher looks like. Raises what the client raises."""
+    """Show a job until it ends; return it and the summary of its teacher. Raises the client's errors."""
     view: View = Bars(out) if out.is_terminal else Lines(out)
     history = History(client, job_id, patience)
     try:
         for job in client.jobs.watch(job_id, patience=patience):
             for event in history.new():
-                if _is_worth_a_line(event):
+                if event.message and not event.type.startswith(_SHOWN_BY_THE_JOB):
                     view.note(f"{event.type}: {event.message}")
             view.show(job)
     finally:
@@ -50,11 +50,11 @@ def watch(client: Client, job_id: str, out: Console, patience: float) -> tuple[J
 
 
 def conclude(out: Console, job: Job, teacher: StudentSummary | None) -> int:
-    """Prints how a job has ended; gives the exit code."""
+    """Print the result of a job that has ended; return the exit code."""
     if job.state is JobState.SUCCEEDED:
         if any(stage.student or stage.evaluation for stage in job.stages):
-            for made in summary_tables(out, job, teacher):
-                print_table(out, made)
+            for table in summary_tables(out, job, teacher):
+                print_table(out, table)
         if job.model is not None:
             out.print(f"model {job.model.name}@{job.model.version}", markup=False)
         return 0
@@ -72,35 +72,28 @@ class History:
         self.teacher: StudentSummary | None = None
         self._client = client
         self._job_id = job_id
-        self._patient = client.retries.lasting(patience)
+        self._retries = client.retries.lasting(patience)
         self._page_token: str | None = None
         self._last_id = 0
 
     def new(self) -> Iterator[Event]:
-        """Events since the last time. The last page is read again, since it grows."""
+        """Yield the events since the last call. The last page is read again, since it grows."""
         while True:
-            call = jobs.events_page(self._job_id, page_size=_EVENTS_A_PAGE, page_token=self._page_token)
-            page = self._client.send(call, retries=self._patient)
+            call = calls.events_page(self._job_id, page_size=_EVENTS_PER_PAGE, page_token=self._page_token)
+            page = self._client.send(call, retries=self._retries)
             for event in page.items:
                 if event.id > self._last_id:
                     self._last_id = event.id
-                    self._remember(event)
+                    if event.type == "teacher.loaded":
+                        self.teacher = StudentSummary.model_validate(event.data)
                     yield event
             if page.next_page_token is None:
                 return
             self._page_token = page.next_page_token
 
-    def _remember(self, event: Event) -> None:
-        if event.type == "teacher.loaded":
-            self.teacher = StudentSummary.model_validate(event.data)
-
 
 def teacher_of(client: Client, job_id: str) -> StudentSummary | None:
-    """What a job's teacher looks like, from its history."""
+    """Return the summary of a job's teacher, from the job's events."""
     history = History(client, job_id, patience=0.0)
     collections.deque(history.new(), maxlen=0)
     return history.teacher
-
-
-def _is_worth_a_line(event: Event) -> bool:
-    return bool(event.message) and not event.type.startswith(_SEEN_IN_THE_JOB)

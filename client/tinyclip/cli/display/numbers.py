@@ -1,10 +1,15 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people."""
 
 from collections.abc import Sequence
 
+MISSING = "–"
+"""Stands for a number that is not known."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+
 
 def count(value: float) -> str:
-    """`61.2M`, `3.4k`, `17`."""
+    """Format a count: `61.2M`, `3.4k`, `17`."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -12,7 +17,7 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`1h02m`, `3m20s`, `12s`."""
+    """Format a duration: `1h02m`, `3m20s`, `12s`; `?` for None."""
     if seconds is None:
         return "?"
     whole = int(seconds)
@@ -22,23 +27,20 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """`65.3`: percent without its sign."""
+    """Format a share in percent, without the sign: `65.3`."""
     return f"{100 * share:.1f}"
 
 
 def number(value: object) -> str:
-    """A metric: few digits, whole numbers as they are."""
+    """Format a metric with four digits; whole numbers as they are."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def curve(values: Sequence[float], width: int = 24) -> str:
-    """`▇▅▃▂▁`: how a series went, over its range. Each sign is the value that is furthest from the mean of its share."""
+    """Draw a series over its range: `▇▅▃▂▁`. Each sign shows the value of its segment that is furthest from the mean of all."""
     mean, least, most = sum(values) / len(values), min(values), max(values)
     size = min(width, len(values))
-    shares = [values[at * len(values) // size : (at + 1) * len(values) // size] for at in range(size)]
-    shown = [max(share, key=lambda value: abs(value - mean)) for share in shares]
+    segments = [values[at * len(values) // size : (at + 1) * len(values) // size] for at in range(size)]
+    shown = [max(segment, key=lambda value: abs(value - mean)) for segment in segments]
     span = most - least or 1.0
     return "".join(_BARS[min(len(_BARS) - 1, int((value - least) / span * len(_BARS)))] for value in shown)
-
-
-_BARS = "▁▂▃▄▅▆▇█"

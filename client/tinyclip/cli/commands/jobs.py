@@ -7,19 +7,20 @@ import typer
 
 from tinyclip._client import Client
 from tinyclip._resources import jobs as calls
-from tinyclip.cli import _shown_jobs as shown
-from tinyclip.cli._session import AsJson, PageSize, PageToken, answer, connect, console, messages, print_json, run
-from tinyclip.cli._watch import conclude, teacher_of, watch
+from tinyclip.cli.display import jobs as display
+from tinyclip.cli.display.console import console, messages, print_json
+from tinyclip.cli.session import AsJson, PageSize, PageToken, connect, run, send
+from tinyclip.cli.watch import conclude, teacher_of, watch
 from tinyclip.errors import InputError
 from tinyclip.schemas import Job
 from tinyclip.specfile import load_spec, parse_assignments
 
-app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
+app = typer.Typer(help="Submit, follow and control jobs.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as job_….")]
-Patience = Annotated[float, typer.Option("--patience", help="Seconds that the server may be away while it is watched.")]
+Patience = Annotated[float, typer.Option("--patience", help="Seconds that the server may be away.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PLACE=VALUE", help="As optimizer.lr=1e-4 or stages.0.train.steps=10.")
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As optimizer.lr=1e-4 or stages.0.train.steps=10.")
 ]
 
 _PATIENCE = 300.0
@@ -28,30 +29,30 @@ _PATIENCE = 300.0
 @app.command()
 def submit(
     context: typer.Context,
-    spec_file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="YAML or JSON; its relative paths are beside it.")],
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="YAML or JSON; its paths are relative to it.")],
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, without doing it.")] = False,
-    watched: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends, as `jobs watch` does.")] = False,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key and spec give the same job again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan without submitting.")] = False,
+    watched: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends, as `jobs watch`.")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key and spec return the same job.")] = None,
     patience: Patience = _PATIENCE,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a spec."""
+    """Submit a job."""
     spec = load_spec(spec_file, overrides or [])
     with connect(context) as client:
         if dry_run:
-            answer(client, calls.plan(spec), shown.show_plan, as_json)
+            send(client, calls.plan(spec), display.show_plan, as_json)
             return
         call = calls.submit(spec, idempotency_key=idempotency_key)
         if not watched:
-            answer(client, call, shown.show_job, as_json)
+            send(client, call, display.show_job, as_json)
             return
         _watch(client, client.send(call).id, patience, as_json)
 
 
 @app.command("watch")
 def watch_(context: typer.Context, job: JobId, patience: Patience = _PATIENCE, as_json: AsJson = False) -> None:
-    """Follow a job until it ends. Exits 0 succeeded, 1 failed, 2 usage, 3 cancelled, 4 cannot reach the server."""
+    """Follow a job until it ends. Exits with 0 succeeded, 1 failed, 2 usage error, 3 cancelled, 4 server unreachable."""
     with connect(context) as client:
         _watch(client, job, patience, as_json)
 
@@ -59,10 +60,10 @@ def watch_(context: typer.Context, job: JobId, patience: Patience = _PATIENCE, a
 @app.command("list")
 def list_(
     context: typer.Context,
-    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; repeated: in any of them.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Only jobs of this name; repeated: of any of them.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; repeated: in any of these.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Only jobs with this name; repeated: with any of these.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY:VALUE", help="Only jobs with this label; repeated: with all of them.")
+        list[str] | None, typer.Option(metavar="KEY:VALUE", help="Only jobs with this label; repeated: with all of these.")
     ] = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
@@ -71,38 +72,38 @@ def list_(
     """List jobs, newest first."""
     labels = dict(_label(pair) for pair in label or [])
     call = calls.page(state=state, name=name, labels=labels, page_size=page_size, page_token=page_token)
-    run(context, call, shown.show_jobs, as_json)
+    run(context, call, display.show_jobs, as_json)
 
 
 @app.command()
 def get(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """Show one job, with its table when it has succeeded."""
+    """Show a job, with its scores if it has succeeded."""
     with connect(context) as client:
 
-        def show(found: Job) -> None:
-            shown.show_job(found)
-            if found.state.terminal:
-                conclude(console(), found, teacher_of(client, found.id))
+        def show(shown: Job) -> None:
+            display.show_job(shown)
+            if shown.state.terminal:
+                conclude(console(), shown, teacher_of(client, shown.id))
 
-        answer(client, calls.get(job), show, as_json)
+        send(client, calls.get(job), show, as_json)
 
 
 @app.command()
 def cancel(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """End a job without a student."""
-    run(context, calls.cancel(job), shown.show_job, as_json)
+    """Cancel a job."""
+    run(context, calls.cancel(job), display.show_job, as_json)
 
 
 @app.command()
 def pause(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """Stop a job at a checkpoint, to be resumed from there."""
-    run(context, calls.pause(job), shown.show_job, as_json)
+    """Pause a job at a checkpoint, from which it can be resumed."""
+    run(context, calls.pause(job), display.show_job, as_json)
 
 
 @app.command()
 def resume(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """Let a paused job go on."""
-    run(context, calls.resume(job), shown.show_job, as_json)
+    """Resume a paused job."""
+    run(context, calls.resume(job), display.show_job, as_json)
 
 
 @app.command()
@@ -113,10 +114,10 @@ def retry(
     patience: Patience = _PATIENCE,
     as_json: AsJson = False,
 ) -> None:
-    """Let a failed or cancelled job go on from its last checkpoint. The ended job stays as it is: a new one goes on."""
+    """Retry a failed or cancelled job from its last checkpoint, as a new job."""
     with connect(context) as client:
         if not watched:
-            answer(client, calls.retry(job), shown.show_job, as_json)
+            send(client, calls.retry(job), display.show_job, as_json)
             return
         _watch(client, client.send(calls.retry(job)).id, patience, as_json)
 
@@ -125,35 +126,35 @@ def retry(
 def update(
     context: typer.Context,
     job: JobId,
-    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY:VALUE", help="Its new labels, all of them.")] = None,
+    name: Annotated[str | None, typer.Option(help="The new name.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY:VALUE", help="A new label; all labels are replaced.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher runs first.")] = None,
-    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if the job is still as seen.")] = None,
+    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if the job has not changed since this ETag.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a job's name, labels or priority."""
     labels = dict(_label(pair) for pair in label) if label is not None else None
     given = {"name": name, "labels": labels, "priority": priority}
-    changes = {what: value for what, value in given.items() if value is not None}
+    changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
-        raise InputError("jobs update", "say what to change: --name, --label or --priority")
-    run(context, calls.update(job, changes, if_match=if_match), shown.show_job, as_json)
+        raise InputError("jobs update", "give --name, --label or --priority")
+    run(context, calls.update(job, changes, if_match=if_match), display.show_job, as_json)
 
 
 @app.command()
 def clone(context: typer.Context, job: JobId, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Submit a job's spec again, with changes."""
-    run(context, calls.clone(job, parse_assignments(overrides or [])), shown.show_job, as_json)
+    run(context, calls.clone(job, parse_assignments(overrides or [])), display.show_job, as_json)
 
 
 @app.command()
 def delete(
     context: typer.Context,
     job: JobId,
-    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if the job is still as seen.")] = None,
+    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if the job has not changed since this ETag.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a job that has ended, and its artifacts; its model versions stay."""
+    """Delete a job that has ended, and its artifacts; its model versions stay."""
     run(context, calls.delete(job, if_match=if_match), lambda _: None, as_json)
 
 
@@ -161,35 +162,35 @@ def delete(
 def events(
     context: typer.Context,
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen, until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     page_size: PageSize = 200,
     page_token: PageToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what has happened to a job."""
+    """Print a job's events."""
     if not follow:
-        run(context, calls.events_page(job, page_size=page_size, page_token=page_token), shown.show_events, as_json)
+        run(context, calls.events_page(job, page_size=page_size, page_token=page_token), display.show_events, as_json)
         return
     with connect(context) as client:
         for event in client.jobs.events(job):
-            print_json(event.model_dump_json()) if as_json else shown.show_event(event)
+            print_json(event.model_dump_json()) if as_json else display.show_event(event)
 
 
 @app.command()
 def logs(
     context: typer.Context,
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come, until the job ends.")] = False,
-    tail: Annotated[int, typer.Option(min=1, max=10_000, help="Only so many of the last lines.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
+    tail: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the last lines to print.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Show a job's log lines."""
+    """Print a job's log lines."""
     if not follow:
-        run(context, calls.logs_page(job, tail=tail), shown.show_log_lines, as_json)
+        run(context, calls.logs_page(job, tail=tail), display.show_log_lines, as_json)
         return
     with connect(context) as client:
         for line in client.jobs.logs(job, tail=tail):
-            print_json(line.model_dump_json()) if as_json else shown.show_log_line(line)
+            print_json(line.model_dump_json()) if as_json else display.show_log_line(line)
 
 
 @app.command()
@@ -198,18 +199,18 @@ def metrics(
     job: JobId,
     names: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Only these series, as loss,lr.")] = None,
     stage: Annotated[int | None, typer.Option(min=0, help="Only this stage, counted from 0.")] = None,
-    max_points: Annotated[int | None, typer.Option(min=1, help="At most so many points a stage.")] = None,
+    max_points: Annotated[int | None, typer.Option(min=1, help="The most points per stage.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a job's numbers: where each series began, where it stands, its least and its most, and how it went."""
+    """Show a job's metrics: first, last, least and greatest value of each series, and a curve."""
     wanted = names.split(",") if names else None
-    run(context, calls.metrics(job, names=wanted, stage=stage, max_points=max_points), shown.show_metrics, as_json)
+    run(context, calls.metrics(job, names=wanted, stage=stage, max_points=max_points), display.show_metrics, as_json)
 
 
 @app.command()
 def checkpoints(context: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """Show the checkpoints that a job can go on from."""
-    run(context, calls.checkpoints(job), shown.show_checkpoints, as_json)
+    """List the checkpoints from which a job can continue."""
+    run(context, calls.checkpoints(job), display.show_checkpoints, as_json)
 
 
 @app.command()
@@ -217,9 +218,9 @@ def layout(
     context: typer.Context,
     job: JobId,
     stage: Annotated[int, typer.Option(min=0, help="An automatic stage, counted from 0.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="By default JOB-STAGE.svg.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; by default JOB-STAGE.svg.")] = None,
 ) -> None:
-    """Save the picture of what an automatic stage has left of every block."""
+    """Save a picture (SVG) of what an automatic stage has kept of every block."""
     target = output or Path(f"{job}-{stage}.svg")
     with connect(context) as client:
         target.write_text(client.jobs.layout_picture(job, stage), encoding="utf-8")
@@ -231,11 +232,11 @@ def _watch(client: Client, job_id: str, patience: float, as_json: bool) -> None:
     try:
         job, teacher = watch(client, job_id, out, patience)
     except KeyboardInterrupt:
-        messages().print(f"{job_id} goes on; `tinyclip-client jobs watch {job_id}` follows it again", markup=False)
+        messages().print(f"{job_id} is still running; `tinyclip-client jobs watch {job_id}` follows it again", markup=False)
         raise typer.Exit(130) from None
     code = conclude(out, job, teacher)
     if as_json:
-        answer(client, calls.get(job_id), shown.show_job, as_json)
+        send(client, calls.get(job_id), display.show_job, as_json)
     raise typer.Exit(code)
 
 

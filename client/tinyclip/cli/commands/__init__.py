@@ -1,0 +1,1 @@
+"""The commands of `tinyclip-client`, one module per group."""

@@ -1,0 +1,160 @@
+"""`tinyclip-client classify`, `embed` and `search`: queries to a deployed student."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinyclip._resources import student as calls
+from tinyclip._resources.student import EmbeddedImages, Vectors
+from tinyclip.cli.display.console import console, new_table, print_table
+from tinyclip.cli.display.numbers import MISSING
+from tinyclip.cli.session import AsJson, connect, json_object, send
+from tinyclip.errors import InputError, InvalidRequest
+from tinyclip.schemas import SearchResponse, ZeroShotResponse
+
+Deployment = Annotated[str, typer.Option("--deployment", "-d", metavar="NAME", help="The deployment to query.")]
+TopK = Annotated[int, typer.Option(min=1, help="How many to show.")]
+
+_SHOWN_NUMBERS = 6
+
+
+class OnError(StrEnum):
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+def classify(
+    context: typer.Context,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files or http(s) URLs.")],
+    deployment: Deployment,
+    labels: Annotated[str | None, typer.Option(metavar="A,B,C", help="The possible labels; @FILE has one per line.")] = None,
+    label_set: Annotated[str | None, typer.Option(metavar="NAME", help="A registered label set.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="As 'a photo of a {}.'; several are averaged.")] = None,
+    top_k: TopK = 5,
+    on_error: Annotated[OnError, typer.Option(help="What to do with an invalid image.")] = OnError.FAIL,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images: print the likeliest labels of each."""
+    if (labels is None) == (label_set is None):
+        raise typer.BadParameter("give either --labels or --label-set")
+    label_list = None if labels is None else read_labels(labels)
+    with connect(context) as client, _image_errors(images):
+        endpoint = client.deployments.open(deployment).endpoint
+        call = calls.zero_shot(endpoint, images, label_list, template, top_k, on_error.value, label_set)
+        send(client, call, lambda found: _show_labels(images, found), as_json)
+
+
+def embed(
+    context: typer.Context,
+    deployment: Deployment,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts to embed.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="An image to embed (file or URL); may be repeated.")] = None,
+    on_error: Annotated[OnError, typer.Option(help="What to do with an invalid image.")] = OnError.FAIL,
+    as_json: AsJson = False,
+) -> None:
+    """Embed texts or images; --json prints whole embeddings."""
+    if bool(texts) == bool(image):
+        raise typer.BadParameter("give either texts or --image")
+    if texts and on_error is OnError.SKIP:
+        raise typer.BadParameter("--on-error skip is for images; an invalid text always fails")
+    with connect(context) as client, _image_errors(image or []):
+        endpoint = client.deployments.open(deployment).endpoint
+        if on_error is OnError.SKIP:
+            skipping = calls.embed_images(endpoint, image or [], on_error="skip")
+            send(client, skipping, lambda found: _show_embedded(image or [], found), as_json)
+            return
+        call = calls.embed_texts(endpoint, texts) if texts else calls.embed_images(endpoint, image or [])
+        send(client, call, lambda vectors: _show_vectors(texts or image or [], vectors), as_json)
+
+
+def search(
+    context: typer.Context,
+    deployment: Deployment,
+    index: Annotated[str, typer.Option("--index", "-i", metavar="NAME", help="The index to search.")],
+    text: Annotated[str | None, typer.Argument(help="The text to search for.")] = None,
+    image: Annotated[str | None, typer.Option(help="An image to search for (file or URL).")] = None,
+    top_k: TopK = 10,
+    filter: Annotated[
+        str | None, typer.Option(metavar="JSON", help='On metadata, as \'{"year": {"gte": 2000}, "camera.make": "Leica"}\'.')
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search an index for the items nearest to a text or an image."""
+    if (text is None) == (image is None):
+        raise typer.BadParameter("give either a text or --image")
+    conditions = None if filter is None else json_object("--filter", filter)
+    with connect(context) as client, _image_errors([image] if image else []):
+        endpoint = client.deployments.open(deployment).endpoint
+        send(client, calls.search(endpoint, index, text, image, top_k, conditions), _show_hits, as_json)
+
+
+@contextlib.contextmanager
+def _image_errors(images: Sequence[str]) -> Iterator[None]:
+    """Replace errors about an image's bytes by errors that name its file."""
+    try:
+        yield
+    except InvalidRequest as refused:
+        for error in refused.problem.errors:
+            match = re.fullmatch(r"/(?:images?|input|inputs)(?:/(\d+))?", error.pointer)
+            if match and int(match[1] or 0) < len(images):
+                raise InputError(f"image {images[int(match[1] or 0)]}", error.message) from refused
+        raise
+
+
+def read_labels(given: str) -> list[str]:
+    """Return the labels of a comma-separated list or of `@FILE`. Raises `InputError`."""
+    if not given.startswith("@"):
+        return [label.strip() for label in given.split(",") if label.strip()]
+    try:
+        lines = Path(given[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--labels {given}", f"{error}; name a text file with one label per line") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _show_labels(images: Sequence[str], response: ZeroShotResponse) -> None:
+    out = console()
+    table = new_table(out, "image", "label", "score", right=("score",))
+    errors = iter(response.errors)
+    for image, scores in zip(images, response.results, strict=True):
+        if scores is None:
+            table.add_row(image, next(errors).message, MISSING)
+        for rank, score in enumerate(scores or []):
+            table.add_row("" if rank else image, score.label, f"{score.score:.3f}")
+    print_table(out, table)
+
+
+def _show_vectors(inputs: Sequence[str], vectors: Vectors) -> None:
+    for given, vector in zip(inputs, vectors, strict=True):
+        first = " ".join(f"{value:+.4f}" for value in vector[:_SHOWN_NUMBERS])
+        rest = f" … ({len(vector)} numbers; --json prints all)" if len(vector) > _SHOWN_NUMBERS else ""
+        console().print(f"{given}: {first}{rest}", markup=False)
+
+
+def _show_embedded(images: Sequence[str], found: EmbeddedImages) -> None:
+    errors = iter(found.errors)
+    for image, vector in zip(images, found.vectors, strict=True):
+        if vector is None:
+            console().print(f"{image}: skipped, {next(errors).message}", markup=False)
+        else:
+            _show_vectors([image], [vector])
+
+
+def _show_hits(response: SearchResponse) -> None:
+    out = console()
+    table = new_table(out, "#", "score", "id", "metadata", right=("#", "score"))
+    for rank, hit in enumerate(response.hits, start=1):
+        table.add_row(str(rank), f"{hit.score:.3f}", hit.id, _metadata_line(hit.metadata))
+    print_table(out, table)
+
+
+def _metadata_line(metadata: dict[str, Any]) -> str:
+    """Return metadata on one line, with long values cut."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    return ", ".join(f"{key}: {text if len(text) <= 60 else text[:59] + '…'}" for key, text in texts.items())
