@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import World
-from tests.workers.importing.test_import_hostile import Runs
+from tests.workers.imports import RunsCommand, save
 from tests.workers.models import tiny_model
-from tests.workers.official_files import save
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
@@ -26,13 +25,13 @@ def test_an_imported_directory_is_a_teacher_for_the_next_job(world: World) -> No
 
 def test_a_hostile_file_is_refused_and_runs_nothing(world: World) -> None:
     marker = world.folder / "was-run"
-    file: Path = save(world.folder / "hostile.pt", {"state_dict": tiny_model().state_dict(), "epoch": Runs(marker)})
+    file: Path = save(world.folder / "hostile.pt", {"state_dict": tiny_model().state_dict(), "epoch": RunsCommand(marker)})
 
     ran = world.service.client("models", "import", file, "--preset", "RN50", "--gelu")
 
     assert (ran.code, ran.out) == (2, "")
     what, why = ran.err.splitlines()[-2:]
     assert what == 'error: file = "hostile.pt"'
-    assert "was not opened: it asks for posix.system" in why
+    assert "was not opened: it references posix.system" in why
     assert not marker.exists()
     assert not list((world.service.data / "imports").iterdir())

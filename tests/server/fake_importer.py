@@ -33,7 +33,7 @@ def check(question: dict) -> bytes:
     with open(question["source"], "rb") as file:
         content = file.read()
     if behaviour == "refused" or content == b"hostile":
-        say({"errors": [{"pointer": question["pointer"], "value": question["called"], "message": "was not opened"}]})
+        say({"errors": [{"pointer": question["pointer"], "value": question["upload_name"], "message": "was not opened"}]})
         sys.exit()
     say({"checked": {}})
     return content
@@ -52,7 +52,7 @@ def write(place: dict, content: bytes, question: dict) -> dict:
     document = {
         "name": place["name"], "version": place["version"], "params": {"image": 1, "text": 1, "text_without_embedding": 1},
         "macs": 1, "embed_dim": 32, "image_size": 64, "context_length": 16, "layout": LAYOUT,
-        "lineage": {"import": {"file": question["called"], "options": question["options"], "source": question["source"]}},
+        "lineage": {"import": {"file": question["upload_name"], "options": question["options"], "source": question["source"]}},
         "files": [{"path": "weights.safetensors", "bytes": len(content), "sha256": digest}], "created_at": "2026-01-02T03:04:05Z",
     }  # fmt: skip
     with open(os.path.join(folder, "model.json"), "w") as file:

@@ -124,7 +124,7 @@ async def make_version(
     name, marker = _name(source), folder.name
     await _expect_free(services, project, name, source.options.alias)
     question = {
-        "source": source.path, "called": source.called, "scratch": str(folder), "limit": services.settings.max_import_bytes,
+        "source": source.path, "upload_name": source.called, "scratch": str(folder), "limit": services.settings.max_import_bytes,
         "seconds": int(services.settings.import_timeout_seconds) + 1, "pointer": "/source" if source.called is None else "/file",
         "options": ImportOptions.model_validate(source.options.model_dump(include=set(ImportOptions.model_fields))).model_dump(),
     }

@@ -1,4 +1,4 @@
-"""Models made elsewhere become versions that compute the same: the reference's checkpoints, open_clip's files."""
+"""Imported models compute the same as their source: checkpoints of the official implementation, files of open_clip."""
 
 import hashlib
 import json
@@ -13,25 +13,33 @@ from safetensors.torch import save_file
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.importing.files import ImportRefused
-from tinyclip_workers.importing.layout import expect_auto_preset, layout_of_shapes, size_warnings
+from tinyclip_workers.importing.layout_inference import expect_auto_preset, layout_of_shapes, size_warnings
+from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import PRESETS, build_model, open_clip_config, state_shapes, summarize
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.towers import Clip
 
-from tests.workers.import_case import LAYOUTS, VIT, assert_same, embeddings, model, tiny_presets, version_of
+from tests.workers.imports import (
+    LAYOUTS,
+    VIT,
+    assert_same,
+    checkpoint,
+    embeddings,
+    official_names,
+    read,
+    refusal,
+    save,
+    version_of,
+)
 from tests.workers.masked_case import LAYOUT as FIXTURE
 from tests.workers.masked_case import TOLERANCE
 from tests.workers.models import tiny_model, write_folder
-from tests.workers.official_files import checkpoint, official_names, read, refusal, save
 from tests.workers.parity import Arrays, assert_near, document
-
-__all__ = ["model", "tiny_presets"]
 
 
 class TestOfficialManual:
-    """Files of manual inheritance: a uniform student, so open_clip itself says what it computes."""
+    """Files of manual inheritance: uniform students, whose expected outputs come from open_clip itself."""
 
     @pytest.mark.parametrize("model", ["vit", "resnet"], indirect=True)
     @pytest.mark.parametrize(
@@ -51,7 +59,7 @@ class TestOfficialManual:
         assert_same(embeddings(opened.eval(), LAYOUTS[kind]), embeddings(model, LAYOUTS[kind]))
         assert opened.logit_scale == model.logit_scale
 
-    def test_halves_keep_their_values(self, model: CLIP, tmp_path: Path) -> None:
+    def test_fp16_values_are_preserved(self, model: CLIP, tmp_path: Path) -> None:
         file = save(tmp_path / "m.pt", official_names({name: t.half() for name, t in model.state_dict().items()}))
 
         found = read(file, preset="TinyCLIP-vit")
@@ -63,7 +71,7 @@ class TestOfficialManual:
         assert_same(embeddings(load_folder(str(folder)).model, VIT), embeddings(model, VIT))
 
     def test_a_published_file_of_full_size(self, tmp_path: Path) -> None:
-        """The smallest of the published architectures, in halves and from DDP as the published files are."""
+        """The smallest published architecture, in fp16 and saved under DDP like the published files."""
         preset = "TinyCLIP-ViT-8M-16-Text-3M"
         model = tiny_model(1, PRESETS[preset])
         state = official_names({name: t.half() for name, t in model.state_dict().items()}, ddp=True)
@@ -71,13 +79,13 @@ class TestOfficialManual:
         found = read(save(tmp_path / "m.pt", {"state_dict": state}), preset=preset)
 
         assert round(found.summary.image_params / 1e6, 3) == 8.277
-        assert found.summary.layout == PRESETS[preset]  # no QuickGELU: so are the published configurations
+        assert found.summary.layout == PRESETS[preset]  # without QuickGELU, like the published configurations
         model.load_state_dict({name: t.half().float() for name, t in model.state_dict().items()})
         read_back = build_model(found.summary.layout)
         read_back.load_state_dict(found.state)
         assert_same(embeddings(read_back.eval(), PRESETS[preset]), embeddings(model, PRESETS[preset]))
 
-    def test_where_doubled_tensors_differ_the_programs_own_choice_is_taken_and_told(self, model: CLIP, tmp_path: Path) -> None:
+    def test_conflicting_duplicate_tensors_are_resolved_with_a_warning(self, model: CLIP, tmp_path: Path) -> None:
         state = official_names(model.state_dict(), ddp=True, doubled=True)
         state["_image_encoder.module.visual.proj"] = torch.zeros_like(model.visual.proj)
 
@@ -85,7 +93,7 @@ class TestOfficialManual:
 
         assert torch.equal(found.state["visual.proj"], model.visual.proj)
         assert found.lineage["import"]["warnings"] == [
-            "1 tensors are there twice and differ, as visual.proj; those of the encoders without DDP were taken"
+            "1 tensors occur twice with different values, for example visual.proj; those of the encoders without DDP were used"
         ]
 
 
@@ -94,15 +102,15 @@ class TestOfficialAuto:
 
     @pytest.mark.parametrize("case", ["search", "binary"])
     @pytest.mark.parametrize("ddp", [False, True])
-    def test_computes_what_the_references_pruned_model_computes(self, case: str, ddp: bool, tmp_path: Path) -> None:
+    def test_computes_the_same_as_the_references_pruned_model(self, case: str, ddp: bool, tmp_path: Path) -> None:
         pruned, arrays = Arrays("prune.npz").under(f"{case}/"), Arrays("mask.npz")
         file = save(tmp_path / "auto.pt", checkpoint(official_names(pruned, ddp=ddp, doubled=True)))
         widths = {"head_width": FIXTURE.image.head_width, "text_head_width": FIXTURE.text.head_width}
 
         version, folder = version_of(read(file, quick_gelu=False, **widths), tmp_path)
 
-        wanted = document("mask.json")["cases"][case]["layout"]
-        for tower, blocks in ((version.layout.image, wanted["vision"]), (version.layout.text, wanted["text"])):
+        expected = document("mask.json")["cases"][case]["layout"]
+        for tower, blocks in ((version.layout.image, expected["vision"]), (version.layout.text, expected["text"])):
             assert tower.heads == [block["heads"] for block in blocks]
             assert tower.mlp == [block["mlp"] for block in blocks]
         assert {"layout.json", "model.safetensors", "layout.svg"} <= {file.path for file in version.files}
@@ -111,7 +119,7 @@ class TestOfficialAuto:
             assert_near(model.encode_image(arrays["images"]), arrays[f"{case}/pruned_image"], TOLERANCE, "images")
             assert_near(model.encode_text(arrays["tokens"]), arrays[f"{case}/pruned_text"], TOLERANCE, "texts")
 
-    def test_a_student_whose_blocks_are_alike_is_one_of_open_clip(self, model: CLIP, tmp_path: Path) -> None:
+    def test_a_student_with_equal_blocks_is_written_for_open_clip(self, model: CLIP, tmp_path: Path) -> None:
         file = save(tmp_path / "m.pt", official_names(model.state_dict()))
 
         version, folder = version_of(read(file, quick_gelu=False, head_width=16), tmp_path)
@@ -120,37 +128,37 @@ class TestOfficialAuto:
         opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         assert_same(embeddings(opened.eval(), VIT), embeddings(model, VIT))
 
-    def test_a_head_width_that_does_not_fit_is_told(self, model: CLIP, tmp_path: Path) -> None:
+    def test_a_wrong_head_width_is_refused(self, model: CLIP, tmp_path: Path) -> None:
         error = refusal(save(tmp_path / "m.pt", official_names(model.state_dict())), quick_gelu=False)
 
         assert (error.pointer, error.value) == ("/head_width", 64)
         assert "visual.transformer.resblocks.0.attn.in_proj_weight has 96 rows" in error.message
 
-    def test_masks_that_are_not_folded_are_told(self, model: CLIP, tmp_path: Path) -> None:
+    def test_unfolded_masks_are_refused(self, model: CLIP, tmp_path: Path) -> None:
         state = official_names(model.state_dict()) | {"_image_encoder.l0_module.hidden_loga": torch.zeros(32)}
 
         assert "after the prune step" in refusal(save(tmp_path / "m.pt", state)).message
 
 
 class TestAutoPresets:
-    """Nothing but what all of the published automatic students share can be held against a preset."""
+    """Automatic presets fix only what all published automatic students share."""
 
     PRESET = "TinyCLIP-auto-ViT-22M-32-Text-10M"
 
-    def thinned(self, **image: Any) -> Layout:
+    def pruned_layout(self, **image: Any) -> Layout:
         full = PRESETS["ViT-B-32"]
         blocks = {"width": 480, "heads": [4, 0, *[3] * 10], "mlp": [700, 0, *[600] * 10], **image}
         text = {"width": 320, "heads": [3] * 12, "mlp": [500] * 12}
         return full.model_copy(update={"image": full.image.model_copy(update=blocks), "text": full.text.model_copy(update=text)})
 
-    def test_a_layout_comes_back_from_the_shapes_of_its_tensors(self) -> None:
-        layout = self.thinned()
+    def test_a_layout_is_inferred_from_the_shapes_of_its_tensors(self) -> None:
+        layout = self.pruned_layout()
 
         assert layout_of_shapes(state_shapes(layout), 64, 64) == layout
         expect_auto_preset(layout, self.PRESET)
 
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "message"),
         [
             ({"patch_size": 16, "image_size": 112}, r"visual\.conv1\.weight of shape \(480, 3, 16, 16\).*\(768, 3, 32, 32\)"),
             ({"image_size": 256}, r"visual\.positional_embedding of shape \(65, 480\).*\(50, 768\)"),
@@ -158,17 +166,19 @@ class TestAutoPresets:
             ({"heads": [13] * 12}, r"heads \[13, "),
         ],
     )
-    def test_what_cannot_come_from_the_published_original_is_refused(self, changes: dict[str, Any], told: str) -> None:
-        with pytest.raises(ImportRefused, match=told):
-            expect_auto_preset(self.thinned(**changes), self.PRESET)
+    def test_a_layout_that_cannot_come_from_the_published_original_is_refused(
+        self, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ImportRefused, match=message):
+            expect_auto_preset(self.pruned_layout(**changes), self.PRESET)
 
-    def test_a_size_that_is_not_the_presets_is_told(self) -> None:
-        summary = summarize(self.thinned())
+    def test_a_size_that_differs_from_the_presets_is_a_warning(self) -> None:
+        summary = summarize(self.pruned_layout())
 
         found = (summary.image_params / 1e6, summary.text_params_without_embedding / 1e6)
         assert size_warnings(summary, self.PRESET) == [
-            f"image tower: {found[0]:.1f}M parameters, {self.PRESET} says 22M",
-            f"text tower: {found[1]:.1f}M parameters, {self.PRESET} says 10M",
+            f"image tower: {found[0]:.1f}M parameters, {self.PRESET} names 22M",
+            f"text tower: {found[1]:.1f}M parameters, {self.PRESET} names 10M",
         ]
         assert size_warnings(summary, f"TinyCLIP-auto-ViT-{found[0]:.0f}M-32-Text-{found[1]:.0f}M") == []
 
@@ -181,7 +191,7 @@ class TestOpenClip:
         if form == "safetensors":
             file = tmp_path / "weights.safetensors"
             save_file(state, file)
-        elif form == "text":  # the form of open_clip's CustomTextCLIP, with a buffer that older versions kept
+        elif form == "text":  # open_clip's CustomTextCLIP, with a buffer that older versions saved
             outside = ("visual.", "logit_scale")
             named = {name if name.startswith(outside) else f"text.{name}": tensor for name, tensor in state.items()}
             save(file, named | {"text.attn_mask": torch.full((12, 12), float("-inf")).triu(1)})
@@ -197,7 +207,7 @@ class TestOpenClip:
         assert_same(embeddings(load_folder(str(folder)).model, VIT), embeddings(theirs, VIT))
 
     @pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
-    def test_directories_say_all_of_themselves(self, model: CLIP, weights: str, tmp_path: Path) -> None:
+    def test_directories_need_no_options(self, model: CLIP, weights: str, tmp_path: Path) -> None:
         layout = VIT.model_copy(update={"quick_gelu": True})
         folder = write_folder(tmp_path / "source", model, layout)
         if weights.endswith(".bin"):
@@ -212,7 +222,7 @@ class TestOpenClip:
         assert version.lineage["import"]["quick_gelu_told_by"] == "open_clip_config.json"
         assert_same(embeddings(loaded.model, VIT), embeddings(theirs.eval(), VIT))
 
-    def test_a_version_of_another_registry_comes_back_with_its_own_layout(self, tmp_path: Path) -> None:
+    def test_a_version_of_another_registry_keeps_its_layout(self, tmp_path: Path) -> None:
         pruned = Arrays("prune.npz").under("binary/")
         file = save(tmp_path / "auto.pt", official_names(pruned))
         widths = {"head_width": FIXTURE.image.head_width, "text_head_width": FIXTURE.text.head_width}
@@ -224,7 +234,7 @@ class TestOpenClip:
         assert again.params == first.params
 
 
-def test_deployments_take_an_automatic_one(tmp_path: Path) -> None:
+def test_an_automatic_student_can_be_deployed(tmp_path: Path) -> None:
     layout = VIT.model_copy(update={"text": VIT.text.model_copy(update={"vocab_size": 49408, "heads": [1, 2], "mlp": [0, 50]})})
     torch.manual_seed(2)
     state = Clip(layout).state_dict()
@@ -236,20 +246,20 @@ def test_deployments_take_an_automatic_one(tmp_path: Path) -> None:
     ours.load_state_dict(state)
     texts_BL = load_folder(str(folder)).tokenizer(["a cat", "a dog"])
     with torch.no_grad():
-        wanted = torch.nn.functional.normalize(ours.encode_text(texts_BL), dim=-1)
-    answered = torch.as_tensor(load_engine(str(folder)).encode_text(["a cat", "a dog"]))
-    torch.testing.assert_close(answered, wanted, atol=1e-5, rtol=1e-5)
+        expected = torch.nn.functional.normalize(ours.encode_text(texts_BL), dim=-1)
+    embedded = torch.as_tensor(load_engine(str(folder)).encode_text(["a cat", "a dog"]))
+    torch.testing.assert_close(embedded, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_version_says_where_it_comes_from_and_is_a_teacher(model: CLIP, tmp_path: Path) -> None:
+def test_a_version_records_its_origin_and_can_be_a_teacher(model: CLIP, tmp_path: Path) -> None:
     file = save(tmp_path / "TinyCLIP.pt", checkpoint(official_names(model.state_dict())))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
 
     version, folder = version_of(read(file, preset="TinyCLIP-vit"), tmp_path)
 
-    made = version.lineage["import"]
-    assert (made["file"], made["sha256"], made["bytes"]) == ("TinyCLIP.pt", digest, file.stat().st_size)
-    assert (made["wrapper"], made["preset"], made["source"]) == ("state_dict", "TinyCLIP-vit", str(file))
+    origin = version.lineage["import"]
+    assert (origin["file"], origin["sha256"], origin["bytes"]) == ("TinyCLIP.pt", digest, file.stat().st_size)
+    assert (origin["wrapper"], origin["preset"], origin["source"]) == ("state_dict", "TinyCLIP-vit", str(file))
     assert (version.teacher, version.job, version.evaluation) == (None, None, {})
     assert version.params.image == sum(p.numel() for p in model.visual.parameters())
     assert json.loads((folder / "model.json").read_text())["macs"] == summarize(VIT).macs

@@ -1,4 +1,4 @@
-"""What an import asks for, or refuses: the activation that nothing says, tensors that fit no preset."""
+"""Refused imports: an activation that no source gives, tensors that fit no preset."""
 
 from pathlib import Path
 from typing import Any
@@ -8,29 +8,26 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from tinyclip.schemas.imports import ImportOptions
-from tinyclip_workers.importing.layout import expect_shapes, find_layout
+from tinyclip_workers.importing.layout_inference import expect_shapes, find_layout
 
-from tests.workers.import_case import model, tiny_presets
-from tests.workers.official_files import official_names, read, refusal, save
-
-__all__ = ["model", "tiny_presets"]
+from tests.workers.imports import official_names, read, refusal, save
 
 
 class TestQuickGelu:
-    """Told by the source or asked for, never guessed."""
+    """The activation comes from the source or from the request; it is never guessed."""
 
     @pytest.mark.parametrize(
-        ("options", "quick", "told_by"),
+        ("options", "quick", "source"),
         [
             ({"origin": "ViT-B-32@openai"}, True, "the origin ViT-B-32@openai"),
             ({"origin": "ViT-B-32@laion2b_s34b_b79k"}, False, "the origin ViT-B-32@laion2b_s34b_b79k"),
             ({"origin": "ViT-B-32@openai", "quick_gelu": False}, False, "the request"),
         ],
     )
-    def test_by_the_origin_or_the_request(self, model: CLIP, options: Any, quick: bool, told_by: str, tmp_path: Path) -> None:
+    def test_by_the_origin_or_the_request(self, model: CLIP, options: Any, quick: bool, source: str, tmp_path: Path) -> None:
         found = read(save(tmp_path / "m.pt", model.state_dict()), preset="plain-vit", **options)
 
-        assert (found.summary.layout.quick_gelu, found.lineage["import"]["quick_gelu_told_by"]) == (quick, told_by)
+        assert (found.summary.layout.quick_gelu, found.lineage["import"]["quick_gelu_told_by"]) == (quick, source)
 
     def test_by_the_published_configuration(self, model: CLIP, tmp_path: Path) -> None:
         file = save(tmp_path / "m.pt", official_names(model.state_dict()))
@@ -38,7 +35,7 @@ class TestQuickGelu:
         assert read(file, preset="TinyCLIP-vit", origin="ViT-B-32@openai").summary.layout.quick_gelu is False
 
     @pytest.mark.parametrize("official", [False, True])
-    def test_is_asked_for_where_nothing_says_it(self, model: CLIP, official: bool, tmp_path: Path) -> None:
+    def test_is_required_where_no_source_gives_it(self, model: CLIP, official: bool, tmp_path: Path) -> None:
         state = official_names(model.state_dict()) if official else model.state_dict()
 
         error = refusal(save(tmp_path / "m.pt", state), preset="plain-vit")
@@ -47,14 +44,14 @@ class TestQuickGelu:
         assert "give true (--quick-gelu)" in error.message
 
     @pytest.mark.parametrize("origin", ["ViT-B-32", "ViT-B-32@nowhere", "ghost@openai"])
-    def test_an_origin_that_is_none_is_told(self, model: CLIP, origin: str, tmp_path: Path) -> None:
+    def test_an_unknown_origin_is_refused(self, model: CLIP, origin: str, tmp_path: Path) -> None:
         error = refusal(save(tmp_path / "m.pt", model.state_dict()), preset="plain-vit", origin=origin)
 
         assert (error.pointer, error.value) == ("/origin", origin)
 
 
-class TestMisfits:
-    def test_name_tensor_shape_and_what_the_preset_says(self, model: CLIP, tmp_path: Path) -> None:
+class TestMismatches:
+    def test_name_the_tensor_its_shape_and_the_expected_one(self, model: CLIP, tmp_path: Path) -> None:
         state = model.state_dict() | {"visual.proj": torch.zeros(32, 25)}
 
         error = refusal(save(tmp_path / "m.pt", state), preset="plain-vit", quick_gelu=False)
@@ -70,7 +67,7 @@ class TestMisfits:
         assert "it fits TinyCLIP-vit or plain-vit" in error.message
 
     @pytest.mark.parametrize(("gone", "extra"), [("ln_final.bias", None), (None, "visual.ln_extra.weight")])
-    def test_no_tensor_is_missing_and_none_is_left_over(
+    def test_missing_and_extra_tensors_are_refused(
         self, model: CLIP, gone: str | None, extra: str | None, tmp_path: Path
     ) -> None:
         state = {name: tensor for name, tensor in model.state_dict().items() if name != gone}
@@ -78,7 +75,7 @@ class TestMisfits:
 
         assert str(gone or extra) in refusal(save(tmp_path / "m.pt", state), preset="plain-vit", quick_gelu=False).message
 
-    def test_an_unknown_preset_is_answered_with_the_nearest(self, model: CLIP, tmp_path: Path) -> None:
+    def test_an_unknown_preset_is_refused_with_the_nearest_name(self, model: CLIP, tmp_path: Path) -> None:
         error = refusal(save(tmp_path / "m.pt", model.state_dict()), preset="TinyCLIP-ViT-40M-Text-19M")
 
         assert (error.pointer, "did you mean TinyCLIP-ViT-40M-32-Text-19M" in error.message) == ("/preset", True)
@@ -88,12 +85,12 @@ class TestMisfits:
 
         assert (error.pointer, "any architecture of open_clip" in error.message) == ("/preset", True)
 
-    def test_values_that_are_no_numbers_are_refused(self, model: CLIP, tmp_path: Path) -> None:
+    def test_values_that_are_not_finite_are_refused(self, model: CLIP, tmp_path: Path) -> None:
         state = model.state_dict() | {"ln_final.bias": torch.full((32,), float("nan"))}
 
         assert "ln_final.bias" in refusal(save(tmp_path / "m.pt", state), preset="plain-vit", quick_gelu=False).message
 
-    def test_open_clips_architectures_are_presets_too(self) -> None:
+    def test_architectures_of_open_clip_are_presets(self) -> None:
         config = open_clip.get_model_config("ViT-L-14")
         with torch.device("meta"):
             shapes = {name: tuple(tensor.shape) for name, tensor in CLIP(**config).state_dict().items()}

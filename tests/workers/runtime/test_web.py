@@ -15,7 +15,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS, address_problem, is_private
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.importing.files import ImportRefused, read_source
+from tinyclip_workers.importing.source_files import ImportRefused, read_source
 from tinyclip_workers.model.sources import TeacherError, find_teacher
 from tinyclip_workers.plan import planner as plan
 from tinyclip_workers.plan.shards import look_at
@@ -229,7 +229,7 @@ class TestLocalPaths:
         (root / "pytorch_model.bin").symlink_to(root.parent / "secret")
 
         with pytest.raises(ImportRefused, match="lies outside"):
-            read_source(str(root), root / "scratch", called=None, limit=1 << 20, pointer="/source")
+            read_source(str(root), root / "scratch", upload_name=None, limit=1 << 20, pointer="/source")
 
     def test_without_the_setting_any_path_will_do(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(web.AddressRefused, match="lies outside"):

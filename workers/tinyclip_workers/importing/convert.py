@@ -1,10 +1,13 @@
-"""Make a version of a model that came from elsewhere: `python -m tinyclip_workers.importing.convert`, one process a file.
+"""Import a model as a registry version: `python -m tinyclip_workers.importing.convert`, one process per file.
 
-One JSON line each way. A question comes in on stdin, `{"source", "called", "scratch", "limit", "seconds", "pointer", "options"}`.
-The answer is `{"errors": […]}`, and that is all, or `{"checked": {…}}`: the file was read and understood, nothing is written yet.
-Then comes the place, `{"artifacts", "name", "version"}`, and at last `{"document": …}` (the version is whole) or `{"failed": …}`.
+The process exchanges one JSON document per line with the control plane:
 
-The process ends by itself when stdin ends before the place came, and after `seconds` whatever it does.
+1. It reads a request: `{"source", "upload_name", "scratch", "limit", "seconds", "pointer", "options"}`.
+2. It answers `{"errors": […]}` and exits, or `{"checked": {…}}`: the file is valid and nothing has been written yet.
+3. It reads the destination: `{"artifacts", "name", "version"}`.
+4. It answers `{"document": …}` when the version is complete, or `{"failed": …}`.
+
+The process exits when stdin closes before step 3, and is terminated after `seconds` in any case.
 """
 
 import json
@@ -20,17 +23,17 @@ from tinyclip.schemas.artifacts import model_version
 from tinyclip.schemas.imports import ImportOptions
 from torch import Tensor
 
-from tinyclip_workers.importing.files import ImportRefused, SourceFile, read_source
-from tinyclip_workers.importing.layout import (
+from tinyclip_workers.importing.layout_inference import (
     AUTO_ORIGINAL,
     expect_auto_preset,
     expect_shapes,
     find_layout,
     origin_config,
-    quick_gelu,
+    resolve_quick_gelu,
     size_warnings,
 )
-from tinyclip_workers.importing.names import UnknownNames, open_clip_names, settle_gone_branches
+from tinyclip_workers.importing.source_files import ImportRefused, SourceFile, read_source
+from tinyclip_workers.importing.tensor_names import UnknownTensorNames, reduce_removed_branches, to_open_clip_names
 from tinyclip_workers.model.architecture import is_uniform, summarize
 from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
@@ -42,121 +45,120 @@ from tinyclip_workers.versions.writer import code_versions, json_bytes, model_fi
 
 
 @dataclass(frozen=True)
-class Imported:
-    """A model that was read, in our names and types, and where it comes from."""
+class ImportedModel:
+    """A model under open_clip's tensor names, with its origin."""
 
     summary: StudentSummary
     state: dict[str, Tensor]
-    """fp32, under open_clip's names, exactly the tensors of the layout."""
+    """Exactly the tensors of the layout, in fp32."""
     image_mean: Color
     image_std: Color
     lineage: JSON
     original: Layout | None
-    """What a pruned model was pruned from, if that is known."""
+    """The layout that a pruned model was pruned from, if known."""
 
 
 def main() -> None:
-    """Answer one question. A fault of ours ends the process with its traceback; the control plane sees that."""
+    """Handle one request. An internal error ends the process with a traceback, which the control plane reports."""
     answers = take_stdout()
-    question = json.loads(sys.stdin.readline())
-    signal.alarm(int(question["seconds"]))
+    request = json.loads(sys.stdin.readline())
+    signal.alarm(int(request["seconds"]))
     try:
-        found = read_model(question)
+        imported = read_model(request)
     except ImportRefused as error:
         refused = FieldError(pointer=error.pointer, value=error.value, message=error.message)
         write_answer(answers, {"errors": [refused.model_dump(mode="json")]})
         return
-    write_answer(answers, {"checked": found.summary.model_dump(mode="json")})
+    write_answer(answers, {"checked": imported.summary.model_dump(mode="json")})
     line = sys.stdin.readline()
     if not line:
         return
-    place = json.loads(line)
+    destination = json.loads(line)
     try:
-        document = write_import(Store(place["artifacts"]), place["name"], place["version"], found)
+        document = write_import(Store(destination["artifacts"]), destination["name"], destination["version"], imported)
     except OSError as error:
         write_answer(answers, {"failed": str(error)})
         return
     write_answer(answers, {"document": document.model_dump(mode="json")})
 
 
-def read_model(question: JSON) -> Imported:
-    """Read, name, shape and check a model; writes only into `scratch`. Raises ImportRefused."""
-    options = ImportOptions.model_validate(question["options"])
+def read_model(request: JSON) -> ImportedModel:
+    """Read, convert and check a model; writes only into `scratch`. Raises ImportRefused."""
+    options, upload_name, pointer = ImportOptions.model_validate(request["options"]), request["upload_name"], request["pointer"]
     source = read_source(
-        question["source"], Path(question["scratch"]), called=question["called"], limit=question["limit"],
-        pointer=question["pointer"],
+        request["source"], Path(request["scratch"]), upload_name=upload_name, limit=request["limit"], pointer=pointer
     )
     try:
-        return _understood(source, options, None if question["called"] else question["source"])
-    except UnknownNames as error:
-        raise ImportRefused(question["pointer"], source.file, str(error)) from error
+        return _convert(source, options, None if upload_name else request["source"])
+    except UnknownTensorNames as error:
+        raise ImportRefused(pointer, source.file, str(error)) from error
     except ImportRefused as error:
         if error.pointer != "/file":
             raise
-        raise ImportRefused(question["pointer"], source.file, error.message) from error
+        raise ImportRefused(pointer, source.file, error.message) from error
 
 
-def write_import(store: Store, name: str, version: int, found: Imported) -> ModelVersion:
-    """Write the version's folder, its document last. Raises OSError; FileExistsError where a version is already."""
+def write_import(store: Store, name: str, version: int, imported: ImportedModel) -> ModelVersion:
+    """Write the version's folder, its document last. Raises OSError, and FileExistsError if the version exists."""
     folder = model_version(name, version)
     if store.exists(f"{folder}/model.json"):
-        raise FileExistsError(f"{store.uri(folder)} holds a version already")
-    document = version_document(name, version, found.summary, lineage=found.lineage)
-    weights = safetensors.torch.save(found.state, {"format": "pt"})
+        raise FileExistsError(f"{store.uri(folder)} already holds a version")
+    document = version_document(name, version, imported.summary, lineage=imported.lineage)
+    weights = safetensors.torch.save(imported.state, {"format": "pt"})
     files = {
-        **model_files(found.summary.layout, weights, found.image_mean, found.image_std, found.original),
+        **model_files(imported.summary.layout, weights, imported.image_mean, imported.image_std, imported.original),
         "evaluation.json": json_bytes({}),
-        "README.md": import_card(document, found.summary).encode(),
+        "README.md": import_card(document, imported.summary).encode(),
     }
     return write_version(store, folder, document, files)
 
 
-def _understood(source: SourceFile, options: ImportOptions, uri: str | None) -> Imported:
-    state, official, warnings = open_clip_names(source.state)
+def _convert(source: SourceFile, options: ImportOptions, uri: str | None) -> ImportedModel:
+    state, official, warnings = to_open_clip_names(source.state)
     layout = find_layout(_shapes(state), source.configs, options, official=official)
-    activation, told_by = quick_gelu(layout, source.configs, options, official=official)
+    activation, activation_source = resolve_quick_gelu(layout, source.configs, options, official=official)
     layout = layout.model_copy(update={"quick_gelu": activation})
     auto = options.preset is not None and options.preset in AUTO_PRESETS
     if auto and options.preset:
         expect_auto_preset(layout, options.preset)
-    settle_gone_branches(state, layout)
+    reduce_removed_branches(state, layout)
     expect_shapes(_shapes(state), layout, options)
     summary = summarize(layout)
     if auto and options.preset:
         warnings += size_warnings(summary, options.preset)
-    mean, std = _colors(source, options)
-    made = {
+    mean, std = _image_normalization(source, options)
+    lineage = {
         "file": source.file, "source": uri, "bytes": source.bytes, "sha256": source.sha256,
-        "names": "the published program's" if official else "open_clip's", "wrapper": source.wrapper,
-        "preset": options.preset, "origin": options.origin, "quick_gelu_told_by": told_by,
+        "names": "the official implementation's" if official else "open_clip's", "wrapper": source.wrapper,
+        "preset": options.preset, "origin": options.origin, "quick_gelu_told_by": activation_source,
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}), "warnings": warnings,
     }  # fmt: skip
     original = PRESETS[AUTO_ORIGINAL] if auto and not is_uniform(layout) else None
-    return Imported(summary, _settled(state), mean, std, {"import": made, "code": code_versions()}, original)
+    return ImportedModel(summary, _to_fp32(state), mean, std, {"import": lineage, "code": code_versions()}, original)
 
 
-def _settled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All values in fp32, each tensor in memory of its own. Raises ImportRefused for one that is not a number."""
-    settled = {}
+def _to_fp32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert all values to fp32, each tensor in its own memory. Raises ImportRefused for values that are not finite."""
+    converted = {}
     for name, tensor in state.items():
         if tensor.is_floating_point():
             tensor = tensor.float()
             if not bool(torch.isfinite(tensor).all()):
-                raise ImportRefused("/file", None, f"has values in {name} that are not finite; take an earlier checkpoint")
-        settled[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
-    return settled
+                raise ImportRefused("/file", None, f"has values in {name} that are not finite; use an earlier checkpoint")
+        converted[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return converted
 
 
-def _colors(source: SourceFile, options: ImportOptions) -> tuple[Color, Color]:
-    """Mean and deviation of the pictures: the directory's, the origin's, or CLIP's own."""
-    told: JSON = source.configs.get(PREPROCESS_FILE) or source.configs.get(CONFIG_FILE, {}).get("preprocess_cfg") or {}
-    if not told and options.origin is not None:
-        told = origin_config(options.origin)
+def _image_normalization(source: SourceFile, options: ImportOptions) -> tuple[Color, Color]:
+    """Return mean and standard deviation from the directory's configuration, else the origin's, else CLIP's own."""
+    config: JSON = source.configs.get(PREPROCESS_FILE) or source.configs.get(CONFIG_FILE, {}).get("preprocess_cfg") or {}
+    if not config and options.origin is not None:
+        config = origin_config(options.origin)
     colors = []
-    for key, usual in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)):
-        value = told.get(key) or usual
+    for key, default in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)):
+        value = config.get(key) or default
         if not isinstance(value, list | tuple) or len(value) != 3:
-            raise ImportRefused("/file", None, f"has {key} {value!r} in its preprocessing; three numbers are needed")
+            raise ImportRefused("/file", None, f"has {key} {value!r} in its preprocessing; it must be three numbers")
         colors.append((float(value[0]), float(value[1]), float(value[2])))
     return colors[0], colors[1]
 
