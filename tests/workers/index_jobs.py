@@ -11,7 +11,7 @@ from tinyclip_workers import jobs
 from tinyclip_workers.retrieval.files import Generation, newest
 from tinyclip_workers.retrieval.reader import Reader
 from tinyclip_workers.runtime.store import Store
-from tinyclip_workers.serving.replica.search import Indexes
+from tinyclip_workers.serving.replica.indexes import Indexes
 from tinyclip_workers.types import Matrix
 
 EMBED_DIM = 24

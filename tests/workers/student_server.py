@@ -10,25 +10,25 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tinyclip_workers.serving.http.application import make_app
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.replica.replica import Student
+from tinyclip_workers.serving.replica.replica import Replica
 
 PREFIX = "/demo"
 
 
 @dataclass
 class Served:
-    """A student and where it answers."""
+    """A replica and the URL of its deployment."""
 
-    student: Student
+    replica: Replica
     endpoint: str
 
 
 @contextlib.contextmanager
 def serving(options: ServingOptions) -> Iterator[Served]:
     """Runs in a thread, below a prefix as Serve has it."""
-    student = Student(options)
-    with running(make_app(lambda: student), PREFIX) as url:
-        yield Served(student, url + PREFIX)
+    replica = Replica(options)
+    with running(make_app(lambda: replica), PREFIX) as url:
+        yield Served(replica, url + PREFIX)
 
 
 @contextlib.contextmanager

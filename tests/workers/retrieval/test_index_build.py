@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.runtime.store import Store
-from tinyclip_workers.serving.queries.problems import Refusal
-from tinyclip_workers.serving.replica.search import Indexes
+from tinyclip_workers.serving.problems import ProblemError
+from tinyclip_workers.serving.replica.indexes import Indexes
 
 from tests.workers.index_jobs import ask, current, events, generation, run
 from tests.workers.students import encoded, picture, seen, write_shard
@@ -153,7 +153,7 @@ class TestFailures:
 
 class TestAskingForAnIndex:
     def test_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as refused:
             current(tmp_path)
 
         assert (refused.value.problem.status, refused.value.problem.code) == (404, "index_not_found")
@@ -161,7 +161,7 @@ class TestAskingForAnIndex:
     def test_that_is_still_being_built(self, tmp_path: Path, folder: Path, shards: str) -> None:
         ask(tmp_path, folder, shards)
 
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as refused:
             current(tmp_path)
 
         problem = refused.value.problem
@@ -171,14 +171,14 @@ class TestAskingForAnIndex:
         ask(tmp_path, folder, shards)
         run(tmp_path)
 
-        with pytest.raises(Refusal, match="embeddings of student@1 and this deployment serves other@2") as refused:
+        with pytest.raises(ProblemError, match="embeddings of student@1 and this deployment serves other@2") as refused:
             current(tmp_path, model="other@2")
 
         assert refused.value.problem.status == 409
 
     @pytest.mark.parametrize("name", ["../jobs", "", "a/b", ".hidden"])
     def test_by_no_proper_name(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as refused:
             Indexes(str(tmp_path)).get(name, "student@1")
 
         assert refused.value.problem.status == 422

@@ -13,8 +13,8 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import merging, updating
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.opening import open_index
-from tinyclip_workers.serving.replica import search
-from tinyclip_workers.serving.replica.search import Indexes
+from tinyclip_workers.serving.replica import indexes as serving_indexes
+from tinyclip_workers.serving.replica.indexes import Indexes
 
 from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
@@ -175,7 +175,7 @@ def test_any_history_gives_what_recomputation_gives(root: Path, folder: Path, ki
 def test_an_open_reader_keeps_its_generation_and_shares_what_stays(
     root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinyclip_workers.serving.replica.search.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(serving_indexes, "REFRESH_SECONDS", 0.0)
     update(root, folder, 1, vectors(unit(100, 24)))
     indexes = Indexes(str(root))
     before = indexes.get("gallery", "student@1")
@@ -192,13 +192,15 @@ def test_an_open_reader_keeps_its_generation_and_shares_what_stays(
 @pytest.mark.parametrize("room", [0, 1 << 30])
 def test_of_large_graphs_one_is_held_at_a_time(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a C++ compiler): pip install hnswlib")
-    monkeypatch.setattr(search, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(search, "ROOM_FOR_TWO", room)
+    monkeypatch.setattr(serving_indexes, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(serving_indexes, "MAX_BYTES_HELD_TWICE", room)
     update(root, folder, 1, vectors(unit(100, 24)), kind="hnsw")
     indexes = Indexes(str(root))
     old = weakref.ref(indexes.get("gallery", "student@1").segments[0])  # type: ignore[attr-defined]
     held: list[bool] = []
-    monkeypatch.setattr(search, "open_index", lambda *arguments: held.append(old() is not None) or open_index(*arguments))
+    monkeypatch.setattr(
+        serving_indexes, "open_index", lambda *arguments: held.append(old() is not None) or open_index(*arguments)
+    )
     update(root, folder, 2, vectors(unit(100, 24, seed=1)), kind="hnsw")
 
     found = indexes.get("gallery", "student@1").nearest(unit(100, 24, seed=1)[5], 1)

@@ -11,8 +11,8 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.reader import DatabaseAway
 from tinyclip_workers.runtime.store import Store
-from tinyclip_workers.serving.queries.problems import Refusal
-from tinyclip_workers.serving.replica.search import Indexes
+from tinyclip_workers.serving.problems import ProblemError
+from tinyclip_workers.serving.replica.indexes import Indexes
 
 from tests.postgres import database, tables
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
@@ -285,7 +285,7 @@ class TestWithoutADatabase:
         monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database._pool", None)
         monkeypatch.setenv(VARIABLE, "postgresql://me:secret@127.0.0.1:1/x")
 
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as refused:
             Indexes(str(root)).nearest("gallery", "student@1", unit(24), 3)
 
         problem = refused.value.problem
@@ -293,5 +293,5 @@ class TestWithoutADatabase:
         assert "secret" not in problem.detail
 
     def test_of_another_model_is_refused(self, root: Path) -> None:
-        with pytest.raises(Refusal, match="embeddings of student@1 and this deployment serves other@2"):
+        with pytest.raises(ProblemError, match="embeddings of student@1 and this deployment serves other@2"):
             Indexes(str(root)).nearest("gallery", "other@2", unit(24), 3)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.replica.search import LOOK_EVERY_S
+from tinyclip_workers.serving.replica.indexes import REFRESH_SECONDS
 
 from tests.workers.index_jobs import ask, ask_updates, run, unit
 from tests.workers.student_server import serving
@@ -39,7 +39,7 @@ def test_every_answer_is_of_one_generation(tmp_path: Path, folder: Path, index_d
             _change(tmp_path, folder, number)
         ask(tmp_path, folder, None, build=2, store="pgvector", applied=CHANGES)
         assert run(tmp_path, 2) == 0
-        time.sleep(LOOK_EVERY_S + 0.2)  # where the old tables were in use, they answer until somebody looks again
+        time.sleep(REFRESH_SECONDS + 0.2)  # where the old tables were in use, they answer until somebody looks again
         done[0] = True
         seen = [answer.result() for answer in answers]
 

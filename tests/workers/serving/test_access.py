@@ -11,7 +11,7 @@ from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.token_format import digest, new_token
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.queries.problems import Refusal
+from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import access
 from tinyclip_workers.serving.replica.access import Access
 
@@ -44,15 +44,15 @@ def request(token: str | None, path: str = "/demo/zero-shot", host: str = "serve
 
 
 async def refused(gate: Access, asked: Request) -> tuple[int, str]:
-    with pytest.raises(Refusal) as refusal:
-        await gate.expect(asked)
+    with pytest.raises(ProblemError) as refusal:
+        await gate.check(asked)
     return refusal.value.problem.status, refusal.value.problem.code
 
 
 async def let_in(gate: Access, asked: Request) -> bool:
     try:
-        await gate.expect(asked)
-    except Refusal:
+        await gate.check(asked)
+    except ProblemError:
         return False
     return True
 
@@ -83,7 +83,7 @@ async def test_others_are_not(options: ServingOptions, tmp_path: Path, token: st
 async def test_healthz_is_open_and_nothing_that_looks_like_it(options: ServingOptions) -> None:
     gate = Access(options)
 
-    await gate.expect(request(None, "/demo/healthz"))
+    await gate.check(request(None, "/demo/healthz"))
     for path, host in (("/demo/zero-shot", "server/healthz?"), ("/demo/x/healthz", "server"), ("/demo/healthz/", "server")):
         assert await refused(gate, request(None, path, host)) == (401, "token_required")
 
@@ -97,10 +97,10 @@ async def test_a_revoked_token_is_refused_once_the_list_was_read_again(
 ) -> None:
     publish(tmp_path)
     gate = Access(options)
-    await gate.expect(request(GOOD))
+    await gate.check(request(GOOD))
     Store(str(tmp_path)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens={}).model_dump_json().encode())
 
-    await gate.expect(request(GOOD))
+    await gate.check(request(GOOD))
     later = monotonic() + access.REFRESH_SECONDS
     monkeypatch.setattr(access, "monotonic", lambda: later)
 
@@ -112,13 +112,13 @@ async def test_a_store_that_cannot_be_read_is_borne_for_a_while(
 ) -> None:
     publish(tmp_path)
     gate = Access(options)
-    await gate.expect(request(GOOD))
+    await gate.check(request(GOOD))
     (tmp_path / TOKEN_DIGESTS).write_bytes(b"{ torn")
     start = monotonic()
 
-    monkeypatch.setattr(access, "monotonic", lambda: start + access.PATIENCE_SECONDS - 10)
-    await gate.expect(request(GOOD))
-    monkeypatch.setattr(access, "monotonic", lambda: start + access.PATIENCE_SECONDS + 10)
+    monkeypatch.setattr(access, "monotonic", lambda: start + access.MAX_STALE_SECONDS - 10)
+    await gate.check(request(GOOD))
+    monkeypatch.setattr(access, "monotonic", lambda: start + access.MAX_STALE_SECONDS + 10)
 
     assert await refused(gate, request(GOOD)) == (503, "tokens_unavailable")
 

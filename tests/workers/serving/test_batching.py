@@ -4,9 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from tinyclip_workers.serving.queries.problems import Refusal
-from tinyclip_workers.serving.queries.timings import Asked, begin
+from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.batching import Admission, BatchQueue
+from tinyclip_workers.serving.request_context import RequestContext, set_current
 from tinyclip_workers.types import Matrix
 
 
@@ -140,10 +140,10 @@ async def test_waiting_and_computing_are_told_apart() -> None:
     engine = Engine()
     engine.go.clear()
     batches = queue(engine, size=1)
-    asked = Asked("req", "POST", "/")
+    asked = RequestContext("req", "POST")
     first = asyncio.create_task(batches.encode([1]))
     await asyncio.sleep(0.02)
-    begin(asked)
+    set_current(asked)
     second = asyncio.create_task(batches.encode([2]))
 
     await asyncio.sleep(0.1)
@@ -159,7 +159,7 @@ class TestAdmission:
         told: list[int] = []
         admission = Admission("images", 3, told.append)
 
-        with admission.enter(2), admission.enter(5), pytest.raises(Refusal) as refused, admission.enter(1):
+        with admission.enter(2), admission.enter(5), pytest.raises(ProblemError) as refused, admission.enter(1):
             pass
 
         assert refused.value.problem.status == 429
@@ -182,10 +182,10 @@ class TestAdmission:
         monkeypatch.setattr("tinyclip_workers.serving.replica.batching.time.monotonic", lambda: now)
         admission = Admission("images", 10)
         with admission.enter(20):
-            with pytest.raises(Refusal) as unknown, admission.enter(1):
+            with pytest.raises(ProblemError) as unknown, admission.enter(1):
                 pass
             admission._done, now = 5, 110.0  # 2 s each
-            with pytest.raises(Refusal) as known, admission.enter(1):
+            with pytest.raises(ProblemError) as known, admission.enter(1):
                 pass
 
         assert unknown.value.headers["Retry-After"] == "2"

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tinyclip._http.backends import BlockingBackend
+from tinyclip._http.backends import BlockingBackend, run
 from tinyclip._http.retries import Retries
 from tinyclip._http.transport import Transport
 from tinyclip._resources.student import Student
@@ -18,7 +18,7 @@ from tinyclip.errors import NotFound
 from tinyclip.schemas import LabelSet
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.queries.problems import Refusal
+from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import label_sets
 from tinyclip_workers.serving.replica.label_sets import LabelSets
 
@@ -172,7 +172,7 @@ class TestSdk:
             with pytest.raises(NotFound):
                 student.classify(encoded(picture(0)), label_set="mine")
         finally:
-            transport.close()
+            run(transport.close())
 
 
 class TestReplicas:
@@ -199,13 +199,13 @@ class TestReplicas:
         await one.put("pets", ["bird"], ["{}"])
         assert (await other.get("pets")).labels == LABELS
 
-        later = time.monotonic() + label_sets.LOOK_EVERY_S
+        later = time.monotonic() + label_sets.REFRESH_SECONDS
         monkeypatch.setattr(label_sets, "monotonic", lambda: later)
         assert (await other.get("pets")).labels == ["bird"]
 
         await one.delete("pets")
-        later += label_sets.LOOK_EVERY_S
-        with pytest.raises(Refusal, match="there is no label set pets"):
+        later += label_sets.REFRESH_SECONDS
+        with pytest.raises(ProblemError, match="there is no label set pets"):
             await other.get("pets")
 
     async def test_deployments_do_not_see_each_others_sets(self, one: LabelSets, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ class TestReplicas:
         await one.put("pets", LABELS, TEMPLATES)
         await one.put("pets", ["bird"], ["{}"])
 
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as refused:
             await one.put("more", LABELS, TEMPLATES)
 
         assert refused.value.problem.status == 409

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tinyclip_workers.serving.queries.problems import Refusal
+from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import text_cache
 from tinyclip_workers.serving.replica.batching import Admission
 from tinyclip_workers.serving.replica.text_cache import TextCache
@@ -45,8 +45,8 @@ def expected(labels: list[str]) -> Matrix:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_cache, "PART", 6)
-    monkeypatch.setattr(text_cache, "PAUSE_S", 0.001)
+    monkeypatch.setattr(text_cache, "CHUNK_TEXTS", 6)
+    monkeypatch.setattr(text_cache, "BUSY_RETRY_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ Make = Callable[[Engine], TextCache]
 async def test_a_set_in_parts_is_the_same_set(cache_of: Make) -> None:
     engine = Engine()
 
-    rows = await cache_of(engine).classes(LABELS, TEMPLATES)
+    rows = await cache_of(engine).classifier(LABELS, TEMPLATES)
 
     np.testing.assert_allclose(rows, expected(LABELS), atol=1e-6)
     assert engine.calls == [6, 6, 6, 2]
@@ -76,8 +76,8 @@ async def test_who_asks_meanwhile_waits_for_the_same(cache_of: Make, told: list[
     engine = Engine()
     cache = cache_of(engine)
 
-    rows = await asyncio.gather(*(cache.classes(LABELS, TEMPLATES) for _ in range(5)))
-    await cache.classes(LABELS, TEMPLATES)
+    rows = await asyncio.gather(*(cache.classifier(LABELS, TEMPLATES) for _ in range(5)))
+    await cache.classifier(LABELS, TEMPLATES)
 
     assert len(engine.texts) == 20
     assert all(np.array_equal(rows[0], other) for other in rows)
@@ -90,10 +90,10 @@ async def test_a_set_is_computed_to_its_end_though_nobody_waits(cache_of: Make) 
     cache = cache_of(engine)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await cache.classes(LABELS, TEMPLATES)
+            await cache.classifier(LABELS, TEMPLATES)
 
     engine.open.set()
-    np.testing.assert_allclose(await cache.classes(LABELS, TEMPLATES), expected(LABELS), atol=1e-6)
+    np.testing.assert_allclose(await cache.classifier(LABELS, TEMPLATES), expected(LABELS), atol=1e-6)
 
     assert len(engine.texts) == 20
 
@@ -103,9 +103,9 @@ async def test_a_large_set_leaves_room_for_others(cache_of: Make) -> None:
     engine = Engine(most=8)
     engine.open.clear()
     cache = cache_of(engine)
-    large = asyncio.create_task(cache.classes(LABELS, TEMPLATES))
+    large = asyncio.create_task(cache.classifier(LABELS, TEMPLATES))
     await asyncio.sleep(0)
-    other = asyncio.create_task(cache.texts(["label"]))
+    other = asyncio.create_task(cache.embeddings(["label"]))
     await asyncio.sleep(0.01)
 
     assert engine.calls == [6, 1]
@@ -119,11 +119,11 @@ async def test_a_set_that_has_begun_waits_where_another_is_refused(cache_of: Mak
     engine = Engine(most=6)
     cache = cache_of(engine)
     engine.open.clear()
-    begun = asyncio.create_task(cache.classes(LABELS, TEMPLATES))
+    begun = asyncio.create_task(cache.classifier(LABELS, TEMPLATES))
     await asyncio.sleep(0.01)
 
-    with pytest.raises(Refusal):
-        await cache.classes(["new"], TEMPLATES)
+    with pytest.raises(ProblemError):
+        await cache.classifier(["new"], TEMPLATES)
     engine.admission.waiting += 6  # others, who come before the second part of the first
     engine.open.set()
     await asyncio.sleep(0.02)
@@ -131,29 +131,29 @@ async def test_a_set_that_has_begun_waits_where_another_is_refused(cache_of: Mak
     engine.admission.waiting -= 6
 
     np.testing.assert_allclose(await begun, expected(LABELS), atol=1e-6)
-    np.testing.assert_allclose(await cache.classes(["new"], TEMPLATES), expected(["new"]), atol=1e-6)
+    np.testing.assert_allclose(await cache.classifier(["new"], TEMPLATES), expected(["new"]), atol=1e-6)
 
 
 async def test_what_failed_is_told_to_all_and_tried_again(cache_of: Make) -> None:
     engine = Engine(most=1)
     cache = cache_of(engine)
     with engine.admission.enter(1):
-        refused = await asyncio.gather(*(cache.classes(LABELS, TEMPLATES) for _ in range(3)), return_exceptions=True)
+        refused = await asyncio.gather(*(cache.classifier(LABELS, TEMPLATES) for _ in range(3)), return_exceptions=True)
 
-    assert [type(error) for error in refused] == [Refusal] * 3
-    np.testing.assert_allclose(await cache.classes(LABELS, TEMPLATES), expected(LABELS), atol=1e-6)
+    assert [type(error) for error in refused] == [ProblemError] * 3
+    np.testing.assert_allclose(await cache.classifier(LABELS, TEMPLATES), expected(LABELS), atol=1e-6)
 
 
 async def test_so_many_sets_at_a_time_and_no_more(cache_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_cache, "MOST_COMING", 2)
+    monkeypatch.setattr(text_cache, "MAX_PENDING", 2)
     engine = Engine()
     engine.open.clear()
     cache = cache_of(engine)
-    coming = [asyncio.create_task(cache.classes([name], TEMPLATES)) for name in ("a", "b")]
+    coming = [asyncio.create_task(cache.classifier([name], TEMPLATES)) for name in ("a", "b")]
     await asyncio.sleep(0.01)
 
-    with pytest.raises(Refusal, match="2 other sets") as refused:
-        await cache.classes(["c"], TEMPLATES)
+    with pytest.raises(ProblemError, match="2 other sets") as refused:
+        await cache.classifier(["c"], TEMPLATES)
 
     assert refused.value.headers == {"Retry-After": "2"}
     engine.open.set()

@@ -10,7 +10,7 @@ from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.replica.metrics import Watch
+from tinyclip_workers.serving.replica.metrics import ServingMetrics
 from tinyclip_workers.serving.replica.served_model import ServedModel
 from tinyclip_workers.versions.golden import GOLDEN_FILE, GoldenMismatch, expect_golden, golden_file
 
@@ -92,4 +92,4 @@ def test_a_replica_asks_before_it_serves(folder: Path) -> None:
     options = ServingOptions(name="demo", model="m@1", model_uri=str(folder), artifacts=str(folder), engine="torch")
 
     with pytest.raises(GoldenMismatch):
-        ServedModel(options, Watch(options))
+        ServedModel(options, ServingMetrics(options))

@@ -1,9 +1,11 @@
-"""A student on Ray Serve: zero-shot classification, embeddings and search over HTTP.
+"""A deployment on Ray Serve: zero-shot classification, embeddings and search over HTTP.
 
-The story of one query: `requests.py` gives it an id and a time limit and lets it in, a route of `web_app.py` has `queries.py`
-(or `shapes_*.py`, for the clients of others) read and check it, `inputs.py` decodes its images, `service.py` answers it with
-embeddings that `batching.py` gathers and `replica.py` computes with an engine (`engine.py`), and `problems.py` says what was
-wrong if something was. `student.py` is one replica, `served_model.py` one model in it, and `app.py` what Serve runs.
+The path of one query: `http/middleware.py` gives it an id and a time limit and has its token checked by `replica/access.py`. A
+handler from the table in `http/routes.py` runs it: our own are in `http/handlers.py`, those for clients of other products in
+`compat/`. The handler reads and checks it (`queries/`), selects a model (`replica/hosted_models.py`) and calls
+`replica/inference.py`. That decodes the images, takes cached texts from `replica/text_cache.py`, and computes the others in
+batches shared with other requests (`replica/batching.py`) on the model's engine (`replica/served_model.py`). An invalid query
+raises a `ProblemError` (`problems.py`), which `http/errors.py` answers. `app.py` is what Serve deploys.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build(args: dict[str, Any]) -> "serve.Application":
-    """The application that Serve imports by name (`tinyclip_workers.serving:build`); `args` are a `ServingOptions`."""
-    from tinyclip_workers.serving.app import application  # Serve takes seconds to import, and building an index needs none of it
+    """Return the application that Serve imports as `tinyclip_workers.serving:build`; `args` are `ServingOptions`."""
+    from tinyclip_workers.serving.app import application  # importing Serve takes seconds, and building an index does not need it
 
     return application(args)

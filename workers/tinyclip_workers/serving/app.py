@@ -1,7 +1,8 @@
-"""The Serve application: one ingress deployment that takes HTTP, gathers batches and computes them.
+"""The Serve application: one ingress deployment whose replicas receive HTTP, batch the queries and compute them.
 
-All in one deployment because a second hop halves the rate. Serve reads this module once to see what to deploy, in a process
-that answers nothing, and again in each replica: so torch and open_clip, seconds to import, are left to the replicas.
+It is a single deployment because a second hop halves the throughput. Serve imports this module once to find out what to deploy,
+in a process that answers no queries, and again in each replica. Therefore only replicas import torch and open_clip, which take
+seconds.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -9,37 +10,37 @@ from typing import TYPE_CHECKING, Any, cast
 from ray import serve
 
 from tinyclip_workers.serving.http.application import make_app
-from tinyclip_workers.serving.options import ServingOptions, Wanted
-from tinyclip_workers.serving.replica.metrics import write_log
+from tinyclip_workers.serving.options import ServingOptions, UserConfig
+from tinyclip_workers.serving.replica.metrics import configure_access_log
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica import replica as student
+    from tinyclip_workers.serving.replica.replica import Replica
 
 
-def _of_this_replica() -> "student.Student":
-    replica: Any = serve.get_replica_context().servable_object
-    found: student.Student = replica.student
-    return found
+def _current_replica() -> "Replica":
+    deployment: Any = serve.get_replica_context().servable_object
+    replica: Replica = deployment.replica
+    return replica
 
 
 @serve.deployment(name="Student", max_ongoing_requests=64, max_queued_requests=128)
-@serve.ingress(make_app(_of_this_replica, tell_id=False))
-class Student:
-    """One replica."""
+@serve.ingress(make_app(_current_replica, send_request_id=False))
+class IngressDeployment:
+    """The Serve deployment; each instance is one replica."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from tinyclip_workers.serving.replica.replica import Student as Replica  # see above
+        from tinyclip_workers.serving.replica.replica import Replica  # see above
 
-        write_log()
-        self.student = Replica(ServingOptions.model_validate(options))
+        configure_access_log()
+        self.replica = Replica(ServingOptions.model_validate(options))
 
-    async def reconfigure(self, wanted: dict[str, Any]) -> None:
-        """Serve has another `user_config`; the replica goes on answering meanwhile."""
-        await self.student.models.follow(Wanted.model_validate(wanted))
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Apply a new `user_config`; the replica continues to answer queries."""
+        await self.replica.models.reconfigure(UserConfig.model_validate(user_config))
 
 
 def application(args: dict[str, Any]) -> serve.Application:
-    """Raises pydantic.ValidationError for bad args."""
+    """Return the application for `ServingOptions`. Raises pydantic.ValidationError."""
     options = ServingOptions.model_validate(args)
-    bound: serve.Application = cast(Any, Student).bind(options.model_dump())
+    bound: serve.Application = cast(Any, IngressDeployment).bind(options.model_dump())
     return bound

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from tinyclip.schemas import JSON, LabelScore
+from tinyclip.schemas import JSON
 from tinyclip.schemas import Request as Schema
 
-from tinyclip_workers.serving.http.route import Described
 from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.problems import field_error, invalid_input
 from tinyclip_workers.serving.queries.bodies import read_document, validated
-from tinyclip_workers.serving.queries.parsing import MAX_LABELS, Images, ZeroShotQuery, check_labels
-from tinyclip_workers.serving.queries.problems import field_error, invalid
+from tinyclip_workers.serving.queries.inputs import Images
+from tinyclip_workers.serving.queries.zero_shot import MAX_LABELS, ZeroShotQuery, check_labels
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica.replica import Student
+    from tinyclip_workers.serving.replica.replica import Replica
 
 TEMPLATE = "This is a photo of {}."
 
@@ -35,32 +35,26 @@ def is_hugging_face(document: JSON) -> bool:
     return "inputs" in document
 
 
-async def zero_shot(student: "Student", request: Request) -> Response:
-    return await hugging_face_answer(student, await read_document(request, student.options))
+async def zero_shot(replica: "Replica", request: Request) -> Response:
+    return await answer_hugging_face(replica, await read_document(request, replica.options))
 
 
-async def hugging_face_answer(student: "Student", document: JSON) -> Response:
-    """One bare list of all labels with their scores, best first."""
-    query = hugging_face_query(document, student.options)
-    model = await student.answering(None, canary=True)
-    [scores] = (await model.service.zero_shot(query)).results
+async def answer_hugging_face(replica: "Replica", document: JSON) -> Response:
+    """Answer with one bare list of all labels and their scores, best first."""
+    query = hugging_face_query(document, replica.options)
+    model = await replica.model_for(None, canary=True)
+    [scores] = (await model.inference.zero_shot(query)).results
     return Response(orjson.dumps([score.model_dump() for score in scores or []]), media_type="application/json")
 
 
 def hugging_face_query(document: JSON, options: ServingOptions) -> ZeroShotQuery:
-    """Raises Refusal."""
-    asked = validated(HuggingFaceRequest, document)
-    given = asked.parameters.candidate_labels
-    labels = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+    """Raises ProblemError."""
+    fields = validated(HuggingFaceRequest, document)
+    candidates = fields.parameters.candidate_labels
+    labels = [part.strip() for part in candidates.split(",")] if isinstance(candidates, str) else candidates
     if not 1 <= len(labels) <= MAX_LABELS:
-        raise invalid(field_error("/parameters/candidate_labels", len(labels), f"give 1 to {MAX_LABELS:,} labels"))
-    template = asked.parameters.hypothesis_template
-    where = {"labels_at": "/parameters/candidate_labels", "templates_at": "/parameters/hypothesis_template"}
-    check_labels(labels, template, options, **where)
-    return ZeroShotQuery(Images([asked.inputs], ["/inputs"]), labels, [template], len(labels), skip_bad_images=False)
-
-
-ROUTES = [
-    Described("POST", "/", zero_shot, "Zero-shot classification in Hugging Face's shape", HuggingFaceRequest,
-              answer=list[LabelScore]),
-]  # fmt: skip
+        raise invalid_input(field_error("/parameters/candidate_labels", len(labels), f"give 1 to {MAX_LABELS:,} labels"))
+    template = fields.parameters.hypothesis_template
+    pointers = {"labels_at": "/parameters/candidate_labels", "templates_at": "/parameters/hypothesis_template"}
+    check_labels(labels, template, options, **pointers)
+    return ZeroShotQuery(Images([fields.inputs], ["/inputs"]), labels, [template], len(labels), skip_bad_images=False)

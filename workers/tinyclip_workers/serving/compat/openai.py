@@ -1,25 +1,23 @@
-"""OpenAI's shape of embeddings, with images as infinity, Jina and vLLM write them. Errors below /v1 are in OpenAI's shape too."""
+"""OpenAI's model list and error shape. Its embeddings are our own route's: images are sent as infinity, Jina and vLLM do."""
 
 from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tinyclip.schemas import EmbeddingsRequest, EmbeddingsResponse
+from tinyclip.schemas import FieldError, Problem
 from tinyclip.schemas import Response as Schema
 
-from tinyclip_workers.serving.http.route import Described
-from tinyclip_workers.serving.http.routes import embeddings
-from tinyclip_workers.serving.queries.problems import refuse
+from tinyclip_workers.serving.problems import problem_error
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica.replica import Student
+    from tinyclip_workers.serving.replica.replica import Replica
 
 
 class OpenAIModel(Schema):
     id: str
     object: Literal["model"] = "model"
     created: int
-    """Seconds since 1970: when this replica began."""
+    """Unix time at which this replica started."""
     owned_by: str
 
 
@@ -28,27 +26,51 @@ class OpenAIModels(Schema):
     data: list[OpenAIModel]
 
 
-async def models(student: "Student", request: Request) -> Response:
-    return JSONResponse(OpenAIModels(data=_models(student)).model_dump())
+async def models(replica: "Replica", request: Request) -> Response:
+    return JSONResponse(OpenAIModels(data=_models(replica)).model_dump())
 
 
-async def model(student: "Student", request: Request) -> Response:
+async def model(replica: "Replica", request: Request) -> Response:
     name = request.path_params["id"]
-    for known in _models(student):
+    for known in _models(replica):
         if known.id == name:
             return JSONResponse(known.model_dump())
-    raise refuse(404, "model_not_found", "There is no such model", f"there is no model {name} here; GET v1/models lists them")
+    detail = f"there is no model {name} here; GET v1/models lists them"
+    raise problem_error(404, "model_not_found", "There is no such model", detail)
 
 
-def _models(student: "Student") -> list[OpenAIModel]:
-    """Every version that may be named, and the deployment's name for whichever version it serves."""
-    project = student.options.project
-    return [OpenAIModel(id=id, created=student.began, owned_by=project) for id in (*student.models.names(), student.options.name)]
+def _models(replica: "Replica") -> list[OpenAIModel]:
+    """Return every version that a query may name, and the deployment's name, which stands for the version it serves."""
+    project, names = replica.options.project, [*replica.models.names(), replica.options.name]
+    return [OpenAIModel(id=name, created=replica.started_at, owned_by=project) for name in names]
 
 
-ROUTES = [
-    Described("POST", "/v1/embeddings", embeddings, "Embeddings, as OpenAI's API has them", EmbeddingsRequest,
-              ("input", "encoding_format", "on_error", "dimensions", "model"), EmbeddingsResponse),
-    Described("GET", "/v1/models", models, "What is served", answer=OpenAIModels),
-    Described("GET", "/v1/models/{id:path}", model, "One of what is served", answer=OpenAIModel),
-]  # fmt: skip
+class OpenAIError(Schema):
+    """OpenAI's members first; the others are a problem document's."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str | None
+    errors: list[FieldError]
+
+
+class OpenAIErrorBody(Schema):
+    """The answer to a failed request below /v1."""
+
+    error: OpenAIError
+
+
+def is_openai(path: str) -> bool:
+    return path.startswith("/v1/")
+
+
+def openai_error(problem: Problem) -> OpenAIErrorBody:
+    types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    type = "server_error" if problem.status >= 500 else types.get(problem.status, "invalid_request_error")
+    param = problem.errors[0].pointer.lstrip("/").replace("/", ".") if problem.errors else None
+    error = OpenAIError(
+        message=problem.detail, type=type, param=param, code=problem.code, request_id=problem.request_id, errors=problem.errors
+    )
+    return OpenAIErrorBody(error=error)

@@ -1,59 +1,47 @@
 """Weaviate's inference module (`multi2vec-clip`): set its `CLIP_INFERENCE_API` to the endpoint of a deployment."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from tinyclip.schemas import Request as Schema
-from tinyclip.schemas import Response as Answer
+from starlette.responses import Response
+from tinyclip.schemas import Request as RequestSchema
+from tinyclip.schemas import Response as ResponseSchema
 
-from tinyclip_workers.serving.http.route import Described
-from tinyclip_workers.serving.http.routes import health
 from tinyclip_workers.serving.queries.bodies import read_document, validated
-from tinyclip_workers.serving.queries.embeddings import MAX_INPUTS, EmbeddingsQuery, Input
-from tinyclip_workers.serving.queries.parsing import MAX_IMAGES, check_texts
+from tinyclip_workers.serving.queries.embeddings import MAX_INPUTS, EmbeddingInput, EmbeddingsQuery
+from tinyclip_workers.serving.queries.inputs import MAX_IMAGES, check_texts, with_pointers
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica.replica import Student
+    from tinyclip_workers.serving.replica.replica import Replica
+
+VECTORIZE = "/vectorize"
 
 
-class VectorizeRequest(Schema):
+class VectorizeRequest(RequestSchema):
     texts: list[str] | None = Field(default=None, max_length=MAX_INPUTS)
     images: list[str] | None = Field(default=None, max_length=MAX_IMAGES)
 
 
-class VectorizeResponse(Answer):
+class VectorizeResponse(ResponseSchema):
     textVectors: list[list[float]]
     imageVectors: list[list[float]]
 
 
-async def vectorize(student: "Student", request: Request) -> Response:
-    asked = validated(VectorizeRequest, await read_document(request, student.options))
-    texts, images = asked.texts or [], asked.images or []
-    check_texts("/texts", texts)
-    inputs = [Input("text", text, f"/texts/{i}") for i, text in enumerate(texts)]
-    inputs += [Input("image", image, f"/images/{i}") for i, image in enumerate(images)]
-    model = await student.answering(None)
-    rows = (await model.service.embeddings(EmbeddingsQuery(inputs))).rows
+async def vectorize(replica: "Replica", request: Request) -> Response:
+    fields = validated(VectorizeRequest, await read_document(request, replica.options))
+    texts, images = with_pointers("/texts", fields.texts or []), with_pointers("/images", fields.images or [])
+    check_texts(texts)
+    inputs = [EmbeddingInput("text", text, pointer) for pointer, text in texts]
+    inputs += [EmbeddingInput("image", image, pointer) for pointer, image in images]
+    model = await replica.model_for(None)
+    rows = (await model.inference.embeddings(EmbeddingsQuery(inputs))).rows
     answer = {"textVectors": rows[: len(texts)], "imageVectors": rows[len(texts) :]}
-    written = await student.in_thread(lambda: orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
-    return Response(written, media_type="application/json")
+    body = await replica.run_in_thread(lambda: orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Response(body, media_type="application/json")
 
 
-async def meta(student: "Student", request: Request) -> Response:
-    return JSONResponse(health(student))
-
-
-async def well(student: "Student", request: Request) -> Response:
+async def probe(replica: "Replica", request: Request) -> Response:
+    """Answer 204: a process that answers is live and ready."""
     return Response(status_code=204)
-
-
-ROUTES = [
-    Described("POST", "/vectorize", vectorize, "Vectors, as Weaviate's CLIP module has them", VectorizeRequest,
-              answer=VectorizeResponse),
-    Described("GET", "/meta", meta, "What is served, for Weaviate", answer=dict[str, Any]),
-    Described("GET", "/.well-known/live", well, "Whether the replica runs, for Weaviate", status=204),
-    Described("GET", "/.well-known/ready", well, "Whether the replica is ready, for Weaviate", status=204),
-]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The routes of a deployment as an ASGI application, without Serve: what is asked for by which path."""
+"""The ASGI application of a deployment: the routes, the middleware and the error handlers."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -10,52 +10,33 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tinyclip_workers.serving.compat import clip_retrieval as shapes_clip_retrieval
-from tinyclip_workers.serving.compat import hugging_face as shapes_hugging_face
-from tinyclip_workers.serving.compat import openai as shapes_openai
-from tinyclip_workers.serving.compat import weaviate as shapes_weaviate
-from tinyclip_workers.serving.http import label_sets as routes_label_sets
-from tinyclip_workers.serving.http import openapi, routes, try_it
-from tinyclip_workers.serving.http.middleware import Requests
-from tinyclip_workers.serving.http.route import Described, Handler
-from tinyclip_workers.serving.queries.problems import Refusal, answer_http_error, answer_refusal
+from tinyclip_workers.serving.http import openapi
+from tinyclip_workers.serving.http.errors import on_http_exception, on_problem_error
+from tinyclip_workers.serving.http.middleware import RequestMiddleware
+from tinyclip_workers.serving.http.routes import ROUTES, DocumentedRoute
+from tinyclip_workers.serving.problems import ProblemError
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica.replica import Student
-
-ROUTES: list[Described] = [
-    *routes.ROUTES,
-    *routes_label_sets.ROUTES,
-    *shapes_hugging_face.ROUTES,
-    *shapes_openai.ROUTES,
-    *shapes_weaviate.ROUTES,
-    *shapes_clip_retrieval.ROUTES,
-    *try_it.ROUTES,
-]
+    from tinyclip_workers.serving.replica.replica import Replica
 
 
-def make_app(student: "Callable[[], Student]", *, tell_id: bool = True) -> Starlette:
-    """`student` finds the replica that answers; see `Requests` for `tell_id`."""
-    described = [Route(route.path, _endpoint(student, route), methods=[route.method]) for route in ROUTES]
+def make_app(get_replica: "Callable[[], Replica]", *, send_request_id: bool = True) -> Starlette:
+    """Return the application; `get_replica` is called once per request. See `RequestMiddleware` for `send_request_id`."""
+    routes = [*ROUTES, DocumentedRoute("GET", "/openapi.json", _openapi, "This document")]
     return Starlette(
-        routes=[*described, Route("/openapi.json", _endpoint(student, _OPENAPI), methods=["GET"])],
-        middleware=[Middleware(Requests, student=student, tell_id=tell_id)],
-        exception_handlers={Refusal: answer_refusal, HTTPException: answer_http_error},
+        routes=[Route(route.path, _endpoint(get_replica, route), methods=[route.method]) for route in routes],
+        middleware=[Middleware(RequestMiddleware, get_replica=get_replica, send_request_id=send_request_id)],
+        exception_handlers={ProblemError: on_problem_error, HTTPException: on_http_exception},
     )
 
 
-async def _openapi(student: "Student", request: Request) -> Response:
-    return JSONResponse(openapi.document(ROUTES, student.options.name, request.scope.get("root_path", "")))
+async def _openapi(replica: "Replica", request: Request) -> Response:
+    return JSONResponse(openapi.document(ROUTES, replica.options.name, request.scope.get("root_path", "")))
 
 
-_OPENAPI = Described("GET", "/openapi.json", _openapi, "This document")
-
-
-def _endpoint(student: "Callable[[], Student]", route: Described) -> Callable[[Request], Awaitable[Response]]:
-    handler: Handler = route.handler
-
+def _endpoint(get_replica: "Callable[[], Replica]", route: DocumentedRoute) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        request.state.asked.route = route.path
-        return await handler(student(), request)
+        request.state.context.route = route.path
+        return await route.handler(get_replica(), request)
 
     return endpoint

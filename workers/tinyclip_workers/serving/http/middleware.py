@@ -1,4 +1,4 @@
-"""What every request goes through: an id, the gate, a time limit, an answer whatever happens, a line in the log."""
+"""The middleware around every request: request id, access control, time limit, an answer to every error, metrics and log."""
 
 import asyncio
 import secrets
@@ -8,83 +8,85 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tinyclip_workers.serving.queries.problems import Refusal, answer_refusal, our_fault, refuse
-from tinyclip_workers.serving.queries.timings import Asked, begin
+from tinyclip_workers.serving.http.errors import internal_error, on_problem_error
+from tinyclip_workers.serving.problems import ProblemError, problem_error
+from tinyclip_workers.serving.request_context import RequestContext, set_current
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica.replica import Student
+    from tinyclip_workers.serving.replica.replica import Replica
 
-LONGEST_ID = 64
-CLIENT_LEFT = 499
-"""In metrics and log, the status of a request whose client did not wait for its answer."""
+MAX_REQUEST_ID_CHARS = 64
+CLIENT_CLOSED_REQUEST = 499
+"""The status, in metrics and log, of a request whose client disconnected before the answer."""
 
 
-class Requests:
-    """The layer around the routes."""
+class RequestMiddleware:
+    """The outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp, *, student: "Callable[[], Student]", tell_id: bool) -> None:
-        """`tell_id`: answer with X-Request-Id; Serve's proxy does so itself, with the same id."""
-        self._app, self._student, self._tell_id = app, student, tell_id
+    def __init__(self, app: ASGIApp, *, get_replica: "Callable[[], Replica]", send_request_id: bool) -> None:
+        """`send_request_id`: add X-Request-Id to answers. Serve's proxy adds the same id itself."""
+        self._app, self._get_replica, self._send_request_id = app, get_replica, send_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Asked(_request_id(scope), scope["method"], scope["path"])
-        begin(asked)
-        scope.setdefault("state", {})["asked"] = asked
-        if scope["path"] == scope.get("root_path", ""):  # {endpoint} itself, which no route can be
+        context = RequestContext(_request_id(scope), scope["method"])
+        set_current(context)
+        scope.setdefault("state", {})["context"] = context
+        if scope["path"] == scope.get("root_path", ""):  # the endpoint itself without a slash, which no route can match
             scope["path"] += "/"
 
-        async def note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
-                asked.status = message["status"]
-                message["headers"] = [*message.get("headers", []), *self._told(asked)]
+                context.status = message["status"]
+                message["headers"] = [*message.get("headers", []), *self._extra_headers(context)]
             await send(message)
 
-        student = self._student()
+        replica = self._get_replica()
         try:
-            await self._answer(student, scope, receive, note)
+            await self._answer(replica, scope, receive, send_and_record)
         finally:
-            asked.status = asked.status or CLIENT_LEFT
-            student.watch.request(asked)
+            context.status = context.status or CLIENT_CLOSED_REQUEST
+            replica.metrics.record_request(context)
 
-    def _told(self, asked: Asked) -> list[tuple[bytes, bytes]]:
-        headers = {b"x-request-id": asked.request_id} if self._tell_id else {}
-        if asked.model is not None:
-            headers[b"x-tinyclip-model"] = asked.model
+    def _extra_headers(self, context: RequestContext) -> list[tuple[bytes, bytes]]:
+        headers = {b"x-request-id": context.request_id} if self._send_request_id else {}
+        if context.model is not None:
+            headers[b"x-tinyclip-model"] = context.model
         return [(name, value.encode("latin-1")) for name, value in headers.items()]
 
-    async def _answer(self, student: "Student", scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises nothing but that the client has left, or that an answer broke off."""
-        asked: Asked = scope["state"]["asked"]
+    async def _answer(self, replica: "Replica", scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, whatever is raised. Raises only after the response has started, or if the client disconnected."""
+        context: RequestContext = scope["state"]["context"]
         request = Request(scope, receive)
-        limit = student.options.request_timeout_s
+        limit = replica.options.request_timeout_s
         try:
-            async with asyncio.timeout(limit) as clock:
-                await student.access.expect(request)
+            async with asyncio.timeout(limit) as timeout:
+                await replica.access.check(request)
                 await self._app(scope, receive, send)
             return
         except Exception as error:
-            if asked.status:
+            if context.status:
                 raise
-            if isinstance(error, TimeoutError) and clock.expired():
-                error = _too_slow(asked, limit)
-            refused = isinstance(error, Refusal)
-            answer = await answer_refusal(request, error) if refused else our_fault(request, error)
-        await answer(scope, receive, send)
+            if isinstance(error, TimeoutError) and timeout.expired():
+                error = _too_slow(context, limit)
+            is_problem = isinstance(error, ProblemError)
+            response = await on_problem_error(request, error) if is_problem else internal_error(request, error)
+        await response(scope, receive, send)
 
 
-def _too_slow(asked: Asked, limit: float) -> Refusal:
-    if "body" in asked.seconds and not asked.counts["bytes"]:
+def _too_slow(context: RequestContext, limit: float) -> ProblemError:
+    if "body" in context.seconds and not context.counts["bytes"]:
         detail = f"the request had not arrived whole after {limit:g} s; send fewer or smaller images in one request"
-        return refuse(408, "request_too_slow", "Request timeout", detail, retryable=True)
-    detail = f"not done after {limit:g} s, so what was left of it was dropped; try again, or ask for less in one request"
-    return refuse(504, "timed_out", "Timed out", detail, retryable=True, headers={"Retry-After": "2"})
+        return problem_error(408, "request_too_slow", "Request timeout", detail, retryable=True)
+    detail = f"not done after {limit:g} s, so the rest was dropped; try again, or send less in one request"
+    return problem_error(504, "timed_out", "Timed out", detail, retryable=True, headers={"Retry-After": "2"})
 
 
 def _request_id(scope: Scope) -> str:
+    """Return the client's X-Request-Id, or a new id."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and value:
-            return str(value.decode("latin-1"))[:LONGEST_ID]
+            return str(value.decode("latin-1"))[:MAX_REQUEST_ID_CHARS]
     return f"req_{secrets.token_hex(12)}"

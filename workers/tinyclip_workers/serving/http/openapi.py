@@ -1,4 +1,4 @@
-"""OpenAPI of a deployment, out of its table of routes and the wire schemas."""
+"""The OpenAPI document of a deployment, from its table of routes and the wire schemas."""
 
 import re
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 from tinyclip.schemas import JSON, Problem
 
-from tinyclip_workers.serving.http.route import Described
-from tinyclip_workers.serving.queries.problems import OpenAIErrorBody, is_openai
+from tinyclip_workers.serving.compat.openai import OpenAIErrorBody, is_openai
+from tinyclip_workers.serving.http.routes import DocumentedRoute
 from tinyclip_workers.serving.replica.access import OPEN_PAGE, OPEN_PATHS
 
 _REFERENCE = "#/components/schemas/{model}"
 
 
-def document(routes: Sequence[Described], deployment: str, prefix: str) -> JSON:
-    """OpenAPI 3.1; `prefix` is the path that the routes are below."""
+def document(routes: Sequence[DocumentedRoute], deployment: str, prefix: str) -> JSON:
+    """Return OpenAPI 3.1; `prefix` is the path of the deployment."""
     bodies = {route.body for route in routes if route.body is not None}
     names, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
     definitions = dict(schemas.get("$defs", {}))
@@ -39,14 +39,14 @@ def document(routes: Sequence[Described], deployment: str, prefix: str) -> JSON:
     }
 
 
-def _operation(route: Described, body: Any, answer: Any) -> JSON:
-    refusal = ("application/json", "OpenAIErrorBody") if is_openai(route.path) else ("application/problem+json", "Problem")
-    refused = {
-        "description": "Refused: why, and the way out",
-        "content": {refusal[0]: {"schema": {"$ref": _REFERENCE.format(model=refusal[1])}}},
+def _operation(route: DocumentedRoute, body: Any, answer: Any) -> JSON:
+    error = ("application/json", "OpenAIErrorBody") if is_openai(route.path) else ("application/problem+json", "Problem")
+    failure = {
+        "description": "The request failed; the document names the cause and what to do",
+        "content": {error[0]: {"schema": {"$ref": _REFERENCE.format(model=error[1])}}},
     }
     success = {"description": "Success", **({"content": _json(answer)} if answer is not None else {})}
-    responses = {str(route.status): success, "4XX": refused, "5XX": refused}
+    responses = {str(route.status): success, "4XX": failure, "5XX": failure}
     operation: JSON = {"summary": route.summary, "responses": responses}
     if route.path not in OPEN_PATHS and (route.path, route.method) != (OPEN_PAGE, "GET"):
         operation["security"] = [{"token": []}, {}]
@@ -60,8 +60,8 @@ def _operation(route: Described, body: Any, answer: Any) -> JSON:
     return operation
 
 
-def _path(route: Described) -> str:
-    """Without Starlette's converters: `{id:path}` is `{id}`."""
+def _path(route: DocumentedRoute) -> str:
+    """Return the path without Starlette's converters: `{id:path}` is `{id}`."""
     return re.sub(r":\w+\}", "}", route.path)
 
 
@@ -79,10 +79,10 @@ def _schema(answer: Any, definitions: JSON) -> Any:
 
 
 def _form(fields: tuple[str, ...]) -> JSON:
-    several = {"labels", "templates", "input"}
+    repeated = {"labels", "templates", "input"}
     text: JSON = {"type": "string"}
     properties: JSON = {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}}
-    properties |= {name: {"type": "array", "items": text} if name in several else text for name in fields}
+    properties |= {name: {"type": "array", "items": text} if name in repeated else text for name in fields}
     return {"type": "object", "properties": properties}
 
 

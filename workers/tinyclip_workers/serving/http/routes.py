@@ -1,93 +1,82 @@
-"""The deployment's own routes: zero-shot classification, embeddings, search, health."""
+"""The table of all routes: path, handler, and their description for OpenAPI."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from tinyclip.schemas import (
     EmbeddingsRequest,
     EmbeddingsResponse,
+    LabelScore,
+    LabelSet,
+    LabelSetPut,
+    LabelSetSummary,
+    Page,
     SearchRequest,
     SearchResponse,
     ZeroShotRequest,
     ZeroShotResponse,
 )
 
-from tinyclip_workers.serving.compat.hugging_face import hugging_face_answer, is_hugging_face
-from tinyclip_workers.serving.http.route import Described
-from tinyclip_workers.serving.queries.bodies import is_form, read_document, read_form
-from tinyclip_workers.serving.queries.embeddings import EmbeddingsQuery, embeddings_answer, read_embeddings
-from tinyclip_workers.serving.queries.parsing import ZeroShotQuery, read_search, zero_shot_form, zero_shot_query
+from tinyclip_workers.serving.compat import clip_retrieval, hugging_face, openai, weaviate
+from tinyclip_workers.serving.http import handlers, try_it
 
 if TYPE_CHECKING:
-    from tinyclip_workers.serving.replica.replica import Student
+    from tinyclip_workers.serving.replica.replica import Replica
 
-LARGE = 16
-"""Embeddings; to write more of them as JSON than this takes long enough to be done off the event loop."""
-
-
-async def zero_shot(student: "Student", request: Request) -> Response:
-    if is_form(request):
-        parts = await read_form(request, student.options)
-        return await answer_zero_shot(student, zero_shot_form(parts, student.options))
-    document = await read_document(request, student.options)
-    if is_hugging_face(document):
-        return await hugging_face_answer(student, document)
-    return await answer_zero_shot(student, zero_shot_query(document, student.options))
+Handler = Callable[["Replica", Request], Awaitable[Response]]
 
 
-async def answer_zero_shot(student: "Student", query: ZeroShotQuery) -> Response:
-    query = await student.with_labels(query)
-    model = await student.answering(query.model, canary=True)
-    answer = await model.service.zero_shot(query)
-    return Response(answer.model_dump_json(), media_type="application/json")
+@dataclass(frozen=True)
+class DocumentedRoute:
+    """One route and its OpenAPI description."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    body: type[BaseModel] | None = None
+    """Schema of a JSON request."""
+    form: tuple[str, ...] = ()
+    """Fields of a multipart request, beside files named `image`; empty: the route accepts no form."""
+    answer: Any = None
+    """Type of a JSON answer; None: an empty body, or one that is not JSON."""
+    status: int = 200
+    """Status of a success."""
 
 
-async def embeddings(student: "Student", request: Request) -> Response:
-    return await answer_embeddings(student, await read_embeddings(request, student.options))
-
-
-async def answer_embeddings(student: "Student", query: EmbeddingsQuery) -> Response:
-    model = await student.answering(query.model)
-    embedded = await model.service.embeddings(query)
-    if len(query.inputs) <= LARGE:
-        written = embeddings_answer(query, embedded, model.name)
-    else:
-        written = await student.in_thread(lambda: embeddings_answer(query, embedded, model.name))
-    return Response(written, media_type="application/json")
-
-
-async def search(student: "Student", request: Request) -> Response:
-    query = await read_search(request, student.options)
-    model = await student.searching(query.index)
-    answer = await model.service.search(query)
-    return Response(answer.model_dump_json(), media_type="application/json")
-
-
-async def healthz(student: "Student", request: Request) -> Response:
-    return JSONResponse(health(student))
-
-
-def health(student: "Student") -> dict[str, Any]:
-    own = student.models.own
-    engine = own.replica.engine
-    return {
-        "status": "ok",
-        "deployment": student.options.name,
-        "model": own.name,
-        "engine": engine.name,
-        "embed_dim": engine.embed_dim,
-        "engine_report": engine.report.model_dump(mode="json"),
-        "canary": student.models.canary_state(),
-    }
-
+_EMBEDDINGS_FORM = ("input", "encoding_format", "on_error", "dimensions", "model")
 
 ROUTES = [
-    Described("POST", "/zero-shot", zero_shot, "The likeliest labels of images", ZeroShotRequest,
-              ("labels", "label_set", "templates", "top_k", "on_error", "model"), ZeroShotResponse),
-    Described("POST", "/embeddings", embeddings, "Embeddings of texts and images", EmbeddingsRequest,
-              ("input", "encoding_format", "on_error", "dimensions", "model"), EmbeddingsResponse),
-    Described("POST", "/search", search, "The items of an index nearest to a text or an image", SearchRequest,
-              ("index", "text", "top_k", "filter"), SearchResponse),
-    Described("GET", "/healthz", healthz, "Whether the replica is well, and what it serves", answer=dict[str, Any]),
+    DocumentedRoute("POST", "/zero-shot", handlers.zero_shot, "The likeliest labels of images", ZeroShotRequest,
+                    ("labels", "label_set", "templates", "top_k", "on_error", "model"), ZeroShotResponse),
+    DocumentedRoute("POST", "/embeddings", handlers.embeddings, "Embeddings of texts and images", EmbeddingsRequest,
+                    _EMBEDDINGS_FORM, EmbeddingsResponse),
+    DocumentedRoute("POST", "/search", handlers.search, "The items of an index nearest to a text or an image", SearchRequest,
+                    ("index", "text", "top_k", "filter"), SearchResponse),
+    DocumentedRoute("GET", "/healthz", handlers.health, "Health of the replica, and what it serves", answer=dict[str, Any]),
+    DocumentedRoute("GET", "/label-sets", handlers.list_label_sets, "Registered label sets, by name",
+                    answer=Page[LabelSetSummary]),
+    DocumentedRoute("PUT", "/label-sets/{name}", handlers.put_label_set, "Register labels with their templates", LabelSetPut,
+                    answer=LabelSet, status=201),
+    DocumentedRoute("GET", "/label-sets/{name}", handlers.get_label_set, "A registered label set", answer=LabelSet),
+    DocumentedRoute("DELETE", "/label-sets/{name}", handlers.delete_label_set, "Delete a label set", status=204),
+    DocumentedRoute("POST", "/", hugging_face.zero_shot, "Zero-shot classification in Hugging Face's shape",
+                    hugging_face.HuggingFaceRequest, answer=list[LabelScore]),
+    DocumentedRoute("POST", "/v1/embeddings", handlers.embeddings, "Embeddings, as OpenAI's API has them", EmbeddingsRequest,
+                    _EMBEDDINGS_FORM, EmbeddingsResponse),
+    DocumentedRoute("GET", "/v1/models", openai.models, "The served models", answer=openai.OpenAIModels),
+    DocumentedRoute("GET", "/v1/models/{id:path}", openai.model, "One served model", answer=openai.OpenAIModel),
+    DocumentedRoute("POST", weaviate.VECTORIZE, weaviate.vectorize, "Vectors, as Weaviate's CLIP module has them",
+                    weaviate.VectorizeRequest, answer=weaviate.VectorizeResponse),
+    DocumentedRoute("GET", "/meta", handlers.health, "What is served, for Weaviate", answer=dict[str, Any]),
+    DocumentedRoute("GET", "/.well-known/live", weaviate.probe, "Liveness of the replica, for Weaviate", status=204),
+    DocumentedRoute("GET", "/.well-known/ready", weaviate.probe, "Readiness of the replica, for Weaviate", status=204),
+    DocumentedRoute("POST", "/knn-service", clip_retrieval.knn_service, "Search, as clip-retrieval has it",
+                    clip_retrieval.KnnRequest, answer=list[dict[str, Any]]),
+    DocumentedRoute("GET", "/indices-list", clip_retrieval.indices_list, "Names of the indexes of this model", answer=list[str]),
+    DocumentedRoute("GET", "/", try_it.page, "A page to try the deployment with"),
 ]  # fmt: skip

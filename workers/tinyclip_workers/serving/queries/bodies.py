@@ -1,4 +1,4 @@
-"""What a request carries: its body within limits, as a JSON object or as the parts of a form."""
+"""Read the body of a request within its limits, as a JSON object or as the parts of a multipart form."""
 
 import json
 from typing import Any, TypeVar
@@ -12,8 +12,8 @@ from starlette.requests import Request
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.queries.problems import field_error, invalid, invalid_fields, refuse
-from tinyclip_workers.serving.queries.timings import count, phase
+from tinyclip_workers.serving.problems import field_error, invalid_fields, invalid_input, problem_error
+from tinyclip_workers.serving.request_context import add_count, phase
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -21,23 +21,23 @@ MAX_FILES = 256
 MAX_FIELDS = 11_000
 
 Parts = list[tuple[str, str | bytes]]
-"""Fields as text, files as bytes, in the order of the form."""
+"""The parts of a form in their order: text for a field, bytes for a file."""
 
 
 async def read_document(request: Request, options: ServingOptions) -> JSON:
-    """Raises Refusal: too large, or not a JSON object."""
+    """Return the body as a JSON object. Raises ProblemError."""
     body = await read_body(request, options.max_body_bytes)
     try:
-        document = _parsed(body)
+        document = _parse(body)
     except (ValueError, RecursionError) as error:
-        raise refuse(422, "malformed_json", "The request is not JSON", f"the body is not JSON: {error}") from error
+        raise problem_error(422, "malformed_json", "The request is not JSON", f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise invalid(field_error("", document, "the body is not a JSON object"))
+        raise invalid_input(field_error("", document, "the body is not a JSON object"))
     return document
 
 
-def _parsed(body: bytes) -> Any:
-    """orjson takes half the time, but refuses lone surrogates, which a later check names with the field that has them.
+def _parse(body: bytes) -> Any:
+    """Parse with orjson, which takes half the time of json but rejects lone surrogates; a later check names their field.
 
     Raises ValueError, RecursionError.
     """
@@ -52,7 +52,7 @@ def is_form(request: Request) -> bool:
 
 
 async def read_form(request: Request, options: ServingOptions) -> Parts:
-    """Raises Refusal: too large, or not a form."""
+    """Return the parts of a multipart body. Raises ProblemError."""
     body = await read_body(request, options.max_body_bytes)
 
     async def receive() -> dict[str, Any]:
@@ -61,21 +61,19 @@ async def read_form(request: Request, options: ServingOptions) -> Parts:
     try:
         parsed = Request(request.scope, receive).form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=len(body) or 1)
         async with parsed as form:
-            return [(name, await _content(value)) for name, value in form.multi_items()]
+            return [
+                (name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()
+            ]
     except (MultiPartException, HTTPException) as error:
         why = getattr(error, "detail", None) or getattr(error, "message", error)
-        raise refuse(422, "malformed_form", "The form cannot be read", f"not a valid multipart form: {why}") from error
+        raise problem_error(422, "malformed_form", "The form cannot be read", f"not a valid multipart form: {why}") from error
 
 
-async def _content(value: str | UploadFile) -> str | bytes:
-    return await value.read() if isinstance(value, UploadFile) else value
-
-
-def form_document(parts: Parts, several: tuple[str, ...]) -> JSON:
-    """The fields beside the images as JSON would have them: those of `several` as lists, of others the last one."""
+def form_document(parts: Parts, repeated: tuple[str, ...]) -> JSON:
+    """Return the fields that are no images as JSON would have them: `repeated` ones as lists, of others the last value."""
     document: JSON = {}
     for name, value in parts:
-        if name in several:
+        if name in repeated:
             document.setdefault(name, []).append(value)
         elif name not in ("image", "images"):
             document[name] = value
@@ -83,26 +81,26 @@ def form_document(parts: Parts, several: tuple[str, ...]) -> JSON:
 
 
 def form_images(parts: Parts) -> list[str | bytes]:
-    """Files, or base64 in fields."""
+    """Return the images of a form: files, or base64 in fields."""
     return [value for name, value in parts if name in ("image", "images")]
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Raises Refusal (413) as soon as it is too large."""
+    """Return the body. Raises ProblemError (413) as soon as it is too large."""
     chunks, size = [], 0
     with phase("body"):
         async for chunk in request.stream():
             size += len(chunk)
             if size > max_bytes:
                 detail = f"the request is larger than {max_bytes:,} bytes; send fewer or smaller images in one request"
-                raise refuse(413, "request_too_large", "The request is too large", detail)
+                raise problem_error(413, "request_too_large", "The request is too large", detail)
             chunks.append(chunk)
-    count("bytes", size)
+    add_count("bytes", size)
     return b"".join(chunks)
 
 
 def validated(model: type[Model], document: JSON, at: str = "") -> Model:
-    """Raises Refusal naming every field that is wrong, below the pointer `at`."""
+    """Validate the document at the pointer `at`. Raises ProblemError naming every invalid field."""
     try:
         return model.model_validate(document)
     except pydantic.ValidationError as error:

@@ -1,4 +1,4 @@
-"""What is to be embedded: texts and images in one list, whatever shape they came in, and the answer in OpenAI's."""
+"""Embedding queries in every accepted shape, read and checked, and their answer in OpenAI's shape."""
 
 import base64
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from tinyclip.schemas import JSON, EmbeddingPart, EmbeddingsRequest, FieldError, Request
 
 from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.problems import field_error, invalid_input
 from tinyclip_workers.serving.queries.bodies import (
     Parts,
     form_document,
@@ -21,166 +21,163 @@ from tinyclip_workers.serving.queries.bodies import (
     read_form,
     validated,
 )
-from tinyclip_workers.serving.queries.parsing import MAX_IMAGES, Images, check_texts_at, image_pointers
-from tinyclip_workers.serving.queries.problems import Refusal, field_error, invalid
+from tinyclip_workers.serving.queries.inputs import MAX_IMAGES, Images, check_texts, form_image_pointers
 from tinyclip_workers.types import ImageInput, Matrix
 
 MAX_INPUTS = 2048
-"""Of one embeddings request, as OpenAI has it."""
+"""Of one request, as in OpenAI's API."""
 
-Kind = Literal["text", "image"]
+Modality = Literal["text", "image"]
 
 
 @dataclass(frozen=True)
-class Input:
-    """One thing to embed, and where it was in the request."""
+class EmbeddingInput:
+    """One text or image to embed, and the JSON pointer to it."""
 
-    kind: Kind
+    modality: Modality
     value: ImageInput
     pointer: str
 
 
 @dataclass(frozen=True)
 class EmbeddingsQuery:
-    inputs: Sequence[Input]
+    inputs: Sequence[EmbeddingInput]
     encoding: Literal["float", "base64"] = "float"
     skip_bad_images: bool = False
     dimensions: int | None = None
     model: str | None = None
-    """To ask, of several; null: the deployment's own."""
+    """The model to use; None: the deployment's own."""
 
     @property
     def texts(self) -> list[str]:
-        return [str(item.value) for item in self.inputs if item.kind == "text"]
+        return [str(item.value) for item in self.inputs if item.modality == "text"]
 
     @property
     def images(self) -> Images:
-        images = [item for item in self.inputs if item.kind == "image"]
+        images = [item for item in self.inputs if item.modality == "image"]
         return Images([item.value for item in images], [item.pointer for item in images])
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """One row an input, null for an image that was skipped."""
+class EmbeddingRows:
+    """One row per input, None for an image that was skipped, and the errors of the skipped images."""
 
     rows: Sequence[Matrix | None]
     errors: list[FieldError]
 
 
-class _Form(Request):
+class _EmbeddingsForm(Request):
+    """The fields of a multipart form other than its files."""
+
     input: list[str] = []
     encoding_format: Literal["float", "base64"] = "float"
     on_error: Literal["fail", "skip"] = "fail"
-    dimensions: int | None = Field(default=None)
+    dimensions: int | None = None
     model: str | None = None
 
 
 async def read_embeddings(request: HttpRequest, options: ServingOptions) -> EmbeddingsQuery:
-    """Raises Refusal naming every field that is wrong."""
+    """Raises ProblemError naming every invalid field."""
     if is_form(request):
-        return _from_form(await read_form(request, options))
+        return _form_query(await read_form(request, options))
     return embeddings_query(await read_document(request, options))
 
 
 def embeddings_query(document: JSON) -> EmbeddingsQuery:
-    """Raises Refusal."""
-    _expect_no_tokens(document.get("input"))
-    asked = validated(EmbeddingsRequest, document)
-    if (asked.input is None) == (asked.messages is None):
-        raise invalid(FieldError(pointer="/input", message="is missing; give input, or messages"))
-    inputs = _of_messages(asked.messages) if asked.messages is not None else _of_input(asked)
-    return _checked(EmbeddingsQuery(inputs, asked.encoding_format, asked.on_error == "skip", asked.dimensions, asked.model))
+    """Raises ProblemError."""
+    _reject_token_ids(document.get("input"))
+    fields = validated(EmbeddingsRequest, document)
+    if (fields.input is None) == (fields.messages is None):
+        raise invalid_input(FieldError(pointer="/input", message="is missing; give input, or messages"))
+    if fields.messages is not None:
+        inputs = _message_inputs(fields.messages)
+    elif isinstance(fields.input, list):
+        inputs = [_input(item, f"/input/{i}", fields.modality) for i, item in enumerate(fields.input)]
+    else:
+        inputs = [_input(fields.input, "/input", fields.modality)]
+    return _checked_query(inputs, fields)
 
 
-def _expect_no_tokens(given: Any) -> None:
-    """OpenAI's clients may send a text as the numbers of its tokens, of a vocabulary that is not ours."""
-    first = given[0] if isinstance(given, list) and given else None
+def _reject_token_ids(value: Any) -> None:
+    """Raises ProblemError for texts sent as token ids, as OpenAI's clients may: those of another vocabulary."""
+    first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, int) or (isinstance(first, list) and first and isinstance(first[0], int)):
         message = "holds token numbers; send texts (LangChain: check_embedding_ctx_length=False)"
-        raise invalid(field_error("/input", given, message))
+        raise invalid_input(field_error("/input", value, message))
 
 
-def _of_input(asked: EmbeddingsRequest) -> list[Input]:
-    if isinstance(asked.input, list):
-        return [_given(item, f"/input/{i}", asked.modality) for i, item in enumerate(asked.input)]
-    return [_given(asked.input, "/input", asked.modality)]
-
-
-def _given(item: Any, pointer: str, modality: Kind) -> Input:
-    """A string, or an object that says which kind it is."""
+def _input(item: Any, pointer: str, modality: Modality) -> EmbeddingInput:
+    """Read a string of the request's modality, or an object that names its own."""
     if isinstance(item, str):
-        return Input(modality, item, pointer)
+        return EmbeddingInput(modality, item, pointer)
     if not isinstance(item, dict):
-        raise invalid(field_error(pointer, item, 'give a string, {"text": …} or {"image": …}'))
+        raise invalid_input(field_error(pointer, item, 'give a string, {"text": …} or {"image": …}'))
     part = validated(EmbeddingPart, item, at=pointer)
     if (part.text is None) == (part.image is None):
-        raise invalid(field_error(pointer, item, "give exactly one of text and image"))
+        raise invalid_input(field_error(pointer, item, "give exactly one of text and image"))
     if part.text is not None:
-        return Input("text", part.text, f"{pointer}/text")
-    return Input("image", part.image or "", f"{pointer}/image")
+        return EmbeddingInput("text", part.text, f"{pointer}/text")
+    return EmbeddingInput("image", part.image or "", f"{pointer}/image")
 
 
-def _of_messages(messages: list[JSON]) -> list[Input]:
-    """The text and image parts of chat messages, one embedding each."""
+def _message_inputs(messages: list[JSON]) -> list[EmbeddingInput]:
+    """Return the text and image parts of chat messages, each an input of its own."""
     inputs = []
     for i, message in enumerate(messages):
-        content, where = message.get("content"), f"/messages/{i}/content"
+        content, pointer = message.get("content"), f"/messages/{i}/content"
         if isinstance(content, str):
-            inputs.append(Input("text", content, where))
+            inputs.append(EmbeddingInput("text", content, pointer))
         elif isinstance(content, list) and content:
-            inputs += [_part(part, f"{where}/{j}") for j, part in enumerate(content)]
+            inputs += [_message_part(part, f"{pointer}/{j}") for j, part in enumerate(content)]
         else:
-            raise invalid(field_error(where, content, "is missing; give a text or a list of parts"))
+            raise invalid_input(field_error(pointer, content, "is missing; give a text or a list of parts"))
     return inputs
 
 
-def _part(part: Any, pointer: str) -> Input:
+def _message_part(part: Any, pointer: str) -> EmbeddingInput:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
-        return Input("text", part["text"], pointer)
+        return EmbeddingInput("text", part["text"], pointer)
     if kind == "image_url":
         link = part.get("image_url")
         url = link.get("url") if isinstance(link, dict) else link
         if isinstance(url, str):
-            return Input("image", url, f"{pointer}/image_url")
+            return EmbeddingInput("image", url, f"{pointer}/image_url")
     message = 'cannot be embedded; give {"type": "text", "text": …} or {"type": "image_url", "image_url": {"url": …}}'
-    raise invalid(field_error(pointer, part, message))
+    raise invalid_input(field_error(pointer, part, message))
 
 
-def _from_form(parts: Parts) -> EmbeddingsQuery:
-    asked = validated(_Form, form_document(parts, several=("input",)))
+def _form_query(parts: Parts) -> EmbeddingsQuery:
+    fields = validated(_EmbeddingsForm, form_document(parts, repeated=("input",)))
     images = form_images(parts)
-    inputs = [Input("image", image, at) for image, at in zip(images, image_pointers(len(images)), strict=True)]
-    inputs += [Input("text", text, f"/input/{i}") for i, text in enumerate(asked.input)]
+    pointers = form_image_pointers(len(images))
+    inputs = [EmbeddingInput("image", image, pointer) for image, pointer in zip(images, pointers, strict=True)]
+    inputs += [EmbeddingInput("text", text, f"/input/{i}") for i, text in enumerate(fields.input)]
     if not inputs:
-        raise invalid(field_error("/image", 0, "give files under the name image, or texts under the name input"))
-    return _checked(EmbeddingsQuery(inputs, asked.encoding_format, asked.on_error == "skip", asked.dimensions, asked.model))
+        raise invalid_input(field_error("/image", 0, "give files under the name image, or texts under the name input"))
+    return _checked_query(inputs, fields)
 
 
-def _checked(query: EmbeddingsQuery) -> EmbeddingsQuery:
-    images = len(query.images.images)
-    if not 1 <= len(query.inputs) <= MAX_INPUTS or images > MAX_IMAGES:
-        most = f"1 to {MAX_INPUTS:,} in one request, at most {MAX_IMAGES} of them images"
-        raise invalid(field_error("/input", len(query.inputs), f"{len(query.inputs):,} inputs; give {most}"))
-    check_texts_at([(item.pointer, str(item.value)) for item in query.inputs if item.kind == "text"])
+def _checked_query(inputs: list[EmbeddingInput], fields: EmbeddingsRequest | _EmbeddingsForm) -> EmbeddingsQuery:
+    """Raises ProblemError for too many inputs, or invalid texts."""
+    query = EmbeddingsQuery(inputs, fields.encoding_format, fields.on_error == "skip", fields.dimensions, fields.model)
+    if not 1 <= len(inputs) <= MAX_INPUTS or len(query.images.images) > MAX_IMAGES:
+        limits = f"1 to {MAX_INPUTS:,} in one request, at most {MAX_IMAGES} of them images"
+        raise invalid_input(field_error("/input", len(inputs), f"{len(inputs):,} inputs; give {limits}"))
+    check_texts([(item.pointer, str(item.value)) for item in inputs if item.modality == "text"])
     return query
 
 
-def wrong_dimensions(asked: int, embed_dim: int) -> Refusal:
-    message = f"the model's embeddings have {embed_dim} numbers; omit dimensions or say that"
-    return invalid(field_error("/dimensions", asked, message))
-
-
-def embeddings_answer(query: EmbeddingsQuery, embedded: Embedded, model: str) -> bytes:
-    """OpenAI's answer: L2-normalised embeddings as numbers or as base64 of little-endian float32."""
+def embeddings_response(query: EmbeddingsQuery, embeddings: EmbeddingRows, model: str) -> bytes:
+    """Return OpenAI's JSON: L2-normalised embeddings as numbers or as base64 of little-endian float32."""
     data = [
         {"object": "embedding", "index": index, "embedding": None if row is None else _encoded(row, query.encoding)}
-        for index, row in enumerate(embedded.rows)
+        for index, row in enumerate(embeddings.rows)
     ]
     tokens = sum(len(text.split()) for text in query.texts)
     answer: JSON = {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
-    if embedded.errors:
-        answer["errors"] = [error.model_dump() for error in embedded.errors]
+    if embeddings.errors:
+        answer["errors"] = [error.model_dump() for error in embeddings.errors]
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

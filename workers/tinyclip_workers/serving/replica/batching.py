@@ -1,4 +1,4 @@
-"""Items of many requests, computed together: who may still join (`Admission`), and who is taken next (`BatchQueue`)."""
+"""Batches of items from many requests: `Admission` limits how many may wait, `BatchQueue` decides which are computed next."""
 
 import asyncio
 import logging
@@ -11,60 +11,60 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from tinyclip_workers.serving.queries.problems import Refusal, refuse
-from tinyclip_workers.serving.queries.timings import spent
+from tinyclip_workers.serving.problems import ProblemError, problem_error
+from tinyclip_workers.serving.request_context import add_seconds
 from tinyclip_workers.types import Matrix
 
 Item = TypeVar("Item")
 
 log = logging.getLogger(__name__)
 
-LONGEST_RETRY_S = 60
+MAX_RETRY_AFTER_S = 60
 
 
 class Admission:
-    """How many items are on their way through a replica, and no to more of them."""
+    """Back-pressure: the number of items that a replica has admitted and not finished, with an upper limit."""
 
-    def __init__(self, kind: str, most: int, watch: Callable[[int], None] = lambda waiting: None) -> None:
-        """`kind` is what problems call the items; `watch` is told each new number of waiting ones."""
-        self._kind, self._most, self._watch = kind, most, watch
+    def __init__(self, kind: str, limit: int, on_change: Callable[[int], None] = lambda waiting: None) -> None:
+        """`kind` names the items in problem documents; `on_change` receives each new number of waiting items."""
+        self._kind, self._limit, self._on_change = kind, limit, on_change
         self.waiting = self._done = 0
         self._busy_since = 0.0
 
     @contextmanager
     def enter(self, items: int) -> Iterator[None]:
-        """Holds a place for these items. Raises Refusal (429) if as many as may wait do so already.
+        """Count these items as waiting in the block. Raises ProblemError (429) if the limit is reached already.
 
-        The last one in may bring any number: else a large request would never be let in while small ones come.
+        The last one admitted may exceed the limit: otherwise a large request would never be admitted among small ones.
         """
-        if self.waiting >= self._most:
+        if self.waiting >= self._limit:
             raise self._busy()
         if self.waiting == 0:
             self._busy_since, self._done = time.monotonic(), 0
         self.waiting += items
-        self._watch(self.waiting)
+        self._on_change(self.waiting)
         try:
             yield
         finally:
             self.waiting -= items
             self._done += items
-            self._watch(self.waiting)
+            self._on_change(self.waiting)
 
-    def _busy(self) -> Refusal:
-        after = self._seconds_left()
-        detail = f"{self.waiting:,} {self._kind} wait already, and at most {self._most:,} may; try again in {after} s"
-        return refuse(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": str(after)})
+    def _busy(self) -> ProblemError:
+        after = self._retry_after_s()
+        detail = f"{self.waiting:,} {self._kind} wait already, and at most {self._limit:,} may; try again in {after} s"
+        return problem_error(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": str(after)})
 
-    def _seconds_left(self) -> int:
-        """Until those that wait are done, at the pace since the replica was last idle."""
+    def _retry_after_s(self) -> int:
+        """Estimate when the waiting items are done, from the rate since the replica was last idle."""
         if not self._done:
             return 2
-        pace = (time.monotonic() - self._busy_since) / self._done
-        return max(1, min(LONGEST_RETRY_S, math.ceil(self.waiting * pace)))
+        seconds_per_item = (time.monotonic() - self._busy_since) / self._done
+        return max(1, min(MAX_RETRY_AFTER_S, math.ceil(self.waiting * seconds_per_item)))
 
 
-class _Share(Generic[Item]):
-    """What one request has in the queue."""
+class _QueuedRequest(Generic[Item]):
+    """The items of one `encode` call."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items, self.next, self.left = items, 0, len(items)
@@ -74,10 +74,10 @@ class _Share(Generic[Item]):
 
 
 class BatchQueue(Generic[Item]):
-    """Gathers items into batches, one computed at a time. For one event loop.
+    """Collects items into batches and computes one batch at a time. For one event loop.
 
-    Requests take turns: a batch has a part of each that waits, so that one text does not stand behind fifty thousand labels.
-    What belongs to a request that was cancelled is not computed.
+    Scheduling is round-robin: a batch takes some items of each waiting request, so that one text does not wait behind fifty
+    thousand labels. Items of a cancelled request are dropped.
     """
 
     def __init__(
@@ -85,103 +85,103 @@ class BatchQueue(Generic[Item]):
         compute: Callable[[list[Item]], Awaitable[Matrix]],
         size: int,
         wait_s: float,
-        watch: Callable[[int], None] = lambda items: None,
+        on_batch: Callable[[int], None] = lambda items: None,
     ) -> None:
-        """`compute` turns items into rows; a first one waits `wait_s` for company; `watch` is told each batch's size."""
-        self._compute, self._size, self._wait_s, self._watch = compute, size, wait_s, watch
-        self._turn = max(1, size // 4)
-        self._shares: deque[_Share[Item]] = deque()
-        self._unanswered: set[_Share[Item]] = set()
+        """`compute` turns items into rows; `wait_s` is the batching window of an idle queue; `on_batch` receives batch sizes."""
+        self._compute, self._size, self._wait_s, self._on_batch = compute, size, wait_s, on_batch
+        self._items_per_turn = max(1, size // 4)
+        self._queue: deque[_QueuedRequest[Item]] = deque()
+        self._unanswered: set[_QueuedRequest[Item]] = set()
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     async def encode(self, items: Sequence[Item]) -> Matrix:
-        """(items, E). Raises what `compute` raised for a batch that one of the items was in, or what broke the queue."""
-        share = _Share(items)
-        self._shares.append(share)
-        self._unanswered.add(share)
-        if self._waiting() >= self._size:
+        """Return (items, E). Raises what `compute` raised for a batch with one of the items, or what stopped the queue."""
+        request = _QueuedRequest(items)
+        self._queue.append(request)
+        self._unanswered.add(request)
+        if self._queued_items() >= self._size:
             self._full.set()
         if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        began = time.monotonic()
+            self._worker = asyncio.create_task(self._run())
+        started = time.monotonic()
         try:
-            await share.done
+            await request.done
         finally:
-            self._unanswered.discard(share)
-        spent("encode", share.encode_s)
-        spent("wait", time.monotonic() - began - share.encode_s)
-        return np.stack([row for row in share.rows if row is not None])
+            self._unanswered.discard(request)
+        add_seconds("encode", request.encode_s)
+        add_seconds("wait", time.monotonic() - started - request.encode_s)
+        return np.stack([row for row in request.rows if row is not None])
 
-    async def _work(self) -> None:
-        """Until nothing waits any more. If that breaks, all who wait are told at once, and the next to come begins it anew."""
+    async def _run(self) -> None:
+        """Compute batches until the queue is empty. A failure of the queue itself is raised to every waiting request."""
         try:
             await self._compute_all()
-        except Exception as error:  # of the queue itself or of who watches it: nobody else would answer those who wait
-            log.exception("the batch queue broke; those who waited are answered with the error")
-            self._give_up(error)
+        except Exception as error:  # not of the engine; the next request starts a new worker
+            log.exception("the batch queue failed; all waiting requests fail with this error")
+            self._fail_all(error)
         except BaseException:
-            self._give_up(RuntimeError("the batch queue was stopped"))
+            self._fail_all(RuntimeError("the batch queue was stopped"))
             raise
 
-    def _give_up(self, error: Exception) -> None:
-        self._shares.clear()
-        for share in self._unanswered:
-            if not share.done.done():
-                share.done.set_exception(error)
+    def _fail_all(self, error: Exception) -> None:
+        self._queue.clear()
+        for request in self._unanswered:
+            if not request.done.done():
+                request.done.set_exception(error)
 
     async def _compute_all(self) -> None:
-        await self._company()
-        while taken := self._take():
-            began = time.monotonic()
+        await self._batching_window()
+        while batch := self._next_batch():
+            started = time.monotonic()
             try:
-                rows = await self._compute([share.items[i] for share, i in taken])
-                assert len(rows) == len(taken), (len(rows), len(taken))
-            except Exception as error:  # of the engine: each request of this batch is told
-                for share, _ in taken:
-                    if not share.done.done():
-                        share.done.set_exception(error)
+                rows = await self._compute([request.items[i] for request, i in batch])
+                assert len(rows) == len(batch), (len(rows), len(batch))
+            except Exception as error:  # of the engine: it fails the requests of this batch only
+                for request, _ in batch:
+                    if not request.done.done():
+                        request.done.set_exception(error)
             else:
-                self._give(taken, rows, time.monotonic() - began)
+                self._distribute(batch, rows, time.monotonic() - started)
 
-    async def _company(self) -> None:
-        """A moment for others to join the first."""
+    async def _batching_window(self) -> None:
+        """Wait for more items after the first."""
         self._full.clear()
-        if self._wait_s and self._waiting() < self._size:
-            with suppress(TimeoutError):  # nobody else came
+        if self._wait_s and self._queued_items() < self._size:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s):
                     await self._full.wait()
 
-    def _waiting(self) -> int:
-        """Items, counted up to a full batch."""
+    def _queued_items(self) -> int:
+        """Return the number of queued items, counted up to a full batch."""
         count = 0
-        for share in self._shares:
-            count += len(share.items) - share.next
+        for request in self._queue:
+            count += len(request.items) - request.next
             if count >= self._size:
                 break
         return count
 
-    def _take(self) -> list[tuple[_Share[Item], int]]:
-        """The next batch: a few items of each request in turn."""
-        taken: list[tuple[_Share[Item], int]] = []
-        while self._shares and len(taken) < self._size:
-            share = self._shares.popleft()
-            if share.done.done():
+    def _next_batch(self) -> list[tuple[_QueuedRequest[Item], int]]:
+        """Take (request, position of the item) for one batch: a few items of each request in turn."""
+        batch: list[tuple[_QueuedRequest[Item], int]] = []
+        while self._queue and len(batch) < self._size:
+            request = self._queue.popleft()
+            if request.done.done():
                 continue
-            end = min(share.next + self._turn, share.next + self._size - len(taken), len(share.items))
-            taken += [(share, i) for i in range(share.next, end)]
-            share.next = end
-            if end < len(share.items):
-                self._shares.append(share)
-        if taken:
-            self._watch(len(taken))
-        return taken
+            end = min(request.next + self._items_per_turn, request.next + self._size - len(batch), len(request.items))
+            batch += [(request, i) for i in range(request.next, end)]
+            request.next = end
+            if end < len(request.items):
+                self._queue.append(request)
+        if batch:
+            self._on_batch(len(batch))
+        return batch
 
-    def _give(self, taken: list[tuple[_Share[Item], int]], rows: Matrix, seconds: float) -> None:
-        for share in {id(share): share for share, _ in taken}.values():
-            share.encode_s += seconds
-        for (share, i), row in zip(taken, rows, strict=True):
-            share.rows[i] = row
-            share.left -= 1
-            if share.left == 0 and not share.done.done():
-                share.done.set_result(None)
+    def _distribute(self, batch: list[tuple[_QueuedRequest[Item], int]], rows: Matrix, seconds: float) -> None:
+        for request in {id(request): request for request, _ in batch}.values():
+            request.encode_s += seconds
+        for (request, i), row in zip(batch, rows, strict=True):
+            request.rows[i] = row
+            request.left -= 1
+            if request.left == 0 and not request.done.done():
+                request.done.set_result(None)

@@ -1,6 +1,6 @@
-"""Label sets: labels with their templates, registered once under a name and then asked for by it.
+"""Label sets: labels with their templates, registered under a name that zero-shot queries use.
 
-They lie in the artifacts store, so that all replicas of a deployment know them, those of tomorrow too.
+They are kept in the artifacts store, so that all replicas of a deployment share them and new ones find them.
 """
 
 import asyncio
@@ -12,94 +12,95 @@ from tinyclip.schemas import LabelSet
 from tinyclip.schemas.artifacts import label_set_file, label_sets_folder
 
 from tinyclip_workers.runtime.store import Store
-from tinyclip_workers.serving.queries.problems import Refusal, field_error, invalid, refuse
+from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
 
-LOOK_EVERY_S = 2.0
-"""How old the knowledge of a set may be: what another replica was told is known here after that."""
+REFRESH_SECONDS = 2.0
+"""How old a cached label set may be: a change through another replica takes effect here after that."""
 MAX_SETS = 1000
-"""Of one deployment."""
-KEPT = 64
-"""Sets that a replica keeps in memory."""
+"""Per deployment."""
+MAX_CACHED = 64
+"""Label sets that a replica keeps in memory."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass
-class _Known:
-    found: LabelSet
+class _Cached:
+    label_set: LabelSet
     read_at: float
 
 
 class LabelSets:
-    """Those of one deployment. For one event loop."""
+    """The label sets of one deployment. For one event loop."""
 
     def __init__(self, deployment: str, store: Store) -> None:
         self._deployment, self._store = deployment, store
-        self._known: dict[str, _Known] = {}
+        self._cache: dict[str, _Cached] = {}
 
     async def get(self, name: str, pointer: str = "/label_set") -> LabelSet:
-        """As it is in the store, or was a moment ago. Raises Refusal: 422 for what cannot be a name, 404."""
-        _check(name, pointer)
-        known = self._known.get(name)
-        if known is None or monotonic() - known.read_at >= LOOK_EVERY_S:
-            known = await asyncio.to_thread(self._read, name)
-            if known is None:
-                self._known.pop(name, None)
-                raise self._missing(name)
-            self._keep(known)
-        return known.found
+        """Return a label set, at most `REFRESH_SECONDS` old. Raises ProblemError: 422 for an invalid name, 404."""
+        _check_name(name, pointer)
+        cached = self._cache.get(name)
+        if cached is None or monotonic() - cached.read_at >= REFRESH_SECONDS:
+            cached = await asyncio.to_thread(self._read, name)
+            if cached is None:
+                self._cache.pop(name, None)
+                raise self._not_found(name)
+            self._add_to_cache(cached)
+        return cached.label_set
 
     async def put(self, name: str, labels: list[str], templates: list[str]) -> tuple[LabelSet, bool]:
-        """Write it whole; whether it is new. Raises Refusal: a bad name, or too many sets."""
-        _check(name, "/name")
-        made = LabelSet(name=name, labels=labels, templates=templates)
-        is_new = await asyncio.to_thread(self._write, made)
-        self._keep(_Known(made, monotonic()))
-        return made, is_new
+        """Create or replace a label set; return it, and True if it is new. Raises ProblemError: bad name, too many sets."""
+        _check_name(name, "/name")
+        label_set = LabelSet(name=name, labels=labels, templates=templates)
+        is_new = await asyncio.to_thread(self._write, label_set)
+        self._add_to_cache(_Cached(label_set, monotonic()))
+        return label_set, is_new
 
     async def delete(self, name: str) -> None:
-        """Raises Refusal (404)."""
+        """Raises ProblemError (404)."""
         await self.get(name, "/name")
         await asyncio.to_thread(self._store.remove, label_set_file(self._deployment, name))
-        self._known.pop(name, None)
+        self._cache.pop(name, None)
 
     async def names(self) -> list[str]:
-        """Sorted."""
+        """Return all names, sorted."""
         return await asyncio.to_thread(self._names)
 
-    def _keep(self, known: _Known) -> None:
-        """In place of the one that was read longest ago, if there are too many."""
-        self._known.pop(known.found.name, None)
-        self._known[known.found.name] = known
-        if len(self._known) > KEPT:
-            del self._known[next(iter(self._known))]
+    def _add_to_cache(self, cached: _Cached) -> None:
+        """Add a set, evicting the one that was read longest ago if there are too many."""
+        self._cache.pop(cached.label_set.name, None)
+        self._cache[cached.label_set.name] = cached
+        if len(self._cache) > MAX_CACHED:
+            del self._cache[next(iter(self._cache))]
 
-    def _read(self, name: str) -> _Known | None:
+    def _read(self, name: str) -> _Cached | None:
         read_at = monotonic()
         try:
             data = self._store.read_bytes(label_set_file(self._deployment, name))
         except FileNotFoundError:
             return None
-        return _Known(LabelSet.model_validate_json(data), read_at)
+        return _Cached(LabelSet.model_validate_json(data), read_at)
 
-    def _write(self, made: LabelSet) -> bool:
+    def _write(self, label_set: LabelSet) -> bool:
         names = self._names()
-        is_new = made.name not in names
+        is_new = label_set.name not in names
         if is_new and len(names) >= MAX_SETS:
             detail = f"this deployment has {MAX_SETS:,} label sets; DELETE one that is not needed any more"
-            raise refuse(409, "too_many_label_sets", "Too many label sets", detail)
-        self._store.write_bytes(label_set_file(self._deployment, made.name), made.model_dump_json().encode())
+            raise problem_error(409, "too_many_label_sets", "Too many label sets", detail)
+        self._store.write_bytes(label_set_file(self._deployment, label_set.name), label_set.model_dump_json().encode())
         return is_new
 
     def _names(self) -> list[str]:
         files = self._store.list(label_sets_folder(self._deployment))
         return sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
 
-    def _missing(self, name: str) -> Refusal:
+    def _not_found(self, name: str) -> ProblemError:
         detail = f"there is no label set {name} in deployment {self._deployment}; register it with PUT label-sets/{name}"
-        return refuse(404, "no_such_label_set", "There is no such label set", detail)
+        return problem_error(404, "no_such_label_set", "There is no such label set", detail)
 
 
-def _check(name: str, pointer: str) -> None:
+def _check_name(name: str, pointer: str) -> None:
     if not _NAME.fullmatch(name):
-        raise invalid(field_error(pointer, name, "is not the name of a label set (a-z, 0-9, '.', '_' and '-', at most 63)"))
+        message = "is not the name of a label set (a-z, 0-9, '.', '_' and '-', at most 63)"
+        raise invalid_input(field_error(pointer, name, message))

@@ -1,24 +1,24 @@
-"""What one replica of a deployment is, whatever brings it its requests."""
+"""One replica of a deployment, independent of the server that delivers its requests."""
 
 import asyncio
 import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tinyclip.schemas import LabelSet
 
 from tinyclip_workers.retrieval.files import newest
 from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.serving import request_context
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.queries.parsing import ZeroShotQuery
-from tinyclip_workers.serving.queries.problems import Refusal
-from tinyclip_workers.serving.queries.timings import current
+from tinyclip_workers.serving.problems import ProblemError
+from tinyclip_workers.serving.queries.zero_shot import ZeroShotQuery
 from tinyclip_workers.serving.replica.access import Access
-from tinyclip_workers.serving.replica.hosted import HostedModels
+from tinyclip_workers.serving.replica.hosted_models import HostedModels
 from tinyclip_workers.serving.replica.label_sets import LabelSets
-from tinyclip_workers.serving.replica.metrics import Watch
+from tinyclip_workers.serving.replica.metrics import ServingMetrics
 from tinyclip_workers.serving.replica.served_model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -26,65 +26,79 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Student:
-    """One replica: who may ask, what is told of it, the label sets of the deployment, and its models."""
+class Replica:
+    """A deployment's access rules, metrics, label sets and models in one process."""
 
     def __init__(self, options: ServingOptions) -> None:
-        """Raises FileNotFoundError or ValueError for a model folder that cannot be served."""
+        """Load the deployment's model. Raises FileNotFoundError or ValueError for a model folder that cannot be served."""
         self.options = options
-        self.began = int(time.time())
+        self.started_at = int(time.time())
         self.access = Access(options)
-        self.watch = Watch(options)
+        self.metrics = ServingMetrics(options)
         self.store = Store(options.artifacts)
         self.label_sets = LabelSets(options.name, self.store)
-        self.models = HostedModels(options, lambda its: ServedModel(its, self.watch))
-        self._preparing: set[asyncio.Task[None]] = set()
+        self.models = HostedModels(options, lambda model_options: ServedModel(model_options, self.metrics))
+        self._warm_ups: set[asyncio.Task[None]] = set()
 
-    async def answering(self, asked: str | None, *, canary: bool = False) -> ServedModel:
-        """The model that a query names; for one that names no version, the deployment's own.
+    async def model_for(self, name: str | None, *, canary: bool = False) -> ServedModel:
+        """Return the model that a query names, or the deployment's own if it names no version. Raises ProblemError.
 
-        With `canary` such a query goes to the canary now and then, as its weight says; embeddings of two versions cannot be
-        compared, so what asks for these goes to one. Raises Refusal.
+        With `canary` the canary gets its share of the queries that name no version. Embeddings of two versions cannot be
+        compared, so queries for embeddings never use it.
         """
-        model = await (self.models.one_for(asked) if canary else self.models.named(asked))
-        return _noted(model)
+        return _recorded(await (self.models.route(name) if canary else self.models.get(name)))
 
-    async def searching(self, index: str) -> ServedModel:
-        """The model whose embeddings an index has, if it is here, else the deployment's own, which refuses. Raises Refusal."""
+    async def model_for_index(self, index: str) -> ServedModel:
+        """Return the model whose embeddings an index holds, or else the deployment's own, whose search reports the mismatch.
+
+        Raises ProblemError.
+        """
         if len(self.models.names()) == 1:
-            return _noted(self.models.own)
-        return _noted(await self.models.whose(await self.in_thread(lambda: self._model_of(index))))
+            return _recorded(self.models.own)
+        return _recorded(await self.models.for_embeddings_of(await self.run_in_thread(lambda: self._model_name_of(index))))
 
-    def _model_of(self, index: str) -> str:
+    def _model_name_of(self, index: str) -> str:
         generation = newest(self.store, index)
-        return self.models.own.name if generation is None else generation.model  # whose search says what is wrong, if it is
+        return self.models.own.name if generation is None else generation.model
 
-    async def with_labels(self, query: ZeroShotQuery) -> ZeroShotQuery:
-        """The query with the labels and templates of the set that it names, if it does. Raises Refusal."""
+    async def resolve_label_set(self, query: ZeroShotQuery) -> ZeroShotQuery:
+        """Return the query with the labels and templates of the label set that it names, if any. Raises ProblemError."""
         if query.label_set is None:
             return query
         found = await self.label_sets.get(query.label_set)
         return dataclasses.replace(query, labels=found.labels, templates=found.templates)
 
-    def prepare(self, labels: LabelSet) -> None:
-        """Compute a set's embeddings now, before somebody asks."""
-        task = asyncio.create_task(self._prepare(labels))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
+    def warm_up(self, labels: LabelSet) -> None:
+        """Compute the embeddings of a label set in the background, before its first query."""
+        task = asyncio.create_task(self._warm_up(labels))
+        self._warm_ups.add(task)
+        task.add_done_callback(self._warm_ups.discard)
 
-    async def _prepare(self, labels: LabelSet) -> None:
+    async def _warm_up(self, labels: LabelSet) -> None:
         try:
-            await self.models.own.service.classes(labels.labels, labels.templates)
-        except Refusal as busy:
-            log.info("label set %s is not prepared: %s", labels.name, busy)  # its first request will
+            await self.models.own.inference.classifier(labels.labels, labels.templates)
+        except ProblemError as busy:
+            log.info("the embeddings of label set %s are left to its first query: %s", labels.name, busy)
 
-    async def in_thread(self, call: Callable[[], T]) -> T:
-        """For what takes too long on the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.models.own.replica.threads, call)
+    def health(self) -> dict[str, Any]:
+        own = self.models.own
+        return {
+            "status": "ok",
+            "deployment": self.options.name,
+            "model": own.name,
+            "engine": own.engine.name,
+            "embed_dim": own.engine.embed_dim,
+            "engine_report": own.engine.report.model_dump(mode="json"),
+            "canary": self.models.canary_state(),
+        }
+
+    async def run_in_thread(self, call: Callable[[], T]) -> T:
+        """Run what would block the event loop for too long."""
+        return await asyncio.get_running_loop().run_in_executor(self.models.own.threads, call)
 
 
-def _noted(model: ServedModel) -> ServedModel:
-    """For the answer's headers, the metrics and the log."""
-    if (asked := current()) is not None:
-        asked.model = model.name
+def _recorded(model: ServedModel) -> ServedModel:
+    """Record the model for the answer's headers, the metrics and the log."""
+    if (context := request_context.current()) is not None:
+        context.model = model.name
     return model

@@ -1,4 +1,4 @@
-"""Embeddings of texts seen before: the labels of a classifier come again with every image."""
+"""Cached text embeddings: the labels of a classifier come with every image."""
 
 import asyncio
 from collections import OrderedDict
@@ -8,25 +8,25 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from tinyclip_workers.serving.queries.problems import Refusal, refuse
+from tinyclip_workers.serving.problems import ProblemError, problem_error
 from tinyclip_workers.types import Matrix
 
 Encode = Callable[[list[str]], Awaitable[Matrix]]
-Classes = tuple[tuple[str, ...], tuple[str, ...]]
+ClassifierKey = tuple[tuple[str, ...], tuple[str, ...]]
 """Labels and templates."""
 Key = TypeVar("Key", bound=Hashable)
 
-PART = 2048
-"""Texts of a label set that are asked for at once: a large set does not take all the room there is for unknown texts."""
-PAUSE_S = 0.1
-MOST_COMING = 32
-"""Label sets that are being computed."""
+CHUNK_TEXTS = 2048
+"""Texts of a classifier that are encoded at once: a large one does not use up the admission limit for uncached texts."""
+BUSY_RETRY_SECONDS = 0.1
+MAX_PENDING = 32
+"""Classifiers that are computed at the same time."""
 ENTRY_BYTES = 500
-"""What an entry costs beside its numbers and its key's characters."""
+"""Memory of a cache entry beside its numbers and the characters of its key."""
 
 
-class Lru(Generic[Key]):
-    """Arrays by key within a number of bytes; the longest unused is forgotten first."""
+class LruCache(Generic[Key]):
+    """Arrays by key within a number of bytes; the least recently used one is evicted first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -54,68 +54,70 @@ class Lru(Generic[Key]):
 
 
 class TextCache:
-    """Text embeddings, computed once. For one event loop, not for threads."""
+    """Embeddings of texts and of whole classifiers, each computed once. For one event loop, not for threads."""
 
-    def __init__(self, encode: Encode, max_bytes: int, watch: Callable[[int, int], None] = lambda hits, misses: None) -> None:
-        """`watch` is told how many texts were known and how many were not."""
-        self._encode, self._watch = encode, watch
-        self._rows: Lru[str] = Lru(max_bytes // 2)
-        self._classes: Lru[Classes] = Lru(max_bytes // 2)
-        self._coming: dict[Classes, asyncio.Task[Matrix]] = {}
+    def __init__(
+        self, encode: Encode, max_bytes: int, on_lookup: Callable[[int, int], None] = lambda hits, misses: None
+    ) -> None:
+        """`on_lookup` receives the number of cached and of uncached texts of each call."""
+        self._encode, self._on_lookup = encode, on_lookup
+        self._rows: LruCache[str] = LruCache(max_bytes // 2)
+        self._classifiers: LruCache[ClassifierKey] = LruCache(max_bytes // 2)
+        self._pending: dict[ClassifierKey, asyncio.Task[Matrix]] = {}
 
-    async def texts(self, texts: Sequence[str]) -> Matrix:
-        """(texts, E), L2-normalised; only what is new is computed, each text once."""
+    async def embeddings(self, texts: Sequence[str]) -> Matrix:
+        """Return (texts, E), L2-normalised; only uncached texts are computed, each once."""
         known = {text: row for text in texts if (row := self._rows.get(text)) is not None}
-        new = sorted(set(texts) - known.keys(), key=len)  # neighbours of one length share a batch: less padding
-        self._watch(len(texts) - len(new), len(new))
+        new = sorted(set(texts) - known.keys(), key=len)  # texts of similar length share a batch: less padding
+        self._on_lookup(len(texts) - len(new), len(new))
         if new:
             for text, row in zip(new, await self._encode(new), strict=True):
                 known[text] = row.copy()  # a view would keep its whole batch in memory
                 self._rows.put(text, known[text], len(text))
         return np.stack([known[text] for text in texts])
 
-    async def classes(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
-        """(labels, E): each label's texts, one a template, averaged and L2-normalised (CLIP's prompt ensemble).
+    async def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
+        """Return (labels, E): the L2-normalised mean of each label's texts, one per template (CLIP's prompt ensemble).
 
-        Whoever asks for what is being computed already waits for that. It is computed to its end even if all of them give up:
-        a set that takes longer than a request may is there when they ask again.
+        Callers with the same labels and templates share one computation. It continues even if all of them are cancelled: a
+        classifier that takes longer than a request may is cached when the client retries.
         """
         key = (tuple(labels), tuple(templates))
-        if (known := self._classes.get(key)) is not None:
-            self._watch(len(labels) * len(templates), 0)
+        if (known := self._classifiers.get(key)) is not None:
+            self._on_lookup(len(labels) * len(templates), 0)
             return known
-        if key not in self._coming:
-            if len(self._coming) >= MOST_COMING:
-                detail = f"{MOST_COMING} other sets of labels are being computed; try again in 2 s"
-                raise refuse(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": "2"})
-            self._coming[key] = asyncio.create_task(self._compute(key))
-            self._coming[key].add_done_callback(partial(self._came, key))
-        return await asyncio.shield(self._coming[key])
+        if key not in self._pending:
+            if len(self._pending) >= MAX_PENDING:
+                detail = f"{MAX_PENDING} other sets of labels are being computed; try again in 2 s"
+                raise problem_error(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": "2"})
+            self._pending[key] = asyncio.create_task(self._compute(key))
+            self._pending[key].add_done_callback(partial(self._on_done, key))
+        return await asyncio.shield(self._pending[key])
 
-    async def _compute(self, key: Classes) -> Matrix:
+    async def _compute(self, key: ClassifierKey) -> Matrix:
         labels, templates = key
-        step = max(1, PART // len(templates))
-        means = [await self._means(labels[i : i + step], templates, patient=i > 0) for i in range(0, len(labels), step)]
+        step = max(1, CHUNK_TEXTS // len(templates))
+        means = [await self._means(labels[i : i + step], templates, wait_if_busy=i > 0) for i in range(0, len(labels), step)]
         mean_LE = np.concatenate(means)
         matrix: Matrix = mean_LE / np.linalg.norm(mean_LE, axis=1, keepdims=True)
-        self._classes.put(key, matrix, sum(map(len, labels)) + sum(map(len, templates)) + 100 * len(labels))
+        self._classifiers.put(key, matrix, sum(map(len, labels)) + sum(map(len, templates)) + 100 * len(labels))
         return matrix
 
-    async def _means(self, labels: Sequence[str], templates: Sequence[str], *, patient: bool) -> Matrix:
-        """(labels, E), not normalised. Where too much waits already: raises Refusal, or waits itself if it is `patient`."""
+    async def _means(self, labels: Sequence[str], templates: Sequence[str], *, wait_if_busy: bool) -> Matrix:
+        """Return (labels, E), not normalised. Where too many texts wait already, wait too or raise ProblemError."""
         texts = [template.replace("{}", label) for label in labels for template in templates]
         while True:
             try:
-                rows = await self.texts(texts)
+                rows = await self.embeddings(texts)
                 break
-            except Refusal:
-                if not patient:
+            except ProblemError:
+                if not wait_if_busy:
                     raise
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(BUSY_RETRY_SECONDS)
         mean_LE: Matrix = rows.reshape(len(labels), len(templates), -1).mean(axis=1)
         return mean_LE
 
-    def _came(self, key: Classes, task: "asyncio.Task[Matrix]") -> None:
-        del self._coming[key]
+    def _on_done(self, key: ClassifierKey, task: "asyncio.Task[Matrix]") -> None:
+        del self._pending[key]
         if not task.cancelled():
-            task.exception()  # told to those who wait; if there is nobody, there is nobody to tell
+            task.exception()  # retrieved, so that asyncio does not log it when no caller is left

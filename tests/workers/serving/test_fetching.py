@@ -166,7 +166,7 @@ class TestRefused:
         """As the system's own look-up reads them."""
         open_to_all = options.model_copy(update={"image_url_hosts": []})
 
-        why = await refused(Fetcher(open_to_all, refuses=is_private), f"http://{host}/picture.png")
+        why = await refused(Fetcher(open_to_all, is_forbidden=is_private), f"http://{host}/picture.png")
 
         assert "private network" in why or "no address" in why or "not http" in why
 
@@ -256,7 +256,7 @@ class TestAnswers:
         body = {"input": [at("images.test", "/picture.png"), base64.b64encode(PICTURE).decode()], "modality": "image"}
         with serving(options) as served:
             off = httpx.post(f"{served.endpoint}/embeddings", json=body, trust_env=False)
-            service = served.student.models.own.service
+            service = served.replica.models.own.inference
             assert service._fetcher is None
             allowed = options.model_copy(update={"image_urls": True, "image_url_hosts": ["images.test"]})
             service._fetcher = Fetcher(allowed, names, refuses)

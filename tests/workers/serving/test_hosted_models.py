@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.serving.options import ServingOptions, Wanted
-from tinyclip_workers.serving.queries.problems import Refusal
-from tinyclip_workers.serving.replica.hosted import HostedModels
+from tinyclip_workers.serving.options import ServingOptions, UserConfig
+from tinyclip_workers.serving.problems import ProblemError
+from tinyclip_workers.serving.replica.hosted_models import HostedModels
 
 from tests.workers.student_server import Served, serving
 from tests.workers.students import encoded, picture, write_student
@@ -57,9 +57,9 @@ def hosted(*draws: float) -> tuple[HostedModels, list[str]]:
     return HostedModels(options_of(), load, Draws(*draws)), loaded
 
 
-def wanted(canary: str | None = None, weight: float = 0.25, models: tuple[str, ...] = (), resident: int = 2) -> Wanted:
+def wanted(canary: str | None = None, weight: float = 0.25, models: tuple[str, ...] = (), resident: int = 2) -> UserConfig:
     at = canary and {"model": canary, "model_uri": f"/m/{canary}", "weight": weight}
-    return Wanted.model_validate({"canary": at, "models": {name: f"/m/{name}" for name in models}, "resident": resident})
+    return UserConfig.model_validate({"canary": at, "models": {name: f"/m/{name}" for name in models}, "resident": resident})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def served(root: Path) -> Iterator[Served]:
     with serving(options_of(model_uri=str(root / "emoji@1"), artifacts=str(root))) as served:
         canary = {"model": "emoji@2", "model_uri": str(root / "emoji@2"), "weight": 0.5}
         config = {"canary": canary, "models": {name: str(root / name) for name in ("other@1", "broken@1")}}
-        asyncio.run(served.student.models.follow(Wanted.model_validate(config)))
+        asyncio.run(served.replica.models.reconfigure(UserConfig.model_validate(config)))
         yield served
 
 
@@ -83,9 +83,9 @@ class TestCanary:
     async def test_answers_its_share(self) -> None:
         rng = np.random.default_rng(0)
         models, _ = hosted(*rng.random(4000))
-        await models.follow(wanted("emoji@2", weight=0.25))
+        await models.reconfigure(wanted("emoji@2", weight=0.25))
 
-        answered = [(await models.one_for(None)).name for _ in range(4000)]
+        answered = [(await models.route(None)).name for _ in range(4000)]
 
         assert 900 < answered.count("emoji@2") < 1100
         assert set(answered) == {"emoji@1", "emoji@2"}
@@ -93,60 +93,60 @@ class TestCanary:
     @pytest.mark.parametrize("name", [None, "emoji", "demo"])
     async def test_stands_in_for_names_without_a_version(self, name: str | None) -> None:
         models, _ = hosted(0.1, 0.9)
-        await models.follow(wanted("emoji@2"))
+        await models.reconfigure(wanted("emoji@2"))
 
-        assert [(await models.one_for(name)).name for _ in range(2)] == ["emoji@2", "emoji@1"]
+        assert [(await models.route(name)).name for _ in range(2)] == ["emoji@2", "emoji@1"]
 
     async def test_a_named_version_is_the_one_that_answers(self) -> None:
         models, _ = hosted()
-        await models.follow(wanted("emoji@2"))
+        await models.reconfigure(wanted("emoji@2"))
 
-        assert (await models.one_for("emoji@1")).name == "emoji@1"
-        assert (await models.one_for("emoji@2")).name == "emoji@2"
-        assert (await models.named(None)).name == "emoji@1"  # where answers of two versions cannot be mixed
+        assert (await models.route("emoji@1")).name == "emoji@1"
+        assert (await models.route("emoji@2")).name == "emoji@2"
+        assert (await models.get(None)).name == "emoji@1"  # where answers of two versions cannot be mixed
 
     async def test_another_weight_loads_nothing_again(self) -> None:
         models, loaded = hosted(0.5, 0.5)
-        await models.follow(wanted("emoji@2", weight=0.25))
-        before = (await models.one_for(None)).name
-        await models.follow(wanted("emoji@2", weight=0.75))
+        await models.reconfigure(wanted("emoji@2", weight=0.25))
+        before = (await models.route(None)).name
+        await models.reconfigure(wanted("emoji@2", weight=0.75))
 
-        assert (before, (await models.one_for(None)).name) == ("emoji@1", "emoji@2")
+        assert (before, (await models.route(None)).name) == ("emoji@1", "emoji@2")
         assert loaded == ["emoji@1", "emoji@2"]
 
     async def test_one_that_cannot_be_loaded_gets_no_queries(self) -> None:
         models, _ = hosted(0.0)
-        await models.follow(wanted("broken@2"))
+        await models.reconfigure(wanted("broken@2"))
 
-        assert (await models.one_for(None)).name == "emoji@1"
+        assert (await models.route(None)).name == "emoji@1"
         assert models.canary_state() == {"model": "broken@2", "weight": 0.25, "error": "it has no weights"}
-        with pytest.raises(Refusal, match="is not served here"):
-            await models.named("broken@2")
+        with pytest.raises(ProblemError, match="is not served here"):
+            await models.get("broken@2")
 
     async def test_leaves_when_it_is_no_longer_wanted(self) -> None:
         models, _ = hosted(0.0)
-        await models.follow(wanted("emoji@2"))
-        await models.follow(wanted())
+        await models.reconfigure(wanted("emoji@2"))
+        await models.reconfigure(wanted())
 
         assert models.canary_state() is None
-        assert (await models.one_for(None)).name == "emoji@1"
+        assert (await models.route(None)).name == "emoji@1"
 
 
 class TestFurtherModels:
     async def test_are_loaded_when_first_asked_for_and_the_longest_unused_leaves(self) -> None:
         models, loaded = hosted()
-        await models.follow(wanted(models=("a@1", "b@1", "c@1"), resident=2))
+        await models.reconfigure(wanted(models=("a@1", "b@1", "c@1"), resident=2))
 
         for name in ("a@1", "b@1", "a@1", "c@1", "a@1", "b@1"):
-            assert (await models.named(name)).name == name
+            assert (await models.get(name)).name == name
 
         assert loaded == ["emoji@1", "a@1", "b@1", "c@1", "b@1"]
 
     async def test_many_who_ask_at_once_wait_for_one_loading(self) -> None:
         models, loaded = hosted()
-        await models.follow(wanted(models=("a@1",)))
+        await models.reconfigure(wanted(models=("a@1",)))
 
-        answered = await asyncio.gather(*(models.named("a@1") for _ in range(20)))
+        answered = await asyncio.gather(*(models.get("a@1") for _ in range(20)))
 
         assert {model.name for model in answered} == {"a@1"}
         assert loaded == ["emoji@1", "a@1"]
@@ -161,12 +161,12 @@ class TestFurtherModels:
             return Model(options)
 
         models = HostedModels(options_of(), load)
-        await models.follow(wanted(models=("a@1",)))
+        await models.reconfigure(wanted(models=("a@1",)))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(models.named("a@1"), 0.05)
+            await asyncio.wait_for(models.get("a@1"), 0.05)
         go.set()
 
-        assert (await models.named("a@1")).name == "a@1"
+        assert (await models.get("a@1")).name == "a@1"
         assert loaded == ["a@1"]
 
     async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_loop(self) -> None:
@@ -178,9 +178,9 @@ class TestFurtherModels:
 
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
         models = HostedModels(options_of(), load)
-        await models.follow(wanted(models=("broken@1",)))
+        await models.reconfigure(wanted(models=("broken@1",)))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(models.named("broken@1"), 0.05)
+            await asyncio.wait_for(models.get("broken@1"), 0.05)
         go.set()
         await asyncio.wait(models._loading.values())
         await asyncio.sleep(0)  # what is called at its end
@@ -190,21 +190,21 @@ class TestFurtherModels:
 
     async def test_a_name_without_version_is_enough_where_there_is_one(self) -> None:
         models, _ = hosted()
-        await models.follow(wanted(models=("a@1", "b@1", "b@2")))
+        await models.reconfigure(wanted(models=("a@1", "b@1", "b@2")))
 
-        assert (await models.named("a")).name == "a@1"
-        with pytest.raises(Refusal, match="omit model or name one of emoji@1, a@1, b@1, b@2"):
-            await models.named("b")
+        assert (await models.get("a")).name == "a@1"
+        with pytest.raises(ProblemError, match="omit model or name one of emoji@1, a@1, b@1, b@2"):
+            await models.get("b")
 
     async def test_one_that_cannot_be_loaded_harms_nobody_else(self) -> None:
         models, _ = hosted()
-        await models.follow(wanted(models=("broken@1", "a@1")))
+        await models.reconfigure(wanted(models=("broken@1", "a@1")))
 
-        with pytest.raises(Refusal, match="it has no weights") as refused:
-            await models.named("broken@1")
+        with pytest.raises(ProblemError, match="it has no weights") as refused:
+            await models.get("broken@1")
 
         assert refused.value.problem.status == 503
-        assert (await models.named("a@1")).name == "a@1"
+        assert (await models.get("a@1")).name == "a@1"
 
     async def test_one_that_cannot_be_loaded_is_not_tried_at_every_query(self) -> None:
         now, loaded = [100.0], []
@@ -214,13 +214,13 @@ class TestFurtherModels:
             return Model(options)
 
         models = HostedModels(options_of(), load, clock=lambda: now[0])
-        await models.follow(wanted(models=("broken@1", "a@1"), resident=1))
-        await models.named("a@1")
+        await models.reconfigure(wanted(models=("broken@1", "a@1"), resident=1))
+        await models.get("a@1")
         told = []
         for seconds in (0.0, 12.5, 17.4, 0.2):
             now[0] += seconds
-            with pytest.raises(Refusal, match="broken@1 cannot be loaded: it has no weights") as refused:
-                await models.named("broken@1")
+            with pytest.raises(ProblemError, match="broken@1 cannot be loaded: it has no weights") as refused:
+                await models.get("broken@1")
             told.append(refused.value.headers["Retry-After"])
 
         assert (refused.value.problem.code, refused.value.problem.retryable) == ("model_unavailable", True)
@@ -230,10 +230,10 @@ class TestFurtherModels:
     async def test_a_changed_deployment_tries_again_at_once(self) -> None:
         models, loaded = hosted()
         for _ in range(2):
-            await models.follow(wanted(models=("broken@1",)))
+            await models.reconfigure(wanted(models=("broken@1",)))
             for _ in range(3):
-                with pytest.raises(Refusal, match="it has no weights"):
-                    await models.named("broken@1")
+                with pytest.raises(ProblemError, match="it has no weights"):
+                    await models.get("broken@1")
 
         assert loaded == ["emoji@1", "broken@1", "broken@1"]
 

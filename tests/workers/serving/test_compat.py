@@ -42,7 +42,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def engine(served: Served) -> Engine:
-    return served.student.models.own.replica.engine
+    return served.replica.models.own.engine
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ import pytest
 import torch
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.queries.embeddings import Embedded, EmbeddingsQuery, Input, embeddings_answer
-from tinyclip_workers.serving.queries.parsing import Images, ZeroShotQuery
-from tinyclip_workers.serving.queries.problems import Refusal
-from tinyclip_workers.serving.replica.service import StudentService
-from tinyclip_workers.serving.replica.text_cache import Lru
+from tinyclip_workers.serving.problems import ProblemError
+from tinyclip_workers.serving.queries.embeddings import EmbeddingInput, EmbeddingRows, EmbeddingsQuery, embeddings_response
+from tinyclip_workers.serving.queries.inputs import Images
+from tinyclip_workers.serving.queries.zero_shot import ZeroShotQuery
+from tinyclip_workers.serving.replica.inference import InferenceService
+from tinyclip_workers.serving.replica.text_cache import LruCache
 from tinyclip_workers.types import Matrix, Pixels
 
 from tests.workers.students import encoded, picture, seen
@@ -32,10 +33,10 @@ class CountingEncoder:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.encoded_texts = engine, list[str]()
 
-    async def images(self, images: Sequence[Pixels]) -> Matrix:
+    async def encode_images(self, images: Sequence[Pixels]) -> Matrix:
         return self.engine.encode_image(np.stack(images))
 
-    async def texts(self, texts: Sequence[str]) -> Matrix:
+    async def encode_texts(self, texts: Sequence[str]) -> Matrix:
         self.encoded_texts += texts
         return self.engine.encode_text(texts)
 
@@ -46,9 +47,9 @@ def encoder(engine: Engine) -> CountingEncoder:
 
 
 @pytest.fixture
-def service(engine: Engine, encoder: CountingEncoder, folder: Path, tmp_path: Path) -> StudentService:
+def service(engine: Engine, encoder: CountingEncoder, folder: Path, tmp_path: Path) -> InferenceService:
     options = ServingOptions(engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(tmp_path))
-    return StudentService(options, engine, encoder, ThreadPoolExecutor(2))
+    return InferenceService(options, engine, encoder, ThreadPoolExecutor(2))
 
 
 def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] = LABELS) -> ZeroShotQuery:
@@ -56,7 +57,7 @@ def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] 
 
 
 class TestZeroShot:
-    async def test_scores_equal_open_clips(self, service: StudentService, folder: Path) -> None:
+    async def test_scores_equal_open_clips(self, service: InferenceService, folder: Path) -> None:
         image_32 = picture(3, (32, 32))  # of the student's size: how others resize is compared in test_decoding.py
         model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -75,50 +76,50 @@ class TestZeroShot:
         assert [scores[label] for label in LABELS] == pytest.approx(expected, abs=1e-5)
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
 
-    async def test_top_k_are_the_best_in_order(self, service: StudentService) -> None:
+    async def test_top_k_are_the_best_in_order(self, service: InferenceService) -> None:
         everything = await service.zero_shot(query(encoded(picture(1))))
         best = await service.zero_shot(query(encoded(picture(1)), top_k=2))
 
         assert everything.results[0] == sorted(everything.results[0] or [], key=lambda result: -result.score)
         assert best.results[0] == (everything.results[0] or [])[:2]
 
-    async def test_labels_are_computed_once(self, service: StudentService, encoder: CountingEncoder) -> None:
+    async def test_labels_are_computed_once(self, service: InferenceService, encoder: CountingEncoder) -> None:
         for seed in range(3):
             await service.zero_shot(query(encoded(picture(seed))))
         await service.zero_shot(query(encoded(picture(0)), labels=[*LABELS, "new"]))
 
         assert len(encoder.encoded_texts) == len(set(encoder.encoded_texts)) == (len(LABELS) + 1) * len(TEMPLATES)
 
-    async def test_all_bad_images_are_named(self, service: StudentService) -> None:
-        with pytest.raises(Refusal) as refused:
+    async def test_all_bad_images_are_named(self, service: InferenceService) -> None:
+        with pytest.raises(ProblemError) as refused:
             await service.zero_shot(query(b"", encoded(picture(0)), b"no image"))
 
         assert refused.value.problem.status == 422
         assert [error.pointer for error in refused.value.problem.errors] == ["/images/0", "/images/2"]
 
-    async def test_bad_images_are_skipped_on_request(self, service: StudentService) -> None:
+    async def test_bad_images_are_skipped_on_request(self, service: InferenceService) -> None:
         alone = await service.zero_shot(query(encoded(picture(0))))
 
         answer = await service.zero_shot(query(b"", encoded(picture(0)), b"no image", skip=True))
 
         assert answer.results == [None, alone.results[0], None]
 
-    async def test_nothing_but_bad_images(self, service: StudentService) -> None:
+    async def test_nothing_but_bad_images(self, service: InferenceService) -> None:
         answer = await service.zero_shot(query(b"", b"no image", skip=True))
 
         assert answer.results == [None, None]
 
 
 def texts_of(*texts: str) -> EmbeddingsQuery:
-    return EmbeddingsQuery([Input("text", text, f"/input/{i}") for i, text in enumerate(texts)])
+    return EmbeddingsQuery([EmbeddingInput("text", text, f"/input/{i}") for i, text in enumerate(texts)])
 
 
 class TestEmbeddings:
-    async def test_texts_as_numbers_and_as_base64(self, service: StudentService, engine: Engine) -> None:
+    async def test_texts_as_numbers_and_as_base64(self, service: InferenceService, engine: Engine) -> None:
         query = texts_of("a cat", "a dog", "a cat")
         embedded = await service.embeddings(query)
-        numbers = json.loads(embeddings_answer(query, embedded, "student@1"))
-        packed = json.loads(embeddings_answer(dataclasses.replace(query, encoding="base64"), embedded, "student@1"))
+        numbers = json.loads(embeddings_response(query, embedded, "student@1"))
+        packed = json.loads(embeddings_response(dataclasses.replace(query, encoding="base64"), embedded, "student@1"))
 
         decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed["data"]]
         np.testing.assert_allclose([item["embedding"] for item in numbers["data"]], engine.encode_text(query.texts), atol=1e-6)
@@ -126,9 +127,9 @@ class TestEmbeddings:
         assert numbers["object"] == "list"
         assert [item["index"] for item in numbers["data"]] == [0, 1, 2]
 
-    async def test_texts_and_images_in_one_list_keep_their_order(self, service: StudentService, engine: Engine) -> None:
-        inputs = [Input("image", encoded(picture(1)), "/input/0"), Input("text", "a cat", "/input/1"),
-                  Input("image", encoded(picture(2)), "/input/2")]
+    async def test_texts_and_images_in_one_list_keep_their_order(self, service: InferenceService, engine: Engine) -> None:
+        inputs = [EmbeddingInput("image", encoded(picture(1)), "/input/0"), EmbeddingInput("text", "a cat", "/input/1"),
+                  EmbeddingInput("image", encoded(picture(2)), "/input/2")]
 
         rows = (await service.embeddings(EmbeddingsQuery(inputs))).rows
 
@@ -136,35 +137,36 @@ class TestEmbeddings:
         np.testing.assert_allclose(rows, [pictures[0], engine.encode_text(["a cat"])[0], pictures[1]], atol=1e-5)
         assert np.linalg.norm(rows[0]) == pytest.approx(1, abs=1e-5)
 
-    async def test_a_bad_image_of_several_is_named(self, service: StudentService) -> None:
-        with pytest.raises(Refusal) as refused:
+    async def test_a_bad_image_of_several_is_named(self, service: InferenceService) -> None:
+        with pytest.raises(ProblemError) as refused:
             await service.embeddings(self.with_a_bad_one())
 
         [error] = refused.value.problem.errors
         assert (error.pointer, error.value) == ("/input/1", "https://example.com/cat.png")
 
-    async def test_a_bad_image_is_skipped_on_request(self, service: StudentService) -> None:
+    async def test_a_bad_image_is_skipped_on_request(self, service: InferenceService) -> None:
         query = dataclasses.replace(self.with_a_bad_one(), skip_bad_images=True)
 
-        embedded: Embedded = await service.embeddings(query)
+        embedded: EmbeddingRows = await service.embeddings(query)
 
         assert [row is None for row in embedded.rows] == [False, True]
-        assert json.loads(embeddings_answer(query, embedded, "m"))["errors"][0]["pointer"] == "/input/1"
+        assert json.loads(embeddings_response(query, embedded, "m"))["errors"][0]["pointer"] == "/input/1"
 
-    async def test_another_number_of_dimensions_is_refused(self, service: StudentService, engine: Engine) -> None:
-        with pytest.raises(Refusal, match="24 numbers"):
+    async def test_another_number_of_dimensions_is_refused(self, service: InferenceService, engine: Engine) -> None:
+        with pytest.raises(ProblemError, match="24 numbers"):
             await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=12))
 
         assert (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=24))).rows[0].shape == (24,)
 
     def with_a_bad_one(self) -> EmbeddingsQuery:
         image = base64.b64encode(encoded(picture(0))).decode()
-        return EmbeddingsQuery([Input("image", image, "/input/0"), Input("image", "https://example.com/cat.png", "/input/1")])
+        url = "https://example.com/cat.png"
+        return EmbeddingsQuery([EmbeddingInput("image", image, "/input/0"), EmbeddingInput("image", url, "/input/1")])
 
 
 def test_the_cache_forgets_what_was_longest_unused() -> None:
     row = np.zeros(1000, np.float32)
-    cache: Lru[str] = Lru(10_000)
+    cache: LruCache[str] = LruCache(10_000)
     cache.put("a", row, 1)
     cache.put("b", row, 1)
     assert cache.get("a") is not None
@@ -176,7 +178,7 @@ def test_the_cache_forgets_what_was_longest_unused() -> None:
 
 
 def test_what_does_not_fit_the_cache_is_not_kept() -> None:
-    cache: Lru[str] = Lru(100)
+    cache: LruCache[str] = LruCache(100)
 
     cache.put("a", np.zeros(1000, np.float32), 1)
 

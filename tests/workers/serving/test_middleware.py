@@ -62,7 +62,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Lines:
 def held(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The engine encodes no image until this is set."""
     go = threading.Event()
-    engine = served.student.models.own.replica.engine
+    engine = served.replica.models.own.engine
     encode = engine.encode_image
     monkeypatch.setattr(engine, "encode_image", lambda images: go.wait(20) and encode(images))
     yield go
@@ -97,7 +97,7 @@ class TestLimits:
         assert answer.status_code == 504
         assert (answer.json()["code"], answer.json()["retryable"]) == ("timed_out", True)
         assert int(answer.headers["retry-after"]) >= 1
-        assert served.student.models.own.service._images.waiting == 0
+        assert served.replica.models.own.inference._images.waiting == 0
         held.set()
         assert asking(http).status_code == 200
 
@@ -134,7 +134,7 @@ class TestLimits:
                 await client.post("/embeddings", json={"input": image, "modality": "image"}, timeout=0.3)
 
         assert [line["status"] for line in lines(1)] in ([499], [504])
-        assert served.student.models.own.service._images.waiting == 0
+        assert served.replica.models.own.inference._images.waiting == 0
 
 
 class TestFaults:
@@ -144,7 +144,7 @@ class TestFaults:
         def broken(images: Any) -> Any:
             raise RuntimeError("a secret of the engine")
 
-        monkeypatch.setattr(served.student.models.own.replica.engine, "encode_image", broken)
+        monkeypatch.setattr(served.replica.models.own.engine, "encode_image", broken)
 
         answer = asking(http)
 
@@ -186,7 +186,7 @@ def test_warm_labels_cost_next_to_nothing(http: httpx.Client, served: Served) ->
     labels = [f"label number {i}" for i in range(300)]
     image = base64.b64encode(encoded(picture(0))).decode()
     calls: list[int] = []
-    engine = served.student.models.own.replica.engine
+    engine = served.replica.models.own.engine
     encode = engine.encode_text
 
     def counting(texts: Any) -> np.ndarray[Any, Any]:

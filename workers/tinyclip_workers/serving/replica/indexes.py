@@ -1,0 +1,165 @@
+"""The indexes that a replica searches: opened at their first query, and reopened when a new generation is committed."""
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tinyclip.errors import MissingExtra
+from tinyclip.filters import Condition
+
+from tinyclip_workers.retrieval.files import Generation, newest, request_path
+from tinyclip_workers.retrieval.opening import open_index
+from tinyclip_workers.retrieval.reader import DatabaseAway, Found, IndexReader, Reader, Replaced
+from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
+from tinyclip_workers.types import Matrix
+
+REFRESH_SECONDS = 1.0
+"""How often the store is checked for a newer generation, while there are queries."""
+MAX_BYTES_HELD_TWICE = 1 << 30
+"""Up to so many bytes of graphs that a new generation drops are kept in memory, and answer, until it is open. Larger ones are
+released first and queries wait, so that a replica needs memory for one generation only."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass
+class _OpenIndex:
+    """The current reader of an index. `lock` is held while a generation is opened."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    reader: Reader | None = None
+    checked_at: float = -REFRESH_SECONDS
+
+    def fresh_reader(self) -> Reader | None:
+        """Return the reader, unless the store is due to be checked."""
+        return self.reader if time.monotonic() - self.checked_at < REFRESH_SECONDS else None
+
+
+class Indexes:
+    """Open indexes by name. Thread-safe."""
+
+    def __init__(self, artifacts: str) -> None:
+        self._store = Store(artifacts)
+        self._open: dict[str, _OpenIndex] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str, model: str) -> Reader:
+        """Return a reader of the index's newest generation.
+
+        Raises ProblemError: 404 if there is no such index, 409 if it is still being built or holds another model's embeddings.
+        """
+        if not _NAME.fullmatch(name):
+            raise invalid_input(field_error("/index", name, "is not the name of an index (a-z, 0-9, '.', '_' and '-')"))
+        reader = self._current_reader(name)
+        if reader.generation.model != model:
+            raise problem_error(
+                409,
+                "index_of_another_model",
+                "The index belongs to another model",
+                f"/index: {name} holds embeddings of {reader.generation.model} and this deployment serves {model}; "
+                f"query a deployment of {reader.generation.model}, or build the index again with model {model}",
+            )
+        return reader
+
+    def nearest(
+        self, name: str, model: str, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()
+    ) -> tuple[Generation, Found]:
+        """Search the newest generation; return it with its hits.
+
+        Raises ProblemError as `get`, and 503 while a database cannot be reached.
+        """
+        try:
+            reader = self.get(name, model)
+            try:
+                return reader.generation, reader.nearest(query_E, top_k, conditions)
+            except Replaced:  # by a newer generation, since the last check
+                self._open[name].checked_at = -REFRESH_SECONDS
+                reader = self.get(name, model)
+                return reader.generation, reader.nearest(query_E, top_k, conditions)
+        except DatabaseAway as error:
+            raise _unavailable(name, str(error)) from error
+        except Replaced as error:
+            raise _unavailable(name, f"{error}; try again in a moment; if this persists, PUT the index again") from error
+
+    def _current_reader(self, name: str) -> Reader:
+        with self._lock:
+            known = self._open.setdefault(name, _OpenIndex())
+        reader = known.fresh_reader()
+        if reader is not None:
+            return reader
+        reader = known.reader
+        if not known.lock.acquire(blocking=reader is None):
+            assert reader is not None
+            return reader  # another thread refreshes already; the previous generation answers meanwhile
+        del reader  # a reference would keep a generation in memory that `_open_generation` wants to release
+        try:
+            return known.fresh_reader() or self._refresh(name, known)
+        except ProblemError:
+            with self._lock:
+                self._open.pop(name, None)
+            raise
+        finally:
+            known.lock.release()
+
+    def _refresh(self, name: str, known: _OpenIndex) -> Reader:
+        """Open the newest generation if it is not open yet. The caller holds the lock."""
+        generation = self._newest(name)
+        if known.reader is None or known.reader.generation != generation:
+            try:
+                known.reader = self._open_generation(known, generation)
+            except FileNotFoundError:  # replaced or deleted after the check
+                known.reader = self._open_generation(known, self._newest(name))
+        known.checked_at = time.monotonic()
+        return known.reader
+
+    def _open_generation(self, known: _OpenIndex, generation: Generation) -> Reader:
+        """Open a generation, reusing the segments that are open already. Raises FileNotFoundError, ProblemError."""
+        if generation.store == "pgvector":
+            return _open_postgres(generation)
+        wanted = {info.id for info in generation.segments}
+        segments = {segment.id: segment for segment in known.reader.segments} if isinstance(known.reader, IndexReader) else {}
+        dropped_bytes = sum(segment.memory for id, segment in segments.items() if id not in wanted)
+        segments = {id: segment for id, segment in segments.items() if id in wanted}
+        if dropped_bytes > MAX_BYTES_HELD_TWICE:
+            known.reader = None
+        return open_index(self._store, generation, segments)
+
+    def _newest(self, name: str) -> Generation:
+        """Raises ProblemError if there is none, because the index is still being built or was never created."""
+        generation = newest(self._store, name)
+        if generation is not None:
+            return generation
+        if self._store.exists(request_path(name)):
+            raise problem_error(
+                409,
+                "index_not_ready",
+                "The index is not ready",
+                f"/index: {name} has no finished build yet; GET /v1/indexes/{name} of the control plane shows its state",
+                retryable=True,
+            )
+        raise problem_error(
+            404,
+            "index_not_found",
+            "There is no such index",
+            f"/index: there is no index {name}; create it with PUT /v1/indexes/{name} of the control plane",
+        )
+
+
+def _open_postgres(generation: Generation) -> Reader:
+    """Raises ProblemError if the replica cannot query a database."""
+    try:
+        from tinyclip_workers.retrieval.postgres.reader import PostgresReader  # needs an extra
+
+        return PostgresReader(generation)
+    except (MissingExtra, ValueError) as error:
+        raise _unavailable(generation.name, str(error)) from error
+
+
+def _unavailable(name: str, reason: str) -> ProblemError:
+    return problem_error(
+        503, "index_unavailable", "The index cannot be searched now", f"/index: {name}: {reason}", retryable=True,
+        headers={"Retry-After": "5"},
+    )  # fmt: skip
