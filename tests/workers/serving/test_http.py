@@ -171,7 +171,7 @@ class TestRefusals:
         [
             ({"labels": LABELS}, "/image", "exactly one of image and images"),
             ({"image": "x", "images": ["x"], "labels": LABELS}, "/image", "exactly one of image and images"),
-            ({"image": "x"}, "/labels", "is missing"),
+            ({"image": "x"}, "/labels", "this field is required"),
             ({"image": "x", "labels": []}, "/labels", "at least 1 item"),
             ({"image": "x", "labels": ["cat", " "]}, "/labels/1", "is blank"),
             ({"image": "x", "labels": ["cat", "\ud800"]}, "/labels/1", "lone surrogate"),
@@ -180,7 +180,7 @@ class TestRefusals:
             ({"image": "x", "labels": ["cat"], "top_k": 0}, "/top_k", "greater than or equal to 1"),
             ({"images": ["bm8gaW1hZ2U=", "?"], "labels": ["cat"]}, "/images/1", "is not base64"),
             ({"image": "http://127.0.0.1/x.png", "labels": ["cat"]}, "/image", "does not fetch URLs"),
-            ({"inputs": "x", "parameters": {}}, "/parameters/candidate_labels", "is missing"),
+            ({"inputs": "x", "parameters": {}}, "/parameters/candidate_labels", "this field is required"),
             ({"inputs": "x", "parameters": {"candidate_labels": ["a"], "hypothesis_template": "x"}},
              "/parameters/hypothesis_template", "has no {}"),
             ({"image": "x", "labels": ["l"] * 3000, "templates": ["{}"] * 100}, "/templates", "more than 50,000 texts"),
@@ -231,13 +231,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("body", "status", "code"),
         [
-            ({"index": "gallery"}, 422, "invalid_request"),
-            ({"index": "gallery", "text": "a", "image": "b"}, 422, "invalid_request"),
-            ({"index": "gallery", "text": "a", "top_k": 0}, 422, "invalid_request"),
-            ({"index": "../x", "text": "a"}, 422, "invalid_request"),
+            ({"index": "gallery"}, 422, "invalid_input"),
+            ({"index": "gallery", "text": "a", "image": "b"}, 422, "invalid_input"),
+            ({"index": "gallery", "text": "a", "top_k": 0}, 422, "invalid_input"),
+            ({"index": "../x", "text": "a"}, 422, "invalid_input"),
             ({"index": "nowhere", "text": "a"}, 404, "index_not_found"),
             ({"index": "foreign", "text": "a"}, 409, "index_of_another_model"),
-            ({"index": "gallery", "text": "a", "filter": {"year": {"above": 3}}}, 422, "invalid_request"),
+            ({"index": "gallery", "text": "a", "filter": {"year": {"above": 3}}}, 422, "invalid_input"),
         ],
     )
     def test_search(self, http: httpx.Client, body: dict[str, Any], status: int, code: str) -> None:

@@ -176,7 +176,7 @@ class TestLog:
         http.get("/healthz")
 
         refused, unknown = lines(2)
-        assert (refused["status"], refused["code"]) == (422, "invalid_request")
+        assert (refused["status"], refused["code"]) == (422, "invalid_input")
         assert (unknown["status"], unknown["route"]) == (404, "unmatched")
         assert SECRET not in json.dumps(lines(2))
 

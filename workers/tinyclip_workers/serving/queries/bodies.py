@@ -12,7 +12,7 @@ from starlette.requests import Request
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.serving.options import ServingOptions
-from tinyclip_workers.serving.problems import field_error, invalid_fields, invalid_input, problem_error
+from tinyclip_workers.serving.problems import field_error, invalid_document, invalid_input, problem_error
 from tinyclip_workers.serving.request_context import add_count, phase
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -104,4 +104,4 @@ def validated(model: type[Model], document: JSON, at: str = "") -> Model:
     try:
         return model.model_validate(document)
     except pydantic.ValidationError as error:
-        raise invalid_fields(error, model, at) from error
+        raise invalid_document(error, document, model, at) from error

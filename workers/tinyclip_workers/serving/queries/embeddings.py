@@ -88,7 +88,7 @@ def embeddings_query(document: JSON) -> EmbeddingsQuery:
     _reject_token_ids(document.get("input"))
     fields = validated(EmbeddingsRequest, document)
     if (fields.input is None) == (fields.messages is None):
-        raise invalid_input(FieldError(pointer="/input", message="is missing; give input, or messages"))
+        raise invalid_input(FieldError(pointer="/input", message="this field is required: give input, or messages"))
     if fields.messages is not None:
         inputs = _message_inputs(fields.messages)
     elif isinstance(fields.input, list):
@@ -130,7 +130,7 @@ def _message_inputs(messages: list[JSON]) -> list[EmbeddingInput]:
         elif isinstance(content, list) and content:
             inputs += [_message_part(part, f"{pointer}/{j}") for j, part in enumerate(content)]
         else:
-            raise invalid_input(field_error(pointer, content, "is missing; give a text or a list of parts"))
+            raise invalid_input(field_error(pointer, content, "give a text or a list of parts"))
     return inputs
 
 

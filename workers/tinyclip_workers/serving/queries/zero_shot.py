@@ -63,7 +63,7 @@ def zero_shot_form_query(parts: Parts, options: ServingOptions) -> ZeroShotQuery
 def _checked_query(images: Images, fields: ZeroShotRequest | _ZeroShotForm, options: ServingOptions) -> ZeroShotQuery:
     """Raises ProblemError unless the labels are named in exactly one way and are valid."""
     if fields.labels is None and fields.label_set is None:
-        message = "is missing; give labels, or label_set with the name of a set"
+        message = "this field is required: give labels, or label_set with the name of a set"
         raise invalid_input(FieldError(pointer="/labels", message=message))
     if fields.label_set is not None:
         for name in {"labels", "templates"} & fields.model_fields_set:
