@@ -24,11 +24,11 @@ from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 from tinyclip.specfile import load_spec
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.shards import Sample, Skipped, expand_shards, image_bytes, read_shards
-from tinyclip_workers.engines.builder import ON_CPU, Workshop
-from tinyclip_workers.engines.calibration import sample_pictures
+from tinyclip_workers.engines.builder import ON_CPU, EngineBuilder
+from tinyclip_workers.engines.calibration import sample_calibration_images
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation import metrics
-from tinyclip_workers.evaluation.tasks import captions_to_find, fill_template, label_index, label_of, task_lines
+from tinyclip_workers.evaluation.tasks import fill_template, label_index, label_of, retrieval_captions, task_lines
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
@@ -56,20 +56,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for name in ("vit", "resnet"):
             loaded = load_folder(str(EXAMPLES / "teachers" / name))
-            pictures = sample_pictures(spec.data, loaded.layout.image.image_size)
-            rows += measured(f"emoji teacher {name}", Workshop(loaded, pictures, cache=Path(cache)), arguments.seconds, spec)
-        workshop = Workshop(random_model(), noise(64, 224), cache=Path(cache))
-        rows += measured(f"{RANDOM}, random", workshop, arguments.seconds, None)
+            pictures = sample_calibration_images(spec.data, loaded.layout.image.image_size)
+            rows += measured(f"emoji teacher {name}", EngineBuilder(loaded, pictures, cache=Path(cache)), arguments.seconds, spec)
+        builder = EngineBuilder(random_model(), noise(64, 224), cache=Path(cache))
+        rows += measured(f"{RANDOM}, random", builder, arguments.seconds, None)
     show(rows)
     if arguments.out:
         facts = {"machine": cpu(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": 1, "torch": torch.__version__}
         arguments.out.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
 
 
-def measured(model: str, workshop: Workshop, seconds: float, spec: JobSpec | None) -> list[Row]:
+def measured(model: str, builder: EngineBuilder, seconds: float, spec: JobSpec | None) -> list[Row]:
     """A row an engine; those of one model are timed in turns, so that a busy moment of the machine hits all alike."""
-    engines = {name: workshop.build(name, workshop.report(name, name)) for name in ON_CPU}
-    rates = timed(engines, workshop.loaded.layout.image.image_size, seconds)
+    engines = {name: builder.build(name, builder.report(name, name)) for name in ON_CPU}
+    rates = timed(engines, builder.loaded.layout.image.image_size, seconds)
     quality = qualities(engines, spec) if spec else {name: {} for name in engines}
     return [{"model": model, "engine": name, "images_per_cpu_second": rates[name], **quality[name]} for name in engines]
 
@@ -129,7 +129,7 @@ def zero_shot_score(engine: Engine, task: ZeroShotTask, samples: list[Sample], i
 
 def retrieval_scores(engine: Engine, task: RetrievalTask, samples: list[Sample], image_NE: torch.Tensor) -> Row:
     row: dict[str, int] = {}
-    rows = [[row.setdefault(text, len(row)) for text in captions_to_find(s, task.caption_key)] for s in samples]
+    rows = [[row.setdefault(text, len(row)) for text in retrieval_captions(s, task.caption_key)] for s in samples]
     texts = list(row)
     text_ME = np.concatenate([engine.encode_text(texts[i : i + 64]) for i in range(0, len(texts), 64)])
     return {"r10": round(100 * metrics.retrieval(image_NE, torch.from_numpy(text_ME), rows)["text_to_image_r10"], 2)}

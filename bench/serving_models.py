@@ -9,7 +9,7 @@ import torch
 from open_clip import CLIP
 from safetensors.torch import save
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.engines.calibration import CALIBRATION_FILE, calibration_file
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibration
 from tinyclip_workers.exporting.formats.transformers import export_hf
 from tinyclip_workers.model.architecture import open_clip_config
 from tinyclip_workers.model.folders import load_folder
@@ -29,7 +29,7 @@ def write_open_clip(folder: Path, pictures: Sequence[bytes]) -> Path:
     for name, data in model_files(layout, save(state), OPENAI_MEAN, OPENAI_STD, None).items():
         (folder / name).write_bytes(data)
     squares = np.stack([decode_square(picture, layout.image.image_size) for picture in pictures])
-    (folder / CALIBRATION_FILE).write_bytes(calibration_file(squares))
+    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(squares))
     return folder
 
 

@@ -10,7 +10,7 @@ import torch
 from open_clip import SimpleTokenizer
 from tinyclip.schemas.spec import DataSpec
 from tinyclip_workers.data.shards import DataError, Skipped, expand_shards, is_held_out, read_shards
-from tinyclip_workers.data.stream import Batch, DataPosition, PairStream, TextTokens, count_pairs, make_loader
+from tinyclip_workers.data.stream import Batch, DataPosition, PairStream, SingleTextTokenizer, count_pairs, make_loader
 from torch import Tensor
 
 from tests.workers.shapes_data import add_file, write_shards
@@ -42,7 +42,7 @@ class TestPickling:
     """Loader processes that are not forked get the stream as a pickle."""
 
     def test_the_stream_that_workers_make_gives_the_same_batches(self, tmp_path: Path) -> None:
-        tokens = TextTokens(SimpleTokenizer(context_length=16))
+        tokens = SingleTextTokenizer(SimpleTokenizer(context_length=16))
         made = stream(write_shards(tmp_path), tokenize=tokens)
         take(made, 1)  # a stream that has been read is no other one
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.data.image_input import BadImage, read_picture
+from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.data.images import UnreadableImage, decode_image
 
 from tests.workers.students import encoded, picture
@@ -78,7 +78,7 @@ def test_pixels_or_a_reason(data: bytes) -> None:
 def test_served_pictures_have_a_reason_and_the_way_out(data: bytes) -> None:
     refused = None
     try:
-        assert read_picture(data, 1_000_000, SIZE).shape == (SIZE, SIZE, 3)
+        assert read_image(data, 1_000_000, SIZE).shape == (SIZE, SIZE, 3)
     except BadImage as bad:
         refused = str(bad)
     assert refused is None or "send the bytes of a PNG, JPEG, WebP or GIF file" in refused

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tinyclip_workers.engines import batch_size as engine_batch
-from tinyclip_workers.engines.batch_size import batch_that_pays
+from tinyclip_workers.engines.batch_size import best_batch_size
 from tinyclip_workers.types import Matrix, Pixels
 
 
@@ -43,7 +43,7 @@ class Timed:
 def test_as_many_as_pay(monkeypatch: pytest.MonkeyPatch, engine: Timed, most: int, batch: int) -> None:
     monkeypatch.setattr(engine_batch, "time", SimpleNamespace(perf_counter=lambda: engine.now))
 
-    assert batch_that_pays(engine, most) == batch
+    assert best_batch_size(engine, most) == batch
     assert max(engine.sizes) <= most
 
 
@@ -51,6 +51,6 @@ def test_a_slow_engine_is_not_timed_at_sizes_that_cannot_pay(monkeypatch: pytest
     engine = Timed(0.0, 1.0)
     monkeypatch.setattr(engine_batch, "time", SimpleNamespace(perf_counter=lambda: engine.now))
 
-    batch_that_pays(engine, 1024)
+    best_batch_size(engine, 1024)
 
     assert sorted(set(engine.sizes)) == [0, 8, 16]

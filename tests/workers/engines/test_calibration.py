@@ -9,10 +9,16 @@ from safetensors.torch import save
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.data.shards import is_held_out
-from tinyclip_workers.engines.calibration import CALIBRATION_FILE, divided, kept, read_calibration, sample_pictures
+from tinyclip_workers.engines.calibration import (
+    CALIBRATION_FILE,
+    image_count,
+    read_calibration,
+    sample_calibration_images,
+    split_calibration,
+)
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.store import Store
-from tinyclip_workers.versions.writer import export_model
+from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.students import encoded, picture, seen, write_shard
@@ -41,10 +47,10 @@ def spec_of(folder: Path, train: dict[str, object]) -> JobSpec:
 
 
 def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyclip_workers.engines.calibration.MOST", 64)
+    monkeypatch.setattr("tinyclip_workers.engines.calibration.MAX_IMAGES", 64)
     data = spec_of(tmp_path, {"shards": shards(tmp_path, 3, 40, broken=2)}).data
 
-    pictures = sample_pictures(data, SIZE)
+    pictures = sample_calibration_images(data, SIZE)
 
     assert (pictures.shape, pictures.dtype) == ((64, SIZE, SIZE, 3), np.uint8)
     for row, seed in ((0, 2), (21, 23), (22, 1002), (63, 2021)):
@@ -53,13 +59,13 @@ def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path
 
 @pytest.mark.parametrize(("size", "count"), [(32, 320), (64, 320), (128, 203), (224, 66), (448, 64)])
 def test_of_small_pictures_there_are_more(size: int, count: int) -> None:
-    assert kept(size) == count
+    assert image_count(size) == count
 
 
 def test_what_is_held_out_for_evaluation_stays_out(tmp_path: Path) -> None:
     data = spec_of(tmp_path, {"shards": shards(tmp_path, 1, 40), "holdout": 0.5}).data
 
-    pictures = sample_pictures(data, SIZE)
+    pictures = sample_calibration_images(data, SIZE)
 
     trained = [n for n in range(40) if not is_held_out(f"0-{n:03}", 0.5)]
     assert 5 < len(trained) < 35
@@ -72,7 +78,7 @@ def test_shards_that_cannot_be_read_give_none(tmp_path: Path, harm: str) -> None
     if harm == "no tar":
         path.write_bytes(random.Random(0).randbytes(2000))
 
-    assert sample_pictures(spec_of(tmp_path, {"shards": str(path)}).data, SIZE).shape == (0, SIZE, SIZE, 3)
+    assert sample_calibration_images(spec_of(tmp_path, {"shards": str(path)}).data, SIZE).shape == (0, SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize("samples", [30, 5])
@@ -81,7 +87,7 @@ def test_a_version_has_them_among_its_files_where_there_are_enough(tmp_path: Pat
     document = JobDocument(job="job_1", name="small", spec=spec, model_name="small", model_version=1)
     run = JobRun(Store(str(tmp_path / "store")), document, 1)
 
-    version = export_model(run, FinishedStudent(tiny_layout(), save(tiny_model().state_dict()), {}))
+    version = write_student_version(run, FinishedStudent(tiny_layout(), save(tiny_model().state_dict()), {}))
 
     pictures = read_calibration(str(tmp_path / "store/models/small/1"), SIZE)
     enough = samples == 30
@@ -89,6 +95,6 @@ def test_a_version_has_them_among_its_files_where_there_are_enough(tmp_path: Pat
     assert ("calibration.npz" in (tmp_path / "store/models/small/1/README.md").read_text()) == enough
     assert (pictures is not None) == enough
     if pictures is not None:
-        calibrated, compared = divided(pictures)
+        calibrated, compared = split_calibration(pictures)
         assert (len(calibrated), len(compared)) == (23, 7)
         np.testing.assert_array_equal(compared[0], seen(picture(3), SIZE))

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from tinyclip.schemas.deployments import EngineName
-from tinyclip_workers.engines import builder as engine_workshop
+from tinyclip_workers.engines import builder as engine_builder
 from tinyclip_workers.engines import choice as engine_choice
-from tinyclip_workers.engines.builder import ON_CPU, Workshop
-from tinyclip_workers.engines.cache import ENGINE_CACHE, KEPT, MANIFEST, cached, default_folder
-from tinyclip_workers.engines.calibration import CALIBRATION_FILE, calibration_file
+from tinyclip_workers.engines.builder import ON_CPU, EngineBuilder
+from tinyclip_workers.engines.cache import ENGINE_CACHE, MANIFEST, MAX_ENTRIES, default_folder, get_or_create
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibration
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.engines.report import EngineReport
+from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.types import Matrix, Pixels
 
 from tests.workers.served_students import pictures, write_kind
@@ -26,7 +25,7 @@ from tests.workers.served_students import pictures, write_kind
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_kind(tmp_path_factory.mktemp("student"), "vit")
-    (folder / CALIBRATION_FILE).write_bytes(calibration_file(pictures(32, 32)))
+    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(pictures(32, 32)))
     return folder
 
 
@@ -58,13 +57,13 @@ def choose(
     """`auto` among engines of these milliseconds a batch and cosines."""
     clock = [0.0]
 
-    def build(self: Workshop, name: EngineName, report: EngineReport) -> Engine:
+    def build(self: EngineBuilder, name: EngineName, report: EngineReport) -> Engine:
         told = engines.get(name, ImportError(f"{name}: pip install it"))
         if isinstance(told, Exception):
             raise told
         return Pretended(clock, told[0] / 1000, told[1], report)
 
-    monkeypatch.setattr(Workshop, "build", build)
+    monkeypatch.setattr(EngineBuilder, "build", build)
     monkeypatch.setattr(engine_choice, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     return load_engine(str(version), "auto", **kw)
 
@@ -138,8 +137,7 @@ def test_without_pictures_only_exact_engines_are_considered(version: Path, tmp_p
 
 
 def test_without_openvino_torch_serves_and_the_report_says_so(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("tinyclip_workers.engines.openvino_model", "tinyclip_workers.engines.openvino_engine"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delitem(sys.modules, "tinyclip_workers.engines.openvino_engine", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
 
     report = load_engine(str(version), "auto", min_cosine=1.0).report
@@ -158,7 +156,7 @@ def writing(data: bytes) -> Callable[[Path], None]:
 class TestCache:
     def count(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made: list[str] = []
-        real = engine_workshop.cached
+        real = engine_builder.get_or_create
 
         def counting(root: Path, key: dict[str, object], make: Any) -> Path:
             def noted(folder: Path) -> None:
@@ -167,7 +165,7 @@ class TestCache:
 
             return real(root, key, noted)
 
-        monkeypatch.setattr(engine_workshop, "cached", counting)
+        monkeypatch.setattr(engine_builder, "get_or_create", counting)
         return made
 
     def test_where_it_lies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +188,7 @@ class TestCache:
     def test_other_pictures_are_another_model(self, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made = self.count(monkeypatch)
         other = shutil.copytree(version, tmp_path / "other")
-        (other / CALIBRATION_FILE).write_bytes(calibration_file(pictures(40, 32)[8:]))
+        (other / CALIBRATION_FILE).write_bytes(encode_calibration(pictures(40, 32)[8:]))
 
         for folder in (version, other):
             load_engine(str(folder), "openvino-int8", cache=str(tmp_path / "cache"))
@@ -199,7 +197,7 @@ class TestCache:
 
     @pytest.mark.parametrize("harm", ["cut", "gone", "no manifest", "other bytes", "empty manifest"])
     def test_a_torn_entry_is_made_again(self, tmp_path: Path, harm: str) -> None:
-        entry = cached(tmp_path, {"a": 1}, writing(b"whole"))
+        entry = get_or_create(tmp_path, {"a": 1}, writing(b"whole"))
         if harm == "gone":
             (entry / "model").unlink()
         elif harm == "no manifest":
@@ -209,7 +207,7 @@ class TestCache:
         else:
             (entry / "model").write_bytes(b"wh" if harm == "cut" else b"WHOLE")
 
-        again = cached(tmp_path, {"a": 1}, writing(b"anew"))
+        again = get_or_create(tmp_path, {"a": 1}, writing(b"anew"))
 
         assert again == entry
         assert (again / "model").read_bytes() == b"anew"
@@ -220,16 +218,16 @@ class TestCache:
             raise RuntimeError("out of memory")
 
         with pytest.raises(RuntimeError, match="out of memory"):
-            cached(tmp_path, {"a": 1}, fail)
+            get_or_create(tmp_path, {"a": 1}, fail)
 
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
-        assert cached(tmp_path, {"a": 1}, writing(b"x")).is_dir()
+        assert get_or_create(tmp_path, {"a": 1}, writing(b"x")).is_dir()
 
     def test_the_oldest_are_forgotten(self, tmp_path: Path) -> None:
-        for number in range(KEPT + 3):
-            cached(tmp_path, {"a": number}, writing(b"x"))
+        for number in range(MAX_ENTRIES + 3):
+            get_or_create(tmp_path, {"a": number}, writing(b"x"))
 
-        assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == KEPT
+        assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == MAX_ENTRIES
 
     def test_a_folder_that_cannot_be_written_costs_only_time(self, version: Path, tmp_path: Path) -> None:
         blocked = tmp_path / "file"

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from tinyclip.schemas.deployments import EngineName
 from tinyclip_workers.engines.builder import ON_CPU
-from tinyclip_workers.engines.calibration import CALIBRATION_FILE, calibration_file
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibration
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.engines.openvino_model import MissingExtra
+from tinyclip_workers.engines.openvino_engine import MissingExtra
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
@@ -37,7 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module", params=KINDS)
 def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_kind(tmp_path_factory.mktemp("student"), request.param)
-    (folder / CALIBRATION_FILE).write_bytes(calibration_file(pictures(32, 32)))
+    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(pictures(32, 32)))
     return folder
 
 
@@ -95,15 +95,14 @@ def test_a_model_in_a_remote_store_is_the_same(folder: Path) -> None:
 
 
 def test_int8_without_pictures_says_what_to_take(folder: Path, cache: str) -> None:
-    with pytest.raises(ValueError, match=r"no calibration\.npz .* take engine auto or openvino"):
+    with pytest.raises(ValueError, match=r"no calibration\.npz .* use engine auto or openvino"):
         load_engine(str(folder), "openvino-int8", cache=cache)
 
 
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed."""
-    for module in ("tinyclip_workers.engines.openvino_model", "tinyclip_workers.engines.openvino_engine"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delitem(sys.modules, "tinyclip_workers.engines.openvino_engine", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
@@ -131,7 +130,7 @@ def test_a_folder_with_a_broken_config_is_named(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no zip", calibration_file(pictures(16, 16)), calibration_file(pictures(3, 32)), encoded(picture(0))]
+    "data", [b"", b"no zip", encode_calibration(pictures(16, 16)), encode_calibration(pictures(3, 32)), encoded(picture(0))]
 )
 def test_a_calibration_file_of_no_use_is_as_none(folder: Path, tmp_path: Path, data: bytes) -> None:
     shutil.copytree(folder, tmp_path / "1")

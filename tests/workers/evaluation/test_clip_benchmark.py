@@ -13,7 +13,7 @@ from PIL import Image
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.shards import DataError
-from tinyclip_workers.evaluation.clip_benchmark import find_split, resolved
+from tinyclip_workers.evaluation.clip_benchmark import find_split, resolve_task
 from tinyclip_workers.evaluation.tasks import evaluate
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.plan.evaluation import evaluation_errors
@@ -143,13 +143,13 @@ class TestNumbers:
 
 class TestFolders:
     def test_a_root_is_its_test_split(self, classification: Path) -> None:
-        root, split = (resolved(zero_shot(folder)) for folder in (classification, f"{classification}/test/"))
+        root, split = (resolve_task(zero_shot(folder)) for folder in (classification, f"{classification}/test/"))
 
         assert root == split
         assert root.shards == [f"{classification}/test/{number}.tar" for number in (0, 1)]
 
     def test_what_the_task_says_goes_before_what_the_folder_says(self, classification: Path) -> None:
-        task = resolved(zero_shot(classification, classes=["a", "b"], templates=["{}"]))
+        task = resolve_task(zero_shot(classification, classes=["a", "b"], templates=["{}"]))
 
         assert isinstance(task, ZeroShotTask)
         assert (task.classes, task.templates) == (["a", "b"], ["{}"])
@@ -159,8 +159,8 @@ class TestFolders:
         task = zero_shot("x", classes=["a"]).model_copy(update={"shards": shards})
 
         assert find_split(shards) is None
-        assert resolved(task).shards == shards
-        assert resolved(task).templates == ["a photo of a {}."]  # type: ignore[union-attr]
+        assert resolve_task(task).shards == shards
+        assert resolve_task(task).templates == ["a photo of a {}."]  # type: ignore[union-attr]
 
     def test_a_page_of_the_hub_becomes_its_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
         hub = "https://huggingface.co/datasets/clip-benchmark/wds_cars"
@@ -175,7 +175,7 @@ class TestFolders:
 
         monkeypatch.setattr("tinyclip_workers.evaluation.clip_benchmark.open_filesystem", lambda address: (Hub(), address))
 
-        task = resolved(zero_shot(f"{hub}/tree/main"))
+        task = resolve_task(zero_shot(f"{hub}/tree/main"))
 
         assert task.shards == [f"{hub}/resolve/main/test/{number}.tar" for number in (0, 1)]
 
@@ -198,7 +198,7 @@ class TestFolders:
             (tmp_path / name).write_text(content)
 
         with pytest.raises(DataError, match=says) as refused:
-            resolved(zero_shot(tmp_path))
+            resolve_task(zero_shot(tmp_path))
 
         assert refused.value.field.endswith(field)
 

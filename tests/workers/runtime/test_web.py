@@ -18,7 +18,7 @@ from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.importing.source_files import ImportRefused, read_source
 from tinyclip_workers.model.sources import TeacherError, find_teacher
 from tinyclip_workers.plan import planner as plan
-from tinyclip_workers.plan.shards import look_at
+from tinyclip_workers.plan.shards import inspect_shards
 from tinyclip_workers.runtime import addresses as web
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
@@ -144,7 +144,7 @@ class TestConnections:
     def test_a_name_that_means_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         resolving(monkeypatch, "127.0.0.1")
 
-        (problem,) = look_at(f"http://inside.example:{port}/a.tar").problems
+        (problem,) = inspect_shards(f"http://inside.example:{port}/a.tar").problems
 
         assert "in a private network or on this machine" in problem[1]
         assert Handler.asked == []
@@ -204,11 +204,11 @@ class TestLocalPaths:
         write_shard(root.parent / "secret.tar", [{"__key__": "outside", "txt": "a key"}])
         (root / "01.tar").symlink_to(root.parent / "secret.tar")
 
-        look = look_at(f"{root}/*.tar")
+        inspection = inspect_shards(f"{root}/*.tar")
 
-        [(shard, problem)] = look.problems
+        [(shard, problem)] = inspection.problems
         assert (shard, "lies outside" in problem, str(root) in problem) == (f"{root}/01.tar", True, True)
-        assert {sample["__key__"] for sample in look.samples} == {"inside"}
+        assert {sample["__key__"] for sample in inspection.samples} == {"inside"}
 
     def test_what_is_fetched_and_temporary_files_are_readable_too(self, root: Path) -> None:
         for path in (f"{HF_HUB_CACHE}/models--a--b/weights", f"{root.parent}/scratch/x"):

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from tinyclip_workers.data.image_input import BadImage, read_picture
+from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.types import Pixels
 
 from tests.workers.students import encoded, picture
@@ -20,7 +20,7 @@ def base64_of(data: bytes) -> str:
 
 
 def read(image: str | bytes, size: int = 40) -> Pixels:
-    return read_picture(image, LIMIT, size)
+    return read_image(image, LIMIT, size)
 
 
 SEEN = np.asarray(picture(0))[:, 5:45]
@@ -78,7 +78,7 @@ class TestBadImages:
 
         for image in (data, base64_of(data), base64_of(data * 100)):
             with pytest.raises(BadImage, match="scale the image down"):
-                read_picture(image, len(data) - 1, 40)
+                read_image(image, len(data) - 1, 40)
 
     def test_more_pixels_than_allowed_are_never_decoded(self) -> None:
         header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)

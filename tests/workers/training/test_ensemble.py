@@ -14,7 +14,7 @@ from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.driver import _load_teacher_layout
 from tinyclip_workers.training.step import TwoTowers, learn
 from tinyclip_workers.training.teachers import Ensemble, View, teacher_of
-from tinyclip_workers.versions.writer import export_model
+from tinyclip_workers.versions.writer import write_student_version
 from torch.nn.functional import interpolate
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
@@ -119,7 +119,7 @@ class TestTruth:
         job_run, stage = run
         student = tiny_model(layout=stage.layout)
 
-        version = export_model(job_run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
+        version = write_student_version(job_run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
 
         card = job_run.store.read_bytes(f"{job_run.model_folder()}/README.md").decode()
         assert version.teacher == "teacher"
@@ -133,7 +133,8 @@ class TestTruth:
         run, stage = job(tmp_path)
         write_folder(tmp_path / "teacher", tiny_model(), tiny_layout())
 
-        version: ModelVersion = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), {}))
+        finished = FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), {})
+        version: ModelVersion = write_student_version(run, finished)
 
         assert "teachers" not in version.lineage
         assert "clusters" not in version.lineage

@@ -13,8 +13,8 @@ from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.stage import resolve_stages
-from tinyclip_workers.versions.compact import texts_of
-from tinyclip_workers.versions.writer import export_model
+from tinyclip_workers.versions.compact import job_texts
+from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import TINY, tiny_model
 from tests.workers.shards import color_samples, write_shard
@@ -36,7 +36,7 @@ def spec(tmp_path: Path) -> JobSpec:
 
 
 def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
-    texts = list(texts_of(spec))
+    texts = list(job_texts(spec))
 
     assert texts[0] == "a red square 0"
     assert {"one cat here", "one dog here", "a blue square", "2"} <= set(texts)
@@ -45,7 +45,7 @@ def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
 def test_a_compact_copy_reads_the_texts_of_its_job_alike(tmp_path: Path, spec: JobSpec) -> None:
     model = tiny_model()
     run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
-    export_model(run, FinishedStudent(resolve_stages(spec, None, 4)[0].layout, save(model.state_dict()), {}))
+    write_student_version(run, FinishedStudent(resolve_stages(spec, None, 4)[0].layout, save(model.state_dict()), {}))
     source, target = tmp_path / "models/p/1", tmp_path / "small"
 
     subprocess.run([sys.executable, "-m", "tinyclip_workers.versions.compact", str(source), str(target)], check=True, timeout=120)

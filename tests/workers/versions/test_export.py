@@ -19,7 +19,7 @@ from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.stage import Stage, resolve_stages
-from tinyclip_workers.versions.writer import data_digests, export_model
+from tinyclip_workers.versions.writer import data_digests, write_student_version
 
 from tests.workers.models import TINY, tiny_layout, tiny_model, write_folder
 from tests.workers.shards import color_samples, write_shard
@@ -61,7 +61,7 @@ def weights_of(model: CLIP) -> bytes:
 def test_a_version_opens_in_plain_open_clip_with_the_same_embeddings(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
     student = tiny_model(seed=1, layout=stage.layout)
-    export_model(run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
+    write_student_version(run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
     folder = tmp_path / "store/models/small/2"
     picture = Image.effect_noise((50, 40), 80).convert("RGB")
 
@@ -84,7 +84,7 @@ def test_a_version_opens_in_plain_open_clip_with_the_same_embeddings(tmp_path: P
 @pytest.mark.usefixtures("teacher")
 def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
-    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     loaded = load_folder(str(tmp_path / "store/models/small/2"))
 
@@ -97,7 +97,7 @@ def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
 def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
 
-    version = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    version = write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     folder = tmp_path / "store/models/small/2"
     assert version == ModelVersion.model_validate_json((folder / "model.json").read_bytes())
@@ -118,7 +118,7 @@ def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path)
 def test_the_card_has_the_teacher_s_row(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
 
-    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     card = (tmp_path / "store/models/small/2/README.md").read_text()
     assert card.startswith("---\nlibrary_name: open_clip\n")
@@ -143,12 +143,12 @@ def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monk
 
     monkeypatch.setattr(Store, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
-        export_model(run, FinishedStudent(stage.layout, weights, EVALUATION))
+        write_student_version(run, FinishedStudent(stage.layout, weights, EVALUATION))
     assert not (tmp_path / "store/models/small/2/model.json").exists()
     monkeypatch.setattr(Store, "write_bytes", whole)
 
-    again = export_model(run, FinishedStudent(stage.layout, weights, EVALUATION))
-    third = export_model(run, FinishedStudent(stage.layout, b"", {}))
+    again = write_student_version(run, FinishedStudent(stage.layout, weights, EVALUATION))
+    third = write_student_version(run, FinishedStudent(stage.layout, b"", {}))
 
     assert third == again
     assert load_folder(str(tmp_path / "store/models/small/2")).layout == stage.layout
@@ -157,18 +157,18 @@ def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monk
 @pytest.mark.usefixtures("teacher")
 def test_a_version_of_another_job_is_not_touched(tmp_path: Path) -> None:
     run, stage = job(tmp_path)
-    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
     other, _ = job(tmp_path, name="job_2")
 
     with pytest.raises(FileExistsError, match="belongs to job job_1"):
-        export_model(other, FinishedStudent(stage.layout, b"", {}))
+        write_student_version(other, FinishedStudent(stage.layout, b"", {}))
 
 
 @pytest.mark.usefixtures("teacher")
 def test_a_version_may_be_written_to_any_file_system(tmp_path: Path) -> None:
     run, stage = job(tmp_path, root="memory://artifacts")
 
-    export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
 
     assert load_folder("memory://artifacts/models/small/2").name == "small@2"
 
@@ -185,7 +185,7 @@ def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
     run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1), 1)
     stage = resolve_stages(spec, None, 100)[0]
 
-    version = export_model(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))
+    version = write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))
 
     assert version.teacher is None
     assert version.lineage["teacher"] is None

@@ -23,7 +23,7 @@ from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.compact import compact_folder
-from tinyclip_workers.versions.writer import export_model
+from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.auto_stages import TEACHER, auto, spec_of
 from tests.workers.models import write_folder
@@ -62,7 +62,7 @@ def version(student: Clip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mo
     finished = run.finished_stage(0)
     assert finished is not None
     assert finished.layout == student.layout
-    return export_model(run, finished), folder / "store/models/auto/1"
+    return write_student_version(run, finished), folder / "store/models/auto/1"
 
 
 def test_it_has_files_that_say_what_can_open_it(version: tuple[ModelVersion, Path], student: Clip) -> None:

@@ -15,7 +15,7 @@ class BadImage(ValueError):
     """An image that cannot be used; the message says why and what to send instead."""
 
 
-def read_picture(image: ImageInput, max_bytes: int, size: int) -> Pixels:
+def read_image(image: ImageInput, max_bytes: int, size: int) -> Pixels:
     """The square (size, size, 3) that a student sees: upright, transparency on white, palettes and CMYK converted.
 
     Raises BadImage: not base64, a URL, empty, too large in bytes or pixels, cut off, or not an image.

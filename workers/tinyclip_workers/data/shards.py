@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
 
+TAR_BLOCK = 512
+
 BROKEN_SHARD = (OSError, tarfile.TarError, EOFError)
 """What a shard that is missing, cut off or not a tar raises (gzip errors are OSError or EOFError)."""
 
@@ -160,3 +162,35 @@ def matches(sample: Sample, where: dict[str, Any]) -> bool:
     """Whether the sample's JSON has all these values."""
     document = sample_json(sample) if where else {}
     return all(document.get(key) == value for key, value in where.items())
+
+
+class ShardProgress:
+    """Told of every sample; `urls` are the shards, as often as they are read."""
+
+    def __init__(self, urls: list[str], seen: int = 0) -> None:
+        self.seen, self._total = seen, _total_bytes(urls)
+
+    def add(self, sample: Sample) -> None:
+        """A file in a tar takes a header and its bytes, both rounded up to blocks."""
+        for key, data in sample.items():
+            if not key.startswith("__"):
+                self.seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
+
+    def fraction(self) -> float | None:
+        """0 to 1; null where a store does not tell sizes, or shards are packed."""
+        return min(1.0, self.seen / self._total) if self._total else None
+
+
+def _total_bytes(urls: list[str]) -> int | None:
+    """Unreadable shards count nothing: that they are is found when they are read."""
+    total = 0
+    for url in urls:
+        try:
+            fs, path = open_filesystem(url)
+            size = fs.size(path)
+        except (OSError, ValueError):
+            continue
+        if size is None or url.endswith("gz"):
+            return None
+        total += size
+    return total

@@ -66,7 +66,7 @@ class DataPosition:
 
 
 @dataclass(frozen=True)
-class TextTokens:
+class SingleTextTokenizer:
     """A tokenizer of many texts as one of a single text; unlike a lambda it can be sent to another process."""
 
     tokenizer: Callable[[str], Tensor]

@@ -1,4 +1,4 @@
-"""Makes engines of a loaded model: torch's at once, OpenVINO's by a conversion that is kept on this machine's disk."""
+"""Build the engines of a loaded model: torch directly, OpenVINO from a conversion that is cached on this machine's disk."""
 
 import hashlib
 import logging
@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from tinyclip.schemas.deployments import EngineName
 
-from tinyclip_workers.engines.cache import cached, default_folder
-from tinyclip_workers.engines.calibration import CALIBRATION_FILE, LEAST, divided
-from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.engines.report import EngineReport
+from tinyclip_workers.engines.cache import default_folder, get_or_create
+from tinyclip_workers.engines.calibration import CALIBRATION_FILE, MIN_CALIBRATION_IMAGES, split_calibration
+from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.types import Pixels
@@ -22,37 +21,38 @@ from tinyclip_workers.types import Pixels
 log = logging.getLogger(__name__)
 
 EXACT = ("torch", "openvino")
+"""Engines that compute in fp32; the others round."""
 ON_CPU: tuple[EngineName, ...] = ("torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8")
 ON_CUDA: tuple[EngineName, ...] = ("torch", "torch-bf16")
 _CONVERTED_BY = ("tinyclip", "torch", "openvino", "nncf")
 _FORMAT = 2
-"""Of conversions; a change in `openvino_model` that changes them counts it up."""
+"""Version of the conversions; increment it when a change in `openvino_engine` changes them."""
 
 
 @dataclass
-class Workshop:
-    """What engines are made from."""
+class EngineBuilder:
+    """A loaded model, and the settings that its engines are built with."""
 
     loaded: LoadedModel
-    pictures: Pixels | None
-    """The version's calibration pictures."""
+    calibration_images: Pixels | None
+    """The version's own (`calibration.read_calibration`)."""
     threads: int = 1
     cache: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def build(self, name: EngineName, report: EngineReport) -> Engine:
-        """Raises MissingExtra, and ValueError for int8 without pictures."""
+        """Build an engine. Raises MissingExtra, and ValueError for int8 without calibration images."""
         if name in ON_CUDA:
             return TorchEngine(self.loaded, self.device, report, bf16=name == "torch-bf16")
         from tinyclip_workers.engines.openvino_engine import OpenVinoEngine  # an extra; raises MissingExtra
 
-        if name == "openvino-int8" and self.pictures is None:
+        if name == "openvino-int8" and self.calibration_images is None:
             raise ValueError(
-                f"{self.loaded.name} has no {CALIBRATION_FILE} with at least {LEAST} pictures, which int8 is calibrated on; "
-                "take engine auto or openvino, or a version that was trained since there is such a file"
+                f"{self.loaded.name} has no {CALIBRATION_FILE} with at least {MIN_CALIBRATION_IMAGES} images, "
+                "which int8 is calibrated on; use engine auto or openvino, or train the version again"
             )
-        towers = self._converted()
-        image = self._quantized(towers) if name == "openvino-int8" else towers / "image.xml"
+        towers = self._converted_towers()
+        image = self._quantized_image_tower(towers) if name == "openvino-int8" else towers / "image.xml"
         bf16 = name == "openvino-bf16"
         return OpenVinoEngine(self.loaded, image, towers / "text.xml", report, threads=self.threads, bf16=bf16)
 
@@ -60,42 +60,44 @@ class Workshop:
         device = self.device.type if name in ON_CUDA else "cpu"
         return EngineReport(engine=name, asked=asked, reason=reason, device=device, threads=self.threads)
 
-    def _converted(self) -> Path:
-        """Folder of image.xml and text.xml."""
-        from tinyclip_workers.engines import openvino_model as ir
+    def _converted_towers(self) -> Path:
+        """Return the folder of image.xml and text.xml."""
+        from tinyclip_workers.engines.openvino_engine import convert_image_tower, convert_text_tower, save_model
 
         def convert(folder: Path) -> None:
-            ir.save_model(ir.convert_image_tower(self.loaded), folder / "image.xml")
-            ir.save_model(ir.convert_text_tower(self.loaded), folder / "text.xml")
+            save_model(convert_image_tower(self.loaded), folder / "image.xml")
+            save_model(convert_text_tower(self.loaded), folder / "text.xml")
 
         return self._cached({"made": "towers"}, convert)
 
-    def _quantized(self, towers: Path) -> Path:
-        from tinyclip_workers.engines import openvino_model as ir
+    def _quantized_image_tower(self, towers: Path) -> Path:
+        from tinyclip_workers.engines.openvino_engine import quantize_image_tower, read_model, save_model
 
-        assert self.pictures is not None  # build has seen to it
-        pictures, transformer = divided(self.pictures)[0], self.loaded.layout.image.kind == "vit"
+        assert self.calibration_images is not None, "build checks it"
+        images, transformer = split_calibration(self.calibration_images)[0], self.loaded.layout.image.kind == "vit"
 
         def quantize(folder: Path) -> None:
-            model = ir.read_model(towers / "image.xml")
-            ir.save_model(ir.quantize_image_tower(model, pictures, transformer=transformer), folder / "image.xml")
+            model = quantize_image_tower(read_model(towers / "image.xml"), images, transformer=transformer)
+            save_model(model, folder / "image.xml")
 
-        return self._cached({"made": "int8", "pictures": hashlib.sha256(pictures.tobytes()).hexdigest()}, quantize) / "image.xml"
+        return self._cached({"made": "int8", "pictures": hashlib.sha256(images.tobytes()).hexdigest()}, quantize) / "image.xml"
 
-    def _cached(self, what: dict[str, object], make: Callable[[Path], None]) -> Path:
+    def _cached(self, conversion: dict[str, object], convert: Callable[[Path], None]) -> Path:
+        """Return the folder of a conversion of this model by these versions of the libraries; a temporary one without a cache."""
         colors = [*self.loaded.image_mean, *self.loaded.image_std]
-        key = {**what, "weights": self.loaded.digest, "layout": self.loaded.layout.model_dump(mode="json"), "colors": colors}
-        key |= {"format": _FORMAT, **{name: _installed(name) for name in _CONVERTED_BY}}
+        layout = self.loaded.layout.model_dump(mode="json")
+        key = {**conversion, "weights": self.loaded.digest, "layout": layout, "colors": colors}
+        key |= {"format": _FORMAT, **{name: _installed_version(name) for name in _CONVERTED_BY}}
         try:
-            return cached(self.cache or default_folder(), key, make)
+            return get_or_create(self.cache or default_folder(), key, convert)
         except OSError as error:
-            log.warning("converted models are not kept, each start converts again: %s", error)
+            log.warning("cannot cache converted models, each start converts again: %s", error)
             folder = Path(tempfile.mkdtemp(prefix="tinyclip-engine-"))
-            make(folder)
+            convert(folder)
             return folder
 
 
-def _installed(package: str) -> str:
+def _installed_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Converted models on a replica's own disk, so that only the first start of a version converts it.
 
-An entry is a folder with a manifest of its files' digests. It is made aside and renamed, by one process at a time; what is torn
-or changed counts for nothing and is made again. The cache may be deleted at any moment.
+An entry is a folder with a manifest of its files' digests. One process at a time writes it to a temporary folder, which is then
+renamed. An incomplete or changed entry is created again. The cache may be deleted at any moment.
 """
 
 import hashlib
@@ -21,46 +21,49 @@ log = logging.getLogger(__name__)
 
 ENGINE_CACHE = "TINYCLIP_ENGINE_CACHE"
 MANIFEST = "manifest.json"
-KEPT = 32
-"""Entries, the last used ones."""
+MAX_ENTRIES = 32
+"""The least recently used entries beyond this number are deleted."""
 
 
 def default_folder() -> Path:
-    """`$TINYCLIP_ENGINE_CACHE`, or this user's: what lies in a folder that others can write would be loaded as a model."""
-    if told := os.environ.get(ENGINE_CACHE):
-        return Path(told)
+    """Return `$TINYCLIP_ENGINE_CACHE`, or a folder of this user.
+
+    It must not be one that other users can write to: its content is loaded as a model.
+    """
+    if configured := os.environ.get(ENGINE_CACHE):
+        return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyclip" / "engines"
 
 
-def cached(root: Path, key: dict[str, object], make: Callable[[Path], None]) -> Path:
-    """The entry's folder, made by `make` where there is none that is whole. Raises OSError where `root` cannot be written."""
+def get_or_create(root: Path, key: dict[str, object], create: Callable[[Path], None]) -> Path:
+    """Return the entry's folder, filled by `create` if there is no intact one. Raises OSError if `root` cannot be written."""
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     root.mkdir(parents=True, exist_ok=True)
     entry = root / name
     with FileLock(root / f"{name}.lock"):
-        if not _is_whole(entry):
+        if not _is_intact(entry):
             shutil.rmtree(entry, ignore_errors=True)
-            _make(root, entry, make)
+            _write_entry(root, entry, create)
         os.utime(entry)
-    _forget_oldest(root)
+    _evict_oldest(root)
     return entry
 
 
-def _make(root: Path, entry: Path, make: Callable[[Path], None]) -> None:
-    with tempfile.TemporaryDirectory(prefix=f"{entry.name}.", suffix=".tmp", dir=root) as aside:
-        folder = Path(aside) / "entry"
+def _write_entry(root: Path, entry: Path, create: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix=f"{entry.name}.", suffix=".tmp", dir=root) as temporary:
+        folder = Path(temporary) / "entry"
         folder.mkdir()
-        make(folder)
+        create(folder)
         files = {path.name: file_digest(str(path)) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps(files), "utf-8")
         for path in folder.iterdir():
-            _flush(path)
-        _flush(folder)
+            _fsync(path)
+        _fsync(folder)
         folder.rename(entry)
-    _flush(root)
+    _fsync(root)
 
 
-def _is_whole(entry: Path) -> bool:
+def _is_intact(entry: Path) -> bool:
     try:
         files: dict[str, str] = json.loads((entry / MANIFEST).read_text("utf-8"))
         return bool(files) and all(file_digest(str(entry / name)) == digest for name, digest in files.items())
@@ -68,11 +71,11 @@ def _is_whole(entry: Path) -> bool:
         return False
 
 
-def _forget_oldest(root: Path) -> None:
-    """A folder that another process has open stays readable to it until it lets go."""
-    known = sorted((path for path in root.iterdir() if path.is_dir()), key=_last_used, reverse=True)
-    for path in known[KEPT:]:
-        log.info("forgetting the converted model %s", path.name)
+def _evict_oldest(root: Path) -> None:
+    """Delete the least recently used entries. A process that has one open can still read it."""
+    entries = sorted((path for path in root.iterdir() if path.is_dir()), key=_last_used, reverse=True)
+    for path in entries[MAX_ENTRIES:]:
+        log.info("deleting the converted model %s", path.name)
         shutil.rmtree(path, ignore_errors=True)
         Path(f"{path}.lock").unlink(missing_ok=True)
 
@@ -80,11 +83,11 @@ def _forget_oldest(root: Path) -> None:
 def _last_used(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:
+    except OSError:  # another process deleted it
         return 0.0
 
 
-def _flush(path: Path) -> None:
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""Real pictures kept with a model version: a fast engine is calibrated on some of them and compared with torch on the others.
+"""Calibration images of a model version: a fast engine is calibrated on some of them and compared with torch on the others.
 
-They are training pictures, cropped and scaled to what the student sees. A version without the file is as good a version;
-only exact engines can serve it.
+They are training images, cropped and scaled to the student's input. A version without the file is complete; only exact engines
+can serve it.
 """
 
 import io
@@ -21,67 +21,74 @@ from tinyclip_workers.types import Pixels
 log = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.npz"
-FEWEST, MOST, BYTES = 64, 320, 10_000_000
-"""Pictures that are kept: what fits into so many bytes, within limits. The smaller a picture, the fewer numbers it shows a layer,
-and the more pictures it takes until their range is known (docs/decisions/0025-int8.md)."""
-LEAST = 8
-"""With fewer there is nothing to calibrate on."""
-MOST_SHARDS = 8
+MIN_IMAGES, MAX_IMAGES, MAX_BYTES = 64, 320, 10_000_000
+"""Size of the file: as many images as fit into so many bytes, within limits. The smaller an image, the fewer values it shows a
+layer, and the more images it takes until their range is known (docs/decisions/0025-int8.md)."""
+MIN_CALIBRATION_IMAGES = 8
+"""A file with fewer is ignored."""
+MAX_SHARDS = 8
 
 
-def kept(size: int) -> int:
-    """How many pictures of this size."""
-    return max(FEWEST, min(MOST, BYTES // (3 * size * size)))
+def image_count(size: int) -> int:
+    """Return the number of calibration images of this size."""
+    return max(MIN_IMAGES, min(MAX_IMAGES, MAX_BYTES // (3 * size * size)))
 
 
-def sample_pictures(data: DataSpec, size: int) -> Pixels:
-    """Up to `kept(size)` training pictures (B, size, size, 3) from the beginnings of a few shards; none if none can be read."""
+def sample_calibration_images(data: DataSpec, size: int) -> Pixels:
+    """Return up to `image_count(size)` training images (B, size, size, 3) from the first samples of a few shards.
+
+    Returns none if no shard can be read.
+    """
     try:
         urls = expand_shards(data.train.shards)
-        chosen = urls[:: -(-len(urls) // MOST_SHARDS)] if urls else []
-        share = -(-kept(size) // max(1, len(chosen)))
-        pictures = [picture for url in chosen for picture in islice(_pictures(url, data, size), share)][: kept(size)]
+        chosen = urls[:: -(-len(urls) // MAX_SHARDS)] if urls else []
+        share = -(-image_count(size) // max(1, len(chosen)))
+        images = [image for url in chosen for image in islice(_read_images(url, data, size), share)][: image_count(size)]
     except (DataError, OSError, ValueError) as error:
-        log.warning("no calibration pictures: %s", error)
-        pictures = []
-    return np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
+        log.warning("no calibration images: %s", error)
+        images = []
+    return np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
 
 
-def calibration_file(pictures_BHWC: Pixels) -> bytes:
-    """As it is kept."""
+def encode_calibration(images_BHWC: Pixels) -> bytes:
+    """Return the content of the calibration file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images_BHWC=pictures_BHWC)
+    np.savez_compressed(buffer, images_BHWC=images_BHWC)
     return buffer.getvalue()
 
 
 def read_calibration(model_uri: str, size: int) -> Pixels | None:
-    """A version's pictures (B, size, size, 3); None where there are none, too few, or no use in the file (the log says)."""
+    """Return a version's calibration images (B, size, size, 3).
+
+    Returns None without the file, and, with a warning in the log, if it is damaged or does not fit the model.
+    """
     store = Store(model_uri)
     if not store.exists(CALIBRATION_FILE):
         return None
     try:
         with np.load(io.BytesIO(store.read_bytes(CALIBRATION_FILE)), allow_pickle=False) as file:
-            pictures_BHWC: Pixels = file["images_BHWC"]
+            images_BHWC: Pixels = file["images_BHWC"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s cannot be used: %s", store.uri(CALIBRATION_FILE), error)
         return None
-    if pictures_BHWC.dtype != np.uint8 or pictures_BHWC.shape[1:] != (size, size, 3) or len(pictures_BHWC) < LEAST:
-        log.warning("%s holds %s %s", store.uri(CALIBRATION_FILE), pictures_BHWC.dtype, pictures_BHWC.shape)
+    count, *shape = images_BHWC.shape
+    if images_BHWC.dtype != np.uint8 or shape != [size, size, 3] or count < MIN_CALIBRATION_IMAGES:
+        log.warning("%s cannot be used: it holds %s %s", store.uri(CALIBRATION_FILE), images_BHWC.dtype, images_BHWC.shape)
         return None
-    return pictures_BHWC
+    return images_BHWC
 
 
-def divided(pictures_BHWC: Pixels) -> tuple[Pixels, Pixels]:
-    """Three quarters to calibrate on, and every fourth to compare on."""
-    compared = np.arange(len(pictures_BHWC)) % 4 == 3
-    return pictures_BHWC[~compared], pictures_BHWC[compared]
+def split_calibration(images_BHWC: Pixels) -> tuple[Pixels, Pixels]:
+    """Split the images: three of four to calibrate on, every fourth to compare engines on."""
+    compared = np.arange(len(images_BHWC)) % 4 == 3
+    return images_BHWC[~compared], images_BHWC[compared]
 
 
-def _pictures(url: str, data: DataSpec, size: int) -> Iterator[Pixels]:
+def _read_images(url: str, data: DataSpec, size: int) -> Iterator[Pixels]:
     for sample in read_shards([url], Skipped()):
         if is_held_out(sample["__key__"], data.train.holdout):
             continue
         try:
             yield decode_square(image_bytes(sample, data.train.image_key), size)
         except (KeyError, ValueError):
-            continue  # training has skipped it as well
+            continue  # training skips it as well

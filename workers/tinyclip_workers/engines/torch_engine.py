@@ -1,4 +1,4 @@
-"""The student as torch runs it, on CPU or CUDA: the reference that other engines are compared with."""
+"""The torch engine, on CPU or CUDA: the reference that other engines are compared with."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyclip_workers.engines.report import EngineReport
+from tinyclip_workers.engines.protocol import EngineReport
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import normalize
@@ -15,9 +15,9 @@ from tinyclip_workers.types import Matrix, Pixels
 
 
 class TorchEngine:
-    """open_clip's model as it is, or our own towers where blocks differ in size.
+    """open_clip's model, or our own towers if blocks differ in size.
 
-    With `bf16`, products of the image tower are in bf16; texts, which are remembered, stay exact.
+    With `bf16`, products of the image tower are in bf16; texts, whose embeddings are cached, stay exact.
     """
 
     def __init__(self, loaded: LoadedModel, device: torch.device, report: EngineReport, *, bf16: bool = False) -> None:
@@ -33,13 +33,13 @@ class TorchEngine:
         pixels_BCSS = torch.from_numpy(images_BSSC).to(self._device).permute(0, 3, 1, 2)
         with self._precision.autocast():
             image_BE = self._model.encode_image(normalize(pixels_BCSS, *self._colors))
-        return _lengths_1(image_BE)
+        return _normalized(image_BE)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Matrix:
-        return _lengths_1(encode_text(self._model, self._tokenize(list(texts)).to(self._device)))
+        return _normalized(encode_text(self._model, self._tokenize(list(texts)).to(self._device)))
 
 
-def _lengths_1(features_BE: Tensor) -> Matrix:
+def _normalized(features_BE: Tensor) -> Matrix:
     matrix: Matrix = F.normalize(features_BE.float(), dim=-1).cpu().numpy()
     return matrix

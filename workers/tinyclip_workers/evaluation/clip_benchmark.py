@@ -34,7 +34,7 @@ class Split:
     shards: list[str]
 
 
-def resolved(task: EvaluationTask) -> EvaluationTask:
+def resolve_task(task: EvaluationTask) -> EvaluationTask:
     """The task with its shards by name, and what it leaves out taken from the layout beside them.
 
     Raises DataError where the layout is of another kind or something is left out that no layout says.

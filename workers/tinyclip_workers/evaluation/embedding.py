@@ -28,7 +28,7 @@ TEXT_BATCH = 256
 
 
 @dataclass
-class Embedded:
+class EmbeddedImages:
     """What each model, by its name in the evaluation, makes of the images, and what was read of the samples beside."""
 
     images_NE: dict[str, Tensor]
@@ -38,10 +38,10 @@ class Embedded:
     ms_per_image: dict[str, float]
     """The image tower alone: median over the full batches of the pass, or over all if none is full."""
 
-    def part(self, rows: list[int], values: list[Any]) -> "Embedded":
+    def part(self, rows: list[int], values: list[Any]) -> "EmbeddedImages":
         """Some of the images, with values of their own."""
         images_NE = {name: features_NE[rows] for name, features_NE in self.images_NE.items()}
-        return Embedded(images_NE, [self.keys[row] for row in rows], values, self.ms_per_image)
+        return EmbeddedImages(images_NE, [self.keys[row] for row in rows], values, self.ms_per_image)
 
 
 def embed_images(
@@ -49,7 +49,7 @@ def embed_images(
     samples: Iterable[tuple[Sample, Any]],
     image_keys: Sequence[str],
     broken: Callable[[Sample, Any, Exception], None],
-) -> Embedded:
+) -> EmbeddedImages:
     """Every sample, given with a value to keep, through every model; `broken` is told those without a readable image."""
     keys: list[str] = []
     values: list[Any] = []
@@ -70,7 +70,7 @@ def embed_images(
             pixels_BCHW = {size: torch.stack([*helpers.map(eval_transform(size), images)]) for size in sizes}
             for tower in towers.values() if images else ():
                 tower.see(pixels_BCHW[tower.loaded.layout.image.image_size])
-    return Embedded(
+    return EmbeddedImages(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,
         values=values,

@@ -17,9 +17,8 @@ from tinyclip.schemas.artifacts import (
     evaluation_results,
 )
 
-from tinyclip_workers.data.shard_bytes import SeenBytes
-from tinyclip_workers.data.shards import DataError, Sample
-from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_read
+from tinyclip_workers.data.shards import DataError, Sample, ShardProgress
+from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.runtime.events import EventWriter
@@ -63,7 +62,7 @@ def evaluate_request(request: EvaluationRequest, events: EventWriter) -> JSON:
     models = {STUDENT: _loaded("/model", request.model)}
     if request.against is not None:
         models[TEACHER] = _loaded("/against", request.against)
-    progress = _Progress(events, shards_read(request.tasks))
+    progress = _Progress(events, shards_to_read(request.tasks))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = evaluate_tasks(models, request.tasks, holdout=request.holdout, device=device, seen=progress.saw)
     return {
@@ -103,13 +102,13 @@ class _Progress:
     """A line about once a second."""
 
     def __init__(self, events: EventWriter, urls: list[str]) -> None:
-        self._events, self._bytes = events, SeenBytes(urls)
+        self._events, self._bytes = events, ShardProgress(urls)
         self._samples, self._told_at = 0, time.monotonic()
 
     def saw(self, sample: Sample) -> None:
-        self._bytes.saw(sample)
+        self._bytes.add(sample)
         self._samples += 1
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = time.monotonic()
-            data = {"fraction": self._bytes.share()}
+            data = {"fraction": self._bytes.fraction()}
             self._events.send("evaluation.progress", message=f"{self._samples:,} samples", data=data)

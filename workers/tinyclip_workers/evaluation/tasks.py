@@ -20,18 +20,18 @@ from tinyclip_workers.data.shards import (
     read_shards,
 )
 from tinyclip_workers.evaluation import metrics
-from tinyclip_workers.evaluation.clip_benchmark import resolved
-from tinyclip_workers.evaluation.embedding import Embedded, embed_images, embed_texts, evaluation_mode
+from tinyclip_workers.evaluation.clip_benchmark import resolve_task
+from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
-Scores = dict[str, dict[str, Any]]
+ModelScores = dict[str, dict[str, Any]]
 """By the name of the model."""
 
 
 def evaluate(
     models: Mapping[str, LoadedModel], task: EvaluationTask, *, holdout: float = 0.0, device: torch.device | str = "cpu"
-) -> Scores:
+) -> ModelScores:
     """One task's numbers for every model, as {name: {metric: value}}; as `evaluate_tasks`."""
     return evaluate_tasks(models, [task], holdout=holdout, device=device)[task.name]
 
@@ -43,7 +43,7 @@ def evaluate_tasks(
     holdout: float = 0.0,
     device: torch.device | str = "cpu",
     seen: Callable[[Sample], None] = lambda sample: None,
-) -> dict[str, Scores]:
+) -> dict[str, ModelScores]:
     """Every task's numbers for every model, as {task: {name: {metric: value}}}.
 
     Each image is decoded once and seen by all models; tasks with the same shards share one pass over them.
@@ -53,9 +53,9 @@ def evaluate_tasks(
     Models are in evaluation mode meanwhile and come back as they were.
     Raises DataError where nothing can be evaluated or a label has no class.
     """
-    scores: dict[str, Scores] = {}
+    scores: dict[str, ModelScores] = {}
     with evaluation_mode(models.values(), torch.device(device)):
-        for group in _of_the_same_shards([resolved(task) for task in tasks]):
+        for group in _of_the_same_shards([resolve_task(task) for task in tasks]):
             for task, data, skipped in _embed(models, group, holdout, seen):
                 found = _score(models, task, data, holdout, seen)
                 facts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
@@ -65,9 +65,9 @@ def evaluate_tasks(
     return {task.name: scores[task.name] for task in tasks}
 
 
-def shards_read(tasks: Sequence[EvaluationTask]) -> list[str]:
+def shards_to_read(tasks: Sequence[EvaluationTask]) -> list[str]:
     """The shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
-    known = [resolved(task) for task in tasks]
+    known = [resolve_task(task) for task in tasks]
     patterns = [group[0].shards for group in _of_the_same_shards(known)]
     patterns += [task.train_shards or [] for task in known if isinstance(task, LinearProbeTask)]
     return [url for pattern in patterns for url in expand_shards(pattern)]
@@ -92,7 +92,7 @@ def task_lines(value: list[str] | str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def belongs(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
+def is_selected(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
     """Whether a task reads this sample: `subset` and `where`."""
     return (task.subset == "all" or is_held_out(sample["__key__"], holdout)) and matches(sample, task.where)
 
@@ -109,7 +109,7 @@ def label_index(label: str, classes: list[str]) -> int | None:
     return classes.index(label) if label in classes else None
 
 
-def captions_to_find(sample: Sample, key: str) -> list[str]:
+def retrieval_captions(sample: Sample, key: str) -> list[str]:
     """All captions of a sample; a caption file has one a line, as CLIP_benchmark writes it. Raises KeyError or ValueError."""
     captions = captions_of(sample, key)
     if key.startswith("json."):
@@ -130,8 +130,8 @@ def _of_the_same_shards(tasks: Sequence[EvaluationTask]) -> list[list[Evaluation
 
 
 def _score(
-    models: Mapping[str, LoadedModel], task: EvaluationTask, data: Embedded, holdout: float, seen: Callable[[Sample], None]
-) -> Scores:
+    models: Mapping[str, LoadedModel], task: EvaluationTask, data: EmbeddedImages, holdout: float, seen: Callable[[Sample], None]
+) -> ModelScores:
     if isinstance(task, ZeroShotTask):
         return _zero_shot(models, task, data)
     if isinstance(task, RetrievalTask):
@@ -139,13 +139,13 @@ def _score(
     return _linear_probe(models, task, data, holdout, seen)
 
 
-def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embedded) -> Scores:
+def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: EmbeddedImages) -> ModelScores:
     assert task.classes is not None, "a resolved task has classes"
     assert task.templates is not None, "a resolved task has templates"
     classes, templates = task_lines(task.classes), task_lines(task.templates)
     labels_N = torch.tensor([_row(task, key, label, classes) for key, label in zip(data.keys, data.values, strict=True)])
     prompts = [fill_template(template, name) for template in templates for name in classes]
-    scores: Scores = {}
+    scores: ModelScores = {}
     for name, loaded in models.items():
         texts_TCE = embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
         scores[name] = _classified(data.images_NE[name] @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
@@ -157,7 +157,7 @@ def _classified(scores_NC: Tensor, labels_N: Tensor, classes: list[str]) -> dict
     return {**metrics.classification(scores_NC, labels_N), "worst_classes": worst}
 
 
-def _retrieval(models: Mapping[str, LoadedModel], data: Embedded) -> Scores:
+def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> ModelScores:
     """A caption that several images have is one text, and finding any of those images counts."""
     row: dict[str, int] = {}
     rows = [[row.setdefault(text, len(row)) for text in captions] for captions in data.values]
@@ -168,8 +168,8 @@ def _retrieval(models: Mapping[str, LoadedModel], data: Embedded) -> Scores:
 
 
 def _linear_probe(
-    models: Mapping[str, LoadedModel], task: LinearProbeTask, data: Embedded, holdout: float, seen: Callable[[Sample], None]
-) -> Scores:
+    models: Mapping[str, LoadedModel], task: LinearProbeTask, data: EmbeddedImages, holdout: float, seen: Callable[[Sample], None]
+) -> ModelScores:
     """With `subset: holdout` the probe learns from what is not held out, so the shards may be the same."""
     whole = task.model_copy(update={"shards": task.train_shards, "subset": "all", "where": {}})
 
@@ -182,7 +182,7 @@ def _linear_probe(
         message = f"task {task.name}: all labels of train_shards are {min(row)}; a probe needs two classes"
         raise _error(task, "train_shards", message, task.train_shards)
     train_N, test_N = (torch.tensor([row.get(label, -1) for label in d.values]) for d in (train, data))
-    scores: Scores = {}
+    scores: ModelScores = {}
     for name, loaded in models.items():
         device = loaded.model.logit_scale.device
         train_NE, test_NE = train.images_NE[name].to(device), data.images_NE[name].to(device)
@@ -197,7 +197,7 @@ def _embed(
     holdout: float,
     seen: Callable[[Sample], None],
     only: Callable[[str], bool] = lambda key: True,
-) -> list[tuple[EvaluationTask, Embedded, Skipped]]:
+) -> list[tuple[EvaluationTask, EmbeddedImages, Skipped]]:
     """One pass over the shards that all these tasks have, and each task's part of it. DataError where a part is empty."""
     skipped, shards = [Skipped() for _ in tasks], Skipped()
 
@@ -229,10 +229,10 @@ def _values(sample: Sample, tasks: Sequence[EvaluationTask], holdout: float, ski
     values: dict[int, Any] = {}
     for index, task in enumerate(tasks):
         try:
-            if not belongs(sample, task, holdout):
+            if not is_selected(sample, task, holdout):
                 continue
             if isinstance(task, RetrievalTask):
-                values[index] = captions_to_find(sample, task.caption_key)
+                values[index] = retrieval_captions(sample, task.caption_key)
             else:
                 values[index] = label_of(sample, task.label_key)
         except (KeyError, TypeError, ValueError) as error:

@@ -27,8 +27,8 @@ from tinyclip_workers.data.shards import (
     is_held_out,
     read_shards,
 )
-from tinyclip_workers.evaluation.clip_benchmark import resolved
-from tinyclip_workers.evaluation.tasks import belongs, captions_to_find, fill_template, task_lines
+from tinyclip_workers.evaluation.clip_benchmark import resolve_task
+from tinyclip_workers.evaluation.tasks import fill_template, is_selected, retrieval_captions, task_lines
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,10 @@ def _samples(source: str, pairs: Sequence[tuple[Image.Image, str | None]], texts
 
 
 def _of_task(task: EvaluationTask, holdout: float) -> Pairs:
-    task = resolved(task)
+    task = resolve_task(task)
     for sample in _spread(expand_shards(task.shards)):
-        if belongs(sample, task, holdout):
-            captions = captions_to_find(sample, task.caption_key) if isinstance(task, RetrievalTask) else [None]
+        if is_selected(sample, task, holdout):
+            captions = retrieval_captions(sample, task.caption_key) if isinstance(task, RetrievalTask) else [None]
             yield from _decoded(sample, task.image_key, captions[0])
 
 
@@ -139,7 +139,7 @@ def _decoded(sample: Sample, image_keys: Sequence[str], caption: str | None) -> 
 def _texts_of(task: EvaluationTask) -> list[str] | None:
     """The prompts of a zero-shot task; of others, what their samples say."""
     try:
-        task = resolved(task)
+        task = resolve_task(task)
         if not isinstance(task, ZeroShotTask) or task.classes is None or task.templates is None:
             return None
         return [fill_template(template, name) for template in task_lines(task.templates) for name in task_lines(task.classes)]

@@ -9,7 +9,7 @@ from tinyclip.schemas.spec import WorkerRange
 
 from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.shards import Sample, captions_of, field_of, image_bytes, is_held_out, sample_json
-from tinyclip_workers.plan.shards import Look, extensions, look_at
+from tinyclip_workers.plan.shards import ShardInspection, extensions, inspect_shards
 
 SAMPLED_CAPTIONS = 256
 FEW_FOR_A_VERDICT = 8
@@ -17,7 +17,7 @@ FEW_FOR_A_VERDICT = 8
 
 
 @dataclass
-class Findings:
+class Diagnostics:
     """What is wrong (the spec is refused) and what is odd (the plan says so)."""
 
     errors: list[FieldError] = field(default_factory=list)
@@ -31,28 +31,28 @@ class Findings:
             self.warnings.append(message)
 
 
-def check_training_data(spec: JobSpec, findings: Findings) -> tuple[int, bool]:
+def check_training_data(spec: JobSpec, diagnostics: Diagnostics) -> tuple[int, bool]:
     """Pairs in one epoch and whether that is exact; 0 where the shards cannot be used."""
     train = spec.data.train
-    look = look_at(train.shards)
-    report_shards(look, "/data/train/shards", findings)
-    check_images(look.samples, train.image_key, "/data/train", findings)
-    check_captions(look.samples, train.caption_key, "/data/train/caption_key", findings)
-    seen = [sample for sample in look.samples if not is_held_out(sample["__key__"], train.holdout)]
-    _check_distinct_key(spec, seen, findings)
-    if look.samples and not seen:
-        findings.error("/data/train/holdout", train.holdout, "holds every pair out of training; lower it")
-    counted = len(seen) if look.complete else round(look.estimate() * (1 - train.holdout))
+    inspection = inspect_shards(train.shards)
+    report_shards(inspection, "/data/train/shards", diagnostics)
+    check_images(inspection.samples, train.image_key, "/data/train", diagnostics)
+    check_captions(inspection.samples, train.caption_key, "/data/train/caption_key", diagnostics)
+    seen = [sample for sample in inspection.samples if not is_held_out(sample["__key__"], train.holdout)]
+    _check_distinct_key(spec, seen, diagnostics)
+    if inspection.samples and not seen:
+        diagnostics.error("/data/train/holdout", train.holdout, "holds every pair out of training; lower it")
+    counted = len(seen) if inspection.complete else round(inspection.estimate() * (1 - train.holdout))
     if train.samples is None:
-        if not look.complete and any(stage.train.epochs is not None for stage in spec.stages):
-            findings.warn(f"an epoch is estimated at {counted} pairs from a few shards; set data.train.samples to what it is")
-        return counted, look.complete
-    if look.complete and seen and train.samples != counted:
-        findings.warn(f"data.train.samples says {train.samples} pairs an epoch, the shards have {counted}")
+        if not inspection.complete and any(stage.train.epochs is not None for stage in spec.stages):
+            diagnostics.warn(f"an epoch is estimated at {counted} pairs from a few shards; set data.train.samples to what it is")
+        return counted, inspection.complete
+    if inspection.complete and seen and train.samples != counted:
+        diagnostics.warn(f"data.train.samples says {train.samples} pairs an epoch, the shards have {counted}")
     return train.samples, True
 
 
-def check_batches(spec: JobSpec, samples: int, exact: bool, findings: Findings) -> None:
+def check_batches(spec: JobSpec, samples: int, exact: bool, diagnostics: Diagnostics) -> None:
     """Every stage's batch divides over the workers, and the data fills one in every process that reads it."""
     workers = _worker_counts(spec)
     processes = min(8, max(1, int(spec.resources.cpus_per_worker) - 1))
@@ -63,18 +63,18 @@ def check_batches(spec: JobSpec, samples: int, exact: bool, findings: Findings) 
         if uneven:
             step = uneven[-1]
             below, above = size // step * step, (size // step + 1) * step
-            findings.error(pointer, size, f"does not divide over {step} workers; try {f'{below} or ' if below else ''}{above}")
+            diagnostics.error(pointer, size, f"does not divide over {step} workers; try {f'{below} or ' if below else ''}{above}")
         if exact and samples and size * processes > samples:
             most = samples // processes
-            findings.error(pointer, size, f"an epoch of {samples} pairs fills batches of at most {most}; lower it or add data")
+            diagnostics.error(pointer, size, f"an epoch of {samples} pairs fills batches of at most {most}; lower it or add data")
 
 
-def report_shards(look: Look, pointer: str, findings: Findings) -> None:
-    for url, problem in look.problems:
-        findings.error(pointer, url, f"{url} {problem}")
+def report_shards(inspection: ShardInspection, pointer: str, diagnostics: Diagnostics) -> None:
+    for url, problem in inspection.problems:
+        diagnostics.error(pointer, url, f"{url} {problem}")
 
 
-def check_images(samples: list[Sample], image_key: list[str], pointer: str, findings: Findings) -> None:
+def check_images(samples: list[Sample], image_key: list[str], pointer: str, diagnostics: Diagnostics) -> None:
     """The first pictures decode. All unreadable is an error, some are a warning: training skips them."""
     without: list[Sample] = []
     broken: list[tuple[Sample, Exception]] = []
@@ -91,21 +91,22 @@ def check_images(samples: list[Sample], image_key: list[str], pointer: str, find
             broken.append((sample, error))
     if without:
         message = f"sample {without[0]['__key__']} of {without[0]['__url__']} has no such file; it has {extensions(without[0])}"
-        _all_or_some(len(without), len(samples), f"{pointer}/image_key", image_key, message, findings)
+        _all_or_some(len(without), len(samples), f"{pointer}/image_key", image_key, message, diagnostics)
     if broken:
         url, why = broken[0][0]["__url__"], f"sample {broken[0][0]['__key__']} of {broken[0][0]['__url__']} is {broken[0][1]}"
-        _all_or_some(len(broken), len(broken) + readable, f"{pointer}/shards", url, why, findings)
+        _all_or_some(len(broken), len(broken) + readable, f"{pointer}/shards", url, why, diagnostics)
 
 
-def _all_or_some(bad: int, seen: int, pointer: str, value: Any, message: str, findings: Findings) -> None:
+def _all_or_some(bad: int, seen: int, pointer: str, value: Any, message: str, diagnostics: Diagnostics) -> None:
     """An error where nothing is usable; else a warning, as such samples are skipped and counted."""
     if bad == seen:
-        findings.error(pointer, value, f"{message} (and so on: none of {seen} samples seen is usable)" if seen > 1 else message)
+        none = f" (and so on: none of {seen} samples seen is usable)" if seen > 1 else ""
+        diagnostics.error(pointer, value, message + none)
     else:
-        findings.warn(f"{pointer}: {bad} of {seen} samples seen are skipped: {message}")
+        diagnostics.warn(f"{pointer}: {bad} of {seen} samples seen are skipped: {message}")
 
 
-def check_captions(samples: list[Sample], caption_key: str, pointer: str, findings: Findings) -> None:
+def check_captions(samples: list[Sample], caption_key: str, pointer: str, diagnostics: Diagnostics) -> None:
     """Captions are there, are text, differ, and are not mere numbers."""
     texts: list[str] = []
     unusable: list[str] = []
@@ -120,19 +121,19 @@ def check_captions(samples: list[Sample], caption_key: str, pointer: str, findin
             unusable.append(f"the caption of sample {sample['__key__']} of {sample['__url__']} is empty")
     if unusable:
         message = f"{unusable[0]}; name the file or json.FIELD that holds the captions"
-        _all_or_some(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, findings)
+        _all_or_some(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, diagnostics)
     if not texts:
         return
     common, times = Counter(texts).most_common(1)[0]
     if all(text.replace(".", "").replace("-", "").isdigit() for text in texts):
-        findings.error(pointer, caption_key, f"the captions are numbers ({texts[0]!r}), not text; point to the words")
+        diagnostics.error(pointer, caption_key, f"the captions are numbers ({texts[0]!r}), not text; point to the words")
     elif times == len(texts) >= FEW_FOR_A_VERDICT:
-        findings.error(pointer, caption_key, f"all {times} captions seen are {common!r}: nothing can be learned from one")
+        diagnostics.error(pointer, caption_key, f"all {times} captions seen are {common!r}: nothing can be learned from one")
     elif times > len(texts) / 2 and len(texts) >= FEW_FOR_A_VERDICT:
-        findings.warn(f"{times} of {len(texts)} sampled captions are {common!r}")
+        diagnostics.warn(f"{times} of {len(texts)} sampled captions are {common!r}")
 
 
-def _check_distinct_key(spec: JobSpec, samples: list[Sample], findings: Findings) -> None:
+def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagnostics) -> None:
     key = spec.data.train.distinct_key
     if key is None or not samples:
         return
@@ -142,11 +143,11 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], findings: Findings
             values.add(str(field_of(sample, key)))
         except (KeyError, TypeError, ValueError):
             have = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
-            findings.error("/data/train/distinct_key", key, f"sample {sample['__key__']} has none; it has {have}")
+            diagnostics.error("/data/train/distinct_key", key, f"sample {sample['__key__']} has none; it has {have}")
             return
     largest = max(stage.batch_size or spec.batch_size for stage in spec.stages) // min(_worker_counts(spec))
     if len(values) < largest and len(samples) >= largest:
-        findings.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a worker's batch: some repeat in it")
+        diagnostics.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a worker's batch: some repeat in it")
 
 
 def _json_fields(sample: Sample) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from tinyclip.schemas.artifacts import EvaluationRequest
 
 from tinyclip_workers.model.sources import TeacherError, check_teacher
-from tinyclip_workers.plan.data import Findings
+from tinyclip_workers.plan.data import Diagnostics
 from tinyclip_workers.plan.tasks import Training, check_tasks
 
 
@@ -15,14 +15,14 @@ def evaluation_errors(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Looks at configurations and headers of weights and at samples of the shards; loads and downloads no weights.
     """
-    asked, findings = EvaluationRequest.model_validate(request), Findings()
+    asked, diagnostics = EvaluationRequest.model_validate(request), Diagnostics()
     for pointer, model in (("/model", asked.model), ("/against", asked.against)):
         if model is None:
             continue
         try:
             check_teacher(model.source)
         except TeacherError as error:
-            findings.error(pointer, model.name, error.message)
+            diagnostics.error(pointer, model.name, error.message)
     training = Training(set(), asked.holdout, holdout_place="holdout")
-    check_tasks(asked.tasks, training, "/tasks", findings)
-    return {"errors": [error.model_dump(mode="json") for error in findings.errors], "warnings": findings.warnings}
+    check_tasks(asked.tasks, training, "/tasks", diagnostics)
+    return {"errors": [error.model_dump(mode="json") for error in diagnostics.errors], "warnings": diagnostics.warnings}

@@ -7,21 +7,21 @@ from tinyclip.schemas.spec import Objective
 
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
-from tinyclip_workers.plan.data import Findings
+from tinyclip_workers.plan.data import Diagnostics
 from tinyclip_workers.training.cluster_file import CENTROIDS, ClustersError, read_clusters_header
 
 
-def check_objectives(spec: JobSpec, teacher: ModelSource | None, findings: Findings) -> None:
+def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:
     """The spec's objective, where a stage uses it, and those of stages. `teacher` is the first one, None where it is unusable."""
     own = {f"/stages/{i}/objective": stage.objective for i, stage in enumerate(spec.stages) if stage.objective is not None}
     if len(own) < len(spec.stages):
         own = {"/objective": spec.objective, **own}
     for pointer, objective in own.items():
-        _check_clusters(objective, pointer, teacher, findings)
+        _check_clusters(objective, pointer, teacher, diagnostics)
 
 
 def check_ensemble(
-    spec: JobSpec, teachers: Sequence[ModelSource | None], stages: Sequence[PlannedStage], findings: Findings
+    spec: JobSpec, teachers: Sequence[ModelSource | None], stages: Sequence[PlannedStage], diagnostics: Diagnostics
 ) -> None:
     """The teachers after the first, None where one is unusable: they read the student's tokens and see its pictures resized."""
     for at, teacher in list(zip(spec.every_teacher(), teachers, strict=True))[1:]:
@@ -30,7 +30,7 @@ def check_ensemble(
         text = teacher.layout.text
         if text.vocab_size != VOCAB_SIZE:
             message = f"reads {text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's tokenizer that the others read; remove it"
-            findings.error(f"{at.pointer}/model", at.spec.model, message)
+            diagnostics.error(f"{at.pointer}/model", at.spec.model, message)
         for planned in stages:
             context, stage = planned.student.layout.text.context_length, spec.stages[planned.index]
             if (stage.objective or spec.objective).affinity > 0 and context > text.context_length:
@@ -38,32 +38,32 @@ def check_ensemble(
                     f"reads texts of at most {text.context_length} tokens, the student of stage {planned.name} {context}; "
                     f"give that student text.context_length {text.context_length}, or remove this teacher"
                 )
-                findings.error(f"{at.pointer}/model", at.spec.model, message)
+                diagnostics.error(f"{at.pointer}/model", at.spec.model, message)
                 break
     if len(teachers) > 1 and not any((stage.objective or spec.objective).affinity > 0 for stage in spec.stages):
-        findings.warn("only affinity listens to several teachers, and no stage has it: the first teacher is used alone")
+        diagnostics.warn("only affinity listens to several teachers, and no stage has it: the first teacher is used alone")
 
 
-def _check_clusters(objective: Objective, pointer: str, teacher: ModelSource | None, findings: Findings) -> None:
+def _check_clusters(objective: Objective, pointer: str, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:
     file, pointer = objective.clusters, f"{pointer}/clusters"
     if objective.cluster_instance == 0:
         if file is not None:
-            findings.warn(f"{pointer} is not used: cluster_instance has weight 0")
+            diagnostics.warn(f"{pointer} is not used: cluster_instance has weight 0")
         return
     if file is None:
         message = "is missing; name the file that python -m tinyclip_workers.training.clusters SPEC OUT writes"
-        findings.error(pointer, None, message)
+        diagnostics.error(pointer, None, message)
         return
     try:
         header = read_clusters_header(file)
     except ClustersError as error:
-        findings.error(pointer, file, str(error))
+        diagnostics.error(pointer, file, str(error))
         return
     if teacher is None:
         return
     size, needed = header.shapes[CENTROIDS][1], teacher.layout.embed_dim
     if size != needed:
         message = f"has clusters of embeddings of {size}, the teacher's have {needed}; make it with this teacher"
-        findings.error(pointer, file, message)
+        diagnostics.error(pointer, file, message)
     elif header.metadata.get("teacher", teacher.name) != teacher.name:
-        findings.warn(f"{pointer} was made with the teacher {header.metadata['teacher']}, the spec has {teacher.name}")
+        diagnostics.warn(f"{pointer} was made with the teacher {header.metadata['teacher']}, the spec has {teacher.name}")

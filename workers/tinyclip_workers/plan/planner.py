@@ -17,10 +17,10 @@ from tinyclip.validation import field_errors
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.sources import TeacherError, check_teacher
-from tinyclip_workers.plan.data import Findings, check_batches, check_training_data
+from tinyclip_workers.plan.data import Diagnostics, check_batches, check_training_data
 from tinyclip_workers.plan.evaluation import evaluation_errors
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
-from tinyclip_workers.plan.shards import listed
+from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolved_stage
 from tinyclip_workers.plan.tasks import Training, check_tasks
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
@@ -55,22 +55,22 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     they are small); trains nothing and downloads no weights. `registry:` teachers must be resolved before.
     Device-hours rest on `plan_stages.SUSTAINED_FLOPS`, an assumed speed.
     """
-    findings = Findings()
-    device = _device(spec, findings)
-    teachers = _teachers(spec, findings)
+    diagnostics = Diagnostics()
+    device = _device(spec, diagnostics)
+    teachers = _teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
-    samples, exact = check_training_data(spec, findings)
-    check_batches(spec, samples, exact, findings)
-    training = Training(listed(spec.data.train.shards), spec.data.train.holdout)
-    check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", findings)
-    check_objectives(spec, teacher, findings)
+    samples, exact = check_training_data(spec, diagnostics)
+    check_batches(spec, samples, exact, diagnostics)
+    training = Training(shard_urls(spec.data.train.shards), spec.data.train.holdout)
+    check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
+    check_objectives(spec, teacher, diagnostics)
     stages: list[PlannedStage] = []
     if teacher is not None or not teachers:
         layouts = [source.layout for source in teachers if source is not None]
-        stages = plan_stages(spec, layouts, samples, device, findings)
-        check_ensemble(spec, teachers, stages, findings)
-    if findings.errors:
-        return findings.errors
+        stages = plan_stages(spec, layouts, samples, device, diagnostics)
+        check_ensemble(spec, teachers, stages, diagnostics)
+    if diagnostics.errors:
+        return diagnostics.errors
     return Plan(
         spec=_resolved(spec, stages, samples if exact else None),
         teacher=summarize(teacher.layout) if teacher is not None else None,
@@ -80,30 +80,30 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
         samples_per_epoch=samples,
         device=device,
         device_hours=sum(stage.device_hours for stage in stages),
-        warnings=findings.warnings,
+        warnings=diagnostics.warnings,
     )
 
 
-def _teachers(spec: JobSpec, findings: Findings) -> list[ModelSource | None]:
+def _teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource | None]:
     """All of the spec's; None for one that cannot be used."""
     found: list[ModelSource | None] = []
     for at in spec.every_teacher():
         try:
             found.append(check_teacher(at.spec, at.pointer))
         except TeacherError as error:
-            findings.error(error.pointer, error.value, error.message)
+            diagnostics.error(error.pointer, error.value, error.message)
             found.append(None)
     return found
 
 
-def _device(spec: JobSpec, findings: Findings) -> Literal["cpu", "cuda"]:
+def _device(spec: JobSpec, diagnostics: Diagnostics) -> Literal["cpu", "cuda"]:
     """`auto` is what this machine has; whether a cluster elsewhere has it is the scheduler's to know."""
     here: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     device = here if spec.resources.device == "auto" else spec.resources.device
     if device == "cuda" and here == "cpu":
-        findings.warn("resources.device is cuda, which this machine does not have: the job waits for a node with a GPU")
+        diagnostics.warn("resources.device is cuda, which this machine does not have: the job waits for a node with a GPU")
     if device == "cpu" and spec.precision == "fp16":
-        findings.error("/precision", "fp16", "does not train on CPUs; use fp32 or bf16, or resources.device: cuda")
+        diagnostics.error("/precision", "fp16", "does not train on CPUs; use fp32 or bf16, or resources.device: cuda")
     return device
 
 

@@ -8,32 +8,32 @@ from tinyclip.schemas.spec import OptimizerSpec, PruneSpec, StageSpec
 
 from tinyclip_workers.model.masked import size_of
 from tinyclip_workers.model.masks import BETA, LOGA_CEILING, STRETCH_FROM, STRETCH_TO
-from tinyclip_workers.plan.data import Findings
+from tinyclip_workers.plan.data import Diagnostics
 
 
 def check_prune(
-    index: int, prune: PruneSpec, parent: Layout, before: StageSpec | None, findings: Findings
+    index: int, prune: PruneSpec, parent: Layout, before: StageSpec | None, diagnostics: Diagnostics
 ) -> None:
     """What can be said without knowing the stage's length. `before` is the stage right before this one."""
     at = f"/stages/{index}/prune"
     if "image" in prune.towers and parent.image.kind != "vit":
-        findings.error(
+        diagnostics.error(
             f"{at}/towers", prune.towers,
             "the image tower is a ResNet, which has no heads or MLP units to mask; "
             "give a ViT teacher, or prune.towers: [text], or use inherit: manual",
         )
     if prune.target_sparsity <= prune.start_sparsity:
         message = f"is not more than start_sparsity {prune.start_sparsity:g}; raise it or lower start_sparsity"
-        findings.error(f"{at}/target_sparsity", prune.target_sparsity, message)
+        diagnostics.error(f"{at}/target_sparsity", prune.target_sparsity, message)
     if prune.sparsity_warmup > prune.prune_step:
-        findings.error(
+        diagnostics.error(
             f"{at}/sparsity_warmup", prune.sparsity_warmup,
             f"ends after the prune step {prune.prune_step}, so that the target would never be asked for; "
             "lower it, to a third of prune_step as in the paper",
         )
     earlier = before.prune if before is not None else None
     if earlier is not None and set(earlier.towers) == set(prune.towers) and earlier.target_sparsity >= prune.target_sparsity:
-        findings.error(
+        diagnostics.error(
             f"{at}/target_sparsity", prune.target_sparsity,
             f"the stage before has already left no more than that (its target is {earlier.target_sparsity:g} of the same "
             "model); raise it",
@@ -41,20 +41,20 @@ def check_prune(
 
 
 def check_prune_step(
-    index: int, stage: StageSpec, before: StageSpec | None, steps: int, optimizer: OptimizerSpec, findings: Findings
+    index: int, stage: StageSpec, before: StageSpec | None, steps: int, optimizer: OptimizerSpec, diagnostics: Diagnostics
 ) -> None:
     """What can be said when the stage's length is known. `before` is the stage right before this one."""
     prune, earlier = stage.prune, before.prune if before is not None else None
     assert prune is not None
     if prune.prune_step >= steps:
-        findings.error(
+        diagnostics.error(
             f"/stages/{index}/prune/prune_step", prune.prune_step,
             f"is not before the end of the stage, which has {steps} steps; lower it or train longer",
         )
     already = earlier.target_sparsity if earlier is not None else 0.0
     needed = steps_to_reach(max(0.01, 1 - (1 - prune.target_sparsity) / (1 - already)), optimizer.mask_lr)
     if prune.prune_step < needed:
-        findings.warn(
+        diagnostics.warn(
             f"stage {stage.name} prunes at step {prune.prune_step}, but masks that move by optimizer.mask_lr "
             f"{optimizer.mask_lr:g} a step need about {needed} to reach a sparsity of {prune.target_sparsity:g}: "
             "raise prune.prune_step or optimizer.mask_lr"

@@ -28,7 +28,7 @@ Problem = tuple[str, str]
 
 
 @dataclass
-class Look:
+class ShardInspection:
     """What was seen of a set of shards."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -48,35 +48,35 @@ class Look:
         return max(1, round(self.bytes * len(self.samples) / seen))
 
 
-def look_at(patterns: str | Sequence[str]) -> Look:
-    """Look at shards; what is missing, empty or broken is among the `problems`, at most MAX_PROBLEMS of them."""
-    look = Look()
+def inspect_shards(patterns: str | Sequence[str]) -> ShardInspection:
+    """ShardInspection at shards; what is missing, empty or broken is among the `problems`, at most MAX_PROBLEMS of them."""
+    inspection = ShardInspection()
     try:
         urls = expand_shards(patterns)
     except (OSError, ValueError) as error:  # a glob has to ask the store
-        look.problems.append((str(patterns), f"cannot be looked at ({error}); check address and access"))
-        return look
+        inspection.problems.append((str(patterns), f"cannot be looked at ({error}); check address and access"))
+        return inspection
     if not urls:
-        look.problems.append((str(patterns), "names no shard; check the path and the pattern"))
-        return look
-    sizes = _sizes(urls, look)
+        inspection.problems.append((str(patterns), "names no shard; check the path and the pattern"))
+        return inspection
+    sizes = _sizes(urls, inspection)
     known = [size for size, _ in sizes.values()]
-    look.bytes = round(sum(known) / max(1, len(known)) * len(urls))
-    look.complete = len(sizes) == len(urls) and look.bytes <= READ_WHOLE_BYTES
+    inspection.bytes = round(sum(known) / max(1, len(known)) * len(urls))
+    inspection.complete = len(sizes) == len(urls) and inspection.bytes <= READ_WHOLE_BYTES
     there = list(sizes)
-    for url in there if look.complete else _spread(there, SAMPLED_SHARDS):
-        samples, problem = _read(url, sizes[url], None if look.complete else SAMPLES_A_SHARD)
-        look.samples += samples
+    for url in there if inspection.complete else _spread(there, SAMPLED_SHARDS):
+        samples, problem = _read(url, sizes[url], None if inspection.complete else SAMPLES_A_SHARD)
+        inspection.samples += samples
         if problem:
-            look.problems.append((url, problem))
-    if len(look.problems) > MAX_PROBLEMS:
-        more = len(look.problems) - MAX_PROBLEMS
-        look.problems = [*look.problems[:MAX_PROBLEMS], (f"{more} more shards", "cannot be used either")]
-    return look
+            inspection.problems.append((url, problem))
+    if len(inspection.problems) > MAX_PROBLEMS:
+        more = len(inspection.problems) - MAX_PROBLEMS
+        inspection.problems = [*inspection.problems[:MAX_PROBLEMS], (f"{more} more shards", "cannot be used either")]
+    return inspection
 
 
-def listed(patterns: str | Sequence[str]) -> set[str]:
-    """The shards by name; none where a store cannot be asked for them, which `look_at` tells."""
+def shard_urls(patterns: str | Sequence[str]) -> set[str]:
+    """The shards by name; none where a store cannot be asked for them, which `inspect_shards` tells."""
     try:
         return set(expand_shards(patterns))
     except (OSError, ValueError):
@@ -88,7 +88,7 @@ def extensions(sample: Sample) -> str:
     return ", ".join(sorted(key for key in sample if not key.startswith("__"))) or "nothing"
 
 
-def _sizes(urls: list[str], look: Look) -> dict[str, tuple[int, str]]:
+def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int, str]]:
     """Bytes and a stamp that changes with the content, of every local shard and of some remote ones."""
     sizes: dict[str, tuple[int, str]] = {}
     for url in urls if "://" not in urls[0] else _spread(urls, LISTED_SHARDS):
@@ -96,9 +96,9 @@ def _sizes(urls: list[str], look: Look) -> dict[str, tuple[int, str]]:
             fs, path = open_filesystem(url)
             info: dict[str, Any] = fs.info(path)
         except FileNotFoundError:
-            look.problems.append((url, "is not there; check the path"))
+            inspection.problems.append((url, "is not there; check the path"))
         except (OSError, ValueError) as error:
-            look.problems.append((url, f"cannot be looked at ({error}); check address and access"))
+            inspection.problems.append((url, f"cannot be looked at ({error}); check address and access"))
         else:
             stamp = str(info.get("mtime") or info.get("ETag") or info.get("LastModified") or "")
             sizes[url] = int(info.get("size") or 0), stamp

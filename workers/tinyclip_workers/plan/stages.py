@@ -10,7 +10,7 @@ from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower,
 from tinyclip_workers.model.architecture import ImpossibleStudent, is_uniform, summarize, try_layout
 from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
-from tinyclip_workers.plan.data import Findings
+from tinyclip_workers.plan.data import Diagnostics
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.training.stage import steps_of
 
@@ -23,7 +23,7 @@ TRAINING_PASSES = 3
 
 
 def plan_stages(
-    spec: JobSpec, teachers: Sequence[Layout], samples: int, device: Literal["cpu", "cuda"], findings: Findings
+    spec: JobSpec, teachers: Sequence[Layout], samples: int, device: Literal["cpu", "cuda"], diagnostics: Diagnostics
 ) -> list[PlannedStage]:
     """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at.
 
@@ -34,12 +34,12 @@ def plan_stages(
     chain = _Chain(teacher)
     teacher_macs = [summarize(layout).macs for layout in teachers]
     for index, stage in enumerate(spec.stages):
-        student = _student(spec, index, stage, chain, teacher, findings)
+        student = _student(spec, index, stage, chain, teacher, diagnostics)
         if student is None:
             break
         begins_as = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
         planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, begins_as))
-        _check_length(planned[-1], stage, chain.before, spec, findings)
+        _check_length(planned[-1], stage, chain.before, spec, diagnostics)
         chain.add(stage, student)
     return planned
 
@@ -60,21 +60,21 @@ class _Chain:
 
 
 def _student(
-    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, findings: Findings
+    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, diagnostics: Diagnostics
 ) -> StudentSummary | None:
     """What the stage will make; None where that cannot be said."""
     if stage.prune is not None:
         assert chain.parent is not None  # the spec's schema asks for a teacher here
-        check_prune(index, stage.prune, chain.parent, chain.before, findings)
+        check_prune(index, stage.prune, chain.parent, chain.before, diagnostics)
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
     assert stage.student is not None  # as the schema has it
-    found = _layout(stage.student, chain.parent, index, findings)
+    found = _layout(stage.student, chain.parent, index, diagnostics)
     if found is None:
         return None
     if stage.inherit == "manual" and chain.parent is not None:
-        _check_inheritance(index, stage, stage.student, found, chain, findings)
-    _check_student(spec, index, stage, stage.student, found, teacher, findings)
+        _check_inheritance(index, stage, stage.student, found, chain, diagnostics)
+    _check_student(spec, index, stage, stage.student, found, teacher, diagnostics)
     # What an estimated parent does not go into is exact.
     estimated = chain.estimated and try_layout(stage.student, None)[0] != found
     return summarize(found).model_copy(update={"estimated": estimated})
@@ -111,38 +111,44 @@ def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
     return stage.model_copy(update={"student": student})
 
 
-def _layout(student: StudentSpec, parent: Layout | None, index: int, findings: Findings) -> Layout | None:
+def _layout(student: StudentSpec, parent: Layout | None, index: int, diagnostics: Diagnostics) -> Layout | None:
     layout, problems = try_layout(student, parent)
     for problem in problems:
-        _report(index, student, problem, findings)
+        _report(index, student, problem, diagnostics)
     return layout
 
 
 def _check_inheritance(
-    index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, findings: Findings
+    index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, diagnostics: Diagnostics
 ) -> None:
     """Does the student fit into its parent? For an estimated parent an answer is no more than a warning."""
     assert chain.parent is not None
-    problems = Findings() if chain.estimated else findings
+    problems = Diagnostics() if chain.estimated else diagnostics
     for problem in inheritance_problems(layout, chain.parent):
         _report(index, student, problem, problems)
     for error in problems.errors if chain.estimated else ():
-        findings.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
+        diagnostics.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
     if layout == chain.parent:
-        findings.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
+        diagnostics.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
 
 
 def _check_student(
-    spec: JobSpec, index: int, stage: StageSpec, student: StudentSpec, layout: Layout, teacher: Layout | None, findings: Findings
+    spec: JobSpec,
+    index: int,
+    stage: StageSpec,
+    student: StudentSpec,
+    layout: Layout,
+    teacher: Layout | None,
+    diagnostics: Diagnostics,
 ) -> None:
     if layout.text.vocab_size < VOCAB_SIZE:
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
-        _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), findings)
+        _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), diagnostics)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
-        findings.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
+        diagnostics.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
     if teacher is not None and (stage.objective or spec.objective).taught():
         for misfit in _input_problems(layout, teacher):
-            _report(index, student, misfit, findings)
+            _report(index, student, misfit, diagnostics)
 
 
 def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
@@ -156,17 +162,19 @@ def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStude
         yield ImpossibleStudent("text/context_length", layout.text.context_length, message)
 
 
-def _report(index: int, student: StudentSpec, problem: ImpossibleStudent | ImpossibleInheritance, findings: Findings) -> None:
+def _report(
+    index: int, student: StudentSpec, problem: ImpossibleStudent | ImpossibleInheritance, diagnostics: Diagnostics
+) -> None:
     """A problem of a student as an error at the field that the user wrote: the preset, if it is one."""
     field = problem.field.replace(".", "/")
     if student.preset is not None:
         at = "" if field == "preset" else f"{student.preset} does not fit: {field} "
-        findings.error(f"/stages/{index}/student/preset", student.preset, f"{at}{problem.message}")
+        diagnostics.error(f"/stages/{index}/student/preset", student.preset, f"{at}{problem.message}")
         return
     field = "image/width" if field == "image/heads" else field
     pointer = f"/stages/{index}/student/{field}"
-    if all(error.pointer != pointer for error in findings.errors):  # one thing to change a field
-        findings.error(pointer, _written(student, field, problem.value), problem.message)
+    if all(error.pointer != pointer for error in diagnostics.errors):  # one thing to change a field
+        diagnostics.error(pointer, _written(student, field, problem.value), problem.message)
 
 
 def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
@@ -201,14 +209,16 @@ def _planned(
     )
 
 
-def _check_length(planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, findings: Findings) -> None:
+def _check_length(
+    planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, diagnostics: Diagnostics
+) -> None:
     optimizer = stage.optimizer or spec.optimizer
     if stage.prune is not None:
-        check_prune_step(planned.index, stage, before, planned.steps, optimizer, findings)
+        check_prune_step(planned.index, stage, before, planned.steps, optimizer, diagnostics)
         return
     warmup = optimizer.warmup_steps
     if warmup >= planned.steps:
-        findings.warn(
+        diagnostics.warn(
             f"stage {stage.name} has {planned.steps} steps, all of them inside the warm-up of {warmup}: "
             "it never trains at its full learning rate; lower optimizer.warmup_steps"
         )

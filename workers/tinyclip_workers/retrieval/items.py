@@ -10,8 +10,7 @@ import torch
 from tinyclip.schemas import JSON, IndexSource
 
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.data.shard_bytes import SeenBytes
-from tinyclip_workers.data.shards import Sample, Skipped, image_bytes, read_shard, read_shards, sample_json
+from tinyclip_workers.data.shards import Sample, ShardProgress, Skipped, image_bytes, read_shard, read_shards, sample_json
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.types import Pixels
@@ -92,7 +91,7 @@ class Progress:
 
     def __init__(self, events: EventWriter, urls: list[str], position: Position = Position(), seen: int = 0) -> None:
         """`seen`: bytes of the shards that had gone by at the position."""
-        self._events, self._bytes = events, SeenBytes(urls, seen)
+        self._events, self._bytes = events, ShardProgress(urls, seen)
         self._places = {url: place for place, url in reversed(list(enumerate(urls)))}
         self.position = position
 
@@ -101,13 +100,13 @@ class Progress:
         return self._bytes.seen
 
     def saw(self, sample: Sample) -> None:
-        self._bytes.saw(sample)
+        self._bytes.add(sample)
         place = self._places[sample["__url__"]]
         before = self.position.sample if self.position.shard == place else 0
         self.position = Position(place, before + 1)
 
     def report(self, done: int) -> None:
-        share = self._bytes.share()
+        share = self._bytes.fraction()
         total = round(done / share) if share else None
         self._events.send("index.progress", data={"done": done, "total": total, "phase": "encoding"})
 

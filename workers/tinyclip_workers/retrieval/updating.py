@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tinyclip.schemas import IndexItem, RejectedItem
 from tinyclip.schemas.artifacts import IndexRequest, IndexUpdate, UpdateFile, index_update
 
-from tinyclip_workers.data.image_input import BadImage, read_picture
+from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.files import Generation, commit, newest
 from tinyclip_workers.retrieval.items import BATCH
@@ -198,7 +198,7 @@ class _Changes:
                 texts[place] = item.text
             else:
                 try:
-                    pictures[place] = read_picture(item.image or "", MAX_IMAGE_BYTES, self.engine.image_size)
+                    pictures[place] = read_image(item.image or "", MAX_IMAGE_BYTES, self.engine.image_size)
                 except BadImage as error:
                     vectors[place] = f"the image {error}"
         if pictures:

@@ -26,7 +26,7 @@ from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.adopt import adopt
 from tinyclip_workers.training.stage import Stage, resolve_stage
 from tinyclip_workers.training.worker import NOT_MENDED_BY_RETRY, code_of, train_stage_worker
-from tinyclip_workers.versions.writer import export_model
+from tinyclip_workers.versions.writer import write_student_version
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def _ray_storage(run: JobRun) -> dict[str, Any]:
 def _export(run: JobRun, events: EventWriter) -> None:
     student = run.finished_stage(len(run.spec.stages) - 1)
     assert student is not None  # the last stage has just finished
-    version = export_model(run, student)
+    version = write_student_version(run, student)
     events.send("model.exported", message=f"model {version.name}@{version.version} written", data=version.model_dump(mode="json"))
 
 

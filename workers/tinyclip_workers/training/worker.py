@@ -14,7 +14,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.shards import DataError
-from tinyclip_workers.data.stream import PairStream, TextTokens, make_loader
+from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer, make_loader
 from tinyclip_workers.model.architecture import ImpossibleStudent, summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.inherit import ImpossibleInheritance
@@ -172,7 +172,7 @@ class StageWorker:
             self._run.spec.data,
             batch_size=batch_size // workers,
             image_size=self._stage.layout.image.image_size,
-            tokenize=TextTokens(student.tokenizer),
+            tokenize=SingleTextTokenizer(student.tokenizer),
             seed=self._run.spec.seed,
             rank=rank(),
             world_size=workers,

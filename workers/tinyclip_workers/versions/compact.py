@@ -12,7 +12,7 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
 from tinyclip_workers.data.shards import Skipped, captions_of, expand_shards, read_shards
-from tinyclip_workers.evaluation.clip_benchmark import resolved
+from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.tasks import fill_template, task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
@@ -27,17 +27,17 @@ def main() -> None:
     arguments = parser.parse_args()
     version = ModelVersion.model_validate_json(Store(arguments.source).read_bytes("model.json"))
     # An imported version has no job whose texts it has to understand: --texts says all of them.
-    texts = [*texts_of(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
+    texts = [*job_texts(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
     for file in arguments.texts:
         texts += task_lines(file)
     rows = compact_folder(arguments.source, arguments.target, texts)
     print(f"{arguments.target}/{COMPACT_FILE}: {rows} of {version.layout.text.vocab_size} tokens kept")
 
 
-def texts_of(spec: JobSpec) -> Iterator[str]:
+def job_texts(spec: JobSpec) -> Iterator[str]:
     """Every text that a job trains or evaluates with: captions and class prompts."""
     yield from _captions(spec.data.train.shards, spec.data.train.caption_key)
-    for task in map(resolved, spec.evaluation.tasks):
+    for task in map(resolve_task, spec.evaluation.tasks):
         if isinstance(task, RetrievalTask):
             yield from _captions(task.shards, task.caption_key)
         elif isinstance(task, ZeroShotTask):

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tinyclip_workers.engines.calibration import divided
-from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.engines.report import EngineReport
+from tinyclip_workers.engines.calibration import split_calibration
+from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.runtime.store import Store
@@ -41,11 +40,11 @@ class Golden:
     text_TE: Matrix
 
 
-def golden_file(loaded: LoadedModel, calibration_BSSC: Pixels) -> bytes:
+def encode_golden(loaded: LoadedModel, calibration_BSSC: Pixels) -> bytes:
     """The file of a model just trained: torch's embeddings in fp32 of a few pictures, none of which int8 is calibrated on."""
     report = EngineReport(engine="torch", asked="torch", reason="", device="cpu", threads=torch.get_num_threads())
     engine = TorchEngine(loaded, torch.device("cpu"), report)
-    pictures_BSSC = divided(calibration_BSSC)[1][:PICTURES]
+    pictures_BSSC = split_calibration(calibration_BSSC)[1][:PICTURES]
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, pictures_BSSC=pictures_BSSC, texts_T=np.array(TEXTS), image_BE=engine.encode_image(pictures_BSSC),
@@ -54,7 +53,7 @@ def golden_file(loaded: LoadedModel, calibration_BSSC: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def expect_golden(engine: Engine, model_uri: str) -> dict[str, float]:
+def check_golden_queries(engine: Engine, model_uri: str) -> dict[str, float]:
     """Ask an engine the golden queries of its model's folder; without the file, see that its answers are numbers at all.
 
     Returns the mean cosine of pictures and of texts; nothing without the file.

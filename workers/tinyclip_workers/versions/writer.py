@@ -15,7 +15,12 @@ from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scor
 from tinyclip.schemas.spec import DataSpec, JobSpec
 
 from tinyclip_workers.data.shards import expand_shards
-from tinyclip_workers.engines.calibration import CALIBRATION_FILE, LEAST, calibration_file, sample_pictures
+from tinyclip_workers.engines.calibration import (
+    CALIBRATION_FILE,
+    MIN_CALIBRATION_IMAGES,
+    encode_calibration,
+    sample_calibration_images,
+)
 from tinyclip_workers.model.architecture import is_uniform, open_clip_config, summarize
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
@@ -33,14 +38,14 @@ from tinyclip_workers.model.weights import file_digest
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.store import Store
-from tinyclip_workers.versions.golden import GOLDEN_FILE, golden_file
+from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.model_card import model_card
 
 MAX_BYTES_TO_HASH = 4 << 30
 """Training data up to this size is hashed; of more, size and the store's own tag have to do."""
 
 
-def export_model(run: JobRun, finished: FinishedStudent) -> ModelVersion:
+def write_student_version(run: JobRun, finished: FinishedStudent) -> ModelVersion:
     """Write the version that the job has reserved, from its last stage's student.
 
     Opens with `open_clip.create_model_and_transforms("local-dir:…")` as it is, unless an automatic stage has left blocks of
@@ -140,11 +145,11 @@ def _already_there(run: JobRun, folder: str) -> ModelVersion:
 
 def _checks(data: DataSpec, finished: FinishedStudent, colors: tuple[Color, Color]) -> dict[str, bytes]:
     """Training pictures that fast engines are calibrated on, and golden queries; nothing where too few pictures can be read."""
-    pictures = sample_pictures(data, finished.layout.image.image_size)
-    if len(pictures) < LEAST:
+    pictures = sample_calibration_images(data, finished.layout.image.image_size)
+    if len(pictures) < MIN_CALIBRATION_IMAGES:
         return {}
     loaded = load_student(finished.layout, finished.weights, *colors)
-    return {CALIBRATION_FILE: calibration_file(pictures), GOLDEN_FILE: golden_file(loaded, pictures)}
+    return {CALIBRATION_FILE: encode_calibration(pictures), GOLDEN_FILE: encode_golden(loaded, pictures)}
 
 
 def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:

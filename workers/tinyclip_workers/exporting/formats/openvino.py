@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tinyclip_workers.engines.openvino_model import (
+from tinyclip_workers.engines.openvino_engine import (
     CompiledTower,
     convert_image_tower,
     convert_text_tower,

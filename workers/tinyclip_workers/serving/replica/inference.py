@@ -13,7 +13,7 @@ import numpy as np
 from tinyclip.filters import parse_filter
 from tinyclip.schemas import FieldError, LabelScore, SearchRequest, SearchResponse, ZeroShotResponse
 
-from tinyclip_workers.data.image_input import BadImage, read_picture
+from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid_input
@@ -164,7 +164,7 @@ class InferenceService:
         if isinstance(image, BadImage):
             return image
         try:
-            return read_picture(image, self._options.max_image_bytes, self._engine.image_size)
+            return read_image(image, self._options.max_image_bytes, self._engine.image_size)
         except BadImage as bad:
             return bad
 

@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from tinyclip_workers.engines.batch_size import batch_that_pays
+from tinyclip_workers.engines.batch_size import best_batch_size
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.replica.batching import BatchQueue
 from tinyclip_workers.serving.replica.inference import InferenceService
 from tinyclip_workers.serving.replica.metrics import ServingMetrics
 from tinyclip_workers.types import Matrix, Pixels
-from tinyclip_workers.versions.golden import expect_golden
+from tinyclip_workers.versions.golden import check_golden_queries
 
 
 class ServedModel:
@@ -32,8 +32,8 @@ class ServedModel:
         self.engine = load_engine(
             options.model_uri, options.engine, threads=options.threads, min_cosine=options.engine_min_cosine
         )
-        expect_golden(self.engine, options.model_uri)
-        size, wait_s = batch_that_pays(self.engine, options.max_batch_images), options.batch_wait_s
+        check_golden_queries(self.engine, options.model_uri)
+        size, wait_s = best_batch_size(self.engine, options.max_batch_images), options.batch_wait_s
         self.engine.report.batch = size
         self.threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode")
         self._engine_thread = ThreadPoolExecutor(1, "engine")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tinyclip_workers.engines.openvino_model import (
+from tinyclip_workers.engines.openvino_engine import (
     CompiledTower,
     IrModel,
     convert_image_tower,
@@ -96,5 +96,5 @@ def in_int8(op: Any) -> bool:
 
 
 def test_int8_needs_pictures(image_model: IrModel) -> None:
-    with pytest.raises(ValueError, match="calibrated on pictures"):
+    with pytest.raises(ValueError, match="calibrated on images"):
         quantize_image_tower(image_model, pictures(1, 32)[:0], transformer=True)
