@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import psutil
 from psycopg import sql
+from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
-from tinyclip.schemas.artifacts import IndexRequest
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.graph import exact_rows

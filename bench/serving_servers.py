@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 from tinyclip import Client
+from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import DeploymentState
-from tinyclip.schemas.artifacts import model_version
 from tinyclip_server.local.machine import marked_processes
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE
 

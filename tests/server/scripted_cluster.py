@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyclip.schemas.artifacts import attempt_driver, attempt_events, job_control, job_spec, segment
+from tinyclip.artifacts.paths import attempt_driver, attempt_events, event_segment, job_control, job_spec
 from tinyclip_server.backends.ray_gateway import RayJobStatus, RayUnavailable
 
 from tests.server.documents import STUDENT, model_document
@@ -220,4 +220,4 @@ class Driver:
         self.said_its_last |= events[-1]["type"] in ("attempt.succeeded", "attempt.failed", "attempt.stopped")
         stamp = {"time": "2026-01-01T00:00:00Z", "attempt": self.attempt}
         lines = "\n".join(json.dumps({**stamp, **event}) for event in events)
-        self._files[segment(attempt_events(self.job, self.attempt), self._told)] = lines.encode()
+        self._files[event_segment(attempt_events(self.job, self.attempt), self._told)] = lines.encode()

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.paths import attempt_events, job_spec
 from tinyclip.schemas import JobSpec, ModelVersion
-from tinyclip.schemas.artifacts import JobDocument, attempt_events, job_spec
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobRun

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tinyclip.schemas.artifacts import evaluation_events, export_events, index_job_events
+from tinyclip.artifacts.paths import evaluation_events, export_events, index_job_events
 
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import run

@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
+from tinyclip.artifacts.paths import probe_file
 
 from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.database.migrate import WrongRevision, current, refuse_unless_head
@@ -95,7 +96,7 @@ class Readiness:
 
 async def probe(store: Store) -> str | None:
     """Write, read and delete a small file in the artifacts; null if that went well."""
-    path, data = f".probe/{uuid.uuid4().hex}", b"written to see whether it can be"
+    path, data = probe_file(uuid.uuid4().hex), b"written to see whether it can be"
     try:
         await store.write(path, data)
         read = await store.read(path)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import FieldError, JobSpec, Plan
-from tinyclip.schemas.artifacts import EvaluationRequest
 
 from tinyclip_server.problems import InvalidInput, Unavailable
 

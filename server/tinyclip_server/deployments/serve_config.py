@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import ReplicaRange
-from tinyclip.schemas.artifacts import model_version
 
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments.target import Target, to_run

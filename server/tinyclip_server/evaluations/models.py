@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from tinyclip.schemas.artifacts import EvaluatedModel, model_version
+from tinyclip.artifacts.documents import EvaluatedModel
+from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_server.http.services import Services

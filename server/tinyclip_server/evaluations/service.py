@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState
-from tinyclip.schemas.artifacts import EvaluationRequest
 
 from tinyclip_server.backends.data_roots import expect_inside, of_evaluation
 from tinyclip_server.database.tables import EvaluationRow

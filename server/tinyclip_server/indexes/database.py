@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from tinyclip.artifacts.paths import index_table, index_tables
 from tinyclip.index_database import LOOK, VARIABLE, complaint, drop_statement, plain_url
-from tinyclip.schemas.artifacts import index_tables
 
 from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.problems import InvalidInput, Unavailable
@@ -58,7 +58,7 @@ async def drop_tables(url: str, store: Store, index: str) -> str | None:
             await connection.execute("SET lock_timeout = '2s'")  # who searches meanwhile waits as long
             for id in ids:
                 await connection.execute(drop_statement(id))
-                await store.remove(f"{folder}/{id}")
+                await store.remove(index_table(index, id))
     except Away as away:
         return f"its tables cannot be dropped yet: {away}"
     return None

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import IndexUpdate
 from tinyclip.schemas import Index, IndexItems, IndexPut, Page
-from tinyclip.schemas.artifacts import IndexUpdate
 
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.conditions import IfMatch, expect_match, quoted

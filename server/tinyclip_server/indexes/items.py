@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import IndexUpdate
+from tinyclip.artifacts.paths import index_update
 from tinyclip.schemas import FieldError, IndexItem
-from tinyclip.schemas.artifacts import IndexUpdate, index_update
 
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.services import Services

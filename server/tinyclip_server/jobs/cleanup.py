@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import raiseload
+from tinyclip.artifacts.documents import Control
+from tinyclip.artifacts.paths import job_control, job_folder
 from tinyclip.schemas import JobState
-from tinyclip.schemas.artifacts import Control, job_control
 
 from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
@@ -81,7 +82,7 @@ async def remove_deleted(services: Services) -> None:
         found = (await session.scalars(query)).all()
     for job_id in found:
         try:
-            await services.store.remove(f"jobs/{job_id}")
+            await services.store.remove(job_folder(job_id))
         except OSError as error:
             logger.warning("the artifacts of deleted job %s cannot be removed yet: %s", job_id, error)
             continue

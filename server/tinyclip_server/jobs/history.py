@@ -3,8 +3,8 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from tinyclip.artifacts.paths import stage_picture, stages_folder
 from tinyclip.schemas import Checkpoint, Event, LogLine, MetricPoint, Metrics, Page
-from tinyclip.schemas.artifacts import stage_picture
 
 from tinyclip_server.http.conditions import wants_events
 from tinyclip_server.http.pagination import Paging
@@ -83,7 +83,7 @@ async def metrics(
 async def checkpoints(job_id: str, services: Uses, session: ReadSession, project: Project) -> Page[Checkpoint]:
     """The checkpoints that can be gone on from: what the artifacts store holds with a manifest, whoever has told of it."""
     await service.get(session, project, job_id)
-    return Page(items=committed(await services.store.find(f"jobs/{job_id}/stages")))
+    return Page(items=committed(await services.store.find(stages_folder(job_id))))
 
 
 @router.get("/stages/{index}/layout.svg", response_class=Response, responses=SVG)

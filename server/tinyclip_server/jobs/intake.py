@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.schemas import JobError, JobState, ModelVersion, StageState, StudentSummary
-from tinyclip.schemas.artifacts import WorkerEvent
 
 from tinyclip_server.database.tables import AttemptRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.jobs.lifecycle import (

@@ -4,8 +4,8 @@ import copy
 from typing import Any
 
 from pydantic import ValidationError
+from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import JobSpec, Plan
-from tinyclip.schemas.artifacts import model_version
 from tinyclip.validation import field_errors, pointer_of
 
 from tinyclip_server.backends.data_roots import expect_inside, of_job

@@ -19,6 +19,7 @@ import httpx
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from tinyclip.artifacts.paths import probe_file
 from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.api.readiness import probe
@@ -197,7 +198,7 @@ async def _conditional_writes(store: Store) -> Check:
 
     A store that takes no notice of the condition answers all writers alike, and what one of them wrote is lost.
     """
-    name, path = "conditional writes", f".probe/{uuid.uuid4().hex}"
+    name, path = "conditional writes", probe_file(uuid.uuid4().hex)
     everybody = [f"writer {number}".encode() for number in range(WRITERS)]
     try:
         created = await asyncio.gather(*(store.create(path, data) for data in everybody), return_exceptions=True)

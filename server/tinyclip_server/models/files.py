@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
+from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import ModelFile, ModelVersion
-from tinyclip.schemas.artifacts import model_version
 from tinyclip.schemas.exports import EXPORTS
 
 from tinyclip_server.backends.artifacts import READ_CHUNK, Store

@@ -25,8 +25,8 @@ from fastapi import Request
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
+from tinyclip.artifacts.paths import IMPORTS, import_marker, model_version
 from tinyclip.schemas import ImportOptions, ImportUpload, ModelImport, ModelVersion
-from tinyclip.schemas.artifacts import IMPORTS, import_marker, model_version
 from tinyclip.validation import field_errors
 
 from tinyclip_server.backends.data_roots import expect_inside

@@ -9,16 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import ValidationError
+from tinyclip.artifacts.documents import Control, JobDocument, WorkerEvent
+from tinyclip.artifacts.paths import attempt_events, event_segment, job_control, job_spec
 from tinyclip.schemas import JSON, JobState
-from tinyclip.schemas.artifacts import (
-    Control,
-    JobDocument,
-    WorkerEvent,
-    attempt_events,
-    job_control,
-    job_spec,
-    segment,
-)
 
 from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
@@ -119,7 +112,7 @@ async def new_segments(store: Store, folder: str, first: int) -> tuple[list[list
     """The events of the segments from number `first` on, and whether that is all there is by now."""
     segments: list[list[WorkerEvent]] = []
     while len(segments) < MOST_SEGMENTS:
-        path = segment(folder, first + len(segments))
+        path = event_segment(folder, first + len(segments))
         data = await store.read(path)
         if data is None:
             return segments, True

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tinyclip.artifacts.paths import deployment_folder
 from tinyclip.schemas import DeploymentState
-from tinyclip.schemas.artifacts import deployment_folder
 
 from tinyclip_server.backends.ray_gateway import RayRefused, RayUnavailable
 from tinyclip_server.database.engine import now

@@ -1,8 +1,9 @@
 """Follows each evaluation from its request to its numbers; how is in `ray_work.py`."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import WorkerEvent
+from tinyclip.artifacts.paths import evaluation_events, evaluation_folder
 from tinyclip.schemas import EvaluationError, EvaluationState
-from tinyclip.schemas.artifacts import WorkerEvent, evaluation_events, evaluation_folder
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import EvaluationRow

@@ -1,8 +1,9 @@
 """Follows each export from its request to its files; how is in `ray_work.py`."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import WorkerEvent
+from tinyclip.artifacts.paths import export_events, export_folder, exported_files
 from tinyclip.schemas import ExportError, ExportFormat, ExportState
-from tinyclip.schemas.artifacts import WorkerEvent, export_events, export_folder, exported_files
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow

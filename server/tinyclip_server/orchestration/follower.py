@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.schemas import JSON
-from tinyclip.schemas.artifacts import WorkerEvent
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.database.engine import now

@@ -4,15 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.documents import IndexRequest, UpdateFile, WorkerEvent
+from tinyclip.artifacts.paths import index_folder, index_job_events, model_version
 from tinyclip.schemas import IndexKind, IndexSource, IndexState, IndexStore
-from tinyclip.schemas.artifacts import (
-    IndexRequest,
-    UpdateFile,
-    WorkerEvent,
-    index_folder,
-    index_job_events,
-    model_version,
-)
 
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
 from tinyclip_server.http.services import Services

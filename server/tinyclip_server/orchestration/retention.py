@@ -7,13 +7,20 @@ make at once, is made again and finds less. Of a job whose attempt may still wri
 """
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.orm import InstrumentedAttribute
-from tinyclip.schemas.artifacts import attempt_events, attempt_logs
+from tinyclip.artifacts.paths import (
+    JOBS,
+    attempt_events,
+    attempt_logs,
+    is_checkpoints_folder,
+    is_job_folder,
+    job_folder,
+    stages_folder,
+)
 
 from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
@@ -26,9 +33,6 @@ from tinyclip_server.orchestration.ray_records import forget_others
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 100
-JOB_FOLDER = re.compile(r"job_[a-z0-9]{16}")
-OF_AN_ATTEMPT = re.compile(r"a\d+")
-"""Below a stage's folder: one attempt's checkpoints, and its finished student. Beside them is the picture of the layout."""
 
 Mark = InstrumentedAttribute[datetime | None]
 
@@ -91,16 +95,16 @@ async def remove_orphans(services: Services, days: float) -> None:
     begun = _before(days)
     if begun is None:
         return
-    folders = [name for name in await services.store.list("jobs") if JOB_FOLDER.fullmatch(name)]
+    folders = [name for name in await services.store.list(JOBS) if is_job_folder(name)]
     for start in range(0, len(folders), AT_ONCE):
         some = folders[start : start + AT_ONCE]
         async with services.db.read() as session:
             known = set(await session.scalars(select(JobRow.id).where(JobRow.id.in_(some))))
         for name in [name for name in some if name not in known]:
-            files = await services.store.find(f"jobs/{name}")
+            files = await services.store.find(job_folder(name))
             if files and max(file.modified_at for file in files) < begun:
-                logger.warning("jobs/%s belongs to no job and has not changed for %g days: it is removed", name, days)
-                await services.store.remove(f"jobs/{name}")
+                logger.warning("%s belongs to no job and has not changed for %g days: it is removed", job_folder(name), days)
+                await services.store.remove(job_folder(name))
 
 
 def _before(days: float) -> datetime | None:
@@ -146,10 +150,11 @@ async def _remove(
 
 
 async def _remove_checkpoints(services: Services, job: JobRow) -> None:
-    for stage in await services.store.list(f"jobs/{job.id}/stages"):
-        for name in await services.store.list(f"jobs/{job.id}/stages/{stage}"):
-            if OF_AN_ATTEMPT.fullmatch(name):
-                await services.store.remove(f"jobs/{job.id}/stages/{stage}/{name}")
+    """The finished students and the drawings of layouts stay."""
+    for stage in await services.store.list(stages := stages_folder(job.id)):
+        for name in await services.store.list(f"{stages}/{stage}"):
+            if is_checkpoints_folder(name):
+                await services.store.remove(f"{stages}/{stage}/{name}")
 
 
 async def _remove_logs(services: Services, job: JobRow) -> None:

@@ -1,7 +1,8 @@
 """Tells deployments which tokens they may accept, through the artifacts store: they answer on while no server is there."""
 
+from tinyclip.artifacts.documents import TokenDigest, TokenDigests
+from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
-from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.http.services import Services

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tinyclip.schemas.artifacts import import_marker
+from tinyclip.artifacts.paths import import_marker
 
 from tests.server.conftest import Service, Start, on_both_databases
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
-from tinyclip.schemas.artifacts import TOKEN_DIGESTS
 from tinyclip.token_format import digest
 from tinyclip_server.orchestration.token_digests import publish
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import save
+from tinyclip.artifacts.documents import JobDocument
 from tinyclip.schemas import JobSpec
-from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.data.shards import is_held_out
 from tinyclip_workers.engines.calibration import (
     CALIBRATION_FILE,

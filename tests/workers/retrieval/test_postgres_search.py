@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
-from tinyclip.schemas.artifacts import IndexRequest
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import Generation, kind_of
 from tinyclip_workers.retrieval.graph import WANTED_RECALL

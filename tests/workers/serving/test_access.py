@@ -6,8 +6,9 @@ from time import monotonic
 
 import pytest
 from starlette.requests import Request
+from tinyclip.artifacts.documents import TokenDigest, TokenDigests
+from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
-from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.token_format import digest, new_token
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from tinyclip.artifacts.documents import TokenDigest, TokenDigests
+from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
-from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.token_format import digest, new_token
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from tinyclip.artifacts.documents import JobDocument
 from tinyclip.schemas import JobSpec
-from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.store import Store

@@ -14,8 +14,9 @@ import pytest
 import ray
 import torch
 from safetensors.torch import load
+from tinyclip.artifacts.documents import Control, JobDocument
+from tinyclip.artifacts.paths import attempt_events, job_control, job_spec
 from tinyclip.schemas import JobSpec
-from tinyclip.schemas.artifacts import Control, JobDocument, attempt_events, job_control, job_spec
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.store import Store

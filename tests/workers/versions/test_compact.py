@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save
+from tinyclip.artifacts.documents import JobDocument
 from tinyclip.schemas import JobSpec
-from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.store import Store

@@ -11,8 +11,8 @@ import torch
 from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save
+from tinyclip.artifacts.documents import JobDocument
 from tinyclip.schemas import JobSpec, ModelVersion
-from tinyclip.schemas.artifacts import JobDocument
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize

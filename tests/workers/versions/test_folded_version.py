@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
+from tinyclip.artifacts.documents import JobDocument
 from tinyclip.schemas import JobSpec, ModelVersion
-from tinyclip.schemas.artifacts import JobDocument
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.evaluation.tasks import evaluate

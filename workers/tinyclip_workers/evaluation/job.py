@@ -9,13 +9,9 @@ import time
 
 import torch
 from pydantic import ValidationError
+from tinyclip.artifacts.documents import EvaluatedModel, EvaluationRequest
+from tinyclip.artifacts.paths import evaluation_request, evaluation_results
 from tinyclip.schemas import JSON
-from tinyclip.schemas.artifacts import (
-    EvaluatedModel,
-    EvaluationRequest,
-    evaluation_request,
-    evaluation_results,
-)
 
 from tinyclip_workers.data.shards import DataError, Sample, ShardProgress
 from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read

@@ -10,14 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 from pydantic import ValidationError
+from tinyclip.artifacts.documents import ExportRequest
+from tinyclip.artifacts.paths import EXPORT_DOCUMENT, export_request, exported_files, model_document, model_version
 from tinyclip.errors import MissingExtra
 from tinyclip.schemas import ExportDocument, JobSpec, ModelVersion
-from tinyclip.schemas.artifacts import (
-    ExportRequest,
-    export_request,
-    exported_files,
-    model_version,
-)
 
 from tinyclip_workers.engines.calibration import read_calibration
 from tinyclip_workers.exporting.check import ExportOff
@@ -33,8 +29,6 @@ from tinyclip_workers.versions.writer import json_bytes
 
 log = logging.getLogger(__name__)
 
-DOCUMENT = "export.json"
-
 
 def export(store: Store, id: str, attempt: int, events: EventWriter) -> None:
     """Export what the request names, and emit `export.finished`. Raises RequestWithdrawn, JobFailed."""
@@ -46,8 +40,8 @@ def _exported(store: Store, id: str, attempt: int, events: EventWriter) -> Expor
     """The document: of an export made now, or as an earlier attempt has written it. Raises RequestWithdrawn, JobFailed."""
     request = _request(store, id, attempt)
     target = exported_files(request.name, request.version, request.format, request.int8)
-    if store.exists(f"{target}/{DOCUMENT}"):
-        return ExportDocument.model_validate_json(store.read_bytes(f"{target}/{DOCUMENT}"))
+    if store.exists(f"{target}/{EXPORT_DOCUMENT}"):
+        return ExportDocument.model_validate_json(store.read_bytes(f"{target}/{EXPORT_DOCUMENT}"))
     events.send("export.progress", message="reading the model", data={"fraction": 0.0})
     loaded, samples = _loaded(store, request)
     with tempfile.TemporaryDirectory(prefix="tinyclip-export-") as aside:
@@ -57,7 +51,7 @@ def _exported(store: Store, id: str, attempt: int, events: EventWriter) -> Expor
         for file in document.files:
             store.write_bytes(f"{target}/{file.path}", (Path(aside) / file.path).read_bytes())
     _request(store, id, attempt)
-    store.write_bytes(f"{target}/{DOCUMENT}", json_bytes(document.model_dump(mode="json")))
+    store.write_bytes(f"{target}/{EXPORT_DOCUMENT}", json_bytes(document.model_dump(mode="json")))
     return document
 
 
@@ -79,7 +73,7 @@ def _loaded(store: Store, request: ExportRequest) -> tuple[LoadedModel, Samples]
     """The model, and what its export is checked on. Raises JobFailed."""
     folder = model_version(request.name, request.version)
     try:
-        version = ModelVersion.model_validate_json(store.read_bytes(f"{folder}/model.json"))
+        version = ModelVersion.model_validate_json(store.read_bytes(model_document(request.name, request.version)))
         loaded = load_folder(store.uri(folder))
     except (OSError, WeightsError, UnsupportedArchitecture, ImpossibleStudent, ValidationError) as error:
         raise JobFailed("unreadable_model", f"{request.name}@{request.version}: {error}") from error

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from tinyclip.artifacts.paths import model_document, model_version
 from tinyclip.schemas import JSON, FieldError, Layout, ModelVersion, StudentSummary
-from tinyclip.schemas.artifacts import model_version
 from tinyclip.schemas.imports import ImportOptions
 from torch import Tensor
 
@@ -101,7 +101,7 @@ def read_model(request: JSON) -> ImportedModel:
 def write_import(store: Store, name: str, version: int, imported: ImportedModel) -> ModelVersion:
     """Write the version's folder, its document last. Raises OSError, and FileExistsError if the version exists."""
     folder = model_version(name, version)
-    if store.exists(f"{folder}/model.json"):
+    if store.exists(model_document(name, version)):
         raise FileExistsError(f"{store.uri(folder)} already holds a version")
     document = version_document(name, version, imported.summary, lineage=imported.lineage)
     weights = safetensors.torch.save(imported.state, {"format": "pt"})

@@ -15,6 +15,7 @@ from typing import Any, cast
 from open_clip.factory import load_checkpoint
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load as from_safetensors
+from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
@@ -83,8 +84,8 @@ def find_folder(uri: str) -> ModelSource:
     config = _read_json(store, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": _read_json(store, PREPROCESS_FILE)}
     layout = _layout_file(store) if LAYOUT_FILE in names else config_layout(config, store.uri(CONFIG_FILE))
     name = uri.rstrip("/").rsplit("/", 1)[-1]
-    if "model.json" in names:
-        version = _read_json(store, "model.json")
+    if MODEL_DOCUMENT in names:
+        version = _read_json(store, MODEL_DOCUMENT)
         name = f"{version['name']}@{version['version']}"
     return with_colors(ModelSource(name, layout, lambda: store.uri(weights)), config.get("preprocess_cfg"))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tinyclip.schemas.artifacts import EvaluationRequest
+from tinyclip.artifacts.documents import EvaluationRequest
 
 from tinyclip_workers.model.sources import TeacherError, check_teacher
 from tinyclip_workers.plan.data import Diagnostics

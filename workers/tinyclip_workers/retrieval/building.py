@@ -6,14 +6,15 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+from tinyclip.artifacts.documents import IndexRequest
+from tinyclip.artifacts.paths import index_builds
 from tinyclip.schemas import JSON
-from tinyclip.schemas.artifacts import IndexRequest
 
 from tinyclip_workers.data.shards import DataError, Skipped, expand_shards
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval import parts as parts_files
-from tinyclip_workers.retrieval.files import Generation, SegmentInfo, builds_folder, commit, kind_of, newest
+from tinyclip_workers.retrieval.files import Generation, SegmentInfo, commit, kind_of, newest
 from tinyclip_workers.retrieval.items import BATCH, Progress, batches, read_items
 from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
@@ -34,7 +35,7 @@ def build_index(
     done = newest(store, request.name)
     if done is not None and done.build == request.build:  # committed by an attempt that did not live to tell
         remove_all_others(store, done)
-        store.remove(builds_folder(request.name))
+        store.remove(index_builds(request.name))
         return _told(events, done, "")
     if request.store == "pgvector":
         _expect_database()
@@ -162,7 +163,7 @@ def _committed(
             _publish(generation)
         if commit(store, generation):
             remove_all_others(store, generation)
-            store.remove(builds_folder(request.name))
+            store.remove(index_builds(request.name))
             return generation
 
 

@@ -14,8 +14,8 @@ indexes/<name>/tables/<id>                   that there are tables of this id in
 import re
 from typing import Literal
 
+from tinyclip.artifacts.paths import index_dead_folder, index_generation, index_generations, index_segments
 from tinyclip.schemas import IndexStore, RejectedItem, Response
-from tinyclip.schemas.artifacts import index_folder
 
 from tinyclip_workers.runtime.store import Store
 
@@ -85,42 +85,6 @@ def kind_of(segments: list[SegmentInfo]) -> Kind:
     return "hnsw" if any(segment.kind == "hnsw" for segment in segments) else "exact"
 
 
-def request_path(name: str) -> str:
-    return f"{index_folder(name)}/request.json"
-
-
-def generations_folder(name: str) -> str:
-    return f"{index_folder(name)}/generations"
-
-
-def generation_path(name: str, number: int) -> str:
-    return f"{generations_folder(name)}/{number:09d}.json"
-
-
-def segments_folder(name: str) -> str:
-    return f"{index_folder(name)}/segments"
-
-
-def segment_folder(name: str, id: str) -> str:
-    return f"{segments_folder(name)}/{id}"
-
-
-def dead_folder(name: str) -> str:
-    return f"{index_folder(name)}/dead"
-
-
-def dead_path(name: str, id: str) -> str:
-    return f"{dead_folder(name)}/{id}.npy"
-
-
-def builds_folder(name: str) -> str:
-    return f"{index_folder(name)}/builds"
-
-
-def parts_folder(name: str, build: int) -> str:
-    return f"{builds_folder(name)}/{build}/parts"
-
-
 def newest(store: Store, name: str) -> Generation | None:
     """The generation that answers; null before the first."""
     for _ in range(3):
@@ -128,15 +92,15 @@ def newest(store: Store, name: str) -> Generation | None:
         if not numbers:
             return None
         try:
-            return Generation.model_validate_json(store.read_bytes(generation_path(name, numbers[-1])))
+            return Generation.model_validate_json(store.read_bytes(index_generation(name, numbers[-1])))
         except FileNotFoundError:  # a newer one came and this one went between the look and the reading
             continue
-    raise OSError(f"{store.uri(generations_folder(name))} changes faster than it can be read; try again")
+    raise OSError(f"{store.uri(index_generations(name))} changes faster than it can be read; try again")
 
 
 def commit(store: Store, generation: Generation) -> bool:
     """Make a generation the newest; False (and nothing changed) if its number is taken. What only older ones name goes."""
-    path = generation_path(generation.name, generation.number)
+    path = index_generation(generation.name, generation.number)
     if not store.create_bytes(path, generation.model_dump_json(indent=1).encode()):
         return False
     remove_others(store, generation)
@@ -150,11 +114,11 @@ def remove_others(store: Store, generation: Generation) -> None:
     dead = {f"{segment.dead}.npy" for segment in generation.segments if segment.dead}
     for number in _numbers(store, name):
         if number < generation.number:
-            store.remove(generation_path(name, number))
-    for folder, kept in ((segments_folder(name), used), (dead_folder(name), dead)):
+            store.remove(index_generation(name, number))
+    for folder, kept in ((index_segments(name), used), (index_dead_folder(name), dead)):
         for leftover in set(store.list(folder)) - kept:
             store.remove(f"{folder}/{leftover}")
 
 
 def _numbers(store: Store, name: str) -> list[int]:
-    return sorted(int(found.split(".")[0]) for found in store.list(generations_folder(name)) if re.fullmatch(r"\d+\.json", found))
+    return sorted(int(found.split(".")[0]) for found in store.list(index_generations(name)) if re.fullmatch(r"\d+\.json", found))

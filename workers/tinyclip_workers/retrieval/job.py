@@ -8,13 +8,13 @@ goes on behind the parts that it has encoded. Progress goes up as events.
 from functools import partial
 
 from pydantic import ValidationError
+from tinyclip.artifacts.documents import IndexRequest
+from tinyclip.artifacts.paths import index_request
 from tinyclip.errors import MissingExtra
-from tinyclip.schemas.artifacts import IndexRequest
 
 from tinyclip_workers.data.shards import DataError
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.retrieval.building import build_index
-from tinyclip_workers.retrieval.files import request_path
 from tinyclip_workers.retrieval.updating import apply_updates
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
@@ -39,11 +39,11 @@ def build_or_update(store: Store, index: str, job: str, events: EventWriter) -> 
 def _request(store: Store, name: str, job: str) -> IndexRequest:
     """The request as it stands now. Raises RequestWithdrawn if it no longer asks for this job."""
     try:
-        request = IndexRequest.model_validate_json(store.read_bytes(request_path(name)))
+        request = IndexRequest.model_validate_json(store.read_bytes(index_request(name)))
     except FileNotFoundError as error:
         raise RequestWithdrawn(f"index {name} was deleted") from error
     except ValidationError as error:
-        raise ValueError(f"{store.uri(request_path(name))} is not a request for an index: {error}") from error
+        raise ValueError(f"{store.uri(index_request(name))} is not a request for an index: {error}") from error
     if request.job != job:
         raise RequestWithdrawn(f"index {name} is now at job {request.job}, this is {job}")
     return request

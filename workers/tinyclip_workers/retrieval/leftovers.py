@@ -2,8 +2,8 @@
 
 import logging
 
+from tinyclip.artifacts.paths import index_tables
 from tinyclip.errors import MissingExtra
-from tinyclip.schemas.artifacts import index_tables
 
 from tinyclip_workers.retrieval.files import Generation, remove_others
 from tinyclip_workers.runtime.store import Store

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from tinyclip.artifacts.paths import index_dead_rows
 from tinyclip.schemas import JSON, IndexKind
 
-from tinyclip_workers.retrieval.files import Generation, SegmentInfo, dead_path, kind_of
+from tinyclip_workers.retrieval.files import Generation, SegmentInfo, kind_of
 from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
 from tinyclip_workers.retrieval.opening import open_index
 from tinyclip_workers.retrieval.segment import Dead, Segment
@@ -97,7 +98,7 @@ def _with_dead(store: Store, name: str, info: SegmentInfo, dead: Dead) -> Segmen
         return info
     id, file = uuid.uuid4().hex, io.BytesIO()
     np.save(file, dead, allow_pickle=False)
-    store.write_bytes(dead_path(name, id), file.getvalue())
+    store.write_bytes(index_dead_rows(name, id), file.getvalue())
     return info.model_copy(update={"dead": id, "dead_count": len(dead)})
 
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from tinyclip.artifacts.paths import index_segment
 from tinyclip.schemas import IndexKind
 
 from tinyclip_workers.retrieval import graph as graphs
-from tinyclip_workers.retrieval.files import GRAPH, VECTORS, SegmentInfo, segment_folder
+from tinyclip_workers.retrieval.files import GRAPH, VECTORS, SegmentInfo
 from tinyclip_workers.retrieval.graph import write_graph
 from tinyclip_workers.retrieval.segment_writer import SegmentWriter
 from tinyclip_workers.runtime.store import Store
@@ -50,7 +51,7 @@ class NewSegment:
             vectors_NE: Matrix = np.load(self._folder / VECTORS, mmap_mode="r")
             ef, recall = write_graph(vectors_NE, self._folder / GRAPH, queries_QE, on_progress)
             info = info.model_copy(update={"kind": "hnsw", "ef": ef, "recall": recall})
-        folder = segment_folder(self._name, self._id)
+        folder = index_segment(self._name, self._id)
         if self._store.local_path(folder) != self._folder:
             for file in info.files:
                 self._store.put_file(self._folder / file, f"{folder}/{file}")
@@ -61,7 +62,7 @@ class NewSegment:
 def new_segment(store: Store, name: str, embed_dim: int) -> Iterator[NewSegment]:
     """In place on a disk, where nothing counts before a generation names it; aside for a store elsewhere."""
     id = uuid.uuid4().hex
-    local = store.local_path(segment_folder(name, id))
+    local = store.local_path(index_segment(name, id))
     aside = None if local is not None else Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
     segment = NewSegment(store, name, local or Path(f"{aside}/{id}"), id, embed_dim)
     try:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from tinyclip.artifacts.paths import index_dead_rows, index_segment
 
-from tinyclip_workers.retrieval.files import Generation, SegmentInfo, dead_path, segment_folder
+from tinyclip_workers.retrieval.files import Generation, SegmentInfo
 from tinyclip_workers.retrieval.reader import IndexReader
 from tinyclip_workers.retrieval.segment import NOBODY, Dead, Segment
 from tinyclip_workers.runtime.store import Store
@@ -24,7 +25,7 @@ def open_index(store: Store, generation: Generation, known: Mapping[str, Segment
 
 def open_segment(store: Store, generation: Generation, info: SegmentInfo) -> Segment:
     """Raises FileNotFoundError."""
-    folder = segment_folder(generation.name, info.id)
+    folder = index_segment(generation.name, info.id)
     local = store.local_path(folder)
     if local is not None:
         return Segment(local, info, generation.embed_dim)
@@ -44,5 +45,5 @@ def dead_rows(store: Store, name: str, info: SegmentInfo) -> Dead:
     """Rows that are in the segment's files and no more in the index. Raises FileNotFoundError."""
     if info.dead is None:
         return NOBODY
-    rows: Dead = np.load(io.BytesIO(store.read_bytes(dead_path(name, info.dead))), allow_pickle=False)
+    rows: Dead = np.load(io.BytesIO(store.read_bytes(index_dead_rows(name, info.dead))), allow_pickle=False)
     return rows

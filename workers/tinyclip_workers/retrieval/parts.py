@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from tinyclip.artifacts.documents import IndexRequest
+from tinyclip.artifacts.paths import index_build_parts
 from tinyclip.schemas import JSON
-from tinyclip.schemas.artifacts import IndexRequest
 
 from tinyclip_workers.data.shards import Skipped
-from tinyclip_workers.retrieval.files import parts_folder
 from tinyclip_workers.retrieval.items import Position
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
@@ -46,7 +46,7 @@ class Parts:
 
     def __init__(self, store: Store, request: IndexRequest, urls: Sequence[str]) -> None:
         """Those of an earlier attempt count if it had the same shards, unchanged since, and asked the same of them."""
-        self._store, self._folder = store, parts_folder(request.name, request.build)
+        self._store, self._folder = store, index_build_parts(request.name, request.build)
         plan = json.dumps(_plan(request, urls)).encode()
         path = f"{self._folder}/plan.json"
         if not store.exists(path) or store.read_bytes(path) != plan:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
+from tinyclip.artifacts.documents import IndexRequest, IndexUpdate, UpdateFile
+from tinyclip.artifacts.paths import index_update
 from tinyclip.schemas import IndexItem, RejectedItem
-from tinyclip.schemas.artifacts import IndexRequest, IndexUpdate, UpdateFile, index_update
 
 from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.engines.protocol import Engine

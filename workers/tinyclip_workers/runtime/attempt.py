@@ -6,8 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.paths import (
+    attempt_driver,
+    attempt_events,
+    attempt_outcome,
+    job_spec,
+    model_version,
+    stage_checkpoints,
+    stage_folder,
+    stage_student,
+)
 from tinyclip.schemas import JobSpec, Layout
-from tinyclip.schemas.artifacts import JobDocument, attempt_driver, attempt_events, job_spec, model_version, stage_checkpoints
 
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.control import ControlFile
@@ -46,7 +56,11 @@ class JobRun:
 
     def stage_folder(self, index: int) -> str:
         """Where all attempts' checkpoints of a stage are."""
-        return f"jobs/{self.document.job}/stages/{index}-{self.spec.stages[index].name}"
+        return stage_folder(self.document.job, index, self.spec.stages[index].name)
+
+    def student_folder(self, index: int) -> str:
+        """The folder of a stage's finished student."""
+        return stage_student(self.document.job, index, self.spec.stages[index].name)
 
     def checkpoint_folder(self, index: int) -> str:
         return stage_checkpoints(self.document.job, index, self.spec.stages[index].name, self.attempt)
@@ -56,7 +70,7 @@ class JobRun:
 
     def finished_stage(self, index: int) -> "FinishedStudent | None":
         """A stage's finished student, from whichever attempt. None before."""
-        files = read_committed(self.store, f"{self.stage_folder(index)}/student")
+        files = read_committed(self.store, self.student_folder(index))
         if files is None or "layout.json" not in files:  # version 0.1 had none: its last checkpoint leads here again
             return None
         layout = Layout.model_validate_json(files["layout.json"])
@@ -68,18 +82,15 @@ class JobRun:
             "layout.json": student.layout.model_dump_json(indent=1).encode(),
             "evaluation.json": json.dumps(student.evaluation, indent=1).encode(),
         }
-        write_committed(self.store, f"{self.stage_folder(index)}/student", files)
+        write_committed(self.store, self.student_folder(index), files)
 
     def outcome(self) -> "Outcome | None":
         """How this attempt ended, as far as a worker has said so."""
-        path = self._outcome_path()
+        path = attempt_outcome(self.document.job, self.attempt)
         return Outcome(**json.loads(self.store.read_bytes(path))) if self.store.exists(path) else None
 
     def set_outcome(self, outcome: "Outcome") -> None:
-        self.store.write_bytes(self._outcome_path(), json.dumps(outcome.__dict__).encode())
-
-    def _outcome_path(self) -> str:
-        return f"jobs/{self.document.job}/attempts/{self.attempt}/outcome.json"
+        self.store.write_bytes(attempt_outcome(self.document.job, self.attempt), json.dumps(outcome.__dict__).encode())
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ import hashlib
 import json
 import logging
 
+from tinyclip.artifacts.paths import MANIFEST
+
 from tinyclip_workers.runtime.store import Store
 
 log = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-
 
 def write_committed(store: Store, path: str, files: dict[str, bytes]) -> None:
     """Write files and, when all are down, the manifest that makes them count."""

@@ -4,7 +4,8 @@ import json
 import time
 from enum import IntEnum
 
-from tinyclip.schemas.artifacts import Control, job_control
+from tinyclip.artifacts.documents import Control
+from tinyclip.artifacts.paths import job_control
 
 from tinyclip_workers.runtime.store import Store
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from tinyclip.schemas.artifacts import WorkerEvent, segment
+from tinyclip.artifacts.documents import WorkerEvent
+from tinyclip.artifacts.paths import event_segment
 
 from tinyclip_workers.runtime.store import Store
 
@@ -41,7 +42,7 @@ class EventWriter:
         """Write what waits as one segment."""
         if self._pending:
             data = ("\n".join(self._pending) + "\n").encode()
-            while not self._store.create_bytes(segment(self._folder, self._next), data):
+            while not self._store.create_bytes(event_segment(self._folder, self._next), data):
                 self._next += 1  # the driver or an earlier worker of this attempt has written that one
             self._next += 1
             self._pending.clear()

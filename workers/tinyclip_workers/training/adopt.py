@@ -6,28 +6,32 @@ and is copied again; afterwards the jobs that were adopted from may be deleted.
 
 from collections.abc import Sequence
 
+from tinyclip.artifacts.paths import MANIFEST, checkpoint, stage_checkpoints, stage_folder, stage_student
+
 from tinyclip_workers.runtime.attempt import JobRun
-from tinyclip_workers.runtime.committed import MANIFEST, read_committed
+from tinyclip_workers.runtime.committed import read_committed
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import checkpoints_of
 
-ADOPTED = "a0"
-"""Adopted checkpoints stand where attempt 0 would have them; attempts count from 1."""
+ADOPTED = 0
+"""The attempt whose folder holds the adopted checkpoints; attempts count from 1."""
 
 
 def adopt(run: JobRun) -> str | None:
     """Copy what `run.document.adopts` have to go on from. Returns the checkpoint or student that is the furthest, if any."""
     furthest = None
     for index in range(len(run.spec.stages) if run.document.adopts else 0):
-        own = run.stage_folder(index)
-        theirs = [f"jobs/{job}/{own.removeprefix(f'jobs/{run.document.job}/')}" for job in run.document.adopts]
-        student = _adopt_first(run.store, [f"{folder}/student" for folder in theirs], f"{own}/student")
+        name = run.spec.stages[index].name
+        students = [stage_student(job, index, name) for job in run.document.adopts]
+        student = _adopt_first(run.store, students, run.student_folder(index))
         if student is not None:
             furthest = student
             continue
+        theirs = [stage_folder(job, index, name) for job in run.document.adopts]
         found = sorted((place for folder in theirs for place in checkpoints_of(run.store, folder)), reverse=True)
+        own = stage_checkpoints(run.document.job, index, name, ADOPTED)
         for step, _, path in found:
-            if _adopt_first(run.store, [path], f"{own}/{ADOPTED}/step-{step}"):
+            if _adopt_first(run.store, [path], checkpoint(own, step)):
                 return path
         return furthest
     return furthest

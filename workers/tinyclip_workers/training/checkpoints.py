@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
+from tinyclip.artifacts.paths import MANIFEST, checkpoint, is_checkpoints_folder
 from torch import Tensor
 
-from tinyclip_workers.runtime.committed import MANIFEST, read_committed, write_committed
+from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.store import Store
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def save_checkpoint(
     store: Store, folder: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]
 ) -> tuple[str, int]:
     """Write `folder/step-N`; returns its path and size in bytes. Raises OSError naming the path (a full disk, say)."""
-    path = f"{folder}/step-{step}"
+    path = checkpoint(folder, step)
     files = {f"{name}{TENSORS}": to_safetensors(_contiguous(named)) for name, named in tensors.items()}
     files["state.json"] = json.dumps({**state, "step": step}).encode()
     write_committed(store, path, files)
@@ -66,7 +67,7 @@ def checkpoints_of(store: Store, stage_folder: str) -> list[tuple[int, int, str]
     return [
         (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
         for attempt in store.list(stage_folder)
-        if attempt.startswith("a")
+        if is_checkpoints_folder(attempt)
         for step in store.list(f"{stage_folder}/{attempt}")
         if step.startswith("step-")
     ]

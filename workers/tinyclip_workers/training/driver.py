@@ -14,6 +14,7 @@ import ray
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from tinyclip.artifacts.paths import attempt_ray_storage
 from tinyclip.schemas import Layout
 from tinyclip.schemas.spec import WorkerRange
 
@@ -188,7 +189,7 @@ def _cluster_size() -> dict[str, float]:
 def _ray_storage(run: JobRun) -> dict[str, Any]:
     """Where Ray Train keeps its own notes: beside the attempt's events, through the same driver as everything else there."""
     fs, base = run.store.filesystem
-    folder = f"{base}/jobs/{run.document.job}/attempts/{run.attempt}/ray"
+    folder = f"{base}/{attempt_ray_storage(run.document.job, run.attempt)}"
     if run.store.is_local:
         return {"storage_path": os.path.abspath(folder)}
     return {"storage_path": folder, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}

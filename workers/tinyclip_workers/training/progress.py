@@ -4,7 +4,7 @@ import logging
 import time
 
 from ray.util.metrics import Gauge
-from tinyclip.schemas.artifacts import JobDocument
+from tinyclip.artifacts.documents import JobDocument
 
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.stage import Stage

@@ -10,6 +10,7 @@ import ray.train.torch
 import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
+from tinyclip.artifacts.paths import stage_picture
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
@@ -199,7 +200,8 @@ class StageWorker:
         if self._events:
             sparsity = trainer.learner.sparsity() or 0.0
             picture = layout_svg(trainer.learner.layout, self._stage.original)
-            self._run.store.write_bytes(f"{self._run.stage_folder(self._stage.index)}/layout.svg", picture.encode())
+            path = stage_picture(self._run.document.job, self._stage.index, self._stage.name)
+            self._run.store.write_bytes(path, picture.encode())
             self._events.send(
                 "stage.pruned",
                 stage=self._stage.index,

@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 
+from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("target", help="folder to write")
     parser.add_argument("--texts", action="append", default=[], help="file with more texts to be understood, one a line")
     arguments = parser.parse_args()
-    version = ModelVersion.model_validate_json(Store(arguments.source).read_bytes("model.json"))
+    version = ModelVersion.model_validate_json(Store(arguments.source).read_bytes(MODEL_DOCUMENT))
     # An imported version has no job whose texts it has to understand: --texts says all of them.
     texts = [*job_texts(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
     for file in arguments.texts:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from typing import Any
 
+from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.spec import DataSpec, JobSpec
 
@@ -53,7 +54,7 @@ def write_student_version(run: JobRun, finished: FinishedStudent) -> ModelVersio
     Raises FileExistsError if it belongs to another job.
     """
     folder = run.model_folder()
-    if run.store.exists(f"{folder}/model.json"):
+    if run.store.exists(f"{folder}/{MODEL_DOCUMENT}"):
         return _already_there(run, folder)
     sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
     source = sources[0] if sources else None
@@ -77,7 +78,7 @@ def write_version(store: Store, folder: str, document: ModelVersion, files: Mapp
     for name, data in files.items():
         store.write_bytes(f"{folder}/{name}", data)
     document = document.model_copy(update={"files": [_file(name, data) for name, data in files.items()]})
-    store.write_bytes(f"{folder}/model.json", json_bytes(document.model_dump(mode="json")))
+    store.write_bytes(f"{folder}/{MODEL_DOCUMENT}", json_bytes(document.model_dump(mode="json")))
     return document
 
 
@@ -137,7 +138,7 @@ def data_digests(shards: str | Sequence[str]) -> list[JSON]:
 
 
 def _already_there(run: JobRun, folder: str) -> ModelVersion:
-    document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/model.json"))
+    document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/{MODEL_DOCUMENT}"))
     if document.job != run.document.job:
         raise FileExistsError(f"{run.store.uri(folder)} belongs to job {document.job}; this is {run.document.job}")
     return document

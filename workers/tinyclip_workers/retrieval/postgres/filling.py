@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from tinyclip.schemas.artifacts import IndexRequest
+from tinyclip.artifacts.documents import IndexRequest
 
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.files import Generation, SegmentInfo

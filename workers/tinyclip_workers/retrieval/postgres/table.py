@@ -16,9 +16,9 @@ from typing import Any
 
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
+from tinyclip.artifacts.paths import index_table
 from tinyclip.index_database import drop_statement, state_name, table_name
 from tinyclip.schemas import JSON
-from tinyclip.schemas.artifacts import index_tables
 
 from tinyclip_workers.retrieval.files import Generation
 from tinyclip_workers.retrieval.postgres.conditions import fields_of, stored_text
@@ -80,7 +80,7 @@ class Table:
 def new_table(store: Store, connection: Connection, index: str, embed_dim: int) -> Table:
     """Empty, and named in the store."""
     table = Table(connection, uuid.uuid4().hex, embed_dim)
-    store.write_bytes(f"{index_tables(index)}/{table.id}", b"")
+    store.write_bytes(index_table(index, table.id), b"")
     inline = 8160 if embed_dim <= INLINE_DIMENSIONS else 2040
     create = sql.SQL(
         "CREATE TABLE {} (row bigint NOT NULL, key uuid PRIMARY KEY, id text NOT NULL, metadata text NOT NULL,"
@@ -128,7 +128,7 @@ def drop_tables(store: Store, index: str, ids: Sequence[str]) -> None:
             with connection.transaction():
                 connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'")
                 connection.execute(sql.SQL(drop_statement(id)))
-            store.remove(f"{index_tables(index)}/{id}")
+            store.remove(index_table(index, id))
 
 
 def key_of(id: str) -> uuid.UUID:

@@ -8,9 +8,9 @@ import orjson
 from pydantic import ConfigDict, Field, FiniteFloat
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from tinyclip.artifacts.paths import INDEXES
 from tinyclip.schemas import FieldError, SearchRequest
 from tinyclip.schemas import Request as Schema
-from tinyclip.schemas.artifacts import INDEXES
 
 from tinyclip_workers.retrieval.files import newest
 from tinyclip_workers.serving.problems import field_error, invalid_input

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from starlette.requests import Request
+from tinyclip.artifacts.documents import TokenDigest, TokenDigests
+from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
-from tinyclip.schemas.artifacts import TOKEN_DIGESTS, TokenDigest, TokenDigests
 from tinyclip.token_format import digest, is_whole
 
 from tinyclip_workers.runtime.store import Store

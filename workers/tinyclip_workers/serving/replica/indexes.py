@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tinyclip.artifacts.paths import index_request
 from tinyclip.errors import MissingExtra
 from tinyclip.filters import Condition
 
-from tinyclip_workers.retrieval.files import Generation, newest, request_path
+from tinyclip_workers.retrieval.files import Generation, newest
 from tinyclip_workers.retrieval.opening import open_index
 from tinyclip_workers.retrieval.reader import DatabaseAway, Found, IndexReader, Reader, Replaced
 from tinyclip_workers.runtime.store import Store
@@ -132,7 +133,7 @@ class Indexes:
         generation = newest(self._store, name)
         if generation is not None:
             return generation
-        if self._store.exists(request_path(name)):
+        if self._store.exists(index_request(name)):
             raise problem_error(
                 409,
                 "index_not_ready",

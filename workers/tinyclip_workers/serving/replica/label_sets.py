@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from time import monotonic
 
+from tinyclip.artifacts.paths import label_set_file, label_sets_folder
 from tinyclip.schemas import LabelSet
-from tinyclip.schemas.artifacts import label_set_file, label_sets_folder
 
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error

@@ -1,0 +1,277 @@
+"""The path of every file and folder of the artifacts store, relative to its root."""
+
+import re
+from typing import NamedTuple
+
+from tinyclip.schemas.exports import EXPORTS as VERSION_EXPORTS
+from tinyclip.schemas.exports import ExportFormat, export_name
+
+MANIFEST = "manifest.json"
+"""The file of a committed folder that is written last and lists the digests of the others."""
+
+# Jobs
+
+JOBS = "jobs"
+_JOB_ID = re.compile(r"job_[a-z0-9]{16}")
+_CHECKPOINT_FOLDER = re.compile(r"a\d+")
+_CHECKPOINT_FILE = re.compile(r"(jobs/[^/]+/stages/(\d+)-[^/]+/a(\d+)/step-(\d+))/([^/]+)")
+
+
+def is_job_folder(name: str) -> bool:
+    """Return whether an entry of `JOBS` is a job's folder."""
+    return _JOB_ID.fullmatch(name) is not None
+
+
+def job_folder(job: str) -> str:
+    return f"{JOBS}/{job}"
+
+
+def job_spec(job: str) -> str:
+    """A `JobDocument`."""
+    return f"{job_folder(job)}/spec.json"
+
+
+def job_control(job: str) -> str:
+    """A `Control`."""
+    return f"{job_folder(job)}/control.json"
+
+
+def attempt_folder(job: str, attempt: int) -> str:
+    return f"{job_folder(job)}/attempts/{attempt}"
+
+
+def attempt_driver(job: str, attempt: int) -> str:
+    """Created by the attempt's driver when it starts; a second driver of the same attempt finds it and exits."""
+    return f"{attempt_folder(job, attempt)}/driver.json"
+
+
+def attempt_outcome(job: str, attempt: int) -> str:
+    """The reason why a worker group stopped before the end of its stage."""
+    return f"{attempt_folder(job, attempt)}/outcome.json"
+
+
+def attempt_events(job: str, attempt: int) -> str:
+    return f"{attempt_folder(job, attempt)}/events"
+
+
+def attempt_logs(job: str, attempt: int) -> str:
+    return f"{attempt_folder(job, attempt)}/logs"
+
+
+def attempt_ray_storage(job: str, attempt: int) -> str:
+    """Ray Train's own files."""
+    return f"{attempt_folder(job, attempt)}/ray"
+
+
+def event_segment(folder: str, seq: int) -> str:
+    """One segment of an events folder, of a training job or any other."""
+    return f"{folder}/{seq:08d}.jsonl"
+
+
+def stages_folder(job: str) -> str:
+    return f"{job_folder(job)}/stages"
+
+
+def stage_folder(job: str, index: int, name: str) -> str:
+    return f"{stages_folder(job)}/{index}-{name}"
+
+
+def stage_checkpoints(job: str, index: int, name: str, attempt: int) -> str:
+    """The checkpoints that one attempt wrote; attempt 0 holds those adopted from other jobs."""
+    return f"{stage_folder(job, index, name)}/a{attempt}"
+
+
+def is_checkpoints_folder(name: str) -> bool:
+    """Return whether an entry of a stage's folder holds the checkpoints of one attempt."""
+    return _CHECKPOINT_FOLDER.fullmatch(name) is not None
+
+
+def checkpoint(checkpoints: str, step: int) -> str:
+    return f"{checkpoints}/step-{step}"
+
+
+class CheckpointFile(NamedTuple):
+    """The parts of the path of a checkpoint's file."""
+
+    folder: str
+    stage: int
+    attempt: int
+    step: int
+    name: str
+
+
+def parse_checkpoint_file(path: str) -> CheckpointFile | None:
+    """Split the path of a file of a checkpoint; None for any other file."""
+    match = _CHECKPOINT_FILE.fullmatch(path)
+    if match is None:
+        return None
+    folder, stage, attempt, step, name = match.groups()
+    return CheckpointFile(folder, int(stage), int(attempt), int(step), name)
+
+
+def stage_student(job: str, index: int, name: str) -> str:
+    """The finished student, a committed folder."""
+    return f"{stage_folder(job, index, name)}/student"
+
+
+def stage_picture(job: str, index: int, name: str) -> str:
+    """A drawing of the layout that an automatic stage kept at its prune step."""
+    return f"{stage_folder(job, index, name)}/layout.svg"
+
+
+# Models
+
+MODEL_DOCUMENT = "model.json"
+"""The file that completes a version: a `ModelVersion`, written last."""
+EXPORT_DOCUMENT = "export.json"
+"""The file that completes an export: an `ExportDocument`, written last."""
+
+IMPORTS = "imports"
+
+
+def model_version(name: str, version: int) -> str:
+    return f"models/{name}/{version}"
+
+
+def model_document(name: str, version: int) -> str:
+    return f"{model_version(name, version)}/{MODEL_DOCUMENT}"
+
+
+def exported_files(name: str, version: int, format: ExportFormat, int8: bool) -> str:
+    """The folder of an export's files."""
+    return f"{model_version(name, version)}/{VERSION_EXPORTS}/{export_name(format, int8)}"
+
+
+def import_marker(name: str) -> str:
+    """`{"name", "version", "at"}` of an import in progress: what to remove if it never ends."""
+    return f"{IMPORTS}/{name}"
+
+
+# Exports and evaluations
+
+
+def export_folder(id: str) -> str:
+    return f"exports/{id}"
+
+
+def export_request(id: str) -> str:
+    """An `ExportRequest`."""
+    return f"{export_folder(id)}/request.json"
+
+
+def export_events(id: str, attempt: int) -> str:
+    return f"{export_folder(id)}/attempts/{attempt}/events"
+
+
+def evaluation_folder(id: str) -> str:
+    return f"evaluations/{id}"
+
+
+def evaluation_request(id: str) -> str:
+    """An `EvaluationRequest`."""
+    return f"{evaluation_folder(id)}/request.json"
+
+
+def evaluation_results(id: str) -> str:
+    return f"{evaluation_folder(id)}/results.json"
+
+
+def evaluation_events(id: str, attempt: int) -> str:
+    return f"{evaluation_folder(id)}/attempts/{attempt}/events"
+
+
+# Indexes
+
+INDEXES = "indexes"
+
+
+def index_folder(name: str) -> str:
+    return f"{INDEXES}/{name}"
+
+
+def index_request(name: str) -> str:
+    """An `IndexRequest`."""
+    return f"{index_folder(name)}/request.json"
+
+
+def index_job_events(name: str, job: str) -> str:
+    return f"{index_folder(name)}/jobs/{job}/events"
+
+
+def index_updates(name: str) -> str:
+    return f"{index_folder(name)}/updates"
+
+
+def index_update(name: str, file: str) -> str:
+    """An `IndexUpdate`."""
+    return f"{index_updates(name)}/{file}"
+
+
+def index_generations(name: str) -> str:
+    return f"{index_folder(name)}/generations"
+
+
+def index_generation(name: str, number: int) -> str:
+    """The index after its change number `number`, created in one step."""
+    return f"{index_generations(name)}/{number:09d}.json"
+
+
+def index_segments(name: str) -> str:
+    return f"{index_folder(name)}/segments"
+
+
+def index_segment(name: str, id: str) -> str:
+    return f"{index_segments(name)}/{id}"
+
+
+def index_dead_folder(name: str) -> str:
+    return f"{index_folder(name)}/dead"
+
+
+def index_dead_rows(name: str, id: str) -> str:
+    """Rows of a segment that were replaced or removed."""
+    return f"{index_dead_folder(name)}/{id}.npy"
+
+
+def index_builds(name: str) -> str:
+    return f"{index_folder(name)}/builds"
+
+
+def index_build_parts(name: str, build: int) -> str:
+    """The parts that a build has encoded."""
+    return f"{index_builds(name)}/{build}/parts"
+
+
+def index_tables(name: str) -> str:
+    return f"{index_folder(name)}/tables"
+
+
+def index_table(name: str, id: str) -> str:
+    """An empty file for a pair of tables of the index database: created before the tables, removed after them."""
+    return f"{index_tables(name)}/{id}"
+
+
+# Deployments
+
+
+def deployment_folder(name: str) -> str:
+    """Files that the replicas of a deployment keep; removed with it."""
+    return f"deployments/{name}"
+
+
+def label_sets_folder(deployment: str) -> str:
+    return f"{deployment_folder(deployment)}/label-sets"
+
+
+def label_set_file(deployment: str, name: str) -> str:
+    """A `LabelSet`."""
+    return f"{label_sets_folder(deployment)}/{name}.json"
+
+
+TOKEN_DIGESTS = "access/tokens.json"
+"""A `TokenDigests`."""
+
+
+def probe_file(id: str) -> str:
+    """A file that checks whether the store can be written."""
+    return f".probe/{id}"
