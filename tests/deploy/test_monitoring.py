@@ -12,10 +12,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server.conftest import Service, database_url, migrated, start
+from tests.server.conftest import database_url, dialect, migrated, start
 from tests.server.fakes import Worker, progress
+from tests.server.service import Service
 
-__all__ = ["database_url", "migrated", "start"]  # fixtures of the control plane's tests
+__all__ = ["database_url", "dialect", "migrated", "start"]  # fixtures of the control plane's tests
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.server.conftest import Service
+from tests.server.service import Service
 
 SCORES = {"top1": 0.6, "top5": 0.9, "per_class": [0.5, None], "worst_classes": []}
 

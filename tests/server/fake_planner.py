@@ -5,20 +5,19 @@ import os
 import sys
 import time
 
-STUDENT = json.loads(os.environ["FAKE_PLANNER_STUDENT"])
-
 
 def plan(spec: dict) -> dict:
+    student = json.loads(os.environ["FAKE_PLANNER_STUDENT"])
     stages = [
         {
             "index": index, "name": stage["name"], "inherit": stage["inherit"], "steps": stage["train"]["steps"],
-            "samples": 100, "student": STUDENT, "device_hours": 0.1,
+            "samples": 100, "student": student, "device_hours": 0.1,
         }
         for index, stage in enumerate(spec["stages"])
     ]
     steps = sum(stage["steps"] for stage in stages)
     return {
-        "spec": spec, "teacher": STUDENT, "stages": stages, "steps": steps, "samples_per_epoch": 100, "device": "cpu",
+        "spec": spec, "teacher": student, "stages": stages, "steps": steps, "samples_per_epoch": 100, "device": "cpu",
         "device_hours": 0.2,
     }
 
@@ -47,14 +46,13 @@ def answer(question: dict) -> dict:
         time.sleep(60)
     if name == "mumbles":
         return {"something": "else"}
-    if name == "slow":
-        time.sleep(0.5)
     if name == "impossible":
         error = {"pointer": "/stages/0/student/image/layers", "value": 2, "message": "the teacher has 1 layer; give at most 1"}
         return {"id": question["id"], "errors": [error]}
     return {"id": question["id"], "plan": plan(question["spec"])}
 
 
-print(json.dumps({"ready": True}), flush=True)
-for line in sys.stdin:
-    print(json.dumps(answer(json.loads(line))), flush=True)
+if __name__ == "__main__":
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)

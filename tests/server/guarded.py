@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 from tinyclip.schemas import Scope, TokenPost
 from tinyclip_server.tokens import service as tokens
 
-from tests.server.conftest import Service, Start
+from tests.server.service import Service, Start
 
 ALL_BUT_METRICS = [Scope.READ, Scope.WRITE, Scope.INFER, Scope.ADMIN]
 

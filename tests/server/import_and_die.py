@@ -16,8 +16,8 @@ from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.models import service
 from tinyclip_server.settings import Settings
 
-from tests.server.conftest import FAKE_IMPORTER, FAKE_PLANNER
 from tests.server.fakes import ScriptedRay
+from tests.server.service import FAKE_IMPORTER, FAKE_PLANNER
 
 
 def die_after(owner: Any, name: str, times: int = 1) -> None:

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.server.conftest import Service
+from tests.server.service import Service
 
 
 def request(service: Service, index: str = "gallery") -> dict[str, Any]:

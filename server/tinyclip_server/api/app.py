@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.routing import BaseRoute
 
 from tinyclip_server.api import health
 from tinyclip_server.api.access import Gate
@@ -68,9 +69,14 @@ BEARER = HTTPBearer(auto_error=False, description="tc_…; how to get one: tinyc
 """Only told in the OpenAPI document: the gate has looked at the token before any route is."""
 
 
-def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = True) -> FastAPI:
-    """The control plane for these settings. Tests give their own `ray`, and `schedule=False` to turn the loop by hand."""
-    services = build_services(settings, ray)
+def create_app(
+    settings: Settings, *, ray: Ray | None = None, planner: Planner | None = None, schedule: bool = True
+) -> FastAPI:
+    """Create the control plane for these settings.
+
+    Tests pass their own `ray` and `planner`, and `schedule=False` to run each round of the loops themselves.
+    """
+    services = build_services(settings, ray, planner)
     scheduler = Scheduler(services)
 
     @contextlib.asynccontextmanager
@@ -86,7 +92,7 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
         await services.close()
 
     app = FastAPI(
-        title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, dependencies=[Depends(expect_storable)],
+        title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, routes=_routes(),
         redirect_slashes=False,  # a redirect would go wherever the caller's Host header says
     )
     app.state.services = services
@@ -96,11 +102,18 @@ def create_app(settings: Settings, *, ray: Ray | None = None, schedule: bool = T
     app.add_middleware(RequestIds)  # around the gate: what it refuses has an id too
     app.add_middleware(Requests, metrics=services.metrics)  # outermost
     install_problem_handlers(app)
-    app.include_router(health.router, responses=ANY_PROBLEM)
-    for router in ROUTERS:
-        app.include_router(router, prefix="/v1", dependencies=[Security(BEARER)], responses=ANY_PROBLEM)
     install_document(app)
     return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the routes of every application of this process: building them takes longer than all the rest of one."""
+    router = APIRouter(dependencies=[Depends(expect_storable)])
+    router.include_router(health.router, responses=ANY_PROBLEM)
+    for resource in ROUTERS:
+        router.include_router(resource, prefix="/v1", dependencies=[Security(BEARER)], responses=ANY_PROBLEM)
+    return router.routes
 
 
 async def _release(scheduler: Scheduler) -> None:
@@ -126,8 +139,8 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
     ]
 
 
-def build_services(settings: Settings, ray: Ray | None = None) -> Services:
-    """The parts of a server, unstarted."""
+def build_services(settings: Settings, ray: Ray | None = None, planner: Planner | None = None) -> Services:
+    """Create the parts of a server without starting them."""
     logs = settings.data_dir / "logs"
     return Services(
         settings=settings,
@@ -138,7 +151,8 @@ def build_services(settings: Settings, ray: Ray | None = None) -> Services:
             settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,
             job_environment=settings.worker_environment,
         ),
-        planner=Planner(
+        planner=planner
+        or Planner(
             settings.planner_command, timeout_s=settings.planner_timeout_seconds,
             log=logs / "planner.log" if logs.is_dir() else None, environment=settings.worker_environment,
         ),

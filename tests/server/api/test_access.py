@@ -13,9 +13,9 @@ from tinyclip.schemas import Scope
 from tinyclip.token_format import new_token
 from tinyclip_server.api.access import OPEN_PATHS, scope_for
 
-from tests.server.conftest import Service, Start
 from tests.server.documents import spec
 from tests.server.guarded import ALL_BUT_METRICS, bearer, every_request, every_route, guarded, token
+from tests.server.service import Service, Start
 
 __all__ = ["guarded"]
 

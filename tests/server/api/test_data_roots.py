@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from tinyclip.addresses import READABLE_ROOTS, outside_problem
 from tinyclip_server.settings import Settings
 
-from tests.server.conftest import Service, Start
 from tests.server.documents import spec
+from tests.server.service import Service, Start
 
 ZERO_SHOT = {"name": "digits", "kind": "zero_shot", "shards": "s3://b/a.tar"}
 PROBE = {"name": "probe", "kind": "linear_probe", "shards": "s3://b/a.tar"}

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 from tinyclip_server.api import readiness
 
-from tests.server.conftest import Service, Start, eventually
 from tests.server.fakes import Worker
+from tests.server.service import Service, Start, eventually
 
 
 async def test_a_living_process_says_so_even_without_ray(service: Service) -> None:

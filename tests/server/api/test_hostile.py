@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tinyclip.schemas import Scope
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.documents import spec
 from tests.server.guarded import bearer, every_request, token
 from tests.server.hostile import Target, hold, targets, token_of
+from tests.server.service import Service, Start, on_both_databases
 
 OPEN = {"GET /livez", "GET /readyz"}
 SLOW_SECONDS = 20.0

@@ -11,7 +11,7 @@ from structlog.contextvars import bound_contextvars
 from tinyclip_server.logs import HIDDEN, Formatter, RotatingFile, Style, known_secrets, logging_to
 from tinyclip_server.settings import Settings
 
-from tests.server.conftest import Service
+from tests.server.service import Service
 
 
 @pytest.fixture

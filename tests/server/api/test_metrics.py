@@ -9,9 +9,9 @@ from tinyclip_server.database.tables import JobRow
 from tinyclip_server.http.metrics import Metrics
 from tinyclip_server.orchestration.loops import repeat
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.documents import STEPS
 from tests.server.fakes import progress
+from tests.server.service import Service, Start, on_both_databases
 
 Samples = dict[str, float]
 

@@ -16,9 +16,9 @@ import pytest
 import sqlalchemy as sa
 from tinyclip_server.local.machine import free_port
 
-from tests.server.conftest import FAKE_PLANNER
 from tests.server.documents import STUDENT, spec
 from tests.server.fake_ray import fake_ray
+from tests.server.service import FAKE_PLANNER
 
 START_SECONDS = 60.0
 STOP_SECONDS = 12.0

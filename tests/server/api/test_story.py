@@ -4,8 +4,8 @@ import re
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.fakes import progress
+from tests.server.service import Service, on_both_databases
 
 pytestmark = on_both_databases
 

@@ -10,8 +10,8 @@ from tinyclip_server.database.tables import JobRow
 from tinyclip_server.orchestration import scheduler as scheduler_module
 from tinyclip_server.orchestration.attempts import Claim, Observation
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.fakes import Worker
+from tests.server.service import Service, Start, on_both_databases
 
 
 class TestCrashPoints:

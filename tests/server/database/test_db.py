@@ -11,7 +11,7 @@ from tinyclip_server.database import engine as db
 from tinyclip_server.database.engine import Database
 from tinyclip_server.settings import Settings
 
-from tests.server.conftest import Service
+from tests.server.service import Service
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ async def cut_off(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 class TestConnections:
     async def test_an_idle_one_that_was_cut_off_is_replaced_unnoticed(
         self, cut_off: Database, monkeypatch: pytest.MonkeyPatch

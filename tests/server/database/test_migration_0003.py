@@ -8,14 +8,14 @@ from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.settings import Settings
 
-from tests.server.conftest import on_both_databases
+from tests.server.service import on_both_databases
 
 JSONS = ("labels", "spec", "resolved_spec", "progress")
 
 
 @on_both_databases
-async def test_a_job_of_the_first_revision_is_still_there_with_its_ended_attempt_released(database_url: str) -> None:
-    url = Settings(database_url=database_url).async_database_url.replace("tinyclip.db", "old.db")
+async def test_a_job_of_the_first_revision_is_still_there_with_its_ended_attempt_released(empty_database_url: str) -> None:
+    url = Settings(database_url=empty_database_url).async_database_url
     await upgrade(url, "0001")
     database = Database(url)
     at = datetime(2026, 1, 1, tzinfo=UTC)

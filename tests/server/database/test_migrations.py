@@ -24,7 +24,7 @@ from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, curre
 from tinyclip_server.database.tables import Base
 from tinyclip_server.settings import Settings
 
-from tests.server.conftest import on_both_databases
+from tests.server.service import on_both_databases
 
 VERSION = "alembic_version"
 Rows = dict[str, list[dict[str, Any]]]
@@ -33,10 +33,9 @@ steps_back = pytest.mark.parametrize("revision", revisions()[1:])
 
 
 @pytest.fixture
-async def empty(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+async def empty(empty_database_url: str) -> AsyncIterator[Database]:
     """A database without tables."""
-    url = database_url if database_url.startswith("postgresql") else f"sqlite:///{tmp_path / 'empty.db'}"
-    database = Database(Settings(database_url=url).async_database_url)
+    database = Database(Settings(database_url=empty_database_url).async_database_url)
     yield database
     await database.close()
 

@@ -6,8 +6,8 @@ import pytest
 from tinyclip_server.backends.ray_gateway import RayRefused
 from tinyclip_server.orchestration.deployments import reconcile
 
-from tests.server.conftest import Service, Start
 from tests.server.fakes import ScriptedRay, ScriptedServe
+from tests.server.service import Service, Start
 
 MODEL = "emoji-half"
 

@@ -7,8 +7,8 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import ModelVersionRow
 from tinyclip_server.orchestration.evaluations import reconcile
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.evaluation_requests import SCORES, STARTED, failed, finished, progress, request, tell
+from tests.server.service import Service, on_both_databases
 
 MODEL = "emoji-half"
 TASK = {"name": "cars", "kind": "zero_shot", "shards": "/data/wds_cars"}

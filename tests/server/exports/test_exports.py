@@ -13,9 +13,9 @@ from tinyclip_server.database.tables import ModelVersionRow
 from tinyclip_server.orchestration.evaluations import reconcile as evaluate
 from tinyclip_server.orchestration.exports import reconcile
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.evaluation_requests import finished
 from tests.server.evaluation_requests import tell as tell_evaluation
+from tests.server.service import Service, on_both_databases
 
 MODEL = "emoji-half"
 EXPORTS = f"/v1/models/{MODEL}/versions/1/exports"

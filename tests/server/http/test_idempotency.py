@@ -8,8 +8,8 @@ from sqlalchemy import select, update
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IdempotencyRow
 
-from tests.server.conftest import Service, Start, eventually, on_both_databases
 from tests.server.documents import spec
+from tests.server.service import Service, Start, eventually, on_both_databases
 
 KEY = {"Idempotency-Key": "abc"}
 
@@ -51,11 +51,13 @@ async def test_another_route_under_the_key_is_refused(service: Service) -> None:
 
 @on_both_databases
 async def test_while_the_first_is_being_answered_the_second_is_a_conflict(service: Service) -> None:
-    first = asyncio.create_task(service.http.post("/v1/jobs", json=spec(name="slow"), headers=KEY))
+    service.planner.held = asyncio.Event()
+    first = asyncio.create_task(service.http.post("/v1/jobs", json=spec(), headers=KEY))
     await eventually(lambda: _is_taken(service))
 
-    second = await service.http.post("/v1/jobs", json=spec(name="slow"), headers=KEY)
+    second = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
 
+    service.planner.held.set()
     assert (second.status_code, second.json()["code"]) == (409, "idempotency_in_flight")
     assert (await first).status_code == 201
 

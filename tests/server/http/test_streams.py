@@ -12,7 +12,7 @@ import uvicorn
 from tinyclip_server.http import streams
 from tinyclip_server.jobs import repository
 
-from tests.server.conftest import Service
+from tests.server.service import Service
 
 EVENTS = {"Accept": "text/event-stream"}
 

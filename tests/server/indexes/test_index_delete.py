@@ -7,8 +7,8 @@ import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.indexes import service as indexes
 
-from tests.server.conftest import Service
 from tests.server.indexes.test_indexes import MODEL, SOURCE, built, get, put, round_
+from tests.server.service import Service
 
 
 @pytest.fixture

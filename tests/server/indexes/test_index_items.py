@@ -8,8 +8,8 @@ import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.orchestration.indexes import reconcile
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.index_builds import finished, request, tell, updated
+from tests.server.service import Service, Start, on_both_databases
 
 MODEL = "emoji-half"
 ITEM = {"id": "a", "text": "a cat", "metadata": {"year": 2020}}

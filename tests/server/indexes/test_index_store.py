@@ -17,8 +17,8 @@ from tinyclip_server.orchestration.indexes import reconcile
 from tinyclip_server.settings import Settings
 
 from tests.postgres import database
-from tests.server.conftest import Service, Start
 from tests.server.index_builds import finished, request, tell
+from tests.server.service import Service, Start
 
 MODEL = "emoji-half"
 NOWHERE = "postgresql://me:very-secret@127.0.0.1:1/indexes"

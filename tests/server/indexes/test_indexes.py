@@ -7,8 +7,8 @@ import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.orchestration.indexes import reconcile
 
-from tests.server.conftest import Service
 from tests.server.index_builds import finished, progress, request, tell
+from tests.server.service import Service
 
 MODEL = "emoji-half"
 SOURCE = {"shards": "s3://bucket/{0..3}.tar"}

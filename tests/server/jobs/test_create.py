@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.documents import spec
+from tests.server.service import FAKE_PLANNER, Service, Start, on_both_databases
 
 
 async def post(service: Service, body: Any, **params: Any) -> httpx.Response:
@@ -202,25 +202,30 @@ class TestWhatDatabasesCannotHold:
 
 
 class TestPlannerTrouble:
-    async def test_a_planner_that_died_once_is_started_again(self, service: Service) -> None:
-        assert (await post(service, spec(name="dies-once-a"))).status_code == 201
+    @pytest.fixture
+    async def planned(self, start: Start) -> Service:
+        """A service whose planner is a process of its own."""
+        return await start(planner_command=FAKE_PLANNER)
 
-    async def test_a_planner_that_keeps_dying_makes_the_request_retryable(self, service: Service) -> None:
-        answer = await post(service, spec(name="dies"))
+    async def test_a_planner_that_died_once_is_started_again(self, planned: Service) -> None:
+        assert (await post(planned, spec(name="dies-once-a"))).status_code == 201
+
+    async def test_a_planner_that_keeps_dying_makes_the_request_retryable(self, planned: Service) -> None:
+        answer = await post(planned, spec(name="dies"))
 
         problem = assert_problem(answer, 503, "planner_unavailable")
         assert problem["retryable"] is True
         assert answer.headers["retry-after"] == "5"
-        assert (await post(service, spec())).status_code == 201
+        assert (await post(planned, spec())).status_code == 201
 
-    async def test_a_planner_that_answers_something_else_is_not_believed(self, service: Service) -> None:
-        problem = assert_problem(await post(service, spec(name="mumbles")), 503, "planner_unavailable")
+    async def test_a_planner_that_answers_something_else_is_not_believed(self, planned: Service) -> None:
+        problem = assert_problem(await post(planned, spec(name="mumbles")), 503, "planner_unavailable")
 
         assert problem["retryable"] is True
-        assert (await post(service, spec())).status_code == 201
+        assert (await post(planned, spec())).status_code == 201
 
-    async def test_a_planner_that_hangs_is_given_up(self, start: Any) -> None:
-        service = await start(planner_timeout_seconds=1.0)
+    async def test_a_planner_that_hangs_is_given_up(self, start: Start) -> None:
+        service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=1.0)
 
         assert_problem(await post(service, spec(name="hangs")), 503, "planner_timeout")
 

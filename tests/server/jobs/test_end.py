@@ -3,8 +3,8 @@
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 
-from tests.server.conftest import Service, Start
 from tests.server.fakes import Worker
+from tests.server.service import Service, Start
 
 
 async def ask(service: Service, job_id: str, what: str, status: int = 202) -> dict:

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import update
 from tinyclip_server.database.tables import JobRow
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.fakes import progress
+from tests.server.service import Service, on_both_databases
 
 
 class TestGet:

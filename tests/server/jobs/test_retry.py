@@ -3,8 +3,8 @@
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.fakes import Worker, progress
+from tests.server.service import Service, on_both_databases
 
 
 async def failed(service: Service, **changes: object) -> Worker:

@@ -21,15 +21,15 @@ from s3fs import S3FileSystem
 from sqlalchemy import text
 from tinyclip_server import cli
 from tinyclip_server.database.engine import Database
-from tinyclip_server.database.migrate import head, upgrade
+from tinyclip_server.database.migrate import head
 from tinyclip_server.local import doctor
 from tinyclip_server.local.doctor import Check, examine, examine_patiently
 from tinyclip_server.local.machine import free_port
 from tinyclip_server.settings import Settings
 
 from tests.s3 import BUCKET, s3_server
-from tests.server.conftest import on_both_databases
 from tests.server.fake_ray import fake_ray
+from tests.server.service import on_both_databases
 
 RAY = version("ray")
 
@@ -129,7 +129,6 @@ class TestDatabase:
     @on_both_databases
     async def test_one_at_the_newest_revision(self, tmp_path: Path, database_url: str) -> None:
         settings = settings_of(tmp_path, database_url=database_url)
-        await upgrade(settings.async_database_url)
 
         assert (await found(settings, "database")).result == "ok"
         assert (await found(settings, "migrations")).message == f"at {head()}, the newest"
@@ -145,9 +144,9 @@ class TestDatabase:
 
         assert (line.result, "9999" in line.message, f"migrate --to {head()}" in line.way_out) == ("fail", True, True)
 
-    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-    async def test_an_empty_postgresql(self, tmp_path: Path, database_url: str) -> None:
-        line = await found(settings_of(tmp_path, database_url=database_url), "migrations")
+    @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+    async def test_an_empty_postgresql(self, tmp_path: Path, empty_database_url: str) -> None:
+        line = await found(settings_of(tmp_path, database_url=empty_database_url), "migrations")
 
         assert (line.result, line.way_out) == ("fail", "run tinyclip-server migrate")
 

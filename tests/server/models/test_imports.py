@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tinyclip.artifacts.paths import import_marker
 
-from tests.server.conftest import Service, Start, on_both_databases
+from tests.server.service import Service, Start, on_both_databases
 
 WEIGHTS = bytes(range(256)) * 100
 BINARY = {"Content-Type": "application/octet-stream"}

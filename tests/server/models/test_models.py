@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import Service, on_both_databases
 from tests.server.documents import model_document
+from tests.server.service import Service, on_both_databases
 
 WEIGHTS = bytes(range(256)) * 20
 

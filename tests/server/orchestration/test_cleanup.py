@@ -10,8 +10,8 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, MetricPointRow, StageRow
 from tinyclip_server.jobs import cleanup
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.fakes import Worker
+from tests.server.service import Service, Start, on_both_databases
 
 
 async def clean(service: Service) -> None:

@@ -17,8 +17,8 @@ from tinyclip_server.orchestration import evaluations as evaluations_reconcile
 from tinyclip_server.orchestration import retention
 
 from tests.server import evaluation_requests as evaluations
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.fakes import Worker
+from tests.server.service import Service, Start, on_both_databases
 
 FOREVER = float("inf")
 KEEP_ALL = dict.fromkeys(["checkpoints", "logs", "events", "ray_jobs", "orphans"], FOREVER)

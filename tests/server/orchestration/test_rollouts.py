@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import Service, Start
 from tests.server.deployments.test_deployments import MODEL, get, put, round_, told
 from tests.server.fakes import ScriptedServe
+from tests.server.service import Service, Start
 
 OTHER = "emoji-tiny"
 FAILED = {

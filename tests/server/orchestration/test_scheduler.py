@@ -9,8 +9,8 @@ import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.orchestration.attempts import Observation, observe
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.fakes import Worker
+from tests.server.service import Service, Start, on_both_databases
 
 
 class TestQueue:

@@ -9,7 +9,7 @@ from tinyclip.token_format import digest
 from tinyclip_server.orchestration.token_digests import publish
 
 from tests.server.api.test_access import bearer, token
-from tests.server.conftest import Service, Start
+from tests.server.service import Service, Start
 
 
 def published(service: Service) -> dict[str, Any]:

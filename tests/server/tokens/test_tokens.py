@@ -9,8 +9,8 @@ from tinyclip.token_format import is_whole, new_token
 from tinyclip_server.database.tables import TokenRow
 from tinyclip_server.tokens import service as tokens
 
-from tests.server.conftest import Service, Start, on_both_databases
 from tests.server.guarded import bearer, guarded, token
+from tests.server.service import Service, Start, on_both_databases
 
 __all__ = ["guarded"]
 
