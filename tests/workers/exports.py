@@ -14,7 +14,7 @@ from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.writer import model_files, version_document, write_version
 
 from tests.workers.models import tiny_layout
-from tests.workers.students import picture
+from tests.workers.students import random_image
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 """Not the usual ones, so that a forgotten setting shows."""
@@ -61,7 +61,7 @@ def loaded(layout: Layout, seed: int = 0) -> LoadedModel:
 
 def pictures(count: int) -> list[Image.Image]:
     """Of several shapes, so that a wrong crop shows."""
-    return [picture(seed, [(90, 60), (50, 120), (48, 48), (200, 150)][seed % 4]) for seed in range(count)]
+    return [random_image(seed, [(90, 60), (50, 120), (48, 48), (200, 150)][seed % 4]) for seed in range(count)]
 
 
 def write_model(store: Store, model: LoadedModel, **lineage: Any) -> None:

@@ -1,4 +1,4 @@
-"""One student of each kind that is served: a ViT with QuickGELU, a ResNet with GELU, and what is left of folded masks."""
+"""One student of each kind that is served: a ViT with QuickGELU, a ResNet with GELU, and a folded model."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ from tinyclip_workers.model.towers import Clip
 
 from tests.workers.auto_stages import TEACHER
 from tests.workers.models import tiny_layout
-from tests.workers.students import MEAN, STD, picture
+from tests.workers.students import MEAN, STD, random_image
 
 KINDS = ("vit", "resnet", "folded")
 
 
 def write_kind(folder: Path, kind: str) -> Path:
-    """A random student's version folder, as a job leaves it."""
+    """Write the version folder of a random student, as a job does."""
     torch.manual_seed(5)
     layout = {"vit": TEACHER.model_copy(update={"quick_gelu": True}), "resnet": tiny_layout()}.get(kind)
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -39,7 +39,7 @@ def write_kind(folder: Path, kind: str) -> Path:
 
 
 def folded(teacher: Layout) -> Clip:
-    """What is left of a teacher under random masks: blocks of different sizes, some without heads or MLP."""
+    """Fold a teacher under random masks: blocks of different sizes, some without heads or MLP."""
     full = Clip(teacher)
     full.load_state_dict(build_model(teacher).state_dict())
     towers = MaskedTowers(full, teacher, ("image", "text"), Constraint(0.0, 0.5, 0))
@@ -50,6 +50,6 @@ def folded(teacher: Layout) -> Clip:
     return towers.folded().eval()
 
 
-def pictures(count: int, size: int) -> np.ndarray:
-    """(count, size, size, 3) uint8."""
-    return np.stack([np.asarray(picture(seed, (size, size))) for seed in range(count)])
+def random_squares(count: int, size: int) -> np.ndarray:
+    """Return (count, size, size, 3) uint8."""
+    return np.stack([np.asarray(random_image(seed, (size, size))) for seed in range(count)])

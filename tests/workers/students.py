@@ -1,4 +1,4 @@
-"""Small random students in open_clip's layout, pictures and shards for the tests of serving and indexing."""
+"""Small random students in open_clip's layout, images and shards for the tests of serving and indexing."""
 
 import io
 import json
@@ -20,7 +20,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
 
 def write_student(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
-    """A random ViT student; its preprocessing is not the usual one, so that a forgotten setting shows."""
+    """Write a random ViT student; its preprocessing is unusual, so that an ignored setting is noticed."""
     torch.manual_seed(seed)
     model_cfg: dict[str, Any] = {
         "embed_dim": 24,
@@ -36,13 +36,13 @@ def write_student(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
     return folder
 
 
-def picture(seed: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
+def random_image(seed: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
-def seen(image: Image.Image, size: int = 32) -> Pixels:
-    """The square that a student sees of it."""
+def square_of(image: Image.Image, size: int = 32) -> Pixels:
+    """Return the image as a student's input."""
     return decode_square(encoded(image), size)
 
 
@@ -53,7 +53,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
-    """A tar with each sample's files by extension."""
+    """Write a tar with each sample's files by extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for key, files in samples.items():
@@ -65,7 +65,7 @@ def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
 
 
 def build_index(root: Path, name: str, model: str, folder: Path, shard: Path) -> None:
-    """An index of a shard's pictures in an artifacts store, as its job builds it."""
+    """Build an index of a shard's images in an artifacts store, as the index job does."""
     request = {
         "name": name, "job": "b1", "build": 1, "model": model, "model_uri": str(folder), "embed_dim": 24,
         "source": {"shards": str(shard)},

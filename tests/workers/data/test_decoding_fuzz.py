@@ -13,7 +13,7 @@ from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.data.images import UnreadableImage, decode_image
 
-from tests.workers.students import encoded, picture
+from tests.workers.students import encoded, random_image
 
 SIZE = 16
 LONGEST_S = 5.0
@@ -21,10 +21,10 @@ LONGEST_S = 5.0
 
 
 def seeds() -> list[bytes]:
-    image, exif = picture(3, (48, 40)), Image.Exif()
+    image, exif = random_image(3, (48, 40)), Image.Exif()
     exif[0x0112] = 6
     animated = io.BytesIO()
-    image.save(animated, "GIF", save_all=True, append_images=[picture(4, (48, 40))])
+    image.save(animated, "GIF", save_all=True, append_images=[random_image(4, (48, 40))])
     return [
         encoded(image, "JPEG", exif=exif), encoded(image, "JPEG", progressive=True), encoded(image.convert("L"), "JPEG"),
         encoded(image.convert("CMYK"), "JPEG"), encoded(image), encoded(image.convert("P"), transparency=0),

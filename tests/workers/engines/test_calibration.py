@@ -21,7 +21,7 @@ from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
-from tests.workers.students import encoded, picture, seen, write_shard
+from tests.workers.students import encoded, random_image, square_of, write_shard
 
 SIZE = 32
 
@@ -29,7 +29,9 @@ SIZE = 32
 def shards(folder: Path, count: int, samples: int, broken: int = 0) -> str:
     for shard in range(count):
         files = {
-            f"{shard}-{n:03}": {"png": encoded(picture(shard * 1000 + n)) if n >= broken else b"no picture", "txt": b"a picture"}
+            f"{shard}-{n:03}": {
+                "png": encoded(random_image(shard * 1000 + n)) if n >= broken else b"no picture", "txt": b"a picture",
+            }
             for n in range(samples)
         }
         write_shard(folder / f"train-{shard:02}.tar", files)
@@ -54,7 +56,7 @@ def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path
 
     assert (pictures.shape, pictures.dtype) == ((64, SIZE, SIZE, 3), np.uint8)
     for row, seed in ((0, 2), (21, 23), (22, 1002), (63, 2021)):
-        np.testing.assert_array_equal(pictures[row], seen(picture(seed), SIZE))
+        np.testing.assert_array_equal(pictures[row], square_of(random_image(seed), SIZE))
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 320), (64, 320), (128, 203), (224, 66), (448, 64)])
@@ -69,7 +71,7 @@ def test_what_is_held_out_for_evaluation_stays_out(tmp_path: Path) -> None:
 
     trained = [n for n in range(40) if not is_held_out(f"0-{n:03}", 0.5)]
     assert 5 < len(trained) < 35
-    np.testing.assert_array_equal(pictures, [seen(picture(n), SIZE) for n in trained])
+    np.testing.assert_array_equal(pictures, [square_of(random_image(n), SIZE) for n in trained])
 
 
 @pytest.mark.parametrize("harm", ["gone", "no tar"])
@@ -97,4 +99,4 @@ def test_a_version_has_them_among_its_files_where_there_are_enough(tmp_path: Pat
     if pictures is not None:
         calibrated, compared = split_calibration(pictures)
         assert (len(calibrated), len(compared)) == (23, 7)
-        np.testing.assert_array_equal(compared[0], seen(picture(3), SIZE))
+        np.testing.assert_array_equal(compared[0], square_of(random_image(3), SIZE))

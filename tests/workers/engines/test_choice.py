@@ -19,13 +19,13 @@ from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.types import Matrix, Pixels
 
-from tests.workers.served_students import pictures, write_kind
+from tests.workers.served_students import random_squares, write_kind
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_kind(tmp_path_factory.mktemp("student"), "vit")
-    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(pictures(32, 32)))
+    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(random_squares(32, 32)))
     return folder
 
 
@@ -120,7 +120,7 @@ def test_the_real_ones_are_measured(version: Path, cache: Path) -> None:
     fastest_exact = max(trials[name].images_per_second or 0 for name in ("torch", "openvino"))
     assert (trials[engine.name].images_per_second or 0) >= fastest_exact
     assert trials["openvino"].cosine == pytest.approx(1, abs=1e-6)
-    assert engine.encode_image(pictures(2, 32)).shape == (2, 16)
+    assert engine.encode_image(random_squares(2, 32)).shape == (2, 16)
 
 
 def test_without_pictures_only_exact_engines_are_considered(version: Path, tmp_path: Path, cache: Path) -> None:
@@ -183,12 +183,12 @@ class TestCache:
         again = load_engine(str(version), "openvino-int8", cache=str(tmp_path))
 
         assert made == ["towers", "int8"]
-        np.testing.assert_array_equal(first.encode_image(pictures(4, 32)), again.encode_image(pictures(4, 32)))
+        np.testing.assert_array_equal(first.encode_image(random_squares(4, 32)), again.encode_image(random_squares(4, 32)))
 
     def test_other_pictures_are_another_model(self, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made = self.count(monkeypatch)
         other = shutil.copytree(version, tmp_path / "other")
-        (other / CALIBRATION_FILE).write_bytes(encode_calibration(pictures(40, 32)[8:]))
+        (other / CALIBRATION_FILE).write_bytes(encode_calibration(random_squares(40, 32)[8:]))
 
         for folder in (version, other):
             load_engine(str(folder), "openvino-int8", cache=str(tmp_path / "cache"))
@@ -235,4 +235,4 @@ class TestCache:
 
         engine = load_engine(str(version), "openvino", cache=str(blocked))
 
-        assert engine.encode_image(pictures(1, 32)).shape == (1, 16)
+        assert engine.encode_image(random_squares(1, 32)).shape == (1, 16)

@@ -21,11 +21,11 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
 
-from tests.workers.served_students import KINDS, pictures, write_kind
-from tests.workers.students import encoded, picture
+from tests.workers.served_students import KINDS, random_squares, write_kind
+from tests.workers.students import encoded, random_image
 
 TEXTS = ["a cat", "a very long text about a dog that sleeps under the old tree in the garden of our neighbours", "x"]
-SEEN = pictures(16, 32)[8:]
+SEEN = random_squares(16, 32)[8:]
 COSINE = {"torch": 1 - 1e-6, "openvino": 1 - 1e-6, "torch-bf16": 0.999, "openvino-bf16": 0.999, "openvino-int8": 0.99}
 
 
@@ -37,7 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module", params=KINDS)
 def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_kind(tmp_path_factory.mktemp("student"), request.param)
-    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(pictures(32, 32)))
+    (folder / CALIBRATION_FILE).write_bytes(encode_calibration(random_squares(32, 32)))
     return folder
 
 
@@ -74,7 +74,7 @@ def test_there_is_a_name_for_each() -> None:
 
 def test_images_and_texts_equal_open_clips(folder: Path) -> None:
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    engine, seen = load_engine(str(folder)), [picture(seed, (32, 32)) for seed in range(3)]
+    engine, seen = load_engine(str(folder)), [random_image(seed, (32, 32)) for seed in range(3)]
 
     with torch.no_grad():
         images = model.eval().encode_image(torch.stack([transform(image) for image in seen]), normalize=True)
@@ -130,7 +130,9 @@ def test_a_folder_with_a_broken_config_is_named(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no zip", encode_calibration(pictures(16, 16)), encode_calibration(pictures(3, 32)), encoded(picture(0))]
+    "data",
+    [b"", b"no zip", encode_calibration(random_squares(16, 16)), encode_calibration(random_squares(3, 32)),
+     encoded(random_image(0))],
 )
 def test_a_calibration_file_of_no_use_is_as_none(folder: Path, tmp_path: Path, data: bytes) -> None:
     shutil.copytree(folder, tmp_path / "1")

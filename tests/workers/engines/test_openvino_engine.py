@@ -19,7 +19,7 @@ from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.types import Matrix
 
-from tests.workers.served_students import KINDS, pictures, write_kind
+from tests.workers.served_students import KINDS, random_squares, write_kind
 
 TEXTS = ["a cat", "a long text about a dog that sleeps under the old tree in the garden of our neighbours", "x"]
 
@@ -41,7 +41,7 @@ def torch_images(loaded: LoadedModel, pictures_BSSC: np.ndarray) -> Matrix:
 
 
 def test_image_towers_in_any_batch(loaded: LoadedModel, image_model: IrModel, tmp_path: Path) -> None:
-    seen = pictures(5, loaded.layout.image.image_size)
+    seen = random_squares(5, loaded.layout.image.image_size)
     save_model(image_model, tmp_path / "image.xml")
 
     tower = CompiledTower(tmp_path / "image.xml", threads=1)
@@ -62,7 +62,7 @@ def test_text_towers_need_no_padding(loaded: LoadedModel) -> None:
 
 
 def test_int8_is_near_and_leaves_the_original_alone(loaded: LoadedModel, image_model: IrModel) -> None:
-    seen = pictures(24, loaded.layout.image.image_size)
+    seen = random_squares(24, loaded.layout.image.image_size)
     before = CompiledTower(image_model, threads=1)(seen)
 
     quantized = quantize_image_tower(image_model, seen[:16], transformer=loaded.layout.image.kind == "vit")
@@ -80,7 +80,7 @@ def weight_types(model: IrModel) -> set[str]:
 
 def test_int8_leaves_patches_or_stem_and_the_last_product_alone(loaded: LoadedModel, image_model: IrModel) -> None:
     transformer = loaded.layout.image.kind == "vit"
-    seen = pictures(8, loaded.layout.image.image_size)
+    seen = random_squares(8, loaded.layout.image.image_size)
 
     quantized = quantize_image_tower(image_model, seen, transformer=transformer)
 
@@ -97,4 +97,4 @@ def in_int8(op: Any) -> bool:
 
 def test_int8_needs_pictures(image_model: IrModel) -> None:
     with pytest.raises(ValueError, match="calibrated on images"):
-        quantize_image_tower(image_model, pictures(1, 32)[:0], transformer=True)
+        quantize_image_tower(image_model, random_squares(1, 32)[:0], transformer=True)

@@ -12,7 +12,7 @@ from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.indexes import Indexes
 
 from tests.workers.index_jobs import ask, current, events, generation, run
-from tests.workers.students import encoded, picture, seen, write_shard
+from tests.workers.students import encoded, random_image, square_of, write_shard
 
 COUNT = 70
 
@@ -22,7 +22,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     """70 pictures in two shards, and three samples that are none."""
     samples = {
         f"p{seed:02}": {
-            "png": encoded(picture(seed)), "txt": f"picture {seed}".encode(), "json": json.dumps({"seed": seed}).encode(),
+            "png": encoded(random_image(seed)), "txt": f"picture {seed}".encode(), "json": json.dumps({"seed": seed}).encode(),
         }
         for seed in range(COUNT)
     }
@@ -43,7 +43,7 @@ class TestBuild:
 
         index = current(tmp_path)
         for seed in (0, 39, 40, COUNT - 1):
-            query = engine.encode_image(seen(picture(seed))[None])[0]
+            query = engine.encode_image(square_of(random_image(seed))[None])[0]
             hits = index.nearest(query, 3).hits
             assert hits[0].id == f"p{seed:02}"
             assert hits[0].score == pytest.approx(1, abs=1e-5)
@@ -56,7 +56,7 @@ class TestBuild:
         ask(tmp_path, folder, shards)
         run(tmp_path)
         query = engine.encode_text(["a cat"])[0]
-        pictures = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(COUNT)]))
+        pictures = engine.encode_image(np.stack([square_of(random_image(seed)) for seed in range(COUNT)]))
 
         hits = current(tmp_path).nearest(query, 1000).hits
 

@@ -16,7 +16,7 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import building, parts
 
 from tests.workers.index_jobs import arguments, ask, ask_updates, current, events, generation, run
-from tests.workers.students import encoded, picture, seen, write_shard
+from tests.workers.students import encoded, random_image, square_of, write_shard
 
 OLD, NEW = 20, 200
 
@@ -24,7 +24,8 @@ OLD, NEW = 20, 200
 @pytest.fixture
 def root(tmp_path: Path, folder: Path) -> Path:
     """A store with an index of 20 pictures."""
-    ask(tmp_path, folder, str(write_shard(tmp_path / "old.tar", {f"old{i}": {"png": encoded(picture(i))} for i in range(OLD)})))
+    images = {f"old{i}": {"png": encoded(random_image(i))} for i in range(OLD)}
+    ask(tmp_path, folder, str(write_shard(tmp_path / "old.tar", images)))
     assert run(tmp_path) == 0
     return tmp_path
 
@@ -44,7 +45,7 @@ SMALL_PARTS = "import sys; from tinyclip_workers import jobs; from tinyclip_work
 
 
 def test_a_killed_build_goes_on_where_it_was(root: Path, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {f"k{i:03}": {"png": encoded(picture(i, (300, 300)))} for i in range(NEW)} | {"k000b": {"png": b"no picture"}}
+    many = {f"k{i:03}": {"png": encoded(random_image(i, (300, 300)))} for i in range(NEW)} | {"k000b": {"png": b"no picture"}}
     keys = sorted(many)
     shards = [write_shard(root / f"many-{i}.tar", {key: many[key] for key in keys[i::2]}) for i in range(2)]
     ask(root, folder, str(root / "many-{0..1}.tar"), build=2)
@@ -66,7 +67,7 @@ def test_a_killed_build_goes_on_where_it_was(root: Path, folder: Path, engine: E
     found = current(root).nearest(np.ones(24, np.float32), 1000).hits
     assert {hit.id for hit in found} == set(many) - {"k000b"}
     for seed in (0, 63, 64, 199):
-        query = engine.encode_image(seen(picture(seed, (300, 300)))[None])[0]
+        query = engine.encode_image(square_of(random_image(seed, (300, 300)))[None])[0]
         assert current(root).nearest(query, 1).hits[0].id == f"k{seed:03}"
     assert len(shards) == 2
 
@@ -79,12 +80,12 @@ def _items(root: Path, number: int) -> list[object]:
 def test_other_shards_under_the_same_names_are_encoded_anew(
     root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard = write_shard(root / "new.tar", {f"a{i}": {"png": encoded(picture(i))} for i in range(5)})
+    shard = write_shard(root / "new.tar", {f"a{i}": {"png": encoded(random_image(i))} for i in range(5)})
     ask(root, folder, str(shard), build=2)
     monkeypatch.setattr(building, "_put_together", lambda *_: 1 / 0)
     assert run(root, 2) == 1
     monkeypatch.undo()
-    write_shard(shard, {f"b{i}": {"png": encoded(picture(i))} for i in range(6)})
+    write_shard(shard, {f"b{i}": {"png": encoded(random_image(i))} for i in range(6)})
 
     assert run(root, 2) == 0
 
@@ -92,7 +93,7 @@ def test_other_shards_under_the_same_names_are_encoded_anew(
 
 
 def test_two_processes_of_one_build_do_not_mix(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shard = write_shard(root / "new.tar", {f"a{i}": {"png": encoded(picture(i))} for i in range(5)})
+    shard = write_shard(root / "new.tar", {f"a{i}": {"png": encoded(random_image(i))} for i in range(5)})
     ask(root, folder, str(shard), build=2)
     monkeypatch.setattr(parts.Parts, "reached", _somebody_else_writes(parts.Parts.reached))
 
@@ -130,7 +131,7 @@ def hold():
 @pytest.mark.parametrize("after", list(HELD))
 def test_a_killed_update_is_applied_once(root: Path, folder: Path, engine: Engine, after: str) -> None:
     """Killed when it has begun to read, when the new segment is being written, and when the generation is there but untold."""
-    image = base64.b64encode(encoded(picture(7, (400, 400)))).decode()
+    image = base64.b64encode(encoded(random_image(7, (400, 400)))).decode()
     items = [{"id": f"new{i}", "image": image, "metadata": {"i": i}} for i in range(150)] + [{"id": "old3", "text": "a cat"}]
     ask_updates(root, folder, {1: {"items": items, "removed": ["old4"]}, 2: {"items": [], "removed": ["new0"]}})
     index, held = root / "indexes/gallery", root / "held"

@@ -18,7 +18,7 @@ from tinyclip_workers.serving.replica.indexes import Indexes
 
 from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
-from tests.workers.students import encoded, picture, seen
+from tests.workers.students import encoded, random_image, square_of
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_an_empty_index_finds_nothing(root: Path) -> None:
 
 
 def test_pictures_texts_and_vectors_are_found_by_themselves(root: Path, folder: Path, engine: Engine) -> None:
-    image = base64.b64encode(encoded(picture(3))).decode()
+    image = base64.b64encode(encoded(random_image(3))).decode()
     items = [
         {"id": "picture", "image": image, "metadata": {"a": {"b": [1, 2]}}},
         {"id": "uri", "image": f"data:image/png;base64,{image}"},
@@ -58,7 +58,7 @@ def test_pictures_texts_and_vectors_are_found_by_themselves(root: Path, folder: 
     update(root, folder, 1, items)
 
     index = current(root)
-    by_picture = index.nearest(engine.encode_image(seen(picture(3))[None])[0], 2).hits
+    by_picture = index.nearest(engine.encode_image(square_of(random_image(3))[None])[0], 2).hits
     assert [hit.id for hit in by_picture] == ["picture", "uri"]
     assert by_picture[0].metadata == {"a": {"b": [1, 2]}}
     assert index.nearest(engine.encode_text(["a cat"])[0], 1).hits[0].id == "text"

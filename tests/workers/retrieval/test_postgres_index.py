@@ -16,7 +16,7 @@ from tinyclip_workers.serving.replica.indexes import Indexes
 
 from tests.postgres import database, tables
 from tests.workers.index_jobs import ask, ask_updates, current, events, generation, run, unit
-from tests.workers.students import encoded, picture, seen, write_shard
+from tests.workers.students import encoded, random_image, square_of, write_shard
 
 COUNT = 40
 IN_POSTGRES: JSON = {"store": "pgvector"}
@@ -24,7 +24,7 @@ IN_POSTGRES: JSON = {"store": "pgvector"}
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    samples = {f"p{seed:02}": {"png": encoded(picture(seed)), "txt": f"picture {seed}".encode()} for seed in range(COUNT)}
+    samples = {f"p{seed:02}": {"png": encoded(random_image(seed)), "txt": f"picture {seed}".encode()} for seed in range(COUNT)}
     root = tmp_path_factory.mktemp("shards")
     write_shard(root / "a-0.tar", {**samples, "broken": {"png": b"no picture"}})
     write_shard(root / "a-1.tar", {"p00": samples["p01"]})
@@ -59,7 +59,7 @@ class TestBuild:
 
         index = current(tmp_path)
         for seed in (0, COUNT - 1):
-            query = engine.encode_image(seen(picture(seed))[None])[0]
+            query = engine.encode_image(square_of(random_image(seed))[None])[0]
             found = index.nearest(query, 3)
             assert (found.hits[0].id, found.kind) == (f"p{seed:02}", kind)
             assert found.hits[0].score == pytest.approx(1, abs=1e-5)

@@ -10,7 +10,7 @@ import pytest
 from tests.postgres import connected_to, tables
 from tests.workers.index_jobs import arguments, ask, ask_updates, current, events, generation, run, unit
 from tests.workers.retrieval.test_index_kills import kill_once
-from tests.workers.students import encoded, picture, write_shard
+from tests.workers.students import encoded, random_image, write_shard
 
 OLD, NEW = 20, 60
 
@@ -31,7 +31,7 @@ def hold(*_, **__):
 @pytest.fixture
 def root(tmp_path: Path, folder: Path, index_database: str) -> Path:
     """A store with an index of 20 pictures in the database."""
-    shard = write_shard(tmp_path / "old.tar", {f"old{i}": {"png": encoded(picture(i))} for i in range(OLD)})
+    shard = write_shard(tmp_path / "old.tar", {f"old{i}": {"png": encoded(random_image(i))} for i in range(OLD)})
     ask(tmp_path, folder, str(shard), store="pgvector", kind="hnsw")
     assert run(tmp_path) == 0
     return tmp_path
@@ -61,7 +61,7 @@ BUILDS = {
 
 @pytest.mark.parametrize("after", list(BUILDS))
 def test_a_killed_build(root: Path, folder: Path, index_database: str, after: str) -> None:
-    shard = write_shard(root / "new.tar", {f"new{i}": {"png": encoded(picture(i))} for i in range(NEW)})
+    shard = write_shard(root / "new.tar", {f"new{i}": {"png": encoded(random_image(i))} for i in range(NEW)})
     ask(root, folder, str(shard), build=2, store="pgvector", kind="hnsw")
     old, new = {f"old{i}" for i in range(OLD)}, {f"new{i}" for i in range(NEW)}
 

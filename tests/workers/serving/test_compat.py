@@ -14,7 +14,7 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.serving.options import ServingOptions
 
 from tests.workers.student_server import Served, serving
-from tests.workers.students import build_index, encoded, picture, seen, write_shard, write_student
+from tests.workers.students import build_index, encoded, random_image, square_of, write_shard, write_student
 
 DIM = 24
 
@@ -23,7 +23,7 @@ DIM = 24
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("artifacts")
     folder = write_student(root / "models/student/1")
-    captions = {f"p{i}": {"png": encoded(picture(i)), "txt": f"picture {i}".encode()} for i in range(5)}
+    captions = {f"p{i}": {"png": encoded(random_image(i)), "txt": f"picture {i}".encode()} for i in range(5)}
     shard = write_shard(root / "shard.tar", captions)
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
         build_index(root, name, model, folder, shard)
@@ -53,7 +53,7 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
 
 
 def image(seed: int) -> str:
-    return base64.b64encode(encoded(picture(seed))).decode()
+    return base64.b64encode(encoded(random_image(seed))).decode()
 
 
 def data_uri(seed: int) -> str:
@@ -61,7 +61,7 @@ def data_uri(seed: int) -> str:
 
 
 def pictures(engine: Engine, *seeds: int) -> Any:
-    return engine.encode_image(np.stack([seen(picture(seed)) for seed in seeds]))
+    return engine.encode_image(np.stack([square_of(random_image(seed)) for seed in seeds]))
 
 
 class TestOpenAI:
@@ -130,7 +130,7 @@ class TestOtherInputs:
         np.testing.assert_allclose(rows, [pictures(engine, 2)[0], *texts], atol=1e-5)
 
     def test_forms(self, http: httpx.Client, engine: Engine) -> None:
-        files = [("image", ("a.png", encoded(picture(seed)))) for seed in (0, 1)]
+        files = [("image", ("a.png", encoded(random_image(seed)))) for seed in (0, 1)]
         answer = http.post("/embeddings", files=files, data={"input": ["a cat"], "encoding_format": "base64"})
 
         rows = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in answer.json()["data"]]
@@ -163,7 +163,7 @@ class TestHuggingFace:
     def test_the_client_classifies(self, served: Served, http: httpx.Client, path: str) -> None:
         client = InferenceClient(model=served.endpoint + path, token="tc_any")
 
-        found = client.zero_shot_image_classification(encoded(picture(0)), candidate_labels=["cat", "dog", "house"])
+        found = client.zero_shot_image_classification(encoded(random_image(0)), candidate_labels=["cat", "dog", "house"])
 
         body = {"image": image(0), "labels": ["cat", "dog", "house"], "templates": ["This is a photo of {}."]}
         [ours] = http.post("/zero-shot", json=body).json()["results"]
@@ -173,7 +173,7 @@ class TestHuggingFace:
         client = InferenceClient(model=served.endpoint)
 
         found = client.zero_shot_image_classification(
-            encoded(picture(1)), candidate_labels=["cat", "dog"], hypothesis_template="{}, drawn"
+            encoded(random_image(1)), candidate_labels=["cat", "dog"], hypothesis_template="{}, drawn"
         )
 
         body = {"image": image(1), "labels": ["cat", "dog"], "templates": ["{}, drawn"]}
@@ -252,12 +252,12 @@ class TestClipRetrieval:
 
 class TestSearchForms:
     def test_a_file(self, http: httpx.Client) -> None:
-        answer = http.post("/search", files={"image": encoded(picture(2))}, data={"index": "gallery", "top_k": "1"})
+        answer = http.post("/search", files={"image": encoded(random_image(2))}, data={"index": "gallery", "top_k": "1"})
 
         assert [hit["id"] for hit in answer.json()["hits"]] == ["p2"]
 
     def test_two_files(self, http: httpx.Client) -> None:
-        files = [("image", encoded(picture(seed))) for seed in (0, 1)]
+        files = [("image", encoded(random_image(seed))) for seed in (0, 1)]
 
         answer = http.post("/search", files=files, data={"index": "gallery"})
 

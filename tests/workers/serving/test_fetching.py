@@ -17,11 +17,11 @@ from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.queries.fetching import Fetcher
 
 from tests.workers.student_server import running, serving
-from tests.workers.students import encoded, picture, write_student
+from tests.workers.students import encoded, random_image, write_student
 
 PUBLIC = "127.0.0.1"
 """Plays a public address in these tests; every other address of this machine is what it is."""
-PICTURE = encoded(picture(0))
+PICTURE = encoded(random_image(0))
 
 
 def refuses(address: str) -> bool:

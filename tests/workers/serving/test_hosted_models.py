@@ -16,7 +16,7 @@ from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.hosted_models import HostedModels
 
 from tests.workers.student_server import Served, serving
-from tests.workers.students import encoded, picture, write_student
+from tests.workers.students import encoded, random_image, write_student
 
 LABELS = ["cat", "dog", "house"]
 
@@ -247,7 +247,7 @@ class TestOverHttp:
             yield http
 
     def test_every_answer_says_who_gave_it(self, http: httpx.Client) -> None:
-        answers = [http.post("/zero-shot", files={"image": encoded(picture(0))}, data={"labels": LABELS}) for _ in range(40)]
+        answers = [http.post("/zero-shot", files={"image": encoded(random_image(0))}, data={"labels": LABELS}) for _ in range(40)]
 
         said = [answer.json()["model"] for answer in answers]
         assert set(said) == {"emoji@1", "emoji@2"}
@@ -271,7 +271,7 @@ class TestOverHttp:
         assert said == {"emoji@1"}
 
     def test_a_model_that_is_not_here(self, http: httpx.Client) -> None:
-        answer = http.post("/zero-shot", files={"image": encoded(picture(0))}, data={"labels": LABELS, "model": "nothing@1"})
+        answer = http.post("/zero-shot", files={"image": encoded(random_image(0))}, data={"labels": LABELS, "model": "nothing@1"})
 
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["pointer"] == "/model"

@@ -20,7 +20,7 @@ from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
 
 from tests.workers.student_server import serving
-from tests.workers.students import build_index, encoded, picture, seen, write_shard, write_student
+from tests.workers.students import build_index, encoded, random_image, square_of, write_shard, write_student
 
 LABELS = ["cat", "dog", "house"]
 GOOD, READER = new_token(), new_token()
@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokens = {digest(token): TokenDigest(project="default", scopes=[scope]) for token, scope in scopes.items()}
     Store(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
     folder = write_student(root / "models/student/1")
-    shard = write_shard(root / "shard.tar", {f"p{i}": {"png": encoded(picture(i)), "txt": b"a picture"} for i in range(5)})
+    shard = write_shard(root / "shard.tar", {f"p{i}": {"png": encoded(random_image(i)), "txt": b"a picture"} for i in range(5)})
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
         build_index(root, name, model, folder, shard)
     return root
@@ -61,7 +61,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def image(seed: int) -> str:
-    return base64.b64encode(encoded(picture(seed))).decode()
+    return base64.b64encode(encoded(random_image(seed))).decode()
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class TestAnswers:
         template = "This is a photo of {}."
         as_json = http.post("/zero-shot", json={"image": image(0), "labels": LABELS, "templates": [template]})
         as_form = http.post(
-            "/zero-shot", files=[("image", ("a.png", encoded(picture(0))))], data={"labels": LABELS, "templates": template}
+            "/zero-shot", files=[("image", ("a.png", encoded(random_image(0))))], data={"labels": LABELS, "templates": template}
         )
         as_hugging_face = http.post("/zero-shot", json={"inputs": image(0), "parameters": {"candidate_labels": LABELS}})
 
@@ -114,7 +114,7 @@ class TestAnswers:
         rows = [item["embedding"] for item in texts["data"]]
         np.testing.assert_allclose(rows, engine.encode_text(["a cat", "a dog"]), atol=1e-5)
         row = np.frombuffer(base64.b64decode(images["data"][0]["embedding"]), "<f4")
-        np.testing.assert_allclose(row, engine.encode_image(seen(picture(0))[None])[0], atol=1e-5)
+        np.testing.assert_allclose(row, engine.encode_image(square_of(random_image(0))[None])[0], atol=1e-5)
 
     def test_search_by_image_and_by_text(self, http: httpx.Client) -> None:
         by_image = http.post("/search", json={"index": "gallery", "image": image(3), "top_k": 2}).json()
@@ -139,7 +139,7 @@ class TestAnswers:
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(ask, range(24)))
 
-        expected = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(25)]))
+        expected = engine.encode_image(np.stack([square_of(random_image(seed)) for seed in range(25)]))
         for seed, answer in enumerate(answers):
             np.testing.assert_allclose(np.reshape(answer, (2, -1)), expected[seed : seed + 2], atol=1e-5)
 

@@ -21,7 +21,7 @@ from tinyclip_workers.serving.replica.inference import InferenceService
 from tinyclip_workers.serving.replica.text_cache import LruCache
 from tinyclip_workers.types import Matrix, Pixels
 
-from tests.workers.students import encoded, picture, seen
+from tests.workers.students import encoded, random_image, square_of
 
 LABELS = ["cat", "dog", "red house", "the sea at night"]
 TEMPLATES = ["a photo of a {}.", "{}, drawn"]
@@ -58,7 +58,7 @@ def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] 
 
 class TestZeroShot:
     async def test_scores_equal_open_clips(self, service: InferenceService, folder: Path) -> None:
-        image_32 = picture(3, (32, 32))  # of the student's size: how others resize is compared in test_decoding.py
+        image_32 = random_image(3, (32, 32))  # of the student's size: how others resize is compared in test_decoding.py
         model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         classifier = open_clip.build_zero_shot_classifier(
@@ -77,30 +77,30 @@ class TestZeroShot:
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
 
     async def test_top_k_are_the_best_in_order(self, service: InferenceService) -> None:
-        everything = await service.zero_shot(query(encoded(picture(1))))
-        best = await service.zero_shot(query(encoded(picture(1)), top_k=2))
+        everything = await service.zero_shot(query(encoded(random_image(1))))
+        best = await service.zero_shot(query(encoded(random_image(1)), top_k=2))
 
         assert everything.results[0] == sorted(everything.results[0] or [], key=lambda result: -result.score)
         assert best.results[0] == (everything.results[0] or [])[:2]
 
     async def test_labels_are_computed_once(self, service: InferenceService, encoder: CountingEncoder) -> None:
         for seed in range(3):
-            await service.zero_shot(query(encoded(picture(seed))))
-        await service.zero_shot(query(encoded(picture(0)), labels=[*LABELS, "new"]))
+            await service.zero_shot(query(encoded(random_image(seed))))
+        await service.zero_shot(query(encoded(random_image(0)), labels=[*LABELS, "new"]))
 
         assert len(encoder.encoded_texts) == len(set(encoder.encoded_texts)) == (len(LABELS) + 1) * len(TEMPLATES)
 
     async def test_all_bad_images_are_named(self, service: InferenceService) -> None:
         with pytest.raises(ProblemError) as refused:
-            await service.zero_shot(query(b"", encoded(picture(0)), b"no image"))
+            await service.zero_shot(query(b"", encoded(random_image(0)), b"no image"))
 
         assert refused.value.problem.status == 422
         assert [error.pointer for error in refused.value.problem.errors] == ["/images/0", "/images/2"]
 
     async def test_bad_images_are_skipped_on_request(self, service: InferenceService) -> None:
-        alone = await service.zero_shot(query(encoded(picture(0))))
+        alone = await service.zero_shot(query(encoded(random_image(0))))
 
-        answer = await service.zero_shot(query(b"", encoded(picture(0)), b"no image", skip=True))
+        answer = await service.zero_shot(query(b"", encoded(random_image(0)), b"no image", skip=True))
 
         assert answer.results == [None, alone.results[0], None]
 
@@ -128,12 +128,12 @@ class TestEmbeddings:
         assert [item["index"] for item in numbers["data"]] == [0, 1, 2]
 
     async def test_texts_and_images_in_one_list_keep_their_order(self, service: InferenceService, engine: Engine) -> None:
-        inputs = [EmbeddingInput("image", encoded(picture(1)), "/input/0"), EmbeddingInput("text", "a cat", "/input/1"),
-                  EmbeddingInput("image", encoded(picture(2)), "/input/2")]
+        inputs = [EmbeddingInput("image", encoded(random_image(1)), "/input/0"), EmbeddingInput("text", "a cat", "/input/1"),
+                  EmbeddingInput("image", encoded(random_image(2)), "/input/2")]
 
         rows = (await service.embeddings(EmbeddingsQuery(inputs))).rows
 
-        pictures = engine.encode_image(np.stack([seen(picture(1)), seen(picture(2))]))
+        pictures = engine.encode_image(np.stack([square_of(random_image(1)), square_of(random_image(2))]))
         np.testing.assert_allclose(rows, [pictures[0], engine.encode_text(["a cat"])[0], pictures[1]], atol=1e-5)
         assert np.linalg.norm(rows[0]) == pytest.approx(1, abs=1e-5)
 
@@ -159,7 +159,7 @@ class TestEmbeddings:
         assert (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=24))).rows[0].shape == (24,)
 
     def with_a_bad_one(self) -> EmbeddingsQuery:
-        image = base64.b64encode(encoded(picture(0))).decode()
+        image = base64.b64encode(encoded(random_image(0))).decode()
         url = "https://example.com/cat.png"
         return EmbeddingsQuery([EmbeddingInput("image", image, "/input/0"), EmbeddingInput("image", url, "/input/1")])
 

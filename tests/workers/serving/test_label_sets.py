@@ -23,7 +23,7 @@ from tinyclip_workers.serving.replica import label_sets
 from tinyclip_workers.serving.replica.label_sets import LabelSets
 
 from tests.workers.student_server import Served, serving
-from tests.workers.students import encoded, picture, write_student
+from tests.workers.students import encoded, random_image, write_student
 
 LABELS, TEMPLATES = ["cat", "dog", "house"], ["a photo of a {}.", "{}, drawn"]
 
@@ -50,7 +50,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 
 def image(seed: int = 0) -> str:
-    return base64.b64encode(encoded(picture(seed))).decode()
+    return base64.b64encode(encoded(random_image(seed))).decode()
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class TestZeroShot:
         http.put("/label-sets/pets", json={"labels": LABELS, "templates": TEMPLATES})
 
         by_set = http.post("/zero-shot", json={"image": image(), "label_set": "pets"})
-        by_form = http.post("/zero-shot", files={"image": encoded(picture(0))}, data={"label_set": "pets"})
+        by_form = http.post("/zero-shot", files={"image": encoded(random_image(0))}, data={"label_set": "pets"})
         by_labels = http.post("/zero-shot", json={"image": image(), "labels": LABELS, "templates": TEMPLATES})
 
         assert by_set.json() == by_form.json() == by_labels.json()
@@ -161,8 +161,8 @@ class TestSdk:
         student = Student(transport, served.endpoint)
         try:
             made = student.label_sets.put("mine", LABELS, templates=TEMPLATES)
-            by_set = student.zero_shot([encoded(picture(0)), b"no image"], label_set="mine", on_error="skip")
-            by_labels = student.classify(encoded(picture(0)), LABELS, templates=TEMPLATES)
+            by_set = student.zero_shot([encoded(random_image(0)), b"no image"], label_set="mine", on_error="skip")
+            by_labels = student.classify(encoded(random_image(0)), LABELS, templates=TEMPLATES)
 
             assert (made, student.label_sets.get("mine")) == (LabelSet(name="mine", labels=LABELS, templates=TEMPLATES),) * 2
             assert by_set.results == [by_labels, None]
@@ -170,7 +170,7 @@ class TestSdk:
             assert "mine" in [found.name for found in student.label_sets.list()]
             student.label_sets.delete("mine")
             with pytest.raises(NotFound):
-                student.classify(encoded(picture(0)), label_set="mine")
+                student.classify(encoded(random_image(0)), label_set="mine")
         finally:
             run(transport.close())
 

@@ -15,7 +15,7 @@ import pytest
 from tinyclip_workers.serving.options import ServingOptions
 
 from tests.workers.student_server import Served, serving
-from tests.workers.students import encoded, picture, write_student
+from tests.workers.students import encoded, random_image, write_student
 
 Lines = Callable[[int], list[dict[str, Any]]]
 
@@ -70,7 +70,7 @@ def held(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.
 
 
 def asking(http: httpx.Client, seed: int = 0, **headers: str) -> httpx.Response:
-    image = base64.b64encode(encoded(picture(seed))).decode()
+    image = base64.b64encode(encoded(random_image(seed))).decode()
     return http.post("/zero-shot", json={"image": image, "labels": [SECRET, "dog"]}, headers=headers)
 
 
@@ -128,7 +128,7 @@ class TestLimits:
         assert (answer.status_code, answer.json()["code"]) == (408, "request_too_slow")
 
     async def test_a_client_that_leaves_frees_its_place(self, served: Served, held: threading.Event, lines: Lines) -> None:
-        image = base64.b64encode(encoded(picture(0))).decode()
+        image = base64.b64encode(encoded(random_image(0))).decode()
         async with httpx.AsyncClient(base_url=served.endpoint, trust_env=False) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.post("/embeddings", json={"input": image, "modality": "image"}, timeout=0.3)
@@ -184,7 +184,7 @@ class TestLog:
 def test_warm_labels_cost_next_to_nothing(http: httpx.Client, served: Served) -> None:
     """What the second request with the same labels computes of them: nothing."""
     labels = [f"label number {i}" for i in range(300)]
-    image = base64.b64encode(encoded(picture(0))).decode()
+    image = base64.b64encode(encoded(random_image(0))).decode()
     calls: list[int] = []
     engine = served.replica.models.own.engine
     encode = engine.encode_text

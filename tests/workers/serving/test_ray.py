@@ -24,7 +24,7 @@ from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.serving.replica.metrics import METRICS
 
-from tests.workers.students import encoded, picture, seen, write_student
+from tests.workers.students import encoded, random_image, square_of, write_student
 
 pytestmark = pytest.mark.ray
 
@@ -87,7 +87,7 @@ def served(root: Path) -> Iterator[OnRay]:
 
 
 def image(seed: int) -> str:
-    return base64.b64encode(encoded(picture(seed))).decode()
+    return base64.b64encode(encoded(random_image(seed))).decode()
 
 
 def test_concurrent_requests_are_not_mixed_up(served: OnRay, engine: Engine) -> None:
@@ -98,14 +98,14 @@ def test_concurrent_requests_are_not_mixed_up(served: OnRay, engine: Engine) -> 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(24)))
 
-    expected = engine.encode_image(np.stack([seen(picture(seed)) for seed in range(25)]))
+    expected = engine.encode_image(np.stack([square_of(random_image(seed)) for seed in range(25)]))
     for seed, answer in enumerate(answers):
         np.testing.assert_allclose(np.reshape(answer, (2, -1)), expected[seed : seed + 2], atol=1e-5)
 
 
 def test_every_kind_of_route_is_reached(served: OnRay) -> None:
     body = {"image": image(0), "labels": ["cat", "dog"]}
-    form = served.http.post("/zero-shot", files={"image": encoded(picture(0))}, data={"labels": ["cat", "dog"]})
+    form = served.http.post("/zero-shot", files={"image": encoded(random_image(0))}, data={"labels": ["cat", "dog"]})
     root = f"{str(served.http.base_url).rstrip('/')}"
 
     assert form.json() == served.http.post("/zero-shot", json=body).json()

@@ -28,7 +28,7 @@ from tinyclip_workers.versions.writer import write_student_version
 from tests.workers.auto_stages import TEACHER, auto, spec_of
 from tests.workers.models import write_folder
 from tests.workers.shapes_data import write_shards
-from tests.workers.students import picture, seen
+from tests.workers.students import random_image, square_of
 
 TEXTS = ["a red square", "a very long text about a circle that is larger than any context", "x"]
 
@@ -101,7 +101,7 @@ def test_it_loads_with_the_same_embeddings(version: tuple[ModelVersion, Path], s
 def test_it_is_served(version: tuple[ModelVersion, Path], student: Clip) -> None:
     engine, loaded = load_engine(str(version[1])), load_folder(str(version[1]))
 
-    square = seen(picture(1))[None]
+    square = square_of(random_image(1))[None]
     pixels = normalize(torch.from_numpy(square).permute(0, 3, 1, 2), loaded.image_mean, loaded.image_std)
     images, texts = engine.encode_image(square), engine.encode_text(TEXTS)
 

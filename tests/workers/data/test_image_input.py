@@ -10,7 +10,7 @@ import pytest
 from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.types import Pixels
 
-from tests.workers.students import encoded, picture
+from tests.workers.students import encoded, random_image
 
 LIMIT = 1_000_000
 
@@ -23,27 +23,27 @@ def read(image: str | bytes, size: int = 40) -> Pixels:
     return read_image(image, LIMIT, size)
 
 
-SEEN = np.asarray(picture(0))[:, 5:45]
+SEEN = np.asarray(random_image(0))[:, 5:45]
 """The middle of the picture: read at the size of its short side, nothing is resized."""
 
 
 class TestGoodImages:
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
     def test_formats(self, format: str) -> None:
-        pixels = read(base64_of(encoded(picture(0), format)))
+        pixels = read(base64_of(encoded(random_image(0), format)))
 
         assert (pixels.shape, pixels.dtype) == ((40, 40, 3), np.uint8)
         assert np.abs(pixels.astype(int) - SEEN).mean() < 12
 
     @pytest.mark.parametrize("prefix", ["data:image/png;base64,", "data:;base64,", "DATA:image/png;name=x.png;BASE64,", " \n"])
     def test_ways_to_write_base64(self, prefix: str) -> None:
-        np.testing.assert_array_equal(read(prefix + base64_of(encoded(picture(0)))), SEEN)
+        np.testing.assert_array_equal(read(prefix + base64_of(encoded(random_image(0)))), SEEN)
 
     def test_base64_with_line_breaks(self) -> None:
-        np.testing.assert_array_equal(read(base64.encodebytes(encoded(picture(0))).decode()), SEEN)
+        np.testing.assert_array_equal(read(base64.encodebytes(encoded(random_image(0))).decode()), SEEN)
 
     def test_uploaded_bytes(self) -> None:
-        np.testing.assert_array_equal(read(encoded(picture(0))), SEEN)
+        np.testing.assert_array_equal(read(encoded(random_image(0))), SEEN)
 
 
 class TestBadImages:
@@ -68,13 +68,13 @@ class TestBadImages:
 
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
     def test_a_truncated_file(self, format: str) -> None:
-        data = encoded(picture(0, (300, 300)), format)
+        data = encoded(random_image(0, (300, 300)), format)
 
         with pytest.raises(BadImage, match="not a readable image"):
             read(data[: len(data) // 2])
 
     def test_more_bytes_than_allowed(self) -> None:
-        data = encoded(picture(0))
+        data = encoded(random_image(0))
 
         for image in (data, base64_of(data), base64_of(data * 100)):
             with pytest.raises(BadImage, match="scale the image down"):
