@@ -9,6 +9,8 @@ from tests.postgres import index_database, postgres  # noqa: F401 -- fixtures
 
 # The models of the tests are tiny: a second thread gains nothing, and where cores are taken the two wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# ONNX Runtime sends usage data from the moment it is imported, which some tests do themselves.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 GIVEN_BY_CI = {"TINYCLIP_TEST_POSTGRES_URL", "TINYCLIP_TEST_PGVECTOR_URL", "TINYCLIP_FIXTURES"}
 """Kept: the third also reaches the processes that tests of several workers start, which read the fixtures again."""

@@ -149,7 +149,7 @@ def test_int8_onnx_is_near_and_small(tmp_path: Path, kind: str, calibrated: int)
 
 @pytest.mark.parametrize(("kind", "int8"), [("vit", True), ("folded", False)])
 def test_openvino_opens_the_folder(tmp_path: Path, kind: str, int8: bool) -> None:
-    import openvino
+    from tinyclip_workers.engines.openvino_engine import openvino_core
 
     model = loaded(LAYOUTS[kind])
     document = make_export(model, ExportFormat.OPENVINO, tmp_path, SAMPLES, int8=int8)
@@ -157,7 +157,7 @@ def test_openvino_opens_the_folder(tmp_path: Path, kind: str, int8: bool) -> Non
     pixels = torch.stack([eval_transform(48)(picture) for picture in SAMPLES.checked]).permute(0, 2, 3, 1).contiguous()
 
     config = {"INFERENCE_PRECISION_HINT": "f32"}
-    image, text = (openvino.Core().compile_model(tmp_path / name, "CPU", config) for name in ("image.xml", "text.xml"))
+    image, text = (openvino_core().compile_model(tmp_path / name, "CPU", config) for name in ("image.xml", "text.xml"))
 
     images = image([pixels.numpy()])[0]
     near(text([model.tokenizer(TEXTS).numpy()])[0], texts_BE, 1e-5)

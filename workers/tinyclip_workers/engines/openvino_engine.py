@@ -9,11 +9,13 @@ Shapes: B batch, S image size, C channels, L tokens of the longest text, E embed
 """
 
 import contextlib
+import functools
 import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,25 @@ def save_model(model: IrModel, path: Path) -> None:
 
 def read_model(path: Path) -> IrModel:
     """Read a model written by `save_model`. Raises RuntimeError if it cannot be read."""
-    return ov.Core().read_model(path)
+    return openvino_core().read_model(path)
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return the only `Core` of this process; it is never destroyed.
+
+    OpenVINO's CPU plugin replaces the alternate signal stack of the thread that loads it. When two plugins are destroyed in
+    the order in which they were loaded, or one in another thread, a thread keeps a signal stack in unmapped memory, and its
+    next signal ends the process (decision 0026). The plugin is therefore loaded once, in a thread that ends at once.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_load_cpu_plugin).result()
+
+
+def _load_cpu_plugin() -> Any:
+    core = ov.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
 
 
 class CompiledTower:
@@ -128,14 +148,13 @@ class CompiledTower:
 
     def __init__(self, model: IrModel | Path, *, threads: int, bf16: bool = False) -> None:
         """`model`: the model or its `.xml` file. It computes in fp32, or with `bf16` in bf16 if the CPU supports it."""
-        core = ov.Core()
         config = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # replicas share the cores, and all would be pinned to the first ones
         }
-        self._request = core.compile_model(model, "CPU", config).create_infer_request()
+        self._request = openvino_core().compile_model(model, "CPU", config).create_infer_request()
 
     def __call__(self, inputs: npt.NDArray[Any]) -> Matrix:
         """Return the embeddings (B, E)."""

@@ -9,6 +9,7 @@ time and changes nothing.
 Shapes: B batch, S image size, L tokens, E embedding size.
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.types import Matrix
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; it would send usage data
 try:
     import onnxruntime as ort
     import onnxscript  # noqa: F401 -- torch's exporter stands on it
