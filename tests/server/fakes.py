@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import FieldError, JobSpec, Plan
-from tinyclip.schemas.artifacts import EvaluationRequest
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.problems import InvalidInput
