@@ -24,16 +24,16 @@ from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
 from tinyclip_workers.data.shards import Skipped
-from tinyclip_workers.retrieval.files import Generation
+from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.graph import exact_rows
 from tinyclip_workers.retrieval.merging import NewItem
 from tinyclip_workers.retrieval.postgres import graph as graphs
-from tinyclip_workers.retrieval.postgres.changing import changed
-from tinyclip_workers.retrieval.postgres.database import Connection, Pool, connected
-from tinyclip_workers.retrieval.postgres.filling import filled_tables, publish
+from tinyclip_workers.retrieval.postgres.building import build_tables, publish
+from tinyclip_workers.retrieval.postgres.database import Connection, ReplicaPool, job_connection
+from tinyclip_workers.retrieval.postgres.queries import search_exact
 from tinyclip_workers.retrieval.postgres.reader import PostgresReader
-from tinyclip_workers.retrieval.postgres.searching import compare_all
 from tinyclip_workers.retrieval.postgres.table import Table
+from tinyclip_workers.retrieval.postgres.updating import apply_changes
 from tinyclip_workers.runtime.store import Store
 
 from bench.search import CHUNK, EMBED_DIM, FILTERS, about, mean_share, vectors
@@ -70,8 +70,8 @@ class Parts:
 
 def measured(store: Store, rows: int, count: int, *, full: bool) -> Iterator[dict[str, Any]]:
     """The result so far, each time that there is more of it."""
-    pool = Pool()
-    with connected() as connection:
+    pool = ReplicaPool()
+    with job_connection() as connection:
         server = psutil.Process(connection.info.backend_pid).parent()
         assert server is not None
         meter = Meter(server)
@@ -84,7 +84,7 @@ def measured(store: Store, rows: int, count: int, *, full: bool) -> Iterator[dic
         everything = np.concatenate([part for part, _ in Parts(rows)])
         queries_QE = vectors(count, seed=rows + 1)
         result["searches"] = {"graph": searched(reader, everything, queries_QE, None, meter)}
-        compared = meter.ms(lambda query: compare_all(connection, table.name, query, 10), queries_QE[:20])
+        compared = meter.ms(lambda query: search_exact(connection, table.name, query, 10), queries_QE[:20])
         result["searches"]["exact"] = {"ms_of_the_processor": compared}
         yield result
         for share, filter in FILTERS.items():
@@ -123,7 +123,7 @@ def built(store: Store, rows: int, meter: Meter) -> tuple[Generation, dict[str, 
     )
     marks: list[tuple[float, float]] = []
     begun = (meter.now(), time.perf_counter())
-    info = filled_tables(
+    info = build_tables(
         store, request, Parts(rows), Skipped(), total=rows, queries=lambda: None,
         on_progress=lambda done: marks.append((meter.now(), time.perf_counter())),
     )  # fmt: skip
@@ -155,9 +155,9 @@ def searched(reader: PostgresReader, everything: Any, queries_QE: Any, filter: A
 def updated(generation: Generation, meter: Meter) -> dict[str, float]:
     new = {f"new{i}": NewItem(row_E, about(i)) for i, row_E in enumerate(vectors(1000, seed=7))}
     begun = meter.now()
-    after = changed(generation, new, "hnsw", applied=1, rejected=[], still_wanted=lambda: None)
+    after = apply_changes(generation, new, "hnsw", applied=1, rejected=[], still_wanted=lambda: None)
     added = meter.now()
-    changed(after, dict.fromkeys(new), "hnsw", applied=2, rejected=[], still_wanted=lambda: None)
+    apply_changes(after, dict.fromkeys(new), "hnsw", applied=2, rejected=[], still_wanted=lambda: None)
     return {"add_1000_cpu_s": added - begun, "remove_1000_cpu_s": meter.now() - added}
 
 

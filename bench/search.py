@@ -26,11 +26,11 @@ import hnswlib
 import numpy as np
 from tinyclip.filters import parse_filter
 from tinyclip_workers.retrieval import graph as graphs
-from tinyclip_workers.retrieval.files import GRAPH, VECTORS, Generation, commit, newest
+from tinyclip_workers.retrieval.commits import commit, newest
+from tinyclip_workers.retrieval.generations import GRAPH, VECTORS, Generation
 from tinyclip_workers.retrieval.graph import exact_rows
-from tinyclip_workers.retrieval.new_segment import new_segment
-from tinyclip_workers.retrieval.opening import open_index
-from tinyclip_workers.retrieval.reader import IndexReader
+from tinyclip_workers.retrieval.reader import FilesReader, open_index
+from tinyclip_workers.retrieval.segment_writer import new_segment
 from tinyclip_workers.runtime.store import Store
 
 EMBED_DIM, LATENT, NOISE, CHUNK = 512, 48, 0.3, 10_000
@@ -114,16 +114,16 @@ def in_turns(asked: dict[str, Callable[[Any], Any]], queries_QE: Any) -> dict[st
     return times
 
 
-def exact_of(reader: IndexReader) -> Callable[[Any], Any]:
+def exact_of(reader: FilesReader) -> Callable[[Any], Any]:
     vectors_NE = reader.segments[0].vectors_NE
     return lambda query: np.argpartition(-(vectors_NE @ query), 10)[:10]
 
 
-def filtered(reader: IndexReader, filter: dict[str, Any]) -> Callable[[Any], Any]:
+def filtered(reader: FilesReader, filter: dict[str, Any]) -> Callable[[Any], Any]:
     return lambda query: reader.nearest(query, 10, parse_filter(filter))
 
 
-def filter_recall(reader: IndexReader, filter: dict[str, Any], queries_QE: Any) -> dict[str, Any]:
+def filter_recall(reader: FilesReader, filter: dict[str, Any], queries_QE: Any) -> dict[str, Any]:
     conditions = parse_filter(filter)
     rows = np.flatnonzero(reader.segments[0].allowed(conditions))
     truth = rows[exact_rows(np.ascontiguousarray(reader.segments[0].vectors_NE[rows]), queries_QE, 10)]
@@ -154,7 +154,7 @@ def built(folder: Path, rows: int, *, linked: bool = True) -> float:
     with new_segment(store, "gallery", EMBED_DIM) as segment:
         for start in range(0, rows, CHUNK):
             items = [(str(i), about(i)) for i in range(start, min(rows, start + CHUNK))]
-            segment.writer.add(vectors(len(items), seed=start + 1), items)
+            segment.add(vectors(len(items), seed=start + 1), items)
         info = segment.finish(graph=linked)
     if not linked:
         info = info.model_copy(update={"kind": "hnsw", "ef": 64})

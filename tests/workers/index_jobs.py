@@ -8,8 +8,9 @@ import numpy as np
 from tinyclip.filters import Condition
 from tinyclip.schemas import JSON
 from tinyclip_workers import jobs
-from tinyclip_workers.retrieval.files import Generation, newest
-from tinyclip_workers.retrieval.reader import Reader
+from tinyclip_workers.retrieval.commits import newest
+from tinyclip_workers.retrieval.generations import Generation
+from tinyclip_workers.retrieval.reader import IndexReader
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.replica.indexes import Indexes
 from tinyclip_workers.types import Matrix
@@ -49,7 +50,7 @@ def events(root: Path, job: str | int = 1) -> list[JSON]:
     return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
 
 
-def current(root: Path | str, model: str = "student@1") -> Reader:
+def current(root: Path | str, model: str = "student@1") -> IndexReader:
     return Indexes(str(root)).get("gallery", model)
 
 
@@ -65,7 +66,7 @@ def unit(*shape: int, seed: int = 0) -> Matrix:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def recall_of(index: Reader, vectors_NE: Any, queries: Any, allowed_N: Any, conditions: list[Condition]) -> float:
+def recall_of(index: IndexReader, vectors_NE: Any, queries: Any, allowed_N: Any, conditions: list[Condition]) -> float:
     """The mean share of the ten nearest allowed rows that are found. Item `p7` is row 7."""
     shares = []
     for query in queries:

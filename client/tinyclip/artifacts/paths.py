@@ -224,13 +224,13 @@ def index_segment(name: str, id: str) -> str:
     return f"{index_segments(name)}/{id}"
 
 
-def index_dead_folder(name: str) -> str:
+def index_tombstones_folder(name: str) -> str:
     return f"{index_folder(name)}/dead"
 
 
-def index_dead_rows(name: str, id: str) -> str:
-    """Rows of a segment that were replaced or removed."""
-    return f"{index_dead_folder(name)}/{id}.npy"
+def index_tombstones(name: str, id: str) -> str:
+    """Tombstones: rows of a segment that were replaced or removed."""
+    return f"{index_tombstones_folder(name)}/{id}.npy"
 
 
 def index_builds(name: str) -> str:

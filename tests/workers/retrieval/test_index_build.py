@@ -118,7 +118,7 @@ class TestFailures:
 
         assert run(tmp_path) == 1
 
-        assert "no image in 1 shards; 1 samples were skipped, as sample a" in events(tmp_path)[-1]["message"]
+        assert "no image in 1 shards; 1 samples were skipped, for example sample a" in events(tmp_path)[-1]["message"]
 
     def test_in_a_database_without_the_package_for_it(
         self, tmp_path: Path, folder: Path, shards: str, monkeypatch: pytest.MonkeyPatch

@@ -82,7 +82,7 @@ def test_other_shards_under_the_same_names_are_encoded_anew(
 ) -> None:
     shard = write_shard(root / "new.tar", {f"a{i}": {"png": encoded(random_image(i))} for i in range(5)})
     ask(root, folder, str(shard), build=2)
-    monkeypatch.setattr(building, "_put_together", lambda *_: 1 / 0)
+    monkeypatch.setattr(building, "_write_segment", lambda *_: 1 / 0)
     assert run(root, 2) == 1
     monkeypatch.undo()
     write_shard(shard, {f"b{i}": {"png": encoded(random_image(i))} for i in range(6)})
@@ -95,7 +95,7 @@ def test_other_shards_under_the_same_names_are_encoded_anew(
 def test_two_processes_of_one_build_do_not_mix(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_shard(root / "new.tar", {f"a{i}": {"png": encoded(random_image(i))} for i in range(5)})
     ask(root, folder, str(shard), build=2)
-    monkeypatch.setattr(parts.Parts, "reached", _somebody_else_writes(parts.Parts.reached))
+    monkeypatch.setattr(parts.EncodedParts, "state", _after_another_process_wrote(parts.EncodedParts.state))
 
     assert run(root, 2) == 0
 
@@ -103,12 +103,15 @@ def test_two_processes_of_one_build_do_not_mix(root: Path, folder: Path, monkeyp
     assert [event["type"] for event in events(root, 2) if event["type"].startswith("index.f")] == []
 
 
-def _somebody_else_writes(reached: Callable[[parts.Parts], parts.Reached]) -> Callable[[parts.Parts], parts.Reached]:
-    def look(mine: parts.Parts) -> parts.Reached:
-        mine._store.create_bytes(mine._path(1), b"theirs")
-        return reached(mine)
+State = Callable[[parts.EncodedParts], parts.BuildState]
 
-    return look
+
+def _after_another_process_wrote(state: State) -> State:
+    def conflicting(mine: parts.EncodedParts) -> parts.BuildState:
+        mine._store.create_bytes(mine._path(1), b"theirs")
+        return state(mine)
+
+    return conflicting
 
 
 HELD = {

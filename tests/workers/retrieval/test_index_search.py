@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from tinyclip.filters import FilterError, parse_filter
 from tinyclip_workers.retrieval import graph as graphs
-from tinyclip_workers.retrieval import new_segment as segments
-from tinyclip_workers.retrieval.files import Generation, kind_of
-from tinyclip_workers.retrieval.new_segment import needs_graph, new_segment
-from tinyclip_workers.retrieval.opening import open_index
-from tinyclip_workers.retrieval.reader import IndexReader
+from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
+from tinyclip_workers.retrieval.graph import needs_graph
+from tinyclip_workers.retrieval.reader import FilesReader, open_index
+from tinyclip_workers.retrieval.segment_writer import new_segment
 from tinyclip_workers.runtime.store import Store
 
 from tests.workers.index_jobs import recall_of, unit
@@ -37,10 +36,10 @@ def vectors_NE() -> Any:
     return spread / np.linalg.norm(spread, axis=1, keepdims=True)
 
 
-def opened(root: Path, vectors_NE: Any, *, graph: bool) -> IndexReader:
+def opened(root: Path, vectors_NE: Any, *, graph: bool) -> FilesReader:
     store = Store(str(root))
     with new_segment(store, "gallery", E) as segment:
-        segment.writer.add(vectors_NE, [(f"p{i}", metadata(i)) for i in range(N)])
+        segment.add(vectors_NE, [(f"p{i}", metadata(i)) for i in range(N)])
         infos = [segment.finish(graph=graph)]
     return open_index(store, Generation(
         name="gallery", number=1, nonce="n", build=1, model="m@1", embed_dim=E, count=N, kind=kind_of(infos), segments=infos
@@ -48,12 +47,12 @@ def opened(root: Path, vectors_NE: Any, *, graph: bool) -> IndexReader:
 
 
 @pytest.fixture(scope="module")
-def exact(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> IndexReader:
+def exact(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> FilesReader:
     return opened(tmp_path_factory.mktemp("exact"), vectors_NE, graph=False)
 
 
 @pytest.fixture(scope="module")
-def linked(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> IndexReader:
+def linked(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> FilesReader:
     return opened(tmp_path_factory.mktemp("linked"), vectors_NE, graph=True)
 
 
@@ -77,7 +76,7 @@ FILTERS: list[tuple[dict[str, Any], Any]] = [
 
 
 @pytest.mark.parametrize(("filter", "meets"), FILTERS)
-def test_a_filter_leaves_what_python_leaves(exact: IndexReader, vectors_NE: Any, filter: dict[str, Any], meets: Any) -> None:
+def test_a_filter_leaves_what_python_leaves(exact: FilesReader, vectors_NE: Any, filter: dict[str, Any], meets: Any) -> None:
     rows = [i for i in range(N) if meets(metadata(i))]
 
     for query in unit(3, E, seed=3):
@@ -88,7 +87,7 @@ def test_a_filter_leaves_what_python_leaves(exact: IndexReader, vectors_NE: Any,
         assert found.kind == "exact"
 
 
-def test_metadata_comes_back_as_it_was_but_for_what_is_no_text(exact: IndexReader) -> None:
+def test_metadata_comes_back_as_it_was_but_for_what_is_no_text(exact: FilesReader) -> None:
     [hit] = exact.nearest(unit(E), 1, parse_filter({"rare": 100})).hits
 
     assert (hit.id, hit.metadata["bad"]) == ("p100", "?")
@@ -97,15 +96,15 @@ def test_metadata_comes_back_as_it_was_but_for_what_is_no_text(exact: IndexReade
 
 @needs_hnswlib
 class TestGraph:
-    def test_recall_is_what_the_build_said(self, linked: IndexReader, vectors_NE: Any) -> None:
+    def test_recall_is_what_the_build_said(self, linked: FilesReader, vectors_NE: Any) -> None:
         queries = vectors_NE[np.random.default_rng(7).choice(N, 100, replace=False)] + 0.2 * unit(100, E, seed=4)
 
         assert linked.generation.recall is not None
-        assert linked.generation.recall >= graphs.WANTED_RECALL
+        assert linked.generation.recall >= graphs.TARGET_RECALL
         assert recall_of(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
         assert linked.nearest(queries[0], 10).kind == "hnsw"
 
-    def test_scores_are_cosines(self, linked: IndexReader, vectors_NE: Any) -> None:
+    def test_scores_are_cosines(self, linked: FilesReader, vectors_NE: Any) -> None:
         query = unit(E, seed=5)
         hits = linked.nearest(query, 10).hits
 
@@ -121,7 +120,7 @@ class TestGraph:
             ({"rare": {"gte": 0}}, lambda m: m["rare"] is not None, "exact"),
         ],
     )
-    def test_filters_keeprecall_of(self, linked: IndexReader, vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
+    def test_filters_keeprecall_of(self, linked: FilesReader, vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
         allowed_N = np.array([meets(metadata(i)) for i in range(N)])
         queries = unit(50, 12, seed=6) @ unit(12, E, seed=1)
 
@@ -129,7 +128,7 @@ class TestGraph:
         recall = recall_of(linked, vectors_NE, queries, allowed_N, parse_filter(filter))
         assert recall >= (0.95 if kind == "hnsw" else 1.0)
 
-    def test_asked_for_more_than_there_is(self, linked: IndexReader) -> None:
+    def test_asked_for_more_than_there_is(self, linked: FilesReader) -> None:
         assert len(linked.nearest(unit(E), 1000, parse_filter({"rare": 100})).hits) == 1
         assert len(linked.nearest(unit(E), 1000).hits) == 1000
 
@@ -140,7 +139,7 @@ class TestGraph:
         monkeypatch.setattr(graphs, "available", lambda: False)
         store = Store(str(tmp_path))
         [id] = store.list("indexes/gallery/segments")
-        infos = [segments.SegmentInfo(id=id, count=N, kind="hnsw", ef=64, recall=1.0)]
+        infos = [SegmentInfo(id=id, count=N, kind="hnsw", ef=64, recall=1.0)]
         generation = Generation(
             name="gallery", number=1, nonce="n", build=1, model="m@1", embed_dim=E, count=N, kind="hnsw", segments=infos
         )

@@ -11,8 +11,8 @@ import pytest
 from tinyclip.schemas import JSON
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import merging, updating
-from tinyclip_workers.retrieval.files import Generation
-from tinyclip_workers.retrieval.opening import open_index
+from tinyclip_workers.retrieval.generations import Generation
+from tinyclip_workers.retrieval.reader import open_index
 from tinyclip_workers.serving.replica import indexes as serving_indexes
 from tinyclip_workers.serving.replica.indexes import Indexes
 
@@ -100,7 +100,7 @@ def test_an_update_is_applied_once(root: Path, folder: Path) -> None:
 
 
 def test_many_updates_are_applied_in_rounds(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyclip_workers.retrieval.updating.ROUND_BYTES", 1)
+    monkeypatch.setattr("tinyclip_workers.retrieval.updating.BATCH_BYTES", 1)
     ask_updates(root, folder, {n: {"items": vectors(unit(2, 24, seed=n), first=n)} for n in (1, 2, 3)})
 
     assert run(root, "u3") == 0
@@ -155,7 +155,7 @@ def test_any_history_gives_what_recomputation_gives(root: Path, folder: Path, ki
         sizes.append(len(done.segments))
         assert done.count == len(known)
         for segment, after in zip(done.segments, done.segments[1:], strict=False):
-            assert segment.live >= merging.GROWTH * after.live or segment.dead_count
+            assert segment.live >= merging.SEGMENT_GROWTH * after.live or segment.dead_count
     names, matrix = list(known), np.stack(list(known.values()))
 
     index = current(root)

@@ -8,8 +8,8 @@ import pytest
 from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.retrieval.files import Generation
-from tinyclip_workers.retrieval.reader import DatabaseAway
+from tinyclip_workers.retrieval.generations import Generation
+from tinyclip_workers.retrieval.reader import DatabaseUnavailable
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.indexes import Indexes
@@ -113,7 +113,7 @@ class TestBuild:
         ask(tmp_path, folder, shards, **IN_POSTGRES)
         run(tmp_path)
         ask(tmp_path, folder, shards, build=2, **IN_POSTGRES)
-        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.filling._width", lambda *_: 1 / 0)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.building._choose_ef", lambda *_: 1 / 0)
         ask(tmp_path, folder, shards, build=2, kind="hnsw", **IN_POSTGRES)
 
         assert run(tmp_path, 2) == 1
@@ -173,7 +173,7 @@ class TestUpdates:
     def test_the_width_is_found_again_when_the_index_has_outgrown_it(
         self, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.changing.FEWEST", 100)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.updating.MEASURE_FROM", 100)
         small = update(root, folder, 1, vectors(unit(60, 24)), kind="hnsw")
         large = update(root, folder, 2, vectors(unit(100, 24, seed=1), first=60), kind="hnsw")
         same = update(root, folder, 3, vectors(unit(20, 24, seed=2), first=160), kind="hnsw")
@@ -216,20 +216,20 @@ class TestUpdates:
     def test_a_connection_that_is_lost_on_the_way_back_does_not_apply_it_twice(
         self, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tinyclip_workers.retrieval.postgres import changing
+        from tinyclip_workers.retrieval.postgres import updating
 
-        real, lost = changing.changed, iter([True, False, True])
+        real, lost = updating.apply_changes, iter([True, False, True])
 
         def changed(*given: Any, **options: Any) -> Generation:
             before = next(lost)
             if number == 1 and before:
-                raise DatabaseAway("lost before it was written")
+                raise DatabaseUnavailable("lost before it was written")
             done = real(*given, **options)
             if number == 2:
-                raise DatabaseAway("lost after it was written")
+                raise DatabaseUnavailable("lost after it was written")
             return done
 
-        monkeypatch.setattr(changing, "changed", changed)
+        monkeypatch.setattr(updating, "apply_changes", changed)
         for number in (1, 2):
             done = update(root, folder, number, vectors(unit(3, 24), first=3 * number))
 
@@ -281,7 +281,7 @@ class TestWithoutADatabase:
         assert "secret" not in str(events(tmp_path)) + "".join(capfd.readouterr())
 
     def test_a_search_is_refused_while_it_is_away(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database.WAIT_SECONDS", 0.2)
+        monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database.POOL_TIMEOUT_SECONDS", 0.2)
         monkeypatch.setattr("tinyclip_workers.retrieval.postgres.database._pool", None)
         monkeypatch.setenv(VARIABLE, "postgresql://me:secret@127.0.0.1:1/x")
 

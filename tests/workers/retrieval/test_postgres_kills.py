@@ -18,7 +18,7 @@ HOLD = """
 import pathlib, sys, time
 from tinyclip_workers import jobs
 from tinyclip_workers.retrieval import building, updating
-from tinyclip_workers.retrieval.postgres import changing, filling, graph, table
+from tinyclip_workers.retrieval.postgres import building as tables_building, updating as tables_updating, graph, table
 
 def hold(*_, **__):
     pathlib.Path(sys.argv.pop(1)).touch()
@@ -52,10 +52,10 @@ def found(root: Path) -> set[str]:
 
 BUILDS = {
     "named": "table.Store.write_bytes = lambda *g, real=table.Store.write_bytes: (real(*g), '/tables/' in g[1] and hold())",
-    "copied": "graph.link_aside = hold",
-    "linked": "filling._width = hold",
+    "copied": "graph.create_graph_in_background = hold",
+    "linked": "tables_building._choose_ef = hold",
     "written down": "building.commit = hold",
-    "committed": "building.remove_all_others = hold",
+    "committed": "building.remove_unused = hold",
 }
 
 
@@ -77,8 +77,8 @@ def test_a_killed_build(root: Path, folder: Path, index_database: str, after: st
 
 
 UPDATES = {
-    "read": "changing.changed = hold",
-    "written": "changing.write_state = hold",
+    "read": "tables_updating.apply_changes = hold",
+    "written": "tables_updating.write_state = hold",
     "in the database": "updating.commit = hold",
     "in the store": "updating.commit = lambda *given, real=updating.commit: (real(*given), hold())",
 }
@@ -114,4 +114,4 @@ def test_tables_put_back_to_an_older_day_are_not_changed(root: Path, folder: Pat
     ask_updates(root, folder, {2: {"removed": ["old1"]}}, store="pgvector")
 
     assert run(root, "u2") == 1
-    assert "put back to an older day; PUT the index again" in events(root, "u2")[-1]["message"]
+    assert "was restored to an earlier state; PUT the index again" in events(root, "u2")[-1]["message"]

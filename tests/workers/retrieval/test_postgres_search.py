@@ -10,9 +10,9 @@ from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip_workers.data.shards import Skipped
-from tinyclip_workers.retrieval.files import Generation, kind_of
-from tinyclip_workers.retrieval.graph import WANTED_RECALL
-from tinyclip_workers.retrieval.reader import IndexReader, Reader
+from tinyclip_workers.retrieval.generations import Generation, kind_of
+from tinyclip_workers.retrieval.graph import TARGET_RECALL
+from tinyclip_workers.retrieval.reader import FilesReader, IndexReader
 from tinyclip_workers.runtime.store import Store
 
 from tests.postgres import database
@@ -31,27 +31,28 @@ def vectors_NE() -> Any:
 
 
 @pytest.fixture(scope="module")
-def readers(postgres: str, vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reader]]:
+def readers(postgres: str, vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, IndexReader]]:
     """The same items compared one by one (`exact`) and with a graph (`hnsw`)."""
-    from tinyclip_workers.retrieval.postgres.database import Pool
+
+    from tinyclip_workers.retrieval.postgres.database import ReplicaPool
 
     with pytest.MonkeyPatch.context() as patch, database(postgres) as url:
         patch.setenv(VARIABLE, url)
-        pool = Pool()
+        pool = ReplicaPool()
         root = str(tmp_path_factory.mktemp("postgres"))
         yield {kind: in_postgres(root, pool, vectors_NE, kind) for kind in ("exact", "hnsw")}
         pool.close()
 
 
-def in_postgres(root: str, pool: Any, vectors_NE: Any, kind: Any) -> Reader:
-    from tinyclip_workers.retrieval.postgres.filling import filled_tables
+def in_postgres(root: str, pool: Any, vectors_NE: Any, kind: Any) -> IndexReader:
+    from tinyclip_workers.retrieval.postgres.building import build_tables
     from tinyclip_workers.retrieval.postgres.reader import PostgresReader
 
     request = IndexRequest(
         name="gallery", job="b1", build=1, model="m@1", model_uri="", embed_dim=E, kind=kind, store="pgvector"
     )
     parts = [(vectors_NE[start : start + 1000], ITEMS[start : start + 1000]) for start in range(0, N, 1000)]
-    info = filled_tables(
+    info = build_tables(
         Store(root), request, parts, Skipped(), total=N, queries=lambda: QUERIES[:10], on_progress=lambda done: None
     )
     return PostgresReader(
@@ -64,7 +65,7 @@ def in_postgres(root: str, pool: Any, vectors_NE: Any, kind: Any) -> Reader:
 
 
 @pytest.fixture(scope="module")
-def in_files(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> IndexReader:
+def in_files(vectors_NE: Any, tmp_path_factory: pytest.TempPathFactory) -> FilesReader:
     return opened(tmp_path_factory.mktemp("files"), vectors_NE, graph=False)
 
 
@@ -72,7 +73,7 @@ MORE: list[dict[str, Any]] = [{"tags": ["t1", "u3"], "year": {"ne": 2001}}, {"ev
 
 
 @pytest.mark.parametrize("filter", [*(filter for filter, _ in FILTERS), *MORE])
-def test_a_filter_leaves_what_it_leaves_of_files(readers: dict[str, Reader], in_files: IndexReader, filter: Any) -> None:
+def test_a_filter_leaves_what_it_leaves_of_files(readers: dict[str, IndexReader], in_files: FilesReader, filter: Any) -> None:
     for query in unit(2, E, seed=3):
         theirs, mine = (index.nearest(query, 1000, parse_filter(filter)) for index in (in_files, readers["exact"]))
 
@@ -96,18 +97,18 @@ def test_a_filter_leaves_what_it_leaves_of_files(readers: dict[str, Reader], in_
 def test_values_are_compared_as_in_files(value: Any, filter: Any, index_database: str, tmp_path: Path) -> None:
     """Each against a reader of files over the same single item."""
     import psycopg
-    from tinyclip_workers.retrieval.new_segment import new_segment
-    from tinyclip_workers.retrieval.postgres.conditions import fields_of, where
+    from tinyclip_workers.retrieval.postgres.conditions import filter_fields, where_clause
     from tinyclip_workers.retrieval.segment import Segment
+    from tinyclip_workers.retrieval.segment_writer import new_segment
 
     with new_segment(Store(str(tmp_path)), "gallery", E) as segment:
-        segment.writer.add(unit(1, E), [("a", {"v": value})])
+        segment.add(unit(1, E), [("a", {"v": value})])
         info = segment.finish(graph=False)
     expected = bool(Segment(tmp_path / f"indexes/gallery/segments/{info.id}", info, E).allowed(parse_filter(filter)).all())
 
-    condition, parameters = where(parse_filter(filter))
+    condition, parameters = where_clause(parse_filter(filter))
     with psycopg.connect(index_database) as connection:
-        fields = psycopg.types.json.Jsonb(fields_of({"v": value}))
+        fields = psycopg.types.json.Jsonb(filter_fields({"v": value}))
         query = f"SELECT coalesce({condition}, false) FROM (SELECT %s::jsonb AS fields) AS one"
         [found] = connection.execute(query, (*parameters, fields)).fetchone() or (None,)
 
@@ -115,16 +116,16 @@ def test_values_are_compared_as_in_files(value: Any, filter: Any, index_database
 
 
 class TestGraph:
-    def test_recall_is_what_the_build_said(self, readers: dict[str, Reader], vectors_NE: Any) -> None:
+    def test_recall_is_what_the_build_said(self, readers: dict[str, IndexReader], vectors_NE: Any) -> None:
         queries = vectors_NE[np.random.default_rng(7).choice(N, 50, replace=False)] + 0.2 * unit(50, E, seed=4)
         linked = readers["hnsw"]
 
         assert linked.generation.recall is not None
-        assert linked.generation.recall >= WANTED_RECALL
+        assert linked.generation.recall >= TARGET_RECALL
         assert recall_of(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
         assert linked.nearest(queries[0], 10).kind == "hnsw"
 
-    def test_scores_are_cosines_in_full_precision(self, readers: dict[str, Reader], vectors_NE: Any) -> None:
+    def test_scores_are_cosines_in_full_precision(self, readers: dict[str, IndexReader], vectors_NE: Any) -> None:
         query = unit(E, seed=5)
         hits = readers["hnsw"].nearest(query, 10).hits
 
@@ -140,7 +141,9 @@ class TestGraph:
             ({"rare": {"gte": 0}}, lambda m: m["rare"] is not None, "exact"),
         ],
     )
-    def test_filters_keeprecall_of(self, readers: dict[str, Reader], vectors_NE: Any, filter: Any, meets: Any, kind: str) -> None:
+    def test_filters_keep_recall(
+        self, readers: dict[str, IndexReader], vectors_NE: Any, filter: Any, meets: Any, kind: str
+    ) -> None:
         allowed_N = np.array([meets(metadata(i)) for i in range(N)])
         conditions = parse_filter(filter)
 
@@ -149,7 +152,7 @@ class TestGraph:
 
     @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
     def test_so_does_the_graph_when_it_is_walked_for_few(
-        self, readers: dict[str, Reader], vectors_NE: Any, share: float, monkeypatch: pytest.MonkeyPatch
+        self, readers: dict[str, IndexReader], vectors_NE: Any, share: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As it would be in an index so large that comparing all that are left is dearer."""
         monkeypatch.setattr("tinyclip_workers.retrieval.postgres.reader.FILTERED_STEP_COST", 0)
@@ -164,6 +167,6 @@ class TestGraph:
         assert readers["hnsw"].nearest(QUERIES[0], 10, conditions).kind == "hnsw"
         assert recall_of(readers["hnsw"], vectors_NE, QUERIES, allowed_N, conditions) >= 0.95
 
-    def test_asked_for_more_than_there_is(self, readers: dict[str, Reader]) -> None:
+    def test_asked_for_more_than_there_is(self, readers: dict[str, IndexReader]) -> None:
         assert len(readers["hnsw"].nearest(unit(E), 1000, parse_filter({"rare": 100})).hits) == 1
         assert len(readers["hnsw"].nearest(unit(E), 1000).hits) == 1000

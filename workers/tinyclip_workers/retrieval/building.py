@@ -1,7 +1,8 @@
-"""Builds an index from the pictures of WebDataset shards: encode, a part at a time, then put together, link and commit."""
+"""Build an index from the images of WebDataset shards: encode them part by part, write the segment, commit the generation."""
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -13,143 +14,132 @@ from tinyclip.schemas import JSON
 from tinyclip_workers.data.shards import DataError, Skipped, expand_shards
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import graph as graphs
-from tinyclip_workers.retrieval import parts as parts_files
-from tinyclip_workers.retrieval.files import Generation, SegmentInfo, commit, kind_of, newest
-from tinyclip_workers.retrieval.items import BATCH, Progress, batches, read_items
-from tinyclip_workers.retrieval.leftovers import remove_all_others
-from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
-from tinyclip_workers.retrieval.parts import Parts
-from tinyclip_workers.retrieval.segment_writer import storable
+from tinyclip_workers.retrieval import parts as build_parts
+from tinyclip_workers.retrieval.commits import commit, newest, remove_unused
+from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
+from tinyclip_workers.retrieval.items import BATCH, BuildProgress, batches, read_items
+from tinyclip_workers.retrieval.parts import BuildState, EncodedParts
+from tinyclip_workers.retrieval.segment_writer import encodable, new_segment
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 StillWanted = Callable[[], Any]
-"""Raises if the build is not wanted any more."""
+"""Raises if the build is no longer wanted."""
 
 
 def build_index(
     store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: StillWanted
 ) -> Generation:
-    """The generation that answers from now on. Raises DataError, or what `still_wanted` raises."""
+    """Build an index and commit it; return the committed generation. Raises DataError, or what `still_wanted` raises."""
     done = newest(store, request.name)
-    if done is not None and done.build == request.build:  # committed by an attempt that did not live to tell
-        remove_all_others(store, done)
+    if done is not None and done.build == request.build:  # committed by an attempt that ended before it reported that
+        remove_unused(store, done)
         store.remove(index_builds(request.name))
-        return _told(events, done, "")
+        return _report_finished(events, done, "")
     if request.store == "pgvector":
         _expect_database()
     skipped, segments = Skipped(), []
     if request.source is not None:
-        urls = expand_shards(request.source.shards)
-        if not urls:
-            shards = request.source.shards
-            raise DataError(f"no shard matches {shards}; check the path", field="source.shards", value=shards)
-        parts, engine = Parts(store, request, urls), load()
-        reached = parts.reached()
-        progress, skipped = Progress(events, urls, reached.position, reached.seen_bytes), reached.skipped
-        _encode(parts, reached, request, urls, engine, progress)
-        if reached.items == 0:
-            raise DataError(_nothing_found(urls, skipped), field="source.shards", value=request.source.shards)
-        put_together = _put_together if request.store == "files" else _put_into_tables
-        segments = [put_together(store, request, parts, engine, skipped, progress, reached.items)]
+        encoded = _encode(store, request, load, events)
+        write, skipped = (_write_segment if request.store == "files" else _write_tables), encoded.state.skipped
+        segments = [write(store, request, encoded)]
     elif request.store == "pgvector":
-        segments = [_empty_tables(store, request)]
-    generation = _committed(store, request, segments, skipped, still_wanted)
-    return _told(events, generation, _remarks(skipped, generation, request))
+        segments = [_write_tables(store, request, None)]
+    generation = _commit(store, request, segments, skipped, still_wanted)
+    return _report_finished(events, generation, _remarks(skipped, generation, request))
 
 
-def _told(events: EventWriter, generation: Generation, message: str) -> Generation:
-    data = generation.model_dump(include={"build", "count", "kind", "skipped_samples", "skipped_shards"})
-    events.send("index.finished", message=message, data={**data, "recall": generation.recall})
-    return generation
+@dataclass
+class _Encoded:
+    """The encoded items of a build."""
+
+    parts: EncodedParts
+    state: BuildState
+    engine: Engine
+    progress: BuildProgress
+
+    def report_linked(self, done: int) -> None:
+        self.progress.report_linked(done, self.state.items)
+
+    def caption_queries(self) -> Matrix | None:
+        """Return embeddings of captions: most queries are texts, and their embeddings lie apart from those of images."""
+        metadata = chain.from_iterable((item[1] for item in items) for _, items in self.parts)
+        captions = (one["caption"] for one in metadata if isinstance(one.get("caption"), str))
+        sample = list(islice(captions, graphs.RECALL_QUERIES))
+        return self.engine.encode_text(sample) if sample else None
 
 
-def _encode(
-    parts: Parts, reached: parts_files.Reached, request: IndexRequest, urls: list[str], engine: Engine, progress: Progress
-) -> None:
-    """From where the parts end to the end of the shards; `reached` goes along."""
+def _encode(store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter) -> _Encoded:
+    """Encode the shards from the end of the existing parts on. Raises DataError."""
     assert request.source is not None
-    if reached.items:
-        progress.report(reached.items)
+    urls = expand_shards(request.source.shards)
+    if not urls:
+        shards = request.source.shards
+        raise DataError(f"no shard matches {shards}; check the path", field="source.shards", value=shards)
+    parts, engine = EncodedParts(store, request, urls), load()
+    state = parts.state()
+    progress = BuildProgress(events, urls, state.position, state.seen_bytes)
+    if state.items:
+        progress.report_encoded(state.items)
     rows: list[Matrix] = []
     items: list[tuple[str, JSON]] = []
-    for batch in batches(read_items(urls, request.source, engine, reached.skipped, progress), BATCH):
-        rows.append(engine.encode_image(np.stack([item.picture for item in batch])))
-        items += [(storable(item.id), item.metadata) for item in batch]
-        reached.items += len(batch)
-        reached.position, reached.seen_bytes = progress.position, progress.seen
-        if len(items) >= parts_files.ROWS:
-            parts.add(np.concatenate(rows), items, reached)
+    for batch in batches(read_items(urls, request.source, engine, state.skipped, progress), BATCH):
+        rows.append(engine.encode_image(np.stack([item.image for item in batch])))
+        items += [(encodable(item.id), item.metadata) for item in batch]
+        state.items += len(batch)
+        state.position, state.seen_bytes = progress.position, progress.seen_bytes
+        if len(items) >= build_parts.ROWS:
+            parts.add(np.concatenate(rows), items, state)
             rows, items = [], []
-        progress.report(reached.items)
+        progress.report_encoded(state.items)
     if items:
-        parts.add(np.concatenate(rows), items, reached)
+        parts.add(np.concatenate(rows), items, state)
+    if state.items == 0:
+        message = f"no image in {len(urls)} shards; {state.skipped.samples:,} samples were skipped{_example(state.skipped)}"
+        raise DataError(f"{message}; check source.image_key", field="source.shards", value=request.source.shards)
+    return _Encoded(parts, state, engine, progress)
 
 
-def _put_together(
-    store: Store, request: IndexRequest, parts: Parts, engine: Engine, skipped: Skipped, progress: Progress, total: int
-) -> SegmentInfo:
-    with new_segment(store, request.name, engine.embed_dim) as segment:
-        writer = segment.writer
-        for vectors_NE, items in parts:
+def _write_segment(store: Store, request: IndexRequest, encoded: _Encoded) -> SegmentInfo:
+    with new_segment(store, request.name, encoded.engine.embed_dim) as segment:
+        for vectors_NE, items in encoded.parts:
             new: dict[str, int] = {}
             for place, (id, _) in enumerate(items):
-                if id in new or writer.has(id):
-                    skipped.sample(id, "another sample has this key already")
+                if id in new or segment.has(id):
+                    encoded.state.skipped.sample(id, "another sample has the same key")
                 else:
                     new[id] = place
             if new:
-                writer.add(vectors_NE[list(new.values())], [items[place] for place in new.values()])
-        graph = needs_graph(request.kind, writer.count, writer.count)
-        return segment.finish(
-            graph=graph,
-            queries_QE=_caption_queries(parts, engine) if graph else None,
-            on_progress=lambda done: progress.report_linked(done, total),
-        )
+                segment.add(vectors_NE[list(new.values())], [items[place] for place in new.values()])
+        graph = graphs.needs_graph(request.kind, segment.count, segment.count)
+        queries_QE = encoded.caption_queries() if graph else None
+        return segment.finish(graph=graph, queries_QE=queries_QE, on_progress=encoded.report_linked)
+
+
+def _write_tables(store: Store, request: IndexRequest, encoded: _Encoded | None) -> SegmentInfo:
+    """Write the items, or none, into new tables."""
+    from tinyclip_workers.retrieval.postgres.building import build_tables  # an extra
+
+    if encoded is None:
+        return build_tables(store, request, (), Skipped(), total=0, queries=lambda: None, on_progress=lambda done: None)
+    return build_tables(
+        store, request, encoded.parts, encoded.state.skipped, total=encoded.state.items,
+        queries=encoded.caption_queries, on_progress=encoded.report_linked,
+    )  # fmt: skip
 
 
 def _expect_database() -> None:
-    """Before hours of encoding. Raises MissingExtra, NoDatabase, DatabaseAway."""
-    from tinyclip_workers.retrieval.postgres.filling import expect_database  # an extra
+    """Check the database before hours of encoding. Raises MissingExtra, DatabaseNotUsable, DatabaseUnavailable."""
+    from tinyclip_workers.retrieval.postgres.building import expect_database  # an extra
 
     expect_database()
 
 
-def _put_into_tables(
-    store: Store, request: IndexRequest, parts: Parts, engine: Engine, skipped: Skipped, progress: Progress, total: int
-) -> SegmentInfo:
-    from tinyclip_workers.retrieval.postgres.filling import filled_tables  # an extra
-
-    return filled_tables(
-        store, request, parts, skipped, total=total,
-        queries=lambda: _caption_queries(parts, engine), on_progress=lambda done: progress.report_linked(done, total),
-    )  # fmt: skip
-
-
-def _empty_tables(store: Store, request: IndexRequest) -> SegmentInfo:
-    from tinyclip_workers.retrieval.postgres.filling import filled_tables  # an extra
-
-    return filled_tables(store, request, (), Skipped(), total=0, queries=lambda: None, on_progress=lambda done: None)
-
-
-def _publish(generation: Generation) -> None:
-    from tinyclip_workers.retrieval.postgres.filling import publish  # an extra
-
-    publish(generation)
-
-
-def _caption_queries(parts: Parts, engine: Engine) -> Matrix | None:
-    """Embeddings of captions: texts lie elsewhere than pictures, and they are what most searches ask."""
-    metadata = chain.from_iterable((item[1] for item in items) for _, items in parts)
-    captions = list(islice((one["caption"] for one in metadata if isinstance(one.get("caption"), str)), graphs.SAMPLE))
-    return engine.encode_text(captions) if captions else None
-
-
-def _committed(
+def _commit(
     store: Store, request: IndexRequest, segments: list[SegmentInfo], skipped: Skipped, still_wanted: StillWanted
 ) -> Generation:
-    """A build stands for itself: if another change takes its number meanwhile, the next number is as good."""
+    """Commit the build under the next free number: it does not depend on the generations before it."""
     while True:
         still_wanted()
         before = newest(store, request.name)
@@ -160,24 +150,30 @@ def _committed(
             applied=request.applied, segments=segments,
         )  # fmt: skip
         if generation.store == "pgvector":
-            _publish(generation)
+            from tinyclip_workers.retrieval.postgres.building import publish  # an extra
+
+            publish(generation)
         if commit(store, generation):
-            remove_all_others(store, generation)
+            remove_unused(store, generation)
             store.remove(index_builds(request.name))
             return generation
 
 
+def _report_finished(events: EventWriter, generation: Generation, message: str) -> Generation:
+    data = generation.model_dump(include={"build", "count", "kind", "skipped_samples", "skipped_shards"})
+    events.send("index.finished", message=message, data={**data, "recall": generation.recall})
+    return generation
+
+
 def _remarks(skipped: Skipped, generation: Generation, request: IndexRequest) -> str:
-    said = []
+    remarks = []
     if skipped.samples or skipped.shards:
-        example = f", as {skipped.examples[0]}" if skipped.examples else ""
-        said.append(f"{skipped.samples:,} samples and {skipped.shards:,} shards were skipped{example}")
-    if request.kind == "auto" and generation.store == "files" and generation.count >= GRAPH_FROM and not graphs.available():
-        said.append(f"it is searched exactly, which is slow at this size: {graphs.WAY_OUT}")
-    return "; ".join(said)
+        remarks.append(f"{skipped.samples:,} samples and {skipped.shards:,} shards were skipped{_example(skipped)}")
+    large = generation.count >= graphs.GRAPH_FROM
+    if request.kind == "auto" and generation.store == "files" and large and not graphs.available():
+        remarks.append(f"the index is searched exactly, which is slow at this size: {graphs.INSTALL_HINT}")
+    return "; ".join(remarks)
 
 
-def _nothing_found(urls: list[str], skipped: Skipped) -> str:
-    example = f", as {skipped.examples[0]}" if skipped.examples else ""
-    return f"no image in {len(urls)} shards; {skipped.samples:,} samples were skipped{example}; check source.image_key"
-
+def _example(skipped: Skipped) -> str:
+    return f", for example {skipped.examples[0]}" if skipped.examples else ""

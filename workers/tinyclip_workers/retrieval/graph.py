@@ -1,4 +1,4 @@
-"""Approximate search: a graph of near neighbours (HNSW, Malkov and Yashunin 2018) by hnswlib, which holds its vectors in memory.
+"""Approximate nearest-neighbour search: HNSW graphs (Malkov and Yashunin 2018) by hnswlib, which holds the vectors in memory.
 
 Shapes: N rows, Q queries, E embedding size, K hits.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tinyclip.schemas import IndexKind
 
 from tinyclip_workers.types import Matrix
 
@@ -23,20 +24,32 @@ Mask = npt.NDArray[np.bool_]
 LINKS, BUILD_WIDTH = 16, 200
 """hnswlib's M and ef_construction."""
 WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Search widths (ef) that are tried, in this order, until the sample's recall is enough."""
-WANTED_RECALL = 0.97
-"""Recall@10 on the sample at build time: above the 0.95 that is promised, since queries to come are others."""
-SAMPLE = 200
+"""Search widths (ef), tried in this order until the recall on the sample suffices."""
+TARGET_RECALL = 0.97
+"""Recall@10 on the sample at build time: above the promised 0.95, because later queries differ from the sample."""
+RECALL_QUERIES = 200
 """Queries that recall is measured with."""
-BYTES_A_ROW = 2 * LINKS * 4 + 20
-"""Of memory beside the vectors themselves."""
+GRAPH_FROM = 100_000
+"""Items from which `auto` builds graphs: an exact search takes 15 ms there, at 512 dimensions."""
+SEGMENT_GRAPH_FROM = 10_000
+"""Rows below which a segment has no graph, in an index of kind `auto`."""
+BYTES_PER_ROW = 2 * LINKS * 4 + 20
+"""Memory per row in addition to its vector."""
 CHUNK = 10_000
 
-WAY_OUT = "hnswlib is not installed there; pip install 'tinyclip[hnsw]' (it needs a C++ compiler) where jobs and deployments run"
+INSTALL_HINT = "hnswlib is not installed; pip install 'tinyclip[hnsw]' (it needs a C++ compiler) where jobs and deployments run"
 
 
 def available() -> bool:
+    """Return whether hnswlib is installed."""
     return find_spec("hnswlib") is not None
+
+
+def needs_graph(requested: IndexKind, index_count: int, rows: int) -> bool:
+    """Return whether a segment of `rows` rows gets a graph, in an index of `index_count` items."""
+    if requested == "auto":
+        return available() and index_count >= GRAPH_FROM and rows >= SEGMENT_GRAPH_FROM
+    return requested == "hnsw"
 
 
 def write_graph(
@@ -45,23 +58,23 @@ def write_graph(
     queries_QE: Matrix | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[int, float | None]:
-    """Link the rows and save the graph; it is on disk when this returns. Takes about 0.5 ms of CPU a row at 512 dimensions.
+    """Link the rows and save the graph durably. Takes about 0.5 ms of CPU per row at 512 dimensions.
 
-    Returns the search width (ef) that recall@10 needs, and that recall. It is measured with rows that are not linked yet: a
-    query that is in the graph already is too easy. `queries_QE` are more to measure with, and the worse of both counts.
+    Returns the search width (ef) that reaches the target recall@10, and that recall. It is measured with rows that are not
+    linked yet, because a query that is in the graph is too easy. `queries_QE` are further queries; the lower recall counts.
     """
     count, embed_dim = vectors_NE.shape
-    index = _empty(embed_dim)
+    index = _empty_graph(embed_dim)
     index.init_index(max_elements=count, M=LINKS, ef_construction=BUILD_WIDTH, random_seed=0)
     chance = np.random.default_rng(0)
-    held_out = np.sort(chance.choice(count, min(SAMPLE, count // 10), replace=False))
+    held_out = np.sort(chance.choice(count, min(RECALL_QUERIES, count // 10), replace=False))
     others = np.setdiff1d(np.arange(count), held_out)
     for start in range(0, len(others), CHUNK):
         _link(index, vectors_NE, others[start : start + CHUNK])
         on_progress(min(start + CHUNK, len(others)))
     groups = [group for group in (vectors_NE[held_out], queries_QE) if group is not None and len(group)]
     truths = [exact_rows(vectors_NE, group, min(10, len(others)), without=held_out) for group in groups]
-    ef, recall = _width(index, groups, truths)
+    ef, recall = _choose_ef(index, groups, truths)
     _link(index, vectors_NE, held_out)
     index.save_index(str(path))
     with open(path, "rb") as file:
@@ -74,8 +87,11 @@ def _link(index: Any, vectors_NE: Matrix, rows: Rows) -> None:
         index.add_items(np.ascontiguousarray(vectors_NE[rows]), rows, num_threads=len(os.sched_getaffinity(0)))
 
 
-def _width(index: Any, groups: list[Matrix], truths: list[Rows]) -> tuple[int, float | None]:
-    """The narrowest search whose recall is enough, and that recall: of the widest, if none is; null where nothing was asked."""
+def _choose_ef(index: Any, groups: list[Matrix], truths: list[Rows]) -> tuple[int, float | None]:
+    """Return the smallest ef that reaches the target recall in every group of queries, else the largest; and the recall.
+
+    The recall is None without queries.
+    """
     if not groups:
         return WIDTHS[0], None
     for ef in WIDTHS:
@@ -84,9 +100,9 @@ def _width(index: Any, groups: list[Matrix], truths: list[Rows]) -> tuple[int, f
             float(np.mean([_recall(index, query_E, rows_K) for query_E, rows_K in zip(group, truth, strict=True)]))
             for group, truth in zip(groups, truths, strict=True)
         )
-        if recall >= WANTED_RECALL:
+        if recall >= TARGET_RECALL:
             break
-    log.info("searched %d wide, the graph finds %.1f%% of the ten nearest", ef, 100 * recall)
+    log.info("recall@10 of the graph is %.1f%% at ef %d", 100 * recall, ef)
     return ef, recall
 
 
@@ -96,7 +112,7 @@ def _recall(index: Any, query_E: Matrix, truth_K: Rows) -> float:
 
 
 def _nearest(index: Any, query_E: Matrix, options: dict[str, Any]) -> tuple[Rows, Matrix] | None:
-    """Rows and cosines, nearest first; null where the graph does not lead to so many."""
+    """Return rows and cosines, nearest first; None if the graph reaches fewer."""
     try:
         labels_1K, distances_1K = index.knn_query(query_E, num_threads=1, **options)
     except RuntimeError as error:
@@ -107,26 +123,26 @@ def _nearest(index: Any, query_E: Matrix, options: dict[str, Any]) -> tuple[Rows
 
 
 class Graph:
-    """A saved graph in memory. Searched from several threads at once."""
+    """A saved graph in memory. Thread-safe for searching."""
 
     def __init__(self, path: Path, embed_dim: int, ef: int) -> None:
-        """Raises FileNotFoundError, and ValueError where hnswlib is not installed."""
-        self._index = _empty(embed_dim)
+        """Raises FileNotFoundError, and ValueError if hnswlib is not installed."""
+        self._index = _empty_graph(embed_dim)
         if not path.is_file():
             raise FileNotFoundError(path)
         self._index.load_index(str(path))
         self._index.set_ef(ef)
 
     def nearest(self, query_E: Matrix, count: int, allowed_N: Mask | None = None) -> tuple[Rows, Matrix] | None:
-        """Rows and cosines, nearest first; null where the graph does not lead to so many rows (of those allowed)."""
+        """Return rows and cosines, nearest first; None if the graph reaches fewer rows (of those allowed)."""
         options: dict[str, Any] = {"k": count}
         if allowed_N is not None:
-            options["filter"] = allowed_N.tobytes().__getitem__  # called for each row met: bytes answer faster than an array
+            options["filter"] = allowed_N.tobytes().__getitem__  # called per visited row; bytes are faster than an array
         return _nearest(self._index, query_E, options)
 
 
 def exact_rows(vectors_NE: Matrix, queries_QE: Matrix, count: int, without: Rows | None = None) -> Rows:
-    """(Q, K) rows with the largest products, but for those `without`, in no order; a piece of the vectors at a time."""
+    """Return the (Q, K) rows with the largest products, unordered, leaving out the rows `without`. Works in chunks of rows."""
     best_QK = np.empty((len(queries_QE), 0), np.float32)
     rows_QK = np.empty((len(queries_QE), 0), np.int64)
     for start in range(0, len(vectors_NE), CHUNK):
@@ -141,10 +157,10 @@ def exact_rows(vectors_NE: Matrix, queries_QE: Matrix, count: int, without: Rows
     return rows_QK
 
 
-def _empty(embed_dim: int) -> Any:
-    """Raises ValueError saying what to install."""
+def _empty_graph(embed_dim: int) -> Any:
+    """Raises ValueError if hnswlib is not installed."""
     try:
-        import hnswlib  # an extra: it has no wheels, so that not every machine can install it
+        import hnswlib  # an extra: it has no wheels, so not every machine can install it
     except ImportError as error:
-        raise ValueError(WAY_OUT) from error
+        raise ValueError(INSTALL_HINT) from error
     return hnswlib.Index(space="ip", dim=embed_dim)

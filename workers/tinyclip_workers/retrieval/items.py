@@ -1,4 +1,4 @@
-"""The pictures that go into an index: read from shards, decoded, with what a hit will show of them."""
+"""Read the items of an index from WebDataset shards: decoded images and the metadata that hits return."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,33 +22,40 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Item:
+    """A decoded sample."""
+
     id: str
     metadata: JSON
-    picture: Pixels
+    image: Pixels
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far a set of shards was read: the place of the shard that is being read, and how many of its samples have gone by."""
+class ShardPosition:
+    """A position in a list of shards: the index of the current shard, and how many of its samples have been read."""
 
     shard: int = 0
     sample: int = 0
 
 
-def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "Progress") -> Iterator[Item]:
-    """Decoded samples in order from where `progress` is, a batch at a time by a few threads; what cannot be read is counted."""
+def read_items(
+    urls: list[str], source: IndexSource, engine: Engine, skipped: Skipped, progress: "BuildProgress"
+) -> Iterator[Item]:
+    """Yield decoded samples in order, from the position of `progress`; count unreadable ones in `skipped`.
+
+    A few threads decode each batch.
+    """
 
     def read(sample: Sample) -> Item | str:
         try:
-            picture = decode_square(image_bytes(sample, source.image_key), engine.image_size)
-            return Item(sample["__key__"], _metadata(sample, source), picture)
+            image = decode_square(image_bytes(sample, source.image_key), engine.image_size)
+            return Item(sample["__key__"], _metadata(sample, source), image)
         except (KeyError, ValueError) as error:
             return str(error.args[0])
 
     with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
-        for samples in batches(read_shards(urls, skipped, reader=_from(urls, progress.position)), BATCH):
+        for samples in batches(read_shards(urls, skipped, reader=_reader_from(urls, progress.position)), BATCH):
             for sample, item in zip(samples, pool.map(read, samples), strict=True):
-                progress.saw(sample)
+                progress.advance(sample)
                 if isinstance(item, str):
                     skipped.sample(sample["__key__"], item)
                 else:
@@ -56,7 +63,7 @@ def read_items(urls: list[str], source: IndexSource, engine: Engine, skipped: Sk
 
 
 def _metadata(sample: Sample, source: IndexSource) -> JSON:
-    """What a hit shows: where the picture is, its caption, and the sample's own documents, whose fields win."""
+    """Return the metadata of an item: its place, its caption, and the sample's own documents, whose fields take precedence."""
     metadata: JSON = {"key": sample["__key__"], "shard": sample["__url__"]}
     if "txt" in sample:
         metadata["caption"] = sample["txt"].decode("utf-8", "replace").strip()
@@ -69,12 +76,13 @@ def _metadata(sample: Sample, source: IndexSource) -> JSON:
 
 
 def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Split an iterator into lists of `size`; the last one may be shorter."""
     while batch := list(islice(items, size)):
         yield batch
 
 
-def _from(urls: list[str], position: Position) -> Callable[[str], Iterator[Sample]]:
-    """A reader of shards that goes on at a position."""
+def _reader_from(urls: list[str], position: ShardPosition) -> Callable[[str], Iterator[Sample]]:
+    """Return a reader of shards that starts at a position."""
     passed = set(urls[: position.shard])
 
     def read(url: str) -> Iterator[Sample]:
@@ -86,26 +94,29 @@ def _from(urls: list[str], position: Position) -> Callable[[str], Iterator[Sampl
     return read
 
 
-class Progress:
-    """How far the job is, as a number of items and as a position in the shards."""
+class BuildProgress:
+    """The progress of a build: its position in the shards, and the events that report it."""
 
-    def __init__(self, events: EventWriter, urls: list[str], position: Position = Position(), seen: int = 0) -> None:
-        """`seen`: bytes of the shards that had gone by at the position."""
-        self._events, self._bytes = events, ShardProgress(urls, seen)
-        self._places = {url: place for place, url in reversed(list(enumerate(urls)))}
+    def __init__(
+        self, events: EventWriter, urls: list[str], position: ShardPosition = ShardPosition(), seen_bytes: int = 0
+    ) -> None:
+        """`seen_bytes`: bytes of the shards before the position."""
+        self._events, self._bytes = events, ShardProgress(urls, seen_bytes)
+        self._shards = {url: shard for shard, url in reversed(list(enumerate(urls)))}
         self.position = position
 
     @property
-    def seen(self) -> int:
+    def seen_bytes(self) -> int:
         return self._bytes.seen
 
-    def saw(self, sample: Sample) -> None:
+    def advance(self, sample: Sample) -> None:
+        """Move the position behind a sample."""
         self._bytes.add(sample)
-        place = self._places[sample["__url__"]]
-        before = self.position.sample if self.position.shard == place else 0
-        self.position = Position(place, before + 1)
+        shard = self._shards[sample["__url__"]]
+        before = self.position.sample if self.position.shard == shard else 0
+        self.position = ShardPosition(shard, before + 1)
 
-    def report(self, done: int) -> None:
+    def report_encoded(self, done: int) -> None:
         share = self._bytes.fraction()
         total = round(done / share) if share else None
         self._events.send("index.progress", data={"done": done, "total": total, "phase": "encoding"})

@@ -1,8 +1,7 @@
-"""Builds and updates retrieval indexes: the work of the Ray jobs `tc-index-<name>-<job>`, started by `tinyclip_workers.jobs`.
+"""Build or update an index: the work of the Ray jobs `tc-index-<name>-<job>`, started by `tinyclip_workers.jobs`.
 
-What is to be done is in the index's `request.json`. Whatever is written counts for nothing until the next generation is
-committed in one step, so an index is always the old one or the new one; a job that dies is simply started again. A build
-goes on behind the parts that it has encoded. Progress goes up as events.
+The index's `request.json` describes the work. Written files take effect only when the next generation is committed, which is
+atomic; a job that was killed is started again, and a build resumes after the parts that it has encoded. Events report progress.
 """
 
 from functools import partial
@@ -24,8 +23,8 @@ from tinyclip_workers.runtime.store import Store
 def build_or_update(store: Store, index: str, job: str, events: EventWriter) -> None:
     """Do what the index's request specifies. Raises RequestWithdrawn, JobFailed."""
     try:
-        request = _request(store, index, job)
-        load, still_wanted = partial(load_engine, request.model_uri), partial(_request, store, index, job)
+        request = _read_request(store, index, job)
+        load, still_wanted = partial(load_engine, request.model_uri), partial(_read_request, store, index, job)
         if request.updates is None:
             build_index(store, request, load, events, still_wanted)
         else:
@@ -36,14 +35,14 @@ def build_or_update(store: Store, index: str, job: str, events: EventWriter) -> 
         raise JobFailed("index_failed", str(error)) from error
 
 
-def _request(store: Store, name: str, job: str) -> IndexRequest:
-    """The request as it stands now. Raises RequestWithdrawn if it no longer asks for this job."""
+def _read_request(store: Store, name: str, job: str) -> IndexRequest:
+    """Return the current request. Raises RequestWithdrawn if it belongs to another job by now."""
     try:
         request = IndexRequest.model_validate_json(store.read_bytes(index_request(name)))
     except FileNotFoundError as error:
         raise RequestWithdrawn(f"index {name} was deleted") from error
     except ValidationError as error:
-        raise ValueError(f"{store.uri(index_request(name))} is not a request for an index: {error}") from error
+        raise ValueError(f"{store.uri(index_request(name))} is not a valid index request: {error}") from error
     if request.job != job:
         raise RequestWithdrawn(f"index {name} is now at job {request.job}, this is {job}")
     return request

@@ -1,9 +1,8 @@
-"""The next generation of an index: some items replaced, added or removed, the rest as it was.
+"""Write the segments of the next generation of an index: some items replaced, added or removed, the rest unchanged.
 
-New items become a segment of their own; what it replaces is noted as dead in the segments before. So that a search does not
-meet ever more segments, each one is kept at least four times as large as all that came after it: smaller ones are written
-again together with the new items (the logarithmic method of Bentley and Saxe 1980). An item is so written again a few times in
-its life, and not with each update.
+New items form a new segment; the rows that they replace become tombstones of the older segments. To bound the number of
+segments, each one is kept at least four times as large as all later ones together: smaller ones are merged into the new segment
+(the logarithmic method of Bentley and Saxe 1980). An item is thus rewritten a few times in its life, not with every update.
 
 Shapes: N rows, E embedding size.
 """
@@ -14,55 +13,63 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from tinyclip.artifacts.paths import index_dead_rows
+from tinyclip.artifacts.paths import index_tombstones
 from tinyclip.schemas import JSON, IndexKind
 
-from tinyclip_workers.retrieval.files import Generation, SegmentInfo, kind_of
-from tinyclip_workers.retrieval.new_segment import GRAPH_FROM, needs_graph, new_segment
-from tinyclip_workers.retrieval.opening import open_index
-from tinyclip_workers.retrieval.segment import Dead, Segment
-from tinyclip_workers.retrieval.segment_writer import SegmentWriter
+from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
+from tinyclip_workers.retrieval.graph import GRAPH_FROM, needs_graph
+from tinyclip_workers.retrieval.reader import open_index
+from tinyclip_workers.retrieval.segment import Segment, Tombstones
+from tinyclip_workers.retrieval.segment_writer import SegmentWriter, new_segment
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
-GROWTH = 4
-"""How much larger a segment is than all after it."""
-MOST_DEAD = 0.3
-"""Share of a segment's rows; with more it is written again without them."""
+SEGMENT_GROWTH = 4
+"""How much larger a segment is than all later ones together."""
+MAX_TOMBSTONE_SHARE = 0.3
+"""Share of a segment's rows above which the segment is rewritten without its tombstones."""
 CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class NewItem:
+    """An embedded item."""
+
     vector_E: Matrix
     metadata: JSON
 
 
 Changes = Mapping[str, NewItem | None]
-"""By id what an item is from now on; null: it is no more."""
+"""The new item of each id; None: the item is removed."""
 
 
 def next_generation(
     store: Store,
     current: Generation,
     changes: Changes,
-    asked: IndexKind,
+    kind: IndexKind,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Generation:
-    """Writes the segments of a generation that has the changes in it. Committing it is up to the caller."""
+    """Write the segments of a generation that contains the changes, and return it uncommitted."""
     reader = open_index(store, current)
     new = {id: item for id, item in changes.items() if item is not None}
-    dead = [_now_dead(segment, before, list(changes)) for segment, before in zip(reader.segments, reader.dead, strict=True)]
-    lives = [segment.count - len(rows) for segment, rows in zip(reader.segments, dead, strict=True)]
-    total = sum(lives) + len(new)
-    first = _first_to_merge(current.segments, lives, dead, len(new), asked, total)
-    segments = [_with_dead(store, current.name, *kept) for kept in zip(current.segments[:first], dead[:first], strict=True)]
-    if sum(lives[first:]) + len(new):
-        with new_segment(store, current.name, current.embed_dim) as merged:
-            _copy_live(merged.writer, reader.segments[first:], dead[first:])
-            _add_new(merged.writer, new)
-            graph = needs_graph(asked, total, merged.writer.count)
-            segments.append(merged.finish(graph=graph, on_progress=on_progress))
+    tombstones = [
+        np.union1d(before, segment.rows_of(list(changes)))
+        for segment, before in zip(reader.segments, reader.tombstones, strict=True)
+    ]
+    live_counts = [segment.count - len(rows) for segment, rows in zip(reader.segments, tombstones, strict=True)]
+    total = sum(live_counts) + len(new)
+    first = _first_to_merge(current.segments, live_counts, len(new), kind, total)
+    kept = zip(current.segments[:first], tombstones[:first], strict=True)
+    segments = [_write_tombstones(store, current.name, info, rows) for info, rows in kept]
+    if sum(live_counts[first:]) + len(new):
+        with new_segment(store, current.name, current.embed_dim) as writer:
+            _copy_live_rows(writer, reader.segments[first:], tombstones[first:])
+            if new:
+                vectors_NE = np.stack([item.vector_E for item in new.values()])
+                writer.add(vectors_NE, [(id, item.metadata) for id, item in new.items()])
+            graph = needs_graph(kind, total, writer.count)
+            segments.append(writer.finish(graph=graph, on_progress=on_progress))
     return current.model_copy(
         update={
             "number": current.number + 1,
@@ -74,45 +81,33 @@ def next_generation(
     )
 
 
-def _first_to_merge(
-    infos: list[SegmentInfo], lives: list[int], dead: list[Dead], new: int, asked: IndexKind, total: int
-) -> int:
-    """The segments from this one on are written again, with the new items."""
-    first, after = len(infos), new
-    while first and lives[first - 1] < GROWTH * after:
+def _first_to_merge(infos: list[SegmentInfo], live_counts: list[int], new: int, kind: IndexKind, total: int) -> int:
+    """Return the first segment that is merged, with all later ones and the new items."""
+    first, later = len(infos), new
+    while first and live_counts[first - 1] < SEGMENT_GROWTH * later:
         first -= 1
-        after += lives[first]
-    for place, info in enumerate(infos[:first]):
-        outgrown = asked == "auto" and total >= GRAPH_FROM and info.kind == "exact" and needs_graph(asked, total, lives[place])
-        if outgrown or len(dead[place]) > MOST_DEAD * info.count:
+        later += live_counts[first]
+    for place, (info, live) in enumerate(zip(infos[:first], live_counts, strict=False)):
+        needs_its_graph = kind == "auto" and total >= GRAPH_FROM and info.kind == "exact" and needs_graph(kind, total, live)
+        if needs_its_graph or info.count - live > MAX_TOMBSTONE_SHARE * info.count:
             return place
     return first
 
 
-def _now_dead(segment: Segment, before: Dead, ids: list[str]) -> Dead:
-    return np.union1d(before, segment.rows_of(ids))
-
-
-def _with_dead(store: Store, name: str, info: SegmentInfo, dead: Dead) -> SegmentInfo:
-    if len(dead) == info.dead_count:
+def _write_tombstones(store: Store, name: str, info: SegmentInfo, tombstones: Tombstones) -> SegmentInfo:
+    if len(tombstones) == info.dead_count:
         return info
     id, file = uuid.uuid4().hex, io.BytesIO()
-    np.save(file, dead, allow_pickle=False)
-    store.write_bytes(index_dead_rows(name, id), file.getvalue())
-    return info.model_copy(update={"dead": id, "dead_count": len(dead)})
+    np.save(file, tombstones, allow_pickle=False)
+    store.write_bytes(index_tombstones(name, id), file.getvalue())
+    return info.model_copy(update={"dead": id, "dead_count": len(tombstones)})
 
 
-def _copy_live(writer: SegmentWriter, segments: list[Segment], dead: list[Dead]) -> None:
-    for segment, gone in zip(segments, dead, strict=True):
+def _copy_live_rows(writer: SegmentWriter, segments: list[Segment], tombstones: list[Tombstones]) -> None:
+    for segment, removed in zip(segments, tombstones, strict=True):
         live_N = np.ones(segment.count, np.bool_)
-        live_N[gone] = False
+        live_N[removed] = False
         for start in range(0, segment.count, CHUNK):
             rows = start + np.flatnonzero(live_N[start : start + CHUNK])
             items = segment.documents(rows.tolist())
             writer.add(segment.vectors_NE[rows], items)
-
-
-def _add_new(writer: SegmentWriter, new: Mapping[str, NewItem]) -> None:
-    if new:
-        writer.add(np.stack([item.vector_E for item in new.values()]), [(id, item.metadata) for id, item in new.items()])
-

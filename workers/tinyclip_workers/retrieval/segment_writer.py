@@ -1,25 +1,31 @@
-"""Writes one segment: rows of vectors, the items that they belong to, and what filters compare.
+"""Write one segment: rows of vectors, their items, the metadata values that filters compare, and the graph of a large segment.
 
-Shapes: N rows, E embedding size.
+Shapes: N rows, Q queries, E embedding size.
 """
 
 import json
 import os
+import shutil
 import sqlite3
-from collections.abc import Sequence
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+from tinyclip.artifacts.paths import index_segment
 from tinyclip.filters import Scalar, comparable_values
 from tinyclip.schemas import JSON
 
-from tinyclip_workers.retrieval.files import ITEMS, VECTORS
+from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, VECTORS, SegmentInfo
+from tinyclip_workers.retrieval.graph import write_graph
+from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
-MOST_VALUES = 256
-"""Of one item that filters see."""
+MAX_FILTER_VALUES = 256
+"""Metadata values of one item that filters see."""
 
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
@@ -30,63 +36,91 @@ CREATE TABLE fields (path INTEGER NOT NULL, value BLOB NOT NULL, row INTEGER NOT
 CREATE TEMP TABLE unsorted (path INTEGER, value BLOB, row INTEGER);
 """
 
-TRUTH = {True: b"\x01", False: b"\x00"}
-"""How truth values are kept: no number and no text, so that 1 is not equal to true."""
+BOOLEANS = {True: b"\x01", False: b"\x00"}
+"""Booleans as SQLite stores them: neither a number nor a text, so that 1 is not equal to true."""
+
+
+@contextmanager
+def new_segment(store: Store, index: str, embed_dim: int) -> Iterator["SegmentWriter"]:
+    """Write a segment directly into a local store, where no generation names it yet; for a remote store, write a local copy."""
+    id = uuid.uuid4().hex
+    local = store.local_path(index_segment(index, id))
+    temporary = None if local is not None else Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
+    writer = SegmentWriter(store, index, id, local or Path(f"{temporary}/{id}"), embed_dim)
+    try:
+        yield writer
+    finally:
+        writer.close()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 class SegmentWriter:
-    """Vectors and items of one segment in a local folder, in order. What it leaves counts for nothing before `finish`."""
+    """The files of one segment in a local folder. They are complete only after `finish`."""
 
-    def __init__(self, folder: Path, embed_dim: int) -> None:
+    def __init__(self, store: Store, index: str, id: str, folder: Path, embed_dim: int) -> None:
         folder.mkdir(parents=True, exist_ok=False)
+        self._store, self._index, self._id, self._folder = store, index, id, folder
         self._embed_dim, self.count = embed_dim, 0
         self._paths: dict[str, int] = {}
-        self._vectors: BinaryIO = open(folder / VECTORS, "wb")  # noqa: SIM115 -- closed by __exit__
+        self._vectors: BinaryIO = open(folder / VECTORS, "wb")  # noqa: SIM115 -- closed by `close`
         self._header_end = self._write_header()
-        self._items_path = folder / ITEMS
-        self._items = sqlite3.connect(self._items_path)
+        self._items = sqlite3.connect(folder / ITEMS)
         self._items.executescript(_TABLES)
 
-    def __enter__(self) -> "SegmentWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
         self._vectors.close()
         self._items.close()
 
     def has(self, id: str) -> bool:
+        """Return whether an item with this id has been added."""
         return self._items.execute("SELECT 1 FROM items WHERE id = ?", (id,)).fetchone() is not None
 
     def add(self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]]) -> None:
-        """Rows and their (id, metadata). Raises sqlite3.IntegrityError for an id that is there already."""
+        """Append rows and their (id, metadata). Raises sqlite3.IntegrityError for an id that has been added."""
         assert vectors_NE.shape == (len(items), self._embed_dim), (vectors_NE.shape, len(items), self._embed_dim)
-        documents = [storable(json.dumps(metadata, ensure_ascii=False)) for _, metadata in items]
+        documents = [encodable(json.dumps(metadata, ensure_ascii=False)) for _, metadata in items]
         rows = [(self.count + i, id, document) for i, ((id, _), document) in enumerate(zip(items, documents, strict=True))]
         self._items.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
         for i, (_, metadata) in enumerate(items):
-            self._note_values(self.count + i, metadata)
+            self._add_filter_values(self.count + i, metadata)
         self._vectors.write(np.ascontiguousarray(vectors_NE, "<f4").tobytes())
         self.count += len(items)
 
-    def finish(self) -> None:
-        """All is on disk when this returns."""
-        # Sorted once at the end: a tree that grows at random places is written many times over.
+    def finish(
+        self, *, graph: bool, queries_QE: Matrix | None = None, on_progress: Callable[[int], None] = lambda done: None
+    ) -> SegmentInfo:
+        """Complete all files, durably in the store. `queries_QE`: expected queries, to choose the search width with."""
+        self._finish_rows()
+        info = SegmentInfo(id=self._id, count=self.count, kind="exact")
+        if graph:
+            vectors_NE: Matrix = np.load(self._folder / VECTORS, mmap_mode="r")
+            ef, recall = write_graph(vectors_NE, self._folder / GRAPH, queries_QE, on_progress)
+            info = info.model_copy(update={"kind": "hnsw", "ef": ef, "recall": recall})
+        folder = index_segment(self._index, self._id)
+        if self._store.local_path(folder) != self._folder:
+            for file in info.files:
+                self._store.put_file(self._folder / file, f"{folder}/{file}")
+        return info
+
+    def _finish_rows(self) -> None:
+        # Sorted once at the end: inserting at random places would write the tree's pages many times.
         self._items.execute("INSERT OR IGNORE INTO fields SELECT path, value, row FROM unsorted ORDER BY 1, 2, 3")
         self._items.executemany("INSERT INTO paths VALUES (?, ?)", [(id, path) for path, id in self._paths.items()])
         self._items.commit()
         self._items.close()
         self._vectors.seek(0)
         end = self._write_header()
-        assert end == self._header_end, "the header outgrew the room that numpy leaves for a growing first axis"
+        assert end == self._header_end, "the header outgrew the space that numpy reserves for a growing first axis"
         self._vectors.flush()
         os.fsync(self._vectors.fileno())
-        with open(self._items_path, "rb") as items:
+        with open(self._folder / ITEMS, "rb") as items:
             os.fsync(items.fileno())
 
-    def _note_values(self, row: int, metadata: JSON) -> None:
+    def _add_filter_values(self, row: int, metadata: JSON) -> None:
         values = [
-            (self._paths.setdefault(path, len(self._paths)), stored(value), row)
-            for path, value in list(comparable_values(metadata))[:MOST_VALUES]
+            (self._paths.setdefault(path, len(self._paths)), to_sqlite(value), row)
+            for path, value in list(comparable_values(metadata))[:MAX_FILTER_VALUES]
         ]
         self._items.executemany("INSERT INTO unsorted VALUES (?, ?, ?)", values)
 
@@ -96,13 +130,13 @@ class SegmentWriter:
         return self._vectors.tell()
 
 
-def storable(text: str) -> str:
-    """Text that UTF-8 and SQLite can hold: halves of surrogate pairs, which JSON and tar files can spell, are replaced."""
+def encodable(text: str) -> str:
+    """Replace the surrogates that JSON and tar files can contain and that UTF-8, and so SQLite, cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
-def stored(value: Scalar) -> str | int | float | bytes:
-    """A value as SQLite compares it: integers too large for it as floats, truth values apart from numbers."""
+def to_sqlite(value: Scalar) -> str | int | float | bytes:
+    """Return a value as SQLite compares it: integers beyond its range as floats, booleans as neither numbers nor texts."""
     if isinstance(value, bool):
-        return TRUTH[value]
+        return BOOLEANS[value]
     return float(value) if isinstance(value, int) and abs(value) >= 1 << 63 else value

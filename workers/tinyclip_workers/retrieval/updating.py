@@ -1,4 +1,4 @@
-"""Applies accepted updates to an index: encode what they bring, write the next generation, commit it."""
+"""Apply accepted updates to an index: encode their items, write the next generation, commit it."""
 
 import logging
 from collections import deque
@@ -15,11 +15,11 @@ from tinyclip.schemas import IndexItem, RejectedItem
 
 from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.retrieval.files import Generation, commit, newest
+from tinyclip_workers.retrieval.commits import commit, newest, remove_unused
+from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.items import BATCH
-from tinyclip_workers.retrieval.leftovers import remove_all_others
 from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
-from tinyclip_workers.retrieval.reader import DatabaseAway
+from tinyclip_workers.retrieval.reader import DatabaseUnavailable
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.runtime.store import Store
@@ -27,94 +27,95 @@ from tinyclip_workers.types import Matrix, Pixels
 
 log = logging.getLogger(__name__)
 
-ROUND_BYTES = 64 << 20
-"""Of update files from which a round has enough."""
+BATCH_BYTES = 64 << 20
+"""Size of update files from which a batch of updates is applied."""
 MAX_IMAGE_BYTES = 64 << 20
-"""The control plane bounds what it accepts; this bounds what a changed file could hold."""
+"""The control plane limits what it accepts; this limits what a modified file can contain."""
+MAX_DATABASE_ATTEMPTS = 3
+"""Attempts to write one generation into the database."""
 
 
-MOST_LOSSES = 3
-"""Of the database while one change is written into it."""
-
-
-class Overtaken(RequestWithdrawn):
-    """The index is at another build, or another process has changed it meanwhile: nothing was changed by this one."""
+class UpdateSuperseded(RequestWithdrawn):
+    """The index is at another build, or another process has changed it: this process has changed nothing."""
 
 
 def apply_updates(
     store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: Callable[[], Any]
 ) -> Generation:
-    """The index with all of the request's updates in it. What it has already is not applied again.
+    """Apply the request's updates that the index does not contain yet; return the newest generation.
 
-    Many are applied in rounds, each a generation of its own, so that memory is bounded. Raises Overtaken, or what
+    Large updates are applied in batches, one generation each, so that memory is bounded. Raises UpdateSuperseded, or what
     `still_wanted` raises.
     """
     assert request.updates is not None
     current = newest(store, request.name)
     if current is None or current.build != request.build:
-        raise Overtaken(f"index {request.name} is no longer what build {request.build} made")
+        raise UpdateSuperseded(f"index {request.name} is no longer at build {request.build}")
     if current.store == "pgvector":
-        current = _caught_up(store, current)
-    remove_all_others(store, current)  # an attempt that died after its commit may not have come to it
+        current = _recover_from_tables(store, current)
+    remove_unused(store, current)  # an attempt that died after its commit may not have done it
     waiting = deque(update for update in request.updates if update.number > current.applied)
-    _tell(store, request, current, events, last=not waiting)
+    _acknowledge(store, request, current, events, last=not waiting)
     while waiting:
-        changes = _Changes(current.embed_dim, load)
-        while waiting and changes.size < ROUND_BYTES:
+        pending = _PendingUpdates(current.embed_dim, load)
+        while waiting and pending.size < BATCH_BYTES:
             number = waiting[0].number
-            changes.note(number, _read(store, request.name, waiting.popleft()))
-        items = changes.encoded(partial(_tell_encoded, events))
-        outcome = _Outcome(number, changes.rejected)
+            pending.add(number, _read_update(store, request.name, waiting.popleft()))
+        changes = pending.encode(partial(_report_encoded, events))
+        outcome = _Outcome(number, pending.rejected)
         if current.store == "pgvector":
-            current = _changed_tables(current, items, request, outcome, still_wanted)
+            current = _update_tables(current, changes, request, outcome, still_wanted)
         else:
-            linked = partial(_tell_linked, events, current.count)
-            written = next_generation(store, current, items, request.kind, linked)
+            written = next_generation(store, current, changes, request.kind, partial(_report_linked, events, current.count))
             still_wanted()
             current = written.model_copy(update=vars(outcome))
         if not commit(store, current):
-            raise Overtaken(f"generation {current.number} of index {request.name} was made by somebody else")
-        _tell(store, request, current, events, last=not waiting)
+            raise UpdateSuperseded(f"another process has committed generation {current.number} of index {request.name}")
+        _acknowledge(store, request, current, events, last=not waiting)
     return current
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a generation says of the updates in it."""
+    """The fields of a generation that describe its updates."""
 
     applied: int
     rejected: list[RejectedItem]
 
 
-def _caught_up(store: Store, current: Generation) -> Generation:
-    from tinyclip_workers.retrieval.postgres.changing import caught_up  # an extra
+def _recover_from_tables(store: Store, current: Generation) -> Generation:
+    from tinyclip_workers.retrieval.postgres.updating import recover_generation  # an extra
 
-    return caught_up(store, current)
+    return recover_generation(store, current)
 
 
-def _changed_tables(
-    current: Generation, items: Changes, request: IndexRequest, outcome: _Outcome, still_wanted: Callable[[], Any]
+def _update_tables(
+    current: Generation, changes: Changes, request: IndexRequest, outcome: _Outcome, still_wanted: Callable[[], Any]
 ) -> Generation:
-    """In the tables this is the commit already. Raises Overtaken, DatabaseAway."""
-    from tinyclip_workers.retrieval.postgres.changing import Moved, changed, held  # an extra
+    """Change the tables, which also commits the generation there. Raises UpdateSuperseded, DatabaseUnavailable."""
+    from tinyclip_workers.retrieval.postgres.updating import (  # an extra
+        ConcurrentUpdate,
+        apply_changes,
+        stored_generation,
+    )
 
-    for left in reversed(range(MOST_LOSSES)):
+    for attempts_left in reversed(range(MAX_DATABASE_ATTEMPTS)):
         try:
-            return changed(current, items, request.kind, **vars(outcome), still_wanted=still_wanted)
-        except Moved as moved:
-            raise Overtaken(str(moved)) from moved
-        except DatabaseAway as away:
-            if not left:
+            return apply_changes(current, changes, request.kind, **vars(outcome), still_wanted=still_wanted)
+        except ConcurrentUpdate as error:
+            raise UpdateSuperseded(str(error)) from error
+        except DatabaseUnavailable as error:
+            if not attempts_left:
                 raise
-            log.warning("asking again: %s", away)
-            now = held(current)  # the connection may have been lost on the way back
-            if (now.number, now.applied) == (current.number + 1, outcome.applied):
-                return now
+            log.warning("retrying: %s", error)
+            stored = stored_generation(current)  # the connection may have been lost after the commit
+            if (stored.number, stored.applied) == (current.number + 1, outcome.applied):
+                return stored
     raise AssertionError
 
 
-def _tell(store: Store, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:
-    """What was applied is over: its files go, and the control plane hears of it."""
+def _acknowledge(store: Store, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:
+    """Remove the files of applied updates and report them to the control plane."""
     applied = [update for update in request.updates or [] if update.number <= current.applied]
     for update in applied:
         store.remove(index_update(request.name, update.file))
@@ -123,95 +124,96 @@ def _tell(store: Store, request: IndexRequest, current: Generation, events: Even
         events.send("index.updated", data={**data, "recall": current.recall, "last": last})
 
 
-def _tell_encoded(events: EventWriter, done: int, total: int) -> None:
+def _report_encoded(events: EventWriter, done: int, total: int) -> None:
     events.send("index.progress", data={"done": done, "total": total, "phase": "encoding"})
 
 
-def _tell_linked(events: EventWriter, total: int, done: int) -> None:
+def _report_linked(events: EventWriter, total: int, done: int) -> None:
     events.send("index.progress", data={"done": done, "total": total, "phase": "linking"})
 
 
-def _read(store: Store, name: str, update: UpdateFile) -> IndexUpdate:
+def _read_update(store: Store, name: str, update: UpdateFile) -> IndexUpdate:
     path = index_update(name, update.file)
     try:
         return IndexUpdate.model_validate_json(store.read_bytes(path))
     except FileNotFoundError as error:
-        raise ValueError(f"update {update.number} is not at {store.uri(path)} any more") from error
+        raise ValueError(f"the file of update {update.number}, {store.uri(path)}, no longer exists") from error
     except ValidationError as error:
-        raise ValueError(f"{store.uri(path)} is no update: {error}") from error
+        raise ValueError(f"{store.uri(path)} is not a valid update: {error}") from error
 
 
-class _Changes:
-    """Updates in order, the last word about each id."""
+class _PendingUpdates:
+    """Updates in order; the newest entry of an id that can be embedded takes effect."""
 
     def __init__(self, embed_dim: int, load: Callable[[], Engine]) -> None:
         self._embed_dim, self._load = embed_dim, load
         self._engine: Engine | None = None
-        self._words: dict[str, list[tuple[int, IndexItem | None]]] = {}
+        self._entries: dict[str, list[tuple[int, IndexItem | None]]] = {}
         self.rejected: list[RejectedItem] = []
         self.size = 0
-        """Bytes, about."""
+        """Approximate size in bytes."""
 
-    def note(self, number: int, update: IndexUpdate) -> None:
+    def add(self, number: int, update: IndexUpdate) -> None:
         self.size += len(update.model_dump_json())
         for id in update.removed:
-            self._words.setdefault(id, []).append((number, None))
+            self._entries.setdefault(id, []).append((number, None))
         for item in update.items:
-            self._words.setdefault(item.id, []).append((number, item))
+            self._entries.setdefault(item.id, []).append((number, item))
 
-    def encoded(self, on_progress: Callable[[int, int], None]) -> dict[str, NewItem | None]:
-        """What each id is from now on. An item that cannot be embedded changes nothing: the word before it counts."""
+    def encode(self, on_progress: Callable[[int, int], None]) -> dict[str, NewItem | None]:
+        """Return the change of each id. An item that cannot be embedded is rejected, and the entry before it takes effect."""
         changes: dict[str, NewItem | None] = {}
-        waiting = dict(self._words)
+        waiting = dict(self._entries)
         while waiting:
-            last = {id: words[-1] for id, words in waiting.items()}
+            last = {id: entries[-1] for id, entries in waiting.items()}
             changes |= {id: None for id, (_, item) in last.items() if item is None}
-            good, bad = self._embedded([(number, item) for number, item in last.values() if item is not None], on_progress)
-            changes |= good
-            waiting = {id: waiting[id][:-1] for id in bad if len(waiting[id]) > 1}
+            items = [(number, item) for number, item in last.values() if item is not None]
+            embedded, rejected = self._embed(items, on_progress)
+            changes |= embedded
+            waiting = {id: waiting[id][:-1] for id in rejected if len(waiting[id]) > 1}
         return changes
 
-    def _embedded(
-        self, given: list[tuple[int, IndexItem]], on_progress: Callable[[int, int], None]
+    def _embed(
+        self, items: list[tuple[int, IndexItem]], on_progress: Callable[[int, int], None]
     ) -> tuple[dict[str, NewItem], list[str]]:
-        good: dict[str, NewItem] = {}
-        bad: list[str] = []
-        for start in range(0, len(given), BATCH):
-            batch = given[start : start + BATCH]
-            for (number, item), vector_E in zip(batch, self._vectors(batch), strict=True):
+        embedded: dict[str, NewItem] = {}
+        rejected: list[str] = []
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            for (number, item), vector_E in zip(batch, self._vectors([item for _, item in batch]), strict=True):
                 if isinstance(vector_E, str):
                     self.rejected.append(RejectedItem(update=number, id=item.id, reason=vector_E))
-                    bad.append(item.id)
+                    rejected.append(item.id)
                 else:
-                    good[item.id] = NewItem(vector_E, item.metadata)
-            on_progress(min(start + BATCH, len(given)), len(given))
-        return good, bad
+                    embedded[item.id] = NewItem(vector_E, item.metadata)
+            on_progress(min(start + BATCH, len(items)), len(items))
+        return embedded, rejected
 
-    def _vectors(self, given: list[tuple[int, IndexItem]]) -> list[Matrix | str]:
-        """(E,) of each item, or why it has none."""
-        vectors: list[Matrix | str] = [""] * len(given)
-        pictures: dict[int, Pixels] = {}
+    def _vectors(self, items: list[IndexItem]) -> list[Matrix | str]:
+        """Return the vector (E,) of each item, or the reason why it has none."""
+        vectors: list[Matrix | str] = [""] * len(items)
+        images: dict[int, Pixels] = {}
         texts: dict[int, str] = {}
-        for place, (_, item) in enumerate(given):
+        for place, item in enumerate(items):
             if item.vector is not None:
-                vectors[place] = self._given_vector(item.vector)
+                vectors[place] = self._normalize(item.vector)
             elif item.text is not None:
                 texts[place] = item.text
             else:
                 try:
-                    pictures[place] = read_image(item.image or "", MAX_IMAGE_BYTES, self.engine.image_size)
+                    images[place] = read_image(item.image or "", MAX_IMAGE_BYTES, self.engine.image_size)
                 except BadImage as error:
                     vectors[place] = f"the image {error}"
-        if pictures:
-            rows_NE = self.engine.encode_image(np.stack(list(pictures.values())))
-            for place, row_E in zip(pictures, rows_NE, strict=True):
+        if images:
+            rows_NE = self.engine.encode_image(np.stack(list(images.values())))
+            for place, row_E in zip(images, rows_NE, strict=True):
                 vectors[place] = row_E
         if texts:
             for place, row_E in zip(texts, self.engine.encode_text(list(texts.values())), strict=True):
                 vectors[place] = row_E
         return vectors
 
-    def _given_vector(self, vector: list[float]) -> Matrix | str:
+    def _normalize(self, vector: list[float]) -> Matrix | str:
         if len(vector) != self._embed_dim:
             return f"the vector has {len(vector)} numbers and the model's embeddings have {self._embed_dim}"
         exact_E = np.asarray(vector, np.float64)
@@ -219,7 +221,7 @@ class _Changes:
 
     @property
     def engine(self) -> Engine:
-        """Loaded when something has to be encoded: vectors need none."""
+        """The engine, loaded on first use: vectors need none."""
         if self._engine is None:
             self._engine = self._load()
         return self._engine

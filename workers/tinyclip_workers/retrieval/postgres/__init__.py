@@ -1,6 +1,10 @@
-"""Indexes whose vectors live in PostgreSQL, in tables with pgvector's types.
+"""Indexes whose vectors are in PostgreSQL, in tables with pgvector's types.
 
-The libraries for it are an extra: importing this package raises MissingExtra where they are not installed.
+The required libraries are an extra: importing this package raises MissingExtra if they are not installed.
+
+- `database`: connections of jobs and replicas. `table`: the tables of an index. `conditions`: filters as SQL.
+- `building`, `updating`: fill new tables, change them in a transaction. `graph`: create pgvector's HNSW index.
+- `reader`, `queries`: search through the graph or exactly.
 """
 
 from tinyclip.errors import MissingExtra

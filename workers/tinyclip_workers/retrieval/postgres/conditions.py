@@ -1,8 +1,8 @@
-"""What filters see of an item's metadata, as JSON that PostgreSQL compares just as the segments' SQLite does.
+"""Filters as SQL conditions over a column of JSON, with the same results as SQLite gives in segments.
 
-The column `fields` holds every value that can be compared in a list under its dotted path:
+The column `fields` holds every comparable value of an item's metadata in a list under its dotted path:
 `{"year": [2003], "tags": ["a", "b"]}`.
-Equality is containment and ranges are JSON paths, both answered by a GIN index where they name values.
+Equality is containment and ranges are JSON paths; a GIN index supports both.
 """
 
 import json
@@ -11,32 +11,32 @@ from collections.abc import Sequence
 from tinyclip.filters import BOUNDS, Condition, Scalar, comparable_values
 from tinyclip.schemas import JSON
 
-from tinyclip_workers.retrieval.segment_writer import MOST_VALUES, storable
+from tinyclip_workers.retrieval.segment_writer import MAX_FILTER_VALUES, encodable
 
-_TO_STORED = str.maketrans({"\x01": "\x01\x02", "\x00": "\x01\x01"})
-"""PostgreSQL's texts hold no NUL. Other texts stay others, and their order stays."""
-
-
-def stored_text(text: str) -> str:
-    return storable(text).translate(_TO_STORED)
+_ESCAPES = str.maketrans({"\x01": "\x01\x02", "\x00": "\x01\x01"})
+"""Escapes for NUL, which PostgreSQL's texts cannot contain. They keep texts distinct and in order."""
 
 
-def given_text(stored: str) -> str:
-    """What `stored_text` was given, but for what no UTF-8 holds."""
-    return stored.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01") if "\x01" in stored else stored
+def escape_text(text: str) -> str:
+    return encodable(text).translate(_ESCAPES)
 
 
-def fields_of(metadata: JSON) -> dict[str, list[Scalar]]:
-    """The column `fields` of an item."""
+def unescape_text(escaped: str) -> str:
+    """Invert `escape_text`, except for surrogates, which UTF-8 cannot encode."""
+    return escaped.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01") if "\x01" in escaped else escaped
+
+
+def filter_fields(metadata: JSON) -> dict[str, list[Scalar]]:
+    """Return the column `fields` of an item."""
     fields: dict[str, dict[tuple[bool, Scalar], Scalar]] = {}
-    for path, value in list(comparable_values(metadata))[:MOST_VALUES]:
-        kept = _stored(value)
-        fields.setdefault(stored_text(path), {})[isinstance(kept, bool), kept] = kept  # true is not 1
+    for path, value in list(comparable_values(metadata))[:MAX_FILTER_VALUES]:
+        comparable = _to_json(value)
+        fields.setdefault(escape_text(path), {})[isinstance(comparable, bool), comparable] = comparable  # true is not 1
     return {path: list(values.values()) for path, values in fields.items()}
 
 
-def where(conditions: Sequence[Condition]) -> tuple[str, list[str]]:
-    """What follows WHERE (`true` without conditions), and its parameters."""
+def where_clause(conditions: Sequence[Condition]) -> tuple[str, list[str]]:
+    """Return the condition after WHERE (`true` without conditions) and its parameters."""
     parts: list[str] = []
     parameters: list[str] = []
     for condition in conditions:
@@ -49,22 +49,22 @@ def where(conditions: Sequence[Condition]) -> tuple[str, list[str]]:
             parameters.append(_json_path(condition.path, bounds))
         for value in condition.none_of:
             parts.append("NOT fields @> %s::jsonb")
-            parameters.append(json.dumps({stored_text(condition.path): [_stored(value)]}))
+            parameters.append(json.dumps({escape_text(condition.path): [_to_json(value)]}))
     return " AND ".join(parts) or "true", parameters
 
 
 def _json_path(path: str, test: str) -> str:
-    return f"$.{json.dumps(stored_text(path))}[*] ? ({test})"
+    return f"$.{json.dumps(escape_text(path))}[*] ? ({test})"
 
 
 def _literal(value: Scalar) -> str:
-    return json.dumps(_stored(value))
+    return json.dumps(_to_json(value))
 
 
-def _stored(value: Scalar) -> Scalar:
-    """Whole numbers as integers, since a float's decimals need not be its value; large ones as floats have them, as SQLite."""
+def _to_json(value: Scalar) -> Scalar:
+    """Return whole floats as integers, whose decimals are exact, and large integers rounded to floats, as SQLite has them."""
     if isinstance(value, str):
-        return stored_text(value)
+        return escape_text(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, int):

@@ -1,6 +1,6 @@
 """Connections to the database of indexes, for jobs and for replicas.
 
-Its URL comes from the environment alone. Nothing here repeats it: libpq's errors name host and user, never the password.
+Its URL comes only from the environment. No error repeats it: libpq's errors name host and user, never the password.
 """
 
 import logging
@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 from tinyclip.index_database import LOOK, VARIABLE, complaint, plain_url
 
-from tinyclip_workers.retrieval.reader import DatabaseAway
+from tinyclip_workers.retrieval.reader import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ Connection = psycopg.Connection[Any]
 
 JOB_SETTINGS = (
     "SET application_name = 'tinyclip index job'",
-    "SET client_connection_check_interval = '5s'",  # a killed job's CREATE INDEX ends by itself
-    "SET synchronous_commit = on",  # what is committed here is named by a document elsewhere
+    "SET client_connection_check_interval = '5s'",  # ends the CREATE INDEX of a killed job
+    "SET synchronous_commit = on",  # documents in the artifacts store refer to what is committed here
     "SET jit = off",
 )
 REPLICA_SETTINGS = (
@@ -35,98 +35,89 @@ REPLICA_SETTINGS = (
     "SET jit = off",  # compiling takes longer than a search
     "SET hnsw.iterative_scan = relaxed_order",
     "SET plan_cache_mode = force_custom_plan",
-    "SET statement_timeout = '30s'",  # nobody waits longer for a search
+    "SET statement_timeout = '30s'",  # requests time out before that
 )
 CONNECT_SECONDS = 10
 RETRY_SECONDS = 600.0
-"""How long a job goes on asking for a database that does not answer, as while it is started anew or moves to a standby."""
-WAIT_SECONDS = 2.0
+"""How long a job retries to connect, for example while the database restarts or fails over to a standby."""
+POOL_TIMEOUT_SECONDS = 2.0
 """How long a search waits for a connection; other requests need its thread."""
-MOST_CONNECTIONS = 8
-"""Of one replica. Those that nobody needs for five minutes are closed."""
+MAX_CONNECTIONS = 8
+"""Connections of one replica; they are closed after five idle minutes."""
 
 
-class NoDatabase(ValueError):
-    """No database for indexes is configured here, or it cannot hold any."""
-
-
-def configured() -> bool:
-    return bool(os.environ.get(VARIABLE))
+class DatabaseNotUsable(ValueError):
+    """No database for indexes is configured, or it cannot hold indexes."""
 
 
 @contextmanager
-def connected() -> Iterator[Connection]:
-    """A job's connection, in autocommit. Raises NoDatabase, DatabaseAway."""
-    parameters = _parameters()
-    with _lost(), _patiently(parameters) as connection:
-        look(connection)
+def job_connection() -> Iterator[Connection]:
+    """Open a job's connection, in autocommit. Raises DatabaseNotUsable, DatabaseUnavailable."""
+    parameters = _connection_parameters()
+    with _operational_errors(), _connect_with_retries(parameters) as connection:
+        facts = connection.cursor(row_factory=dict_row).execute(LOOK).fetchone()
+        assert facts is not None
+        problem = complaint(facts)
+        if problem is not None:
+            raise DatabaseNotUsable(f"{VARIABLE}: {problem}")
         for setting in JOB_SETTINGS:
             connection.execute(setting)
         register_vector(connection)
         yield connection
 
 
-def look(connection: Connection) -> None:
-    """Raises NoDatabase for a database that cannot hold indexes."""
-    found = connection.cursor(row_factory=dict_row).execute(LOOK).fetchone()
-    assert found is not None
-    problem = complaint(found)
-    if problem is not None:
-        raise NoDatabase(f"{VARIABLE}: {problem}")
-
-
-class Pool:
-    """Connections of one process, opened when they are needed. Its threads search at once."""
+class ReplicaPool:
+    """The connections of one replica, opened on demand, for its searching threads."""
 
     def __init__(self) -> None:
-        """Raises NoDatabase."""
+        """Raises DatabaseNotUsable."""
         self._pool = ConnectionPool(
-            kwargs={**_parameters(), "autocommit": True}, min_size=0, max_size=MOST_CONNECTIONS, timeout=WAIT_SECONDS,
-            max_idle=300.0, configure=_prepared, check=ConnectionPool.check_connection, open=True, name="tinyclip-indexes",
-            reconnect_timeout=0.0,
+            kwargs={**_connection_parameters(), "autocommit": True}, min_size=0, max_size=MAX_CONNECTIONS,
+            timeout=POOL_TIMEOUT_SECONDS, max_idle=300.0, configure=_configure, check=ConnectionPool.check_connection,
+            open=True, name="tinyclip-indexes", reconnect_timeout=0.0,
         )  # fmt: skip
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Raises DatabaseAway."""
-        with _lost(), self._pool.connection() as connection:
+        """Raises DatabaseUnavailable."""
+        with _operational_errors(), self._pool.connection() as connection:
             yield connection
 
     def close(self) -> None:
         self._pool.close()
 
 
-_pool: Pool | None = None
+_pool: ReplicaPool | None = None
 _pool_lock = threading.Lock()
 
 
-def shared_pool() -> Pool:
-    """Of this process. Raises NoDatabase."""
+def shared_pool() -> ReplicaPool:
+    """Return the pool of this process. Raises DatabaseNotUsable."""
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = Pool()
+            _pool = ReplicaPool()
         return _pool
 
 
-def _prepared(connection: Connection) -> None:
+def _configure(connection: Connection) -> None:
     for setting in REPLICA_SETTINGS:
         connection.execute(setting)
     register_vector(connection)
 
 
-def _parameters() -> dict[str, Any]:
+def _connection_parameters() -> dict[str, Any]:
     url = os.environ.get(VARIABLE)
     if not url:
-        way_out = "set it in the environment of tinyclip-server and, on a cluster, of every node's `ray start`"
-        raise NoDatabase(f"the index is in PostgreSQL and {VARIABLE} is not set here; {way_out}")
+        hint = "set it in the environment of tinyclip-server and, on a cluster, of every node's `ray start`"
+        raise DatabaseNotUsable(f"the index is in PostgreSQL and {VARIABLE} is not set here; {hint}")
     try:
         return {"connect_timeout": CONNECT_SECONDS, **conninfo_to_dict(plain_url(url))}
-    except psycopg.Error:
-        raise NoDatabase(f"{VARIABLE} is no URL as postgresql://USER:PASSWORD@HOST/NAME") from None  # it repeats the URL
+    except psycopg.Error:  # its message repeats the URL
+        raise DatabaseNotUsable(f"{VARIABLE} is not a URL of the form postgresql://USER:PASSWORD@HOST/NAME") from None
 
 
-def _patiently(parameters: dict[str, Any]) -> Connection:
+def _connect_with_retries(parameters: dict[str, Any]) -> Connection:
     end, pause = time.monotonic() + RETRY_SECONDS, 0.5
     while True:
         try:
@@ -134,14 +125,15 @@ def _patiently(parameters: dict[str, Any]) -> Connection:
         except psycopg.OperationalError as error:
             if time.monotonic() >= end:
                 raise
-            log.warning("the database of indexes does not answer, trying again: %s", str(error).strip())
+            log.warning("cannot connect to the database of indexes, retrying: %s", str(error).strip())
             time.sleep(pause)
             pause = min(2 * pause, 8.0)
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
+def _operational_errors() -> Iterator[None]:
+    """Raise DatabaseUnavailable for lost and refused connections, and when the pool has none in time."""
     try:
         yield
-    except psycopg.OperationalError as error:  # a pool that has none in time too
-        raise DatabaseAway(f"the database of indexes ({VARIABLE}): {str(error).strip()}") from error
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"the database of indexes ({VARIABLE}): {str(error).strip()}") from error

@@ -1,6 +1,6 @@
-"""Makes the graph of an index's table, and finds how wide it has to be searched.
+"""Create the graph of an index's table (pgvector's HNSW index), and choose its search width.
 
-As with hnswlib's graphs the recall is measured with rows that are not linked yet, since a query that is in the graph is too easy.
+As for hnswlib, recall is measured with rows that are not in the graph yet, because a query that is in it is too easy.
 Shapes: N rows, Q queries, E embedding size, K hits.
 """
 
@@ -12,65 +12,68 @@ import numpy as np
 from psycopg import sql
 from tinyclip.schemas import IndexKind
 
-from tinyclip_workers.retrieval.graph import WANTED_RECALL, Rows
-from tinyclip_workers.retrieval.postgres.database import Connection, connected
-from tinyclip_workers.retrieval.postgres.searching import WIDEST, walk
+from tinyclip_workers.retrieval.graph import TARGET_RECALL, Rows
+from tinyclip_workers.retrieval.postgres.database import Connection, job_connection
+from tinyclip_workers.retrieval.postgres.queries import MAX_EF_SEARCH, search_graph
 from tinyclip_workers.retrieval.postgres.table import Table
 from tinyclip_workers.types import Matrix
 
 log = logging.getLogger(__name__)
 
 GRAPH_FROM = 10_000
-"""Items from which `auto` means a graph: comparing all takes 15 ms a query there, at 512 dimensions."""
+"""Items from which `auto` builds a graph: an exact search takes 15 ms there, at 512 dimensions."""
 LINKS, BUILD_WIDTH = 16, 128
 """pgvector's m and ef_construction."""
-WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, WIDEST)
-MOST_DIMENSIONS = 4000
-"""Of a graph over half precision."""
-LOOK_SECONDS = 2.0
+WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, MAX_EF_SEARCH)
+"""Search widths (ef), tried in this order until the recall on the sample suffices."""
+MAX_DIMENSIONS = 4000
+"""Of a graph in half precision."""
+PROGRESS_SECONDS = 2.0
 
 
-def needs_graph(asked: IndexKind, count: int, embed_dim: int) -> bool:
-    """Raises ValueError where a graph is asked for and cannot be had."""
-    if asked == "hnsw" and embed_dim > MOST_DIMENSIONS:
-        raise ValueError(f"pgvector has no graph over {embed_dim} dimensions, at most {MOST_DIMENSIONS}; build with kind: exact")
-    return asked == "hnsw" or (asked == "auto" and count >= GRAPH_FROM and embed_dim <= MOST_DIMENSIONS)
+def needs_graph(kind: IndexKind, count: int, embed_dim: int) -> bool:
+    """Return whether an index of `count` items gets a graph. Raises ValueError if it is required and impossible."""
+    if kind == "hnsw" and embed_dim > MAX_DIMENSIONS:
+        limit = f"pgvector's graphs have at most {MAX_DIMENSIONS} dimensions"
+        raise ValueError(f"the embeddings have {embed_dim} dimensions and {limit}; build with kind: exact")
+    return kind == "hnsw" or (kind == "auto" and count >= GRAPH_FROM and embed_dim <= MAX_DIMENSIONS)
 
 
-def link(table: Table) -> list[str]:
-    """Make the graph over what is in the table; what the database remarks."""
-    remarks: list[str] = []
+def create_graph(table: Table) -> list[str]:
+    """Create the graph over the table's rows; return the notices of the database."""
+    notices: list[str] = []
     query = sql.SQL("CREATE INDEX ON {} USING hnsw ((vector::halfvec({})) halfvec_ip_ops) WITH (m = {}, ef_construction = {})")
-    table.connection.add_notice_handler(lambda notice: remarks.append(notice.message_primary or ""))
+    table.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
     table.connection.execute(query.format(table.name, *map(sql.Literal, (table.embed_dim, LINKS, BUILD_WIDTH))))
-    return remarks
+    return notices
 
 
-def link_aside(table: Table, on_progress: Callable[[float], None]) -> None:
-    """Make the graph by another connection, and meanwhile tell which share of the rows is in it."""
-    with connected() as maker:
-        made: list[list[str] | Exception] = []
-        thread = threading.Thread(target=lambda: made.append(_outcome(Table(maker, table.id, table.embed_dim))))
+def create_graph_in_background(table: Table, on_progress: Callable[[float], None]) -> None:
+    """Create the graph on a second connection and report the share of rows in it until it is complete."""
+    with job_connection() as connection:
+        outcomes: list[list[str] | Exception] = []
+        target = Table(connection, table.id, table.embed_dim)
+        thread = threading.Thread(target=lambda: outcomes.append(_create_graph_or_error(target)))
         thread.start()
         try:
             while thread.is_alive():
-                thread.join(LOOK_SECONDS)
-                on_progress(_share(table.connection, maker.info.backend_pid))
+                thread.join(PROGRESS_SECONDS)
+                on_progress(_share_done(table.connection, connection.info.backend_pid))
         finally:
             if thread.is_alive():
-                maker.cancel_safe()
+                connection.cancel_safe()
             thread.join()
-    [outcome] = made
+    [outcome] = outcomes
     if isinstance(outcome, Exception):
         raise outcome
-    for remark in outcome:  # as that the graph does not fit into maintenance_work_mem
-        log.warning("PostgreSQL remarks: %s", remark)
+    for notice in outcome:  # for example that the graph does not fit into maintenance_work_mem
+        log.warning("PostgreSQL: %s", notice)
 
 
-def find_width(table: Table, groups: Sequence[Matrix], truths: Sequence[Rows]) -> tuple[int, float | None]:
-    """The narrowest search whose recall@10 is enough in every group of queries (Q, E), and that recall.
+def choose_ef(table: Table, groups: Sequence[Matrix], truths: Sequence[Rows]) -> tuple[int, float | None]:
+    """Return the smallest ef that reaches the target recall in every group of queries (Q, E), else the largest; and the recall.
 
-    Of the widest, if none is; null where nothing was asked. `truths` (Q, K) are the rows that should be found.
+    `truths` (Q, K) are the rows that should be found. The recall is None without queries.
     """
     if not groups:
         return WIDTHS[0], None
@@ -79,14 +82,14 @@ def find_width(table: Table, groups: Sequence[Matrix], truths: Sequence[Rows]) -
             float(np.mean([_recall(table, query_E, rows_K, ef) for query_E, rows_K in zip(group, truth, strict=True)]))
             for group, truth in zip(groups, truths, strict=True)
         )
-        if recall >= WANTED_RECALL:
+        if recall >= TARGET_RECALL:
             break
-    log.info("searched %d wide, the graph finds %.1f%% of the ten nearest", ef, 100 * recall)
+    log.info("recall@10 of the graph is %.1f%% at ef %d", 100 * recall, ef)
     return ef, recall
 
 
-def best_rows(batches: Iterable[tuple[Matrix, Rows]], queries_QE: Matrix, count: int) -> Rows:
-    """(Q, K) the rows with the largest products, in no order; of batches of vectors and their rows."""
+def nearest_rows(batches: Iterable[tuple[Matrix, Rows]], queries_QE: Matrix, count: int) -> Rows:
+    """Return the (Q, K) rows with the largest products, unordered, among batches of vectors and their rows."""
     best_QK = np.empty((len(queries_QE), 0), np.float32)
     rows_QK = np.empty((len(queries_QE), 0), np.int64)
     for vectors_NE, rows in batches:
@@ -98,19 +101,19 @@ def best_rows(batches: Iterable[tuple[Matrix, Rows]], queries_QE: Matrix, count:
     return rows_QK
 
 
-def _outcome(table: Table) -> list[str] | Exception:
+def _create_graph_or_error(table: Table) -> list[str] | Exception:
     try:
-        return link(table)
-    except Exception as error:  # told by the thread that waits
+        return create_graph(table)
+    except Exception as error:  # raised by the waiting thread
         return error
 
 
-def _share(connection: Connection, pid: int) -> float:
+def _share_done(connection: Connection, pid: int) -> float:
     query = "SELECT blocks_done::float8 / nullif(blocks_total, 0) FROM pg_stat_progress_create_index WHERE pid = %s"
     found = connection.execute(query, (pid,)).fetchone()
     return float(found[0] or 0.0) if found else 1.0
 
 
 def _recall(table: Table, query_E: Matrix, truth_K: Rows, ef: int) -> float:
-    found = [row.row for row in walk(table.connection, table.name, query_E, len(truth_K), ef)]
+    found = [row.row for row in search_graph(table.connection, table.name, query_E, len(truth_K), ef)]
     return len(np.intersect1d(found, truth_K)) / len(truth_K)

@@ -12,7 +12,7 @@ from tinyclip.artifacts.paths import INDEXES
 from tinyclip.schemas import FieldError, SearchRequest
 from tinyclip.schemas import Request as Schema
 
-from tinyclip_workers.retrieval.files import newest
+from tinyclip_workers.retrieval.commits import newest
 from tinyclip_workers.serving.problems import field_error, invalid_input
 from tinyclip_workers.serving.queries.bodies import read_document, validated
 from tinyclip_workers.serving.queries.inputs import check_texts

@@ -10,9 +10,16 @@ from tinyclip.artifacts.paths import index_request
 from tinyclip.errors import MissingExtra
 from tinyclip.filters import Condition
 
-from tinyclip_workers.retrieval.files import Generation, newest
-from tinyclip_workers.retrieval.opening import open_index
-from tinyclip_workers.retrieval.reader import DatabaseAway, Found, IndexReader, Reader, Replaced
+from tinyclip_workers.retrieval.commits import newest
+from tinyclip_workers.retrieval.generations import Generation
+from tinyclip_workers.retrieval.reader import (
+    DatabaseUnavailable,
+    FilesReader,
+    GenerationRemoved,
+    IndexReader,
+    SearchResult,
+    open_index,
+)
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
 from tinyclip_workers.types import Matrix
@@ -31,10 +38,10 @@ class _OpenIndex:
     """The current reader of an index. `lock` is held while a generation is opened."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    reader: Reader | None = None
+    reader: IndexReader | None = None
     checked_at: float = -REFRESH_SECONDS
 
-    def fresh_reader(self) -> Reader | None:
+    def fresh_reader(self) -> IndexReader | None:
         """Return the reader, unless the store is due to be checked."""
         return self.reader if time.monotonic() - self.checked_at < REFRESH_SECONDS else None
 
@@ -47,7 +54,7 @@ class Indexes:
         self._open: dict[str, _OpenIndex] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, model: str) -> Reader:
+    def get(self, name: str, model: str) -> IndexReader:
         """Return a reader of the index's newest generation.
 
         Raises ProblemError: 404 if there is no such index, 409 if it is still being built or holds another model's embeddings.
@@ -67,7 +74,7 @@ class Indexes:
 
     def nearest(
         self, name: str, model: str, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()
-    ) -> tuple[Generation, Found]:
+    ) -> tuple[Generation, SearchResult]:
         """Search the newest generation; return it with its hits.
 
         Raises ProblemError as `get`, and 503 while a database cannot be reached.
@@ -76,16 +83,16 @@ class Indexes:
             reader = self.get(name, model)
             try:
                 return reader.generation, reader.nearest(query_E, top_k, conditions)
-            except Replaced:  # by a newer generation, since the last check
+            except GenerationRemoved:  # by a newer generation, since the last check
                 self._open[name].checked_at = -REFRESH_SECONDS
                 reader = self.get(name, model)
                 return reader.generation, reader.nearest(query_E, top_k, conditions)
-        except DatabaseAway as error:
+        except DatabaseUnavailable as error:
             raise _unavailable(name, str(error)) from error
-        except Replaced as error:
+        except GenerationRemoved as error:
             raise _unavailable(name, f"{error}; try again in a moment; if this persists, PUT the index again") from error
 
-    def _current_reader(self, name: str) -> Reader:
+    def _current_reader(self, name: str) -> IndexReader:
         with self._lock:
             known = self._open.setdefault(name, _OpenIndex())
         reader = known.fresh_reader()
@@ -105,7 +112,7 @@ class Indexes:
         finally:
             known.lock.release()
 
-    def _refresh(self, name: str, known: _OpenIndex) -> Reader:
+    def _refresh(self, name: str, known: _OpenIndex) -> IndexReader:
         """Open the newest generation if it is not open yet. The caller holds the lock."""
         generation = self._newest(name)
         if known.reader is None or known.reader.generation != generation:
@@ -116,12 +123,12 @@ class Indexes:
         known.checked_at = time.monotonic()
         return known.reader
 
-    def _open_generation(self, known: _OpenIndex, generation: Generation) -> Reader:
+    def _open_generation(self, known: _OpenIndex, generation: Generation) -> IndexReader:
         """Open a generation, reusing the segments that are open already. Raises FileNotFoundError, ProblemError."""
         if generation.store == "pgvector":
             return _open_postgres(generation)
         wanted = {info.id for info in generation.segments}
-        segments = {segment.id: segment for segment in known.reader.segments} if isinstance(known.reader, IndexReader) else {}
+        segments = {segment.id: segment for segment in known.reader.segments} if isinstance(known.reader, FilesReader) else {}
         dropped_bytes = sum(segment.memory for id, segment in segments.items() if id not in wanted)
         segments = {id: segment for id, segment in segments.items() if id in wanted}
         if dropped_bytes > MAX_BYTES_HELD_TWICE:
@@ -149,7 +156,7 @@ class Indexes:
         )
 
 
-def _open_postgres(generation: Generation) -> Reader:
+def _open_postgres(generation: Generation) -> IndexReader:
     """Raises ProblemError if the replica cannot query a database."""
     try:
         from tinyclip_workers.retrieval.postgres.reader import PostgresReader  # needs an extra

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tinyclip.schemas import LabelSet
 
-from tinyclip_workers.retrieval.files import newest
+from tinyclip_workers.retrieval.commits import newest
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving import request_context
 from tinyclip_workers.serving.options import ServingOptions

@@ -1,6 +1,7 @@
-"""Both ways to search an index's table: through pgvector's graph (HNSW), or compared with every item.
+"""The search statements: through pgvector's HNSW index (the graph), or exact, by comparison with every item.
 
-The graph is over vectors in half precision, which halves it; what it finds is compared again in full. Shapes: E embedding size.
+The graph is over vectors in half precision, which halves its size; its results are reranked in full precision.
+Shapes: E embedding size.
 """
 
 from collections.abc import Sequence
@@ -10,27 +11,27 @@ from typing import Any
 from psycopg import sql
 from tinyclip.filters import Condition
 
-from tinyclip_workers.retrieval.postgres.conditions import where
+from tinyclip_workers.retrieval.postgres.conditions import where_clause
 from tinyclip_workers.retrieval.postgres.database import Connection
 from tinyclip_workers.types import Matrix
 
-WIDEST = 1000
-"""What pgvector takes as hnsw.ef_search."""
-AGAIN, AGAIN_FILTERED = 2, 5
-"""Times as many items as asked for are taken from the graph, to be compared in full; with a filter more, for its recall."""
-FILTERED_WIDTH = 2
-"""How much wider the graph is searched with a filter: what is left of the items lies further from the query."""
+MAX_EF_SEARCH = 1000
+"""The largest hnsw.ef_search of pgvector."""
+RERANK_FACTOR, FILTERED_RERANK_FACTOR = 2, 5
+"""How many times `top_k` candidates are reranked in full precision; more with a filter, for its recall."""
+FILTERED_EF_FACTOR = 2
+"""How much larger ef is with a filter: the items that meet it are further from the query."""
 
-ToGraph = (
+_PREFER_GRAPH = (
     "SELECT set_config('hnsw.ef_search', %s, true), set_config('enable_seqscan', 'off', true),"
     " set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
 )
-"""Until the transaction's end. The planner reckons with costs, and not with what we know of the filter."""
+"""Settings of one transaction: the planner's cost estimates do not know how many items meet the filter."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An item that was found."""
+    """A hit."""
 
     row: int
     id: str
@@ -38,31 +39,31 @@ class Row:
     metadata: str
 
 
-def walk(
+def search_graph(
     connection: Connection, table: sql.Identifier, query_E: Matrix, top_k: int, ef: int, conditions: Sequence[Condition] = ()
 ) -> list[Row]:
-    """Through the graph, as far as it takes to meet so many; fewer where the walk ends before (hnsw.max_scan_tuples)."""
-    condition, parameters = where(conditions)
-    taken = (AGAIN_FILTERED if conditions else AGAIN) * top_k
-    width = max(FILTERED_WIDTH * ef if conditions else ef, taken)
+    """Search the graph until enough items are found; return fewer if it stops earlier (hnsw.max_scan_tuples)."""
+    condition, parameters = where_clause(conditions)
+    candidates = (FILTERED_RERANK_FACTOR if conditions else RERANK_FACTOR) * top_k
+    ef_search = max(FILTERED_EF_FACTOR * ef if conditions else ef, candidates)
     half = sql.SQL("halfvec({})").format(sql.Literal(len(query_E)))
     query = sql.SQL(
         "WITH near AS MATERIALIZED (SELECT row, id, metadata, vector FROM {table} WHERE {condition}"
         " ORDER BY vector::{half} <#> %s::vector::{half} LIMIT %s)"
         " SELECT row, id, -(vector <#> %s) AS score, metadata FROM near ORDER BY vector <#> %s, row LIMIT %s"
     ).format(table=table, condition=sql.SQL(condition), half=half)
-    given = (*parameters, query_E, taken, query_E, query_E, top_k)
+    arguments = (*parameters, query_E, candidates, query_E, query_E, top_k)
     with connection.pipeline(), connection.transaction():
-        connection.execute(ToGraph, (str(min(WIDEST, width)),))
-        cursor = connection.execute(query, given, binary=True)
+        connection.execute(_PREFER_GRAPH, (str(min(MAX_EF_SEARCH, ef_search)),))
+        cursor = connection.execute(query, arguments, binary=True)
     return _rows(cursor)
 
 
-def compare_all(
+def search_exact(
     connection: Connection, table: sql.Identifier, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()
 ) -> list[Row]:
-    """Every item that meets the conditions; equally good ones in the order of the index."""
-    condition, parameters = where(conditions)
+    """Compare every item that meets the conditions; items with equal scores are in the order of the index."""
+    condition, parameters = where_clause(conditions)
     query = sql.SQL(
         "SELECT row, id, -distance AS score, metadata FROM"
         " (SELECT row, id, metadata, (vector <#> %s) + 0 AS distance FROM {table} WHERE {condition}) AS all_items"
@@ -72,8 +73,8 @@ def compare_all(
 
 
 def count_up_to(connection: Connection, table: sql.Identifier, conditions: Sequence[Condition], most: int) -> int:
-    """Items that meet the conditions; counting ends at `most`."""
-    condition, parameters = where(conditions)
+    """Count the items that meet the conditions, up to `most`."""
+    condition, parameters = where_clause(conditions)
     query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT %s) AS met").format(
         table=table, condition=sql.SQL(condition)
     )
