@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from tinyclip_workers.model.architecture import PRESETS, build_model
-from tinyclip_workers.model.masked import MaskedTowers
+from tinyclip_workers.model.masked import MaskedTowers, Noise
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.sparsity import Constraint
-from tinyclip_workers.model.towers import Clip, normalized
-from tinyclip_workers.training.losses import Embeddings
-from tinyclip_workers.training.step import TwoTowers, learn
+from tinyclip_workers.model.towers import Clip, TwoTowers, normalized
+from tinyclip_workers.training.gradient_cache import GradientCache
+from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings
+from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -75,23 +76,18 @@ def steps_of(model: str, batch: int, device: torch.device, precision: str) -> tu
     images_BCHW = torch.randn(batch, 3, size, size, device=device)
     tokens_BT = torch.randint(1, text.vocab_size - 1, (batch, text.context_length), device=device)
     tokens_BT[:, -1] = text.vocab_size - 1  # texts of full length
-    taught = Embeddings(*(normalized(torch.randn(batch, layout.embed_dim, device=device)) for _ in range(2)), scale=50.0)
-    noise = torch.Generator().manual_seed(1)
+    teacher = TeacherEmbeddings(*(normalized(torch.randn(batch, layout.embed_dim, device=device)) for _ in range(2)), scale=50.0)
+    generator = torch.Generator().manual_seed(1)
 
-    def learned(student: nn.Module, **masks: Any) -> None:
+    def learn(student: nn.Module, noise: Noise | None = None, penalty: Tensor | None = None) -> None:
         student.zero_grad(set_to_none=True)
-        number = precision_of(precision, device)
-        learn(student, lambda *_: taught, images_BCHW, tokens_BT, {"affinity": 1.0}, precision=number, **masks)
+        cache = GradientCache(student, precision_of(precision, device))
+        embedded = StudentEmbeddings(*cache.forward(images_BCHW, tokens_BT, noise))
+        terms = objective_terms({"affinity": 1.0}, EmbeddedBatch(embedded, [teacher]))
+        cache.backward(weighted_sum({"affinity": 1.0}, terms), penalty)
 
     plain = TwoTowers(clip)
-    return (
-        lambda _: learned(plain),
-        lambda step: learned(towers, noise=towers.noise(noise), pull=lambda: pull_of(towers, step)),
-    )
-
-
-def pull_of(towers: MaskedTowers, step: int) -> Tensor:
-    return towers.pull(step).loss
+    return lambda _: learn(plain), lambda step: learn(towers, towers.noise(generator), towers.pull(step).loss)
 
 
 def seconds(step: Step, number: int, device: str) -> tuple[float, float]:

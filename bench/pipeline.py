@@ -7,8 +7,9 @@ time that each phase takes. By default the last stage of the demo, whose student
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,12 @@ from tinyclip.specfile import load_spec
 from tinyclip_workers.data.stream import Batch, PairStream, count_pairs, make_loader
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher
-from tinyclip_workers.model.sparsity import Pull
+from tinyclip_workers.training import trainer as trainer_module
 from tinyclip_workers.training.begin import Parent, begin_student
-from tinyclip_workers.training.losses import Embeddings
+from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.stage import resolve_stages
-from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer
-from torch import Tensor
 
 WARM_UP = 5
 PHASES = (
@@ -41,7 +41,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "emoji" / "half.yaml"
 
 
 class Clock:
-    """Seconds by phase; the teacher's are part of `teacher and student`."""
+    """Seconds by phase."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -54,30 +54,25 @@ class Clock:
             torch.cuda.synchronize()
         self.seconds[name] += time.perf_counter() - start
 
+    def time_calls(self, owner: Any, name: str, phase: str) -> None:
+        """Add the seconds of every call of `owner.name` to a phase."""
+        call = getattr(owner, name)
 
-class TimedTeacher:
-    def __init__(self, teacher: FrozenTeacher, clock: Clock) -> None:
-        self._teacher, self._clock, self.embed_dim = teacher, clock, teacher.embed_dim
+        @wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.phase(phase):
+                return call(*args, **kwargs)
 
-    def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> Embeddings:
-        with self._clock.phase("teacher forward"):
-            return self._teacher(images_BCHW, tokens_BT)
+        setattr(owner, name, timed)
 
 
-class TimedTrainer(StageTrainer):
-    clock: Clock
-
-    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        with self.clock.phase("augment and normalise"):
-            return super().prepare(batch)
-
-    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor, pull: Pull | None) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.clock.phase("teacher and student"):
-            return super()._learn(images_BCHW, tokens_BT, pull)
-
-    def _update(self) -> float:
-        with self.clock.phase("clip and optimizer"):
-            return super()._update()
+def time_step(trainer: StageTrainer, clock: Clock) -> None:
+    """Time the statements of `StageTrainer.train_step`."""
+    clock.time_calls(trainer, "prepare", "augment and normalise")
+    clock.time_calls(trainer_module, "teachers_forward", "teacher forward")
+    for owner, name in ((GradientCache, "forward"), (trainer_module, "objective_terms"), (GradientCache, "backward")):
+        clock.time_calls(owner, name, "student forward and backward")
+    clock.time_calls(trainer.learner, "update", "clip and optimizer")
 
 
 def main() -> None:
@@ -90,8 +85,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     spec = JobSpec.model_validate(load_spec(Path(arguments.spec)))
+    trainer, batches = build(spec, arguments.stage, arguments.threads, torch.device(arguments.device))
     clock = Clock()
-    trainer, batches = build(spec, arguments.stage, arguments.threads, torch.device(arguments.device), clock)
+    time_step(trainer, clock)
     for _ in range(WARM_UP):
         trainer.train_step(next(batches))
     clock.seconds.clear()
@@ -100,20 +96,17 @@ def main() -> None:
         with clock.phase("wait for data"):
             batch = next(batches)
         trainer.train_step(batch)
-    show(clock, time.perf_counter() - start, arguments.steps, trainer)
+    show(clock.seconds, time.perf_counter() - start, arguments.steps, trainer)
 
 
-def build(
-    spec: JobSpec, stage_index: int, threads: int, device: torch.device, clock: Clock
-) -> tuple[TimedTrainer, Iterator[Batch]]:
+def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -> tuple[StageTrainer, Iterator[Batch]]:
+    """Make the trainer of a stage and its batches."""
     assert spec.teacher is not None, "give a spec that has a teacher"
     original: LoadedModel = load_teacher(spec.teacher)
     stage = resolve_stages(spec, original.layout, count_pairs(spec.data))[stage_index]
     student = begin_student(stage, spec.seed, Parent(original.model.state_dict(), original.layout))
-    teacher = FrozenTeacher(original.model.to(device), spec.temperature.teacher)
-    timed: Any = TimedTeacher(teacher, clock)
-    trainer = TimedTrainer(spec, stage, student, timed, device, mean=original.image_mean, std=original.image_std)
-    trainer.clock = clock
+    teacher = FrozenTeacher(original.model, spec.temperature.teacher).to(device)
+    trainer = StageTrainer(spec, stage, student, [teacher], device, mean=original.image_mean, std=original.image_std)
     tokenizer = make_tokenizer(stage.layout)
     stream = PairStream(
         spec.data,
@@ -125,19 +118,16 @@ def build(
     return trainer, iter(make_loader(stream, max(1, threads - 1)))
 
 
-def show(clock: Clock, wall: float, steps: int, trainer: TimedTrainer) -> None:
-    phases = dict(clock.seconds)
-    compute = phases["teacher and student"]
-    phases["student forward and backward"] = compute - phases["teacher forward"]
-    phases["everything else"] = (
-        wall - sum(phases[name] for name in ("wait for data", "augment and normalise", "clip and optimizer")) - compute
-    )
+def show(seconds: Mapping[str, float], wall: float, steps: int, trainer: StageTrainer) -> None:
+    """Print the milliseconds of each phase and its share of the wall time."""
+    phases = {**seconds, "everything else": wall - sum(seconds.values())}
     table = Table(title=f"stage {trainer.stage.name}: {steps} steps of {trainer.stage.batch_size} pairs on {trainer.device}")
     for column in ("phase", "ms a step", "share"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     for name in PHASES:
         table.add_row(name, f"{1000 * phases.get(name, 0) / steps:.1f}", f"{phases.get(name, 0) / wall:.1%}")
     table.add_section()
+    compute = phases.get("teacher forward", 0) + phases["student forward and backward"]
     table.add_row("teacher and student", f"{1000 * compute / steps:.1f}", f"{compute / wall:.1%}")
     table.add_row("whole step", f"{1000 * wall / steps:.1f}", f"{steps * trainer.stage.batch_size / wall:.0f} pairs/s")
     Console().print(table)

@@ -17,7 +17,7 @@ from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.begin import Parent, begin_student
 from tinyclip_workers.training.stage import Stage, resolve_stage
-from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 
 Scores = dict[str, dict[str, float]]
@@ -86,7 +86,7 @@ class _StageRun:
             spec,
             stage,
             begin_student(stage, spec.seed, None if stage.inherit == "none" else parent),
-            FrozenTeacher(original.model, spec.temperature.teacher) if original else None,
+            [FrozenTeacher(original.model, spec.temperature.teacher)] if original else [],
             torch.device("cpu"),
             mean=self._mean,
             std=self._std,

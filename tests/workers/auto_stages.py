@@ -14,7 +14,7 @@ from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def trainer_of(
         inherited = weights if stage.inherit == "auto" else inherit_manual(student, weights, stage.layout, layout)
         student.load_state_dict(inherited)
     frozen = taught_by or FrozenTeacher(teacher, 20.0)
-    return StageTrainer(spec, stage, student, frozen, torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
+    return StageTrainer(spec, stage, student, [frozen], torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
 
 
 def batches_of(trainer: StageTrainer) -> Iterator[Batch]:

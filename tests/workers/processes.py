@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import start_processes
 def on_workers(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """What `function(rank, *args)` returned on each of `world_size` processes; function must be importable."""
     # Workers are forked from a server that has the slow imports behind it and no threads yet.
-    multiprocessing.set_forkserver_preload(["tinyclip_workers.training.step", "tinyclip_workers.training.optimizer"])
+    multiprocessing.set_forkserver_preload(["tinyclip_workers.training.trainer"])
     with tempfile.TemporaryDirectory() as folder:
         start_processes(_worker, (world_size, folder, function, args), nprocs=world_size, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world_size)]

@@ -8,7 +8,6 @@ side's rounding (the reference's) is enough in a comparison.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,15 +16,16 @@ from tinyclip_workers.model.inherit import inherit_manual
 from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer
 from tinyclip_workers.model.masks import GROUPS
 from tinyclip_workers.model.sparsity import Constraint
-from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.model.towers import Clip, TwoTowers
 from tinyclip_workers.training.distributed import world_size
-from tinyclip_workers.training.losses import affinity_loss
+from tinyclip_workers.training.losses import StudentEmbeddings, affinity_loss
 from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, set_learning_rate
-from tinyclip_workers.training.step import FrozenTeacher, TwoTowers, learn
+from tinyclip_workers.training.teachers import FrozenTeacher
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.workers.layouts import layout_of, open_clip_model
+from tests.workers.one_step import accumulate_gradients
 from tests.workers.parity import Arrays, document
 
 DOCUMENT: dict[str, Any] = document("traj.json")
@@ -124,8 +124,9 @@ class Run:
         for parameter in parameters:
             parameter.grad = None
 
-        loss, terms = learn(
-            self.wrapped, self.teacher, *self._batch(step), self.args.objective, noise=self._noise(step), pull=self._pull(step)
+        noise, penalty = self._noise(step), self._pull(step)
+        loss, terms = accumulate_gradients(
+            self.wrapped, [self.teacher], self._batch(step), self.args.objective, noise=noise, penalty=penalty
         )
         self.teacher_scale = self.fixed
         norm = nn.utils.clip_grad_norm_(parameters, self.args.clip_norm)
@@ -144,8 +145,7 @@ class Run:
     def _look_at(self, student: tuple[Tensor, Tensor, Tensor]) -> None:
         """The affinity's two directions, which the engine's loop adds up."""
         with torch.no_grad():
-            taught = self.teacher(*self._batch(self._number))
-            both = affinity_loss(*student, taught.image_BD, taught.text_BD, taught.scale)
+            both = affinity_loss(StudentEmbeddings(*student), [self.teacher(*self._batch(self._number))])
         self._directions = [direction.item() for direction in both]
 
     def _noise(self, step: int) -> Noise | None:
@@ -156,9 +156,8 @@ class Run:
             for tower in self.towers.tower_masks()
         }
 
-    def _pull(self, step: int) -> Callable[[], Tensor] | None:
-        towers = self.towers
-        return (lambda: towers.pull(step).loss) if isinstance(towers, MaskedTowers) else None
+    def _pull(self, step: int) -> Tensor | None:
+        return self.towers.pull(step).loss if isinstance(self.towers, MaskedTowers) else None
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         global_batch = self.args.batch * world_size()

@@ -9,19 +9,21 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.layouts import Layout
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.towers import TwoTowers
 from tinyclip_workers.runtime.attempt import FinishedStudent
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.driver import _load_teacher_layout
-from tinyclip_workers.training.step import TwoTowers, learn
-from tinyclip_workers.training.teachers import Ensemble, View, teacher_of
+from tinyclip_workers.training.teachers import View, freeze_teachers, teachers_forward
 from tinyclip_workers.versions.writer import write_student_version
 from torch.nn.functional import interpolate
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
+from tests.workers.one_step import accumulate_gradients
 from tests.workers.versions.test_export import EVALUATION, job, weights_of
 
 FIRST_COLORS = ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 Pairs = tuple[torch.Tensor, torch.Tensor]
+TEXTS = ["a red square", "a blue square in the rain", "nothing", "a cat", "two cats", "a green bar"]
 OTHER_COLORS = ((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
 
 
@@ -46,52 +48,43 @@ def models() -> list[LoadedModel]:
 @pytest.fixture(scope="module")
 def batch() -> Pairs:
     """Pixels of 0 to 1 and tokens."""
-    texts = ["a red square", "a blue square in the rain", "nothing", "a cat", "two cats", "a green bar"]
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(6, 3, 32, 32, generator=generator), make_tokenizer(tiny_layout())(texts)
+    return torch.rand(6, 3, 32, 32, generator=generator), make_tokenizer(tiny_layout())(TEXTS)
 
 
-def test_each_says_what_it_says_alone_of_its_own_view(models: list[LoadedModel], batch: Pairs) -> None:
+def test_each_encodes_its_own_view_as_it_does_alone(models: list[LoadedModel], batch: Pairs) -> None:
     pixels_BCHW, tokens_BT = batch
-    ensemble = teacher_of(models, [0.75, 0.25], None)
-    assert isinstance(ensemble, Ensemble)
+    teachers = freeze_teachers(models, [0.75, 0.25], None)
+
+    embedded = teachers_forward(teachers, normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT)
 
     with torch.no_grad():
-        said = ensemble(normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT)
         larger_BCHW = interpolate(pixels_BCHW, (64, 64), mode="bicubic", antialias=True)
+        longer_BT = models[1].tokenizer(TEXTS)
         alone = [
             TwoTowers(models[0].model)(normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT),
-            TwoTowers(models[1].model)(normalize(larger_BCHW, *OTHER_COLORS), models[1].tokenizer(
-                ["a red square", "a blue square in the rain", "nothing", "a cat", "two cats", "a green bar"]
-            )),
-        ]  # fmt: skip
-
-    for teacher, (image_BE, text_BE, scale), share in zip((said, *said.others), alone, (0.75, 0.25), strict=True):
-        torch.testing.assert_close(teacher.image_BD, image_BE, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(teacher.text_BD, text_BE, rtol=1e-4, atol=1e-5)
-        assert teacher.scale == scale
-        assert teacher.share == share
-    assert (said.image_BD.shape[1], said.others[0].image_BD.shape[1], ensemble.embed_dim) == (16, 24, 16)
+            TwoTowers(models[1].model)(normalize(larger_BCHW, *OTHER_COLORS), longer_BT),
+        ]
+    for found, (image_BE, text_BE, scale) in zip(embedded, alone, strict=True):
+        torch.testing.assert_close(found.image_BE, image_BE, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.text_BE, text_BE, rtol=1e-4, atol=1e-5)
+        assert found.scale == scale
+    assert [(found.weight, found.image_BE.shape[1]) for found in embedded] == [(0.75, 16), (0.25, 24)]
+    assert [teacher.embed_dim for teacher in teachers] == [16, 24]
 
 
 def test_the_same_view_costs_nothing(models: list[LoadedModel], batch: Pairs) -> None:
     assert View.of(models[0], models[0])(batch[0]) is batch[0]
 
 
-def test_one_alone_is_no_ensemble(models: list[LoadedModel]) -> None:
-    alone = teacher_of(models[:1], [1.0], 30.0)
-
-    assert not isinstance(alone, Ensemble | None)
-    assert teacher_of([], [], 30.0) is None
-
-
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(models: list[LoadedModel], batch: Pairs) -> None:
     images_BCHW, tokens_BT = normalize(batch[0], *FIRST_COLORS), batch[1]
-    ensemble = teacher_of(models, [0.5, 0.5], 20.0)
+    teachers = freeze_teachers(models, [0.5, 0.5], 20.0)
     found = []
     for micro_batch in (None, 4):
         student = TwoTowers(tiny_model(7)).eval()
-        loss, _ = learn(student, ensemble, images_BCHW, tokens_BT, {"affinity": 1.0}, micro_batch=micro_batch)
+        pairs = images_BCHW, tokens_BT
+        loss, _ = accumulate_gradients(student, teachers, pairs, {"affinity": 1.0}, micro_batch=micro_batch)
         gradient = cast(torch.Tensor, student.clip.text_projection.grad)
         found.append((loss.item(), gradient))
 

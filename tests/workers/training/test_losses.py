@@ -3,8 +3,8 @@
 import pytest
 import torch
 from tinyclip_workers.training import losses as module
-from tinyclip_workers.training.losses import Embeddings, affinity_loss, contrastive_loss
-from tinyclip_workers.training.objectives import objective_terms, weighted_sum
+from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings, affinity_loss, contrastive_loss
+from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor
 
 from tests.workers.parity import Arrays, assert_near
@@ -15,21 +15,19 @@ AFFINITY, CONTRASTIVE = ({f"{name}{of}" for of in ("", "_dimg", "_dtxt", "_dscal
 WORLDS = sorted({int(name[1:].split("/")[0]) for name in Arrays("loss.npz").names() if name.startswith("W")})
 
 
-def embeddings(arrays: Arrays, rows: slice) -> tuple[Embeddings, Embeddings]:
-    student = Embeddings(
+def embeddings(arrays: Arrays, rows: slice) -> tuple[StudentEmbeddings, TeacherEmbeddings]:
+    student = StudentEmbeddings(
         arrays["student_img"][rows].requires_grad_(),
         arrays["student_txt"][rows].requires_grad_(),
         Arrays("loss.npz")["student_scale"].requires_grad_(),
     )
-    teacher = Embeddings(arrays["teacher_img"][rows], arrays["teacher_txt"][rows], Arrays("loss.npz")["teacher_scale"])
+    teacher = TeacherEmbeddings(arrays["teacher_img"][rows], arrays["teacher_txt"][rows], Arrays("loss.npz")["teacher_scale"])
     return student, teacher
 
 
-def losses(student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
+def losses(student: StudentEmbeddings, teacher: TeacherEmbeddings) -> dict[str, Tensor]:
     """Under the fixtures' names."""
-    i2t, t2i = affinity_loss(
-        student.image_BD, student.text_BD, student.scale, teacher.image_BD, teacher.text_BD, teacher.scale
-    )
+    i2t, t2i = affinity_loss(student, [teacher])
     alpha, weight = (Arrays("loss.npz")[name].item() for name in ("alpha", "weight"))
     weights = {"affinity": alpha * weight, "contrastive": (1 - alpha) * weight}
     return {
@@ -37,7 +35,7 @@ def losses(student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         "t2i": t2i,
         "soft": (i2t + t2i) / 2,
         "hard": contrastive_loss(student.image_BD, student.text_BD, student.scale),
-        "combo": weighted_sum(weights, objective_terms(weights, student, teacher)),
+        "combo": weighted_sum(weights, objective_terms(weights, EmbeddedBatch(student, [teacher]))),
     }
 
 
@@ -127,4 +125,4 @@ def test_affinity_without_a_teacher_says_so() -> None:
     student, _ = embeddings(Arrays("loss.npz", f"W{WORLDS[0]}/"), slice(None))
 
     with pytest.raises(ValueError, match=r"objective\.affinity"):
-        objective_terms({"affinity": 1.0}, student, None)
+        objective_terms({"affinity": 1.0}, EmbeddedBatch(student))

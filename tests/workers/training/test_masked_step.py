@@ -9,7 +9,7 @@ import pytest
 import torch
 from tinyclip_workers.model.blocks import MaskedLayerNorm
 from tinyclip_workers.model.masked import MaskedTowers
-from tinyclip_workers.training.step import TwoTowers
+from tinyclip_workers.model.towers import TwoTowers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.workers.masked_case import CONSTRAINT, LAYOUT, full_student, inputs

@@ -1,11 +1,13 @@
 """Every published term against its plain re-computation, in one process and in two."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tinyclip.schemas.spec import Objective
-from tinyclip_workers.training.losses import Embeddings, Taught
-from tinyclip_workers.training.objectives import objective_terms, weighted_sum
+from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings
+from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -21,17 +23,29 @@ def unit(seed: int, rows: int, size: int) -> Tensor:
     return normalize(torch.randn(rows, size, generator=generator, dtype=torch.float64), dim=-1)
 
 
-def student(rows: slice = slice(None)) -> Embeddings:
+def student(rows: slice = slice(None)) -> StudentEmbeddings:
     image, text = unit(1, N, E)[rows].requires_grad_(), unit(2, N, E)[rows].requires_grad_()
-    return Embeddings(image, text, torch.tensor(SCALE, dtype=torch.float64, requires_grad=True))
+    return StudentEmbeddings(image, text, torch.tensor(SCALE, dtype=torch.float64, requires_grad=True))
 
 
-def teacher(rows: slice = slice(None)) -> Embeddings:
-    return Embeddings(unit(3, N, E)[rows], unit(4, N, E)[rows], TEACHER_SCALE)
+def teacher(rows: slice = slice(None)) -> TeacherEmbeddings:
+    return TeacherEmbeddings(unit(3, N, E)[rows], unit(4, N, E)[rows], TEACHER_SCALE)
 
 
-def numpy_of(embeddings: Embeddings) -> Pair:
-    return Pair(embeddings.image_BD.detach().numpy(), embeddings.text_BD.detach().numpy())
+def numpy_of(image: Tensor, text: Tensor) -> Pair:
+    return Pair(image.detach().numpy(), text.detach().numpy())
+
+
+def student_pair() -> Pair:
+    return numpy_of(*student().in_teacher_space())
+
+
+def teacher_pair() -> Pair:
+    return numpy_of(teacher().image_BE, teacher().text_BE)
+
+
+def term(name: str, own: StudentEmbeddings, *teachers: TeacherEmbeddings, clusters_KE: Tensor | None = None) -> Tensor:
+    return objective_terms({name: 1.0}, EmbeddedBatch(own, teachers, clusters_KE))[name]
 
 
 def terms_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
@@ -41,7 +55,7 @@ def terms_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
     rows = slice(rank * share, (rank + 1) * share)
     for name in TERMS:
         own = student(rows)
-        loss = objective_terms({name: 1.0}, own, teacher(rows), unit(5, K, E))[name]
+        loss = term(name, own, teacher(rows), clusters_KE=unit(5, K, E))
         loss.backward()
         assert isinstance(own.scale, Tensor)
         found[name] = loss.detach()
@@ -53,7 +67,7 @@ def terms_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_and_its_gradient_are_what_the_formula_says(name: str) -> None:
     found = terms_and_gradients(0, 1)
-    arguments = numpy_of(student()), numpy_of(teacher()), SCALE, unit(5, K, E).numpy()
+    arguments = student_pair(), teacher_pair(), SCALE, unit(5, K, E).numpy()
 
     wanted = TERMS[name](arguments[0], *arguments)
     image, text = gradient(TERMS[name], *arguments)
@@ -77,12 +91,13 @@ def test_the_mean_over_two_workers_is_the_full_batch() -> None:
 
 @pytest.mark.parametrize("name", TERMS)
 def test_terms_stay_fp32_under_autocast(name: str) -> None:
-    own, theirs = (Embeddings(e.image_BD.detach().float(), e.text_BD.detach().float(), 50.0) for e in (student(), teacher()))
-    clusters = unit(5, K, E).float()
-    plain = objective_terms({name: 1.0}, own, theirs, clusters)[name]
+    own = StudentEmbeddings(unit(1, N, E).float(), unit(2, N, E).float(), 50.0)
+    theirs = TeacherEmbeddings(unit(3, N, E).float(), unit(4, N, E).float(), 50.0)
+    clusters_KE = unit(5, K, E).float()
+    plain = term(name, own, theirs, clusters_KE=clusters_KE)
 
     with torch.autocast("cpu", torch.bfloat16):
-        autocast = objective_terms({name: 1.0}, own, theirs, clusters)[name]
+        autocast = term(name, own, theirs, clusters_KE=clusters_KE)
 
     assert autocast.dtype == torch.float32
     assert torch.equal(autocast, plain)
@@ -90,17 +105,17 @@ def test_terms_stay_fp32_under_autocast(name: str) -> None:
 
 def test_the_projected_embeddings_are_compared_where_there_are_any() -> None:
     own, theirs = student(), teacher()
-    other = Embeddings(unit(8, N, 9), unit(9, N, 9), SCALE, own.image_BD, own.text_BD)
+    other = StudentEmbeddings(unit(8, N, 9), unit(9, N, 9), SCALE, own.image_BD, own.text_BD)
 
     for name in TERMS:
-        wanted = objective_terms({name: 1.0}, own, theirs, unit(5, K, E))[name]
-        assert objective_terms({name: 1.0}, other, theirs, unit(5, K, E))[name] == wanted
+        wanted = term(name, own, theirs, clusters_KE=unit(5, K, E))
+        assert term(name, other, theirs, clusters_KE=unit(5, K, E)) == wanted
 
 
 def test_the_objective_is_the_weighted_sum() -> None:
     weights = Objective(affinity=0, contrastive=0.5, feature_mimicry=2000, cross_relational=3).weights()
 
-    terms = objective_terms(weights, student(), teacher())
+    terms = objective_terms(weights, EmbeddedBatch(student(), [teacher()]))
 
     assert terms.keys() == {"contrastive", "feature_mimicry", "cross_relational"}
     total = 0.5 * terms["contrastive"] + 2000 * terms["feature_mimicry"] + 3 * terms["cross_relational"]
@@ -110,46 +125,43 @@ def test_the_objective_is_the_weighted_sum() -> None:
 @pytest.mark.parametrize("name", ["affinity", *TERMS])
 def test_a_term_without_what_it_needs_says_so(name: str) -> None:
     with pytest.raises(ValueError, match=rf"objective\.{name} is positive but there is no teacher"):
-        objective_terms({name: 1.0}, student(), None)
+        term(name, student())
 
 
 def test_clusters_that_are_not_there_are_named() -> None:
     with pytest.raises(ValueError, match=r"name their file in objective\.clusters"):
-        objective_terms({"cluster_instance": 1.0}, student(), teacher())
+        term("cluster_instance", student(), teacher())
 
 
 class TestSeveralTeachers:
-    SHARES = (0.5, 0.2, 0.3)
+    WEIGHTS = (0.5, 0.2, 0.3)
 
-    def ensemble(self, rows: slice = slice(None)) -> Taught:
+    def teachers(self, rows: slice = slice(None)) -> list[TeacherEmbeddings]:
         """Three teachers with embeddings of 4, 7 and 3 numbers, and scales of their own."""
         others = [
-            Taught(unit(10 + i, N, size)[rows], unit(20 + i, N, size)[rows], scale, share=share)
-            for i, (size, scale, share) in enumerate([(7, 5.0, self.SHARES[1]), (3, 20.0, self.SHARES[2])])
+            TeacherEmbeddings(unit(10 + i, N, size)[rows], unit(20 + i, N, size)[rows], scale, weight)
+            for i, (size, scale, weight) in enumerate([(7, 5.0, self.WEIGHTS[1]), (3, 20.0, self.WEIGHTS[2])])
         ]
-        first = teacher(rows)
-        return Taught(first.image_BD, first.text_BD, first.scale, share=self.SHARES[0], others=tuple(others))
+        return [replace(teacher(rows), weight=self.WEIGHTS[0]), *others]
 
     def affinity(self, rank: int, world_size: int) -> dict[str, Tensor]:
         share = N // world_size
         rows = slice(rank * share, (rank + 1) * share)
         own = student(rows)
-        loss = objective_terms({"affinity": 1.0}, own, self.ensemble(rows))["affinity"]
+        loss = term("affinity", own, *self.teachers(rows))
         loss.backward()
         assert own.image_BD.grad is not None
         return {"loss": loss.detach(), "image": own.image_BD.grad}
 
     def test_their_affinities_are_averaged(self) -> None:
-        several = self.ensemble()
-        said = [(e.share, numpy_of(e), float(e.scale)) for e in (several, *several.others)]
+        teachers = [(t.weight, numpy_of(t.image_BE, t.text_BE), float(t.scale)) for t in self.teachers()]
 
-        assert self.affinity(0, 1)["loss"].item() == pytest.approx(affinity(numpy_of(student()), said, SCALE), rel=1e-10)
+        assert self.affinity(0, 1)["loss"].item() == pytest.approx(affinity(student_pair(), teachers, SCALE), rel=1e-10)
 
     def test_one_of_three_is_not_the_three(self) -> None:
-        alone = objective_terms({"affinity": 1.0}, student(), teacher())["affinity"].item()
+        alone = term("affinity", student(), teacher()).item()
 
-        said = [(1.0, numpy_of(teacher()), TEACHER_SCALE)]
-        assert alone == pytest.approx(affinity(numpy_of(student()), said, SCALE), rel=1e-10)
+        assert alone == pytest.approx(affinity(student_pair(), [(1.0, teacher_pair(), TEACHER_SCALE)], SCALE), rel=1e-10)
         assert abs(alone - self.affinity(0, 1)["loss"].item()) > 1e-3
 
     def test_two_workers_are_the_full_batch(self) -> None:
@@ -158,7 +170,7 @@ class TestSeveralTeachers:
         assert torch.stack([found["loss"] for found in by_rank]).mean().item() == pytest.approx(full["loss"].item(), rel=1e-10)
         torch.testing.assert_close(torch.cat([found["image"] for found in by_rank]) / 2, full["image"], rtol=1e-9, atol=1e-12)
 
-    def test_other_terms_have_the_first(self) -> None:
+    def test_other_terms_use_the_first(self) -> None:
         for name in TERMS:
-            wanted = objective_terms({name: 1.0}, student(), teacher(), unit(5, K, E))[name]
-            assert objective_terms({name: 1.0}, student(), self.ensemble(), unit(5, K, E))[name] == wanted
+            wanted = term(name, student(), teacher(), clusters_KE=unit(5, K, E))
+            assert term(name, student(), *self.teachers(), clusters_KE=unit(5, K, E)) == wanted

@@ -11,10 +11,10 @@ from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.cluster_file import save_clusters
-from tinyclip_workers.training.losses import Embeddings
+from tinyclip_workers.training.losses import TeacherEmbeddings
 from tinyclip_workers.training.optimizer import make_optimizer
 from tinyclip_workers.training.projection import Projection, WithProjection
-from tinyclip_workers.training.step import FrozenTeacher, learn
+from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -32,44 +32,34 @@ from tests.workers.auto_stages import (
     train,
     trainer_of,
 )
+from tests.workers.one_step import accumulate_gradients, global_batch, masked_student, noise_of, rows_of
 from tests.workers.plain_objectives import TERMS
 from tests.workers.processes import on_workers
 from tests.workers.shapes_data import write_shards
-from tests.workers.training.test_accumulate import ROWS, batch, student
 
 SIZE = 11
 """Of the teacher's embeddings; the student's have 8."""
 OBJECTIVE = {"affinity": 1.0, "contrastive": 0.5, **{name: 1.0 + i for i, name in enumerate(TERMS)}}
 
 
-class Teacher:
-    """Embeddings that a seed and the pictures decide."""
-
-    embed_dim = SIZE
-
-    def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> Embeddings:
-        generator = torch.Generator().manual_seed(2)
-        image_map, text_map = torch.randn(2, 3 * 16 * 16, SIZE, generator=generator, dtype=torch.float64)
-        image_BE = normalize(images_BCHW.flatten(1) @ image_map, dim=-1)
-        text_BE = normalize(tokens_BT.double() @ text_map[: tokens_BT.shape[1]], dim=-1)
-        return Embeddings(image_BE, text_BE, 20.0)
+def teacher(images_BCHW: Tensor, tokens_BT: Tensor) -> TeacherEmbeddings:
+    """Embeddings that a seed and the batch decide."""
+    generator = torch.Generator().manual_seed(2)
+    image_map, text_map = torch.randn(2, 3 * 16 * 16, SIZE, generator=generator, dtype=torch.float64)
+    image_BE = normalize(images_BCHW.flatten(1) @ image_map, dim=-1)
+    text_BE = normalize(tokens_BT.double() @ text_map[: tokens_BT.shape[1]], dim=-1)
+    return TeacherEmbeddings(image_BE, text_BE, 20.0)
 
 
 def loss_and_gradients(rank: int, workers: int, micro_batch: int | None) -> dict[str, Tensor]:
-    """Of one step with every term there is, in fp64, under masks."""
-    towers = WithProjection(student(), Projection(8, SIZE, seed=5).double())
-    masked: Any = towers.towers
-    noise = {
-        tower: {group: u.double() for group, u in draws.items()}
-        for tower, draws in masked.noise(torch.Generator().manual_seed(3)).items()
-    }
-    share = ROWS // workers
-    images, tokens = (whole[rank * share : (rank + 1) * share] for whole in batch())
+    """Take one step with every term there is, in fp64, under masks."""
+    masked = masked_student()
+    towers = WithProjection(masked, Projection(8, SIZE, seed=5).double())
+    images, tokens = (whole[rows_of(rank, workers)] for whole in global_batch())
     clusters_KE = normalize(torch.randn(5, SIZE, generator=torch.Generator().manual_seed(6), dtype=torch.float64), dim=-1)
-    wrapped = DistributedDataParallel(towers) if workers > 1 else towers
-    loss, _ = learn(
-        wrapped, Teacher(), images, tokens, OBJECTIVE,
-        noise=noise, pull=lambda: masked.pull(0).loss, micro_batch=micro_batch, clusters_KE=clusters_KE,
+    loss, _ = accumulate_gradients(
+        DistributedDataParallel(towers) if workers > 1 else towers, [teacher], (images, tokens), OBJECTIVE,
+        noise=noise_of(masked), penalty=masked.pull(0).loss, micro_batch=micro_batch, clusters_KE=clusters_KE,
     )  # fmt: skip
     return {"loss": loss} | {name: p.grad for name, p in towers.named_parameters() if p.grad is not None}
 
@@ -181,8 +171,8 @@ class TestTraining:
         assert self.trainer(shards, {"feature_mimicry": 1}).learner.projection is not None
 
     def test_a_contrastive_stage_does_not_ask_the_teacher(self, shards: str) -> None:
-        assert self.trainer(shards, {"contrastive": 1}).teacher is None
-        assert self.trainer(shards, {"affinity": 1}).teacher is not None
+        assert not self.trainer(shards, {"contrastive": 1}).teachers
+        assert self.trainer(shards, {"affinity": 1}).teachers
 
 
 def interrupted_spec(shards: str, every_steps: int) -> JobSpec:

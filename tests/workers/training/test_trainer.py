@@ -18,7 +18,7 @@ from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.optimizer import learning_rate
 from tinyclip_workers.training.stage import resolve_stages
-from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged, Hooks, StageTrainer, StepResult
 from torch import Tensor
 
@@ -56,7 +56,7 @@ def trainer_of(spec: JobSpec) -> StageTrainer:
     stage = resolve_stages(spec, None, 96)[0]
     teacher = FrozenTeacher(build_model(stage.layout), 20.0)
     student = build_model(stage.layout)
-    return StageTrainer(spec, stage, student, teacher, torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
+    return StageTrainer(spec, stage, student, [teacher], torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
 
 
 def batches_of(trainer: StageTrainer, spec: JobSpec) -> Iterator[Batch]:

@@ -31,6 +31,9 @@ def precision_of(precision: str, device: torch.device) -> Precision:
     return Precision(lambda: autocast(dtype), scaler)
 
 
+FP32 = precision_of("fp32", torch.device("cpu"))
+
+
 @contextmanager
 def _autocast_on_cpu(dtype: torch.dtype) -> Iterator[None]:
     """With attention written out: torch 2.13's fused backward of half types is six times slower on a CPU than its fp32 one."""

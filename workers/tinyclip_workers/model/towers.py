@@ -6,6 +6,8 @@ forth. open_clip cannot express a student of automatic inheritance: per layer it
 Shapes: B batch, T tokens, L tokens of the longest text, d width, E embedding size.
 """
 
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CustomTextCLIP
@@ -59,7 +61,7 @@ class Clip(nn.Module):
         return _at_end_of_text(x_BLd, tokens_BL) @ self.text_projection
 
 
-Model = CLIP | Clip
+Model: TypeAlias = CLIP | Clip
 """A CLIP model of either kind: `encode_image`, `visual`, `logit_scale` and the names of the state dict are the same."""
 
 
@@ -138,5 +140,19 @@ def _project(x_Bd: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
 
 
 def normalized(x_BD: Tensor) -> Tensor:
-    """Embeddings of length 1, in fp32 or finer."""
+    """Scale embeddings to length 1, in fp32 or finer."""
     return F.normalize(fp32(x_BD), dim=-1)
+
+
+class TwoTowers(nn.Module):
+    """A CLIP model as one call, so that a data-parallel wrapper sees both towers and the logit scale."""
+
+    def __init__(self, clip: Model) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, images_BCHW: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier (scalar)."""
+        image_BD = normalized(self.clip.encode_image(images_BCHW))
+        text_BD = normalized(encode_text(self.clip, tokens_BT))
+        return image_BD, text_BD, self.clip.logit_scale.exp()

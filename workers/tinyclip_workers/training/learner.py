@@ -13,14 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer, removed_share
 from tinyclip_workers.model.sparsity import Constraint, Pull
-from tinyclip_workers.model.towers import Clip, Model
+from tinyclip_workers.model.towers import Clip, Model, TwoTowers
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
 from tinyclip_workers.training.checkpoints import optimizer_tensors, restore_optimizer
 from tinyclip_workers.training.distributed import world_size
-from tinyclip_workers.training.optimizer import make_optimizer
+from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from tinyclip_workers.training.projection import Projection, WithProjection
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.step import TwoTowers
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +64,13 @@ class Student:
         """The term that pulls towards the sparsity asked for; None without masks."""
         return None if self.search is None else self.search.pull(step)
 
-    def zero_grad(self) -> None:
+    def start_step(self, step: int) -> float:
+        """Set the learning rate of a step and clear the gradients; returns the rate."""
+        lr = learning_rate(step, self.stage.steps, self.stage.optimizer)
+        set_learning_rate(self.optimizer, lr)
         for optimizer in self._optimizers():
             optimizer.zero_grad(set_to_none=True)
+        return lr
 
     def update(self, scaler: torch.amp.GradScaler) -> float:
         """Clip, step, keep masks and temperature in their bounds; the gradient's norm.
@@ -153,7 +156,8 @@ class Student:
         if not self.stage.objective.has_similarities():
             model.logit_scale.requires_grad_(False)  # nothing would tell where to: data-parallel workers wait for its gradient
         model.to(self._device).train()
-        model.visual.to(memory_format=torch.channels_last)  # 1.3x faster convolutions on CPU, tensor cores on CUDA
+        # 1.3x faster convolutions on CPU, tensor cores on CUDA
+        model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Model = synchronize_batch_norm(model)
         towers = TwoTowers(model) if self.search is None else self.search
         self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)

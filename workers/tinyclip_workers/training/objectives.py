@@ -9,17 +9,26 @@ published codes of CLIP-KD and CLIP-RD have one learned parameter a term for tha
 student's own scale, `temperature.student`, whose meaning does not depend on the terms that are chosen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
+from tinyclip.schemas.spec.stages import NEED_A_TEACHER
 from torch import Tensor
 
 from tinyclip_workers.model.precision import fp32, without_autocast
 from tinyclip_workers.training.distributed import gather, gather_with_gradient
-from tinyclip_workers.training.losses import Embeddings, Scale, affinity_of, contrastive_loss, own_columns
+from tinyclip_workers.training.losses import (
+    Scale,
+    StudentEmbeddings,
+    TeacherEmbeddings,
+    affinity_loss,
+    contrastive_loss,
+    own_columns,
+)
 
 P = ParamSpec("P")
 
@@ -120,43 +129,62 @@ def cluster_instance_loss(
     return cluster + interactive_contrastive_loss(image_BE, text_BE, logit_scale, teacher_image_BE, teacher_text_BE)
 
 
-def objective_terms(
-    weights: Mapping[str, float], student: Embeddings, teacher: Embeddings | None, clusters_KE: Tensor | None = None
-) -> dict[str, Tensor]:
-    """The named terms of positive weight, unweighted (scalars).
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """A local batch as student and teachers encode it, with what else a term may need."""
 
-    Of several teachers all terms but `affinity` have the first. Raises ValueError where a term lacks its teacher or its clusters.
+    student: StudentEmbeddings
+    teachers: Sequence[TeacherEmbeddings] = ()
+    clusters_KE: Tensor | None = None
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """The student's image and text embeddings in the teacher's space."""
+        return self.student.in_teacher_space()
+
+    @property
+    def teacher_pair(self) -> tuple[Tensor, Tensor]:
+        """The first teacher's image and text embeddings: all terms but `affinity` use only this teacher."""
+        return self.teachers[0].image_BE, self.teachers[0].text_BE
+
+    @property
+    def centroids_KE(self) -> Tensor:
+        if self.clusters_KE is None:
+            raise ValueError("objective.cluster_instance is positive but has no clusters; name their file in objective.clusters")
+        return self.clusters_KE
+
+
+def _affinity(batch: EmbeddedBatch) -> Tensor:
+    image_to_text, text_to_image = affinity_loss(batch.student, batch.teachers)
+    return (image_to_text + text_to_image) / 2
+
+
+TERMS: dict[str, Callable[[EmbeddedBatch], Tensor]] = {
+    "affinity": _affinity,
+    "contrastive": lambda it: contrastive_loss(it.student.image_BD, it.student.text_BD, it.student.scale),
+    "feature_mimicry": lambda it: feature_mimicry_loss(*it.pair, *it.teacher_pair),
+    "interactive_contrastive": lambda it: interactive_contrastive_loss(*it.pair, it.student.scale, *it.teacher_pair),
+    "vertical_relational": lambda it: vertical_relational_loss(*it.pair, it.student.scale, *it.teacher_pair),
+    "cross_relational": lambda it: cross_relational_loss(*it.pair, it.student.scale, *it.teacher_pair),
+    "cluster_instance": lambda it: cluster_instance_loss(*it.pair, it.student.scale, *it.teacher_pair, it.centroids_KE),
+}
+
+
+def objective_terms(weights: Mapping[str, float], batch: EmbeddedBatch) -> dict[str, Tensor]:
+    """Compute the named terms of positive weight, unweighted (scalars).
+
+    Raises ValueError for a term that lacks its teacher or its clusters.
     """
-    return {name: _term(name, student, teacher, clusters_KE) for name, weight in weights.items() if weight > 0}
+    names = [name for name, weight in weights.items() if weight > 0]
+    for name in names:
+        if not batch.teachers and name in NEED_A_TEACHER:
+            raise ValueError(f"objective.{name} is positive but there is no teacher; set it to 0 or name a teacher")
+    return {name: TERMS[name](batch) for name in names}
 
 
 def weighted_sum(weights: Mapping[str, float], terms: Mapping[str, Tensor]) -> Tensor:
-    """The number that is minimised (scalar)."""
+    """Return the number to minimise (scalar)."""
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-
-
-def _term(name: str, student: Embeddings, teacher: Embeddings | None, clusters_KE: Tensor | None) -> Tensor:
-    if name == "contrastive":
-        return contrastive_loss(student.image_BD, student.text_BD, student.scale)
-    if teacher is None:
-        raise ValueError(f"objective.{name} is positive but there is no teacher; set it to 0 or name a teacher")
-    if name == "affinity":
-        image_to_text, text_to_image = affinity_of(student, teacher)
-        return (image_to_text + text_to_image) / 2
-    own, theirs = student.in_teachers_space(), (teacher.image_BD, teacher.text_BD)
-    if name == "feature_mimicry":
-        return feature_mimicry_loss(*own, *theirs)
-    if name == "interactive_contrastive":
-        return interactive_contrastive_loss(*own, student.scale, *theirs)
-    if name == "vertical_relational":
-        return vertical_relational_loss(*own, student.scale, *theirs)
-    if name == "cross_relational":
-        return cross_relational_loss(*own, student.scale, *theirs)
-    if name != "cluster_instance":
-        raise ValueError(f"objective.{name} is no term that is known here")
-    if clusters_KE is None:
-        raise ValueError("objective.cluster_instance is positive but has no clusters; name their file in objective.clusters")
-    return cluster_instance_loss(*own, student.scale, *theirs, clusters_KE)
 
 
 def _both_directions(x_BE: Tensor, teacher_BE: Tensor, logit_scale: Scale) -> tuple[Tensor, Tensor]:

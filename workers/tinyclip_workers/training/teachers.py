@@ -1,9 +1,9 @@
-"""Several teachers of one student: each is shown the batch as it was taught to see.
+"""The frozen teachers of a stage, a list of one or more: each receives the images in the size and colors that it was trained on.
 
-Shapes: B local batch, T tokens.
+Shapes: B local batch, T tokens, E teacher embedding size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,14 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.precision import FP32, Precision
 from tinyclip_workers.model.preprocessing import Color
-from tinyclip_workers.training.losses import Taught
-from tinyclip_workers.training.step import FrozenTeacher
+from tinyclip_workers.model.towers import Model, TwoTowers
+from tinyclip_workers.training.gradient_cache import micro_batches
+from tinyclip_workers.training.losses import TeacherEmbeddings
 
 
 @dataclass(frozen=True)
 class View:
-    """How pictures that were made for the first teacher are shown to another: in its size and its colours."""
+    """A conversion of images made for the first teacher to the size and color normalization of another."""
 
     image_size: int
     factor: Color
@@ -27,7 +29,7 @@ class View:
 
     @classmethod
     def of(cls, model: LoadedModel, first: LoadedModel) -> Self:
-        """From pixels normalised for `first` to pixels normalised for `model`."""
+        """Convert from pixels normalised for `first` to pixels normalised for `model`."""
         colors = list(zip(first.image_mean, first.image_std, model.image_mean, model.image_std, strict=True))
         return cls(
             model.layout.image.image_size,
@@ -36,7 +38,7 @@ class View:
         )
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """Bicubic with antialiasing where the size differs."""
+        """Resize (bicubic, antialiased) and renormalise, each only where it changes anything."""
         if images_BCHW.shape[-1] != self.image_size:
             size = (self.image_size, self.image_size)
             images_BCHW = F.interpolate(images_BCHW, size, mode="bicubic", antialias=True)
@@ -46,34 +48,57 @@ class View:
         return images_BCHW * factor + shift
 
 
-class Ensemble:
-    """Several frozen teachers. What one alone is asked for, is asked of the first.
+class FrozenTeacher:
+    """An original teacher: evaluation mode, no gradient, its own or a fixed temperature."""
 
-    Texts are the same tokens for all: those that the student reads.
-    """
-
-    def __init__(self, teachers: Sequence[FrozenTeacher], views: Sequence[View], shares: Sequence[float]) -> None:
-        """`shares` add up to 1."""
-        self._members = list(zip(teachers, views, shares, strict=True))
+    def __init__(self, model: Model, scale: float | None, *, view: View | None = None, weight: float = 1.0) -> None:
+        """`scale` is the similarity multiplier, `None` for the model's own. `view` is `None` for the first teacher."""
+        self.towers = TwoTowers(model).eval().requires_grad_(False)
+        self.weight = weight
+        self._scale, self._view = scale, view
 
     @property
     def embed_dim(self) -> int:
-        """Size of the first one's embeddings."""
-        return self._members[0][0].embed_dim
+        """Size of its embeddings (E)."""
+        return int(self.towers.clip.text_projection.shape[-1])
 
     def to(self, device: torch.device) -> Self:
-        for teacher, _, _ in self._members:
-            teacher.to(device)
+        """Move the weights to a device."""
+        self.towers.to(device)
         return self
 
-    def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> Taught:
-        said = [Taught(**vars(teacher(view(images_BCHW), tokens_BT)), share=share) for teacher, view, share in self._members]
-        return replace(said[0], others=tuple(said[1:]))
+    def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> TeacherEmbeddings:
+        """Encode pairs. Tokens are the same for all teachers: those that the student reads."""
+        if self._view is not None:
+            images_BCHW = self._view(images_BCHW)
+        image_BE, text_BE, own_scale = self.towers(images_BCHW, tokens_BT)
+        return TeacherEmbeddings(image_BE, text_BE, own_scale if self._scale is None else self._scale, self.weight)
 
 
-def teacher_of(models: Sequence[LoadedModel], shares: Sequence[float], scale: float | None) -> FrozenTeacher | Ensemble | None:
-    """One model as a teacher, several as an ensemble, None for none; `scale` is the similarity multiplier, None: each its own."""
-    teachers = [FrozenTeacher(loaded.model, scale) for loaded in models]
-    if len(teachers) <= 1:
-        return teachers[0] if teachers else None
-    return Ensemble(teachers, [View.of(loaded, models[0]) for loaded in models], shares)
+def freeze_teachers(models: Sequence[LoadedModel], weights: Sequence[float], scale: float | None) -> list[FrozenTeacher]:
+    """Make teachers of loaded models; `scale` is their similarity multiplier, `None` for each one's own."""
+    return [
+        FrozenTeacher(loaded.model, scale, view=View.of(loaded, models[0]) if index else None, weight=weight)
+        for index, (loaded, weight) in enumerate(zip(models, weights, strict=True))
+    ]
+
+
+@torch.no_grad()
+def teachers_forward(
+    teachers: Sequence[Callable[[Tensor, Tensor], TeacherEmbeddings]],
+    images_BCHW: Tensor,
+    tokens_BT: Tensor,
+    precision: Precision = FP32,
+    micro_batch: int | None = None,
+) -> list[TeacherEmbeddings]:
+    """Encode a local batch with every teacher, at most `micro_batch` pairs at once, without gradient."""
+    parts = micro_batches(images_BCHW, tokens_BT, micro_batch)
+    with precision.autocast():
+        return [_concatenate([teacher(*part) for part in parts]) for teacher in teachers]
+
+
+def _concatenate(parts: Sequence[TeacherEmbeddings]) -> TeacherEmbeddings:
+    if len(parts) == 1:
+        return parts[0]
+    images, texts = torch.cat([part.image_BE for part in parts]), torch.cat([part.text_BE for part in parts])
+    return replace(parts[0], image_BE=images, text_BE=texts)

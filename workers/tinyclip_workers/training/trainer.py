@@ -1,6 +1,6 @@
 """The loop of one stage: data in, steps, progress out, checkpoints down, until the last step or a command to stop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,13 @@ from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.cluster_file import load_clusters
 from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import Student
-from tinyclip_workers.training.optimizer import learning_rate, set_learning_rate
+from tinyclip_workers.training.losses import StudentEmbeddings
+from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.projection import Projection
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.step import Teacher, learn
+from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
 
 MAX_SKIPPED_STEPS = 100
 """So many steps in a row without a finite gradient mean that the run has diverged (METHOD section 4)."""
@@ -77,14 +79,15 @@ class StageTrainer:
         spec: JobSpec,
         stage: Stage,
         student: Model,
-        teacher: Teacher | None,
+        teachers: Sequence[FrozenTeacher],
         device: torch.device,
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
         self.spec, self.stage, self.device = spec, stage, device
-        self.teacher = teacher if stage.objective.taught() else None
+        self.teachers = list(teachers) if stage.objective.taught() else []
+        self._weights = stage.objective.weights()
         self._mean, self._std = mean, std
         self.step = 0
         self.position = DataPosition()
@@ -104,9 +107,12 @@ class StageTrainer:
 
     def _projection(self) -> Projection | None:
         """A new one for each stage that compares its embeddings with a teacher's of another size."""
-        sizes = self.stage.layout.embed_dim, self.teacher.embed_dim if self.teacher is not None else 0
-        needed = self.teacher is not None and self.stage.objective.in_the_teachers_space() and sizes[0] != sizes[1]
-        return Projection(*sizes, seed=self.spec.seed + self.stage.index) if needed else None
+        if not self.teachers or not self.stage.objective.in_the_teachers_space():
+            return None
+        embed_dim, teacher_embed_dim = self.stage.layout.embed_dim, self.teachers[0].embed_dim
+        if embed_dim == teacher_embed_dim:
+            return None
+        return Projection(embed_dim, teacher_embed_dim, seed=self.spec.seed + self.stage.index)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint as if nothing had happened."""
@@ -151,14 +157,22 @@ class StageTrainer:
         return Command.RUN
 
     def train_step(self, batch: Batch, command: Command = Command.RUN) -> tuple[StepResult, Command]:
-        """One optimizer step on this worker's part of the global batch; all workers agree on what comes next."""
-        lr = learning_rate(self.step, self.stage.steps, self.stage.optimizer)
-        set_learning_rate(self.learner.optimizer, lr)
-        self.learner.zero_grad()
+        """Take one optimizer step on this worker's part of the global batch. Collective.
+
+        Returns the result and the `command` of worker 0, the same on all workers.
+        """
+        lr = self.learner.start_step(self.step)
         images_BCHW, tokens_BT = self.prepare(batch)
-        pull = self.learner.pull(self.step)
-        loss, terms = self._learn(images_BCHW, tokens_BT, pull)
-        grad_norm = self._update()
+        noise, pull = self.learner.noise(self._seed(FOR_MASKS)), self.learner.pull(self.step)
+        precision, micro_batch = self._precision, self.spec.micro_batch
+        cache = GradientCache(self.learner.towers, precision, micro_batch)
+
+        teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)
+        student = StudentEmbeddings(*cache.forward(images_BCHW, tokens_BT, noise))
+        terms = objective_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE))
+        loss = cache.backward(weighted_sum(self._weights, terms), None if pull is None else pull.loss)
+
+        grad_norm = self.learner.update(precision.scaler)
         self.position.advance(batch)
         self.step += 1
         told = _mean_over_workers([loss, *terms.values()], command)
@@ -182,24 +196,6 @@ class StageTrainer:
         varied_BCHW = augment(images, self.spec.data.train.augment, generator)
         images_BCHW = normalize(varied_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
         return images_BCHW, batch.tokens_BT.to(self.device, non_blocking=True)
-
-    def _learn(self, images_BCHW: Tensor, tokens_BT: Tensor, pull: Pull | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Teacher, student, loss and gradients."""
-        return learn(
-            self.learner.towers,
-            self.teacher,
-            images_BCHW,
-            tokens_BT,
-            self.stage.objective.weights(),
-            noise=self.learner.noise(self._seed(FOR_MASKS)),
-            pull=None if pull is None else lambda: pull.loss,
-            micro_batch=self.spec.micro_batch,
-            precision=self._precision,
-            clusters_KE=self._clusters_KE,
-        )
-
-    def _update(self) -> float:
-        return self.learner.update(self._precision.scaler)
 
     def _seed(self, purpose: list[int]) -> int:
         """Random draws depend on (seed, stage, step, worker) and what they are for."""

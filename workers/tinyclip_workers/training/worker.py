@@ -32,8 +32,7 @@ from tinyclip_workers.training.distributed import rank, world_size
 from tinyclip_workers.training.progress import Progress
 from tinyclip_workers.training.scoring import Scorer
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.step import FrozenTeacher
-from tinyclip_workers.training.teachers import Ensemble, teacher_of
+from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer
 
 log = logging.getLogger(__name__)
@@ -72,8 +71,7 @@ def train_stage_worker(config: dict[str, Any]) -> None:
 class _Pieces:
     original: LoadedModel | None
     """The teacher, or the first of several: what is inherited from and evaluated."""
-    teacher: FrozenTeacher | Ensemble | None
-    """What the objective asks."""
+    teachers: list[FrozenTeacher]
     student: LoadedModel
 
 
@@ -90,12 +88,11 @@ class StageWorker:
     def train(self) -> None:
         """Build, restore, loop, evaluate, hand on."""
         pieces = self._build()
-        teacher = None if pieces.teacher is None else pieces.teacher.to(self._device)
         trainer = StageTrainer(
             self._run.spec,
             self._stage,
             pieces.student.model,
-            teacher,
+            [teacher.to(self._device) for teacher in pieces.teachers],
             self._device,
             mean=pieces.student.image_mean,
             std=pieces.student.image_std,
@@ -121,7 +118,7 @@ class StageWorker:
         student = begin_student(self._stage, spec.seed, parent)
         return _Pieces(
             original,
-            teacher_of(originals, [teacher.share for teacher in self._teachers()], spec.temperature.teacher),
+            freeze_teachers(originals, [teacher.share for teacher in self._teachers()], spec.temperature.teacher),
             LoadedModel(
                 model=student,
                 layout=self._stage.layout,
