@@ -1,4 +1,4 @@
-"""A good spec, and all the ways to spoil it that a plan has to notice."""
+"""A valid spec, and changes of it that a plan must refuse."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Change = Callable[[Document, Path], None]
 
 
 def write_data(folder: Path) -> Path:
-    """A teacher, training shards and validation shards."""
+    """Write a teacher, training shards and validation shards."""
     write_folder(folder / "teacher", tiny_model(), tiny_layout())
     write_shard(folder / "train-0.tar", color_samples(40))
     write_shard(folder / "train-1.tar", color_samples(24, start=40))
@@ -21,7 +21,7 @@ def write_data(folder: Path) -> Path:
 
 
 def spec(folder: Path) -> Document:
-    """A good spec with a bit of everything."""
+    """A valid spec with every kind of task."""
     val = {"shards": str(folder / "val.tar"), "image_key": ["png"]}
     return {
         "name": "half",
@@ -53,9 +53,9 @@ def spec(folder: Path) -> Document:
 
 
 def at(*path: str | int) -> Callable[[Any], Change]:
-    """A change of the spec: the value at a place."""
+    """A change of the spec: set a value at a path."""
 
-    def to(value: Any) -> Change:
+    def set_to(value: Any) -> Change:
         def change(document: Document, folder: Path) -> None:
             target: Any = document
             for part in path[:-1]:
@@ -64,11 +64,11 @@ def at(*path: str | int) -> Callable[[Any], Change]:
 
         return change
 
-    return to
+    return set_to
 
 
 def shard_of(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], str]:
-    """A shard whose samples were all changed."""
+    """Write a shard whose samples were all changed."""
 
     def write(folder: Path) -> str:
         samples = color_samples(20)
@@ -87,9 +87,9 @@ def classes_file(text: str) -> Callable[[Path], str]:
     return write
 
 
-def torn(folder: Path) -> str:
-    (folder / "torn.tar").write_bytes(b"this is not a tar file" * 100)
-    return str(folder / "torn.tar")
+def not_a_tar(folder: Path) -> str:
+    (folder / "not-a-tar.tar").write_bytes(b"this is not a tar file" * 100)
+    return str(folder / "not-a-tar.tar")
 
 
 TRAIN, STUDENT, TASK = ("data", "train"), ("stages", 1, "student"), ("evaluation", "tasks", 0)
@@ -101,7 +101,7 @@ def pruned(**changes: Any) -> Document:
 
 PRUNED = pruned(towers=["image", "text"])
 
-BAD: list[tuple[str, Change, str, str]] = [
+INVALID: list[tuple[str, Change, str, str]] = [
     ("teacher", at("teacher", "model")("local-dir:/nowhere"), "/teacher/model", "no model folder at /nowhere"),
     ("deeper", at(*STUDENT)({"text": {"layers": 3}}), "/stages/1/student/text/layers", "give at most 1"),
     ("wider", at(*STUDENT)({"image": {"width": 8}}), "/stages/1/student/image/width", "give at most 4"),
@@ -120,7 +120,7 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("pruned before", at("stages")([PRUNED, {**PRUNED, "name": "b"}]), "/stages/1/prune/target_sparsity", "target is 0.5"),
     ("missing shard", at(*TRAIN, "shards")("/nowhere/a.tar"), "/data/train/shards", "/nowhere/a.tar is not there"),
     ("no match", at(*TRAIN, "shards")("/nowhere/*.tar"), "/data/train/shards", "names no shard"),
-    ("no tar", at(*TRAIN, "shards")(torn), "/data/train/shards", "torn.tar is not a whole tar file"),
+    ("no tar", at(*TRAIN, "shards")(not_a_tar), "/data/train/shards", "not-a-tar.tar is not a whole tar file"),
     ("empty shard", at(*TRAIN, "shards")(lambda f: write_shard(f / "empty.tar", [])), "/data/train/shards", "has no samples"),
     ("no images", at(*TRAIN, "image_key")(["jpg"]), "/data/train/image_key", "it has cls, json, png, txt"),
     ("broken images", at(*TRAIN, "shards")(shard_of(lambda s: s.update(png=b"nothing"))),
@@ -131,7 +131,7 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("empty captions", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt="  "))(f), "image_key": ["png"]}),
      "/data/train/caption_key", "is empty"),
     ("one caption", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt="a photo"))(f), "image_key": ["png"]}),
-     "/data/train/caption_key", "all 20 captions seen are 'a photo'"),
+     "/data/train/caption_key", "all 20 captions read are 'a photo'"),
     ("numbers", at(*TRAIN, "caption_key")("cls"), "/data/train/caption_key", "the captions are numbers ('0')"),
     ("distinct key", at(*TRAIN, "distinct_key")("json.lable"),
      "/data/train/distinct_key", "json fields captions, label, name, odd"),
@@ -146,9 +146,9 @@ BAD: list[tuple[str, Change, str, str]] = [
         "name": "colors", "kind": "zero_shot", "classes": ["red", "red", *COLORS], "label_key": "json.name", "image_key": ["png"],
         "shards": shard_of(lambda s: None)(f),
      }), "/evaluation/tasks/0/classes", "names 3 classes ([0, 1, 2]"),
-    ("no classes", at(*TASK, "classes")(None), "/evaluation/tasks/0/classes", "says no classes"),
+    ("no classes", at(*TASK, "classes")(None), "/evaluation/tasks/0/classes", "has no classes"),
     ("no probe's shards", at("evaluation", "tasks", 2, "train_shards")(None),
-     "/evaluation/tasks/2/train_shards", "says no train_shards"),
+     "/evaluation/tasks/2/train_shards", "has no train_shards"),
     ("no class file", at(*TASK, "classes")("/nowhere/c.txt"), "/evaluation/tasks/0/classes", "there is no file /nowhere/c.txt"),
     ("empty class file", at(*TASK, "classes")(classes_file("\n")), "/evaluation/tasks/0/classes", "is empty"),
     ("template", at(*TASK, "templates")(["a photo"]), "/evaluation/tasks/0/templates", "has no {}"),
@@ -159,4 +159,4 @@ BAD: list[tuple[str, Change, str, str]] = [
     ("probe's shard", at("evaluation", "tasks", 2, "train_shards")("/no.tar"),
      "/evaluation/tasks/2/train_shards", "is not there"),
 ]
-"""Name, what to change, the pointer that is told and a part of the message."""
+"""Name, change, the pointer of the error and a part of its message."""

@@ -10,5 +10,4 @@ Matrix = npt.NDArray[np.float32]
 """Embeddings or similarities, one row per item."""
 
 ImageInput = str | bytes
-"""A base64 string, data URI or URL out of JSON, or the bytes of an uploaded file."""
-"""An encoded image: its bytes, or text (base64, a data URI or a URL)."""
+"""An encoded image: its bytes, or a base64 string, data URI or URL from a JSON document."""

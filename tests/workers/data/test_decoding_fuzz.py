@@ -1,4 +1,4 @@
-"""Mutated picture files: either pixels or UnreadableImage, in little time, never anything else."""
+"""Mutated image files give pixels or UnreadableImage in little time, and never another exception."""
 
 import contextlib
 import io
@@ -16,8 +16,8 @@ from tinyclip_workers.data.images import UnreadableImage, decode_image
 from tests.workers.students import encoded, random_image
 
 SIZE = 16
-LONGEST_S = 5.0
-"""Far above what any of these files takes on a busy machine."""
+MAX_SECONDS = 5.0
+"""Far more than any of these files takes on a busy machine."""
 
 
 def seeds() -> list[bytes]:
@@ -39,7 +39,7 @@ SEEDS = seeds()
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A good file with bytes changed, a part cut out, doubled, or taken from another file."""
+    """A valid file with bytes changed, or with a part deleted, repeated, or taken from another file."""
     data = bytearray(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -59,23 +59,23 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore")  # PIL warns of what it passes over
+@pytest.mark.filterwarnings("ignore")  # PIL warns about what it ignores
 @settings(max_examples=400, deadline=None)
 @given(mutated())
-def test_pixels_or_a_reason(data: bytes) -> None:
-    began = time.perf_counter()
+def test_a_mutated_file_gives_pixels_or_unreadable_image(data: bytes) -> None:
+    started = time.perf_counter()
     with contextlib.suppress(UnreadableImage):
         seen = decode_square(data, SIZE)
         assert (seen.shape, seen.dtype) == ((SIZE, SIZE, 3), np.uint8)
     with contextlib.suppress(UnreadableImage):
         assert decode_image(data).mode == "RGB"
-    assert time.perf_counter() - began < LONGEST_S
+    assert time.perf_counter() - started < MAX_SECONDS
 
 
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(mutated(), st.binary(max_size=200)))
-def test_served_pictures_have_a_reason_and_the_way_out(data: bytes) -> None:
+def test_a_mutated_file_in_a_request_is_read_or_refused_with_the_remedy(data: bytes) -> None:
     refused = None
     try:
         assert read_image(data, 1_000_000, SIZE).shape == (SIZE, SIZE, 3)

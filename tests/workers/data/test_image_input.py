@@ -1,4 +1,4 @@
-"""Images as clients send them: what is read, and what is refused with the way out."""
+"""Images in requests: accepted forms, and refusals with the remedy."""
 
 import base64
 import io
@@ -23,57 +23,57 @@ def read(image: str | bytes, size: int = 40) -> Pixels:
     return read_image(image, LIMIT, size)
 
 
-SEEN = np.asarray(random_image(0))[:, 5:45]
-"""The middle of the picture: read at the size of its short side, nothing is resized."""
+CENTRE = np.asarray(random_image(0))[:, 5:45]
+"""The centre of the image: at the size of its short side, nothing is resized."""
 
 
-class TestGoodImages:
+class TestAcceptedImages:
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-    def test_formats(self, format: str) -> None:
+    def test_common_formats_are_read(self, format: str) -> None:
         pixels = read(base64_of(encoded(random_image(0), format)))
 
         assert (pixels.shape, pixels.dtype) == ((40, 40, 3), np.uint8)
-        assert np.abs(pixels.astype(int) - SEEN).mean() < 12
+        assert np.abs(pixels.astype(int) - CENTRE).mean() < 12
 
     @pytest.mark.parametrize("prefix", ["data:image/png;base64,", "data:;base64,", "DATA:image/png;name=x.png;BASE64,", " \n"])
-    def test_ways_to_write_base64(self, prefix: str) -> None:
-        np.testing.assert_array_equal(read(prefix + base64_of(encoded(random_image(0)))), SEEN)
+    def test_base64_and_data_uris_are_read(self, prefix: str) -> None:
+        np.testing.assert_array_equal(read(prefix + base64_of(encoded(random_image(0)))), CENTRE)
 
-    def test_base64_with_line_breaks(self) -> None:
-        np.testing.assert_array_equal(read(base64.encodebytes(encoded(random_image(0))).decode()), SEEN)
+    def test_base64_with_line_breaks_is_read(self) -> None:
+        np.testing.assert_array_equal(read(base64.encodebytes(encoded(random_image(0))).decode()), CENTRE)
 
-    def test_uploaded_bytes(self) -> None:
-        np.testing.assert_array_equal(read(encoded(random_image(0))), SEEN)
+    def test_uploaded_bytes_are_read(self) -> None:
+        np.testing.assert_array_equal(read(encoded(random_image(0))), CENTRE)
 
 
-class TestBadImages:
+class TestRefusedImages:
     @pytest.mark.parametrize(
-        ("image", "why"),
+        ("image", "reason"),
         [
             ("", "is empty"),
             (b"", "is empty"),
             (b"this is text", "not a readable image"),
-            (base64_of(b"%PDF-1.7 not a picture"), "not a readable image"),
+            (base64_of(b"%PDF-1.7 not an image"), "not a readable image"),
             ("not base64 at all!", "is not base64"),
             ("data:image/png,rawbytes", "without ;base64"),
             ("https://example.com/cat.png", "is a URL"),
             ("file:///etc/passwd", "is a URL"),
         ],
     )
-    def test_what_is_no_image(self, image: str | bytes, why: str) -> None:
-        with pytest.raises(BadImage, match=why) as refused:
+    def test_anything_but_an_image_is_refused_with_the_remedy(self, image: str | bytes, reason: str) -> None:
+        with pytest.raises(BadImage, match=reason) as refused:
             read(image)
 
         assert "base64-encoded or as a data URI" in str(refused.value)
 
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
-    def test_a_truncated_file(self, format: str) -> None:
+    def test_a_truncated_file_is_refused(self, format: str) -> None:
         data = encoded(random_image(0, (300, 300)), format)
 
         with pytest.raises(BadImage, match="not a readable image"):
             read(data[: len(data) // 2])
 
-    def test_more_bytes_than_allowed(self) -> None:
+    def test_more_bytes_than_allowed_are_refused(self) -> None:
         data = encoded(random_image(0))
 
         for image in (data, base64_of(data), base64_of(data * 100)):

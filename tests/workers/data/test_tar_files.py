@@ -1,4 +1,4 @@
-"""Tar streams that somebody hostile has made, and those that honest people make in odd ways."""
+"""Reading untrusted tar streams: malicious ones, damaged ones, and unusual valid ones."""
 
 import bz2
 import gzip
@@ -18,13 +18,13 @@ CONTENT = {"a.txt": b"one", "b/c.txt": b"two" * 5000, "./d.txt": b""}
 
 def tar(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as made:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for info in special:
-            made.addfile(info)
+            archive.addfile(info)
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
-            made.addfile(info, io.BytesIO(data))
+            archive.addfile(info, io.BytesIO(data))
     return file.getvalue()
 
 
@@ -35,15 +35,15 @@ def link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
-def test_plain_and_compressed_are_read_alike(pack: Callable[[bytes], bytes]) -> None:
+def test_plain_and_compressed_tars_give_the_same_files(pack: Callable[[bytes], bytes]) -> None:
     assert dict(read_members(io.BytesIO(pack(tar(CONTENT))))) == CONTENT
 
 
-def test_a_plain_tar_whose_first_name_looks_compressed() -> None:
+def test_a_plain_tar_whose_first_name_looks_like_a_compression_header_is_read() -> None:
     assert dict(read_members(io.BytesIO(tar({"BZh1.txt": b"x"})))) == {"BZh1.txt": b"x"}
 
 
-def test_links_devices_and_folders_are_passed_over() -> None:
+def test_links_devices_and_folders_are_skipped() -> None:
     special = [
         link("passwd.txt", tarfile.SYMTYPE, "/etc/passwd"), link("hard.txt", tarfile.LNKTYPE, "/etc/passwd"),
         link("folder.txt", tarfile.DIRTYPE, ""), link("device.txt", tarfile.CHRTYPE, ""), link("pipe.txt", tarfile.FIFOTYPE, ""),
@@ -66,7 +66,7 @@ def test_a_name_outside_the_folder_makes_the_shard_a_broken_one(tmp_path: Path, 
     assert "is not a path inside a folder" in skipped.examples[0]
 
 
-def test_a_bomb_is_given_up_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_files, "ALWAYS_ALLOWED_BYTES", 1 << 20)
     bomb = gzip.compress(tar({f"{i}.txt": bytes(1 << 19) for i in range(40)}))
     assert len(bomb) < 40_000
@@ -78,7 +78,7 @@ def test_a_bomb_is_given_up_before_it_fills_the_memory(monkeypatch: pytest.Monke
     assert sum(read) < 6 << 20
 
 
-def test_a_huge_member_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_beyond_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tar_files, "MAX_MEMBER_BYTES", 1000)
     (tmp_path / "a.tar").write_bytes(tar({"small.txt": b"x" * 1000, "huge.txt": b"x" * 1001}))
 
@@ -90,6 +90,6 @@ def test_a_huge_member_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     "data", [b"", b"no tar at all" * 100, tar(CONTENT)[:9000], gzip.compress(tar(CONTENT))[:60], gzip.compress(tar(CONTENT))[:-9],
              b"\x1f\x8b\x08" + b"\0" * 100, lzma.compress(tar(CONTENT))[:-40], bz2.compress(tar(CONTENT))[:-40]]
 )
-def test_what_is_damaged_is_broken_and_nothing_else(data: bytes) -> None:
+def test_a_damaged_tar_raises_only_the_exceptions_of_a_broken_shard(data: bytes) -> None:
     with pytest.raises(BROKEN_SHARD):
         list(read_members(io.BytesIO(data)))

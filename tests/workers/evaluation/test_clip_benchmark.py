@@ -1,7 +1,6 @@
-"""CLIP_benchmark's layout as it is written there, and our numbers against its formulas computed again in numpy."""
+"""CLIP_benchmark's layout, and our scores against its formulas implemented in numpy."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.shards import DataError
 from tinyclip_workers.evaluation.clip_benchmark import find_split, resolve_task
-from tinyclip_workers.evaluation.tasks import evaluate
 from tinyclip_workers.model.folders import LoadedModel, load_folder
-from tinyclip_workers.plan.evaluation import evaluation_errors
 
+from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.shards import COLORS, write_shard
 
@@ -25,7 +23,7 @@ Matrix = npt.NDArray[Any]
 
 TEMPLATES = ["a photo of a {c}.", "itap of my {c}.", "{c}"]
 CLASSES = [*COLORS, "red"]
-"""As in ImageNet's list there, a name may stand for two classes."""
+"""As in CLIP_benchmark's ImageNet, a name may stand for two classes."""
 
 
 def webp(number: int) -> bytes:
@@ -36,7 +34,7 @@ def webp(number: int) -> bytes:
 
 
 def write_split(folder: Path, count: int, *, start: int = 0, captions: bool = False) -> list[dict[str, Any]]:
-    """`nshards.txt` and two shards; returns what is in them."""
+    """Write `nshards.txt` and two shards; return their samples."""
     folder.mkdir(parents=True)
     samples: list[dict[str, Any]] = []
     for number in range(start, start + count):
@@ -92,7 +90,7 @@ def zero_shot(shards: Path | str, **changes: Any) -> ZeroShotTask:
     return ZeroShotTask.model_validate({"name": "colors", "kind": "zero_shot", "shards": str(shards), **changes})
 
 
-class TestNumbers:
+class TestScores:
     def test_zero_shot_is_the_prompt_ensemble_of_the_folder(self, classification: Path, model: LoadedModel) -> None:
         scores = evaluate({"student": model}, zero_shot(classification / "test"))["student"]
 
@@ -148,14 +146,14 @@ class TestFolders:
         assert root == split
         assert root.shards == [f"{classification}/test/{number}.tar" for number in (0, 1)]
 
-    def test_what_the_task_says_goes_before_what_the_folder_says(self, classification: Path) -> None:
+    def test_fields_of_the_task_override_those_of_the_folder(self, classification: Path) -> None:
         task = resolve_task(zero_shot(classification, classes=["a", "b"], templates=["{}"]))
 
         assert isinstance(task, ZeroShotTask)
         assert (task.classes, task.templates) == (["a", "b"], ["{}"])
 
     @pytest.mark.parametrize("shards", ["/data/{0..3}.tar", "/data/*.tar", "/data/a.tar.gz", "/nowhere/folder", ["/data/test"]])
-    def test_shards_by_name_are_left_alone(self, shards: str | list[str]) -> None:
+    def test_shards_by_name_are_unchanged(self, shards: str | list[str]) -> None:
         task = zero_shot("x", classes=["a"]).model_copy(update={"shards": shards})
 
         assert find_split(shards) is None
@@ -180,9 +178,9 @@ class TestFolders:
         assert task.shards == [f"{hub}/resolve/main/test/{number}.tar" for number in (0, 1)]
 
     @pytest.mark.parametrize(
-        ("file", "text", "field", "says"),
+        ("file", "text", "field", "message"),
         [
-            ("dataset_type.txt", "multilabel", "shards", "several labels a picture"),
+            ("dataset_type.txt", "multilabel", "shards", "several labels for an image"),
             ("dataset_type.txt", "retrieval", "kind", "is a retrieval set; use kind: retrieval"),
             ("test/nshards.txt", "many", "shards", "it must be the number of shards"),
             ("classnames.txt", "", "classes", "has no classnames.txt; give classes"),
@@ -190,47 +188,14 @@ class TestFolders:
         ],
     )
     def test_a_folder_that_does_not_fit_is_refused_by_field(
-        self, tmp_path: Path, file: str, text: str, field: str, says: str
+        self, tmp_path: Path, file: str, text: str, field: str, message: str
     ) -> None:
         (tmp_path / "test").mkdir()
         written = {"test/nshards.txt": "1", "classnames.txt": "a", "zeroshot_classification_templates.txt": "{c}", file: text}
         for name, content in written.items():
             (tmp_path / name).write_text(content)
 
-        with pytest.raises(DataError, match=says) as refused:
+        with pytest.raises(DataError, match=message) as refused:
             resolve_task(zero_shot(tmp_path))
 
         assert refused.value.field.endswith(field)
-
-
-class TestBeforehand:
-    def ask(self, tmp_path: Path, **changes: Any) -> dict[str, Any]:
-        folder = tmp_path / "model"
-        if not folder.exists():
-            write_folder(folder, tiny_model(), tiny_layout())
-        model = {"name": "m", "source": {"model": f"local-dir:{folder}"}}
-        return evaluation_errors({"model": model, **changes})
-
-    def test_a_good_one(self, tmp_path: Path, classification: Path) -> None:
-        found = self.ask(tmp_path, tasks=[{"name": "a", "kind": "zero_shot", "shards": str(classification)}])
-
-        assert found["errors"] == []
-        assert "'red' names 2 classes" in found["warnings"][0]
-
-    def test_all_that_is_wrong_is_told_at_its_place(self, tmp_path: Path, classification: Path) -> None:
-        tasks: list[dict[str, Any]] = [
-            {"name": "a", "kind": "zero_shot", "shards": str(classification), "classes": ["x", "y"]},
-            {"name": "b", "kind": "retrieval", "shards": str(classification)},
-            {"name": "c", "kind": "retrieval", "shards": "/nowhere/{0..1}.tar"},
-            {"name": "d", "kind": "zero_shot", "shards": str(classification), "subset": "holdout"},
-        ]
-        against = {"name": "ViT-B-32/nobody", "source": {"model": "ViT-B-32", "pretrained": "nobody"}}
-
-        found = self.ask(tmp_path, tasks=tasks, against=against)["errors"]
-
-        told = {(error["pointer"], json.dumps(error["value"])): error["message"] for error in found}
-        assert "no such weights" in told["/against", '"ViT-B-32/nobody"']
-        assert "has 2 classes (0 to 1)" in told["/tasks/0/classes", '"x, y"']
-        assert "use kind: zero_shot" in told["/tasks/1/kind", '"retrieval"']
-        assert "is not there" in told["/tasks/2/shards", '"/nowhere/0.tar"']
-        assert "set holdout" in told["/tasks/3/subset", '"holdout"']

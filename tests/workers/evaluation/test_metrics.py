@@ -1,4 +1,4 @@
-"""Evaluation numbers against small cases counted by hand, and the solver against its own optimality condition."""
+"""Metrics against small cases counted by hand, and the probe against a plain implementation."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def accuracy(train_NE: torch.Tensor, train_N: torch.Tensor, test_NE: torch.Tenso
     return float((scores_MC.argmax(dim=1) == test_N).float().mean())
 
 
-def test_the_probe_learns_what_is_there_and_little_of_what_is_not() -> None:
+def test_the_probe_learns_real_labels_but_not_shuffled_ones() -> None:
     train_NE, labels_N = blobs(1, 90, 3, 5)
     shuffled_N = labels_N[torch.randperm(90, generator=torch.Generator().manual_seed(1))]
 
@@ -73,7 +73,7 @@ def test_the_probe_learns_what_is_there_and_little_of_what_is_not() -> None:
     assert accuracy(train_NE, shuffled_N, train_NE, shuffled_N) < 0.6
 
 
-def test_the_probe_does_not_care_about_the_scale_of_the_embeddings() -> None:
+def test_the_probe_is_independent_of_the_scale_of_the_embeddings() -> None:
     train_NE, labels_N = blobs(2, 60, 4, 6)
 
     (plain_MC, c), (scaled_MC, scaled_c) = (metrics.linear_probe(x, labels_N, x) for x in (train_NE, train_NE * 100 + 7))
@@ -82,7 +82,7 @@ def test_the_probe_does_not_care_about_the_scale_of_the_embeddings() -> None:
     torch.testing.assert_close(plain_MC, scaled_MC, atol=1e-3, rtol=1e-3)
 
 
-def test_the_probe_is_the_penalised_optimum_of_the_c_that_recognises_most_of_every_fifth() -> None:
+def test_the_probe_is_the_penalised_optimum_of_the_c_with_most_correct_held_out_samples() -> None:
     train_NE, labels_N = blobs(3, 60, 3, 4, spread=3.0)
     test_NE, _ = blobs(4, 12, 3, 4)
 
@@ -106,7 +106,7 @@ def held_out_right(x: Matrix, y: Matrix, held_out: Matrix, c: float) -> int:
 
 
 def plain_probe(x: Matrix, y: Matrix, classes: int, c: float) -> tuple[Matrix, Matrix]:
-    """Gradient descent on mean cross-entropy + |W|^2 / (2 C n), with no solver of ours or torch's."""
+    """Gradient descent on mean cross-entropy + |W|^2 / (2 C n), without a solver."""
     weight, bias, target = np.zeros((classes, x.shape[1])), np.zeros(classes), np.eye(classes)[y]
     rate = 1.0 / (x.shape[1] + 1 / (c * len(x)))
     for _ in range(4_000):
@@ -117,7 +117,7 @@ def plain_probe(x: Matrix, y: Matrix, classes: int, c: float) -> tuple[Matrix, M
     return weight, bias
 
 
-def test_worst_classes_say_what_they_are_mistaken_for() -> None:
+def test_worst_classes_are_reported_with_the_classes_that_they_are_mistaken_for() -> None:
     """Class 0: 1 of 2 right; class 1: 0 of 3, twice 2 and once 0; class 2: right; class 3 does not occur."""
     found = [0, 2, 2, 2, 0, 2]
     scores_NC = F.one_hot(torch.tensor(found), 4).float()

@@ -1,4 +1,4 @@
-"""Automatic stages in a plan: what they are about to make, and what follows them."""
+"""Plans of automatic stages: estimates of their students, and the stages after them."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def test_a_chain_of_automatic_stages_is_planned_with_estimates(folder: Path) -> 
     macs = [summarize(TEACHER).macs, *(stage.student.macs for stage in plan.stages)]
     assert macs == sorted(macs, reverse=True)
     first, teacher = plan.stages[0], summarize(TEACHER).macs
-    under_masks = PRUNE_STEP * teacher  # all of the teacher is there until the prune step
+    under_masks = PRUNE_STEP * teacher  # the whole teacher is trained until the prune step
     flops = 2 * BATCH * (3 * (under_masks + (STEPS - PRUNE_STEP) * first.student.macs) + STEPS * teacher)
     assert first.device_hours == pytest.approx(flops / 60e9 / 3600)
     assert not [warning for warning in plan.warnings if "auto" in warning]

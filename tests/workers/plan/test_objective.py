@@ -1,4 +1,4 @@
-"""Plans of objectives and of several teachers: what is missing is named at its field, with the way out."""
+"""Plans with objectives and several teachers: missing files and misfits are errors at their fields, with remedies."""
 
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,19 @@ def error_of(document: Document) -> FieldError:
 
 
 class TestClusters:
-    def test_a_file_of_the_right_size_is_taken(self, folder: Path, clusters: str) -> None:
+    def test_a_file_of_the_right_size_is_accepted(self, folder: Path, clusters: str) -> None:
         plan = plan_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": clusters}})
 
         assert plan.warnings == []
         assert plan.spec.objective.clusters == clusters
 
-    def test_none_is_an_error(self, folder: Path) -> None:
+    def test_a_missing_field_is_an_error(self, folder: Path) -> None:
         error = error_of(spec(folder) | {"objective": {"cluster_instance": 1}})
 
         assert (error.pointer, error.value) == ("/objective/clusters", None)
         assert "python -m tinyclip_workers.training.clusters SPEC OUT" in error.message
 
-    def test_a_stage_has_its_own(self, folder: Path) -> None:
+    def test_a_stage_may_have_its_own_file(self, folder: Path) -> None:
         document = spec(folder)
         document["stages"][1]["objective"] = {"cluster_instance": 1, "clusters": "/nowhere/c.safetensors"}
 
@@ -68,7 +68,7 @@ class TestClusters:
         assert "there is no file /nowhere/c.safetensors; make it with" in error.message
 
     @pytest.mark.parametrize("data", [b"", b"not a file of tensors at all", None], ids=["empty", "text", "torn"])
-    def test_an_unreadable_one_is_named(self, folder: Path, clusters: str, data: bytes | None) -> None:
+    def test_an_unreadable_file_is_an_error(self, folder: Path, clusters: str, data: bytes | None) -> None:
         Path(clusters).write_bytes(Path(clusters).read_bytes()[:-8] if data is None else data)
 
         error = error_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": clusters}})
@@ -76,12 +76,12 @@ class TestClusters:
         assert (error.pointer, error.value) == ("/objective/clusters", clusters)
         assert "make it with" in error.message
 
-    def test_a_place_that_cannot_be_reached_is_named(self, folder: Path) -> None:
+    def test_an_unsupported_address_is_an_error(self, folder: Path) -> None:
         error = error_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": "nowhere://c"}})
 
         assert (error.pointer, error.value) == ("/objective/clusters", "nowhere://c")
 
-    def test_weights_are_no_clusters(self, folder: Path) -> None:
+    def test_weights_are_not_accepted_as_clusters(self, folder: Path) -> None:
         weights = str(folder / "teacher" / "open_clip_model.safetensors")
 
         assert "has no table of centroids but" in error_of(
@@ -96,7 +96,7 @@ class TestClusters:
         assert (error.pointer, error.value) == ("/objective/clusters", clusters)
         assert "embeddings of 24, the teacher's have 16" in error.message
 
-    def test_another_teacher_and_no_use_are_warnings(self, folder: Path, clusters: str) -> None:
+    def test_another_teacher_and_an_unused_file_are_warnings(self, folder: Path, clusters: str) -> None:
         save_clusters(clusters, torch.eye(16)[:5], {"teacher": "ViT-L-14@openai"})
 
         other = plan_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": clusters}})
@@ -107,7 +107,7 @@ class TestClusters:
 
 
 class TestTerms:
-    def test_a_term_costs_its_teacher(self, folder: Path) -> None:
+    def test_a_term_costs_a_forward_pass_of_its_teacher(self, folder: Path) -> None:
         hours = {
             term: plan_of(spec(folder) | {"objective": {term: 1}}).stages[1].device_hours
             for term in ("affinity", "feature_mimicry", "contrastive")
@@ -123,7 +123,7 @@ class TestTerms:
         with pytest.raises(ValidationError, match=rf"{term}.* but the spec has no teacher; add teacher"):
             JobSpec.model_validate(document)
 
-    def test_naming_a_term_names_all(self, folder: Path) -> None:
+    def test_a_given_term_replaces_the_default_terms(self, folder: Path) -> None:
         weights = JobSpec.model_validate(spec(folder) | {"objective": {"feature_mimicry": 2000}}).objective.weights()
 
         assert {name: weight for name, weight in weights.items() if weight} == {"feature_mimicry": 2000}
@@ -138,7 +138,7 @@ class TestSeveralTeachers:
         teachers = [{"model": f"local-dir:{folder}/teacher"}, {"model": f"local-dir:{tmp_path}/large", "weight": 0.5}]
         return {key: value for key, value in spec(folder).items() if key != "teacher"} | {"teachers": teachers}
 
-    def test_sizes_may_differ_and_all_are_paid_for(self, folder: Path, tmp_path: Path) -> None:
+    def test_sizes_may_differ_and_every_teacher_costs(self, folder: Path, tmp_path: Path) -> None:
         alone, both = plan_of(spec(folder)), plan_of(self.document(folder, tmp_path))
 
         assert both.teacher == alone.teacher == summarize(tiny_layout())
@@ -159,7 +159,7 @@ class TestSeveralTeachers:
         assert error.pointer == "/teachers/1/model"
         assert "reads 300 tokens, not the 49408" in error.message
 
-    def test_a_missing_one_is_named_by_its_place(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_missing_teacher_is_an_error_at_its_index(self, folder: Path, tmp_path: Path) -> None:
         document = self.document(folder, tmp_path)
         document["teachers"][1]["model"] = "local-dir:/nowhere"
 
@@ -167,12 +167,12 @@ class TestSeveralTeachers:
 
         assert (error.pointer, error.value) == ("/teachers/1/model", "local-dir:/nowhere")
 
-    def test_without_affinity_they_are_not_heard(self, folder: Path, tmp_path: Path) -> None:
+    def test_without_affinity_the_others_are_a_warning(self, folder: Path, tmp_path: Path) -> None:
         plan = plan_of(self.document(folder, tmp_path) | {"objective": {"feature_mimicry": 1}})
 
-        assert "only affinity listens to several teachers" in plan.warnings[0]
+        assert "only affinity uses several teachers" in plan.warnings[0]
 
-    def test_either_one_or_several(self, folder: Path, tmp_path: Path) -> None:
+    def test_teacher_and_teachers_exclude_each_other(self, folder: Path, tmp_path: Path) -> None:
         document = self.document(folder, tmp_path) | {"teacher": spec(folder)["teacher"]}
 
         with pytest.raises(ValidationError, match="give either teacher or teachers, not both"):

@@ -1,4 +1,4 @@
-"""A spec as a plan, or everything that is wrong with it, each at its field and with the way out."""
+"""Plans of valid specs, and errors of invalid ones with their fields and remedies."""
 
 import json
 import subprocess
@@ -9,10 +9,10 @@ import pytest
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.plan import shards as plan_shards
-from tinyclip_workers.plan.planner import answer, make_plan
+from tinyclip_workers.plan.planner import make_plan, plan_or_errors
 
 from tests.workers.models import tiny_layout
-from tests.workers.plan_specs import BAD, Change, Document, spec, write_data
+from tests.workers.plan_specs import INVALID, Change, Document, spec, write_data
 from tests.workers.shards import color_samples, write_shard
 
 
@@ -33,7 +33,7 @@ def plan_of(document: Document) -> Plan:
     return plan
 
 
-def test_a_good_spec_becomes_a_plan_with_sizes_steps_and_hours(folder: Path) -> None:
+def test_a_valid_spec_becomes_a_plan_with_sizes_steps_and_hours(folder: Path) -> None:
     plan = plan_of(spec(folder))
 
     teacher = summarize(tiny_layout())
@@ -50,7 +50,7 @@ def test_a_good_spec_becomes_a_plan_with_sizes_steps_and_hours(folder: Path) -> 
     assert plan.warnings == []
 
 
-def test_the_resolved_spec_makes_the_same_plan(folder: Path) -> None:
+def test_the_resolved_spec_gives_the_same_plan(folder: Path) -> None:
     plan = plan_of(spec(folder))
 
     again = plan_of(plan.spec.model_dump(mode="json"))
@@ -73,8 +73,8 @@ def test_a_plain_clip_needs_no_teacher(folder: Path) -> None:
     assert plan.teacher is None
     assert round(plan.stages[0].student.image_params / 1e6, 3) == 8.277
 
-@pytest.mark.parametrize(("change", "pointer", "message"), [bad[1:] for bad in BAD], ids=[bad[0] for bad in BAD])
-def test_a_bad_field_is_named_with_its_value_and_the_way_out(
+@pytest.mark.parametrize(("change", "pointer", "message"), [case[1:] for case in INVALID], ids=[case[0] for case in INVALID])
+def test_an_invalid_field_is_reported_with_the_remedy(
     folder: Path, tmp_path: Path, change: Change, pointer: str, message: str
 ) -> None:
     document = spec(folder)
@@ -86,7 +86,7 @@ def test_a_bad_field_is_named_with_its_value_and_the_way_out(
     assert {error.pointer.split("/")[1] for error in errors} <= {pointer.split("/")[1], "evaluation"}
 
 
-def test_all_errors_are_told_at_once(folder: Path) -> None:
+def test_all_errors_are_reported_at_once(folder: Path) -> None:
     document = spec(folder)
     document["teacher"]["model"] = "ViT-B-23"
     document["data"]["train"]["caption_key"] = "cls"
@@ -98,7 +98,7 @@ def test_all_errors_are_told_at_once(folder: Path) -> None:
     assert pointers == {"/teacher/model", "/data/train/caption_key", "/evaluation/tasks/0/templates", "/batch_size"}
 
 
-def test_both_towers_of_a_student_are_told(folder: Path) -> None:
+def test_errors_of_both_towers_are_reported(folder: Path) -> None:
     document = spec(folder)
     document["stages"][0]["student"] = {"image": {"width": 7}, "text": {"heads": 5}}
     pair = spec(folder)
@@ -109,7 +109,7 @@ def test_both_towers_of_a_student_are_told(folder: Path) -> None:
     assert {e.value for e in errors_of(document)} == {7, 5}
 
 
-def test_what_is_odd_but_possible_is_a_warning(folder: Path, tmp_path: Path) -> None:
+def test_valid_but_doubtful_settings_are_warnings(folder: Path, tmp_path: Path) -> None:
     document = spec(folder)
     samples = color_samples(20)
     samples[2]["png"] = b"broken"
@@ -121,7 +121,7 @@ def test_what_is_odd_but_possible_is_a_warning(folder: Path, tmp_path: Path) -> 
 
     warnings = "\n".join(plan_of(document).warnings)
 
-    assert "1 of 8 samples seen are skipped: sample s0002" in warnings
+    assert "1 of 8 samples read are skipped: sample s0002" in warnings
     assert "stage slim has 30 steps, all of them inside the warm-up of 30" in warnings
     assert "task colors reads shards that are trained on" in warnings
     assert "stage deep builds a student no smaller" in warnings
@@ -130,7 +130,7 @@ def test_what_is_odd_but_possible_is_a_warning(folder: Path, tmp_path: Path) -> 
 
 def test_large_shards_are_sampled_and_an_epoch_is_estimated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_shards, "READ_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(plan_shards, "SAMPLES_A_SHARD", 10)
+    monkeypatch.setattr(plan_shards, "SAMPLES_PER_SHARD", 10)
     document = spec(folder)
 
     plan = plan_of(document)
@@ -140,7 +140,7 @@ def test_large_shards_are_sampled_and_an_epoch_is_estimated(folder: Path, monkey
     assert plan.spec.data.train.samples is None
 
 
-def test_a_shard_that_changed_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
+def test_a_changed_shard_is_inspected_again(folder: Path, tmp_path: Path) -> None:
     document = spec(folder)
     document["data"]["train"]["shards"] = write_shard(tmp_path / "t.tar", color_samples(20))
     first = plan_of(document)
@@ -150,16 +150,16 @@ def test_a_shard_that_changed_is_looked_at_again(folder: Path, tmp_path: Path) -
     assert plan_of(document).samples_per_epoch > first.samples_per_epoch
 
 
-def test_an_invalid_spec_is_answered_with_its_fields() -> None:
-    assert answer({"name": "x"})["errors"][0]["pointer"] == "/data"
+def test_a_spec_that_violates_the_schema_is_answered_with_its_fields() -> None:
+    assert plan_or_errors({"name": "x"})["errors"][0]["pointer"] == "/data"
 
 
-def test_the_process_answers_one_line_for_one_line_and_nothing_else(folder: Path) -> None:
+def test_the_process_answers_each_line_with_one_line_and_nothing_else(folder: Path) -> None:
     bad = {**spec(folder), "batch_size": 7, "resources": {"workers": 2}}
-    questions = [{"id": "a", "spec": spec(folder)}, {"id": "b", "spec": bad}]
+    requests = [{"id": "a", "spec": spec(folder)}, {"id": "b", "spec": bad}]
 
     done = subprocess.run(
-        [sys.executable, "-m", "tinyclip_workers.plan.planner"], input="".join(json.dumps(q) + "\n" for q in questions),
+        [sys.executable, "-m", "tinyclip_workers.plan.planner"], input="".join(json.dumps(q) + "\n" for q in requests),
         capture_output=True, text=True, timeout=120, check=True,
     )
 
@@ -170,8 +170,8 @@ def test_the_process_answers_one_line_for_one_line_and_nothing_else(folder: Path
     assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)
 
 
-def test_two_classes_of_one_name_are_told_where_labels_are_numbers(folder: Path) -> None:
+def test_two_classes_of_one_name_are_a_warning_if_labels_are_numbers(folder: Path) -> None:
     document = spec(folder)
     document["evaluation"]["tasks"][0]["classes"] = ["red", "red", "blue", "white"]
 
-    assert "'red' names 2 classes ([0, 1], from 0), which no text tells apart" in plan_of(document).warnings[0]
+    assert "'red' names 2 classes ([0, 1], from 0), which no text can distinguish" in plan_of(document).warnings[0]

@@ -184,7 +184,7 @@ def test_a_plan_says_by_field_that_an_address_is_not_opened() -> None:
         "stages": [{"name": "s", "student": {"preset": "TinyCLIP-ViT-61M-32-Text-29M"}, "train": {"steps": 1}}],
     }
 
-    errors = {error["pointer"]: error["message"] for error in plan.answer(spec)["errors"]}
+    errors = {error["pointer"]: error["message"] for error in plan.plan_or_errors(spec)["errors"]}
 
     for pointer in ("/teacher/pretrained", "/data/train/shards"):
         assert "in a private network or on this machine" in errors[pointer]

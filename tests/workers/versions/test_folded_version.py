@@ -12,7 +12,6 @@ from tinyclip.artifacts.documents import JobDocument
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.evaluation.tasks import evaluate
 from tinyclip_workers.model.architecture import build_model, is_uniform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.masked import MaskedTowers
@@ -26,6 +25,7 @@ from tinyclip_workers.versions.compact import compact_folder
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.auto_stages import TEACHER, auto, spec_of
+from tests.workers.evaluations import evaluate
 from tests.workers.models import write_folder
 from tests.workers.shapes_data import write_shards
 from tests.workers.students import random_image, square_of

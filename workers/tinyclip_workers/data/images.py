@@ -13,37 +13,37 @@ from tinyclip_workers.types import Pixels
 
 Image.init()
 FORMATS = tuple({"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO"} & Image.OPEN.keys())
-"""Pictures only: PIL also knows formats that call other programs (EPS, PDF) or open further files."""
+"""Raster images only: PIL also opens formats that call other programs (EPS, PDF) or read further files."""
 MAX_PIXELS = 64_000_000
-"""A larger picture is refused before it is decoded: a small file can unpack to gigabytes."""
-MAX_SCANNED = 1_000_000_000
-"""Pixels times scans of a progressive JPEG: each scan goes over all of them, however short it is. Programs write about ten."""
-RIBBON = 16
-"""Sides as different as this: the whole picture, resized by its short side, would be large for nothing."""
+"""A larger image is refused before it is decoded: a small file can unpack to gigabytes."""
+MAX_SCANNED_PIXELS = 1_000_000_000
+"""Limit of pixels times scans of a progressive JPEG: each scan visits every pixel, however short it is. Encoders write ten."""
+MAX_ASPECT_RATIO = 16
+"""An image with a larger ratio of its sides is cropped before it is resized: most of the resized image would be thrown away."""
 _ORIENTATION = 0x0112
-_UPRIGHT = {
+_UPRIGHT_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What brings a picture of that EXIF orientation upright."""
+"""The operation that brings an image of that EXIF orientation upright."""
 
 
 class UnreadableImage(ValueError):
-    """Bytes that are no picture that can be used; the message says why."""
+    """Bytes that are not a usable image; the message has the reason."""
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Bytes of any of FORMATS, as RGB: the first of several pictures, upright as EXIF says, transparency on white, 16 bits as 8.
+    """Decode bytes of any of FORMATS to RGB: the first frame, upright according to EXIF, transparency on white, 16 bits as 8.
 
-    Raises UnreadableImage where the bytes are not an image, are cut off, or have more than MAX_PIXELS pixels.
+    Raises UnreadableImage if the bytes are not an image, are truncated, or have more than MAX_PIXELS pixels.
     """
-    with unreadable():
+    with decoder_errors():
         return to_rgb(open_image(data))
 
 
 @contextmanager
-def unreadable() -> Iterator[None]:
-    """Whatever a decoder raises is UnreadableImage: made-up bytes bring out every kind of exception."""
+def decoder_errors() -> Iterator[None]:
+    """Convert any exception of a decoder to UnreadableImage: arbitrary bytes make decoders raise every kind of exception."""
     try:
         yield
     except UnreadableImage:
@@ -55,39 +55,39 @@ def unreadable() -> Iterator[None]:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """What the header says; pixels are not decoded yet. Raises UnreadableImage, and what else PIL raises."""
+    """Read the header, without decoding pixels. Raises UnreadableImage, and whatever PIL raises."""
     file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     pixels = file.width * file.height
     if pixels > MAX_PIXELS:
         raise UnreadableImage(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS:,}; scale the image down")
-    if file.format in ("JPEG", "MPO") and pixels * (scans := data.count(b"\xff\xda")) > MAX_SCANNED:
+    if file.format in ("JPEG", "MPO") and pixels * (scans := data.count(b"\xff\xda")) > MAX_SCANNED_PIXELS:
         raise UnreadableImage(f"{scans} scans of {file.width}x{file.height} pixels are too many; save it as a baseline JPEG")
     return file
 
 
-def orientation(file: Image.Image) -> Image.Transpose | None:
-    """What brings it upright; None where it is, or where EXIF cannot be read."""
+def upright_transpose(file: Image.Image) -> Image.Transpose | None:
+    """Return the operation that brings the image upright; None if it is upright or its EXIF cannot be read."""
     try:
-        return _UPRIGHT.get(file.getexif().get(_ORIENTATION, 1))
-    except Exception:  # cameras and editors write broken EXIF; the picture is still one
+        return _UPRIGHT_TRANSPOSE.get(file.getexif().get(_ORIENTATION, 1))
+    except Exception:  # cameras and editors write broken EXIF; the pixels are still good
         return None
 
 
 def to_rgb(file: Image.Image) -> Image.Image:
-    """Decoded and upright. Raises what PIL raises."""
+    """Decode, bring upright and convert to RGB. Raises whatever PIL raises."""
     file.load()
-    turn = orientation(file)
+    turn = upright_transpose(file)
     image = file if turn is None else file.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(image)
+        image = _to_eight_bits(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, of integers (16 bits, unless all fit 8) or of floats (0 to 1, unless some are larger) as 8 bits."""
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert 16-bit grey, integers (16 bits, unless all fit 8) or floats (0 to 1, unless some are larger) to 8 bits."""
     grey = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode == "F":
         top = 1.0 if grey.max() <= 1 else 255.0
@@ -97,7 +97,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float], rng: np.random.Generator) -> Pixels:
-    """A random part of the picture (share `scale` of its area, side ratio 3:4 to 4:3) as (size, size, 3), bicubic."""
+    """Return a random part of the image (share `scale` of its area, aspect ratio 3:4 to 4:3) as (size, size, 3), bicubic."""
     width, height = image.size
     area = width * height * rng.uniform(*scale)
     ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
@@ -108,18 +108,18 @@ def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float
 
 
 def eval_transform(size: int) -> Callable[[Image.Image], Tensor]:
-    """open_clip's evaluation transform without the normalisation: resize the short side, centre crop; uint8 (3, size, size)."""
+    """Return open_clip's evaluation transform without normalisation: resize the short side, crop; uint8 (3, size, size)."""
     steps = [v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
     transform: Callable[[Image.Image], Tensor] = v2.Compose(steps)
-    return lambda image: transform(ribbon_centre(image, size) if is_ribbon(image.size) else image)
+    return lambda image: transform(crop_elongated(image, size) if is_elongated(image.size) else image)
 
 
-def is_ribbon(sides: tuple[int, int]) -> bool:
-    return max(sides) > RIBBON * min(sides)
+def is_elongated(sides: tuple[int, int]) -> bool:
+    return max(sides) > MAX_ASPECT_RATIO * min(sides)
 
 
-def ribbon_centre(image: Image.Image, size: int) -> Image.Image:
-    """The middle square of the picture in that size: what resizing the whole and cropping gives, within rounding."""
+def crop_elongated(image: Image.Image, size: int) -> Image.Image:
+    """Return the centre square in that size: the same as resizing the whole image and cropping, within rounding."""
     width, height = image.size
     short = min(width, height)
     long = int(size * max(width, height) / short)

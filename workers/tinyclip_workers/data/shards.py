@@ -1,6 +1,6 @@
-"""WebDataset shards: which ones a pattern names, and the samples inside.
+"""WebDataset shards: the shards that a pattern names, their samples, and the fields of a sample.
 
-A sample is the dictionary that webdataset makes: `__key__`, `__url__` and one entry of bytes for each file, by extension.
+A sample is webdataset's dictionary: `__key__`, `__url__` and one entry of bytes for each file, by extension.
 """
 
 import glob
@@ -25,11 +25,11 @@ Sample = dict[str, Any]
 TAR_BLOCK = 512
 
 BROKEN_SHARD = (OSError, tarfile.TarError, EOFError)
-"""What a shard that is missing, cut off or not a tar raises (gzip errors are OSError or EOFError)."""
+"""Exceptions of a shard that is missing, truncated or not a tar (gzip errors are OSError or EOFError)."""
 
 
 class DataError(ValueError):
-    """Data that cannot be used: `field` says where in the spec, `value` what was there, the message the way out."""
+    """Data that cannot be used: `field` of the spec, its `value`, and a message with what to do."""
 
     def __init__(self, message: str, *, field: str = "data.train.shards", value: Any = None) -> None:
         super().__init__(message)
@@ -38,30 +38,30 @@ class DataError(ValueError):
 
 @dataclass
 class Skipped:
-    """What could not be read, counted for the report; the first of each kind is kept as an example."""
+    """Counts of samples and shards that could not be used, with the first few as examples."""
 
     samples: int = 0
     shards: int = 0
     examples: list[str] = field(default_factory=list)
 
-    def sample(self, key: str, why: object) -> None:
+    def add_sample(self, key: str, reason: object) -> None:
         self.samples += 1
-        self._example(f"sample {key}: {why}")
+        self._add_example(f"sample {key}: {reason}")
 
-    def shard(self, url: str, why: object) -> None:
+    def add_shard(self, url: str, reason: object) -> None:
         self.shards += 1
-        self._example(f"shard {url}: {why}")
+        self._add_example(f"shard {url}: {reason}")
 
-    def _example(self, text: str) -> None:
+    def _add_example(self, text: str) -> None:
         if len(self.examples) < 5:
             self.examples.append(text)
             log.warning("skipped %s", text)
 
 
 def expand_shards(patterns: str | Sequence[str]) -> list[str]:
-    """Brace lists and globs over local paths, s3:// and http(s):// as a list of addresses in a fixed order.
+    """Expand brace lists and globs over local paths, s3:// and http(s):// to a list of addresses in a fixed order.
 
-    A pattern that names nothing stays out of the list; a plain path is kept whether it exists or not (reading tells).
+    A glob without matches adds nothing. A plain path is added even if it does not exist: reading it fails.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -78,10 +78,9 @@ def _glob(url: str) -> list[str]:
 
 
 def read_shard(url: str) -> Iterator[Sample]:
-    """The samples of one shard (.tar or .tar.gz), in order. Links, folders and devices inside are passed over.
+    """Yield the samples of one shard (.tar or .tar.gz), in order. Links, folders and devices inside are skipped.
 
-    Raises one of BROKEN_SHARD where the shard is missing, cut off, no tar or a hostile one, or at an address that is not
-    opened.
+    Raises one of BROKEN_SHARD if the shard is missing, truncated, malicious or not a tar, or if its address is forbidden.
     """
     fs, path = open_filesystem(url)
     with fs.open(path, "rb") as file:
@@ -92,30 +91,30 @@ def read_shard(url: str) -> Iterator[Sample]:
 def read_shards(
     urls: Sequence[str], skipped: Skipped, *, reader: Callable[[str], Iterator[Sample]] = read_shard
 ) -> Iterator[Sample]:
-    """The samples of many shards. A broken shard is tried once more from where it broke, then skipped and counted.
+    """Yield the samples of many shards. A broken shard is retried once from the sample that failed, then skipped and counted.
 
     Raises DataError if every shard is broken.
     """
     broken = 0
     for url in urls:
-        given = 0
+        yielded = 0
         for last_try in (False, True):
             try:
                 for index, sample in enumerate(reader(url)):
-                    if index >= given:
-                        given += 1
+                    if index >= yielded:
+                        yielded += 1
                         yield sample
                 break
             except BROKEN_SHARD as error:
                 if last_try:
-                    broken += given == 0
-                    skipped.shard(url, error)
+                    broken += yielded == 0
+                    skipped.add_shard(url, error)
     if urls and broken == len(urls):
         raise DataError(f"none of the {len(urls)} shards can be read, the first is {urls[0]}; check the paths", value=urls[0])
 
 
 def field_of(sample: Sample, key: str) -> Any:
-    """A field by its spec name: `txt` or `cls` (a file of the sample, as text) or `json.FIELD`. KeyError if it is not there."""
+    """Return a field by its spec name: `txt` or `cls` (a file of the sample, as text) or `json.FIELD`. Raises KeyError."""
     if not key.startswith("json."):
         return sample[key].decode("utf-8")
     document: Any = sample_json(sample)
@@ -125,7 +124,7 @@ def field_of(sample: Sample, key: str) -> Any:
 
 
 def sample_json(sample: Sample) -> dict[str, Any]:
-    """The sample's JSON document; empty if it has none."""
+    """Return the sample's JSON document, or {} if it has none. Raises ValueError."""
     if "json" not in sample:
         return {}
     document = json.loads(sample["json"])
@@ -135,7 +134,7 @@ def sample_json(sample: Sample) -> dict[str, Any]:
 
 
 def image_bytes(sample: Sample, image_keys: Sequence[str]) -> bytes:
-    """The sample's picture, by the first of the extensions that it has. KeyError if it has none."""
+    """Return the sample's encoded image, by the first of the extensions that it has. Raises KeyError if it has none."""
     for key in image_keys:
         if key in sample:
             data: bytes = sample[key]
@@ -144,7 +143,7 @@ def image_bytes(sample: Sample, image_keys: Sequence[str]) -> bytes:
 
 
 def captions_of(sample: Sample, caption_key: str) -> list[str]:
-    """All captions of a sample, stripped; ValueError if there is none."""
+    """Return all captions of a sample, stripped. Raises KeyError, or ValueError if all are empty."""
     value = field_of(sample, caption_key)
     texts = [str(v).strip() for v in (value if isinstance(value, list) else [value])]
     texts = [text for text in texts if text]
@@ -154,35 +153,36 @@ def captions_of(sample: Sample, caption_key: str) -> list[str]:
 
 
 def is_held_out(key: str, fraction: float) -> bool:
-    """Whether training never sees this sample: decided by a hash of its key, so it is the same everywhere and for ever."""
+    """Return True if the sample is held out of training. A hash of its key decides, so every process and job agrees."""
     return fraction > 0 and int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < fraction
 
 
 def matches(sample: Sample, where: dict[str, Any]) -> bool:
-    """Whether the sample's JSON has all these values."""
+    """Return True if the sample's JSON has all these values."""
     document = sample_json(sample) if where else {}
     return all(document.get(key) == value for key, value in where.items())
 
 
 class ShardProgress:
-    """Told of every sample; `urls` are the shards, as often as they are read."""
+    """The share of a set of shards that was read, by bytes: no header has the number of samples."""
 
     def __init__(self, urls: list[str], seen: int = 0) -> None:
+        """`urls`: the shards, repeated if they are read several times; `seen`: bytes that were read before."""
         self.seen, self._total = seen, _total_bytes(urls)
 
     def add(self, sample: Sample) -> None:
-        """A file in a tar takes a header and its bytes, both rounded up to blocks."""
+        """Count a sample that was read: a file in a tar takes a header and its bytes, both rounded up to blocks."""
         for key, data in sample.items():
             if not key.startswith("__"):
                 self.seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
 
     def fraction(self) -> float | None:
-        """0 to 1; null where a store does not tell sizes, or shards are packed."""
+        """Return 0 to 1, or None if a store does not report sizes or shards are compressed."""
         return min(1.0, self.seen / self._total) if self._total else None
 
 
 def _total_bytes(urls: list[str]) -> int | None:
-    """Unreadable shards count nothing: that they are is found when they are read."""
+    """Return the bytes of all shards; unreadable ones count 0, as reading them fails. None if the sum cannot be known."""
     total = 0
     for url in urls:
         try:

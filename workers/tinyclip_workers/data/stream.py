@@ -1,8 +1,8 @@
 """The training input: an endless, repeatable stream of batches, split over ranks and loader processes.
 
 A *share* is what one loader process of one rank reads; there are world size x loader processes of them. Batch number b of
-epoch e of a share depends on (seed, e, share, b) alone, so a position is two numbers and a resumed run sees what an
-undisturbed one would have seen. The end of an epoch is a clean line: what does not fill a batch is dropped.
+epoch e of a share depends on (seed, e, share, b) alone, so a position is two numbers, and a resumed run gets the same batches
+as an uninterrupted one. Batches do not cross epochs: the samples at the end of an epoch that do not fill a batch are dropped.
 """
 
 import hashlib
@@ -32,16 +32,16 @@ from tinyclip_workers.data.shards import (
 )
 
 Tokenize = Callable[[str], Tensor]
-KNOWN_TEXTS = 100_000
-"""Whose tokens each process remembers."""
+TOKEN_CACHE_SIZE = 100_000
+"""Texts whose tokens each process caches."""
 
 SHARDS_PER_SHARE = 4
-"""With fewer shards than this a share, shares split samples instead of shards: whole shards would be too uneven."""
+"""With fewer shards for each share, shares split samples instead of shards: whole shards would be too uneven."""
 
 
 @dataclass
 class Batch:
-    """Pairs and where they came from."""
+    """Pairs and their position in the data."""
 
     images_BCHW: Tensor
     """uint8, cropped, not yet augmented or normalised."""
@@ -49,13 +49,13 @@ class Batch:
     share: int
     """Number of the loader process within its rank."""
     position: tuple[int, int]
-    """(epoch, batches of it that this share has given, this one included)."""
+    """(epoch, batches of it that this share has yielded, including this one)."""
     skipped: Skipped
 
 
 @dataclass
 class DataPosition:
-    """Where each loader process of this rank stands; what a checkpoint keeps of the data."""
+    """The position of each loader process of this rank; the part of a checkpoint that concerns the data."""
 
     batches: int = 0
     shares: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -67,10 +67,10 @@ class DataPosition:
 
 @dataclass(frozen=True)
 class SingleTextTokenizer:
-    """A tokenizer of many texts as one of a single text; unlike a lambda it can be sent to another process."""
+    """Adapter of a tokenizer of many texts to a single text; unlike a lambda it can be pickled."""
 
     tokenizer: Callable[[str], Tensor]
-    """[1, context_length] for one text."""
+    """Returns (1, context_length) for one text."""
 
     def __call__(self, text: str) -> Tensor:
         return self.tokenizer(text)[0]
@@ -92,48 +92,48 @@ class PairStream(IterableDataset[Batch]):
         start: DataPosition | None = None,
     ) -> None:
         self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
-        self._tokenize = lru_cache(KNOWN_TEXTS)(tokenize)
+        self._tokenize = lru_cache(TOKEN_CACHE_SIZE)(tokenize)
         self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
         self._urls = expand_shards(spec.train.shards)
         self._skipped = Skipped()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a loader process that is not forked gets (Python 3.14's default): all but the memory of known texts."""
+        """Leave out the token cache, for loader processes that are not forked (Python 3.14's default)."""
         return {**self.__dict__, "_tokenize": self._tokenize.__wrapped__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _tokenize=lru_cache(KNOWN_TEXTS)(state["_tokenize"]))
+        self.__dict__.update(state, _tokenize=lru_cache(TOKEN_CACHE_SIZE)(state["_tokenize"]))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches of this loader process for ever. DataError if an epoch gives none."""
+        """Yield this loader process's batches, without end. Raises DataError if an epoch has none."""
         info = get_worker_info()
         count, index = (info.num_workers, info.id) if info else (1, 0)
-        share = (index + self._start.batches) % count  # the loader asks process 0 first: it takes up where the rank stood
+        share = (index + self._start.batches) % count  # the loader starts with process 0: it continues at the rank's position
         epoch, done = self._start.shares.get(share, (0, 0))
         while True:
-            given = 0
+            batches = 0
             for number, samples in enumerate(self._sample_batches(epoch, self._rank * count + share, self._world_size * count)):
-                given += 1
+                batches += 1
                 if number < done:
                     continue
                 rng = np.random.default_rng([self._seed, epoch, self._rank, share, number])
                 yield self._make_batch(samples, rng, share, (epoch, number + 1))
-            if not given:
-                raise DataError(self._why_no_batch(), value=self._spec.train.shards)
+            if not batches:
+                raise DataError(self._no_batch_message(), value=self._spec.train.shards)
             epoch, done = epoch + 1, 0
 
-    def _why_no_batch(self) -> str:
+    def _no_batch_message(self) -> str:
         examples = "; ".join(self._skipped.examples) or "there are too few pairs"
         return f"the shards do not fill one batch of {self._batch_size} a worker ({examples}); lower batch_size or add data"
 
     def _sample_batches(self, epoch: int, share: int, shares: int) -> Iterator[list[Sample]]:
-        """Usable samples, shuffled, in full batches in which no two have the same `distinct_key`."""
+        """Yield usable samples, shuffled, in full batches in which no two have the same `distinct_key`."""
         held_back: deque[tuple[Sample, str]] = deque()
         batch: list[Sample] = []
         seen: set[str] = set()
         for item in self._shuffled(epoch, share, shares):
             held_back.append(item)
-            if len(held_back) > 4 * self._batch_size:  # one value fills the data: give up on keeping it apart
+            if len(held_back) > 4 * self._batch_size:  # most samples have one value: allow it twice in a batch
                 seen.clear()
             for _ in range(len(held_back)):
                 sample, value = held_back.popleft()
@@ -147,10 +147,10 @@ class PairStream(IterableDataset[Batch]):
                     batch, seen = [], set()
 
     def _shuffled(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
-        """Draw from a buffer of `data.shuffle` samples that is refilled from the shards."""
+        """Yield samples drawn from a buffer of `data.shuffle` samples that is refilled from the shards."""
         rng = np.random.default_rng([self._seed, epoch, share])
         buffer: list[tuple[Sample, str]] = []
-        for item in self._share_of(epoch, share, shares):
+        for item in self._share_samples(epoch, share, shares):
             if len(buffer) < self._spec.shuffle:
                 buffer.append(item)
                 continue
@@ -163,7 +163,7 @@ class PairStream(IterableDataset[Batch]):
         rng.shuffle(buffer)
         yield from buffer
 
-    def _share_of(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
+    def _share_samples(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
         urls = list(self._urls)
         if self._spec.shuffle:
             np.random.default_rng([self._seed, epoch]).shuffle(urls)
@@ -184,14 +184,14 @@ class PairStream(IterableDataset[Batch]):
             return ""
 
     def _make_batch(self, samples: list[Sample], rng: np.random.Generator, share: int, position: tuple[int, int]) -> Batch:
-        """Decode. A broken sample is counted and a good one of the batch stands in: every rank has a full batch."""
+        """Decode the samples. A broken one is counted and replaced by a good one: every rank needs a full batch."""
         train, images, tokens = self._spec.train, [], []
         for sample in samples:
             try:
                 image = decode_image(image_bytes(sample, train.image_key))
                 captions = captions_of(sample, train.caption_key)
             except (KeyError, ValueError) as error:
-                self._skipped.sample(sample["__key__"], error)
+                self._skipped.add_sample(sample["__key__"], error)
                 continue
             images.append(random_resized_crop(image, self._image_size, train.augment.crop_scale, rng))
             tokens.append(self._tokenize(captions[int(rng.integers(len(captions)))]))
@@ -202,13 +202,18 @@ class PairStream(IterableDataset[Batch]):
         return Batch(images_BHWC.permute(0, 3, 1, 2), torch.stack([tokens[i] for i in whole]), share, position, self._skipped)
 
 
+def loader_processes(cpus: float) -> int:
+    """Return the number of loader processes of a worker with that many CPUs: all but one, 1 to 8."""
+    return min(8, max(1, int(cpus) - 1))
+
+
 def make_loader(stream: PairStream, processes: int) -> DataLoader[Batch]:
-    """Batches prepared ahead by that many processes (0: in this one, when asked)."""
+    """Return a loader that prepares batches ahead in that many processes (0: on demand, in this process)."""
     return DataLoader(stream, batch_size=None, num_workers=processes, prefetch_factor=4 if processes else None)
 
 
 def count_pairs(spec: DataSpec) -> int:
-    """Pairs in one epoch: as the spec says, or counted by reading every shard once."""
+    """Return the pairs in one epoch: from the spec, or counted by reading every shard once."""
     if spec.train.samples is not None:
         return spec.train.samples
     samples = read_shards(expand_shards(spec.train.shards), Skipped())

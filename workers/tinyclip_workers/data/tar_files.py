@@ -1,4 +1,4 @@
-"""Files out of a tar stream that nobody vouches for: bounded in memory, and with names that stay inside their folder."""
+"""The files of an untrusted tar stream: with bounded memory, and with names that stay inside their folder."""
 
 import bz2
 import gzip
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 MAX_MEMBER_BYTES = 256 << 20
-"""Of one file inside, which is read into memory whole; a picture has a few millions at most."""
+"""Limit of one file inside, which is read into memory whole; an image has a few megabytes at most."""
 MAX_RATIO = 100
-"""How many times its own size a compressed stream may unpack to, beyond ALWAYS_ALLOWED_BYTES: pictures hardly shrink at all."""
+"""Limit of the compression ratio beyond ALWAYS_ALLOWED_BYTES: images are compressed already."""
 ALWAYS_ALLOWED_BYTES = 256 << 20
 BLOCK = 1 << 16
 
@@ -22,26 +22,26 @@ _UNPACKERS: dict[re.Pattern[bytes], Any] = {
     re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
     re.compile(rb"\xfd7zXZ\x00"): lzma.open,
 }
-_META = re.compile(r"__[^/]*__($|/)")
-"""What WebDataset keeps beside samples."""
+_METADATA = re.compile(r"__[^/]*__($|/)")
+"""Metadata of WebDataset, which is not part of any sample."""
 
 
 def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each plain file of a tar (also compressed), in order; links, folders and devices are passed over.
+    """Yield name and content of each plain file of a tar (also compressed), in order; links, folders and devices are skipped.
 
-    Raises tarfile.TarError for what is no tar, is cut off, names a file outside its folder, or unpacks to more than is
-    taken; OSError or EOFError for a stream that breaks off.
+    Raises tarfile.TarError if it is not a tar, is truncated, names a file outside its folder, or exceeds a limit; OSError or
+    EOFError if the stream ends early.
     """
-    with tarfile.open(fileobj=_Unpacked(file), mode="r|", bufsize=BLOCK) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=_LimitedStream(file), mode="r|", bufsize=BLOCK) as tar:  # type: ignore[call-overload]
         for member in tar:
             if member.size > MAX_MEMBER_BYTES:
                 raise tarfile.ReadError(f"{member.name} in it has {member.size:,} bytes, at most {MAX_MEMBER_BYTES:,} are read")
-            if member.isreg() and not _META.match(member.name):
+            if member.isreg() and not _METADATA.match(member.name):
                 _expect_inside(member.name)
                 content = tar.extractfile(member)
                 assert content is not None
                 yield member.name, content.read()
-            tar.members = []  # a stream is not gone back in; without this every header stays in memory
+            tar.members = []  # a stream cannot seek; without this every header stays in memory
 
 
 def _expect_inside(name: str) -> None:
@@ -49,14 +49,14 @@ def _expect_inside(name: str) -> None:
         raise tarfile.ReadError(f"{name!r} in it is not a path inside a folder")
 
 
-class _Unpacked:
-    """The tar's own bytes, counted against those that came in."""
+class _LimitedStream:
+    """The decompressed tar, with a limit on its ratio to the compressed bytes that were read."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._source = _Counted(file)
+        self._source = _CountingReader(file)
         packed = io.BufferedReader(self._source, BLOCK)
-        start = packed.peek(16)
-        unpacker = next((kind for magic, kind in _UNPACKERS.items() if magic.match(start)), None)
+        head = packed.peek(16)
+        unpacker = next((kind for magic, kind in _UNPACKERS.items() if magic.match(head)), None)
         self._file: Any = packed if unpacker is None else unpacker(packed)
         self._unpacked = 0
 
@@ -71,8 +71,8 @@ class _Unpacked:
         return data
 
 
-class _Counted(io.RawIOBase):
-    """A readable stream that knows how much was read of it."""
+class _CountingReader(io.RawIOBase):
+    """A readable stream that counts the bytes read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.count = file, 0

@@ -1,4 +1,4 @@
-"""CLIP_benchmark's WebDataset layout, read as it is (https://github.com/LAION-AI/CLIP_benchmark, `build_wds_dataset`).
+"""CLIP_benchmark's WebDataset layout (https://github.com/LAION-AI/CLIP_benchmark, `build_wds_dataset`).
 
     ROOT/classnames.txt                          one class a line, in the order of the labels
     ROOT/zeroshot_classification_templates.txt   one prompt a line, with {c} for the class name
@@ -6,7 +6,7 @@
     ROOT/SPLIT/nshards.txt                       N
     ROOT/SPLIT/0.tar … N-1.tar                   KEY.webp|png|jpg|jpeg and KEY.cls, or KEY.txt with one caption a line
 
-A task whose `shards` is such a folder (a split, or the root for its `test` split) needs no more than its name and kind.
+A task whose `shards` is such a folder (a split, or the root for its `test` split) needs only a name and a kind.
 """
 
 import re
@@ -20,14 +20,14 @@ from tinyclip_workers.runtime.filesystems import open_filesystem
 DEFAULT_SPLIT, TRAINING_SPLIT = "test", "train"
 DEFAULT_TEMPLATES = ["a photo of a {}."]
 
-_SHARDS = re.compile(r"[*?\[{]|\.(tar|tgz)\b[^/]*$")
-"""What names shards rather than a folder of them."""
-_HUB = re.compile(r"(https://huggingface\.co/datasets/[^/]+/[^/]+)/tree/([^/]+)(/.*)?")
+_SHARD_PATTERN = re.compile(r"[*?\[{]|\.(tar|tgz)\b[^/]*$")
+"""Matches patterns of shards, as opposed to a folder of them."""
+_HUB_PAGE = re.compile(r"(https://huggingface\.co/datasets/[^/]+/[^/]+)/tree/([^/]+)(/.*)?")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split that was found."""
+    """A split of a data set, with the addresses of its shards."""
 
     root: str
     name: str
@@ -35,9 +35,9 @@ class Split:
 
 
 def resolve_task(task: EvaluationTask) -> EvaluationTask:
-    """The task with its shards by name, and what it leaves out taken from the layout beside them.
+    """Return the task with its shards listed, and with the fields that it leaves out taken from the layout.
 
-    Raises DataError where the layout is of another kind or something is left out that no layout says.
+    Raises DataError if the layout is of another kind, or if neither task nor layout has a required field.
     """
     split = find_split(task.shards)
     if split is None:
@@ -61,22 +61,22 @@ def resolve_task(task: EvaluationTask) -> EvaluationTask:
 
 
 def find_split(shards: str | list[str]) -> Split | None:
-    """The split that a folder is, or the `test` split of a root; null where something else is named. Raises DataError."""
-    if not isinstance(shards, str) or _SHARDS.search(shards):
+    """Return the split in a folder, or the `test` split of a root; None for anything else. Raises DataError."""
+    if not isinstance(shards, str) or _SHARD_PATTERN.search(shards):
         return None
     folder = shards.rstrip("/")
     parent, _, last = folder.rpartition("/")
     for root, name in ((parent, last), (folder, DEFAULT_SPLIT)):
         text = _read(f"{root}/{name}/nshards.txt")
         if text is not None:
-            return Split(root, name, _shards(root, name, text))
+            return Split(root, name, _shard_urls(root, name, text))
     return None
 
 
-def _shards(root: str, name: str, text: str) -> list[str]:
+def _shard_urls(root: str, name: str, text: str) -> list[str]:
     if not text.strip().isdecimal() or int(text) < 1:
         where = f"{root}/{name}/nshards.txt"
-        raise DataError(f"{where} says {text.strip()!r}; it must be the number of shards", field="shards", value=where)
+        raise DataError(f"{where} holds {text.strip()!r}; it must be the number of shards", field="shards", value=where)
     return [f"{_address(root, 'resolve')}/{name}/{number}.tar" for number in range(int(text))]
 
 
@@ -84,12 +84,13 @@ def _without_layout(task: EvaluationTask) -> EvaluationTask:
     if isinstance(task, LinearProbeTask):
         train = None if task.train_shards is None else find_split(task.train_shards)
         if task.train_shards is None:
-            raise _error(task, "train_shards", None, f"task {task.name} says no train_shards; the probe learns from them")
+            message = f"task {task.name} has no train_shards; give the shards that the probe learns from"
+            raise _error(task, "train_shards", None, message)
         return task if train is None else task.model_copy(update={"train_shards": train.shards})
     if not isinstance(task, ZeroShotTask):
         return task
     if task.classes is None:
-        message = f"task {task.name} says no classes, and its shards are no folder in CLIP_benchmark's layout that has them"
+        message = f"task {task.name} has no classes, and its shards are not a folder in CLIP_benchmark's layout that has them"
         raise _error(task, "classes", None, f"{message}; give a list or a file with one a line")
     return task if task.templates is not None else task.model_copy(update={"templates": DEFAULT_TEMPLATES})
 
@@ -98,11 +99,11 @@ def _expect_kind(task: EvaluationTask, split: Split) -> None:
     text = _read(f"{split.root}/dataset_type.txt")
     kind = "classification" if text is None else text.strip().lower()
     if kind == "multilabel":
-        message = f"task {task.name}: {split.root} has several labels a picture, which no task measures; use another data set"
+        message = f"task {task.name}: {split.root} has several labels for an image, which no task supports; use another one"
         raise _error(task, "shards", task.shards, message)
     if (kind == "retrieval") != isinstance(task, RetrievalTask):
-        fits = "retrieval" if kind == "retrieval" else "zero_shot or linear_probe"
-        raise _error(task, "kind", task.kind, f"task {task.name}: {split.root} is a {kind} set; use kind: {fits}")
+        expected = "retrieval" if kind == "retrieval" else "zero_shot or linear_probe"
+        raise _error(task, "kind", task.kind, f"task {task.name}: {split.root} is a {kind} set; use kind: {expected}")
 
 
 def _lines(task: EvaluationTask, split: Split, file: str, field: str) -> list[str]:
@@ -124,9 +125,9 @@ def _read(address: str) -> str | None:
 
 
 def _address(address: str, form: str) -> str:
-    """On the Hugging Face hub a file's page is not the file: small files are at `raw`, large ones at `resolve`."""
-    found = _HUB.fullmatch(address)
-    return f"{found[1]}/{form}/{found[2]}{found[3] or ''}" if found else address
+    """Return the address of a file on a page of the Hugging Face hub: small files are at `raw`, large ones at `resolve`."""
+    page = _HUB_PAGE.fullmatch(address)
+    return f"{page[1]}/{form}/{page[2]}{page[3] or ''}" if page else address
 
 
 def _error(task: EvaluationTask, field: str, value: object, message: str) -> DataError:

@@ -1,4 +1,4 @@
-"""One pass over samples: every image decoded once and seen by several models. Texts likewise.
+"""Passes over samples and texts: every image is decoded once and encoded by several models.
 
 Shapes: N images of the pass, B of a batch, E embedding size.
 """
@@ -29,17 +29,17 @@ TEXT_BATCH = 256
 
 @dataclass
 class EmbeddedImages:
-    """What each model, by its name in the evaluation, makes of the images, and what was read of the samples beside."""
+    """The images' embeddings by each model, and a value of each sample."""
 
     images_NE: dict[str, Tensor]
-    """Of unit length, on the CPU."""
+    """By the model's name in the evaluation; of unit length, on the CPU."""
     keys: list[str]
     values: list[Any]
     ms_per_image: dict[str, float]
-    """The image tower alone: median over the full batches of the pass, or over all if none is full."""
+    """The image tower alone: median over the full batches of the pass, or over all batches if none is full."""
 
-    def part(self, rows: list[int], values: list[Any]) -> "EmbeddedImages":
-        """Some of the images, with values of their own."""
+    def select(self, rows: list[int], values: list[Any]) -> "EmbeddedImages":
+        """Return some of the images, with other values."""
         images_NE = {name: features_NE[rows] for name, features_NE in self.images_NE.items()}
         return EmbeddedImages(images_NE, [self.keys[row] for row in rows], values, self.ms_per_image)
 
@@ -48,28 +48,31 @@ def embed_images(
     models: Mapping[str, LoadedModel],
     samples: Iterable[tuple[Sample, Any]],
     image_keys: Sequence[str],
-    broken: Callable[[Sample, Any, Exception], None],
+    on_unreadable: Callable[[Sample, Any, Exception], None],
 ) -> EmbeddedImages:
-    """Every sample, given with a value to keep, through every model; `broken` is told those without a readable image."""
+    """Encode each sample's image with every model. Each sample comes with a value, which is returned with the embedding.
+
+    `on_unreadable` is called for samples without a readable image.
+    """
     keys: list[str] = []
     values: list[Any] = []
-    towers = {name: _ImageTower(loaded) for name, loaded in models.items()}
+    towers = {name: _TimedImageTower(loaded) for name, loaded in models.items()}
     stream = iter(samples)
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as helpers:
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         while batch := list(islice(stream, IMAGE_BATCH)):
             images: list[Image] = []
-            decoded = helpers.map(lambda pair: _decode(pair[0], image_keys), batch)
+            decoded = threads.map(lambda pair: _decode_or_error(pair[0], image_keys), batch)
             for (sample, value), image in zip(batch, decoded, strict=True):
                 if isinstance(image, Exception):
-                    broken(sample, value, image)
+                    on_unreadable(sample, value, image)
                     continue
                 images.append(image)
                 values.append(value)
                 keys.append(sample["__key__"])
             sizes = {loaded.layout.image.image_size for loaded in models.values()} if images else set()
-            pixels_BCHW = {size: torch.stack([*helpers.map(eval_transform(size), images)]) for size in sizes}
+            pixels_BCHW = {size: torch.stack([*threads.map(eval_transform(size), images)]) for size in sizes}
             for tower in towers.values() if images else ():
-                tower.see(pixels_BCHW[tower.loaded.layout.image.image_size])
+                tower.encode(pixels_BCHW[tower.loaded.layout.image.image_size])
     return EmbeddedImages(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,
@@ -79,41 +82,41 @@ def embed_images(
 
 
 def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
-    """(texts, E), of unit length, on the CPU."""
+    """Encode texts: (texts, E), of unit length, on the CPU."""
     device = loaded.model.logit_scale.device
     parts = [torch.zeros(0, loaded.layout.embed_dim)]
     for start in range(0, len(texts), TEXT_BATCH):
         tokens_BT = loaded.tokenizer(list(texts[start : start + TEXT_BATCH])).to(device)
         parts.append(F.normalize(encode_text(loaded.model, tokens_BT).float(), dim=-1).cpu())
-    return _finite(torch.cat(parts), loaded.name)
+    return _check_finite(torch.cat(parts), loaded.name)
 
 
 @contextmanager
 def evaluation_mode(models: Iterable[LoadedModel], device: torch.device) -> Iterator[None]:
-    """Models on a device, in evaluation mode and without gradients; they come back as they were."""
-    with ExitStack() as back, torch.no_grad():
+    """Put models on a device, in evaluation mode and without gradients; restore their mode afterwards."""
+    with ExitStack() as stack, torch.no_grad():
         for loaded in models:
-            back.callback(loaded.model.train, loaded.model.training)
+            stack.callback(loaded.model.train, loaded.model.training)
             loaded.model.to(device).eval()
         yield
 
 
 @dataclass
-class _ImageTower:
-    """One model's image tower at work, with a watch."""
+class _TimedImageTower:
+    """One model's image tower, the embeddings so far and the time that each batch took."""
 
     loaded: LoadedModel
     parts: list[Tensor] = field(default_factory=list)
     seconds: list[tuple[int, float]] = field(default_factory=list)
 
-    def see(self, pixels_BCHW: Tensor) -> None:
+    def encode(self, pixels_BCHW: Tensor) -> None:
         device = self.loaded.model.logit_scale.device
         images_BCHW = normalize(pixels_BCHW.to(device), self.loaded.image_mean, self.loaded.image_std)
         images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-        start = _now(device)
+        start = _synchronized_time(device)
         features_BE = F.normalize(self.loaded.model.encode_image(images_BCHW).float(), dim=-1)
-        self.seconds.append((len(features_BE), _now(device) - start))
-        self.parts.append(_finite(features_BE, self.loaded.name).cpu())
+        self.seconds.append((len(features_BE), _synchronized_time(device) - start))
+        self.parts.append(_check_finite(features_BE, self.loaded.name).cpu())
 
     def features(self) -> Tensor:
         return torch.cat([torch.zeros(0, self.loaded.layout.embed_dim), *self.parts])
@@ -123,21 +126,21 @@ class _ImageTower:
         return 1000 * statistics.median(full or [seconds / count for count, seconds in self.seconds] or [0.0])
 
 
-def _decode(sample: Sample, image_keys: Sequence[str]) -> Image | Exception:
-    """The picture, or why there is none."""
+def _decode_or_error(sample: Sample, image_keys: Sequence[str]) -> Image | Exception:
+    """Return the image, or the exception that it cannot be decoded with."""
     try:
         return decode_image(image_bytes(sample, image_keys))
     except (KeyError, ValueError) as error:
         return error
 
 
-def _finite(features: Tensor, name: str) -> Tensor:
+def _check_finite(features: Tensor, name: str) -> Tensor:
     if not torch.isfinite(features).all():
-        raise ValueError(f"{name} gives embeddings that are not finite; its training has diverged")
+        raise ValueError(f"embeddings of {name} are not finite: its training has diverged")
     return features
 
 
-def _now(device: torch.device) -> float:
+def _synchronized_time(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,7 +1,7 @@
-"""Evaluates a model, and another one on the same images: the work of the Ray job `tc-evaluation-<id>-a<attempt>`.
+"""The work of the Ray job `tc-evaluation-<id>-a<attempt>`: evaluate a model, and optionally another one on the same images.
 
-The numbers are one file, `results.json`, which is there with all of them or not at all; an attempt that finds it only tells
-of it again. Progress goes up as events.
+The scores are committed as one file, `results.json`. An attempt that finds it only emits the final event again. Progress is
+reported as events.
 """
 
 import json
@@ -23,17 +23,17 @@ from tinyclip_workers.runtime.store import Store
 
 PROGRESS_SECONDS = 1.0
 STUDENT, TEACHER = "student", "teacher"
-"""What results call the model and the one it is held against, as everywhere else."""
+"""Names in the results of the model and of the one that it is compared with."""
 
 
 def evaluate(store: Store, id: str, events: EventWriter) -> None:
     """Evaluate what the request names, and emit `evaluation.finished`. Raises RequestWithdrawn, JobFailed."""
-    events.send("evaluation.finished", data=_evaluated(store, id, events))
+    events.send("evaluation.finished", data=_results(store, id, events))
 
 
-def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
+def _results(store: Store, id: str, events: EventWriter) -> JSON:
     """Return `{"results", "models"}`, computed now or by an earlier attempt. Raises RequestWithdrawn, JobFailed."""
-    request, path = _request(store, id), evaluation_results(id)
+    request, path = _read_request(store, id), evaluation_results(id)
     if store.exists(path):
         document: JSON = json.loads(store.read_bytes(path))
         return document
@@ -45,36 +45,36 @@ def _evaluated(store: Store, id: str, events: EventWriter) -> JSON:
     except (ValueError, OSError) as error:
         raise JobFailed("evaluation_failed", str(error)) from error
     text = json.dumps(document, allow_nan=False)
-    _request(store, id)
+    _read_request(store, id)
     store.write_bytes(path, text.encode())
     return document
 
 
 def evaluate_request(request: EvaluationRequest, events: EventWriter) -> JSON:
-    """`results`: {task: {"student": {metric: value}, "teacher": {…} or null}}, and `models`: name and digest of the two.
+    """Return `results`: {task: {"student": {metric: value}, "teacher": {…} or None}}, and `models`: names and digests.
 
     Raises DataError, JobFailed, ValueError or OSError.
     """
-    models = {STUDENT: _loaded("/model", request.model)}
+    models = {STUDENT: _load_model("/model", request.model)}
     if request.against is not None:
-        models[TEACHER] = _loaded("/against", request.against)
+        models[TEACHER] = _load_model("/against", request.against)
     progress = _Progress(events, shards_to_read(request.tasks))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = evaluate_tasks(models, request.tasks, holdout=request.holdout, device=device, seen=progress.saw)
+    scores_by_task = evaluate_tasks(models, request.tasks, holdout=request.holdout, device=device, on_sample=progress.add)
     return {
-        "results": {task: {STUDENT: scores[STUDENT], TEACHER: scores.get(TEACHER)} for task, scores in found.items()},
+        "results": {task: {STUDENT: scores[STUDENT], TEACHER: scores.get(TEACHER)} for task, scores in scores_by_task.items()},
         "models": {role: {"name": loaded.name, "sha256": loaded.digest} for role, loaded in models.items()},
     }
 
 
-def _loaded(pointer: str, model: EvaluatedModel) -> LoadedModel:
+def _load_model(pointer: str, model: EvaluatedModel) -> LoadedModel:
     try:
         return load_teacher(model.source)
     except TeacherError as error:
         raise JobFailed("unreadable_model", f"{model.name}: {error.message}", pointer=pointer, value=model.name) from error
 
 
-def _request(store: Store, id: str) -> EvaluationRequest:
+def _read_request(store: Store, id: str) -> EvaluationRequest:
     """Raises RequestWithdrawn, JobFailed."""
     try:
         return EvaluationRequest.model_validate_json(store.read_bytes(evaluation_request(id)))
@@ -86,7 +86,7 @@ def _request(store: Store, id: str) -> EvaluationRequest:
 
 
 def _pointer(request: EvaluationRequest, error: DataError) -> str | None:
-    """`evaluation.tasks.NAME.FIELD`, as tasks say it, as a place in what was posted."""
+    """Return the JSON pointer into the request for an error's field, `evaluation.tasks.NAME.FIELD`."""
     place = error.field.removeprefix("evaluation.tasks.")
     for index, task in enumerate(request.tasks):
         if place.startswith(f"{task.name}."):
@@ -95,16 +95,16 @@ def _pointer(request: EvaluationRequest, error: DataError) -> str | None:
 
 
 class _Progress:
-    """A line about once a second."""
+    """Reports progress about once a second."""
 
     def __init__(self, events: EventWriter, urls: list[str]) -> None:
         self._events, self._bytes = events, ShardProgress(urls)
-        self._samples, self._told_at = 0, time.monotonic()
+        self._samples, self._reported_at = 0, time.monotonic()
 
-    def saw(self, sample: Sample) -> None:
+    def add(self, sample: Sample) -> None:
         self._bytes.add(sample)
         self._samples += 1
-        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = time.monotonic()
             data = {"fraction": self._bytes.fraction()}
             self._events.send("evaluation.progress", message=f"{self._samples:,} samples", data=data)

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, from embeddings alone. All are shares between 0 and 1.
+"""Metrics of an evaluation, from embeddings alone. All are shares between 0 and 1.
 
 Shapes: N images, M texts, C classes, E embedding size.
 """
@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PROBE_DECADES = (-4.0, -2.0, 0.0, 2.0, 4.0)
-"""log10 of C, the inverse strength of the linear probe's L2 penalty: where the search for it begins."""
-PROBE_HALVINGS = 2
-"""The search goes on around the best C so often, each time with steps half as wide."""
+"""log10 of C, the inverse strength of the linear probe's L2 penalty: the first values of the search for C."""
+PROBE_REFINEMENTS = 2
+"""The search is repeated around the best C this many times, each time with half the step."""
 PROBE_HELD_OUT = 5
-"""Of each class every so-manieth training sample says which C is best."""
+"""Every n-th training sample of each class is held out to choose C."""
 
-_ROWS = 1024
-"""Similarities are computed for so many rows at a time: N x M of a large set does not fit in memory."""
+_CHUNK_ROWS = 1024
+"""Similarities are computed for this many rows at a time: N x M of a large set does not fit in memory."""
 
 
 def classification(scores_NC: Tensor, labels_N: Tensor) -> dict[str, Any]:
-    """top1, top5, mean_per_class (over the classes that occur) and per_class: top1 in class order, null where none occurs.
+    """Return top1, top5, mean_per_class (over the classes that occur) and per_class: top1 of each class, None without samples.
 
-    A label beyond the classes (-1) is wrong whatever the scores say.
+    A sample of no class (label -1) counts as wrong.
     """
     classes = scores_NC.shape[1]
     ranked_NK = scores_NC.topk(min(5, classes), dim=1).indices
@@ -35,38 +35,38 @@ def classification(scores_NC: Tensor, labels_N: Tensor) -> dict[str, Any]:
     occurs = total_C > 0
     per_class = [round(r / t, 4) if t else None for r, t in zip(right_C.tolist(), total_C.tolist(), strict=True)]
     return {
-        "top1": _share(right_NK[:, 0]),
-        "top5": _share(right_NK.any(dim=1)),
+        "top1": _share_true(right_NK[:, 0]),
+        "top5": _share_true(right_NK.any(dim=1)),
         "mean_per_class": float((right_C[occurs] / total_C[occurs]).mean()) if occurs.any() else 0.0,
         "per_class": per_class,
     }
 
 
 def retrieval(image_NE: Tensor, text_ME: Tensor, texts_of_image: Sequence[Sequence[int]]) -> dict[str, float]:
-    """R@1, R@5 and R@10 both ways; the texts are distinct, `texts_of_image[n]` are the rows of image n's captions.
+    """Return R@1, R@5 and R@10 in both directions; texts are distinct, `texts_of_image[n]` are the rows of image n's captions.
 
     image_to_text: share of images with one of their captions among the first k. text_to_image: share of texts with one of
-    their images among the first k. A caption that several images have is one text, and any of those images is right.
+    their images among the first k. A caption of several images is one text, and any of these images is correct.
     """
     relevant = torch.zeros(len(image_NE), len(text_ME), dtype=torch.bool)
     for image, texts in enumerate(texts_of_image):
         relevant[image, list(texts)] = True
     scores: dict[str, float] = {}
-    for way, queries, items, right in (
+    for direction, queries, items, correct in (
         ("image_to_text", image_NE, text_ME, relevant),
         ("text_to_image", text_ME, image_NE, relevant.T),
     ):
-        ranked = torch.cat([(rows @ items.T).topk(min(10, len(items)), dim=1).indices.cpu() for rows in _parts(queries)])
-        found = right.gather(1, ranked)
-        scores |= {f"{way}_r{k}": _share(found[:, :k].any(dim=1)) for k in (1, 5, 10)}
+        ranked = torch.cat([(rows @ items.T).topk(min(10, len(items)), dim=1).indices.cpu() for rows in _chunks(queries)])
+        found = correct.gather(1, ranked)
+        scores |= {f"{direction}_r{k}": _share_true(found[:, :k].any(dim=1)) for k in (1, 5, 10)}
     return scores
 
 
 def worst_classes(scores_NC: Tensor, labels_N: Tensor, names: Sequence[str], count: int = 10) -> list[dict[str, Any]]:
-    """The classes that are recognised least, the worst first, each with the three that it is most often mistaken for.
+    """Return the classes with the lowest top1, the lowest first, each with the three that it is most often mistaken for.
 
     Each is {class, row, samples, top1, mistaken_for: [{class, row, share}]}; shares are of the class's samples. Classes that
-    do not occur or are always right are left out.
+    do not occur or have no errors are left out.
     """
     known = labels_N >= 0
     labels_N, found_N = labels_N[known], scores_NC[known].argmax(dim=1)
@@ -87,19 +87,18 @@ def worst_classes(scores_NC: Tensor, labels_N: Tensor, names: Sequence[str], cou
 
 
 def linear_probe(train_NE: Tensor, train_labels_N: Tensor, test_NE: Tensor) -> tuple[Tensor, float]:
-    """A logistic regression on frozen embeddings: its scores of the test embeddings (M, C), and the C that was chosen.
+    """Fit a logistic regression on frozen embeddings. Return its scores of the test embeddings (M, C), and the chosen C.
 
-    Embeddings are standardised with the training set's mean and deviation; the penalty is |W|^2 / (2 C n). C is the one whose
-    probe, fitted to four fifths of each class, recognises most of the last fifth (of equals the one nearest to 1); then the
-    probe is fitted to all. Search: CLIP (arXiv 2103.00020, appendix A.3), coarser. Nothing is drawn: the same embeddings
-    give the same answer.
+    Embeddings are standardised with the training set's mean and deviation; the penalty is |W|^2 / (2 C n). The chosen C is the
+    one whose probe, fitted to four fifths of each class, is right most often on the last fifth (ties: the nearest to 1); then
+    the probe is fitted to all. The search is that of CLIP (arXiv 2103.00020, appendix A.3), but coarser. It is deterministic.
     """
     mean_E, std_E = train_NE.double().mean(dim=0), train_NE.double().std(dim=0).clamp_min(1e-6)
     x_NE, test_ME = ((rows.double() - mean_E) / std_E for rows in (train_NE, test_NE))
     classes = int(train_labels_N.max()) + 1
-    held_out_N = _every_nth_of_a_class(train_labels_N, PROBE_HELD_OUT)
+    held_out_N = _every_nth_of_class(train_labels_N, PROBE_HELD_OUT)
     c = _best_c(x_NE, train_labels_N, held_out_N, classes) if held_out_N.any() else 1.0
-    return _fitted(x_NE, train_labels_N, classes, c)(test_ME), c
+    return _fit_probe(x_NE, train_labels_N, classes, c)(test_ME), c
 
 
 def _best_c(x_NE: Tensor, labels_N: Tensor, held_out_N: Tensor, classes: int) -> float:
@@ -108,20 +107,20 @@ def _best_c(x_NE: Tensor, labels_N: Tensor, held_out_N: Tensor, classes: int) ->
     def best(decades: Sequence[float]) -> float:
         for decade in decades:
             if decade not in right:
-                probe = _fitted(x_NE[~held_out_N], labels_N[~held_out_N], classes, 10**decade)
+                probe = _fit_probe(x_NE[~held_out_N], labels_N[~held_out_N], classes, 10**decade)
                 right[decade] = int((probe(x_NE[held_out_N]).argmax(dim=1) == labels_N[held_out_N]).sum())
         return max(sorted(right), key=lambda decade: (right[decade], -abs(decade)))
 
     decade, step = best(PROBE_DECADES), PROBE_DECADES[1] - PROBE_DECADES[0]
-    for _ in range(PROBE_HALVINGS):
+    for _ in range(PROBE_REFINEMENTS):
         step /= 2
         around = (decade - step, decade + step)
         decade = best([near for near in around if PROBE_DECADES[0] <= near <= PROBE_DECADES[-1]])
     return float(10**decade)
 
 
-def _fitted(x_NE: Tensor, labels_N: Tensor, classes: int, c: float) -> Callable[[Tensor], Tensor]:
-    """The penalised optimum, found by L-BFGS in fp64, so that the answer does not depend on a learning rate."""
+def _fit_probe(x_NE: Tensor, labels_N: Tensor, classes: int, c: float) -> Callable[[Tensor], Tensor]:
+    """Return the penalised optimum as a function, found by L-BFGS in fp64, so that it does not depend on a learning rate."""
     weight_CE = torch.zeros(classes, x_NE.shape[1], dtype=torch.float64, device=x_NE.device, requires_grad=True)
     bias_C = torch.zeros(classes, dtype=torch.float64, device=x_NE.device, requires_grad=True)
     solver = torch.optim.LBFGS([weight_CE, bias_C], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
@@ -139,8 +138,8 @@ def _fitted(x_NE: Tensor, labels_N: Tensor, classes: int, c: float) -> Callable[
     return lambda rows_ME: rows_ME @ weight_CE.T + bias_C
 
 
-def _every_nth_of_a_class(labels_N: Tensor, n: int) -> Tensor:
-    """A mask of the n-th, 2n-th, … sample of each class, in the order given."""
+def _every_nth_of_class(labels_N: Tensor, n: int) -> Tensor:
+    """Return a mask of the n-th, 2n-th, … sample of each class."""
     seen: dict[int, int] = {}
     chosen = []
     for label in labels_N.tolist():
@@ -150,13 +149,13 @@ def _every_nth_of_a_class(labels_N: Tensor, n: int) -> Tensor:
 
 
 def class_embeddings(text_TCE: Tensor) -> Tensor:
-    """One embedding a class (C, E) from those of its prompts by template: the mean of unit vectors, of unit length again."""
+    """Return one embedding for each class (C, E), the normalised mean over templates of its prompts' normalised embeddings."""
     return F.normalize(F.normalize(text_TCE, dim=-1).mean(dim=0), dim=-1)
 
 
-def _share(right: Tensor) -> float:
+def _share_true(right: Tensor) -> float:
     return float(right.float().mean())
 
 
-def _parts(rows_NE: Tensor) -> list[Tensor]:
-    return [rows_NE[start : start + _ROWS] for start in range(0, len(rows_NE), _ROWS)]
+def _chunks(rows_NE: Tensor) -> list[Tensor]:
+    return [rows_NE[start : start + _CHUNK_ROWS] for start in range(0, len(rows_NE), _CHUNK_ROWS)]

@@ -1,4 +1,4 @@
-"""Evaluation: zero-shot classification, retrieval and linear probes, of several models on the same decoded images."""
+"""Run evaluation tasks: zero-shot classification, retrieval and linear probes, of several models on the same images."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,14 +26,9 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
 ModelScores = dict[str, dict[str, Any]]
-"""By the name of the model."""
+"""Metrics by the name of the model."""
 
-
-def evaluate(
-    models: Mapping[str, LoadedModel], task: EvaluationTask, *, holdout: float = 0.0, device: torch.device | str = "cpu"
-) -> ModelScores:
-    """One task's numbers for every model, as {name: {metric: value}}; as `evaluate_tasks`."""
-    return evaluate_tasks(models, [task], holdout=holdout, device=device)[task.name]
+OnSample = Callable[[Sample], None]
 
 
 def evaluate_tasks(
@@ -42,39 +37,39 @@ def evaluate_tasks(
     *,
     holdout: float = 0.0,
     device: torch.device | str = "cpu",
-    seen: Callable[[Sample], None] = lambda sample: None,
+    on_sample: OnSample = lambda sample: None,
 ) -> dict[str, ModelScores]:
-    """Every task's numbers for every model, as {task: {name: {metric: value}}}.
+    """Return the scores of every model in every task, as {task: {name: {metric: value}}}.
 
-    Each image is decoded once and seen by all models; tasks with the same shards share one pass over them.
-    Beside the scores of `metrics`: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower
-    alone, in fp32 on this machine, the median over the batches of 64. `holdout` is the spec's `data.train.holdout`; `seen` is
-    told of every sample that is read, for progress.
-    Models are in evaluation mode meanwhile and come back as they were.
-    Raises DataError where nothing can be evaluated or a label has no class.
+    Each image is decoded once and encoded by all models; tasks with the same shards share one pass over them.
+    Beside the metrics: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower alone, in fp32
+    on this machine, the median over the batches of 64.
+    `holdout` is the spec's `data.train.holdout`. `on_sample` is called with every sample that is read, for progress.
+    Models are in evaluation mode meanwhile; their mode is restored afterwards.
+    Raises DataError if nothing can be evaluated or a label has no class.
     """
     scores: dict[str, ModelScores] = {}
     with evaluation_mode(models.values(), torch.device(device)):
-        for group in _of_the_same_shards([resolve_task(task) for task in tasks]):
-            for task, data, skipped in _embed(models, group, holdout, seen):
-                found = _score(models, task, data, holdout, seen)
-                facts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
+        for group in _group_by_shards([resolve_task(task) for task in tasks]):
+            for task, data, skipped in _embed(models, group, holdout, on_sample):
+                scores_of_task = _score(models, task, data, holdout, on_sample)
+                counts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
                 scores[task.name] = {
-                    name: {**found[name], **facts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
+                    name: {**scores_of_task[name], **counts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
                 }
     return {task.name: scores[task.name] for task in tasks}
 
 
 def shards_to_read(tasks: Sequence[EvaluationTask]) -> list[str]:
-    """The shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
-    known = [resolve_task(task) for task in tasks]
-    patterns = [group[0].shards for group in _of_the_same_shards(known)]
-    patterns += [task.train_shards or [] for task in known if isinstance(task, LinearProbeTask)]
+    """Return the shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
+    resolved = [resolve_task(task) for task in tasks]
+    patterns = [group[0].shards for group in _group_by_shards(resolved)]
+    patterns += [task.train_shards or [] for task in resolved if isinstance(task, LinearProbeTask)]
     return [url for pattern in patterns for url in expand_shards(pattern)]
 
 
 def task_lines(value: list[str] | str) -> list[str]:
-    """Class names or templates: the list itself, or from a file (path or URI) with one a line or a JSON list.
+    """Return class names or templates: the list itself, or from a file (path or URI) with one on each line or a JSON list.
 
     Raises OSError, or ValueError naming the file.
     """
@@ -87,30 +82,30 @@ def task_lines(value: list[str] | str) -> list[str]:
         try:
             lines = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"{value} starts like a JSON list but is none ({error})") from error
+            raise ValueError(f"{value} starts like a JSON list but is not JSON ({error})") from error
         return [str(line) for line in lines]
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def is_selected(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
-    """Whether a task reads this sample: `subset` and `where`."""
+    """Return True if the task's `subset` and `where` select the sample."""
     return (task.subset == "all" or is_held_out(sample["__key__"], holdout)) and matches(sample, task.where)
 
 
 def fill_template(template: str, name: str) -> str:
-    """A template with a class name in it; both `{}` and CLIP_benchmark's `{c}` are places for it."""
+    """Insert a class name into a template, for `{}` or CLIP_benchmark's `{c}`."""
     return template.replace("{c}", name).replace("{}", name)
 
 
 def label_index(label: str, classes: list[str]) -> int | None:
-    """A label's row in the class list: a number is the row, anything else a class's name. None if there is no such class."""
+    """Return a label's row in the class list, or None: a number is the row, anything else the name of a class."""
     if label.isdigit():
         return int(label) if int(label) < len(classes) else None
     return classes.index(label) if label in classes else None
 
 
 def retrieval_captions(sample: Sample, key: str) -> list[str]:
-    """All captions of a sample; a caption file has one a line, as CLIP_benchmark writes it. Raises KeyError or ValueError."""
+    """Return all captions of a sample; a text file has one on each line, as in CLIP_benchmark. Raises KeyError, ValueError."""
     captions = captions_of(sample, key)
     if key.startswith("json."):
         return captions
@@ -118,11 +113,11 @@ def retrieval_captions(sample: Sample, key: str) -> list[str]:
 
 
 def label_of(sample: Sample, key: str) -> str:
-    """A sample's label as text. Raises KeyError or ValueError."""
+    """Return a sample's label as text. Raises KeyError or ValueError."""
     return str(field_of(sample, key)).strip()
 
 
-def _of_the_same_shards(tasks: Sequence[EvaluationTask]) -> list[list[EvaluationTask]]:
+def _group_by_shards(tasks: Sequence[EvaluationTask]) -> list[list[EvaluationTask]]:
     groups: dict[tuple[object, ...], list[EvaluationTask]] = {}
     for task in tasks:
         groups.setdefault((tuple(expand_shards(task.shards)), tuple(task.image_key)), []).append(task)
@@ -130,35 +125,35 @@ def _of_the_same_shards(tasks: Sequence[EvaluationTask]) -> list[list[Evaluation
 
 
 def _score(
-    models: Mapping[str, LoadedModel], task: EvaluationTask, data: EmbeddedImages, holdout: float, seen: Callable[[Sample], None]
+    models: Mapping[str, LoadedModel], task: EvaluationTask, data: EmbeddedImages, holdout: float, on_sample: OnSample
 ) -> ModelScores:
     if isinstance(task, ZeroShotTask):
         return _zero_shot(models, task, data)
     if isinstance(task, RetrievalTask):
         return _retrieval(models, data)
-    return _linear_probe(models, task, data, holdout, seen)
+    return _linear_probe(models, task, data, holdout, on_sample)
 
 
 def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: EmbeddedImages) -> ModelScores:
     assert task.classes is not None, "a resolved task has classes"
     assert task.templates is not None, "a resolved task has templates"
     classes, templates = task_lines(task.classes), task_lines(task.templates)
-    labels_N = torch.tensor([_row(task, key, label, classes) for key, label in zip(data.keys, data.values, strict=True)])
+    labels_N = torch.tensor([_class_row(task, key, label, classes) for key, label in zip(data.keys, data.values, strict=True)])
     prompts = [fill_template(template, name) for template in templates for name in classes]
     scores: ModelScores = {}
     for name, loaded in models.items():
         texts_TCE = embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
-        scores[name] = _classified(data.images_NE[name] @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
+        scores[name] = _classification_scores(data.images_NE[name] @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
     return scores
 
 
-def _classified(scores_NC: Tensor, labels_N: Tensor, classes: list[str]) -> dict[str, Any]:
+def _classification_scores(scores_NC: Tensor, labels_N: Tensor, classes: list[str]) -> dict[str, Any]:
     worst = metrics.worst_classes(scores_NC, labels_N, classes)
     return {**metrics.classification(scores_NC, labels_N), "worst_classes": worst}
 
 
 def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> ModelScores:
-    """A caption that several images have is one text, and finding any of those images counts."""
+    """A caption of several images is one text, and any of these images is correct."""
     row: dict[str, int] = {}
     rows = [[row.setdefault(text, len(row)) for text in captions] for captions in data.values]
     return {
@@ -168,15 +163,15 @@ def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> Model
 
 
 def _linear_probe(
-    models: Mapping[str, LoadedModel], task: LinearProbeTask, data: EmbeddedImages, holdout: float, seen: Callable[[Sample], None]
+    models: Mapping[str, LoadedModel], task: LinearProbeTask, data: EmbeddedImages, holdout: float, on_sample: OnSample
 ) -> ModelScores:
-    """With `subset: holdout` the probe learns from what is not held out, so the shards may be the same."""
-    whole = task.model_copy(update={"shards": task.train_shards, "subset": "all", "where": {}})
+    """With `subset: holdout` the probe learns from samples that are not held out, so the shards may be the same."""
+    train_task = task.model_copy(update={"shards": task.train_shards, "subset": "all", "where": {}})
 
-    def only(key: str) -> bool:
+    def is_usable(key: str) -> bool:
         return task.subset == "all" or not is_held_out(key, holdout)
 
-    [(_, train, _)] = _embed(models, [whole], holdout, seen, only)
+    [(_, train, _)] = _embed(models, [train_task], holdout, on_sample, is_usable)
     row = {label: i for i, label in enumerate(sorted(set(train.values), key=lambda label: (len(label), label)))}
     if len(row) < 2:
         message = f"task {task.name}: all labels of train_shards are {min(row)}; a probe needs two classes"
@@ -187,7 +182,8 @@ def _linear_probe(
         device = loaded.model.logit_scale.device
         train_NE, test_NE = train.images_NE[name].to(device), data.images_NE[name].to(device)
         probe_NC, c = metrics.linear_probe(train_NE, train_N.to(device), test_NE)
-        scores[name] = {**_classified(probe_NC.cpu(), test_N, list(row)), "probe_c": c, "train_samples": len(train.keys)}
+        found = _classification_scores(probe_NC.cpu(), test_N, list(row))
+        scores[name] = {**found, "probe_c": c, "train_samples": len(train.keys)}
     return scores
 
 
@@ -195,37 +191,37 @@ def _embed(
     models: Mapping[str, LoadedModel],
     tasks: Sequence[EvaluationTask],
     holdout: float,
-    seen: Callable[[Sample], None],
-    only: Callable[[str], bool] = lambda key: True,
+    on_sample: OnSample,
+    is_usable: Callable[[str], bool] = lambda key: True,
 ) -> list[tuple[EvaluationTask, EmbeddedImages, Skipped]]:
-    """One pass over the shards that all these tasks have, and each task's part of it. DataError where a part is empty."""
-    skipped, shards = [Skipped() for _ in tasks], Skipped()
+    """Make one pass over the shards that these tasks share. Return each task's part; raises DataError if one is empty."""
+    skipped, skipped_shards = [Skipped() for _ in tasks], Skipped()
 
-    def wanted() -> Iterator[tuple[Sample, dict[int, Any]]]:
-        for sample in read_shards(expand_shards(tasks[0].shards), shards):
-            seen(sample)
-            values = _values(sample, tasks, holdout, skipped) if only(sample["__key__"]) else {}
+    def selected() -> Iterator[tuple[Sample, dict[int, Any]]]:
+        for sample in read_shards(expand_shards(tasks[0].shards), skipped_shards):
+            on_sample(sample)
+            values = _values(sample, tasks, holdout, skipped) if is_usable(sample["__key__"]) else {}
             if values:
                 yield sample, values
 
-    def broken(sample: Sample, values: dict[int, Any], error: Exception) -> None:
+    def on_unreadable(sample: Sample, values: dict[int, Any], error: Exception) -> None:
         for index in values:
-            skipped[index].sample(sample["__key__"], error)
+            skipped[index].add_sample(sample["__key__"], error)
 
-    data = embed_images(models, wanted(), tasks[0].image_key, broken)
+    data = embed_images(models, selected(), tasks[0].image_key, on_unreadable)
     parts = []
     for index, task in enumerate(tasks):
         rows = [row for row, values in enumerate(data.values) if index in values]
         if not rows:
-            examples = "; ".join(skipped[index].examples) or "subset and where leave no sample"
+            examples = "; ".join(skipped[index].examples) or "subset and where select no sample"
             raise _error(task, "shards", f"task {task.name} has nothing to evaluate ({examples})", task.shards)
-        skipped[index].shards = shards.shards
-        parts.append((task, data.part(rows, [data.values[row][index] for row in rows]), skipped[index]))
+        skipped[index].shards = skipped_shards.shards
+        parts.append((task, data.select(rows, [data.values[row][index] for row in rows]), skipped[index]))
     return parts
 
 
 def _values(sample: Sample, tasks: Sequence[EvaluationTask], holdout: float, skipped: list[Skipped]) -> dict[int, Any]:
-    """What each task that the sample belongs to reads of it beside the picture, by the task's number."""
+    """Return the label or captions for each task that selects the sample, by the task's number."""
     values: dict[int, Any] = {}
     for index, task in enumerate(tasks):
         try:
@@ -236,11 +232,11 @@ def _values(sample: Sample, tasks: Sequence[EvaluationTask], holdout: float, ski
             else:
                 values[index] = label_of(sample, task.label_key)
         except (KeyError, TypeError, ValueError) as error:
-            skipped[index].sample(sample["__key__"], error)
+            skipped[index].add_sample(sample["__key__"], error)
     return values
 
 
-def _row(task: ZeroShotTask, key: str, label: str, classes: list[str]) -> int:
+def _class_row(task: ZeroShotTask, key: str, label: str, classes: list[str]) -> int:
     row = label_index(label, classes)
     if row is None:
         message = f"sample {key} has label {label}, but the {len(classes)} classes are 0 to {len(classes) - 1}"

@@ -1,0 +1,8 @@
+"""Plans: what a spec would do, computed by the same code that will train, or everything that is wrong with it.
+
+- `planner`: the entry point, a process that the control plane keeps warm; plans of jobs and checks of evaluations
+- `diagnostics`: the errors and warnings that all checks add to
+- `shards`: samples of the shards; `data`: checks of the training data and of images and captions
+- `tasks`: checks of evaluation tasks; `objective`: of objectives and of several teachers
+- `stages`: each stage's student and its cost; `prune`: checks and estimates of automatic stages
+"""

@@ -1,61 +1,47 @@
-"""Is the training data there, is it pictures with captions, and does it fill the batches?"""
+"""Checks of the training data: it exists, has images with captions, and fills the batches."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
-from tinyclip.schemas import FieldError, JobSpec
+from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import WorkerRange
 
 from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.shards import Sample, captions_of, field_of, image_bytes, is_held_out, sample_json
+from tinyclip_workers.data.stream import loader_processes
+from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.shards import ShardInspection, extensions, inspect_shards
 
 SAMPLED_CAPTIONS = 256
-FEW_FOR_A_VERDICT = 8
-"""Fewer samples than this do not show that all captions are alike."""
-
-
-@dataclass
-class Diagnostics:
-    """What is wrong (the spec is refused) and what is odd (the plan says so)."""
-
-    errors: list[FieldError] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def error(self, pointer: str, value: Any, message: str) -> None:
-        self.errors.append(FieldError(pointer=pointer, value=value, message=message))
-
-    def warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
+MIN_CAPTIONS = 8
+"""Fewer captions may be equal by chance."""
 
 
 def check_training_data(spec: JobSpec, diagnostics: Diagnostics) -> tuple[int, bool]:
-    """Pairs in one epoch and whether that is exact; 0 where the shards cannot be used."""
+    """Check `data.train`. Return the pairs in one epoch (0 if the shards cannot be used) and whether the number is exact."""
     train = spec.data.train
     inspection = inspect_shards(train.shards)
     report_shards(inspection, "/data/train/shards", diagnostics)
     check_images(inspection.samples, train.image_key, "/data/train", diagnostics)
     check_captions(inspection.samples, train.caption_key, "/data/train/caption_key", diagnostics)
-    seen = [sample for sample in inspection.samples if not is_held_out(sample["__key__"], train.holdout)]
-    _check_distinct_key(spec, seen, diagnostics)
-    if inspection.samples and not seen:
+    training = [sample for sample in inspection.samples if not is_held_out(sample["__key__"], train.holdout)]
+    _check_distinct_key(spec, training, diagnostics)
+    if inspection.samples and not training:
         diagnostics.error("/data/train/holdout", train.holdout, "holds every pair out of training; lower it")
-    counted = len(seen) if inspection.complete else round(inspection.estimate() * (1 - train.holdout))
+    counted = len(training) if inspection.complete else round(inspection.estimate() * (1 - train.holdout))
     if train.samples is None:
         if not inspection.complete and any(stage.train.epochs is not None for stage in spec.stages):
-            diagnostics.warn(f"an epoch is estimated at {counted} pairs from a few shards; set data.train.samples to what it is")
+            diagnostics.warn(f"an epoch is estimated at {counted} pairs from a few shards; set data.train.samples")
         return counted, inspection.complete
-    if inspection.complete and seen and train.samples != counted:
-        diagnostics.warn(f"data.train.samples says {train.samples} pairs an epoch, the shards have {counted}")
+    if inspection.complete and training and train.samples != counted:
+        diagnostics.warn(f"data.train.samples is {train.samples} pairs an epoch, the shards have {counted}")
     return train.samples, True
 
 
 def check_batches(spec: JobSpec, samples: int, exact: bool, diagnostics: Diagnostics) -> None:
-    """Every stage's batch divides over the workers, and the data fills one in every process that reads it."""
+    """Check that every stage's batch divides over the workers, and that the data fills one in every loader process."""
     workers = _worker_counts(spec)
-    processes = min(8, max(1, int(spec.resources.cpus_per_worker) - 1))
+    processes = loader_processes(spec.resources.cpus_per_worker)
     pointers = {"/batch_size": spec.batch_size} if any(s.batch_size is None for s in spec.stages) else {}
     pointers |= {f"/stages/{i}/batch_size": s.batch_size for i, s in enumerate(spec.stages) if s.batch_size is not None}
     for pointer, size in pointers.items():
@@ -75,8 +61,8 @@ def report_shards(inspection: ShardInspection, pointer: str, diagnostics: Diagno
 
 
 def check_images(samples: list[Sample], image_key: list[str], pointer: str, diagnostics: Diagnostics) -> None:
-    """The first pictures decode. All unreadable is an error, some are a warning: training skips them."""
-    without: list[Sample] = []
+    """Check that the first images can be decoded: an error if none can, else a warning, as training skips those that cannot."""
+    missing: list[Sample] = []
     broken: list[tuple[Sample, Exception]] = []
     readable = 0
     for sample in samples:
@@ -86,28 +72,29 @@ def check_images(samples: list[Sample], image_key: list[str], pointer: str, diag
                 decode_image(data)
                 readable += 1
         except KeyError:
-            without.append(sample)
-        except ValueError as error:
-            broken.append((sample, error))
-    if without:
-        message = f"sample {without[0]['__key__']} of {without[0]['__url__']} has no such file; it has {extensions(without[0])}"
-        _all_or_some(len(without), len(samples), f"{pointer}/image_key", image_key, message, diagnostics)
+            missing.append(sample)
+        except ValueError as unreadable:
+            broken.append((sample, unreadable))
+    if missing:
+        message = f"sample {missing[0]['__key__']} of {missing[0]['__url__']} has no such file; it has {extensions(missing[0])}"
+        _report_samples(len(missing), len(samples), f"{pointer}/image_key", image_key, message, diagnostics)
     if broken:
-        url, why = broken[0][0]["__url__"], f"sample {broken[0][0]['__key__']} of {broken[0][0]['__url__']} is {broken[0][1]}"
-        _all_or_some(len(broken), len(broken) + readable, f"{pointer}/shards", url, why, diagnostics)
+        sample, error = broken[0]
+        url, message = sample["__url__"], f"sample {sample['__key__']} of {sample['__url__']} is {error}"
+        _report_samples(len(broken), len(broken) + readable, f"{pointer}/shards", url, message, diagnostics)
 
 
-def _all_or_some(bad: int, seen: int, pointer: str, value: Any, message: str, diagnostics: Diagnostics) -> None:
-    """An error where nothing is usable; else a warning, as such samples are skipped and counted."""
-    if bad == seen:
-        none = f" (and so on: none of {seen} samples seen is usable)" if seen > 1 else ""
+def _report_samples(bad: int, total: int, pointer: str, value: Any, message: str, diagnostics: Diagnostics) -> None:
+    """Add an error if no sample is usable; else a warning, as such samples are skipped and counted."""
+    if bad == total:
+        none = f" (and so on: none of {total} samples read is usable)" if total > 1 else ""
         diagnostics.error(pointer, value, message + none)
     else:
-        diagnostics.warn(f"{pointer}: {bad} of {seen} samples seen are skipped: {message}")
+        diagnostics.warn(f"{pointer}: {bad} of {total} samples read are skipped: {message}")
 
 
 def check_captions(samples: list[Sample], caption_key: str, pointer: str, diagnostics: Diagnostics) -> None:
-    """Captions are there, are text, differ, and are not mere numbers."""
+    """Check that captions exist, are text, differ, and are not numbers."""
     texts: list[str] = []
     unusable: list[str] = []
     for sample in samples[:SAMPLED_CAPTIONS]:
@@ -121,15 +108,15 @@ def check_captions(samples: list[Sample], caption_key: str, pointer: str, diagno
             unusable.append(f"the caption of sample {sample['__key__']} of {sample['__url__']} is empty")
     if unusable:
         message = f"{unusable[0]}; name the file or json.FIELD that holds the captions"
-        _all_or_some(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, diagnostics)
+        _report_samples(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, diagnostics)
     if not texts:
         return
     common, times = Counter(texts).most_common(1)[0]
     if all(text.replace(".", "").replace("-", "").isdigit() for text in texts):
         diagnostics.error(pointer, caption_key, f"the captions are numbers ({texts[0]!r}), not text; point to the words")
-    elif times == len(texts) >= FEW_FOR_A_VERDICT:
-        diagnostics.error(pointer, caption_key, f"all {times} captions seen are {common!r}: nothing can be learned from one")
-    elif times > len(texts) / 2 and len(texts) >= FEW_FOR_A_VERDICT:
+    elif times == len(texts) >= MIN_CAPTIONS:
+        diagnostics.error(pointer, caption_key, f"all {times} captions read are {common!r}: nothing can be learned from one")
+    elif times > len(texts) / 2 and len(texts) >= MIN_CAPTIONS:
         diagnostics.warn(f"{times} of {len(texts)} sampled captions are {common!r}")
 
 
@@ -142,8 +129,8 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagn
         try:
             values.add(str(field_of(sample, key)))
         except (KeyError, TypeError, ValueError):
-            have = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
-            diagnostics.error("/data/train/distinct_key", key, f"sample {sample['__key__']} has none; it has {have}")
+            fields = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
+            diagnostics.error("/data/train/distinct_key", key, f"sample {sample['__key__']} has none; it has {fields}")
             return
     largest = max(stage.batch_size or spec.batch_size for stage in spec.stages) // min(_worker_counts(spec))
     if len(values) < largest and len(samples) >= largest:

@@ -1,4 +1,4 @@
-"""Does each objective have what its terms need, and can every teacher of an ensemble see what the student sees?"""
+"""Checks of objectives: their terms have the files that they need, and every teacher can read the student's inputs."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,23 @@ from tinyclip.schemas.spec import Objective
 
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
-from tinyclip_workers.plan.data import Diagnostics
+from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.training.cluster_file import CENTROIDS, ClustersError, read_clusters_header
 
 
 def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:
-    """The spec's objective, where a stage uses it, and those of stages. `teacher` is the first one, None where it is unusable."""
-    own = {f"/stages/{i}/objective": stage.objective for i, stage in enumerate(spec.stages) if stage.objective is not None}
-    if len(own) < len(spec.stages):
-        own = {"/objective": spec.objective, **own}
-    for pointer, objective in own.items():
+    """Check the spec's objective, if a stage uses it, and those of stages. `teacher`: the first one, None if it is unusable."""
+    objectives = {f"/stages/{i}/objective": stage.objective for i, stage in enumerate(spec.stages) if stage.objective is not None}
+    if len(objectives) < len(spec.stages):
+        objectives = {"/objective": spec.objective, **objectives}
+    for pointer, objective in objectives.items():
         _check_clusters(objective, pointer, teacher, diagnostics)
 
 
 def check_ensemble(
     spec: JobSpec, teachers: Sequence[ModelSource | None], stages: Sequence[PlannedStage], diagnostics: Diagnostics
 ) -> None:
-    """The teachers after the first, None where one is unusable: they read the student's tokens and see its pictures resized."""
+    """Check the teachers after the first (None: unusable), which receive the student's tokens and its images, resized."""
     for at, teacher in list(zip(spec.every_teacher(), teachers, strict=True))[1:]:
         if teacher is None:
             continue
@@ -41,7 +41,7 @@ def check_ensemble(
                 diagnostics.error(f"{at.pointer}/model", at.spec.model, message)
                 break
     if len(teachers) > 1 and not any((stage.objective or spec.objective).affinity > 0 for stage in spec.stages):
-        diagnostics.warn("only affinity listens to several teachers, and no stage has it: the first teacher is used alone")
+        diagnostics.warn("only affinity uses several teachers, and no stage has it: the first teacher is used alone")
 
 
 def _check_clusters(objective: Objective, pointer: str, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:

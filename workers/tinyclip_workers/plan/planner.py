@@ -1,44 +1,45 @@
-"""What a spec would do, or everything that is wrong with it: `python -m tinyclip_workers.plan.planner`.
+"""The planner's process, which the control plane keeps warm: `python -m tinyclip_workers.plan.planner`.
 
-A warm process for the control plane: one JSON line in on stdin, `{"id", "spec"}`, one out on stdout, `{"id", "plan"}` or
-`{"id", "errors"}`, after a first `{"ready": true}`. `{"id", "evaluation"}` asks what is wrong with an evaluation instead
-(`plan_evaluation.py`). All other output goes to stderr.
+It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec"}` with `{"id", "plan"}` or
+`{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. All other output is written to stderr.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
+from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
 from tinyclip.validation import field_errors
 
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.sources import TeacherError, check_teacher
-from tinyclip_workers.plan.data import Diagnostics, check_batches, check_training_data
-from tinyclip_workers.plan.evaluation import evaluation_errors
+from tinyclip_workers.plan.data import check_batches, check_training_data
+from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
 from tinyclip_workers.plan.shards import shard_urls
-from tinyclip_workers.plan.stages import plan_stages, resolved_stage
-from tinyclip_workers.plan.tasks import Training, check_tasks
+from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
+from tinyclip_workers.plan.tasks import TrainingData, check_tasks
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 
 
 def main() -> None:
-    """Answer questions until stdin ends. A fault of ours ends the process with its traceback; the control plane sees that."""
+    """Answer until stdin ends. An internal error ends the process with a traceback, which the control plane notices."""
     answers = take_stdout()
     write_answer(answers, {"ready": True})
     for line in sys.stdin:
         if line.strip():
-            question = json.loads(line)
-            found = answer(question["spec"]) if "spec" in question else evaluation_errors(question["evaluation"])
-            write_answer(answers, {"id": question["id"], **found})
+            request = json.loads(line)
+            found = plan_or_errors(request["spec"]) if "spec" in request else evaluation_errors(request["evaluation"])
+            write_answer(answers, {"id": request["id"], **found})
 
 
-def answer(spec: dict[str, Any]) -> dict[str, Any]:
-    """`{"plan": …}` or `{"errors": […]}` for a spec as plain data."""
+def plan_or_errors(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return `{"plan": …}` or `{"errors": […]}` for a spec as plain data."""
     try:
         planned = make_plan(JobSpec.model_validate(spec))
     except ValidationError as error:
@@ -49,19 +50,19 @@ def answer(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
-    """The plan of a spec, or all that is wrong with it.
+    """Return the plan of a spec, or all its errors.
 
-    Looks at the teacher's configuration and the header of its weights, and at samples of the shards (all of them where
-    they are small); trains nothing and downloads no weights. `registry:` teachers must be resolved before.
-    Device-hours rest on `plan_stages.SUSTAINED_FLOPS`, an assumed speed.
+    Reads the teacher's configuration and the header of its weights, and samples of the shards (all samples if they are small);
+    trains nothing and downloads no weights. `registry:` teachers must be resolved before.
+    Device-hours are estimated from an assumed speed, `stages.SUSTAINED_FLOPS`.
     """
     diagnostics = Diagnostics()
-    device = _device(spec, diagnostics)
-    teachers = _teachers(spec, diagnostics)
+    device = _resolve_device(spec, diagnostics)
+    teachers = _check_teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
     samples, exact = check_training_data(spec, diagnostics)
     check_batches(spec, samples, exact, diagnostics)
-    training = Training(shard_urls(spec.data.train.shards), spec.data.train.holdout)
+    training = TrainingData(shard_urls(spec.data.train.shards), spec.data.train.holdout)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
     check_objectives(spec, teacher, diagnostics)
     stages: list[PlannedStage] = []
@@ -72,7 +73,7 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     if diagnostics.errors:
         return diagnostics.errors
     return Plan(
-        spec=_resolved(spec, stages, samples if exact else None),
+        spec=_resolve_spec(spec, stages, samples if exact else None),
         teacher=summarize(teacher.layout) if teacher is not None else None,
         teachers=[summarize(source.layout) for source in teachers if source is not None],
         stages=stages,
@@ -84,8 +85,26 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     )
 
 
-def _teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource | None]:
-    """All of the spec's; None for one that cannot be used."""
+def evaluation_errors(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `{"errors": […], "warnings": […]}` of an `EvaluationRequest` as plain data; pointers are those of the user.
+
+    Reads configurations and headers of weights and samples of the shards; loads and downloads no weights.
+    """
+    evaluation, diagnostics = EvaluationRequest.model_validate(document), Diagnostics()
+    for pointer, model in (("/model", evaluation.model), ("/against", evaluation.against)):
+        if model is None:
+            continue
+        try:
+            check_teacher(model.source)
+        except TeacherError as error:
+            diagnostics.error(pointer, model.name, error.message)
+    training = TrainingData(set(), evaluation.holdout, holdout_field="holdout")
+    check_tasks(evaluation.tasks, training, "/tasks", diagnostics)
+    return {"errors": [error.model_dump(mode="json") for error in diagnostics.errors], "warnings": diagnostics.warnings}
+
+
+def _check_teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource | None]:
+    """Return all teachers of the spec; None for one that cannot be used."""
     found: list[ModelSource | None] = []
     for at in spec.every_teacher():
         try:
@@ -96,8 +115,8 @@ def _teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource | Non
     return found
 
 
-def _device(spec: JobSpec, diagnostics: Diagnostics) -> Literal["cpu", "cuda"]:
-    """`auto` is what this machine has; whether a cluster elsewhere has it is the scheduler's to know."""
+def _resolve_device(spec: JobSpec, diagnostics: Diagnostics) -> Literal["cpu", "cuda"]:
+    """Resolve `auto` to the device of this machine; the scheduler knows whether the cluster has it."""
     here: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     device = here if spec.resources.device == "auto" else spec.resources.device
     if device == "cuda" and here == "cpu":
@@ -107,9 +126,9 @@ def _device(spec: JobSpec, diagnostics: Diagnostics) -> Literal["cpu", "cuda"]:
     return device
 
 
-def _resolved(spec: JobSpec, planned: list[PlannedStage], samples: int | None) -> JobSpec:
+def _resolve_spec(spec: JobSpec, planned: list[PlannedStage], samples: int | None) -> JobSpec:
     train = spec.data.train.model_copy(update={"samples": samples})
-    stages = [resolved_stage(stage, plan) for stage, plan in zip(spec.stages, planned, strict=True)]
+    stages = [resolve_stage_spec(stage, plan) for stage, plan in zip(spec.stages, planned, strict=True)]
     return spec.model_copy(update={"stages": stages, "data": spec.data.model_copy(update={"train": train})})
 
 

@@ -1,4 +1,4 @@
-"""Can an automatic stage prune what it inherits from, and about what will it leave?"""
+"""Checks of automatic stages, and estimates of the students that they prune to."""
 
 import math
 
@@ -8,13 +8,13 @@ from tinyclip.schemas.spec import OptimizerSpec, PruneSpec, StageSpec
 
 from tinyclip_workers.model.masked import size_of
 from tinyclip_workers.model.masks import BETA, LOGA_CEILING, STRETCH_FROM, STRETCH_TO
-from tinyclip_workers.plan.data import Diagnostics
+from tinyclip_workers.plan.diagnostics import Diagnostics
 
 
 def check_prune(
     index: int, prune: PruneSpec, parent: Layout, before: StageSpec | None, diagnostics: Diagnostics
 ) -> None:
-    """What can be said without knowing the stage's length. `before` is the stage right before this one."""
+    """Check what does not depend on the stage's length. `before`: the previous stage."""
     at = f"/stages/{index}/prune"
     if "image" in prune.towers and parent.image.kind != "vit":
         diagnostics.error(
@@ -28,14 +28,14 @@ def check_prune(
     if prune.sparsity_warmup > prune.prune_step:
         diagnostics.error(
             f"{at}/sparsity_warmup", prune.sparsity_warmup,
-            f"ends after the prune step {prune.prune_step}, so that the target would never be asked for; "
+            f"ends after the prune step {prune.prune_step}, so that the target would never be reached; "
             "lower it, to a third of prune_step as in the paper",
         )
     earlier = before.prune if before is not None else None
     if earlier is not None and set(earlier.towers) == set(prune.towers) and earlier.target_sparsity >= prune.target_sparsity:
         diagnostics.error(
             f"{at}/target_sparsity", prune.target_sparsity,
-            f"the stage before has already left no more than that (its target is {earlier.target_sparsity:g} of the same "
+            f"the stage before already prunes as much (its target is {earlier.target_sparsity:g} of the same "
             "model); raise it",
         )
 
@@ -43,7 +43,7 @@ def check_prune(
 def check_prune_step(
     index: int, stage: StageSpec, before: StageSpec | None, steps: int, optimizer: OptimizerSpec, diagnostics: Diagnostics
 ) -> None:
-    """What can be said when the stage's length is known. `before` is the stage right before this one."""
+    """Check what depends on the stage's length. `before`: the previous stage."""
     prune, earlier = stage.prune, before.prune if before is not None else None
     assert prune is not None
     if prune.prune_step >= steps:
@@ -62,9 +62,9 @@ def check_prune_step(
 
 
 def steps_to_reach(sparsity: float, mask_lr: float) -> int:
-    """Steps in which Adam, at about `mask_lr` a step, brings all log-odds from the clamp to where the sparsity is expected.
+    """Return the steps in which Adam, at about `mask_lr` a step, moves all log-odds from the clamp to the expected sparsity.
 
-    Measured on a small trained teacher: 0.8 times that for a sparsity of 0.25 and 1.1 times for 0.75.
+    Measured on a small trained teacher: 0.8 times as many for a sparsity of 0.25 and 1.1 times for 0.75.
     """
     kept = math.sqrt(1 - sparsity)  # of channels, and of heads and units: a weight needs both
     loga = math.log(kept / (1 - kept)) + BETA * math.log(-STRETCH_FROM / STRETCH_TO)
@@ -72,7 +72,7 @@ def steps_to_reach(sparsity: float, mask_lr: float) -> int:
 
 
 def estimated_layout(prune: PruneSpec, parent: Layout, original: Layout) -> Layout:
-    """About what an automatic stage leaves: the towers that it prunes, thinned evenly to the target. Really, layers differ."""
+    """Estimate the student of an automatic stage: its pruned towers, thinned evenly to the target. In fact, layers differ."""
     changed: dict[str, ImageLayout | TextLayout] = {}
     if "image" in prune.towers and original.image.kind == "vit":
         changed["image"] = _thinned(parent.image, original.image, prune.target_sparsity)
@@ -84,7 +84,7 @@ def estimated_layout(prune: PruneSpec, parent: Layout, original: Layout) -> Layo
 def _thinned(
     parent: ImageLayout | TextLayout, original: ImageLayout | TextLayout, sparsity: float
 ) -> ImageLayout | TextLayout:
-    """Channels and heads by the square root of what is kept; MLP units take what rounding leaves over."""
+    """Scale channels and heads by the square root of the share that is kept; MLP units compensate for rounding."""
     size, share = size_of(original), math.sqrt(1 - sparsity)
     width = max(1, min(parent.width, round(original.width * share)))
     heads = [max(1, min(own, round(full * share))) for own, full in zip(parent.heads or [], size.heads, strict=True)]

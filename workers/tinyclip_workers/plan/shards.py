@@ -1,4 +1,4 @@
-"""What a plan sees of shards: that they are there, and samples of them; all samples, where there are not many bytes."""
+"""Inspection of shards for a plan: whether they exist, and some of their samples; all samples if they are small."""
 
 import math
 from collections.abc import Sequence
@@ -12,49 +12,48 @@ from tinyclip_workers.data.shards import BROKEN_SHARD, Sample, expand_shards, re
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
 READ_WHOLE_BYTES = 256 << 20
-"""Shards of together at most so many bytes are read to the end: counts and labels are then exact."""
+"""Shards of at most this many bytes together are read to the end: counts and labels are then exact."""
 
-SAMPLED_SHARDS, SAMPLES_A_SHARD = 4, 64
-LISTED_SHARDS = 64
-"""Of remote shards at most so many, evenly spread, are asked for their size."""
+SAMPLED_SHARDS, SAMPLES_PER_SHARD = 4, 64
+SIZED_REMOTE_SHARDS = 64
+"""The sizes of at most this many remote shards, evenly spread, are requested."""
 
-WITH_IMAGES = 8
-"""Of each shard, so many samples keep their pictures."""
+SAMPLES_WITH_IMAGES = 8
+"""The first samples of each shard keep their images."""
 
 MAX_PROBLEMS = 5
 
 Problem = tuple[str, str]
-"""The shard (or pattern) and what is wrong with it."""
+"""A shard (or pattern) and what is wrong with it."""
 
 
 @dataclass
 class ShardInspection:
-    """What was seen of a set of shards."""
+    """The result of inspecting a set of shards."""
 
     samples: list[Sample] = field(default_factory=list)
-    """As webdataset gives them, with `__bytes__` (their share of the shard); but for the first, `__dropped__` tells that the
-    pictures were replaced by b""."""
+    """webdataset's samples with `__bytes__` (their size in the shard) and `__dropped__` (True: images were replaced by b"")."""
     complete: bool = True
-    """Whether these are all samples."""
+    """True if `samples` are all samples."""
     bytes: int = 0
-    """Of all shards; estimated from those that were asked, if there are many."""
+    """Of all shards; an estimate if there are many remote ones."""
     problems: list[Problem] = field(default_factory=list)
 
     def estimate(self) -> int:
-        """How many samples there are: counted, or from the size of those that were seen."""
+        """Return the number of samples: counted, or estimated from the size of those that were read."""
         if self.complete or not self.samples:
             return len(self.samples)
-        seen: int = sum(sample["__bytes__"] for sample in self.samples)
-        return max(1, round(self.bytes * len(self.samples) / seen))
+        read: int = sum(sample["__bytes__"] for sample in self.samples)
+        return max(1, round(self.bytes * len(self.samples) / read))
 
 
 def inspect_shards(patterns: str | Sequence[str]) -> ShardInspection:
-    """ShardInspection at shards; what is missing, empty or broken is among the `problems`, at most MAX_PROBLEMS of them."""
+    """Inspect shards. Missing, empty and broken ones are among the `problems`, at most MAX_PROBLEMS of them."""
     inspection = ShardInspection()
     try:
         urls = expand_shards(patterns)
-    except (OSError, ValueError) as error:  # a glob has to ask the store
-        inspection.problems.append((str(patterns), f"cannot be looked at ({error}); check address and access"))
+    except (OSError, ValueError) as error:  # a glob lists the store
+        inspection.problems.append((str(patterns), f"cannot be read ({error}); check address and access"))
         return inspection
     if not urls:
         inspection.problems.append((str(patterns), "names no shard; check the path and the pattern"))
@@ -63,9 +62,9 @@ def inspect_shards(patterns: str | Sequence[str]) -> ShardInspection:
     known = [size for size, _ in sizes.values()]
     inspection.bytes = round(sum(known) / max(1, len(known)) * len(urls))
     inspection.complete = len(sizes) == len(urls) and inspection.bytes <= READ_WHOLE_BYTES
-    there = list(sizes)
-    for url in there if inspection.complete else _spread(there, SAMPLED_SHARDS):
-        samples, problem = _read(url, sizes[url], None if inspection.complete else SAMPLES_A_SHARD)
+    existing = list(sizes)
+    for url in existing if inspection.complete else _spread(existing, SAMPLED_SHARDS):
+        samples, problem = _read(url, sizes[url], None if inspection.complete else SAMPLES_PER_SHARD)
         inspection.samples += samples
         if problem:
             inspection.problems.append((url, problem))
@@ -76,7 +75,7 @@ def inspect_shards(patterns: str | Sequence[str]) -> ShardInspection:
 
 
 def shard_urls(patterns: str | Sequence[str]) -> set[str]:
-    """The shards by name; none where a store cannot be asked for them, which `inspect_shards` tells."""
+    """Return the shards' addresses; none if a store cannot be listed, which `inspect_shards` reports."""
     try:
         return set(expand_shards(patterns))
     except (OSError, ValueError):
@@ -84,21 +83,21 @@ def shard_urls(patterns: str | Sequence[str]) -> set[str]:
 
 
 def extensions(sample: Sample) -> str:
-    """What a sample consists of, for messages."""
+    """Return the extensions of a sample's files, for messages."""
     return ", ".join(sorted(key for key in sample if not key.startswith("__"))) or "nothing"
 
 
 def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int, str]]:
-    """Bytes and a stamp that changes with the content, of every local shard and of some remote ones."""
+    """Return bytes and a stamp that changes with the content, for every local shard and for some remote ones."""
     sizes: dict[str, tuple[int, str]] = {}
-    for url in urls if "://" not in urls[0] else _spread(urls, LISTED_SHARDS):
+    for url in urls if "://" not in urls[0] else _spread(urls, SIZED_REMOTE_SHARDS):
         try:
             fs, path = open_filesystem(url)
             info: dict[str, Any] = fs.info(path)
         except FileNotFoundError:
             inspection.problems.append((url, "is not there; check the path"))
         except (OSError, ValueError) as error:
-            inspection.problems.append((url, f"cannot be looked at ({error}); check address and access"))
+            inspection.problems.append((url, f"cannot be read ({error}); check address and access"))
         else:
             stamp = str(info.get("mtime") or info.get("ETag") or info.get("LastModified") or "")
             sizes[url] = int(info.get("size") or 0), stamp
@@ -107,12 +106,12 @@ def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int,
 
 @lru_cache(maxsize=256)
 def _read(url: str, size: tuple[int, str], limit: int | None) -> tuple[tuple[Sample, ...], str]:
-    """Samples of one shard and what is wrong with it, remembered until its size or stamp changes."""
+    """Return samples of one shard and what is wrong with it, cached until its size or stamp changes."""
     samples: list[Sample] = []
     problem = ""
     try:
         for sample in read_shard(url):
-            samples.append(_light(sample, len(samples)))
+            samples.append(_without_images(sample, len(samples)))
             if len(samples) == limit:
                 break
     except BROKEN_SHARD as error:
@@ -122,18 +121,18 @@ def _read(url: str, size: tuple[int, str], limit: int | None) -> tuple[tuple[Sam
     return tuple(samples), problem
 
 
-def _light(sample: Sample, index: int) -> Sample:
-    """The sample without its picture, but for the first few; files keep their names."""
+def _without_images(sample: Sample, index: int) -> Sample:
+    """Return the sample with its images replaced by b"", except for the first few samples of a shard."""
     files = {key: value for key, value in sample.items() if isinstance(value, bytes)}
-    light: Sample = {"__key__": sample["__key__"], "__url__": sample["__url__"]}
-    light["__bytes__"] = sum(512 + math.ceil(len(data) / 512) * 512 for data in files.values())
-    light["__dropped__"] = index >= WITH_IMAGES
-    pictures = _picture_extensions() if index >= WITH_IMAGES else frozenset()
-    return {**light, **{key: b"" if key.rsplit(".", 1)[-1] in pictures else data for key, data in files.items()}}
+    reduced: Sample = {"__key__": sample["__key__"], "__url__": sample["__url__"]}
+    reduced["__bytes__"] = sum(512 + math.ceil(len(data) / 512) * 512 for data in files.values())
+    reduced["__dropped__"] = index >= SAMPLES_WITH_IMAGES
+    dropped = _image_extensions() if index >= SAMPLES_WITH_IMAGES else frozenset()
+    return {**reduced, **{key: b"" if key.rsplit(".", 1)[-1] in dropped else data for key, data in files.items()}}
 
 
 @lru_cache(maxsize=1)
-def _picture_extensions() -> frozenset[str]:
+def _image_extensions() -> frozenset[str]:
     return frozenset(extension.lstrip(".") for extension in Image.registered_extensions())
 
 

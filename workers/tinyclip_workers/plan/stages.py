@@ -1,4 +1,4 @@
-"""Can each stage's student be built from what it inherits from, and what will it cost?"""
+"""Plans of stages: each stage's student, checked against its parent and teacher, and the cost of its training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower,
 from tinyclip_workers.model.architecture import ImpossibleStudent, is_uniform, summarize, try_layout
 from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
-from tinyclip_workers.plan.data import Diagnostics
+from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.training.stage import steps_of
 
 SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}
-"""Assumed speed of training, in floating point operations a second: fp32 on one core (small towers reach 80 to 95 on a
-recent x86 core), bf16 on one data-centre GPU at about a tenth of its peak. An order of magnitude, not a promise."""
+"""Assumed speed of training, in floating point operations a second: fp32 on one core (small towers reach 80 to 95 G on a
+recent x86 core), bf16 on one data-centre GPU at about a tenth of its peak. An order of magnitude."""
 
 TRAINING_PASSES = 3
 """A forward pass and its backward pass, which costs two."""
@@ -25,10 +25,7 @@ TRAINING_PASSES = 3
 def plan_stages(
     spec: JobSpec, teachers: Sequence[Layout], samples: int, device: Literal["cpu", "cuda"], diagnostics: Diagnostics
 ) -> list[PlannedStage]:
-    """Every stage that can be planned. After a student that cannot be built, the stages that follow are not looked at.
-
-    Of several teachers the first is that which students inherit from.
-    """
+    """Plan the stages, up to the first student that cannot be built. Students inherit from the first of several teachers."""
     planned: list[PlannedStage] = []
     teacher = teachers[0] if teachers else None
     chain = _Chain(teacher)
@@ -37,8 +34,8 @@ def plan_stages(
         student = _student(spec, index, stage, chain, teacher, diagnostics)
         if student is None:
             break
-        begins_as = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
-        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, begins_as))
+        parent_macs = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
+        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, parent_macs))
         _check_length(planned[-1], stage, chain.before, spec, diagnostics)
         chain.add(stage, student)
     return planned
@@ -46,12 +43,12 @@ def plan_stages(
 
 @dataclass
 class _Chain:
-    """What the next stage inherits from. After an automatic stage that is an estimate."""
+    """The model that the next stage inherits from. After an automatic stage it is an estimate."""
 
     parent: Layout | None
     estimated: bool = False
     original: Layout | None = None
-    """Where the automatic stages in a row began that the parent is the last of; None if it is not from one."""
+    """The model before the automatic stages that led to the parent; None if the parent is not from one."""
     before: StageSpec | None = None
 
     def add(self, stage: StageSpec, student: StudentSummary) -> None:
@@ -62,26 +59,26 @@ class _Chain:
 def _student(
     spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, diagnostics: Diagnostics
 ) -> StudentSummary | None:
-    """What the stage will make; None where that cannot be said."""
+    """Return the stage's student, or None if it cannot be built."""
     if stage.prune is not None:
-        assert chain.parent is not None  # the spec's schema asks for a teacher here
+        assert chain.parent is not None  # the spec's schema requires a teacher here
         check_prune(index, stage.prune, chain.parent, chain.before, diagnostics)
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
-    assert stage.student is not None  # as the schema has it
+    assert stage.student is not None  # the schema requires it
     found = _layout(stage.student, chain.parent, index, diagnostics)
     if found is None:
         return None
     if stage.inherit == "manual" and chain.parent is not None:
         _check_inheritance(index, stage, stage.student, found, chain, diagnostics)
     _check_student(spec, index, stage, stage.student, found, teacher, diagnostics)
-    # What an estimated parent does not go into is exact.
+    # A student whose layout takes nothing from an estimated parent is exact.
     estimated = chain.estimated and try_layout(stage.student, None)[0] != found
     return summarize(found).model_copy(update={"estimated": estimated})
 
 
-def resolved_stage(stage: StageSpec, planned: PlannedStage) -> StageSpec:
-    """The stage with its length in steps and its student spelled out, where that is known and the spec has words for it."""
+def resolve_stage_spec(stage: StageSpec, planned: PlannedStage) -> StageSpec:
+    """Return the stage with its length in steps and all fields of its student, if the spec can express them."""
     stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
     if stage.student is None or planned.student.estimated or not is_uniform(layout):
@@ -121,13 +118,13 @@ def _layout(student: StudentSpec, parent: Layout | None, index: int, diagnostics
 def _check_inheritance(
     index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, diagnostics: Diagnostics
 ) -> None:
-    """Does the student fit into its parent? For an estimated parent an answer is no more than a warning."""
+    """Check that the student fits into its parent; problems with an estimated parent are warnings."""
     assert chain.parent is not None
     problems = Diagnostics() if chain.estimated else diagnostics
     for problem in inheritance_problems(layout, chain.parent):
         _report(index, student, problem, problems)
     for error in problems.errors if chain.estimated else ():
-        diagnostics.warn(f"{error.pointer} may not fit what the automatic stage before leaves (an estimate): {error.message}")
+        diagnostics.warn(f"{error.pointer} may not fit the student of the automatic stage before (an estimate): {error.message}")
     if layout == chain.parent:
         diagnostics.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
 
@@ -152,20 +149,20 @@ def _check_student(
 
 
 def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
-    """Teacher and student are shown one and the same batch."""
+    """Yield problems with the inputs: teacher and student receive the same batch."""
     size, context = teacher.image.image_size, teacher.text.context_length
     if layout.image.image_size != size:
-        message = f"the teacher sees the same pictures, at {size} pixels; give {size}"
+        message = f"the teacher receives the same images, at {size} pixels; give {size}"
         yield ImpossibleStudent("image/image_size", layout.image.image_size, message)
     if layout.text.context_length > context:
-        message = f"the teacher reads the same texts, up to {context} tokens; give at most that"
+        message = f"the teacher receives the same texts, up to {context} tokens; give at most that"
         yield ImpossibleStudent("text/context_length", layout.text.context_length, message)
 
 
 def _report(
     index: int, student: StudentSpec, problem: ImpossibleStudent | ImpossibleInheritance, diagnostics: Diagnostics
 ) -> None:
-    """A problem of a student as an error at the field that the user wrote: the preset, if it is one."""
+    """Add a student's problem as an error at the field that the user wrote: the preset, if there is one."""
     field = problem.field.replace(".", "/")
     if student.preset is not None:
         at = "" if field == "preset" else f"{student.preset} does not fit: {field} "
@@ -173,12 +170,12 @@ def _report(
         return
     field = "image/width" if field == "image/heads" else field
     pointer = f"/stages/{index}/student/{field}"
-    if all(error.pointer != pointer for error in diagnostics.errors):  # one thing to change a field
-        diagnostics.error(pointer, _written(student, field, problem.value), problem.message)
+    if all(error.pointer != pointer for error in diagnostics.errors):  # one error for each field
+        diagnostics.error(pointer, _written_value(student, field, problem.value), problem.message)
 
 
-def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
-    """What the user wrote at a field of the student; what it was resolved to, where nothing was written."""
+def _written_value(student: StudentSpec, field: str, otherwise: object) -> Any:
+    """Return the user's value of a field of the student, or `otherwise` if there is none."""
     value: Any = student.model_dump(mode="json")
     for part in field.split("/"):
         value = value.get(part) if isinstance(value, dict) else None
@@ -187,16 +184,16 @@ def _written(student: StudentSpec, field: str, otherwise: object) -> Any:
 
 def _planned(
     spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int],
-    begins_as: int,
+    parent_macs: int,
 ) -> PlannedStage:
-    """`begins_as`: MACs of what an automatic stage trains until its prune step, which is all of its parent."""
+    """`parent_macs`: an automatic stage trains all of its parent until its prune step."""
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
     objective = stage.objective or spec.objective
-    asked = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.taught() else []
+    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.taught() else []
     search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
-    student_macs = search * begins_as + (steps - search) * student.macs
-    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * sum(asked))
+    student_macs = search * parent_macs + (steps - search) * student.macs
+    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * sum(running))
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,

@@ -1,4 +1,4 @@
-"""Do the evaluation tasks fit their data: classes, labels, templates, captions, subsets?"""
+"""Checks of evaluation tasks against their data: classes, labels, templates, captions and subsets."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,33 +9,34 @@ from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask
 from tinyclip_workers.data.shards import DataError, Sample, sample_json
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.tasks import is_selected, label_index, label_of, task_lines
-from tinyclip_workers.plan.data import Diagnostics, check_captions, check_images, report_shards
+from tinyclip_workers.plan.data import check_captions, check_images, report_shards
+from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.shards import ShardInspection, extensions, inspect_shards, shard_urls
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a job trains on: its shards, and the share of their pairs that it never sees."""
+class TrainingData:
+    """The shards that a job trains on, and the share of their pairs that is held out."""
 
     shards: set[str]
     holdout: float
-    holdout_place: str = "data.train.holdout"
-    """What a user sets."""
+    holdout_field: str = "data.train.holdout"
+    """The field that sets it, for messages."""
 
 
-def check_tasks(tasks: Sequence[EvaluationTask], training: Training, pointer: str, diagnostics: Diagnostics) -> None:
-    """Every task of a list that stands at `pointer`, all that is wrong with each."""
+def check_tasks(tasks: Sequence[EvaluationTask], training: TrainingData, pointer: str, diagnostics: Diagnostics) -> None:
+    """Check every task of the list at `pointer`."""
     names = Counter(task.name for task in tasks)
     for index, written in enumerate(tasks):
         here = f"{pointer}/{index}"
         if names[written.name] > 1:
-            diagnostics.error(f"{here}/name", written.name, "is the name of another task as well; names tell results apart")
-        task = _resolved(written, here, diagnostics)
+            diagnostics.error(f"{here}/name", written.name, "is also the name of another task; results need distinct names")
+        task = _resolve(written, here, diagnostics)
         if task is None:
             continue
         inspection = inspect_shards(task.shards)
         report_shards(inspection, f"{here}/shards", diagnostics)
-        samples = _chosen(task, training, inspection, here, diagnostics)
+        samples = _selected_samples(task, training, inspection, here, diagnostics)
         check_images(inspection.samples, task.image_key, here, diagnostics)
         if isinstance(task, ZeroShotTask):
             _check_zero_shot(task, samples, inspection.complete, here, diagnostics)
@@ -45,40 +46,40 @@ def check_tasks(tasks: Sequence[EvaluationTask], training: Training, pointer: st
             _check_probe(task, samples, here, diagnostics)
 
 
-def _resolved(task: EvaluationTask, pointer: str, diagnostics: Diagnostics) -> EvaluationTask | None:
-    """The task with what CLIP_benchmark's layout says; null where it is refused."""
+def _resolve(task: EvaluationTask, pointer: str, diagnostics: Diagnostics) -> EvaluationTask | None:
+    """Return the task with the fields from CLIP_benchmark's layout; None if it is refused."""
     try:
         return resolve_task(task)
     except DataError as error:
         diagnostics.error(f"{pointer}/{error.field.rsplit('.', 1)[-1]}", error.value, str(error))
     except (OSError, ValueError, ImportError) as error:
-        diagnostics.error(f"{pointer}/shards", task.shards, f"cannot be looked at ({error}); check address and access")
+        diagnostics.error(f"{pointer}/shards", task.shards, f"cannot be read ({error}); check address and access")
     return None
 
 
-def _chosen(
-    task: EvaluationTask, training: Training, inspection: ShardInspection, pointer: str, diagnostics: Diagnostics
+def _selected_samples(
+    task: EvaluationTask, training: TrainingData, inspection: ShardInspection, pointer: str, diagnostics: Diagnostics
 ) -> list[Sample]:
-    """The samples that `subset` and `where` leave of those seen."""
-    holdout, place = training.holdout, training.holdout_place
+    """Return the inspected samples that `subset` and `where` select."""
+    holdout, holdout_field = training.holdout, training.holdout_field
     trained_on = training.shards & shard_urls(task.shards)
     if task.subset == "holdout" and holdout == 0:
-        diagnostics.error(f"{pointer}/subset", "holdout", f"nothing is held out of training; set {place}, as 0.1")
+        diagnostics.error(f"{pointer}/subset", "holdout", f"nothing is held out of training; set {holdout_field}, as 0.1")
         return inspection.samples
     if task.subset == "holdout" and training.shards and not trained_on:
         diagnostics.warn(
             f"task {task.name} reads only {holdout:.0%} of shards that are not trained on; subset: all reads the rest"
         )
     if task.subset == "all" and trained_on:
-        diagnostics.warn(f"task {task.name} reads shards that are trained on; use subset: holdout for new pictures")
+        diagnostics.warn(f"task {task.name} reads shards that are trained on; use subset: holdout for unseen images")
     usable = [sample for sample in inspection.samples if _json_is_readable(sample)]
     chosen = [sample for sample in usable if is_selected(sample, task, holdout)]
     if usable and not chosen and task.where:
-        seen = [f"{key}: {_values(usable, key)}" for key in task.where]
-        message = f"leaves none of the {len(usable)} samples seen; they have {'; '.join(seen)}"
+        values = [f"{key}: {_values(usable, key)}" for key in task.where]
+        message = f"selects none of the {len(usable)} samples read; they have {'; '.join(values)}"
         diagnostics.error(f"{pointer}/where", task.where, message)
     elif usable and not chosen:
-        message = f"leaves none of the {len(usable)} samples seen; raise {place}"
+        message = f"selects none of the {len(usable)} samples read; raise {holdout_field}"
         diagnostics.error(f"{pointer}/subset", task.subset, message)
     return chosen
 
@@ -96,14 +97,14 @@ def _check_zero_shot(task: ZeroShotTask, samples: list[Sample], complete: bool, 
         if row is None:
             diagnostics.error(
                 f"{pointer}/classes",
-                _shown(task.classes or []),
+                _abbreviated(task.classes or []),
                 f"has {len(classes)} classes (0 to {len(classes) - 1}), but sample {sample['__key__']} has label {label} "
                 f"under {task.label_key}; give the list that the labels were made with",
             )
             return
         rows_seen.add(row)
-    whole = complete and labels and task.subset == "all" and not task.where
-    if whole and len(rows_seen) < len(classes) / 2:
+    exhaustive = complete and labels and task.subset == "all" and not task.where
+    if exhaustive and len(rows_seen) < len(classes) / 2:
         missing = next(name for row, name in enumerate(classes) if row not in rows_seen)
         count = len(classes) - len(rows_seen)
         diagnostics.warn(
@@ -114,21 +115,24 @@ def _check_zero_shot(task: ZeroShotTask, samples: list[Sample], complete: bool, 
 def _check_names(
     task: ZeroShotTask, classes: list[str], labels: list[tuple[Sample, str]], pointer: str, diagnostics: Diagnostics
 ) -> None:
-    """A name of two classes is ambiguous as a label; with numbers for labels it only costs accuracy (ImageNet's list has two)."""
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    if not twice:
+    """A name of two classes is an ambiguous label; with numbers as labels it only lowers accuracy (ImageNet's list has two)."""
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if not repeated:
         return
-    rows = [row for row, name in enumerate(classes) if name == twice[0]]
-    if any(label in twice for _, label in labels):
-        diagnostics.error(f"{pointer}/classes", twice[0], f"names {len(rows)} classes ({rows}, from 0); each needs its own name")
+    rows = [row for row, name in enumerate(classes) if name == repeated[0]]
+    if any(label in repeated for _, label in labels):
+        message = f"names {len(rows)} classes ({rows}, from 0); each needs its own name"
+        diagnostics.error(f"{pointer}/classes", repeated[0], message)
     else:
-        diagnostics.warn(f"task {task.name}: {twice[0]!r} names {len(rows)} classes ({rows}, from 0), which no text tells apart")
+        message = f"{repeated[0]!r} names {len(rows)} classes ({rows}, from 0), which no text can distinguish"
+        diagnostics.warn(f"task {task.name}: {message}")
 
 
 def _check_templates(task: ZeroShotTask, pointer: str, diagnostics: Diagnostics) -> None:
     for template in _lines(task.templates or [], f"{pointer}/templates", diagnostics):
         if "{}" not in template and "{c}" not in template:
-            diagnostics.error(f"{pointer}/templates", template, "has no {} for the class name; all classes would read the same")
+            message = "has no {} for the class name; all classes would have the same prompt"
+            diagnostics.error(f"{pointer}/templates", template, message)
 
 
 def _check_probe(task: LinearProbeTask, samples: list[Sample], pointer: str, diagnostics: Diagnostics) -> None:
@@ -146,7 +150,7 @@ def _check_probe(task: LinearProbeTask, samples: list[Sample], pointer: str, dia
 
 
 def _labels(samples: list[Sample], key: str, pointer: str, diagnostics: Diagnostics) -> list[tuple[Sample, str]]:
-    """Labels of the samples that have one; none having one is an error."""
+    """Return the labels of the samples that have one; it is an error if none has."""
     labels: list[tuple[Sample, str]] = []
     for sample in samples:
         try:
@@ -171,7 +175,7 @@ def _lines(value: list[str] | str, pointer: str, diagnostics: Diagnostics) -> li
         diagnostics.error(pointer, value, f"cannot be read ({error}); give a list, or a text file with one a line")
         return []
     if not lines:
-        diagnostics.error(pointer, _shown(value), "is empty")
+        diagnostics.error(pointer, _abbreviated(value), "is empty")
     return lines
 
 
@@ -188,6 +192,6 @@ def _values(samples: list[Sample], key: str) -> str:
     return ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
 
 
-def _shown(value: list[str] | str) -> str:
-    """A path as it is, a list as its first entries."""
+def _abbreviated(value: list[str] | str) -> str:
+    """Return a path unchanged, and a list as its first entries."""
     return value if isinstance(value, str) else ", ".join(value[:3]) + (", …" if len(value) > 3 else "")

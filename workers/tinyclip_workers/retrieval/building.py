@@ -107,7 +107,7 @@ def _write_segment(store: Store, request: IndexRequest, encoded: _Encoded) -> Se
             new: dict[str, int] = {}
             for place, (id, _) in enumerate(items):
                 if id in new or segment.has(id):
-                    encoded.state.skipped.sample(id, "another sample has the same key")
+                    encoded.state.skipped.add_sample(id, "another sample has the same key")
                 else:
                     new[id] = place
             if new:

@@ -57,7 +57,7 @@ def read_items(
             for sample, item in zip(samples, pool.map(read, samples), strict=True):
                 progress.advance(sample)
                 if isinstance(item, str):
-                    skipped.sample(sample["__key__"], item)
+                    skipped.add_sample(sample["__key__"], item)
                 else:
                     yield item
 

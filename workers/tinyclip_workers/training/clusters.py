@@ -83,7 +83,7 @@ def _embeddings(teacher: LoadedModel, train: TrainData, images: int, seed: int, 
         yield from ((sample, None) for sample, _ in zip(seen, track(range(images), "embedding"), strict=False))
 
     def broken(sample: Sample, _: None, error: Exception) -> None:
-        skipped.sample(sample["__key__"], error)
+        skipped.add_sample(sample["__key__"], error)
 
     with evaluation_mode([teacher], device):
         found = embed_images({"teacher": teacher}, samples(), train.image_key, broken)

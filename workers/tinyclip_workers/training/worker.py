@@ -15,7 +15,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.shards import DataError
-from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer, make_loader
+from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer, loader_processes, make_loader
 from tinyclip_workers.model.architecture import ImpossibleStudent, summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.inherit import ImpossibleInheritance
@@ -176,7 +176,7 @@ class StageWorker:
             world_size=workers,
             start=trainer.position,
         )
-        return iter(make_loader(stream, processes=min(8, max(1, int(self._run.spec.resources.cpus_per_worker) - 1))))
+        return iter(make_loader(stream, loader_processes(self._run.spec.resources.cpus_per_worker)))
 
     def _hooks(self, trainer: StageTrainer, student: LoadedModel, scorer: Scorer) -> Hooks:
         progress = Progress(self._stage, trainer.step, self._events, job=self._run.document)

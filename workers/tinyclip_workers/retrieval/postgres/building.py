@@ -85,7 +85,7 @@ def _copy_parts(table: Table, parts: Iterable[Part], total: int, skipped: Skippe
         new: dict[str, int] = {}
         for place, (id, _) in enumerate(items):
             if id in new or id in existing:
-                skipped.sample(id, "another sample has the same key")
+                skipped.add_sample(id, "another sample has the same key")
             else:
                 new[id] = place
         places = np.array(list(new.values()), np.int64)

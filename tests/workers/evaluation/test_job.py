@@ -1,4 +1,4 @@
-"""The job that evaluates: what it writes and tells, and what a kill, a deletion and bad input leave behind."""
+"""The evaluation job: its results and events, also after a kill, a deletion and invalid input."""
 
 import json
 import logging
@@ -9,10 +9,10 @@ import pytest
 from tinyclip.schemas import JSON
 from tinyclip_workers import jobs
 from tinyclip_workers.evaluation import job as evaluation_job
-from tinyclip_workers.evaluation.tasks import evaluate
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.store import Store
 
+from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.shards import COLORS, color_samples, write_shard
 
@@ -36,7 +36,7 @@ def model(folder: Path, seed: int) -> JSON:
     return {"name": f"m@{seed}", "source": {"model": f"local-dir:{folder}/model-{seed}"}}
 
 
-def ask(store: Store, folder: Path, *tasks: JSON, **changes: Any) -> None:
+def write_request(store: Store, folder: Path, *tasks: JSON, **changes: Any) -> None:
     request = {"model": model(folder, 0), "tasks": list(tasks) or [task(folder)], **changes}
     store.write_bytes(f"evaluations/{ID}/request.json", json.dumps(request).encode())
 
@@ -51,10 +51,10 @@ def events(store: Store, attempt: int = 1) -> list[JSON]:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_both_models_see_the_same_images(tmp_path: Path, folder: Path, remote: bool) -> None:
+def test_results_of_both_models_equal_those_of_each_task_alone(tmp_path: Path, folder: Path, remote: bool) -> None:
     store = Store(f"memory://{tmp_path.name}" if remote else str(tmp_path))
     words = {"name": "words", "kind": "retrieval", "shards": f"{folder}/val.tar"}
-    ask(store, folder, task(folder), words, against=model(folder, 1))
+    write_request(store, folder, task(folder), words, against=model(folder, 1))
 
     assert run(store) == 0
 
@@ -71,24 +71,24 @@ def test_both_models_see_the_same_images(tmp_path: Path, folder: Path, remote: b
     assert events(store)[-1]["data"] == written
 
 
-def test_progress_is_told_as_a_share_of_the_shards(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_as_a_fraction_of_the_shards(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_job, "PROGRESS_SECONDS", 0.0)
     store = Store(str(tmp_path))
     probe = task(folder, name="p", kind="linear_probe", train_shards=f"{folder}/val.tar")
     del probe["classes"]
-    ask(store, folder, task(folder), probe)
+    write_request(store, folder, task(folder), probe)
 
     run(store)
 
-    told = [event["data"]["fraction"] for event in events(store) if event["type"] == "evaluation.progress"]
-    assert told == sorted(told)
-    assert told[19] == pytest.approx(0.5, abs=0.1)
-    assert told[-1] > 0.85
+    fractions = [event["data"]["fraction"] for event in events(store) if event["type"] == "evaluation.progress"]
+    assert fractions == sorted(fractions)
+    assert fractions[19] == pytest.approx(0.5, abs=0.1)
+    assert fractions[-1] > 0.85
 
 
-def test_an_attempt_after_one_that_died_before_its_last_word_tells_what_was_found(tmp_path: Path, folder: Path) -> None:
+def test_an_attempt_after_one_that_died_before_its_final_event_emits_the_same_results(tmp_path: Path, folder: Path) -> None:
     store = Store(str(tmp_path))
-    ask(store, folder)
+    write_request(store, folder)
     run(store)
     found = store.read_bytes(f"evaluations/{ID}/results.json")
 
@@ -99,7 +99,7 @@ def test_an_attempt_after_one_that_died_before_its_last_word_tells_what_was_foun
     assert events(store, 2)[-1]["data"] == json.loads(found)
 
 
-def test_one_that_was_deleted_is_left_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deleted_evaluation_ends_without_events(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tinyclip_workers")  # as the job's own process has it
     store = Store(str(tmp_path))
 
@@ -109,7 +109,7 @@ def test_one_that_was_deleted_is_left_without_a_word(tmp_path: Path, caplog: pyt
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "pointer", "says"),
+    ("changes", "code", "pointer", "message"),
     [
         ({"tasks": [{"classes": ["a"]}]}, "unreadable_data", "/tasks/0/classes", "but the 1 classes are 0 to 0"),
         ({"tasks": [{}, {"name": "none", "where": {"odd": "x"}}]}, "unreadable_data", "/tasks/1/shards", "task none has nothing"),
@@ -117,15 +117,15 @@ def test_one_that_was_deleted_is_left_without_a_word(tmp_path: Path, caplog: pyt
         ({"against": {"name": "x", "source": {"model": "local-dir:/nowhere"}}}, "unreadable_model", "/against", "x: there is no"),
     ],
 )
-def test_bad_input_says_where_and_writes_no_results(
-    tmp_path: Path, folder: Path, changes: JSON, code: str, pointer: str | None, says: str
+def test_invalid_input_is_reported_with_its_pointer_and_writes_no_results(
+    tmp_path: Path, folder: Path, changes: JSON, code: str, pointer: str | None, message: str
 ) -> None:
     store = Store(str(tmp_path))
-    ask(store, folder, *(task(folder, **each) for each in changes.pop("tasks", [{}])), **changes)
+    write_request(store, folder, *(task(folder, **each) for each in changes.pop("tasks", [{}])), **changes)
 
     assert run(store) == 1
 
     last = events(store)[-1]
     assert (last["type"], last["data"]["code"], last["data"]["pointer"]) == ("evaluation.failed", code, pointer)
-    assert says in last["message"]
+    assert message in last["message"]
     assert not store.exists(f"evaluations/{ID}/results.json")

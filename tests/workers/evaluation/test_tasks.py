@@ -1,4 +1,4 @@
-"""Tasks on small shards: what is read, what is counted, and that student and teacher see the same images."""
+"""Evaluation tasks on small shards: scores, counts, and the same images for student and teacher."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,25 +10,26 @@ import torch.nn.functional as F
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.data.shards import DataError, is_held_out
 from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
-from tinyclip_workers.evaluation.tasks import evaluate, evaluate_tasks, fill_template, label_index, task_lines
+from tinyclip_workers.evaluation.tasks import evaluate_tasks, fill_template, label_index, task_lines
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 
+from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model
 from tests.workers.shards import COLORS, color_samples, write_shard
 
 CLASSES = list(COLORS)
 
 
-def loaded(seed: int = 0, name: str = "student") -> LoadedModel:
+def random_model(seed: int = 0, name: str = "student") -> LoadedModel:
     layout = tiny_layout()
     colors = (0.5, 0.5, 0.5)
     return LoadedModel(tiny_model(seed), layout, make_tokenizer(layout), colors, colors, name, "")
 
 
-def seeing() -> LoadedModel:
-    """A model that knows colors: the mean color of an image, and a fixed direction for each word."""
+def color_model() -> LoadedModel:
+    """A model that recognises colors: an image's mean color, and a fixed direction for each color's name."""
 
-    class Seeing(torch.nn.Module):
+    class ColorModel(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.logit_scale = torch.nn.Parameter(torch.zeros(()))
@@ -43,7 +44,7 @@ def seeing() -> LoadedModel:
     def tokenizer(texts: str | list[str]) -> torch.Tensor:
         return torch.tensor([[next(i for i, name in enumerate(CLASSES) if name in text)] for text in texts])
 
-    return replace(loaded(), model=Seeing(), tokenizer=tokenizer)
+    return replace(random_model(), model=ColorModel(), tokenizer=tokenizer)
 
 
 @pytest.fixture
@@ -57,16 +58,16 @@ def zero_shot(shards: str | list[str], **changes: Any) -> ZeroShotTask:
 
 
 @pytest.mark.parametrize("label_key", ["cls", "json.label", "json.name"])
-def test_zero_shot_of_a_model_that_sees_is_right_everywhere(shard: str, label_key: str) -> None:
-    scores = evaluate({"student": seeing()}, zero_shot(shard, label_key=label_key))["student"]
+def test_zero_shot_scores_of_a_perfect_model_are_1(shard: str, label_key: str) -> None:
+    scores = evaluate({"student": color_model()}, zero_shot(shard, label_key=label_key))["student"]
 
     assert (scores["top1"], scores["mean_per_class"], scores["per_class"]) == (1.0, 1.0, [1.0] * 4)
     assert (scores["samples"], scores["skipped"]) == (40, 0)
     assert scores["ms_per_image"] > 0
 
 
-def test_student_and_teacher_are_told_apart_on_the_same_images(shard: str) -> None:
-    scores = evaluate({"student": loaded(), "teacher": seeing()}, zero_shot(shard))
+def test_student_and_teacher_have_scores_of_their_own_on_the_same_images(shard: str) -> None:
+    scores = evaluate({"student": random_model(), "teacher": color_model()}, zero_shot(shard))
 
     assert scores["teacher"]["top1"] == 1.0
     assert scores["student"]["top1"] < 0.8
@@ -77,7 +78,7 @@ def test_retrieval_finds_the_images_of_shared_captions(tmp_path: Path) -> None:
     samples = [{**s, "txt": f"a {s['json']['name']} square"} for s in color_samples(16)]
     task = RetrievalTask(name="r", kind="retrieval", shards=write_shard(tmp_path / "r.tar", samples), image_key=["png"])
 
-    scores = evaluate({"student": seeing()}, task)["student"]
+    scores = evaluate({"student": color_model()}, task)["student"]
 
     assert (scores["image_to_text_r1"], scores["text_to_image_r1"], scores["texts"]) == (1.0, 1.0, 4)
 
@@ -86,17 +87,17 @@ def test_a_probe_learns_the_colors_even_from_a_random_tower(tmp_path: Path, shar
     train = write_shard(tmp_path / "train.tar", color_samples(60, start=40))
     task = LinearProbeTask(name="p", kind="linear_probe", shards=shard, train_shards=train, image_key=["png"])
 
-    scores = evaluate({"student": loaded()}, task)["student"]
+    scores = evaluate({"student": random_model()}, task)["student"]
 
     assert scores["top1"] > 0.9
     assert scores["train_samples"] == 60
 
 
-def test_where_and_holdout_choose_the_samples(shard: str) -> None:
+def test_where_and_holdout_select_the_samples(shard: str) -> None:
     keys = [s["__key__"] for s in color_samples(40)]
 
-    odd = evaluate({"student": seeing()}, zero_shot(shard, where={"odd": True}))["student"]
-    held_out = evaluate({"student": seeing()}, zero_shot(shard, subset="holdout"), holdout=0.3)["student"]
+    odd = evaluate({"student": color_model()}, zero_shot(shard, where={"odd": True}))["student"]
+    held_out = evaluate({"student": color_model()}, zero_shot(shard, subset="holdout"), holdout=0.3)["student"]
 
     assert odd["samples"] == 20
     assert odd["per_class"] == [None, 1.0, None, 1.0]
@@ -110,28 +111,28 @@ def test_broken_samples_are_skipped_and_counted(tmp_path: Path) -> None:
     del samples[3]["cls"]
     shard = write_shard(tmp_path / "b.tar", samples)
 
-    scores = evaluate({"student": seeing()}, zero_shot(shard, where={"odd": True}))["student"]
+    scores = evaluate({"student": color_model()}, zero_shot(shard, where={"odd": True}))["student"]
 
     assert (scores["samples"], scores["skipped"]) == (2, 3)
 
 
-def test_a_broken_shard_is_told(tmp_path: Path, shard: str) -> None:
-    (tmp_path / "torn.tar").write_bytes(b"no tar" * 1000)
+def test_a_broken_shard_is_counted(tmp_path: Path, shard: str) -> None:
+    (tmp_path / "broken.tar").write_bytes(b"no tar" * 1000)
 
-    scores = evaluate({"student": seeing()}, zero_shot([shard, str(tmp_path / "torn.tar")]))["student"]
+    scores = evaluate({"student": color_model()}, zero_shot([shard, str(tmp_path / "broken.tar")]))["student"]
 
     assert (scores["samples"], scores["skipped_shards"]) == (40, 1)
 
 
-def test_a_label_without_a_class_is_an_error_that_names_the_sample(tmp_path: Path) -> None:
+def test_a_label_without_a_class_raises_an_error_with_the_sample(tmp_path: Path) -> None:
     samples = color_samples(4)
     samples[2]["cls"] = "4"
 
     with pytest.raises(DataError, match="sample s0002 has label 4, but the 4 classes are 0 to 3"):
-        evaluate({"student": seeing()}, zero_shot(write_shard(tmp_path / "b.tar", samples)))
+        evaluate({"student": color_model()}, zero_shot(write_shard(tmp_path / "b.tar", samples)))
 
 
-def test_tasks_of_the_same_shards_share_a_pass_and_have_the_numbers_of_their_own(tmp_path: Path, shard: str) -> None:
+def test_tasks_of_the_same_shards_have_the_same_scores_as_each_alone(tmp_path: Path, shard: str) -> None:
     samples = color_samples(12)
     samples[1]["png"] = b"not an image"
     del samples[2]["cls"]
@@ -142,7 +143,7 @@ def test_tasks_of_the_same_shards_share_a_pass_and_have_the_numbers_of_their_own
         zero_shot(other, name="odd", where={"odd": True}),
         zero_shot(other, name="all"),
     ]
-    models = {"student": loaded(), "teacher": seeing()}
+    models = {"student": random_model(), "teacher": color_model()}
 
     together = evaluate_tasks(models, tasks)
 
@@ -155,13 +156,13 @@ def test_tasks_of_the_same_shards_share_a_pass_and_have_the_numbers_of_their_own
 
 
 @pytest.mark.parametrize("changes", [{"where": {"odd": "perhaps"}}, {"image_key": ["jpg"]}, {"label_key": "json.nothing"}])
-def test_nothing_to_evaluate_is_an_error_that_names_the_task(shard: str, changes: dict[str, Any]) -> None:
+def test_nothing_to_evaluate_raises_an_error_with_the_task(shard: str, changes: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="task colors has nothing to evaluate"):
-        evaluate({"student": seeing()}, zero_shot(shard, **changes))
+        evaluate({"student": color_model()}, zero_shot(shard, **changes))
 
 
-def test_models_come_back_in_the_mode_they_were_in(shard: str) -> None:
-    student, teacher = loaded(0), loaded(1)
+def test_the_mode_of_the_models_is_restored(shard: str) -> None:
+    student, teacher = random_model(0), random_model(1)
     student.model.train()
     before = {name: tensor.clone() for name, tensor in student.model.state_dict().items()}
 
@@ -175,8 +176,8 @@ def test_models_come_back_in_the_mode_they_were_in(shard: str) -> None:
 def test_a_pass_over_several_batches_keeps_the_order(tmp_path: Path) -> None:
     many = write_shard(tmp_path / "many.tar", color_samples(IMAGE_BATCH + 5))
 
-    assert evaluate({"student": seeing()}, zero_shot(many))["student"]["samples"] == IMAGE_BATCH + 5
-    assert evaluate({"student": seeing()}, zero_shot(many))["student"]["top1"] == 1.0
+    assert evaluate({"student": color_model()}, zero_shot(many))["student"]["samples"] == IMAGE_BATCH + 5
+    assert evaluate({"student": color_model()}, zero_shot(many))["student"]["top1"] == 1.0
 
 
 def test_class_lists_are_read_from_lines_or_json(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_class_lists_are_read_from_lines_or_json(tmp_path: Path) -> None:
         task_lines(str(tmp_path / "bad.json"))
 
 
-def test_templates_of_either_kind_are_filled() -> None:
+def test_both_placeholders_of_templates_are_filled() -> None:
     assert fill_template("a {} here", "cat") == fill_template("a {c} here", "cat") == "a cat here"
 
 
