@@ -87,7 +87,7 @@ def steps_of(model: str, batch: int, device: torch.device, precision: str) -> tu
         cache.backward(weighted_sum({"affinity": 1.0}, terms), penalty)
 
     plain = TwoTowers(clip)
-    return lambda _: learn(plain), lambda step: learn(towers, towers.noise(generator), towers.pull(step).loss)
+    return lambda _: learn(plain), lambda step: learn(towers, towers.noise(generator), towers.sparsity_penalty(step).loss)
 
 
 def seconds(step: Step, number: int, device: str) -> tuple[float, float]:

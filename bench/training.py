@@ -117,7 +117,7 @@ class _StageRun:
         return time.process_time() - self._start - self._looking
 
     def _student(self) -> LoadedModel:
-        model, layout = self._trainer.learner.small()
+        model, layout = self._trainer.learner.folded_model()
         return LoadedModel(model, layout, self._tokenizer, self._mean, self._std, name=self._stage.name, digest="")
 
 

@@ -21,8 +21,8 @@ from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training import driver as driver
 from tinyclip_workers.training import worker
-from tinyclip_workers.training.learner import Student
-from tinyclip_workers.training.progress import Progress
+from tinyclip_workers.training.learner import StageLearner
+from tinyclip_workers.training.progress import StageProgress
 from tinyclip_workers.training.stage import Stage
 
 from tests.workers.auto_stages import TEACHER, auto, spec_of
@@ -124,7 +124,7 @@ def _die_at(point: str, place: str, patch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    replace, fold, resolve = os.replace, Student._end_search, driver.resolve_stage
+    replace, fold, resolve = os.replace, StageLearner._end_search, driver.resolve_stage
 
     def late(aside: Any, target: Any) -> None:
         if str(target).endswith(place):
@@ -132,9 +132,9 @@ def _die_at(point: str, place: str, patch: pytest.MonkeyPatch) -> None:
         replace(aside, target)
 
     if point == "step":
-        patch.setattr(Progress, "step", dying(lambda self, result: f"{self._stage.index}/{result.step}"))
+        patch.setattr(StageProgress, "step", dying(lambda self, result: f"{self._stage.index}/{result.step}"))
     elif point == "folded":
-        patch.setattr(Student, "_end_search", dying(lambda self, small: f"{self.stage.index}", fold))
+        patch.setattr(StageLearner, "_end_search", dying(lambda self, small: f"{self.stage.index}", fold))
     elif point == "written":
         patch.setattr(os, "replace", late)
     else:

@@ -157,7 +157,7 @@ class Run:
         }
 
     def _pull(self, step: int) -> Tensor | None:
-        return self.towers.pull(step).loss if isinstance(self.towers, MaskedTowers) else None
+        return self.towers.sparsity_penalty(step).loss if isinstance(self.towers, MaskedTowers) else None
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         global_batch = self.args.batch * world_size()

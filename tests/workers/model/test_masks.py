@@ -51,12 +51,12 @@ def test_one_towers_lagrangian_and_its_gradients_are_those_of_the_reference(case
 
     for row, step in enumerate(arrays["lag_steps"].tolist()):
         masks = masks_of(case, tower)
-        pull = separate_lagrangian([(masks, size_of(tower))], CONSTRAINT, step)
-        pull.loss.backward()
+        penalty = separate_lagrangian([(masks, size_of(tower))], CONSTRAINT, step)
+        penalty.loss.backward()
 
-        assert_near(pull.loss, arrays["lag_loss"][row], TOLERANCE, f"loss at {step}")
-        assert_near(pull.expected_sparsity, arrays["lag_expected"][row], TOLERANCE, f"expected at {step}")
-        assert_near(pull.target_sparsity, arrays["lag_target"][row], TOLERANCE, f"target at {step}")
+        assert_near(penalty.loss, arrays["lag_loss"][row], TOLERANCE, f"loss at {step}")
+        assert_near(penalty.expected_sparsity, arrays["lag_expected"][row], TOLERANCE, f"expected at {step}")
+        assert_near(penalty.target_sparsity, arrays["lag_target"][row], TOLERANCE, f"target at {step}")
         for group, loga in masks.loga().items():
             assert loga.grad is not None
             assert_near(loga.grad, arrays[f"lag_d{group}"][row].flatten(), TOLERANCE, f"d{group} at {step}")
@@ -69,12 +69,12 @@ def test_the_joint_lagrangian_and_its_gradients_are_those_of_the_reference(case:
 
     for row, step in enumerate(arrays["image/lag_steps"].tolist()):
         towers = {tower: masks_of(case, tower) for tower in TOWERS}
-        pull = joint_lagrangian([(towers[tower], size_of(tower)) for tower in TOWERS], CONSTRAINT, step)
-        pull.loss.backward()
+        penalty = joint_lagrangian([(towers[tower], size_of(tower)) for tower in TOWERS], CONSTRAINT, step)
+        penalty.loss.backward()
 
-        assert_near(pull.loss, arrays["joint_loss"][row], TOLERANCE, f"loss at {step}")
-        assert_near(pull.expected_sparsity, arrays["joint_expected"], TOLERANCE, "expected")
-        assert_near(pull.target_sparsity, arrays["joint_target"][row], TOLERANCE, f"target at {step}")
+        assert_near(penalty.loss, arrays["joint_loss"][row], TOLERANCE, f"loss at {step}")
+        assert_near(penalty.expected_sparsity, arrays["joint_expected"], TOLERANCE, "expected")
+        assert_near(penalty.target_sparsity, arrays["joint_target"][row], TOLERANCE, f"target at {step}")
 
     gradients = {
         f"joint_last_{tower}_d{group}": loga.grad for tower, masks in towers.items() for group, loga in masks.loga().items()
@@ -99,17 +99,18 @@ def test_separate_constraints_add_up() -> None:
     both = separate_lagrangian(towers, constraint, 0)
     alone = [separate_lagrangian([tower], constraint, 0) for tower in towers]
 
-    assert both.loss.item() == pytest.approx(sum(pull.loss.item() for pull in alone), rel=1e-6)
-    assert min(pull.expected_sparsity for pull in alone) < both.expected_sparsity < max(pull.expected_sparsity for pull in alone)
+    assert both.loss.item() == pytest.approx(sum(penalty.loss.item() for penalty in alone), rel=1e-6)
+    each = [penalty.expected_sparsity for penalty in alone]
+    assert min(each) < both.expected_sparsity < max(each)
 
 
 def test_a_student_smaller_than_asked_for_is_not_pushed_back() -> None:
     towers = [(masks_of(CASES[0], tower), size_of(tower)) for tower in TOWERS]
 
-    pull = joint_lagrangian(towers, Constraint(0.0, 0.01, 0), 0)
-    pull.loss.backward()
+    penalty = joint_lagrangian(towers, Constraint(0.0, 0.01, 0), 0)
+    penalty.loss.backward()
 
-    assert pull.loss.item() == 0
+    assert penalty.loss.item() == 0
     assert all(not loga.grad.any() for masks, _ in towers for loga in masks.loga().values() if loga.grad is not None)
 
 

@@ -85,7 +85,7 @@ class TestSearch:
 
         def keep_landed(result: StepResult) -> None:
             if result.step == PRUNE_STEP and trainer.learner.search is not None:
-                trainer.learner.search.land()  # as the prune step will
+                trainer.learner.search.match_target_sparsity()  # as the prune step will
                 keep(masked)
 
         def keep(into: list[Any]) -> Any:

@@ -25,7 +25,7 @@ def loss_and_gradients(rank: int, workers: int, micro_batch: int) -> dict[str, T
     own = StudentEmbeddings(*cache.forward(images, tokens, noise_of(towers)))
     image_to_text, text_to_image = affinity_loss(own, [teacher_embeddings(rows)])
     contrastive = contrastive_loss(own.image_BD, own.text_BD, own.scale)
-    loss = cache.backward(image_to_text + text_to_image + contrastive, towers.pull(0).loss)
+    loss = cache.backward(image_to_text + text_to_image + contrastive, towers.sparsity_penalty(0).loss)
 
     return {"loss": loss} | {name: p.grad for name, p in towers.named_parameters() if p.grad is not None}
 

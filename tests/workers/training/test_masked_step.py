@@ -64,7 +64,7 @@ def test_the_pull_needs_no_more_numbers_at_once_than_there_are_units() -> None:
     towers = MaskedTowers(full_student(), LAYOUT, ("image", "text"), CONSTRAINT)
 
     with operations() as seen:
-        towers.pull(0).loss.backward()
+        towers.sparsity_penalty(0).loss.backward()
 
     units = max(loga.numel() for masks in towers.tower_masks().values() for loga in masks.loga().values())
     assert seen.largest == units

@@ -66,7 +66,7 @@ def test_our_next_stage_masks_the_small_student_and_counts_no_dead_unit_alive(ca
     everything = {tower: Mask(*(indicator(masks[tower], group) for group in GROUPS)) for tower in TOWERS}
     living = sum(size_of_case(tower).expected(everything[tower]).item() for tower in TOWERS)
     full = sum(size_of_case(tower).prunable for tower in TOWERS)
-    assert towers.pull(0).expected_sparsity == pytest.approx(1 - living / full, rel=1e-5)
+    assert towers.sparsity_penalty(0).expected_sparsity == pytest.approx(1 - living / full, rel=1e-5)
 
 
 def indicator(mask: Mask, group: Group) -> Any:

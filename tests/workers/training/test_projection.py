@@ -59,7 +59,7 @@ def loss_and_gradients(rank: int, workers: int, micro_batch: int | None) -> dict
     clusters_KE = normalize(torch.randn(5, SIZE, generator=torch.Generator().manual_seed(6), dtype=torch.float64), dim=-1)
     loss, _ = accumulate_gradients(
         DistributedDataParallel(towers) if workers > 1 else towers, [teacher], (images, tokens), OBJECTIVE,
-        noise=noise_of(masked), penalty=masked.pull(0).loss, micro_batch=micro_batch, clusters_KE=clusters_KE,
+        noise=noise_of(masked), penalty=masked.sparsity_penalty(0).loss, micro_batch=micro_batch, clusters_KE=clusters_KE,
     )  # fmt: skip
     return {"loss": loss} | {name: p.grad for name, p in towers.named_parameters() if p.grad is not None}
 
@@ -211,7 +211,7 @@ class TestResumption:
         assert equal(all_tensors(undisturbed), all_tensors(second))
 
     def test_the_student_has_no_part_of_it(self, undisturbed: StageTrainer) -> None:
-        names = undisturbed.learner.small()[0].state_dict().keys()
+        names = undisturbed.learner.folded_model()[0].state_dict().keys()
 
         assert not [name for name in names if "projection" in name and name != "text_projection"]
 

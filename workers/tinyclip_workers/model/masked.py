@@ -2,7 +2,7 @@
 
     towers = MaskedTowers(clip, original_layout, ("image", "text"), constraint)
     image_BD, text_BD, scale = towers(images_BCHW, tokens_BT, towers.noise(generator))
-    loss = … + towers.pull(step).loss        # then one step of the weights' optimizer and of mask_optimizer(towers)
+    loss = … + towers.sparsity_penalty(step).loss        # then one step of the weights' optimizer and of mask_optimizer(towers)
     towers.clamp_()
     small = towers.folded()                   # at the prune step; goes on with a new optimizer
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tinyclip_workers.model.fold import fold
 from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, Group, Mask, TowerMasks
-from tinyclip_workers.model.sparsity import Constraint, Pull, TowerSize, joint_lagrangian, separate_lagrangian
+from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty, TowerSize, joint_lagrangian, separate_lagrangian
 from tinyclip_workers.model.towers import Clip, normalized
 
 Tower = Literal["image", "text"]
@@ -73,7 +73,7 @@ class MaskedTowers(nn.Module):
         text_BD = normalized(self.clip.encode_text(tokens_BT, masks.get("text")))
         return image_BD, text_BD, self.clip.logit_scale.exp()
 
-    def pull(self, step: int) -> Pull:
+    def sparsity_penalty(self, step: int) -> SparsityPenalty:
         """The term that pulls towards the sparsity asked for at this step of the stage; the same on every worker."""
         towers = [(masks, self.sizes[tower]) for tower, masks in self.tower_masks().items()]
         return (joint_lagrangian if self.joint else separate_lagrangian)(towers, self.constraint, step)
@@ -85,11 +85,11 @@ class MaskedTowers(nn.Module):
             masks.clamp_()
 
     def deterministic(self) -> dict[str, Mask]:
-        """The masks of evaluation and of the fold; after `land` of the size asked for."""
+        """The masks of evaluation and of the fold; after `match_target_sparsity` of the size asked for."""
         return {tower: masks.deterministic(self.offsets[tower]) for tower, masks in self.tower_masks().items()}
 
     @torch.no_grad()
-    def land(self) -> None:
+    def match_target_sparsity(self) -> None:
         """From here on the deterministic masks keep at most what is asked for in the end, and hardly a unit less.
 
         The constraint is one-sided and its optimizer has momentum: a quick search ends some percent beyond its target, a short
@@ -98,9 +98,9 @@ class MaskedTowers(nn.Module):
         in several layers, as in a search that has not begun, come and go together.
         """
         for towers in [list(self.offsets)] if self.joint else [[tower] for tower in self.offsets]:
-            self._land(towers)
+            self._match_target(towers)
 
-    def _land(self, towers: Sequence[str]) -> None:
+    def _match_target(self, towers: Sequence[str]) -> None:
         few_enough, too_many = -FARTHEST_OFFSET, FARTHEST_OFFSET
         while too_many - few_enough > OFFSET_ACCURACY:
             middle = (few_enough + too_many) / 2

@@ -72,7 +72,7 @@ class Constraint:
 
 
 @dataclass(frozen=True)
-class Pull:
+class SparsityPenalty:
     """The Lagrangian term to add to the loss, and what it was made of."""
 
     loss: Tensor
@@ -83,7 +83,7 @@ class Pull:
 Towers = Sequence[tuple[TowerMasks, TowerSize]]
 
 
-def joint_lagrangian(towers: Towers, constraint: Constraint, step: int) -> Pull:
+def joint_lagrangian(towers: Towers, constraint: Constraint, step: int) -> SparsityPenalty:
     """One constraint on the towers together: they trade size with each other. One tower alone is the same formula."""
     expected = torch.stack([size.expected(masks.scores()) for masks, size in towers]).sum()
     sparsity = 1 - expected / sum(size.prunable for _, size in towers)
@@ -91,12 +91,13 @@ def joint_lagrangian(towers: Towers, constraint: Constraint, step: int) -> Pull:
     lambda_2 = torch.stack([masks.lambda_2 for masks, _ in towers]).mean()
     # One-sided: a student that is smaller than asked for is not pushed back.
     gap = (constraint.at(step) - sparsity).clamp(min=0)
-    return Pull(lambda_1 * gap + lambda_2 * gap.square(), sparsity.item(), constraint.at(step))
+    return SparsityPenalty(lambda_1 * gap + lambda_2 * gap.square(), sparsity.item(), constraint.at(step))
 
 
-def separate_lagrangian(towers: Towers, constraint: Constraint, step: int) -> Pull:
+def separate_lagrangian(towers: Towers, constraint: Constraint, step: int) -> SparsityPenalty:
     """One constraint on each tower; the sparsity told is that of all."""
-    pulls = [joint_lagrangian([tower], constraint, step) for tower in towers]
-    total = sum(size.prunable for _, size in towers)
-    sparsity = sum(pull.expected_sparsity * size.prunable for pull, (_, size) in zip(pulls, towers, strict=True)) / total
-    return Pull(torch.stack([pull.loss for pull in pulls]).sum(), sparsity, constraint.at(step))
+    penalties = [joint_lagrangian([tower], constraint, step) for tower in towers]
+    prunable = [size.prunable for _, size in towers]
+    removed = sum(penalty.expected_sparsity * count for penalty, count in zip(penalties, prunable, strict=True))
+    sparsity = removed / sum(prunable)
+    return SparsityPenalty(torch.stack([penalty.loss for penalty in penalties]).sum(), sparsity, constraint.at(step))

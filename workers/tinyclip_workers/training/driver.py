@@ -26,7 +26,7 @@ from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.adopt import adopt
 from tinyclip_workers.training.stage import Stage, resolve_stage
-from tinyclip_workers.training.worker import NOT_MENDED_BY_RETRY, code_of, train_stage_worker
+from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code, train_stage_worker
 from tinyclip_workers.versions.writer import write_student_version
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ def run_attempt(run: JobRun, artifacts: str) -> bool:
         if outcome is None:
             _export(run, events)
             events.send("attempt.succeeded", message=f"attempt {run.attempt} succeeded")
-    except NOT_MENDED_BY_RETRY as error:
-        outcome = Outcome("failed", code_of(error), str(error))
+    except NON_RETRYABLE_ERRORS as error:
+        outcome = Outcome("failed", error_code(error), str(error))
     except Exception as error:  # anything else may be the cluster's fault: say it and let the control plane try again
         log.exception("attempt %d failed", run.attempt)
         events.send("attempt.failed", message=reason_of(error), data={"code": "attempt_failed", "retryable": True})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer, removed_share
-from tinyclip_workers.model.sparsity import Constraint, Pull
+from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty
 from tinyclip_workers.model.towers import Clip, Model, TwoTowers
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
 from tinyclip_workers.training.checkpoints import optimizer_tensors, restore_optimizer
@@ -31,7 +31,7 @@ SHORTFALL = 0.02
 _DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
 
 
-class Student:
+class StageLearner:
     """A model in training on one worker. All workers have the same and prune at the same step."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Student:
         """The random numbers of one forward pass under masks; None without masks. Drawn on the CPU: the same on any device."""
         return None if self.search is None else self.search.noise(torch.Generator().manual_seed(seed))
 
-    def pull(self, step: int) -> Pull | None:
+    def sparsity_penalty(self, step: int) -> SparsityPenalty | None:
         """The term that pulls towards the sparsity asked for; None without masks."""
-        return None if self.search is None else self.search.pull(step)
+        return None if self.search is None else self.search.sparsity_penalty(step)
 
     def start_step(self, step: int) -> float:
         """Set the learning rate of a step and clear the gradients; returns the rate."""
@@ -105,11 +105,11 @@ class Student:
                 self.stage.name, 100 * found, 100 * target,
             )
         if self.stage.prune.granularity == "exact":
-            self.search.land()
+            self.search.match_target_sparsity()
         self._end_search(self.search.folded())
         return True
 
-    def small(self) -> tuple[Model, Layout]:
+    def folded_model(self) -> tuple[Model, Layout]:
         """The model to be evaluated and its layout: under masks, what they would fold into now."""
         if self.search is None:
             return self.model, self.layout

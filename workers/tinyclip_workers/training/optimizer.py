@@ -7,12 +7,12 @@ from tinyclip.schemas.spec import OptimizerSpec
 from torch import nn
 
 
-def make_optimizer(model: nn.Module, spec: OptimizerSpec, besides: nn.Module | None = None) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, spec: OptimizerSpec, projection: nn.Module | None = None) -> torch.optim.AdamW:
     """Weight decay for matrices (embeddings and projections included), none for vectors, norms, biases and the logit scale.
 
-    `besides` is what is trained with the model and in the same way: a projection into the teacher's space.
+    `projection` is what is trained with the model and in the same way: a projection into the teacher's space.
     """
-    modules = [model] if besides is None else [model, besides]
+    modules = [model] if projection is None else [model, projection]
     named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if _decays(name, p)], "weight_decay": spec.weight_decay},

@@ -21,7 +21,7 @@ LOG_EVERY_S = 15.0
 GAUGES = {"loss": "Training loss", "pairs_per_second": "Image-text pairs a second", "step": "Step of the stage"}
 
 
-class Progress:
+class StageProgress:
     """Worker 0's view of speed and what remains; on other workers (`events` None) it stays silent."""
 
     def __init__(self, stage: Stage, first_step: int, events: EventWriter | None, *, job: JobDocument) -> None:

@@ -11,7 +11,7 @@ from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.stage import Stage
 
 
-class Scorer:
+class StageEvaluator:
     """Evaluates on worker 0 and tells the numbers as events."""
 
     def __init__(

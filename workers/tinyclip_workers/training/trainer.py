@@ -16,14 +16,14 @@ from tinyclip_workers.data.stream import Batch, DataPosition
 from tinyclip_workers.model.masked import kept_units
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.model.sparsity import Pull
+from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.cluster_file import load_clusters
 from tinyclip_workers.training.distributed import rank, world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.learner import Student
+from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import StudentEmbeddings
 from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.projection import Projection
@@ -95,7 +95,7 @@ class StageTrainer:
         self._precision = precision_of(spec.precision, device)
         temperature = spec.temperature.student
         fixed = None if temperature == "learned" else temperature
-        self.learner = Student(student, stage, fixed, device, self._projection())
+        self.learner = StageLearner(student, stage, fixed, device, self._projection())
         self._clusters_KE = None
         if stage.objective.clusters is not None and stage.objective.cluster_instance > 0:
             self._clusters_KE = load_clusters(stage.objective.clusters).to(device)
@@ -163,14 +163,14 @@ class StageTrainer:
         """
         lr = self.learner.start_step(self.step)
         images_BCHW, tokens_BT = self.prepare(batch)
-        noise, pull = self.learner.noise(self._seed(FOR_MASKS)), self.learner.pull(self.step)
+        noise, penalty = self.learner.noise(self._seed(FOR_MASKS)), self.learner.sparsity_penalty(self.step)
         precision, micro_batch = self._precision, self.spec.micro_batch
         cache = GradientCache(self.learner.towers, precision, micro_batch)
 
         teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)
         student = StudentEmbeddings(*cache.forward(images_BCHW, tokens_BT, noise))
         terms = objective_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE))
-        loss = cache.backward(weighted_sum(self._weights, terms), None if pull is None else pull.loss)
+        loss = cache.backward(weighted_sum(self._weights, terms), None if penalty is None else penalty.loss)
 
         grad_norm = self.learner.update(precision.scaler)
         self.position.advance(batch)
@@ -184,7 +184,7 @@ class StageTrainer:
             grad_norm=grad_norm,
             skipped_samples=batch.skipped.samples,
             finite=bool(np.isfinite(grad_norm)),
-            sparsity=self._sparsity(pull),
+            sparsity=self._sparsity(penalty),
         )
         self._give_up_if_diverged(result)
         return result, Command(int(told[-1]))
@@ -202,9 +202,9 @@ class StageTrainer:
         entropy = [self.spec.seed, self.stage.index, self.step, rank(), *purpose]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def _sparsity(self, pull: Pull | None) -> dict[str, float]:
-        if pull is not None:
-            return {"sparsity": pull.expected_sparsity, "target_sparsity": pull.target_sparsity}
+    def _sparsity(self, penalty: SparsityPenalty | None) -> dict[str, float]:
+        if penalty is not None:
+            return {"sparsity": penalty.expected_sparsity, "target_sparsity": penalty.target_sparsity}
         real = self.learner.sparsity()
         return {} if real is None else {"sparsity": real, **kept_units(self.learner.layout, self.stage.original)}
 

@@ -29,18 +29,18 @@ from tinyclip_workers.training.begin import Parent, begin_student
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.cluster_file import ClustersError
 from tinyclip_workers.training.distributed import rank, world_size
-from tinyclip_workers.training.progress import Progress
-from tinyclip_workers.training.scoring import Scorer
+from tinyclip_workers.training.progress import StageProgress
+from tinyclip_workers.training.scoring import StageEvaluator
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer
 
 log = logging.getLogger(__name__)
 
-NOT_MENDED_BY_RETRY = (ClustersError, DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
+NON_RETRYABLE_ERRORS = (ClustersError, DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
 
 
-def code_of(error: Exception) -> str:
+def error_code(error: Exception) -> str:
     """The stable code of an error that no retry mends."""
     codes = {
         ClustersError: "unusable_clusters", DataError: "unusable_data", Diverged: "diverged", TeacherError: "unusable_teacher",
@@ -61,8 +61,8 @@ def train_stage_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
     try:
         StageWorker(run, stage, ray.train.torch.get_device()).train()
-    except NOT_MENDED_BY_RETRY as error:
-        run.set_outcome(Outcome("failed", code_of(error), str(error)))
+    except NON_RETRYABLE_ERRORS as error:
+        run.set_outcome(Outcome("failed", error_code(error), str(error)))
         if world_size() > 1:
             raise  # the others wait for us in a collective: let Ray take the group down
 
@@ -102,13 +102,13 @@ class StageWorker:
             "training %s from step %d to %d on %s, %d workers, %d threads each",
             self._stage.name, trainer.step, self._stage.steps, self._device, world_size(), torch.get_num_threads(),
         )  # fmt: skip
-        scorer = Scorer(self._run, self._stage, pieces.original, self._device, self._events)
-        hooks = self._hooks(trainer, pieces.student, scorer)
+        evaluator = StageEvaluator(self._run, self._stage, pieces.original, self._device, self._events)
+        hooks = self._hooks(trainer, pieces.student, evaluator)
         stopped = trainer.run(self._batches(trainer, pieces.student), hooks)
         if stopped is not Command.RUN:
             self._leave(stopped, trainer.step)
         elif rank() == 0:
-            self._finish(current_student(pieces.student, trainer), scorer)
+            self._finish(current_student(pieces.student, trainer), evaluator)
 
     def _build(self) -> _Pieces:
         spec: JobSpec = self._run.spec
@@ -178,19 +178,19 @@ class StageWorker:
         )
         return iter(make_loader(stream, loader_processes(self._run.spec.resources.cpus_per_worker)))
 
-    def _hooks(self, trainer: StageTrainer, student: LoadedModel, scorer: Scorer) -> Hooks:
-        progress = Progress(self._stage, trainer.step, self._events, job=self._run.document)
+    def _hooks(self, trainer: StageTrainer, student: LoadedModel, evaluator: StageEvaluator) -> Hooks:
+        progress = StageProgress(self._stage, trainer.step, self._events, job=self._run.document)
         return Hooks(
             command=self._control.poll,
             progress=progress.step,
             checkpoint=self._checkpoint,
-            evaluate=lambda t: self._evaluate(scorer, student, t),
+            evaluate=lambda t: self._evaluate(evaluator, student, t),
             pruned=self._pruned,
         )
 
-    def _evaluate(self, scorer: Scorer, student: LoadedModel, trainer: StageTrainer) -> None:
+    def _evaluate(self, evaluator: StageEvaluator, student: LoadedModel, trainer: StageTrainer) -> None:
         if rank() == 0:
-            scorer.score(current_student(student, trainer), trainer.step)
+            evaluator.score(current_student(student, trainer), trainer.step)
 
     def _pruned(self, trainer: StageTrainer) -> None:
         """Tell of the student and draw it, beside the stage's checkpoints."""
@@ -224,10 +224,10 @@ class StageWorker:
         if self._events:
             self._events.flush()
 
-    def _finish(self, student: LoadedModel, scorer: Scorer) -> None:
+    def _finish(self, student: LoadedModel, evaluator: StageEvaluator) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
-        evaluation = scorer.score(student, self._stage.steps)
+        evaluation = evaluator.score(student, self._stage.steps)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.look() is not Command.FENCED:
             self._run.finish_stage(self._stage.index, FinishedStudent(student.layout, to_safetensors(weights), evaluation))
@@ -237,5 +237,5 @@ class StageWorker:
 
 def current_student(start: LoadedModel, trainer: StageTrainer) -> LoadedModel:
     """The student as it is now, to be asked anything; under masks, what they would leave of it."""
-    model, layout = trainer.learner.small()
+    model, layout = trainer.learner.folded_model()
     return replace(start, model=model, layout=layout)

@@ -33,7 +33,7 @@ def one_unit(layout: Layout, towers: tuple[Tower, ...]) -> float:
 def test_the_student_is_just_as_small_as_asked_for(mean_loga: float, target: float) -> None:
     towers = search(mean_loga, target)
 
-    towers.land()
+    towers.match_target_sparsity()
 
     removed = removed_share(LAYOUT, towers.folded().layout, TOWERS)
     assert removed == pytest.approx(towers.removed())
@@ -44,7 +44,7 @@ def test_the_student_is_just_as_small_as_asked_for(mean_loga: float, target: flo
 def test_under_separate_constraints_each_tower_lands(tower: Tower) -> None:
     towers = search(-2.0, 0.5, joint=False)
 
-    towers.land()
+    towers.match_target_sparsity()
 
     assert 0.5 <= removed_share(LAYOUT, towers.folded().layout, [tower]) < 0.5 + one_unit(LAYOUT, (tower,))
 
@@ -52,7 +52,7 @@ def test_under_separate_constraints_each_tower_lands(tower: Tower) -> None:
 def test_one_tower_alone_lands() -> None:
     towers = search(1.0, 0.5, towers=("text",))
 
-    towers.land()
+    towers.match_target_sparsity()
 
     small = towers.folded().layout
     assert 0.5 <= removed_share(LAYOUT, small, ["text"]) < 0.5 + one_unit(LAYOUT, ("text",))
@@ -63,7 +63,7 @@ def test_who_stays_is_of_the_searchs_order_and_has_its_factor() -> None:
     towers = search(-2.5, 0.5)
     before = towers.deterministic()["image"].hidden
 
-    towers.land()
+    towers.match_target_sparsity()
 
     after = towers.deterministic()["image"].hidden
     stayed = before != 0
@@ -75,7 +75,7 @@ def test_who_stays_is_of_the_searchs_order_and_has_its_factor() -> None:
 
 def test_the_folded_model_computes_what_the_landed_one_does() -> None:
     towers = search(-2.5, 0.5).eval()
-    towers.land()
+    towers.match_target_sparsity()
     images, tokens = inputs()
 
     with torch.no_grad():
