@@ -1,4 +1,4 @@
-"""Which server to talk to: what is said, else `TINYCLIP_URL` and `TINYCLIP_TOKEN`, else a profile of the configuration file.
+"""The server and its token: from arguments, else `TINYCLIP_URL` and `TINYCLIP_TOKEN`, else a profile of the configuration file.
 
 ```toml
 # ~/.config/tinyclip/config.toml
@@ -25,7 +25,7 @@ DEFAULT_URL = "http://127.0.0.1:8321"
 
 @dataclass(frozen=True)
 class Profile:
-    """A server and the token for it."""
+    """A server and its token."""
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -34,25 +34,25 @@ class Profile:
 def current(
     *, url: str | None = None, token: str | None = None, name: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> Profile:
-    """The server to use. A token of the file goes to the file's server only, never to another that was named beside it.
+    """Return the server to use. The file's token is used for the file's server only, never for another that is given.
 
     Raises `InputError` for a file or profile that cannot be read."""
-    said_url = url or (None if name else environment.get("TINYCLIP_URL"))
-    said_token = token or (None if name else environment.get("TINYCLIP_TOKEN"))
-    if said_url:
-        return Profile(said_url, said_token)
-    filed = _filed(_config_file(environment), name)
-    return Profile(filed.url, said_token or filed.token)
+    given_url = url or (None if name else environment.get("TINYCLIP_URL"))
+    given_token = token or (None if name else environment.get("TINYCLIP_TOKEN"))
+    if given_url:
+        return Profile(given_url, given_token)
+    stored = _stored_profile(_config_file(environment), name)
+    return Profile(stored.url, given_token or stored.token)
 
 
 def store(profile: Profile, name: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Writes a profile into the file, which only its owner can read from then on; the first one becomes the default.
+    """Write a profile into the file and return the file; the first profile becomes the default.
 
-    What else the file says stays, comments included. Returns the file. Raises `InputError` for one that cannot be changed."""
-    import tomlkit  # only whoever logs in needs it
+    The rest of the file is kept, comments included; only its owner can read it. Raises `InputError` if it cannot be changed."""
+    import tomlkit  # needed by no other command
 
     file = _config_file(environment)
-    _read(file)  # a broken file is told of, not written over
+    _read(file)  # raises for an invalid file instead of overwriting it
     config = tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
     config.setdefault("default", name)
     table = config.setdefault("profiles", tomlkit.table(is_super_table=True)).setdefault(name, tomlkit.table())
@@ -68,8 +68,8 @@ def store(profile: Profile, name: str, environment: Mapping[str, str] = os.envir
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Aside first, never readable by others, then renamed: a kill leaves the old file or the new one."""
-    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.")  # mkstemp makes it 0600
+    """Write a file atomically; it is never readable by others."""
+    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.")  # with mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             opened.write(text)
@@ -85,7 +85,7 @@ def _config_file(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "tinyclip" / "config.toml"
 
 
-def _filed(file: Path, name: str | None) -> Profile:
+def _stored_profile(file: Path, name: str | None) -> Profile:
     config = _read(file)
     profiles = config.get("profiles", {})
     chosen = name or config.get("default")

@@ -1,4 +1,4 @@
-"""What a user may name as the place of shards, class lists or weights: as far as the text tells, and where a local path leads."""
+"""Rules for the addresses of shards, class lists and weights: which URLs and local paths may be read."""
 
 import ipaddress
 import os
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "memory", "http", "https")
-"""Stores of files. Others that the same drivers know run code, open sessions or unpack archives inside archives."""
+"""Schemes of file stores. Other schemes of the same drivers run code, open sessions or unpack archives inside archives."""
 WEB = ("http", "https")
 ALLOW_PRIVATE = "TINYCLIP_ALLOW_PRIVATE_URLS"
-"""The setting, and the variable by which workers are told of it."""
+"""The environment variable of the setting, which is passed on to workers."""
 
 DATA_ROOTS = "TINYCLIP_DATA_ROOTS"
-"""The setting: folders that local paths must lie in; none: any path will do."""
+"""The environment variable with the folders that local paths must lie in; unset: any path."""
 READABLE_ROOTS = "TINYCLIP_READABLE_ROOTS"
-"""The variable by which workers are told of them, as a JSON list, with those of the service itself added."""
+"""The variable that passes them on to workers, as a JSON list, with the service's own folders added."""
 
 _PATTERN = re.compile(r"[{*?\[]")
 _RANGE = re.compile(r"\{\w+\.\.\w+(\.\.-?\d+)?\}")
 _DOTS = re.compile(r"\.\.|(?:^|[{},/])\.(?=[{},/]|$)")
-"""What can become a step upwards once the braces are spelt out."""
+"""Dots that can become a step upwards once braces are expanded."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def address_problem(address: str, *, allow_private: bool) -> str | None:
-    """Why an address is not used, and the way out; null if nothing speaks against it before its host is looked up."""
+    """Return why an address is refused, and what to do; None if it is acceptable before its host is resolved."""
     if "::" in re.sub(r"\[[^\]/]*\]", "", address):
-        return "is a chain of addresses (::), which is not followed; name the file itself"
+        return "is a chain of addresses (::), which is not supported; name the file itself"
     scheme, mark, rest = address.partition("://")
     if not mark:
         return None
@@ -35,14 +35,14 @@ def address_problem(address: str, *, allow_private: bool) -> str | None:
         return f"has the scheme {scheme}://; use one of {', '.join(SCHEMES)}, or a local path"
     if scheme.lower() in WEB:
         return _web_problem(address, allow_private)
-    return "leaves its folder with ..; write the path without" if ".." in rest.split("/") else None
+    return "has .. in its path; write the path without it" if ".." in rest.split("/") else None
 
 
 def outside_problem(address: str, roots: Sequence[str]) -> str | None:
-    """Why a local path is not read, and the way out; null for one below a root, and for whatever is not local.
+    """Return why a local path is refused, and what to do; None for a path below a root and for an address that is not local.
 
-    `..` and symlinks are followed first. Of a pattern, the folder before its first brace or glob is looked at: what it
-    finds there is looked at when it is opened.
+    `..` and symlinks are resolved first. Of a pattern, the folder before its first brace or glob is checked; its matches are
+    checked when they are opened.
     """
     path = _local_path(address)
     if path is None:
@@ -53,7 +53,7 @@ def outside_problem(address: str, roots: Sequence[str]) -> str | None:
     if pattern is not None:
         folder, _, _ = path[: pattern.start()].rpartition("/")
         if _DOTS.search(_RANGE.sub("0", path[len(folder) :])):
-            return "has dots that may lead upwards after a brace or glob; write it without"
+            return "has dots after a brace or glob that may lead upwards; write it without"
         path = folder + "/"
     found = os.path.realpath(path)
     if any(_is_below(found, os.path.realpath(root)) for root in roots):
@@ -64,7 +64,7 @@ def outside_problem(address: str, roots: Sequence[str]) -> str | None:
 
 
 def _local_path(address: str) -> str | None:
-    """The path of a local address; null for one elsewhere. What only may be an address elsewhere, as `{s3,x}://`, is local."""
+    """Return the path of a local address; None for another. An address with an ambiguous scheme, as `{s3,x}://`, is local."""
     scheme, mark, rest = address.partition("://")
     if not mark or not re.fullmatch(r"[A-Za-z0-9+]+", scheme):
         return address
@@ -76,9 +76,9 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def is_private(ip: str) -> bool:
-    """Whether an IP address is of this machine, of a private network, or otherwise not one of the public internet's.
+    """Return whether an IP address is not public: of this machine, a private network, or reserved.
 
-    IPv6 can carry an IPv4 address inside; then that one counts too.
+    An IPv4 address embedded in IPv6 is checked too.
     """
     address = ipaddress.ip_address(ip.partition("%")[0])
     inner: list[ipaddress.IPv4Address | None] = []
@@ -105,6 +105,6 @@ def _web_problem(address: str, allow_private: bool) -> str | None:
         return "has a user name or password in it, which others could read in the spec; leave it out"
     try:
         private = is_private(host)
-    except ValueError:  # a name: looked up by whoever opens it
+    except ValueError:  # a name, which is resolved when the address is opened
         private = host == "localhost" or host.endswith(".localhost")
     return private_problem(host) if private and not allow_private else None

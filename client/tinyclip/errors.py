@@ -1,28 +1,28 @@
-"""Errors a caller can meet, and the one that carries a problem document.
+"""The errors of the SDK.
 
 TinyClipError
-├── ProblemError            an answer of the API that is not a success
+├── ProblemError            an unsuccessful response of the API
 │   ├── InvalidRequest      422
 │   ├── NotFound            404
 │   ├── Conflict            409, 412
 │   ├── Unauthorized        401, 403
 │   └── Unavailable         429, 503
-├── CannotReachServer       no answer at all
-├── InputError              a file or value on the caller's side that cannot be sent as it is
-├── DigestMismatch          a downloaded file is not the one that was announced
-├── WaitTimeout             what was waited for did not happen in time
-└── MissingExtra            a part of TinyCLIP that is not installed
+├── CannotReachServer       no response
+├── InputError              an invalid file or value on the caller's side
+├── DigestMismatch          a downloaded file is not the one announced
+├── WaitTimeout             a wait that has reached its timeout
+└── MissingExtra            an optional part that is not installed
 """
 
 from tinyclip.schemas.problems import Problem
 
 
 class TinyClipError(Exception):
-    """Base of all of ours."""
+    """Base of all errors of the SDK."""
 
 
 class CannotReachServer(TinyClipError):
-    """The server did not answer."""
+    """A server that did not respond."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"cannot reach {url}: {reason}")
@@ -30,7 +30,7 @@ class CannotReachServer(TinyClipError):
 
 
 class InputError(TinyClipError):
-    """A file or value that cannot be sent as it is: `what` names it, `hint` says what to change."""
+    """An invalid file or value: `what` names it, `hint` tells what to change."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(f"{what}: {hint}")
@@ -39,32 +39,32 @@ class InputError(TinyClipError):
 
 
 class DigestMismatch(TinyClipError):
-    """A downloaded file is not the one that was announced; nothing was put at its place."""
+    """A downloaded file that is not the one announced; nothing was written to the destination."""
 
 
 class WaitTimeout(TinyClipError):
-    """What was waited for did not happen in time. It goes on; only the waiting ended."""
+    """A wait that has reached its timeout; the work itself continues."""
 
 
 class MissingExtra(TinyClipError, ImportError):
-    """An optional part is not installed; the message has the command that installs it."""
+    """An optional part that is not installed; the message has the command that installs it."""
 
     def __init__(self, extra: str, missing: str) -> None:
         super().__init__(f"this needs {missing}, which is not installed: pip install 'tinyclip[{extra}]'")
 
 
 class ProblemError(TinyClipError):
-    """The server said no and why."""
+    """An unsuccessful response, with its problem document."""
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
         super().__init__(problem.detail or problem.title)
         self.problem = problem
         self.retry_after = retry_after
-        """Seconds the server asked us to wait before another try."""
+        """Seconds to wait before the next attempt, as requested by the server."""
 
 
 class InvalidRequest(ProblemError):
-    """422: a field is wrong; `problem.errors` says which."""
+    """422: a field is invalid; `problem.errors` names it."""
 
 
 class NotFound(ProblemError):
@@ -72,7 +72,7 @@ class NotFound(ProblemError):
 
 
 class Conflict(ProblemError):
-    """409 or 412: the thing is not in a state that allows this."""
+    """409 or 412: the state of the resource does not allow this."""
 
 
 class Unauthorized(ProblemError):
@@ -84,7 +84,7 @@ class Unavailable(ProblemError):
 
 
 def error_for(problem: Problem, retry_after: float | None = None) -> ProblemError:
-    """The error class for a problem's status."""
+    """Return the error of a problem, in the class of its status."""
     kinds: dict[int, type[ProblemError]] = {
         401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 412: Conflict,
         422: InvalidRequest, 429: Unavailable, 503: Unavailable,

@@ -1,12 +1,11 @@
-"""The `filter` of a search: which items may be hits, by their metadata.
+"""The `filter` of a search: conditions on the metadata of hits.
 
     {"year": 2020}                           equal
     {"tags": ["red", "blue"]}                equal to any of these
     {"year": {"gte": 2000, "lt": 2010}}      in a range; also gt, lte, ne (not equal) and in (any of)
     {"camera.make": "Leica"}                 a nested key, by a dotted path
 
-All that is said has to hold. Of a list in the metadata one element has to match. Numbers are compared with numbers, texts with
-texts.
+All conditions must hold. Of a list in the metadata one element must match. Numbers are compared with numbers, texts with texts.
 """
 
 import sys
@@ -19,13 +18,13 @@ Scalar = str | int | float | bool
 BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 OPERATORS = (*BOUNDS, "ne", "in")
 LONGEST_TEXT = 200
-"""Characters of a text that can be compared; longer ones in the metadata match nothing."""
+"""The most characters of a text that is compared; longer ones in the metadata match nothing."""
 LARGEST = sys.float_info.max
 MOST_CONDITIONS, MOST_VALUES = 20, 1000
 
 
 class FilterError(ValueError):
-    """A filter that means nothing: `pointer` is the place in it, as a JSON pointer."""
+    """An invalid filter: `pointer` is a JSON pointer to the invalid part."""
 
     def __init__(self, pointer: str, value: Any, message: str) -> None:
         super().__init__(message)
@@ -34,17 +33,17 @@ class FilterError(ValueError):
 
 @dataclass(frozen=True)
 class Condition:
-    """What has to hold of the values at one path; all parts that are there."""
+    """The condition on the values at one path: all parts that are given."""
 
     path: str
     any_of: tuple[Scalar, ...] | None = None
     bounds: tuple[tuple[str, Scalar], ...] = ()
-    """Operator of `BOUNDS` and value, all of one kind."""
+    """Pairs of an operator of `BOUNDS` and a value, all of one kind."""
     none_of: tuple[Scalar, ...] = ()
 
 
 def parse_filter(document: dict[str, Any]) -> list[Condition]:
-    """Raises FilterError for the first thing that is wrong."""
+    """Parse a filter. Raises `FilterError` for the first invalid part."""
     if len(document) > MOST_CONDITIONS:
         raise FilterError("", len(document), f"has {len(document)} conditions, more than {MOST_CONDITIONS}")
     return [_condition(path, given, f"/{path.replace('~', '~0').replace('/', '~1')}") for path, given in document.items()]
@@ -52,17 +51,17 @@ def parse_filter(document: dict[str, Any]) -> list[Condition]:
 
 def _condition(path: str, given: Any, pointer: str) -> Condition:
     if not path.strip("."):
-        raise FilterError(pointer, path, "is no path; name a key of the metadata, nested ones with dots")
+        raise FilterError(pointer, path, "is not a path; name a key of the metadata, nested ones with dots")
     if isinstance(given, list):
         return Condition(path, any_of=_values(given, pointer))
     if not isinstance(given, dict):
         return Condition(path, any_of=(_scalar(given, pointer),))
     if not given:
-        raise FilterError(pointer, given, f"says nothing; give a value, a list of values, or operators: {', '.join(OPERATORS)}")
+        raise FilterError(pointer, given, f"is empty; give a value, a list of values, or operators: {', '.join(OPERATORS)}")
     for operator, value in given.items():
         if operator not in OPERATORS:
-            way_out = f"known are {', '.join(OPERATORS)}; a nested key is written {path}.{operator}"
-            raise FilterError(f"{pointer}/{operator}", value, f"unknown operator {operator}; {way_out}")
+            hint = f"known are {', '.join(OPERATORS)}; a nested key is written {path}.{operator}"
+            raise FilterError(f"{pointer}/{operator}", value, f"unknown operator {operator}; {hint}")
     bounds = tuple((name, _scalar(given[name], f"{pointer}/{name}")) for name in BOUNDS if name in given)
     if any(isinstance(value, bool) for _, value in bounds) or len({isinstance(value, str) for _, value in bounds}) > 1:
         raise FilterError(pointer, given, "has bounds that cannot be compared; give numbers only, or texts only")
@@ -86,9 +85,9 @@ def _scalar(value: Any, pointer: str) -> Scalar:
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         raise FilterError(pointer, value, f"has more than the {LONGEST_TEXT} characters that are compared")
     if isinstance(value, str) and not _is_unicode(value):
-        raise FilterError(pointer, value, "has a lone surrogate, which is no Unicode text")
+        raise FilterError(pointer, value, "has a lone surrogate, which is not Unicode text")
     if not isinstance(value, str) and not -LARGEST <= value <= LARGEST:
-        raise FilterError(pointer, str(value)[:50], "is no number that can be compared")
+        raise FilterError(pointer, str(value)[:50], "is a number that cannot be compared")
     return value
 
 
@@ -97,7 +96,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def comparable_values(metadata: dict[str, Any]) -> Iterator[tuple[str, Scalar]]:
-    """What conditions see of an item's metadata: dotted paths and values, lists element by element."""
+    """Yield the dotted paths and values of an item's metadata that conditions apply to, lists element by element."""
     stack: list[tuple[str, Any]] = list(metadata.items())
     while stack:
         path, value = stack.pop()

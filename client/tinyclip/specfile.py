@@ -1,7 +1,7 @@
-"""Spec files: YAML or JSON in, the mapping that is sent to the server out.
+"""Spec files: YAML or JSON, read as the mapping that is sent to the server.
 
-Relative paths in a file mean paths beside that file, so that a spec works from wherever it is submitted. Values given with
-`--set` are typed at a shell and are relative to the current folder.
+Relative paths in a file are relative to that file, so that a spec can be submitted from any folder. Values given with `--set` are
+relative to the current folder.
 """
 
 import os
@@ -19,7 +19,7 @@ _WEIGHTS_FILE = re.compile(r"[/\\]|\.(pt|pth|bin|safetensors|npz)$")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it in a spec: `1e-4` is a number, `2026-01-01` is text, `yes` and `off` are text."""
+    """YAML in which `1e-4` is a number, and `2026-01-01`, `yes` and `off` are texts."""
 
     yaml_implicit_resolvers: dict[str, Any] = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float", ":bool"))]
@@ -36,9 +36,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|fals
 
 
 def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Reads a spec file, applies `a.b=1` overrides and makes every path absolute.
+    """Read a spec file, apply `a.b=1` overrides and make every path absolute.
 
-    Raises `InputError` for a file that cannot be read or an override that names no place."""
+    Raises `InputError` for an unreadable file or an invalid override."""
     spec = _read(file)
     _resolve_paths(spec, file.absolute().parent)
     for override in overrides:
@@ -48,16 +48,16 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def load_tasks(file: Path) -> tuple[list[dict[str, Any]], float | None]:
-    """The evaluation tasks of a file, their paths made absolute, and the holdout that it says.
+    """Return the evaluation tasks of a file, with absolute paths, and its holdout.
 
-    One task, a list of them, `{tasks: […], holdout: …}`, or a whole job spec. Raises `InputError` for a file that holds none.
+    The file has one task, a list of them, `{tasks: […], holdout: …}`, or a whole job spec. Raises `InputError` if it has none.
     """
-    held = _read_yaml(file)
-    holdout = held.get("holdout") if isinstance(held, dict) and "tasks" in held else None
-    if isinstance(held, dict) and "evaluation" in held:
-        holdout = _mapping(_mapping(held.get("data")).get("train")).get("holdout")
-        held = _mapping(held["evaluation"])
-    tasks = held.get("tasks", [held] if "kind" in held else []) if isinstance(held, dict) else held
+    content = _read_yaml(file)
+    holdout = content.get("holdout") if isinstance(content, dict) and "tasks" in content else None
+    if isinstance(content, dict) and "evaluation" in content:
+        holdout = _mapping(_mapping(content.get("data")).get("train")).get("holdout")
+        content = _mapping(content["evaluation"])
+    tasks = content.get("tasks", [content] if "kind" in content else []) if isinstance(content, dict) else content
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
         raise InputError(f"task file {file}", "holds no evaluation tasks; write {name: …, kind: …, shards: …}, or a list of them")
     _resolve_paths({"evaluation": {"tasks": tasks}}, file.absolute().parent)
@@ -65,21 +65,19 @@ def load_tasks(file: Path) -> tuple[list[dict[str, Any]], float | None]:
 
 
 def absolute_model(model: str) -> str:
-    """A model named at a shell: the path of a `local-dir:` one is relative to the current folder."""
-    named = {"teacher": {"model": model}}
-    _resolve_paths(named, Path.cwd())
-    return named["teacher"]["model"]
+    """Return a model's name, with the path of `local-dir:` made absolute from the current folder."""
+    return _local_dir(model, Path.cwd())
 
 
 def parse_assignments(overrides: Sequence[str]) -> dict[str, Any]:
-    """`a.b=1` assignments as a mapping of dotted places to typed values."""
+    """Return `a.b=1` assignments as a mapping of dotted paths to typed values."""
     return dict(_parse(override) for override in overrides)
 
 
 def set_value(spec: dict[str, Any], override: str) -> None:
-    """Applies one `stages.0.train.steps=10`. Mappings on the way are made; list entries must exist."""
-    place, value = _parse(override)
-    *parents, last = place.split(".")
+    """Apply an override such as `stages.0.train.steps=10`. Missing mappings are created; list entries must exist."""
+    path, value = _parse(override)
+    *parents, last = path.split(".")
     holder: Any = spec
     for depth, key in enumerate(parents):
         if isinstance(holder, dict):
@@ -87,11 +85,11 @@ def set_value(spec: dict[str, Any], override: str) -> None:
                 holder[key] = {}
             holder = holder[key]
         else:
-            holder = holder[_list_place(holder, key, override, ".".join(parents[:depth]))]
+            holder = holder[_list_index(holder, key, override, ".".join(parents[:depth]))]
     if isinstance(holder, dict):
         holder[last] = value
     else:
-        holder[_list_place(holder, last, override, ".".join(parents))] = value
+        holder[_list_index(holder, last, override, ".".join(parents))] = value
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -104,28 +102,28 @@ def _read(file: Path) -> dict[str, Any]:
 def _read_yaml(file: Path) -> Any:
     try:
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as failure:
-        raise InputError(f"spec file {file}", f"{failure.strerror}; name a YAML or JSON file") from failure
-    except UnicodeDecodeError as failure:
-        raise InputError(f"spec file {file}", f"not UTF-8 text ({failure.reason} at byte {failure.start})") from failure
-    except yaml.YAMLError as failure:
-        mark = getattr(failure, "problem_mark", None)
+    except OSError as error:
+        raise InputError(f"spec file {file}", f"{error.strerror}; name a YAML or JSON file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"spec file {file}", f"not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"spec file {file}{where}", f"not YAML: {getattr(failure, 'problem', None) or failure}") from failure
+        raise InputError(f"spec file {file}{where}", f"not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
 def _parse(override: str) -> tuple[str, Any]:
-    place, equals, text = override.partition("=")
-    if not equals or not all(place.split(".")):
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
         raise InputError(f"--set {override}", "write it as optimizer.lr=1e-4 or stages.0.train.steps=100")
     try:
-        return place, yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as failure:
-        reason = getattr(failure, "problem", None) or failure
-        raise InputError(f"--set {override}", f"the value is not YAML; quote it ({reason})") from failure
+        return path, yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or error
+        raise InputError(f"--set {override}", f"the value is not YAML; quote it ({reason})") from error
 
 
-def _list_place(holder: Any, key: str, override: str, parent: str) -> int:
+def _list_index(holder: Any, key: str, override: str, parent: str) -> int:
     if not isinstance(holder, list):
         raise InputError(f"--set {override}", f"{parent} is {_kind(holder)} and has nothing below it")
     if not key.isdigit() or int(key) >= len(holder):
@@ -138,7 +136,7 @@ def _kind(value: Any) -> str:
 
 
 def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
-    """Makes the paths of a spec absolute where they stand; what has another shape is left for the server to refuse."""
+    """Make the paths of a spec absolute in place; malformed parts are not touched, the server refuses them."""
     for teacher in [_mapping(spec.get("teacher")), *_mappings(spec.get("teachers"))]:
         _replace(teacher, "model", lambda model: _local_dir(model, folder))
         _replace(teacher, "pretrained", lambda tag: absolute(tag, folder) if _WEIGHTS_FILE.search(tag) else tag)
@@ -155,7 +153,7 @@ def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
 
 
 def absolute(path_or_uri: str, folder: Path) -> str:
-    """A local path or pattern below `folder` if it is relative; braces and globs are kept, URIs untouched."""
+    """Return a local path or pattern below `folder` if it is relative; braces, globs and URIs are kept."""
     if _URI.match(path_or_uri):
         return path_or_uri
     return os.path.join(folder, os.path.expanduser(path_or_uri))
@@ -167,7 +165,7 @@ def _local_dir(model: str, folder: Path) -> str:
 
 
 def _replace(holder: dict[str, Any], key: str, change: Callable[[str], str]) -> None:
-    """Changes a string, or each string of a list."""
+    """Change a string of a mapping, or each string of a list."""
     value = holder.get(key)
     if isinstance(value, str):
         holder[key] = change(value)

@@ -1,9 +1,12 @@
-"""Documents as the API gives them."""
+"""Documents of the API."""
 
 import copy
+import hashlib
 from typing import Any
 
 JSON = dict[str, Any]
+
+TIMES = {"created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z"}
 
 LAYOUT: JSON = {
     "embed_dim": 64,
@@ -36,20 +39,28 @@ JOB: JSON = {
     "created_at": "2026-01-02T03:04:05.000Z", "started_at": None, "finished_at": None,
 }
 
+DEPLOYMENT: JSON = {
+    "name": "shapes", "model": "shapes@1", "state": "ready", "endpoint": "http://serve:8322/shapes",
+    "replicas": {"min": 1, "max": 1}, "engine": "torch", "message": "", **TIMES,
+}  # fmt: skip
+
+WEIGHTS = "open_clip_model.safetensors"
+FILES = {"open_clip_config.json": b'{"model_cfg": {}}', WEIGHTS: bytes(range(256)) * 40, "notes/card.md": b"# Shapes"}
+
 
 def student(image: int, text: int, macs: int) -> JSON:
-    """A `StudentSummary`."""
+    """Return a `StudentSummary`."""
     return {
         "image_params": image, "text_params": text + 1000, "text_params_without_embedding": text, "macs": macs, "layout": LAYOUT,
     }
 
 
 def job(**changes: Any) -> JSON:
-    """A job document with `changes`; `stage` and `progress` are merged into the first stage and the progress."""
-    made = copy.deepcopy(JOB)
-    made["stages"][0].update(changes.pop("stage", {}))
-    made["progress"].update(changes.pop("progress", {}))
-    return made | changes
+    """Return a job with `changes`; `stage` and `progress` are merged into its first stage and its progress."""
+    document = copy.deepcopy(JOB)
+    document["stages"][0].update(changes.pop("stage", {}))
+    document["progress"].update(changes.pop("progress", {}))
+    return document | changes
 
 
 def event(number: int, type: str, message: str = "", **data: Any) -> JSON:
@@ -57,6 +68,20 @@ def event(number: int, type: str, message: str = "", **data: Any) -> JSON:
         "id": number, "job": "job_1", "type": type, "attempt": 1, "stage": None, "message": message, "data": data,
         "created_at": "2026-01-02T03:04:05.000Z",
     }
+
+
+def version(files: dict[str, bytes] = FILES, **changes: Any) -> JSON:
+    """Return version 1 of the model `shapes`, with the given files."""
+    listed = [
+        {"path": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    ]
+    return {
+        "name": "shapes", "version": 1, "aliases": ["best"],
+        "params": {"image": 2_500_000, "text": 1_300_000, "text_without_embedding": 1_200_000},
+        "macs": 310_000_000, "embed_dim": 64, "image_size": 32, "context_length": 16, "layout": LAYOUT, "job": "job_1",
+        "evaluation": {"val": {"student": {"top1": 0.61}, "teacher": {"top1": 0.65}}},
+        "files": listed, "created_at": "2026-01-02T03:04:05Z", **changes,
+    }  # fmt: skip
 
 
 PROBLEM: JSON = {

@@ -1,23 +1,18 @@
-"""What is said of a database that cannot hold indexes, and of names that go into SQL."""
+"""Requirements of the database of indexes, and names that are used in SQL."""
 
 from typing import Any
 
 import pytest
-from tinyclip.index_database import complaint, drop_statement, plain_url
+from tinyclip.index_database import database_problem, drop_statement, plain_url
 
-FIT: dict[str, Any] = {
+SUITABLE: dict[str, Any] = {
     "server": "17.2 (Debian 17.2-1)", "encoding": "UTF8", "installed": "0.8.0", "available": "0.8.0", "visible": True,
     "database": "indexes", "role": "me", "schema": "public", "may_create": True,
 }  # fmt: skip
 
 
-def test_one_that_is_fit() -> None:
-    assert complaint(FIT) is None
-    assert complaint({**FIT, "installed": "0.10.1"}) is None
-
-
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"installed": None, "available": None}, "install the package postgresql-17-pgvector"),
         ({"installed": None}, "database indexes has no extension vector; let a superuser run CREATE EXTENSION vector in it"),
@@ -27,8 +22,13 @@ def test_one_that_is_fit() -> None:
         ({"encoding": "SQL_ASCII"}, "has the encoding SQL_ASCII; make one with ENCODING 'UTF8'"),
     ],
 )
-def test_one_that_is_not(changes: dict[str, Any], says: str) -> None:
-    assert says in (complaint({**FIT, **changes}) or "")
+def test_an_unsuitable_database_is_explained(changes: dict[str, Any], message: str) -> None:
+    assert message in (database_problem({**SUITABLE, **changes}) or "")
+
+
+@pytest.mark.parametrize("installed", ["0.8.0", "0.10.1"])
+def test_a_suitable_database_has_no_problem(installed: str) -> None:
+    assert database_problem({**SUITABLE, "installed": installed}) is None
 
 
 def test_urls_lose_the_name_of_a_driver() -> None:
@@ -37,5 +37,5 @@ def test_urls_lose_the_name_of_a_driver() -> None:
 
 @pytest.mark.parametrize("id", ["", "x" * 32, "0" * 31, "0" * 32 + "; DROP TABLE jobs", "0" * 32 + "\n"])
 def test_only_ids_become_names(id: str) -> None:
-    with pytest.raises(ValueError, match="is no id"):
+    with pytest.raises(ValueError, match="is not the id"):
         drop_statement(id)

@@ -1,4 +1,4 @@
-"""A spec file means the same from wherever it is submitted."""
+"""Spec files, their overrides, and task files."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tinyclip.errors import InputError
-from tinyclip.specfile import load_spec, parse_assignments
+from tinyclip.specfile import load_spec, load_tasks, parse_assignments
 
 SPEC = """\
 name: shapes
@@ -36,23 +36,23 @@ def spec_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_relative_paths_are_beside_the_file(spec_file: Path) -> None:
+def test_relative_paths_are_relative_to_the_file(spec_file: Path) -> None:
     spec = load_spec(Path("specs/shapes.yaml"))
-    beside = str(spec_file.parent)
+    folder = str(spec_file.parent)
     zero_shot, other, probe = spec["evaluation"]["tasks"]
 
-    assert spec["teacher"]["model"] == f"local-dir:{beside}/teacher"
-    assert spec["data"]["train"]["shards"] == f"{beside}/pairs/{{000..003}}.tar"
-    assert zero_shot["shards"] == [f"{beside}/val/*.tar", "s3://bucket/{0..9}.tar"]
-    assert zero_shot["classes"] == f"{beside}/classes.txt"
+    assert spec["teacher"]["model"] == f"local-dir:{folder}/teacher"
+    assert spec["data"]["train"]["shards"] == f"{folder}/pairs/{{000..003}}.tar"
+    assert zero_shot["shards"] == [f"{folder}/val/*.tar", "s3://bucket/{0..9}.tar"]
+    assert zero_shot["classes"] == f"{folder}/classes.txt"
     assert zero_shot["templates"] == ["a photo of a {}."]
     assert other["shards"] == "/abs/val.tar"
     assert other["classes"] == ["cat", "dog"]
     assert other["templates"] == "https://example.org/t.txt"
-    assert probe["train_shards"] == f"{beside}/../train.tar"
+    assert probe["train_shards"] == f"{folder}/../train.tar"
 
 
-def test_several_teachers_and_clusters_are_beside_the_file_too(spec_file: Path) -> None:
+def test_paths_of_several_teachers_and_of_clusters_are_relative_to_the_file(spec_file: Path) -> None:
     document = {
         "teachers": [{"model": "local-dir:a", "weight": 2}, {"model": "ViT-B-32", "pretrained": "b.safetensors"}, 3],
         "objective": {"cluster_instance": 1, "clusters": "c.safetensors"},
@@ -62,12 +62,12 @@ def test_several_teachers_and_clusters_are_beside_the_file_too(spec_file: Path) 
 
     spec = load_spec(spec_file)
 
-    beside = str(spec_file.parent)
-    assert spec["teachers"][0] == {"model": f"local-dir:{beside}/a", "weight": 2}
-    assert spec["teachers"][1]["pretrained"] == f"{beside}/b.safetensors"
-    assert spec["objective"]["clusters"] == f"{beside}/c.safetensors"
+    folder = str(spec_file.parent)
+    assert spec["teachers"][0] == {"model": f"local-dir:{folder}/a", "weight": 2}
+    assert spec["teachers"][1]["pretrained"] == f"{folder}/b.safetensors"
+    assert spec["objective"]["clusters"] == f"{folder}/c.safetensors"
     assert [stage["objective"]["clusters"] for stage in spec["stages"][:2]] == [
-        "s3://bucket/c.safetensors", f"{beside}/d.safetensors",
+        "s3://bucket/c.safetensors", f"{folder}/d.safetensors",
     ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_several_teachers_and_clusters_are_beside_the_file_too(spec_file: Path) 
     ("teacher", "resolved"),
     [
         ({"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}, {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}),
-        ({"model": "ViT-B-32", "pretrained": "w.safetensors"}, {"model": "ViT-B-32", "pretrained": "{beside}/w.safetensors"}),
+        ({"model": "ViT-B-32", "pretrained": "w.safetensors"}, {"model": "ViT-B-32", "pretrained": "{folder}/w.safetensors"}),
         ({"model": "ViT-B-32", "pretrained": "s3://b/w.pt"}, {"model": "ViT-B-32", "pretrained": "s3://b/w.pt"}),
         ({"model": "hf-hub:org/name"}, {"model": "hf-hub:org/name"}),
         ({"model": "registry:shapes@best"}, {"model": "registry:shapes@best"}),
@@ -83,16 +83,16 @@ def test_several_teachers_and_clusters_are_beside_the_file_too(spec_file: Path) 
         ({"model": "local-dir:/abs/teacher"}, {"model": "local-dir:/abs/teacher"}),
     ],
 )
-def test_only_what_is_a_path_of_the_teacher_is_resolved(
+def test_only_paths_of_a_teacher_are_resolved(
     spec_file: Path, teacher: dict[str, str], resolved: dict[str, str]
 ) -> None:
     spec_file.write_text(json.dumps({"name": "x", "teacher": teacher}))
 
-    expected = {key: value.replace("{beside}", str(spec_file.parent)) for key, value in resolved.items()}
+    expected = {key: value.replace("{folder}", str(spec_file.parent)) for key, value in resolved.items()}
     assert load_spec(spec_file)["teacher"] == expected
 
 
-def test_values_are_what_people_mean(spec_file: Path) -> None:
+def test_dates_and_yes_are_texts_and_1e_4_is_a_number(spec_file: Path) -> None:
     spec = load_spec(spec_file)
 
     assert spec["optimizer"]["lr"] == 1e-4
@@ -101,7 +101,7 @@ def test_values_are_what_people_mean(spec_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "place", "value"),
+    ("override", "path", "value"),
     [
         ("optimizer.lr=3e-4", ["optimizer", "lr"], 3e-4),
         ("optimizer.lr=.5", ["optimizer", "lr"], 0.5),
@@ -117,22 +117,22 @@ def test_values_are_what_people_mean(spec_file: Path) -> None:
         ("labels.sure=no", ["labels", "sure"], "no"),
     ],
 )
-def test_set_gives_a_value_its_type(spec_file: Path, override: str, place: list[Any], value: object) -> None:
+def test_an_override_has_the_type_of_its_value(spec_file: Path, override: str, path: list[Any], value: object) -> None:
     found: Any = load_spec(spec_file, [override])
-    for key in place:
+    for key in path:
         found = found[key]
 
     assert found == value
     assert type(found) is type(value)
 
 
-def test_a_path_given_at_the_shell_is_relative_to_where_one_is(spec_file: Path, tmp_path: Path) -> None:
+def test_the_path_of_an_override_is_relative_to_the_current_folder(spec_file: Path, tmp_path: Path) -> None:
     spec = load_spec(spec_file, ["data.train.shards=here.tar"])
 
     assert spec["data"]["train"]["shards"] == f"{tmp_path}/here.tar"
 
 
-def test_assignments_without_a_file_keep_their_dotted_places() -> None:
+def test_assignments_keep_their_dotted_paths() -> None:
     assert parse_assignments(["optimizer.lr=1e-4", "stages.0.train.steps=5"]) == {"optimizer.lr": 1e-4, "stages.0.train.steps": 5}
 
 
@@ -147,7 +147,7 @@ def test_assignments_without_a_file_keep_their_dotted_places() -> None:
         ("labels.x=[1", "the value is not YAML; quote it"),
     ],
 )
-def test_a_bad_set_says_the_way_out(spec_file: Path, override: str, hint: str) -> None:
+def test_an_invalid_override_is_explained(spec_file: Path, override: str, hint: str) -> None:
     with pytest.raises(InputError) as refused:
         load_spec(spec_file, [override])
 
@@ -164,7 +164,7 @@ def test_a_bad_set_says_the_way_out(spec_file: Path, override: str, hint: str) -
         (b"name: \xff", "shapes.yaml", "not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_no_spec_is_named(spec_file: Path, content: bytes, what: str, hint: str) -> None:
+def test_an_invalid_file_is_named(spec_file: Path, content: bytes, what: str, hint: str) -> None:
     spec_file.write_bytes(content)
 
     with pytest.raises(InputError) as refused:
@@ -180,9 +180,35 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", ["teacher: x", "data: [1]", "data: {train: 3}", "evaluation: {tasks: 7}", "evaluation: {tasks: [1, null]}"]
+    "malformed", ["teacher: x", "data: [1]", "data: {train: 3}", "evaluation: {tasks: 7}", "evaluation: {tasks: [1, null]}"]
 )
-def test_what_has_another_shape_is_left_for_the_server_to_refuse(spec_file: Path, odd: str) -> None:
-    spec_file.write_text(f"name: x\n{odd}\n")
+def test_malformed_parts_are_sent_as_they_are(spec_file: Path, malformed: str) -> None:
+    spec_file.write_text(f"name: x\n{malformed}\n")
 
     assert load_spec(spec_file)["name"] == "x"
+
+
+TASK = "{name: a, kind: retrieval, shards: x.tar}"
+
+
+@pytest.mark.parametrize(
+    ("text", "holdout"),
+    [
+        (TASK, None),
+        (f"[{TASK}]", None),
+        (f"{{tasks: [{TASK}], holdout: 0.2}}", 0.2),
+        (f"{{name: job, data: {{train: {{shards: y, holdout: 0.1}}}}, evaluation: {{tasks: [{TASK}]}}}}", 0.1),
+    ],
+)
+def test_a_task_file_has_a_task_a_list_or_a_spec(tmp_path: Path, text: str, holdout: float | None) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+
+    assert load_tasks(tmp_path / "t.yaml") == ([{"name": "a", "kind": "retrieval", "shards": f"{tmp_path}/x.tar"}], holdout)
+
+
+@pytest.mark.parametrize("text", ["", "a", "[1]", "[]", "{name: a}", "{evaluation: {tasks: []}}", "{tasks: x}"])
+def test_a_file_without_tasks_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+
+    with pytest.raises(InputError, match="holds no evaluation tasks"):
+        load_tasks(tmp_path / "t.yaml")

@@ -1,4 +1,4 @@
-"""What `import tinyclip` gives, and what it costs."""
+"""The names that `import tinyclip` exports, and the modules that it loads."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import tinyclip
 import tinyclip.schemas
 
-HEAVY = {"torch", "torchvision", "open_clip", "ray", "fastapi", "sqlalchemy", "numpy", "PIL", "typer", "yaml", "tinyclip.cli"}
+HEAVY = {"torch", "torchvision", "open_clip", "ray", "fastapi", "sqlalchemy", "numpy", "PIL"}
 
 
 def public_names(module: types.ModuleType) -> set[str]:
@@ -18,15 +18,15 @@ def public_names(module: types.ModuleType) -> set[str]:
     return {name for name, value in named.items() if not isinstance(value, types.ModuleType)}
 
 
-def test_all_is_what_is_there() -> None:
+def test_all_lists_the_public_names() -> None:
     assert sorted(tinyclip.__all__) == sorted(public_names(tinyclip) | {"__version__"})
 
 
-def test_all_of_the_schemas_is_what_is_there() -> None:
+def test_all_of_the_schemas_lists_the_public_names() -> None:
     assert sorted(tinyclip.schemas.__all__) == sorted(public_names(tinyclip.schemas))
 
 
-def test_every_error_is_drawn_in_the_family_tree() -> None:
+def test_every_error_is_in_the_family_tree() -> None:
     kinds = {name for name, kind in vars(tinyclip.errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
     tree = tinyclip.errors.__doc__ or ""
 
@@ -38,15 +38,15 @@ def test_the_package_is_typed() -> None:
     assert (Path(tinyclip.__file__).parent / "py.typed").exists()
 
 
-def test_importing_it_is_light() -> None:
-    script = "import tinyclip, tinyclip.schemas, sys, json; print(json.dumps(sorted(sys.modules)))"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+def loaded_modules(imports: str) -> set[str]:
+    script = f"import {imports}, sys, json; print(json.dumps(sorted(sys.modules)))"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return set(json.loads(printed))
 
-    assert not HEAVY & set(json.loads(loaded))
+
+def test_the_sdk_loads_no_heavy_module() -> None:
+    assert not (HEAVY | {"typer", "yaml", "tinyclip.cli"}) & loaded_modules("tinyclip, tinyclip.schemas")
 
 
-def test_the_command_line_needs_no_more_than_a_plain_install_has() -> None:
-    script = "import tinyclip.cli, sys, json; print(json.dumps(sorted(sys.modules)))"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-
-    assert not {"torch", "torchvision", "open_clip", "ray", "fastapi", "sqlalchemy", "numpy", "PIL"} & set(json.loads(loaded))
+def test_the_command_line_loads_no_heavy_module() -> None:
+    assert not HEAVY & loaded_modules("tinyclip.cli")

@@ -125,4 +125,4 @@ class TestQuestions:
         assert ran.code == 4
         first, second = ran.err.splitlines()
         assert first.startswith("error: deployment slow is deploying, not ready")
-        assert second == "  wait until `tinyclip-client deployments get slow` says ready"
+        assert second == "  wait until `tinyclip-client deployments get slow` reports ready"

@@ -1,4 +1,4 @@
-"""A model's file or directory on its way to the server, piece by piece: a directory travels as a tar of the files that matter."""
+"""Uploads of a model: a file as it is, a directory as a tar of its model files."""
 
 import asyncio
 import tarfile
@@ -12,28 +12,28 @@ WEIGHTS = (
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors", "compact.safetensors",
     "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt", "pytorch_model.bin",
 )  # fmt: skip
-"""Of a directory's weights the first of these is sent."""
+"""Weights files in order of preference: the first that a directory has is sent."""
 CONFIGS = ("open_clip_config.json", "layout.json", "preprocess.json")
 
 OnProgress = Callable[[int, int], None]
-"""Told of the bytes sent so far and of all there are."""
+"""Receives the bytes sent so far and the total."""
 
 
 class Upload:
-    """What is sent of a file or directory. Raises `InputError` if there is nothing to send."""
+    """The content of a file or directory to send. Raises `InputError` if there is none."""
 
     def __init__(self, path: Path | str, on_progress: OnProgress | None = None) -> None:
         self._path = Path(path).expanduser()
         self._on_progress = on_progress
         if not self._path.exists():
-            raise InputError(f"{self._path} is not there", "name a file or directory, or one on the server with --on-server")
-        self._files = [self._path] if self._path.is_file() else self._of_directory()
+            raise InputError(f"{self._path} does not exist", "name a file or directory, or one on the server with --on-server")
+        self._files = [self._path] if self._path.is_file() else self._model_files()
         self.media_type = "application/octet-stream" if self._path.is_file() else "application/x-tar"
         self.name = self._path.resolve().name
         self.bytes = self._files[0].stat().st_size if self._path.is_file() else sum(map(_bytes_in_tar, self._files)) + _END
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it, from the start each time."""
+        """Yield the whole content, from the start."""
         sent = 0
         for piece in self._raw():
             sent += len(piece)
@@ -42,15 +42,15 @@ class Upload:
                 self._on_progress(sent, self.bytes)
 
     async def pieces_async(self) -> AsyncIterator[bytes]:
-        """The same, read in a thread."""
+        """Yield the same, read in a thread."""
         pieces = self.pieces()
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
 
-    def _of_directory(self) -> list[Path]:
+    def _model_files(self) -> list[Path]:
         weights = [self._path / name for name in WEIGHTS if (self._path / name).is_file()][:1]
         if not weights:
-            raise InputError(f"{self._path} holds no weights", f"put one of {', '.join(WEIGHTS)} there, or name the file itself")
+            raise InputError(f"{self._path} has no weights", f"put one of {', '.join(WEIGHTS)} there, or name the file itself")
         return [*(self._path / name for name in CONFIGS if (self._path / name).is_file()), *weights]
 
     def _raw(self) -> Iterator[bytes]:
@@ -67,7 +67,7 @@ class Upload:
 
 
 _END = 2 * tarfile.BLOCKSIZE
-"""Two empty blocks end a tar."""
+"""The length of the two empty blocks that end a tar."""
 
 
 def _bytes_in_tar(file: Path) -> int:

@@ -19,5 +19,5 @@ class Deadline:
             return most
         remaining = self._end - time.monotonic()
         if remaining <= 0:
-            raise WaitTimeout(f"{self._expectation} after {self._timeout:g} s; it goes on, only the waiting ended")
+            raise WaitTimeout(f"{self._expectation} after {self._timeout:g} s; only the waiting ended, not the work")
         return min(most, remaining)

@@ -81,7 +81,7 @@ class DeploymentMethods(ResourceMethods):
         raise Unavailable(Problem(
             title="Service Unavailable", status=503, code="deployment_not_ready", retryable=True,
             detail=f"deployment {name} is {deployment.state}, not ready{reason}; "
-            f"wait until `tinyclip-client deployments get {name}` says ready",
+            f"wait until `tinyclip-client deployments get {name}` reports ready",
         ))
 
 

@@ -1,4 +1,4 @@
-"""What every wire schema shares."""
+"""Base classes of the wire schemas."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -19,13 +19,13 @@ Item = TypeVar("Item")
 
 
 class Request(BaseModel):
-    """Something a user writes: unknown fields are errors, not surprises."""
+    """A document that a user writes; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Response(BaseModel):
-    """Something we answer: clients ignore fields that they do not know yet."""
+    """A document that TinyCLIP writes; readers ignore unknown fields."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,4 +1,4 @@
-"""Deployments as the API accepts and returns them."""
+"""Deployments of models on Ray Serve."""
 
 from enum import StrEnum
 from typing import Literal, Self
@@ -12,7 +12,7 @@ class ReplicaRange(Request):
     min: int = Field(default=1, ge=1)
     max: int = Field(default=1, ge=1)
     target_requests: int = Field(default=16, ge=1, le=64)
-    """Requests under way at once that one replica is meant for: Ray Serve adds replicas above it and takes them away below."""
+    """Ongoing requests per replica that Ray Serve's autoscaling aims at."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -22,16 +22,16 @@ class ReplicaRange(Request):
 
 
 class Canary(Request):
-    """Another version of a deployment's model that answers a share of its queries."""
+    """Another version of a deployment's model, which answers a share of its queries."""
 
     model: str
-    """Of the same name: `name@version`, `name@alias` or `name@latest`."""
+    """A version of the same model: `name@version`, `name@alias` or `name@latest`."""
     weight: float = Field(gt=0, lt=1)
-    """The share that it answers, as 0.1."""
+    """Its share of the queries, as 0.1."""
 
 
 EngineName = Literal["auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8"]
-"""What computes a deployment's embeddings; `auto`: the fastest on the replica's hardware that is near enough to torch in fp32."""
+"""The inference engine; `auto`: the fastest on the replica's hardware whose embeddings are close enough to torch's in fp32."""
 
 
 class DeploymentPut(Request):
@@ -39,9 +39,9 @@ class DeploymentPut(Request):
     """`name@version`, `name@alias` or `name@latest`."""
     canary: Canary | None = None
     models: list[str] = Field(default=[], max_length=1000)
-    """More models that the same replicas answer for, where a query names one as its `model`; loaded when first asked for."""
+    """Further models for the same replicas, chosen by a query's `model`; loaded at the first query."""
     resident: int = Field(default=4, ge=1)
-    """How many of `models` a replica keeps in memory; the longest unused leaves for the next."""
+    """How many of `models` a replica keeps in memory; the least recently used is evicted."""
     replicas: ReplicaRange = ReplicaRange()
     engine: EngineName = "auto"
 
@@ -62,14 +62,14 @@ class DeploymentState(StrEnum):
 class Deployment(Response):
     name: str
     model: str
-    """With the version resolved."""
+    """With its version resolved."""
     state: DeploymentState
     endpoint: str
     canary: Canary | None = None
     models: list[str] = []
     """With their versions resolved."""
     serving: str | None = None
-    """The version that answers: while an update is on its way, and after one that did not start, the one before it."""
+    """The version that answers queries: during an update, and after a failed one, the version before it."""
     replicas: ReplicaRange
     engine: str
     message: str = ""

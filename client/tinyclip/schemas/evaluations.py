@@ -1,4 +1,4 @@
-"""Evaluations: any model on any tasks, after training."""
+"""Evaluations of models on tasks, after training."""
 
 from enum import StrEnum
 from typing import Any
@@ -11,12 +11,12 @@ from tinyclip.schemas.spec import EvaluationTask
 
 
 class EvaluationPost(Request):
-    """What to evaluate. A model is a registered one (`NAME@VERSION`, `NAME@ALIAS`, `NAME`, also after `registry:`), an open_clip
-    one (`ARCHITECTURE/TAG`, as `ViT-B-32/laion2b_s34b_b79k`), `hf-hub:ORG/NAME` or `local-dir:PATH_OR_URI`."""
+    """A request for an evaluation. Models are registered ones (`NAME@VERSION`, `NAME@ALIAS`, `NAME`, also after `registry:`),
+    open_clip's (`ARCHITECTURE/TAG`, as `ViT-B-32/laion2b_s34b_b79k`), `hf-hub:ORG/NAME` or `local-dir:PATH_OR_URI`."""
 
     model: str = Field(min_length=1, max_length=1000)
     against: str | None = Field(default=None, min_length=1, max_length=1000)
-    """Another model that sees the same images, as the teacher."""
+    """Another model to evaluate on the same images, such as the teacher."""
     tasks: list[EvaluationTask] = Field(min_length=1, max_length=200)
     holdout: float = Field(default=0.0, ge=0, lt=1)
     """The `data.train.holdout` of the training, for tasks with `subset: holdout`."""
@@ -36,7 +36,7 @@ class EvaluationState(StrEnum):
 
 
 class EvaluationError(Response):
-    """Why an evaluation failed; `pointer` leads into what was posted, where one field is to blame."""
+    """The reason of a failure; `pointer` names the posted field that caused it, if there is one."""
 
     code: str
     message: str
@@ -47,7 +47,7 @@ class EvaluationError(Response):
 class Evaluation(Response):
     id: str
     model: str
-    """As asked; a registered model with its version."""
+    """As requested; a registered model with its version."""
     against: str | None
     tasks: list[EvaluationTask]
     holdout: float
@@ -56,7 +56,7 @@ class Evaluation(Response):
     message: str = ""
     warnings: list[str] = []
     results: dict[str, Scores] = {}
-    """By task, once it has succeeded: `student` is the model, `teacher` what it was held against."""
+    """By task, once it has succeeded: `student` is the model, `teacher` the one of `against`."""
     error: EvaluationError | None = None
     ray_submission_id: str | None
     created_at: Timestamp

@@ -1,4 +1,4 @@
-"""Exports: a model version in the files of other libraries."""
+"""Exports of model versions to the formats of other libraries."""
 
 from enum import StrEnum
 
@@ -19,7 +19,7 @@ class ExportFormat(StrEnum):
 
 
 class ExportPost(Request):
-    """What to export; `int8` is for the formats that can be quantised, `onnx` and `openvino`."""
+    """A request for exports; `int8` is for the formats that can be quantised, `onnx` and `openvino`."""
 
     formats: list[ExportFormat] = Field(min_length=1, max_length=len(ExportFormat))
     int8: bool = False
@@ -44,16 +44,16 @@ class ExportError(Response):
 
 
 class Agreement(Response):
-    """How near an export's embeddings are to torch's; both are of length 1."""
+    """The difference of an export's embeddings from torch's; both are of length 1."""
 
     largest_difference: float
-    """Of any number of any embedding."""
+    """The largest of all numbers of all embeddings."""
     mean_cosine: float
     least_cosine: float
 
 
 class ExportTolerance(Response):
-    """What an export may be off by; null: not asked."""
+    """The tolerated difference; null: any."""
 
     largest_difference: float | None = None
     mean_cosine: float | None = None
@@ -61,33 +61,33 @@ class ExportTolerance(Response):
 
 
 class ExportCheck(Response):
-    """An export as its users load it, beside torch in fp32."""
+    """The comparison of an export, loaded as its users do, with torch in fp32."""
 
     data: str
-    """Where the pictures and texts come from."""
+    """The origin of images and texts."""
     pictures: int
     texts: int
     texts_read_otherwise: int = 0
-    """Further texts, no part of the comparison: the exported tokenizer does not mend the odd characters that they have."""
+    """Texts left out of the comparison: the exported tokenizer does not normalise their unusual characters."""
     calibrated_on: int = 0
-    """Pictures that an int8 export was calibrated on, none of them among those that it is checked on."""
+    """Images that an int8 export was calibrated on; none is among those of the comparison."""
     image: Agreement
-    """On the same pixels."""
+    """Image embeddings of the same pixels."""
     text: Agreement
-    """Through the tokenizer that is exported."""
+    """Text embeddings with the exported tokenizer."""
     own_preprocessing: Agreement
-    """On whole pictures, resized and cropped by the exported settings: by transformers' processor, else open_clip's transform."""
+    """Image embeddings with the exported preprocessing: transformers' processor, else open_clip's transform."""
     tolerance: ExportTolerance
 
 
 class ExportDocument(Response):
-    """`export.json` beside an export's files, written last: files without it are no export."""
+    """`export.json` beside an export's files. It is written last: files without it are not an export."""
 
     model: str
     format: ExportFormat
     int8: bool
     files: list[ModelFile]
-    """With paths below the export's folder."""
+    """With paths relative to the export's folder."""
     check: ExportCheck
     made_with: dict[str, str] = {}
     """Versions of the libraries that wrote it."""
@@ -115,19 +115,20 @@ class Export(Response):
 
 
 QUANTISED = (ExportFormat.ONNX, ExportFormat.OPENVINO)
-"""Formats that have an int8 export."""
+"""Formats with int8 exports."""
 EXPORTS = "exports"
-"""The folder of a version that holds its exports."""
+"""The folder of exports in a version's folder."""
 
 
 def export_name(format: ExportFormat, int8: bool) -> str:
+    """Return `onnx` or `onnx-int8`, for example."""
     return f"{format}-int8" if int8 else str(format)
 
 
 def unavailable(layout: Layout) -> dict[ExportFormat, str]:
-    """The formats that a model of this layout cannot have, and why."""
+    """Return the formats that do not support a model of this layout, and why."""
     if not _uniform(layout):
-        why = "its blocks differ in size, which that library has no word for"
+        why = "its blocks differ in size, which that library does not support"
         return {ExportFormat.HF: why, ExportFormat.OPEN_CLIP: why}
     if layout.image.kind == "resnet":
         return {ExportFormat.HF: "its image tower is a ResNet, and transformers' CLIPModel has none"}

@@ -1,4 +1,4 @@
-"""What a user says about a model made elsewhere, so that it can become a version of the registry."""
+"""Imports of models as versions of the registry."""
 
 from typing import Annotated
 
@@ -11,33 +11,33 @@ Alias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
 
 
 class ImportOptions(Request):
-    """What the file itself may not say."""
+    """Properties of an imported model that its file may not define."""
 
     name: Name | None = None
-    """The model's name in the registry; null: the preset's, else the file's."""
+    """The model's name in the registry; null: that of the preset, else of the file."""
     alias: Alias | None = None
     """An alias to point at the new version."""
     preset: str | None = Field(default=None, max_length=200)
-    """A published architecture, or any of open_clip's, which the file is held to. A directory brings its own configuration."""
+    """A published architecture, or one of open_clip's, which the file must have. A directory has its own configuration."""
     quick_gelu: bool | None = None
-    """Whether the blocks have OpenAI's QuickGELU; null: as the source says, and asked for where it does not."""
+    """Whether the blocks have OpenAI's QuickGELU; null: as the file defines it, which it must."""
     origin: str | None = Field(default=None, max_length=200)
-    """The open_clip weights that the file holds or goes back to, as `ViT-B-32@openai`: says QuickGELU and colours."""
+    """The open_clip weights that the file has or derives from, as `ViT-B-32@openai`: defines QuickGELU and colours."""
     head_width: int | None = Field(default=None, ge=1, le=1024)
-    """Width of an attention head where it is read off the tensors' shapes; null: 64."""
+    """Width of an attention head, if the layout is derived from tensor shapes; null: 64."""
     text_head_width: int | None = Field(default=None, ge=1, le=1024)
-    """The same for the text tower; null: as `head_width`."""
+    """The same for the text tower; null: `head_width`."""
 
 
 class ImportUpload(ImportOptions):
-    """The query of `POST /v1/models/import` whose body is the file, or a tar of the directory, itself."""
+    """The query of `POST /v1/models/import` whose body is the file, or a tar of the directory."""
 
     file: str = Field(default="model.pt", min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")
-    """What the file was called."""
+    """The file's name."""
 
 
 class ModelImport(ImportOptions):
-    """The body of `POST /v1/models/import` for a file or directory that the server can read itself."""
+    """The body of `POST /v1/models/import` for a file or directory that the server reads."""
 
     source: str = Field(min_length=1, max_length=2000)
-    """An absolute path on the server's machine, or a URI of a store that it reaches, as `s3://…`."""
+    """An absolute path on the server, or a URI such as `s3://…`."""

@@ -1,4 +1,4 @@
-"""Retrieval indexes as the API shows them, their items, and searches."""
+"""Retrieval indexes, their items, and searches."""
 
 import math
 from collections import Counter
@@ -10,11 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
 
 IndexKind = Literal["auto", "exact", "hnsw"]
-"""`exact` compares a query with every item, `hnsw` walks a graph of near neighbours; `auto` is exact below 100,000 items, in a
-database below 10,000."""
+"""`exact` compares a query with every item, `hnsw` walks a graph of near neighbours; `auto` is exact below 100,000 items
+(10,000 in a database)."""
 
 IndexStore = Literal["files", "pgvector"]
-"""Where an index's vectors live: in files of the artifacts store that each replica opens, or in a PostgreSQL that all ask."""
+"""Where vectors are kept: in files of the artifacts store that each replica opens, or in a PostgreSQL that all query."""
 
 
 class IndexSource(Request):
@@ -26,7 +26,7 @@ class IndexSource(Request):
 class IndexPut(Request):
     model: str
     source: IndexSource | None = None
-    """null: an empty index, to be filled item by item."""
+    """null: an empty index, to be filled with items."""
     kind: IndexKind = "auto"
     store: IndexStore = "files"
 
@@ -35,7 +35,7 @@ class IndexState(StrEnum):
     BUILDING = "building"
     READY = "ready"
     UPDATING = "updating"
-    """Searchable; changes that were accepted are being applied."""
+    """Searchable; accepted changes are being applied."""
     FAILED = "failed"
     DELETING = "deleting"
 
@@ -46,7 +46,7 @@ class IndexState(StrEnum):
 
 
 class RejectedItem(Response):
-    """An item of an accepted update that could not be embedded; what was under its id stays."""
+    """An item of an accepted update that could not be embedded; an existing item with its id is kept."""
 
     update: int
     id: str
@@ -58,18 +58,18 @@ class Index(Response):
     model: str
     state: IndexState
     store: IndexStore = "files"
-    """As asked for. Until the build is done, searches are answered from where the index was."""
+    """As requested. Until a rebuild has ended, searches use the former store."""
     kind: Literal["exact", "hnsw"] = "exact"
-    """How it is searched, as chosen for its size or asked for."""
+    """The search method, requested or chosen by size."""
     recall: float | None = None
-    """Of the ten nearest, the share that the graph finds; measured on a sample when it was built. null: exact."""
+    """Share of the ten nearest items that the graph finds, measured on a sample when it was built; null: exact."""
     count: int = 0
     progress: float = 0.0
     message: str = ""
     updates: int = 0
-    """Number of the newest update that was accepted. An accepted update is never lost and never applied twice."""
+    """Number of the newest accepted update. An accepted update is never lost and never applied twice."""
     applied_updates: int = 0
-    """Number of the newest update that searches see; all before it are seen too."""
+    """Number of the newest update that searches see, with all before it."""
     pending_updates: int = 0
     rejected: list[RejectedItem] = []
     """The newest 20."""
@@ -78,18 +78,18 @@ class Index(Response):
 
 
 MOST_ITEMS = 1000
-"""In one request."""
+"""The most items in one request."""
 LONGEST_ID = 512
 
 
 class IndexItem(Request):
-    """One item: a picture (base64 or a data URI), a text or a vector, and what a hit shows of it."""
+    """One item: an image (base64 or a data URI), a text or a vector, and the metadata that hits show."""
 
     id: str = Field(min_length=1, max_length=LONGEST_ID)
     image: str | None = None
     text: str | None = Field(default=None, max_length=10_000)
     vector: Annotated[list[float], Field(min_length=1, max_length=16_384)] | None = None
-    """As long as the model's embeddings; made to length 1."""
+    """With the dimensions of the model's embeddings; it is normalised."""
     metadata: JSON = {}
 
     @field_validator("vector")
@@ -110,7 +110,7 @@ class IndexItem(Request):
 
 
 class IndexItems(Request):
-    """Items to be added; one whose id is there already is replaced."""
+    """Items to add; an existing item with the same id is replaced."""
 
     items: list[IndexItem] = Field(min_length=1, max_length=MOST_ITEMS)
 
@@ -118,7 +118,7 @@ class IndexItems(Request):
     def _each_id_once(self) -> Self:
         [(id, times)] = Counter(item.id for item in self.items).most_common(1)
         if times > 1:
-            raise ValueError(f"the id {id!r} is there {times} times; an id names one item")
+            raise ValueError(f"the id {id!r} occurs {times} times; an id names one item")
         return self
 
 
@@ -129,8 +129,8 @@ class SearchRequest(Request):
     top_k: int = Field(default=10, ge=1, le=1000)
     filter: dict[str, Any] | None = Field(
         default=None,
-        description="Conditions on the items' metadata by dotted path, all of which hold: a value, a list (any of), or operators "
-        "gt, gte, lt, lte, ne, in.",
+        description="Conditions on the items' metadata by dotted path, all of which must hold: a value, a list (any of), or "
+        "operators gt, gte, lt, lte, ne, in.",
         examples=[{"year": {"gte": 2000, "lt": 2010}, "camera.make": "Leica", "tags": ["red", "blue"]}],
     )
 
@@ -145,6 +145,6 @@ class SearchResponse(Response):
     hits: list[Hit]
     model: str
     kind: Literal["exact", "hnsw"] = "exact"
-    """How the hits were found: an index with a graph is searched exactly too where a filter leaves few items."""
+    """The search method: an index with a graph is searched exactly if few items meet the filter."""
     generation: int = 0
-    """Grows with each change of the index."""
+    """Increases with each change of the index."""

@@ -10,12 +10,12 @@ from tinyclip.schemas.problems import FieldError
 
 class ZeroShotRequest(Request):
     model: str | None = None
-    """Of several models of a deployment, the one to ask; without it, the deployment's own, or now and then its canary."""
+    """The model of a deployment with several; null: the deployment's own, or its canary for a share of the queries."""
     image: str | None = None
     images: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
     labels: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
     label_set: str | None = None
-    """A registered set, instead of labels and templates."""
+    """A registered label set, instead of labels and templates."""
     templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
     top_k: int = Field(default=5, ge=1)
     on_error: Literal["fail", "skip"] = "fail"
@@ -43,34 +43,34 @@ _INPUT_SCHEMA: JSON = {
 
 
 class EmbeddingPart(Request):
-    """One input that says what it is: give one of the two."""
+    """One input with its modality: exactly one of the two."""
 
     text: str | None = None
     image: str | None = None
 
 
 class EmbeddingsRequest(Request):
-    """OpenAI's, with images: `modality` says what strings are, parts say it themselves, and messages are chat messages."""
+    """OpenAI's request, with images: strings have the `modality`, parts name theirs, messages are chat messages."""
 
     input: Annotated[Any, Field(json_schema_extra=_INPUT_SCHEMA)] = None
-    """A text or an image, an `EmbeddingPart`, or a list of these."""
+    """A text or an image, an `EmbeddingPart`, or a list of them."""
     messages: Annotated[list[JSON], Field(min_length=1)] | None = None
     """Instead of `input`; each `text` and `image_url` part of their content becomes an embedding, in order."""
     modality: Literal["text", "image"] = "text"
     encoding_format: Literal["float", "base64"] = "float"
     on_error: Literal["fail", "skip"] = "fail"
     dimensions: int | None = None
-    """Only the model's own number."""
+    """If given, it must be the model's."""
     model: str | None = None
     user: str | None = None
-    """Of OpenAI's shape; not used."""
+    """Accepted for compatibility with OpenAI; not used."""
 
 
 class Embedding(Response):
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | str | None
-    """null for an image that was skipped; else L2-normalised; with `encoding_format: base64` its little-endian float32 bytes."""
+    """L2-normalised; with `encoding_format: base64` little-endian float32 bytes; null for an image that was skipped."""
 
 
 class EmbeddingsUsage(Response):
@@ -79,7 +79,7 @@ class EmbeddingsUsage(Response):
 
 
 class EmbeddingsResponse(Response):
-    """The shape of OpenAI's answer."""
+    """OpenAI's response, with errors."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]

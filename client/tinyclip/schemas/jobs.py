@@ -1,4 +1,4 @@
-"""Jobs as the API shows them."""
+"""Jobs, their history and their metrics."""
 
 from enum import StrEnum
 from typing import Any, Literal
@@ -41,14 +41,14 @@ class Progress(Response):
     step: int = 0
     steps: int = 0
     fraction: float = 0.0
-    """Share of all steps of all stages."""
+    """Share of the steps of all stages."""
     samples_seen: int = 0
     pairs_per_second: float | None = None
     eta_seconds: float | None = None
 
 
 class Scores(Response):
-    """One task's numbers for the student and, on the same images, for its teacher."""
+    """Metrics of one task for the student and, on the same images, for its teacher."""
 
     student: dict[str, Any]
     teacher: dict[str, Any] | None = None
@@ -93,7 +93,7 @@ class Job(Response):
     ray_submission_id: str | None
     model: ModelRef | None
     retry_of: str | None = None
-    """The failed or cancelled job from whose last checkpoint this one goes on."""
+    """The failed or cancelled job from whose last checkpoint this one continues."""
     error: JobError | None
     etag: str
     created_at: Timestamp
@@ -112,10 +112,10 @@ class PlannedStage(Response):
 
 
 class Plan(Response):
-    """What a spec would do: the answer to `validate_only`."""
+    """The plan of a spec: the response to `validate_only`."""
 
     spec: JobSpec
-    """As resolved: sizes, lengths and defaults filled in."""
+    """Resolved: with sizes, lengths and defaults."""
     teacher: StudentSummary | None
     """The first of several."""
     teachers: list[StudentSummary] = []
@@ -129,7 +129,7 @@ class Plan(Response):
 
 
 class Event(Response):
-    """One line of a job's history; `id` counts from 1 without gaps within the job."""
+    """One event of a job's history; `id` counts from 1 without gaps within the job."""
 
     id: int
     job: str
@@ -157,13 +157,13 @@ class MetricPoint(Response):
 
 
 class Metrics(Response):
-    """Series by name, each thinned to at most `max_points` points a stage."""
+    """Series by name, each thinned to at most `max_points` points per stage."""
 
     series: dict[str, list[MetricPoint]]
 
 
 class Checkpoint(Response):
-    """A committed checkpoint from which an attempt can go on."""
+    """A committed checkpoint from which an attempt can continue."""
 
     stage: int
     step: int
@@ -185,11 +185,11 @@ class JobPatch(Request):
     @classmethod
     def _given(cls, value: Any) -> Any:
         if value is None:
-            raise ValueError("give a value, or leave the field out to keep what is there")
+            raise ValueError("give a value, or omit the field to keep the current one")
         return value
 
 
 class JobClone(Request):
-    """A new job from an old one's spec, with dotted paths set: `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`."""
+    """Changes to an existing job's spec, by dotted path: `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`."""
 
     set: JSON = {}

@@ -1,4 +1,4 @@
-"""Label sets of a deployment: what `PUT {endpoint}/label-sets/{name}` registers."""
+"""Label sets of a deployment, registered with `PUT {endpoint}/label-sets/{name}`."""
 
 from pydantic import Field
 
@@ -8,7 +8,7 @@ from tinyclip.schemas._base import Request, Response
 class LabelSetPut(Request):
     labels: list[str] = Field(min_length=1, max_length=10_000)
     templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
-    """As `a photo of a {}.`; a label's embeddings under all of them are averaged."""
+    """Such as `a photo of a {}.`; a label's embeddings with all of them are averaged."""
 
 
 class LabelSet(Response):
@@ -18,9 +18,8 @@ class LabelSet(Response):
 
 
 class LabelSetSummary(Response):
-    """A line of the list of sets."""
+    """A label set in a list: numbers of labels and templates."""
 
     name: str
     labels: int
-    """How many."""
     templates: int

@@ -1,4 +1,4 @@
-"""What a model looks like: enough to rebuild it, never guessed from tensor shapes."""
+"""Layouts of models: all sizes that are needed to build one."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from tinyclip.schemas._base import Response
 
 
 class ImageLayout(Response):
-    """One image tower. For a ViT `heads` and `mlp` have one entry a block; for a ResNet they are null."""
+    """An image tower. For a ViT `heads` and `mlp` have one entry per block; for a ResNet they are null."""
 
     kind: Literal["vit", "resnet"]
     image_size: int
@@ -49,7 +49,7 @@ class StudentSummary(Response):
     text_params: int
     text_params_without_embedding: int
     macs: int
-    """Multiply-accumulates of one image and one text of full context length."""
+    """Multiply-accumulate operations of one image and one text of full context length."""
     layout: Layout
     estimated: bool = False
-    """What an automatic stage is to reach; the student's real layout is found at its prune step."""
+    """The target of an automatic stage, whose real layout is determined at its prune step."""

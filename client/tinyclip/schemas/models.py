@@ -1,4 +1,4 @@
-"""Models, their versions and comparisons of them as the API returns them."""
+"""Models, their versions and comparisons of them."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class ModelVersion(Response):
     layout: Layout
     evaluation: dict[str, Scores] = {}
     evaluated_by: dict[str, str] = {}
-    """Tasks that were measured after training, and the evaluation that did."""
+    """Tasks that were evaluated after training, and the id of the evaluation."""
     teacher: str | None = None
     job: str | None = None
     lineage: JSON = {}
@@ -44,7 +44,7 @@ class Model(Response):
 
 
 class ComparedModel(Response):
-    """One model's row, with the row of its teacher on the same images."""
+    """One model's scores, and its teacher's on the same images."""
 
     name: str
     version: int
@@ -56,7 +56,7 @@ class ComparedModel(Response):
     evaluation: dict[str, dict[str, Any]]
     """By task."""
     latency_ms: float | None = None
-    """Of the image tower, a picture, where the evaluation ran; null where none was timed."""
+    """Milliseconds per image of the image tower, measured where the evaluation ran; null if not measured."""
     teacher: str | None
     teacher_evaluation: dict[str, dict[str, Any]]
     teacher_latency_ms: float | None = None
@@ -64,7 +64,7 @@ class ComparedModel(Response):
 
 
 class Comparison(Response):
-    """Models side by side, in the order asked for."""
+    """A comparison of models, in the requested order."""
 
     models: list[ComparedModel]
 

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the one shape of every error."""
+"""Problem documents (RFC 9457), the format of all errors."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from tinyclip.schemas._base import Response
 
 
 class FieldError(Response):
-    """One bad field: where it is, what was there, what to do about it."""
+    """One invalid field, its value and what to do."""
 
     pointer: str
-    """JSON pointer, as `/stages/1/student/image/layers`."""
+    """A JSON pointer, as `/stages/1/student/image/layers`."""
     value: Any = None
     message: str
 

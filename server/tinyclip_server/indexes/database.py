@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 from tinyclip.artifacts.paths import index_table, index_tables
-from tinyclip.index_database import LOOK, VARIABLE, complaint, drop_statement, plain_url
+from tinyclip.index_database import INSPECT, VARIABLE, database_problem, drop_statement, plain_url
 
 from tinyclip_server.backends.artifacts import Store
 from tinyclip_server.problems import InvalidInput, Unavailable
@@ -27,7 +27,7 @@ async def expect_fit(url: str) -> None:
         raise _refused(f"needs a PostgreSQL with pgvector, and none is configured here; {way_out}", "index_store_not_configured")
     try:
         async with _connected(url) as connection:
-            problem = complaint(dict(await connection.fetchrow(LOOK)))
+            problem = database_problem(dict(await connection.fetchrow(INSPECT)))
     except Away as away:
         raise Unavailable(f"/store: the database of indexes does not answer: {away}", retry_after=RETRY_AFTER) from away
     if problem is not None:
@@ -37,8 +37,8 @@ async def expect_fit(url: str) -> None:
 async def version(url: str) -> str:
     """What the database is, in words. Raises Away, ValueError where it cannot hold indexes."""
     async with _connected(url) as connection:
-        found = dict(await connection.fetchrow(LOOK))
-    problem = complaint(found)
+        found = dict(await connection.fetchrow(INSPECT))
+    problem = database_problem(found)
     if problem is not None:
         raise ValueError(problem)
     return f"postgresql {found['server']}, pgvector {found['installed']}"

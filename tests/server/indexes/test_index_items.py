@@ -262,7 +262,7 @@ IMAGE = base64.b64encode(b"picture").decode()
         ({"items": [{"id": "a", "text": "b", "image": IMAGE}]}, "not image and text"),
         ({"items": [{"id": "", "text": "b"}]}, "/items/0/id"),
         ({"items": [{"id": "a", "text": " "}]}, "blank"),
-        ({"items": [ITEM, ITEM]}, "the id 'a' is there 2 times"),
+        ({"items": [ITEM, ITEM]}, "the id 'a' occurs 2 times"),
         ({"items": [{"id": "a", "vector": [1.0, 2.0]}]}, "has 2 numbers and the model's embeddings have 32"),
         ({"items": [{"id": "a", "vector": [0.0] * 32}]}, "no direction"),
         ({"items": [ITEM, {"id": "b", "image": "no base64!"}]}, "/items/1/image: is not base64"),

@@ -1,4 +1,4 @@
-"""The job spec: what a user writes to have a student trained."""
+"""The job spec: everything that determines a student."""
 
 from tinyclip.schemas.spec.data import (
     Classes,

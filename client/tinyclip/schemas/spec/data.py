@@ -1,4 +1,4 @@
-"""What a job spec says of its data: what is trained on and what is evaluated."""
+"""The data of a job spec: training pairs and evaluation tasks."""
 
 from typing import Annotated, Literal
 
@@ -14,10 +14,10 @@ Classes = list[str] | str
 
 
 class ImageAugmentation(Request):
-    """How a training picture is varied (METHOD section 8 is the default)."""
+    """Augmentation of training images (METHOD section 8 is the default)."""
 
     crop_scale: tuple[float, float] = (0.9, 1.0)
-    """Share of the picture's area that a random crop keeps."""
+    """Share of the image's area that a random crop keeps."""
     degrees: float = Field(default=0.0, ge=0, le=180)
     """Random rotation, either way."""
     translate: float = Field(default=0.0, ge=0, lt=1)
@@ -41,7 +41,7 @@ class TrainData(Request):
     caption_key: str = "txt"
     """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time."""
     distinct_key: str | None = None
-    """`json.FIELD`: no two pairs of one batch share its value (two pictures of one concept are not negatives)."""
+    """`json.FIELD`: no two pairs of one batch share its value (two images of one concept are not negatives)."""
     holdout: float = Field(default=0.0, ge=0, lt=1)
     """Share of pairs, chosen by a hash of their key, that training never sees; a task with `subset: holdout` reads them."""
     augment: ImageAugmentation = ImageAugmentation()
@@ -56,7 +56,7 @@ class DataSpec(Request):
 class _Task(Request):
     name: Name
     shards: str | list[str]
-    """As `data.train.shards`, or a folder in CLIP_benchmark's layout: a split, or the root for its `test` split."""
+    """Like `data.train.shards`, or a folder in CLIP_benchmark's layout: a split, or the root for its `test` split."""
     image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
     subset: Literal["all", "holdout"] = "all"
     """`holdout` reads only the pairs that `data.train.holdout` keeps from training."""
@@ -67,9 +67,9 @@ class _Task(Request):
 class ZeroShotTask(_Task):
     kind: Literal["zero_shot"]
     classes: Classes | None = None
-    """A list, or the path or URI of a file with one class a line (or a JSON list); null: what CLIP_benchmark's layout says."""
+    """A list, or the path or URI of a file with one class per line (or a JSON list); null: those of CLIP_benchmark's layout."""
     templates: Templates | None = None
-    """Prompts with {} for the class name; null: what CLIP_benchmark's layout says, elsewhere `a photo of a {}.`"""
+    """Prompts with {} for the class name; null: those of CLIP_benchmark's layout, else `a photo of a {}.`"""
     label_key: str = "cls"
     """`cls` (a file of the sample with the class number) or `json.FIELD`."""
 
@@ -77,13 +77,13 @@ class ZeroShotTask(_Task):
 class RetrievalTask(_Task):
     kind: Literal["retrieval"]
     caption_key: str = "txt"
-    """`txt` (a file of the sample with one caption a line) or `json.FIELD` (a text or a list of them)."""
+    """`txt` (a file of the sample with one caption per line) or `json.FIELD` (a text or a list of them)."""
 
 
 class LinearProbeTask(_Task):
     kind: Literal["linear_probe"]
     train_shards: str | list[str] | None = None
-    """What the probe learns from; null: the `train` split of CLIP_benchmark's layout."""
+    """Training data of the probe; null: the `train` split of CLIP_benchmark's layout."""
     label_key: str = "cls"
 
 
@@ -92,5 +92,5 @@ EvaluationTask = Annotated[ZeroShotTask | RetrievalTask | LinearProbeTask, Field
 
 class EvaluationSpec(Request):
     every_steps: int | None = Field(default=None, ge=1)
-    """null: at the end of each stage only."""
+    """Steps between evaluations; null: only at the end of each stage."""
     tasks: list[EvaluationTask] = []

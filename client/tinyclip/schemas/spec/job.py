@@ -1,4 +1,4 @@
-"""The job spec: what a user says about the student to be made (the wire contract's `JobSpec`)."""
+"""The whole job spec, its teachers and its resources."""
 
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -10,28 +10,29 @@ from tinyclip.schemas.spec.stages import Objective, OptimizerSpec, StageSpec, Te
 
 
 class TeacherSpec(Request):
-    """Where the teacher comes from."""
+    """The source of a teacher."""
 
     model: str
     """open_clip architecture | hf-hub:ORG/NAME | local-dir:PATH_OR_URI | registry:NAME@ALIAS_OR_VERSION."""
     pretrained: str | None = None
-    """open_clip tag, or a path or URI of weights; omitted for the last three forms."""
+    """An open_clip tag, or the path or URI of weights; omitted for the last three forms."""
 
 
 class WeightedTeacher(TeacherSpec):
     """One of several teachers."""
 
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Its part in the mean of affinities; only the proportion to the others' counts."""
+    """Its weight in the mean of affinities, relative to the others'."""
 
 
 class TeacherAt(NamedTuple):
-    """A teacher and where the spec has it."""
+    """A teacher and its place in the spec."""
 
     pointer: str
+    """A JSON pointer into the spec."""
     spec: TeacherSpec
     share: float
-    """Its part in the mean of affinities; all shares add up to 1."""
+    """Its share of the mean of affinities; all shares add up to 1."""
 
 
 class WorkerRange(Request):
@@ -51,7 +52,7 @@ class CheckpointSpec(Request):
 
 
 class JobSpec(Request):
-    """Everything that decides the student. The smallest has name, teacher, data.train.shards and one stage."""
+    """Everything that determines the student. The minimum is name, teacher, data.train.shards and one stage."""
 
     spec_version: Literal[1] = 1
     name: Name
@@ -59,7 +60,7 @@ class JobSpec(Request):
     teacher: TeacherSpec | None = None
     """Omitted with `objective: {affinity: 0, contrastive: 1}`: a plain CLIP is trained."""
     teachers: list[WeightedTeacher] = []
-    """Instead of `teacher`: several. Students inherit from the first, are evaluated next to it and have it as the teacher of all
+    """Several teachers, instead of `teacher`. Students inherit from the first and are compared with it. It is the teacher of all
     terms but `affinity`, whose target is the weighted mean of all teachers' affinities."""
     data: DataSpec
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -68,9 +69,9 @@ class JobSpec(Request):
     temperature: Temperature = Temperature()
     optimizer: OptimizerSpec = OptimizerSpec()
     batch_size: int = Field(default=256, ge=1)
-    """Global; split over the workers by the engine."""
+    """Of all workers together."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Pairs that a worker holds in memory at once; the gradient is that of the whole batch. Costs one more forward pass."""
+    """Pairs that a worker processes at once; the gradient is that of the whole batch. Costs one more forward pass."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     resources: Resources = Resources()
     checkpoint: CheckpointSpec = CheckpointSpec()
@@ -79,19 +80,19 @@ class JobSpec(Request):
 
     @property
     def first_teacher(self) -> TeacherSpec | None:
-        """The teacher, or the first of several."""
+        """The teacher, or the first of several; None without a teacher."""
         return self.teachers[0] if self.teachers else self.teacher
 
     def every_teacher(self) -> list[TeacherAt]:
-        """The teacher or all of several, the first one first."""
+        """Return all teachers, the first one first."""
         total = sum(teacher.weight for teacher in self.teachers)
         several = [TeacherAt(f"/teachers/{i}", teacher, teacher.weight / total) for i, teacher in enumerate(self.teachers)]
         return several if self.teacher is None else [TeacherAt("/teacher", self.teacher, 1.0)]
 
     @model_validator(mode="before")
     @classmethod
-    def _objective_of_the_named_terms_only(cls, data: Any) -> Any:
-        """`objective: {contrastive: 1}` means contrastive alone: naming terms names all of them."""
+    def _omitted_terms_have_weight_0(cls, data: Any) -> Any:
+        """Set `affinity` to 0 if an objective names other terms only: `{contrastive: 1}` means contrastive alone."""
         if isinstance(data, dict):
             for holder in [data, *(s for s in data.get("stages") or [] if isinstance(s, dict))]:
                 objective = holder.get("objective")
@@ -100,7 +101,7 @@ class JobSpec(Request):
         return data
 
     @model_validator(mode="after")
-    def _what_needs_a_teacher_has_one(self) -> Self:
+    def _teachers_match_objectives(self) -> Self:
         if self.teacher is not None and self.teachers:
             raise ValueError("give either teacher or teachers, not both; the first of teachers is the one to inherit from")
         if self.first_teacher is not None:

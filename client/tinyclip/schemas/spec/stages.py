@@ -1,4 +1,4 @@
-"""What a job spec says of its stages: the student, how it inherits, what it learns from and how long."""
+"""The stages of a job spec: the student, its inheritance, its objective and its length."""
 
 from typing import Annotated, Literal, Self
 
@@ -32,7 +32,7 @@ class TextTower(Request):
 
 
 class StudentSpec(Request):
-    """A published architecture by name, or the towers spelled out."""
+    """A published architecture by name, or its towers."""
 
     preset: str | None = None
     image: ImageTower | None = None
@@ -48,7 +48,7 @@ class StudentSpec(Request):
 
 
 class TrainLength(Request):
-    """Exactly one of the three."""
+    """The length of training: exactly one of the three."""
 
     steps: int | None = Field(default=None, ge=1, le=10**9)
     samples: int | None = Field(default=None, ge=1, le=10**12)
@@ -65,72 +65,72 @@ class TrainLength(Request):
 class PruneSpec(Request):
     """Learnable masks and the step at which they are folded (METHOD sections 3 and 6).
 
-    The stage's learning rate warms up until that step, whatever `optimizer.warmup_steps` says, and falls from there.
+    The stage's learning rate warms up until that step, regardless of `optimizer.warmup_steps`, and decays afterwards.
     """
 
     target_sparsity: float = Field(gt=0, lt=1)
-    """Share of the weights in attention and MLPs that is to go, of the model with which the automatic stages in a row began."""
+    """Share of weights in attention and MLPs to remove, relative to the model at the start of consecutive automatic stages."""
     start_sparsity: float = Field(default=0.0, ge=0, lt=1)
-    """Asked for at the stage's first step."""
+    """The target at the stage's first step."""
     prune_step: int = Field(ge=1)
-    """Steps before the masks are folded."""
+    """The step at which the masks are folded."""
     sparsity_warmup: int = Field(default=1000, ge=0)
-    """Steps over which the sparsity that is asked for grows from start to target."""
+    """Steps over which the target grows from `start_sparsity` to `target_sparsity`."""
     towers: list[Literal["image", "text"]] = Field(default=["image", "text"], min_length=1)
     joint: bool = True
-    """One target for both towers together, which trade size with each other; false: each tower reaches the target."""
+    """One target for both towers together; false: each tower reaches the target."""
     granularity: Literal["exact", "paper"] = "exact"
-    """How a unit at the ends of the masks' range counts. `exact`: as gone, and as whole. `paper`: as 4.7% and as 99.8%."""
+    """How much a unit at either end of the masks' range counts: 0 and 1 (`exact`), or 4.7% and 99.8% (`paper`)."""
 
 
 IN_THE_TEACHERS_SPACE = (
     "feature_mimicry", "interactive_contrastive", "vertical_relational", "cross_relational", "cluster_instance",
 )
-"""Terms that compare a student's embedding with a teacher's own: a learned projection stands between where sizes differ."""
+"""Terms that compare embeddings of student and teacher, through a learned projection if their sizes differ."""
 
 NEED_A_TEACHER = ("affinity", *IN_THE_TEACHERS_SPACE)
 
 
 class Objective(Request):
-    """Weights of the named terms; a term of weight 0 is not computed. Formulas, sources and needs: METHOD section 12."""
+    """Weights of the terms of the loss; a term of weight 0 is not computed. Formulas and sources: METHOD section 12."""
 
     affinity: float = Field(default=1.0, ge=0)
-    """Affinity mimicking, the method of TinyCLIP; of all teachers together where there are several."""
+    """Affinity mimicking, the method of TinyCLIP; with several teachers, of all of them."""
     contrastive: float = Field(default=0.0, ge=0)
-    """CLIP's own loss, which needs no teacher."""
+    """CLIP's loss, which needs no teacher."""
     feature_mimicry: float = Field(default=0.0, ge=0)
-    """CLIP-KD: squared distance to the teacher's embeddings. A mean over their numbers, so small: published with weight 2000."""
+    """CLIP-KD: mean squared difference to the teacher's embeddings. It is small: published with weight 2000."""
     interactive_contrastive: float = Field(default=0.0, ge=0)
-    """CLIP-KD: the student's pictures find the teacher's texts, the student's texts the teacher's pictures."""
+    """CLIP-KD: contrast of the student's images with the teacher's texts, and of its texts with the teacher's images."""
     vertical_relational: float = Field(default=0.0, ge=0)
-    """CLIP-RD's VRD: pictures are as like the teacher's pictures as texts are like the teacher's texts."""
+    """CLIP-RD's VRD: images are as similar to the teacher's images as texts are to the teacher's texts."""
     cross_relational: float = Field(default=0.0, ge=0)
-    """CLIP-RD's XRD: pictures are as like the teacher's texts as texts are like the teacher's pictures."""
+    """CLIP-RD's XRD: images are as similar to the teacher's texts as texts are to the teacher's images."""
     cluster_instance: float = Field(default=0.0, ge=0)
-    """CLIP-CID: pictures find the cluster of the teacher's embedding, and its texts. Needs `clusters`."""
+    """CLIP-CID: images are classified by the cluster of the teacher's embedding, and so are texts. Needs `clusters`."""
     clusters: str | None = None
     """Path or URI of the file that `python -m tinyclip_workers.training.clusters SPEC OUT` writes; for `cluster_instance`."""
 
     def weights(self) -> dict[str, float]:
-        """Every term's weight by its name."""
+        """Return the weight of each term."""
         return self.model_dump(exclude={"clusters"})
 
     def taught(self) -> list[str]:
-        """The terms of positive weight that need a teacher."""
+        """Return the terms of positive weight that need a teacher."""
         return [name for name in NEED_A_TEACHER if self.weights()[name] > 0]
 
     def in_the_teachers_space(self) -> list[str]:
-        """The terms of positive weight that compare embeddings of student and teacher."""
+        """Return the terms of positive weight that compare embeddings of student and teacher."""
         return [name for name in IN_THE_TEACHERS_SPACE if self.weights()[name] > 0]
 
     def has_similarities(self) -> bool:
-        """Whether any term of positive weight has use for the student's similarity multiplier."""
+        """Return whether any term of positive weight uses the student's logit scale."""
         return any(weight > 0 for name, weight in self.weights().items() if name != "feature_mimicry")
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if not any(self.weights().values()):
-            raise ValueError("every term has weight 0: nothing would be learned; give one a positive weight")
+            raise ValueError("every term has weight 0; give one a positive weight")
         return self
 
 
@@ -138,7 +138,7 @@ class Temperature(Request):
     """Logit scales (inverse temperatures); METHOD section 2."""
 
     teacher: Annotated[float, Field(gt=0)] | None = 50.0
-    """null: the teacher's own; of several teachers, each its own."""
+    """null: each teacher's own."""
     student: Annotated[float, Field(gt=0)] | Literal["learned"] = 50.0
 
 
@@ -167,9 +167,9 @@ class StageSpec(Request):
         if self.inherit == "auto" and self.prune is None:
             raise ValueError("inherit: auto needs prune: {target_sparsity, prune_step, …}")
         if self.inherit == "auto" and self.student is not None:
-            raise ValueError("inherit: auto finds the student itself; remove student or use inherit: manual")
+            raise ValueError("inherit: auto determines the student; remove student or use inherit: manual")
         if self.inherit != "auto" and self.prune is not None:
             raise ValueError("prune belongs to inherit: auto")
         if self.inherit != "auto" and self.student is None:
-            raise ValueError("say which student to build: student: {preset: …} or {image: {…}, text: {…}}")
+            raise ValueError("needs a student: give student: {preset: …} or {image: {…}, text: {…}}")
         return self

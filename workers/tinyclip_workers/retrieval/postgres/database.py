@@ -16,7 +16,7 @@ from pgvector.psycopg import register_vector
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
-from tinyclip.index_database import LOOK, VARIABLE, complaint, plain_url
+from tinyclip.index_database import INSPECT, VARIABLE, database_problem, plain_url
 
 from tinyclip_workers.retrieval.reader import DatabaseUnavailable
 
@@ -55,9 +55,9 @@ def job_connection() -> Iterator[Connection]:
     """Open a job's connection, in autocommit. Raises DatabaseNotUsable, DatabaseUnavailable."""
     parameters = _connection_parameters()
     with _operational_errors(), _connect_with_retries(parameters) as connection:
-        facts = connection.cursor(row_factory=dict_row).execute(LOOK).fetchone()
+        facts = connection.cursor(row_factory=dict_row).execute(INSPECT).fetchone()
         assert facts is not None
-        problem = complaint(facts)
+        problem = database_problem(facts)
         if problem is not None:
             raise DatabaseNotUsable(f"{VARIABLE}: {problem}")
         for setting in JOB_SETTINGS:

@@ -1,0 +1,39 @@
+"""Items of an index."""
+
+import json
+
+import httpx
+from tinyclip.schemas import IndexItem
+
+from tests.client.clients import async_client_of, client_of
+from tests.client.documents import JSON, TIMES
+
+INDEX = {"name": "gallery", "model": "shapes@1", "state": "updating", "updates": 3, **TIMES}
+ITEMS: list[JSON | IndexItem] = [
+    {"id": "a", "image": b"\x00\x01\x02", "metadata": {"year": 2020}}, IndexItem(id="b", vector=[0.5, 1.0]),
+]  # fmt: skip
+
+
+def handle(request: httpx.Request) -> httpx.Response:
+    assert request.headers["idempotency-key"]
+    if request.method == "DELETE":
+        assert request.url.raw_path == b"/v1/indexes/gallery/items/a%2Fb%20c"
+    else:
+        assert request.url.path == "/v1/indexes/gallery/items"
+        assert json.loads(request.content) == {"items": [
+            {"id": "a", "image": "AAEC", "metadata": {"year": 2020}}, {"id": "b", "vector": [0.5, 1.0], "metadata": {}},
+        ]}  # fmt: skip
+    return httpx.Response(202, json=INDEX)
+
+
+def test_items_are_added_and_removed() -> None:
+    client = client_of(handle)
+
+    assert client.indexes.add("gallery", ITEMS).updates == 3
+    assert client.indexes.remove("gallery", "a/b c").pending_updates == 0
+
+
+async def test_async() -> None:
+    async with async_client_of(handle) as client:
+        assert (await client.indexes.add("gallery", ITEMS)).state == "updating"
+        assert (await client.indexes.remove("gallery", "a/b c")).updates == 3
