@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 from psycopg import sql
 from tinyclip.artifacts.documents import IndexRequest
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
@@ -34,7 +35,6 @@ from tinyclip_workers.retrieval.postgres.queries import search_exact
 from tinyclip_workers.retrieval.postgres.reader import PostgresReader
 from tinyclip_workers.retrieval.postgres.table import Table
 from tinyclip_workers.retrieval.postgres.updating import apply_changes
-from tinyclip_workers.runtime.store import Store
 
 from bench.search import CHUNK, EMBED_DIM, FILTERS, about, mean_share, vectors
 from tests.postgres import database, postgres_server
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with postgres_server() as server, database(server) as url, tempfile.TemporaryDirectory() as root:
         os.environ[VARIABLE] = f"{url}?options=-cmax_parallel_workers_per_gather%3D0%20-cmax_parallel_maintenance_workers%3D0"
-        for result in measured(Store(root), arguments.rows, arguments.queries, full=arguments.full):
+        for result in measured(ArtifactsStore(root), arguments.rows, arguments.queries, full=arguments.full):
             text = json.dumps(result, indent=1)
             print(text, flush=True)
             if arguments.json is not None:
@@ -68,7 +68,7 @@ class Parts:
             yield vectors(len(items), seed=start + 1), items
 
 
-def measured(store: Store, rows: int, count: int, *, full: bool) -> Iterator[dict[str, Any]]:
+def measured(store: ArtifactsStore, rows: int, count: int, *, full: bool) -> Iterator[dict[str, Any]]:
     """The result so far, each time that there is more of it."""
     pool = ReplicaPool()
     with job_connection() as connection:
@@ -117,7 +117,7 @@ class Meter:
         return 1000 * (self.now() - begun) / len(queries_QE)
 
 
-def built(store: Store, rows: int, meter: Meter) -> tuple[Generation, dict[str, Any]]:
+def built(store: ArtifactsStore, rows: int, meter: Meter) -> tuple[Generation, dict[str, Any]]:
     request = IndexRequest(
         name="gallery", job="b1", build=1, model="bench@1", model_uri="", embed_dim=EMBED_DIM, kind="hnsw", store="pgvector"
     )

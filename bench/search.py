@@ -24,6 +24,7 @@ from typing import Any
 
 import hnswlib
 import numpy as np
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.commits import commit, newest
@@ -31,7 +32,6 @@ from tinyclip_workers.retrieval.generations import GRAPH, VECTORS, Generation
 from tinyclip_workers.retrieval.graph import exact_rows
 from tinyclip_workers.retrieval.reader import FilesReader, open_index
 from tinyclip_workers.retrieval.segment_writer import new_segment
-from tinyclip_workers.runtime.store import Store
 
 EMBED_DIM, LATENT, NOISE, CHUNK = 512, 48, 0.3, 10_000
 FILTERS = {"50%": {"half": 0}, "10%": {"tenth": 3}, "1%": {"hundredth": 42}}
@@ -150,7 +150,7 @@ def built(folder: Path, rows: int, *, linked: bool = True) -> float:
     took = folder / "took.json"
     if took.exists():
         return float(took.read_text())
-    store, begun = Store(str(folder)), time.process_time()
+    store, begun = ArtifactsStore(str(folder)), time.process_time()
     with new_segment(store, "gallery", EMBED_DIM) as segment:
         for start in range(0, rows, CHUNK):
             items = [(str(i), about(i)) for i in range(start, min(rows, start + CHUNK))]
@@ -196,8 +196,8 @@ def about(i: int) -> dict[str, Any]:
     return {"key": f"{i:09d}", "shard": shard, "caption": f"picture {i}", "half": i % 2, "tenth": i % 10, "hundredth": i % 100}
 
 
-def store_and_generation(folder: Path) -> tuple[Store, Generation]:
-    store = Store(str(folder))
+def store_and_generation(folder: Path) -> tuple[ArtifactsStore, Generation]:
+    store = ArtifactsStore(str(folder))
     generation = newest(store, "gallery")
     assert generation is not None
     return store, generation

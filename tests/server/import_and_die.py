@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip_server.api.app import create_app
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.models import service
 from tinyclip_server.settings import Settings
 
@@ -45,7 +45,7 @@ async def main(data_dir: str, database_url: str, point: str) -> None:
     )
     app = create_app(settings, ray=ScriptedRay(), schedule=False)
     owners: dict[str, tuple[Any, str, int]] = {
-        "marked": (Store, "write", 1),
+        "marked": (AsyncArtifactsStore, "write_bytes", 1),
         "registered": (service, "register", 1),
         "committed": (AsyncSession, "commit", 2),  # without a key the first commit is the reservation's
     }

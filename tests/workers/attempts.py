@@ -14,11 +14,11 @@ import pytest
 import torch
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.paths import attempt_events, job_spec
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobRun
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training import driver as driver
 from tinyclip_workers.training import worker
 from tinyclip_workers.training.learner import StageLearner
@@ -53,7 +53,7 @@ def no_cluster() -> Iterator[pytest.MonkeyPatch]:
 
 class Job:
     def __init__(self, folder: Path, spec: JobSpec) -> None:
-        self.root, self.store = str(folder), Store(str(folder))
+        self.root, self.store = str(folder), ArtifactsStore(str(folder))
         document = JobDocument(job="job_1", name=spec.name, spec=spec, model_name=spec.name, model_version=1)
         self.store.write_bytes(job_spec("job_1"), document.model_dump_json().encode())
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import save
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from tinyclip_workers.model.architecture import build_any, summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.towers import Clip
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.writer import model_files, version_document, write_version
 
 from tests.workers.models import tiny_layout
@@ -64,7 +64,7 @@ def pictures(count: int) -> list[Image.Image]:
     return [random_image(seed, [(90, 60), (50, 120), (48, 48), (200, 150)][seed % 4]) for seed in range(count)]
 
 
-def write_model(store: Store, model: LoadedModel, **lineage: Any) -> None:
+def write_model(store: ArtifactsStore, model: LoadedModel, **lineage: Any) -> None:
     """`tiny@1` as a version of a registry."""
     files = model_files(model.layout, save(model.model.state_dict()), MEAN, STD, None)
     document = version_document("tiny", 1, summarize(model.layout), lineage=lineage)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import ModelVersion
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.importing.convert import ImportedModel, read_model, write_import
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import resolve_layout
-from tinyclip_workers.runtime.store import Store
 from torch import Tensor
 
 VIT = resolve_layout(
@@ -100,7 +100,7 @@ class RunsCommand:
 
 def version_of(imported: ImportedModel, folder: Path, name: str = "imported") -> tuple[ModelVersion, Path]:
     """Write the import as version 1 of a registry in `folder`; return its document and its folder."""
-    return write_import(Store(str(folder)), name, 1, imported), folder / f"models/{name}/1"
+    return write_import(ArtifactsStore(str(folder)), name, 1, imported), folder / f"models/{name}/1"
 
 
 def embeddings(model: Any, layout: Layout, tokens_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import Condition
 from tinyclip.schemas import JSON
 from tinyclip_workers import jobs
 from tinyclip_workers.retrieval.commits import newest
 from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.reader import IndexReader
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.replica.indexes import Indexes
 from tinyclip_workers.types import Matrix
 
@@ -24,12 +24,12 @@ def ask(root: Path | str, model_uri: Path, shards: str | None, build: int = 1, *
         "name": "gallery", "job": f"b{build}", "build": build, "model": "student@1", "model_uri": str(model_uri),
         "embed_dim": EMBED_DIM, "source": {"shards": shards} if shards else None, **changes,
     }
-    Store(str(root)).write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
+    ArtifactsStore(str(root)).write_bytes("indexes/gallery/request.json", json.dumps(request).encode())
 
 
 def ask_updates(root: Path | str, model_uri: Path, updates: dict[int, JSON], build: int = 1, **changes: Any) -> None:
     """Updates by number, all of them waiting."""
-    store = Store(str(root))
+    store = ArtifactsStore(str(root))
     for number, update in updates.items():
         store.write_bytes(f"indexes/gallery/updates/{number}.json", json.dumps(update).encode())
     files = [{"number": number, "file": f"{number}.json"} for number in updates]
@@ -55,7 +55,7 @@ def current(root: Path | str, model: str = "student@1") -> IndexReader:
 
 
 def generation(root: Path | str) -> Generation:
-    found = newest(Store(str(root)), "gallery")
+    found = newest(ArtifactsStore(str(root)), "gallery")
     assert found is not None
     return found
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.model.architecture import build_model, open_clip_config, resolve_layout
 from tinyclip_workers.model.weights import save_compact, save_state_dict
-from tinyclip_workers.runtime.store import Store
 
 TINY = StudentSpec(
     embed_dim=16,
@@ -29,7 +29,7 @@ def tiny_model(seed: int = 0, layout: Layout | None = None) -> CLIP:
 
 def write_folder(path: Path, model: CLIP, layout: Layout, *, used_token_ids: list[int] | None = None) -> Path:
     """A folder in open_clip's layout; with `used_token_ids` its weights are compact."""
-    store = Store(str(path))
+    store = ArtifactsStore(str(path))
     if used_token_ids is None:
         save_state_dict(store, "open_clip_model.safetensors", model.state_dict())
     else:

@@ -11,9 +11,9 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers import jobs
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Pixels
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -70,5 +70,5 @@ def build_index(root: Path, name: str, model: str, folder: Path, shard: Path) ->
         "name": name, "job": "b1", "build": 1, "model": model, "model_uri": str(folder), "embed_dim": 24,
         "source": {"shards": str(shard)},
     }  # fmt: skip
-    Store(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
+    ArtifactsStore(str(root)).write_bytes(f"indexes/{name}/request.json", json.dumps(request).encode())
     assert jobs.main(["index", "--artifacts", str(root), "--index", name, "--job", "b1"]) == 0

@@ -12,19 +12,20 @@ import sys
 from collections.abc import Callable
 
 from tinyclip.artifacts.paths import evaluation_events, export_events, index_job_events
+from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.runtime.ray_job import run
-from tinyclip_workers.runtime.store import Store
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return 0 if the job is done or no longer wanted, 1 if it failed; a `<kind>.failed` event then holds the reason."""
     arguments = _parser().parse_args(argv)
-    return KINDS[arguments.kind](Store(arguments.artifacts), arguments)
+    return KINDS[arguments.kind](open_store(arguments.artifacts), arguments)
 
 
-def _run_export(store: Store, arguments: argparse.Namespace) -> int:
+def _run_export(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.exporting.job import export
 
     def work(events: EventWriter) -> None:
@@ -33,7 +34,7 @@ def _run_export(store: Store, arguments: argparse.Namespace) -> int:
     return run(store, export_events(arguments.export, arguments.attempt), arguments.attempt, "export", work)
 
 
-def _run_evaluation(store: Store, arguments: argparse.Namespace) -> int:
+def _run_evaluation(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.evaluation.job import evaluate
 
     def work(events: EventWriter) -> None:
@@ -42,7 +43,7 @@ def _run_evaluation(store: Store, arguments: argparse.Namespace) -> int:
     return run(store, evaluation_events(arguments.evaluation, arguments.attempt), arguments.attempt, "evaluation", work)
 
 
-def _run_index(store: Store, arguments: argparse.Namespace) -> int:
+def _run_index(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.retrieval.job import build_or_update
 
     def work(events: EventWriter) -> None:
@@ -51,7 +52,7 @@ def _run_index(store: Store, arguments: argparse.Namespace) -> int:
     return run(store, index_job_events(arguments.index, arguments.job), 1, "index", work)
 
 
-KINDS: dict[str, Callable[[Store, argparse.Namespace], int]] = {
+KINDS: dict[str, Callable[[ArtifactsStore, argparse.Namespace], int]] = {
     "export": _run_export, "evaluation": _run_evaluation, "index": _run_index,
 }
 

@@ -18,7 +18,7 @@ from tinyclip_server.api.errors import RequestIds, expect_storable, install_prob
 from tinyclip_server.api.openapi import ANY_PROBLEM, install_document
 from tinyclip_server.api.readiness import Readiness
 from tinyclip_server.api.request_log import Requests
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.converter import Converter
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray, RayGateway
@@ -145,7 +145,7 @@ def build_services(settings: Settings, ray: Ray | None = None, planner: Planner 
     return Services(
         settings=settings,
         db=Database(settings.async_database_url),
-        store=Store(settings.artifacts_root),
+        store=AsyncArtifactsStore(settings.artifacts_root),
         ray=ray
         or RayGateway(
             settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,

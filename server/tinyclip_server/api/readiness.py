@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 from tinyclip.artifacts.paths import probe_file
 
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.migrate import WrongRevision, current, refuse_unless_head
 from tinyclip_server.http.services import Services
 
@@ -94,12 +94,12 @@ class Readiness:
         return None if await self._services.ray.ready() else "cannot be reached"
 
 
-async def probe(store: Store) -> str | None:
+async def probe(store: AsyncArtifactsStore) -> str | None:
     """Write, read and delete a small file in the artifacts; null if that went well."""
     path, data = probe_file(uuid.uuid4().hex), b"written to see whether it can be"
     try:
-        await store.write(path, data)
-        read = await store.read(path)
+        await store.write_bytes(path, data)
+        read = await store.read_if_exists(path)
         await store.remove(path)
     except Exception as error:  # each kind of store has errors of its own
         return f"cannot be written: {str(error) or type(error).__name__}"

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.converter import Converter
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray
@@ -25,7 +25,7 @@ class Services:
 
     settings: Settings
     db: Database
-    store: Store
+    store: AsyncArtifactsStore
     ray: Ray
     planner: Planner
     converter: Converter

@@ -9,7 +9,7 @@ import asyncpg
 from tinyclip.artifacts.paths import index_table, index_tables
 from tinyclip.index_database import INSPECT, VARIABLE, database_problem, drop_statement, plain_url
 
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput, Unavailable
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0
@@ -44,7 +44,7 @@ async def version(url: str) -> str:
     return f"postgresql {found['server']}, pgvector {found['installed']}"
 
 
-async def drop_tables(url: str, store: Store, index: str) -> str | None:
+async def drop_tables(url: str, store: AsyncArtifactsStore, index: str) -> str | None:
     """Drop all tables of an index. Why they are still there, if they are: then it can be asked again."""
     folder = index_tables(index)
     ids = [name for name in await store.list(folder) if re.fullmatch(r"[0-9a-f]{32}", name)]

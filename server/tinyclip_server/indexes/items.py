@@ -34,7 +34,7 @@ async def change(services: Services, session: AsyncSession, project: str, name: 
         _check(update.items, await repository.embed_dim(before, row))
     file = f"{uuid.uuid4().hex}.json"
     path = index_update(name, file)
-    await services.store.write(path, update.model_dump_json(exclude_none=True).encode())
+    await services.store.write_bytes(path, update.model_dump_json(exclude_none=True).encode())
     try:
         row = await service.get(session, project, name, lock=True)
         await service.accept_update(session, row, file)

@@ -8,11 +8,11 @@ from pathlib import Path
 from tinyclip.addresses import address_problem
 from tinyclip.schemas import FieldError, IndexSource
 
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput
 
 
-async def expect_shards(source: IndexSource, store: Store, *, allow_private: bool = False) -> None:
+async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, *, allow_private: bool = False) -> None:
     """The first shard of every pattern is there. Raises InvalidInput.
 
     Only local paths are looked at, and only where the artifacts are local too: others are the job's to find, and this
@@ -38,7 +38,7 @@ def first_of(pattern: str) -> str:
     return pattern
 
 
-async def _problem(pattern: str, store: Store) -> str | None:
+async def _problem(pattern: str, store: AsyncArtifactsStore) -> str | None:
     if "://" in pattern:
         return None
     if not pattern.startswith("/"):

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from tinyclip.artifacts.paths import MANIFEST, parse_checkpoint_file
+from tinyclip.artifacts.store import StoredFile
 from tinyclip.schemas import Checkpoint
-
-from tinyclip_server.backends.artifacts import StoredFile
 
 
 def committed(files: Iterable[StoredFile]) -> list[Checkpoint]:

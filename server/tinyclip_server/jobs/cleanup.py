@@ -56,8 +56,8 @@ async def _fence(services: Services, job: JobRow, attempt: AttemptRow) -> None:
     """No attempt follows the last one of a job, so nothing else tells the lost ones that it is over."""
     if attempt.outcome in UNTOLD and JobState(job.state).terminal:
         control = Control(fence=job.attempt + 1, desired="cancel").model_dump_json().encode()
-        if await services.store.read(job_control(job.id)) != control:
-            await services.store.write(job_control(job.id), control)
+        if await services.store.read_if_exists(job_control(job.id)) != control:
+            await services.store.write_bytes(job_control(job.id), control)
 
 
 async def _is_gone(services: Services, attempt: AttemptRow) -> bool:

@@ -94,7 +94,7 @@ async def layout_picture(
     job = await service.get(session, project, job_id)
     if index >= len(job.stages):
         raise NotFound(f"job {job_id} has {len(job.stages)} stages, counted from 0", code="no_such_stage")
-    picture = await services.store.read(stage_picture(job_id, index, job.stages[index].name))
+    picture = await services.store.read_if_exists(stage_picture(job_id, index, job.stages[index].name))
     if picture is None:
         message = f"stage {index} of {job_id} has no picture; only an automatic stage has one, from its prune step on"
         raise NotFound(message, code="no_picture")

@@ -23,7 +23,7 @@ from tinyclip.artifacts.paths import probe_file
 from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.api.readiness import probe
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayGateway, RayUnavailable
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.migrate import WrongRevision, current, fit, head, refuse_unless_head
@@ -178,7 +178,7 @@ async def _asks_for_a_token(settings: Settings) -> list[Check]:
 async def _artifacts(settings: Settings) -> list[Check]:
     root = settings.artifacts_root
     try:
-        store = Store(root)
+        store = AsyncArtifactsStore(root)
     except (ValueError, OSError) as error:
         return [_fail("artifacts", str(error), "look at TINYCLIP_ARTIFACTS")]
     complaint = await probe(store)
@@ -193,7 +193,7 @@ async def _artifacts(settings: Settings) -> list[Check]:
     return checks
 
 
-async def _conditional_writes(store: Store) -> Check:
+async def _conditional_writes(store: AsyncArtifactsStore) -> Check:
     """Segments of events and generations of indexes are numbered by creating files that must not be there yet.
 
     A store that takes no notice of the condition answers all writers alike, and what one of them wrote is lost.
@@ -201,9 +201,9 @@ async def _conditional_writes(store: Store) -> Check:
     name, path = "conditional writes", probe_file(uuid.uuid4().hex)
     everybody = [f"writer {number}".encode() for number in range(WRITERS)]
     try:
-        created = await asyncio.gather(*(store.create(path, data) for data in everybody), return_exceptions=True)
-        again = await store.create(path, b"too late")
-        kept = await store.read(path)
+        created = await asyncio.gather(*(store.create_bytes(path, data) for data in everybody), return_exceptions=True)
+        again = await store.create_bytes(path, b"too late")
+        kept = await store.read_if_exists(path)
     except Exception as error:  # each kind of store has errors of its own
         return _fail(name, f"{store.root} cannot be asked to create a file: {str(error) or type(error).__name__}", OTHER_STORE)
     finally:

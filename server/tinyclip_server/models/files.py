@@ -11,9 +11,11 @@ from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import ModelFile, ModelVersion
 from tinyclip.schemas.exports import EXPORTS
 
-from tinyclip_server.backends.artifacts import READ_CHUNK, Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.http.conditions import names, quoted
 from tinyclip_server.problems import ApiError, NotFound
+
+READ_CHUNK = 1 << 20
 
 
 class RangeNotSatisfiable(ApiError):
@@ -29,7 +31,7 @@ def find_file(version: ModelVersion, path: str) -> ModelFile:
     raise NotFound(f"{version.name}@{version.version} has no file {path}; it has {known}", code="no_such_file")
 
 
-async def file_response(request: Request, store: Store, version: ModelVersion, file: ModelFile) -> Response:
+async def file_response(request: Request, store: AsyncArtifactsStore, version: ModelVersion, file: ModelFile) -> Response:
     """200 with all of a file, 206 with the range asked for, or 304. Raises RangeNotSatisfiable, NotFound."""
     path = f"{model_version(version.name, version.version)}/{file.path}"
     keep = "no-cache" if file.path.startswith(f"{EXPORTS}/") else "max-age=31536000, immutable"  # exports may be made anew
@@ -66,7 +68,7 @@ def _suffix(last: str, size: int) -> tuple[int, int]:
     return max(0, size - int(last)), size
 
 
-async def _chunks(store: Store, path: str, start: int, end: int) -> AsyncIterator[bytes]:
+async def _chunks(store: AsyncArtifactsStore, path: str, start: int, end: int) -> AsyncIterator[bytes]:
     while start < end:
         chunk = await store.read_range(path, start, min(start + READ_CHUNK, end))
         if not chunk:

@@ -133,7 +133,7 @@ async def make_version(
         async with services.db.write() as reserving:
             number = await service.reserve(reserving, project, name)
         mark = {"name": name, "version": number, "at": now().isoformat()}
-        await services.store.write(import_marker(marker), json.dumps(mark).encode())
+        await services.store.write_bytes(import_marker(marker), json.dumps(mark).encode())
         try:
             document = await conversation.write(services.store.root, name, number)
         except ApiError:
@@ -161,7 +161,7 @@ async def sweep(services: Services) -> None:
     try:
         await asyncio.to_thread(_sweep_uploads, services.settings.data_dir / IMPORTS, old.total_seconds())
         for name in await services.store.list(IMPORTS):
-            data = await services.store.read(import_marker(name))
+            data = await services.store.read_if_exists(import_marker(name))
             if data is not None:
                 await _sweep_marked(services, name, json.loads(data), old)
     except (OSError, ValueError, KeyError) as error:

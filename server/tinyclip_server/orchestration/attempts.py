@@ -13,7 +13,7 @@ from tinyclip.artifacts.documents import Control, JobDocument, WorkerEvent
 from tinyclip.artifacts.paths import attempt_events, event_segment, job_control, job_spec
 from tinyclip.schemas import JSON, JobState
 
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.http.services import Services
@@ -108,12 +108,12 @@ async def observe(services: Services, claim: Claim, *, ask_ray: bool) -> Observa
     return seen
 
 
-async def new_segments(store: Store, folder: str, first: int) -> tuple[list[list[WorkerEvent]], bool]:
+async def new_segments(store: AsyncArtifactsStore, folder: str, first: int) -> tuple[list[list[WorkerEvent]], bool]:
     """The events of the segments from number `first` on, and whether that is all there is by now."""
     segments: list[list[WorkerEvent]] = []
     while len(segments) < MOST_SEGMENTS:
         path = event_segment(folder, first + len(segments))
-        data = await store.read(path)
+        data = await store.read_if_exists(path)
         if data is None:
             return segments, True
         segments.append(_events_in(data, path))
@@ -132,15 +132,15 @@ async def _write_control(services: Services, claim: Claim, seen: Observation, *,
     """When it has changed, and `again` when the file is not as we left it: a scheduler that was held up may have written."""
     wanted = Control(fence=claim.attempt, desired=claim.desired).model_dump_json().encode()
     path = job_control(claim.job_id)
-    if claim.control != claim.wanted_control or (again and await services.store.read(path) != wanted):
-        await services.store.write(path, wanted)
+    if claim.control != claim.wanted_control or (again and await services.store.read_if_exists(path) != wanted):
+        await services.store.write_bytes(path, wanted)
         seen.control = claim.wanted_control
 
 
 async def _submit(services: Services, claim: Claim, seen: Observation) -> None:
     """The job document first: the driver reads it at once. A job that Ray has already under this id is ours."""
     document = JobDocument.model_validate(claim.document)
-    await services.store.write(job_spec(claim.job_id), document.model_dump_json().encode())
+    await services.store.write_bytes(job_spec(claim.job_id), document.model_dump_json().encode())
     entrypoint = "exec " + shlex.join(
         [
             services.settings.worker_python, "-m", "tinyclip_workers.training.driver", "--artifacts", services.store.root,

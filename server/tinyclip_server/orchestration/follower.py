@@ -132,7 +132,7 @@ async def _look(services: Services, row: RayWork, work: Work) -> Seen:
 
 async def _submit(services: Services, submission_id: str, work: Work) -> None:
     """The request first: the job reads it at once. A job that Ray has already under this id is ours."""
-    await services.store.write(work.request_path, json.dumps(work.request).encode())
+    await services.store.write_bytes(work.request_path, json.dumps(work.request).encode())
     module = [services.settings.worker_python, "-m", "tinyclip_workers.jobs"]
     command = [*module, work.kind, "--artifacts", services.store.root, *work.arguments]
     await services.ray.submit_job(submission_id, "exec " + shlex.join(command), {"job_name": work.title, **work.metadata})

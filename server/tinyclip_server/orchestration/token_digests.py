@@ -24,5 +24,5 @@ async def publish(services: Services) -> None:
         if Scope.INFER.is_in(map(Scope, row.scopes))
     }
     wanted = TokenDigests(tokens=tokens).model_dump_json().encode()
-    if await services.store.read(TOKEN_DIGESTS) != wanted:
-        await services.store.write(TOKEN_DIGESTS, wanted)
+    if await services.store.read_if_exists(TOKEN_DIGESTS) != wanted:
+        await services.store.write_bytes(TOKEN_DIGESTS, wanted)

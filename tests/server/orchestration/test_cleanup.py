@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import func, select
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, MetricPointRow, StageRow
 from tinyclip_server.jobs import cleanup
@@ -42,15 +42,15 @@ class TestDeletedJobs:
         self, service: Service, monkeypatch: pytest.MonkeyPatch, killed: str
     ) -> None:
         job = await service.made("emoji")
-        remove = Store.remove
+        remove = AsyncArtifactsStore.remove
 
-        async def cut_off(self: Store, path: str) -> None:
+        async def cut_off(self: AsyncArtifactsStore, path: str) -> None:
             if killed == "after the files":
                 await remove(self, path)
             raise OSError("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "remove", cut_off)
+            patch.setattr(AsyncArtifactsStore, "remove", cut_off)
             assert (await service.http.delete(f"/v1/jobs/{job['id']}")).status_code == 204
 
         assert (await service.http.get(f"/v1/jobs/{job['id']}")).status_code == 404

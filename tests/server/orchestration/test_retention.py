@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import update
-from tinyclip_server.backends.artifacts import Store
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
@@ -116,11 +116,11 @@ class TestCheckpoints:
         service = await service_that_keeps(start, checkpoints=OLD_DAYS - 1)
         worker = await ended(service)
 
-        async def killed(self: Store, path: str) -> None:
+        async def killed(self: AsyncArtifactsStore, path: str) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "remove", killed)
+            patch.setattr(AsyncArtifactsStore, "remove", killed)
             with pytest.raises(KeyboardInterrupt):
                 await sweep(service)
         assert (stage_of(service, worker) / "a1").exists()

@@ -62,7 +62,7 @@ class TestFullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(service.artifacts / path))
 
         with monkeypatch.context() as patch:
-            patch.setattr(service.app.state.services.store, "write", full)
+            patch.setattr(service.app.state.services.store, "write_bytes", full)
             job = await service.submit()
             await service.tick(3)
             waiting = await service.job(job["id"])

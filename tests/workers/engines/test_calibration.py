@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.data.shards import is_held_out
 from tinyclip_workers.engines.calibration import (
@@ -17,7 +18,6 @@ from tinyclip_workers.engines.calibration import (
     split_calibration,
 )
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
@@ -87,7 +87,7 @@ def test_shards_that_cannot_be_read_give_none(tmp_path: Path, harm: str) -> None
 def test_a_version_has_them_among_its_files_where_there_are_enough(tmp_path: Path, samples: int) -> None:
     spec = spec_of(tmp_path, {"shards": shards(tmp_path, 1, samples)})
     document = JobDocument(job="job_1", name="small", spec=spec, model_name="small", model_version=1)
-    run = JobRun(Store(str(tmp_path / "store")), document, 1)
+    run = JobRun(ArtifactsStore(str(tmp_path / "store")), document, 1)
 
     version = write_student_version(run, FinishedStudent(tiny_layout(), save(tiny_model().state_dict()), {}))
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 from tinyclip_workers import jobs
 from tinyclip_workers.evaluation import job as evaluation_job
 from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.runtime.store import Store
 
 from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model, write_folder
@@ -36,23 +36,23 @@ def model(folder: Path, seed: int) -> JSON:
     return {"name": f"m@{seed}", "source": {"model": f"local-dir:{folder}/model-{seed}"}}
 
 
-def write_request(store: Store, folder: Path, *tasks: JSON, **changes: Any) -> None:
+def write_request(store: ArtifactsStore, folder: Path, *tasks: JSON, **changes: Any) -> None:
     request = {"model": model(folder, 0), "tasks": list(tasks) or [task(folder)], **changes}
     store.write_bytes(f"evaluations/{ID}/request.json", json.dumps(request).encode())
 
 
-def run(store: Store, attempt: int = 1) -> int:
+def run(store: ArtifactsStore, attempt: int = 1) -> int:
     return jobs.main(["evaluation", "--artifacts", store.root, "--evaluation", ID, "--attempt", str(attempt)])
 
 
-def events(store: Store, attempt: int = 1) -> list[JSON]:
+def events(store: ArtifactsStore, attempt: int = 1) -> list[JSON]:
     folder = f"evaluations/{ID}/attempts/{attempt}/events"
     return [json.loads(line) for name in store.list(folder) for line in store.read_bytes(f"{folder}/{name}").splitlines()]
 
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_results_of_both_models_equal_those_of_each_task_alone(tmp_path: Path, folder: Path, remote: bool) -> None:
-    store = Store(f"memory://{tmp_path.name}" if remote else str(tmp_path))
+    store = ArtifactsStore(f"memory://{tmp_path.name}" if remote else str(tmp_path))
     words = {"name": "words", "kind": "retrieval", "shards": f"{folder}/val.tar"}
     write_request(store, folder, task(folder), words, against=model(folder, 1))
 
@@ -73,7 +73,7 @@ def test_results_of_both_models_equal_those_of_each_task_alone(tmp_path: Path, f
 
 def test_progress_is_reported_as_a_fraction_of_the_shards(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_job, "PROGRESS_SECONDS", 0.0)
-    store = Store(str(tmp_path))
+    store = ArtifactsStore(str(tmp_path))
     probe = task(folder, name="p", kind="linear_probe", train_shards=f"{folder}/val.tar")
     del probe["classes"]
     write_request(store, folder, task(folder), probe)
@@ -87,7 +87,7 @@ def test_progress_is_reported_as_a_fraction_of_the_shards(tmp_path: Path, folder
 
 
 def test_an_attempt_after_one_that_died_before_its_final_event_emits_the_same_results(tmp_path: Path, folder: Path) -> None:
-    store = Store(str(tmp_path))
+    store = ArtifactsStore(str(tmp_path))
     write_request(store, folder)
     run(store)
     found = store.read_bytes(f"evaluations/{ID}/results.json")
@@ -101,7 +101,7 @@ def test_an_attempt_after_one_that_died_before_its_final_event_emits_the_same_re
 
 def test_a_deleted_evaluation_ends_without_events(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tinyclip_workers")  # as the job's own process has it
-    store = Store(str(tmp_path))
+    store = ArtifactsStore(str(tmp_path))
 
     assert run(store) == 0
 
@@ -120,7 +120,7 @@ def test_a_deleted_evaluation_ends_without_events(tmp_path: Path, caplog: pytest
 def test_invalid_input_is_reported_with_its_pointer_and_writes_no_results(
     tmp_path: Path, folder: Path, changes: JSON, code: str, pointer: str | None, message: str
 ) -> None:
-    store = Store(str(tmp_path))
+    store = ArtifactsStore(str(tmp_path))
     write_request(store, folder, *(task(folder, **each) for each in changes.pop("tasks", [{}])), **changes)
 
     assert run(store) == 1

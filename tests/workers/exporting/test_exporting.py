@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, ExportDocument
 from tinyclip.schemas.spec import TrainData, ZeroShotTask
 from tinyclip_workers import jobs
 from tinyclip_workers.exporting import job as exporting
 from tinyclip_workers.exporting.samples import CALIBRATION, CHECKED, drawn, gather
-from tinyclip_workers.runtime.store import Store
 
 from tests.workers.exports import LAYOUTS, loaded, write_model
 from tests.workers.shards import COLORS, color_samples, write_shard
@@ -26,33 +26,33 @@ def task(folder: Path, **changes: object) -> JSON:
     return {"name": "colors", "kind": "zero_shot", "shards": f"{folder}/val.tar", "classes": list(COLORS), **changes}
 
 
-def ask(store: Store, format: str = "open_clip", attempt: int = 1, **changes: object) -> None:
+def ask(store: ArtifactsStore, format: str = "open_clip", attempt: int = 1, **changes: object) -> None:
     request = {"name": "tiny", "version": 1, "format": format, "attempt": attempt, **changes}
     store.write_bytes(f"exports/{ID}/request.json", json.dumps(request).encode())
 
 
-def run(store: Store, attempt: int = 1) -> int:
+def run(store: ArtifactsStore, attempt: int = 1) -> int:
     return jobs.main(["export", "--artifacts", store.root, "--export", ID, "--attempt", str(attempt)])
 
 
-def events(store: Store, attempt: int = 1) -> list[JSON]:
+def events(store: ArtifactsStore, attempt: int = 1) -> list[JSON]:
     folder = f"exports/{ID}/attempts/{attempt}/events"
     lines = [line for name in store.list(folder) for line in store.read_bytes(f"{folder}/{name}").splitlines()]
     return [event for event in map(json.loads, lines) if event["type"] != "log"]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> ArtifactsStore:
     write_shard(tmp_path / "val.tar", color_samples(20))
-    made = Store(str(tmp_path / "store"))
+    made = ArtifactsStore(str(tmp_path / "store"))
     write_model(made, loaded(LAYOUTS["vit"]))
     return made
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_the_files_are_those_of_the_document_and_it_is_told(tmp_path: Path, store: Store, remote: bool) -> None:
+def test_the_files_are_those_of_the_document_and_it_is_told(tmp_path: Path, store: ArtifactsStore, remote: bool) -> None:
     if remote:
-        store = Store(f"memory://{tmp_path.name}")
+        store = ArtifactsStore(f"memory://{tmp_path.name}")
         write_model(store, loaded(LAYOUTS["vit"]))
     ask(store, "hf", tasks=[task(tmp_path)])
 
@@ -76,11 +76,11 @@ def test_the_files_are_those_of_the_document_and_it_is_told(tmp_path: Path, stor
 
 @pytest.mark.parametrize("written", [0, 1, 2])
 def test_what_a_kill_leaves_is_no_export_and_the_next_attempt_makes_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch, written: int
+    store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    whole, done = Store.write_bytes, []
+    whole, done = ArtifactsStore.write_bytes, []
 
-    def killed(self: Store, path: str, data: bytes) -> None:
+    def killed(self: ArtifactsStore, path: str, data: bytes) -> None:
         if path.startswith(TARGET):
             if len(done) == written:
                 raise KeyboardInterrupt
@@ -88,11 +88,11 @@ def test_what_a_kill_leaves_is_no_export_and_the_next_attempt_makes_it(
         whole(self, path, data)
 
     ask(store)
-    monkeypatch.setattr(Store, "write_bytes", killed)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         run(store)
     assert not store.exists(f"{TARGET}/open_clip/export.json")
-    monkeypatch.setattr(Store, "write_bytes", whole)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", whole)
     store.write_bytes(f"{TARGET}/open_clip/of-an-older-tinyclip.bin", b"left by a kill")
     ask(store, attempt=2)
 
@@ -102,7 +102,7 @@ def test_what_a_kill_leaves_is_no_export_and_the_next_attempt_makes_it(
     assert {file.path for file in document.files} | {"export.json"} == set(store.list(f"{TARGET}/open_clip"))
 
 
-def test_an_attempt_that_finds_an_export_only_tells_of_it(store: Store) -> None:
+def test_an_attempt_that_finds_an_export_only_tells_of_it(store: ArtifactsStore) -> None:
     ask(store)
     run(store)
     found = store.read_bytes(f"{TARGET}/open_clip/export.json")
@@ -116,7 +116,7 @@ def test_an_attempt_that_finds_an_export_only_tells_of_it(store: Store) -> None:
 
 @pytest.mark.parametrize("gone", ["deleted", "overtaken"])
 def test_one_that_is_not_wanted_any_more_writes_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gone: str
+    store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gone: str
 ) -> None:
     caplog.set_level(logging.INFO, "tinyclip_workers")
     make = exporting.make_export
@@ -135,7 +135,7 @@ def test_one_that_is_not_wanted_any_more_writes_nothing(
     assert "export.finished" not in [event["type"] for event in events(store)]
 
 
-def test_one_that_was_deleted_before_it_began_leaves_no_folder(store: Store) -> None:
+def test_one_that_was_deleted_before_it_began_leaves_no_folder(store: ArtifactsStore) -> None:
     assert run(store) == 0
 
     assert not store.exists(f"exports/{ID}")
@@ -150,7 +150,7 @@ def test_one_that_was_deleted_before_it_began_leaves_no_folder(store: Store) -> 
     ],
 )
 def test_what_cannot_be_exported_says_why_and_writes_nothing(
-    store: Store, kind: str, changes: JSON, code: str, says: str
+    store: ArtifactsStore, kind: str, changes: JSON, code: str, says: str
 ) -> None:
     store.remove("models")
     write_model(store, loaded(LAYOUTS[kind]))
@@ -164,7 +164,7 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(
     assert store.list(TARGET) == []
 
 
-def test_an_export_that_is_off_fails_in_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_is_off_fails_in_words(store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinyclip_workers.exporting.formats import open_clip as export_open_clip
 
     whole = export_open_clip.preprocess_cfg
@@ -179,7 +179,7 @@ def test_an_export_that_is_off_fails_in_words(store: Store, monkeypatch: pytest.
 
 
 class TestSamples:
-    def test_come_from_the_first_source_that_can_be_read(self, store: Store, tmp_path: Path) -> None:
+    def test_come_from_the_first_source_that_can_be_read(self, store: ArtifactsStore, tmp_path: Path) -> None:
         spec = {
             "name": "s", "teacher": {"model": "ViT-B-32", "pretrained": "openai"},
             "data": {"train": {"shards": f"{tmp_path}/val.tar"}},

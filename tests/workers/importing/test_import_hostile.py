@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.importing import convert
 from tinyclip_workers.importing.convert import read_model, write_import
 from tinyclip_workers.importing.source_files import ImportRefused
-from tinyclip_workers.runtime.store import Store
 
 from tests.workers.imports import RunsCommand, import_request, official_names, read, refusal, save
 from tests.workers.models import tiny_layout, tiny_model, write_folder
@@ -145,7 +145,7 @@ class TestSources:
 
     def test_a_remote_store_is_read(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
-        store = Store("memory://imports/source")
+        store = ArtifactsStore("memory://imports/source")
         for file in folder.iterdir():
             store.write_bytes(file.name, file.read_bytes())
 
@@ -173,27 +173,27 @@ class TestProcess:
 
     def test_an_existing_version_is_not_overwritten(self, tmp_path: Path) -> None:
         found = read(write_folder(tmp_path / "source", tiny_model(), tiny_layout()))
-        write_import(Store(str(tmp_path)), "tiny", 1, found)
+        write_import(ArtifactsStore(str(tmp_path)), "tiny", 1, found)
 
         with pytest.raises(FileExistsError, match="already holds a version"):
-            write_import(Store(str(tmp_path)), "tiny", 1, found)
+            write_import(ArtifactsStore(str(tmp_path)), "tiny", 1, found)
 
     def test_no_version_exists_after_a_kill_while_writing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = read(write_folder(tmp_path / "source", tiny_model(), tiny_layout()))
-        write_import(Store(str(tmp_path)), "tiny", 100, found)
+        write_import(ArtifactsStore(str(tmp_path)), "tiny", 100, found)
         files = sorted(path.name for path in (tmp_path / "models/tiny/100").iterdir())
         assert len(files) == 6
-        real = Store.write_bytes
+        real = ArtifactsStore.write_bytes
         for version, last in enumerate(files, start=1):
 
-            def dies(store: Store, path: str, data: bytes, last: str = last) -> None:
+            def dies(store: ArtifactsStore, path: str, data: bytes, last: str = last) -> None:
                 if path.endswith(last):
                     raise KeyboardInterrupt
                 real(store, path, data)
 
-            monkeypatch.setattr(Store, "write_bytes", dies)
+            monkeypatch.setattr(ArtifactsStore, "write_bytes", dies)
             with pytest.raises(KeyboardInterrupt):
-                write_import(Store(str(tmp_path)), "tiny", version, found)
+                write_import(ArtifactsStore(str(tmp_path)), "tiny", version, found)
             assert not (tmp_path / f"models/tiny/{version}/model.json").exists()
 
 

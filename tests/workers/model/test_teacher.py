@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from open_clip.pretrained import get_pretrained_cfg
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.model import hub
 from tinyclip_workers.model.architecture import PRESETS
 from tinyclip_workers.model.sources import TeacherError, check_teacher, find_teacher, load_teacher
-from tinyclip_workers.runtime.store import Store
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 
@@ -34,7 +34,7 @@ def test_a_folder_is_loaded_as_it_was_saved(tmp_path: Path, used_token_ids: list
 def test_a_folder_may_lie_on_any_file_system(tmp_path: Path) -> None:
     write_folder(tmp_path, tiny_model(), tiny_layout())
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-        Store("memory://teacher").write_bytes(name, (tmp_path / name).read_bytes())
+        ArtifactsStore("memory://teacher").write_bytes(name, (tmp_path / name).read_bytes())
 
     assert load_teacher(TeacherSpec(model="local-dir:memory://teacher")).layout == tiny_layout()
 

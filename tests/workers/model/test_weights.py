@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.model.architecture import state_shapes
 from tinyclip_workers.model.weights import (
     EMBEDDING,
@@ -14,7 +15,6 @@ from tinyclip_workers.model.weights import (
     save_compact,
     save_state_dict,
 )
-from tinyclip_workers.runtime.store import Store
 
 from tests.workers.models import tiny_layout, tiny_model
 
@@ -24,7 +24,7 @@ USED = [0, 7, 49406, 49407]
 def test_a_whole_file_gives_back_every_tensor(tmp_path: Path) -> None:
     state = tiny_model().state_dict()
 
-    save_state_dict(Store(str(tmp_path)), "w.safetensors", state)
+    save_state_dict(ArtifactsStore(str(tmp_path)), "w.safetensors", state)
     loaded = load_state_dict(str(tmp_path / "w.safetensors"))
 
     assert loaded.keys() == state.keys()
@@ -34,7 +34,7 @@ def test_a_whole_file_gives_back_every_tensor(tmp_path: Path) -> None:
 def test_a_compact_file_is_small_and_comes_back_with_the_used_rows(tmp_path: Path) -> None:
     state = tiny_model().state_dict()
 
-    save_compact(Store(str(tmp_path)), "w.safetensors", state, USED)
+    save_compact(ArtifactsStore(str(tmp_path)), "w.safetensors", state, USED)
     loaded = load_state_dict(str(tmp_path / "w.safetensors"))
 
     whole_bytes = sum(t.numel() * t.element_size() for t in state.values())
@@ -49,7 +49,7 @@ def test_a_compact_file_is_small_and_comes_back_with_the_used_rows(tmp_path: Pat
 
 @pytest.mark.parametrize("compact", [False, True])
 def test_the_header_tells_the_shapes_without_the_data(tmp_path: Path, compact: bool) -> None:
-    store, state = Store(str(tmp_path)), tiny_model().state_dict()
+    store, state = ArtifactsStore(str(tmp_path)), tiny_model().state_dict()
     if compact:
         save_compact(store, "w.safetensors", state, USED)
     else:
@@ -63,7 +63,7 @@ def test_the_header_tells_the_shapes_without_the_data(tmp_path: Path, compact: b
 
 def test_a_torn_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    save_state_dict(Store(str(tmp_path)), path.name, tiny_model().state_dict())
+    save_state_dict(ArtifactsStore(str(tmp_path)), path.name, tiny_model().state_dict())
     path.write_bytes(path.read_bytes()[:-100])
 
     with pytest.raises(WeightsError, match=r"w\.safetensors.*again"):
@@ -86,17 +86,17 @@ def test_halves_that_overflow_are_refused_by_name(tmp_path: Path) -> None:
     state["ln_final.weight"] = state["ln_final.weight"] * 1e6
 
     with pytest.raises(WeightsError, match=r"ln_final\.weight"):
-        save_compact(Store(str(tmp_path)), "w.safetensors", state, USED)
+        save_compact(ArtifactsStore(str(tmp_path)), "w.safetensors", state, USED)
 
 
 def test_a_token_outside_the_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 to 49407"):
-        save_compact(Store(str(tmp_path)), "w.safetensors", tiny_model().state_dict(), [1, 49408])
+        save_compact(ArtifactsStore(str(tmp_path)), "w.safetensors", tiny_model().state_dict(), [1, 49408])
 
 
 def test_weights_are_read_from_any_file_system() -> None:
     state = tiny_model().state_dict()
-    save_state_dict(Store("memory://weights"), "w.safetensors", state)
+    save_state_dict(ArtifactsStore("memory://weights"), "w.safetensors", state)
 
     assert torch.equal(load_state_dict("memory://weights/w.safetensors")["ln_final.bias"], state["ln_final.bias"])
     assert len(file_digest("memory://weights/w.safetensors")) == 64

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.indexes import Indexes
 
@@ -90,7 +90,7 @@ class TestBuild:
         assert not (tmp_path / "indexes/gallery/builds").exists()
 
     def test_in_a_remote_store(self, tmp_path: Path, folder: Path, shards: str) -> None:
-        store = Store("memory://artifacts")
+        store = ArtifactsStore("memory://artifacts")
         ask("memory://artifacts", folder, shards)
         try:
             code = run("memory://artifacts")

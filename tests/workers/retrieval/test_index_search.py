@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import FilterError, parse_filter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
 from tinyclip_workers.retrieval.graph import needs_graph
 from tinyclip_workers.retrieval.reader import FilesReader, open_index
 from tinyclip_workers.retrieval.segment_writer import new_segment
-from tinyclip_workers.runtime.store import Store
 
 from tests.workers.index_jobs import recall_of, unit
 
@@ -37,7 +37,7 @@ def vectors_NE() -> Any:
 
 
 def opened(root: Path, vectors_NE: Any, *, graph: bool) -> FilesReader:
-    store = Store(str(root))
+    store = ArtifactsStore(str(root))
     with new_segment(store, "gallery", E) as segment:
         segment.add(vectors_NE, [(f"p{i}", metadata(i)) for i in range(N)])
         infos = [segment.finish(graph=graph)]
@@ -137,7 +137,7 @@ class TestGraph:
     ) -> None:
         opened(tmp_path, vectors_NE, graph=True)
         monkeypatch.setattr(graphs, "available", lambda: False)
-        store = Store(str(tmp_path))
+        store = ArtifactsStore(str(tmp_path))
         [id] = store.list("indexes/gallery/segments")
         infos = [SegmentInfo(id=id, count=N, kind="hnsw", ef=64, recall=1.0)]
         generation = Generation(

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.reader import DatabaseUnavailable
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.indexes import Indexes
 
@@ -197,17 +197,17 @@ class TestUpdates:
         self, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         update(root, folder, 1, vectors(unit(3, 24)))
-        real = Store.read_bytes
+        real = ArtifactsStore.read_bytes
         looks: list[str] = []
 
-        def read_bytes(store: Store, path: str) -> bytes:
+        def read_bytes(store: ArtifactsStore, path: str) -> bytes:
             looks.append(path)
             if looks.count("indexes/gallery/request.json") == 2:
                 raise FileNotFoundError(path)
             return real(store, path)
 
         ask_updates(root, folder, {2: {"removed": ["v0"]}}, **IN_POSTGRES)
-        monkeypatch.setattr(Store, "read_bytes", read_bytes)
+        monkeypatch.setattr(ArtifactsStore, "read_bytes", read_bytes)
         assert run(root, "u2") == 0
         monkeypatch.undo()
 

@@ -51,7 +51,8 @@ def found(root: Path) -> set[str]:
 
 
 BUILDS = {
-    "named": "table.Store.write_bytes = lambda *g, real=table.Store.write_bytes: (real(*g), '/tables/' in g[1] and hold())",
+    "named": "store = table.ArtifactsStore; "
+    "store.write_bytes = lambda *g, real=store.write_bytes: (real(*g), '/tables/' in g[1] and hold())",
     "copied": "graph.create_graph_in_background = hold",
     "linked": "tables_building._choose_ef = hold",
     "written down": "building.commit = hold",

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from tinyclip.artifacts.documents import IndexRequest
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.generations import Generation, kind_of
 from tinyclip_workers.retrieval.graph import TARGET_RECALL
 from tinyclip_workers.retrieval.reader import FilesReader, IndexReader
-from tinyclip_workers.runtime.store import Store
 
 from tests.postgres import database
 from tests.workers.index_jobs import recall_of, unit
@@ -53,7 +53,7 @@ def in_postgres(root: str, pool: Any, vectors_NE: Any, kind: Any) -> IndexReader
     )
     parts = [(vectors_NE[start : start + 1000], ITEMS[start : start + 1000]) for start in range(0, N, 1000)]
     info = build_tables(
-        Store(root), request, parts, Skipped(), total=N, queries=lambda: QUERIES[:10], on_progress=lambda done: None
+        ArtifactsStore(root), request, parts, Skipped(), total=N, queries=lambda: QUERIES[:10], on_progress=lambda done: None
     )
     return PostgresReader(
         Generation(
@@ -101,7 +101,7 @@ def test_values_are_compared_as_in_files(value: Any, filter: Any, index_database
     from tinyclip_workers.retrieval.segment import Segment
     from tinyclip_workers.retrieval.segment_writer import new_segment
 
-    with new_segment(Store(str(tmp_path)), "gallery", E) as segment:
+    with new_segment(ArtifactsStore(str(tmp_path)), "gallery", E) as segment:
         segment.add(unit(1, E), [("a", {"v": value})])
         info = segment.finish(graph=False)
     expected = bool(Segment(tmp_path / f"indexes/gallery/segments/{info.id}", info, E).allowed(parse_filter(filter)).all())

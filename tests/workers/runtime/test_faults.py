@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import Layout
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.model.architecture import resolve_layout
 from tinyclip_workers.model.masked import MaskedTowers
 from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.trainer import StageTrainer, StepResult
 from torch import Tensor
@@ -33,7 +33,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def resumed(shards: str, tmp_path: Path) -> StageTrainer:
     """A trainer that has read a checkpoint from right after the prune step."""
-    trainer, store = trainer_of(spec_of(shards, auto(0.5))), Store(str(tmp_path))
+    trainer, store = trainer_of(spec_of(shards, auto(0.5))), ArtifactsStore(str(tmp_path))
     batch = next(batches_of(trainer))
     for _ in range(3):
         trainer.train_step(batch)

@@ -1,6 +1,7 @@
 """Where the addresses of users may lead, with real connections on this machine."""
 
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from tinyclip_workers.model.sources import TeacherError, find_teacher
 from tinyclip_workers.plan import planner as plan
 from tinyclip_workers.plan.shards import inspect_shards
 from tinyclip_workers.runtime import addresses as web
-from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
 from tests.workers.shards import write_shard
 
@@ -237,3 +238,17 @@ class TestLocalPaths:
 
         monkeypatch.setenv(READABLE_ROOTS, "[]")
         web.expect_address("/etc/passwd")  # raises nothing now
+
+    def test_a_store_outside_is_not_opened(self, root: Path) -> None:
+        assert open_store(str(root)).list("") == []
+        with pytest.raises(web.AddressRefused, match="lies outside"):
+            open_store(str(root.parent))
+
+
+def test_the_engine_opens_files_and_stores_through_the_check_only() -> None:
+    unchecked = re.compile(r"\b(ArtifactsStore|url_to_fs|fsspec\.open\w*|get_fs_token_paths)\(")
+    package = Path(web.__file__).parents[1]
+
+    found = [path.name for path in package.rglob("*.py") if unchecked.search(path.read_text())]
+
+    assert found == ["filesystems.py"]

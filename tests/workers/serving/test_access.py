@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 from tinyclip.artifacts.documents import TokenDigest, TokenDigests
 from tinyclip.artifacts.paths import TOKEN_DIGESTS
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import Scope
 from tinyclip.token_format import digest, new_token
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import access
@@ -27,7 +27,7 @@ def publish(root: Path, **changes: TokenDigest | None) -> None:
         digest(READER): TokenDigest(project="vision", scopes=[Scope.READ]),
         digest(OLD): TokenDigest(project="vision", scopes=[Scope.INFER], expires_at=datetime.now(UTC) - timedelta(seconds=1)),
     }
-    Store(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
+    ArtifactsStore(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ async def test_a_revoked_token_is_refused_once_the_list_was_read_again(
     publish(tmp_path)
     gate = Access(options)
     await gate.check(request(GOOD))
-    Store(str(tmp_path)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens={}).model_dump_json().encode())
+    ArtifactsStore(str(tmp_path)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens={}).model_dump_json().encode())
 
     await gate.check(request(GOOD))
     later = monotonic() + access.REFRESH_SECONDS

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from tinyclip.artifacts.documents import TokenDigest, TokenDigests
 from tinyclip.artifacts.paths import TOKEN_DIGESTS
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import Scope
 from tinyclip.token_format import digest, new_token
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
 
 from tests.workers.student_server import serving
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("artifacts")
     scopes = {GOOD: Scope.INFER, READER: Scope.READ}
     tokens = {digest(token): TokenDigest(project="default", scopes=[scope]) for token, scope in scopes.items()}
-    Store(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
+    ArtifactsStore(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
     folder = write_student(root / "models/student/1")
     shard = write_shard(root / "shard.tar", {f"p{i}": {"png": encoded(random_image(i)), "txt": b"a picture"} for i in range(5)})
     for name, model in (("gallery", "student@1"), ("foreign", "other@7")):

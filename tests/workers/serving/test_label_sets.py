@@ -14,9 +14,9 @@ from tinyclip._http.backends import BlockingBackend, run
 from tinyclip._http.retries import Retries
 from tinyclip._http.transport import Transport
 from tinyclip._resources.student import Student
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import NotFound
 from tinyclip.schemas import LabelSet
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import label_sets
@@ -180,11 +180,11 @@ class TestReplicas:
 
     @pytest.fixture
     def one(self, tmp_path: Path) -> LabelSets:
-        return LabelSets("demo", Store(str(tmp_path)))
+        return LabelSets("demo", ArtifactsStore(str(tmp_path)))
 
     @pytest.fixture
     def other(self, tmp_path: Path) -> LabelSets:
-        return LabelSets("demo", Store(str(tmp_path)))
+        return LabelSets("demo", ArtifactsStore(str(tmp_path)))
 
     async def test_a_set_that_is_new_to_a_replica_is_found_at_once(self, one: LabelSets, other: LabelSets) -> None:
         await one.put("pets", LABELS, TEMPLATES)
@@ -211,7 +211,7 @@ class TestReplicas:
     async def test_deployments_do_not_see_each_others_sets(self, one: LabelSets, tmp_path: Path) -> None:
         await one.put("pets", LABELS, TEMPLATES)
 
-        assert await LabelSets("another", Store(str(tmp_path))).names() == []
+        assert await LabelSets("another", ArtifactsStore(str(tmp_path))).names() == []
 
     async def test_there_may_be_so_many_and_no_more(self, one: LabelSets, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(label_sets, "MAX_SETS", 1)

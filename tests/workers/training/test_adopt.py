@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.committed import read_committed, write_committed
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.adopt import adopt
 from tinyclip_workers.training.checkpoints import checkpoints_of
 
@@ -22,24 +22,24 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path))
+def store(tmp_path: Path) -> ArtifactsStore:
+    return ArtifactsStore(str(tmp_path))
 
 
-def retry_of(store: Store, *jobs: str) -> JobRun:
+def retry_of(store: ArtifactsStore, *jobs: str) -> JobRun:
     spec = JobSpec.model_validate(SPEC)
     return JobRun(store, JobDocument(job="new", name="x", spec=spec, model_name="x", model_version=2, adopts=list(jobs)), 1)
 
 
-def leave(store: Store, path: str, text: str) -> None:
+def leave(store: ArtifactsStore, path: str, text: str) -> None:
     write_committed(store, f"jobs/{path}", {"model.safetensors": text.encode(), "state.json": b"{}"})
 
 
-def steps(store: Store, stage: str) -> list[tuple[int, int]]:
+def steps(store: ArtifactsStore, stage: str) -> list[tuple[int, int]]:
     return [(step, attempt) for step, attempt, _ in checkpoints_of(store, f"jobs/new/stages/{stage}")]
 
 
-def test_the_furthest_checkpoint_of_the_unfinished_stage_is_adopted(store: Store) -> None:
+def test_the_furthest_checkpoint_of_the_unfinished_stage_is_adopted(store: ArtifactsStore) -> None:
     leave(store, "old/stages/0-first/student", "done")
     leave(store, "old/stages/0-first/a1/step-10", "superseded by the student")
     leave(store, "old/stages/1-second/a1/step-4", "earlier")
@@ -53,7 +53,7 @@ def test_the_furthest_checkpoint_of_the_unfinished_stage_is_adopted(store: Store
     assert (read_committed(store, "jobs/new/stages/1-second/a0/step-12") or {})["model.safetensors"] == b"furthest"
 
 
-def test_a_torn_checkpoint_gives_way_to_the_one_before(store: Store) -> None:
+def test_a_torn_checkpoint_gives_way_to_the_one_before(store: ArtifactsStore) -> None:
     leave(store, "old/stages/0-first/a1/step-4", "whole")
     leave(store, "old/stages/0-first/a1/step-8", "to be torn")
     store.write_bytes("jobs/old/stages/0-first/a1/step-8/model.safetensors", b"torn")
@@ -63,14 +63,14 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(store: Store) -> None:
     assert steps(store, "0-first") == [(4, 0)]
 
 
-def test_of_several_jobs_the_one_that_came_furthest_counts(store: Store) -> None:
+def test_of_several_jobs_the_one_that_came_furthest_counts(store: ArtifactsStore) -> None:
     leave(store, "older/stages/0-first/a1/step-8", "further")
     leave(store, "old/stages/0-first/a1/step-4", "nearer")
 
     assert adopt(retry_of(store, "old", "older")) == "jobs/older/stages/0-first/a1/step-8"
 
 
-def test_what_was_adopted_outlives_the_job_it_came_from(store: Store) -> None:
+def test_what_was_adopted_outlives_the_job_it_came_from(store: ArtifactsStore) -> None:
     leave(store, "old/stages/0-first/a1/step-4", "kept")
     run = retry_of(store, "old")
     adopt(run)
@@ -81,7 +81,7 @@ def test_what_was_adopted_outlives_the_job_it_came_from(store: Store) -> None:
     assert adopt(run) is None
 
 
-def test_without_a_checkpoint_it_begins_at_the_beginning(store: Store) -> None:
+def test_without_a_checkpoint_it_begins_at_the_beginning(store: ArtifactsStore) -> None:
     assert adopt(retry_of(store, "old")) is None
     assert adopt(retry_of(store)) is None
     assert not store.exists("jobs/new")
@@ -89,20 +89,20 @@ def test_without_a_checkpoint_it_begins_at_the_beginning(store: Store) -> None:
 
 @pytest.mark.parametrize("files", range(6))
 def test_killed_after_any_file_the_next_attempt_completes_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch, files: int
+    store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
     leave(store, "old/stages/0-first/student", "done")
     leave(store, "old/stages/1-second/a1/step-4", "furthest")
-    copy, copied = Store.copy, []
+    copy, copied = ArtifactsStore.copy, []
 
-    def killed(self: Store, source: str, target: str) -> None:
+    def killed(self: ArtifactsStore, source: str, target: str) -> None:
         if len(copied) == files:
             raise Killed
         copied.append(target)
         copy(self, source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "copy", killed)
+        patch.setattr(ArtifactsStore, "copy", killed)
         with pytest.raises(Killed):
             adopt(retry_of(store, "old"))
     for folder in ("0-first/student", "1-second/a0/step-4"):
@@ -115,7 +115,7 @@ def test_killed_after_any_file_the_next_attempt_completes_it(
     assert (read_committed(store, "jobs/new/stages/1-second/a0/step-4") or {})["model.safetensors"] == b"furthest"
 
 
-def test_an_attempt_has_one_driver(store: Store) -> None:
+def test_an_attempt_has_one_driver(store: ArtifactsStore) -> None:
     run = retry_of(store)
     following = JobRun(store, run.document, 2)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.model.architecture import resolve_layout
 from tinyclip_workers.model.inherit import ImpossibleInheritance
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.runtime.control import Command
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged, StageTrainer, StepResult
 
@@ -160,7 +160,7 @@ class TestResumption:
     def test_interrupted_and_resumed_equals_undisturbed_bit_for_bit(
         self, half: StageTrainer, shards: str, tmp_path: Path, stop: int
     ) -> None:
-        store, spec = Store(str(tmp_path)), spec_of(shards, auto(0.5), checkpoint={"every_steps": stop, "keep": 1})
+        store, spec = ArtifactsStore(str(tmp_path)), spec_of(shards, auto(0.5), checkpoint={"every_steps": stop, "keep": 1})
 
         def save_and_die(trainer: StageTrainer) -> None:
             save_checkpoint(store, "stage/a1", trainer.step, trainer.learner.tensors(), trainer.state())
@@ -180,7 +180,7 @@ class TestResumption:
         assert equal(weights(half), weights(second))
 
     def test_a_pause_under_masks_goes_on_where_it_stood(self, half: StageTrainer, shards: str, tmp_path: Path) -> None:
-        store, spec = Store(str(tmp_path)), spec_of(shards, auto(0.5))
+        store, spec = ArtifactsStore(str(tmp_path)), spec_of(shards, auto(0.5))
         first, seen = trainer_of(spec), []
 
         command = first.run(

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.towers import Clip
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.cluster_file import save_clusters
 from tinyclip_workers.training.losses import TeacherEmbeddings
@@ -190,7 +190,7 @@ class TestResumption:
     def test_interrupted_and_resumed_equals_undisturbed_bit_for_bit(
         self, undisturbed: StageTrainer, shards: str, tmp_path: Path, stop: int
     ) -> None:
-        store, spec = Store(str(tmp_path)), interrupted_spec(shards, stop)
+        store, spec = ArtifactsStore(str(tmp_path)), interrupted_spec(shards, stop)
 
         def save_and_die(trainer: StageTrainer) -> None:
             save_checkpoint(store, "stage/a1", trainer.step, trainer.learner.tensors(), trainer.state())

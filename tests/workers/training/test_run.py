@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load
 from tinyclip.artifacts.documents import Control, JobDocument
 from tinyclip.artifacts.paths import attempt_events, job_control, job_spec
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobRun
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.driver import run_attempt
 
 from tests.ports import free_ports
@@ -58,7 +58,7 @@ class Artifacts:
     """One job's corner of a fresh artifacts store, a folder or a URI."""
 
     def __init__(self, folder: Path | str, spec: JobSpec, *, job: str = "job_1", adopts: tuple[str, ...] = ()) -> None:
-        self.folder, self.store, self.job, self.spec = folder, Store(str(folder)), job, spec
+        self.folder, self.store, self.job, self.spec = folder, ArtifactsStore(str(folder)), job, spec
         document = JobDocument(job=job, name=spec.name, spec=spec, model_name=spec.name, model_version=1, adopts=list(adopts))
         self.store.write_bytes(job_spec(job), document.model_dump_json().encode())
 

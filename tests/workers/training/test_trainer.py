@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.data.stream import Batch, PairStream, make_loader
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.runtime.control import Command
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.optimizer import learning_rate
 from tinyclip_workers.training.stage import resolve_stages
@@ -116,7 +116,7 @@ class TestOneProcess:
         spec = spec_of(write_shards(tmp_path / "data"), RESNET, checkpoint={"every_steps": 4, "keep": 1})
         undisturbed = trainer_of(spec)
         undisturbed.run(batches_of(undisturbed, spec), hooks())
-        store = Store(str(tmp_path / "artifacts"))
+        store = ArtifactsStore(str(tmp_path / "artifacts"))
 
         def save(trainer: StageTrainer) -> None:
             save_checkpoint(store, "stage/a1", trainer.step, trainer.learner.tensors(), trainer.state())

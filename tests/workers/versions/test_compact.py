@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.stage import resolve_stages
 from tinyclip_workers.versions.compact import job_texts
 from tinyclip_workers.versions.writer import write_student_version
@@ -44,7 +44,7 @@ def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
 
 def test_a_compact_copy_reads_the_texts_of_its_job_alike(tmp_path: Path, spec: JobSpec) -> None:
     model = tiny_model()
-    run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
+    run = JobRun(ArtifactsStore(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
     write_student_version(run, FinishedStudent(resolve_stages(spec, None, 4)[0].layout, save(model.state_dict()), {}))
     source, target = tmp_path / "models/p/1", tmp_path / "small"
 

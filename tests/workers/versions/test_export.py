@@ -12,12 +12,12 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.stage import Stage, resolve_stages
 from tinyclip_workers.versions.writer import data_digests, write_student_version
 
@@ -50,7 +50,7 @@ def job(tmp_path: Path, *, name: str = "job_1", root: str | None = None) -> tupl
         }
     )
     document = JobDocument(job=name, name="small", spec=spec, model_name="small", model_version=2)
-    return JobRun(Store(root or str(tmp_path / "store")), document, 1), resolve_stages(spec, tiny_layout(), 4)[0]
+    return JobRun(ArtifactsStore(root or str(tmp_path / "store")), document, 1), resolve_stages(spec, tiny_layout(), 4)[0]
 
 
 def weights_of(model: CLIP) -> bytes:
@@ -133,19 +133,19 @@ def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monk
     run, stage = job(tmp_path)
     weights = weights_of(tiny_model(layout=stage.layout))
     written: list[str] = []
-    whole = Store.write_bytes
+    whole = ArtifactsStore.write_bytes
 
-    def killed(self: Store, path: str, data: bytes) -> None:
+    def killed(self: ArtifactsStore, path: str, data: bytes) -> None:
         if len(written) == kept:
             raise KeyboardInterrupt
         written.append(path)
         whole(self, path, data)
 
-    monkeypatch.setattr(Store, "write_bytes", killed)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         write_student_version(run, FinishedStudent(stage.layout, weights, EVALUATION))
     assert not (tmp_path / "store/models/small/2/model.json").exists()
-    monkeypatch.setattr(Store, "write_bytes", whole)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", whole)
 
     again = write_student_version(run, FinishedStudent(stage.layout, weights, EVALUATION))
     third = write_student_version(run, FinishedStudent(stage.layout, b"", {}))
@@ -182,7 +182,8 @@ def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
             "stages": [{"name": "s", "inherit": "none", "student": TINY.model_dump(), "train": {"epochs": 1}}],
         }
     )
-    run = JobRun(Store(str(tmp_path)), JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1), 1)
+    document = JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1)
+    run = JobRun(ArtifactsStore(str(tmp_path)), document, 1)
     stage = resolve_stages(spec, None, 100)[0]
 
     version = write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))

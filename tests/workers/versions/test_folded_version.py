@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
@@ -20,7 +21,6 @@ from tinyclip_workers.model.sources import check_teacher, load_teacher
 from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.compact import compact_folder
 from tinyclip_workers.versions.writer import write_student_version
 
@@ -57,7 +57,7 @@ def version(student: Clip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mo
     document = JobDocument(
         job="job_1", name="auto", spec=JobSpec.model_validate(spec.model_dump()), model_name="auto", model_version=1
     )
-    run = JobRun(Store(str(folder / "store")), document, 1)
+    run = JobRun(ArtifactsStore(str(folder / "store")), document, 1)
     run.finish_stage(0, FinishedStudent(student.layout, save(student.state_dict()), {}))
     finished = run.finished_stage(0)
     assert finished is not None

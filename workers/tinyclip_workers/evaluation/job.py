@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import EvaluatedModel, EvaluationRequest
 from tinyclip.artifacts.paths import evaluation_request, evaluation_results
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.data.shards import DataError, Sample, ShardProgress
@@ -19,19 +20,18 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
-from tinyclip_workers.runtime.store import Store
 
 PROGRESS_SECONDS = 1.0
 STUDENT, TEACHER = "student", "teacher"
 """Names in the results of the model and of the one that it is compared with."""
 
 
-def evaluate(store: Store, id: str, events: EventWriter) -> None:
+def evaluate(store: ArtifactsStore, id: str, events: EventWriter) -> None:
     """Evaluate what the request names, and emit `evaluation.finished`. Raises RequestWithdrawn, JobFailed."""
     events.send("evaluation.finished", data=_results(store, id, events))
 
 
-def _results(store: Store, id: str, events: EventWriter) -> JSON:
+def _results(store: ArtifactsStore, id: str, events: EventWriter) -> JSON:
     """Return `{"results", "models"}`, computed now or by an earlier attempt. Raises RequestWithdrawn, JobFailed."""
     request, path = _read_request(store, id), evaluation_results(id)
     if store.exists(path):
@@ -74,7 +74,7 @@ def _load_model(pointer: str, model: EvaluatedModel) -> LoadedModel:
         raise JobFailed("unreadable_model", f"{model.name}: {error.message}", pointer=pointer, value=model.name) from error
 
 
-def _read_request(store: Store, id: str) -> EvaluationRequest:
+def _read_request(store: ArtifactsStore, id: str) -> EvaluationRequest:
     """Raises RequestWithdrawn, JobFailed."""
     try:
         return EvaluationRequest.model_validate_json(store.read_bytes(evaluation_request(id)))

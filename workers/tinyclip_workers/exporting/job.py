@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import ExportRequest
 from tinyclip.artifacts.paths import EXPORT_DOCUMENT, export_request, exported_files, model_document, model_version
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import MissingExtra
 from tinyclip.schemas import ExportDocument, JobSpec, ModelVersion
 
@@ -24,19 +25,18 @@ from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.weights import WeightsError
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.writer import json_bytes
 
 log = logging.getLogger(__name__)
 
 
-def export(store: Store, id: str, attempt: int, events: EventWriter) -> None:
+def export(store: ArtifactsStore, id: str, attempt: int, events: EventWriter) -> None:
     """Export what the request names, and emit `export.finished`. Raises RequestWithdrawn, JobFailed."""
     document = _exported(store, id, attempt, events)
     events.send("export.finished", message=_summary(document), data=document.model_dump(mode="json"))
 
 
-def _exported(store: Store, id: str, attempt: int, events: EventWriter) -> ExportDocument:
+def _exported(store: ArtifactsStore, id: str, attempt: int, events: EventWriter) -> ExportDocument:
     """The document: of an export made now, or as an earlier attempt has written it. Raises RequestWithdrawn, JobFailed."""
     request = _request(store, id, attempt)
     target = exported_files(request.name, request.version, request.format, request.int8)
@@ -69,7 +69,7 @@ def _made(loaded: LoadedModel, request: ExportRequest, aside: Path, samples: Sam
         raise JobFailed("missing_extra", f"on the cluster: {error}") from error
 
 
-def _loaded(store: Store, request: ExportRequest) -> tuple[LoadedModel, Samples]:
+def _loaded(store: ArtifactsStore, request: ExportRequest) -> tuple[LoadedModel, Samples]:
     """The model, and what its export is checked on. Raises JobFailed."""
     folder = model_version(request.name, request.version)
     try:
@@ -88,7 +88,7 @@ def _loaded(store: Store, request: ExportRequest) -> tuple[LoadedModel, Samples]
     return loaded, gather(tasks, spec.data.train if spec is not None else None, kept)
 
 
-def _request(store: Store, id: str, attempt: int) -> ExportRequest:
+def _request(store: ArtifactsStore, id: str, attempt: int) -> ExportRequest:
     """Raises RequestWithdrawn, JobFailed."""
     try:
         request = ExportRequest.model_validate_json(store.read_bytes(export_request(id)))

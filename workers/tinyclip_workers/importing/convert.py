@@ -19,6 +19,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from tinyclip.artifacts.paths import model_document, model_version
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, FieldError, Layout, ModelVersion, StudentSummary
 from tinyclip.schemas.imports import ImportOptions
 from torch import Tensor
@@ -38,8 +39,8 @@ from tinyclip_workers.model.architecture import is_uniform, summarize
 from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.presets import AUTO_PRESETS, PRESETS
+from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.model_card import import_card
 from tinyclip_workers.versions.writer import code_versions, json_bytes, model_files, version_document, write_version
 
@@ -75,7 +76,7 @@ def main() -> None:
         return
     destination = json.loads(line)
     try:
-        document = write_import(Store(destination["artifacts"]), destination["name"], destination["version"], imported)
+        document = write_import(open_store(destination["artifacts"]), destination["name"], destination["version"], imported)
     except OSError as error:
         write_answer(answers, {"failed": str(error)})
         return
@@ -98,7 +99,7 @@ def read_model(request: JSON) -> ImportedModel:
         raise ImportRefused(pointer, source.file, error.message) from error
 
 
-def write_import(store: Store, name: str, version: int, imported: ImportedModel) -> ModelVersion:
+def write_import(store: ArtifactsStore, name: str, version: int, imported: ImportedModel) -> ModelVersion:
     """Write the version's folder, its document last. Raises OSError, and FileExistsError if the version exists."""
     folder = model_version(name, version)
     if store.exists(model_document(name, version)):

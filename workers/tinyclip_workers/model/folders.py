@@ -16,6 +16,7 @@ from open_clip.factory import load_checkpoint
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load as from_safetensors
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.model.weights import WeightsError, file_digest, load_state_dict, read_header
 from tinyclip_workers.runtime.addresses import expect_address
-from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.runtime.filesystems import open_store
 
 CONFIG_FILE = "open_clip_config.json"
 LAYOUT_FILE = "layout.json"
@@ -72,7 +73,7 @@ def find_folder(uri: str) -> ModelSource:
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
-    store = Store(uri)
+    store = open_store(uri)
     names = store.list("")
     if not names:
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
@@ -148,7 +149,7 @@ def with_colors(source: ModelSource, preprocess: dict[str, Any] | None) -> Model
     return replace(source, image_mean=cast(Color, mean), image_std=cast(Color, std))
 
 
-def _layout_file(store: Store) -> Layout:
+def _layout_file(store: ArtifactsStore) -> Layout:
     try:
         return Layout.model_validate(_read_json(store, LAYOUT_FILE))
     except ValueError as error:
@@ -162,7 +163,7 @@ def config_layout(config: dict[str, Any], where: str) -> Layout:
     return layout_of(config["model_cfg"])
 
 
-def _read_json(store: Store, name: str) -> dict[str, Any]:
+def _read_json(store: ArtifactsStore, name: str) -> dict[str, Any]:
     expect_address(store.uri(name))  # a link may lead elsewhere than the folder
     try:
         document = json.loads(store.read_bytes(name))

@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
+from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
 from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.store import Store
 
 EMBEDDING = "token_embedding.weight"
 ROWS = "token_embedding.rows"
@@ -61,13 +61,13 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
     return _expand(state) if VALUES in state else state
 
 
-def save_state_dict(store: Store, path: str, state: Mapping[str, Tensor]) -> None:
+def save_state_dict(store: ArtifactsStore, path: str, state: Mapping[str, Tensor]) -> None:
     """Write a whole state dict as it is: every name, the types it has."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     store.write_bytes(path, safetensors.torch.save(tensors, {"format": "pt"}))
 
 
-def save_compact(store: Store, path: str, state: Mapping[str, Tensor], used_token_ids: Iterable[int]) -> None:
+def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], used_token_ids: Iterable[int]) -> None:
     """Write a state dict in halves with the embeddings of the used tokens only.
 
     Texts with any other token will be read as if that token said nothing (its embedding is zero).

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.artifacts.paths import index_builds
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.data.shards import DataError, Skipped, expand_shards
@@ -21,7 +22,6 @@ from tinyclip_workers.retrieval.items import BATCH, BuildProgress, batches, read
 from tinyclip_workers.retrieval.parts import BuildState, EncodedParts
 from tinyclip_workers.retrieval.segment_writer import encodable, new_segment
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 StillWanted = Callable[[], Any]
@@ -29,7 +29,7 @@ StillWanted = Callable[[], Any]
 
 
 def build_index(
-    store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: StillWanted
+    store: ArtifactsStore, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: StillWanted
 ) -> Generation:
     """Build an index and commit it; return the committed generation. Raises DataError, or what `still_wanted` raises."""
     done = newest(store, request.name)
@@ -70,7 +70,7 @@ class _Encoded:
         return self.engine.encode_text(sample) if sample else None
 
 
-def _encode(store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter) -> _Encoded:
+def _encode(store: ArtifactsStore, request: IndexRequest, load: Callable[[], Engine], events: EventWriter) -> _Encoded:
     """Encode the shards from the end of the existing parts on. Raises DataError."""
     assert request.source is not None
     urls = expand_shards(request.source.shards)
@@ -101,7 +101,7 @@ def _encode(store: Store, request: IndexRequest, load: Callable[[], Engine], eve
     return _Encoded(parts, state, engine, progress)
 
 
-def _write_segment(store: Store, request: IndexRequest, encoded: _Encoded) -> SegmentInfo:
+def _write_segment(store: ArtifactsStore, request: IndexRequest, encoded: _Encoded) -> SegmentInfo:
     with new_segment(store, request.name, encoded.engine.embed_dim) as segment:
         for vectors_NE, items in encoded.parts:
             new: dict[str, int] = {}
@@ -117,7 +117,7 @@ def _write_segment(store: Store, request: IndexRequest, encoded: _Encoded) -> Se
         return segment.finish(graph=graph, queries_QE=queries_QE, on_progress=encoded.report_linked)
 
 
-def _write_tables(store: Store, request: IndexRequest, encoded: _Encoded | None) -> SegmentInfo:
+def _write_tables(store: ArtifactsStore, request: IndexRequest, encoded: _Encoded | None) -> SegmentInfo:
     """Write the items, or none, into new tables."""
     from tinyclip_workers.retrieval.postgres.building import build_tables  # an extra
 
@@ -137,7 +137,7 @@ def _expect_database() -> None:
 
 
 def _commit(
-    store: Store, request: IndexRequest, segments: list[SegmentInfo], skipped: Skipped, still_wanted: StillWanted
+    store: ArtifactsStore, request: IndexRequest, segments: list[SegmentInfo], skipped: Skipped, still_wanted: StillWanted
 ) -> Generation:
     """Commit the build under the next free number: it does not depend on the generations before it."""
     while True:

@@ -4,15 +4,15 @@ import logging
 import re
 
 from tinyclip.artifacts.paths import index_generation, index_generations, index_segments, index_tables, index_tombstones_folder
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import MissingExtra
 
 from tinyclip_workers.retrieval.generations import Generation
-from tinyclip_workers.runtime.store import Store
 
 log = logging.getLogger(__name__)
 
 
-def newest(store: Store, name: str) -> Generation | None:
+def newest(store: ArtifactsStore, name: str) -> Generation | None:
     """Return the newest generation; None if there is none yet."""
     for _ in range(3):
         numbers = _numbers(store, name)
@@ -25,7 +25,7 @@ def newest(store: Store, name: str) -> Generation | None:
     raise OSError(f"{store.uri(index_generations(name))} changes faster than it can be read; try again")
 
 
-def commit(store: Store, generation: Generation) -> bool:
+def commit(store: ArtifactsStore, generation: Generation) -> bool:
     """Make a generation the newest and remove older files; return False and change nothing if its number is taken."""
     path = index_generation(generation.name, generation.number)
     if not store.create_bytes(path, generation.model_dump_json(indent=1).encode()):
@@ -34,7 +34,7 @@ def commit(store: Store, generation: Generation) -> bool:
     return True
 
 
-def remove_unused_files(store: Store, generation: Generation) -> None:
+def remove_unused_files(store: ArtifactsStore, generation: Generation) -> None:
     """Remove the files that this generation does not name. No other process may be changing the index."""
     name = generation.name
     segments = {segment.id for segment in generation.segments}
@@ -47,7 +47,7 @@ def remove_unused_files(store: Store, generation: Generation) -> None:
             store.remove(f"{folder}/{unused}")
 
 
-def remove_unused(store: Store, generation: Generation) -> None:
+def remove_unused(store: ArtifactsStore, generation: Generation) -> None:
     """Remove the files and tables that this generation does not name. No other process may be changing the index.
 
     Tables that cannot be dropped now, for example because no database is configured, are dropped with a later change or with
@@ -66,6 +66,6 @@ def remove_unused(store: Store, generation: Generation) -> None:
         log.warning("cannot drop older tables of index %s now: %s", generation.name, error)
 
 
-def _numbers(store: Store, name: str) -> list[int]:
+def _numbers(store: ArtifactsStore, name: str) -> list[int]:
     files = store.list(index_generations(name))
     return sorted(int(file.split(".")[0]) for file in files if re.fullmatch(r"\d+\.json", file))

@@ -9,6 +9,7 @@ from functools import partial
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.artifacts.paths import index_request
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import MissingExtra
 
 from tinyclip_workers.data.shards import DataError
@@ -17,10 +18,9 @@ from tinyclip_workers.retrieval.building import build_index
 from tinyclip_workers.retrieval.updating import apply_updates
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
-from tinyclip_workers.runtime.store import Store
 
 
-def build_or_update(store: Store, index: str, job: str, events: EventWriter) -> None:
+def build_or_update(store: ArtifactsStore, index: str, job: str, events: EventWriter) -> None:
     """Do what the index's request specifies. Raises RequestWithdrawn, JobFailed."""
     try:
         request = _read_request(store, index, job)
@@ -35,7 +35,7 @@ def build_or_update(store: Store, index: str, job: str, events: EventWriter) -> 
         raise JobFailed("index_failed", str(error)) from error
 
 
-def _read_request(store: Store, name: str, job: str) -> IndexRequest:
+def _read_request(store: ArtifactsStore, name: str, job: str) -> IndexRequest:
     """Return the current request. Raises RequestWithdrawn if it belongs to another job by now."""
     try:
         request = IndexRequest.model_validate_json(store.read_bytes(index_request(name)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from tinyclip.artifacts.paths import index_tombstones
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, IndexKind
 
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
@@ -21,7 +22,6 @@ from tinyclip_workers.retrieval.graph import GRAPH_FROM, needs_graph
 from tinyclip_workers.retrieval.reader import open_index
 from tinyclip_workers.retrieval.segment import Segment, Tombstones
 from tinyclip_workers.retrieval.segment_writer import SegmentWriter, new_segment
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 SEGMENT_GROWTH = 4
@@ -44,7 +44,7 @@ Changes = Mapping[str, NewItem | None]
 
 
 def next_generation(
-    store: Store,
+    store: ArtifactsStore,
     current: Generation,
     changes: Changes,
     kind: IndexKind,
@@ -94,7 +94,7 @@ def _first_to_merge(infos: list[SegmentInfo], live_counts: list[int], new: int, 
     return first
 
 
-def _write_tombstones(store: Store, name: str, info: SegmentInfo, tombstones: Tombstones) -> SegmentInfo:
+def _write_tombstones(store: ArtifactsStore, name: str, info: SegmentInfo, tombstones: Tombstones) -> SegmentInfo:
     if len(tombstones) == info.dead_count:
         return info
     id, file = uuid.uuid4().hex, io.BytesIO()

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.artifacts.paths import index_build_parts
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.items import ShardPosition
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 ROWS = 1024
@@ -43,7 +43,7 @@ class BuildState:
 class EncodedParts:
     """The parts of one build."""
 
-    def __init__(self, store: Store, request: IndexRequest, urls: Sequence[str]) -> None:
+    def __init__(self, store: ArtifactsStore, request: IndexRequest, urls: Sequence[str]) -> None:
         """Keep the parts of an earlier attempt if its shards, unchanged since, and its request were the same."""
         self._store, self._folder = store, index_build_parts(request.name, request.build)
         plan = json.dumps(_build_plan(request, urls)).encode()

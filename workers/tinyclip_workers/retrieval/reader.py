@@ -16,12 +16,12 @@ from typing import Protocol
 import numpy as np
 from pydantic import TypeAdapter
 from tinyclip.artifacts.paths import index_segment, index_tombstones
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import Condition
 from tinyclip.schemas import Hit
 
 from tinyclip_workers.retrieval.generations import Generation, Kind, SegmentInfo
 from tinyclip_workers.retrieval.segment import NO_ROWS, NearestRows, Segment, Tombstones
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 HITS = TypeAdapter(list[Hit])
@@ -57,7 +57,9 @@ class IndexReader(Protocol):
         ...
 
 
-def open_index(store: Store, generation: Generation, open_segments: Mapping[str, Segment] | None = None) -> "FilesReader":
+def open_index(
+    store: ArtifactsStore, generation: Generation, open_segments: Mapping[str, Segment] | None = None
+) -> "FilesReader":
     """Open a generation, reusing the segments in `open_segments` (by id). Raises FileNotFoundError if it was removed."""
     known = open_segments or {}
     segments = [known.get(info.id) or _open_segment(store, generation, info) for info in generation.segments]
@@ -111,7 +113,7 @@ def _hits(segment: Segment, rows: list[int], scores: list[float]) -> list[Hit]:
     return HITS.validate_json(f"[{','.join(texts)}]")
 
 
-def _open_segment(store: Store, generation: Generation, info: SegmentInfo) -> Segment:
+def _open_segment(store: ArtifactsStore, generation: Generation, info: SegmentInfo) -> Segment:
     """Raises FileNotFoundError."""
     folder = index_segment(generation.name, info.id)
     local = store.local_path(folder)
@@ -120,7 +122,7 @@ def _open_segment(store: Store, generation: Generation, info: SegmentInfo) -> Se
     copy = Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
     try:
         for file in info.files:
-            store.fetch(f"{folder}/{file}", copy / file)
+            store.get_file(f"{folder}/{file}", copy / file)
         segment = Segment(copy, info, generation.embed_dim)
     except OSError:
         shutil.rmtree(copy, ignore_errors=True)
@@ -129,7 +131,7 @@ def _open_segment(store: Store, generation: Generation, info: SegmentInfo) -> Se
     return segment
 
 
-def _tombstones(store: Store, name: str, info: SegmentInfo) -> Tombstones:
+def _tombstones(store: ArtifactsStore, name: str, info: SegmentInfo) -> Tombstones:
     """Raises FileNotFoundError."""
     if info.dead is None:
         return NO_ROWS

@@ -16,12 +16,12 @@ from typing import BinaryIO
 
 import numpy as np
 from tinyclip.artifacts.paths import index_segment
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import Scalar, comparable_values
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, VECTORS, SegmentInfo
 from tinyclip_workers.retrieval.graph import write_graph
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 MAX_FILTER_VALUES = 256
@@ -41,7 +41,7 @@ BOOLEANS = {True: b"\x01", False: b"\x00"}
 
 
 @contextmanager
-def new_segment(store: Store, index: str, embed_dim: int) -> Iterator["SegmentWriter"]:
+def new_segment(store: ArtifactsStore, index: str, embed_dim: int) -> Iterator["SegmentWriter"]:
     """Write a segment directly into a local store, where no generation names it yet; for a remote store, write a local copy."""
     id = uuid.uuid4().hex
     local = store.local_path(index_segment(index, id))
@@ -58,7 +58,7 @@ def new_segment(store: Store, index: str, embed_dim: int) -> Iterator["SegmentWr
 class SegmentWriter:
     """The files of one segment in a local folder. They are complete only after `finish`."""
 
-    def __init__(self, store: Store, index: str, id: str, folder: Path, embed_dim: int) -> None:
+    def __init__(self, store: ArtifactsStore, index: str, id: str, folder: Path, embed_dim: int) -> None:
         folder.mkdir(parents=True, exist_ok=False)
         self._store, self._index, self._id, self._folder = store, index, id, folder
         self._embed_dim, self.count = embed_dim, 0

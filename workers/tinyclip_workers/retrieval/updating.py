@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import IndexRequest, IndexUpdate, UpdateFile
 from tinyclip.artifacts.paths import index_update
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import IndexItem, RejectedItem
 
 from tinyclip_workers.data.image_input import BadImage, read_image
@@ -22,7 +23,6 @@ from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
 from tinyclip_workers.retrieval.reader import DatabaseUnavailable
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix, Pixels
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class UpdateSuperseded(RequestWithdrawn):
 
 
 def apply_updates(
-    store: Store, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: Callable[[], Any]
+    store: ArtifactsStore, request: IndexRequest, load: Callable[[], Engine], events: EventWriter, still_wanted: Callable[[], Any]
 ) -> Generation:
     """Apply the request's updates that the index does not contain yet; return the newest generation.
 
@@ -83,7 +83,7 @@ class _Outcome:
     rejected: list[RejectedItem]
 
 
-def _recover_from_tables(store: Store, current: Generation) -> Generation:
+def _recover_from_tables(store: ArtifactsStore, current: Generation) -> Generation:
     from tinyclip_workers.retrieval.postgres.updating import recover_generation  # an extra
 
     return recover_generation(store, current)
@@ -114,7 +114,7 @@ def _update_tables(
     raise AssertionError
 
 
-def _acknowledge(store: Store, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:
+def _acknowledge(store: ArtifactsStore, request: IndexRequest, current: Generation, events: EventWriter, *, last: bool) -> None:
     """Remove the files of applied updates and report them to the control plane."""
     applied = [update for update in request.updates or [] if update.number <= current.applied]
     for update in applied:
@@ -132,7 +132,7 @@ def _report_linked(events: EventWriter, total: int, done: int) -> None:
     events.send("index.progress", data={"done": done, "total": total, "phase": "linking"})
 
 
-def _read_update(store: Store, name: str, update: UpdateFile) -> IndexUpdate:
+def _read_update(store: ArtifactsStore, name: str, update: UpdateFile) -> IndexUpdate:
     path = index_update(name, update.file)
     try:
         return IndexUpdate.model_validate_json(store.read_bytes(path))

@@ -17,26 +17,27 @@ from tinyclip.artifacts.paths import (
     stage_folder,
     stage_student,
 )
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, Layout
 
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.control import ControlFile
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.runtime.filesystems import open_store
 
 
 @dataclass(frozen=True)
 class JobRun:
     """Attempt `attempt` at job `document.job`."""
 
-    store: Store
+    store: ArtifactsStore
     document: JobDocument
     attempt: int
 
     @classmethod
     def open(cls, artifacts: str, job: str, attempt: int) -> "JobRun":
         """Raises FileNotFoundError where the control plane has left no job document."""
-        store = Store(artifacts)
+        store = open_store(artifacts)
         return cls(store, JobDocument.model_validate(json.loads(store.read_bytes(job_spec(job)))), attempt)
 
     @property

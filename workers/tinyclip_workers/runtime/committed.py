@@ -5,12 +5,11 @@ import json
 import logging
 
 from tinyclip.artifacts.paths import MANIFEST
-
-from tinyclip_workers.runtime.store import Store
+from tinyclip.artifacts.store import ArtifactsStore
 
 log = logging.getLogger(__name__)
 
-def write_committed(store: Store, path: str, files: dict[str, bytes]) -> None:
+def write_committed(store: ArtifactsStore, path: str, files: dict[str, bytes]) -> None:
     """Write files and, when all are down, the manifest that makes them count."""
     for name, data in files.items():
         store.write_bytes(f"{path}/{name}", data)
@@ -18,7 +17,7 @@ def write_committed(store: Store, path: str, files: dict[str, bytes]) -> None:
     store.write_bytes(f"{path}/{MANIFEST}", json.dumps({"sha256": digests}, indent=1).encode())
 
 
-def read_committed(store: Store, path: str) -> dict[str, bytes] | None:
+def read_committed(store: ArtifactsStore, path: str) -> dict[str, bytes] | None:
     """The files of a committed folder; None where the manifest is missing or a file is not what it says."""
     if not store.exists(f"{path}/{MANIFEST}"):
         return None

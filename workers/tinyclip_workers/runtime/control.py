@@ -6,8 +6,7 @@ from enum import IntEnum
 
 from tinyclip.artifacts.documents import Control
 from tinyclip.artifacts.paths import job_control
-
-from tinyclip_workers.runtime.store import Store
+from tinyclip.artifacts.store import ArtifactsStore
 
 
 class Command(IntEnum):
@@ -26,7 +25,7 @@ _DESIRED = {"run": Command.RUN, "pause": Command.PAUSE, "cancel": Command.CANCEL
 class ControlFile:
     """Reads `jobs/<job>/control.json` at most every `interval_s`."""
 
-    def __init__(self, store: Store, job: str, attempt: int, *, interval_s: float = 1.0) -> None:
+    def __init__(self, store: ArtifactsStore, job: str, attempt: int, *, interval_s: float = 1.0) -> None:
         self._store, self._path, self._attempt, self._interval_s = store, job_control(job), attempt, interval_s
         self._command, self._looked_at = Command.RUN, float("-inf")
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.artifacts.paths import event_segment
-
-from tinyclip_workers.runtime.store import Store
+from tinyclip.artifacts.store import ArtifactsStore
 
 
 class EventWriter:
     """Collects events and writes them as the next segment, at once for what matters and every `interval_s` otherwise."""
 
-    def __init__(self, store: Store, folder: str, attempt: int, *, interval_s: float = 1.0) -> None:
+    def __init__(self, store: ArtifactsStore, folder: str, attempt: int, *, interval_s: float = 1.0) -> None:
         self._store, self._folder, self._attempt, self._interval_s = store, folder, attempt, interval_s
         written = [int(name.split(".")[0]) for name in store.list(folder) if name.endswith(".jsonl")]
         self._next = max(written, default=0) + 1
@@ -57,7 +56,7 @@ def log_to_events(events: EventWriter, source: str) -> None:
 
 
 @contextmanager
-def reporting(store: Store, folder: str, attempt: int, source: str) -> Iterator[EventWriter]:
+def reporting(store: ArtifactsStore, folder: str, attempt: int, source: str) -> Iterator[EventWriter]:
     """A writer of a job's events, to which this process's log records go meanwhile; at the end all is written."""
     events = EventWriter(store, folder, attempt)
     handler = EventLogHandler(events, source)

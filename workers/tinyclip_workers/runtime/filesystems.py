@@ -1,21 +1,22 @@
-"""Where a path or URI leads: fsspec's drivers, by scheme."""
+"""Opening what users name: the driver of an address, and a store below it, once the address has been checked."""
 
 from typing import Any
 
-import fsspec
+from tinyclip.artifacts import store as artifacts
 
 from tinyclip_workers.runtime.addresses import expect_address
 
 
-def open_filesystem(root: str) -> tuple[Any, str]:
-    """The filesystem of a path or URI and the path in it, without listings kept from earlier: others write there too.
+def open_filesystem(address: str) -> tuple[Any, str]:
+    """Return the filesystem of a path or URI, and the path in it.
 
-    Raises AddressRefused, an OSError, and ValueError naming what to install where the URI's kind has no driver.
+    Raises AddressRefused, an OSError, and ValueError naming what to install where the URI's scheme has no driver.
     """
+    expect_address(address)
+    return artifacts.open_filesystem(address)
+
+
+def open_store(root: str) -> artifacts.ArtifactsStore:
+    """Return the files below a path or URI. Raises as `open_filesystem`."""
     expect_address(root)
-    scheme = root.partition("://")[0] if "://" in root else "file"
-    try:
-        fs, base = fsspec.core.url_to_fs(root, **({} if scheme == "file" else {"use_listings_cache": False}))
-    except ImportError as error:
-        raise ValueError(f"{root} needs a driver for {scheme}:// ({error}); for s3:// pip install 'tinyclip[s3]'") from error
-    return fs, base
+    return artifacts.ArtifactsStore(root)

@@ -5,8 +5,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from tinyclip.artifacts.store import ArtifactsStore
+
 from tinyclip_workers.runtime.events import EventWriter, reporting
-from tinyclip_workers.runtime.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class JobFailed(Exception):
         self.data = {"code": code, **data}
 
 
-def run(store: Store, folder: str, attempt: int, source: str, work: Callable[[EventWriter], object]) -> int:
+def run(store: ArtifactsStore, folder: str, attempt: int, source: str, work: Callable[[EventWriter], object]) -> int:
     """Run `work`, which emits its own final event, and return the exit status.
 
     0: done, or no longer wanted. 1: failed, and a `<source>.failed` event holds the reason. Events and this process's log

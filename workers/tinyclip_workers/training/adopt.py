@@ -7,10 +7,10 @@ and is copied again; afterwards the jobs that were adopted from may be deleted.
 from collections.abc import Sequence
 
 from tinyclip.artifacts.paths import MANIFEST, checkpoint, stage_checkpoints, stage_folder, stage_student
+from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.committed import read_committed
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.training.checkpoints import checkpoints_of
 
 ADOPTED = 0
@@ -37,7 +37,7 @@ def adopt(run: JobRun) -> str | None:
     return furthest
 
 
-def _adopt_first(store: Store, candidates: Sequence[str], target: str) -> str | None:
+def _adopt_first(store: ArtifactsStore, candidates: Sequence[str], target: str) -> str | None:
     """Copy the first candidate that is whole, unless it was done before."""
     for path in candidates:
         if store.exists(f"{target}/{MANIFEST}"):

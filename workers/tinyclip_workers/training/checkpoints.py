@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from tinyclip.artifacts.paths import MANIFEST, checkpoint, is_checkpoints_folder
+from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
 from tinyclip_workers.runtime.committed import read_committed, write_committed
-from tinyclip_workers.runtime.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    store: Store, folder: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]
+    store: ArtifactsStore, folder: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]
 ) -> tuple[str, int]:
     """Write `folder/step-N`; returns its path and size in bytes. Raises OSError naming the path (a full disk, say)."""
     path = checkpoint(folder, step)
@@ -47,7 +47,7 @@ def save_checkpoint(
     return path, sum(len(data) for data in files.values())
 
 
-def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
+def latest_checkpoint(store: ArtifactsStore, stage_folder: str) -> Checkpoint | None:
     """The furthest committed checkpoint of a stage, over all attempts (`stage_folder/a<n>/step-<N>`)."""
     for _, _, path in sorted(checkpoints_of(store, stage_folder), reverse=True):
         files = read_committed(store, path)
@@ -62,7 +62,7 @@ def latest_checkpoint(store: Store, stage_folder: str) -> Checkpoint | None:
     return None
 
 
-def checkpoints_of(store: Store, stage_folder: str) -> list[tuple[int, int, str]]:
+def checkpoints_of(store: ArtifactsStore, stage_folder: str) -> list[tuple[int, int, str]]:
     """(step, attempt, path) of every checkpoint folder of a stage, whole or not."""
     return [
         (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
@@ -73,7 +73,7 @@ def checkpoints_of(store: Store, stage_folder: str) -> list[tuple[int, int, str]
     ]
 
 
-def remove_old_checkpoints(store: Store, folder: str, keep: int) -> None:
+def remove_old_checkpoints(store: ArtifactsStore, folder: str, keep: int) -> None:
     """Keep the newest `keep` of one attempt's checkpoints of a stage."""
     steps = sorted((name for name in store.list(folder) if name.startswith("step-")), key=_number)
     for name in steps[:-keep]:

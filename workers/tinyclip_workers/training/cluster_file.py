@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyclip_workers.model.weights import Header, WeightsError, load_state_dict, read_header
-from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
 CENTROIDS = "centroids"
 
@@ -25,7 +24,7 @@ def save_clusters(uri: str, centroids_KE: Tensor, metadata: Mapping[str, str]) -
     """Write the whole file or, if killed meanwhile, nothing. `uri` is a path or fsspec URI."""
     folder, _, name = uri.rpartition("/")
     tensors = {CENTROIDS: F.normalize(centroids_KE.float(), dim=-1).contiguous()}
-    Store(folder or ("/" if uri.startswith("/") else ".")).write_bytes(name, safetensors.torch.save(tensors, dict(metadata)))
+    open_store(folder or ("/" if uri.startswith("/") else ".")).write_bytes(name, safetensors.torch.save(tensors, dict(metadata)))
 
 
 def load_clusters(uri: str) -> Tensor:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.engines.calibration import split_calibration
 from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.runtime.store import Store
+from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.types import Matrix, Pixels
 
 GOLDEN_FILE = "golden.npz"
@@ -60,7 +61,7 @@ def check_golden_queries(engine: Engine, model_uri: str) -> dict[str, float]:
 
     Raises GoldenMismatch, and ValueError for a file that cannot be read.
     """
-    golden = _read(Store(model_uri))
+    golden = _read(open_store(model_uri))
     if golden is None:
         size = engine.image_size
         for answers in (engine.encode_text(TEXTS), engine.encode_image(np.full((1, size, size, 3), 127, np.uint8))):
@@ -80,7 +81,7 @@ def check_golden_queries(engine: Engine, model_uri: str) -> dict[str, float]:
     return cosines
 
 
-def _read(store: Store) -> Golden | None:
+def _read(store: ArtifactsStore) -> Golden | None:
     if not store.exists(GOLDEN_FILE):
         return None
     try:

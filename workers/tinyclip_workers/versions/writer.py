@@ -12,6 +12,7 @@ from importlib.metadata import version as installed
 from typing import Any
 
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.spec import DataSpec, JobSpec
 
@@ -38,7 +39,6 @@ from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.weights import file_digest
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.model_card import model_card
 
@@ -73,7 +73,7 @@ def write_student_version(run: JobRun, finished: FinishedStudent) -> ModelVersio
     return _already_there(run, folder)  # as everybody else will read it
 
 
-def write_version(store: Store, folder: str, document: ModelVersion, files: Mapping[str, bytes]) -> ModelVersion:
+def write_version(store: ArtifactsStore, folder: str, document: ModelVersion, files: Mapping[str, bytes]) -> ModelVersion:
     """Write a version's files, and last of all the document that makes a version of them. Raises OSError."""
     for name, data in files.items():
         store.write_bytes(f"{folder}/{name}", data)

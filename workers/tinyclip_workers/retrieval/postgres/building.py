@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from tinyclip.artifacts.documents import IndexRequest
+from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo
@@ -15,7 +16,6 @@ from tinyclip_workers.retrieval.graph import RECALL_QUERIES, Rows
 from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import job_connection
 from tinyclip_workers.retrieval.postgres.table import Item, Table, create_table, write_state
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 Part = tuple[Matrix, list[Item]]
@@ -30,7 +30,7 @@ def expect_database() -> None:
 
 
 def build_tables(
-    store: Store,
+    store: ArtifactsStore,
     request: IndexRequest,
     parts: Iterable[Part],
     skipped: Skipped,

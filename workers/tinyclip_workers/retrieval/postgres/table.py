@@ -17,6 +17,7 @@ from typing import Any
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 from tinyclip.artifacts.paths import index_table
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.index_database import drop_statement, state_name, table_name
 from tinyclip.schemas import JSON
 
@@ -24,7 +25,6 @@ from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.postgres.conditions import escape_text, filter_fields
 from tinyclip_workers.retrieval.postgres.database import Connection, job_connection
 from tinyclip_workers.retrieval.segment_writer import encodable
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.types import Matrix
 
 INLINE_DIMENSIONS = 960
@@ -77,7 +77,7 @@ class Table:
         return int(_scalar(self.connection.execute(query).fetchone()))
 
 
-def create_table(store: Store, connection: Connection, index: str, embed_dim: int) -> Table:
+def create_table(store: ArtifactsStore, connection: Connection, index: str, embed_dim: int) -> Table:
     """Create the empty tables of an index, after their marker in the store."""
     table = Table(connection, uuid.uuid4().hex, embed_dim)
     store.write_bytes(index_table(index, table.id), b"")
@@ -121,7 +121,7 @@ def table_id(generation: Generation) -> str:
     return generation.segments[0].id
 
 
-def drop_tables(store: Store, index: str, ids: Sequence[str]) -> None:
+def drop_tables(store: ArtifactsStore, index: str, ids: Sequence[str]) -> None:
     """Drop tables, then remove their markers. Raises DatabaseNotUsable, and DatabaseUnavailable if a table stays in use."""
     with job_connection() as connection:
         for id in ids:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import IndexKind, RejectedItem
 
 from tinyclip_workers.retrieval.commits import commit
@@ -17,7 +18,6 @@ from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import job_connection
 from tinyclip_workers.retrieval.postgres.queries import search_exact
 from tinyclip_workers.retrieval.postgres.table import Table, read_state, table_id, write_state
-from tinyclip_workers.runtime.store import Store
 
 MEASURED_ITEMS = 50
 """New items that recall is measured with: each is compared with all others."""
@@ -31,7 +31,7 @@ class ConcurrentUpdate(Exception):
     """The tables are at another generation than expected: another process changes them."""
 
 
-def recover_generation(store: Store, generation: Generation) -> Generation:
+def recover_generation(store: ArtifactsStore, generation: Generation) -> Generation:
     """Return the generation in the tables, and commit it if a job was killed before it could.
 
     Raises ValueError if the tables no longer exist or are older than the store, DatabaseNotUsable, DatabaseUnavailable.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from tinyclip.artifacts.paths import label_set_file, label_sets_folder
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import LabelSet
 
-from tinyclip_workers.runtime.store import Store
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
 
 REFRESH_SECONDS = 2.0
@@ -33,7 +33,7 @@ class _Cached:
 class LabelSets:
     """The label sets of one deployment. For one event loop."""
 
-    def __init__(self, deployment: str, store: Store) -> None:
+    def __init__(self, deployment: str, store: ArtifactsStore) -> None:
         self._deployment, self._store = deployment, store
         self._cache: dict[str, _Cached] = {}
 
