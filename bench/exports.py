@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import yaml
 from tinyclip.schemas import ExportFormat, JobSpec
-from tinyclip.schemas.exports import QUANTISED, export_name, unavailable
+from tinyclip.schemas.exports import QUANTISABLE, export_name, unavailable_formats
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.exporting.check import Opened
 from tinyclip_workers.exporting.formats import make_export, writer_and_reader
@@ -77,8 +77,8 @@ def measure(name: str, out: Path, only: Sequence[str] | None) -> int:
     tasks = [task for task in _spec(document).evaluation.tasks if task.name in TASKS]
     loaded = load_folder(str(EMOJI / "teachers" / name))
     samples = gather(_training_pictures(tasks), None)
-    wanted = [(each, False) for each in ExportFormat] + [(each, True) for each in QUANTISED]
-    wanted = [(each, int8) for each, int8 in wanted if each not in unavailable(loaded.layout)]
+    wanted = [(each, False) for each in ExportFormat] + [(each, True) for each in QUANTISABLE]
+    wanted = [(each, int8) for each, int8 in wanted if each not in unavailable_formats(loaded.layout)]
     wanted = [each for each in wanted if only is None or export_name(*each) in only]
     plain = _scores({"torch": loaded}, tasks)["torch"]
     _tell(out, name, "torch fp32", plain, plain, None)

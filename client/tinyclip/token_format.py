@@ -20,7 +20,7 @@ def new_token() -> str:
     return body + _checksum(body)
 
 
-def is_whole(token: str) -> bool:
+def is_well_formed(token: str) -> bool:
     """Return whether a text has the format of a token and the right checksum; it may still be unknown."""
     body, check = token[:-CHECK_CHARS], token[-CHECK_CHARS:]
     formed = len(token) == len(PREFIX) + RANDOM_CHARS + CHECK_CHARS and token.startswith(PREFIX) and token.isascii()

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from tinyclip.schemas._base import Request, Response, Timestamp
-from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
+from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.models import ModelFile
 
 
@@ -114,7 +114,7 @@ class Export(Response):
     finished_at: Timestamp | None
 
 
-QUANTISED = (ExportFormat.ONNX, ExportFormat.OPENVINO)
+QUANTISABLE = (ExportFormat.ONNX, ExportFormat.OPENVINO)
 """Formats with int8 exports."""
 EXPORTS = "exports"
 """The folder of exports in a version's folder."""
@@ -125,21 +125,11 @@ def export_name(format: ExportFormat, int8: bool) -> str:
     return f"{format}-int8" if int8 else str(format)
 
 
-def unavailable(layout: Layout) -> dict[ExportFormat, str]:
+def unavailable_formats(layout: Layout) -> dict[ExportFormat, str]:
     """Return the formats that do not support a model of this layout, and why."""
-    if not _uniform(layout):
+    if not layout.is_uniform:
         why = "its blocks differ in size, which that library does not support"
         return {ExportFormat.HF: why, ExportFormat.OPEN_CLIP: why}
     if layout.image.kind == "resnet":
         return {ExportFormat.HF: "its image tower is a ResNet, and transformers' CLIPModel has none"}
     return {}
-
-
-def _uniform(layout: Layout) -> bool:
-    """All blocks of a tower alike, with as many heads as fill the width."""
-    towers: list[ImageLayout | TextLayout] = [layout.text] if layout.image.kind == "resnet" else [layout.image, layout.text]
-    return all(
-        tower.heads and {heads * tower.head_width for heads in tower.heads} == {tower.width}
-        and tower.mlp and len(set(tower.mlp)) == 1 and tower.mlp[0] > 0
-        for tower in towers
-    )

@@ -37,6 +37,16 @@ class Layout(Response):
     image: ImageLayout
     text: TextLayout
 
+    @property
+    def is_uniform(self) -> bool:
+        """True if all blocks of a tower have one size and heads fill the width, as open_clip requires."""
+        towers: list[ImageLayout | TextLayout] = [self.text] if self.image.kind == "resnet" else [self.image, self.text]
+        return all(
+            tower.heads and {heads * tower.head_width for heads in tower.heads} == {tower.width}
+            and tower.mlp and len(set(tower.mlp)) == 1 and tower.mlp[0] > 0
+            for tower in towers
+        )
+
 
 class Params(Response):
     image: int

@@ -29,7 +29,7 @@ class Scope(StrEnum):
         more = {Scope.WRITE: {Scope.READ}, Scope.ADMIN: {Scope.READ, Scope.WRITE, Scope.INFER}}
         return frozenset({self, *more.get(self, set())})
 
-    def is_in(self, held: Iterable["Scope"]) -> bool:
+    def is_granted_by(self, held: Iterable["Scope"]) -> bool:
         """Return whether any of the given scopes includes this one."""
         return any(self in scope.includes for scope in held)
 

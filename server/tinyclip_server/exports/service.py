@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Export, ExportFormat, ExportPost, ExportState, ModelVersion
-from tinyclip.schemas.exports import EXPORTS, QUANTISED, export_name, unavailable
+from tinyclip.schemas.exports import EXPORTS, QUANTISABLE, export_name, unavailable_formats
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow, ModelVersionRow
@@ -112,12 +112,12 @@ def _request(row: ExportRow) -> dict[str, Any]:
 
 def _expect_formats(version: ModelVersion, body: ExportPost) -> None:
     """Raises InvalidInput for the first format that this version does not have, or not in int8."""
-    why = unavailable(version.layout)
+    why = unavailable_formats(version.layout)
     for index, format in enumerate(body.formats):
         if format in why:
             has = ", ".join(each for each in ExportFormat if each not in why)
             message = f"{version.name}@{version.version} has no {format} export: {why[format]}; it has {has}"
             raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")
-        if body.int8 and format not in QUANTISED:
-            message = f"{format} has no int8; leave int8 out, or ask for {' or '.join(QUANTISED)}"
+        if body.int8 and format not in QUANTISABLE:
+            message = f"{format} has no int8; leave int8 out, or ask for {' or '.join(QUANTISABLE)}"
             raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")

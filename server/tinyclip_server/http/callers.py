@@ -18,7 +18,7 @@ class Caller:
     """null where no token is asked for."""
 
     def may(self, scope: Scope) -> bool:
-        return scope.is_in(self.scopes)
+        return scope.is_granted_by(self.scopes)
 
 
 ANYBODY = Caller(DEFAULT_PROJECT, frozenset(Scope))

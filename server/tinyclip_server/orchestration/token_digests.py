@@ -21,7 +21,7 @@ async def publish(services: Services) -> None:
     tokens = {
         row.digest: TokenDigest(project=row.project, scopes=[Scope(scope) for scope in row.scopes], expires_at=row.expires_at)
         for row in rows
-        if Scope.INFER.is_in(map(Scope, row.scopes))
+        if Scope.INFER.is_granted_by(map(Scope, row.scopes))
     }
     wanted = TokenDigests(tokens=tokens).model_dump_json().encode()
     if await services.store.read_if_exists(TOKEN_DIGESTS) != wanted:

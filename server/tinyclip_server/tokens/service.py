@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import NewToken, Scope, Token, TokenPost
-from tinyclip.token_format import digest, hint, is_whole, new_token
+from tinyclip.token_format import digest, hint, is_well_formed, new_token
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import TokenRow
@@ -22,7 +22,7 @@ def bearer(header: str | None) -> str:
     kind, _, token = (header or "").strip().partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise Unauthorized("a token is needed: send Authorization: Bearer tc_…", code="token_required")
-    if not is_whole(token.strip()):
+    if not is_well_formed(token.strip()):
         raise Unauthorized("this is not a whole token: a character is missing or wrong; copy it again", code="token_malformed")
     return token.strip()
 

@@ -47,7 +47,7 @@ class TestEveryRoute:
             needed = scope_for(method, path)
             if path in OPEN_PATHS or needed is None:
                 continue
-            small = [scope for scope in Scope if not needed.is_in([scope])]
+            small = [scope for scope in Scope if not needed.is_granted_by([scope])]
             answer = await guarded.http.request(method, path, headers=bearer(await token(guarded, *small)))
 
             assert (answer.status_code, small != []) == (403, True), (method, path, answer.text)

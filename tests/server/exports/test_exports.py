@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tinyclip.schemas import Layout
-from tinyclip.schemas.exports import unavailable
+from tinyclip.schemas.exports import unavailable_formats
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import ModelVersionRow
 from tinyclip_server.orchestration.evaluations import reconcile as evaluate
@@ -172,7 +172,7 @@ class TestAsking:
         answers = {format: await service.http.post(EXPORTS, json={"formats": [format]}) for format in formats}
 
         assert {format for format, answer in answers.items() if answer.status_code == 422} == refused
-        assert {str(format) for format in unavailable(Layout.model_validate(layout))} == refused
+        assert {str(format) for format in unavailable_formats(Layout.model_validate(layout))} == refused
         for format in refused:
             error = answers[format].json()["errors"][0]
             assert (error["pointer"], error["value"]) == ("/formats/0", format)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from tinyclip.token_format import is_whole
+from tinyclip.token_format import is_well_formed
 from tinyclip_server import cli
 from tinyclip_server.local import supervisor
 from tinyclip_server.local.machine import MARKER, PortTaken, free_port, listen, marked_processes, short_path
@@ -101,7 +101,7 @@ class TestCreateToken:
         printed = capsys.readouterr()
 
         assert ended.value.code == 0
-        assert is_whole(printed.out.rstrip("\n"))
+        assert is_well_formed(printed.out.rstrip("\n"))
         assert "admin, metrics in project vision, until " in printed.err
         assert printed.out.strip().encode() not in (tmp_path / "tinyclip.db").read_bytes()
 

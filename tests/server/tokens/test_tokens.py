@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 from tinyclip.schemas import Scope
-from tinyclip.token_format import is_whole, new_token
+from tinyclip.token_format import is_well_formed, new_token
 from tinyclip_server.database.tables import TokenRow
 from tinyclip_server.tokens import service as tokens
 
@@ -27,7 +27,7 @@ class TestTokens:
         revoked = await guarded.http.delete(f"/v1/tokens/{made.json()['id']}", headers=admin)
         after = await guarded.http.get("/v1/jobs", headers=bearer(secret))
 
-        assert (made.status_code, made.headers["cache-control"], is_whole(secret)) == (201, "no-store", True)
+        assert (made.status_code, made.headers["cache-control"], is_well_formed(secret)) == (201, "no-store", True)
         assert [item["name"] for item in listed] == ["ci", "test"]
         assert secret not in str(listed)
         assert (me["project"], me["scopes"], me["token"]["id"]) == ("vision", ["write"], made.json()["id"])
@@ -59,8 +59,9 @@ class TestTokens:
         typos = [whole[:i] + ("0" if whole[i] != "0" else "1") + whole[i + 1 :] for i in range(len(whole))]
         swaps = [whole[:i] + whole[i + 1] + whole[i] + whole[i + 2 :] for i in range(len(whole) - 1)]
 
-        assert is_whole(whole)
-        assert not any(is_whole(wrong) for wrong in typos + swaps + ["", "tc_", whole + "a", whole.lower()] if wrong != whole)
+        assert is_well_formed(whole)
+        candidates = typos + swaps + ["", "tc_", whole + "a", whole.lower()]
+        assert not any(is_well_formed(wrong) for wrong in candidates if wrong != whole)
 
     async def test_one_that_has_expired_is_told_so(self, guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = await token(guarded, Scope.READ, days=1)

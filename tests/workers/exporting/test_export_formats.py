@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tinyclip.schemas import ExportFormat
-from tinyclip.schemas.exports import unavailable
+from tinyclip.schemas.exports import unavailable_formats
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.exporting.check import ExportOff, agreement, check_export
 from tinyclip_workers.exporting.formats import NotAvailable, make_export
@@ -185,7 +185,7 @@ def test_a_format_that_a_model_cannot_have_is_refused(tmp_path: Path, kind: str,
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_what_open_clip_can_have_is_what_open_clip_can_build(kind: str) -> None:
-    assert (ExportFormat.OPEN_CLIP not in unavailable(LAYOUTS[kind])) == is_uniform(LAYOUTS[kind])
+    assert (ExportFormat.OPEN_CLIP not in unavailable_formats(LAYOUTS[kind])) == is_uniform(LAYOUTS[kind])
 
 
 class Another:

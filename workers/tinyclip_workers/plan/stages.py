@@ -143,7 +143,7 @@ def _check_student(
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), diagnostics)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
         diagnostics.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
-    if teacher is not None and (stage.objective or spec.objective).taught():
+    if teacher is not None and (stage.objective or spec.objective).teacher_terms():
         for misfit in _input_problems(layout, teacher):
             _report(index, student, misfit, diagnostics)
 
@@ -190,7 +190,7 @@ def _planned(
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
     objective = stage.objective or spec.objective
-    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.taught() else []
+    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
     search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
     student_macs = search * parent_macs + (steps - search) * student.macs
     flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * sum(running))

@@ -153,7 +153,7 @@ class StageLearner:
             with torch.no_grad():
                 model.logit_scale.fill_(math.log(self._temperature))
             model.logit_scale.requires_grad_(False)
-        if not self.stage.objective.has_similarities():
+        if not self.stage.objective.uses_logit_scale():
             model.logit_scale.requires_grad_(False)  # nothing would tell where to: data-parallel workers wait for its gradient
         model.to(self._device).train()
         # 1.3x faster convolutions on CPU, tensor cores on CUDA

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
-from tinyclip.schemas.spec.stages import NEED_A_TEACHER
+from tinyclip.schemas.spec.stages import TEACHER_TERMS
 from torch import Tensor
 
 from tinyclip_workers.model.precision import fp32, without_autocast
@@ -177,7 +177,7 @@ def objective_terms(weights: Mapping[str, float], batch: EmbeddedBatch) -> dict[
     """
     names = [name for name, weight in weights.items() if weight > 0]
     for name in names:
-        if not batch.teachers and name in NEED_A_TEACHER:
+        if not batch.teachers and name in TEACHER_TERMS:
             raise ValueError(f"objective.{name} is positive but there is no teacher; set it to 0 or name a teacher")
     return {name: TERMS[name](batch) for name in names}
 

@@ -86,7 +86,7 @@ class StageTrainer:
         std: tuple[float, ...],
     ) -> None:
         self.spec, self.stage, self.device = spec, stage, device
-        self.teachers = list(teachers) if stage.objective.taught() else []
+        self.teachers = list(teachers) if stage.objective.teacher_terms() else []
         self._weights = stage.objective.weights()
         self._mean, self._std = mean, std
         self.step = 0
@@ -107,7 +107,7 @@ class StageTrainer:
 
     def _projection(self) -> Projection | None:
         """A new one for each stage that compares its embeddings with a teacher's of another size."""
-        if not self.teachers or not self.stage.objective.in_the_teachers_space():
+        if not self.teachers or not self.stage.objective.teacher_space_terms():
             return None
         embed_dim, teacher_embed_dim = self.stage.layout.embed_dim, self.teachers[0].embed_dim
         if embed_dim == teacher_embed_dim:

@@ -107,9 +107,9 @@ class JobSpec(Request):
         if self.first_teacher is not None:
             return self
         for index, stage in enumerate(self.stages):
-            taught = (stage.objective or self.objective).taught()
-            if taught:
-                what = "mimics a teacher's affinity" if taught == ["affinity"] else f"has {taught[0]} in its objective"
+            terms = (stage.objective or self.objective).teacher_terms()
+            if terms:
+                what = "mimics a teacher's affinity" if terms == ["affinity"] else f"has {terms[0]} in its objective"
                 raise ValueError(
                     f"stage {index} ({stage.name}) {what} but the spec has no teacher; "
                     "add teacher: {model: …} or set objective: {contrastive: 1}"

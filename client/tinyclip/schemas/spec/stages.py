@@ -83,12 +83,12 @@ class PruneSpec(Request):
     """How much a unit at either end of the masks' range counts: 0 and 1 (`exact`), or 4.7% and 99.8% (`paper`)."""
 
 
-IN_THE_TEACHERS_SPACE = (
+TEACHER_SPACE_TERMS = (
     "feature_mimicry", "interactive_contrastive", "vertical_relational", "cross_relational", "cluster_instance",
 )
 """Terms that compare embeddings of student and teacher, through a learned projection if their sizes differ."""
 
-NEED_A_TEACHER = ("affinity", *IN_THE_TEACHERS_SPACE)
+TEACHER_TERMS = ("affinity", *TEACHER_SPACE_TERMS)
 
 
 class Objective(Request):
@@ -115,15 +115,15 @@ class Objective(Request):
         """Return the weight of each term."""
         return self.model_dump(exclude={"clusters"})
 
-    def taught(self) -> list[str]:
+    def teacher_terms(self) -> list[str]:
         """Return the terms of positive weight that need a teacher."""
-        return [name for name in NEED_A_TEACHER if self.weights()[name] > 0]
+        return [name for name in TEACHER_TERMS if self.weights()[name] > 0]
 
-    def in_the_teachers_space(self) -> list[str]:
+    def teacher_space_terms(self) -> list[str]:
         """Return the terms of positive weight that compare embeddings of student and teacher."""
-        return [name for name in IN_THE_TEACHERS_SPACE if self.weights()[name] > 0]
+        return [name for name in TEACHER_SPACE_TERMS if self.weights()[name] > 0]
 
-    def has_similarities(self) -> bool:
+    def uses_logit_scale(self) -> bool:
         """Return whether any term of positive weight uses the student's logit scale."""
         return any(weight > 0 for name, weight in self.weights().items() if name != "feature_mimicry")
 

@@ -7,7 +7,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 from tinyclip.schemas import ExportDocument, ExportFormat, ModelFile
-from tinyclip.schemas.exports import unavailable
+from tinyclip.schemas.exports import unavailable_formats
 
 from tinyclip_workers.exporting.check import Opened, check_export
 from tinyclip_workers.exporting.samples import Samples
@@ -37,7 +37,7 @@ def make_export(
 
     Raises NotAvailable, MissingExtra, ExportOff, or what the format's library raises.
     """
-    if format in (why := unavailable(loaded.layout)):
+    if format in (why := unavailable_formats(loaded.layout)):
         has = ", ".join(each for each in ExportFormat if each not in why)
         raise NotAvailable(f"{loaded.name} has no {format} export: {why[format]}; it has {has}")
     write, opened = writer_and_reader(format)
@@ -75,7 +75,7 @@ def _in_fp32(write: Callable[[LoadedModel, Path], None]) -> Write:
     """A format that has no int8; it is not asked for one."""
 
     def written(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
-        assert not int8, "only QUANTISED formats have int8"
+        assert not int8, "only QUANTISABLE formats have int8"
         write(loaded, folder)
         return 0
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from tinyclip.artifacts.documents import TokenDigest, TokenDigests
 from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
-from tinyclip.token_format import digest, is_whole
+from tinyclip.token_format import digest, is_well_formed
 
 from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.serving.options import ServingOptions
@@ -54,7 +54,7 @@ class Access:
         if known.project != self._options.project:
             detail = f"there is no deployment {self._options.name} in project {known.project}"
             raise problem_error(404, "no_such_deployment", "Not Found", detail)
-        if not Scope.INFER.is_in(known.scopes):
+        if not Scope.INFER.is_granted_by(known.scopes):
             raise problem_error(403, "forbidden", "Forbidden", "querying a deployment needs a token with scope infer")
 
     async def _refresh(self) -> None:
@@ -96,7 +96,7 @@ def _bearer_token(header: str | None) -> str:
     kind, _, token = (header or "").strip().partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise _unauthorized("token_required", "a token is needed: send Authorization: Bearer tc_…")
-    if not is_whole(token.strip()):
+    if not is_well_formed(token.strip()):
         raise _unauthorized("token_malformed", "this is not a whole token: a character is missing or wrong; copy it again")
     return token.strip()
 
