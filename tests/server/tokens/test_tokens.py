@@ -45,6 +45,7 @@ class TestTokens:
             (f"Bearer {new_token()[:-1]}", "token_malformed"),
             (f"Bearer {new_token()}", "token_unknown"),
         ],
+        ids=["none", "another scheme", "empty", "short", "cut off", "unknown"],
     )
     async def test_each_refusal_says_why(self, guarded: Service, header: str | None, code: str) -> None:
         answer = await guarded.http.get("/v1/jobs", headers={"Authorization": header} if header else {})
