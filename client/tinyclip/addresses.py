@@ -41,8 +41,8 @@ def address_problem(address: str, *, allow_private: bool) -> str | None:
 def outside_problem(address: str, roots: Sequence[str]) -> str | None:
     """Return why a local path is refused, and what to do; None for a path below a root and for an address that is not local.
 
-    `..` and symlinks are resolved first. Of a pattern, the folder before its first brace or glob is checked; its matches are
-    checked when they are opened.
+    `..` and symlinks are resolved first. For a pattern, the folder before its first brace or glob is checked; its
+    matches are checked when they are opened.
     """
     path = _local_path(address)
     if path is None:

@@ -30,7 +30,7 @@ class CannotReachServer(TinyClipError):
 
 
 class InputError(TinyClipError):
-    """An invalid file or value: `what` names it, `hint` tells what to change."""
+    """An invalid file or value: `what` names it, `hint` is what to change."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(f"{what}: {hint}")

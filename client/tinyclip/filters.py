@@ -5,7 +5,7 @@
     {"year": {"gte": 2000, "lt": 2010}}      in a range; also gt, lte, ne (not equal) and in (any of)
     {"camera.make": "Leica"}                 a nested key, by a dotted path
 
-All conditions must hold. Of a list in the metadata one element must match. Numbers are compared with numbers, texts with texts.
+All conditions must hold. One element of a list in the metadata must match. Numbers are compared with numbers, texts with texts.
 """
 
 import sys

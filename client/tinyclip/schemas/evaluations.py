@@ -47,7 +47,7 @@ class EvaluationError(Response):
 class Evaluation(Response):
     id: str
     model: str
-    """As requested; a registered model with its version."""
+    """The evaluated model; a registered one with its version."""
     against: str | None
     tasks: list[EvaluationTask]
     holdout: float

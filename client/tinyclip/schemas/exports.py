@@ -98,7 +98,7 @@ class Export(Response):
     """One export of one model version."""
 
     name: str
-    """As `onnx` or `onnx-int8`; its files are the version's files below `exports/NAME/`."""
+    """For example `onnx` or `onnx-int8`; its files are the version's files below `exports/NAME/`."""
     model: str
     format: ExportFormat
     int8: bool

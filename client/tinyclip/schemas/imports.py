@@ -14,19 +14,19 @@ class ImportOptions(Request):
     """Properties of an imported model that its file may not define."""
 
     name: Name | None = None
-    """The model's name in the registry; null: that of the preset, else of the file."""
+    """The model's name in the registry; None: that of the preset, else of the file."""
     alias: Alias | None = None
     """An alias to point at the new version."""
     preset: str | None = Field(default=None, max_length=200)
     """A published architecture, or one of open_clip's, which the file must have. A directory has its own configuration."""
     quick_gelu: bool | None = None
-    """Whether the blocks have OpenAI's QuickGELU; null: as the file defines it, which it must."""
+    """Whether the blocks have OpenAI's QuickGELU; None: as defined by the file, which must define it."""
     origin: str | None = Field(default=None, max_length=200)
     """The open_clip weights that the file has or derives from, as `ViT-B-32@openai`: defines QuickGELU and colours."""
     head_width: int | None = Field(default=None, ge=1, le=1024)
-    """Width of an attention head, if the layout is derived from tensor shapes; null: 64."""
+    """Width of an attention head, if the layout is derived from tensor shapes; None: 64."""
     text_head_width: int | None = Field(default=None, ge=1, le=1024)
-    """The same for the text tower; null: `head_width`."""
+    """The same for the text tower; None: `head_width`."""
 
 
 class ImportUpload(ImportOptions):

@@ -26,7 +26,7 @@ class IndexSource(Request):
 class IndexPut(Request):
     model: str
     source: IndexSource | None = None
-    """null: an empty index, to be filled with items."""
+    """None: an empty index, to be filled with items."""
     kind: IndexKind = "auto"
     store: IndexStore = "files"
 
@@ -58,11 +58,11 @@ class Index(Response):
     model: str
     state: IndexState
     store: IndexStore = "files"
-    """As requested. Until a rebuild has ended, searches use the former store."""
+    """The requested store. Until a rebuild has ended, searches use the former one."""
     kind: Literal["exact", "hnsw"] = "exact"
     """The search method, requested or chosen by size."""
     recall: float | None = None
-    """Share of the ten nearest items that the graph finds, measured on a sample when it was built; null: exact."""
+    """Share of the ten nearest items that the graph finds, measured on a sample when it was built; None: exact."""
     count: int = 0
     progress: float = 0.0
     message: str = ""

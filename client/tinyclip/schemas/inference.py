@@ -10,7 +10,7 @@ from tinyclip.schemas.problems import FieldError
 
 class ZeroShotRequest(Request):
     model: str | None = None
-    """The model of a deployment with several; null: the deployment's own, or its canary for a share of the queries."""
+    """The model of a deployment with several; None: the deployment's own, or its canary for a share of the queries."""
     image: str | None = None
     images: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
     labels: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
@@ -28,7 +28,7 @@ class LabelScore(Response):
 
 class ZeroShotResponse(Response):
     results: list[list[LabelScore] | None]
-    """null for an image that was skipped."""
+    """None for an image that was skipped."""
     model: str
     errors: list[FieldError] = []
     """Why images were skipped, with `on_error: skip`."""
@@ -70,7 +70,7 @@ class Embedding(Response):
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | str | None
-    """L2-normalised; with `encoding_format: base64` little-endian float32 bytes; null for an image that was skipped."""
+    """L2-normalised; with `encoding_format: base64` little-endian float32 bytes; None for an image that was skipped."""
 
 
 class EmbeddingsUsage(Response):

@@ -56,7 +56,7 @@ class ComparedModel(Response):
     evaluation: dict[str, dict[str, Any]]
     """By task."""
     latency_ms: float | None = None
-    """Milliseconds per image of the image tower, measured where the evaluation ran; null if not measured."""
+    """Milliseconds per image of the image tower, measured where the evaluation ran; None if not measured."""
     teacher: str | None
     teacher_evaluation: dict[str, dict[str, Any]]
     teacher_latency_ms: float | None = None

@@ -42,7 +42,7 @@ class TokenPost(Request):
     """Its purpose or owner."""
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
     expires_in_days: int | None = Field(default=90, ge=1, le=3650)
-    """null: never."""
+    """None: never."""
 
 
 class Token(Response):

@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The deployment.")]
 def create(
     context: typer.Context,
     name: Name,
-    model: Annotated[str, typer.Option(help="The model version, as emoji@best.")],
+    model: Annotated[str, typer.Option(help="The model version, for example emoji@best.")],
     canary: Annotated[str | None, typer.Option(help="Another version of the model, for a share of the queries.")] = None,
     canary_weight: Annotated[float, typer.Option(help="The canary's share of the queries.")] = 0.1,
     also: Annotated[list[str] | None, typer.Option(help="A further model for the same replicas; may be repeated.")] = None,

@@ -30,7 +30,7 @@ _NUMBERS = {
 def evaluate(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="NAME", help="As emoji@best, ViT-B-32/laion2b_s34b_b79k, hf-hub:ORG/NAME, local-dir:PATH.")
+        str, typer.Argument(metavar="NAME", help="emoji@best, ViT-B-32/laion2b_s34b_b79k, hf-hub:ORG/NAME or local-dir:PATH.")
     ],
     task: Annotated[Path, typer.Option(help="YAML: a task, a list of them, or a job's spec with its tasks.")],
     against: Annotated[str | None, typer.Option(help="A model to evaluate on the same images, such as the teacher.")] = None,

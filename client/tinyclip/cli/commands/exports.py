@@ -12,7 +12,7 @@ from tinyclip.cli.problems import FAILED
 from tinyclip.cli.session import AsJson, Timeout, connect, send
 from tinyclip.schemas import Export, ExportFormat, ExportState, Page
 
-_Reference = Annotated[str, typer.Argument(metavar="MODEL", help="As emoji@3, emoji@best or emoji (the latest).")]
+_Reference = Annotated[str, typer.Argument(metavar="MODEL", help="For example emoji@3, emoji@best or emoji (the latest).")]
 
 
 def export(

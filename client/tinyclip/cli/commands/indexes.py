@@ -42,7 +42,7 @@ class StoreKind(StrEnum):
 def create(
     context: typer.Context,
     name: Name,
-    model: Annotated[str, typer.Option(help="The model that embeds the images, as emoji@best.")],
+    model: Annotated[str, typer.Option(help="The model that embeds the images, for example emoji@best.")],
     shards: Annotated[
         list[str] | None, typer.Option(help="WebDataset shards: paths or URIs, with braces or globs; without: an empty index.")
     ] = None,

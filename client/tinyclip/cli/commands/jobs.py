@@ -20,7 +20,8 @@ app = typer.Typer(help="Submit, follow and control jobs.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as job_….")]
 Patience = Annotated[float, typer.Option("--patience", help="Seconds that the server may be away.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As optimizer.lr=1e-4 or stages.0.train.steps=10.")
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="For example optimizer.lr=1e-4 or stages.0.train.steps=10."),
 ]
 
 _PATIENCE = 300.0

@@ -21,7 +21,7 @@ def put(
     name: Name,
     labels: Annotated[str, typer.Option(metavar="A,B,C", help="The labels; @FILE has one per line.")],
     deployment: Deployment,
-    template: Annotated[list[str] | None, typer.Option(help="As 'a photo of a {}.'; several are averaged.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="For example 'a photo of a {}.'; several are averaged.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create or replace a label set; `classify --label-set NAME` uses it."""

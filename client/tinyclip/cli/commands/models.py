@@ -16,7 +16,7 @@ from tinyclip.schemas import Comparison, Model, ModelVersion, Page
 
 app = typer.Typer(help="List, compare, evaluate, import, export and download models.", no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(metavar="MODEL", help="As emoji@3, emoji@best or emoji (the latest).")]
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help="For example emoji@3, emoji@best or emoji (the latest).")]
 
 
 @app.command("list")
@@ -34,7 +34,7 @@ def get(context: typer.Context, model: Reference, as_json: AsJson = False) -> No
 @app.command()
 def compare(
     context: typer.Context,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="As emoji@1 emoji@best.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="For example emoji@1 emoji@best.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare models with each other and with their teachers."""
@@ -123,7 +123,7 @@ class Options(TypedDict):
 def alias(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model.")],
-    alias: Annotated[str, typer.Argument(help="As best or production.")],
+    alias: Annotated[str, typer.Argument(help="For example best or production.")],
     version: Annotated[int | None, typer.Argument(min=1, help="The version to point it at.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias.")] = False,
     as_json: AsJson = False,

@@ -35,7 +35,7 @@ def classify(
     deployment: Deployment,
     labels: Annotated[str | None, typer.Option(metavar="A,B,C", help="The possible labels; @FILE has one per line.")] = None,
     label_set: Annotated[str | None, typer.Option(metavar="NAME", help="A registered label set.")] = None,
-    template: Annotated[list[str] | None, typer.Option(help="As 'a photo of a {}.'; several are averaged.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="For example 'a photo of a {}.'; several are averaged.")] = None,
     top_k: TopK = 5,
     on_error: Annotated[OnError, typer.Option(help="What to do with an invalid image.")] = OnError.FAIL,
     as_json: AsJson = False,

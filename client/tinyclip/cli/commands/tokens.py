@@ -32,7 +32,7 @@ def list_(context: typer.Context, page_size: PageSize = 50, page_token: PageToke
 
 @app.command()
 def revoke(
-    context: typer.Context, token: Annotated[str, typer.Argument(metavar="ID", help="As tok_…")], as_json: AsJson = False
+    context: typer.Context, token: Annotated[str, typer.Argument(metavar="ID", help="For example tok_…")], as_json: AsJson = False
 ) -> None:
     """Revoke a token."""
     run(context, calls.revoke(token), _show, as_json)

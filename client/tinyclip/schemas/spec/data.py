@@ -23,7 +23,7 @@ class ImageAugmentation(Request):
     translate: float = Field(default=0.0, ge=0, lt=1)
     """Random shift as a share of the side."""
     scale: tuple[float, float] | None = None
-    """Random zoom of the affine transform; null: none."""
+    """Random zoom of the affine transform; None: none."""
     color_jitter: float = Field(default=0.0, ge=0, le=1)
     """Strength of random brightness, contrast and saturation; a quarter of it for hue."""
     horizontal_flip: float = Field(default=0.0, ge=0, le=1)
@@ -36,7 +36,7 @@ class TrainData(Request):
     shards: str | list[str]
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
     samples: int | None = Field(default=None, ge=1, le=10**12)
-    """Pairs in one epoch; null: counted once when the job starts."""
+    """Pairs in one epoch; None: counted once when the job starts."""
     image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
     caption_key: str = "txt"
     """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time."""
@@ -67,9 +67,9 @@ class _Task(Request):
 class ZeroShotTask(_Task):
     kind: Literal["zero_shot"]
     classes: Classes | None = None
-    """A list, or the path or URI of a file with one class per line (or a JSON list); null: those of CLIP_benchmark's layout."""
+    """A list, or the path or URI of a file with one class per line (or a JSON list); None: those of CLIP_benchmark's layout."""
     templates: Templates | None = None
-    """Prompts with {} for the class name; null: those of CLIP_benchmark's layout, else `a photo of a {}.`"""
+    """Prompts with {} for the class name; None: those of CLIP_benchmark's layout, else `a photo of a {}.`"""
     label_key: str = "cls"
     """`cls` (a file of the sample with the class number) or `json.FIELD`."""
 
@@ -83,7 +83,7 @@ class RetrievalTask(_Task):
 class LinearProbeTask(_Task):
     kind: Literal["linear_probe"]
     train_shards: str | list[str] | None = None
-    """Training data of the probe; null: the `train` split of CLIP_benchmark's layout."""
+    """Training data of the probe; None: the `train` split of CLIP_benchmark's layout."""
     label_key: str = "cls"
 
 
@@ -92,5 +92,5 @@ EvaluationTask = Annotated[ZeroShotTask | RetrievalTask | LinearProbeTask, Field
 
 class EvaluationSpec(Request):
     every_steps: int | None = Field(default=None, ge=1)
-    """Steps between evaluations; null: only at the end of each stage."""
+    """Steps between evaluations; None: only at the end of each stage."""
     tasks: list[EvaluationTask] = []

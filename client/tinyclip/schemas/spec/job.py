@@ -69,7 +69,7 @@ class JobSpec(Request):
     temperature: Temperature = Temperature()
     optimizer: OptimizerSpec = OptimizerSpec()
     batch_size: int = Field(default=256, ge=1)
-    """Of all workers together."""
+    """The global batch size, over all workers."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Pairs that a worker processes at once; the gradient is that of the whole batch. Costs one more forward pass."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -138,7 +138,7 @@ class Temperature(Request):
     """Logit scales (inverse temperatures); METHOD section 2."""
 
     teacher: Annotated[float, Field(gt=0)] | None = 50.0
-    """null: each teacher's own."""
+    """None: each teacher's own."""
     student: Annotated[float, Field(gt=0)] | Literal["learned"] = 50.0
 
 
