@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.one_step import accumulate_gradients
-from tests.workers.versions.test_export import EVALUATION, job, weights_of
+from tests.workers.version_case import finished_student, job_run, weights_of
 
 FIRST_COLORS = ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 Pairs = tuple[torch.Tensor, torch.Tensor]
@@ -97,7 +97,7 @@ class TestTruth:
 
     @pytest.fixture
     def run(self, tmp_path: Path) -> Any:
-        run, stage = job(tmp_path)
+        run, stage = job_run(tmp_path)
         for name, layout in (("teacher", tiny_layout()), ("large", other_layout())):
             write_folder(tmp_path / name, tiny_model(3, layout), layout)
         teachers = [
@@ -112,7 +112,7 @@ class TestTruth:
         job_run, stage = run
         student = tiny_model(layout=stage.layout)
 
-        version = write_student_version(job_run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
+        version = write_student_version(job_run, finished_student(stage, student))
 
         card = job_run.store.read_bytes(f"{job_run.model_folder()}/README.md").decode()
         assert version.teacher == "teacher"
@@ -123,7 +123,7 @@ class TestTruth:
         assert "objective: affinity 1" in card
 
     def test_one_teacher_is_told_as_before(self, tmp_path: Path) -> None:
-        run, stage = job(tmp_path)
+        run, stage = job_run(tmp_path)
         write_folder(tmp_path / "teacher", tiny_model(), tiny_layout())
 
         finished = FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), {})

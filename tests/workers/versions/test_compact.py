@@ -1,7 +1,5 @@
-"""The small copy of a model version: understands the texts of its job, and is small."""
+"""The compact copy of a model version supports the texts of its job, and is small."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,8 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
-from tinyclip_workers.training.stage import resolve_stages
-from tinyclip_workers.versions.compact import job_texts
+from tinyclip_workers.training.stage import resolve_stage
+from tinyclip_workers.versions.compact import job_texts, main
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import TINY, tiny_model
@@ -42,13 +40,13 @@ def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
     assert {"one cat here", "one dog here", "a blue square", "2"} <= set(texts)
 
 
-def test_a_compact_copy_reads_the_texts_of_its_job_alike(tmp_path: Path, spec: JobSpec) -> None:
+def test_a_compact_copy_encodes_the_texts_of_its_job_as_the_original(tmp_path: Path, spec: JobSpec) -> None:
     model = tiny_model()
     run = JobRun(ArtifactsStore(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
-    write_student_version(run, FinishedStudent(resolve_stages(spec, None, 4)[0].layout, save(model.state_dict()), {}))
+    write_student_version(run, FinishedStudent(resolve_stage(spec, 0, None, None, 4).layout, save(model.state_dict()), {}))
     source, target = tmp_path / "models/p/1", tmp_path / "small"
 
-    subprocess.run([sys.executable, "-m", "tinyclip_workers.versions.compact", str(source), str(target)], check=True, timeout=120)
+    main([str(source), str(target)])
 
     small = load_folder(str(target))
     assert {path.name for path in target.iterdir()} == {"compact.safetensors", "layout.json", "open_clip_config.json"}

@@ -1,4 +1,4 @@
-"""A version whose blocks differ in size: written, read back, served, made compact, and a teacher again."""
+"""A version whose blocks differ in size is written, loaded, served, made compact, and used as a teacher."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,10 +15,8 @@ from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.model.architecture import build_model, is_uniform
 from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.model.masked import MaskedTowers
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.sources import check_teacher, load_teacher
-from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
 from tinyclip_workers.versions.compact import compact_folder
@@ -27,6 +25,7 @@ from tinyclip_workers.versions.writer import write_student_version
 from tests.workers.auto_stages import TEACHER, auto, spec_of
 from tests.workers.evaluations import evaluate
 from tests.workers.models import write_folder
+from tests.workers.served_students import folded
 from tests.workers.shapes_data import write_shards
 from tests.workers.students import random_image, square_of
 
@@ -37,16 +36,9 @@ TEXTS = ["a red square", "a very long text about a circle that is larger than an
 def student() -> Clip:
     """A folded student of random masks."""
     torch.manual_seed(5)
-    full = Clip(TEACHER)
-    full.load_state_dict(build_model(TEACHER).state_dict())
-    towers = MaskedTowers(full, TEACHER, ("image", "text"), Constraint(0.0, 0.5, 0))
-    with torch.no_grad():
-        for masks in towers.tower_masks().values():
-            for loga in masks.loga().values():
-                loga.uniform_(-4, 3)
-    small = towers.folded().eval()
-    assert not is_uniform(small.layout)
-    return small
+    model = folded(TEACHER)
+    assert not is_uniform(model.layout)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +57,7 @@ def version(student: Clip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mo
     return write_student_version(run, finished), folder / "store/models/auto/1"
 
 
-def test_it_has_files_that_say_what_can_open_it(version: tuple[ModelVersion, Path], student: Clip) -> None:
+def test_its_card_describes_a_model_that_open_clip_cannot_build(version: tuple[ModelVersion, Path], student: Clip) -> None:
     document, folder = version
 
     names = {file.path for file in document.files}
@@ -75,13 +67,15 @@ def test_it_has_files_that_say_what_can_open_it(version: tuple[ModelVersion, Pat
     card = (folder / "README.md").read_text()
     assert "open_clip cannot build such a model" in card
     assert "library_name: tinyclip" in card
+    import_example = next(line for line in card.splitlines() if line.startswith("from tinyclip_workers"))
+    exec(import_example)
     assert f"| text | 0 | {student.layout.text.heads[0]} | {student.layout.text.mlp[0]} |" in card
 
 
-def test_its_picture_shows_every_block(version: tuple[ModelVersion, Path], student: Clip) -> None:
-    picture = ElementTree.parse(version[1] / "layout.svg").getroot()
+def test_its_drawing_shows_every_block(version: tuple[ModelVersion, Path], student: Clip) -> None:
+    drawing = ElementTree.parse(version[1] / "layout.svg").getroot()
 
-    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
     for tower in (student.layout.image, student.layout.text):
         assert f"{tower.width} of 32 channels" in " ".join(text or "" for text in texts)
         for count in [*(tower.heads or []), *(tower.mlp or [])]:
@@ -123,7 +117,7 @@ def test_it_is_evaluated_and_is_a_teacher_for_the_next_job(version: tuple[ModelV
     assert evaluate({"student": loaded}, task)["student"]["samples"] == 24
 
 
-def test_it_can_be_made_compact(version: tuple[ModelVersion, Path], student: Clip, tmp_path: Path) -> None:
+def test_its_compact_copy_encodes_the_same_texts(version: tuple[ModelVersion, Path], student: Clip, tmp_path: Path) -> None:
     compact_folder(str(version[1]), str(tmp_path), TEXTS)
 
     loaded = load_folder(str(tmp_path))

@@ -1,5 +1,6 @@
-"""What a model answered when it was registered, asked again by a replica before it serves."""
+"""Golden queries detect engines and weights that give other embeddings than at registration."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,19 @@ from tests.workers.students import write_student
 WEIGHTS = "open_clip_model.safetensors"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version with its golden queries."""
-    folder = write_student(tmp_path / "model")
-    pictures = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    (folder / GOLDEN_FILE).write_bytes(encode_golden(load_folder(str(folder)), pictures))
+    folder = write_student(tmp_path_factory.mktemp("golden") / "model")
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    (folder / GOLDEN_FILE).write_bytes(encode_golden(load_folder(str(folder)), images))
     return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return shutil.copytree(original, tmp_path / "model")
 
 
 def change(folder: Path, name: str, by: float) -> None:
@@ -35,21 +42,21 @@ def change(folder: Path, name: str, by: float) -> None:
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_an_engine_that_is_right_passes(folder: Path, engine: str) -> None:
+def test_a_correct_engine_passes(folder: Path, engine: str) -> None:
     cosines = check_golden_queries(load_engine(str(folder), engine), str(folder))  # type: ignore[arg-type]
 
-    assert cosines == pytest.approx({"pictures": 1, "texts": 1}, abs=1e-5)
+    assert cosines == pytest.approx({"images": 1, "texts": 1}, abs=1e-5)
 
 
-@pytest.mark.parametrize(("tensor", "what"), [("visual.proj", "pictures"), ("text_projection", "texts")])
-def test_damaged_weights_do_not(folder: Path, tensor: str, what: str) -> None:
+@pytest.mark.parametrize(("tensor", "kind"), [("visual.proj", "images"), ("text_projection", "texts")])
+def test_damaged_weights_fail(folder: Path, tensor: str, kind: str) -> None:
     change(folder, tensor, 1.0)
 
-    with pytest.raises(GoldenMismatch, match=f"embeddings of {what} have a mean cosine of"):
+    with pytest.raises(GoldenMismatch, match=f"embeddings of {kind} have a mean cosine of"):
         check_golden_queries(load_engine(str(folder)), str(folder))
 
 
-def test_the_weights_of_another_model_do_not(folder: Path, tmp_path: Path) -> None:
+def test_the_weights_of_another_model_fail(folder: Path, tmp_path: Path) -> None:
     other = write_student(tmp_path / "other", seed=5)
     (folder / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
 
@@ -57,7 +64,7 @@ def test_the_weights_of_another_model_do_not(folder: Path, tmp_path: Path) -> No
         check_golden_queries(load_engine(str(folder)), str(folder))
 
 
-def test_embeddings_that_are_no_numbers_do_not(folder: Path) -> None:
+def test_embeddings_that_are_not_finite_fail(folder: Path) -> None:
     change(folder, "visual.proj", float("nan"))
 
     with pytest.raises(GoldenMismatch, match="cosine of nan"):
@@ -70,24 +77,24 @@ class TestWithoutTheFile:
         (folder / GOLDEN_FILE).unlink()
         return load_engine(str(folder))
 
-    def test_any_numbers_pass(self, folder: Path, engine: Engine) -> None:
+    def test_finite_embeddings_pass(self, folder: Path, engine: Engine) -> None:
         assert check_golden_queries(engine, str(folder)) == {}
 
-    def test_what_is_no_number_does_not(self, folder: Path, engine: Engine) -> None:
+    def test_embeddings_that_are_not_finite_fail(self, folder: Path, engine: Engine) -> None:
         change(folder, "visual.proj", float("nan"))
 
         with pytest.raises(GoldenMismatch, match="not finite numbers"):
             check_golden_queries(load_engine(str(folder)), str(folder))
 
 
-def test_a_torn_file_is_named(folder: Path) -> None:
+def test_a_truncated_file_is_reported_with_its_name(folder: Path) -> None:
     (folder / GOLDEN_FILE).write_bytes((folder / GOLDEN_FILE).read_bytes()[:100])
 
     with pytest.raises(ValueError, match=r"golden\.npz cannot be read"):
         check_golden_queries(load_engine(str(folder)), str(folder))
 
 
-def test_a_replica_asks_before_it_serves(folder: Path) -> None:
+def test_a_replica_checks_itself_before_it_serves(folder: Path) -> None:
     change(folder, "visual.proj", 1.0)
     options = ServingOptions(name="demo", model="m@1", model_uri=str(folder), artifacts=str(folder), engine="torch")
 

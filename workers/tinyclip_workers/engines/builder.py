@@ -51,7 +51,7 @@ class EngineBuilder:
                 f"{self.loaded.name} has no {CALIBRATION_FILE} with at least {MIN_CALIBRATION_IMAGES} images, "
                 "which int8 is calibrated on; use engine auto or openvino, or train the version again"
             )
-        towers = self._converted_towers()
+        towers = self.converted_towers()
         image = self._quantized_image_tower(towers) if name == "openvino-int8" else towers / "image.xml"
         bf16 = name == "openvino-bf16"
         return OpenVinoEngine(self.loaded, image, towers / "text.xml", report, threads=self.threads, bf16=bf16)
@@ -60,8 +60,8 @@ class EngineBuilder:
         device = self.device.type if name in ON_CUDA else "cpu"
         return EngineReport(engine=name, asked=asked, reason=reason, device=device, threads=self.threads)
 
-    def _converted_towers(self) -> Path:
-        """Return the folder of image.xml and text.xml."""
+    def converted_towers(self) -> Path:
+        """Convert both towers, if the cache has no conversion yet. Return the folder of image.xml and text.xml."""
         from tinyclip_workers.engines.openvino_engine import convert_image_tower, convert_text_tower, save_model
 
         def convert(folder: Path) -> None:

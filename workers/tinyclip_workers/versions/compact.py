@@ -1,7 +1,7 @@
 """Make a small copy of a model version, for a repository: `python -m tinyclip_workers.versions.compact VERSION_FOLDER TARGET`.
 
-Of the token embedding it keeps the tokens of the texts that the model was trained and evaluated with; see `weights`.
-TARGET is then a `local-dir:` teacher. Plain open_clip cannot read it.
+The copy keeps the token embeddings of the texts that the model was trained and evaluated with; see `model.weights`.
+It can be a `local-dir:` teacher. Plain open_clip cannot read it.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
@@ -17,17 +18,16 @@ from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.tasks import fill_template, task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
-from tinyclip_workers.runtime.filesystems import open_store
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help="folder of a model version, with model.json")
     parser.add_argument("target", help="folder to write")
-    parser.add_argument("--texts", action="append", default=[], help="file with more texts to be understood, one a line")
-    arguments = parser.parse_args()
-    version = ModelVersion.model_validate_json(open_store(arguments.source).read_bytes(MODEL_DOCUMENT))
-    # An imported version has no job whose texts it has to understand: --texts says all of them.
+    parser.add_argument("--texts", action="append", default=[], help="file with more texts to support, one on each line")
+    arguments = parser.parse_args(argv)
+    version = ModelVersion.model_validate_json(ArtifactsStore(arguments.source).read_bytes(MODEL_DOCUMENT))
+    # An imported version has no job: --texts gives all of its texts.
     texts = [*job_texts(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
     for file in arguments.texts:
         texts += task_lines(file)
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def job_texts(spec: JobSpec) -> Iterator[str]:
-    """Every text that a job trains or evaluates with: captions and class prompts."""
+    """Yield every text that a job trains or evaluates with: captions and class prompts."""
     yield from _captions(spec.data.train.shards, spec.data.train.caption_key)
     for task in map(resolve_task, spec.evaluation.tasks):
         if isinstance(task, RetrievalTask):
@@ -47,18 +47,18 @@ def job_texts(spec: JobSpec) -> Iterator[str]:
 
 
 def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
-    """Write a compact copy of a model folder that understands these texts; the number of tokens kept.
+    """Write a compact copy of a model folder that supports these texts. Return the number of tokens kept.
 
     Raises as `find_folder` and `save_compact`.
     """
-    found, store = find_folder(source), open_store(target)
+    found, store = find_folder(source), ArtifactsStore(target)
     tokenize = make_tokenizer(found.layout)
-    used = {int(token) for text in set(texts) for token in tokenize(text)[0].unique()}
-    save_compact(store, COMPACT_FILE, load_state_dict(found.weights()), used)
+    used_tokens = {int(token) for text in set(texts) for token in tokenize(text)[0].unique()}
+    save_compact(store, COMPACT_FILE, load_state_dict(found.weights()), used_tokens)
     store.write_bytes(LAYOUT_FILE, (json.dumps(found.layout.model_dump(mode="json"), indent=1) + "\n").encode())
-    config = CONFIG_FILE if open_store(source).exists(CONFIG_FILE) else PREPROCESS_FILE
-    store.write_bytes(config, open_store(source).read_bytes(config))
-    return len(used)
+    config = CONFIG_FILE if ArtifactsStore(source).exists(CONFIG_FILE) else PREPROCESS_FILE
+    store.write_bytes(config, ArtifactsStore(source).read_bytes(config))
+    return len(used_tokens)
 
 
 def _captions(shards: str | list[str], key: str) -> Iterator[str]:

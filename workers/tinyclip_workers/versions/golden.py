@@ -1,9 +1,9 @@
-"""Golden queries: what a model answered when it was registered, kept with it. A replica asks itself the same before it serves.
+"""Golden queries: images and texts with the model's embeddings at its registration, which a replica checks before it serves.
 
-They catch what starts well and answers nonsense: weights that were damaged or mixed up, a library that computes differently, an
-engine gone wrong. docs/decisions/0022-rollouts.md has the story.
+They detect models that load but give wrong answers: damaged or mixed up weights, a library that computes differently, a faulty
+engine. See docs/decisions/0022-rollouts.md.
 
-Shapes: B pictures, S image size, T texts, E embedding size.
+Shapes: B images, S image size, T texts, E embedding size.
 """
 
 import io
@@ -23,18 +23,20 @@ from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.types import Matrix, Pixels
 
 GOLDEN_FILE = "golden.npz"
-PICTURES = 8
+IMAGES = 8
 TEXTS = ("a photo of a dog", "a red heart", "a house by the sea", "two people", "food on a plate", "a car", "the moon", "5")
-LEAST_COSINE = 0.98
-"""Mean, of pictures and of texts, between a replica's embeddings and those that are kept. int8 is above 0.99."""
+MIN_COSINE = 0.98
+"""Lower limit of the mean cosine, of images and of texts, to the stored embeddings. int8 is above 0.99."""
 
 
 class GoldenMismatch(ValueError):
-    """A replica answers other than its model did when it was registered; the message has the numbers."""
+    """A replica's embeddings differ from those at the model's registration; the message has the cosines."""
 
 
 @dataclass(frozen=True)
 class Golden:
+    """The content of the file."""
+
     pictures_BSSC: Pixels
     texts_T: npt.NDArray[np.str_]
     image_BE: Matrix
@@ -42,10 +44,10 @@ class Golden:
 
 
 def encode_golden(loaded: LoadedModel, calibration_BSSC: Pixels) -> bytes:
-    """The file of a model just trained: torch's embeddings in fp32 of a few pictures, none of which int8 is calibrated on."""
+    """Return the file of a new model: embeddings by torch in fp32 of texts, and of images that int8 is not calibrated on."""
     report = EngineReport(engine="torch", asked="torch", reason="", device="cpu", threads=torch.get_num_threads())
     engine = TorchEngine(loaded, torch.device("cpu"), report)
-    pictures_BSSC = split_calibration(calibration_BSSC)[1][:PICTURES]
+    pictures_BSSC = split_calibration(calibration_BSSC)[1][:IMAGES]
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, pictures_BSSC=pictures_BSSC, texts_T=np.array(TEXTS), image_BE=engine.encode_image(pictures_BSSC),
@@ -55,28 +57,27 @@ def encode_golden(loaded: LoadedModel, calibration_BSSC: Pixels) -> bytes:
 
 
 def check_golden_queries(engine: Engine, model_uri: str) -> dict[str, float]:
-    """Ask an engine the golden queries of its model's folder; without the file, see that its answers are numbers at all.
+    """Check an engine against the golden queries of its model's folder; without the file, check that embeddings are finite.
 
-    Returns the mean cosine of pictures and of texts; nothing without the file.
-
+    Returns the mean cosines of images and of texts; nothing without the file.
     Raises GoldenMismatch, and ValueError for a file that cannot be read.
     """
     golden = _read(open_store(model_uri))
     if golden is None:
         size = engine.image_size
-        for answers in (engine.encode_text(TEXTS), engine.encode_image(np.full((1, size, size, 3), 127, np.uint8))):
-            if not np.isfinite(answers).all():
+        for rows in (engine.encode_text(TEXTS), engine.encode_image(np.full((1, size, size, 3), 127, np.uint8))):
+            if not np.isfinite(rows).all():
                 raise GoldenMismatch(f"{model_uri}: embeddings are not finite numbers; its weights are damaged")
         return {}
     cosines = {
-        "pictures": _cosine(engine.encode_image(golden.pictures_BSSC), golden.image_BE),
-        "texts": _cosine(engine.encode_text([str(text) for text in golden.texts_T]), golden.text_TE),
+        "images": _mean_cosine(engine.encode_image(golden.pictures_BSSC), golden.image_BE),
+        "texts": _mean_cosine(engine.encode_text([str(text) for text in golden.texts_T]), golden.text_TE),
     }
-    for what, cosine in cosines.items():
-        if not cosine >= LEAST_COSINE:  # NaN is not either
+    for kind, cosine in cosines.items():
+        if not cosine >= MIN_COSINE:  # NaN fails too
             raise GoldenMismatch(
-                f"{model_uri}: with engine {engine.name} its embeddings of {what} have a mean cosine of {cosine:.3f} to those "
-                f"of its registration, less than {LEAST_COSINE}"
+                f"{model_uri}: with engine {engine.name} its embeddings of {kind} have a mean cosine of {cosine:.3f} to those "
+                f"of its registration, less than {MIN_COSINE}"
             )
     return cosines
 
@@ -91,5 +92,5 @@ def _read(store: ArtifactsStore) -> Golden | None:
         raise ValueError(f"{store.uri(GOLDEN_FILE)} cannot be read: {error}") from error
 
 
-def _cosine(ours: Matrix, kept: Matrix) -> float:
-    return float("nan") if ours.shape != kept.shape else float((ours * kept).sum(axis=1).mean())
+def _mean_cosine(ours: Matrix, stored: Matrix) -> float:
+    return float("nan") if ours.shape != stored.shape else float((ours * stored).sum(axis=1).mean())

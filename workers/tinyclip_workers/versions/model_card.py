@@ -1,4 +1,4 @@
-"""The README.md of a model version: what it is, how good it is beside its teacher, how to use it, where it comes from."""
+"""The README.md of a model version: description, evaluation beside its teacher, usage and origin."""
 
 from typing import Any
 
@@ -12,18 +12,23 @@ COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "pro
 
 
 def model_card(
-    version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None, spec: JobSpec, *, pictures: bool = False
+    version: ModelVersion,
+    student: StudentSummary,
+    teacher: StudentSummary | None,
+    spec: JobSpec,
+    *,
+    has_calibration: bool = False,
 ) -> str:
-    """Markdown with the front matter that model hubs read; `pictures`: the version has calibration pictures."""
+    """Return Markdown with the front matter of model hubs. `has_calibration`: the version has calibration images."""
     parts = [_front_matter(version), _opening(version), _sizes(version, student, teacher)]
     if version.evaluation:
         parts.append(_evaluation(version))
-    usage = [_usage(version), *([_PICTURES] if pictures else [])]
-    return "\n".join([*parts, *usage, _origin(version, spec)])
+    usage = [_usage(version), *([_CALIBRATION] if has_calibration else [])]
+    return "\n".join([*parts, *usage, _training_origin(version, spec)])
 
 
 def import_card(version: ModelVersion, student: StudentSummary) -> str:
-    """The card of a version that was imported: what it was made from, and that nobody has measured it here."""
+    """Return the card of an imported version: its source, and a note that it was not evaluated."""
     made: dict[str, Any] = version.lineage["import"]
     opening = f"# {version.name} {version.version}\n\nA CLIP model, imported from {made['file']} sha256 {made['sha256']}.\n"
     evaluation = "## Evaluation\n\nNot evaluated here.\n"
@@ -34,7 +39,7 @@ def import_card(version: ModelVersion, student: StudentSummary) -> str:
         "names": made["names"],
         "preset": made["preset"],
         "origin of the weights": made["origin"],
-        "activation": f"{activation}, as {made['quick_gelu_told_by']} says",
+        "activation": f"{activation}, according to {made['quick_gelu_told_by']}",
         "values": ", ".join(made["dtypes"]) + ", kept as float32",
         "note": "; ".join(made["warnings"]),
     }
@@ -86,14 +91,14 @@ def _task_table(name: str, scores: Scores) -> list[str]:
     return [*table, "", f"({counts})"] if counts else table
 
 
-_PICTURES = """`calibration.npz` holds a few dozen training pictures, scaled to what the model sees; deployments calibrate int8 on
-them. Without it the model is the same: remove it before publishing, if the pictures are not yours to publish.
+_CALIBRATION = """`calibration.npz` holds a few dozen training images, scaled to the model's input; deployments calibrate int8
+on them. The model does not need it: remove it before publishing if the images are not yours to publish.
 """
 
 
 def _usage(version: ModelVersion) -> str:
     if not is_uniform(version.layout):
-        return _usage_of_our_own(version)
+        return _usage_without_open_clip(version)
     return f"""## Use
 
 ```python
@@ -107,7 +112,7 @@ or `tinyclip-client deployments create NAME --model {version.name}@{version.vers
 """
 
 
-def _usage_of_our_own(version: ModelVersion) -> str:
+def _usage_without_open_clip(version: ModelVersion) -> str:
     blocks = [
         f"| {tower} | {block} | {heads} | {units} |"
         for tower, layout in (("image", version.layout.image), ("text", version.layout.text))
@@ -116,17 +121,17 @@ def _usage_of_our_own(version: ModelVersion) -> str:
     table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])
     return f"""## Use
 
-Every block has its own number of heads and MLP units, as automatic inheritance has left them (grey: what the teacher has more):
+Automatic inheritance has pruned every block to its own number of heads and MLP units (grey: removed from the teacher):
 
 ![heads and MLP units of every block](layout.svg)
 
 {table}
 
 open_clip cannot build such a model. `model.safetensors` has the weights under open_clip's names, `layout.json` the shape of every
-block, `preprocess.json` what pictures go through. TinyCLIP's workers load it:
+block, `preprocess.json` the preprocessing of images. TinyCLIP's workers load it:
 
 ```python
-from tinyclip_workers.model_folder import load_folder
+from tinyclip_workers.model.folders import load_folder
 
 loaded = load_folder("PATH_OF_THIS_FOLDER")  # loaded.model.encode_image, loaded.model.encode_text, loaded.tokenizer
 ```
@@ -135,7 +140,7 @@ or `tinyclip-client deployments create NAME --model {version.name}@{version.vers
 """
 
 
-def _origin(version: ModelVersion, spec: JobSpec) -> str:
+def _training_origin(version: ModelVersion, spec: JobSpec) -> str:
     shards = spec.data.train.shards if isinstance(spec.data.train.shards, str) else ", ".join(spec.data.train.shards)
     lines = ["## Origin", "", f"- training data: `{shards}`"]
     for stage in spec.stages:

@@ -1,6 +1,6 @@
-"""A finished student becomes a model version: a folder in open_clip's layout, with its evaluation and where it comes from.
+"""Write model versions: a folder in open_clip's layout, with the model's evaluation and lineage.
 
-`model.json` is written last: a folder without it is not a version, and writing it again from the start is safe.
+`model.json` is written last: a folder without it is not a version, and writing one again from the start is safe.
 """
 
 import hashlib
@@ -43,38 +43,38 @@ from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.model_card import model_card
 
 MAX_BYTES_TO_HASH = 4 << 30
-"""Training data up to this size is hashed; of more, size and the store's own tag have to do."""
+"""Training data up to this size is hashed; larger data is identified by size and the store's ETag."""
 
 
 def write_student_version(run: JobRun, finished: FinishedStudent) -> ModelVersion:
     """Write the version that the job has reserved, from its last stage's student.
 
-    Opens with `open_clip.create_model_and_transforms("local-dir:…")` as it is, unless an automatic stage has left blocks of
-    different sizes: only `layout.json` can say those. A version that is already complete is returned as it stands.
+    `open_clip.create_model_and_transforms("local-dir:…")` can open it, unless its blocks have different sizes after an automatic
+    stage: only `layout.json` can express those. A complete version is returned unchanged.
     Raises FileExistsError if it belongs to another job.
     """
     folder = run.model_folder()
     if run.store.exists(f"{folder}/{MODEL_DOCUMENT}"):
-        return _already_there(run, folder)
+        return _existing_version(run, folder)
     sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
     source = sources[0] if sources else None
     student = summarize(finished.layout)
-    document = _document(run, student, sources, finished.evaluation)
+    document = _student_document(run, student, sources, finished.evaluation)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
         "evaluation.json": json_bytes(finished.evaluation),
-        **_checks(run.spec.data, finished, colors),
+        **_serving_files(run.spec.data, finished, colors),
     }
-    pictures = CALIBRATION_FILE in files
-    card = model_card(document, student, summarize(source.layout) if source else None, run.spec, pictures=pictures)
+    has_calibration = CALIBRATION_FILE in files
+    card = model_card(document, student, summarize(source.layout) if source else None, run.spec, has_calibration=has_calibration)
     files["README.md"] = card.encode()
     write_version(run.store, folder, document, files)
-    return _already_there(run, folder)  # as everybody else will read it
+    return _existing_version(run, folder)  # as others read it
 
 
 def write_version(store: ArtifactsStore, folder: str, document: ModelVersion, files: Mapping[str, bytes]) -> ModelVersion:
-    """Write a version's files, and last of all the document that makes a version of them. Raises OSError."""
+    """Write a version's files, and last the document that makes them a version. Raises OSError."""
     for name, data in files.items():
         store.write_bytes(f"{folder}/{name}", data)
     document = document.model_copy(update={"files": [_file(name, data) for name, data in files.items()]})
@@ -83,21 +83,21 @@ def write_version(store: ArtifactsStore, folder: str, document: ModelVersion, fi
 
 
 def model_files(layout: Layout, weights: bytes, mean: Color, std: Color, original: Layout | None) -> dict[str, bytes]:
-    """Weights, layout and preprocessing by file name, in open_clip's files where open_clip can build the model.
+    """Return weights, layout and preprocessing by file name, in open_clip's files if open_clip can build the model.
 
-    `original` is what the picture of a pruned model shows in grey.
+    `original` is shown in grey in the drawing of a pruned model.
     """
     preprocess = {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
     files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json"))}
     if not is_uniform(layout):
-        picture = layout_svg(layout, original).encode()
-        return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": picture}
+        drawing = layout_svg(layout, original).encode()
+        return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": drawing}
     config = {"model_cfg": open_clip_config(layout), "preprocess_cfg": preprocess}
     return {WEIGHTS_FILES[0]: weights, **files, CONFIG_FILE: json_bytes(config)}
 
 
 def version_document(name: str, version: int, summary: StudentSummary, **rest: Any) -> ModelVersion:
-    """A version's document, as far as its layout says it; `rest` is where it comes from and how good it is."""
+    """Return a version's document with the fields that follow from its layout; `rest`: lineage and evaluation."""
     layout = summary.layout
     return ModelVersion(
         name=name,
@@ -118,42 +118,42 @@ def version_document(name: str, version: int, summary: StudentSummary, **rest: A
 
 
 def code_versions() -> JSON:
-    """What made a version, for its lineage."""
+    """Return the versions of the software that writes a version, for its lineage."""
     packages = {name: installed(name) for name in ("tinyclip", "torch", "open_clip_torch")}
     return {**packages, "python": platform.python_version()}
 
 
 def data_digests(shards: str | Sequence[str]) -> list[JSON]:
-    """What identifies each shard: `url`, `bytes`, and `sha256` while all together are at most 4 GiB, else the store's `etag`.
+    """Identify each shard by `url`, `bytes`, and `sha256` if all together have at most 4 GiB, else the store's `etag`.
 
-    A shard that cannot be looked at has only its url.
+    A shard that cannot be read has only its url.
     """
-    found = [_shard_info(url) for url in expand_shards(shards)]
-    small = sum(entry.get("bytes") or 0 for entry in found) <= MAX_BYTES_TO_HASH
-    for entry in found:
-        if small and entry.get("bytes"):
+    digests = [_shard_info(url) for url in expand_shards(shards)]
+    is_small = sum(entry.get("bytes") or 0 for entry in digests) <= MAX_BYTES_TO_HASH
+    for entry in digests:
+        if is_small and entry.get("bytes"):
             entry["sha256"] = file_digest(entry["url"])
             entry.pop("etag", None)
-    return found
+    return digests
 
 
-def _already_there(run: JobRun, folder: str) -> ModelVersion:
+def _existing_version(run: JobRun, folder: str) -> ModelVersion:
     document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/{MODEL_DOCUMENT}"))
     if document.job != run.document.job:
         raise FileExistsError(f"{run.store.uri(folder)} belongs to job {document.job}; this is {run.document.job}")
     return document
 
 
-def _checks(data: DataSpec, finished: FinishedStudent, colors: tuple[Color, Color]) -> dict[str, bytes]:
-    """Training pictures that fast engines are calibrated on, and golden queries; nothing where too few pictures can be read."""
-    pictures = sample_calibration_images(data, finished.layout.image.image_size)
-    if len(pictures) < MIN_CALIBRATION_IMAGES:
+def _serving_files(data: DataSpec, finished: FinishedStudent, colors: tuple[Color, Color]) -> dict[str, bytes]:
+    """Return the calibration images and golden queries that replicas need; nothing if too few images can be read."""
+    images = sample_calibration_images(data, finished.layout.image.image_size)
+    if len(images) < MIN_CALIBRATION_IMAGES:
         return {}
     loaded = load_student(finished.layout, finished.weights, *colors)
-    return {CALIBRATION_FILE: encode_calibration(pictures), GOLDEN_FILE: encode_golden(loaded, pictures)}
+    return {CALIBRATION_FILE: encode_calibration(images), GOLDEN_FILE: encode_golden(loaded, images)}
 
 
-def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
+def _student_document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
     return version_document(
         run.document.model_name,
         run.document.model_version,
@@ -166,7 +166,7 @@ def _document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSourc
 
 
 def _lineage(spec: JobSpec, sources: Sequence[ModelSource]) -> JSON:
-    """`teacher` is the first of several; `teachers`, only where there are several, has all with their shares."""
+    """Return the lineage. `teacher` is the first of several; `teachers`, only if there are several, has all with their shares."""
     teachers = [{"name": source.name, "sha256": file_digest(source.weights())} for source in sources]
     shares = [at.share for at in spec.every_teacher()]
     several = [{**teacher, "share": share} for teacher, share in zip(teachers, shares, strict=True)]
@@ -181,7 +181,7 @@ def _lineage(spec: JobSpec, sources: Sequence[ModelSource]) -> JSON:
 
 
 def _clusters(spec: JobSpec) -> list[JSON]:
-    """The files of clusters that stages have learned from."""
+    """Return the files of clusters that stages learned from."""
     objectives = [stage.objective or spec.objective for stage in spec.stages]
     files = {o.clusters for o in objectives if o.clusters is not None and o.cluster_instance > 0}
     return [{"url": file, "sha256": file_digest(file)} for file in sorted(files)]
@@ -202,5 +202,5 @@ def _file(name: str, data: bytes) -> ModelFile:
 
 
 def json_bytes(document: object) -> bytes:
-    """A document as it is kept in a version."""
+    """Return a document's content in a version's files."""
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""A model version: opens in plain open_clip, says where it comes from, and survives being written twice or half."""
+"""Writing a model version: it opens in open_clip, has its lineage, and may be interrupted and repeated."""
 
 import hashlib
 import json
@@ -10,7 +10,6 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from PIL import Image
-from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
@@ -18,18 +17,12 @@ from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
-from tinyclip_workers.training.stage import Stage, resolve_stages
+from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.versions.writer import data_digests, write_student_version
 
 from tests.workers.models import TINY, tiny_layout, tiny_model, write_folder
 from tests.workers.shards import color_samples, write_shard
-
-EVALUATION = {
-    "colors": {
-        "student": {"top1": 0.81, "top5": 0.99, "per_class": [0.5, None], "samples": 40, "skipped": 0, "ms_per_image": 1.25},
-        "teacher": {"top1": 0.912, "top5": 1.0, "per_class": [0.9, None], "samples": 40, "skipped": 0, "ms_per_image": 2.5},
-    }
-}
+from tests.workers.version_case import finished_student, job_run, weights_of
 
 
 @pytest.fixture
@@ -39,52 +32,34 @@ def teacher(tmp_path: Path) -> CLIP:
     return model
 
 
-def job(tmp_path: Path, *, name: str = "job_1", root: str | None = None) -> tuple[JobRun, Stage]:
-    shard = write_shard(tmp_path / "train.tar", color_samples(4))
-    spec = JobSpec.model_validate(
-        {
-            "name": "small",
-            "teacher": {"model": f"local-dir:{tmp_path}/teacher"},
-            "data": {"train": {"shards": shard}},
-            "stages": [{"name": "half", "student": {"text": {"layers": 1}}, "train": {"steps": 3}}],
-        }
-    )
-    document = JobDocument(job=name, name="small", spec=spec, model_name="small", model_version=2)
-    return JobRun(ArtifactsStore(root or str(tmp_path / "store")), document, 1), resolve_stages(spec, tiny_layout(), 4)[0]
-
-
-def weights_of(model: CLIP) -> bytes:
-    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-
-
 @pytest.mark.usefixtures("teacher")
 def test_a_version_opens_in_plain_open_clip_with_the_same_embeddings(tmp_path: Path) -> None:
-    run, stage = job(tmp_path)
+    run, stage = job_run(tmp_path)
     student = tiny_model(seed=1, layout=stage.layout)
-    write_student_version(run, FinishedStudent(stage.layout, weights_of(student), EVALUATION))
+    write_student_version(run, finished_student(stage, student))
     folder = tmp_path / "store/models/small/2"
-    picture = Image.effect_noise((50, 40), 80).convert("RGB")
+    image = Image.effect_noise((50, 40), 80).convert("RGB")
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     tokens_BT = tokenizer(["a red square", "nothing at all"])
     assert tokens_BT.shape == (2, 16)
-    pixels_BCHW = eval_transform(32)(picture)[None]
+    pixels_BCHW = eval_transform(32)(image)[None]
     own_BCHW = normalize(pixels_BCHW, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    torch.testing.assert_close(preprocess(picture)[None], own_BCHW, atol=1e-5, rtol=0)
+    torch.testing.assert_close(preprocess(image)[None], own_BCHW, atol=1e-5, rtol=0)
     with torch.no_grad():
         for here, there in (
-            (student.encode_image(own_BCHW), model.eval().encode_image(preprocess(picture)[None])),
+            (student.encode_image(own_BCHW), model.eval().encode_image(preprocess(image)[None])),
             (student.encode_text(tokens_BT), model.encode_text(tokens_BT)),
         ):
             torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("teacher")
-def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
-    run, stage = job(tmp_path)
-    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+def test_a_version_is_a_teacher_for_the_next_job_run(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    write_student_version(run, finished_student(stage))
 
     loaded = load_folder(str(tmp_path / "store/models/small/2"))
 
@@ -94,10 +69,10 @@ def test_a_version_is_a_teacher_for_the_next_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("teacher")
-def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path) -> None:
-    run, stage = job(tmp_path)
+def test_the_document_has_the_files_and_the_lineage(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
 
-    version = write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    version = write_student_version(run, finished_student(stage))
 
     folder = tmp_path / "store/models/small/2"
     assert version == ModelVersion.model_validate_json((folder / "model.json").read_bytes())
@@ -115,10 +90,10 @@ def test_the_document_is_the_files_and_says_where_they_come_from(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("teacher")
-def test_the_card_has_the_teacher_s_row(tmp_path: Path) -> None:
-    run, stage = job(tmp_path)
+def test_the_card_has_the_scores_of_student_and_teacher(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
 
-    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    write_student_version(run, finished_student(stage))
 
     card = (tmp_path / "store/models/small/2/README.md").read_text()
     assert card.startswith("---\nlibrary_name: open_clip\n")
@@ -128,26 +103,26 @@ def test_the_card_has_the_teacher_s_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("teacher")
-@pytest.mark.parametrize("kept", [0, 1, 3, 5])
-def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, stage = job(tmp_path)
-    weights = weights_of(tiny_model(layout=stage.layout))
+@pytest.mark.parametrize("written_files", [0, 1, 3, 5])
+def test_an_interrupted_write_is_repeated(tmp_path: Path, written_files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, stage = job_run(tmp_path)
+    finished = finished_student(stage)
     written: list[str] = []
-    whole = ArtifactsStore.write_bytes
+    write_bytes = ArtifactsStore.write_bytes
 
-    def killed(self: ArtifactsStore, path: str, data: bytes) -> None:
-        if len(written) == kept:
+    def interrupted(self: ArtifactsStore, path: str, data: bytes) -> None:
+        if len(written) == written_files:
             raise KeyboardInterrupt
         written.append(path)
-        whole(self, path, data)
+        write_bytes(self, path, data)
 
-    monkeypatch.setattr(ArtifactsStore, "write_bytes", killed)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_student_version(run, FinishedStudent(stage.layout, weights, EVALUATION))
+        write_student_version(run, finished)
     assert not (tmp_path / "store/models/small/2/model.json").exists()
-    monkeypatch.setattr(ArtifactsStore, "write_bytes", whole)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", write_bytes)
 
-    again = write_student_version(run, FinishedStudent(stage.layout, weights, EVALUATION))
+    again = write_student_version(run, finished)
     third = write_student_version(run, FinishedStudent(stage.layout, b"", {}))
 
     assert third == again
@@ -155,25 +130,25 @@ def test_an_export_that_was_killed_is_done_again(tmp_path: Path, kept: int, monk
 
 
 @pytest.mark.usefixtures("teacher")
-def test_a_version_of_another_job_is_not_touched(tmp_path: Path) -> None:
-    run, stage = job(tmp_path)
-    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
-    other, _ = job(tmp_path, name="job_2")
+def test_a_version_of_another_job_is_not_changed(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    write_student_version(run, finished_student(stage))
+    other, _ = job_run(tmp_path, name="job_2")
 
     with pytest.raises(FileExistsError, match="belongs to job job_1"):
         write_student_version(other, FinishedStudent(stage.layout, b"", {}))
 
 
 @pytest.mark.usefixtures("teacher")
-def test_a_version_may_be_written_to_any_file_system(tmp_path: Path) -> None:
-    run, stage = job(tmp_path, root="memory://artifacts")
+def test_a_version_may_be_written_to_any_filesystem(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path, root="memory://artifacts")
 
-    write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model(layout=stage.layout)), EVALUATION))
+    write_student_version(run, finished_student(stage))
 
     assert load_folder("memory://artifacts/models/small/2").name == "small@2"
 
 
-def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
+def test_a_model_without_a_teacher_has_no_teacher_in_document_and_card(tmp_path: Path) -> None:
     spec = JobSpec.model_validate(
         {
             "name": "plain",
@@ -184,7 +159,7 @@ def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
     )
     document = JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1)
     run = JobRun(ArtifactsStore(str(tmp_path)), document, 1)
-    stage = resolve_stages(spec, None, 100)[0]
+    stage = resolve_stage(spec, 0, None, None, 100)
 
     version = write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))
 
@@ -196,7 +171,7 @@ def test_a_model_without_a_teacher_says_so(tmp_path: Path) -> None:
     assert config["preprocess_cfg"]["interpolation"] == "bicubic"
 
 
-def test_large_data_is_told_by_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_is_identified_by_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_shard(tmp_path / "a.tar", color_samples(2))
     monkeypatch.setattr("tinyclip_workers.versions.writer.MAX_BYTES_TO_HASH", 10)
 
