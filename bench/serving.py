@@ -1,9 +1,9 @@
-"""What serving costs next to its peers: `python bench/serving.py [--infinity PYTHON] [--only images labels …]`.
+"""Compare the cost of serving with peers: `python bench/serving.py [--infinity PYTHON] [--only images labels …]`.
 
-A TinyCLIP-ViT-8M-16-Text-3M with random weights (speed does not ask for more), 224 px, JPEGs of 500x375, one replica with one
-compute thread. Peers run in the same minutes on the same weights: `infinity_emb` from the environment of `--infinity`, Hugging
-Face's pipeline behind FastAPI, and the engine called directly. Prints a table with the ratios and what is wanted of them, and
-writes them into `--out`, a part as soon as it is done; parts that were not run keep what is there. infinity's environment:
+The model is a TinyCLIP-ViT-8M-16-Text-3M with random weights, which do not affect speed: 224 px, JPEGs of 500x375, one replica
+with one compute thread. Peers run in the same minutes on the same weights: `infinity_emb` from the environment of `--infinity`,
+Hugging Face's pipeline behind FastAPI, and the engine called directly. Prints a table with the ratios and their limits, and
+writes each part into `--out` as soon as it is done; other parts in that file are kept. infinity's environment:
 
     python -m venv peers
     peers/bin/pip install 'infinity_emb[server,torch]==0.0.77' 'click<8.2' aiohttp 'optimum<2' 'transformers<4.49' torchvision
@@ -47,36 +47,36 @@ console = Console()
 
 @dataclass(frozen=True)
 class Line:
-    """One measurement against another."""
+    """One measurement, compared with a peer's."""
 
-    what: str
+    name: str
     ours: float
     theirs: float | None
     unit: str
     peer: str = ""
-    most: float | None = None
-    """What `ours / theirs` may be; without a peer, what `ours` may be."""
-    least: bool = False
-    """`most` is a lower limit."""
+    limit: float | None = None
+    """Upper limit of `ours / theirs`; without a peer, of `ours`."""
+    is_minimum: bool = False
+    """`limit` is a lower limit."""
 
     @property
-    def figure(self) -> float:
+    def value(self) -> float:
         return self.ours if self.theirs is None else self.ours / self.theirs
 
     @property
-    def kept(self) -> bool | None:
-        return None if self.most is None else self.figure >= self.most if self.least else self.figure <= self.most
+    def within_limit(self) -> bool | None:
+        return None if self.limit is None else self.value >= self.limit if self.is_minimum else self.value <= self.limit
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--infinity", metavar="PYTHON", help="of an environment with infinity_emb; without, it is left out")
+    parser.add_argument("--infinity", metavar="PYTHON", help="of an environment with infinity_emb; omit it to skip that peer")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--requests", type=int, default=400, help="of each load")
+    parser.add_argument("--requests", type=int, default=400, help="requests of each load")
     parser.add_argument("--memory-requests", type=int, default=50_000)
     parser.add_argument("--tail-seconds", type=float, default=30)
-    parser.add_argument("--updates", type=int, default=10, help="rolling updates")
+    parser.add_argument("--updates", type=int, default=10, help="number of rolling updates")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def measure(bench: "Bench", part: str) -> int:
-    """Run a part, show it and keep it; 1 if it failed, and the others go on."""
+    """Run, print and save one part; return 1 if it failed, so that the others still run."""
     try:
         lines = list(PARTS[part](bench))
     except Exception:
@@ -99,7 +99,7 @@ def measure(bench: "Bench", part: str) -> int:
 
 
 class Bench:
-    """The models and the pictures, and servers of them."""
+    """The models and images of the benchmark, and servers of them."""
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         self.folder, self.arguments, self.requests = folder, arguments, arguments.requests
@@ -129,19 +129,19 @@ class Bench:
 
 
 def images(bench: Bench) -> Iterator[Line]:
-    """CPU of an embedded picture through HTTP at concurrency 8."""
+    """CPU time of an image embedded over HTTP at concurrency 8."""
     bodies = [{"input": uri, "modality": "image", "model": "bench"} for uri in bench.uris]
     with bench.ours() as (server, _):
         mine = cpu_ms(server, "/embeddings", bodies, bench.requests)
-    yield Line("picture through HTTP, concurrency 8", mine, direct_ms(bench), "CPU ms", "decode + encode, called directly", 1.15)
+    yield Line("image over HTTP, concurrency 8", mine, direct_ms(bench), "CPU ms", "decode + encode, called directly", 1.15)
     with bench.infinity() as server:
         if server is not None:
             theirs = cpu_ms(server, "/embeddings", bodies, bench.requests)
-            yield Line("picture through HTTP, concurrency 8", mine, theirs, "CPU ms", "infinity", 0.45)
+            yield Line("image over HTTP, concurrency 8", mine, theirs, "CPU ms", "infinity", 0.45)
 
 
 def labels(bench: Bench) -> Iterator[Line]:
-    """Many labels against few, once they are known."""
+    """Many cached labels against few."""
 
     def bodies(count: int) -> list[dict[str, Any]]:
         return [{"image": uri, "labels": LABELS[:count]} for uri in bench.uris]
@@ -149,39 +149,39 @@ def labels(bench: Bench) -> Iterator[Line]:
     with bench.ours() as (server, _):
         asyncio.run(closed_loop(server.url + "/zero-shot", bodies(1000)[:1], concurrency=1, requests=1))
         few, many = (cpu_ms(server, "/zero-shot", bodies(count), bench.requests) for count in (10, 1000))
-    yield Line("1,000 labels, seen before", many, few, "CPU ms", "10 labels", 1.3)
+    yield Line("1,000 cached labels", many, few, "CPU ms", "10 labels", 1.3)
     with pipeline(sys.executable, bench.hugging_face) as server:
         theirs = cpu_ms(server, "/zero-shot", bodies(1000), 16)
-    yield Line("1,000 labels, seen before", many, theirs, "CPU ms", "Hugging Face pipeline")
+    yield Line("1,000 cached labels", many, theirs, "CPU ms", "Hugging Face pipeline")
 
 
 def texts(bench: Bench) -> Iterator[Line]:
-    """Texts that nobody has asked before, at concurrency 32."""
+    """Uncached texts, at concurrency 32."""
     bodies = [{"input": f"a photo of thing number {i}", "modality": "text", "model": "bench"} for i in range(5 * bench.requests)]
     with bench.ours() as (server, _):
         mine = asyncio.run(closed_loop(server.url + "/embeddings", bodies, concurrency=32, requests=len(bodies)))
     with bench.infinity() as server:
         if server is not None:
             theirs = asyncio.run(closed_loop(server.url + "/embeddings", bodies, concurrency=32, requests=len(bodies)))
-            yield Line("texts, concurrency 32", mine.rate, theirs.rate, "a second", "infinity", 1.0, least=True)
+            yield Line("texts, concurrency 32", mine.rate, theirs.rate, "per second", "infinity", 1.0, is_minimum=True)
             return
-    yield Line("texts, concurrency 32", mine.rate, None, "a second")
+    yield Line("texts, concurrency 32", mine.rate, None, "per second")
 
 
 def tail(bench: Bench) -> Iterator[Line]:
-    """The slow ones at 70% of what the server can.
+    """Tail latency at 70% of the maximum throughput.
 
-    At random moments there is a queue whatever the server does: one whose work has no spread (M/D/1) has 4.35 times the p50.
+    Poisson arrivals queue on any server: with a constant service time (M/D/1) the p99 is 4.35 times the p50.
     """
     bodies = [{"input": uri, "modality": "image"} for uri in bench.uris]
     with bench.ours() as (server, _):
         url, seconds = server.url + "/embeddings", bench.arguments.tail_seconds
         rate = 0.7 * asyncio.run(closed_loop(url, bodies, concurrency=16, requests=bench.requests)).rate
-        for how, steady, most in (("steadily", True, 3.0), ("at random moments", False, None)):
+        for arrivals, steady, limit in (("steady arrivals", True, 3.0), ("Poisson arrivals", False, None)):
             answers = asyncio.run(open_loop(url, bodies, rate=rate, seconds=seconds, steady=steady))
             expect_success(answers)
             p99, p50 = answers.percentile_ms(99), answers.percentile_ms(50)
-            yield Line(f"p99 at 70% of saturation, requests come {how}", p99, p50, "ms", "p50", most)
+            yield Line(f"p99 at 70% of saturation, {arrivals}", p99, p50, "ms", "p50", limit)
 
 
 def updates(bench: Bench) -> Iterator[Line]:
@@ -207,12 +207,12 @@ def updates(bench: Bench) -> Iterator[Line]:
     with bench.ours(versions=2) as (server, client):
         answers = asyncio.run(run(server, client))
     total = len(answers.latencies) + answers.failures.total()
-    what = f"failures of {total:,} requests over {rounds} rolling updates {dict(answers.failures) or ''}"
-    yield Line(what, answers.failures.total(), None, "", most=0)
+    name = f"failures of {total:,} requests over {rounds} rolling updates {dict(answers.failures) or ''}"
+    yield Line(name, answers.failures.total(), None, "", limit=0)
 
 
 def memory(bench: Bench) -> Iterator[Line]:
-    """A replica's memory after many requests, of which one in ten has a picture."""
+    """A replica's memory after many requests, one in ten with an image."""
     requests = bench.arguments.memory_requests
     bodies: list[dict[str, Any]] = [{"input": f"text number {i}", "modality": "text"} for i in range(9 * len(bench.uris))]
     bodies += [{"input": uri, "modality": "image"} for uri in bench.uris]
@@ -231,7 +231,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Line]]] = {
 
 
 def cpu_ms(server: Server, path: str, bodies: Sequence[Any], requests: int) -> float:
-    """CPU milliseconds of the server's processes a request at concurrency 8, after some to warm up."""
+    """Return the CPU milliseconds of the server's processes per request at concurrency 8, after a warm-up."""
     expect_success(asyncio.run(closed_loop(server.url + path, bodies, concurrency=8, requests=max(8, requests // 5))))
     before = server.cpu_seconds()
     expect_success(asyncio.run(closed_loop(server.url + path, bodies, concurrency=8, requests=requests)))
@@ -239,7 +239,7 @@ def cpu_ms(server: Server, path: str, bodies: Sequence[Any], requests: int) -> f
 
 
 def direct_ms(bench: Bench) -> float:
-    """Decoding and encoding without a server, in batches of 8 on one thread."""
+    """Return the CPU milliseconds per image of decoding and encoding without a server, in batches of 8 on one thread."""
     torch.set_num_threads(1)
     engine = load_engine(str(bench.model), bench.arguments.engine)
     start, count = time.process_time(), 0
@@ -256,7 +256,7 @@ def expect_success(answers: Answers) -> None:
 
 
 def jpeg(seed: int) -> bytes:
-    """About 60 kB of 500x375 pixels: soft shapes with some noise, as photographs have."""
+    """Return a JPEG of about 60 kB and 500x375 pixels: soft shapes with some noise, like a photograph."""
     rng = np.random.default_rng(seed)
     soft = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
     noise = Image.fromarray(rng.integers(0, 256, (375, 500, 3), np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
@@ -266,20 +266,20 @@ def jpeg(seed: int) -> bytes:
 
 
 def show(lines: Sequence[Line]) -> None:
-    table = Table("", "ours", "peer", "", "ratio", "wanted", "kept")
+    table = Table("", "ours", "peer", "", "ratio", "limit", "within limit")
     for line in lines:
         theirs = f"{line.theirs:.1f} ({line.peer})" if line.theirs is not None else ""
-        wanted = "" if line.most is None else f"{'>=' if line.least else '<='} {line.most:g}"
-        ratio = f"{line.figure:.2f}" if line.theirs is not None else ""
-        kept = {True: "yes", False: "NO", None: ""}[line.kept]
-        table.add_row(line.what, f"{line.ours:.1f}", theirs, line.unit, ratio, wanted, kept)
+        limit = "" if line.limit is None else f"{'>=' if line.is_minimum else '<='} {line.limit:g}"
+        ratio = f"{line.value:.2f}" if line.theirs is not None else ""
+        within = {True: "yes", False: "NO", None: ""}[line.within_limit]
+        table.add_row(line.name, f"{line.ours:.1f}", theirs, line.unit, ratio, limit, within)
     console.print(table)
 
 
 def _document(bench: Bench, lines: Sequence[Line]) -> dict[str, Any]:
     about = {"date": date.today().isoformat(), "command": " ".join(sys.argv), "cpu": cpu(), "python": platform.python_version()}
     about["engine"] = bench.engine
-    return {**about, "lines": [{**asdict(line), "figure": line.figure, "kept": line.kept} for line in lines]}
+    return {**about, "lines": [{**asdict(line), "value": line.value, "within_limit": line.within_limit} for line in lines]}
 
 
 if __name__ == "__main__":

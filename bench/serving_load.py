@@ -1,7 +1,7 @@
-"""Load on an HTTP endpoint, and how long the answers took: what `serving.py` drives servers with.
+"""HTTP load for `serving.py`, and the latencies of the answers.
 
-By aiohttp and with bodies that are bytes already: the load shares the machine with the server, and httpx takes 3.5 ms of the
-processor a request at 32 connections, more than a text takes in any of the servers.
+It uses aiohttp and pre-encoded bodies, because it shares the machine with the server: httpx takes 3.5 ms of CPU per request at 32
+connections, more than a text takes in any of the servers.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ import orjson
 
 @dataclass
 class Answers:
-    """Of one load."""
+    """The results of one load."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
-    """Of those that succeeded, in seconds; in an open loop from when a request was due."""
+    """Seconds of the successful requests; in an open loop from the time at which a request was due."""
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate(self) -> float:
-        """Successes a second."""
+        """Return the successful requests per second."""
         return len(self.latencies) / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
@@ -36,12 +36,12 @@ class Answers:
 
 
 async def closed_loop(url: str, bodies: Sequence[Any], *, concurrency: int, requests: int) -> Answers:
-    """`requests` in all, `concurrency` of them under way at any time; bodies in turn."""
+    """Send `requests` requests with the bodies in turn, `concurrency` of them at any time."""
     answers, turns, written = Answers(), iter(range(requests)), _bytes(bodies)
 
     async def caller(http: aiohttp.ClientSession) -> None:
         for turn in turns:
-            await _ask(http, url, written[turn % len(written)], time.perf_counter(), answers)
+            await _send(http, url, written[turn % len(written)], time.perf_counter(), answers)
 
     start = time.perf_counter()
     async with _client(concurrency) as http:
@@ -51,7 +51,7 @@ async def closed_loop(url: str, bodies: Sequence[Any], *, concurrency: int, requ
 
 
 async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: float, steady: bool, seed: int = 0) -> Answers:
-    """Requests at random moments, or one as long after the other, `rate` a second, however long the answers take."""
+    """Send `rate` requests per second, at Poisson or steady arrivals, however long the answers take."""
     answers = Answers()
     count = round(rate * seconds)
     written = _bytes(bodies)
@@ -60,18 +60,18 @@ async def open_loop(url: str, bodies: Sequence[Any], *, rate: float, seconds: fl
     async with _client(1000) as http, asyncio.TaskGroup() as group:
         for due, body in zip(start + np.cumsum(gaps), itertools.cycle(written), strict=False):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            group.create_task(_ask(http, url, body, due, answers))
+            group.create_task(_send(http, url, body, due, answers))
     answers.seconds = time.perf_counter() - start
     return answers
 
 
 async def until(url: str, bodies: Iterable[Any], stop: asyncio.Event, *, concurrency: int) -> Answers:
-    """A closed loop that goes on until it is told to stop."""
+    """Run a closed loop until `stop` is set."""
     answers, turns = Answers(), itertools.cycle(_bytes(bodies))
 
     async def caller(http: aiohttp.ClientSession) -> None:
         while not stop.is_set():
-            await _ask(http, url, next(turns), time.perf_counter(), answers)
+            await _send(http, url, next(turns), time.perf_counter(), answers)
 
     start = time.perf_counter()
     async with _client(concurrency) as http:
@@ -80,7 +80,7 @@ async def until(url: str, bodies: Iterable[Any], stop: asyncio.Event, *, concurr
     return answers
 
 
-async def _ask(http: aiohttp.ClientSession, url: str, body: bytes, since: float, answers: Answers) -> None:
+async def _send(http: aiohttp.ClientSession, url: str, body: bytes, since: float, answers: Answers) -> None:
     try:
         async with http.post(url, data=body) as answer:
             await answer.read()

@@ -1,4 +1,4 @@
-"""The model of `serving.py` in the layouts that the servers read: random weights of a published architecture."""
+"""The model of `serving.py` in the layouts that the servers read: a published architecture with random weights."""
 
 import json
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ from tinyclip_workers.versions.writer import model_files
 ARCHITECTURE = "TinyCLIP-ViT-8M-16-Text-3M"
 
 
-def write_open_clip(folder: Path, pictures: Sequence[bytes]) -> Path:
-    """With calibration pictures, as a job leaves them: `auto` has all engines to choose from."""
+def write_open_clip(folder: Path, images: Sequence[bytes]) -> Path:
+    """Write the model with calibration images, as a job does, so that `auto` can choose among all engines."""
     layout = preset_layout(ARCHITECTURE)
     torch.manual_seed(0)
     state = CLIP(**open_clip_config(layout)).state_dict()
     folder.mkdir()
     for name, data in model_files(layout, save(state), OPENAI_MEAN, OPENAI_STD, None).items():
         (folder / name).write_bytes(data)
-    squares = np.stack([decode_square(picture, layout.image.image_size) for picture in pictures])
+    squares = np.stack([decode_square(image, layout.image.image_size) for image in images])
     (folder / CALIBRATION_FILE).write_bytes(encode_calibration(squares))
     return folder
 
 
 def write_hugging_face(model: Path, folder: Path) -> Path:
-    """Preprocessing in the file where transformers 4, which infinity has, looks for it; 5 reads it there as well."""
+    """Write transformers' layout, with the preprocessing in the file that transformers 4 (infinity's) and 5 both read."""
     folder.mkdir()
     export_hf(load_folder(str(model)), folder)
-    told = folder / "processor_config.json"
-    (folder / "preprocessor_config.json").write_text(json.dumps(json.loads(told.read_text())["image_processor"]))
-    told.unlink()
+    processor = folder / "processor_config.json"
+    (folder / "preprocessor_config.json").write_text(json.dumps(json.loads(processor.read_text())["image_processor"]))
+    processor.unlink()
     return folder

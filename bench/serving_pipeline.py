@@ -1,4 +1,4 @@
-"""The plain way to serve a CLIP: Hugging Face's zero-shot pipeline behind FastAPI. `serving.py` starts it as a peer.
+"""A peer of `serving.py`, the plain way to serve a CLIP model: Hugging Face's zero-shot pipeline behind FastAPI.
 
     FOLDER=… uvicorn serving_pipeline:app
 """
@@ -20,14 +20,14 @@ app = FastAPI()
 
 class Query(BaseModel):
     image: str
-    """As a data URI."""
+    """A data URI."""
     labels: list[str]
 
 
 @app.post("/zero-shot")
 def zero_shot(query: Query) -> list[dict[str, float | str]]:
-    picture = Image.open(io.BytesIO(base64.b64decode(query.image.partition(",")[2])))
-    scores: list[dict[str, float | str]] = classify(picture, candidate_labels=query.labels)
+    image = Image.open(io.BytesIO(base64.b64decode(query.image.partition(",")[2])))
+    scores: list[dict[str, float | str]] = classify(image, candidate_labels=query.labels)
     return scores
 
 

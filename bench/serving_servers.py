@@ -1,4 +1,4 @@
-"""The servers that `serving.py` compares, each in processes of its own whose CPU time can be read."""
+"""The servers that `serving.py` compares, each in its own processes, whose CPU time it reads."""
 
 import os
 import shutil
@@ -27,17 +27,17 @@ from service import Service, free_ports  # noqa: E402 -- the example's own way t
 
 START_SECONDS = 240
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-ANSWERING = ("ServeReplica", "haproxy", "ProxyActor", "HAProxyManager")
-"""What of a service's processes a query passes through."""
+QUERY_PROCESSES = ("ServeReplica", "haproxy", "ProxyActor", "HAProxyManager")
+"""Names of the service's processes that a query passes through."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One that answers."""
+    """A running server."""
 
     url: str
     pids: Callable[[], Iterable[int]]
-    """Of the processes that do the work, at this moment."""
+    """Return the ids of the processes that currently do the work."""
 
     def cpu_seconds(self) -> float:
         return sum(sum(process.cpu_times()[:2]) for process in self._processes())
@@ -51,13 +51,13 @@ class Server:
 
 @contextmanager
 def ours(folder: Path, model: Path, engine: str, *, versions: int = 1) -> Iterator[tuple[Server, Client]]:
-    """`tinyclip-server up` with a deployment `bench` of the model in `model` (open_clip's layout)."""
+    """Run `tinyclip-server up` with a deployment `bench` of the model in `model` (open_clip's layout)."""
     service = Service(folder)
     with service, Client(service.url) as client:
         for _ in range(versions):
             made = client.models.import_file(model, name="bench")
             kept = folder / "data" / "artifacts" / model_version(made.name, made.version)
-            shutil.copy(model / CALIBRATION_FILE, kept)  # an import leaves it out
+            shutil.copy(model / CALIBRATION_FILE, kept)  # an import does not copy it
         client.deployments.put("bench", "bench@1", engine=engine)
         deployment = client.deployments.wait("bench", timeout=START_SECONDS)
         if deployment.state is not DeploymentState.READY:
@@ -68,22 +68,22 @@ def ours(folder: Path, model: Path, engine: str, *, versions: int = 1) -> Iterat
 
 @contextmanager
 def infinity(python: str, folder: Path) -> Iterator[Server]:
-    """infinity_emb on the same weights in transformers' layout, from the environment of `python`."""
+    """Run infinity_emb on the same weights in transformers' layout, from the environment of `python`."""
     port = free_ports(1)[0]
     binary = str(Path(python).with_name("infinity_emb"))
     options = ["--engine", "torch", "--device", "cpu", "--port", str(port), "--batch-size", "32", "--no-bettertransformer"]
     command = [binary, "v2", "--model-id", str(folder), "--served-model-name", "bench", *options]
     with _process(command, {}, f"http://127.0.0.1:{port}/health") as pid:
-        yield Server(f"http://127.0.0.1:{port}", lambda: _family(pid))
+        yield Server(f"http://127.0.0.1:{port}", lambda: _process_tree(pid))
 
 
 @contextmanager
 def pipeline(python: str, folder: Path) -> Iterator[Server]:
-    """Hugging Face's pipeline behind FastAPI."""
+    """Run Hugging Face's pipeline behind FastAPI."""
     port = free_ports(1)[0]
     command = [python, "-m", "uvicorn", "serving_pipeline:app", "--port", str(port), "--log-level", "warning"]
     with _process(command, {"FOLDER": str(folder)}, f"http://127.0.0.1:{port}/healthz") as pid:
-        yield Server(f"http://127.0.0.1:{port}", lambda: _family(pid))
+        yield Server(f"http://127.0.0.1:{port}", lambda: _process_tree(pid))
 
 
 @contextmanager
@@ -97,8 +97,8 @@ def _process(command: list[str], environment: dict[str, str], health: str) -> It
             while not _answers(health):
                 if process.poll() is not None or time.monotonic() > end:
                     log.seek(0)
-                    said = log.read().decode(errors="replace")[-2000:]
-                    raise RuntimeError(f"{' '.join(command)} does not answer at {health} (status {process.poll()}):\n{said}")
+                    output = log.read().decode(errors="replace")[-2000:]
+                    raise RuntimeError(f"{' '.join(command)} does not answer at {health} (status {process.poll()}):\n{output}")
                 time.sleep(0.5)
             yield process.pid
         finally:
@@ -114,12 +114,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
 def _answers_queries(pid: int) -> bool:
-    return psutil.pid_exists(pid) and any(word in _command(psutil.Process(pid)) for word in ANSWERING)
+    return psutil.pid_exists(pid) and any(name in _command(psutil.Process(pid)) for name in QUERY_PROCESSES)
 
 
 def _command(process: psutil.Process) -> str:

@@ -1,4 +1,4 @@
-"""A tiny student and its engine, for the tests of what serves and indexes one."""
+"""A tiny student and its engine, for the tests that serve or index one."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from tinyclip_workers.engines.protocol import Engine
 from tests.workers.students import write_student
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a student's version."""
+    """The files of a student's version; tests only read them."""
     return write_student(tmp_path_factory.mktemp("models") / "student" / "1")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engine(folder: Path) -> Engine:
     return load_engine(str(folder))

@@ -1,8 +1,8 @@
-"""Runs a Serve application on a Ray of its own until its standard input closes; prints `ready` and the port of Ray's metrics.
+"""Run a Serve application on a Ray of its own until its standard input closes; print `ready` and the port of Ray's metrics.
 
     python -m tests.workers.serve_process ARGS_JSON PORT RAY_DIR
 
-In a process of its own because Ray, once started, changes the process that it is in, and warns in it.
+It is a process of its own because Ray changes the state of the process that starts it, and warns in it.
 """
 
 import json

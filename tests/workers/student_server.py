@@ -1,11 +1,14 @@
-"""A student over HTTP in this process: the application that Serve runs, without Serve."""
+"""A deployment over HTTP in this process: the application that Serve runs, without Serve."""
 
 import contextlib
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import httpx
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tinyclip_workers.serving.http.application import make_app
@@ -22,10 +25,22 @@ class Served:
     replica: Replica
     endpoint: str
 
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.endpoint, **{"trust_env": False, "timeout": 30, **options})
+
+
+def serving_options(artifacts: Path, **changes: Any) -> ServingOptions:
+    """Return the options of a deployment `demo` of the version student@1 in a store, without a batching window."""
+    defaults = {
+        "name": "demo", "model": "student@1", "model_uri": str(artifacts / "models/student/1"), "artifacts": str(artifacts),
+        "engine": "torch", "batch_wait_s": 0,
+    }  # fmt: skip
+    return ServingOptions.model_validate(defaults | changes)
+
 
 @contextlib.contextmanager
 def serving(options: ServingOptions) -> Iterator[Served]:
-    """Runs in a thread, below a prefix as Serve has it."""
+    """Run a deployment in a thread, below a prefix as with Serve."""
     replica = Replica(options)
     with running(make_app(lambda: replica), PREFIX) as url:
         yield Served(replica, url + PREFIX)
@@ -33,7 +48,7 @@ def serving(options: ServingOptions) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def running(app: ASGIApp, prefix: str = "") -> Iterator[str]:
-    """An application's address on loopback."""
+    """Run an application in a thread; yield its address on loopback."""
 
     async def below_prefix(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope | {"root_path": prefix} if scope["type"] == "http" else scope, receive, send)

@@ -1,5 +1,6 @@
 """Small random students in open_clip's layout, images and shards for the tests of serving and indexing."""
 
+import base64
 import io
 import json
 import tarfile
@@ -50,6 +51,10 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def base64_image(seed: int) -> str:
+    return base64.b64encode(encoded(random_image(seed))).decode()
 
 
 def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:

@@ -1,27 +1,31 @@
-"""Items of many requests computed together: in which order, how many, and what happens when they are too many or not wanted."""
+"""Batches of items from many requests: their order, their size, failures, cancellation and back-pressure."""
 
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tinyclip_workers.serving.problems import ProblemError
+from tinyclip_workers.serving.replica import batching
 from tinyclip_workers.serving.replica.batching import Admission, BatchQueue
 from tinyclip_workers.serving.request_context import RequestContext, set_current
 from tinyclip_workers.types import Matrix
 
 
 class Engine:
-    """Squares numbers, remembers the batches, and can be held or made to fail."""
+    """Squares numbers, records the batches, and can be blocked or made to fail."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.go = asyncio.Event()
-        self.go.set()
+        self.called = asyncio.Event()
+        self.unblocked = asyncio.Event()
+        self.unblocked.set()
         self.fails_at: int | None = None
 
     async def compute(self, items: list[int]) -> Matrix:
         self.batches.append(items)
-        await self.go.wait()
+        self.called.set()
+        await self.unblocked.wait()
         if self.fails_at in items:
             raise ValueError("the engine is broken")
         return np.array([[item, item**2] for item in items], np.float32)
@@ -31,13 +35,13 @@ def queue(engine: Engine, size: int = 4, wait_s: float = 0.01) -> BatchQueue[int
     return BatchQueue(engine.compute, size, wait_s)
 
 
-async def test_each_gets_its_own_rows_in_order() -> None:
+async def test_each_request_gets_its_own_rows_in_order() -> None:
     batches = queue(Engine())
-    wanted = [list(range(start, start + length)) for start, length in ((0, 1), (10, 3), (20, 9), (40, 4))]
+    requests = [list(range(start, start + length)) for start, length in ((0, 1), (10, 3), (20, 9), (40, 4))]
 
-    answers = await asyncio.gather(*map(batches.encode, wanted))
+    answers = await asyncio.gather(*map(batches.encode, requests))
 
-    for items, rows in zip(wanted, answers, strict=True):
+    for items, rows in zip(requests, answers, strict=True):
         np.testing.assert_array_equal(rows, [[item, item**2] for item in items])
 
 
@@ -51,7 +55,7 @@ async def test_requests_share_full_batches() -> None:
     assert sorted(item for batch in engine.batches for item in batch) == sorted([*range(6), *range(100, 106)])
 
 
-async def test_a_small_request_does_not_stand_behind_a_large_one() -> None:
+async def test_a_small_request_does_not_wait_for_a_large_one() -> None:
     engine = Engine()
     batches = queue(engine)
     large = asyncio.create_task(batches.encode(range(1000)))
@@ -63,112 +67,115 @@ async def test_a_small_request_does_not_stand_behind_a_large_one() -> None:
     assert len(await large) == 1000
 
 
-async def test_what_was_cancelled_is_not_computed() -> None:
+async def test_items_of_a_cancelled_request_are_not_computed() -> None:
     engine = Engine()
-    engine.go.clear()
+    engine.unblocked.clear()
     batches = queue(engine)
     first = asyncio.create_task(batches.encode([1, 2, 3, 4]))
-    await asyncio.sleep(0.03)
-    unwanted, wanted = (asyncio.create_task(batches.encode(items)) for items in ([5, 6, 7, 8, 9], [10]))
+    await engine.called.wait()
+    cancelled, other = (asyncio.create_task(batches.encode(items)) for items in ([5, 6, 7, 8, 9], [10]))
     await asyncio.sleep(0)
 
-    unwanted.cancel()
+    cancelled.cancel()
     await asyncio.sleep(0)
-    engine.go.set()
+    engine.unblocked.set()
 
-    np.testing.assert_array_equal(await wanted, [[10, 100]])
+    np.testing.assert_array_equal(await other, [[10, 100]])
     await first
     assert engine.batches == [[1, 2, 3, 4], [10]]
 
 
-async def test_a_broken_batch_fails_its_requests_and_no_others() -> None:
+async def test_a_failed_batch_fails_only_its_requests() -> None:
     engine = Engine()
     engine.fails_at = 3
     batches = queue(engine)
 
-    broken = await asyncio.gather(batches.encode([1, 2]), batches.encode([3, 4]), return_exceptions=True)
-    well = await batches.encode([5])
+    failed = await asyncio.gather(batches.encode([1, 2]), batches.encode([3, 4]), return_exceptions=True)
+    later = await batches.encode([5])
 
-    assert [str(error) for error in broken] == ["the engine is broken"] * 2
-    np.testing.assert_array_equal(well, [[5, 25]])
+    assert [str(error) for error in failed] == ["the engine is broken"] * 2
+    np.testing.assert_array_equal(later, [[5, 25]])
 
 
-class Watcher:
-    """Breaks the queue itself, once."""
+class FailsOnce:
+    """An `on_batch` that breaks the queue itself at its first call."""
 
     def __init__(self) -> None:
-        self.breaks = True
+        self.fails = True
 
     def __call__(self, items: int) -> None:
-        if self.breaks:
-            self.breaks = False
+        if self.fails:
+            self.fails = False
             raise OSError("no metrics")
 
 
-async def test_a_broken_queue_answers_all_at_once_and_goes_on() -> None:
+async def test_a_failed_queue_fails_every_request_at_once_and_serves_the_next() -> None:
     engine = Engine()
-    batches: BatchQueue[int] = BatchQueue(engine.compute, 2, 0.01, Watcher())
+    batches: BatchQueue[int] = BatchQueue(engine.compute, 2, 0.01, FailsOnce())
 
     async with asyncio.timeout(5):
         waiting = [batches.encode([1, 2]), batches.encode([3]), batches.encode(range(10, 20))]
-        broken = await asyncio.gather(*waiting, return_exceptions=True)
-        well = await batches.encode([5])
+        failed = await asyncio.gather(*waiting, return_exceptions=True)
+        later = await batches.encode([5])
 
-    assert [repr(error) for error in broken] == ["OSError('no metrics')"] * 3
-    np.testing.assert_array_equal(well, [[5, 25]])
+    assert [repr(error) for error in failed] == ["OSError('no metrics')"] * 3
+    np.testing.assert_array_equal(later, [[5, 25]])
     assert engine.batches == [[5]]
 
 
-async def test_a_stopped_queue_leaves_nobody_waiting() -> None:
+async def test_a_stopped_queue_fails_every_request() -> None:
     engine = Engine()
-    engine.go.clear()
+    engine.unblocked.clear()
     batches = queue(engine)
     waiting = [asyncio.create_task(batches.encode([i, i + 1])) for i in range(4)]
-    await asyncio.sleep(0.03)
+    await engine.called.wait()
 
     assert batches._worker is not None
     batches._worker.cancel()
     async with asyncio.timeout(5):
-        told = await asyncio.gather(*waiting, return_exceptions=True)
+        failed = await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert [str(error) for error in told] == ["the batch queue was stopped"] * 4
-    engine.go.set()
+    assert [str(error) for error in failed] == ["the batch queue was stopped"] * 4
+    engine.unblocked.set()
     np.testing.assert_array_equal(await batches.encode([5]), [[5, 25]])
 
 
-async def test_waiting_and_computing_are_told_apart() -> None:
+async def test_waiting_and_computing_are_separate_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now[0]))
     engine = Engine()
-    engine.go.clear()
+    engine.unblocked.clear()
     batches = queue(engine, size=1)
-    asked = RequestContext("req", "POST")
+    context = RequestContext("req", "POST")
     first = asyncio.create_task(batches.encode([1]))
-    await asyncio.sleep(0.02)
-    set_current(asked)
+    await engine.called.wait()
+    set_current(context)
     second = asyncio.create_task(batches.encode([2]))
+    await asyncio.sleep(0)
 
-    await asyncio.sleep(0.1)
-    engine.go.set()
+    now[0] = 0.1
+    engine.unblocked.set()
     await asyncio.gather(first, second)
 
-    assert asked.seconds["wait"] >= 0.09
-    assert asked.seconds["encode"] < 0.05
+    assert context.seconds["wait"] >= 0.09
+    assert context.seconds["encode"] < 0.05
 
 
 class TestAdmission:
-    def test_one_more_than_may_wait_is_told_when_to_come_back(self) -> None:
-        told: list[int] = []
-        admission = Admission("images", 3, told.append)
+    def test_above_the_limit_a_request_is_rejected_with_a_time_to_retry(self) -> None:
+        waiting: list[int] = []
+        admission = Admission("images", 3, waiting.append)
 
-        with admission.enter(2), admission.enter(5), pytest.raises(ProblemError) as refused, admission.enter(1):
+        with admission.enter(2), admission.enter(5), pytest.raises(ProblemError) as rejected, admission.enter(1):
             pass
 
-        assert refused.value.problem.status == 429
-        assert refused.value.problem.retryable
-        assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
-        assert "7 images wait already" in refused.value.problem.detail
-        assert told == [2, 7, 2, 0]
+        assert rejected.value.problem.status == 429
+        assert rejected.value.problem.retryable
+        assert 1 <= int(rejected.value.headers["Retry-After"]) <= 60
+        assert "7 images wait already" in rejected.value.problem.detail
+        assert waiting == [2, 7, 2, 0]
 
-    def test_places_are_given_back_by_those_that_fail(self) -> None:
+    def test_failed_requests_release_their_places(self) -> None:
         admission = Admission("texts", 1)
 
         for _ in range(3):
@@ -177,14 +184,14 @@ class TestAdmission:
 
         assert admission.waiting == 0
 
-    def test_the_time_to_come_back_follows_the_pace(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        now = 100.0
-        monkeypatch.setattr("tinyclip_workers.serving.replica.batching.time.monotonic", lambda: now)
+    def test_the_time_to_retry_follows_the_throughput(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [100.0]
+        monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now[0]))
         admission = Admission("images", 10)
         with admission.enter(20):
             with pytest.raises(ProblemError) as unknown, admission.enter(1):
                 pass
-            admission._done, now = 5, 110.0  # 2 s each
+            admission._done, now[0] = 5, 110.0  # 2 s each
             with pytest.raises(ProblemError) as known, admission.enter(1):
                 pass
 

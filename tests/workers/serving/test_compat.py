@@ -1,8 +1,9 @@
-"""Shapes that other people's clients speak, asked by these clients themselves where they can be installed."""
+"""Request shapes of other products, sent by their own clients where these can be installed."""
 
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,38 +12,23 @@ import openai
 import pytest
 from huggingface_hub import InferenceClient
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.serving.options import ServingOptions
 
-from tests.workers.student_server import Served, serving
-from tests.workers.students import build_index, encoded, random_image, square_of, write_shard, write_student
+from tests.workers.student_server import Served, serving, serving_options
+from tests.workers.students import base64_image, encoded, random_image, square_of
 
 DIM = 24
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = tmp_path_factory.mktemp("artifacts")
-    folder = write_student(root / "models/student/1")
-    captions = {f"p{i}": {"png": encoded(random_image(i)), "txt": f"picture {i}".encode()} for i in range(5)}
-    shard = write_shard(root / "shard.tar", captions)
-    for name, model in (("gallery", "student@1"), ("foreign", "other@7")):
-        build_index(root, name, model, folder, shard)
-    options = ServingOptions(
-        engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0
-    )  # fmt: skip
-    with serving(options) as served:
+def served(artifacts: Path) -> Iterator[Served]:
+    with serving(serving_options(artifacts)) as served:
         yield served
 
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.endpoint, trust_env=False) as client:
+    with served.client() as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def engine(served: Served) -> Engine:
-    return served.replica.models.own.engine
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +38,11 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def image(seed: int) -> str:
-    return base64.b64encode(encoded(random_image(seed))).decode()
-
-
 def data_uri(seed: int) -> str:
-    return f"data:image/png;base64,{image(seed)}"
+    return f"data:image/png;base64,{base64_image(seed)}"
 
 
-def pictures(engine: Engine, *seeds: int) -> Any:
+def image_rows(engine: Engine, *seeds: int) -> Any:
     return engine.encode_image(np.stack([square_of(random_image(seed)) for seed in seeds]))
 
 
@@ -68,7 +50,7 @@ class TestOpenAI:
     @pytest.mark.parametrize("options", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}, {"dimensions": DIM}])
     def test_texts(self, client: openai.OpenAI, engine: Engine, options: Any) -> None:
         """Without a format the client asks for base64 and decodes it."""
-        answer = client.embeddings.create(model="demo", input=["a cat", "a dog"], user="somebody", **options)
+        answer = client.embeddings.create(model="demo", input=["a cat", "a dog"], user="someone", **options)
 
         rows: Any = [item.embedding for item in answer.data]
         if options.get("encoding_format") == "base64":
@@ -78,9 +60,9 @@ class TestOpenAI:
         assert answer.usage.total_tokens == answer.usage.prompt_tokens == 4
 
     def test_images_by_modality(self, client: openai.OpenAI, engine: Engine) -> None:
-        answer = client.embeddings.create(model="student", input=[data_uri(0), image(1)], extra_body={"modality": "image"})
+        answer = client.embeddings.create(model="student", input=[data_uri(0), base64_image(1)], extra_body={"modality": "image"})
 
-        np.testing.assert_allclose([item.embedding for item in answer.data], pictures(engine, 0, 1), atol=1e-5)
+        np.testing.assert_allclose([item.embedding for item in answer.data], image_rows(engine, 0, 1), atol=1e-5)
 
     @pytest.mark.parametrize(
         ("change", "param", "message"),
@@ -92,13 +74,13 @@ class TestOpenAI:
             ({"input": []}, "input", "give 1 to 2,048"),
         ],
     )
-    def test_refusals_are_errors_of_the_client(self, client: openai.OpenAI, change: Any, param: str, message: str) -> None:
-        with pytest.raises(openai.UnprocessableEntityError, match=message) as refused:
+    def test_rejections_are_errors_of_the_client(self, client: openai.OpenAI, change: Any, param: str, message: str) -> None:
+        with pytest.raises(openai.UnprocessableEntityError, match=message) as rejected:
             client.embeddings.create(**{"model": "demo", "input": "a cat", **change})
 
-        assert (refused.value.param, refused.value.type) == (param, "invalid_request_error")
-        assert refused.value.request_id is not None
-        assert refused.value.body["request_id"] == refused.value.request_id  # type: ignore[index]
+        assert (rejected.value.param, rejected.value.type) == (param, "invalid_request_error")
+        assert rejected.value.request_id is not None
+        assert rejected.value.body["request_id"] == rejected.value.request_id  # type: ignore[index]
 
     def test_models(self, client: openai.OpenAI) -> None:
         assert [model.id for model in client.models.list()] == ["student@1", "demo"]
@@ -106,7 +88,7 @@ class TestOpenAI:
         with pytest.raises(openai.NotFoundError, match="no model gpt-4"):
             client.models.retrieve("gpt-4")
 
-    def test_unknown_paths_have_openais_shape_too(self, http: httpx.Client) -> None:
+    def test_unknown_paths_have_openais_error_shape(self, http: httpx.Client) -> None:
         assert http.post("/v1/chat/completions", json={}).json()["error"]["code"] == "not_found"
 
 
@@ -116,25 +98,25 @@ class TestOtherInputs:
         assert answer.status_code == 200, answer.text
         return [item["embedding"] for item in answer.json()["data"]]
 
-    def test_jinas_objects_may_be_mixed(self, http: httpx.Client, engine: Engine) -> None:
-        rows = self.embedded(http, input=[{"image": image(0)}, {"text": "a cat"}, "a dog"])
+    def test_jinas_objects_can_be_mixed(self, http: httpx.Client, engine: Engine) -> None:
+        rows = self.embedded(http, input=[{"image": base64_image(0)}, {"text": "a cat"}, "a dog"])
 
         texts = engine.encode_text(["a cat", "a dog"])
-        np.testing.assert_allclose(rows, [pictures(engine, 0)[0], *texts], atol=1e-5)
+        np.testing.assert_allclose(rows, [image_rows(engine, 0)[0], *texts], atol=1e-5)
 
     def test_chat_messages(self, http: httpx.Client, engine: Engine) -> None:
         content = [{"type": "image_url", "image_url": {"url": data_uri(2)}}, {"type": "text", "text": "a cat"}]
         rows = self.embedded(http, messages=[{"role": "user", "content": content}, {"role": "user", "content": "a dog"}])
 
         texts = engine.encode_text(["a cat", "a dog"])
-        np.testing.assert_allclose(rows, [pictures(engine, 2)[0], *texts], atol=1e-5)
+        np.testing.assert_allclose(rows, [image_rows(engine, 2)[0], *texts], atol=1e-5)
 
     def test_forms(self, http: httpx.Client, engine: Engine) -> None:
         files = [("image", ("a.png", encoded(random_image(seed)))) for seed in (0, 1)]
         answer = http.post("/embeddings", files=files, data={"input": ["a cat"], "encoding_format": "base64"})
 
         rows = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in answer.json()["data"]]
-        np.testing.assert_allclose(rows, [*pictures(engine, 0, 1), engine.encode_text(["a cat"])[0]], atol=1e-5)
+        np.testing.assert_allclose(rows, [*image_rows(engine, 0, 1), engine.encode_text(["a cat"])[0]], atol=1e-5)
 
     @pytest.mark.parametrize(
         ("body", "pointer"),
@@ -151,7 +133,7 @@ class TestOtherInputs:
             ({"input": [{"img": "x"}]}, "/input/0/img"),
         ],
     )
-    def test_refusals(self, http: httpx.Client, body: Any, pointer: str) -> None:
+    def test_rejections(self, http: httpx.Client, body: Any, pointer: str) -> None:
         answer = http.post("/embeddings", json=body)
 
         assert answer.status_code == 422
@@ -165,39 +147,39 @@ class TestHuggingFace:
 
         found = client.zero_shot_image_classification(encoded(random_image(0)), candidate_labels=["cat", "dog", "house"])
 
-        body = {"image": image(0), "labels": ["cat", "dog", "house"], "templates": ["This is a photo of {}."]}
+        body = {"image": base64_image(0), "labels": ["cat", "dog", "house"], "templates": ["This is a photo of {}."]}
         [ours] = http.post("/zero-shot", json=body).json()["results"]
         assert [(one.label, one.score) for one in found] == [(one["label"], pytest.approx(one["score"])) for one in ours]
 
-    def test_its_template_counts(self, served: Served, http: httpx.Client) -> None:
+    def test_its_template_is_used(self, served: Served, http: httpx.Client) -> None:
         client = InferenceClient(model=served.endpoint)
 
         found = client.zero_shot_image_classification(
             encoded(random_image(1)), candidate_labels=["cat", "dog"], hypothesis_template="{}, drawn"
         )
 
-        body = {"image": image(1), "labels": ["cat", "dog"], "templates": ["{}, drawn"]}
+        body = {"image": base64_image(1), "labels": ["cat", "dog"], "templates": ["{}, drawn"]}
         assert found[0].score == pytest.approx(http.post("/zero-shot", json=body).json()["results"][0][0]["score"])
 
 
 class TestWeaviate:
     def test_vectorize(self, http: httpx.Client, engine: Engine) -> None:
-        answer = http.post("/vectorize", json={"texts": ["a cat", "a dog"], "images": [image(0)]}).json()
+        answer = http.post("/vectorize", json={"texts": ["a cat", "a dog"], "images": [base64_image(0)]}).json()
 
         np.testing.assert_allclose(answer["textVectors"], engine.encode_text(["a cat", "a dog"]), atol=1e-5)
-        np.testing.assert_allclose(answer["imageVectors"], pictures(engine, 0), atol=1e-5)
+        np.testing.assert_allclose(answer["imageVectors"], image_rows(engine, 0), atol=1e-5)
 
     @pytest.mark.parametrize("body", [{}, {"texts": [], "images": []}, {"texts": None}])
-    def test_nothing_is_answered_with_nothing(self, http: httpx.Client, body: Any) -> None:
+    def test_an_empty_request_has_an_empty_answer(self, http: httpx.Client, body: Any) -> None:
         assert http.post("/vectorize", json=body).json() == {"textVectors": [], "imageVectors": []}
 
-    def test_it_says_why_under_error(self, http: httpx.Client) -> None:
+    def test_a_rejection_has_its_reason_under_error(self, http: httpx.Client) -> None:
         answer = http.post("/vectorize", json={"images": ["bm8="]})
 
         assert answer.status_code == 422
         assert answer.json()["error"].startswith("/images/0: not a readable image")
 
-    def test_it_can_be_waited_for(self, http: httpx.Client) -> None:
+    def test_liveness_and_readiness(self, http: httpx.Client) -> None:
         assert [http.get(f"/.well-known/{what}").status_code for what in ("live", "ready")] == [204, 204]
         assert http.get("/meta").json()["model"] == "student@1"
 
@@ -207,11 +189,11 @@ class TestClipRetrieval:
         "embedding_input": None, "deduplicate": True, "use_safety_model": True, "use_violence_detector": True, "use_mclip": False,
         "aesthetic_score": 9, "aesthetic_weight": 0.5, "modality": "image", "num_result_ids": 2,
     }
-    """What its client always sends besides."""
+    """Other fields that its client always sends."""
 
     def test_search_by_image_and_by_text(self, http: httpx.Client) -> None:
         body = {**self.SWITCHES, "indice_name": "gallery", "num_images": 2}
-        by_image = http.post("/knn-service", json={**body, "text": None, "image": image(3), "image_url": None}).json()
+        by_image = http.post("/knn-service", json={**body, "text": None, "image": base64_image(3), "image_url": None}).json()
         by_text = http.post("/knn-service", json={**body, "text": "a cat", "image": None, "image_url": None}).json()
         ours = http.post("/search", json={"index": "gallery", "text": "a cat", "top_k": 2}).json()["hits"]
 
@@ -220,14 +202,14 @@ class TestClipRetrieval:
         assert [(hit["id"], hit["similarity"]) for hit in by_text] == [(hit["id"], hit["score"]) for hit in ours]
 
     def test_search_by_an_embedding(self, http: httpx.Client, engine: Engine) -> None:
-        vector = (3 * pictures(engine, 2)[0]).tolist()
+        vector = (3 * image_rows(engine, 2)[0]).tolist()
         body = {**self.SWITCHES, "indice_name": "gallery", "num_images": 1, "embedding_input": vector}
 
         [hit] = http.post("/knn-service", json=body).json()
 
         assert (hit["id"], hit["similarity"]) == ("p2", pytest.approx(1, abs=1e-4))
 
-    def test_its_list_has_the_indexes_of_this_model(self, http: httpx.Client) -> None:
+    def test_the_list_has_the_indexes_of_this_model(self, http: httpx.Client) -> None:
         assert http.get("/indices-list").json() == ["gallery"]
 
     @pytest.mark.parametrize(
@@ -244,7 +226,7 @@ class TestClipRetrieval:
             ({"text": None, "image": "bm8="}, "/image"),
         ],
     )
-    def test_refusals(self, http: httpx.Client, change: Any, pointer: str) -> None:
+    def test_rejections(self, http: httpx.Client, change: Any, pointer: str) -> None:
         answer = http.post("/knn-service", json={**self.SWITCHES, "indice_name": "gallery", "text": "a cat", **change})
 
         assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
@@ -266,7 +248,7 @@ class TestSearchForms:
 
 class TestPage:
     @pytest.mark.parametrize("path", ["", "/"])
-    def test_it_is_whole_and_asks_nobody_else(self, served: Served, path: str) -> None:
+    def test_it_is_self_contained_and_loads_nothing_from_elsewhere(self, served: Served, path: str) -> None:
         answer = httpx.get(served.endpoint + path, trust_env=False)
 
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -277,7 +259,7 @@ class TestPage:
 
 
 class TestOpenApi:
-    def test_every_reference_leads_somewhere(self, http: httpx.Client) -> None:
+    def test_every_reference_is_defined(self, http: httpx.Client) -> None:
         text = http.get("/openapi.json").text
         document = json.loads(text)
         names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
@@ -286,7 +268,7 @@ class TestOpenApi:
         assert names <= document["components"]["schemas"].keys()
         assert {"ZeroShotRequest", "ZeroShotResponse", "EmbeddingsRequest", "SearchRequest", "Problem", "LabelSet"} <= names
 
-    def test_it_has_every_route_and_they_answer(self, http: httpx.Client) -> None:
+    def test_every_route_is_documented_and_answers(self, http: httpx.Client) -> None:
         paths = http.get("/openapi.json").json()["paths"]
 
         for path, operations in paths.items():

@@ -1,12 +1,12 @@
-"""Images by URL: off unless allowed, and then from public addresses only, whatever a name, a redirect or a server tries."""
+"""Images by URL: off by default, else from public addresses only, despite hostile names, redirects and servers."""
 
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -16,71 +16,71 @@ from tinyclip_workers.data.image_input import BadImage
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.queries.fetching import Fetcher
 
-from tests.workers.student_server import running, serving
-from tests.workers.students import encoded, random_image, write_student
+from tests.workers.student_server import running, serving, serving_options
+from tests.workers.students import encoded, random_image
 
 PUBLIC = "127.0.0.1"
-"""Plays a public address in these tests; every other address of this machine is what it is."""
-PICTURE = encoded(random_image(0))
+"""Treated as a public address in these tests; the other private addresses are not."""
+IMAGE = encoded(random_image(0))
 
 
-def refuses(address: str) -> bool:
+def is_forbidden(address: str) -> bool:
     return address != PUBLIC and is_private(address)
 
 
 @dataclass
 class Site:
-    """A server of pictures, and of what else one may meet."""
+    """A server of an image, of redirects and of hostile answers."""
 
     url: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        self.asked.append(f"{request.headers['host'].partition(':')[0]}{request.url.path}")
+        self.requests.append(f"{request.headers['host'].partition(':')[0]}{request.url.path}")
         self.headers = dict(request.headers)
         await self.answer(request)(scope, receive, send)
 
     def answer(self, request: Request) -> Response:
         match request.url.path:
-            case "/picture.png":
-                return Response(PICTURE, media_type="image/png")
+            case "/image.png":
+                return Response(IMAGE, media_type="image/png")
             case "/to":
                 return RedirectResponse(request.query_params["url"])
-            case "/round":
-                return RedirectResponse("/round")
-            case "/drip":
-                return StreamingResponse(drip())
+            case "/loop":
+                return RedirectResponse("/loop")
+            case "/slow":
+                return StreamingResponse(slow_chunks())
             case "/large":
                 return Response(b"\0" * 20_000)
-            case "/unsaid":
-                return StreamingResponse(pieces(20))
+            case "/unknown-length":
+                return StreamingResponse(chunks(20))
             case "/zipped":
                 return Response(b"\x1f\x8b" + b"\0" * 50, headers={"content-encoding": "gzip"})
         return Response(status_code=404)
 
 
-async def drip() -> AsyncIterator[bytes]:
-    for byte in PICTURE:
+async def slow_chunks() -> AsyncIterator[bytes]:
+    for byte in IMAGE:
         yield bytes([byte])
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
 
 
-async def pieces(count: int) -> AsyncIterator[bytes]:
+async def chunks(count: int) -> AsyncIterator[bytes]:
     for _ in range(count):
         yield b"\0" * 1000
 
 
-class Names:
-    """Looks names up: each call gives the next answer of its name, the last one again and again."""
+class Resolver:
+    """A fake DNS: each call returns the next answer for its name, and then the last one again."""
 
     def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
         self.answers = {name.replace("_", "."): list(answer) for name, answer in answers.items()}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
+        self.requests.append(host)
         if host not in self.answers:
             raise OSError("no such name")
         answers = self.answers[host]
@@ -97,99 +97,96 @@ def running_site() -> Iterator[Site]:
 
 @pytest.fixture
 def site(running_site: Site) -> Site:
-    running_site.asked.clear()
+    running_site.requests.clear()
     return running_site
 
 
 @pytest.fixture
 def options() -> ServingOptions:
-    return ServingOptions(
-        engine="torch",
-        name="demo", model="m@1", model_uri="unused", artifacts="unused", image_urls=True, max_image_bytes=10_000,
-        image_url_timeout_s=1, image_url_hosts=["images.test", PUBLIC],
-    )  # fmt: skip
+    return serving_options(
+        Path("unused"), image_urls=True, max_image_bytes=10_000, image_url_timeout_s=5, image_url_hosts=["images.test", PUBLIC]
+    )
 
 
 @pytest.fixture
-def names() -> Names:
-    return Names(images_test=[[PUBLIC]], deep_images_test=[[PUBLIC]])
+def resolver() -> Resolver:
+    return Resolver(images_test=[[PUBLIC]], deep_images_test=[[PUBLIC]])
 
 
 @pytest.fixture
 def at(site: Site) -> Callable[[str, str], str]:
-    """The URL of a path at a name that leads to the site."""
+    """Return the URL of a path at a host name of the site."""
     port = site.url.rpartition(":")[2]
     return lambda host, path: f"http://{host}:{port}{path}"
 
 
-async def refused(fetcher: Fetcher, url: str) -> str:
+async def rejection(fetcher: Fetcher, url: str) -> str:
     with pytest.raises(BadImage) as bad:
         await fetcher.fetch(url)
     return str(bad.value)
 
 
 class TestFetched:
-    async def test_a_picture(self, options: ServingOptions, names: Names, at: Any, site: Site) -> None:
-        fetcher = Fetcher(options, names, refuses)
+    async def test_an_image(self, options: ServingOptions, resolver: Resolver, at: Any, site: Site) -> None:
+        fetcher = Fetcher(options, resolver, is_forbidden)
 
-        assert await fetcher.fetch(at("images.test", "/picture.png")) == PICTURE
-        assert await fetcher.fetch(at("deep.images.test", "/picture.png")) == PICTURE
+        assert await fetcher.fetch(at("images.test", "/image.png")) == IMAGE
+        assert await fetcher.fetch(at("deep.images.test", "/image.png")) == IMAGE
         assert site.headers.keys() <= {"host", "accept", "accept-encoding", "user-agent"}
 
-    async def test_through_a_redirect(self, options: ServingOptions, names: Names, at: Any, site: Site) -> None:
-        target = at("deep.images.test", "/picture.png")
+    async def test_through_a_redirect(self, options: ServingOptions, resolver: Resolver, at: Any, site: Site) -> None:
+        target = at("deep.images.test", "/image.png")
 
-        assert await Fetcher(options, names, refuses).fetch(at("images.test", f"/to?url={target}")) == PICTURE
-        assert names.asked == ["images.test", "deep.images.test"]
+        assert await Fetcher(options, resolver, is_forbidden).fetch(at("images.test", f"/to?url={target}")) == IMAGE
+        assert resolver.requests == ["images.test", "deep.images.test"]
 
-    async def test_bytes_are_taken_as_they_are(self, options: ServingOptions, names: Names, at: Any) -> None:
-        """Nothing is unpacked: it could grow without end."""
-        data = await Fetcher(options, names, refuses).fetch(at("images.test", "/zipped"))
+    async def test_bodies_are_not_decompressed(self, options: ServingOptions, resolver: Resolver, at: Any) -> None:
+        data = await Fetcher(options, resolver, is_forbidden).fetch(at("images.test", "/zipped"))
 
         assert data == b"\x1f\x8b" + b"\0" * 50
 
 
-class TestRefused:
+class TestRejected:
     @pytest.mark.parametrize(
         "host",
         ["127.0.0.2", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "[::1]", "[fe80::1]", "[::ffff:10.0.0.1]",
          "[fd00::1]", "100.64.0.1", "[64:ff9b::a00:1]"],
     )  # fmt: skip
-    async def test_private_addresses(self, options: ServingOptions, names: Names, host: str) -> None:
+    async def test_private_addresses(self, options: ServingOptions, resolver: Resolver, host: str) -> None:
         open_to_all = options.model_copy(update={"image_url_hosts": []})
 
-        assert "private network" in await refused(Fetcher(open_to_all, names, refuses), f"http://{host}/picture.png")
-        assert names.asked == []
+        assert "private network" in await rejection(Fetcher(open_to_all, resolver, is_forbidden), f"http://{host}/image.png")
+        assert resolver.requests == []
 
     @pytest.mark.parametrize("host", ["2130706434", "0x7f000002", "127.2", "localhost"])
-    async def test_other_ways_to_write_them(self, options: ServingOptions, host: str) -> None:
-        """As the system's own look-up reads them."""
+    async def test_other_spellings_of_private_addresses(self, options: ServingOptions, host: str) -> None:
+        """As the system's resolver reads them."""
         open_to_all = options.model_copy(update={"image_url_hosts": []})
 
-        why = await refused(Fetcher(open_to_all, is_forbidden=is_private), f"http://{host}/picture.png")
+        why = await rejection(Fetcher(open_to_all, is_forbidden=is_private), f"http://{host}/image.png")
 
         assert "private network" in why or "no address" in why or "not http" in why
 
     async def test_a_name_with_one_private_address_among_public_ones(self, options: ServingOptions, at: Any, site: Site) -> None:
-        names = Names(images_test=[[PUBLIC, "10.0.0.1"]])
+        resolver = Resolver(images_test=[[PUBLIC, "10.0.0.1"]])
 
-        assert "private network" in await refused(Fetcher(options, names, refuses), at("images.test", "/picture.png"))
-        assert site.asked == []
+        assert "private network" in await rejection(Fetcher(options, resolver, is_forbidden), at("images.test", "/image.png"))
+        assert site.requests == []
 
-    async def test_a_name_that_changes_its_address_is_looked_up_once(self, options: ServingOptions, at: Any, site: Site) -> None:
-        """The connection goes to the address that was checked, though the name means another one by now."""
-        names = Names(images_test=[[PUBLIC], ["127.0.0.2"]])
+    async def test_a_name_is_resolved_once_per_hop(self, options: ServingOptions, at: Any, site: Site) -> None:
+        """The connection is made to the address that was checked, although the name has another one by now."""
+        resolver = Resolver(images_test=[[PUBLIC], ["127.0.0.2"]])
 
-        assert await Fetcher(options, names, refuses).fetch(at("images.test", "/picture.png")) == PICTURE
-        assert names.asked == ["images.test"]
+        assert await Fetcher(options, resolver, is_forbidden).fetch(at("images.test", "/image.png")) == IMAGE
+        assert resolver.requests == ["images.test"]
 
     async def test_the_same_name_at_the_next_hop_is_checked_again(self, options: ServingOptions, at: Any, site: Site) -> None:
-        names = Names(images_test=[[PUBLIC], ["127.0.0.2"]])
+        resolver = Resolver(images_test=[[PUBLIC], ["127.0.0.2"]])
 
-        why = await refused(Fetcher(options, names, refuses), at("images.test", "/to?url=/picture.png"))
+        why = await rejection(Fetcher(options, resolver, is_forbidden), at("images.test", "/to?url=/image.png"))
 
         assert "private network" in why
-        assert site.asked == ["images.test/to"]
+        assert site.requests == ["images.test/to"]
 
     @pytest.mark.parametrize(
         ("target", "why"),
@@ -201,68 +198,72 @@ class TestRefused:
             ("http://user:secret@images.test/x", "user name or password"),
         ],
     )
-    async def test_redirects_out_of_the_rules(
-        self, options: ServingOptions, names: Names, at: Any, site: Site, target: str, why: str
+    async def test_redirects_to_forbidden_urls(
+        self, options: ServingOptions, resolver: Resolver, at: Any, site: Site, target: str, why: str
     ) -> None:
-        assert why in await refused(Fetcher(options, names, refuses), at("images.test", f"/to?url={target}"))
-        assert site.asked == ["images.test/to"]
+        assert why in await rejection(Fetcher(options, resolver, is_forbidden), at("images.test", f"/to?url={target}"))
+        assert site.requests == ["images.test/to"]
 
     async def test_a_redirect_to_a_private_address_where_all_hosts_are_allowed(
-        self, options: ServingOptions, names: Names, at: Any, site: Site
+        self, options: ServingOptions, resolver: Resolver, at: Any, site: Site
     ) -> None:
-        names.answers["evil.test"] = [["10.0.0.1"]]
+        resolver.answers["evil.test"] = [["10.0.0.1"]]
         allowed = options.model_copy(update={"image_url_hosts": ["images.test", "evil.test"]})
 
-        why = await refused(Fetcher(allowed, names, refuses), at("images.test", "/to?url=http://evil.test/x"))
+        why = await rejection(Fetcher(allowed, resolver, is_forbidden), at("images.test", "/to?url=http://evil.test/x"))
 
         assert "evil.test, in a private network" in why
 
-    async def test_redirects_without_end(self, options: ServingOptions, names: Names, at: Any, site: Site) -> None:
-        assert "more than 3 times" in await refused(Fetcher(options, names, refuses), at("images.test", "/round"))
-        assert len(site.asked) == 4
+    async def test_redirects_without_end(self, options: ServingOptions, resolver: Resolver, at: Any, site: Site) -> None:
+        assert "more than 3 times" in await rejection(Fetcher(options, resolver, is_forbidden), at("images.test", "/loop"))
+        assert len(site.requests) == 4
 
     @pytest.mark.parametrize(
         ("path", "why"),
-        [("/drip", "within 1 s"), ("/large", "at least 20,000"), ("/unsaid", "more than the 10,000"), ("/gone", "answered 404")],
+        [("/large", "at least 20,000"), ("/unknown-length", "more than the 10,000"), ("/gone", "answered 404")],
     )
-    async def test_what_a_server_may_do(self, options: ServingOptions, names: Names, at: Any, path: str, why: str) -> None:
-        assert why in await refused(Fetcher(options, names, refuses), at("images.test", path))
+    async def test_large_and_failing_answers(
+        self, options: ServingOptions, resolver: Resolver, at: Any, path: str, why: str
+    ) -> None:
+        assert why in await rejection(Fetcher(options, resolver, is_forbidden), at("images.test", path))
 
-    async def test_names_that_are_not_on_the_list(self, options: ServingOptions, names: Names) -> None:
+    async def test_a_slow_server(self, options: ServingOptions, resolver: Resolver, at: Any) -> None:
+        impatient = options.model_copy(update={"image_url_timeout_s": 0.2})
+
+        assert "within 0.2 s" in await rejection(Fetcher(impatient, resolver, is_forbidden), at("images.test", "/slow"))
+
+    async def test_hosts_that_are_not_listed(self, options: ServingOptions, resolver: Resolver) -> None:
         for host in ("example.com", "images.test.example.com", "notimages.test"):
-            assert "fetches from images.test" in await refused(Fetcher(options, names, refuses), f"http://{host}/x.png")
-        assert names.asked == []
+            assert "fetches from images.test" in await rejection(Fetcher(options, resolver, is_forbidden), f"http://{host}/x.png")
+        assert resolver.requests == []
 
-    async def test_odd_ports_need_a_list(self, options: ServingOptions, names: Names) -> None:
+    async def test_other_ports_need_a_list_of_hosts(self, options: ServingOptions, resolver: Resolver) -> None:
         open_to_all = options.model_copy(update={"image_url_hosts": []})
 
-        assert "at port 22" in await refused(Fetcher(open_to_all, names, refuses), "http://images.test:22/x.png")
+        assert "at port 22" in await rejection(Fetcher(open_to_all, resolver, is_forbidden), "http://images.test:22/x.png")
 
-    async def test_a_name_without_an_address_and_nothing_listening(self, options: ServingOptions, names: Names) -> None:
-        fetcher = Fetcher(options.model_copy(update={"image_url_hosts": ["images.test", "nowhere.test"]}), names, refuses)
+    async def test_a_name_without_an_address_and_a_closed_port(self, options: ServingOptions, resolver: Resolver) -> None:
+        fetcher = Fetcher(options.model_copy(update={"image_url_hosts": ["images.test", "nowhere.test"]}), resolver, is_forbidden)
 
-        assert "has no address" in await refused(fetcher, "http://nowhere.test/x.png")
-        assert "could not be fetched" in await refused(fetcher, "http://images.test:9/x.png")
+        assert "has no address" in await rejection(fetcher, "http://nowhere.test/x.png")
+        assert "could not be fetched" in await rejection(fetcher, "http://images.test:9/x.png")
 
 
 class TestAnswers:
-    """Over HTTP, in a student that fetches and in one that does not."""
+    """Over HTTP, in a deployment that fetches images and in one that does not."""
 
-    def test_urls_are_off_unless_allowed(self, tmp_path: Any, site: Site, names: Names, at: Any) -> None:
-        folder = write_student(tmp_path / "models/student/1")
-        options = ServingOptions(
-            engine="torch", name="demo", model="m@1", model_uri=str(folder), artifacts=str(tmp_path), max_image_bytes=10_000
-        )  # fmt: skip
-        body = {"input": [at("images.test", "/picture.png"), base64.b64encode(PICTURE).decode()], "modality": "image"}
-        with serving(options) as served:
-            off = httpx.post(f"{served.endpoint}/embeddings", json=body, trust_env=False)
-            service = served.replica.models.own.inference
-            assert service._fetcher is None
+    def test_urls_are_off_unless_allowed(self, artifacts: Path, site: Site, resolver: Resolver, at: Any) -> None:
+        options = serving_options(artifacts, max_image_bytes=10_000)
+        body = {"input": [at("images.test", "/image.png"), base64.b64encode(IMAGE).decode()], "modality": "image"}
+        with serving(options) as served, served.client() as http:
+            off = http.post("/embeddings", json=body)
+            inference = served.replica.models.own.inference
+            assert inference._fetcher is None
             allowed = options.model_copy(update={"image_urls": True, "image_url_hosts": ["images.test"]})
-            service._fetcher = Fetcher(allowed, names, refuses)
-            on = httpx.post(f"{served.endpoint}/embeddings", json=body, trust_env=False)
+            inference._fetcher = Fetcher(allowed, resolver, is_forbidden)
+            on = http.post("/embeddings", json=body)
             body["input"][0] = at("images.test", "/large")
-            bad = httpx.post(f"{served.endpoint}/embeddings", json=body, trust_env=False)
+            bad = http.post("/embeddings", json=body)
 
         assert (off.status_code, off.json()["errors"][0]["pointer"]) == (422, "/input/0")
         assert "does not fetch URLs" in off.json()["errors"][0]["message"]

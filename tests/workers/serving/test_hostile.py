@@ -1,17 +1,16 @@
-"""Whatever is sent to whichever route: an answer below 500, in JSON, and the deployment goes on."""
+"""Arbitrary requests to every route: an answer below 500, in JSON, and the deployment keeps serving."""
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tinyclip_workers.serving.options import ServingOptions
 
-from tests.workers.student_server import Served, serving
-from tests.workers.students import write_student
+from tests.workers.student_server import serving, serving_options
 
 POSTS = ["/zero-shot", "/embeddings", "/v1/embeddings", "/search", "/vectorize", "/knn-service", "/"]
 FIELDS = [
@@ -32,24 +31,13 @@ DOCUMENTS = st.dictionaries(NAMES, VALUES, max_size=5)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = tmp_path_factory.mktemp("artifacts")
-    folder = write_student(root / "models/student/1")
-    options = ServingOptions(
-        engine="torch", name="demo", model="m@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0
-    )  # fmt: skip
-    with serving(options) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def http(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.endpoint, trust_env=False, timeout=30) as client:
+def http(artifacts: Path) -> Iterator[httpx.Client]:
+    with serving(serving_options(artifacts)) as served, served.client() as client:
         yield client
 
 
-def complaint(answer: httpx.Response) -> str | None:
-    """What is wrong with an answer to whatever was sent; null: it is one of ours, and a refusal says why."""
+def defect(answer: httpx.Response) -> str | None:
+    """Return what is wrong with an answer; None if it is a success, or a problem document with a reason."""
     if answer.status_code >= 500:
         return f"{answer.status_code}: {answer.text}"
     if not answer.headers["x-request-id"]:
@@ -58,14 +46,14 @@ def complaint(answer: httpx.Response) -> str | None:
     if answer.status_code < 400:
         return None
     problem = document.get("error", document) if "/v1/" in str(answer.url) else document
-    told = problem["code"] and (problem.get("detail") or problem.get("message"))
-    return None if told else f"it does not say why: {document}"
+    has_reason = problem["code"] and (problem.get("detail") or problem.get("message"))
+    return None if has_reason else f"it has no reason: {document}"
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(POSTS), document=DOCUMENTS)
 def test_documents(http: httpx.Client, path: str, document: Any) -> None:
-    assert complaint(http.post(path, content=json.dumps(document))) is None
+    assert defect(http.post(path, content=json.dumps(document))) is None
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -73,7 +61,7 @@ def test_documents(http: httpx.Client, path: str, document: Any) -> None:
 def test_bytes(http: httpx.Client, path: str, body: bytes, form: bool) -> None:
     kind = "multipart/form-data; boundary=x" if form else "application/json"
 
-    assert complaint(http.post(path, content=b"--x\r\n" + body if form else body, headers={"content-type": kind})) is None
+    assert defect(http.post(path, content=b"--x\r\n" + body if form else body, headers={"content-type": kind})) is None
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,19 +71,19 @@ def test_bytes(http: httpx.Client, path: str, body: bytes, form: bool) -> None:
     fields=st.dictionaries(st.sampled_from(FIELDS), st.text(max_size=10), max_size=4),
 )
 def test_forms(http: httpx.Client, path: str, files: list[tuple[str, bytes]], fields: dict[str, str]) -> None:
-    assert complaint(http.post(path, files=[(name, ("f", data)) for name, data in files], data=fields)) is None
+    assert defect(http.post(path, files=[(name, ("f", data)) for name, data in files], data=fields)) is None
 
 
 @pytest.mark.parametrize(
     "body", [{"\ud800": 1}, {"labels": ["\ud800"], "image": "x"}, {"image": "x", "labels": ["a"], "top_k": 10**400}]
 )
-def test_found_before(http: httpx.Client, body: Any) -> None:
-    assert complaint(http.post("/zero-shot", content=json.dumps(body))) is None
+def test_regressions(http: httpx.Client, body: Any) -> None:
+    assert defect(http.post("/zero-shot", content=json.dumps(body))) is None
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "Multipart/Form-Data; boundary=", "multipart/form-data; boundary=\xe4"])
 def test_forms_without_a_boundary(http: httpx.Client, kind: str) -> None:
-    assert complaint(http.post("/zero-shot", content=b"--x\r\n", headers={"content-type": kind.encode("latin-1")})) is None  # type: ignore[dict-item]
+    assert defect(http.post("/zero-shot", content=b"--x\r\n", headers={"content-type": kind.encode("latin-1")})) is None  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"])

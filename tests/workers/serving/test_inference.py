@@ -1,4 +1,4 @@
-"""What the service answers, with the engine called directly: no HTTP, no Ray."""
+"""The answers of a model, with the engine called directly: no HTTP, no Ray."""
 
 import base64
 import dataclasses
@@ -12,23 +12,22 @@ import open_clip
 import pytest
 import torch
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.queries.embeddings import EmbeddingInput, EmbeddingRows, EmbeddingsQuery, embeddings_response
 from tinyclip_workers.serving.queries.inputs import Images
 from tinyclip_workers.serving.queries.zero_shot import ZeroShotQuery
 from tinyclip_workers.serving.replica.inference import InferenceService
-from tinyclip_workers.serving.replica.text_cache import LruCache
 from tinyclip_workers.types import Matrix, Pixels
 
-from tests.workers.students import encoded, random_image, square_of
+from tests.workers.student_server import serving_options
+from tests.workers.students import base64_image, encoded, random_image, square_of
 
 LABELS = ["cat", "dog", "red house", "the sea at night"]
 TEMPLATES = ["a photo of a {}.", "{}, drawn"]
 
 
 class CountingEncoder:
-    """Calls the engine at once and remembers what it was asked."""
+    """Calls the engine without batching and records the texts."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.encoded_texts = engine, list[str]()
@@ -47,9 +46,8 @@ def encoder(engine: Engine) -> CountingEncoder:
 
 
 @pytest.fixture
-def service(engine: Engine, encoder: CountingEncoder, folder: Path, tmp_path: Path) -> InferenceService:
-    options = ServingOptions(engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(tmp_path))
-    return InferenceService(options, engine, encoder, ThreadPoolExecutor(2))
+def service(engine: Engine, encoder: CountingEncoder, artifacts: Path) -> InferenceService:
+    return InferenceService(serving_options(artifacts), engine, encoder, ThreadPoolExecutor(2))
 
 
 def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] = LABELS) -> ZeroShotQuery:
@@ -57,8 +55,8 @@ def query(*images: bytes, skip: bool = False, top_k: int = 4, labels: list[str] 
 
 
 class TestZeroShot:
-    async def test_scores_equal_open_clips(self, service: InferenceService, folder: Path) -> None:
-        image_32 = random_image(3, (32, 32))  # of the student's size: how others resize is compared in test_decoding.py
+    async def test_scores_equal_those_of_open_clip(self, service: InferenceService, folder: Path) -> None:
+        image_32 = random_image(3, (32, 32))  # of the model's size: resizing is compared in data/test_decoding.py
         model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         classifier = open_clip.build_zero_shot_classifier(
@@ -90,12 +88,12 @@ class TestZeroShot:
 
         assert len(encoder.encoded_texts) == len(set(encoder.encoded_texts)) == (len(LABELS) + 1) * len(TEMPLATES)
 
-    async def test_all_bad_images_are_named(self, service: InferenceService) -> None:
-        with pytest.raises(ProblemError) as refused:
+    async def test_every_bad_image_is_named(self, service: InferenceService) -> None:
+        with pytest.raises(ProblemError) as rejected:
             await service.zero_shot(query(b"", encoded(random_image(0)), b"no image"))
 
-        assert refused.value.problem.status == 422
-        assert [error.pointer for error in refused.value.problem.errors] == ["/images/0", "/images/2"]
+        assert rejected.value.problem.status == 422
+        assert [error.pointer for error in rejected.value.problem.errors] == ["/images/0", "/images/2"]
 
     async def test_bad_images_are_skipped_on_request(self, service: InferenceService) -> None:
         alone = await service.zero_shot(query(encoded(random_image(0))))
@@ -104,7 +102,7 @@ class TestZeroShot:
 
         assert answer.results == [None, alone.results[0], None]
 
-    async def test_nothing_but_bad_images(self, service: InferenceService) -> None:
+    async def test_bad_images_only(self, service: InferenceService) -> None:
         answer = await service.zero_shot(query(b"", b"no image", skip=True))
 
         assert answer.results == [None, None]
@@ -133,53 +131,31 @@ class TestEmbeddings:
 
         rows = (await service.embeddings(EmbeddingsQuery(inputs))).rows
 
-        pictures = engine.encode_image(np.stack([square_of(random_image(1)), square_of(random_image(2))]))
-        np.testing.assert_allclose(rows, [pictures[0], engine.encode_text(["a cat"])[0], pictures[1]], atol=1e-5)
+        image_rows = engine.encode_image(np.stack([square_of(random_image(1)), square_of(random_image(2))]))
+        np.testing.assert_allclose(rows, [image_rows[0], engine.encode_text(["a cat"])[0], image_rows[1]], atol=1e-5)
         assert np.linalg.norm(rows[0]) == pytest.approx(1, abs=1e-5)
 
-    async def test_a_bad_image_of_several_is_named(self, service: InferenceService) -> None:
-        with pytest.raises(ProblemError) as refused:
-            await service.embeddings(self.with_a_bad_one())
+    async def test_a_bad_image_is_named(self, service: InferenceService) -> None:
+        with pytest.raises(ProblemError) as rejected:
+            await service.embeddings(self.query_with_a_bad_image())
 
-        [error] = refused.value.problem.errors
+        [error] = rejected.value.problem.errors
         assert (error.pointer, error.value) == ("/input/1", "https://example.com/cat.png")
 
     async def test_a_bad_image_is_skipped_on_request(self, service: InferenceService) -> None:
-        query = dataclasses.replace(self.with_a_bad_one(), skip_bad_images=True)
+        query = dataclasses.replace(self.query_with_a_bad_image(), skip_bad_images=True)
 
         embedded: EmbeddingRows = await service.embeddings(query)
 
         assert [row is None for row in embedded.rows] == [False, True]
         assert json.loads(embeddings_response(query, embedded, "m"))["errors"][0]["pointer"] == "/input/1"
 
-    async def test_another_number_of_dimensions_is_refused(self, service: InferenceService, engine: Engine) -> None:
+    async def test_another_number_of_dimensions_is_rejected(self, service: InferenceService, engine: Engine) -> None:
         with pytest.raises(ProblemError, match="24 numbers"):
             await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=12))
 
         assert (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=24))).rows[0].shape == (24,)
 
-    def with_a_bad_one(self) -> EmbeddingsQuery:
-        image = base64.b64encode(encoded(random_image(0))).decode()
+    def query_with_a_bad_image(self) -> EmbeddingsQuery:
         url = "https://example.com/cat.png"
-        return EmbeddingsQuery([EmbeddingInput("image", image, "/input/0"), EmbeddingInput("image", url, "/input/1")])
-
-
-def test_the_cache_forgets_what_was_longest_unused() -> None:
-    row = np.zeros(1000, np.float32)
-    cache: LruCache[str] = LruCache(10_000)
-    cache.put("a", row, 1)
-    cache.put("b", row, 1)
-    assert cache.get("a") is not None
-
-    cache.put("c", row, 1)
-
-    assert (cache.get("b"), len(cache)) == (None, 2)
-    assert cache.bytes <= 10_000
-
-
-def test_what_does_not_fit_the_cache_is_not_kept() -> None:
-    cache: LruCache[str] = LruCache(100)
-
-    cache.put("a", np.zeros(1000, np.float32), 1)
-
-    assert (len(cache), cache.bytes) == (0, 0)
+        return EmbeddingsQuery([EmbeddingInput("image", base64_image(0), "/input/0"), EmbeddingInput("image", url, "/input/1")])

@@ -1,6 +1,5 @@
-"""Label sets: registered once, known to every replica, cheap to ask for."""
+"""Label sets: registered once, shared by all replicas, and cheap to query."""
 
-import base64
 import json
 import statistics
 import time
@@ -17,40 +16,26 @@ from tinyclip._resources.student import Student
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import NotFound
 from tinyclip.schemas import LabelSet
-from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import label_sets
 from tinyclip_workers.serving.replica.label_sets import LabelSets
 
-from tests.workers.student_server import Served, serving
-from tests.workers.students import encoded, random_image, write_student
+from tests.workers.student_server import Served, serving, serving_options
+from tests.workers.students import base64_image, encoded, random_image
 
 LABELS, TEMPLATES = ["cat", "dog", "house"], ["a photo of a {}.", "{}, drawn"]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
-@pytest.fixture(scope="module")
-def served(root: Path) -> Iterator[Served]:
-    folder = write_student(root / "models/student/1")
-    options = ServingOptions(
-        engine="torch", name="demo", model="student@1", model_uri=str(folder), artifacts=str(root), batch_wait_s=0
-    )  # fmt: skip
-    with serving(options) as served:
+def served(artifacts: Path) -> Iterator[Served]:
+    with serving(serving_options(artifacts)) as served:
         yield served
 
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.endpoint, trust_env=False, timeout=30) as client:
+    with served.client() as client:
         yield client
-
-
-def image(seed: int = 0) -> str:
-    return base64.b64encode(encoded(random_image(seed))).decode()
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -60,20 +45,20 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 class TestRoutes:
-    def test_a_set_is_registered_looked_at_replaced_and_removed(self, http: httpx.Client, root: Path) -> None:
+    def test_a_set_is_created_read_replaced_and_deleted(self, http: httpx.Client, artifacts: Path) -> None:
         made = http.put("/label-sets/pets", json={"labels": LABELS, "templates": TEMPLATES})
         again = http.put("/label-sets/pets", json={"labels": ["cat"]})
 
         assert (made.status_code, again.status_code) == (201, 200)
         assert made.json() == {"name": "pets", "labels": LABELS, "templates": TEMPLATES}
         assert http.get("/label-sets/pets").json() == {"name": "pets", "labels": ["cat"], "templates": ["{}"]}
-        assert json.loads((root / "deployments/demo/label-sets/pets.json").read_text())["labels"] == ["cat"]
+        assert json.loads((artifacts / "deployments/demo/label-sets/pets.json").read_text())["labels"] == ["cat"]
 
         assert http.delete("/label-sets/pets").status_code == 204
         assert problem(http.get("/label-sets/pets"), 404)["code"] == "no_such_label_set"
         assert problem(http.delete("/label-sets/pets"), 404)["code"] == "no_such_label_set"
 
-    def test_the_list_comes_in_pages_by_name(self, http: httpx.Client) -> None:
+    def test_the_list_is_paginated_by_name(self, http: httpx.Client) -> None:
         for name in ("c", "a", "b"):
             http.put(f"/label-sets/{name}", json={"labels": LABELS, "templates": TEMPLATES})
 
@@ -98,26 +83,26 @@ class TestRoutes:
             ("x", {"labels": ["l"] * 3000, "templates": ["{}"] * 100}, "/templates"),
         ],
     )
-    def test_what_cannot_be_used_is_named_and_not_kept(
-        self, http: httpx.Client, root: Path, name: str, body: dict[str, Any], pointer: str
+    def test_invalid_sets_are_rejected_and_not_stored(
+        self, http: httpx.Client, artifacts: Path, name: str, body: dict[str, Any], pointer: str
     ) -> None:
-        before = {path: path.read_bytes() for path in root.rglob("*.json")}
+        before = {path: path.read_bytes() for path in artifacts.rglob("*.json")}
         answer = http.put(f"/label-sets/{name}", json=body)
 
         if "%2F" in name:
             assert answer.status_code in (404, 422)
         else:
             assert pointer in [error["pointer"] for error in problem(answer, 422)["errors"]]
-        assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
+        assert {path: path.read_bytes() for path in artifacts.rglob("*.json")} == before
 
 
 class TestZeroShot:
     def test_a_set_gives_the_scores_of_its_labels(self, http: httpx.Client) -> None:
         http.put("/label-sets/pets", json={"labels": LABELS, "templates": TEMPLATES})
 
-        by_set = http.post("/zero-shot", json={"image": image(), "label_set": "pets"})
+        by_set = http.post("/zero-shot", json={"image": base64_image(0), "label_set": "pets"})
         by_form = http.post("/zero-shot", files={"image": encoded(random_image(0))}, data={"label_set": "pets"})
-        by_labels = http.post("/zero-shot", json={"image": image(), "labels": LABELS, "templates": TEMPLATES})
+        by_labels = http.post("/zero-shot", json={"image": base64_image(0), "labels": LABELS, "templates": TEMPLATES})
 
         assert by_set.json() == by_form.json() == by_labels.json()
         assert len(by_set.json()["results"][0]) == 3
@@ -132,13 +117,13 @@ class TestZeroShot:
             ({}, 422, "/labels"),
         ],
     )
-    def test_what_does_not_fit(self, http: httpx.Client, changes: dict[str, Any], status: int, pointer: str | None) -> None:
-        refused = problem(http.post("/zero-shot", json={"image": image(), **changes}), status)
+    def test_rejections(self, http: httpx.Client, changes: dict[str, Any], status: int, pointer: str | None) -> None:
+        rejection = problem(http.post("/zero-shot", json={"image": base64_image(0), **changes}), status)
 
-        assert [error["pointer"] for error in refused["errors"]] == ([pointer] if pointer else [])
+        assert [error["pointer"] for error in rejection["errors"]] == ([pointer] if pointer else [])
 
-    def test_a_thousand_warm_labels_cost_what_ten_do(self, http: httpx.Client) -> None:
-        """In a student of two narrow layers an image costs little, so that labels would show; ratio of medians, taken in turn."""
+    def test_a_thousand_cached_labels_cost_as_much_as_ten(self, http: httpx.Client) -> None:
+        """An image of this small student costs little, so that the labels would be noticed. Ratio of medians, in turn."""
         many = [f"label number {i} of many" for i in range(1000)]
         for name, labels in (("ten", many[:10]), ("thousand", many)):
             http.put(f"/label-sets/{name}", json={"labels": labels})
@@ -146,7 +131,7 @@ class TestZeroShot:
         for round in range(43):
             for name, taken in times.items():
                 began = time.process_time()
-                http.post("/zero-shot", json={"image": image(1), "label_set": name}).raise_for_status()
+                http.post("/zero-shot", json={"image": base64_image(1), "label_set": name}).raise_for_status()
                 if round >= 3:
                     taken.append(time.process_time() - began)
 
@@ -154,9 +139,9 @@ class TestZeroShot:
 
 
 class TestSdk:
-    """Our own client, against a real student."""
+    """The SDK's label sets, against a real deployment."""
 
-    def test_it_registers_asks_and_forgets(self, served: Served) -> None:
+    def test_it_creates_queries_and_deletes(self, served: Served) -> None:
         transport = Transport(served.endpoint, None, 30, Retries(attempts=1), BlockingBackend(httpx.HTTPTransport()))
         student = Student(transport, served.endpoint)
         try:
@@ -176,7 +161,7 @@ class TestSdk:
 
 
 class TestReplicas:
-    """Two replicas of one deployment see the same store."""
+    """Two replicas of one deployment, which share a store."""
 
     @pytest.fixture
     def one(self, tmp_path: Path) -> LabelSets:
@@ -186,12 +171,12 @@ class TestReplicas:
     def other(self, tmp_path: Path) -> LabelSets:
         return LabelSets("demo", ArtifactsStore(str(tmp_path)))
 
-    async def test_a_set_that_is_new_to_a_replica_is_found_at_once(self, one: LabelSets, other: LabelSets) -> None:
+    async def test_a_new_set_is_found_by_every_replica_at_once(self, one: LabelSets, other: LabelSets) -> None:
         await one.put("pets", LABELS, TEMPLATES)
 
         assert (await other.get("pets")).labels == LABELS
 
-    async def test_a_change_is_known_everywhere_after_a_moment(
+    async def test_a_change_takes_effect_everywhere_after_the_refresh_interval(
         self, one: LabelSets, other: LabelSets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await one.put("pets", LABELS, TEMPLATES)
@@ -208,18 +193,18 @@ class TestReplicas:
         with pytest.raises(ProblemError, match="there is no label set pets"):
             await other.get("pets")
 
-    async def test_deployments_do_not_see_each_others_sets(self, one: LabelSets, tmp_path: Path) -> None:
+    async def test_deployments_do_not_share_sets(self, one: LabelSets, tmp_path: Path) -> None:
         await one.put("pets", LABELS, TEMPLATES)
 
         assert await LabelSets("another", ArtifactsStore(str(tmp_path))).names() == []
 
-    async def test_there_may_be_so_many_and_no_more(self, one: LabelSets, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_number_of_sets_is_limited(self, one: LabelSets, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(label_sets, "MAX_SETS", 1)
         await one.put("pets", LABELS, TEMPLATES)
         await one.put("pets", ["bird"], ["{}"])
 
-        with pytest.raises(ProblemError) as refused:
+        with pytest.raises(ProblemError) as rejected:
             await one.put("more", LABELS, TEMPLATES)
 
-        assert refused.value.problem.status == 409
+        assert rejected.value.problem.status == 409
         assert await one.names() == ["pets"]

@@ -1,4 +1,4 @@
-"""Embeddings of texts that come again: computed once, for all who ask, without standing in others' way."""
+"""Cached text embeddings: computed once for all callers, without blocking others."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,27 +8,29 @@ import pytest
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica import text_cache
 from tinyclip_workers.serving.replica.batching import Admission
-from tinyclip_workers.serving.replica.text_cache import TextCache
+from tinyclip_workers.serving.replica.text_cache import LruCache, TextCache
 from tinyclip_workers.types import Matrix
 
 LABELS, TEMPLATES = [f"label {i}" for i in range(10)], ["a {}.", "the {}!"]
 
 
 class Engine:
-    """Embeds a text by its letters, through a door that can be shut, as many at once as there is room for."""
+    """Embeds a text by its letters; it can be blocked, and limits the texts that it admits."""
 
-    def __init__(self, most: int = 1000) -> None:
+    def __init__(self, limit: int = 1000) -> None:
         self.texts: list[str] = []
         self.calls: list[int] = []
-        self.open = asyncio.Event()
-        self.open.set()
-        self.admission = Admission("texts", most)
+        self.called = asyncio.Event()
+        self.unblocked = asyncio.Event()
+        self.unblocked.set()
+        self.admission = Admission("texts", limit)
 
     async def encode(self, texts: list[str]) -> Matrix:
         with self.admission.enter(len(texts)):
             self.texts += texts
             self.calls.append(len(texts))
-            await self.open.wait()
+            self.called.set()
+            await self.unblocked.wait()
             await asyncio.sleep(0)
             return np.array([row(text) for text in texts])
 
@@ -44,117 +46,138 @@ def expected(labels: list[str]) -> Matrix:
 
 
 @pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_cache, "CHUNK_TEXTS", 6)
     monkeypatch.setattr(text_cache, "BUSY_RETRY_SECONDS", 0.001)
 
 
 @pytest.fixture
-def told() -> list[tuple[int, int]]:
+def lookups() -> list[tuple[int, int]]:
     return []
 
 
 @pytest.fixture
-def cache_of(told: list[tuple[int, int]]) -> Callable[[Engine], TextCache]:
-    return lambda engine: TextCache(engine.encode, 10**6, lambda hits, misses: told.append((hits, misses)))
+def make_cache(lookups: list[tuple[int, int]]) -> Callable[[Engine], TextCache]:
+    return lambda engine: TextCache(engine.encode, 10**6, lambda hits, misses: lookups.append((hits, misses)))
 
 
-Make = Callable[[Engine], TextCache]
+MakeCache = Callable[[Engine], TextCache]
 
 
-@pytest.mark.usefixtures("small_parts")
-async def test_a_set_in_parts_is_the_same_set(cache_of: Make) -> None:
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_classifier_in_chunks_is_the_same(make_cache: MakeCache) -> None:
     engine = Engine()
 
-    rows = await cache_of(engine).classifier(LABELS, TEMPLATES)
+    rows = await make_cache(engine).classifier(LABELS, TEMPLATES)
 
     np.testing.assert_allclose(rows, expected(LABELS), atol=1e-6)
     assert engine.calls == [6, 6, 6, 2]
 
 
-async def test_who_asks_meanwhile_waits_for_the_same(cache_of: Make, told: list[tuple[int, int]]) -> None:
+async def test_concurrent_callers_share_one_computation(make_cache: MakeCache, lookups: list[tuple[int, int]]) -> None:
     engine = Engine()
-    cache = cache_of(engine)
+    cache = make_cache(engine)
 
     rows = await asyncio.gather(*(cache.classifier(LABELS, TEMPLATES) for _ in range(5)))
     await cache.classifier(LABELS, TEMPLATES)
 
     assert len(engine.texts) == 20
     assert all(np.array_equal(rows[0], other) for other in rows)
-    assert told == [(0, 20), (20, 0)]
+    assert lookups == [(0, 20), (20, 0)]
 
 
-async def test_a_set_is_computed_to_its_end_though_nobody_waits(cache_of: Make) -> None:
+async def test_a_computation_continues_after_its_callers_are_cancelled(make_cache: MakeCache) -> None:
     engine = Engine()
-    engine.open.clear()
-    cache = cache_of(engine)
+    engine.unblocked.clear()
+    cache = make_cache(engine)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await cache.classifier(LABELS, TEMPLATES)
 
-    engine.open.set()
+    engine.unblocked.set()
     np.testing.assert_allclose(await cache.classifier(LABELS, TEMPLATES), expected(LABELS), atol=1e-6)
 
     assert len(engine.texts) == 20
 
 
-@pytest.mark.usefixtures("small_parts")
-async def test_a_large_set_leaves_room_for_others(cache_of: Make) -> None:
-    engine = Engine(most=8)
-    engine.open.clear()
-    cache = cache_of(engine)
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_large_classifier_leaves_room_for_others(make_cache: MakeCache) -> None:
+    engine = Engine(limit=8)
+    engine.unblocked.clear()
+    cache = make_cache(engine)
     large = asyncio.create_task(cache.classifier(LABELS, TEMPLATES))
     await asyncio.sleep(0)
     other = asyncio.create_task(cache.embeddings(["label"]))
     await asyncio.sleep(0.01)
 
     assert engine.calls == [6, 1]
-    engine.open.set()
+    engine.unblocked.set()
     np.testing.assert_allclose(await other, [row("label")])
     np.testing.assert_allclose(await large, expected(LABELS), atol=1e-6)
 
 
-@pytest.mark.usefixtures("small_parts")
-async def test_a_set_that_has_begun_waits_where_another_is_refused(cache_of: Make) -> None:
-    engine = Engine(most=6)
-    cache = cache_of(engine)
-    engine.open.clear()
-    begun = asyncio.create_task(cache.classifier(LABELS, TEMPLATES))
-    await asyncio.sleep(0.01)
+@pytest.mark.usefixtures("small_chunks")
+async def test_a_started_classifier_waits_where_a_new_one_is_rejected(make_cache: MakeCache) -> None:
+    engine = Engine(limit=6)
+    cache = make_cache(engine)
+    engine.unblocked.clear()
+    started = asyncio.create_task(cache.classifier(LABELS, TEMPLATES))
+    await engine.called.wait()
 
     with pytest.raises(ProblemError):
         await cache.classifier(["new"], TEMPLATES)
-    engine.admission.waiting += 6  # others, who come before the second part of the first
-    engine.open.set()
+    engine.admission.waiting += 6  # of other requests, before the second chunk of the first
+    engine.unblocked.set()
     await asyncio.sleep(0.02)
-    assert not begun.done()
+    assert not started.done()
     engine.admission.waiting -= 6
 
-    np.testing.assert_allclose(await begun, expected(LABELS), atol=1e-6)
+    np.testing.assert_allclose(await started, expected(LABELS), atol=1e-6)
     np.testing.assert_allclose(await cache.classifier(["new"], TEMPLATES), expected(["new"]), atol=1e-6)
 
 
-async def test_what_failed_is_told_to_all_and_tried_again(cache_of: Make) -> None:
-    engine = Engine(most=1)
-    cache = cache_of(engine)
+async def test_a_failure_is_raised_to_all_callers_and_not_cached(make_cache: MakeCache) -> None:
+    engine = Engine(limit=1)
+    cache = make_cache(engine)
     with engine.admission.enter(1):
-        refused = await asyncio.gather(*(cache.classifier(LABELS, TEMPLATES) for _ in range(3)), return_exceptions=True)
+        failed = await asyncio.gather(*(cache.classifier(LABELS, TEMPLATES) for _ in range(3)), return_exceptions=True)
 
-    assert [type(error) for error in refused] == [ProblemError] * 3
+    assert [type(error) for error in failed] == [ProblemError] * 3
     np.testing.assert_allclose(await cache.classifier(LABELS, TEMPLATES), expected(LABELS), atol=1e-6)
 
 
-async def test_so_many_sets_at_a_time_and_no_more(cache_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_pending_classifiers_is_limited(make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_cache, "MAX_PENDING", 2)
     engine = Engine()
-    engine.open.clear()
-    cache = cache_of(engine)
-    coming = [asyncio.create_task(cache.classifier([name], TEMPLATES)) for name in ("a", "b")]
-    await asyncio.sleep(0.01)
+    engine.unblocked.clear()
+    cache = make_cache(engine)
+    pending = [asyncio.create_task(cache.classifier([name], TEMPLATES)) for name in ("a", "b")]
+    await asyncio.sleep(0)
 
-    with pytest.raises(ProblemError, match="2 other sets") as refused:
+    with pytest.raises(ProblemError, match="2 other sets") as rejected:
         await cache.classifier(["c"], TEMPLATES)
 
-    assert refused.value.headers == {"Retry-After": "2"}
-    engine.open.set()
-    assert len(await asyncio.gather(*coming)) == 2
+    assert rejected.value.headers == {"Retry-After": "2"}
+    engine.unblocked.set()
+    assert len(await asyncio.gather(*pending)) == 2
+
+
+def test_the_least_recently_used_entry_is_evicted() -> None:
+    row = np.zeros(1000, np.float32)
+    cache: LruCache[str] = LruCache(10_000)
+    cache.put("a", row, 1)
+    cache.put("b", row, 1)
+    assert cache.get("a") is not None
+
+    cache.put("c", row, 1)
+
+    assert (cache.get("b"), len(cache)) == (None, 2)
+    assert cache.bytes <= 10_000
+
+
+def test_an_entry_larger_than_the_cache_is_not_kept() -> None:
+    cache: LruCache[str] = LruCache(100)
+
+    cache.put("a", np.zeros(1000, np.float32), 1)
+
+    assert (len(cache), cache.bytes) == (0, 0)
