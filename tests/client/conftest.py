@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from tinyclip.cli import main
+
+from tests.client.clients import async_client_of, client_of
 
 Cli = Callable[..., "Result"]
 Serve = Callable[[Starlette], "LocalServer"]
@@ -129,6 +132,12 @@ def serve(local_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> Serve:
         return local_server
 
     return start
+
+
+@pytest.fixture(params=[client_of, async_client_of], ids=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Any:
+    """Returns a client whose requests a function answers; a test that uses it runs for both clients."""
+    return request.param
 
 
 @pytest.fixture

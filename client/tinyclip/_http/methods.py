@@ -3,9 +3,10 @@
 A class such as `JobMethods` declares every method of a resource. `Jobs` mixes it with `Resource`, where methods block, and
 `AsyncJobs` with `AsyncResource`, where they are coroutines and async iterators. A declaration is one of:
 
-    method      a function that describes one call
-    operation   an async function that sends several
-    iteration   an async generator
+    method        a function that describes one call
+    bound_method  such a function, whose first argument is the resource
+    operation     an async function that sends several calls
+    iteration     an async generator
 """
 
 import functools
@@ -98,11 +99,26 @@ class method(operation[P, T]):
         self.__doc__ = describe.__doc__
 
     def _bind(self, resource: ResourceMethods) -> Callable[P, Coroutine[Any, Any, T]]:
-        @functools.wraps(self._describe)
-        async def send(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await resource._transport.send(self._describe(*args, **kwargs))
+        return _sender(resource, self._describe)
 
-        return send
+
+class bound_method(operation[P, T]):
+    """A method that sends the call that `describe` returns for its resource."""
+
+    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        self._describe: Callable[..., Any] = describe
+        self.__doc__ = describe.__doc__
+
+    def _bind(self, resource: ResourceMethods) -> Callable[P, Coroutine[Any, Any, T]]:
+        return _sender(resource, self._describe.__get__(resource))
+
+
+def _sender(resource: ResourceMethods, describe: Callable[P, Call[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    @functools.wraps(describe)
+    async def send(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await resource._transport.send(describe(*args, **kwargs))
+
+    return send
 
 
 class iteration(Generic[P, T]):

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import httpx
 
 from tinyclip._http.calls import Call, as_model
-from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, operation
+from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, bound_method, operation
 from tinyclip._http.transport import Transport
 from tinyclip._resources.images import ImageLike, encode
 from tinyclip._resources.label_sets import AsyncLabelSets, LabelSets
@@ -43,16 +43,27 @@ class EmbeddedImages:
     """Why images were skipped."""
 
 
+class Target(Protocol):
+    """A deployment, and of several models the one to query: a `Student`."""
+
+    endpoint: str
+    model: str | None
+
+
 def zero_shot(
-    endpoint: str,
+    student: Target,
     images: Sequence[ImageLike],
-    labels: Sequence[str] | None,
+    labels: Sequence[str] | None = None,
+    *,
+    label_set: str | None = None,
     templates: Sequence[str] | None = None,
     top_k: int = 5,
     on_error: OnError = "fail",
-    label_set: str | None = None,
-    model: str | None = None,
 ) -> Call[ZeroShotResponse]:
+    """Return the `top_k` likeliest labels of each image with their probabilities over all labels.
+
+    Labels are given, or are those of a registered set. With `on_error="skip"` the result of an invalid image is None and its
+    reason is among the errors; otherwise it fails the request."""
     body = ZeroShotRequest.model_construct(images=[encode(image) for image in images], top_k=top_k)
     if labels is not None:
         body.labels = list(labels)
@@ -62,48 +73,52 @@ def zero_shot(
         body.templates = list(templates)
     if on_error != "fail":
         body.on_error = on_error
-    if model is not None:
-        body.model = model
+    if student.model is not None:
+        body.model = student.model
     document = body.model_dump(mode="json", exclude_unset=True)
-    return Call("POST", f"{endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
+    return Call("POST", f"{student.endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
 
 
-def embed_texts(endpoint: str, texts: Sequence[str], model: str | None = None) -> Call[Vectors]:
-    return _embed(endpoint, EmbeddingsRequest(input=list(texts), modality="text", model=model), _vectors)
+def embed_texts(student: Target, texts: Sequence[str]) -> Call[Vectors]:
+    """Return one L2-normalised embedding per text."""
+    return _embed(student, EmbeddingsRequest(input=list(texts), modality="text", model=student.model), _vectors)
 
 
-@overload
-def embed_images(
-    endpoint: str, images: Sequence[ImageLike], model: str | None = None, on_error: Literal["fail"] = "fail"
-) -> Call[Vectors]: ...
-@overload
-def embed_images(
-    endpoint: str, images: Sequence[ImageLike], model: str | None = None, *, on_error: Literal["skip"]
-) -> Call[EmbeddedImages]: ...
-def embed_images(
-    endpoint: str, images: Sequence[ImageLike], model: str | None = None, on_error: OnError = "fail"
-) -> Call[Vectors] | Call[EmbeddedImages]:
-    body = EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=model)
-    if on_error == "fail":
-        return _embed(endpoint, body, _vectors)
-    return _embed(endpoint, body.model_copy(update={"on_error": on_error}), _embedded)
+def embed_images(student: Target, images: Sequence[ImageLike]) -> Call[Vectors]:
+    body = EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=student.model)
+    return _embed(student, body, _vectors)
+
+
+def embed_valid_images(student: Target, images: Sequence[ImageLike]) -> Call[EmbeddedImages]:
+    encoded = [encode(image) for image in images]
+    body = EmbeddingsRequest(input=encoded, modality="image", model=student.model, on_error="skip")
+    return _embed(student, body, _embedded)
 
 
 def search(
-    endpoint: str, index: str, text: str | None, image: ImageLike | None, top_k: int, filter: Filter | None = None
+    student: Target,
+    index: str,
+    text: str | None = None,
+    *,
+    image: ImageLike | None = None,
+    top_k: int = 10,
+    filter: Filter | None = None,
 ) -> Call[SearchResponse]:
+    """Return the `top_k` items of an index nearest to a text or an image, among those whose metadata meets the filter."""
     encoded = None if image is None else encode(image)
     conditions = None if filter is None else dict(filter)
     body = SearchRequest.model_construct(index=index, text=text, image=encoded, top_k=top_k, filter=conditions)
-    return Call("POST", f"{endpoint}/search", as_model(SearchResponse), body=body.model_dump(mode="json", exclude_none=True))
+    document = body.model_dump(mode="json", exclude_none=True)
+    return Call("POST", f"{student.endpoint}/search", as_model(SearchResponse), body=document)
 
 
-def health(endpoint: str) -> Call[dict[str, Any]]:
-    return Call("GET", f"{endpoint}/healthz", lambda response: dict(response.json()))
+def health(student: Target) -> Call[dict[str, Any]]:
+    """Return a replica's report: its model, its inference engine, and how that was chosen."""
+    return Call("GET", f"{student.endpoint}/healthz", lambda response: dict(response.json()))
 
 
-def _embed(endpoint: str, body: EmbeddingsRequest, read: Callable[[httpx.Response], T]) -> Call[T]:
-    return Call("POST", f"{endpoint}/embeddings", read, body=body.model_dump(mode="json", exclude_none=True))
+def _embed(student: Target, body: EmbeddingsRequest, read: Callable[[httpx.Response], T]) -> Call[T]:
+    return Call("POST", f"{student.endpoint}/embeddings", read, body=body.model_dump(mode="json", exclude_none=True))
 
 
 def _vectors(response: httpx.Response) -> Vectors:
@@ -120,25 +135,12 @@ class StudentMethods(ResourceMethods):
     def __init__(self, transport: Transport, endpoint: str, model: str | None = None) -> None:
         super().__init__(transport)
         self.endpoint = endpoint
-        self._model = model
+        self.model = model
 
-    @operation
-    async def zero_shot(
-        self,
-        images: Sequence[ImageLike],
-        labels: Sequence[str] | None = None,
-        *,
-        label_set: str | None = None,
-        templates: Sequence[str] | None = None,
-        top_k: int = 5,
-        on_error: OnError = "fail",
-    ) -> ZeroShotResponse:
-        """Return the `top_k` likeliest labels of each image with their probabilities over all labels.
-
-        Labels are given, or are those of a registered set. With `on_error="skip"` the result of an invalid image is None and its
-        reason is among the errors; otherwise it fails the request."""
-        call = zero_shot(self.endpoint, images, labels, templates, top_k, on_error, label_set, self._model)
-        return await self._transport.send(call)
+    zero_shot = bound_method(zero_shot)
+    embed_texts = bound_method(embed_texts)
+    search = bound_method(search)
+    health = bound_method(health)
 
     @operation
     async def classify(
@@ -151,37 +153,14 @@ class StudentMethods(ResourceMethods):
         top_k: int = 5,
     ) -> list[LabelScore]:
         """Return the `top_k` likeliest labels of one image."""
-        call = zero_shot(self.endpoint, [image], labels, templates, top_k, "fail", label_set, self._model)
+        call = zero_shot(self, [image], labels, label_set=label_set, templates=templates, top_k=top_k)
         return (await self._transport.send(call)).results[0] or []
-
-    @operation
-    async def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return one L2-normalised embedding per text."""
-        return await self._transport.send(embed_texts(self.endpoint, texts, self._model))
-
-    @operation
-    async def search(
-        self,
-        index: str,
-        text: str | None = None,
-        *,
-        image: ImageLike | None = None,
-        top_k: int = 10,
-        filter: Filter | None = None,
-    ) -> SearchResponse:
-        """Return the `top_k` items of an index nearest to a text or an image, among those whose metadata meets the filter."""
-        return await self._transport.send(search(self.endpoint, index, text, image, top_k, filter))
-
-    @operation
-    async def health(self) -> dict[str, Any]:
-        """Return a replica's report: its model, its inference engine, and how that was chosen."""
-        return await self._transport.send(health(self.endpoint))
 
     @operation
     async def _embed_images(self, images: Sequence[ImageLike], on_error: OnError) -> Any:
         if on_error == "skip":
-            return await self._transport.send(embed_images(self.endpoint, images, self._model, on_error="skip"))
-        return await self._transport.send(embed_images(self.endpoint, images, self._model))
+            return await self._transport.send(embed_valid_images(self, images))
+        return await self._transport.send(embed_images(self, images))
 
 
 class Student(StudentMethods, Resource):

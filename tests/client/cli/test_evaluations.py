@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import Cli, Result, Serve
-from tests.client.documents import problem
 from tests.client.servers import EvaluationServer
 
 TASKS = """\
@@ -85,15 +84,6 @@ def test_a_failed_evaluation_exits_with_1_and_its_reason(cli: Cli, server: Evalu
 
     assert (result.code, result.out) == (1, "eval_1 shapes@1 failed: task cars has nothing to evaluate\n")
     assert result.err == "warning: odd\n"
-
-
-def test_an_invalid_request_names_the_field(cli: Cli, server: EvaluationServer) -> None:
-    error = {"pointer": "/tasks/0/classes", "value": None, "message": "task cars has no classes; give a list"}
-    server.refusal = problem(422, "…", errors=[error])
-
-    result = evaluate(cli)
-
-    assert (result.code, result.err) == (2, "error: tasks.0.classes\n  task cars has no classes; give a list\n")
 
 
 @pytest.mark.parametrize("out", ["nowhere/numbers.json", "tasks"])

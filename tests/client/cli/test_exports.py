@@ -6,7 +6,7 @@ import pytest
 from tinyclip import AsyncClient
 
 from tests.client.conftest import Cli, Serve
-from tests.client.documents import page, problem
+from tests.client.documents import page
 from tests.client.servers import ExportServer
 
 
@@ -45,15 +45,6 @@ def test_a_failed_export_exits_with_1(cli: Cli, server: ExportServer) -> None:
     server.states = ["failed"]
 
     assert cli("models", "export", "shapes", "--format", "onnx").code == 1
-
-
-def test_an_invalid_request_names_the_field(cli: Cli, server: ExportServer) -> None:
-    error = {"pointer": "/formats/0", "value": "hf", "message": "shapes@1 has no hf export; it has onnx, openvino"}
-    server.refusal = problem(422, "…", errors=[error])
-
-    result = cli("models", "export", "shapes", "--format", "hf")
-
-    assert (result.code, result.err) == (2, 'error: formats.0 = "hf"\n  shapes@1 has no hf export; it has onnx, openvino\n')
 
 
 def test_an_unknown_format_is_refused_before_anything_is_sent(cli: Cli, server: ExportServer) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from tests.client.conftest import Cli, Serve
-from tests.client.documents import FILES, WEIGHTS, problem, version
+from tests.client.documents import FILES, WEIGHTS, version
 from tests.client.servers import DeploymentServer
 
 
@@ -61,15 +61,12 @@ class TestImport:
 
     @pytest.fixture
     def requests(self, serve: Serve) -> list[dict[str, str]]:
-        """The queries or bodies received; the name `bad` is refused."""
+        """The queries or bodies received."""
         received: list[dict[str, str]] = []
 
         async def take(request: Request) -> JSONResponse:
             body, query = await request.body(), dict(request.query_params)
             received.append(query if request.headers["content-type"] != "application/json" else json.loads(body))
-            if query.get("name") == "bad":
-                error = {"pointer": "/quick_gelu", "value": None, "message": "is needed: say which"}
-                return JSONResponse(problem(422, "no", code="import_refused", errors=[error]), 422)
             return JSONResponse(self.IMPORTED, 201)
 
         serve(Starlette(routes=[Route("/v1/models/import", take, methods=["POST"])]))
@@ -95,9 +92,3 @@ class TestImport:
         assert cli("models", "import", "s3://models/clip.pt").code == 0
 
         assert [body["source"] for body in requests] == ["/shared/clip.pt", "s3://models/clip.pt"]
-
-    def test_an_invalid_request_names_the_field(self, cli: Cli, requests: list[dict[str, str]], file: Path) -> None:
-        result = cli("models", "import", str(file), "--name", "bad")
-
-        assert (result.code, result.out) == (2, "")
-        assert result.err.splitlines()[-2:] == ["error: quick_gelu", "  is needed: say which"]

@@ -9,7 +9,7 @@ from tinyclip import AsyncClient, AsyncStudent, Call, Client, Student
 from tinyclip._resources.deployments import AsyncDeployments, Deployments
 from tinyclip.schemas import JobSpec
 
-from tests.client.clients import Recorder, async_client_of, client_of
+from tests.client.clients import Connect, Recorder, client_of
 from tests.client.documents import JOB, job, page
 
 
@@ -45,17 +45,13 @@ class TestSend:
         assert (request.url.path, request.headers["authorization"]) == ("/v1/version", "Bearer secret")
         return httpx.Response(200, json={"version": "0.1.0"})
 
-    def test_sync(self) -> None:
-        client = client_of(self.handle)
+    def test_send(self, connect: Connect) -> None:
+        assert connect(self.handle).send(self.call) == "0.1.0"
 
-        assert client.send(self.call) == "0.1.0"
-        value, response = client.send_with_response(self.call)
+    def test_send_with_response(self, connect: Connect) -> None:
+        value, response = connect(self.handle).send_with_response(self.call)
+
         assert (value, response.json()) == ("0.1.0", {"version": "0.1.0"})
-
-    async def test_async(self) -> None:
-        async with async_client_of(self.handle) as client:
-            assert await client.send(self.call) == "0.1.0"
-            assert (await client.send_with_response(self.call))[1].status_code == 200
 
 
 def test_names_are_quoted_in_paths() -> None:
@@ -87,16 +83,10 @@ class TestPages:
         assert request.url.params.get_list("label") == ["team:search", "x:y"]
         return httpx.Response(200, json=self.pages[request.url.params.get("page_token")])
 
-    def test_a_list_has_the_items_of_all_pages(self) -> None:
-        found = client_of(self.handle).jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
+    def test_a_list_has_the_items_of_all_pages(self, connect: Connect) -> None:
+        found = connect(self.handle).jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
 
         assert [each.id for each in found] == ["job_3", "job_2", "job_1"]
-
-    async def test_async(self) -> None:
-        async with async_client_of(self.handle) as client:
-            found = client.jobs.list(state="succeeded", labels={"team": "search", "x": "y"})
-
-            assert [each.id async for each in found] == ["job_3", "job_2", "job_1"]
 
     async def test_the_sync_client_works_in_an_event_loop_and_may_be_left_early(self) -> None:
         found = client_of(self.handle).jobs.list(state="succeeded", labels={"team": "search", "x": "y"})

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 import tinyclip
-from tinyclip import Client, Retries
+from tinyclip import Retries
 
-from tests.client.clients import CutOff, async_client_of, client_of
+from tests.client.clients import Connect, CutOff, client_of
 from tests.client.documents import event, job, problem
 
 EVENTS = [event(number, "progress", f"event {number}") for number in range(1, 8)]
@@ -53,25 +53,14 @@ class Unsteady:
         return stream(b": nothing more\n\n")
 
 
-class TestBrokenStream:
-    def test_sync(self) -> None:
-        server = Unsteady()
+def test_a_broken_stream_is_continued_without_gap_or_repeat(connect: Connect) -> None:
+    server = Unsteady()
 
-        seen = [each.id for each in client_of(server.handle, NO_WAIT).jobs.events("job_1")]
-
-        assert seen == [1, 2, 3, 4, 5, 6, 7]
-        assert tuple(server.positions) == Unsteady.POSITIONS
-
-    async def test_async(self) -> None:
-        server = Unsteady()
-        async with async_client_of(server.handle, NO_WAIT) as client:
-            seen = [each.id async for each in client.jobs.events("job_1")]
-
-        assert seen == [1, 2, 3, 4, 5, 6, 7]
-        assert tuple(server.positions) == Unsteady.POSITIONS
+    assert [each.id for each in connect(server.handle, NO_WAIT).jobs.events("job_1")] == [1, 2, 3, 4, 5, 6, 7]
+    assert tuple(server.positions) == Unsteady.POSITIONS
 
 
-def test_reading_may_begin_after_any_event() -> None:
+def test_reading_may_begin_after_any_event(connect: Connect) -> None:
     positions: list[str] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -80,7 +69,7 @@ def test_reading_may_begin_after_any_event() -> None:
         positions.append(request.headers["last-event-id"])
         return stream(sse(*EVENTS[int(positions[-1]):]))
 
-    assert [each.id for each in client_of(handle).jobs.events("job_1", after=5)] == [6, 7]
+    assert [each.id for each in connect(handle).jobs.events("job_1", after=5)] == [6, 7]
     assert positions == ["5", "7"]
 
 
@@ -100,7 +89,7 @@ def test_a_server_that_stays_away_ends_a_stream_after_the_patience() -> None:
 
 
 def test_a_response_that_is_not_an_event_stream_is_a_server_that_cannot_be_reached() -> None:
-    client: Client = client_of(lambda _: httpx.Response(200, text="hello"), Retries())
+    client = client_of(lambda _: httpx.Response(200, text="hello"), Retries())
 
     with pytest.raises(tinyclip.CannotReachServer, match="text/event-stream"):
         list(client.jobs.logs("job_1", patience=5.0))

@@ -5,7 +5,7 @@ import json
 import httpx
 from tinyclip.schemas import IndexItem
 
-from tests.client.clients import async_client_of, client_of
+from tests.client.clients import Connect
 from tests.client.documents import JSON, TIMES
 
 INDEX = {"name": "gallery", "model": "shapes@1", "state": "updating", "updates": 3, **TIMES}
@@ -26,14 +26,10 @@ def handle(request: httpx.Request) -> httpx.Response:
     return httpx.Response(202, json=INDEX)
 
 
-def test_items_are_added_and_removed() -> None:
-    client = client_of(handle)
+def test_items_are_added_and_removed(connect: Connect) -> None:
+    client = connect(handle)
 
-    assert client.indexes.add("gallery", ITEMS).updates == 3
-    assert client.indexes.remove("gallery", "a/b c").pending_updates == 0
+    added, removed = client.indexes.add("gallery", ITEMS), client.indexes.remove("gallery", "a/b c")
 
-
-async def test_async() -> None:
-    async with async_client_of(handle) as client:
-        assert (await client.indexes.add("gallery", ITEMS)).state == "updating"
-        assert (await client.indexes.remove("gallery", "a/b c")).updates == 3
+    assert (added.state, added.updates) == ("updating", 3)
+    assert (removed.updates, removed.pending_updates) == (3, 0)

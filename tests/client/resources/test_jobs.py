@@ -4,7 +4,7 @@ import httpx
 import pytest
 import tinyclip
 
-from tests.client.clients import async_client_of, client_of
+from tests.client.clients import Connect
 from tests.client.conftest import Clock
 from tests.client.documents import job
 
@@ -24,30 +24,21 @@ class LongPolls:
         return httpx.Response(200, json=job(state=state), headers={"ETag": f'"{next_tag}"'})
 
 
-class TestWatch:
-    def test_each_change_is_seen_once(self) -> None:
-        server = LongPolls()
+def test_watch_yields_each_change_once(connect: Connect) -> None:
+    server = LongPolls()
 
-        assert [each.state for each in client_of(server.handle).jobs.watch("job_1")] == ["queued", "running", "succeeded"]
-        assert server.polls == [(None, None), ('"1"', "25"), ('"1"', "25"), ('"2"', "25")]
-
-    async def test_async(self) -> None:
-        async with async_client_of(LongPolls().handle) as client:
-            assert [each.state async for each in client.jobs.watch("job_1")] == ["queued", "running", "succeeded"]
+    assert [each.state for each in connect(server.handle).jobs.watch("job_1")] == ["queued", "running", "succeeded"]
+    assert server.polls == [(None, None), ('"1"', "25"), ('"1"', "25"), ('"2"', "25")]
 
 
-class TestWait:
-    def test_it_returns_the_last_state(self) -> None:
-        assert client_of(LongPolls().handle).jobs.wait("job_1").state == "succeeded"
+def test_wait_returns_the_last_state(connect: Connect) -> None:
+    assert connect(LongPolls().handle).jobs.wait("job_1").state == "succeeded"
 
-    async def test_async(self) -> None:
-        async with async_client_of(LongPolls().handle) as client:
-            assert (await client.jobs.wait("job_1")).state == "succeeded"
 
-    def test_it_ends_after_its_timeout(self, clock: Clock) -> None:
-        client = client_of(lambda request: httpx.Response(200, json=job(state="running")))
+def test_wait_ends_after_its_timeout(connect: Connect, clock: Clock) -> None:
+    client = connect(lambda request: httpx.Response(200, json=job(state="running")))
 
-        with pytest.raises(tinyclip.WaitTimeout, match="job_1 has not ended after 10 s; only the waiting ended, not the work"):
-            client.jobs.wait("job_1", timeout=10.0)
+    with pytest.raises(tinyclip.WaitTimeout, match="job_1 has not ended after 10 s; only the waiting ended, not the work"):
+        client.jobs.wait("job_1", timeout=10.0)
 
-        assert sum(clock.sleeps) == 10.0
+    assert sum(clock.sleeps) == 10.0

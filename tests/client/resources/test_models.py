@@ -11,7 +11,7 @@ import pytest
 import tinyclip
 from tinyclip import Client, Retries
 
-from tests.client.clients import CutOff, Recorder, async_client_of, client_of
+from tests.client.clients import Connect, CutOff, Recorder, client_of
 from tests.client.documents import FILES, WEIGHTS, version
 
 RETRIES = Retries(first_wait=0.0, attempts=3)
@@ -58,25 +58,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 class TestPull:
     @pytest.mark.parametrize("reference", ["shapes@1", "shapes@best", "shapes"])
-    def test_a_version_is_downloaded_completely(self, tmp_path: Path, reference: str) -> None:
-        folder = Registry().client().models.pull(reference, tmp_path / "student")
+    def test_a_version_is_downloaded_completely(self, connect: Connect, tmp_path: Path, reference: str) -> None:
+        folder = connect(Registry().handle).models.pull(reference, tmp_path / "student")
 
         assert folder == tmp_path / "student"
         assert contents(folder) == FILES
         assert [entry.name for entry in tmp_path.iterdir()] == ["student"]
 
-    async def test_async(self, tmp_path: Path) -> None:
-        registry = Registry(cuts=1)
-        async with async_client_of(registry.handle, RETRIES) as client:
-            folder = await client.models.pull("shapes@1", tmp_path / "student")
-
-        assert contents(folder) == FILES
-        assert registry.ranges_requested == [None, "bytes=1000-"]
-
-    def test_a_file_that_was_cut_off_is_continued(self, tmp_path: Path) -> None:
+    def test_a_file_that_was_cut_off_is_continued(self, connect: Connect, tmp_path: Path) -> None:
         registry = Registry(cuts=2)
 
-        registry.client().models.pull("shapes@1", tmp_path / "student")
+        connect(registry.handle, RETRIES).models.pull("shapes@1", tmp_path / "student")
 
         assert registry.ranges_requested == [None, "bytes=1000-", "bytes=2000-"]
         assert contents(tmp_path / "student") == FILES
@@ -182,35 +174,24 @@ class TestImport:
     def server(self) -> Recorder:
         return Recorder(httpx.Response(201, json=version()))
 
-    def test_a_file_is_sent_with_its_options(self, file: Path, server: Recorder) -> None:
+    def test_a_file_is_sent_with_its_options(self, connect: Connect, file: Path, server: Recorder) -> None:
         progress: list[tuple[int, int]] = []
 
-        imported = client_of(server).models.import_file(
-            file, name="tiny", preset="ViT-B-32", quick_gelu=True, on_progress=lambda *sent: progress.append(sent)
-        )
+        imported = connect(server).models.import_file(
+            file, name="tiny", preset="ViT-B-32", quick_gelu=True, origin="ViT-B-32@openai",
+            on_progress=lambda *sent: progress.append(sent),
+        )  # fmt: skip
 
         (request,) = server.requests
         length = len(self.WEIGHTS)
         assert (imported.name, imported.version) == ("shapes", 1)
         assert request.url.path == "/v1/models/import"
-        assert dict(request.url.params) == {"file": "TinyCLIP.pt", "name": "tiny", "preset": "ViT-B-32", "quick_gelu": "true"}
+        options = {"name": "tiny", "preset": "ViT-B-32", "quick_gelu": "true", "origin": "ViT-B-32@openai"}
+        assert dict(request.url.params) == {"file": "TinyCLIP.pt", **options}
         assert (request.headers["content-type"], request.headers["content-length"]) == ("application/octet-stream", str(length))
         assert request.content == self.WEIGHTS
         assert progress[-1] == (length, length)
         assert len(progress) == 3
-
-    async def test_async(self, file: Path) -> None:
-        contents: list[bytes] = []
-
-        async def handle(request: httpx.Request) -> httpx.Response:
-            contents.append(await request.aread())
-            assert dict(request.url.params) == {"file": "TinyCLIP.pt", "origin": "ViT-B-32@openai"}
-            return httpx.Response(201, json=version())
-
-        async with async_client_of(handle) as client:  # type: ignore[arg-type]
-            await client.models.import_file(file, origin="ViT-B-32@openai")
-
-        assert contents == [self.WEIGHTS]
 
     def test_a_retry_sends_all_of_it_again_under_the_same_key(self, file: Path) -> None:
         unavailable = httpx.Response(503, json={"title": "no", "status": 503, "code": "unavailable", "retryable": True})

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import tinyclip
 
-from tests.client.clients import async_client_of, client_of
+from tests.client.clients import Connect
 from tests.client.documents import DEPLOYMENT
 
 
@@ -40,26 +40,18 @@ def handle_with_an_invalid_image(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"data": data, "model": "shapes@1", "errors": errors})
 
 
-def test_queries(tmp_path: Path) -> None:
+def test_queries(connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"\x00\x01\x02")
-    student = client_of(handle).deployments.open("shapes")
+    student = connect(handle).deployments.open("shapes")
 
     assert student.classify(tmp_path / "cat.png", ["cat", "dog"])[0].label == "cat"
     assert student.embed_texts(["a", "b"]) == [[1.0, 0.0], [0.0, 1.0]]
+    assert student.embed_images([b"a", b"b"]) == [[1.0, 0.0], [0.0, 1.0]]
     assert student.search("gallery", "a cat", top_k=3).hits[0].id == "7"
 
 
-async def test_queries_async() -> None:
-    async with async_client_of(handle) as client:
-        student = await client.deployments.open("shapes")
-
-        assert (await student.classify(b"\x00\x01\x02", ["cat", "dog"]))[0].label == "cat"
-        assert await student.embed_images([b"a", b"b"]) == [[1.0, 0.0], [0.0, 1.0]]
-        assert (await student.search("gallery", "a cat", top_k=3)).hits[0].id == "7"
-
-
-def test_invalid_images_may_be_skipped() -> None:
-    student = client_of(handle_with_an_invalid_image).deployments.open("shapes")
+def test_invalid_images_may_be_skipped(connect: Connect) -> None:
+    student = connect(handle_with_an_invalid_image).deployments.open("shapes")
 
     found = student.embed_images([b"x", b"y"], on_error="skip")
 
@@ -68,15 +60,8 @@ def test_invalid_images_may_be_skipped() -> None:
     assert [(error.pointer, error.message) for error in found.errors] == [("/input/0", "is not an image")]
 
 
-async def test_invalid_images_may_be_skipped_async() -> None:
-    async with async_client_of(handle_with_an_invalid_image) as client:
-        student = await client.deployments.open("shapes")
-
-        assert (await student.embed_images([b"x", b"y"], on_error="skip")).vectors == [None, [0.0, 1.0]]
-
-
-def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    student = client_of(handle).deployments.open("shapes")
+def test_an_image_that_cannot_be_read_is_named(connect: Connect, tmp_path: Path) -> None:
+    student = connect(handle).deployments.open("shapes")
 
     with pytest.raises(tinyclip.InputError, match=r"nowhere\.png: No such file or directory; name an image file"):
         student.classify(tmp_path / "nowhere.png", ["cat"])

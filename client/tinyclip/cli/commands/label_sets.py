@@ -1,10 +1,13 @@
 """`tinyclip-client label-sets …`."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
+from tinyclip._http.calls import Call
 from tinyclip._resources import label_sets as calls
+from tinyclip._resources.student import Student
 from tinyclip.cli.commands.queries import Deployment, read_labels
 from tinyclip.cli.display.console import console, new_table, print_next_page, print_table
 from tinyclip.cli.session import AsJson, PageToken, connect, send
@@ -12,6 +15,7 @@ from tinyclip.schemas import LabelSet, LabelSetSummary, Page
 
 app = typer.Typer(help="Register labels under a name at a deployment.", no_args_is_help=True)
 
+T = TypeVar("T")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The label set.")]
 
 
@@ -25,33 +29,33 @@ def put(
     as_json: AsJson = False,
 ) -> None:
     """Create or replace a label set; `classify --label-set NAME` uses it."""
-    with connect(context) as client:
-        endpoint = client.deployments.open(deployment).endpoint
-        send(client, calls.put(endpoint, name, read_labels(labels), template), _show, as_json)
+    label_list = read_labels(labels)
+    _run(context, deployment, lambda at: calls.put(at, name, label_list, templates=template), _show, as_json)
 
 
 @app.command()
 def get(context: typer.Context, name: Name, deployment: Deployment, as_json: AsJson = False) -> None:
     """Print a label set, one label per line."""
-    with connect(context) as client:
-        endpoint = client.deployments.open(deployment).endpoint
-        send(client, calls.get(endpoint, name), lambda label_set: print("\n".join(label_set.labels)), as_json)
+    _run(context, deployment, lambda at: calls.get(at, name), lambda found: print("\n".join(found.labels)), as_json)
 
 
 @app.command("list")
 def list_(context: typer.Context, deployment: Deployment, page_token: PageToken = None, as_json: AsJson = False) -> None:
     """List the label sets of a deployment."""
-    with connect(context) as client:
-        endpoint = client.deployments.open(deployment).endpoint
-        send(client, calls.page(endpoint, page_token), _show_page, as_json)
+    _run(context, deployment, lambda at: calls.page(at, page_token), _show_page, as_json)
 
 
 @app.command()
 def delete(context: typer.Context, name: Name, deployment: Deployment) -> None:
     """Delete a label set."""
+    _run(context, deployment, lambda at: calls.delete(at, name), lambda _: print(f"{name} deleted"), as_json=False)
+
+
+def _run(
+    context: typer.Context, deployment: str, describe: Callable[[Student], Call[T]], show: Callable[[T], None], as_json: bool
+) -> None:
     with connect(context) as client:
-        client.deployments.open(deployment).label_sets.delete(name)
-        console().print(f"{name} deleted", markup=False)
+        send(client, describe(client.deployments.open(deployment)), show, as_json)
 
 
 def _show(label_set: LabelSet) -> None:

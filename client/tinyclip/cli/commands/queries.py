@@ -45,9 +45,11 @@ def classify(
         raise typer.BadParameter("give either --labels or --label-set")
     label_list = None if labels is None else read_labels(labels)
     with connect(context) as client, _image_errors(images):
-        endpoint = client.deployments.open(deployment).endpoint
-        call = calls.zero_shot(endpoint, images, label_list, template, top_k, on_error.value, label_set)
-        send(client, call, lambda found: _show_labels(images, found), as_json)
+        call = calls.zero_shot(
+            client.deployments.open(deployment), images, label_list,
+            label_set=label_set, templates=template, top_k=top_k, on_error=on_error.value,
+        )  # fmt: skip
+        send(client, call, lambda response: _show_labels(images, response), as_json)
 
 
 def embed(
@@ -64,12 +66,12 @@ def embed(
     if texts and on_error is OnError.SKIP:
         raise typer.BadParameter("--on-error skip is for images; an invalid text always fails")
     with connect(context) as client, _image_errors(image or []):
-        endpoint = client.deployments.open(deployment).endpoint
+        student = client.deployments.open(deployment)
         if on_error is OnError.SKIP:
-            skipping = calls.embed_images(endpoint, image or [], on_error="skip")
+            skipping = calls.embed_valid_images(student, image or [])
             send(client, skipping, lambda found: _show_embedded(image or [], found), as_json)
             return
-        call = calls.embed_texts(endpoint, texts) if texts else calls.embed_images(endpoint, image or [])
+        call = calls.embed_texts(student, texts) if texts else calls.embed_images(student, image or [])
         send(client, call, lambda vectors: _show_vectors(texts or image or [], vectors), as_json)
 
 
@@ -90,8 +92,9 @@ def search(
         raise typer.BadParameter("give either a text or --image")
     conditions = None if filter is None else json_object("--filter", filter)
     with connect(context) as client, _image_errors([image] if image else []):
-        endpoint = client.deployments.open(deployment).endpoint
-        send(client, calls.search(endpoint, index, text, image, top_k, conditions), _show_hits, as_json)
+        student = client.deployments.open(deployment)
+        call = calls.search(student, index, text, image=image, top_k=top_k, filter=conditions)
+        send(client, call, _show_hits, as_json)
 
 
 @contextlib.contextmanager
