@@ -1,9 +1,9 @@
-"""What each serving engine gives and costs: `python bench/engines.py [--out bench/results/engines.json]`.
+"""Quality and speed of each serving engine: `python bench/engines.py [--out bench/results/engines.json]`.
 
-Of the two teachers of `examples/emoji`: zero-shot top-1 (of 98 subgroups and of 9 groups) and retrieval on the validation style,
-and the mean cosine to torch in fp32 there. int8 is calibrated on training pictures, as a job would keep them. Then images per
-second of processor time, one thread, at batch 1, 8 and 32; also of TinyCLIP-ViT-8M-16-Text-3M at 224 px with random weights,
-whose quality means nothing.
+For the two teachers of `examples/emoji`: zero-shot top-1 (98 subgroups, 9 groups) and retrieval on the validation style, and the
+mean cosine to torch in fp32 there. int8 is calibrated on training images, sampled as in a job. Then images per second of
+processor time, with one thread, at batch 1, 8 and 32; also for TinyCLIP-ViT-8M-16-Text-3M at 224 px with random weights, whose
+quality is not measured.
 """
 
 import argparse
@@ -40,7 +40,7 @@ RANDOM = "TinyCLIP-ViT-8M-16-Text-3M"
 TASKS = ("style-subgroup", "style-group")
 BATCHES = (1, 8, 32)
 SECONDS = 1.0
-"""Of timing, an engine and batch."""
+"""Time for each engine and batch size."""
 
 Row = dict[str, Any]
 
@@ -56,64 +56,64 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for name in ("vit", "resnet"):
             loaded = load_folder(str(EXAMPLES / "teachers" / name))
-            pictures = sample_calibration_images(spec.data, loaded.layout.image.image_size)
-            rows += measured(f"emoji teacher {name}", EngineBuilder(loaded, pictures, cache=Path(cache)), arguments.seconds, spec)
+            images = sample_calibration_images(spec.data, loaded.layout.image.image_size)
+            rows += measure(f"emoji teacher {name}", EngineBuilder(loaded, images, cache=Path(cache)), arguments.seconds, spec)
         builder = EngineBuilder(random_model(), noise(64, 224), cache=Path(cache))
-        rows += measured(f"{RANDOM}, random", builder, arguments.seconds, None)
-    show(rows)
+        rows += measure(f"{RANDOM}, random", builder, arguments.seconds, None)
+    print_table(rows)
     if arguments.out:
         facts = {"machine": cpu(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": 1, "torch": torch.__version__}
         arguments.out.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
 
 
-def measured(model: str, builder: EngineBuilder, seconds: float, spec: JobSpec | None) -> list[Row]:
-    """A row an engine; those of one model are timed in turns, so that a busy moment of the machine hits all alike."""
+def measure(model: str, builder: EngineBuilder, seconds: float, spec: JobSpec | None) -> list[Row]:
+    """Return a row for each engine. They are timed in turns, so that other load on the machine affects all alike."""
     engines = {name: builder.build(name, builder.report(name, name)) for name in ON_CPU}
-    rates = timed(engines, builder.loaded.layout.image.image_size, seconds)
-    quality = qualities(engines, spec) if spec else {name: {} for name in engines}
+    rates = measure_rates(engines, builder.loaded.layout.image.image_size, seconds)
+    quality = measure_quality(engines, spec) if spec else {name: {} for name in engines}
     return [{"model": model, "engine": name, "images_per_cpu_second": rates[name], **quality[name]} for name in engines]
 
 
-def timed(engines: dict[str, Engine], size: int, seconds: float) -> dict[str, list[float]]:
-    """By batch: of the fastest call, as others share the machine."""
+def measure_rates(engines: dict[str, Engine], size: int, seconds: float) -> dict[str, list[float]]:
+    """Return images per second for each batch size, from the fastest call: other programs share the machine."""
     rates: dict[str, list[float]] = {name: [] for name in engines}
     for batch in BATCHES:
-        pictures, best = noise(batch, size), dict.fromkeys(engines, float("inf"))
+        images, best = noise(batch, size), dict.fromkeys(engines, float("inf"))
         until = time.perf_counter() + seconds * len(engines)
         while time.perf_counter() < until:
             for name, engine in engines.items():
-                began = time.process_time()
-                engine.encode_image(pictures)
-                best[name] = min(best[name], time.process_time() - began)
+                started = time.process_time()
+                engine.encode_image(images)
+                best[name] = min(best[name], time.process_time() - started)
         for name in engines:
             rates[name].append(round(batch / best[name], 1))
     return rates
 
 
-def qualities(engines: dict[str, Engine], spec: JobSpec) -> dict[str, Row]:
+def measure_quality(engines: dict[str, Engine], spec: JobSpec) -> dict[str, Row]:
     zero_shot, groups = (task for task in spec.evaluation.tasks if isinstance(task, ZeroShotTask) and task.name in TASKS)
     retrieval = next(task for task in spec.evaluation.tasks if isinstance(task, RetrievalTask))
     samples = list(read_shards(expand_shards(zero_shot.shards), Skipped()))
-    pictures_NSSC = np.stack([decode_square(image_bytes(s, zero_shot.image_key), engines["torch"].image_size) for s in samples])
-    found, reference_NE = {}, embedded(engines["torch"], pictures_NSSC)
+    images_NSSC = np.stack([decode_square(image_bytes(s, zero_shot.image_key), engines["torch"].image_size) for s in samples])
+    found, reference_NE = {}, embed(engines["torch"], images_NSSC)
     for name, engine in engines.items():
-        image_NE = embedded(engine, pictures_NSSC)
+        image_NE = embed(engine, images_NSSC)
         found[name] = {
             "top1": zero_shot_score(engine, zero_shot, samples, torch.from_numpy(image_NE)),
             "top1_groups": zero_shot_score(engine, groups, samples, torch.from_numpy(image_NE)),
             **retrieval_scores(engine, retrieval, samples, torch.from_numpy(image_NE)),
             "cosine": round(float((image_NE * reference_NE).sum(axis=1).mean()), 5),
-            "centred_cosine": round(float((centred(image_NE) * centred(reference_NE)).sum(axis=1).mean()), 5),
+            "centred_cosine": round(float((centre(image_NE) * centre(reference_NE)).sum(axis=1).mean()), 5),
         }
     return found
 
 
-def embedded(engine: Engine, pictures_NSSC: Pixels) -> np.ndarray:
-    return np.concatenate([engine.encode_image(pictures_NSSC[i : i + 32]) for i in range(0, len(pictures_NSSC), 32)])
+def embed(engine: Engine, images_NSSC: Pixels) -> np.ndarray:
+    return np.concatenate([engine.encode_image(images_NSSC[i : i + 32]) for i in range(0, len(images_NSSC), 32)])
 
 
-def centred(rows_NE: np.ndarray) -> np.ndarray:
-    """Without what all pictures have in common: the harsher test."""
+def centre(rows_NE: np.ndarray) -> np.ndarray:
+    """Subtract the mean embedding: the stricter comparison."""
     rows_NE = rows_NE - rows_NE.mean(axis=0)
     return rows_NE / np.linalg.norm(rows_NE, axis=1, keepdims=True)
 
@@ -145,7 +145,7 @@ def noise(count: int, size: int) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def show(rows: list[Row]) -> None:
+def print_table(rows: list[Row]) -> None:
     table = Table(title="one thread")
     qualities = ("top-1", "of groups", "R@10", "cosine", "centred")
     for column in ("model", "engine", *qualities, *(f"img/CPU-s, batch {b}" for b in BATCHES)):

@@ -1,21 +1,21 @@
-"""How many pictures are computed together: what a pretended engine's times say."""
+"""The batch size that is chosen for the measured times of a fake engine."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tinyclip_workers.engines import batch_size as engine_batch
+from tinyclip_workers.engines import batch_size
 from tinyclip_workers.engines.batch_size import best_batch_size
 from tinyclip_workers.types import Matrix, Pixels
 
 
-class Timed:
-    """An engine that takes `fixed` seconds a call and `each` a picture, and notes the sizes that it was asked for."""
+class FakeEngine:
+    """An engine that takes `fixed` seconds for a call and `each` for an image, and records the batch sizes."""
 
     image_size = 4
 
     def __init__(self, fixed: float, each: float, steps: int = 1) -> None:
-        """Pictures cost something by the `steps`, as on a GPU that computes so many at once."""
+        """`steps`: images that are computed at once, as on a GPU."""
         self.now, self.sizes = 0.0, [0]
         self._fixed, self._each, self._steps = fixed, each, steps
 
@@ -27,29 +27,31 @@ class Timed:
 
 
 @pytest.mark.parametrize(
-    ("engine", "most", "batch"),
+    ("engine", "limit", "expected"),
     [
-        (Timed(0.0, 0.02), 32, 8),  # a large picture on a CPU
-        (Timed(0.0005, 0.02), 32, 8),
-        (Timed(0.001, 0.02), 32, 8),
-        (Timed(0.002, 0.002), 32, 32),  # a small one: 16 give 97 % of what 32 do
-        (Timed(0.002, 0.002), 8, 8),
-        (Timed(0.001, 0.01, steps=64), 32, 32),  # a GPU
-        (Timed(0.001, 0.01, steps=64), 100, 64),
-        (Timed(0.0, 0.02), 1, 1),
-        (Timed(0.0, 0.02), 3, 3),
+        (FakeEngine(0.0, 0.02), 32, 8),  # a large image on a CPU
+        (FakeEngine(0.0005, 0.02), 32, 8),
+        (FakeEngine(0.001, 0.02), 32, 8),
+        (FakeEngine(0.002, 0.002), 32, 32),  # a small one: 16 reach 97 % of the rate of 32
+        (FakeEngine(0.002, 0.002), 8, 8),
+        (FakeEngine(0.001, 0.01, steps=64), 32, 32),  # a GPU
+        (FakeEngine(0.001, 0.01, steps=64), 100, 64),
+        (FakeEngine(0.0, 0.02), 1, 1),
+        (FakeEngine(0.0, 0.02), 3, 3),
     ],
 )
-def test_as_many_as_pay(monkeypatch: pytest.MonkeyPatch, engine: Timed, most: int, batch: int) -> None:
-    monkeypatch.setattr(engine_batch, "time", SimpleNamespace(perf_counter=lambda: engine.now))
+def test_the_batch_grows_while_the_rate_increases(
+    monkeypatch: pytest.MonkeyPatch, engine: FakeEngine, limit: int, expected: int
+) -> None:
+    monkeypatch.setattr(batch_size, "time", SimpleNamespace(perf_counter=lambda: engine.now))
 
-    assert best_batch_size(engine, most) == batch
-    assert max(engine.sizes) <= most
+    assert best_batch_size(engine, limit) == expected
+    assert max(engine.sizes) <= limit
 
 
-def test_a_slow_engine_is_not_timed_at_sizes_that_cannot_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Timed(0.0, 1.0)
-    monkeypatch.setattr(engine_batch, "time", SimpleNamespace(perf_counter=lambda: engine.now))
+def test_larger_batches_are_not_timed_after_one_without_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(0.0, 1.0)
+    monkeypatch.setattr(batch_size, "time", SimpleNamespace(perf_counter=lambda: engine.now))
 
     best_batch_size(engine, 1024)
 

@@ -1,4 +1,4 @@
-"""The pictures that a job keeps with its version: which ones, how many, and that a version without them is as good."""
+"""The calibration images that a job stores with its version; a version without them is complete."""
 
 import random
 from pathlib import Path
@@ -30,7 +30,7 @@ def shards(folder: Path, count: int, samples: int, broken: int = 0) -> str:
     for shard in range(count):
         files = {
             f"{shard}-{n:03}": {
-                "png": encoded(random_image(shard * 1000 + n)) if n >= broken else b"no picture", "txt": b"a picture",
+                "png": encoded(random_image(shard * 1000 + n)) if n >= broken else b"not an image", "txt": b"a caption",
             }
             for n in range(samples)
         }
@@ -48,55 +48,55 @@ def spec_of(folder: Path, train: dict[str, object]) -> JobSpec:
     )  # fmt: skip
 
 
-def test_pictures_come_from_several_shards_as_a_student_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_come_from_several_shards_in_the_students_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyclip_workers.engines.calibration.MAX_IMAGES", 64)
     data = spec_of(tmp_path, {"shards": shards(tmp_path, 3, 40, broken=2)}).data
 
-    pictures = sample_calibration_images(data, SIZE)
+    images = sample_calibration_images(data, SIZE)
 
-    assert (pictures.shape, pictures.dtype) == ((64, SIZE, SIZE, 3), np.uint8)
+    assert (images.shape, images.dtype) == ((64, SIZE, SIZE, 3), np.uint8)
     for row, seed in ((0, 2), (21, 23), (22, 1002), (63, 2021)):
-        np.testing.assert_array_equal(pictures[row], square_of(random_image(seed), SIZE))
+        np.testing.assert_array_equal(images[row], square_of(random_image(seed), SIZE))
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 320), (64, 320), (128, 203), (224, 66), (448, 64)])
-def test_of_small_pictures_there_are_more(size: int, count: int) -> None:
+def test_there_are_more_small_images_than_large_ones(size: int, count: int) -> None:
     assert image_count(size) == count
 
 
-def test_what_is_held_out_for_evaluation_stays_out(tmp_path: Path) -> None:
+def test_held_out_samples_are_not_used(tmp_path: Path) -> None:
     data = spec_of(tmp_path, {"shards": shards(tmp_path, 1, 40), "holdout": 0.5}).data
 
-    pictures = sample_calibration_images(data, SIZE)
+    images = sample_calibration_images(data, SIZE)
 
     trained = [n for n in range(40) if not is_held_out(f"0-{n:03}", 0.5)]
     assert 5 < len(trained) < 35
-    np.testing.assert_array_equal(pictures, [square_of(random_image(n), SIZE) for n in trained])
+    np.testing.assert_array_equal(images, [square_of(random_image(n), SIZE) for n in trained])
 
 
-@pytest.mark.parametrize("harm", ["gone", "no tar"])
-def test_shards_that_cannot_be_read_give_none(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("problem", ["missing", "not a tar"])
+def test_unreadable_shards_give_no_images(tmp_path: Path, problem: str) -> None:
     path = tmp_path / "train.tar"
-    if harm == "no tar":
+    if problem == "not a tar":
         path.write_bytes(random.Random(0).randbytes(2000))
 
     assert sample_calibration_images(spec_of(tmp_path, {"shards": str(path)}).data, SIZE).shape == (0, SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize("samples", [30, 5])
-def test_a_version_has_them_among_its_files_where_there_are_enough(tmp_path: Path, samples: int) -> None:
+def test_a_version_has_calibration_images_if_there_are_enough(tmp_path: Path, samples: int) -> None:
     spec = spec_of(tmp_path, {"shards": shards(tmp_path, 1, samples)})
     document = JobDocument(job="job_1", name="small", spec=spec, model_name="small", model_version=1)
     run = JobRun(ArtifactsStore(str(tmp_path / "store")), document, 1)
 
     version = write_student_version(run, FinishedStudent(tiny_layout(), save(tiny_model().state_dict()), {}))
 
-    pictures = read_calibration(str(tmp_path / "store/models/small/1"), SIZE)
+    images = read_calibration(str(tmp_path / "store/models/small/1"), SIZE)
     enough = samples == 30
     assert (CALIBRATION_FILE in {file.path for file in version.files}) == enough
     assert ("calibration.npz" in (tmp_path / "store/models/small/1/README.md").read_text()) == enough
-    assert (pictures is not None) == enough
-    if pictures is not None:
-        calibrated, compared = split_calibration(pictures)
+    assert (images is not None) == enough
+    if images is not None:
+        calibrated, compared = split_calibration(images)
         assert (len(calibrated), len(compared)) == (23, 7)
         np.testing.assert_array_equal(compared[0], square_of(random_image(3), SIZE))
