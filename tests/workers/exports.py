@@ -1,4 +1,4 @@
-"""Models that exports are made of in tests, and a version of one in a store."""
+"""Small random models to export, and a version of one in a store."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tests.workers.models import tiny_layout
 from tests.workers.students import random_image
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
-"""Not the usual ones, so that a forgotten setting shows."""
+"""Different from the usual values, so that a forgotten setting is detected."""
 TEXTS = [
     "a red square", "A  Woman’s “boot” &amp; more", "naïve café 中文 1,234!", "x", "",
     "a text that is so long that no context of sixteen tokens could ever hold more than half of all the words that are in it",
@@ -39,7 +39,7 @@ def vit(*, quick_gelu: bool = False) -> Layout:
 
 
 def folded() -> Layout:
-    """As automatic inheritance leaves them: blocks of different sizes, one without heads."""
+    """Return a layout as automatic inheritance creates it: blocks of different sizes, one without heads."""
     layout = vit().model_dump()
     layout["image"] |= {"heads": [1, 0], "mlp": [96, 40]}
     layout["text"] |= {"heads": [3, 4], "mlp": [0, 64]}
@@ -49,8 +49,9 @@ def folded() -> Layout:
 LAYOUTS = {"vit": vit(), "quick": vit(quick_gelu=True), "resnet": tiny_layout(), "folded": folded()}
 
 
-def loaded(layout: Layout, seed: int = 0) -> LoadedModel:
-    """A random model; where its towers are ours its parameters are random too, which they are not when they are made."""
+def random_model(kind: str, seed: int = 0) -> LoadedModel:
+    """Return a model with random parameters; our own towers would otherwise have constant ones."""
+    layout = LAYOUTS[kind]
     torch.manual_seed(seed)
     model = build_any(layout).eval()
     if isinstance(model, Clip):
@@ -59,13 +60,13 @@ def loaded(layout: Layout, seed: int = 0) -> LoadedModel:
     return LoadedModel(model, layout, make_tokenizer(layout), MEAN, STD, "tiny@1", "")
 
 
-def pictures(count: int) -> list[Image.Image]:
-    """Of several shapes, so that a wrong crop shows."""
+def random_images(count: int) -> list[Image.Image]:
+    """Return images of several shapes, so that a wrong crop is detected."""
     return [random_image(seed, [(90, 60), (50, 120), (48, 48), (200, 150)][seed % 4]) for seed in range(count)]
 
 
 def write_model(store: ArtifactsStore, model: LoadedModel, **lineage: Any) -> None:
-    """`tiny@1` as a version of a registry."""
+    """Write the version `tiny@1` of a registry."""
     files = model_files(model.layout, save(model.model.state_dict()), MEAN, STD, None)
     document = version_document("tiny", 1, summarize(model.layout), lineage=lineage)
     write_version(store, "models/tiny/1", document, files)

@@ -1,13 +1,13 @@
-"""What an export is checked and calibrated on: real pictures and texts where they can be read, drawn ones else.
+"""Images and texts to check an export with and to calibrate int8 with.
 
-In this order: what the version was evaluated on, what it was trained on, the calibration pictures that it keeps, pictures that
-are drawn here, the same every time.
+They come from the first readable source of: the version's evaluation tasks, its training data, its stored calibration images,
+and synthetic images, which are always the same.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -33,90 +33,96 @@ from tinyclip_workers.evaluation.tasks import fill_template, is_selected, retrie
 log = logging.getLogger(__name__)
 
 CHECKED, CALIBRATION = 64, 256
-"""Pictures to check on and, apart from them, to calibrate int8 on; fewer where there are not so many."""
+"""Images to check with and further images to calibrate with; fewer if the source has fewer."""
 TEXTS = 256
-MOST_SHARDS = 8
-COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "grey", "white")
+MAX_SHARDS = 8
+COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "grey", "white")
 THINGS = ("dog", "bicycle on a wet street", "bowl of soup", "laughing face", "tree in winter", "sign", "flag", "ship")
 SIDES = ((320, 240), (240, 320), (256, 256), (400, 200))
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures and texts, and a word on where they come from."""
+    """Images and texts, and a description of their source."""
 
     source: str
     checked: list[Image.Image]
     calibration: list[Image.Image]
-    """None of those that are checked on, unless there is but one picture."""
+    """Disjoint from `checked`, unless there is only one image."""
     texts: list[str]
 
 
-def gather(tasks: Sequence[EvaluationTask], train: TrainData | None, kept: Sequence[Image.Image] = ()) -> Samples:
-    """The first of the sources that gives pictures; those that cannot be read are passed over.
+def gather_samples(
+    tasks: Sequence[EvaluationTask], train: TrainData | None, calibration: Sequence[Image.Image] = ()
+) -> Samples:
+    """Return samples of the first readable source that has images.
 
-    `kept` are the version's own calibration pictures. What is evaluated on is not calibrated on where there is anything else.
+    `calibration` are the version's stored calibration images. Evaluation images are used for calibration only without any others.
     """
-    trained = _tried("training data", _of_training(train), None) if train is not None else None
+    trained = _try_source("training data", _training_pairs(train), None) if train is not None else None
     holdout = train.holdout if train is not None else 0.0
     for task in tasks:
-        if (found := _tried(f"evaluation task {task.name}", _of_task(task, holdout), _texts_of(task))) is not None:
-            others = [*trained.calibration, *trained.checked] if trained is not None else [*kept]
+        found = _try_source(f"evaluation task {task.name}", _task_pairs(task, holdout), _task_texts(task))
+        if found is not None:
+            others = [*trained.calibration, *trained.checked] if trained is not None else [*calibration]
             return replace(found, calibration=others[:CALIBRATION] or found.calibration)
     if trained is not None:
         return trained
-    return _samples("the version's calibration pictures", [(picture, None) for picture in kept]) if kept else drawn()
+    if calibration:
+        return _samples("the version's calibration images", [(image, None) for image in calibration])
+    return synthetic_samples()
 
 
-def drawn(count: int = CHECKED + CALIBRATION) -> Samples:
-    """Pictures of soft colours with shapes on them, and captions; no two alike."""
-    pairs = [(_draw(number), text) for number, text in zip(range(count), _captions(), strict=False)]
-    return _samples("drawn pictures: no evaluation task or training data of this version could be read", pairs)
+def synthetic_samples() -> Samples:
+    """Return different images of shapes on soft colors, with captions."""
+    captions = islice(_synthetic_captions(), CHECKED + CALIBRATION)
+    pairs = [(_draw(number), caption) for number, caption in enumerate(captions)]
+    return _samples("synthetic images: no evaluation task or training data of this version could be read", pairs)
 
 
-def pixels(pictures: Sequence[Image.Image], size: int) -> Tensor:
-    """Pictures as evaluation sees them: uint8 (B, 3, size, size)."""
+def to_pixels(images: Sequence[Image.Image], size: int) -> Tensor:
+    """Preprocess images as evaluation does: uint8 (B, 3, size, size)."""
     transform = eval_transform(size)
-    return torch.stack([transform(picture) for picture in pictures])
+    return torch.stack([transform(image) for image in images])
 
 
 Pairs = Iterator[tuple[Image.Image, str | None]]
 
 
-def _tried(source: str, pairs: Pairs, texts: list[str] | None) -> Samples | None:
+def _try_source(source: str, pairs: Pairs, texts: list[str] | None) -> Samples | None:
     try:
         found = list(islice(pairs, CHECKED + CALIBRATION))
     except (*BROKEN_SHARD, ValueError, KeyError) as error:
-        log.warning("%s cannot be read to check the export on: %s", source, error)
+        log.warning("cannot read %s to check the export with: %s", source, error)
         return None
     return _samples(source, found, texts) if found else None
 
 
 def _samples(source: str, pairs: Sequence[tuple[Image.Image, str | None]], texts: list[str] | None = None) -> Samples:
-    pictures = [picture for picture, _ in pairs]
-    check = CHECKED if len(pictures) == CHECKED + CALIBRATION else max(1, len(pictures) // 5)
+    images = [image for image, _ in pairs]
+    checked = CHECKED if len(images) == CHECKED + CALIBRATION else max(1, len(images) // 5)
     captions = list(dict.fromkeys(texts or [text for _, text in pairs if text]))
-    some = (captions or list(islice(_captions(), TEXTS)))[:TEXTS]
-    return Samples(source, pictures[-check:], pictures[:-check] or pictures, some)
+    chosen = (captions or list(islice(_synthetic_captions(), TEXTS)))[:TEXTS]
+    return Samples(source, images[-checked:], images[:-checked] or images, chosen)
 
 
-def _of_task(task: EvaluationTask, holdout: float) -> Pairs:
+def _task_pairs(task: EvaluationTask, holdout: float) -> Pairs:
     task = resolve_task(task)
-    for sample in _spread(expand_shards(task.shards)):
+    for sample in _sample_shards(expand_shards(task.shards)):
         if is_selected(sample, task, holdout):
             captions = retrieval_captions(sample, task.caption_key) if isinstance(task, RetrievalTask) else [None]
-            yield from _decoded(sample, task.image_key, captions[0])
+            yield from _decode(sample, task.image_key, captions[0])
 
 
-def _of_training(train: TrainData) -> Pairs:
-    for sample in _spread(expand_shards(train.shards)):
+def _training_pairs(train: TrainData) -> Pairs:
+    for sample in _sample_shards(expand_shards(train.shards)):
         if not is_held_out(sample["__key__"], train.holdout):
-            yield from _decoded(sample, train.image_key, captions_of(sample, train.caption_key)[0])
+            yield from _decode(sample, train.image_key, captions_of(sample, train.caption_key)[0])
 
 
-def _spread(urls: Sequence[str]) -> Iterator[Sample]:
-    """The beginnings of a few shards: one alone may hold one kind of picture. Raises DataError if none can be read."""
-    chosen = urls[:: -(-len(urls) // MOST_SHARDS)] if urls else []
+def _sample_shards(urls: Sequence[str]) -> Iterator[Sample]:
+    """Yield the first samples of several shards: one shard may hold only one kind of image. Raises DataError if all fail."""
+    chosen = urls[:: -(-len(urls) // MAX_SHARDS)] if urls else []
     share = -(-(CHECKED + CALIBRATION) // max(1, len(chosen)))
     skipped = Skipped()
     for url in chosen:
@@ -128,41 +134,39 @@ def _spread(urls: Sequence[str]) -> Iterator[Sample]:
         raise DataError(f"none of {len(chosen)} shards can be read, the first is {chosen[0]}", value=chosen[0])
 
 
-def _decoded(sample: Sample, image_keys: Sequence[str], caption: str | None) -> Pairs:
-    """The pair, or nothing if its picture is none."""
+def _decode(sample: Sample, image_keys: Sequence[str], caption: str | None) -> Pairs:
+    """Yield the image and its caption, or nothing if the image cannot be decoded."""
     try:
         yield decode_image(image_bytes(sample, image_keys)), caption
     except (KeyError, ValueError) as error:
         log.info("sample %s: %s", sample["__key__"], error)
 
 
-def _texts_of(task: EvaluationTask) -> list[str] | None:
-    """The prompts of a zero-shot task; of others, what their samples say."""
+def _task_texts(task: EvaluationTask) -> list[str] | None:
+    """Return the prompts of a zero-shot task; None for tasks whose samples have captions."""
     try:
         task = resolve_task(task)
         if not isinstance(task, ZeroShotTask) or task.classes is None or task.templates is None:
             return None
         return [fill_template(template, name) for template in task_lines(task.templates) for name in task_lines(task.classes)]
     except (OSError, ValueError) as error:
-        log.warning("the prompts of task %s cannot be read: %s", task.name, error)
+        log.warning("cannot read the prompts of task %s: %s", task.name, error)
         return None
 
 
-def _captions() -> Iterator[str]:
-    number = 0
-    while True:
-        thing, colour = THINGS[number % len(THINGS)], COLOURS[number // len(THINGS) % len(COLOURS)]
-        yield f"a {colour} {thing}" if number < 64 else f"picture {number}: a {colour} {thing}, drawn"
-        number += 1
+def _synthetic_captions() -> Iterator[str]:
+    for number in count():
+        thing, color = THINGS[number % len(THINGS)], COLORS[number // len(THINGS) % len(COLORS)]
+        yield f"a {color} {thing}" if number < 64 else f"picture {number}: a {color} {thing}, drawn"
 
 
 def _draw(number: int) -> Image.Image:
     rng, side = np.random.default_rng(number), SIDES[number % len(SIDES)]
     coarse = rng.integers(0, 256, (*rng.integers(2, 9, 2), 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize(side, Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(coarse).resize(side, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
     for shape in (draw.ellipse, draw.rectangle, draw.ellipse)[: int(rng.integers(1, 4))]:
         left, top = rng.uniform(0, 0.7, 2) * side
         width, height = rng.uniform(0.1, 0.5, 2) * side
         shape((left, top, left + width, top + height), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
-    return picture
+    return image

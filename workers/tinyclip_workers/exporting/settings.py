@@ -1,7 +1,7 @@
-"""What a graph alone does not say: how pictures come to it, how its texts are cut, and by what its cosines are multiplied."""
+"""Files that an exported graph needs in addition: preprocessing of images, tokenizer, and the scale of its cosines."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,23 @@ class Settings:
     """`settings.json` and `tokenizer.json` of an exported folder."""
 
     transform: Callable[[Image.Image], Tensor]
-    """A picture as normalised pixels (3, S, S)."""
+    """Converts an image to normalized pixels (3, S, S)."""
     mean: list[float]
     std: list[float]
-    logit_scale: float
     tokenizer: Any
 
-    def pixels(self, picture: Image.Image) -> Tensor:
-        """The same before they were normalised: uint8."""
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Return the pixels before normalization, as uint8."""
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return ((self.transform(picture) * std + mean) * 255).round().to(torch.uint8)
+        return ((self.transform(image) * std + mean) * 255).round().to(torch.uint8)
 
-    def tokens(self, texts: list[str]) -> npt.NDArray[np.int64]:
-        """(texts, tokens of the longest)."""
-        return np.array([encoding.ids for encoding in self.tokenizer.encode_batch(texts)], np.int64)
+    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the tokens (B, L), padded to the longest text."""
+        return np.array([encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))], np.int64)
 
 
 def write_settings(loaded: LoadedModel, folder: Path) -> None:
-    """Both files. `preprocess` is a `preprocess_cfg` of open_clip's."""
+    """Write both files. `preprocess` is a `preprocess_cfg` of open_clip."""
     document = {
         "preprocess": preprocess_cfg(loaded),
         "logit_scale": float(loaded.model.logit_scale.detach().exp()),
@@ -62,6 +61,6 @@ def read_settings(folder: Path) -> Settings:
         transform=image_transform_v2(PreprocessCfg(**preprocess), is_train=False),
         mean=preprocess["mean"],
         std=preprocess["std"],
-        logit_scale=document["logit_scale"],
+
         tokenizer=Tokenizer.from_file(str(folder / TOKENIZER_FILE)),
     )

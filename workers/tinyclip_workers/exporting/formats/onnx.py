@@ -1,10 +1,10 @@
-"""A version as two ONNX graphs, for ONNX Runtime and whatever else reads them; fp32 or int8.
+"""Export to two ONNX graphs, for ONNX Runtime and other libraries, in fp32 or int8.
 
-    image.onnx   pixel_values (batch, 3, S, S) fp32, normalised -> image_embeds (batch, E), of length 1
+    image.onnx   pixel_values (batch, 3, S, S) fp32, normalized -> image_embeds (batch, E), of length 1
     text.onnx    input_ids (batch, tokens) int64                -> text_embeds (batch, E), of length 1
 
-Both are made from our own towers, so blocks may differ in size. Texts may be cut after the longest of a batch: padding costs
-time and changes nothing.
+Both are traced from our own towers, so blocks may differ in size. Texts may be truncated to the longest of a batch: padding costs
+time and does not change the result.
 
 Shapes: B batch, S image size, L tokens, E embedding size.
 """
@@ -35,43 +35,48 @@ from tinyclip_workers.types import Matrix
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; it would send usage data
 try:
     import onnxruntime as ort
-    import onnxscript  # noqa: F401 -- torch's exporter stands on it
+    import onnxscript  # noqa: F401 -- required by torch's exporter
 
-    from tinyclip_workers.exporting.formats.onnx_int8 import quantise_convolutions, quantise_products, quantise_table
+    from tinyclip_workers.exporting.formats.onnx_int8 import quantize_convolutions, quantize_matmuls, quantize_token_embedding
 except ImportError as error:
     raise MissingExtra("export", "onnxruntime") from error
 
 IMAGE, TEXT = "image.onnx", "text.onnx"
 OPSET = 18
 LARGEST_FILE = 1_900_000_000
-"""A protobuf holds 2 GiB; the weights of a larger tower go into a file beside it."""
+"""A protobuf is limited to 2 GiB; the weights of a larger tower are written to a separate file."""
 
 
 def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
-    """Write graphs, settings and tokenizer; returns how many pictures int8 was calibrated on.
+    """Write graphs, settings and tokenizer; return the number of images that int8 was calibrated with.
 
-    A ViT's matrix products, a text tower's and its table of tokens scale numbers as they come: nothing to calibrate. The
-    convolutions of a ResNet have fixed scales, calibrated on pictures.
+    Matrix products and the token embedding compute their scales at run time and need no calibration. The convolutions of a ResNet
+    have fixed scales, calibrated with images.
     """
-    towers, size = own_towers(loaded), loaded.layout.image.image_size
+    write_graphs(loaded, folder)
+    write_settings(loaded, folder)
+    if not int8:
+        return 0
+    quantize_token_embedding(folder / TEXT)
+    quantize_matmuls(folder / TEXT)
+    if loaded.layout.image.kind == "vit":
+        quantize_matmuls(folder / IMAGE)
+        return 0
+    quantize_convolutions(folder / IMAGE, loaded, samples.calibration)
+    return len(samples.calibration)
+
+
+def write_graphs(loaded: LoadedModel, folder: Path) -> None:
+    """Trace both towers in fp32."""
+    towers, size = _own_towers(loaded), loaded.layout.image.image_size
     batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.text.context_length)
     _write(_Image(towers), torch.zeros(2, 3, size, size), {0: batch}, ("pixel_values", "image_embeds"), folder / IMAGE)
     example_BL = loaded.tokenizer(["a", "b c"])[:, :5].contiguous()
     _write(_Text(towers), example_BL, {0: batch, 1: tokens}, ("input_ids", "text_embeds"), folder / TEXT)
-    write_settings(loaded, folder)
-    if not int8:
-        return 0
-    quantise_table(folder / TEXT)
-    quantise_products(folder / TEXT)
-    if loaded.layout.image.kind == "vit":
-        quantise_products(folder / IMAGE)
-        return 0
-    quantise_convolutions(folder / IMAGE, loaded, samples.calibration)
-    return len(samples.calibration)
 
 
 class OnnxModel:
-    """An exported folder in ONNX Runtime on this CPU."""
+    """An exported folder in ONNX Runtime, on the CPU."""
 
     def __init__(self, folder: Path) -> None:
         options = ort.SessionOptions()
@@ -81,20 +86,20 @@ class OnnxModel:
         )
         self._settings = read_settings(folder)
 
-    def images(self, pixels_BCSS: Tensor) -> Matrix:
-        return self._images(normalize(pixels_BCSS, tuple(self._settings.mean), tuple(self._settings.std)))
+    def encode_pixels(self, pixels_BCSS: Tensor) -> Matrix:
+        return self._encode_normalized(normalize(pixels_BCSS, tuple(self._settings.mean), tuple(self._settings.std)))
 
-    def photos(self, pictures: Sequence[Image.Image]) -> Matrix:
-        return self._images(torch.stack([self._settings.transform(picture) for picture in pictures]))
+    def encode_images(self, images: Sequence[Image.Image]) -> Matrix:
+        return self._encode_normalized(torch.stack([self._settings.transform(image) for image in images]))
 
-    def texts(self, texts: Sequence[str]) -> Matrix:
-        texts_BE: Matrix = self._text.run(None, {"input_ids": self.tokens(texts)})[0]
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        texts_BE: Matrix = self._text.run(None, {"input_ids": self.tokenize(texts)})[0]
         return texts_BE
 
-    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        return self._settings.tokens(list(texts))
+    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        return self._settings.tokenize(texts)
 
-    def _images(self, pixel_values_BCSS: Tensor) -> Matrix:
+    def _encode_normalized(self, pixel_values_BCSS: Tensor) -> Matrix:
         batches = pixel_values_BCSS.split(BATCH)
         return np.concatenate([self._image.run(None, {"pixel_values": batch.numpy()})[0] for batch in batches])
 
@@ -117,8 +122,8 @@ class _Text(nn.Module):
         return F.normalize(self.towers.encode_tokens(input_ids), dim=-1)
 
 
-def own_towers(loaded: LoadedModel) -> Clip:
-    """The model in our own towers, which trace without a look at any value."""
+def _own_towers(loaded: LoadedModel) -> Clip:
+    """Return the model in our own towers, whose trace does not depend on values."""
     if isinstance(loaded.model, Clip):
         return loaded.model
     towers = Clip(loaded.layout)
@@ -128,13 +133,13 @@ def own_towers(loaded: LoadedModel) -> Clip:
 
 def _write(module: nn.Module, example: Tensor, dynamic: dict[int, Any], names: tuple[str, str], path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's own use of itself
+        warnings.simplefilter("ignore")  # torch warns about its own code
         program = torch.onnx.export(
             module.eval(), (example,), dynamo=True, input_names=[names[0]], output_names=[names[1]],
             dynamic_shapes=(dynamic,), opset_version=OPSET, verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # where in whose files it was traced
+        node.metadata_props.clear()  # paths of the source files that were traced
     size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     program.save(path, external_data=size > LARGEST_FILE)

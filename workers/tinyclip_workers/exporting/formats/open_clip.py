@@ -1,6 +1,6 @@
-"""A version for open_clip: `create_model_and_transforms("local-dir:…")` loads the folder as it is.
+"""Export to open_clip: `create_model_and_transforms("local-dir:…")` loads the folder as it is.
 
-A uniform version's own folder is in this layout already; here are the files alone, with nothing of ours beside them.
+The folder of a uniform version already has this format; the export contains only the files that open_clip uses.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from tinyclip_workers.versions.writer import json_bytes
 
 
 def export_open_clip(loaded: LoadedModel, folder: Path) -> None:
-    """Write configuration and weights. Raises ImpossibleStudent where open_clip cannot build the layout."""
+    """Write configuration and weights. Raises ImpossibleStudent if open_clip cannot build the layout."""
     config = {"model_cfg": open_clip_config(loaded.layout), "preprocess_cfg": preprocess_cfg(loaded)}
     (folder / CONFIG_FILE).write_bytes(json_bytes(config))
     state = {name: tensor.contiguous() for name, tensor in loaded.model.state_dict().items()}
@@ -33,7 +33,7 @@ def export_open_clip(loaded: LoadedModel, folder: Path) -> None:
 
 
 def preprocess_cfg(loaded: LoadedModel) -> dict[str, Any]:
-    """What pictures go through, in open_clip's words."""
+    """Return the image preprocessing as open_clip's `preprocess_cfg`."""
     size, mean, std = loaded.layout.image.image_size, list(loaded.image_mean), list(loaded.image_std)
     return {
         "size": [size, size], "mode": "RGB", "mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest",
@@ -41,30 +41,30 @@ def preprocess_cfg(loaded: LoadedModel) -> dict[str, Any]:
 
 
 class OpenClipModel:
-    """An exported folder, loaded as the library's documentation says."""
+    """An exported folder, loaded as open_clip documents."""
 
     def __init__(self, folder: Path) -> None:
         name = f"local-dir:{folder}"
         model, _, self._preprocess = open_clip.create_model_and_transforms(name)
         self._model, self._tokenizer = model.eval(), open_clip.get_tokenizer(name)
 
-    def images(self, pixels_BCSS: Tensor) -> Matrix:
-        return self.photos([to_pil_image(picture) for picture in pixels_BCSS])  # of that size already: only normalised
+    def encode_pixels(self, pixels_BCSS: Tensor) -> Matrix:
+        return self.encode_images([to_pil_image(pixels_CSS) for pixels_CSS in pixels_BCSS])  # already of the model's size
 
     @torch.no_grad()
-    def photos(self, pictures: Sequence[Image.Image]) -> Matrix:
+    def encode_images(self, images: Sequence[Image.Image]) -> Matrix:
         parts = []
-        for start in range(0, len(pictures), BATCH):
-            batch_BCSS = torch.stack([self._preprocess(picture) for picture in pictures[start : start + BATCH]])
+        for start in range(0, len(images), BATCH):
+            batch_BCSS = torch.stack([self._preprocess(image) for image in images[start : start + BATCH]])
             parts.append(self._model.encode_image(batch_BCSS, normalize=True))
         images_BE: Matrix = torch.cat(parts).numpy()
         return images_BE
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> Matrix:
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
         texts_BE: Matrix = F.normalize(self._model.encode_text(self._tokenizer(list(texts))), dim=-1).numpy()
         return texts_BE
 
-    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        ids_BT: npt.NDArray[np.int64] = self._tokenizer(list(texts)).numpy()
-        return ids_BT
+    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        tokens_BL: npt.NDArray[np.int64] = self._tokenizer(list(texts)).numpy()
+        return tokens_BL

@@ -1,7 +1,7 @@
-"""A version as OpenVINO IR; fp32, or with the image tower in int8.
+"""Export to OpenVINO IR, in fp32 or with the image tower in int8.
 
-    image.xml, .bin   pictures (batch, S, S, 3) uint8, RGB -> embeddings (batch, E), of length 1; colours are normalised inside
-    text.xml, .bin    tokens (batch, tokens) int64         -> embeddings (batch, E), of length 1
+    image.xml, .bin   images (batch, S, S, 3) uint8, RGB -> embeddings (batch, E), of length 1; the graph normalizes colors
+    text.xml, .bin    tokens (batch, tokens) int64       -> embeddings (batch, E), of length 1
 
 Shapes: B batch, S image size, E embedding size.
 """
@@ -23,7 +23,7 @@ from tinyclip_workers.engines.openvino_engine import (
     save_model,
 )
 from tinyclip_workers.exporting.check import BATCH
-from tinyclip_workers.exporting.samples import Samples, pixels
+from tinyclip_workers.exporting.samples import Samples, to_pixels
 from tinyclip_workers.exporting.settings import read_settings, write_settings
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.types import Matrix
@@ -32,15 +32,15 @@ IMAGE, TEXT = "image.xml", "text.xml"
 
 
 def export_openvino(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
-    """Write both towers, settings and tokenizer; returns how many pictures int8 was calibrated on.
+    """Write both towers, settings and tokenizer; return the number of images that int8 was calibrated with.
 
-    Texts stay in fp32: cut to their length they cost little, and int8 would gain little.
+    The text tower stays in fp32: texts truncated to their length are cheap, and int8 would gain little.
     """
     image, calibrated = convert_image_tower(loaded), 0
     if int8:
-        pictures_BSSC = pixels(samples.calibration, loaded.layout.image.image_size).permute(0, 2, 3, 1).contiguous().numpy()
-        image = quantize_image_tower(image, pictures_BSSC, transformer=loaded.layout.image.kind == "vit")
-        calibrated = len(pictures_BSSC)
+        images_BSSC = to_pixels(samples.calibration, loaded.layout.image.image_size).permute(0, 2, 3, 1).contiguous().numpy()
+        image = quantize_image_tower(image, images_BSSC, transformer=loaded.layout.image.kind == "vit")
+        calibrated = len(images_BSSC)
     save_model(image, folder / IMAGE)
     save_model(convert_text_tower(loaded), folder / TEXT)
     write_settings(loaded, folder)
@@ -55,15 +55,15 @@ class OpenVinoModel:
         self._image, self._text = (CompiledTower(folder / name, threads=threads) for name in (IMAGE, TEXT))
         self._settings = read_settings(folder)
 
-    def images(self, pixels_BCSS: Tensor) -> Matrix:
+    def encode_pixels(self, pixels_BCSS: Tensor) -> Matrix:
         batches = pixels_BCSS.permute(0, 2, 3, 1).contiguous().split(BATCH)
         return np.concatenate([self._image(batch.numpy()) for batch in batches])
 
-    def photos(self, pictures: Sequence[Image.Image]) -> Matrix:
-        return self.images(torch.stack([self._settings.pixels(picture) for picture in pictures]))
+    def encode_images(self, images: Sequence[Image.Image]) -> Matrix:
+        return self.encode_pixels(torch.stack([self._settings.pixels(image) for image in images]))
 
-    def texts(self, texts: Sequence[str]) -> Matrix:
-        return self._text(self.tokens(texts))
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        return self._text(self.tokenize(texts))
 
-    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        return self._settings.tokens(list(texts))
+    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        return self._settings.tokenize(texts)

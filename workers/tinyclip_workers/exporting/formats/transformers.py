@@ -1,9 +1,9 @@
-"""A version for transformers: `CLIPModel` and `CLIPProcessor` load the folder as it is.
+"""Export to transformers: `CLIPModel` and `CLIPProcessor` load the folder as it is.
 
-Only plain CLIP models with a ViT can be told to it. Tensors are renamed, and attention's three projections, one tensor in
-open_clip, are taken apart; every number stays what it is.
+It supports only uniform CLIP models with a ViT. Tensors are renamed, and the projections of attention, one tensor in open_clip,
+become three; no value changes.
 
-Shapes: B batch, S image size, E embedding size.
+Shapes: B batch, S image size, L tokens, E embedding size.
 """
 
 import json
@@ -50,23 +50,23 @@ _RENAMED = {
     r"\.c_proj\.": ".fc2.",
 }
 _TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
-"""Matrices that open_clip multiplies from the right, and transformers keeps as linear layers."""
+"""Matrices that open_clip multiplies from the right and transformers stores as linear layers."""
 
 
 def export_hf(loaded: LoadedModel, folder: Path) -> None:
-    """Write the model, its processor and its tokenizer. Raises RuntimeError if a tensor has no place."""
+    """Write the model, its processor and its tokenizer. Raises RuntimeError for unexpected or missing tensors."""
     model = CLIPModel(hf_config(loaded.layout)).eval()
     model.load_state_dict(hf_state_dict(loaded.model.state_dict()))
     model.save_pretrained(folder, max_shard_size="100GB")
     processor = CLIPProcessor(_image_processor(loaded), hf_tokenizer(loaded.layout.text.context_length))
     processor.save_pretrained(folder)
-    told = folder / "tokenizer_config.json"
-    named = {**json.loads(told.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
-    told.write_bytes(json_bytes(named))  # as transformers 4 knows it too
+    path = folder / "tokenizer_config.json"
+    config = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_bytes(json_bytes(config))  # the class name that transformers 4 also knows
 
 
 def hf_config(layout: Layout) -> Any:
-    """transformers' configuration of a uniform layout with a ViT."""
+    """Return transformers' configuration of a uniform layout with a ViT."""
     image, text = layout.image, layout.text
     vision = {"image_size": image.image_size, "patch_size": image.patch_size, **_tower(image, layout)}
     return CLIPConfig(
@@ -80,7 +80,7 @@ def hf_config(layout: Layout) -> Any:
 
 
 def hf_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's tensors under transformers' names."""
+    """Rename open_clip's tensors to transformers' names."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name in _TRANSPOSED:
@@ -97,34 +97,34 @@ def hf_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class HfModel:
-    """An exported folder, loaded as the library's documentation says."""
+    """An exported folder, loaded as transformers documents."""
 
     def __init__(self, folder: Path) -> None:
         self._model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
         self._processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
 
-    def images(self, pixels_BCSS: Tensor) -> Matrix:
-        return self.photos([to_pil_image(picture) for picture in pixels_BCSS])  # of that size already: only normalised
+    def encode_pixels(self, pixels_BCSS: Tensor) -> Matrix:
+        return self.encode_images([to_pil_image(pixels_CSS) for pixels_CSS in pixels_BCSS])  # already of the model's size
 
     @torch.no_grad()
-    def photos(self, pictures: Sequence[Image.Image]) -> Matrix:
+    def encode_images(self, images: Sequence[Image.Image]) -> Matrix:
         parts = []
-        for start in range(0, len(pictures), BATCH):
-            inputs = self._processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
+        for start in range(0, len(images), BATCH):
+            inputs = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")
             parts.append(self._model.get_image_features(**inputs).pooler_output)
         images_BE: Matrix = F.normalize(torch.cat(parts), dim=-1).numpy()
         return images_BE
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> Matrix:
-        texts_BE: Matrix = F.normalize(self._model.get_text_features(**self._read(texts)).pooler_output, dim=-1).numpy()
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        texts_BE: Matrix = F.normalize(self._model.get_text_features(**self._inputs(texts)).pooler_output, dim=-1).numpy()
         return texts_BE
 
-    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        ids_BL: npt.NDArray[np.int64] = self._read(texts)["input_ids"].numpy()
-        return ids_BL
+    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        tokens_BL: npt.NDArray[np.int64] = self._inputs(texts)["input_ids"].numpy()
+        return tokens_BL
 
-    def _read(self, texts: Sequence[str]) -> Any:
+    def _inputs(self, texts: Sequence[str]) -> Any:
         return self._processor(text=list(texts), return_tensors="pt", padding=True, truncation=True)
 
 

@@ -1,4 +1,4 @@
-"""The job that exports: what it writes and tells, and what a kill, a deletion, a later attempt and bad input leave behind."""
+"""The export job: its files and events, also after a kill, a deletion, a later attempt and with invalid input."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, ExportDocument
 from tinyclip.schemas.spec import TrainData, ZeroShotTask
 from tinyclip_workers import jobs
-from tinyclip_workers.exporting import job as exporting
-from tinyclip_workers.exporting.samples import CALIBRATION, CHECKED, drawn, gather
+from tinyclip_workers.exporting import job
+from tinyclip_workers.exporting.samples import CALIBRATION, CHECKED, gather_samples, synthetic_samples
 
-from tests.workers.exports import LAYOUTS, loaded, write_model
+from tests.workers.exports import random_model, write_model
 from tests.workers.shards import COLORS, color_samples, write_shard
 
 ID = "export_1"
@@ -26,12 +26,12 @@ def task(folder: Path, **changes: object) -> JSON:
     return {"name": "colors", "kind": "zero_shot", "shards": f"{folder}/val.tar", "classes": list(COLORS), **changes}
 
 
-def ask(store: ArtifactsStore, format: str = "open_clip", attempt: int = 1, **changes: object) -> None:
+def request_export(store: ArtifactsStore, format: str = "open_clip", attempt: int = 1, **changes: object) -> None:
     request = {"name": "tiny", "version": 1, "format": format, "attempt": attempt, **changes}
     store.write_bytes(f"exports/{ID}/request.json", json.dumps(request).encode())
 
 
-def run(store: ArtifactsStore, attempt: int = 1) -> int:
+def run_job(store: ArtifactsStore, attempt: int = 1) -> int:
     return jobs.main(["export", "--artifacts", store.root, "--export", ID, "--attempt", str(attempt)])
 
 
@@ -44,27 +44,27 @@ def events(store: ArtifactsStore, attempt: int = 1) -> list[JSON]:
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactsStore:
     write_shard(tmp_path / "val.tar", color_samples(20))
-    made = ArtifactsStore(str(tmp_path / "store"))
-    write_model(made, loaded(LAYOUTS["vit"]))
-    return made
+    store = ArtifactsStore(str(tmp_path / "store"))
+    write_model(store, random_model("vit"))
+    return store
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_the_files_are_those_of_the_document_and_it_is_told(tmp_path: Path, store: ArtifactsStore, remote: bool) -> None:
+def test_writes_the_files_of_its_document_and_reports_it(tmp_path: Path, store: ArtifactsStore, remote: bool) -> None:
     if remote:
         store = ArtifactsStore(f"memory://{tmp_path.name}")
-        write_model(store, loaded(LAYOUTS["vit"]))
-    ask(store, "hf", tasks=[task(tmp_path)])
+        write_model(store, random_model("vit"))
+    request_export(store, "hf", tasks=[task(tmp_path)])
 
-    assert run(store) == 0
+    assert run_job(store) == 0
 
-    told = events(store)
-    assert [event["type"] for event in told] == ["export.progress"] * 4 + ["export.finished"]
-    fractions = [event["data"]["fraction"] for event in told[:-1]]
+    reported = events(store)
+    assert [event["type"] for event in reported] == ["export.progress"] * 4 + ["export.finished"]
+    fractions = [event["data"]["fraction"] for event in reported[:-1]]
     assert fractions == sorted(fractions)
     written = store.read_bytes(f"{TARGET}/hf/export.json")
     document = ExportDocument.model_validate_json(written)
-    assert told[-1]["data"] == json.loads(written)
+    assert reported[-1]["data"] == json.loads(written)
     assert {file.path for file in document.files} | {"export.json"} == set(store.list(f"{TARGET}/hf"))
     for file in document.files:
         data = store.read_bytes(f"{TARGET}/hf/{file.path}")
@@ -75,103 +75,103 @@ def test_the_files_are_those_of_the_document_and_it_is_told(tmp_path: Path, stor
 
 
 @pytest.mark.parametrize("written", [0, 1, 2])
-def test_what_a_kill_leaves_is_no_export_and_the_next_attempt_makes_it(
+def test_a_killed_attempt_leaves_no_export_and_the_next_attempt_creates_it(
     store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    whole, done = ArtifactsStore.write_bytes, []
+    write_bytes, done = ArtifactsStore.write_bytes, []
 
     def killed(self: ArtifactsStore, path: str, data: bytes) -> None:
         if path.startswith(TARGET):
             if len(done) == written:
                 raise KeyboardInterrupt
             done.append(path)
-        whole(self, path, data)
+        write_bytes(self, path, data)
 
-    ask(store)
+    request_export(store)
     monkeypatch.setattr(ArtifactsStore, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(store)
+        run_job(store)
     assert not store.exists(f"{TARGET}/open_clip/export.json")
-    monkeypatch.setattr(ArtifactsStore, "write_bytes", whole)
+    monkeypatch.setattr(ArtifactsStore, "write_bytes", write_bytes)
     store.write_bytes(f"{TARGET}/open_clip/of-an-older-tinyclip.bin", b"left by a kill")
-    ask(store, attempt=2)
+    request_export(store, attempt=2)
 
-    assert run(store, attempt=2) == 0
+    assert run_job(store, attempt=2) == 0
 
     document = ExportDocument.model_validate_json(store.read_bytes(f"{TARGET}/open_clip/export.json"))
     assert {file.path for file in document.files} | {"export.json"} == set(store.list(f"{TARGET}/open_clip"))
 
 
-def test_an_attempt_that_finds_an_export_only_tells_of_it(store: ArtifactsStore) -> None:
-    ask(store)
-    run(store)
+def test_an_attempt_that_finds_an_export_only_reports_it(store: ArtifactsStore) -> None:
+    request_export(store)
+    run_job(store)
     found = store.read_bytes(f"{TARGET}/open_clip/export.json")
-    ask(store, attempt=2)
+    request_export(store, attempt=2)
 
-    assert run(store, attempt=2) == 0
+    assert run_job(store, attempt=2) == 0
 
     assert store.read_bytes(f"{TARGET}/open_clip/export.json") == found
     assert [(event["type"], event["data"]) for event in events(store, 2)] == [("export.finished", json.loads(found))]
 
 
-@pytest.mark.parametrize("gone", ["deleted", "overtaken"])
-def test_one_that_is_not_wanted_any_more_writes_nothing(
+@pytest.mark.parametrize("gone", ["deleted", "superseded"])
+def test_a_withdrawn_request_writes_nothing(
     store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gone: str
 ) -> None:
     caplog.set_level(logging.INFO, "tinyclip_workers")
-    make = exporting.make_export
+    make = job.create_export
 
     def meanwhile(*args: object, **kwargs: object) -> ExportDocument:
         document = make(*args, **kwargs)  # type: ignore[arg-type]
-        ask(store, attempt=2) if gone == "overtaken" else store.remove(f"exports/{ID}/request.json")
+        request_export(store, attempt=2) if gone == "superseded" else store.remove(f"exports/{ID}/request.json")
         return document
 
-    ask(store)
-    monkeypatch.setattr(exporting, "make_export", meanwhile)
+    request_export(store)
+    monkeypatch.setattr(job, "create_export", meanwhile)
 
-    assert run(store) == 0
+    assert run_job(store) == 0
 
     assert store.list(TARGET) == []
     assert "export.finished" not in [event["type"] for event in events(store)]
 
 
-def test_one_that_was_deleted_before_it_began_leaves_no_folder(store: ArtifactsStore) -> None:
-    assert run(store) == 0
+def test_a_request_deleted_before_the_start_leaves_no_folder(store: ArtifactsStore) -> None:
+    assert run_job(store) == 0
 
     assert not store.exists(f"exports/{ID}")
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "code", "says"),
+    ("kind", "changes", "code", "message"),
     [
         ("resnet", {"format": "hf"}, "format_not_available", "tiny@1 has no hf export: its image tower is a ResNet"),
         ("folded", {"format": "open_clip"}, "format_not_available", "it has onnx, openvino"),
         ("vit", {"version": 7}, "unreadable_model", "tiny@7: "),
     ],
 )
-def test_what_cannot_be_exported_says_why_and_writes_nothing(
-    store: ArtifactsStore, kind: str, changes: JSON, code: str, says: str
+def test_an_impossible_export_fails_with_the_reason_and_writes_nothing(
+    store: ArtifactsStore, kind: str, changes: JSON, code: str, message: str
 ) -> None:
     store.remove("models")
-    write_model(store, loaded(LAYOUTS[kind]))
-    ask(store, **{"format": "onnx", **changes})
+    write_model(store, random_model(kind))
+    request_export(store, **{"format": "onnx", **changes})
 
-    assert run(store) == 1
+    assert run_job(store) == 1
 
     last = events(store)[-1]
     assert (last["type"], last["data"]) == ("export.failed", {"code": code})
-    assert says in last["message"]
+    assert message in last["message"]
     assert store.list(TARGET) == []
 
 
-def test_an_export_that_is_off_fails_in_words(store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_differing_export_fails_with_the_difference(store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinyclip_workers.exporting.formats import open_clip as export_open_clip
 
-    whole = export_open_clip.preprocess_cfg
-    monkeypatch.setattr(export_open_clip, "preprocess_cfg", lambda model: {**whole(model), "mean": [0.1, 0.1, 0.1]})
-    ask(store)
+    preprocess_cfg = export_open_clip.preprocess_cfg
+    monkeypatch.setattr(export_open_clip, "preprocess_cfg", lambda model: {**preprocess_cfg(model), "mean": [0.1, 0.1, 0.1]})
+    request_export(store)
 
-    assert run(store) == 1
+    assert run_job(store) == 1
 
     assert events(store)[-1]["data"] == {"code": "export_off"}
     assert "image embeddings differ from torch's by up to" in events(store)[-1]["message"]
@@ -186,40 +186,42 @@ class TestSamples:
             "stages": [{"name": "a", "student": {"preset": PRESET}, "train": {"steps": 1}}],
             "evaluation": {"tasks": [task(tmp_path, name="gone", shards="/nowhere/a.tar")]},
         }
-        write_model(store, loaded(LAYOUTS["vit"]), spec=spec)
-        ask(store)
+        write_model(store, random_model("vit"), spec=spec)
+        request_export(store)
 
-        run(store)
+        run_job(store)
 
         check = events(store)[-1]["data"]["check"]
         assert (check["data"], check["pictures"], check["texts"]) == ("training data", 4, 20)
 
-    def test_calibration_pictures_are_others_than_those_of_the_evaluation(self, tmp_path: Path) -> None:
+    def test_calibration_images_are_not_evaluation_images(self, tmp_path: Path) -> None:
         evaluated = ZeroShotTask.model_validate(task(tmp_path))
         write_shard(tmp_path / "val.tar", color_samples(20))
         training = TrainData(shards=write_shard(tmp_path / "train.tar", color_samples(30, start=40)))
-        kept = [Image.new("RGB", (32, 32), "pink")] * 8
+        stored = [Image.new("RGB", (32, 32), "pink")] * 8
 
-        found, without, alone = gather([evaluated], training, kept), gather([evaluated], None, kept), gather([evaluated], None)
+        found = gather_samples([evaluated], training, stored)
+        without = gather_samples([evaluated], None, stored)
+        alone = gather_samples([evaluated], None)
 
         assert [len(each.checked) for each in (found, without, alone)] == [4, 4, 4]
         assert [len(each.calibration) for each in (found, without, alone)] == [30, 8, 16]
-        checked = {picture.tobytes() for picture in found.checked}
-        assert not checked & {picture.tobytes() for each in (found, alone) for picture in each.calibration}
+        checked = {image.tobytes() for image in found.checked}
+        assert not checked & {image.tobytes() for each in (found, alone) for image in each.calibration}
 
-    def test_are_the_version_s_own_where_its_data_cannot_be_read(self) -> None:
-        kept = [Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(20)]
+    def test_are_the_versions_calibration_images_if_its_data_cannot_be_read(self) -> None:
+        stored = [Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(20)]
 
-        found = gather([], TrainData(shards="/nowhere/a.tar"), kept)
+        found = gather_samples([], TrainData(shards="/nowhere/a.tar"), stored)
 
-        assert (found.source, len(found.checked), len(found.calibration)) == ("the version's calibration pictures", 4, 16)
+        assert (found.source, len(found.checked), len(found.calibration)) == ("the version's calibration images", 4, 16)
 
-    def test_are_drawn_where_nothing_can_be_read_and_always_the_same(self) -> None:
-        first, again = drawn(), gather([], None)
+    def test_are_synthetic_and_always_the_same_if_nothing_can_be_read(self) -> None:
+        first, again = synthetic_samples(), gather_samples([], None)
 
-        assert first.source.startswith("drawn pictures: no evaluation task")
+        assert first.source.startswith("synthetic images: no evaluation task")
         assert (len(first.checked), len(first.calibration)) == (CHECKED, CALIBRATION)
-        assert [picture.tobytes() for picture in first.checked] == [picture.tobytes() for picture in again.checked]
-        everything = [picture.tobytes() for picture in [*first.checked, *first.calibration]]
+        assert [image.tobytes() for image in first.checked] == [image.tobytes() for image in again.checked]
+        everything = [image.tobytes() for image in [*first.checked, *first.calibration]]
         assert len(set(everything)) == CHECKED + CALIBRATION
         assert len(set(first.texts)) == len(first.texts) == 256
