@@ -41,7 +41,7 @@ class ServingOptions(Request):
     max_waiting_images: int = Field(default=256, ge=1)
     """Images admitted by a replica and not yet done; at this number further requests are answered 429."""
     max_waiting_texts: int = Field(default=8192, ge=1)
-    """The same for texts whose embedding is not cached."""
+    """The same limit for texts whose embedding is not cached."""
     request_timeout_s: float = Field(default=30.0, gt=0)
     """A request that takes longer is answered 504; its items that still wait are not computed."""
     image_urls: bool = False
@@ -49,7 +49,7 @@ class ServingOptions(Request):
     image_url_hosts: list[str] = []
     """Fetch only from these hosts and their subdomains; empty: from any public host."""
     image_url_timeout_s: float = Field(default=5.0, gt=0)
-    """For one image, from the lookup of its host to its last byte."""
+    """Time limit of one image, from the lookup of its host to its last byte."""
 
 
 class CanaryConfig(Request):
@@ -69,4 +69,4 @@ class UserConfig(Request):
     models: dict[str, str] = {}
     """Further models, name to folder; each is loaded at its first query."""
     resident: int = Field(default=4, ge=1)
-    """How many of them stay in memory."""
+    """Number of further models that stay in memory."""

@@ -25,7 +25,7 @@ from tinyclip_workers.serving.queries.inputs import MAX_IMAGES, Images, check_te
 from tinyclip_workers.types import ImageInput, Matrix
 
 MAX_INPUTS = 2048
-"""Of one request, as in OpenAI's API."""
+"""Inputs of one request, as in OpenAI's API."""
 
 Modality = Literal["text", "image"]
 

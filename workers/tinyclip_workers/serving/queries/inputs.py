@@ -9,7 +9,7 @@ from tinyclip_workers.types import ImageInput
 
 MAX_IMAGES = MAX_FILES
 MAX_CHARACTERS = 10_000
-"""Of one text; a model reads only the beginning of such a long one."""
+"""Characters of one text; a model reads only the beginning of such a long one."""
 
 
 @dataclass(frozen=True)

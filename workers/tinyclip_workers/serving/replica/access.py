@@ -22,9 +22,9 @@ from tinyclip_workers.serving.problems import ProblemError, problem_error
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 5.0
-"""How often the list is read, while there are requests."""
+"""Interval of reading the list, while there are requests."""
 MAX_STALE_SECONDS = 300.0
-"""How long the last list is used while the store cannot be read; after that every request is rejected."""
+"""Age up to which the last list is used while the store cannot be read; after that every request is rejected."""
 OPEN_PATHS = frozenset({"/healthz", "/.well-known/live", "/.well-known/ready", "/openapi.json"})
 OPEN_PAGE = "/"
 """The try-it page: it holds nothing but the form, whose queries send the token that the user enters."""

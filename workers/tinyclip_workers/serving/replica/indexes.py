@@ -25,7 +25,7 @@ from tinyclip_workers.serving.problems import ProblemError, field_error, invalid
 from tinyclip_workers.types import Matrix
 
 REFRESH_SECONDS = 1.0
-"""How often the store is checked for a newer generation, while there are queries."""
+"""Interval of checking the store for a newer generation, while there are queries."""
 MAX_BYTES_HELD_TWICE = 1 << 30
 """Up to so many bytes of graphs that a new generation drops are kept in memory, and answer, until it is open. Larger ones are
 released first and queries wait, so that a replica needs memory for one generation only."""

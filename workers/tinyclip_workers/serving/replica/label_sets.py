@@ -15,9 +15,9 @@ from tinyclip.schemas import LabelSet
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
 
 REFRESH_SECONDS = 2.0
-"""How old a cached label set may be: a change through another replica takes effect here after that."""
+"""Maximum age of a cached label set: a change through another replica takes effect here after that."""
 MAX_SETS = 1000
-"""Per deployment."""
+"""Label sets of a deployment."""
 MAX_CACHED = 64
 """Label sets that a replica keeps in memory."""
 
