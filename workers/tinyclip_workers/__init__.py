@@ -1,13 +1,18 @@
-"""Distillation engine, evaluation, export and serving."""
+"""The engine of TinyCLIP: it trains, evaluates, exports, indexes and serves models.
+
+Its packages, lowest layer first; each imports only those below it: `runtime`, `model`, `data`, `engines`, `evaluation`,
+`versions`, `training`, `retrieval`, `importing` and `exporting`, `plan`, `serving`. `jobs` is the entry point of Ray jobs
+other than training.
+"""
 
 from importlib.util import find_spec
 
 from tinyclip.errors import MissingExtra
 
-for _needed in ("torch", "ray", "open_clip", "webdataset"):
-    if find_spec(_needed) is None:
-        raise MissingExtra("workers", _needed)
+for _package in ("torch", "ray", "open_clip", "webdataset"):
+    if find_spec(_package) is None:
+        raise MissingExtra("workers", _package)
 
-from tinyclip_workers.runtime import addresses as web  # noqa: E402 -- after the check: it needs packages of the extra
+from tinyclip_workers.runtime import addresses  # noqa: E402 -- after the check: it needs packages of the extra
 
-web.guard()
+addresses.guard()

@@ -42,7 +42,7 @@ class TestEqualToTheEvaluationTransform:
 
     @pytest.mark.parametrize("size", [(50, 40), (63, 90), (20, 13), (64, 64), (1, 1), (17, 8)])
     @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
-    def test_small_jpegs(self, size: tuple[int, int], subsampling: str) -> None:
+    def test_small_jpegs_of_any_subsampling(self, size: tuple[int, int], subsampling: str) -> None:
         assert difference(encoded(photo(*size), "JPEG", quality=90, subsampling=subsampling)).max() <= 2
 
     @pytest.mark.parametrize("size", [(500, 375), (375, 500), (641, 479), (1600, 1200), (2000, 130)])
@@ -55,7 +55,7 @@ class TestEqualToTheEvaluationTransform:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize(("format", "size"), [("JPEG", (60, 40)), ("JPEG", (400, 301)), ("WEBP", (60, 41)), ("PNG", (6, 4))])
-    def test_exif_orientation(self, orientation: int, format: str, size: tuple[int, int]) -> None:
+    def test_images_of_any_exif_orientation(self, orientation: int, format: str, size: tuple[int, int]) -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
         data = encoded(photo(*size), format, exif=exif)
@@ -64,7 +64,7 @@ class TestEqualToTheEvaluationTransform:
         expected = eval_transform(SIZE)(upright).permute(1, 2, 0).numpy().astype(int)
         assert np.abs(decode_square(data, SIZE) - expected).max() <= 6
 
-    def test_grey_jpegs(self) -> None:
+    def test_grey_jpegs_stay_grey(self) -> None:
         data = encoded(photo(400, 300).convert("L"), "JPEG")
 
         assert difference(data).max() <= 6
@@ -151,27 +151,27 @@ class TestRefused:
     @pytest.mark.parametrize(
         "data", [b"", b"text", b"%PDF-1.7", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF0000WEBPVP8 "]
     )
-    def test_bytes_that_are_not_an_image(self, data: bytes) -> None:
+    def test_bytes_that_are_not_an_image_are_refused(self, data: bytes) -> None:
         with pytest.raises(UnreadableImage, match="not a readable image"):
             decode_square(data, SIZE)
 
     @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
     @pytest.mark.parametrize("left", [0.1, 0.5, 0.9])
-    def test_truncated_files(self, format: str, left: float) -> None:
+    def test_a_truncated_file_is_refused(self, format: str, left: float) -> None:
         data = encoded(photo(300, 300), format)
 
         with pytest.raises(UnreadableImage, match="not a readable image"):
             decode_square(data[: int(len(data) * left)], SIZE)
 
     @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-    def test_too_many_pixels(self, format: str) -> None:
+    def test_an_image_of_too_many_pixels_is_refused(self, format: str) -> None:
         data = encoded(Image.new("L", (8001, 8001)), format)
         assert MAX_PIXELS < 8001 * 8001
 
         with pytest.raises(UnreadableImage, match=r"8001x8001 pixels are more than 64,000,000; scale"):
             decode_square(data, SIZE)
 
-    def test_a_jpeg_with_too_many_scans(self) -> None:
+    def test_a_jpeg_with_too_many_scans_is_refused(self) -> None:
         data = encoded(photo(500, 500).resize((2000, 2000)), "JPEG", progressive=True)
         scan = data[data.rindex(b"\xff\xda") : -2]
 

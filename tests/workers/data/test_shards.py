@@ -21,5 +21,5 @@ def test_a_truncated_shard_yields_its_readable_samples_and_is_counted(tmp_path: 
 
 
 def test_only_unreadable_shards_raise_an_error_with_the_first_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of the 2 shards can be read.*gone-0\.tar"):
-        list(read_shards([str(tmp_path / "gone-0.tar"), str(tmp_path / "gone-1.tar")], Skipped()))
+    with pytest.raises(DataError, match=r"none of the 2 shards can be read.*missing-0\.tar"):
+        list(read_shards([str(tmp_path / "missing-0.tar"), str(tmp_path / "missing-1.tar")], Skipped()))

@@ -132,11 +132,10 @@ class TestScores:
     def test_a_probe_learns_from_the_train_split(self, classification: Path, model: LoadedModel) -> None:
         task = LinearProbeTask(name="probe", kind="linear_probe", shards=str(classification))
 
-        first, again = (evaluate({"student": model}, task)["student"] for _ in range(2))
+        scores = evaluate({"student": model}, task)["student"]
 
-        assert (first["samples"], first["train_samples"]) == (24, 40)
-        assert {**first, "ms_per_image": 0} == {**again, "ms_per_image": 0}
-        assert first["worst_classes"][0]["class"] in {"0", "1", "2", "3", "4"}
+        assert (scores["samples"], scores["train_samples"]) == (24, 40)
+        assert scores["worst_classes"][0]["class"] in {"0", "1", "2", "3", "4"}
 
 
 class TestFolders:

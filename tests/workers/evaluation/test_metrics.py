@@ -73,6 +73,15 @@ def test_the_probe_learns_real_labels_but_not_shuffled_ones() -> None:
     assert accuracy(train_NE, shuffled_N, train_NE, shuffled_N) < 0.6
 
 
+def test_the_probe_is_deterministic() -> None:
+    train_NE, labels_N = blobs(2, 30, 3, 4)
+
+    (first_MC, first_c), (second_MC, second_c) = (metrics.linear_probe(train_NE, labels_N, train_NE) for _ in range(2))
+
+    assert first_c == second_c
+    assert torch.equal(first_MC, second_MC)
+
+
 def test_the_probe_is_independent_of_the_scale_of_the_embeddings() -> None:
     train_NE, labels_N = blobs(2, 60, 4, 6)
 

@@ -67,7 +67,7 @@ class TestClusters:
         assert (error.pointer, error.value) == ("/stages/1/objective/clusters", "/nowhere/c.safetensors")
         assert "there is no file /nowhere/c.safetensors; make it with" in error.message
 
-    @pytest.mark.parametrize("data", [b"", b"not a file of tensors at all", None], ids=["empty", "text", "torn"])
+    @pytest.mark.parametrize("data", [b"", b"not a file of tensors at all", None], ids=["empty", "text", "truncated"])
     def test_an_unreadable_file_is_an_error(self, folder: Path, clusters: str, data: bytes | None) -> None:
         Path(clusters).write_bytes(Path(clusters).read_bytes()[:-8] if data is None else data)
 

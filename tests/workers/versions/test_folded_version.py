@@ -82,7 +82,7 @@ def test_its_drawing_shows_every_block(version: tuple[ModelVersion, Path], stude
             assert str(count) in texts
 
 
-def test_it_loads_with_the_same_embeddings(version: tuple[ModelVersion, Path], student: Clip) -> None:
+def test_the_loaded_model_gives_the_same_embeddings(version: tuple[ModelVersion, Path], student: Clip) -> None:
     loaded = load_folder(str(version[1]))
 
     images, tokens = torch.randn(2, 3, 32, 32), loaded.tokenizer(TEXTS)
@@ -92,7 +92,7 @@ def test_it_loads_with_the_same_embeddings(version: tuple[ModelVersion, Path], s
         assert torch.equal(loaded.model.encode_text(tokens), student.encode_text(tokens))
 
 
-def test_it_is_served(version: tuple[ModelVersion, Path], student: Clip) -> None:
+def test_its_engine_gives_the_same_embeddings(version: tuple[ModelVersion, Path], student: Clip) -> None:
     engine, loaded = load_engine(str(version[1])), load_folder(str(version[1]))
 
     square = square_of(random_image(1))[None]

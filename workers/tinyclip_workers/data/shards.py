@@ -166,19 +166,19 @@ def matches(sample: Sample, where: dict[str, Any]) -> bool:
 class ShardProgress:
     """The share of a set of shards that was read, by bytes: no header has the number of samples."""
 
-    def __init__(self, urls: list[str], seen: int = 0) -> None:
-        """`urls`: the shards, repeated if they are read several times; `seen`: bytes that were read before."""
-        self.seen, self._total = seen, _total_bytes(urls)
+    def __init__(self, urls: list[str], bytes_read: int = 0) -> None:
+        """`urls`: the shards, repeated if they are read several times; `bytes_read`: by earlier attempts."""
+        self.bytes_read, self._total = bytes_read, _total_bytes(urls)
 
     def add(self, sample: Sample) -> None:
         """Count a sample that was read: a file in a tar takes a header and its bytes, both rounded up to blocks."""
         for key, data in sample.items():
             if not key.startswith("__"):
-                self.seen += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
+                self.bytes_read += TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK
 
     def fraction(self) -> float | None:
         """Return 0 to 1, or None if a store does not report sizes or shards are compressed."""
-        return min(1.0, self.seen / self._total) if self._total else None
+        return min(1.0, self.bytes_read / self._total) if self._total else None
 
 
 def _total_bytes(urls: list[str]) -> int | None:

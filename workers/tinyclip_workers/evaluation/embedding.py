@@ -32,7 +32,7 @@ class EmbeddedImages:
     """The images' embeddings by each model, and a value of each sample."""
 
     images_NE: dict[str, Tensor]
-    """By the model's name in the evaluation; of unit length, on the CPU."""
+    """Embeddings by the model's name in the evaluation; of unit length, on the CPU."""
     keys: list[str]
     values: list[Any]
     ms_per_image: dict[str, float]

@@ -140,11 +140,11 @@ def _fit_probe(x_NE: Tensor, labels_N: Tensor, classes: int, c: float) -> Callab
 
 def _every_nth_of_class(labels_N: Tensor, n: int) -> Tensor:
     """Return a mask of the n-th, 2n-th, … sample of each class."""
-    seen: dict[int, int] = {}
+    counts: dict[int, int] = {}
     chosen = []
     for label in labels_N.tolist():
-        seen[label] = seen.get(label, 0) + 1
-        chosen.append(seen[label] % n == 0)
+        counts[label] = counts.get(label, 0) + 1
+        chosen.append(counts[label] % n == 0)
     return torch.tensor(chosen, device=labels_N.device)
 
 

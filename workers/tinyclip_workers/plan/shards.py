@@ -36,7 +36,7 @@ class ShardInspection:
     complete: bool = True
     """True if `samples` are all samples."""
     bytes: int = 0
-    """Of all shards; an estimate if there are many remote ones."""
+    """Size of all shards; an estimate if there are many remote ones."""
     problems: list[Problem] = field(default_factory=list)
 
     def estimate(self) -> int:

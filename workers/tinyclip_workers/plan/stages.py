@@ -142,7 +142,7 @@ def _check_student(
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), diagnostics)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
-        diagnostics.warn("micro_batch and a ResNet: batch normalisation sees one part of the batch at a time")
+        diagnostics.warn("micro_batch with a ResNet: batch normalisation uses the statistics of one part of the batch at a time")
     if teacher is not None and (stage.objective or spec.objective).teacher_terms():
         for misfit in _input_problems(layout, teacher):
             _report(index, student, misfit, diagnostics)

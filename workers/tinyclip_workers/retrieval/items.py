@@ -107,7 +107,7 @@ class BuildProgress:
 
     @property
     def seen_bytes(self) -> int:
-        return self._bytes.seen
+        return self._bytes.bytes_read
 
     def advance(self, sample: Sample) -> None:
         """Move the position behind a sample."""

@@ -29,19 +29,19 @@ def model_card(
 
 def import_card(version: ModelVersion, student: StudentSummary) -> str:
     """Return the card of an imported version: its source, and a note that it was not evaluated."""
-    made: dict[str, Any] = version.lineage["import"]
-    opening = f"# {version.name} {version.version}\n\nA CLIP model, imported from {made['file']} sha256 {made['sha256']}.\n"
+    source: dict[str, Any] = version.lineage["import"]
+    opening = f"# {version.name} {version.version}\n\nA CLIP model, imported from {source['file']} sha256 {source['sha256']}.\n"
     evaluation = "## Evaluation\n\nNot evaluated here.\n"
     activation = "QuickGELU" if version.layout.quick_gelu else "GELU"
     facts = {
-        "file": f"`{made['file']}`, {made['bytes']:,} bytes, sha256 `{made['sha256']}`",
-        "read from": made["source"] and f"`{made['source']}`",
-        "names": made["names"],
-        "preset": made["preset"],
-        "origin of the weights": made["origin"],
-        "activation": f"{activation}, according to {made['quick_gelu_told_by']}",
-        "values": ", ".join(made["dtypes"]) + ", kept as float32",
-        "note": "; ".join(made["warnings"]),
+        "file": f"`{source['file']}`, {source['bytes']:,} bytes, sha256 `{source['sha256']}`",
+        "read from": source["source"] and f"`{source['source']}`",
+        "names": source["names"],
+        "preset": source["preset"],
+        "origin of the weights": source["origin"],
+        "activation": f"{activation}, according to {source['quick_gelu_told_by']}",
+        "values": ", ".join(source["dtypes"]) + ", kept as float32",
+        "note": "; ".join(source["warnings"]),
     }
     code = ", ".join(f"{name} {number}" for name, number in version.lineage["code"].items())
     lines = ["## Origin", "", *(f"- {name}: {value}" for name, value in facts.items() if value), f"- {code}", ""]
@@ -58,10 +58,10 @@ def _front_matter(version: ModelVersion) -> str:
 def _opening(version: ModelVersion) -> str:
     several = [f"**{teacher['name']}** ({teacher['share']:.0%})" for teacher in version.lineage.get("teachers", [])]
     names = " and ".join(several) or f"**{version.teacher}**"
-    made = f"distilled from {names} by TinyCLIP" if version.teacher else "trained by TinyCLIP without a teacher"
+    origin = f"distilled from {names} by TinyCLIP" if version.teacher else "trained by TinyCLIP without a teacher"
     if several:
-        made += f"; it inherits from {version.teacher}, which is the teacher of the tables below"
-    return f"# {version.name} {version.version}\n\nA CLIP model, {made}.\n"
+        origin += f"; it inherits from {version.teacher}, which is the teacher of the tables below"
+    return f"# {version.name} {version.version}\n\nA CLIP model, {origin}.\n"
 
 
 def _sizes(version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None) -> str:
