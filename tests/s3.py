@@ -16,7 +16,7 @@ START_SECONDS = 60.0
 
 
 def s3_environment(port: int) -> dict[str, str]:
-    """What a process needs to find the server: nothing but the variables that every S3 client knows."""
+    """Return the variables by which a process finds the server: those that every S3 client knows."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "test",

@@ -1,4 +1,4 @@
-"""What `make chaos` holds a job's end against can say no."""
+"""The checks of `make chaos` on the end of a job detect each fault."""
 
 import hashlib
 import json
@@ -28,11 +28,11 @@ class Served:
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
-        told = [{**line, "attempt": 1} for line in LINES if line["type"] != "log"]
+        reported = [{**line, "attempt": 1} for line in LINES if line["type"] != "log"]
         self.events: list[dict[str, Any]] = [
             {"type": "job.created", "attempt": None, "stage": None, "data": {}},
             {"type": "attempt.submitted", "attempt": 1, "stage": None, "data": {}},
-            *told,
+            *reported,
             {"type": "job.succeeded", "attempt": 1, "stage": None, "data": {}},
         ]
         self.numbers = list(range(1, len(self.events) + 1))
@@ -61,7 +61,7 @@ def served(tmp_path: Path) -> Served:
     return Served(tmp_path)
 
 
-def test_a_good_end_is_told_as_it_was(served: Served) -> None:
+def test_a_good_end_is_accepted(served: Served) -> None:
     ended = examine(served.job())
 
     assert ended.wrong == []
@@ -107,4 +107,4 @@ def test_another_student_and_too_many_attempts_are_seen(served: Served) -> None:
     ended.attempts = 2
 
     assert list(differences(worker, undisturbed, undisturbed)) == []
-    assert [said.split(" ", 2)[:2] for said in differences(worker, ended, undisturbed)] == [["its", "student"], ["it", "took"]]
+    assert [line.split(" ", 2)[:2] for line in differences(worker, ended, undisturbed)] == [["its", "student"], ["it", "took"]]

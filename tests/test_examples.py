@@ -1,4 +1,4 @@
-"""The examples are what their pages say: specs that can be submitted, and data with its counts, digests and licences."""
+"""The examples match their pages: specs can be submitted, and the data has its counts, digests and licences."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def metadata() -> dict[str, list[dict[str, Any]]]:
 
 
 def length(spec: JobSpec) -> dict[str, float]:
-    """How long all stages train together, by unit."""
+    """Return the training length of all stages together, by unit."""
     lengths = [stage.train.model_dump(exclude_none=True) for stage in spec.stages]
     return {unit: sum(each.get(unit, 0) for each in lengths) for unit in ("steps", "samples", "epochs")}
 
@@ -85,6 +85,6 @@ def test_every_picture_is_attributed(metadata: dict[str, list[dict[str, Any]]]) 
     page = (DATA / "ATTRIBUTION.md").read_text()
 
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
-    told = {(style, author, licence) for style, author, _, licence, _, _ in cells}
+    attributed = {(style, author, licence) for style, author, _, licence, _, _ in cells}
     made = {(picture["vendor"], picture["author"], picture["license"]) for split in metadata.values() for picture in split}
-    assert made <= told
+    assert made <= attributed

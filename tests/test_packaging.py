@@ -1,4 +1,4 @@
-"""One distribution, three packages: the plain install is the light client, and says what is missing for the rest."""
+"""One distribution, three packages: a plain install is the light client and names the missing extra."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What `make demo` runs: from a job spec to answered queries, on the emoji drawings beside this file.
+"""The main flow of `make demo`: from a job spec to answered queries, on the emoji drawings beside this file.
 
 It starts the embedded service in a temporary folder, submits half.yaml, deploys the student, lets it name three
 pictures that it has never seen, searches an index of them by words, and stops everything.

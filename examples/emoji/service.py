@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 
 
 class ServiceFailed(Exception):
-    """The service did not start, or did not stop as it should; its log says why."""
+    """The service did not start, or did not stop as it should; its log has the reason."""
 
 
 class Service:
@@ -51,7 +51,7 @@ class Service:
             raise ServiceFailed(f"the service left with exit status {status}")
 
     def greeting(self) -> list[str]:
-        """What the service has printed until it was ready: where everything is. Empty before."""
+        """Return what the service printed until it was ready (the addresses); empty before."""
         lines = self.log.read_text(errors="replace").splitlines()
         return lines[: lines.index("ready")] if "ready" in lines else []
 

@@ -161,9 +161,9 @@ class TestImage:
 
         ran = subprocess.run([shutil.which("python") or "python3", "-c", code[1]], cwd=ROOT, capture_output=True, text=True)
 
-        told = [Requirement(line).name for line in ran.stdout.splitlines()]
-        assert {"httpx", "fastapi", "torch", "s3fs"} <= set(told)
-        assert len(told) >= len(project["dependencies"])
+        listed = [Requirement(line).name for line in ran.stdout.splitlines()]
+        assert {"httpx", "fastapi", "torch", "s3fs"} <= set(listed)
+        assert len(listed) >= len(project["dependencies"])
 
 
 class TestKubeRay:

@@ -1,4 +1,4 @@
-"""Prometheus and Grafana: their files load, and ask only for numbers that somebody tells."""
+"""Prometheus and Grafana: their files load, and they use only metrics that are exported."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def queries() -> list[str]:
-    """Of the dashboard's panels and of the alerts."""
+    """Return the queries of the dashboard's panels and of the alerts."""
     panels = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
     alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
     return panels + [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
@@ -53,7 +53,7 @@ def used() -> set[str]:
 
 
 class TestNames:
-    async def test_ours_are_told_by_the_server(self, service: Service) -> None:
+    async def test_ours_are_exported_by_the_server(self, service: Service) -> None:
         job = await service.submit()
         await service.tick()
         worker = Worker(service.artifacts, await service.job(job["id"]))
@@ -61,10 +61,10 @@ class TestNames:
         worker.tell(progress(1, 0))
         await service.tick()
         text = (await service.http.get("/metrics")).text
-        told = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+        exported = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
         ours = {name for name in used() if not name.startswith("ray_")}
 
-        assert ours - told == set()
+        assert ours - exported == set()
         assert len(ours) > 10
 
     def test_rays_are_in_rays_own_dashboards_or_are_the_workers(self) -> None:
@@ -78,9 +78,9 @@ class TestNames:
         assert gauges
         of_workers = {f"ray_tinyclip_{name}" for name in re.findall(r'"(\w+)":', gauges[1])}
         watch = (ROOT / "workers" / "tinyclip_workers" / "serving" / "replica" / "metrics.py").read_text()
-        told = [f"ray_{name}" for name in re.findall(r'^    "(tinyclip_serve_\w+)":', watch, re.MULTILINE)]
-        assert [name for name in told if not any(one.startswith(name) for one in used())] == []
-        of_workers |= {name + suffix for name in told for suffix in ("", "_total", "_bucket", "_sum", "_count")}
+        exported = [f"ray_{name}" for name in re.findall(r'^    "(tinyclip_serve_\w+)":', watch, re.MULTILINE)]
+        assert [name for name in exported if not any(one.startswith(name) for one in used())] == []
+        of_workers |= {name + suffix for name in exported for suffix in ("", "_total", "_bucket", "_sum", "_count")}
         rays = {name for name in used() if name.startswith("ray_")} - of_workers
 
         assert [name for name in rays if not re.search(rf"\b{name}\b", text)] == []

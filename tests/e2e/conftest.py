@@ -1,4 +1,4 @@
-"""One service and one undisturbed job for all of these tests."""
+"""One service and one job without faults for all end-to-end tests."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pytest
 from tinyclip import Client
 from tinyclip.schemas import Job
 
-from tests.e2e.service import Ran, Service
+from tests.e2e.service import CommandResult, Service
 from tests.e2e.shapes import write_world
 
 
@@ -44,9 +44,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a job comes to when nobody hurts anything."""
+    """The result of a job that runs without faults."""
 
-    ran: Ran
+    ran: CommandResult
     job: Job
     weights_sha256: str
 
@@ -68,7 +68,7 @@ def weights_sha256(world: World, job: Job) -> str:
 
 @pytest.fixture(scope="package")
 def deployment(world: World, undisturbed: Undisturbed) -> str:
-    """The undisturbed job's student, ready to be asked, on the engine whose numbers do not depend on the machine."""
+    """The undisturbed job's student, ready for queries, on the engine whose numbers do not depend on the machine."""
     assert undisturbed.job.model is not None
     model = f"{undisturbed.job.model.name}@{undisturbed.job.model.version}"
     ran = world.service.client("deployments", "create", "shapes", "--model", model, "--engine", "torch")

@@ -1,4 +1,4 @@
-"""The real service in processes of its own, and ways to hurt it."""
+"""The real service in its own processes, and faults to inject."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ BIN = Path(sys.executable).parent
 START_SECONDS, STOP_SECONDS = 180.0, 90.0
 
 
-class Ran:
-    """What a command printed and how it ended."""
+class CommandResult:
+    """Output and exit status of a command."""
 
     def __init__(self, done: "subprocess.CompletedProcess[str]") -> None:
         self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
@@ -41,61 +41,61 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns once it says `ready`."""
+        """Start the service and wait until it prints `ready`."""
         self.launch()
         wait_for(lambda: self.is_ready() or not self.runs(), START_SECONDS, "ready")
-        assert self.runs(), self._said()
+        assert self.runs(), self._output()
 
     def migrate(self) -> None:
-        """Brings its database to the newest revision, which `up` leaves alone where others may use it."""
+        """Migrate the database, which `up` does not do for one that others may use."""
         command = [str(BIN / "tinyclip-server"), "migrate", "--data-dir", str(self.data)]
         subprocess.run(command, check=True, env=self._environment, capture_output=True)
 
     def launch(self) -> None:
-        """Starts it and does not wait."""
-        self._said_before = self._log.stat().st_size if self._log.exists() else 0
+        """Start the service without waiting."""
+        self._output_before = self._log.stat().st_size if self._log.exists() else 0
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=self._environment,
             )
 
-    def start_beside(self) -> Ran:
-        """Tries to start it a second time; for one that is refused."""
+    def start_beside(self) -> CommandResult:
+        """Try to start a second service on the same data, which is refused."""
         command = subprocess.run(
             self._command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self._environment, timeout=START_SECONDS
         )
-        return Ran(command)
+        return CommandResult(command)
 
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
-        """Whether it has said so since it was last started."""
-        return "\nready\n" in self._said()
+        """Return whether it has printed `ready` since the last start."""
+        return "\nready\n" in self._output()
 
     def stop(self) -> int:
-        """Asks it to end; its exit status."""
+        """Stop the service; returns its exit status."""
         process = self._started()
         process.send_signal(signal.SIGINT)
         return process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
-        """kill -9 of the control plane alone; what it had started lives on."""
+        """Kill the control plane alone (SIGKILL); the processes that it started survive."""
         process = self._started()
         process.kill()
         process.wait()
 
     def kill_training_worker(self) -> None:
-        """kill -9 of a process that trains."""
+        """Kill a training process (SIGKILL)."""
         os.kill(self.training_workers()[0], signal.SIGKILL)
 
     def training_workers(self) -> list[int]:
-        """Processes that train."""
+        """Return the ids of the training processes."""
         return [pid for pid in self.processes() if _title(pid).startswith("ray::RayTrainWorker")]
 
     def end_everything(self) -> None:
-        """Nothing of it is left, however it fared."""
+        """Kill every process of the service that is left."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -106,24 +106,24 @@ class Service:
                 continue
 
     def processes(self) -> set[int]:
-        """What the service has started for its cluster and not ended."""
+        """Return the ids of the cluster's processes that are still running."""
         return marked_processes(str(self.data))
 
-    def client(self, *arguments: str | Path, timeout: float = 900.0) -> Ran:
-        """Runs `tinyclip-client` against it."""
+    def client(self, *arguments: str | Path, timeout: float = 900.0) -> CommandResult:
+        """Run `tinyclip-client` against the service."""
         command = [str(BIN / "tinyclip-client"), "--url", self.url, *map(str, arguments)]
-        return Ran(subprocess.run(command, capture_output=True, text=True, timeout=timeout))
+        return CommandResult(subprocess.run(command, capture_output=True, text=True, timeout=timeout))
 
     def _started(self) -> "subprocess.Popen[bytes]":
         assert self._process is not None, "not started"
         return self._process
 
-    def _said(self) -> str:
-        return self._log.read_bytes()[self._said_before :].decode(errors="replace")
+    def _output(self) -> str:
+        return self._log.read_bytes()[self._output_before :].decode(errors="replace")
 
 
 def wait_for(true: Callable[[], object], seconds: float, what: str) -> None:
-    """Returns once it is true. Fails the test after so many seconds."""
+    """Wait until a condition holds; fail the test after `seconds`."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"

@@ -1,4 +1,4 @@
-"""Whatever is wrong with what a user gives is said in two lines: what it is, and the way out. Nothing is left behind."""
+"""Bad input is answered in two lines, the error and the remedy, and changes nothing."""
 
 import io
 import tarfile
@@ -46,7 +46,7 @@ def bad_data(world: World) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("override", "what", "way_out"),
+    ("override", "what", "remedy"),
     [
         ("optimizer.learning_rate=1e-4", "optimizer.learning_rate = 0.0001", "known here: betas"),
         ("stages.0.student.text.layers=5", "stages.0.student.text.layers = 5", "at most 2"),
@@ -67,7 +67,7 @@ def bad_data(world: World) -> dict[str, str]:
         ("batch_size=100000", "batch_size = 100000", "lower it"),
     ],
 )
-def test_a_bad_spec_is_refused(world: World, bad_data: dict[str, str], override: str, what: str, way_out: str) -> None:
+def test_a_bad_spec_is_refused(world: World, bad_data: dict[str, str], override: str, what: str, remedy: str) -> None:
     for name, path in bad_data.items():
         override = override.replace("{" + name + "}", path)
     before = (world.client.jobs.page().items, sorted(world.service.artifacts.rglob("*")))
@@ -77,7 +77,7 @@ def test_a_bad_spec_is_refused(world: World, bad_data: dict[str, str], override:
     assert ran.code == 2, ran.out + ran.err
     first, second = ran.err.splitlines()
     assert first.startswith(f"error: {what}")
-    assert way_out in second
+    assert remedy in second
     assert second.startswith("  ")
     assert (world.client.jobs.page().items, sorted(world.service.artifacts.rglob("*"))) == before
 

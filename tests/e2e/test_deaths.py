@@ -1,4 +1,4 @@
-"""What is killed in the middle ends the same way: the same student, bit for bit."""
+"""Jobs whose processes are killed end with the same student, bit for bit."""
 
 import pytest
 

@@ -30,7 +30,7 @@ def test_an_exported_and_pulled_student_embeds_what_the_deployment_embeds(
 
 
 def _picture(world: World) -> Path:
-    """As large as the student sees it, so that nothing is resized."""
+    """Return an image of the student's input size, so that nothing is resized."""
     file = world.folder / "exported.png"
     draw_shape("green", "bar", 32).save(file)
     return file

@@ -12,7 +12,7 @@ from tests.workers.students import write_student
 
 
 @pytest.fixture(scope="session", autouse=True)
-def engine_cache(own_surroundings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def engine_cache(isolated_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of converted models that all tests share, also those of other pytest-xdist workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if base.name.startswith("popen-") else base) / "engines"
