@@ -1,5 +1,5 @@
--- A database for indexes beside the control plane's own, for a role that sees nothing of that one: the nodes of Ray know its password.
--- The container's first start runs it; on a volume that is there already, run it once as docs/operations.md says.
+-- Create a database for indexes, and a role without access to the control plane's database: Ray's nodes have its password.
+-- The container's first start runs this file. For an existing volume, run it once as docs/operations.md describes.
 \set ON_ERROR_STOP on
 \getenv password INDEX_PASSWORD
 CREATE ROLE tinyclip_indexes LOGIN PASSWORD :'password';

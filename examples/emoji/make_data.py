@@ -101,18 +101,18 @@ def attribution(dataset: dict[str, dict[str, dict[str, object]]], counts: dict[s
     return ATTRIBUTION.format(rows="\n".join(rows), text_source=dataset["text_source"])
 
 
-ATTRIBUTION = """# Where the pictures and words come from
+ATTRIBUTION = """# Sources and licences of the images and texts
 
-Every picture is one emoji drawn by one author, taken from the npm package named, rendered to 64 x 64 pixels on white
-and saved as a palette PNG. Nothing else was changed. Each picture's own author, licence and source stand in its JSON
-(`author`, `license`, `source`).
+This page lists the authors and licences of the example data. Every image is one emoji drawn by one author and
+taken from the npm package in the table. It is rendered to 64 x 64 pixels on white and saved as a palette PNG; nothing
+else was changed. The JSON of each image has its author, licence and source (`author`, `license`, `source`).
 
-| style | author | package | licence | split | pictures |
+| style | author | package | licence | split | images |
 |---|---|---|---|---|---|
 {rows}
 
-The val style is **CC-BY-SA-4.0**: what is made from `val-000000.tar.gz` and passed on keeps that licence. The train
-shards hold no picture under a share-alike licence.
+The val style is **CC-BY-SA-4.0**: works that are made from `val-000000.tar.gz` and distributed keep that licence. The
+train shards hold no image under a share-alike licence.
 
 Licence texts: [Apache-2.0](https://www.apache.org/licenses/LICENSE-2.0),
 [MIT](https://opensource.org/license/mit), [CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/),
