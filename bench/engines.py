@@ -31,8 +31,8 @@ from tinyclip_workers.evaluation import metrics
 from tinyclip_workers.evaluation.tasks import fill_template, label_index, label_of, retrieval_captions, task_lines
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
+from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model.presets import PRESETS
 from tinyclip_workers.types import Pixels
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "emoji"

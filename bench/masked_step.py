@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tinyclip_workers.model.architecture import PRESETS, build_model
+from tinyclip_workers.model.architecture import build_model
+from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.masked import MaskedTowers, Noise
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.sparsity import Constraint

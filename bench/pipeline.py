@@ -22,9 +22,8 @@ from tinyclip_workers.data.stream import Batch, PairStream, count_pairs, make_lo
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.training import trainer as trainer_module
-from tinyclip_workers.training.begin import Parent, begin_student
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.stage import resolve_stages
+from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer
 
@@ -103,8 +102,12 @@ def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -
     """Make the trainer of a stage and its batches."""
     assert spec.teacher is not None, "give a spec that has a teacher"
     original: LoadedModel = load_teacher(spec.teacher)
-    stage = resolve_stages(spec, original.layout, count_pairs(spec.data))[stage_index]
-    student = begin_student(stage, spec.seed, Parent(original.model.state_dict(), original.layout))
+    stages: list[Stage] = []
+    for index in range(len(spec.stages)):
+        before = stages[-1] if stages else None
+        stages.append(resolve_stage(spec, index, before.layout if before else original.layout, before, count_pairs(spec.data)))
+    stage = stages[stage_index]
+    student = build_student(stage, spec.seed, Parent(original.model.state_dict(), original.layout))
     teacher = FrozenTeacher(original.model, spec.temperature.teacher).to(device)
     trainer = StageTrainer(spec, stage, student, [teacher], device, mean=original.image_mean, std=original.image_std)
     tokenizer = make_tokenizer(stage.layout)

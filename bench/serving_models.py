@@ -13,8 +13,8 @@ from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibr
 from tinyclip_workers.exporting.formats.transformers import export_hf
 from tinyclip_workers.model.architecture import open_clip_config
 from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.layouts import preset_layout
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model.presets import preset_layout
 from tinyclip_workers.versions.writer import model_files
 
 ARCHITECTURE = "TinyCLIP-ViT-8M-16-Text-3M"

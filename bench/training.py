@@ -15,8 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
-from tinyclip_workers.training.begin import Parent, begin_student
-from tinyclip_workers.training.stage import Stage, resolve_stage
+from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 
@@ -85,7 +84,7 @@ class _StageRun:
         self._trainer = StageTrainer(
             spec,
             stage,
-            begin_student(stage, spec.seed, None if stage.inherit == "none" else parent),
+            build_student(stage, spec.seed, None if stage.inherit == "none" else parent),
             [FrozenTeacher(original.model, spec.temperature.teacher)] if original else [],
             torch.device("cpu"),
             mean=self._mean,

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from tinyclip.schemas.spec import OptimizerSpec
 from tinyclip_workers.model.inherit import inherit_manual
-from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer
+from tinyclip_workers.model.masked import MaskedTowers, Noise
 from tinyclip_workers.model.masks import GROUPS
 from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip, TwoTowers
 from tinyclip_workers.training.distributed import world_size
 from tinyclip_workers.training.losses import StudentEmbeddings, affinity_loss
-from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, mask_optimizer, set_learning_rate
 from tinyclip_workers.training.teachers import FrozenTeacher
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel

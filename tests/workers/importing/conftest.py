@@ -2,7 +2,7 @@
 
 import pytest
 from open_clip.model import CLIP
-from tinyclip_workers.model.architecture import PRESETS
+from tinyclip_workers.model.layouts import PRESETS
 
 from tests.workers.imports import LAYOUTS
 from tests.workers.models import tiny_model

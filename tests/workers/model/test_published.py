@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.specfile import load_spec
-from tinyclip_workers.model import hub
-from tinyclip_workers.model.architecture import PRESETS, summarize
+from tinyclip_workers.model import sources
+from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.plan.planner import make_plan
 
 from tests.workers.shards import color_samples, write_shard
@@ -38,10 +39,10 @@ def asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def no_download(*_: Any, **__: Any) -> Any:
         raise AssertionError("a plan downloads nothing")
 
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url, **_: asked.append(url))
-    monkeypatch.setattr(hub, "download_pretrained", no_download)
-    monkeypatch.setattr(hub, "download_pretrained_from_hf", no_download)
+    monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(sources, "get_hf_file_metadata", lambda url, **_: asked.append(url))
+    monkeypatch.setattr(sources, "download_pretrained", no_download)
+    monkeypatch.setattr(sources, "download_pretrained_from_hf", no_download)
     return asked
 
 

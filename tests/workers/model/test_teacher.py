@@ -8,8 +8,8 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TeacherSpec
-from tinyclip_workers.model import hub
-from tinyclip_workers.model.architecture import PRESETS
+from tinyclip_workers.model import sources
+from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.sources import TeacherError, check_teacher, find_teacher, load_teacher
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
@@ -123,8 +123,8 @@ def test_an_unreachable_hub_is_said(spec: TeacherSpec, monkeypatch: pytest.Monke
     def no_network(*args: object, **kwargs: object) -> None:
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *args: None)
-    monkeypatch.setattr(hub, "get_hf_file_metadata", no_network)
+    monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr(sources, "get_hf_file_metadata", no_network)
 
     with pytest.raises(TeacherError, match=r"Name or service not known.*local-dir:PATH"):
         check_teacher(spec)

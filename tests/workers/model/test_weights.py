@@ -13,10 +13,9 @@ from tinyclip_workers.model.weights import (
     load_state_dict,
     read_header,
     save_compact,
-    save_state_dict,
 )
 
-from tests.workers.models import tiny_layout, tiny_model
+from tests.workers.models import tiny_layout, tiny_model, write_weights
 
 USED = [0, 7, 49406, 49407]
 
@@ -24,7 +23,7 @@ USED = [0, 7, 49406, 49407]
 def test_a_whole_file_gives_back_every_tensor(tmp_path: Path) -> None:
     state = tiny_model().state_dict()
 
-    save_state_dict(ArtifactsStore(str(tmp_path)), "w.safetensors", state)
+    write_weights(ArtifactsStore(str(tmp_path)), "w.safetensors", state)
     loaded = load_state_dict(str(tmp_path / "w.safetensors"))
 
     assert loaded.keys() == state.keys()
@@ -53,7 +52,7 @@ def test_the_header_tells_the_shapes_without_the_data(tmp_path: Path, compact: b
     if compact:
         save_compact(store, "w.safetensors", state, USED)
     else:
-        save_state_dict(store, "w.safetensors", state)
+        write_weights(store, "w.safetensors", state)
 
     header = read_header(str(tmp_path / "w.safetensors"))
 
@@ -63,7 +62,7 @@ def test_the_header_tells_the_shapes_without_the_data(tmp_path: Path, compact: b
 
 def test_a_torn_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    save_state_dict(ArtifactsStore(str(tmp_path)), path.name, tiny_model().state_dict())
+    write_weights(ArtifactsStore(str(tmp_path)), path.name, tiny_model().state_dict())
     path.write_bytes(path.read_bytes()[:-100])
 
     with pytest.raises(WeightsError, match=r"w\.safetensors.*again"):
@@ -96,7 +95,7 @@ def test_a_token_outside_the_table_is_refused(tmp_path: Path) -> None:
 
 def test_weights_are_read_from_any_file_system() -> None:
     state = tiny_model().state_dict()
-    save_state_dict(ArtifactsStore("memory://weights"), "w.safetensors", state)
+    write_weights(ArtifactsStore("memory://weights"), "w.safetensors", state)
 
     assert torch.equal(load_state_dict("memory://weights/w.safetensors")["ln_final.bias"], state["ln_final.bias"])
     assert len(file_digest("memory://weights/w.safetensors")) == 64

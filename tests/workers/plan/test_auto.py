@@ -7,7 +7,8 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.schemas.spec import PruneSpec
-from tinyclip_workers.model.architecture import PRESETS, build_model, summarize
+from tinyclip_workers.model.architecture import build_model, summarize
+from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.plan.planner import make_plan
 from tinyclip_workers.plan.prune import estimated_layout, steps_to_reach

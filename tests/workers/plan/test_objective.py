@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.plan.planner import make_plan
-from tinyclip_workers.training.cluster_file import save_clusters
+from tinyclip_workers.training.clusters import save_clusters
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.plan_specs import Document, spec, write_data

@@ -8,8 +8,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.committed import read_committed, write_committed
-from tinyclip_workers.training.adopt import adopt
-from tinyclip_workers.training.checkpoints import checkpoints_of
+from tinyclip_workers.training.checkpoints import adopt, checkpoints_of
 
 STAGES = [{"name": name, "student": {"image": {"layers": 2}}, "train": {"steps": 10}} for name in ("first", "second")]
 SPEC = {

@@ -1,19 +1,56 @@
 """A stage that starts from a pruned student: the reference's way, and ours without its dead units."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
+from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from tinyclip_workers.model.fold import fold, folded_layout
 from tinyclip_workers.model.masked import MaskedTowers, fresh_masks, size_of
-from tinyclip_workers.model.masks import GROUPS, Group, Mask, TowerMasks
+from tinyclip_workers.model.masks import GROUPS, LOGA_AT_START, Group, Mask, TowerMasks
 from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip
-from tinyclip_workers.training.next_stage import spread, spread_masks
+from torch import Tensor
 
 from tests.workers.masked_case import CASES, LAYOUT, TOLERANCE, TOWERS, full_student, inputs, masks_of, tower_layout
 from tests.workers.masked_case import size_of as size_of_case
 from tests.workers.parity import Arrays, assert_near
+
+_IN_PROJ = re.compile(r"attn\.in_proj_(weight|bias)$")
+
+
+def spread(small: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Start a stage as the reference does: every pruned tensor is the leading slice of a full one of zeros (q, k and v each).
+
+    `full` gives names, shapes and types. Missing tensors are zero. The logit scale is copied.
+    """
+    state = {name: torch.zeros_like(tensor) for name, tensor in full.items()}
+    for name, tensor in small.items():
+        there = state[name]
+        if _IN_PROJ.search(name):
+            there, tensor = (t.view(3, t.shape[0] // 3, *t.shape[1:]) for t in (there, tensor))
+        there[tuple(slice(size) for size in tensor.shape)] = tensor
+    return state
+
+
+def spread_masks(small: Layout, full: Layout) -> dict[str, TowerMasks]:
+    """Return masks of the full towers: log-odds +10 for as many leading units as the small ones have, -10 for the others."""
+    pairs: dict[str, tuple[ImageLayout | TextLayout, ImageLayout | TextLayout]] = {
+        "image": (small.image, full.image),
+        "text": (small.text, full.text),
+    }
+    return {tower: _alive(fresh_masks(there, "paper"), fresh_masks(own)) for tower, (own, there) in pairs.items()}
+
+
+@torch.no_grad()
+def _alive(full: TowerMasks, small: TowerMasks) -> TowerMasks:
+    for group, loga in full.loga().items():
+        rows = loga.split(full.sizes[group])
+        for row, living in zip(rows, small.sizes[group], strict=True):
+            row[living:] = -LOGA_AT_START
+    return full
 
 
 def masks_at_the_prune(case: str) -> dict[str, TowerMasks]:

@@ -10,7 +10,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
-from tinyclip_workers.training.cluster_file import save_clusters
+from tinyclip_workers.training.clusters import save_clusters
 from tinyclip_workers.training.losses import TeacherEmbeddings
 from tinyclip_workers.training.optimizer import make_optimizer
 from tinyclip_workers.training.projection import Projection, WithProjection

@@ -17,7 +17,7 @@ from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.optimizer import learning_rate
-from tinyclip_workers.training.stage import resolve_stages
+from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged, Hooks, StageTrainer, StepResult
 from torch import Tensor
@@ -53,7 +53,7 @@ def spec_of(shards: str, image: dict[str, Any], **changes: Any) -> JobSpec:
 
 def trainer_of(spec: JobSpec) -> StageTrainer:
     torch.manual_seed(11)
-    stage = resolve_stages(spec, None, 96)[0]
+    stage = resolve_stage(spec, 0, None, None, 96)
     teacher = FrozenTeacher(build_model(stage.layout), 20.0)
     student = build_model(stage.layout)
     return StageTrainer(spec, stage, student, [teacher], torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)

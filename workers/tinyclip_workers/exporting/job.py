@@ -20,8 +20,9 @@ from tinyclip_workers.engines.calibration import read_calibration
 from tinyclip_workers.exporting.check import ExportMismatch
 from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export
 from tinyclip_workers.exporting.samples import Samples, gather_samples
-from tinyclip_workers.model.architecture import ImpossibleStudent, UnsupportedArchitecture
+from tinyclip_workers.model.architecture import UnsupportedArchitecture
 from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.weights import WeightsError
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn

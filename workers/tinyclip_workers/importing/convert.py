@@ -37,8 +37,8 @@ from tinyclip_workers.importing.source_files import ImportRefused, SourceFile, r
 from tinyclip_workers.importing.tensor_names import UnknownTensorNames, reduce_removed_branches, to_open_clip_names
 from tinyclip_workers.model.architecture import is_uniform, summarize
 from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
+from tinyclip_workers.model.layouts import AUTO_PRESETS, PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
-from tinyclip_workers.model.presets import AUTO_PRESETS, PRESETS
 from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 from tinyclip_workers.versions.model_card import import_card

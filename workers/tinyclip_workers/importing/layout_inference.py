@@ -17,8 +17,7 @@ from tinyclip.schemas.layouts import ImageLayout, Layout, StudentSummary, TextLa
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_of, state_shapes
 from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout
-from tinyclip_workers.model.presets import AUTO_PRESETS, PRESETS, preset_layout
-from tinyclip_workers.model.tower_layouts import HEAD_WIDTH, ImpossibleStudent
+from tinyclip_workers.model.layouts import AUTO_PRESETS, HEAD_WIDTH, PRESETS, ImpossibleStudent, preset_layout
 from tinyclip_workers.model.weights import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]

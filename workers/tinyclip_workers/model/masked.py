@@ -11,7 +11,7 @@ Shapes: B batch, D embedding size.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
@@ -126,18 +126,6 @@ class MaskedTowers(nn.Module):
         small = Clip(layout).to(self.clip.logit_scale.device, self.clip.logit_scale.dtype)
         small.load_state_dict(state, strict=True)
         return small.train(self.clip.training)
-
-    def reported_sparsity(self) -> dict[str, float]:
-        """Of each masked tower, what the deterministic masks would remove now."""
-        return {tower: self.sizes[tower].sparsity(mask) for tower, mask in self.deterministic().items()}
-
-
-def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.optim.AdamW:
-    """AdamW at a constant rate: log-odds downhill, lambdas uphill (they only grow while the student is too large)."""
-    loga = [parameter for tower in masks.values() for parameter in tower.loga().values()]
-    lambdas = [parameter for tower in masks.values() for parameter in (tower.lambda_1, tower.lambda_2)]
-    groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True}]
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
 
 
 def fresh_masks(layout: ImageLayout | TextLayout, granularity: Granularity = "exact") -> TowerMasks:

@@ -1,14 +1,23 @@
 """What the spec says about the teacher, as a model that is ready to be asked."""
 
 import difflib
+import json
+from pathlib import Path
+from typing import Any
 
 import open_clip
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from open_clip.pretrained import (
+    download_pretrained,
+    download_pretrained_from_hf,
+    get_pretrained_cfg,
+    list_pretrained_tags_by_model,
+)
 from tinyclip.schemas.spec import TeacherSpec
 
-from tinyclip_workers.model import hub
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_of
 from tinyclip_workers.model.folders import (
+    CONFIG_FILE,
     LoadedModel,
     ModelSource,
     check_weights,
@@ -22,7 +31,12 @@ from tinyclip_workers.model.weights import WeightsError
 
 __all__ = ["LoadedModel", "TeacherError", "check_teacher", "find_teacher", "load_teacher", "make_tokenizer"]
 
+TIMEOUT_S = 10.0
 LOCAL_DIR, HF_HUB, REGISTRY = "local-dir:", "hf-hub:", "registry:"
+
+
+class HubError(RuntimeError):
+    """The hub has no such file, or cannot be reached from here."""
 
 
 class TeacherError(ValueError):
@@ -38,7 +52,7 @@ def load_teacher(spec: TeacherSpec, at: str = "/teacher") -> LoadedModel:
     source = find_teacher(spec, at)
     try:
         path = source.weights()
-    except hub.HubError as error:
+    except HubError as error:
         raise TeacherError(f"{at}/model", spec.model, str(error)) from error
     pointer = f"{at}/pretrained" if spec.pretrained else f"{at}/model"
     try:
@@ -57,10 +71,10 @@ def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
     try:
         tag = get_pretrained_cfg(spec.model.replace("/", "-"), spec.pretrained) if spec.pretrained else None
         if tag:
-            hub.check_pretrained(tag, f"{spec.model} {spec.pretrained}")
+            check_pretrained(tag, f"{spec.model} {spec.pretrained}")
         elif not spec.model.startswith(HF_HUB):
             check_weights(source.weights(), source.layout)
-    except (WeightsError, OSError, hub.HubError) as error:
+    except (WeightsError, OSError, HubError) as error:
         raise TeacherError(pointer, value, str(error)) from error
     return source
 
@@ -77,7 +91,7 @@ def find_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
         if spec.model.startswith(REGISTRY):
             raise TeacherError(f"{at}/model", spec.model, "only the server knows its registry; submit the spec to it")
         return _find_open_clip(spec, at)
-    except (UnsupportedArchitecture, hub.HubError, OSError, WeightsError) as error:
+    except (UnsupportedArchitecture, HubError, OSError, WeightsError) as error:
         raise TeacherError(f"{at}/model", spec.model, str(error)) from error
 
 
@@ -106,16 +120,65 @@ def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
     full_name = f"{name}@{weights.rsplit('/', 1)[-1]}"
     if not tag:
         return ModelSource(full_name, layout, lambda: weights)
-    return with_colors(ModelSource(full_name, layout, lambda: hub.fetch_pretrained(tag, full_name), published=True), tag)
+    return with_colors(ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True), tag)
 
 
 def _find_on_hub(repository: str) -> ModelSource:
-    config = hub.fetch_config(repository)
+    config = fetch_config(repository)
     layout = config_layout(config, f"hf-hub:{repository}")
-    source = ModelSource(repository, layout, lambda: hub.fetch_weights(repository), published=True)
+    source = ModelSource(repository, layout, lambda: fetch_weights(repository), published=True)
     return with_colors(source, config.get("preprocess_cfg"))
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def fetch_config(repository: str) -> dict[str, Any]:
+    """The `open_clip_config.json` of a repository `ORG/NAME`, from the local cache or the hub."""
+    _must_be_there(repository, CONFIG_FILE)
+    path = Path(download_pretrained_from_hf(repository, filename=CONFIG_FILE))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config
+
+
+def fetch_weights(repository: str) -> str:
+    """Local path of a repository's weights, downloaded if they are not in the cache."""
+    try:
+        return str(download_pretrained_from_hf(repository))
+    except Exception as error:  # open_clip and its hub client raise anything here
+        raise _unreachable(f"hf-hub:{repository}", error) from error
+
+
+def fetch_pretrained(tag: dict[str, Any], name: str) -> str:
+    """Local path of the weights of an open_clip tag, downloaded if they are not in the cache."""
+    try:
+        return str(download_pretrained(tag))
+    except Exception as error:
+        raise _unreachable(name, error) from error
+
+
+def check_pretrained(tag: dict[str, Any], name: str) -> None:
+    """Raises HubError if the weights of an open_clip tag are neither in the cache nor offered by the hub."""
+    repository, _, file = str(tag.get("hf_hub", "")).rpartition("/")
+    if repository:
+        _must_be_there(repository, file or "open_clip_pytorch_model.bin", name)
+
+
+def _must_be_there(repository: str, file: str, name: str | None = None) -> None:
+    safe = file.rsplit(".", 1)[0] + ".safetensors"
+    if any(isinstance(try_to_load_from_cache(repository, known), str) for known in (file, safe, "open_clip_model.safetensors")):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, file), timeout=TIMEOUT_S)
+    except Exception as error:  # connection errors of several libraries, 401, 404, offline mode
+        raise _unreachable(name or f"hf-hub:{repository}", error) from error
+
+
+def _unreachable(name: str, error: Exception) -> HubError:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return HubError(
+        f"{name} is not in the local cache and the hub does not give it ({first_line}); "
+        "check the name, log in or download it on a machine with access and use local-dir:PATH"
+    )

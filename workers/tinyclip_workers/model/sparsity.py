@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tinyclip_workers.model.masks import GROUPS, Mask, TowerMasks
+from tinyclip_workers.model.masks import Mask, TowerMasks
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -46,15 +46,6 @@ class TowerSize:
     def cost(self, channels: Number, heads: Number, units: Number) -> Number:
         """Parameters of so many channels, heads and MLP units of all layers together, as the constraint counts them."""
         return channels * heads * (self.parameters_per_head / self.width) + 2 * channels * units
-
-    def kept(self, mask: Mask) -> int:
-        """The weights, without biases, that the nonzero units of a mask hold."""
-        channels, heads, units = (int(torch.cat(mask.rows(group)).count_nonzero()) for group in GROUPS)
-        return channels * (heads * self.head_width * 4 + units * 2)
-
-    def sparsity(self, mask: Mask) -> float:
-        """The share of the prunable parameters that a mask removes, as reported (biases count as removed)."""
-        return 1 - self.kept(mask) / self.prunable
 
 
 @dataclass(frozen=True)

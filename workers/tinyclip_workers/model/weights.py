@@ -61,12 +61,6 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
     return _expand(state) if VALUES in state else state
 
 
-def save_state_dict(store: ArtifactsStore, path: str, state: Mapping[str, Tensor]) -> None:
-    """Write a whole state dict as it is: every name, the types it has."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    store.write_bytes(path, safetensors.torch.save(tensors, {"format": "pt"}))
-
-
 def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], used_token_ids: Iterable[int]) -> None:
     """Write a state dict in halves with the embeddings of the used tokens only.
 

@@ -6,9 +6,9 @@ from tinyclip.schemas import JobSpec, PlannedStage
 from tinyclip.schemas.spec import Objective
 
 from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
+from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.plan.diagnostics import Diagnostics
-from tinyclip_workers.training.cluster_file import CENTROIDS, ClustersError, read_clusters_header
+from tinyclip_workers.training.clusters import CENTROIDS, ClustersError, read_clusters_header
 
 
 def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
-from tinyclip_workers.model.architecture import ImpossibleStudent, is_uniform, summarize, try_layout
+from tinyclip_workers.model.architecture import is_uniform, summarize, try_layout
 from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
-from tinyclip_workers.model.tower_layouts import VOCAB_SIZE
+from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.training.stage import steps_of

@@ -8,22 +8,31 @@ draw of the engine is seeded by (seed, step).
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
-from tinyclip.artifacts.paths import MANIFEST, checkpoint, is_checkpoints_folder
+from tinyclip.artifacts.paths import (
+    MANIFEST,
+    checkpoint,
+    is_checkpoints_folder,
+    stage_checkpoints,
+    stage_folder,
+    stage_student,
+)
 from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
+from tinyclip_workers.runtime.attempt import JobRun
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 
 log = logging.getLogger(__name__)
 
 TENSORS = ".safetensors"
+ADOPTED = 0
+"""The attempt whose folder holds the adopted checkpoints; attempts count from 1."""
 
 
 @dataclass
@@ -47,9 +56,9 @@ def save_checkpoint(
     return path, sum(len(data) for data in files.values())
 
 
-def latest_checkpoint(store: ArtifactsStore, stage_folder: str) -> Checkpoint | None:
-    """The furthest committed checkpoint of a stage, over all attempts (`stage_folder/a<n>/step-<N>`)."""
-    for _, _, path in sorted(checkpoints_of(store, stage_folder), reverse=True):
+def latest_checkpoint(store: ArtifactsStore, folder: str) -> Checkpoint | None:
+    """Read the furthest committed checkpoint of a stage, over all attempts (`folder/a<n>/step-<N>`)."""
+    for _, _, path in sorted(checkpoints_of(store, folder), reverse=True):
         files = read_committed(store, path)
         if files is not None:
             return Checkpoint(
@@ -62,13 +71,13 @@ def latest_checkpoint(store: ArtifactsStore, stage_folder: str) -> Checkpoint | 
     return None
 
 
-def checkpoints_of(store: ArtifactsStore, stage_folder: str) -> list[tuple[int, int, str]]:
-    """(step, attempt, path) of every checkpoint folder of a stage, whole or not."""
+def checkpoints_of(store: ArtifactsStore, folder: str) -> list[tuple[int, int, str]]:
+    """List (step, attempt, path) of every checkpoint folder of a stage, committed or not."""
     return [
-        (_number(step), _number(attempt), f"{stage_folder}/{attempt}/{step}")
-        for attempt in store.list(stage_folder)
+        (_number(step), _number(attempt), f"{folder}/{attempt}/{step}")
+        for attempt in store.list(folder)
         if is_checkpoints_folder(attempt)
-        for step in store.list(f"{stage_folder}/{attempt}")
+        for step in store.list(f"{folder}/{attempt}")
         if step.startswith("step-")
     ]
 
@@ -77,27 +86,45 @@ def remove_old_checkpoints(store: ArtifactsStore, folder: str, keep: int) -> Non
     """Keep the newest `keep` of one attempt's checkpoints of a stage."""
     steps = sorted((name for name in store.list(folder) if name.startswith("step-")), key=_number)
     for name in steps[:-keep]:
-        store.remove(f"{folder}/{name}/{MANIFEST}")  # first it stops counting, then it goes
+        store.remove(f"{folder}/{name}/{MANIFEST}")  # from here on it is no checkpoint
         store.remove(f"{folder}/{name}")
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts by `<parameter number>.<name>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
+def adopt(run: JobRun) -> str | None:
+    """Make other jobs' finished students and furthest checkpoint this job's own, so that a retry continues from them.
+
+    Happens in the first attempt, before any training. Manifests are copied last, so a copy that is cut off does not count and
+    is repeated; afterwards the jobs in `run.document.adopts` may be deleted. Returns the furthest student or checkpoint, if any.
+    """
+    furthest = None
+    for index in range(len(run.spec.stages) if run.document.adopts else 0):
+        name = run.spec.stages[index].name
+        students = [stage_student(job, index, name) for job in run.document.adopts]
+        student = _adopt_first(run.store, students, run.student_folder(index))
+        if student is not None:
+            furthest = student
+            continue
+        theirs = [stage_folder(job, index, name) for job in run.document.adopts]
+        found = sorted((place for folder in theirs for place in checkpoints_of(run.store, folder)), reverse=True)
+        own = stage_checkpoints(run.document.job, index, name, ADOPTED)
+        for step, _, path in found:
+            if _adopt_first(run.store, [path], checkpoint(own, step)):
+                return path
+        return furthest
+    return furthest
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The reverse of `optimizer_tensors`; learning rates are set by the schedule, not restored."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, name = key.split(".")
-        like = parameters[int(number)]
-        # The fused AdamW walks memory in order: a moment must be laid out as its parameter is (channels last, for one).
-        laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-        state.setdefault(int(number), {})[name] = laid_out
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _adopt_first(store: ArtifactsStore, candidates: Sequence[str], target: str) -> str | None:
+    """Copy the first committed candidate, unless a copy exists."""
+    for path in candidates:
+        if store.exists(f"{target}/{MANIFEST}"):
+            return path
+        if read_committed(store, path) is not None:
+            names = [name for name in store.list(path) if name != MANIFEST]
+            for name in [*names, MANIFEST]:
+                store.copy(f"{path}/{name}", f"{target}/{name}")
+            return path
+    return None
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,12 +15,13 @@ import argparse
 import logging
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
+import torch.nn.functional as F
 from rich.progress import track
-from sklearn.cluster import MiniBatchKMeans
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TrainData
 from tinyclip.specfile import load_spec
@@ -30,9 +31,49 @@ from tinyclip_workers.data.shards import DataError, Sample, Skipped, expand_shar
 from tinyclip_workers.evaluation.embedding import embed_images, evaluation_mode
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import TeacherError, load_teacher
-from tinyclip_workers.training.cluster_file import save_clusters
+from tinyclip_workers.model.weights import Header, WeightsError, load_state_dict, read_header
+from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
 log = logging.getLogger(__name__)
+
+CENTROIDS = "centroids"
+
+
+class ClustersError(ValueError):
+    """A file of clusters that cannot be used; the message names it."""
+
+
+def save_clusters(uri: str, centroids_KE: Tensor, metadata: Mapping[str, str]) -> None:
+    """Write the whole file or, if killed meanwhile, nothing. `uri` is a path or fsspec URI."""
+    folder, _, name = uri.rpartition("/")
+    tensors = {CENTROIDS: F.normalize(centroids_KE.float(), dim=-1).contiguous()}
+    open_store(folder or ("/" if uri.startswith("/") else ".")).write_bytes(name, safetensors.torch.save(tensors, dict(metadata)))
+
+
+def load_clusters(uri: str) -> Tensor:
+    """The centres (K, E), on the CPU. Raises ClustersError."""
+    read_clusters_header(uri)
+    try:
+        return load_state_dict(uri)[CENTROIDS]
+    except (WeightsError, OSError) as error:
+        raise ClustersError(str(error)) from error
+
+
+def read_clusters_header(uri: str) -> Header:
+    """Shape and metadata without reading the centres. Raises ClustersError naming the file and what to do."""
+    try:
+        fs, path = open_filesystem(uri)
+        header = read_header(uri) if fs.exists(path) else None
+    except (ValueError, OSError) as error:  # no driver for this kind of URI, no access, no safetensors
+        raise ClustersError(f"{error}; make it with python -m tinyclip_workers.training.clusters SPEC OUT") from error
+    if header is None:
+        raise ClustersError(f"there is no file {uri}; make it with python -m tinyclip_workers.training.clusters SPEC {uri}")
+    if len(header.shapes.get(CENTROIDS, ())) != 2:
+        found = ", ".join(sorted(header.shapes)) or "nothing"
+        raise ClustersError(
+            f"{uri} has no table of {CENTROIDS} but {found}; make it with python -m tinyclip_workers.training.clusters SPEC OUT"
+        )
+    return header
 
 
 def main() -> None:
@@ -65,6 +106,8 @@ def make_clusters(spec: JobSpec, out: str, clusters: int, images: int = 200_000,
     if len(embeddings_NE) < clusters:
         raise ValueError(f"{len(embeddings_NE)} pictures do not make {clusters} clusters; give --clusters at most that")
     log.info("clustering %d embeddings of %s", len(embeddings_NE), teacher.name)
+    from sklearn.cluster import MiniBatchKMeans  # slow to import, and training only reads the file
+
     batch_size = max(1024, 4 * clusters)
     kmeans = MiniBatchKMeans(clusters, batch_size=batch_size, n_init=1, random_state=seed).fit(embeddings_NE.numpy())
     facts = {"teacher": teacher.name, "teacher_sha256": teacher.digest, "images": str(len(embeddings_NE)), "seed": str(seed)}

@@ -24,7 +24,7 @@ from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.runtime.attempt import JobRun, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
-from tinyclip_workers.training.adopt import adopt
+from tinyclip_workers.training.checkpoints import adopt
 from tinyclip_workers.training.stage import Stage, resolve_stage
 from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code, train_stage_worker
 from tinyclip_workers.versions.writer import write_student_version

@@ -11,13 +11,19 @@ from tinyclip.schemas.spec import PruneSpec
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tinyclip_workers.model.masked import MaskedTowers, Noise, mask_optimizer, removed_share
+from tinyclip_workers.model.masked import MaskedTowers, Noise, removed_share
 from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty
 from tinyclip_workers.model.towers import Clip, Model, TwoTowers
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
-from tinyclip_workers.training.checkpoints import optimizer_tensors, restore_optimizer
 from tinyclip_workers.training.distributed import world_size
-from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from tinyclip_workers.training.optimizer import (
+    learning_rate,
+    make_optimizer,
+    mask_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
 from tinyclip_workers.training.projection import Projection, WithProjection
 from tinyclip_workers.training.stage import Stage
 

@@ -1,10 +1,14 @@
 """AdamW and its schedule (METHOD sections 4 and 5)."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from tinyclip.schemas.spec import OptimizerSpec
-from torch import nn
+from torch import Tensor, nn
+
+from tinyclip_workers.model.masks import TowerMasks
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec, projection: nn.Module | None = None) -> torch.optim.AdamW:
@@ -25,6 +29,14 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
 
 
+def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.optim.AdamW:
+    """AdamW at a constant rate: log-odds downhill, lambdas uphill (they only grow while the student is too large)."""
+    loga = [parameter for tower in masks.values() for parameter in tower.loga().values()]
+    lambdas = [parameter for tower in masks.values() for parameter in (tower.lambda_1, tower.lambda_2)]
+    groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True}]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+
+
 def learning_rate(step: int, steps: int, spec: OptimizerSpec) -> float:
     """Linear warm-up to `lr`, then a half cosine to 0."""
     if step < spec.warmup_steps:
@@ -35,3 +47,22 @@ def learning_rate(step: int, steps: int, spec: OptimizerSpec) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts by `<parameter number>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`; learning rates are set by the schedule, not restored."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        like = parameters[int(number)]
+        # The fused AdamW walks memory in order: a moment must be laid out as its parameter is (channels last, for one).
+        laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[name] = laid_out
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,15 +1,20 @@
 """A stage with everything decided: what the loop needs to know, and nothing that it has to look up."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from pydantic import BaseModel
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
+from torch import Tensor
 
-from tinyclip_workers.model.architecture import resolve_layout
-from tinyclip_workers.model.tower_layouts import ImpossibleStudent
+from tinyclip_workers.model.architecture import build_any, resolve_layout
+from tinyclip_workers.model.inherit import inherit_manual
+from tinyclip_workers.model.layouts import ImpossibleStudent
+from tinyclip_workers.model.towers import Clip, Model
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,6 @@ class Stage:
         }
         models = {name: kind.model_validate(data[name]) for name, kind in kinds.items() if data[name] is not None}
         return cls(**{**data, **models})
-
-
-def resolve_stages(spec: JobSpec, teacher: Layout | None, samples_per_epoch: int) -> list[Stage]:
-    """Every stage of a spec that has no automatic ones: of what follows those, the layout is not known beforehand.
-
-    Raises ImpossibleStudent.
-    """
-    stages: list[Stage] = []
-    for index in range(len(spec.stages)):
-        before = stages[-1] if stages else None
-        stages.append(resolve_stage(spec, index, before.layout if before else teacher, before, samples_per_epoch))
-    return stages
 
 
 def resolve_stage(
@@ -102,3 +95,27 @@ def steps_of(length: TrainLength, batch_size: int, samples_per_epoch: int) -> in
         return length.steps
     samples = length.samples if length.samples is not None else (length.epochs or 0) * samples_per_epoch
     return max(1, math.ceil(samples / batch_size))
+
+
+class Parent(NamedTuple):
+    """What a student inherits from: the teacher in the first stage, then the student of the stage before."""
+
+    weights: Mapping[str, Tensor]
+    layout: Layout
+
+
+def build_student(stage: Stage, seed: int, parent: Parent | None) -> Model:
+    """A model of `stage.layout`: random weights drawn from the seed where nothing is inherited, the leading part of the
+    parent's for `manual`, all of them for `auto`, where masks choose (METHOD section 7).
+
+    Raises ImpossibleInheritance.
+    """
+    torch.manual_seed(seed + stage.index)
+    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_any(stage.layout)
+    if stage.inherit != "none":
+        assert parent is not None, "the spec's schema asks for a teacher here"
+        weights = parent.weights
+        if stage.inherit == "manual":
+            weights = inherit_manual(student, weights, stage.layout, parent.layout)
+        student.load_state_dict(weights)
+    return student

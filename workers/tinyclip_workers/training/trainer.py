@@ -20,7 +20,7 @@ from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import Checkpoint
-from tinyclip_workers.training.cluster_file import load_clusters
+from tinyclip_workers.training.clusters import load_clusters
 from tinyclip_workers.training.distributed import rank, world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner

@@ -16,22 +16,21 @@ from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.shards import DataError
 from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer, loader_processes, make_loader
-from tinyclip_workers.model.architecture import ImpossibleStudent, summarize
+from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.inherit import ImpossibleInheritance
-from tinyclip_workers.model.layout_picture import layout_svg
+from tinyclip_workers.model.layout_diagram import layout_svg
+from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
-from tinyclip_workers.training.begin import Parent, begin_student
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
-from tinyclip_workers.training.cluster_file import ClustersError
+from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import rank, world_size
-from tinyclip_workers.training.progress import StageProgress
-from tinyclip_workers.training.scoring import StageEvaluator
-from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
+from tinyclip_workers.training.stage import Parent, Stage, build_student
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer
 
@@ -115,7 +114,7 @@ class StageWorker:
         originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in self._teachers()]
         original = originals[0] if originals else None
         parent = None if self._stage.inherit == "none" else self._parent(original)
-        student = begin_student(self._stage, spec.seed, parent)
+        student = build_student(self._stage, spec.seed, parent)
         return _Pieces(
             original,
             freeze_teachers(originals, [teacher.share for teacher in self._teachers()], spec.temperature.teacher),

@@ -33,7 +33,7 @@ from tinyclip_workers.model.folders import (
     ModelSource,
     load_student,
 )
-from tinyclip_workers.model.layout_picture import layout_svg
+from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.weights import file_digest
