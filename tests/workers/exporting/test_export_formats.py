@@ -14,19 +14,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tinyclip.schemas import ExportDocument, ExportFormat
-from tinyclip.schemas.exports import unavailable_formats
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.exporting.check import ExportMismatch, agreement, check_export
 from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export
 from tinyclip_workers.exporting.formats import onnx
 from tinyclip_workers.exporting.samples import Samples
-from tinyclip_workers.model.architecture import is_uniform
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel, CLIPProcessor
 
-from tests.workers.exports import LAYOUTS, MEAN, STD, TEXTS, files_below, random_images, random_model
+from tests.workers.exports import MEAN, STD, TEXTS, files_below, random_images, random_model
 
 SAMPLES = Samples("test", random_images(6), random_images(12)[6:], TEXTS)
 
@@ -203,11 +201,6 @@ def test_an_unavailable_format_is_refused(tmp_path: Path, kind: str, format: Exp
         create_export(random_model(kind), format, tmp_path, SAMPLES)
 
     assert files_below(tmp_path) == set()
-
-
-@pytest.mark.parametrize("kind", LAYOUTS)
-def test_open_clip_is_available_for_uniform_layouts(kind: str) -> None:
-    assert (ExportFormat.OPEN_CLIP not in unavailable_formats(LAYOUTS[kind])) == is_uniform(LAYOUTS[kind])
 
 
 class DifferingExport:

@@ -13,7 +13,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.model.architecture import build_model, is_uniform
+from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.sources import check_teacher, load_teacher
@@ -37,7 +37,7 @@ def student() -> Clip:
     """A folded student of random masks."""
     torch.manual_seed(5)
     model = folded(TEACHER)
-    assert not is_uniform(model.layout)
+    assert not model.layout.is_uniform
     return model
 
 

@@ -35,7 +35,7 @@ from tinyclip_workers.importing.layout_inference import (
 )
 from tinyclip_workers.importing.source_files import ImportRefused, SourceFile, read_source
 from tinyclip_workers.importing.tensor_names import UnknownTensorNames, reduce_removed_branches, to_open_clip_names
-from tinyclip_workers.model.architecture import is_uniform, summarize
+from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.layouts import AUTO_PRESETS, PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
@@ -134,7 +134,7 @@ def _convert(source: SourceFile, options: ImportOptions, uri: str | None) -> Imp
         "preset": options.preset, "origin": options.origin, "quick_gelu_told_by": activation_source,
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}), "warnings": warnings,
     }  # fmt: skip
-    original = PRESETS[AUTO_ORIGINAL] if auto and not is_uniform(layout) else None
+    original = PRESETS[AUTO_ORIGINAL] if auto and not layout.is_uniform else None
     return ImportedModel(summary, _to_fp32(state), mean, std, {"import": lineage, "code": code_versions()}, original)
 
 

@@ -71,45 +71,38 @@ def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | No
 
 
 def build_model(layout: Layout) -> CLIP:
-    """A freshly initialised open_clip model (as open_clip initialises it), drawing from torch's global generator.
+    """Build an open_clip model of a uniform layout, initialised by open_clip with torch's global generator.
 
-    Raises ImpossibleStudent for a layout whose blocks differ from each other: open_clip has one shape for all blocks.
+    Raises ValueError for any other layout.
     """
     return CLIP(**open_clip_config(layout))
 
 
 def build_any(layout: Layout) -> Model:
     """open_clip's model where it can express the layout, else ours, whose weights mean nothing until they are loaded."""
-    return build_model(layout) if is_uniform(layout) else Clip(layout)
-
-
-def is_uniform(layout: Layout) -> bool:
-    """Whether open_clip can express a layout: all blocks of a tower alike, and as many heads as fill its width."""
-    try:
-        open_clip_config(layout)
-    except ImpossibleStudent:
-        return False
-    return True
+    return build_model(layout) if layout.is_uniform else Clip(layout)
 
 
 def open_clip_config(layout: Layout) -> dict[str, Any]:
-    """open_clip's `model_cfg` of a uniform layout. Raises ImpossibleStudent if the blocks differ from each other."""
+    """Return open_clip's `model_cfg` of a uniform layout. Raises ValueError for any other."""
+    if not layout.is_uniform:
+        raise ValueError("open_clip has one size for all blocks of a tower; those of this layout differ")
     image, text = layout.image, layout.text
     vision_cfg: dict[str, Any] = {"image_size": image.image_size, "width": image.width, "head_width": image.head_width}
     if image.kind == "resnet":
         vision_cfg |= {"layers": list(image.layers), "patch_size": None}
     else:
-        _one_shape("image", image.heads, image.width, image.head_width)
-        mlp_ratio = _mlp_ratio("image", image.width, image.mlp)
-        vision_cfg |= {"layers": image.layers[0], "patch_size": image.patch_size, "mlp_ratio": mlp_ratio}
-    _one_shape("text", text.heads, text.width, text.head_width)
+        assert image.mlp is not None
+        vision_cfg |= {
+            "layers": image.layers[0], "patch_size": image.patch_size, "mlp_ratio": _mlp_ratio(image.width, image.mlp[0]),
+        }  # fmt: skip
     text_cfg = {
         "context_length": text.context_length,
         "vocab_size": text.vocab_size,
         "width": text.width,
         "heads": text.heads[0],
         "layers": text.layers,
-        "mlp_ratio": _mlp_ratio("text", text.width, text.mlp),
+        "mlp_ratio": _mlp_ratio(text.width, text.mlp[0]),
     }
     config: dict[str, Any] = {"embed_dim": layout.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
     return {**config, "quick_gelu": True} if layout.quick_gelu else config
@@ -185,18 +178,10 @@ def _remembered_meta_model(layout: str) -> Model:
         return build_any(Layout.model_validate_json(layout))
 
 
-def _one_shape(tower: str, heads: list[int] | None, width: int, head_width: int) -> None:
-    if heads is None or {head_width * count for count in heads} != {width}:
-        message = f"open_clip has width {width} / {head_width} heads in every block; these differ"
-        raise ImpossibleStudent(tower, heads, message)
-
-
-def _mlp_ratio(tower: str, width: int, mlp: list[int] | None) -> float:
-    """The ratio from which open_clip computes the same MLP width, `int(width * ratio)`."""
-    if mlp is None or len(set(mlp)) != 1 or mlp[0] == 0:
-        raise ImpossibleStudent(tower, mlp, "open_clip has one MLP width for all blocks; these differ")
-    ratio = mlp[0] / width
-    return ratio if int(width * ratio) == mlp[0] else math.nextafter(ratio, math.inf)
+def _mlp_ratio(width: int, units: int) -> float:
+    """Return a ratio from which open_clip computes the same MLP width, `int(width * ratio)`."""
+    ratio = units / width
+    return ratio if int(width * ratio) == units else math.nextafter(ratio, math.inf)
 
 
 def _only_plain(where: str, config: dict[str, Any], known: set[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
-from tinyclip_workers.model.architecture import is_uniform, summarize, try_layout
+from tinyclip_workers.model.architecture import summarize, try_layout
 from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
@@ -81,7 +81,7 @@ def resolve_stage_spec(stage: StageSpec, planned: PlannedStage) -> StageSpec:
     """Return the stage with its length in steps and all fields of its student, if the spec can express them."""
     stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
-    if stage.student is None or planned.student.estimated or not is_uniform(layout):
+    if stage.student is None or planned.student.estimated or not layout.is_uniform:
         return stage
     image, text = layout.image, layout.text
     vit = image.kind == "vit"

@@ -5,8 +5,6 @@ from typing import Any
 from tinyclip.schemas import ModelVersion, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
-from tinyclip_workers.model.architecture import is_uniform
-
 COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c")
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
 
@@ -50,7 +48,7 @@ def import_card(version: ModelVersion, student: StudentSummary) -> str:
 
 def _front_matter(version: ModelVersion) -> str:
     tags = ["clip", "tinyclip", *(["knowledge-distillation"] if version.teacher else [])]
-    library = "open_clip" if is_uniform(version.layout) else "tinyclip"
+    library = "open_clip" if version.layout.is_uniform else "tinyclip"
     lines = ["---", f"library_name: {library}", "pipeline_tag: zero-shot-image-classification", "tags:"]
     return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---", ""])
 
@@ -97,7 +95,7 @@ on them. The model does not need it: remove it before publishing if the images a
 
 
 def _usage(version: ModelVersion) -> str:
-    if not is_uniform(version.layout):
+    if not version.layout.is_uniform:
         return _usage_without_open_clip(version)
     return f"""## Use
 

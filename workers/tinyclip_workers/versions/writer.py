@@ -23,7 +23,7 @@ from tinyclip_workers.engines.calibration import (
     encode_calibration,
     sample_calibration_images,
 )
-from tinyclip_workers.model.architecture import is_uniform, open_clip_config, summarize
+from tinyclip_workers.model.architecture import open_clip_config, summarize
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
@@ -89,7 +89,7 @@ def model_files(layout: Layout, weights: bytes, mean: Color, std: Color, origina
     """
     preprocess = {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
     files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json"))}
-    if not is_uniform(layout):
+    if not layout.is_uniform:
         drawing = layout_svg(layout, original).encode()
         return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": drawing}
     config = {"model_cfg": open_clip_config(layout), "preprocess_cfg": preprocess}
