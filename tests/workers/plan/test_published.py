@@ -100,8 +100,8 @@ def hours(pairs: int, student_macs: int, teacher_macs: int) -> float:
 KNOWN_WARNINGS = {
     warning[:30]
     for warning in (
-        "data.train.samples says 400000000 pairs an epoch, the shards have 16",
-        "data.train.samples says 15000000 pairs an epoch, the shards have 16",
+        "data.train.samples is 400000000 pairs an epoch, the shards have 16",
+        "data.train.samples is 15000000 pairs an epoch, the shards have 16",
         "resources.device is cuda, which this machine does not have: the job waits for a node with a GPU",
     )
 }
