@@ -1,4 +1,4 @@
-"""Runs a command in a terminal of its own and saves what stands there at the end as an SVG: how docs/demo.svg was made.
+"""Run a command in a terminal of its own and save the final screen as an SVG, such as docs/demo.svg.
 
     python docs/picture.py docs/demo.svg make demo
 """
@@ -36,7 +36,7 @@ def main(target: Path, command: list[str]) -> int:
 
 
 def record(command: list[str]) -> tuple[int, str]:
-    """Exit status and everything the command printed, which is shown here as well."""
+    """Return the exit status and the output of the command, which is also copied to standard output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvpe(command[0], command, os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"})
@@ -76,7 +76,7 @@ def final_lines(output: str) -> list[str]:
 
 
 def svg(lines: list[str]) -> str:
-    """Lines with colours as a picture. Half blocks are drawn as rectangles: fonts leave gaps between theirs."""
+    """Return coloured lines as an SVG. Half blocks are drawn as rectangles, because fonts have gaps between them."""
     console = Console(width=COLUMNS, force_terminal=True, color_system="truecolor")
     rows = [row for line in lines for row in console.render_lines(Text.from_ansi(line), pad=False)]
     drawn = "\n".join(part for number, row in enumerate(rows) for part in _row(row, MARGIN + number * LINE_HEIGHT))
@@ -118,7 +118,7 @@ def _hex(color: Color | None) -> str | None:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 1 << 16)
-    except OSError:  # Linux ends a terminal like this
+    except OSError:  # raised by Linux at the end of a terminal
         return b""
 
 

@@ -1,7 +1,7 @@
 """The main flow of `make demo`: from a job spec to answered queries, on the emoji drawings beside this file.
 
-It starts the embedded service in a temporary folder, submits half.yaml, deploys the student, lets it name three
-pictures that it has never seen, searches an index of them by words, and stops everything.
+It starts the embedded service in a temporary folder, submits half.yaml, deploys the student, classifies three images
+of a style that the student has never seen, searches an index of this style by text, and stops everything.
 """
 
 import json
@@ -34,24 +34,24 @@ SPEC = HERE / "half.yaml"
 DATA = HERE / "data"
 VAL_SHARD = DATA / "val-000000.tar.gz"
 
-PICTURES = ("pizza", "sailboat", "elephant")
+CONCEPTS = ("pizza", "sailboat", "elephant")
 QUERIES = ("an emoji of a boat", "heart, love")
 TEMPLATE = "an emoji of a {}"
 HITS = 5
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 console = Console(highlight=False)
 
 
 class DemoFailed(Exception):
-    """A step of the demo did not do what it should."""
+    """A failed step of the demo."""
 
 
 @dataclass
 class Drawing:
-    """One picture of the val style."""
+    """One image of the val style."""
 
-    picture: bytes
+    image: bytes
     metadata: dict[str, Any]
 
 
@@ -70,7 +70,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         return 130
     except (DemoFailed, ServiceFailed, TinyClipError, subprocess.TimeoutExpired) as failure:
-        console.print(service.last_words(), markup=False)
+        console.print(service.log_ends(), markup=False)
         console.print(f"\n[red]The demo failed:[/] {escape(str(failure))}\nEverything it wrote is in {folder}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,12 +78,12 @@ def main() -> int:
 
 
 def run(url: str) -> None:
-    """The demo itself, against a running service."""
+    """Run the demo against a running service."""
     drawings = read_drawings(VAL_SHARD)
     console.print(f"\n[bold]tinyclip-client jobs submit {_shown(SPEC)} --watch[/]")
     status = subprocess.call([BIN / "tinyclip-client", "jobs", "submit", SPEC, "--watch"], env=os.environ | {"TINYCLIP_URL": url})
     if status != 0:
-        raise DemoFailed(f"the job did not succeed (tinyclip-client left with {status})")
+        raise DemoFailed(f"the job did not succeed (tinyclip-client exited with {status})")
     with Client(url) as client:
         job = next(client.jobs.list(name="emoji-half"))
         if job.model is None:
@@ -91,9 +91,9 @@ def run(url: str) -> None:
         model = f"{job.model.name}@{job.model.version}"
         student = deploy(client, model)
         console.print("\n[bold]Three pictures in a style that it has never seen[/]")
-        shown = [next(d for d in drawings.values() if d.metadata["class_name"] == name) for name in PICTURES]
+        shown = [next(d for d in drawings.values() if d.metadata["class_name"] == name) for name in CONCEPTS]
         console.print(Columns([classified(drawing, student) for drawing in shown], width=36))
-        console.print(f"  {asked_again_ms(shown[0].picture, student):.0f} ms for a picture among 98 labels, over HTTP")
+        console.print(f"  {repeated_query_ms(shown[0].image, student):.0f} ms for a picture among 98 labels, over HTTP")
         build_index(client, model)
         for query in QUERIES:
             console.print(f"\n[bold]Search:[/] {query}")
@@ -103,7 +103,7 @@ def run(url: str) -> None:
 def deploy(client: Client, model: str) -> Student:
     console.print(f"\n[bold]Deploying {model}[/]")
     client.deployments.put("emoji", model)
-    deployment = client.deployments.wait("emoji", timeout=PATIENCE_SECONDS)
+    deployment = client.deployments.wait("emoji", timeout=TIMEOUT_SECONDS)
     if deployment.state is not DeploymentState.READY:
         raise DemoFailed(f"the deployment is {deployment.state}: {deployment.message}")
     console.print(f"  answers at {deployment.endpoint}")
@@ -116,28 +116,28 @@ def deploy(client: Client, model: str) -> Student:
 def build_index(client: Client, model: str) -> None:
     console.print(f"\n[bold]Building an index of {_shown(VAL_SHARD)}[/]")
     client.indexes.put("emoji", model, str(VAL_SHARD))
-    index = client.indexes.wait("emoji", timeout=PATIENCE_SECONDS)
+    index = client.indexes.wait("emoji", timeout=TIMEOUT_SECONDS)
     if index.state is not IndexState.READY:
         raise DemoFailed(f"the index is {index.state}: {index.message}")
     console.print(f"  {index.count} pictures")
 
 
 def classified(drawing: Drawing, student: Student) -> Group:
-    """The picture, and the three likeliest of the 98 sub-groups with the right one marked."""
+    """Return the image, and the three most likely of the 98 sub-groups with the correct one marked."""
     labels = (DATA / "subgroups.txt").read_text().splitlines()
-    scores = student.classify(drawing.picture, labels, templates=[TEMPLATE], top_k=3)
+    scores = student.classify(drawing.image, labels, templates=[TEMPLATE], top_k=3)
     truth = drawing.metadata["subgroup_name"]
     name = Text(drawing.metadata["class_name"], "bold").append(f" ({truth})", "not bold dim")
-    return Group(*picture_of(drawing, 22), name, *(bar(score, truth) for score in scores))
+    return Group(*thumbnail_of(drawing, 22), name, *(bar(score, truth) for score in scores))
 
 
-def asked_again_ms(picture: bytes, student: Student, times: int = 20) -> float:
-    """Milliseconds until an answer, the middle one of several, when the labels have been seen before."""
+def repeated_query_ms(image: bytes, student: Student, times: int = 20) -> float:
+    """Return the median milliseconds of several queries whose labels are cached."""
     labels = (DATA / "subgroups.txt").read_text().splitlines()
     took = []
     for _ in range(times):
         began = time.perf_counter()
-        student.classify(picture, labels, templates=[TEMPLATE], top_k=3)
+        student.classify(image, labels, templates=[TEMPLATE], top_k=3)
         took.append(time.perf_counter() - began)
     return 1000 * median(took)
 
@@ -150,10 +150,10 @@ def bar(score: LabelScore, truth: str) -> Text:
 
 
 def show_hits(hits: Sequence[Hit], drawings: dict[str, Drawing]) -> None:
-    """The best hits side by side, best first, as many as fit."""
+    """Print the best hits side by side, best first, as many as fit."""
     table = Table.grid(padding=(0, 2))
     cells = [
-        Group(*picture_of(drawings[hit.id], 18), Text(drawings[hit.id].metadata["class_name"]), Text(f"{hit.score:.3f}", "dim"))
+        Group(*thumbnail_of(drawings[hit.id], 18), Text(drawings[hit.id].metadata["class_name"]), Text(f"{hit.score:.3f}", "dim"))
         for hit in hits[: max(1, console.width // 20)]
     ]
     for _ in cells:
@@ -162,13 +162,13 @@ def show_hits(hits: Sequence[Hit], drawings: dict[str, Drawing]) -> None:
     console.print(table)
 
 
-def picture_of(drawing: Drawing, width: int) -> list[Text]:
-    """Its thumbnail, where there is a terminal with colours to look at it."""
-    return [thumbnail(drawing.picture, width)] if console.color_system in ("256", "truecolor") else []
+def thumbnail_of(drawing: Drawing, width: int) -> list[Text]:
+    """Return the thumbnail if the terminal has colours, else nothing."""
+    return [thumbnail(drawing.image, width)] if console.color_system in ("256", "truecolor") else []
 
 
 def read_drawings(shard: Path) -> dict[str, Drawing]:
-    """The shard's pictures by key."""
+    """Return the shard's images by key."""
     files: dict[str, dict[str, bytes]] = {}
     with tarfile.open(shard) as tar:
         for member in tar:

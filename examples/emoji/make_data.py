@@ -1,11 +1,11 @@
-"""Packs the emoji data set into the gzip'd WebDataset shards of `data/`.
+"""Pack the emoji data set into the gzipped WebDataset shards of `data/`.
 
     python examples/emoji/make_data.py FOLDER [OUT]
 
-FOLDER holds the plain shards (`train-*.tar`, `val-*.tar`) and their `dataset.json`. Pictures, texts and metadata are
-kept byte for byte, in the same order; only the tar headers are normalised, the train pictures are dealt into shards of
-equal size (so that every reader gets the same share), and the shards are gzip'd. The same input gives the same output
-bytes for one version of zlib.
+FOLDER holds the plain shards (`train-*.tar`, `val-*.tar`) and their `dataset.json`. Images, texts and metadata are kept
+byte for byte, in the same order. The tar headers are normalised, the train images are split into shards of equal size
+(so that every reader gets the same share), and the shards are gzipped. The same input gives the same output bytes for
+one version of zlib.
 """
 
 import gzip
@@ -32,7 +32,7 @@ def main(source: Path, out: Path) -> None:
     for split, shards in SPLITS.items():
         samples = [s for shard in dataset["splits"][split]["shards"] for s in read_shard(source / shard["file"])]
         if len(samples) != dataset["splits"][split]["samples"]:
-            raise SystemExit(f"{split}: dataset.json says {dataset['splits'][split]['samples']} samples, read {len(samples)}")
+            raise SystemExit(f"{split}: dataset.json lists {dataset['splits'][split]['samples']} samples, read {len(samples)}")
         splits[split] = write_split(out, split, samples, shards)
         counts[split] = count_vendors(samples)
     for label in ("group", "subgroup"):

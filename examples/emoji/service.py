@@ -1,4 +1,4 @@
-"""The embedded service in a process of its own, as long as a `with` block lasts."""
+"""The embedded service in a separate process, for the duration of a `with` block."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 
 
 class ServiceFailed(Exception):
-    """The service did not start, or did not stop as it should; its log has the reason."""
+    """The service did not start, or did not stop cleanly; its log has the reason."""
 
 
 class Service:
@@ -33,7 +33,7 @@ class Service:
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
-            # In a session of its own, so that Ctrl-C reaches only us and we stop it in order.
+            # In a session of its own, so that Ctrl-C reaches only this process, which then stops the service cleanly.
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
@@ -48,15 +48,15 @@ class Service:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         status = self._stop()
         if error is None and status != 0:
-            raise ServiceFailed(f"the service left with exit status {status}")
+            raise ServiceFailed(f"the service exited with status {status}")
 
     def greeting(self) -> list[str]:
         """Return what the service printed until it was ready (the addresses); empty before."""
         lines = self.log.read_text(errors="replace").splitlines()
         return lines[: lines.index("ready")] if "ready" in lines else []
 
-    def last_words(self, lines: int = 25) -> str:
-        """The ends of what it printed and of its own log."""
+    def log_ends(self, lines: int = 25) -> str:
+        """Return the last lines of its output and of its log."""
         logs = [log for log in (self.log, self._folder / "data" / "logs" / "server.log") if log.exists()]
         ends = ["\n".join(log.read_text(errors="replace").splitlines()[-lines:]) for log in logs]
         return "\n\n".join(f"The end of {log}:\n{end}" for log, end in zip(logs, ends, strict=True))
@@ -65,7 +65,7 @@ class Service:
         end = time.monotonic() + START_SECONDS
         while not self.greeting():
             if (status := self._process.poll()) is not None:
-                raise ServiceFailed(f"the service left with exit status {status} before it was ready")
+                raise ServiceFailed(f"the service exited with status {status} before it was ready")
             if time.monotonic() > end:
                 raise ServiceFailed(f"the service was not ready after {START_SECONDS} s")
             time.sleep(0.2)
@@ -75,7 +75,7 @@ class Service:
             self._process.send_signal(signal.SIGINT)
         try:
             return self._process.wait(STOP_SECONDS)
-        except BaseException:  # too slow, or a second Ctrl-C: end it and all that it started
+        except BaseException:  # too slow, or a second Ctrl-C: kill it and all its processes
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             raise

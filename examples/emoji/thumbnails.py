@@ -1,4 +1,4 @@
-"""Pictures as coloured half blocks, so that a terminal can show them."""
+"""Images as coloured half blocks, for display in a terminal."""
 
 import io
 
@@ -7,9 +7,9 @@ from rich.style import Style
 from rich.text import Text
 
 
-def thumbnail(picture: bytes, width: int) -> Text:
-    """The picture `width` columns wide and half as many lines high: each character shows two pixels, one above the other."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB").resize((width, width - width % 2), Image.Resampling.BOX)
+def thumbnail(encoded: bytes, width: int) -> Text:
+    """Return the image `width` columns wide and half as many lines high: each character shows two pixels, one above the other."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB").resize((width, width - width % 2), Image.Resampling.BOX)
     rgb = image.tobytes()
     text = Text(no_wrap=True)
     for row in range(0, image.height, 2):
