@@ -73,8 +73,8 @@ class TestNames:
             pytest.skip("ray is not installed")
         folder = Path(found.origin).parent / "dashboard" / "modules" / "metrics" / "dashboards"
         text = "".join(path.read_text() for path in folder.glob("*_panels.py"))
-        progress = (ROOT / "workers" / "tinyclip_workers" / "training" / "progress.py").read_text()
-        gauges = re.search(r"^GAUGES = \{(.*)\}$", progress, re.MULTILINE)
+        reporting = (ROOT / "workers" / "tinyclip_workers" / "training" / "reporting.py").read_text()
+        gauges = re.search(r"^GAUGES = \{(.*)\}$", reporting, re.MULTILINE)
         assert gauges
         of_workers = {f"ray_tinyclip_{name}" for name in re.findall(r'"(\w+)":', gauges[1])}
         watch = (ROOT / "workers" / "tinyclip_workers" / "serving" / "replica" / "metrics.py").read_text()
