@@ -28,12 +28,6 @@ CENTRE = np.asarray(random_image(0))[:, 5:45]
 
 
 class TestAcceptedImages:
-    @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-    def test_common_formats_are_read(self, format: str) -> None:
-        pixels = read(base64_of(encoded(random_image(0), format)))
-
-        assert (pixels.shape, pixels.dtype) == ((40, 40, 3), np.uint8)
-        assert np.abs(pixels.astype(int) - CENTRE).mean() < 12
 
     @pytest.mark.parametrize("prefix", ["data:image/png;base64,", "data:;base64,", "DATA:image/png;name=x.png;BASE64,", " \n"])
     def test_base64_and_data_uris_are_read(self, prefix: str) -> None:
@@ -65,13 +59,6 @@ class TestRefusedImages:
             read(image)
 
         assert "base64-encoded or as a data URI" in str(refused.value)
-
-    @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
-    def test_a_truncated_file_is_refused(self, format: str) -> None:
-        data = encoded(random_image(0, (300, 300)), format)
-
-        with pytest.raises(BadImage, match="not a readable image"):
-            read(data[: len(data) // 2])
 
     def test_more_bytes_than_allowed_are_refused(self) -> None:
         data = encoded(random_image(0))
