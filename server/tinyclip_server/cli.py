@@ -107,12 +107,12 @@ def create_token(
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
 ) -> None:
     """Make a token, straight in the database: the first one, or one of a new project. It is printed once and kept nowhere."""
-    from tinyclip_server.tokens.shell import BadToken, make
+    from tinyclip_server.tokens.shell import InvalidTokenOption, create_token
 
     settings = _settings(data_dir=data_dir)
     try:
-        made = asyncio.run(make(settings, name=name, project=project, scopes=scope, days=days or None))
-    except BadToken as error:
+        made = asyncio.run(create_token(settings, name=name, project=project, scopes=scope, days=days or None))
+    except InvalidTokenOption as error:
         _stop_with(str(error))
     until = f"until {made.expires_at:%Y-%m-%d}" if made.expires_at else "for ever"
     typer.echo(f"{made.id}: {', '.join(made.scopes)} in project {made.project}, {until}; shown only now:", err=True)

@@ -1,17 +1,17 @@
-"""Errors that know their status, and the problem documents (RFC 9457) they become.
+"""Errors with an HTTP status and an error code, which `api/error_handlers.py` answers as problem documents (RFC 9457).
 
 ApiError
-├── InvalidInput     422   a field is wrong; `errors` says which
-├── Unauthorized     401   no token, or one that is not valid
-├── Forbidden        403   a valid token that does not allow this
+├── InvalidInput     422   a field is invalid; `errors` names it
+├── Unauthorized     401   no token, or an invalid one
+├── Forbidden        403   a valid token without the scope
 ├── NotFound         404
-├── Conflict         409   the thing is not in a state that allows this
+├── Conflict         409   the resource is not in a state that allows this
 ├── StaleWrite       412   `If-Match` names an older state
-├── TooLarge         413   more than is taken in one request
-├── UnknownMedia     415   a body of a kind that is not read here
-├── TooManyRequests  429   go on after `retry_after`
+├── TooLarge         413   a request above a limit of size
+├── UnknownMedia     415   a body of an unsupported media type
+├── TooManyRequests  429   try again after `retry_after`
 ├── Unavailable      503   try again after `retry_after`
-└── StorageFull      507   no room to keep what was sent
+└── StorageFull      507   no disk space for the request
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class ApiError(Exception):
-    """Base of every error that a request can be answered with."""
+    """Base of every error that becomes a problem document."""
 
     status: int = 500
     code: str = "internal_error"

@@ -1,8 +1,8 @@
-"""The gate: no request passes without a token that allows it, but for a short list of paths.
+"""The access gate: every request needs a token with the right scope, except for a short list of paths.
 
-It stands before the routes and knows none of them, so a route that is added later is guarded like all others: reading
-methods need `read`, all others `write`, unless its path is named here. Paths are read as the routes read them, from the ASGI
-scope: `request.url` is made of the Host header too, which the caller writes.
+It runs before the routes and knows none of them, so a new route is protected like all others: reading methods need `read`,
+all others `write`, unless the path is listed here. Paths are those of the ASGI scope, as the routes match them; `request.url`
+also depends on the Host header, which the caller controls.
 """
 
 import contextlib
@@ -17,127 +17,127 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinyclip.schemas import Scope as TokenScope
 
-from tinyclip_server.api.errors import problem_response
-from tinyclip_server.http.callers import ANYBODY, Caller
-from tinyclip_server.http.rates import Rates
+from tinyclip_server.api.error_handlers import problem_response
+from tinyclip_server.api.rate_limits import RateLimits
+from tinyclip_server.http.callers import ANONYMOUS, Caller
 from tinyclip_server.http.services import Services
 from tinyclip_server.problems import ApiError, Forbidden, TooLarge, Unavailable
 from tinyclip_server.tokens import service as tokens
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
-"""Asked by load balancers and by people who have no token yet; none of them shows anything of anybody's."""
+"""Paths for load balancers and for users without a token yet; none of them shows data of a project."""
 ANY_TOKEN_PATHS = frozenset({"/v1/me"})
 SCOPES_BY_PATH = {"/metrics": TokenScope.METRICS, "/v1/tokens": TokenScope.ADMIN}
-"""These paths and all below them."""
+"""Scopes of these paths and all below them."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 UPLOADS = frozenset({"/v1/models/import"})
-"""Bodies that go to a disk as they come, and are counted there."""
+"""Paths whose bodies are written to a disk as they arrive, and are limited there."""
 RECHECK_SECONDS = 5.0
-"""How long an answer that goes on and on outlives its token."""
+"""How often a streamed response checks that its token is still valid."""
 
 
-class Gate:
-    """Middleware: tokens, scopes, rates and the size of bodies."""
+class AccessGate:
+    """Middleware that checks tokens, scopes, rate limits and the size of bodies."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app, self._services = app, services
-        self._rates = Rates(services.settings)
+        self._limits = RateLimits(services.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # there are no web sockets here
+        if scope["type"] != "http":  # the API has no WebSockets
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope)
         try:
             if scope["path"] not in OPEN_PATHS:
                 scope.setdefault("state", {})["caller"] = await self._admit(request)
-            receive = self._counted(request, receive)
+            receive = self._limited(request, receive)
         except ApiError as error:
             await problem_response(request, error)(scope, receive, send)
             return
         except (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
-            away = Unavailable("the database cannot be reached, so tokens cannot be checked; try again", retry_after=2)
-            await problem_response(request, away)(scope, receive, send)
+            unavailable = Unavailable("the database cannot be reached, so tokens cannot be checked; try again", retry_after=2)
+            await problem_response(request, unavailable)(scope, receive, send)
             return
-        await self._app(scope, receive, self._watched(request, send))
+        await self._app(scope, receive, self._checked(request, send))
 
     async def _admit(self, request: Request) -> Caller:
-        """The caller, if it may do this. Raises Unauthorized, Forbidden, TooManyRequests."""
+        """Return the caller of a request. Raises Unauthorized, Forbidden, TooManyRequests."""
         settings = self._services.settings
         if settings.auth == "none":
             if not settings.allow_public:
-                _expect_own_name(request)
-            await self._rates.expect(_address(request))
-            return ANYBODY
-        async with self._rates.refusals(_address(request)):
-            caller = await self._known(request)
-        await self._rates.expect(caller.token_id or "")
+                _expect_local_host(request)
+            await self._limits.count(_address(request))
+            return ANONYMOUS
+        async with self._limits.count_refusals(_address(request)):
+            caller = await self._authenticate(request)
+        await self._limits.count(caller.token_id or "")
         needed = scope_for(request.method, request.scope["path"])
         if needed is not None and not caller.may(needed):
             held = ", ".join(sorted(caller.scopes))
             raise Forbidden(f"{request.method} {request.scope['path']} needs a token with scope {needed}; this one has {held}")
         return caller
 
-    async def _known(self, request: Request) -> Caller:
+    async def _authenticate(self, request: Request) -> Caller:
         token = tokens.bearer(request.headers.get("authorization"))
         async with self._services.db.read() as session:
             return await tokens.caller(session, token)
 
-    def _counted(self, request: Request, receive: Receive) -> Receive:
-        """The body, cut off where it becomes larger than is taken. Raises TooLarge at once for one that says so itself."""
-        most, seen = self._services.settings.max_body_bytes, 0
+    def _limited(self, request: Request, receive: Receive) -> Receive:
+        """Return a `receive` that raises above the limit of size. Raises TooLarge at once if Content-Length is above it."""
+        limit, received = self._services.settings.max_body_bytes, 0
         if request.scope["path"] in UPLOADS:
             return receive
-        message = f"the body is larger than {most:,} bytes; put what is large into files and name them by address"
+        message = f"the body is larger than {limit:,} bytes; put large data into files and give their addresses"
         announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > most:
+        if announced.isdecimal() and int(announced[:20]) > limit:
             raise TooLarge(message)
 
-        async def receive_counted() -> Message:
-            nonlocal seen
+        async def receive_limited() -> Message:
+            nonlocal received
             part = await receive()
-            seen += len(part.get("body", b""))
-            if seen > most:
-                raise HTTPException(413, message)  # of those that read bodies, all pass this kind on
+            received += len(part.get("body", b""))
+            if received > limit:
+                raise HTTPException(413, message)  # whatever reads the body lets this exception pass
             return part
 
-        return receive_counted
+        return receive_limited
 
-    def _watched(self, request: Request, send: Send) -> Send:
-        """Ends a stream (events, logs) soon after its token was revoked or has expired."""
+    def _checked(self, request: Request, send: Send) -> Send:
+        """Return a `send` that ends a stream soon after its token was revoked or has expired."""
         caller: Caller | None = getattr(request.state, "caller", None)
         if caller is None or caller.token_id is None:
             return send
-        looked, cut = time.monotonic(), False
+        checked_at, ended = time.monotonic(), False
 
         async def send_while_valid(message: Message) -> None:
-            nonlocal looked, cut
-            if cut:
+            nonlocal checked_at, ended
+            if ended:
                 return
-            if message.get("more_body") and time.monotonic() - looked > RECHECK_SECONDS:
-                looked = time.monotonic()
-                cut = not await self._still_valid(request)
-                if cut:
+            if message.get("more_body") and time.monotonic() - checked_at > RECHECK_SECONDS:
+                checked_at = time.monotonic()
+                ended = not await self._still_valid(request)
+                if ended:
                     message = {**message, "body": b"", "more_body": False}
             await send(message)
 
         return send_while_valid
 
     async def _still_valid(self, request: Request) -> bool:
-        # Of a database that is away the stream itself will tell: it reads the same one.
+        # The stream itself reports a database that is unavailable: it reads the same one.
         with contextlib.suppress(OperationalError, InterfaceError, PoolTimeout, ConnectionError):
             try:
-                await self._known(request)
+                await self._authenticate(request)
             except ApiError:
                 return False
         return True
 
 
 def scope_for(method: str, path: str) -> TokenScope | None:
-    """The scope that a request needs; null: any token will do."""
+    """Return the scope that a request needs; None if any token will do."""
     if path in ANY_TOKEN_PATHS:
         return None
     for prefix, scope in SCOPES_BY_PATH.items():
@@ -146,10 +146,10 @@ def scope_for(method: str, path: str) -> TokenScope | None:
     return TokenScope.READ if method in READING else TokenScope.WRITE
 
 
-def _expect_own_name(request: Request) -> None:
-    """A web page can have its own name mean this machine, and ask from the user's browser; its name is in the Host header.
+def _expect_local_host(request: Request) -> None:
+    """Raise Forbidden unless the Host header names this machine.
 
-    Raises Forbidden.
+    A web page can resolve its own name to this machine (DNS rebinding) and send requests from the user's browser.
     """
     host = request.headers.get("host", "")
     name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
@@ -158,7 +158,7 @@ def _expect_own_name(request: Request) -> None:
             return
     if name.lower() != "localhost" and not name.lower().endswith(".localhost"):
         raise Forbidden(
-            f"without tokens this server answers to localhost and 127.0.0.1 only, not to {name[:100] or 'no name'}; set "
+            f"without tokens this server accepts the Host localhost or 127.0.0.1, not {name[:100] or 'an empty one'}; set "
             "TINYCLIP_AUTH=tokens, or TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that authenticates", code="host_not_allowed",
         )
 

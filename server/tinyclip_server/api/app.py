@@ -1,4 +1,4 @@
-"""The application: its parts, its routes and its background loop."""
+"""The application: its parts, its routes and its background loops."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import BaseRoute
 
 from tinyclip_server.api import health
-from tinyclip_server.api.access import Gate
-from tinyclip_server.api.errors import RequestIds, expect_storable, install_problem_handlers
+from tinyclip_server.api.access import AccessGate
+from tinyclip_server.api.body_checks import expect_storable
+from tinyclip_server.api.error_handlers import install_problem_handlers
 from tinyclip_server.api.openapi import ANY_PROBLEM, install_document
 from tinyclip_server.api.readiness import Readiness
-from tinyclip_server.api.request_log import Requests
+from tinyclip_server.api.request_ids import RequestIdMiddleware
+from tinyclip_server.api.request_log import RequestLogMiddleware
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.converter import Converter
 from tinyclip_server.backends.planner import Planner
@@ -49,7 +51,7 @@ ROUTERS: list[APIRouter] = [
     jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
     evaluations.router, exports.router, tokens.router, tokens.me_router,
 ]
-"""Everything under /v1, one router a resource."""
+"""The routes under /v1, one router a resource."""
 
 RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
@@ -59,14 +61,14 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "cleanup": cleanup.reconcile,
     "tokens": tokens_publish.publish,
 }
-"""Resources other than jobs that are brought to what is asked of them, each in a loop of its own, by name."""
+"""The reconcilers of resources other than jobs by name, each of which runs in a loop of its own."""
 RECONCILE_SECONDS = 1.0
 RETENTION_SECONDS = 600.0
 RELEASE_SECONDS = 3.0
-"""How long a server that stops tries to give its jobs back."""
+"""The time that a stopping server has to release its leases."""
 
-BEARER = HTTPBearer(auto_error=False, description="tc_…; how to get one: tinyclip-server create-token")
-"""Only told in the OpenAPI document: the gate has looked at the token before any route is."""
+BEARER = HTTPBearer(auto_error=False, description="tc_…; create one with tinyclip-server create-token")
+"""For the OpenAPI document only: the access gate checks the token before a route is matched."""
 
 
 def create_app(
@@ -93,14 +95,14 @@ def create_app(
 
     app = FastAPI(
         title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, routes=_routes(),
-        redirect_slashes=False,  # a redirect would go wherever the caller's Host header says
+        redirect_slashes=False,  # a redirect would lead to the host in the caller's Host header
     )
     app.state.services = services
     app.state.scheduler = scheduler
     app.state.readiness = Readiness(services)
-    app.add_middleware(Gate, services=services)
-    app.add_middleware(RequestIds)  # around the gate: what it refuses has an id too
-    app.add_middleware(Requests, metrics=services.metrics)  # outermost
+    app.add_middleware(AccessGate, services=services)
+    app.add_middleware(RequestIdMiddleware)  # outside the gate: refused requests have an id too
+    app.add_middleware(RequestLogMiddleware, metrics=services.metrics)  # outermost
     install_problem_handlers(app)
     install_document(app)
     return app
@@ -108,7 +110,7 @@ def create_app(
 
 @cache
 def _routes() -> list[BaseRoute]:
-    """Return the routes of every application of this process: building them takes longer than all the rest of one."""
+    """Return the routes, which all applications of a process share: building them takes longer than all the rest."""
     router = APIRouter(dependencies=[Depends(expect_storable)])
     router.include_router(health.router, responses=ANY_PROBLEM)
     for resource in ROUTERS:
@@ -117,15 +119,16 @@ def _routes() -> list[BaseRoute]:
 
 
 async def _release(scheduler: Scheduler) -> None:
-    """As far as the database lets us in time; leases run out by themselves."""
+    """Release leases if the database answers in time; otherwise they expire."""
     try:
         async with asyncio.timeout(RELEASE_SECONDS):
             await scheduler.release()
     except (SQLAlchemyError, OSError) as error:
-        logger.warning("leases are left to run out: %s", error or type(error).__name__)
+        logger.warning("leases are not released and will expire: %s", error or type(error).__name__)
 
 
 def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
+    """Return the loops of a server."""
     loops: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
         "jobs": (scheduler.tick, services.settings.tick_seconds),
         "retention": (partial(retention.reconcile, services), RETENTION_SECONDS),

@@ -1,9 +1,9 @@
-"""Whether a server can do its work, and if not, whether requests should go elsewhere.
+"""Checks of what a server depends on, and whether requests should be sent to another server.
 
-*Not ready* takes this server out of a load balancer's rotation, so it is said where another server would do better: its own
-database connection, a database of another revision, a scheduler that stands still. Artifacts and Ray are the same for all
-servers; without them jobs wait, but may be submitted, watched and cancelled, and taking every server away would only hide that:
-*degraded*. A server that has never reached them yet is not ready: more likely it was told the wrong address, and a rollout stops.
+*Not ready* takes this server out of a load balancer's rotation. It is reported for what another server may not have: a lost
+database connection, a database of another revision, a scheduler that hangs. Artifacts and Ray are the same for all servers;
+without them jobs wait, but can still be submitted, watched and cancelled, so the server is *degraded*. A server that has never
+reached them is not ready: its configuration is probably wrong, and a rollout should stop.
 """
 
 import asyncio
@@ -20,53 +20,54 @@ from tinyclip_server.database.migrate import WrongRevision, current, refuse_unle
 from tinyclip_server.http.services import Services
 
 SHARED = ("artifacts", "ray")
-"""The same for all servers."""
-LOOK_SECONDS = 5.0
-"""After which a part counts as not answering."""
+"""Dependencies that are the same for all servers."""
+CHECK_SECONDS = 5.0
+"""The timeout of one check."""
 ARTIFACTS_SECONDS = 10.0
-"""How long a successful write to the artifacts is believed; each costs requests where they are on S3."""
-STANDSTILL_SECONDS = 60.0
-"""A scheduler that has not ended a round for so long, not even badly, hangs."""
+"""How long a successful write to the artifacts counts: on S3 each check costs requests."""
+HANGING_SECONDS = 60.0
+"""A scheduler that has ended no round for this time, not even with an error, hangs."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found; a part that is well has no complaint."""
+class Report:
+    """The problems that were found, by dependency."""
 
-    complaints: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    """Complaints that make the server not ready."""
+    """Those that make the server not ready."""
 
     @property
     def status(self) -> str:
-        return "not ready" if self.missing else "degraded" if self.complaints else "ready"
+        return "not ready" if self.missing else "degraded" if self.problems else "ready"
 
 
 class Readiness:
-    """Looks, and remembers what has been well since the start."""
+    """Checks the dependencies, and records which of them have answered since the start."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._have_answered: set[str] = set()
         self._wrote_at = float("-inf")
-        self._last: tuple[float, Look] = (float("-inf"), Look())
+        self._last: tuple[float, Report] = (float("-inf"), Report())
 
-    async def look(self, *, at_most_s_old: float = 0.0) -> Look:
-        """All parts at once, or what was seen a short while ago."""
-        if time.monotonic() - self._last[0] < at_most_s_old:
+    async def check(self, *, max_age_s: float = 0.0) -> Report:
+        """Check all dependencies, or return the last report if it is recent enough."""
+        if time.monotonic() - self._last[0] < max_age_s:
             return self._last[1]
-        parts = {"database": self._database(), "scheduler": self._scheduler(), "artifacts": self._artifacts(), "ray": self._ray()}
-        said = dict(zip(parts, await asyncio.gather(*(_bounded(part) for part in parts.values())), strict=True))
-        self._have_answered |= {part for part, complaint in said.items() if complaint is None}
-        for part, complaint in said.items():
-            self._services.metrics.dependency.labels(part).set(complaint is None)
-        complaints = {part: complaint for part, complaint in said.items() if complaint is not None}
-        found = Look(complaints, [f"{part} {why}" for part, why in complaints.items() if self._blocks(part)])
-        self._last = (time.monotonic(), found)
-        return found
-
-    def _blocks(self, part: str) -> bool:
-        return part not in SHARED or part not in self._have_answered
+        checks = {
+            "database": self._database(), "scheduler": self._scheduler(), "artifacts": self._artifacts(), "ray": self._ray(),
+        }
+        results = dict(zip(checks, await asyncio.gather(*(_bounded(check) for check in checks.values())), strict=True))
+        for name, problem in results.items():
+            self._services.metrics.dependency.labels(name).set(problem is None)
+            if problem is None:
+                self._have_answered.add(name)
+        problems = {name: problem for name, problem in results.items() if problem is not None}
+        required = set(results) - (self._have_answered & set(SHARED))
+        report = Report(problems, [f"{name} {problem}" for name, problem in problems.items() if name in required])
+        self._last = (time.monotonic(), report)
+        return report
 
     async def _database(self) -> str | None:
         try:
@@ -79,36 +80,36 @@ class Readiness:
         return None
 
     async def _scheduler(self) -> str | None:
-        silent = self._services.metrics.silent_for("jobs")
-        return f"has stood still for {silent:.0f} s" if silent is not None and silent > STANDSTILL_SECONDS else None
+        silent = self._services.metrics.seconds_since_round("jobs")
+        return f"has ended no round for {silent:.0f} s" if silent is not None and silent > HANGING_SECONDS else None
 
     async def _artifacts(self) -> str | None:
         if time.monotonic() - self._wrote_at < ARTIFACTS_SECONDS:
             return None
-        complaint = await probe(self._services.store)
-        if complaint is None:
+        problem = await probe(self._services.store)
+        if problem is None:
             self._wrote_at = time.monotonic()
-        return complaint
+        return problem
 
     async def _ray(self) -> str | None:
         return None if await self._services.ray.ready() else "cannot be reached"
 
 
 async def probe(store: AsyncArtifactsStore) -> str | None:
-    """Write, read and delete a small file in the artifacts; null if that went well."""
-    path, data = probe_file(uuid.uuid4().hex), b"written to see whether it can be"
+    """Write, read and delete a small file in the artifacts; return the problem if that fails."""
+    path, data = probe_file(uuid.uuid4().hex), b"a probe of the artifacts store"
     try:
         await store.write_bytes(path, data)
         read = await store.read_if_exists(path)
         await store.remove(path)
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each kind of store raises errors of its own
         return f"cannot be written: {str(error) or type(error).__name__}"
-    return None if read == data else "give back something else than was written"
+    return None if read == data else "return other bytes than were written"
 
 
-async def _bounded(part: Awaitable[str | None]) -> str | None:
+async def _bounded(check: Awaitable[str | None]) -> str | None:
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            return await part
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check
     except TimeoutError:
-        return f"did not answer within {LOOK_SECONDS:g} s"
+        return f"did not answer within {CHECK_SECONDS:g} s"

@@ -1,4 +1,4 @@
-"""Counts, times and logs every request."""
+"""Counts, durations and log lines of requests."""
 
 import logging
 import time
@@ -10,12 +10,12 @@ from tinyclip_server.http.metrics import Metrics, route_of
 
 logger = logging.getLogger(__name__)
 
-OFTEN_ASKED = frozenset({"/livez", "/readyz", "/metrics"})
-"""By machines, every few seconds: not worth a line unless they go wrong."""
+PROBE_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+"""Requested by machines every few seconds, and logged only if they fail."""
 
 
-class Requests:
-    """The outermost layer. A line has the path without its query, which may hold what is nobody's business."""
+class RequestLogMiddleware:
+    """Counts, times and logs every request; the query is left out, since it may hold private data."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -24,7 +24,7 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        clear_contextvars()  # a connection that is kept open handles its requests in one context
+        clear_contextvars()  # requests of one connection share a context
         began, first, status = time.monotonic(), 0.0, 0
 
         async def note(message: Message) -> None:
@@ -42,7 +42,7 @@ class Requests:
                 self._log(scope, status, time.monotonic() - began)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
-        level = logging.DEBUG if scope["path"] in OFTEN_ASKED and status < 500 else logging.INFO
+        level = logging.DEBUG if scope["path"] in PROBE_PATHS and status < 500 else logging.INFO
         if not logger.isEnabledFor(level):
             return
         ms = round(1000 * seconds, 1)

@@ -1,1 +1,5 @@
-"""Deployments: model versions that Ray Serve answers queries with."""
+"""Deployments of model versions on Ray Serve.
+
+`endpoints` are the routes, `service` the operations and `repository` the queries. `target` is what a deployment should serve, and
+`serve_config` the configuration of Ray Serve for all of them. `orchestration/deployments.py` reconciles the two.
+"""

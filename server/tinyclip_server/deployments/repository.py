@@ -18,6 +18,6 @@ async def by_name(session: AsyncSession, project: str, after: str, limit: int) -
     return (await session.scalars(query.order_by(DeploymentRow.name).limit(limit))).all()
 
 
-async def everything(session: AsyncSession) -> Sequence[DeploymentRow]:
-    """Of all projects: Serve is told the whole of what should run."""
+async def of_all_projects(session: AsyncSession) -> Sequence[DeploymentRow]:
+    """Return all deployments, since the configuration of Serve must be complete."""
     return (await session.scalars(select(DeploymentRow).order_by(DeploymentRow.name))).all()

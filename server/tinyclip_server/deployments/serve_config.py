@@ -1,4 +1,4 @@
-"""What Serve is told: always the whole of it, since what is not listed is deleted."""
+"""The configuration of Ray Serve. It is always complete: Serve deletes applications that are not listed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,22 +7,22 @@ from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import ReplicaRange
 
 from tinyclip_server.database.tables import DeploymentRow
-from tinyclip_server.deployments.target import Target, to_run
+from tinyclip_server.deployments.target import Target, target_to_run
 from tinyclip_server.http.services import Services
 
 IMPORT_PATH = "tinyclip_workers.serving:build"
 DEPLOYMENT = "Student"
 
 REPLICA_CPUS = 0.5
-"""Reserved for a replica. Less than the thread it computes with: a rolling update holds twice the replicas for a while."""
+"""CPUs that a replica reserves: less than the one thread it computes with, as a rolling update briefly doubles the replicas."""
 MAX_ONGOING = 64
-"""Requests that a replica works on at once; it computes them in batches."""
+"""Concurrent requests of a replica, which it computes in batches."""
 MAX_QUEUED = 128
-"""Requests that wait at the proxy; one more is answered 429."""
+"""Requests that wait at the proxy; further ones are answered with 429."""
 
 
 def serve_body(services: Services, rows: Iterable[DeploymentRow], running: dict[str, Any]) -> dict[str, Any]:
-    """The body of `PUT /api/serve/applications/`; applications of others on the same cluster stay as they are."""
+    """Return the body of `PUT /api/serve/applications/`; other applications on the same cluster are kept."""
     settings = services.settings
     ours = [application(services, row) for row in rows]
     others = [
@@ -38,17 +38,16 @@ def serve_body(services: Services, rows: Iterable[DeploymentRow], running: dict[
 
 
 def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
-    """One deployment as a Serve application.
+    """Return one deployment as a Serve application.
 
-    `args` are what a replica starts with: a change of them starts new replicas beside the old ones. `user_config` is what a
-    running replica takes over as it goes on.
+    A change of `args` starts new replicas beside the old ones; a change of `user_config` reconfigures running replicas.
     """
-    target = to_run(row)
+    target = target_to_run(row)
     return {
         "name": row.name,
         "route_prefix": f"/{row.name}",
         "import_path": IMPORT_PATH,
-        "logging_config": {"enable_access_log": False},  # replicas write one of their own
+        "logging_config": {"enable_access_log": False},  # replicas write their own
         "args": {
             "name": row.name,
             "model": target.model,

@@ -1,4 +1,4 @@
-"""What can be done with deployments. Each function works in the caller's transaction and only flushes."""
+"""Operations on deployments. Each function works in the caller's transaction and only flushes."""
 
 from typing import Any, NamedTuple
 
@@ -8,15 +8,15 @@ from tinyclip.schemas import Deployment, DeploymentPut, DeploymentState
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
-from tinyclip_server.deployments.target import asked, known_good
-from tinyclip_server.http.resources import ask_for_the_end
+from tinyclip_server.deployments.target import last_known_good, requested_target
+from tinyclip_server.http.resources import mark_deleting
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 from tinyclip_server.settings import Settings
 
 
 async def put(session: AsyncSession, project: str, name: str, body: DeploymentPut) -> DeploymentRow:
-    """Make a deployment, or change what an existing one serves. Raises NotFound for the model, Conflict."""
+    """Create a deployment, or update what it serves. Raises NotFound for a model, InvalidInput, Conflict."""
     versions = await _resolve(session, project, body)
     row = await session.get(DeploymentRow, name, with_for_update=True)
     spec = body.model_dump(mode="json")
@@ -27,12 +27,12 @@ async def put(session: AsyncSession, project: str, name: str, body: DeploymentPu
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
     elif row.state == DeploymentState.DELETING:
         raise Conflict(f"deployment {name} is being deleted; wait until GET answers 404", code="deployment_deleting")
-    elif _asks_for_more(row, spec, versions):
-        answers = serving(row) is not None
+    elif _has_changes(row, spec, versions):
+        is_serving = serving(row) is not None
         row.spec = spec
         for column, value in versions._asdict().items():
             setattr(row, column, value)
-        row.state = DeploymentState.UPDATING if answers else DeploymentState.DEPLOYING
+        row.state = DeploymentState.UPDATING if is_serving else DeploymentState.DEPLOYING
         row.message, row.updated_at = "", now()
         row.version += 1
     await session.flush()
@@ -40,7 +40,7 @@ async def put(session: AsyncSession, project: str, name: str, body: DeploymentPu
 
 
 async def get(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> DeploymentRow:
-    """Raises NotFound."""
+    """Return a deployment. Raises NotFound."""
     row = await repository.find(session, project, name, lock=lock)
     if row is None:
         raise NotFound(f"there is no deployment {name}", code="no_such_deployment")
@@ -48,13 +48,13 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 
 async def delete(session: AsyncSession, row: DeploymentRow) -> None:
-    """Ask for the end; the row goes when Serve has let go of its replicas."""
-    ask_for_the_end(row)
+    """Mark a deployment for deletion; its row is deleted once Serve has stopped its replicas."""
+    mark_deleting(row)
     await session.flush()
 
 
 def view(settings: Settings, row: DeploymentRow) -> Deployment:
-    target = asked(row)
+    target = requested_target(row)
     return Deployment(
         name=row.name, model=target.model, canary=target.canary, models=target.models, state=DeploymentState(row.state),
         serving=serving(row), endpoint=f"{settings.serve_base_url}/{row.name}", replicas=target.replicas, engine=target.engine,
@@ -63,19 +63,19 @@ def view(settings: Settings, row: DeploymentRow) -> Deployment:
 
 
 def serving(row: DeploymentRow) -> str | None:
-    """The version that answers, as far as was last seen."""
-    answers = row.state in (DeploymentState.READY, DeploymentState.UPDATING) or row.failed_version == row.version
-    good = known_good(row)
-    return good.model if good and answers else None
+    """Return the version that answers queries, as last observed; None if none does."""
+    is_serving = row.state in (DeploymentState.READY, DeploymentState.UPDATING) or row.failed_version == row.version
+    good = last_known_good(row)
+    return good.model if good and is_serving else None
 
 
 def etag(row: DeploymentRow) -> str:
-    """Before the dot what a user decides, after it what became of that."""
+    """Return the version of the request before the dot, which `If-Match` compares, and the state after it."""
     return f"{row.version}.{row.state}"
 
 
 class _Versions(NamedTuple):
-    """Columns of the row."""
+    """The resolved versions, by column of the row."""
 
     model_name: str
     model_version: int
@@ -91,22 +91,22 @@ async def _resolve(session: AsyncSession, project: str, body: DeploymentPut) -> 
     if body.canary is not None:
         other, canary = await models.resolve(session, project, body.canary.model, "/canary/model")
         if (other, canary) == (name, version) or other != name:
-            message = f"a canary is another version of {name}, the model of this deployment, than {version}"
+            message = f"a canary must be a version of {name} other than {version}, which the deployment serves"
             raise InvalidInput.field("/canary/model", body.canary.model, message)
     return _Versions(name, version, canary, [f"{name}@{version}" for name, version in further])
 
 
-def _asks_for_more(row: DeploymentRow, spec: dict[str, object], versions: _Versions) -> bool:
-    """Whether anything would run differently: an alias that still means the same version changes nothing.
+def _has_changes(row: DeploymentRow, spec: dict[str, object], versions: _Versions) -> bool:
+    """Return whether Serve has anything to change; a target that failed to start counts as changed.
 
-    What did not start is tried again.
+    An alias that still resolves to the same version is no change.
     """
-    now_known = _Versions(row.model_name, row.model_version, row.canary_version, row.models)
-    return row.failed_version == row.version or versions != now_known or _but_for_names(spec) != _but_for_names(row.spec)
+    current = _Versions(row.model_name, row.model_version, row.canary_version, row.models)
+    return row.failed_version == row.version or versions != current or _without_names(spec) != _without_names(row.spec)
 
 
-def _but_for_names(spec: dict[str, Any]) -> dict[str, object]:
-    """A spec without the names of models, which are compared by what they mean."""
+def _without_names(spec: dict[str, Any]) -> dict[str, object]:
+    """Return a spec without the names of models, which are compared by resolved version."""
     canary = spec.get("canary")
     rest = {key: value for key, value in spec.items() if key not in ("model", "models")}
     return DeploymentPut.model_validate({**rest, "model": "", "canary": canary and {**canary, "model": ""}}).model_dump()

@@ -1,1 +1,5 @@
-"""Evaluations: any model on any tasks, measured by Ray jobs."""
+"""Evaluations of any model on any tasks, each made by one Ray job.
+
+`endpoints` are the routes, `service` the operations and `repository` the queries; `orchestration/evaluations.py` follows the Ray
+jobs.
+"""

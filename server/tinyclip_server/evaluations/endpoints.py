@@ -1,4 +1,4 @@
-"""`/v1/evaluations`: measure a model, look how far that is, see the numbers, forget them."""
+"""`/v1/evaluations`: create, find and delete evaluations."""
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
@@ -7,32 +7,32 @@ from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState, Page
 from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository, service
 from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
-from tinyclip_server.http.idempotency import AnswerOnce
+from tinyclip_server.http.idempotency import Idempotent
 from tinyclip_server.http.pagination import Paging
-from tinyclip_server.http.resources import answer
-from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
+from tinyclip_server.http.resources import resource_response
+from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"])
 
 
 @router.post("", status_code=201, response_model=Evaluation)
 async def create(
-    body: EvaluationPost, services: Uses, project: Project, session: WriteSession, once: AnswerOnce
+    body: EvaluationPost, services: ServicesDep, project: Project, session: WriteSession, idempotent: Idempotent
 ) -> Response:
-    """Measure a model, and another one on the same images, with a Ray job. What cannot be measured is refused by field."""
+    """Evaluate a model, and optionally another one on the same images, in a Ray job. Invalid fields are named."""
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
         row = await service.create(session, project, body, await service.check(services, project, body))
         return service.view(row), {"ETag": quoted(service.etag(row)), "Location": f"/v1/evaluations/{row.id}"}
 
-    return await once(session, 201, make)
+    return await idempotent.respond(session, 201, make)
 
 
 @router.get("", response_model=Page[Evaluation])
 async def find(
     session: ReadSession, project: Project, paging: Paging, model: str | None = None, state: EvaluationState | None = None
 ) -> Page[Evaluation]:
-    """Evaluations, newest first; `model` as they show it, `NAME@VERSION` for a registered one."""
+    """List evaluations, newest first. `model` is the name that they show, `NAME@VERSION` for a registered model."""
     rows = await repository.newest(
         session, project, after=paging.after_newest(), limit=paging.page_size + 1, model=model, state=state
     )
@@ -41,17 +41,18 @@ async def find(
 
 @router.get("/{evaluation_id}", response_model=Evaluation)
 async def get(evaluation_id: str, session: ReadSession, project: Project) -> Response:
-    return _answer(await service.get(session, project, evaluation_id), 200)
+    """Get an evaluation."""
+    return _response(await service.get(session, project, evaluation_id), 200)
 
 
 @router.delete("/{evaluation_id}", status_code=202, response_model=Evaluation)
 async def delete(evaluation_id: str, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
-    """Stop it if it is under way, and forget it and its files; a model version keeps the numbers it shows."""
+    """Delete an evaluation and its files, stopping it if it runs. A model version keeps the metrics that it shows."""
     row = await service.get(session, project, evaluation_id, lock=True)
     expect_match(if_match, service.etag(row))
     await service.delete(session, row)
-    return _answer(row, 202)
+    return _response(row, 202)
 
 
-def _answer(row: EvaluationRow, status: int) -> Response:
-    return answer(service.view(row), service.etag(row), status)
+def _response(row: EvaluationRow, status: int) -> Response:
+    return resource_response(service.view(row), service.etag(row), status)

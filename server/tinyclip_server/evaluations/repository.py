@@ -38,6 +38,6 @@ async def newest(
 
 
 async def unsettled(session: AsyncSession) -> Sequence[EvaluationRow]:
-    """Of all projects, those that are being made or deleted."""
+    """Return the evaluations of all projects that are queued, running or being deleted."""
     query = select(EvaluationRow).where(EvaluationRow.state.in_(UNSETTLED)).order_by(EvaluationRow.created_at)
     return (await session.scalars(query)).all()

@@ -1,1 +1,5 @@
-"""Exports: a model version in the files of other libraries, made by Ray jobs."""
+"""Exports of a model version to the formats of other libraries, each made by one Ray job.
+
+`endpoints` are the routes, `service` the operations and `repository` the queries; `orchestration/exports.py` follows the Ray
+jobs.
+"""

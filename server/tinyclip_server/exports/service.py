@@ -1,4 +1,4 @@
-"""What can be done with exports. Each function works in the caller's transaction and only flushes."""
+"""Operations on exports. Each function works in the caller's transaction and only flushes."""
 
 from typing import Any
 
@@ -6,24 +6,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Export, ExportFormat, ExportPost, ExportState, ModelVersion
 from tinyclip.schemas.exports import EXPORTS, QUANTISABLE, export_name, unavailable_formats
 
-from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow, ModelVersionRow
 from tinyclip_server.exports import repository
-from tinyclip_server.http.resources import ask_for_the_end, new_id
+from tinyclip_server.http.resources import begin_ray_job, mark_deleting, new_id
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 
 
-async def ask(session: AsyncSession, project: str, model: str, which: str, body: ExportPost) -> list[ExportRow]:
-    """The exports asked for, in that order: as they are, or queued for the next round of `reconcile`.
+async def create(session: AsyncSession, project: str, model: str, which: str, body: ExportPost) -> list[ExportRow]:
+    """Queue the requested exports that do not exist or have failed, and return all requested ones in their order.
 
-    One that is there or under way is not made again; one that has failed is. Raises NotFound, InvalidInput, Conflict.
+    Raises NotFound, InvalidInput, Conflict.
     """
     model, number = await models.resolve(session, project, f"{model}@{which}")
-    await repository.of_version(session, model, number, lock=True)  # before the version, as all who lock both
-    version = await session.get_one(ModelVersionRow, (model, number), with_for_update=True)  # one question at a time
+    await repository.of_version(session, model, number, lock=True)  # before the version, as in every transaction that locks both
+    version = await session.get_one(ModelVersionRow, (model, number), with_for_update=True)  # one request at a time
     _expect_formats(ModelVersion.model_validate(version.document), body)
-    tasks = await repository.tasks_measured_on(session, model, number)
+    tasks = await repository.evaluated_tasks(session, model, number)
     names = {format: export_name(format, body.int8) for format in body.formats}
     known = {row.name: row for row in await repository.of_version(session, model, number)}
     for name in names.values():
@@ -41,44 +40,42 @@ async def ask(session: AsyncSession, project: str, model: str, which: str, body:
 
 
 def begin_attempt(row: ExportRow, number: int) -> None:
-    row.attempt, row.ray_submission_id = number, f"tc-export-{row.id}-a{number}"
-    row.submitted, row.next_segment, row.progress, row.updated_at = False, 1, 0.0, now()
-    row.state, row.message = ExportState.QUEUED, ""
-    row.version += 1
+    """Begin an export, or begin it again after its Ray job was lost."""
+    row.attempt, row.progress = number, 0.0
+    begin_ray_job(row, f"tc-export-{row.id}-a{number}", ExportState.QUEUED)
 
 
 async def find_version(session: AsyncSession, project: str, model: str, which: str) -> tuple[str, int]:
-    """Raises NotFound."""
+    """Return the name and the number of a version. Raises NotFound."""
     return await models.resolve(session, project, f"{model}@{which}")
 
 
 async def get(session: AsyncSession, project: str, model: str, which: str, name: str, *, lock: bool = False) -> ExportRow:
-    """Raises NotFound."""
+    """Return an export. Raises NotFound."""
     model, number = await find_version(session, project, model, which)
     row = await repository.find(session, model, number, name, lock=lock)
     if row is None:
-        there = ", ".join(each.name for each in await repository.of_version(session, model, number))
-        has = f"it has {there}" if there else "it has none yet"
-        raise NotFound(f"{model}@{number} has no export {name}; {has}", code="no_such_export")
+        known = ", ".join(each.name for each in await repository.of_version(session, model, number)) or "none"
+        raise NotFound(f"{model}@{number} has no export {name}; it has {known}", code="no_such_export")
     return row
 
 
 async def delete(session: AsyncSession, row: ExportRow) -> None:
-    """Ask for the end: at once it is no part of the version any more; the row goes when its job and its files have gone."""
-    ask_for_the_end(row)
-    await show_files(session, row, [])
+    """Remove an export's files from its version and mark it for deletion; its row is deleted after its Ray job and its files."""
+    mark_deleting(row)
+    await list_files(session, row, [])
     await session.flush()
 
 
-async def show_files(session: AsyncSession, row: ExportRow, files: list[dict[str, Any]]) -> None:
-    """Let the version's files be its own, those of its other exports, and these."""
+async def list_files(session: AsyncSession, row: ExportRow, files: list[dict[str, Any]]) -> None:
+    """List these files of an export with the version's own files, in place of those listed before."""
     version = await session.get(ModelVersionRow, (row.model_name, row.model_version), with_for_update=True)
     if version is None:
         return
     folder = f"{EXPORTS}/{row.name}/"
     others = [file for file in version.document["files"] if not file["path"].startswith(folder)]
-    shown = [{**file, "path": folder + file["path"]} for file in files]
-    version.document = {**version.document, "files": [*others, *shown]}
+    added = [{**file, "path": folder + file["path"]} for file in files]
+    version.document = {**version.document, "files": [*others, *added]}
 
 
 def view(row: ExportRow) -> Export:
@@ -92,7 +89,7 @@ def view(row: ExportRow) -> Export:
 
 
 def etag(row: ExportRow) -> str:
-    """Before the dot what is to be done, after it what became of that."""
+    """Return the version of the request before the dot, which `If-Match` compares, and its progress after it."""
     return f"{row.version}.{row.state}-{row.next_segment}"
 
 
@@ -111,13 +108,13 @@ def _request(row: ExportRow) -> dict[str, Any]:
 
 
 def _expect_formats(version: ModelVersion, body: ExportPost) -> None:
-    """Raises InvalidInput for the first format that this version does not have, or not in int8."""
-    why = unavailable_formats(version.layout)
+    """Raise InvalidInput for the first format that is not available for the version, or not in int8."""
+    reasons = unavailable_formats(version.layout)
     for index, format in enumerate(body.formats):
-        if format in why:
-            has = ", ".join(each for each in ExportFormat if each not in why)
-            message = f"{version.name}@{version.version} has no {format} export: {why[format]}; it has {has}"
+        if format in reasons:
+            has = ", ".join(each for each in ExportFormat if each not in reasons)
+            message = f"{version.name}@{version.version} has no {format} export: {reasons[format]}; it has {has}"
             raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")
         if body.int8 and format not in QUANTISABLE:
-            message = f"{format} has no int8; leave int8 out, or ask for {' or '.join(QUANTISABLE)}"
+            message = f"{format} has no int8; omit int8, or export to {' or '.join(QUANTISABLE)}"
             raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")

@@ -1,4 +1,4 @@
-"""Who asks: decided once, before anything of the request is read."""
+"""The caller of a request, determined once before the request is read."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ DEFAULT_PROJECT = "default"
 
 @dataclass(frozen=True)
 class Caller:
-    """What a request may see and do."""
+    """A project and the scopes that a request has in it."""
 
     project: str
     scopes: frozenset[Scope]
     token_id: str | None = None
-    """null where no token is asked for."""
+    """None where the server requires no tokens."""
 
     def may(self, scope: Scope) -> bool:
         return scope.is_granted_by(self.scopes)
 
 
-ANYBODY = Caller(DEFAULT_PROJECT, frozenset(Scope))
-"""Every caller of a server that asks for no tokens."""
+ANONYMOUS = Caller(DEFAULT_PROJECT, frozenset(Scope))
+"""The caller of every request where the server requires no tokens."""
 
 
 def caller_of(request: Request) -> Caller:
-    """The request's caller. A request that nobody let in has none, and fails here."""
+    """Return the request's caller; raise `AttributeError` for a request that did not pass the access gate."""
     found: Caller = request.state.caller
     return found

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import Header
-from starlette.requests import Request
 
 from tinyclip_server.problems import StaleWrite
 
@@ -11,29 +10,24 @@ IfMatch = Annotated[str | None, Header()]
 IfNoneMatch = Annotated[str | None, Header()]
 
 
-def wants_events(request: Request) -> bool:
-    """Whether the caller asked for server-sent events."""
-    return "text/event-stream" in request.headers.get("accept", "")
-
-
 def quoted(etag: str) -> str:
     return f'"{etag}"'
 
 
-def names(header: str | None, etag: str) -> bool:
-    """Whether a condition header names this etag; `*` names any."""
+def matches(header: str | None, etag: str) -> bool:
+    """Return whether a condition header holds this ETag; `*` matches any."""
     return header is not None and (header.strip() == "*" or etag in _etags(header))
 
 
 def expect_match(if_match: str | None, etag: str) -> None:
-    """Only the part before the dot counts: a job that merely made progress is not another job to its editor.
+    """Raise StaleWrite if the header holds another ETag.
 
-    Raises StaleWrite.
+    Only the part before the dot counts: progress of a job does not conflict with an edit of it.
     """
     if if_match is None or if_match.strip() == "*":
         return
     if etag.split(".")[0] not in [given.split(".")[0] for given in _etags(if_match)]:
-        raise StaleWrite(f"it has changed since: its ETag is now {quoted(etag)}; read it again and repeat the change")
+        raise StaleWrite(f"the resource has changed: its ETag is now {quoted(etag)}; read it again and repeat the change")
 
 
 def _etags(header: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: a POST that is sent again gives the first answer again instead of a second effect.
+"""`Idempotency-Key`: a repeated POST returns the first response instead of having a second effect.
 
-The key is taken in a transaction of its own before the work, and the answer is kept in the transaction of the effect: after
-a crash there is either the effect with its answer, or neither.
+The key is reserved in a transaction of its own before the work, and the response is stored in the transaction of the effect:
+after a crash there is either the effect with its response, or neither.
 """
 
 import contextlib
@@ -20,46 +20,46 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IdempotencyRow
-from tinyclip_server.http.services import Project, Services, Uses
+from tinyclip_server.http.services import Project, Services, ServicesDep
 from tinyclip_server.problems import Conflict, InvalidInput
 
 Make = Callable[[], Awaitable[tuple[BaseModel, dict[str, str]]]]
-"""Does the work in the request's session; gives the answer's body and headers."""
+"""Does the work in the request's session and returns the body and the headers of the response."""
 
 
-class Once:
-    """Answers one POST: by doing it, or by what was answered to the same request before."""
+class IdempotentRequest:
+    """One POST, answered by doing its work or with the stored response to the same request."""
 
     def __init__(
         self, services: Services, project: str, key: str | None, fingerprint: str, *, slowest_seconds: float | None = None
     ) -> None:
-        """`slowest_seconds`: what an answer may take before its key counts as abandoned; null: what planning may take."""
+        """Create a request; `slowest_seconds` is the longest time its work may take, by default the planner's timeout."""
         self._services, self._project, self._key, self._fingerprint = services, project, key, fingerprint
         self._slowest_seconds = slowest_seconds or services.settings.planner_timeout_seconds
 
-    async def __call__(self, session: AsyncSession, status: int, make: Make) -> Response:
+    async def respond(self, session: AsyncSession, status: int, make: Make) -> Response:
         if self._key is None:
             return _response(status, *_rendered(*await make()))
         taken_at = now()
-        earlier = await self._take(self._key, taken_at)
-        if earlier is not None:
-            return earlier
+        stored = await self._reserve(self._key, taken_at)
+        if stored is not None:
+            return stored
         try:
             body, headers = _rendered(*await make())
-            await self._keep(session, self._key, taken_at, status, body, headers)
+            await self._store(session, self._key, taken_at, status, body, headers)
         except BaseException:
             await session.rollback()
             await self._release(self._key, taken_at)
             raise
         return _response(status, body, headers)
 
-    async def _take(self, key: str, at: datetime) -> Response | None:
-        """Mark the key as being answered, or find the earlier answer. Raises Conflict while another answers it."""
+    async def _reserve(self, key: str, at: datetime) -> Response | None:
+        """Reserve the key and return None, or return the stored response. Raises Conflict while another request holds it."""
         settings = self._services.settings
         async with self._services.db.write() as session:
-            forgotten = at - timedelta(hours=settings.idempotency_hours)
+            expired = at - timedelta(hours=settings.idempotency_hours)
             abandoned = at - timedelta(seconds=2 * self._slowest_seconds + 30)
-            await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < forgotten))
+            await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < expired))
             await session.execute(
                 delete(IdempotencyRow).where(
                     IdempotencyRow.project == self._project, IdempotencyRow.key == key,
@@ -83,22 +83,19 @@ class Once:
             )
         return _response(row.status or 200, row.body or "", {**row.headers, "Idempotent-Replayed": "true"})
 
-    async def _keep(
+    async def _store(
         self, session: AsyncSession, key: str, taken_at: datetime, status: int, body: str, headers: dict[str, str]
     ) -> None:
-        mine = self._mine(key, taken_at)
-        kept = await session.execute(
-            update(IdempotencyRow).where(*mine).values(status=status, body=body, headers=headers).returning(IdempotencyRow.key)
-        )
-        if kept.first() is None:
-            raise Conflict("this request took so long that its Idempotency-Key was given up; send it again",
+        answered = update(IdempotencyRow).where(*self._own_row(key, taken_at)).values(status=status, body=body, headers=headers)
+        if (await session.execute(answered.returning(IdempotencyRow.key))).first() is None:
+            raise Conflict("this request took so long that its Idempotency-Key has expired; send it again",
                            code="idempotency_in_flight")
 
     async def _release(self, key: str, taken_at: datetime) -> None:
         async with self._services.db.write() as session:
-            await session.execute(delete(IdempotencyRow).where(*self._mine(key, taken_at)))
+            await session.execute(delete(IdempotencyRow).where(*self._own_row(key, taken_at)))
 
-    def _mine(self, key: str, taken_at: datetime) -> tuple[ColumnElement[bool], ...]:
+    def _own_row(self, key: str, taken_at: datetime) -> tuple[ColumnElement[bool], ...]:
         return (IdempotencyRow.project == self._project, IdempotencyRow.key == key, IdempotencyRow.created_at == taken_at)
 
 
@@ -106,24 +103,24 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
 def fingerprint(request: Request, body: bytes) -> str:
-    """What makes two requests the same one; `body` may be the digest of a large one."""
-    with contextlib.suppress(ValueError, RecursionError):  # the same document in other words is the same request
+    """Return a digest that equal requests share; `body` may itself be the digest of a large body."""
+    with contextlib.suppress(ValueError, RecursionError):  # equal JSON documents are equal requests, however they are written
         body = json.dumps(json.loads(body), sort_keys=True).encode()
-    asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
-    return hashlib.sha256(asked).hexdigest()
+    target = f"{request.method} {request.url.path}?{request.url.query}\n"
+    return hashlib.sha256(target.encode() + body).hexdigest()
 
 
-async def _once(
+async def _idempotent_request(
     request: Request,
-    services: Uses,
+    services: ServicesDep,
     project: Project,
     idempotency_key: IdempotencyKey = None,
-) -> Once:
-    asked = "" if idempotency_key is None else fingerprint(request, await request.body())
-    return Once(services, project, idempotency_key, asked)
+) -> IdempotentRequest:
+    digest = "" if idempotency_key is None else fingerprint(request, await request.body())
+    return IdempotentRequest(services, project, idempotency_key, digest)
 
 
-AnswerOnce = Annotated[Once, Depends(_once)]
+Idempotent = Annotated[IdempotentRequest, Depends(_idempotent_request)]
 
 
 def _rendered(body: BaseModel, headers: dict[str, str]) -> tuple[str, dict[str, str]]:

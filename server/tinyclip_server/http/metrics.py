@@ -1,6 +1,6 @@
-"""Numbers for Prometheus: what this process counts, and what the database holds, of which every replica says the same.
+"""Prometheus metrics: those of this process, and those of the database, which every server reports alike.
 
-Labels are few: route templates rather than paths, and only running jobs by name.
+Labels have few values: route templates rather than paths, and names of running jobs only.
 """
 
 import time
@@ -18,44 +18,44 @@ from tinyclip_server.database.tables import AttemptRow, DeploymentRow, Evaluatio
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-MOST_JOBS = 100
-"""Running jobs that have series of their own; of more, those that started last."""
+MAX_JOB_SERIES = 100
+"""Running jobs with series of their own; if there are more, the last to start."""
 
 
 class Metrics:
-    """One a server. `rounds` remembers when each loop last finished a round, for its lag."""
+    """The metrics of one server process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Histogram(
-            "tinyclip_http_request_seconds", "Seconds until an answer began, long polls included.",
+            "tinyclip_http_request_seconds", "Seconds until the response began, long polls included.",
             ["method", "route", "status"], buckets=SECONDS, registry=self.registry,
         )
         self.in_progress = Gauge(
-            "tinyclip_http_requests_in_progress", "Requests being answered, event streams included.", registry=self.registry
+            "tinyclip_http_requests_in_progress", "Requests in progress, event streams included.", registry=self.registry
         )
         self.round_seconds = Histogram(
-            "tinyclip_loop_round_seconds", "Seconds that a round of a loop took; `jobs` is the scheduler.",
+            "tinyclip_loop_round_seconds", "Seconds that one round of a loop took; `jobs` is the scheduler.",
             ["loop"], buckets=SECONDS, registry=self.registry,
         )
         self.failures = Counter("tinyclip_loop_failures", "Rounds that failed.", ["loop"], registry=self.registry)
         self.lag = Gauge(
-            "tinyclip_loop_lag_seconds", "Seconds since a loop last ended a round well.", ["loop"], registry=self.registry
+            "tinyclip_loop_lag_seconds", "Seconds since the last successful round of a loop.", ["loop"], registry=self.registry
         )
         self.lease_losses = Counter(
-            "tinyclip_lease_losses", "Looks at a job that did not count: another server had taken it meanwhile.",
+            "tinyclip_lease_losses", "Observations of a job that were dropped because another server holds its lease.",
             registry=self.registry,
         )
         self.dependency = Gauge(
-            "tinyclip_dependency_up", "Whether what the server needs was well at the last look.", ["dependency"],
+            "tinyclip_dependency_up", "1 if the last check of a dependency succeeded, else 0.", ["dependency"],
             registry=self.registry,
         )
         self._ended: dict[str, float] = {}
         self._ended_well: dict[str, float] = {}
 
     def timed(self, loop: str, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        """The same work, whose rounds are counted under the loop's name from now on."""
+        """Return a function that does the work and counts it as one round of the loop."""
         self._ended[loop] = self._ended_well[loop] = time.monotonic()
         self.failures.labels(loop)
 
@@ -73,23 +73,23 @@ class Metrics:
 
         return round
 
-    def silent_for(self, loop: str) -> float | None:
-        """Seconds since a loop last ended a round, well or not; null if this server does not run it."""
+    def seconds_since_round(self, loop: str) -> float | None:
+        """Return the seconds since a loop last ended a round, successfully or not; None if this server does not run it."""
         return None if loop not in self._ended else time.monotonic() - self._ended[loop]
 
-    def refresh(self) -> None:
-        """Bring up to date what changes by itself."""
+    def refresh_lag(self) -> None:
+        """Set the lag of every loop to the present time."""
         for loop, ended in self._ended_well.items():
             self.lag.labels(loop).set(time.monotonic() - ended)
 
     def request(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count an answered request."""
+        """Count a request that has been answered."""
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.requests.labels(method, route_of(scope), str(status)).observe(seconds)
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that answered; made-up paths share one name, or there would be no end of them."""
+    """Return the template of the matched route; paths without a route share one name, since there is no limit to them."""
     template = getattr(scope.get("route"), "path", None)
     if template is None:
         return "unmatched"
@@ -97,11 +97,11 @@ def route_of(scope: Scope) -> str:
     return f"/v1{template}" if scope["path"].startswith("/v1/") and not template.startswith("/v1/") else str(template)
 
 
-async def of_database(session: AsyncSession) -> CollectorRegistry:
-    """Gauges over the tables, made anew for each scrape."""
+async def database_metrics(session: AsyncSession) -> CollectorRegistry:
+    """Return gauges over the tables, for one scrape."""
     registry = CollectorRegistry()
-    there = JobRow.deleted_at.is_(None)
-    await _count(session, registry, "tinyclip_jobs", "Jobs by state.", "state", JobRow.state, JobState, there)
+    not_deleted = JobRow.deleted_at.is_(None)
+    await _count(session, registry, "tinyclip_jobs", "Jobs by state.", "state", JobRow.state, JobState, not_deleted)
     await _count(session, registry, "tinyclip_attempts", "Attempts by outcome.", "outcome", AttemptRow.outcome, ("running",))
     await _count(session, registry, "tinyclip_deployments", "Deployments.", "state", DeploymentRow.state, DeploymentState)
     await _count(session, registry, "tinyclip_indexes", "Indexes.", "state", IndexRow.state, IndexState)
@@ -126,9 +126,9 @@ async def _count(
     always: Any,
     *where: Any,
 ) -> None:
-    """Rows by a column's value, those of which `where` is true; null is called `running`.
+    """Count the rows that match `where` by a column's value; the value NULL is reported as `running`.
 
-    What `always` names is told even where there is none.
+    The values in `always` are reported even where there are no such rows.
     """
     gauge = Gauge(name, help, [label], registry=registry)
     for value in always:
@@ -142,7 +142,7 @@ async def _running_jobs(session: AsyncSession, registry: CollectorRegistry) -> N
     speed = Gauge("tinyclip_job_pairs_per_second", "Image-text pairs a second of a running job.", labels, registry=registry)
     fraction = Gauge("tinyclip_job_progress_ratio", "How much of a running job is done, 0 to 1.", labels, registry=registry)
     running = select(JobRow.id, JobRow.name, JobRow.progress).where(JobRow.state == JobState.RUNNING)
-    for job, name, progress in await session.execute(running.order_by(JobRow.started_at.desc()).limit(MOST_JOBS)):
+    for job, name, progress in await session.execute(running.order_by(JobRow.started_at.desc()).limit(MAX_JOB_SERIES)):
         fraction.labels(job, name).set(progress.get("fraction") or 0.0)
         if progress.get("pairs_per_second") is not None:
             speed.labels(job, name).set(progress["pairs_per_second"])

@@ -1,4 +1,4 @@
-"""Keyset pages: a token says after which row to go on, so page 10,000 costs what page 1 does."""
+"""Keyset pagination: a token holds the key of the last row, so page 10,000 costs what page 1 does."""
 
 import base64
 import binascii
@@ -27,22 +27,22 @@ class PageParams:
     page_token: Annotated[str | None, Query()] = None
 
     def after_newest(self) -> tuple[datetime, str] | None:
-        """The position in a list ordered by newest, then id."""
+        """Return the position in a list ordered by newest, then id; None on the first page."""
         created_at, row_id = self.position(datetime, str) or (None, None)
         return (created_at, row_id) if created_at and row_id else None
 
     def after_number(self) -> int:
-        """The position in a list numbered from 1."""
+        """Return the position in a list numbered from 1; 0 on the first page."""
         (number,) = self.position(int) or (0,)
         return int(number)
 
     def after_name(self) -> str:
-        """The position in a list ordered by name."""
+        """Return the position in a list ordered by name; empty on the first page."""
         (name,) = self.position(str) or ("",)
         return str(name)
 
     def position(self, *types: type) -> tuple[Any, ...] | None:
-        """The key after which to go on, or null on the first page. Raises InvalidInput for a token that is not ours."""
+        """Return the key of the last row of the page before, None on the first page. Raises InvalidInput for any other token."""
         if self.page_token is None:
             return None
         try:
@@ -51,13 +51,13 @@ class PageParams:
             return tuple(_parse(value, kind) for value, kind in zip(values, types, strict=True))
         except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error) as error:
             raise InvalidInput.field(
-                "/page_token", self.page_token, "not a token of this list; use next_page_token of the page before"
+                "/page_token", self.page_token, "not a token of this list; use next_page_token of the previous page"
             ) from error
 
     def page(
         self, rows: Sequence[Row], view: Callable[[Row], Item], key: Callable[[Row], tuple[Any, ...]]
     ) -> Page[Item]:
-        """A page of `rows`, of which one more than `page_size` was asked for to see whether there are more."""
+        """Return a page of `rows`, which have one more than `page_size` if there are more."""
         shown = rows[: self.page_size]
         more = len(rows) > self.page_size
         return Page(items=[view(row) for row in shown], next_page_token=_token(key(shown[-1])) if more else None)
@@ -73,7 +73,7 @@ def _token(key: tuple[Any, ...]) -> str:
 
 def _parse(value: Any, kind: type) -> Any:
     if kind is datetime:
-        return datetime.fromisoformat(value).astimezone(UTC)  # here, since the first and last days have none everywhere
+        return datetime.fromisoformat(value).astimezone(UTC)  # fails for days that do not exist in UTC
     if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**53):
         raise TypeError(f"expected {kind.__name__}")
     return value

@@ -1,4 +1,4 @@
-"""What deployments, indexes, evaluations and tokens have in common: how one is shown, and how its end is asked for."""
+"""Helpers shared by all resources: ids, deletion and responses."""
 
 import secrets
 from datetime import datetime
@@ -8,10 +8,11 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from tinyclip_server.database.engine import now
+from tinyclip_server.database.tables import RayWork
 from tinyclip_server.http.conditions import quoted
 
 DELETING = "deleting"
-"""The state of a resource whose end was asked for; all kinds have it."""
+"""The state of a resource that is being deleted; every kind of resource has it."""
 ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 """Lowercase letters and digits that cannot be mistaken for each other."""
 
@@ -21,8 +22,8 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(16))
 
 
-class Reconciled(Protocol):
-    """A row that is brought to what is asked of it, and that goes when that is its end and all that it stood for is gone."""
+class ReconciledRow(Protocol):
+    """A row whose resource a reconcile loop creates, changes and finally deletes."""
 
     state: str
     message: str
@@ -30,13 +31,20 @@ class Reconciled(Protocol):
     version: int
 
 
-def ask_for_the_end(row: Reconciled) -> None:
-    """Once; asked again, nothing changes."""
+def mark_deleting(row: ReconciledRow) -> None:
+    """Put a row into the state `deleting`; its reconciler does the rest. Repeated, it is a no-op."""
     if row.state != DELETING:
         row.state, row.message, row.updated_at = DELETING, "", now()
         row.version += 1
 
 
-def answer(document: BaseModel, etag: str, status: int = 200) -> Response:
-    """One resource as the body of an answer."""
+def begin_ray_job(row: RayWork, submission_id: str, state: str) -> None:
+    """Let a row's work be done by a new Ray job, which its reconciler submits in its next round."""
+    row.ray_submission_id, row.submitted, row.next_segment = submission_id, False, 1
+    row.state, row.message, row.updated_at = state, "", now()
+    row.version += 1
+
+
+def resource_response(document: BaseModel, etag: str, status: int = 200) -> Response:
+    """Return a response with one resource and its ETag."""
     return Response(document.model_dump_json(), status, {"ETag": quoted(etag)}, media_type="application/json")

@@ -1,4 +1,4 @@
-"""What one running server is made of, and how a request gets at it."""
+"""The parts of one running server, and the dependencies by which endpoints use them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tinyclip_server.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """One of each, made at start."""
+    """The parts of a server, created at its start."""
 
     settings: Settings
     db: Database
@@ -32,7 +32,7 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     feeds: Feeds = field(default_factory=Feeds)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server was told to stop: what waits on behalf of a client answers now."""
+    """Set when the server stops: long polls return at once."""
 
     async def close(self) -> None:
         await self.planner.close()
@@ -55,7 +55,7 @@ async def _write_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-# Coroutines, although they wait for nothing: FastAPI runs plain functions in a thread each.
+# Coroutines, although they do not wait: FastAPI runs plain functions in a thread each.
 async def _services(request: Request) -> Services:
     return services(request)
 
@@ -64,8 +64,8 @@ async def _project(request: Request) -> str:
     return caller_of(request).project
 
 
-# scope="function": the transaction has committed before the answer is sent.
+# scope="function": the transaction has committed before the response is sent.
 ReadSession = Annotated[AsyncSession, Depends(_read_session, scope="function")]
 WriteSession = Annotated[AsyncSession, Depends(_write_session, scope="function")]
-Uses = Annotated[Services, Depends(_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
 Project = Annotated[str, Depends(_project)]

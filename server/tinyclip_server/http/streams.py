@@ -1,6 +1,6 @@
 """A job's events and log lines as server-sent events: from any number on, in order, until the job has ended.
 
-However many watch a job, its news are read and written out once: each reader takes from a common `Feed` what it has not had.
+However many clients watch a job, its new rows are read and serialized once: all readers share one `Feed`.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from tinyclip_server.problems import InvalidInput
 
 POLL_SECONDS = 0.3
 KEEPALIVE_SECONDS = 15
-FAREWELL_SECONDS = 2.0
-"""For a stream to end by itself when the server stops; then it is cut off."""
+SHUTDOWN_GRACE_SECONDS = 2.0
+"""For a stream to end when the server stops; after that it is cancelled."""
 BATCH = 500
-KEPT = 1000
-"""Lines of a feed, for readers that are a little behind; one that is further behind reads the database."""
-MOST_BEHIND = 4
-"""Such readers at once: the database has other callers too."""
+BUFFERED_LINES = 1000
+"""Lines that a feed holds for slower readers; a reader that is further behind reads the database."""
+MAX_LAGGING_READERS = 4
+"""Readers of the database at once, so that other requests are served too."""
 
 
 class Numbered(Protocol):
@@ -43,33 +43,33 @@ RowT = TypeVar("RowT", bound=Numbered)
 
 
 class Line(NamedTuple):
-    """A row as it is sent."""
+    """A serialized row."""
 
     seq: int
     data: str
 
 
 Read = Callable[[AsyncSession, int], Awaitable[list[Line]]]
-"""At most BATCH lines numbered above a number, in order."""
+"""Returns at most BATCH lines above a sequence number, in order."""
 
 
 class Feed:
-    """The newest lines of one stream, read again by whichever reader finds them old."""
+    """The newest lines of one stream; any reader refreshes them when they are out of date."""
 
     def __init__(self, db: Database, job_id: str, after: int, read: Read) -> None:
         self._db, self._job_id, self._read, self._last = db, job_id, read, after
-        self._lines: deque[Line] = deque(maxlen=KEPT)
+        self._lines: deque[Line] = deque(maxlen=BUFFERED_LINES)
         self._turn = asyncio.Lock()
         self._read_at = float("-inf")
         self.ended = False
-        """Whether the lines are all that there will be."""
+        """True once no more lines will follow."""
 
     async def refresh(self) -> None:
-        """Look for news if the last look was some time ago."""
+        """Read new lines unless they were read less than POLL_SECONDS ago."""
         async with self._turn:
             while time.monotonic() - self._read_at >= POLL_SECONDS and not self.ended:
                 async with self._db.read() as session:
-                    # The state first: what is read after an end was seen is all there will be.
+                    # The state first: lines that are read after the end are complete.
                     state = await session.scalar(select(JobRow.state).where(JobRow.id == self._job_id))
                     lines = await self._read(session, self._last)
                 self._lines.extend(lines)
@@ -80,7 +80,7 @@ class Feed:
                     self.ended = state is None or JobState(state).terminal
 
     def after(self, seq: int) -> list[Line] | None:
-        """The lines numbered above; null where some of them are no longer held."""
+        """Return the lines above a sequence number; None if some of them are no longer buffered."""
         before_all = self._lines[0].seq - 1 if self._lines else self._last
         if seq < before_all:
             return None
@@ -88,26 +88,32 @@ class Feed:
 
 
 class Feeds:
-    """Those that somebody reads, by job and kind."""
+    """The feeds that have readers, by job and kind."""
 
     def __init__(self) -> None:
         self._feeds: WeakValueDictionary[tuple[str, str], Feed] = WeakValueDictionary()
-        self.behind = asyncio.Semaphore(MOST_BEHIND)
+        self.lagging_readers = asyncio.Semaphore(MAX_LAGGING_READERS)
 
-    def of(self, db: Database, job_id: str, kind: str, after: int, read: Read) -> Feed:
+    def get(self, db: Database, job_id: str, kind: str, after: int, read: Read) -> Feed:
         feed = self._feeds.get((job_id, kind))
         if feed is None:
             feed = self._feeds[job_id, kind] = Feed(db, job_id, after, read)
         return feed
 
 
+def accepts_event_stream(request: Request) -> bool:
+    """Return whether the client asks for server-sent events."""
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
 def last_event_id(request: Request) -> int | None:
-    """After which number to go on; null for a reader that comes for the first time. Raises InvalidInput for no number."""
+    """Return the number of the last event that the client has; None for a new client. Raises InvalidInput."""
     given = request.headers.get("last-event-id", "").strip()
     if not given:
         return None
     if not given.isdecimal() or len(given) > 15:
-        raise InvalidInput.field("/Last-Event-ID", given, "not a sequence number of this stream")
+        message = "not a sequence number of this stream; send the id of the last event received"
+        raise InvalidInput.field("/Last-Event-ID", given, message)
     return int(given)
 
 
@@ -120,28 +126,28 @@ def stream(
     fetch: Callable[[AsyncSession, str, int, int], Awaitable[Sequence[RowT]]],
     view: Callable[[RowT], BaseModel],
 ) -> EventSourceResponse:
-    """Rows numbered above `after`, as they come; `newest` is the last number by now."""
+    """Return a response that streams rows above `after` as they are written; `newest` is the last number so far."""
 
     async def read(session: AsyncSession, seq: int) -> list[Line]:
         return [Line(row.seq, view(row).model_dump_json()) for row in await fetch(session, job_id, seq, BATCH)]
 
-    stopping = anyio.Event()  # set when the server is told to stop: the stream ends between two messages, and is gone on with
-    feed = feeds.of(db, job_id, fetch.__name__, max(min(after, newest), newest - KEPT), read)
+    stopping = anyio.Event()  # set when the server stops: the stream ends after a whole message, and the client resumes it
+    feed = feeds.get(db, job_id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
     return EventSourceResponse(
-        _messages(db, feed, feeds.behind, after, read, stopping), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
-        shutdown_grace_period=FAREWELL_SECONDS,
+        _messages(db, feed, feeds.lagging_readers, after, read, stopping), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
+        shutdown_grace_period=SHUTDOWN_GRACE_SECONDS,
     )
 
 
 async def _messages(
-    db: Database, feed: Feed, behind: asyncio.Semaphore, after: int, read: Read, stopping: anyio.Event
+    db: Database, feed: Feed, lagging_readers: asyncio.Semaphore, after: int, read: Read, stopping: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
     while not stopping.is_set():
         await feed.refresh()
         ended, lines = feed.ended, feed.after(after)
         caught_up = lines is not None
         if lines is None:
-            async with behind, db.read() as session:
+            async with lagging_readers, db.read() as session:
                 lines = await read(session, after)
         for line in lines:
             yield ServerSentEvent(id=str(line.seq), data=line.data)

@@ -1,1 +1,6 @@
-"""Retrieval indexes: sets of pictures that a deployment searches, built by Ray jobs."""
+"""Retrieval indexes, which deployments search, built and updated by Ray jobs.
+
+`endpoints` are the routes, `service` the operations and `repository` the queries. `shards` checks the source of a build, `items`
+accepts updates of single items, and `database` is the server's part of indexes in PostgreSQL. `orchestration/indexes.py`
+follows the Ray jobs.
+"""

@@ -1,4 +1,4 @@
-"""The database of indexes whose `store` is `pgvector`, as far as the server asks it: whether it is fit, and to drop tables."""
+"""The PostgreSQL of indexes whose `store` is `pgvector`: the server checks it and drops tables of deleted indexes."""
 
 import re
 from collections.abc import AsyncIterator
@@ -16,26 +16,26 @@ CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0
 RETRY_AFTER = 10
 
 
-class Away(Exception):
-    """No usable answer, and why; without the URL."""
+class DatabaseUnavailable(Exception):
+    """The database gave no usable answer; the message has the reason, and not the URL."""
 
 
 async def expect_fit(url: str) -> None:
-    """Raises InvalidInput where no database is configured or it cannot hold indexes, Unavailable where it does not answer."""
+    """Raise InvalidInput unless the database is configured and can hold indexes, Unavailable if it does not answer."""
     if not url:
-        way_out = f"set {VARIABLE} for the server and on every node, or leave `store` away"
-        raise _refused(f"needs a PostgreSQL with pgvector, and none is configured here; {way_out}", "index_store_not_configured")
+        remedy = f"set {VARIABLE} for the server and on every node, or omit `store`"
+        raise _refused(f"needs a PostgreSQL with pgvector, and none is configured; {remedy}", "index_store_not_configured")
     try:
         async with _connected(url) as connection:
             problem = database_problem(dict(await connection.fetchrow(INSPECT)))
-    except Away as away:
-        raise Unavailable(f"/store: the database of indexes does not answer: {away}", retry_after=RETRY_AFTER) from away
+    except DatabaseUnavailable as error:
+        raise Unavailable(f"/store: the database of indexes does not answer: {error}", retry_after=RETRY_AFTER) from error
     if problem is not None:
         raise _refused(f"cannot be used: {problem}", "index_store_unfit")
 
 
 async def version(url: str) -> str:
-    """What the database is, in words. Raises Away, ValueError where it cannot hold indexes."""
+    """Return the versions of PostgreSQL and pgvector. Raises DatabaseUnavailable, and ValueError if it cannot hold indexes."""
     async with _connected(url) as connection:
         found = dict(await connection.fetchrow(INSPECT))
     problem = database_problem(found)
@@ -45,38 +45,39 @@ async def version(url: str) -> str:
 
 
 async def drop_tables(url: str, store: AsyncArtifactsStore, index: str) -> str | None:
-    """Drop all tables of an index. Why they are still there, if they are: then it can be asked again."""
+    """Drop all tables of an index. Return None, or why tables remain, after which it can be repeated."""
     folder = index_tables(index)
     ids = [name for name in await store.list(folder) if re.fullmatch(r"[0-9a-f]{32}", name)]
     if not ids:
         return None
     if not url:
-        way_out = f"set it again, or remove {store.uri(folder)} to leave them there"
-        return f"its tables cannot be dropped: {VARIABLE} is not set any more; {way_out}"
+        remedy = f"set it again, or remove {store.uri(folder)} to keep them"
+        return f"its tables cannot be dropped: {VARIABLE} is no longer set; {remedy}"
     try:
         async with _connected(url) as connection:
-            await connection.execute("SET lock_timeout = '2s'")  # who searches meanwhile waits as long
+            await connection.execute("SET lock_timeout = '2s'")  # concurrent searches wait as long
             for id in ids:
                 await connection.execute(drop_statement(id))
                 await store.remove(index_table(index, id))
-    except Away as away:
-        return f"its tables cannot be dropped yet: {away}"
+    except DatabaseUnavailable as error:
+        return f"its tables cannot be dropped yet: {error}"
     return None
 
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
-    """Raises Away."""
+    """Connect to the database. Raises DatabaseUnavailable."""
     try:
         connection = await asyncpg.connect(plain_url(url), timeout=CONNECT_SECONDS, command_timeout=ANSWER_SECONDS)
     except ValueError:
-        raise Away(f"{VARIABLE} is no URL as postgresql://USER:PASSWORD@HOST/NAME") from None  # the error may repeat it
+        # Without the cause, which may repeat the password.
+        raise DatabaseUnavailable(f"{VARIABLE} is not a URL like postgresql://USER:PASSWORD@HOST/NAME") from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Away(str(error) or type(error).__name__) from error
+        raise DatabaseUnavailable(str(error) or type(error).__name__) from error
     try:
         yield connection
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Away(str(error) or type(error).__name__) from error
+        raise DatabaseUnavailable(str(error) or type(error).__name__) from error
     finally:
         connection.terminate()
 

@@ -1,7 +1,7 @@
-"""Changes of single items: looked at, kept as a file of the artifacts store, then acknowledged.
+"""Updates of single items: checked, written to the artifacts store, then acknowledged.
 
-The file is there before the row that says so: what was acknowledged can be applied, whatever dies afterwards. Embedding is
-the workers' business, so a picture is looked at here only as far as its letters go.
+The file is written before its row, so an acknowledged update can always be applied. Workers decode and embed images; here only
+the encoding of an image is checked.
 """
 
 import base64
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import IndexUpdate
 from tinyclip.artifacts.paths import index_update
 from tinyclip.schemas import FieldError, IndexItem
+from tinyclip.validation import shown_value
 
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.services import Services
@@ -21,13 +22,11 @@ from tinyclip_server.indexes import repository, service
 from tinyclip_server.problems import InvalidInput
 
 _DATA_URI = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
-_WAY_OUT = "send the bytes of a PNG, JPEG, WebP or GIF file, base64-encoded or as a data URI"
-SHOWN = 80
-"""Characters of a bad value that are repeated."""
+_ACCEPTED_IMAGES = "send the bytes of a PNG, JPEG, WebP or GIF file, base64-encoded or as a data URI"
 
 
-async def change(services: Services, session: AsyncSession, project: str, name: str, update: IndexUpdate) -> IndexRow:
-    """Accept items to be added or removed. Durable when the session commits. Raises NotFound, Conflict, InvalidInput."""
+async def accept_update(services: Services, session: AsyncSession, project: str, name: str, update: IndexUpdate) -> IndexRow:
+    """Accept an update, which is durable once the session commits. Raises NotFound, Conflict, InvalidInput."""
     async with services.db.read() as before:
         row = await service.get(before, project, name)
         service.expect_changeable(row)
@@ -39,7 +38,7 @@ async def change(services: Services, session: AsyncSession, project: str, name: 
         row = await service.get(session, project, name, lock=True)
         await service.accept_update(session, row, file)
     except BaseException:
-        await services.store.remove(path)  # nobody was told of it
+        await services.store.remove(path)  # it was not acknowledged
         raise
     return row
 
@@ -48,20 +47,21 @@ def _check(items: Sequence[IndexItem], embed_dim: int) -> None:
     errors = []
     for place, item in enumerate(items):
         if item.vector is not None and len(item.vector) != embed_dim:
-            message = f"has {len(item.vector)} numbers and the model's embeddings have {embed_dim}"
+            message = f"has {len(item.vector)} numbers, but the model's embeddings have {embed_dim}"
             errors.append(FieldError(pointer=f"/items/{place}/vector", value=len(item.vector), message=message))
         elif item.image is not None and (problem := _image_problem(item.image)):
-            errors.append(FieldError(pointer=f"/items/{place}/image", value=item.image[:SHOWN], message=f"{problem}; {_WAY_OUT}"))
+            message = f"{problem}; {_ACCEPTED_IMAGES}"
+            errors.append(FieldError(pointer=f"/items/{place}/image", value=shown_value(item.image), message=message))
     if errors:
         raise InvalidInput.of(errors)
 
 
 def _image_problem(image: str) -> str | None:
     if re.match(r"\s*\w+://", image):
-        return "is a URL, and indexes fetch none"
+        return "is a URL, which indexes do not fetch"
     uri = _DATA_URI.match(image)
-    letters = "".join((image[uri.end() :] if uri else image).split())
+    encoded = "".join((image[uri.end() :] if uri else image).split())
     try:
-        return None if base64.b64decode(letters, validate=True) else "is empty"
+        return None if base64.b64decode(encoded, validate=True) else "is empty"
     except (binascii.Error, ValueError):
         return "is not base64"

@@ -9,8 +9,8 @@ from tinyclip.schemas import IndexState
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow, ModelVersionRow
 
 UNSETTLED = (IndexState.BUILDING, IndexState.UPDATING, IndexState.DELETING)
-MOST_UPDATES = 1000
-"""Applied by one job."""
+MAX_UPDATES = 1000
+"""Updates that one Ray job applies."""
 
 
 async def find(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> IndexRow | None:
@@ -24,23 +24,23 @@ async def by_name(session: AsyncSession, project: str, after: str, limit: int) -
 
 
 async def unsettled(session: AsyncSession) -> Sequence[IndexRow]:
-    """Of all projects, those that are being built, changed or deleted."""
+    """Return the indexes of all projects that are being built, updated or deleted."""
     return (await session.scalars(select(IndexRow).where(IndexRow.state.in_(UNSETTLED)).order_by(IndexRow.name))).all()
 
 
-async def waiting(session: AsyncSession, name: str) -> Sequence[IndexUpdateRow]:
-    """Updates that are not applied, oldest first; as many as one job takes."""
+async def pending_updates(session: AsyncSession, name: str) -> Sequence[IndexUpdateRow]:
+    """Return updates that are not applied yet, oldest first, at most as many as one Ray job applies."""
     query = select(IndexUpdateRow).where(IndexUpdateRow.index_name == name).order_by(IndexUpdateRow.number)
-    return (await session.scalars(query.limit(MOST_UPDATES))).all()
+    return (await session.scalars(query.limit(MAX_UPDATES))).all()
 
 
-async def forget_applied(session: AsyncSession, row: IndexRow) -> None:
+async def delete_applied_updates(session: AsyncSession, row: IndexRow) -> None:
     await session.execute(
         delete(IndexUpdateRow).where(IndexUpdateRow.index_name == row.name, IndexUpdateRow.number <= row.applied)
     )
 
 
 async def embed_dim(session: AsyncSession, row: IndexRow) -> int:
-    """Length of the vectors in an index."""
+    """Return the length of the vectors in an index."""
     version = await session.get_one(ModelVersionRow, (row.model_name, row.model_version))
     return int(version.document["embed_dim"])

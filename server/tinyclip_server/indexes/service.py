@@ -1,4 +1,4 @@
-"""What can be done with indexes. Each function works in the caller's transaction and only flushes."""
+"""Operations on indexes. Each function works in the caller's transaction and only flushes."""
 
 import time
 
@@ -8,19 +8,19 @@ from tinyclip.schemas import Index, IndexPut, IndexState
 from tinyclip_server.backends.data_roots import expect_inside, of_index
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
-from tinyclip_server.http.resources import ask_for_the_end
+from tinyclip_server.http.resources import begin_ray_job, mark_deleting
 from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import database, repository
 from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 
-MOST_ATTEMPTS = 3
-"""Jobs that may end without a last word, as when their node dies, before somebody has to ask again."""
+MAX_ATTEMPTS = 3
+"""Ray jobs that may be lost, as when their node dies, before the request must be repeated."""
 
 
 async def check(services: Services, body: IndexPut) -> None:
-    """Whether the pictures are there, where they may be, and the database that is asked for. Raises InvalidInput, Unavailable."""
+    """Check the source of a build and the requested database. Raises InvalidInput, Unavailable."""
     if body.source is not None:
         await expect_inside(services.settings.data_roots, of_index(body.source))
         await expect_shards(body.source, services.store, allow_private=services.settings.allow_private_urls)
@@ -29,15 +29,17 @@ async def check(services: Services, body: IndexPut) -> None:
 
 
 async def put(session: AsyncSession, project: str, name: str, body: IndexPut) -> IndexRow:
-    """Build an index, or build it anew; what it was answers until the new build is there.
+    """Build an index, or rebuild it; the older build answers searches until the new one is ready.
 
-    Asking again for what is being built changes nothing, nor does it where there are no shards to build from; asking again for
-    what has failed, a build or an update, goes on with it. Raises NotFound for the model, Conflict.
+    A repeated request for a build in progress, or without shards, is a no-op. For a build or an update that has failed, it
+    begins another attempt. Raises NotFound for the model, Conflict.
     """
     model_name, model_version = await models.resolve(session, project, body.model)
     row = await session.get(IndexRow, name, with_for_update=True)
     spec = body.model_dump(mode="json")
-    same = row is not None and _asked(row.spec, row.model_name, row.model_version) == _asked(spec, model_name, model_version)
+    same = row is not None and _build_key(row.spec, row.model_name, row.model_version) == _build_key(
+        spec, model_name, model_version
+    )
     if row is None:
         row = IndexRow(
             name=name, project=project, spec=spec, model_name=model_name, model_version=model_version, version=0, build=0
@@ -50,65 +52,63 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
     elif same and row.state != IndexState.FAILED and (row.state == IndexState.BUILDING or body.source is None):
         return row
     elif body.source is None and not same:
-        _expect_nothing_to_lose(row)
+        _expect_empty(row)
     row.spec, row.model_name, row.model_version = spec, model_name, model_version
     if row.state == IndexState.FAILED and same:
-        fresh = -(-row.attempt // MOST_ATTEMPTS) * MOST_ATTEMPTS + 1
-        if _is_built(row):  # what failed was an update: the items that came without shards are in the index alone
-            begin_updates(row, fresh)
+        attempt = -(-row.attempt // MAX_ATTEMPTS) * MAX_ATTEMPTS + 1
+        if _is_built(row):  # an update failed: a new build would lose items that are not in the shards
+            begin_updates(row, attempt)
         else:
-            begin_job(row, IndexState.BUILDING, f"b{row.build}", fresh)
+            begin_job(row, IndexState.BUILDING, f"b{row.build}", attempt)
     else:
         begin_build(row)
     await session.flush()
     return row
 
 
-def _expect_nothing_to_lose(row: IndexRow) -> None:
-    """A build without shards begins empty: embeddings of one model are none of another's. Raises Conflict."""
+def _expect_empty(row: IndexRow) -> None:
+    """Raise Conflict if the index holds items: a build of another model without shards would begin empty."""
     if row.count or row.updates > row.applied:
-        held = f"{row.count:,} items and {row.updates - row.applied:,} changes that wait"
-        way_out = "give the shards that hold them (source), choose another name, or DELETE it first"
-        detail = f"index {row.name} holds {held}, and a build without source would begin empty; {way_out}"
+        held = f"{row.count:,} items and {row.updates - row.applied:,} pending updates"
+        remedy = "give the shards with these items (source), choose another name, or DELETE the index first"
+        detail = f"index {row.name} holds {held}, and a build without source would begin empty; {remedy}"
         raise Conflict(detail, code="index_holds_items")
 
 
 def begin_build(row: IndexRow) -> None:
-    """A new build under a number that was never used, not even by a deleted index of this name: Ray knows jobs by it."""
+    """Begin a build. Its number, part of the Ray job's id, was never used, not even by a deleted index of this name."""
     row.build = max(row.build + 1, int(time.time()))
     row.progress = 0.0
     begin_job(row, IndexState.BUILDING, f"b{row.build}")
 
 
 def begin_updates(row: IndexRow, attempt: int = 1) -> None:
-    """Apply what is waiting."""
+    """Begin to apply the pending updates."""
     begin_job(row, IndexState.UPDATING, f"b{row.build}-u{row.updates}", attempt)
 
 
 def begin_job(row: IndexRow, state: IndexState, job: str, attempt: int = 1) -> None:
+    """Begin an attempt of a build or an update."""
     row.attempt = attempt
-    row.ray_submission_id = f"{_prefix(row)}{job}" + (f"-a{attempt}" if attempt > 1 else "")
-    row.submitted, row.next_segment = False, 1
-    row.state, row.message, row.updated_at = state, "", now()
-    row.version += 1
+    begin_ray_job(row, f"{_prefix(row)}{job}" + (f"-a{attempt}" if attempt > 1 else ""), state)
 
 
 def begin_attempt(row: IndexRow) -> bool:
-    """The same work as another job; False if there were enough of them."""
-    if row.attempt % MOST_ATTEMPTS == 0:
+    """Begin the same work again with another Ray job; return False if there were MAX_ATTEMPTS."""
+    if row.attempt % MAX_ATTEMPTS == 0:
         return False
     begin_job(row, IndexState(row.state), job_of(row).partition("-a")[0], row.attempt + 1)
     return True
 
 
 def job_of(row: IndexRow) -> str:
-    """What workers call the row's job."""
+    """Return the name of the row's Ray job for workers."""
     assert row.ray_submission_id is not None
     return row.ray_submission_id.removeprefix(_prefix(row))
 
 
 async def get(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> IndexRow:
-    """Raises NotFound."""
+    """Return an index. Raises NotFound."""
     row = await repository.find(session, project, name, lock=lock)
     if row is None:
         raise NotFound(f"there is no index {name}", code="no_such_index")
@@ -116,16 +116,16 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 
 def expect_changeable(row: IndexRow) -> None:
-    """Raises Conflict."""
+    """Raise Conflict if an index accepts no updates."""
     if row.state == IndexState.DELETING:
         raise Conflict(f"index {row.name} is being deleted", code="index_deleting")
     if row.state == IndexState.FAILED:
-        way_out = "PUT it again and then send the change again"
-        raise Conflict(f"index {row.name} has failed and takes no changes: {row.message}; {way_out}", code="index_failed")
+        remedy = "PUT it again, then repeat the update"
+        raise Conflict(f"index {row.name} has failed and accepts no updates: {row.message}; {remedy}", code="index_failed")
 
 
 async def accept_update(session: AsyncSession, row: IndexRow, file: str) -> None:
-    """An update whose file is in the store: with the transaction it will be applied, once. Raises Conflict."""
+    """Accept an update whose file is in the store; once committed, it is applied exactly once. Raises Conflict."""
     expect_changeable(row)
     row.updates += 1
     session.add(IndexUpdateRow(index_name=row.name, number=row.updates, file=file))
@@ -136,8 +136,8 @@ async def accept_update(session: AsyncSession, row: IndexRow, file: str) -> None
 
 
 async def delete(session: AsyncSession, row: IndexRow) -> None:
-    """Ask for the end; the row goes when its job has ended and its files are removed."""
-    ask_for_the_end(row)
+    """Mark an index for deletion; its row is deleted after its Ray job has ended and its files are removed."""
+    mark_deleting(row)
     await session.flush()
 
 
@@ -152,16 +152,16 @@ def view(row: IndexRow) -> Index:
 
 
 def etag(row: IndexRow) -> str:
-    """Before the dot what a user decides, after it what became of that."""
+    """Return the version of the request before the dot, which `If-Match` compares, and its progress after it."""
     return f"{row.version}.{row.state}-{row.next_segment}-{row.updates}"
 
 
-def _asked(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
+def _build_key(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
     return spec["source"], spec.get("kind", "auto"), spec.get("store", "files"), model_name, model_version
 
 
 def _is_built(row: IndexRow) -> bool:
-    """Whether the newest build is there; what failed after it was an update."""
+    """Return whether the newest build is complete; what failed after it was an update."""
     return row.progress >= 1.0
 
 

@@ -1,4 +1,4 @@
-"""A look at the shards of a request before a job is made of it: what is plainly not there is refused at once, by field."""
+"""Checks of the shards of a build before its job is submitted: missing ones are refused by field."""
 
 import asyncio
 import glob
@@ -13,10 +13,10 @@ from tinyclip_server.problems import InvalidInput
 
 
 async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, *, allow_private: bool = False) -> None:
-    """The first shard of every pattern is there. Raises InvalidInput.
+    """Raise InvalidInput unless the first shard of every pattern exists.
 
-    Only local paths are looked at, and only where the artifacts are local too: others are the job's to find, and this
-    server asks no address on a user's word.
+    Only local paths are checked, and only if the artifacts are local too. The Ray job checks all others: the server fetches no
+    address that a user gives.
     """
     listed = source.shards if isinstance(source.shards, list) else [source.shards]
     if not listed:
@@ -32,7 +32,7 @@ async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, *, allo
 
 
 def first_of(pattern: str) -> str:
-    """The first path that a brace list names; globs stay."""
+    """Return the first path of a brace list; globs are kept."""
     while found := re.search(r"\{([^{}]*?)(?:\.\.|,)[^{}]*\}", pattern):
         pattern = pattern[: found.start()] + found.group(1) + pattern[found.end() :]
     return pattern
@@ -42,12 +42,12 @@ async def _problem(pattern: str, store: AsyncArtifactsStore) -> str | None:
     if "://" in pattern:
         return None
     if not pattern.startswith("/"):
-        return "is a relative path, and the job runs in another folder; give an absolute path or a URL"
+        return "is a relative path, but the job runs in another folder; give an absolute path or a URL"
     path = first_of(pattern)
-    if store.is_local and not await asyncio.to_thread(_is_there, path):
-        return f"there is no {path}; check the path"
+    if store.is_local and not await asyncio.to_thread(_exists, path):
+        return f"{path} does not exist; check the path"
     return None
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     return bool(glob.glob(path)) if glob.has_magic(path) else Path(path).is_file()

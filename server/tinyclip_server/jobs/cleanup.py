@@ -1,6 +1,6 @@
-"""What is left when a job or an attempt is over: processes that may still run somewhere, and files of deleted jobs.
+"""Cleanup after jobs and attempts: processes that may still run, and the files of deleted jobs.
 
-It comes round for as long as the server lives, and every step of it can be repeated: killed anywhere, the next round goes on.
+Every step can be repeated, so a round that is killed at any point is completed by the next one.
 """
 
 import logging
@@ -20,65 +20,65 @@ from tinyclip_server.jobs.lifecycle import AttemptOutcome
 
 logger = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 100
-UNTOLD = tuple(outcome for outcome in AttemptOutcome if not outcome.told)
+BATCH_SIZE = 100
+NOT_SELF_REPORTED = tuple(outcome for outcome in AttemptOutcome if not outcome.self_reported)
 
 
 async def reconcile(services: Services) -> None:
-    """One round."""
+    """Run one round."""
     await release_attempts(services)
     await remove_deleted(services)
 
 
 async def release_attempts(services: Services) -> None:
-    """Follow attempts that are over to the end of their processes, stopping what does not leave by itself."""
+    """Mark ended attempts as released once their processes have ended, stopping those that do not exit."""
     async with services.db.read() as session:
         unreleased = (AttemptRow.outcome.is_not(None), AttemptRow.released_at.is_(None))
-        found = (await session.scalars(select(AttemptRow).where(*unreleased).limit(MOST_AT_ONCE))).all()
+        found = (await session.scalars(select(AttemptRow).where(*unreleased).limit(BATCH_SIZE))).all()
         if not found:
             return
-        of_them = select(JobRow).where(JobRow.id.in_({attempt.job_id for attempt in found})).options(raiseload(JobRow.stages))
-        jobs = {job.id: job for job in await session.scalars(of_them)}
+        owners = select(JobRow).where(JobRow.id.in_({attempt.job_id for attempt in found})).options(raiseload(JobRow.stages))
+        jobs = {job.id: job for job in await session.scalars(owners)}
     for attempt in found:
         await _fence(services, jobs[attempt.job_id], attempt)
         try:
-            gone = await _is_gone(services, attempt)
+            ended = await _has_ended(services, attempt)
         except RayUnavailable as error:
             logger.debug("%s: %s", attempt.ray_submission_id, error)
             return
-        if gone:
+        if ended:
             async with services.db.write() as session:
-                mine = (AttemptRow.job_id == attempt.job_id, AttemptRow.number == attempt.number)
-                await session.execute(update(AttemptRow).where(*mine).values(released_at=now()))
+                this_one = (AttemptRow.job_id == attempt.job_id, AttemptRow.number == attempt.number)
+                await session.execute(update(AttemptRow).where(*this_one).values(released_at=now()))
 
 
 async def _fence(services: Services, job: JobRow, attempt: AttemptRow) -> None:
-    """No attempt follows the last one of a job, so nothing else tells the lost ones that it is over."""
-    if attempt.outcome in UNTOLD and JobState(job.state).terminal:
+    """Raise the fence above a lost attempt of an ended job: no later attempt does."""
+    if attempt.outcome in NOT_SELF_REPORTED and JobState(job.state).terminal:
         control = Control(fence=job.attempt + 1, desired="cancel").model_dump_json().encode()
         if await services.store.read_if_exists(job_control(job.id)) != control:
             await services.store.write_bytes(job_control(job.id), control)
 
 
-async def _is_gone(services: Services, attempt: AttemptRow) -> bool:
-    """Whether Ray has nothing of it. Unknown to Ray is gone only after a grace: a head that was away may remember."""
+async def _has_ended(services: Services, attempt: AttemptRow) -> bool:
+    """Return whether an attempt's Ray job has ended, or has been unknown to Ray for longer than the grace period."""
     assert attempt.finished_at is not None
-    over_for = now() - attempt.finished_at
+    elapsed = now() - attempt.finished_at
     status = await services.ray.job_status(attempt.ray_submission_id)
     if status is None:
-        return over_for >= timedelta(seconds=services.settings.unknown_grace_seconds)
-    if not status.ended and over_for >= timedelta(seconds=services.settings.stop_grace_seconds):
+        return elapsed >= timedelta(seconds=services.settings.unknown_grace_seconds)
+    if not status.ended and elapsed >= timedelta(seconds=services.settings.stop_grace_seconds):
         await services.ray.stop_job(attempt.ray_submission_id)
     return status.ended
 
 
 async def remove_deleted(services: Services) -> None:
-    """Files first, rows last. A job of which a lost attempt may still write waits until that is released."""
+    """Remove the files and then the rows of deleted jobs, except those with a lost attempt that may still write."""
     may_write = exists().where(
-        AttemptRow.job_id == JobRow.id, AttemptRow.outcome.in_(UNTOLD), AttemptRow.released_at.is_(None)
+        AttemptRow.job_id == JobRow.id, AttemptRow.outcome.in_(NOT_SELF_REPORTED), AttemptRow.released_at.is_(None)
     )
     async with services.db.read() as session:
-        query = select(JobRow.id).where(JobRow.deleted_at.is_not(None), ~may_write).limit(MOST_AT_ONCE)
+        query = select(JobRow.id).where(JobRow.deleted_at.is_not(None), ~may_write).limit(BATCH_SIZE)
         found = (await session.scalars(query)).all()
     for job_id in found:
         try:
@@ -88,5 +88,5 @@ async def remove_deleted(services: Services) -> None:
             continue
         async with services.db.write() as session:
             job = await session.get(JobRow, job_id)
-            if job is not None:  # another server may have been quicker
+            if job is not None:  # unless another server has deleted it
                 await session.delete(job)

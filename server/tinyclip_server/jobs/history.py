@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/…`: what a job tells of itself: events, log lines, metrics and checkpoints."""
+"""`/v1/jobs/{id}/…`: a job's events, log lines, metrics and checkpoints."""
 
 from typing import Annotated, Any
 
@@ -6,10 +6,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from tinyclip.artifacts.paths import stage_picture, stages_folder
 from tinyclip.schemas import Checkpoint, Event, LogLine, MetricPoint, Metrics, Page
 
-from tinyclip_server.http.conditions import wants_events
 from tinyclip_server.http.pagination import Paging
-from tinyclip_server.http.services import Project, ReadSession, Uses
-from tinyclip_server.http.streams import last_event_id, stream
+from tinyclip_server.http.services import Project, ReadSession, ServicesDep
+from tinyclip_server.http.streams import accepts_event_stream, last_event_id, stream
 from tinyclip_server.jobs import repository, service
 from tinyclip_server.jobs.checkpoints import committed
 from tinyclip_server.jobs.series import metric_points
@@ -21,16 +20,16 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 SSE_TOO: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "a page, or server-sent events if asked for"}
 }
-SVG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/svg+xml": {}}, "description": "the picture"}}
+SVG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/svg+xml": {}}, "description": "the diagram"}}
 
 
 @router.get("/events", response_model=Page[Event], responses=SSE_TOO)
 async def events(
-    job_id: str, request: Request, services: Uses, session: ReadSession, project: Project, paging: Paging
+    job_id: str, request: Request, services: ServicesDep, session: ReadSession, project: Project, paging: Paging
 ) -> Response | Page[Event]:
-    """A job's history, oldest first, or live."""
+    """List a job's events, oldest first, or stream them."""
     job = await service.get(session, project, job_id)
-    if wants_events(request):
+    if accepts_event_stream(request):
         return stream(
             services.db, services.feeds, job_id, last_event_id(request) or 0, job.last_event, repository.events_after, event_view
         )
@@ -42,17 +41,17 @@ async def events(
 async def logs(
     job_id: str,
     request: Request,
-    services: Uses,
+    services: ServicesDep,
     session: ReadSession,
     project: Project,
     paging: Paging,
-    tail: Annotated[int | None, Query(ge=1, le=10_000, description="only the last so many lines")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=10_000, description="only the last lines, this many")] = None,
 ) -> Response | Page[LogLine]:
-    """A job's log lines, oldest first, or live."""
+    """List a job's log lines, oldest first, or stream them."""
     job = await service.get(session, project, job_id)
     before_tail = max(0, job.last_log - tail) if tail else 0
-    if wants_events(request):
-        after = last_event_id(request)  # who comes back wants what it has missed, not the tail again
+    if accepts_event_stream(request):
+        after = last_event_id(request)  # a client that reconnects continues where it was
         begin = before_tail if after is None else after
         return stream(services.db, services.feeds, job_id, begin, job.last_log, repository.logs_after, log_view)
     if tail:
@@ -70,7 +69,10 @@ async def metrics(
     stage: Annotated[int | None, Query(ge=0, le=10_000)] = None,
     max_points: Annotated[int, Query(ge=1, le=10_000)] = 500,
 ) -> Metrics:
-    """Series by name, thinned to at most `max_points` points a stage; first, last, and the peaks between them are kept."""
+    """Get a job's metrics as series by name, reduced to at most `max_points` points a stage.
+
+    The first and the last point and the peaks between them are kept.
+    """
     await service.get(session, project, job_id)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     series: dict[str, list[MetricPoint]] = {name: [] for name in wanted}
@@ -80,22 +82,22 @@ async def metrics(
 
 
 @router.get("/checkpoints", response_model=Page[Checkpoint])
-async def checkpoints(job_id: str, services: Uses, session: ReadSession, project: Project) -> Page[Checkpoint]:
-    """The checkpoints that can be gone on from: what the artifacts store holds with a manifest, whoever has told of it."""
+async def checkpoints(job_id: str, services: ServicesDep, session: ReadSession, project: Project) -> Page[Checkpoint]:
+    """List a job's committed checkpoints: those with a manifest in the artifacts store."""
     await service.get(session, project, job_id)
     return Page(items=committed(await services.store.find(stages_folder(job_id))))
 
 
 @router.get("/stages/{index}/layout.svg", response_class=Response, responses=SVG)
 async def layout_picture(
-    job_id: str, index: Annotated[int, Path(ge=0, le=10_000)], services: Uses, session: ReadSession, project: Project
+    job_id: str, index: Annotated[int, Path(ge=0, le=10_000)], services: ServicesDep, session: ReadSession, project: Project
 ) -> Response:
-    """Kept heads and MLP units of every block, as an automatic stage has left them at its prune step."""
+    """Draw the heads and MLP units that an automatic stage kept in each block when it was pruned."""
     job = await service.get(session, project, job_id)
     if index >= len(job.stages):
         raise NotFound(f"job {job_id} has {len(job.stages)} stages, counted from 0", code="no_such_stage")
     picture = await services.store.read_if_exists(stage_picture(job_id, index, job.stages[index].name))
     if picture is None:
-        message = f"stage {index} of {job_id} has no picture; only an automatic stage has one, from its prune step on"
+        message = f"stage {index} of {job_id} has no layout diagram; only an automatic stage has one, from its prune step on"
         raise NotFound(message, code="no_picture")
     return Response(picture, media_type="image/svg+xml", headers={"Content-Security-Policy": "sandbox"})

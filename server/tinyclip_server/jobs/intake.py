@@ -1,4 +1,4 @@
-"""What a worker told, applied to its job: one function a type of event, in the transaction that moves the read position."""
+"""Application of worker events to their job: one handler a type of event, in the transaction that moves the read position."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ from tinyclip_server.models import service as models
 logger = logging.getLogger(__name__)
 
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
-"""What comes of event data that is not as `WorkerEvent` says; handlers read all they need before they change anything."""
+"""Raised by handlers for malformed event data; they read all they need before they change anything."""
 
 
 class Handler(Protocol):
@@ -35,12 +35,12 @@ class Handler(Protocol):
 
 
 async def apply_event(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    """Record an event and what it means. After the attempt's last word only log lines still count."""
+    """Record an event and apply it to the job. After an attempt's final event only log lines are accepted."""
     if event.type == "log":
         _add_log_line(session, job, attempt, event)
         return
     if attempt.outcome is not None:
-        logger.warning("%s sent %s after its end", attempt.ray_submission_id, event.type)
+        logger.warning("%s sent %s after its final event", attempt.ray_submission_id, event.type)
         return
     record(
         session, job, event.type, event.message, attempt=attempt.number, stage=event.stage, data=event.data, at=event.time
@@ -50,8 +50,8 @@ async def apply_event(session: AsyncSession, job: JobRow, attempt: AttemptRow, e
         return
     try:
         await handler(session, job, attempt, event)
-    except MALFORMED as error:  # kept in the history, passed over for good: read again it would be no better
-        logger.error("%s: %s says %r: %r", attempt.ray_submission_id, event.type, event.data, error)
+    except MALFORMED as error:  # it stays in the history and is not applied: another try would fail too
+        logger.error("%s: %s has malformed data %r: %r", attempt.ray_submission_id, event.type, event.data, error)
 
 
 def _add_log_line(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -66,7 +66,7 @@ def _add_log_line(session: AsyncSession, job: JobRow, attempt: AttemptRow, event
 
 async def _attempt_started(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     if job.state == JobState.STARTING:
-        change_state(session, job, JobState.RUNNING, f"attempt {attempt.number} runs")
+        change_state(session, job, JobState.RUNNING, f"attempt {attempt.number} has started")
 
 
 async def _stage_started(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -124,7 +124,7 @@ async def _attempt_succeeded(session: AsyncSession, job: JobRow, attempt: Attemp
     try:
         ModelVersion.model_validate(attempt.model)
     except ValidationError as error:
-        _fail(session, job, "bad_model_document", f"model.json is not a model version: {error.errors()[0]['msg']}")
+        _fail(session, job, "bad_model_document", f"model.json is not a valid model version: {error.errors()[0]['msg']}")
         return
     await models.register(session, attempt.model, name=job.model_name, version=job.model_version, job_id=job.id)
     job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
@@ -161,7 +161,7 @@ HANDLERS: Mapping[str, Handler] = {
     "attempt.failed": _attempt_failed,
     "attempt.stopped": _attempt_stopped,
 }
-"""Other types are only recorded."""
+"""Events of other types are only recorded."""
 
 
 def _fail(session: AsyncSession, job: JobRow, code: str, message: str) -> None:
@@ -175,23 +175,23 @@ def _stage(job: JobRow, event: WorkerEvent) -> StageRow:
     return job.stages[index]
 
 
-def _student(told: Any) -> dict[str, Any]:
-    return StudentSummary.model_validate(told).model_dump(mode="json")
+def _student(summary: Any) -> dict[str, Any]:
+    return StudentSummary.model_validate(summary).model_dump(mode="json")
 
 
-def _show_progress(job: JobRow, stage: StageRow, told: dict[str, Any]) -> None:
-    """The job's progress over all stages from one stage's step. The rest is taken to go on at the present speed."""
-    step, steps = int(told["step"]), int(told.get("steps", stage.steps))
+def _show_progress(job: JobRow, stage: StageRow, reported: dict[str, Any]) -> None:
+    """Set the job's progress over all stages from one stage's, assuming its speed for the stages that follow."""
+    step, steps = int(reported["step"]), int(reported.get("steps", stage.steps))
     total = sum(one.steps for one in job.stages)
     done = sum(one.steps for one in job.stages if one.index < stage.index) + step
-    eta = told.get("eta_seconds")
+    eta = reported.get("eta_seconds")
     if eta is not None and steps > step:
         eta = eta * (total - done) / (steps - step)
     job.progress = {
         "stage": stage.index, "stages": len(job.stages), "step": step, "steps": steps,
         "fraction": min(1.0, done / total) if total else 0.0,
-        "samples_seen": int(told.get("samples_seen", job.progress.get("samples_seen", 0))),
-        "pairs_per_second": told.get("pairs_per_second"), "eta_seconds": eta,
+        "samples_seen": int(reported.get("samples_seen", job.progress.get("samples_seen", 0))),
+        "pairs_per_second": reported.get("pairs_per_second"), "eta_seconds": eta,
     }
 
 

@@ -1,7 +1,7 @@
-"""What may follow which state of a job, a stage and an attempt, and the only functions that move them along.
+"""The state machine of jobs, stages and attempts: the legal transitions, and the only functions that make them.
 
-A change and its event belong to one transaction; nothing outside this file sets a state or numbers an event. The guards at
-the end hold the rest of the code to it: a state that cannot follow the present one is not written, whoever tries.
+A transition and its event belong to one transaction; only this module sets a state or numbers an event. The guards at the
+end enforce it: an illegal transition raises `IllegalState`, wherever it is made.
 """
 
 from collections.abc import Mapping
@@ -19,28 +19,28 @@ from tinyclip_server.problems import Conflict
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt ended. It begins without one, and the first is the last."""
+    """How an attempt ended. It is set once; a running attempt has none."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STOPPED = "stopped"
-    """So far as its own last word."""
+    """The attempt reported this outcome itself, as the two above."""
     LOST = "lost"
-    """It ended without a last word, or Ray no longer knows it."""
+    """The attempt ended without reporting an outcome, or Ray no longer knows it."""
     WITHDRAWN = "withdrawn"
-    """Asked to stop before Ray had it."""
+    """The attempt was stopped before it was submitted to Ray."""
     INTERRUPTED = "interrupted"
-    """It went with its whole cluster."""
+    """The attempt ended with its whole cluster."""
 
     @property
-    def told(self) -> bool:
-        """Whether the attempt said so itself, as its last act. Of the others a process may still be somewhere."""
+    def self_reported(self) -> bool:
+        """Whether the attempt reported the outcome as its last event. A process of any other attempt may still run."""
         return self in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.STOPPED)
 
 
 S, T = JobState, StageState
 
-FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
+JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     S.QUEUED: frozenset({S.STARTING, S.PAUSED, S.CANCELLED}),
     S.STARTING: frozenset({S.RUNNING, S.STARTING, S.QUEUED, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
     S.RUNNING: frozenset({S.STARTING, S.QUEUED, S.PAUSING, S.CANCELLING, S.SUCCEEDED, S.FAILED}),
@@ -51,11 +51,11 @@ FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     S.FAILED: frozenset(),
     S.CANCELLED: frozenset(),
 }
-"""STARTING follows STARTING and RUNNING when an attempt died and the next one begins, QUEUED when the whole embedded cluster
-was stopped. What a user asks for while the last attempt is just succeeding comes too late: the student is there, and the
-job says so. Nothing follows an end: a retry is another job."""
+"""STARTING follows STARTING and RUNNING when an attempt failed and the next one begins; QUEUED follows when the embedded cluster
+was stopped. PAUSING and CANCELLING become SUCCEEDED if the last attempt succeeds meanwhile. Terminal states have no transitions:
+a retry is a new job."""
 
-STAGE_FOLLOWS: Mapping[StageState, frozenset[StageState]] = {
+STAGE_TRANSITIONS: Mapping[StageState, frozenset[StageState]] = {
     T.PENDING: frozenset({T.RUNNING, T.EVALUATING, T.SUCCEEDED, T.CANCELLED}),
     T.RUNNING: frozenset({T.EVALUATING, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
     T.EVALUATING: frozenset({T.RUNNING, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
@@ -63,15 +63,15 @@ STAGE_FOLLOWS: Mapping[StageState, frozenset[StageState]] = {
     T.FAILED: frozenset(),
     T.CANCELLED: frozenset(),
 }
-"""RUNNING follows EVALUATING when the group was started again. A stage may be SUCCEEDED without our having heard of its run:
-its worker died after the student was written and before it was told, and the next attempt took the student as it was."""
+"""RUNNING follows EVALUATING when the worker group was restarted. PENDING becomes SUCCEEDED if an attempt wrote the student but
+died before it reported that: the next attempt adopts the student."""
 
 ON_CLUSTER = (S.STARTING, S.RUNNING, S.PAUSING, S.CANCELLING)
 """States in which an attempt may exist."""
 ENDED = tuple(state for state in JobState if state.terminal)
 
-WAY_OUT: Mapping[JobState, str] = {
-    S.QUEUED: "it needs nothing to start but its turn",
+NEXT_STEP: Mapping[JobState, str] = {
+    S.QUEUED: "it starts when it is its turn",
     S.STARTING: "cancel or pause it first",
     S.RUNNING: "cancel or pause it first",
     S.PAUSING: "wait until it is paused",
@@ -81,19 +81,20 @@ WAY_OUT: Mapping[JobState, str] = {
     S.FAILED: "retry it to go on from its last checkpoint",
     S.CANCELLED: "retry it to go on from its last checkpoint",
 }
-"""What a user may do who asked for something that cannot follow."""
+"""What a user can do instead of an illegal transition, by the job's state."""
 
 
-def may_follow(job: JobRow, state: JobState) -> bool:
-    return state in FOLLOWS[JobState(job.state)]
+def can_become(job: JobRow, state: JobState) -> bool:
+    """Return whether a transition of a job is legal."""
+    return state in JOB_TRANSITIONS[JobState(job.state)]
 
 
 def change_state(
     session: AsyncSession, job: JobRow, state: JobState, message: str, *, data: dict[str, Any] | None = None
 ) -> None:
-    """Move a job to a state and record `job.<state>`. Raises Conflict if the state cannot follow the present one."""
-    if not may_follow(job, state):
-        message = f"job {job.id} is {job.state}: it cannot become {state.value}; {WAY_OUT[S(job.state)]}"
+    """Change a job's state and record `job.<state>`. Raises Conflict for an illegal transition."""
+    if not can_become(job, state):
+        message = f"job {job.id} is {job.state}: it cannot become {state.value}; {NEXT_STEP[S(job.state)]}"
         raise Conflict(message, code="illegal_transition")
     job.state = state
     job.revision += 1
@@ -107,8 +108,8 @@ def change_state(
 
 
 def change_stage(stage: StageRow, state: StageState) -> None:
-    """Move a stage to a state; a worker that repeats itself, or a stage that is already finished, changes nothing."""
-    if state in STAGE_FOLLOWS[StageState(stage.state)]:
+    """Change a stage's state; an illegal transition, such as a repeated one, is a no-op."""
+    if state in STAGE_TRANSITIONS[StageState(stage.state)]:
         stage.state = state
 
 
@@ -123,7 +124,7 @@ def record(
     data: dict[str, Any] | None = None,
     at: datetime | None = None,
 ) -> None:
-    """Append an event to a job's history; the job counts as changed."""
+    """Append an event to a job's history, which changes the version of the job."""
     job.last_event += 1
     job.version += 1
     session.add(
@@ -135,13 +136,13 @@ def record(
 
 
 def first_event(job: JobRow, message: str, data: dict[str, Any] | None) -> EventRow:
-    """`job.created` of a job that is not in the database yet."""
+    """Return the event `job.created` of a job that is not in the database yet."""
     job.last_event = job.version = 1
     return EventRow(job_id=job.id, seq=1, type="job.created", message=message, data=data or {}, created_at=job.created_at)
 
 
 def begin_attempt(session: AsyncSession, job: JobRow, why: str) -> AttemptRow:
-    """Start the next attempt: its number is the new fence, so whoever still works for an older one must leave."""
+    """Begin the next attempt. Its number is the new fence, at which processes of superseded attempts exit."""
     job.attempt += 1
     attempt = AttemptRow(
         job_id=job.id, number=job.attempt, ray_submission_id=f"tc-{job.id}-a{job.attempt}", submitted=False, next_segment=1
@@ -153,44 +154,45 @@ def begin_attempt(session: AsyncSession, job: JobRow, why: str) -> AttemptRow:
 
 
 def end_attempt(attempt: AttemptRow, outcome: AttemptOutcome) -> None:
+    """Set the outcome of an attempt."""
     attempt.outcome = outcome
     attempt.finished_at = now()
 
 
 def attempt_failed(session: AsyncSession, job: JobRow, error: JobError) -> None:
-    """After an attempt ended badly: what the user wanted meanwhile, the next attempt, or the end."""
+    """Change a job whose attempt failed: as the user has requested meanwhile, else begin a retry or fail the job."""
     job.failures += 1
     if job.state == S.CANCELLING:
         change_state(session, job, S.CANCELLED, "cancelled")
     elif job.state == S.PAUSING:
         change_state(session, job, S.PAUSED, "paused at the last checkpoint")
     elif error.retryable and job.failures < job.spec["max_attempts"]:
-        begin_attempt(session, job, f"{error.message}; attempt {job.attempt + 1} goes on from the last checkpoint")
+        begin_attempt(session, job, f"{error.message}; attempt {job.attempt + 1} continues from the last checkpoint")
     else:
         job.error = error.model_dump(mode="json")
         change_state(session, job, S.FAILED, error.message, data={"code": error.code})
 
 
 def attempt_stopped(session: AsyncSession, job: JobRow) -> None:
-    """After an attempt left because it was asked to."""
+    """Change a job whose attempt stopped on request."""
     if job.state == S.CANCELLING:
         change_state(session, job, S.CANCELLED, "cancelled")
     elif job.state == S.PAUSING:
         change_state(session, job, S.PAUSED, "paused")
-    else:  # asked by an older control file, as after a pause and a resume at once
-        begin_attempt(session, job, f"attempt {job.attempt} had stopped; going on from its checkpoint")
+    else:  # by an older control file, as after a pause and a resume in short order
+        begin_attempt(session, job, f"attempt {job.attempt} had stopped; the next one continues from its checkpoint")
 
 
 def cluster_stopped(session: AsyncSession, job: JobRow) -> None:
-    """After an attempt went with its whole cluster, which is nobody's failure."""
+    """Change a job whose attempt ended with its whole cluster, which is not counted as a failure."""
     if job.state in (S.PAUSING, S.CANCELLING):
         attempt_stopped(session, job)
     else:
-        change_state(session, job, S.QUEUED, "the service was stopped; the job goes on from its last checkpoint when it is back")
+        change_state(session, job, S.QUEUED, "the service was stopped; started again, it continues from the last checkpoint")
 
 
 def _end_stages(job: JobRow, state: JobState) -> None:
-    """A success needs every stage's student, so all have one; else what ran has ended like the job."""
+    """End the stages like their job. All stages of a job that succeeded have succeeded."""
     for stage in job.stages:
         if state == S.SUCCEEDED:
             change_stage(stage, T.SUCCEEDED)
@@ -201,22 +203,22 @@ def _end_stages(job: JobRow, state: JobState) -> None:
 
 
 class IllegalState(AssertionError):
-    """Our own mistake: a state was set that cannot follow the one before."""
+    """An illegal transition, which is a bug."""
 
 
 @event.listens_for(JobRow.state, "set", active_history=True)
 def _guard_job(job: JobRow, state: str, before: Any, _: Any) -> None:
-    if isinstance(before, str) and state not in FOLLOWS[JobState(before)]:
+    if isinstance(before, str) and state not in JOB_TRANSITIONS[JobState(before)]:
         raise IllegalState(f"job {job.id}: {before} cannot become {state}")
 
 
 @event.listens_for(StageRow.state, "set", active_history=True)
 def _guard_stage(stage: StageRow, state: str, before: Any, _: Any) -> None:
-    if isinstance(before, str) and state not in STAGE_FOLLOWS[StageState(before)]:
+    if isinstance(before, str) and state not in STAGE_TRANSITIONS[StageState(before)]:
         raise IllegalState(f"stage {stage.index} of {stage.job_id}: {before} cannot become {state}")
 
 
 @event.listens_for(AttemptRow.outcome, "set", active_history=True)
 def _guard_attempt(attempt: AttemptRow, outcome: str | None, before: Any, _: Any) -> None:
     if isinstance(before, str):
-        raise IllegalState(f"{attempt.ray_submission_id} has {before} and cannot have {outcome} too")
+        raise IllegalState(f"{attempt.ray_submission_id} has {before} and cannot also have {outcome}")

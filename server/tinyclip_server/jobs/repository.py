@@ -1,4 +1,4 @@
-"""Queries over jobs and what hangs on them."""
+"""Queries over jobs, their labels, events, log lines and metrics."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,7 +27,7 @@ async def newest(
     names: Sequence[str] = (),
     labels: Iterable[tuple[str, str]] = (),
 ) -> Sequence[JobRow]:
-    """Jobs in any of the states, of any of the names, with all of the labels."""
+    """Return the newest jobs in any of the states, with any of the names and all of the labels."""
     query = select(JobRow).where(JobRow.project == project, JobRow.deleted_at.is_(None))
     if states:
         query = query.where(JobRow.state.in_(states))
@@ -46,9 +46,9 @@ async def newest(
 
 
 async def add(session: AsyncSession, job: JobRow, first: EventRow) -> None:
-    """Write a new job with its stages, its labels and its first event, in plain statements: nothing of it was there before.
+    """Insert a new job with its stages, labels and first event, in one statement a table.
 
-    The job stays outside the session; changes that follow are not written.
+    The job is not added to the session: later changes of it are not written.
     """
     labels = [JobLabelRow(job_id=job.id, key=key, value=value) for key, value in job.labels.items()]
     for stage in job.stages:
@@ -80,19 +80,19 @@ async def logs_after(session: AsyncSession, job_id: str, seq: int, limit: int) -
     return (await session.scalars(query)).all()
 
 
-async def living_heirs(session: AsyncSession, job_id: str) -> Sequence[JobRow]:
-    """Jobs that have not ended and go on from a job's checkpoints, the newest first."""
+async def active_retries(session: AsyncSession, job_id: str) -> Sequence[JobRow]:
+    """Return the retries of a job that have not ended, newest first."""
     query = select(JobRow).where(JobRow.state.not_in(ENDED), JobRow.adopts.is_not(None)).order_by(JobRow.created_at.desc())
-    return [heir for heir in await session.scalars(query) if job_id in (heir.adopts or ())]
+    return [retry for retry in await session.scalars(query) if job_id in (retry.adopts or ())]
 
 
-async def adopted(session: AsyncSession) -> set[str]:
-    """Jobs from whose checkpoints one goes on that has not ended."""
+async def adopted_by_active_retries(session: AsyncSession) -> set[str]:
+    """Return the ids of jobs whose checkpoints an active retry continues from."""
     query = select(JobRow.adopts).where(JobRow.state.not_in(ENDED), JobRow.adopts.is_not(None))
     return {job_id for adopts in await session.scalars(query) for job_id in adopts or ()}
 
 
 async def copy_metric_points(session: AsyncSession, source: str, target: str) -> None:
     columns = [MetricPointRow.name, MetricPointRow.stage, MetricPointRow.step, MetricPointRow.value]
-    of_source = select(literal(target), *columns).where(MetricPointRow.job_id == source)
-    await session.execute(insert(MetricPointRow).from_select(["job_id", *(column.key for column in columns)], of_source))
+    points = select(literal(target), *columns).where(MetricPointRow.job_id == source)
+    await session.execute(insert(MetricPointRow).from_select(["job_id", *(column.key for column in columns)], points))

@@ -1,4 +1,4 @@
-"""A job's numbers over its steps, thinned in the database so that a long run is as quick to look at as a short one."""
+"""A job's metrics over its steps, reduced in the database so that a long run is as quick to plot as a short one."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from tinyclip_server.database.tables import MetricPointRow
 async def metric_points(
     session: AsyncSession, job_id: str, names: Sequence[str], stage: int | None, max_points: int
 ) -> Sequence[Row[str, int, int, float]]:
-    """(name, stage, step, value) in that order; no series has more than `max_points` a stage.
+    """Return (name, stage, step, value), ordered; no series has more than `max_points` points a stage.
 
-    A longer one keeps its first and last point, and of as many equal runs of points as fit the lowest and the highest:
-    a peak of a single step is still seen, and every point is one that was measured.
+    Of a longer series the first and the last point are kept, and the minimum and maximum of each of as many equal runs of
+    points as fit. A peak of a single step stays visible, and every point was measured.
     """
     wanted: list[ColumnElement[bool]] = [MetricPointRow.job_id == job_id]
     if names:

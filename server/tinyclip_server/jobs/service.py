@@ -1,4 +1,4 @@
-"""What can be done with jobs. Each function works in the caller's transaction and only flushes."""
+"""Operations on jobs. Each function works in the caller's transaction and only flushes."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import JobRow, StageRow
 from tinyclip_server.http.resources import new_id
 from tinyclip_server.jobs import repository
-from tinyclip_server.jobs.lifecycle import ON_CLUSTER, WAY_OUT, change_state, first_event, record
+from tinyclip_server.jobs.lifecycle import NEXT_STEP, ON_CLUSTER, change_state, first_event, record
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 
 
 async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan) -> JobRow:
-    """Job, stages and `job.created`, queued. Raises Conflict where the name is another project's model."""
+    """Queue a new job. Raises Conflict if its name is that of another project's model."""
     await models.claim_name(session, project, spec.name)
     job = _queued(
         project=project,
@@ -38,18 +38,19 @@ async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan)
 
 
 async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
-    """A new job that goes on where a failed or cancelled one ended; that one stays as it is.
+    """Create a job that continues where a failed or cancelled one ended, with its plan and metrics.
 
-    Same plan, same numbers so far; the engine adopts what the old job's checkpoints hold. Raises NotFound, Conflict.
+    The engine adopts the old job's checkpoints; the old job does not change. Raises NotFound, Conflict.
     """
     old = await get(session, project, job_id, lock=True)
     if old.state not in (JobState.FAILED, JobState.CANCELLED):
-        message = f"job {old.id} is {old.state}: only a failed or cancelled job is retried; {WAY_OUT[JobState(old.state)]}"
+        message = f"job {old.id} is {old.state}: only a failed or cancelled job can be retried; {NEXT_STEP[JobState(old.state)]}"
         raise Conflict(message, code="illegal_transition")
-    if heirs := await repository.living_heirs(session, job_id):
-        raise Conflict(f"job {heirs[0].id} already goes on from {job_id}; follow that one, or cancel it", code="already_retried")
+    if retries := await repository.active_retries(session, job_id):
+        message = f"job {retries[0].id} is already a retry of {job_id}; follow that one, or cancel it"
+        raise Conflict(message, code="already_retried")
     if old.checkpoints_expired_at is not None:
-        message = f"the checkpoints of {old.id} were kept for a while after its end and are gone; clone it to train again"
+        message = f"the checkpoints of {old.id} have expired; clone it to train again"
         raise Conflict(message, code="checkpoints_expired")
     job = _queued(
         project=old.project,
@@ -63,9 +64,9 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
         adopts=[old.id, *(old.adopts or [])],
         stages=[_stage_again(stage) for stage in old.stages],
     )
-    await _begin(session, job, f"goes on from the last checkpoint of {old.id}", {"retry_of": old.id})
+    await _begin(session, job, f"continues from the last checkpoint of {old.id}", {"retry_of": old.id})
     await repository.copy_metric_points(session, old.id, job.id)
-    record(session, old, "job.retried", f"{job.id} goes on from here", data={"job": job.id})
+    record(session, old, "job.retried", f"{job.id} continues from here", data={"job": job.id})
     await session.flush()
     return job
 
@@ -78,7 +79,7 @@ def _queued(**given: Any) -> JobRow:
 
 
 def _stage_again(old: StageRow) -> StageRow:
-    """A finished stage stays finished, since its student is adopted; another begins again from its last checkpoint."""
+    """Return a stage of a retry: a finished stage stays finished, another starts from its last checkpoint."""
     kept = {"index": old.index, "name": old.name, "inherit": old.inherit, "steps": old.steps, "student": old.student}
     if old.state == StageState.SUCCEEDED:
         return StageRow(**kept, state=old.state, metrics=old.metrics, evaluation=old.evaluation)
@@ -91,7 +92,7 @@ async def _begin(session: AsyncSession, job: JobRow, message: str, data: dict[st
 
 
 async def get(session: AsyncSession, project: str, job_id: str, *, lock: bool = False) -> JobRow:
-    """Raises NotFound."""
+    """Return a job. Raises NotFound."""
     job = await repository.find(session, project, job_id, lock=lock)
     if job is None:
         raise NotFound(f"there is no job {job_id}", code="no_such_job")
@@ -99,7 +100,7 @@ async def get(session: AsyncSession, project: str, job_id: str, *, lock: bool = 
 
 
 async def patch(session: AsyncSession, job: JobRow, change: JobPatch) -> None:
-    """Name, labels and priority; the spec and the model's name stay as they are."""
+    """Change name, labels or priority; the spec and the model's name do not change."""
     given = change.model_dump(exclude_unset=True, exclude_none=True)
     if not given:
         return
@@ -112,7 +113,7 @@ async def patch(session: AsyncSession, job: JobRow, change: JobPatch) -> None:
 
 
 def cancel(session: AsyncSession, job: JobRow) -> None:
-    """Ask for the end. Without an attempt it has come; with one it comes when the attempt is gone. Asking twice is fine."""
+    """Cancel a job: at once without an attempt, else when its attempt has ended. Repeated, it is a no-op."""
     if job.state in (JobState.CANCELLING, JobState.CANCELLED):
         return
     if job.state in ON_CLUSTER:
@@ -123,7 +124,7 @@ def cancel(session: AsyncSession, job: JobRow) -> None:
 
 
 def pause(session: AsyncSession, job: JobRow) -> None:
-    """Ask for a stop at a checkpoint. Asking twice is fine."""
+    """Pause a job at a checkpoint. Repeated, it is a no-op."""
     if job.state in (JobState.PAUSING, JobState.PAUSED):
         return
     if job.state in ON_CLUSTER:
@@ -134,24 +135,24 @@ def pause(session: AsyncSession, job: JobRow) -> None:
 
 
 def resume(session: AsyncSession, job: JobRow) -> None:
-    """Queue a paused job again; it goes on from its last checkpoint. Asking twice is fine. Raises Conflict for another."""
+    """Queue a paused job again, to continue from its last checkpoint. Repeated, it is a no-op. Raises Conflict."""
     if job.state == JobState.QUEUED:
         return
-    if job.state != JobState.PAUSED:  # a running job may be queued again as well, but only by the loss of its cluster
-        message = f"job {job.id} is {job.state}: only a paused job is resumed; {WAY_OUT[JobState(job.state)]}"
+    if job.state != JobState.PAUSED:  # RUNNING to QUEUED is legal too, but only when the cluster was stopped
+        message = f"job {job.id} is {job.state}: only a paused job can be resumed; {NEXT_STEP[JobState(job.state)]}"
         raise Conflict(message, code="illegal_transition")
     change_state(session, job, JobState.QUEUED, "resumed")
 
 
 async def delete(session: AsyncSession, job: JobRow) -> None:
-    """Hide an ended job for good; `cleanup.py` removes its artifacts and then its rows. Raises Conflict.
+    """Mark an ended job as deleted; `cleanup.py` removes its artifacts and then its rows. Raises Conflict.
 
-    In this order a kill at any point leaves either the whole job, or one that nobody sees and whose removal goes on.
+    A kill at any point leaves the whole job, or one that is hidden and whose removal continues.
     """
     if not JobState(job.state).terminal:
         raise Conflict(f"job {job.id} is {job.state}; cancel it before deleting it", code="job_not_terminal")
-    if heirs := await repository.living_heirs(session, job.id):
-        message = f"job {heirs[0].id} goes on from the checkpoints of {job.id}; wait until it has ended, or cancel it"
+    if retries := await repository.active_retries(session, job.id):
+        message = f"job {retries[0].id} continues from the checkpoints of {job.id}; wait until it has ended, or cancel it"
         raise Conflict(message, code="checkpoints_in_use")
     job.deleted_at = now()
     await session.flush()

@@ -1,4 +1,4 @@
-"""From what a user wrote to what a worker gets: registry teachers resolved, the whole planned, dotted changes applied."""
+"""Specs on their way from the user to a worker: registry teachers resolved, planned, changed by dotted paths."""
 
 import copy
 from typing import Any
@@ -17,27 +17,27 @@ REGISTRY = "registry:"
 
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
-    """The spec with its teacher's version pinned, and its plan. Raises InvalidInput for an impossible one."""
+    """Return the spec with its teachers' versions pinned, and its plan. Raises InvalidInput."""
     await expect_inside(services.settings.data_roots, of_job(spec))
-    pinned, found = await _pin_teachers(services, project, spec)
-    return pinned, await services.planner.plan(found)
+    pinned, local = await _pin_teachers(services, project, spec)
+    return pinned, await services.planner.plan(local)
 
 
 async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, JobSpec]:
-    """The spec with `registry:name@alias` as `registry:name@3`, and with the `local-dir:` form of the same."""
-    pinned = found = spec
+    """Return the spec with `registry:name@alias` as `registry:name@3`, and with `local-dir:` addresses of the same versions."""
+    pinned = local = spec
     for at in spec.every_teacher():
         if not at.spec.model.startswith(REGISTRY):
             continue
-        named = at.spec.model.removeprefix(REGISTRY)
+        reference = at.spec.model.removeprefix(REGISTRY)
         async with services.db.read() as session:
             try:
-                name, version = await models.resolve(session, project, named)
+                name, version = await models.resolve(session, project, reference)
             except ApiError as error:
                 raise InvalidInput.field(f"{at.pointer}/model", at.spec.model, error.detail, code="unknown_model") from error
         pinned = _with_teacher(pinned, at.pointer, f"{REGISTRY}{name}@{version}")
-        found = _with_teacher(found, at.pointer, f"local-dir:{services.store.uri(model_version(name, version))}")
-    return pinned, found
+        local = _with_teacher(local, at.pointer, f"local-dir:{services.store.uri(model_version(name, version))}")
+    return pinned, local
 
 
 def _with_teacher(spec: JobSpec, pointer: str, model: str) -> JobSpec:
@@ -49,9 +49,9 @@ def _with_teacher(spec: JobSpec, pointer: str, model: str) -> JobSpec:
 
 
 def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
-    """A spec with dotted paths set, as `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`.
+    """Return a spec with values set at dotted paths, as `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`.
 
-    Raises InvalidInput naming the path.
+    Raises InvalidInput.
     """
     document = copy.deepcopy(spec)
     for path, value in changes.items():
@@ -63,10 +63,10 @@ def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
 
 
 def _set(document: Any, path: str, value: Any) -> None:
-    """By the rules of the client's `--set`: mappings on the way are made, list entries must exist."""
+    """Set one value as the client's `--set` does: missing mappings are created, list entries must exist."""
     parts = path.split(".")
     if not all(parts):
-        raise InvalidInput.field(_pointer(path), value, "write the place as optimizer.lr or stages.0.train.steps")
+        raise InvalidInput.field(_pointer(path), value, "write the path as optimizer.lr or stages.0.train.steps")
     holder = document
     for depth, part in enumerate(parts[:-1]):
         if isinstance(holder, dict):
@@ -82,10 +82,11 @@ def _set(document: Any, path: str, value: Any) -> None:
 
 
 def _entry(holder: Any, parts: list[str], depth: int, value: Any) -> int:
-    """Which entry of a list `parts[depth]` names. Raises InvalidInput."""
+    """Return the index of the list entry that `parts[depth]` names. Raises InvalidInput."""
     above, part = ".".join(parts[:depth]), parts[depth]
     if not isinstance(holder, list):
-        raise InvalidInput.field(_pointer(".".join(parts)), value, f"{above} is {holder!r} and has nothing below it")
+        message = f"{above} is {holder!r}, which has no fields; end the path there"
+        raise InvalidInput.field(_pointer(".".join(parts)), value, message)
     if not part.isdecimal() or int(part) >= len(holder):
         known = f"entries 0 to {len(holder) - 1}" if holder else "no entries"
         raise InvalidInput.field(_pointer(".".join(parts)), value, f"{above} has {known}, not {part}")

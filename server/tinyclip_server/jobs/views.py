@@ -1,4 +1,4 @@
-"""Rows as the API shows them."""
+"""Documents of the API from rows of the database."""
 
 from tinyclip.schemas import Event, Job, JobError, JobSpec, JobState, LogLine, ModelRef, Progress, StageView
 
@@ -6,7 +6,7 @@ from tinyclip_server.database.tables import EventRow, JobRow, LogLineRow, StageR
 
 
 def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:
-    """`spec` is the job's own, where the caller has it at hand."""
+    """Return the document of a job; `spec` saves parsing the stored one."""
     succeeded = job.state == JobState.SUCCEEDED and job.model_version is not None
     return Job(
         id=job.id,
@@ -32,7 +32,7 @@ def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:
 
 
 def etag(job: JobRow) -> str:
-    """Two counts: a long poll waits for either to grow, `If-Match` looks only at the first (state and edits)."""
+    """Return two counters: `If-Match` compares the first (state and edits), a long poll waits for a change of either."""
     return f"{job.revision}.{job.version}"
 
 

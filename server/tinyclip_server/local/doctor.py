@@ -123,7 +123,7 @@ async def _index_database(settings: Settings) -> list[Check]:
         return []
     try:
         return [_ok("index database", await index_database.version(settings.index_database_url))]
-    except (index_database.Away, ValueError) as error:
+    except (index_database.DatabaseUnavailable, ValueError) as error:
         message, _, way_out = str(error).partition("; ")
         return [_fail("index database", message, way_out or f"start it, and look at {INDEX_DATABASE}")]
 

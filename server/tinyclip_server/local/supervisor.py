@@ -131,7 +131,7 @@ async def _announce(settings: Settings, readiness: Readiness) -> None:
     print(f"  Deployments    {settings.serve_base_url}", flush=True)
     if settings.auth == "tokens":
         print("  Tokens         asked for; make the first with: tinyclip-server create-token --scope admin", flush=True)
-    while (await readiness.look()).status != "ready":  # noqa: ASYNC110 - what it waits for is elsewhere
+    while (await readiness.check()).status != "ready":  # noqa: ASYNC110 - what it waits for is elsewhere
         await asyncio.sleep(0.2)
     print("ready", flush=True)
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 from tinyclip.schemas import AliasPut, Comparison, ImportUpload, Model, ModelFile, ModelImport, ModelVersion, Page
 
-from tinyclip_server.http.idempotency import IdempotencyKey, Once, fingerprint
+from tinyclip_server.http.idempotency import IdempotencyKey, IdempotentRequest, fingerprint
 from tinyclip_server.http.pagination import Paging
-from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
+from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
 from tinyclip_server.models import imports, repository, service
 from tinyclip_server.models.files import file_response, find_file
 from tinyclip_server.problems import InvalidInput, UnknownMedia
@@ -16,7 +16,7 @@ from tinyclip_server.problems import InvalidInput, UnknownMedia
 router = APIRouter(prefix="/models", tags=["models"])
 compare_router = APIRouter(tags=["models"])
 
-MOST_COMPARED = 50
+MAX_COMPARED = 50
 IMPORT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -25,17 +25,17 @@ IMPORT_BODY: dict[str, Any] = {
         "application/json": {"schema": ModelImport.model_json_schema()},
     },
 }
-FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"*/*": {}}, "description": "the whole file"},
-    206: {"content": {"*/*": {}}, "description": "the range asked for"},
-    304: {"description": "the file is still what `If-None-Match` says"},
+    206: {"content": {"*/*": {}}, "description": "the requested range"},
+    304: {"description": "the file still has the ETag of `If-None-Match`"},
 }
 Alias = Annotated[str, Path(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
 
 
 @router.get("", response_model=Page[Model])
 async def find(session: ReadSession, project: Project, paging: Paging) -> Page[Model]:
-    """Models by name."""
+    """List models by name."""
     rows = await repository.by_name(session, project, paging.after_name(), paging.page_size + 1)
     views = {row.name: await service.view(session, row) for row in rows}
     return paging.page(rows, lambda row: views[row.name], lambda row: (row.name,))
@@ -43,12 +43,13 @@ async def find(session: ReadSession, project: Project, paging: Paging) -> Page[M
 
 @router.get("/{name}", response_model=Model)
 async def get(name: str, session: ReadSession, project: Project) -> Model:
+    """Get a model."""
     return await service.view(session, await service.get(session, project, name))
 
 
 @router.get("/{name}/versions", response_model=Page[ModelVersion])
 async def versions(name: str, session: ReadSession, project: Project, paging: Paging) -> Page[ModelVersion]:
-    """A model's versions, newest first."""
+    """List a model's versions, newest first."""
     await service.get(session, project, name)
     before = paging.after_number() or None
     rows = await repository.versions_before(session, name, before, paging.page_size + 1)
@@ -58,21 +59,21 @@ async def versions(name: str, session: ReadSession, project: Project, paging: Pa
 
 @router.get("/{name}/versions/{version}", response_model=ModelVersion)
 async def get_version(name: str, version: str, session: ReadSession, project: Project) -> ModelVersion:
-    """A version by number, alias or `latest`."""
+    """Get a version by number, alias or `latest`."""
     return await service.get_version(session, project, name, version)
 
 
 @router.get("/{name}/versions/{version}/files", response_model=Page[ModelFile])
 async def files(name: str, version: str, session: ReadSession, project: Project) -> Page[ModelFile]:
-    """All files of a version."""
+    """List the files of a version."""
     return Page(items=(await service.get_version(session, project, name, version)).files)
 
 
-@router.get("/{name}/versions/{version}/files/{path:path}", response_class=Response, responses=FILE_ANSWERS)
+@router.get("/{name}/versions/{version}/files/{path:path}", response_class=Response, responses=FILE_RESPONSES)
 async def file(
-    name: str, version: str, path: str, request: Request, services: Uses, session: ReadSession, project: Project
+    name: str, version: str, path: str, request: Request, services: ServicesDep, session: ReadSession, project: Project
 ) -> Response:
-    """A file's bytes; range requests are answered."""
+    """Download a file of a version, or a range of it."""
     found = await service.get_version(session, project, name, version)
     return await file_response(request, services.store, found, find_file(found, path))
 
@@ -88,32 +89,33 @@ async def set_alias(name: str, alias: Alias, body: AliasPut, session: WriteSessi
 
 @router.delete("/{name}/aliases/{alias}", status_code=204)
 async def remove_alias(name: str, alias: Alias, session: WriteSession, project: Project) -> None:
+    """Remove an alias."""
     await service.remove_alias(session, project, name, alias)
 
 
 @router.post("/import", status_code=201, response_model=ModelVersion, openapi_extra={"requestBody": IMPORT_BODY})
 async def import_model(
     request: Request,
-    services: Uses,
+    services: ServicesDep,
     project: Project,
     options: Annotated[ImportUpload, Query()],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Make a version of a model from elsewhere: an official TinyCLIP checkpoint, an open_clip state dict or directory.
+    """Import a model as a new version: an official TinyCLIP checkpoint, an open_clip state dict or a directory.
 
-    The body is the file itself (`application/octet-stream`) or a tar of the directory (`application/x-tar`), with what the
-    file does not say in the query; or a JSON document with the `source` that the server reads and the same fields beside it.
+    The body is the file (`application/octet-stream`) or a tar of the directory (`application/x-tar`), with options in the
+    query; or a JSON document with the same options and the `source` that the server reads.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in IMPORT_BODY["content"]:
-        raise UnknownMedia(f"a body of {kind or 'no stated type'} is not read here; send {', '.join(IMPORT_BODY['content'])}")
+        raise UnknownMedia(f"the media type {kind or '(none)'} is not supported; send {', '.join(IMPORT_BODY['content'])}")
     async with imports.workspace(services) as folder:
         if kind == "application/json":
-            source = await imports.named(request)
+            source = await imports.named_source(request)
         else:
             limit = services.settings.max_import_bytes
-            source = await imports.uploaded(request, options, folder, tar=kind == "application/x-tar", limit=limit)
-        once = Once(
+            source = await imports.uploaded_source(request, options, folder, tar=kind == "application/x-tar", limit=limit)
+        idempotent = IdempotentRequest(
             services, project, idempotency_key, fingerprint(request, source.digest),
             slowest_seconds=services.settings.import_timeout_seconds,
         )
@@ -123,22 +125,22 @@ async def import_model(
             return version, {"Location": f"/v1/models/{version.name}/versions/{version.version}"}
 
         async with services.db.write() as session:
-            answer = await once(session, 201, make)
-        await imports.forget(services, folder.name)
+            response = await idempotent.respond(session, 201, make)
+        await imports.remove_marker(services, folder.name)
     await imports.sweep(services)
-    return answer
+    return response
 
 
 @compare_router.get("/compare", response_model=Comparison)
 async def compare(
     session: ReadSession, project: Project, models: Annotated[str, Query(description="a@1,b@best,…")]
 ) -> Comparison:
-    """Models side by side, each with its teacher's numbers."""
+    """Compare models, each with the metrics of its teacher."""
     named = [part.strip() for part in models.split(",") if part.strip()]
-    if not 1 <= len(named) <= MOST_COMPARED:
-        raise InvalidInput.field("/models", models, f"name 1 to {MOST_COMPARED} models, separated by commas")
+    if not 1 <= len(named) <= MAX_COMPARED:
+        raise InvalidInput.field("/models", models, f"name 1 to {MAX_COMPARED} models, separated by commas")
     found = []
     for one in named:
         name, version = await service.resolve(session, project, one)
-        found.append(service.compared(await service.get_version(session, project, name, str(version))))
+        found.append(service.compared_model(await service.get_version(session, project, name, str(version))))
     return Comparison(models=found)

@@ -1,6 +1,6 @@
-"""A version's files, whole or in part (RFC 9110 ranges), from any artifacts store.
+"""Downloads of a version's files or ranges of them (RFC 9110) from any artifacts store.
 
-Only files that the version's document lists can be asked for, so no path leads out of its folder.
+Only files that the version's document lists are served, so no path leads out of its folder.
 """
 
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from tinyclip.schemas import ModelFile, ModelVersion
 from tinyclip.schemas.exports import EXPORTS
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
-from tinyclip_server.http.conditions import names, quoted
+from tinyclip_server.http.conditions import matches, quoted
 from tinyclip_server.problems import ApiError, NotFound
 
 READ_CHUNK = 1 << 20
@@ -23,7 +23,7 @@ class RangeNotSatisfiable(ApiError):
 
 
 def find_file(version: ModelVersion, path: str) -> ModelFile:
-    """Raises NotFound."""
+    """Return a file of a version. Raises NotFound."""
     for file in version.files:
         if file.path == path:
             return file
@@ -32,14 +32,14 @@ def find_file(version: ModelVersion, path: str) -> ModelFile:
 
 
 async def file_response(request: Request, store: AsyncArtifactsStore, version: ModelVersion, file: ModelFile) -> Response:
-    """200 with all of a file, 206 with the range asked for, or 304. Raises RangeNotSatisfiable, NotFound."""
+    """Return 200 with a file, 206 with the requested range, or 304. Raises RangeNotSatisfiable, NotFound."""
     path = f"{model_version(version.name, version.version)}/{file.path}"
-    keep = "no-cache" if file.path.startswith(f"{EXPORTS}/") else "max-age=31536000, immutable"  # exports may be made anew
-    headers = {"ETag": quoted(file.sha256), "Accept-Ranges": "bytes", "Cache-Control": f"private, {keep}"}
-    if names(request.headers.get("if-none-match"), file.sha256):
+    caching = "no-cache" if file.path.startswith(f"{EXPORTS}/") else "max-age=31536000, immutable"  # an export may be repeated
+    headers = {"ETag": quoted(file.sha256), "Accept-Ranges": "bytes", "Cache-Control": f"private, {caching}"}
+    if matches(request.headers.get("if-none-match"), file.sha256):
         return Response(status_code=304, headers=headers)
     if not await store.exists(path):
-        raise NotFound(f"{store.uri(path)} is gone from the artifacts store", code="file_missing")
+        raise NotFound(f"{store.uri(path)} is missing in the artifacts store", code="file_missing")
     span = _range(request, file)
     start, end = span or (0, file.bytes)
     headers["Content-Length"] = str(end - start)
@@ -50,10 +50,10 @@ async def file_response(request: Request, store: AsyncArtifactsStore, version: M
 
 
 def _range(request: Request, file: ModelFile) -> tuple[int, int] | None:
-    """[start, end) of a single range; several ranges, or one for another state of the file, are answered with all of it."""
+    """Return [start, end) of a single range; None for several ranges or another state of the file: the whole file."""
     header = request.headers.get("range", "")
     if_range = request.headers.get("if-range")
-    if not header.startswith("bytes=") or "," in header or len(header) > 50 or (if_range and not names(if_range, file.sha256)):
+    if not header.startswith("bytes=") or "," in header or len(header) > 50 or (if_range and not matches(if_range, file.sha256)):
         return None
     first, dash, last = header.removeprefix("bytes=").strip().partition("-")
     if not dash or not (first or last) or not (first + last).isdecimal():

@@ -9,12 +9,13 @@ from tinyclip_server.database.tables import AliasRow, ModelRow, ModelVersionRow
 
 
 async def find(session: AsyncSession, project: str, name: str) -> ModelRow | None:
-    """A model that has a version; a name that was only reserved is not shown."""
-    return await session.scalar(_shown(project).where(ModelRow.name == name))
+    """Return a model that has a version; a name that is only reserved has none."""
+    return await session.scalar(_with_versions(project).where(ModelRow.name == name))
 
 
 async def by_name(session: AsyncSession, project: str, after: str, limit: int) -> Sequence[ModelRow]:
-    return (await session.scalars(_shown(project).where(ModelRow.name > after).order_by(ModelRow.name).limit(limit))).all()
+    query = _with_versions(project).where(ModelRow.name > after).order_by(ModelRow.name).limit(limit)
+    return (await session.scalars(query)).all()
 
 
 async def latest(session: AsyncSession, name: str) -> int | None:
@@ -31,7 +32,7 @@ async def version_numbers(session: AsyncSession, name: str) -> Sequence[int]:
 
 
 async def versions_before(session: AsyncSession, name: str, before: int | None, limit: int) -> Sequence[ModelVersionRow]:
-    """Newest first."""
+    """Return versions below a number, newest first."""
     query = select(ModelVersionRow).where(ModelVersionRow.model_name == name)
     if before is not None:
         query = query.where(ModelVersionRow.version < before)
@@ -43,6 +44,6 @@ async def aliases(session: AsyncSession, name: str) -> dict[str, int]:
     return {row.alias: row.version for row in rows}
 
 
-def _shown(project: str) -> Select[ModelRow]:
+def _with_versions(project: str) -> Select[ModelRow]:
     has_versions = select(ModelVersionRow.version).where(ModelVersionRow.model_name == ModelRow.name).exists()
     return select(ModelRow).where(ModelRow.project == project, has_versions)

@@ -1,4 +1,4 @@
-"""What can be done with models. Each function works in the caller's transaction and only flushes."""
+"""Operations on models. Each function works in the caller's transaction and only flushes."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 LATEST = "latest"
 
 _models = ModelRow.__table__.c
-OWNER = select(_models.project).where(_models.name == bindparam("of"))
+OWNING_PROJECT = select(_models.project).where(_models.name == bindparam("model"))
 
 
-async def resolve(session: AsyncSession, project: str, named: str, pointer: str = "/model") -> tuple[str, int]:
-    """`name@3`, `name@alias` or `name@latest` (also bare `name`) as name and version. Raises NotFound, InvalidInput."""
-    name, at, which = named.partition("@")
+async def resolve(session: AsyncSession, project: str, reference: str, pointer: str = "/model") -> tuple[str, int]:
+    """Return name and version of `name@3`, `name@alias` or `name@latest` (also `name`). Raises NotFound, InvalidInput."""
+    name, at, which = reference.partition("@")
     if not name or (at and not which):
-        raise InvalidInput.field(pointer, named, "name a model as name@version, name@alias or name@latest")
+        raise InvalidInput.field(pointer, reference, "name a model as name@version, name@alias or name@latest")
     await get(session, project, name)
     if not at or which == LATEST:
         version = await repository.latest(session, name)
@@ -36,7 +36,7 @@ async def resolve(session: AsyncSession, project: str, named: str, pointer: str 
 
 
 async def get(session: AsyncSession, project: str, name: str) -> ModelRow:
-    """Raises NotFound."""
+    """Return a model that has a version. Raises NotFound."""
     model = await repository.find(session, project, name)
     if model is None:
         raise NotFound(f"there is no model {name}", code="no_such_model")
@@ -52,7 +52,7 @@ async def view(session: AsyncSession, model: ModelRow) -> Model:
 
 
 async def get_version(session: AsyncSession, project: str, name: str, which: str) -> ModelVersion:
-    """A version by number, alias or `latest`. Raises NotFound."""
+    """Return a version by number, alias or `latest`. Raises NotFound."""
     name, version = await resolve(session, project, f"{name}@{which}")
     row = await session.get_one(ModelVersionRow, (name, version))
     return version_view(row, await repository.aliases(session, name))
@@ -64,19 +64,19 @@ def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
 
 
 async def claim_name(session: AsyncSession, project: str, name: str) -> None:
-    """Keep a name for a project's model, before anything is made under it. Raises Conflict where it is another project's."""
-    owner = await session.scalar(OWNER, {"of": name})
+    """Reserve a name for a project's model before it has a version. Raises Conflict if another project has it."""
+    owner = await session.scalar(OWNING_PROJECT, {"model": name})
     if owner is None:
         insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
         new = insert(ModelRow).values(name=name, project=project, next_version=1)
         await session.execute(new.on_conflict_do_nothing())
-        owner = await session.scalar(OWNER, {"of": name})
+        owner = await session.scalar(OWNING_PROJECT, {"model": name})
     if owner != project:
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
 
 
 async def reserve(session: AsyncSession, project: str, name: str) -> int:
-    """The next version number of a model, handed out once. Raises Conflict where the name is another project's."""
+    """Return the next version number of a model, each only once. Raises Conflict if another project has the name."""
     await claim_name(session, project, name)
     model = await session.scalar(select(ModelRow).where(ModelRow.name == name).with_for_update())
     assert model is not None
@@ -87,7 +87,7 @@ async def reserve(session: AsyncSession, project: str, name: str) -> int:
 
 
 async def register(session: AsyncSession, document: dict[str, Any], *, name: str, version: int, job_id: str | None) -> None:
-    """Add a finished version under the name and number that were reserved for it (or for its job); twice is once."""
+    """Add a version under its reserved name and number. Repeated, it is a no-op."""
     if await repository.version(session, name, version) is not None:
         return
     checked = ModelVersion.model_validate({**document, "name": name, "version": version, "job": job_id})
@@ -103,17 +103,17 @@ async def register(session: AsyncSession, document: dict[str, Any], *, name: str
 async def add_evaluation(
     session: AsyncSession, name: str, version: int, evaluation: str, results: dict[str, Any], teacher_sha256: str | None
 ) -> list[str]:
-    """Show an evaluation's numbers with the version, in place of an earlier evaluation's under the same task name.
+    """Add an evaluation's metrics to a version, in place of those of an earlier evaluation of the same tasks.
 
-    What training has measured stays; the names of such tasks are returned. The numbers of a model that is not the version's
-    teacher (told by its weights) are left out: nothing but the teacher's may stand as such.
+    Metrics of the training run are kept; the names of these tasks are returned. Metrics of a model other than the version's
+    teacher, which is recognised by its weights, are not added as the teacher's.
     """
     row = await session.get(ModelVersionRow, (name, version), with_for_update=True)
     if row is None:
         return []
     known = ModelVersion.model_validate(row.document)
-    its_teacher = known.lineage.get("teacher")
-    is_teacher = teacher_sha256 is not None and isinstance(its_teacher, dict) and its_teacher.get("sha256") == teacher_sha256
+    teacher = known.lineage.get("teacher")
+    is_teacher = teacher_sha256 is not None and isinstance(teacher, dict) and teacher.get("sha256") == teacher_sha256
     kept = [task for task in results if task in known.evaluation and task not in known.evaluated_by]
     for task, scores in results.items():
         if task not in kept:
@@ -125,14 +125,14 @@ async def add_evaluation(
 
 
 async def set_alias(session: AsyncSession, project: str, name: str, alias: str, version: int) -> None:
-    """Point an alias at a version, wherever it pointed before. Raises NotFound."""
+    """Set an alias to a version. Raises NotFound."""
     await resolve(session, project, f"{name}@{version}")
     await session.merge(AliasRow(model_name=name, alias=alias, version=version))
     await session.flush()
 
 
 async def remove_alias(session: AsyncSession, project: str, name: str, alias: str) -> None:
-    """Raises NotFound."""
+    """Remove an alias. Raises NotFound."""
     await get(session, project, name)
     row = await session.get(AliasRow, (name, alias))
     if row is None:
@@ -141,7 +141,8 @@ async def remove_alias(session: AsyncSession, project: str, name: str, alias: st
     await session.flush()
 
 
-def compared(version: ModelVersion) -> ComparedModel:
+def compared_model(version: ModelVersion) -> ComparedModel:
+    """Return a version as one row of a comparison."""
     student = {task: scores.student for task, scores in version.evaluation.items()}
     teacher = {task: scores.teacher for task, scores in version.evaluation.items() if scores.teacher}
     return ComparedModel(

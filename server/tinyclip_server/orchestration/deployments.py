@@ -16,7 +16,7 @@ from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
 from tinyclip_server.deployments.serve_config import DEPLOYMENT, application, serve_body
-from tinyclip_server.deployments.target import asked, known_good
+from tinyclip_server.deployments.target import last_known_good, requested_target
 from tinyclip_server.http.services import Services
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 async def reconcile(services: Services) -> None:
     """One round over all deployments."""
     async with services.db.read() as session:
-        rows = await repository.everything(session)
+        rows = await repository.of_all_projects(session)
     if not rows:  # Serve is started by the first deployment
         return
     try:
@@ -133,12 +133,13 @@ def _outcome(row: DeploymentRow, seen: Seen) -> Outcome:
     state, message = _state(row, seen)
     good, failed = row.good, row.failed_version
     if state == DeploymentState.READY:
-        good, failed = asked(row).model_dump(mode="json"), None
+        good, failed = requested_target(row).model_dump(mode="json"), None
     elif _did_not_start(row, seen):
         if failed == row.version:
             good = None  # what answered before does not start either: what was asked for is left to Serve
-        elif (before := known_good(row)) is not None and before != asked(row):
-            failed, message = row.version, f"{asked(row).model} did not start: {message}; {before.model} goes on answering"
+        elif (before := last_known_good(row)) is not None and before != requested_target(row):
+            failed = row.version
+            message = f"{requested_target(row).model} did not start: {message}; {before.model} goes on answering"
     return Outcome(state, message, good, failed, row.version)
 
 

@@ -61,7 +61,7 @@ async def _apply_event(session: AsyncSession, row: ExportRow, event: WorkerEvent
         _fail(row, ExportError.model_validate({**event.data, "message": event.message}))
     elif event.type == "export.finished":
         row.document, row.error = event.data, None
-        await service.show_files(session, row, event.data["files"])
+        await service.list_files(session, row, event.data["files"])
         row.state, row.progress, row.message, row.finished_at = ExportState.SUCCEEDED, 1.0, event.message, now()
 
 

@@ -25,7 +25,7 @@ async def reconcile(services: Services) -> None:
 
 
 async def _updates(session: AsyncSession, row: IndexRow) -> Sequence[IndexUpdateRow] | None:
-    return await repository.waiting(session, row.name) if row.state == IndexState.UPDATING else None
+    return await repository.pending_updates(session, row.name) if row.state == IndexState.UPDATING else None
 
 
 async def _embed_dim(session: AsyncSession, row: IndexRow) -> int:
@@ -90,7 +90,7 @@ async def _apply_event(session: AsyncSession, row: IndexRow, event: WorkerEvent)
         told = [item for item in event.data["rejected"] if item not in row.rejected]
         row.rejected = [*told, *row.rejected][:SHOWN_REJECTED]
         _show_generation(row, event)
-        await repository.forget_applied(session, row)
+        await repository.delete_applied_updates(session, row)
         if event.data["last"]:
             row.state = IndexState.READY
             if row.updates > row.applied:

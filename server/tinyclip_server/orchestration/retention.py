@@ -56,13 +56,13 @@ async def expire_checkpoints(services: Services, days: float) -> None:
         return
     due = (JobRow.finished_at < begun, JobRow.checkpoints_expired_at.is_(None))
     async with services.db.read() as session:
-        in_use = await repository.adopted(session)
+        in_use = await repository.adopted_by_active_retries(session)
         found = (await session.scalars(select(JobRow.id).where(*_ended(), *due, JobRow.id.not_in(in_use)))).all()
     for job_id in found:
         async with services.db.write() as session:
             # The row is locked as a retry locks it: one of the two comes first, and the other sees it.
             await session.scalar(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
-            if not await repository.living_heirs(session, job_id):
+            if not await repository.active_retries(session, job_id):
                 await session.execute(update(JobRow).where(JobRow.id == job_id, *due).values(checkpoints_expired_at=now()))
     expired = (JobRow.checkpoints_expired_at.is_not(None), JobRow.checkpoints_removed_at.is_(None))
     await _remove(services, expired, JobRow.checkpoints_removed_at, _remove_checkpoints)

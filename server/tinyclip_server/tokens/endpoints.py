@@ -1,4 +1,4 @@
-"""`/v1/tokens`: make, list and revoke the tokens of a project. `/v1/me`: whom the server takes the caller for."""
+"""`/v1/tokens`: create, list and revoke the tokens of a project. `/v1/me`: the caller's project and scopes."""
 
 from typing import Annotated
 
@@ -9,8 +9,8 @@ from tinyclip_server.database.tables import TokenRow
 from tinyclip_server.http.callers import caller_of
 from tinyclip_server.http.conditions import IfMatch, expect_match
 from tinyclip_server.http.pagination import Paging
-from tinyclip_server.http.resources import answer
-from tinyclip_server.http.services import Project, ReadSession, Uses, WriteSession
+from tinyclip_server.http.resources import resource_response
+from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
 from tinyclip_server.tokens import repository, service
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
@@ -26,39 +26,40 @@ async def create(
     project: Project,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> NewToken:
-    """Make a token with scopes that the caller has itself. The secret is in this answer and nowhere else.
+    """Create a token with some of the caller's scopes. The secret is in this response and nowhere else.
 
-    Sent again with the same `Idempotency-Key` it makes no second token, and answers 409: the secret was not kept.
+    Repeated with the same `Idempotency-Key`, the request creates no second token and answers 409: the secret is not stored.
     """
-    made = await service.create(session, project, body, by=caller_of(request), idempotency_key=idempotency_key)
+    created = await service.create(session, project, body, by=caller_of(request), idempotency_key=idempotency_key)
     response.headers["Cache-Control"] = "no-store"
-    return made
+    return created
 
 
 @router.get("", response_model=Page[Token])
 async def find(session: ReadSession, project: Project, paging: Paging) -> Page[Token]:
-    """The project's tokens, newest first; revoked and expired ones too."""
+    """List the project's tokens, newest first, with revoked and expired ones."""
     rows = await repository.newest(session, project, paging.after_newest(), paging.page_size + 1)
     return paging.page(rows, service.view, lambda row: (row.created_at, row.id))
 
 
 @router.get("/{token_id}", response_model=Token)
 async def get(token_id: str, session: ReadSession, project: Project) -> Response:
-    return _answer(await service.get(session, project, token_id))
+    """Get a token."""
+    return _response(await service.get(session, project, token_id))
 
 
 @router.delete("/{token_id}", response_model=Token)
 async def revoke(token_id: str, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
-    """Revoke a token: here at once, at deployments within seconds."""
+    """Revoke a token: at once for this API, within seconds for deployments."""
     row = await service.get(session, project, token_id, lock=True)
     expect_match(if_match, service.etag(row))
     await service.revoke(session, row)
-    return _answer(row)
+    return _response(row)
 
 
 @me_router.get("/me", response_model=Me)
-async def me(request: Request, services: Uses, session: ReadSession) -> Me:
-    """The caller's project and what it may do there."""
+async def me(request: Request, services: ServicesDep, session: ReadSession) -> Me:
+    """Get the caller's project and scopes."""
     caller = caller_of(request)
     row = await repository.find(session, caller.project, caller.token_id) if caller.token_id else None
     return Me(
@@ -67,5 +68,5 @@ async def me(request: Request, services: Uses, session: ReadSession) -> Me:
     )
 
 
-def _answer(row: TokenRow) -> Response:
-    return answer(service.view(row), service.etag(row))
+def _response(row: TokenRow) -> Response:
+    return resource_response(service.view(row), service.etag(row))

@@ -25,7 +25,7 @@ async def find(session: AsyncSession, project: str, token_id: str, *, lock: bool
 async def newest(
     session: AsyncSession, project: str, after: tuple[datetime, str] | None, limit: int
 ) -> Sequence[TokenRow]:
-    """Newest first."""
+    """Return a project's tokens, newest first."""
     query = select(TokenRow).where(TokenRow.project == project)
     if after is not None:
         query = query.where(tuple_(TokenRow.created_at, TokenRow.id) < tuple_(*after))
@@ -33,6 +33,7 @@ async def newest(
 
 
 async def usable(session: AsyncSession, at: datetime) -> Sequence[TokenRow]:
-    """All that are neither revoked nor expired, of every project."""
-    alive = or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > at)
-    return (await session.scalars(select(TokenRow).where(TokenRow.revoked_at.is_(None), alive).order_by(TokenRow.digest))).all()
+    """Return the tokens of all projects that are neither revoked nor expired."""
+    not_expired = or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > at)
+    query = select(TokenRow).where(TokenRow.revoked_at.is_(None), not_expired).order_by(TokenRow.digest)
+    return (await session.scalars(query)).all()

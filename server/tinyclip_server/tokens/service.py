@@ -1,4 +1,4 @@
-"""What can be done with tokens. Each function works in the caller's transaction and only flushes."""
+"""Operations on tokens. Each function works in the caller's transaction and only flushes."""
 
 from datetime import timedelta
 
@@ -14,24 +14,24 @@ from tinyclip_server.problems import Conflict, Forbidden, NotFound, Unauthorized
 from tinyclip_server.tokens import repository
 
 SHELL = "shell"
-"""Who made a token that no token made."""
+"""The creator of a token that was created by the command `create-token`."""
 
 
 def bearer(header: str | None) -> str:
-    """The token of an `Authorization` header, if it is whole. Raises Unauthorized saying what is wrong with it."""
+    """Return the token of an `Authorization` header. Raises Unauthorized if it is missing or malformed."""
     kind, _, token = (header or "").strip().partition(" ")
     if kind.lower() != "bearer" or not token.strip():
-        raise Unauthorized("a token is needed: send Authorization: Bearer tc_…", code="token_required")
+        raise Unauthorized("a token is required: send Authorization: Bearer tc_…", code="token_required")
     if not is_well_formed(token.strip()):
-        raise Unauthorized("this is not a whole token: a character is missing or wrong; copy it again", code="token_malformed")
+        raise Unauthorized("the token is malformed: a character is missing or wrong; copy it again", code="token_malformed")
     return token.strip()
 
 
 async def caller(session: AsyncSession, token: str) -> Caller:
-    """Whom a token stands for. Raises Unauthorized for one that is unknown, revoked or expired."""
+    """Return the caller that a token identifies. Raises Unauthorized if it is unknown, revoked or expired."""
     row = await repository.by_digest(session, digest(token))
     if row is None:
-        raise Unauthorized("this token is not known here; is it for another server?", code="token_unknown")
+        raise Unauthorized("this server does not know the token; use one that it created", code="token_unknown")
     if row.revoked_at is not None:
         raise Unauthorized(f"token {row.id} was revoked; ask an admin of {row.project} for another", code="token_revoked")
     if _has_expired(row):
@@ -42,23 +42,24 @@ async def caller(session: AsyncSession, token: str) -> Caller:
 async def create(
     session: AsyncSession, project: str, body: TokenPost, *, by: Caller | None, idempotency_key: str | None = None
 ) -> NewToken:
-    """Make a token; the answer is the only place that has it. Raises Forbidden for scopes that the maker does not have."""
+    """Create a token, whose secret is returned and not stored. Raises Forbidden for a scope that the caller lacks, Conflict."""
     missing = [scope for scope in body.scopes if by is not None and not by.may(scope)]
     if missing:
-        raise Forbidden(f"your token has no scope {missing[0]}, so it cannot give it away", code="scope_not_held")
+        raise Forbidden(f"your token lacks the scope {missing[0]}, so it cannot create a token with it", code="scope_not_held")
     if idempotency_key is not None:
         earlier = await repository.by_idempotency_key(session, project, idempotency_key)
         if earlier is not None:
             raise Conflict(
-                f"this request has already made token {earlier.id}, and a token is shown once; revoke it if its answer was lost, "
-                "and make another with a new Idempotency-Key", code="token_shown_once",
+                f"this request has already created token {earlier.id}, whose secret is shown once; if the response was lost, "
+                "revoke the token and create another with a new Idempotency-Key", code="token_shown_once",
             )
-    secret, made_at = new_token(), now()
+    secret, created_at = new_token(), now()
     row = TokenRow(
         id=new_id("tok"), project=project, name=body.name,
         digest=digest(secret), hint=hint(secret), scopes=sorted(set(body.scopes)),
-        created_by=(by.token_id if by else None) or SHELL, created_at=made_at, revoked_at=None, idempotency_key=idempotency_key,
-        expires_at=None if body.expires_in_days is None else made_at + timedelta(days=body.expires_in_days),
+        created_by=(by.token_id if by else None) or SHELL, created_at=created_at, revoked_at=None,
+        idempotency_key=idempotency_key,
+        expires_at=None if body.expires_in_days is None else created_at + timedelta(days=body.expires_in_days),
     )
     session.add(row)
     await session.flush()
@@ -66,7 +67,7 @@ async def create(
 
 
 async def get(session: AsyncSession, project: str, token_id: str, *, lock: bool = False) -> TokenRow:
-    """Raises NotFound."""
+    """Return a token. Raises NotFound."""
     row = await repository.find(session, project, token_id, lock=lock)
     if row is None:
         raise NotFound(f"there is no token {token_id}", code="no_such_token")
@@ -74,7 +75,7 @@ async def get(session: AsyncSession, project: str, token_id: str, *, lock: bool 
 
 
 async def revoke(session: AsyncSession, row: TokenRow) -> None:
-    """End a token for good; it stays in the list. Twice is once."""
+    """Revoke a token; it stays in the list. Repeated, it is a no-op."""
     if row.revoked_at is None:
         row.revoked_at = now()
     await session.flush()

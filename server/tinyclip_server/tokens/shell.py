@@ -1,4 +1,4 @@
-"""Tokens made at the server's shell, by whoever can reach its database anyway: how a first token and a new project begin."""
+"""Tokens created by the command `tinyclip-server create-token`: the first token, and those of new projects."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from tinyclip_server.settings import Settings
 from tinyclip_server.tokens import service
 
 
-class BadToken(Exception):
-    """What was asked for is no token; the message names the option."""
+class InvalidTokenOption(Exception):
+    """An invalid option of the command, which the message names."""
 
 
-async def make(settings: Settings, *, name: str, project: str, scopes: list[str], days: int | None) -> NewToken:
-    """A new token, after bringing the database to the newest revision. Raises BadToken."""
-    asked: dict[str, Any] = {"name": name, "scopes": scopes, "expires_in_days": days}
+async def create_token(settings: Settings, *, name: str, project: str, scopes: list[str], days: int | None) -> NewToken:
+    """Upgrade the database and create a token. Raises InvalidTokenOption."""
+    options: dict[str, Any] = {"name": name, "scopes": scopes, "expires_in_days": days}
     try:
-        body = TokenPost.model_validate(asked)
+        body = TokenPost.model_validate(options)
         TypeAdapter(ProjectName).validate_python(project)
     except ValidationError as error:
         found = error.errors()[0]
         option = {"scopes": "scope", "expires_in_days": "days"}.get(str((*found["loc"], "")[0]), "name")
         where = option if found["loc"] else "project"
-        raise BadToken(f"--{where}: {found['msg']} (got {found['input']!r})") from error
+        raise InvalidTokenOption(f"--{where}: {found['msg']} (got {found['input']!r})") from error
     await upgrade(settings.async_database_url)
     database = Database(settings.async_database_url)
     try:

@@ -33,7 +33,7 @@ class TestEveryRoute:
     async def test_none_answers_without_a_token_but_the_open_ones(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tinyclip_server.http.rates.REFUSALS_PER_MINUTE", 10_000)
+        monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 10_000)
         guarded = await start(auth="tokens")
 
         for method, path in every_request(guarded.app):
@@ -220,7 +220,7 @@ class TestLimits:
         assert (await service.http.get("/livez")).status_code == 200
 
     async def test_an_address_has_so_many_bad_tokens_a_minute(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tinyclip_server.http.rates.REFUSALS_PER_MINUTE", 2)
+        monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 2)
         service = await start(auth="tokens")
         good = bearer(await token(service, Scope.READ))
 

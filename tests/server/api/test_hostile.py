@@ -50,7 +50,7 @@ class TestHostileRequests:
         assert always_refused(statuses) == []
 
     async def test_without_a_token_all_are_refused(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tinyclip_server.http.rates.REFUSALS_PER_MINUTE", 10**9)
+        monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 10**9)
 
         statuses = await attack(start, 300, secret=None)
 

@@ -3,16 +3,16 @@
 import pytest
 from tinyclip.schemas import JobState, StageState
 from tinyclip_server.database.tables import AttemptRow, JobRow, StageRow
-from tinyclip_server.jobs.lifecycle import FOLLOWS, ON_CLUSTER, STAGE_FOLLOWS, WAY_OUT, IllegalState, end_attempt
+from tinyclip_server.jobs.lifecycle import JOB_TRANSITIONS, NEXT_STEP, ON_CLUSTER, STAGE_TRANSITIONS, IllegalState, end_attempt
 from tinyclip_server.jobs.lifecycle import AttemptOutcome as Outcome
 
 
 def test_every_state_says_what_may_follow() -> None:
-    assert set(FOLLOWS) == set(JobState)
+    assert set(JOB_TRANSITIONS) == set(JobState)
 
 
 def test_terminal_states_never_change() -> None:
-    assert {state for state in JobState if not FOLLOWS[state]} == {state for state in JobState if state.terminal}
+    assert {state for state in JobState if not JOB_TRANSITIONS[state]} == {state for state in JobState if state.terminal}
 
 
 def test_every_state_can_be_reached_from_the_queue() -> None:
@@ -21,22 +21,22 @@ def test_every_state_can_be_reached_from_the_queue() -> None:
         state = todo.pop()
         if state not in reached:
             reached.add(state)
-            todo.extend(FOLLOWS[state])
+            todo.extend(JOB_TRANSITIONS[state])
 
     assert reached == set(JobState)
 
 
 def test_only_a_job_that_has_been_on_the_cluster_succeeds() -> None:
-    assert {state for state in JobState if JobState.SUCCEEDED in FOLLOWS[state]} == set(ON_CLUSTER)
+    assert {state for state in JobState if JobState.SUCCEEDED in JOB_TRANSITIONS[state]} == set(ON_CLUSTER)
 
 
 def test_every_state_has_a_way_out() -> None:
-    assert set(WAY_OUT) == set(JobState)
+    assert set(NEXT_STEP) == set(JobState)
 
 
 def test_every_stage_state_says_what_may_follow() -> None:
-    assert set(STAGE_FOLLOWS) == set(StageState)
-    assert {state for state in StageState if not STAGE_FOLLOWS[state]} == {
+    assert set(STAGE_TRANSITIONS) == set(StageState)
+    assert {state for state in StageState if not STAGE_TRANSITIONS[state]} == {
         StageState.SUCCEEDED, StageState.FAILED, StageState.CANCELLED,
     }
 
@@ -46,13 +46,13 @@ def test_every_stage_state_says_what_may_follow() -> None:
 def test_a_jobs_state_is_only_set_to_one_that_may_follow(before: JobState, after: JobState) -> None:
     job = JobRow(id="job_1", state=before)
 
-    if after in FOLLOWS[before]:
+    if after in JOB_TRANSITIONS[before]:
         job.state = after
     else:
         with pytest.raises(IllegalState, match=f"job job_1: {before} cannot become {after}"):
             job.state = after
 
-    assert job.state == (after if after in FOLLOWS[before] else before)
+    assert job.state == (after if after in JOB_TRANSITIONS[before] else before)
 
 
 @pytest.mark.parametrize("before", [StageState.SUCCEEDED, StageState.FAILED, StageState.CANCELLED])

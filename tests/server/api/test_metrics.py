@@ -106,7 +106,7 @@ class TestOfTheProcess:
         value = metrics.registry.get_sample_value
         assert value("tinyclip_loop_failures_total", {"loop": "jobs"}) == 1
         assert value("tinyclip_loop_round_seconds_count", {"loop": "jobs"}) == 3
-        lag, silent = value("tinyclip_loop_lag_seconds", {"loop": "jobs"}), metrics.silent_for("jobs")
+        lag, silent = value("tinyclip_loop_lag_seconds", {"loop": "jobs"}), metrics.seconds_since_round("jobs")
         assert lag is not None
         assert silent is not None
         assert lag > silent

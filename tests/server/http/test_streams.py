@@ -164,7 +164,7 @@ async def test_however_many_watch_the_database_is_read_for_one(
 
 
 async def test_a_reader_that_is_far_behind_misses_nothing(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "KEPT", 3)
+    monkeypatch.setattr(streams, "BUFFERED_LINES", 3)
     monkeypatch.setattr(streams, "BATCH", 2)
     worker = await service.running()
     events = f"{url}/v1/jobs/{worker.job}/events"
