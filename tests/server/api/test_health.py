@@ -67,13 +67,13 @@ async def test_a_scheduler_that_stands_still_makes_it_not_ready(service: Service
     await round()
     assert (await service.http.get("/readyz")).status_code == 200
 
-    monkeypatch.setattr(readiness, "STANDSTILL_SECONDS", -1.0)
+    monkeypatch.setattr(readiness, "HANGING_SECONDS", -1.0)
 
-    assert "scheduler has stood still" in (await service.http.get("/readyz")).json()["detail"]
+    assert "scheduler has ended no round" in (await service.http.get("/readyz")).json()["detail"]
 
 
 async def test_a_part_that_does_not_answer_is_not_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(readiness, "CHECK_SECONDS", 0.2)
     monkeypatch.setattr(service.ray, "ready", lambda: asyncio.sleep(60))
 
     assert "ray did not answer within 0.2 s" in (await service.http.get("/readyz")).json()["detail"]

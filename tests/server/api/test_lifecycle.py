@@ -70,5 +70,5 @@ def test_an_attempt_ends_once(first: Outcome, second: Outcome) -> None:
     attempt = AttemptRow(job_id="job_1", number=1, ray_submission_id="tc-job_1-a1")
     end_attempt(attempt, first)
 
-    with pytest.raises(IllegalState, match=f"tc-job_1-a1 has {first} and cannot have {second} too"):
+    with pytest.raises(IllegalState, match=f"tc-job_1-a1 has {first} and cannot also have {second}"):
         end_attempt(attempt, second)

@@ -96,7 +96,7 @@ class TestPost:
     @pytest.mark.parametrize(
         ("changes", "code", "pointer", "says"),
         [
-            ({"model": "nothing@1"}, "unknown_model", "/model", "an open_clip one as ARCHITECTURE/TAG"),
+            ({"model": "nothing@1"}, "unknown_model", "/model", "ARCHITECTURE/TAG of open_clip"),
             ({"model": f"{MODEL}@7"}, "unknown_model", "/model", "it has versions 1"),
             ({"against": "registry:none"}, "unknown_model", "/against", "there is no model none"),
             ({"tasks": []}, "invalid_input", "/tasks", "at least 1 item"),

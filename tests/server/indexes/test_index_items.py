@@ -72,7 +72,7 @@ class TestPutWithoutShards:
         answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1"})
 
         assert (answer.status_code, answer.json()["code"]) == (409, "index_holds_items")
-        assert "gallery holds 10 items and 0 changes that wait" in answer.json()["detail"]
+        assert "gallery holds 10 items and 0 pending updates" in answer.json()["detail"]
         await round_(service)
         assert (request(service), (await get(service))["state"]) == (before, "ready")
 
@@ -85,7 +85,7 @@ class TestPutWithoutShards:
         answer = await service.http.put("/v1/indexes/gallery", json={"model": f"{MODEL}@1", "kind": "exact"})
 
         assert (answer.status_code, answer.json()["code"]) == (409, "index_holds_items")
-        assert "0 items and 1 changes that wait" in answer.json()["detail"]
+        assert "0 items and 1 pending updates" in answer.json()["detail"]
 
     async def test_of_an_empty_one_begins_anew(self, start: Start) -> None:
         service = await start()
@@ -263,7 +263,7 @@ IMAGE = base64.b64encode(b"picture").decode()
         ({"items": [{"id": "", "text": "b"}]}, "/items/0/id"),
         ({"items": [{"id": "a", "text": " "}]}, "blank"),
         ({"items": [ITEM, ITEM]}, "the id 'a' occurs 2 times"),
-        ({"items": [{"id": "a", "vector": [1.0, 2.0]}]}, "has 2 numbers and the model's embeddings have 32"),
+        ({"items": [{"id": "a", "vector": [1.0, 2.0]}]}, "has 2 numbers, but the model's embeddings have 32"),
         ({"items": [{"id": "a", "vector": [0.0] * 32}]}, "no direction"),
         ({"items": [ITEM, {"id": "b", "image": "no base64!"}]}, "/items/1/image: is not base64"),
         ({"items": [{"id": "b", "image": "https://example.com/a.png"}]}, "is a URL"),

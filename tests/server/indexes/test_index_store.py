@@ -112,7 +112,7 @@ class TestPut:
 
         assert answer.status_code == 503
         assert "very-secret" not in answer.text
-        assert "is no URL as postgresql://USER:PASSWORD@HOST/NAME" in answer.json()["detail"]
+        assert "is not a URL like postgresql://USER:PASSWORD@HOST/NAME" in answer.json()["detail"]
 
 
 async def with_tables(service: Service, url: str) -> str:
@@ -174,7 +174,7 @@ class TestDelete:
 
         kept = (await forgetful.http.get("/v1/indexes/gallery")).json()
         assert kept["state"] == "deleting"
-        assert "TINYCLIP_INDEX_DATABASE_URL is not set any more; set it again, or remove" in kept["message"]
+        assert "TINYCLIP_INDEX_DATABASE_URL is no longer set; set it again, or remove" in kept["message"]
         await round_(service)
         assert (await service.http.get("/v1/indexes/gallery")).status_code == 404
 

@@ -100,7 +100,7 @@ class TestPut:
         [
             ({"model": f"{MODEL}@1", "source": {"shards": []}}, 422, "/source/shards"),
             ({"model": f"{MODEL}@1", "source": {"shard": "x"}}, 422, "did you mean shards?"),
-            ({"model": f"{MODEL}@1", "source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "there is no /nowhere/000.tar"),
+            ({"model": f"{MODEL}@1", "source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "/nowhere/000.tar does not exist"),
             ({"model": f"{MODEL}@1", "source": {"shards": ["s3://b/x.tar", "/nowhere/*.tar"]}}, 422, "/source/shards/1"),
             ({"model": f"{MODEL}@1", "source": {"shards": "data/x.tar"}}, 422, "give an absolute path or a URL"),
             ({"model": "nothing@1", "source": SOURCE}, 404, "there is no model nothing"),

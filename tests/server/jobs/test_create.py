@@ -167,9 +167,9 @@ class TestBadInput:
         [
             ("stages.9.train.steps", "stages has entries 0 to 1, not 9"),
             ("stages.first.name", "stages has entries 0 to 1, not first"),
-            ("seed.of.it", "seed is 0 and has nothing below it"),
-            ("optimizer..lr", "write the place as optimizer.lr or stages.0.train.steps"),
-            ("", "write the place as optimizer.lr or stages.0.train.steps"),
+            ("seed.of.it", "seed is 0, which has no fields; end the path there"),
+            ("optimizer..lr", "write the path as optimizer.lr or stages.0.train.steps"),
+            ("", "write the path as optimizer.lr or stages.0.train.steps"),
         ],
     )
     async def test_a_clones_bad_path_is_named_with_the_way_out(self, service: Service, path: str, message: str) -> None:

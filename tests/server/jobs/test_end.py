@@ -169,7 +169,7 @@ class TestPauseAndResume:
 
         problem = await ask(service, worker.job, "resume", status=409)
 
-        assert problem["detail"] == f"job {worker.job} is running: only a paused job is resumed; cancel or pause it first"
+        assert problem["detail"] == f"job {worker.job} is running: only a paused job can be resumed; cancel or pause it first"
         await service.tick()
         assert (await service.job(worker.job))["attempt"] == 1
 

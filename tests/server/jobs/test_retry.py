@@ -96,7 +96,7 @@ class TestRetry:
         problem = await retry(service, job_id, 409)
 
         assert problem["code"] == "illegal_transition"
-        assert problem["detail"].startswith(f"job {job_id} is {state}: only a failed or cancelled job is retried; ")
+        assert problem["detail"].startswith(f"job {job_id} is {state}: only a failed or cancelled job can be retried; ")
 
     async def test_what_it_goes_on_from_cannot_be_deleted_before_it_has_ended(self, service: Service) -> None:
         old = await failed(service)

@@ -134,7 +134,7 @@ class TestCanary:
 
         [error] = problem["errors"]
         assert (error["pointer"], error["value"]) == ("/canary/model", model)
-        assert f"another version of {MODEL}" in error["message"]
+        assert f"a version of {MODEL}" in error["message"]
 
     @pytest.mark.parametrize("weight", [0, 1, -0.1, 7])
     async def test_has_a_share(self, service: Service, weight: float) -> None:
