@@ -1,10 +1,10 @@
-"""What an index in PostgreSQL costs: `python -m bench.pgvector [--rows 100000] [--queries 200] [--json FILE]`.
+"""Measure the cost of an index in PostgreSQL: `python -m bench.pgvector [--rows 100000] [--queries 200] [--json FILE]`.
 
-The vectors of `search.py` become tables just as a build makes them, in a server that this script starts (from the wheel that
-the tests use), with 256 MB to build in, 64 MB of shared buffers and no parallel workers. Each query is asked of our reader. Times
-are of the processor: of this process and of all of PostgreSQL's, so that what else the machine does counts little. Also said:
-sizes of the tables and of the graph, recall@10 against exact search, with filters too, the same graph over full instead of half
-precision (`--full`), and what an update of a thousand items takes.
+The vectors of `search.py` are written to tables as a build does, in a server that this script starts (from the wheel that the
+tests use), with 256 MB of maintenance memory, 64 MB of shared buffers and no parallel workers. Each query runs in our reader.
+Times are CPU times of this process and of all processes of PostgreSQL, so that other load on the machine has little influence.
+The results also contain the sizes of tables and graph, recall@10 against exact search, also with filters, the same graph in full
+instead of half precision (`--full`), and the cost of updates of a thousand items.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from tinyclip_workers.retrieval.postgres.reader import PostgresReader
 from tinyclip_workers.retrieval.postgres.table import Table
 from tinyclip_workers.retrieval.postgres.updating import apply_changes
 
-from bench.search import CHUNK, EMBED_DIM, FILTERS, about, mean_share, vectors
+from bench.search import CHUNK, EMBED_DIM, FILTERS, item_metadata, mean_share, vectors
 from tests.postgres import database, postgres_server
 
 
@@ -44,12 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--full", action="store_true", help="also link in full precision")
+    parser.add_argument("--full", action="store_true", help="also build the graph in full precision")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     with postgres_server() as server, database(server) as url, tempfile.TemporaryDirectory() as root:
         os.environ[VARIABLE] = f"{url}?options=-cmax_parallel_workers_per_gather%3D0%20-cmax_parallel_maintenance_workers%3D0"
-        for result in measured(ArtifactsStore(root), arguments.rows, arguments.queries, full=arguments.full):
+        for result in measure(ArtifactsStore(root), arguments.rows, arguments.queries, full=arguments.full):
             text = json.dumps(result, indent=1)
             print(text, flush=True)
             if arguments.json is not None:
@@ -57,49 +57,51 @@ def main() -> None:
 
 
 class Parts:
-    """What a build would have encoded."""
+    """The encoded parts of a build."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
 
     def __iter__(self) -> Iterator[tuple[Any, list[tuple[str, JSON]]]]:
         for start in range(0, self.rows, CHUNK):
-            items = [(str(i), about(i)) for i in range(start, min(self.rows, start + CHUNK))]
+            items = [(str(i), item_metadata(i)) for i in range(start, min(self.rows, start + CHUNK))]
             yield vectors(len(items), seed=start + 1), items
 
 
-def measured(store: ArtifactsStore, rows: int, count: int, *, full: bool) -> Iterator[dict[str, Any]]:
-    """The result so far, each time that there is more of it."""
+def measure(store: ArtifactsStore, rows: int, count: int, *, full: bool) -> Iterator[dict[str, Any]]:
+    """Yield the result so far, after each measurement."""
     pool = ReplicaPool()
     with job_connection() as connection:
         server = psutil.Process(connection.info.backend_pid).parent()
         assert server is not None
         meter = Meter(server)
-        generation, build = built(store, rows, meter)
+        generation, costs = build(store, rows, meter)
         table = Table(connection, generation.segments[0].id, EMBED_DIM)
-        result: dict[str, Any] = {"rows": rows, "dimensions": EMBED_DIM, "postgresql": connection.info.server_version, **build}
-        result |= {"table_bytes": size(connection, f"tinyclip_{table.id}"), "index_bytes": index_sizes(connection, table)}
+        result: dict[str, Any] = {
+            "rows": rows, "dimensions": EMBED_DIM, "postgresql": connection.info.server_version, **costs,
+            "table_bytes": relation_size(connection, f"tinyclip_{table.id}"), "index_bytes": index_sizes(connection, table),
+        }  # fmt: skip
         yield result
         reader = PostgresReader(generation, pool)
         everything = np.concatenate([part for part, _ in Parts(rows)])
         queries_QE = vectors(count, seed=rows + 1)
-        result["searches"] = {"graph": searched(reader, everything, queries_QE, None, meter)}
+        result["searches"] = {"graph": measure_search(reader, everything, queries_QE, None, meter)}
         compared = meter.ms(lambda query: search_exact(connection, table.name, query, 10), queries_QE[:20])
         result["searches"]["exact"] = {"ms_of_the_processor": compared}
         yield result
         for share, filter in FILTERS.items():
-            result["searches"][f"filter {share}"] = searched(reader, everything, queries_QE[:50], filter, meter)
+            result["searches"][f"filter {share}"] = measure_search(reader, everything, queries_QE[:50], filter, meter)
             yield result
-        result["update"] = updated(generation, meter)
+        result["update"] = measure_updates(generation, meter)
         yield result
         if full:
-            result["full_precision"] = in_full(table, everything, queries_QE, generation.segments[0].ef, meter)
+            result["full_precision"] = measure_full_precision(table, everything, queries_QE, generation.segments[0].ef, meter)
             yield result
     pool.close()
 
 
 class Meter:
-    """Seconds of the processor, of this process and of a server with all its children."""
+    """CPU seconds of this process and of a server with all its children."""
 
     def __init__(self, server: psutil.Process) -> None:
         self._server = server
@@ -109,15 +111,16 @@ class Meter:
         children = sum(sum(child.cpu_times()[:2]) for child in self._server.children(recursive=True))
         return float(sum(times[:4])) + children + time.process_time()
 
-    def ms(self, ask: Callable[[Any], Any], queries_QE: Any) -> float:
-        ask(queries_QE[0])
-        begun = self.now()
+    def ms(self, search: Callable[[Any], Any], queries_QE: Any) -> float:
+        """Return the mean CPU milliseconds of a query."""
+        search(queries_QE[0])
+        start = self.now()
         for query_E in queries_QE:
-            ask(query_E)
-        return 1000 * (self.now() - begun) / len(queries_QE)
+            search(query_E)
+        return 1000 * (self.now() - start) / len(queries_QE)
 
 
-def built(store: ArtifactsStore, rows: int, meter: Meter) -> tuple[Generation, dict[str, Any]]:
+def build(store: ArtifactsStore, rows: int, meter: Meter) -> tuple[Generation, dict[str, Any]]:
     request = IndexRequest(
         name="gallery", job="b1", build=1, model="bench@1", model_uri="", embed_dim=EMBED_DIM, kind="hnsw", store="pgvector"
     )
@@ -139,10 +142,10 @@ def built(store: ArtifactsStore, rows: int, meter: Meter) -> tuple[Generation, d
     }  # fmt: skip
 
 
-def searched(reader: PostgresReader, everything: Any, queries_QE: Any, filter: Any, meter: Meter) -> dict[str, Any]:
+def measure_search(reader: PostgresReader, everything: Any, queries_QE: Any, filter: Any, meter: Meter) -> dict[str, Any]:
     conditions = parse_filter(filter or {})
     wanted = (filter or {}).items()
-    rows = np.array([i for i in range(len(everything)) if all(about(i)[key] == value for key, value in wanted)])
+    rows = np.array([i for i in range(len(everything)) if all(item_metadata(i)[key] == value for key, value in wanted)])
     truth = rows[exact_rows(everything[rows], queries_QE, 10)]
     found = [reader.nearest(query, 10, conditions) for query in queries_QE]
     return {
@@ -152,8 +155,8 @@ def searched(reader: PostgresReader, everything: Any, queries_QE: Any, filter: A
     }  # fmt: skip
 
 
-def updated(generation: Generation, meter: Meter) -> dict[str, float]:
-    new = {f"new{i}": NewItem(row_E, about(i)) for i, row_E in enumerate(vectors(1000, seed=7))}
+def measure_updates(generation: Generation, meter: Meter) -> dict[str, float]:
+    new = {f"new{i}": NewItem(row_E, item_metadata(i)) for i, row_E in enumerate(vectors(1000, seed=7))}
     begun = meter.now()
     after = apply_changes(generation, new, "hnsw", applied=1, rejected=[], still_wanted=lambda: None)
     added = meter.now()
@@ -161,8 +164,8 @@ def updated(generation: Generation, meter: Meter) -> dict[str, float]:
     return {"add_1000_cpu_s": added - begun, "remove_1000_cpu_s": meter.now() - added}
 
 
-def in_full(table: Table, everything: Any, queries_QE: Any, ef: int, meter: Meter) -> dict[str, Any]:
-    """The graph that this one was chosen over."""
+def measure_full_precision(table: Table, everything: Any, queries_QE: Any, ef: int, meter: Meter) -> dict[str, Any]:
+    """Measure a graph in full precision, the alternative to the one in half precision."""
     begun = meter.now()
     table.connection.execute(sql.SQL(
         "CREATE INDEX in_full ON {} USING hnsw (vector vector_ip_ops) WITH (m = {}, ef_construction = {})"
@@ -174,12 +177,13 @@ def in_full(table: Table, everything: Any, queries_QE: Any, ef: int, meter: Mete
     truth = exact_rows(everything, queries_QE, 10)
     found = [[int(id) for (id,) in table.connection.execute(query, (query_E,)).fetchall()] for query_E in queries_QE]
     return {
-        "linked_cpu_s": linked, "index_bytes": size(table.connection, "in_full"), "recall_at_10": mean_share(found, truth),
+        "linked_cpu_s": linked, "index_bytes": relation_size(table.connection, "in_full"),
+        "recall_at_10": mean_share(found, truth),
         "ms_of_the_processor": meter.ms(lambda query_E: table.connection.execute(query, (query_E,)).fetchall(), queries_QE),
     }  # fmt: skip
 
 
-def size(connection: Connection, relation: str) -> int:
+def relation_size(connection: Connection, relation: str) -> int:
     [bytes] = connection.execute("SELECT pg_table_size(%s::regclass)", (relation,)).fetchone() or (0,)
     return int(bytes)
 

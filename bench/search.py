@@ -1,13 +1,13 @@
-"""What a search costs: `python bench/search.py [--rows 100000] [--queries 500] [--huge 1000000] [--json FILE]`.
+"""Measure the cost of a search: `python bench/search.py [--rows 100000] [--queries 500] [--huge 1000000] [--json FILE]`.
 
-Random vectors that lie about 48 of their 512 dimensions, as embeddings do about few, become an index of TinyCLIP's own files.
-Each query is then asked of our reader (hits with ids and metadata) and of the same graph through hnswlib called directly (row
-numbers only), in turns, so that what else the machine does meets both alike. Times are of the processor, of one thread. Also
-said: the time to open the index from its files, the memory that it holds then, and recall@10 against exact search.
+Random vectors near a subspace of 48 of their 512 dimensions, similar to embeddings, become an index in files. Each query runs in
+our reader (hits with ids and metadata) and directly in hnswlib with the same graph (row numbers only), alternately, so that other
+load on the machine affects both equally. Times are CPU times of one thread. The results also contain the time to open the index,
+its memory, and recall@10 against exact search.
 
-`--huge ROWS` makes a second index of so many rows and opens it in a fresh process: opening time and memory of a large index. To
-link it would take hours on a busy machine, and opening does not look at links: its graph is a file in hnswlib's format with room
-for all links, as it always has, and a sixteenth of the rows on a second level, but without a link. It cannot be searched.
+`--huge ROWS` creates a second index and opens it in a fresh process, to measure opening time and memory of a large index. Linking
+it would take hours, and opening does not read the links. Its graph is therefore a file in hnswlib's format that reserves space
+for all links, with a sixteenth of the rows on a second level, but contains none. It cannot be searched.
 """
 
 import argparse
@@ -42,33 +42,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--huge", type=int, default=0, help="rows of a second index; 0: none")
-    parser.add_argument("--folder", type=Path, default=None, help="where indexes are made and kept; by default a temporary one")
+    parser.add_argument("--folder", type=Path, default=None, help="folder that keeps the indexes; by default a temporary one")
     parser.add_argument("--json", type=Path, default=None)
-    parser.add_argument("--open", action="store_true", help="only open what lies in --folder, and say what that takes")
+    parser.add_argument("--open", action="store_true", help="only open the index in --folder, and print time and memory")
     arguments = parser.parse_args()
     if arguments.open:
-        print(json.dumps(opened(arguments.folder)))
+        print(json.dumps(measure_opening(arguments.folder)))
         return
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or Path(made)
-        result = measured(folder / "small", arguments.rows, arguments.queries)
-        say(result, arguments.json)
+        result = measure(folder / "small", arguments.rows, arguments.queries)
+        write_result(result, arguments.json)
         if arguments.huge:
-            built(folder / "huge", arguments.huge, linked=False)
+            build(folder / "huge", arguments.huge, linked=False)
             sizes = {path.name: path.stat().st_size for path in (folder / "huge").rglob("*") if path.is_file()}
-            result["huge"] = {"rows": arguments.huge, "file_bytes": sizes, **in_a_fresh_process(folder / "huge")}
-            say(result, arguments.json)
+            result["huge"] = {"rows": arguments.huge, "file_bytes": sizes, **open_in_fresh_process(folder / "huge")}
+            write_result(result, arguments.json)
 
 
-def say(result: dict[str, Any], path: Path | None) -> None:
+def write_result(result: dict[str, Any], path: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text, flush=True)
     if path is not None:
         path.write_text(text + "\n")
 
 
-def measured(folder: Path, rows: int, count: int) -> dict[str, Any]:
-    build_cpu_s = built(folder, rows)
+def measure(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    build_cpu_s = build(folder, rows)
     reader = open_index(*store_and_generation(folder))
     segment = reader.generation.segments[0]
     direct = hnswlib.Index(space="ip", dim=EMBED_DIM)
@@ -76,13 +76,13 @@ def measured(folder: Path, rows: int, count: int) -> dict[str, Any]:
     direct.set_ef(segment.ef)
     queries_QE = vectors(count, seed=rows + 1)
     truth = exact_rows(reader.segments[0].vectors_NE, queries_QE, 10)
-    asked: dict[str, Callable[[Any], Any]] = {
+    searches: dict[str, Callable[[Any], Any]] = {
         "ours": lambda query: reader.nearest(query, 10),
         "hnswlib": lambda query: direct.knn_query(query, k=10, num_threads=1),
-        "exact": exact_of(reader),
-        **{f"filter {share}": filtered(reader, filter) for share, filter in FILTERS.items()},
+        "exact": exact_search(reader),
+        **{f"filter {share}": filtered_search(reader, filter) for share, filter in FILTERS.items()},
     }
-    times = in_turns(asked, queries_QE)
+    times = time_alternately(searches, queries_QE)
     ratios = [ours / theirs for ours, theirs in zip(times["ours"], times["hnswlib"], strict=True)]
     found = [[int(hit.id) for hit in reader.nearest(query, 10).hits] for query in queries_QE]
     return {
@@ -95,35 +95,35 @@ def measured(folder: Path, rows: int, count: int) -> dict[str, Any]:
         "ms_of_the_processor": {name: 1000 * statistics.mean(taken) for name, taken in times.items()},
         "ours_to_hnswlib": {"of_means": statistics.mean(times["ours"]) / statistics.mean(times["hnswlib"]),
                             "median": statistics.median(ratios)},
-        "filters": {share: filter_recall(reader, filter, queries_QE[:100]) for share, filter in FILTERS.items()},
-        **in_a_fresh_process(folder),
+        "filters": {share: measure_filter(reader, filter, queries_QE[:100]) for share, filter in FILTERS.items()},
+        **open_in_fresh_process(folder),
     }  # fmt: skip
 
 
-def in_turns(asked: dict[str, Callable[[Any], Any]], queries_QE: Any) -> dict[str, list[float]]:
-    """Seconds of the processor of each query, by who was asked; slow ones get fewer queries."""
-    for ask in asked.values():
-        ask(queries_QE[0])
-    times: dict[str, list[float]] = {name: [] for name in asked}
+def time_alternately(searches: dict[str, Callable[[Any], Any]], queries_QE: Any) -> dict[str, list[float]]:
+    """Return the CPU seconds of each query, by search; slow searches get only the first queries."""
+    for search in searches.values():
+        search(queries_QE[0])
+    times: dict[str, list[float]] = {name: [] for name in searches}
     for place, query in enumerate(queries_QE):
-        for name, ask in asked.items():
+        for name, search in searches.items():
             if name in ("ours", "hnswlib") or place < 100:
-                begun = time.process_time()
-                ask(query)
-                times[name].append(time.process_time() - begun)
+                start = time.process_time()
+                search(query)
+                times[name].append(time.process_time() - start)
     return times
 
 
-def exact_of(reader: FilesReader) -> Callable[[Any], Any]:
+def exact_search(reader: FilesReader) -> Callable[[Any], Any]:
     vectors_NE = reader.segments[0].vectors_NE
     return lambda query: np.argpartition(-(vectors_NE @ query), 10)[:10]
 
 
-def filtered(reader: FilesReader, filter: dict[str, Any]) -> Callable[[Any], Any]:
+def filtered_search(reader: FilesReader, filter: dict[str, Any]) -> Callable[[Any], Any]:
     return lambda query: reader.nearest(query, 10, parse_filter(filter))
 
 
-def filter_recall(reader: FilesReader, filter: dict[str, Any], queries_QE: Any) -> dict[str, Any]:
+def measure_filter(reader: FilesReader, filter: dict[str, Any], queries_QE: Any) -> dict[str, Any]:
     conditions = parse_filter(filter)
     rows = np.flatnonzero(reader.segments[0].allowed(conditions))
     truth = rows[exact_rows(np.ascontiguousarray(reader.segments[0].vectors_NE[rows]), queries_QE, 10)]
@@ -137,7 +137,7 @@ def mean_share(found: list[list[int]], truth: Any) -> float:
 
 
 def vectors(count: int, seed: int) -> Any:
-    """(count, EMBED_DIM) of length 1, all of one distribution whatever the seed."""
+    """Return (count, EMBED_DIM) vectors of length 1, from the same distribution for every seed."""
     chance = np.random.default_rng(seed)
     basis = np.random.default_rng(0).standard_normal((LATENT, EMBED_DIM), np.float32) / np.sqrt(LATENT)
     rows = chance.standard_normal((count, LATENT), np.float32) @ basis
@@ -145,15 +145,15 @@ def vectors(count: int, seed: int) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def built(folder: Path, rows: int, *, linked: bool = True) -> float:
-    """Makes an index with a graph, if it is not there yet; seconds of the processor that it took."""
+def build(folder: Path, rows: int, *, linked: bool = True) -> float:
+    """Build an index with a graph unless it exists; return the CPU seconds that the build took."""
     took = folder / "took.json"
     if took.exists():
         return float(took.read_text())
     store, begun = ArtifactsStore(str(folder)), time.process_time()
     with new_segment(store, "gallery", EMBED_DIM) as segment:
         for start in range(0, rows, CHUNK):
-            items = [(str(i), about(i)) for i in range(start, min(rows, start + CHUNK))]
+            items = [(str(i), item_metadata(i)) for i in range(start, min(rows, start + CHUNK))]
             segment.add(vectors(len(items), seed=start + 1), items)
         info = segment.finish(graph=linked)
     if not linked:
@@ -169,7 +169,7 @@ def built(folder: Path, rows: int, *, linked: bool = True) -> float:
 
 
 def write_unlinked(folder: Path) -> None:
-    """A graph's file as hnswlib 0.8 saves it, without links."""
+    """Write the file of a graph in the format of hnswlib 0.8, without links."""
     vectors_NE = np.load(folder / VECTORS, mmap_mode="r")
     count, links = len(vectors_NE), graphs.LINKS
     room = 4 + 2 * links * 4
@@ -191,7 +191,7 @@ def write_unlinked(folder: Path) -> None:
             file.write(above if is_high else bytes(4))
 
 
-def about(i: int) -> dict[str, Any]:
+def item_metadata(i: int) -> dict[str, Any]:
     shard = f"/data/gallery/{i // 10_000:06d}.tar"
     return {"key": f"{i:09d}", "shard": shard, "caption": f"picture {i}", "half": i % 2, "tenth": i % 10, "hundredth": i % 100}
 
@@ -203,14 +203,14 @@ def store_and_generation(folder: Path) -> tuple[ArtifactsStore, Generation]:
     return store, generation
 
 
-def in_a_fresh_process(folder: Path) -> dict[str, float]:
+def open_in_fresh_process(folder: Path) -> dict[str, float]:
     answer = subprocess.run([sys.executable, __file__, "--open", "--folder", str(folder)], check=True, capture_output=True)
     result: dict[str, float] = json.loads(answer.stdout)
     return result
 
 
-def opened(folder: Path) -> dict[str, float]:
-    """Opening by the clock and by the processor, and memory before and after."""
+def measure_opening(folder: Path) -> dict[str, float]:
+    """Return the wall time and CPU time of opening, and the memory before and after."""
     store, generation = store_and_generation(folder)
     before, clock, cpu = memory_mb(), time.perf_counter(), time.process_time()
     reader = open_index(store, generation)
