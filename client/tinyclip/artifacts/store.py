@@ -31,7 +31,7 @@ class ArtifactsStore:
         """Raises ValueError naming what to install where the URI's scheme has no driver."""
         from fsspec.implementations.local import LocalFileSystem  # comes with the extras
 
-        self.root = root if root.endswith("://") else root.rstrip("/")
+        self.root = root if root == "/" or root.endswith("://") else root.rstrip("/")
         self._fs, base = open_filesystem(self.root)
         self._base = base.rstrip("/")
         self.is_local = isinstance(self._fs, LocalFileSystem)
