@@ -214,13 +214,15 @@ class DeploymentRow(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class RayWork:
-    """Columns of a row whose work one Ray job does (`ray_work.py` follows it).
+class RayJobRow:
+    """Columns of a row whose work one Ray job does (`orchestration/follower.py`).
 
     `version` changes when something else is to be done; `next_segment` is the read position in the job's event segments.
     """
 
     project: Mapped[str]
+    attempt: Mapped[int]
+    """Number of the newest job."""
     state: Mapped[str]
     progress: Mapped[float] = mapped_column(default=0.0)
     message: Mapped[str] = mapped_column(default="")
@@ -232,7 +234,7 @@ class RayWork:
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class IndexRow(RayWork, Base):
+class IndexRow(RayJobRow, Base):
     """A retrieval index and its newest build."""
 
     __tablename__ = "indexes"
@@ -264,7 +266,7 @@ class IndexUpdateRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class EvaluationRow(RayWork, Base):
+class EvaluationRow(RayJobRow, Base):
     """A model's evaluation. `spec` is the `EvaluationPost` as asked with versions resolved, `request` what workers get."""
 
     __tablename__ = "evaluations"
@@ -284,7 +286,7 @@ class EvaluationRow(RayWork, Base):
     finished_at: Mapped[datetime | None]
 
 
-class ExportRow(RayWork, Base):
+class ExportRow(RayJobRow, Base):
     """A model version in one format. `request` is what workers get, `document` the `export.json` that they have written."""
 
     __tablename__ = "exports"

@@ -1,8 +1,11 @@
-"""Follows each evaluation from its request to its numbers; how is in `ray_work.py`."""
+"""Follows each evaluation from its request to its numbers."""
+
+import json
+from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
-from tinyclip.artifacts.paths import evaluation_events, evaluation_folder
+from tinyclip.artifacts.paths import evaluation_events, evaluation_folder, evaluation_request
 from tinyclip.schemas import EvaluationError, EvaluationState
 
 from tinyclip_server.database.engine import now
@@ -10,61 +13,69 @@ from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository, service
 from tinyclip_server.http.services import Services
 from tinyclip_server.models import service as models
-from tinyclip_server.orchestration.follower import Seen, Work, follow_all
+from tinyclip_server.orchestration.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs import RayJob
 
-MOST_ATTEMPTS = 3
-"""Jobs that may end without a last word, as when their node dies."""
+MAX_ATTEMPTS = 3
+"""Jobs in all, if they end without a final event, as when their node dies."""
 
 
 async def reconcile(services: Services) -> None:
-    """One round over all evaluations that are being made or deleted."""
-    async with services.db.read() as session:
-        rows = await repository.unsettled(session)
-    await follow_all(services, rows, _work, _apply, deleting=EvaluationState.DELETING)
+    """Run one round over all evaluations that are in progress or being deleted."""
+    await EvaluationFollower(services).reconcile()
 
 
-def _work(row: EvaluationRow) -> Work:
-    return Work(
-        kind="evaluation",
-        arguments=["--evaluation", row.id, "--attempt", str(row.attempt)],
-        title=f"evaluation of {row.model}",
-        metadata={"tinyclip_evaluation": row.id},
-        folder=evaluation_folder(row.id),
-        events=evaluation_events(row.id, row.attempt),
-        request=row.request,
-    )
+class EvaluationFollower(Follower[EvaluationRow]):
+    noun = "evaluation"
+    active = (EvaluationState.QUEUED, EvaluationState.RUNNING)
+    deleting = EvaluationState.DELETING
 
+    async def unsettled(self, session: AsyncSession) -> Sequence[EvaluationRow]:
+        return await repository.unsettled(session)
 
-async def _apply(session: AsyncSession, row: EvaluationRow, seen: Seen) -> None:
-    for event in seen.events:
-        await _apply_event(session, row, event)
-    if row.state not in (EvaluationState.QUEUED, EvaluationState.RUNNING):
-        return
-    if seen.refused is not None:
-        _fail(row, EvaluationError(code="ray_refused", message=f"Ray refused the evaluation: {seen.refused}"))
-    elif seen.ended is not None and row.attempt < MOST_ATTEMPTS:
-        lost = row.ray_submission_id
+    async def job(self, session: AsyncSession, row: EvaluationRow) -> RayJob:
+        return RayJob(
+            submission_id=row.ray_submission_id or "",
+            name=f"evaluation of {row.model}",
+            metadata={"tinyclip_evaluation": row.id},
+            module=[MODULE, "evaluation"],
+            arguments=["--evaluation", row.id, "--attempt", str(row.attempt)],
+            request_path=evaluation_request(row.id),
+            request=lambda: json.dumps(row.request).encode(),
+            events=evaluation_events(row.id, row.attempt),
+        )
+
+    def folders(self, row: EvaluationRow) -> Sequence[str]:
+        return [evaluation_folder(row.id)]
+
+    def retry(self, row: EvaluationRow) -> bool:
+        if row.attempt >= MAX_ATTEMPTS:
+            return False
         service.begin_attempt(row, row.attempt + 1)
-        row.message = f"{lost} {seen.ended.lower()} without a word; attempt {row.attempt} begins"
-    elif seen.ended is not None:
-        message = f"{row.ray_submission_id} {seen.ended.lower()} without a word, as the attempts before it; Ray has its log"
-        _fail(row, EvaluationError(code="attempt_lost", message=message))
+        return True
+
+    def fail(self, row: EvaluationRow, code: str, message: str) -> None:
+        _fail(row, EvaluationError(code=code, message=message))
+
+    async def apply_event(self, session: AsyncSession, row: EvaluationRow, event: WorkerEvent) -> None:
+        if event.type == "evaluation.started":
+            row.state = EvaluationState.RUNNING
+        elif event.type == "evaluation.progress":
+            row.progress, row.message = min(0.99, event.data["fraction"] or 0.0), event.message
+        elif event.type == "evaluation.failed":
+            _fail(row, EvaluationError.model_validate({**event.data, "message": event.message}))
+        elif event.type == "evaluation.finished":
+            await _finish(session, row, event)
 
 
-async def _apply_event(session: AsyncSession, row: EvaluationRow, event: WorkerEvent) -> None:
-    if event.type == "evaluation.started":
-        row.state = EvaluationState.RUNNING
-    elif event.type == "evaluation.progress":
-        row.progress, row.message = min(0.99, event.data["fraction"] or 0.0), event.message
-    elif event.type == "evaluation.failed":
-        _fail(row, EvaluationError.model_validate({**event.data, "message": event.message}))
-    elif event.type == "evaluation.finished":
-        row.results, row.message = event.data["results"], ""
-        if row.model_name is not None and row.model_version is not None:
-            teacher = event.data["models"].get("teacher", {}).get("sha256")
-            kept = await models.add_evaluation(session, row.model_name, row.model_version, row.id, row.results, teacher)
-            row.message = f"{row.model} keeps what its training has measured as {', '.join(kept)}" if kept else ""
-        row.state, row.progress, row.finished_at = EvaluationState.SUCCEEDED, 1.0, now()
+async def _finish(session: AsyncSession, row: EvaluationRow, event: WorkerEvent) -> None:
+    """Keep the numbers, also with the registered version that was evaluated."""
+    row.results, row.message = event.data["results"], ""
+    if row.model_name is not None and row.model_version is not None:
+        teacher = event.data["models"].get("teacher", {}).get("sha256")
+        kept = await models.add_evaluation(session, row.model_name, row.model_version, row.id, row.results, teacher)
+        row.message = f"{row.model} keeps what its training has measured as {', '.join(kept)}" if kept else ""
+    row.state, row.progress, row.finished_at = EvaluationState.SUCCEEDED, 1.0, now()
 
 
 def _fail(row: EvaluationRow, error: EvaluationError) -> None:

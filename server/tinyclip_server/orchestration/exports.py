@@ -1,68 +1,74 @@
-"""Follows each export from its request to its files; how is in `ray_work.py`."""
+"""Follows each export from its request to its files."""
+
+import json
+from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
-from tinyclip.artifacts.paths import export_events, export_folder, exported_files
+from tinyclip.artifacts.paths import export_events, export_folder, export_request, exported_files
 from tinyclip.schemas import ExportError, ExportFormat, ExportState
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow
 from tinyclip_server.exports import repository, service
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.follower import Seen, Work, follow_all
+from tinyclip_server.orchestration.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs import RayJob
 
-MOST_LOST = 3
-"""Jobs that may end without a last word, as when their node dies."""
+MAX_LOST = 3
+"""Jobs that may end without a final event, as when their node dies."""
 
 
 async def reconcile(services: Services) -> None:
-    """One round over all exports that are being made or deleted."""
-    async with services.db.read() as session:
-        rows = await repository.unsettled(session)
-    await follow_all(services, rows, _work, _apply, deleting=ExportState.DELETING)
+    """Run one round over all exports that are in progress or being deleted."""
+    await ExportFollower(services).reconcile()
 
 
-def _work(row: ExportRow) -> Work:
-    return Work(
-        kind="export",
-        arguments=["--export", row.id, "--attempt", str(row.attempt)],
-        title=f"{row.name} export of {row.model_name}@{row.model_version}",
-        metadata={"tinyclip_export": row.id},
-        folder=export_folder(row.id),
-        leaves=[exported_files(row.model_name, row.model_version, ExportFormat(row.format), row.int8)],
-        events=export_events(row.id, row.attempt),
-        request={**row.request, "attempt": row.attempt},
-    )
+class ExportFollower(Follower[ExportRow]):
+    noun = "export"
+    active = (ExportState.QUEUED, ExportState.RUNNING)
+    deleting = ExportState.DELETING
 
+    async def unsettled(self, session: AsyncSession) -> Sequence[ExportRow]:
+        return await repository.unsettled(session)
 
-async def _apply(session: AsyncSession, row: ExportRow, seen: Seen) -> None:
-    for event in seen.events:
-        await _apply_event(session, row, event)
-    if row.state not in (ExportState.QUEUED, ExportState.RUNNING):
-        return
-    if seen.refused is not None:
-        _fail(row, ExportError(code="ray_refused", message=f"Ray refused the export: {seen.refused}"))
-    elif seen.ended is not None:
-        lost = f"{row.ray_submission_id} {seen.ended.lower()} without a word"
+    async def job(self, session: AsyncSession, row: ExportRow) -> RayJob:
+        return RayJob(
+            submission_id=row.ray_submission_id or "",
+            name=f"{row.name} export of {row.model_name}@{row.model_version}",
+            metadata={"tinyclip_export": row.id},
+            module=[MODULE, "export"],
+            arguments=["--export", row.id, "--attempt", str(row.attempt)],
+            request_path=export_request(row.id),
+            request=lambda: json.dumps({**row.request, "attempt": row.attempt}).encode(),
+            events=export_events(row.id, row.attempt),
+        )
+
+    def folders(self, row: ExportRow) -> Sequence[str]:
+        files = exported_files(row.model_name, row.model_version, ExportFormat(row.format), row.int8)
+        return [files, export_folder(row.id)]
+
+    def retry(self, row: ExportRow) -> bool:
         row.lost += 1
-        if row.lost < MOST_LOST:
-            service.begin_attempt(row, row.attempt + 1)
-            row.message = f"{lost}; attempt {row.attempt} begins"
-        else:
-            _fail(row, ExportError(code="attempt_lost", message=f"{lost}, as the attempts before it; Ray has its log"))
+        if row.lost >= MAX_LOST:
+            return False
+        service.begin_attempt(row, row.attempt + 1)
+        return True
 
+    def fail(self, row: ExportRow, code: str, message: str) -> None:
+        _fail(row, ExportError(code=code, message=message))
 
-async def _apply_event(session: AsyncSession, row: ExportRow, event: WorkerEvent) -> None:
-    if row.state == ExportState.DELETING:  # whatever comes of it, its files are not shown
-        return
-    if event.type == "export.progress":
-        row.state, row.progress, row.message = ExportState.RUNNING, min(0.99, event.data["fraction"]), event.message
-    elif event.type == "export.failed":
-        _fail(row, ExportError.model_validate({**event.data, "message": event.message}))
-    elif event.type == "export.finished":
-        row.document, row.error = event.data, None
-        await service.list_files(session, row, event.data["files"])
-        row.state, row.progress, row.message, row.finished_at = ExportState.SUCCEEDED, 1.0, event.message, now()
+    async def apply_event(self, session: AsyncSession, row: ExportRow, event: WorkerEvent) -> None:
+        if row.state == ExportState.DELETING:  # its files are not listed any more
+            return
+        if event.type == "export.progress":
+            row.state, row.progress, row.message = ExportState.RUNNING, min(0.99, event.data["fraction"]), event.message
+        elif event.type == "export.failed":
+            _fail(row, ExportError.model_validate({**event.data, "message": event.message}))
+        elif event.type == "export.finished":
+            row.document, row.error = event.data, None
+            await service.list_files(session, row, event.data["files"])
+            row.state, row.progress, row.message, row.finished_at = ExportState.SUCCEEDED, 1.0, event.message, now()
 
 
 def _fail(row: ExportRow, error: ExportError) -> None:

@@ -1,153 +1,134 @@
-"""Follows rows whose work one Ray job does, as index builds and evaluations: submit the job, read what it wrote, remove it.
+"""The reconcile loop of rows whose work one Ray job does: exports, evaluations and indexes.
 
-Load the rows, work with files and Ray without a transaction, apply what was seen to the rows that nobody has changed meanwhile.
-Killed at any point, the next round sees the same and does the same.
+Load the rows, work with files and Ray without a transaction, apply what was seen to the rows that have not changed meanwhile.
+Killed at any point, the next round sees the same and does the same. A subclass adds its queries, its job and its events.
 """
 
 import asyncio
-import json
 import logging
-import shlex
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
-from tinyclip.schemas import JSON
 
-from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
-from tinyclip_server.database.tables import RayWork
+from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.attempts import new_segments
+from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, Verdict, observe
 
 logger = logging.getLogger(__name__)
 
-Row = TypeVar("Row", bound=RayWork)
+MODULE = "tinyclip_workers.jobs"
+"""The engine's entry point of all jobs that are followed here; the kind of the job is its subcommand."""
+
+Row = TypeVar("Row", bound=RayJobRow)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a row's job is."""
+class Follower(ABC, Generic[Row]):
+    """Follows all rows of one resource for one round."""
 
-    kind: Literal["export", "evaluation", "index"]
-    """Of a job of `tinyclip_workers.jobs`, run with `--artifacts ROOT` and `arguments`."""
-    arguments: list[str]
-    title: str
-    metadata: dict[str, str]
-    folder: str
-    """Everything of the row in the artifacts store."""
-    events: str
-    request: JSON
-    """Written as `request.json` of the folder before the job is submitted; a job that does not find it leaves by itself."""
-    leaves: Sequence[str] = ()
-    """Folders elsewhere in the store that go with the row."""
-    release: Callable[[], Awaitable[str | None]] | None = None
-    """Removes what is elsewhere altogether, before the folder that tells of it; why it is still there, if it is."""
+    noun: str
+    """What Ray refuses, in a message."""
+    active: Sequence[str]
+    """States in which a job is expected to work."""
+    deleting: str
 
-    @property
-    def request_path(self) -> str:
-        return f"{self.folder}/request.json"
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
+    @abstractmethod
+    async def unsettled(self, session: AsyncSession) -> Sequence[Row]:
+        """Return the rows with a job to follow, and those to be removed."""
 
-@dataclass
-class Seen:
-    """What was done and seen; nothing of it is in the database yet."""
+    @abstractmethod
+    async def job(self, session: AsyncSession, row: Row) -> RayJob: ...
 
-    submitted: bool = False
-    refused: str | None = None
-    ended: RayJobStatus | None = None
-    """How the job ended, if it did and all that it wrote is in `segments`."""
-    segments: list[list[WorkerEvent]] = field(default_factory=list)
-    removed: bool = False
-    kept: str = ""
-    """Why it could not be removed now, if the row does not say so yet."""
+    @abstractmethod
+    def folders(self, row: Row) -> Sequence[str]:
+        """Return the folders of the artifacts store to remove with the row."""
 
-    @property
-    def events(self) -> list[WorkerEvent]:
-        return [event for events in self.segments for event in events]
+    @abstractmethod
+    async def apply_event(self, session: AsyncSession, row: Row, event: WorkerEvent) -> None: ...
 
+    @abstractmethod
+    def retry(self, row: Row) -> bool:
+        """Begin the next attempt, unless there have been enough."""
 
-async def follow_all(
-    services: Services,
-    rows: Sequence[Row],
-    work_of: Callable[[Row], Work],
-    apply: Callable[[AsyncSession, Row, Seen], Awaitable[None]],
-    *,
-    deleting: str,
-) -> None:
-    """One round over rows; those in the state `deleting` are removed, the others' jobs are followed."""
+    @abstractmethod
+    def fail(self, row: Row, code: str, message: str) -> None: ...
 
-    async def follow(known: Row) -> None:
-        work = work_of(known)
-        seen = await (_remove(services, known, work) if known.state == deleting else _look(services, known, work))
-        if seen != Seen(submitted=known.submitted):
-            await _write_down(services, known, seen, apply)
+    async def release(self, row: Row) -> str | None:
+        """Remove what lies outside the artifacts store. Return why that is not possible now, if it is not."""
+        return None
 
-    done = await asyncio.gather(*(follow(row) for row in rows), return_exceptions=True)
-    for row, failure in zip(rows, done, strict=True):
-        if isinstance(failure, RayUnavailable):
-            logger.info("%s: %s", row.ray_submission_id, failure)
-        elif isinstance(failure, Exception):
-            logger.error("%s: this round failed", row.ray_submission_id, exc_info=failure)
+    async def reconcile(self) -> None:
+        async with self._services.db.read() as session:
+            rows = [(row, await self.job(session, row)) for row in await self.unsettled(session)]
+        work = (self._remove(row, job) if row.state == self.deleting else self._follow(row, job) for row, job in rows)
+        done = await asyncio.gather(*work, return_exceptions=True)
+        for (_, job), failure in zip(rows, done, strict=True):
+            if isinstance(failure, RayUnavailable):
+                logger.info("%s: %s", job.submission_id, failure)
+            elif isinstance(failure, Exception):
+                logger.error("%s: this round failed", job.submission_id, exc_info=failure)
 
+    async def _follow(self, known: Row, job: RayJob) -> None:
+        seen = await observe(self._services, job, known.next_segment, submitted=known.submitted)
+        if seen.verdict is Verdict.UNKNOWN:  # a restarted cluster has no record of it: submit the same job again
+            seen.submitted = False
+        if not seen.has_changes(submitted=known.submitted):
+            return
+        async with self._services.db.write() as session:
+            row = await self._unchanged(session, known)
+            if row is None:
+                return
+            row.submitted, row.updated_at = seen.submitted, now()
+            row.next_segment += len(seen.segments)
+            for events in seen.segments:
+                for event in events:
+                    await self.apply_event(session, row, event)
+            if row.state in self.active and row.ray_submission_id == job.submission_id:  # else its events began another job
+                self._judge(row, seen)
 
-async def _write_down(
-    services: Services, known: Row, seen: Seen, apply: Callable[[AsyncSession, Row, Seen], Awaitable[None]]
-) -> None:
-    async with services.db.write() as session:
+    def _judge(self, row: Row, seen: Observation) -> None:
+        """Act on the end of a job whose events did not end it."""
+        if seen.verdict is Verdict.REFUSED:
+            self.fail(row, "ray_refused", f"Ray refused the {self.noun}: {seen.refused}")
+        elif seen.verdict is Verdict.LOST and seen.status is not None:
+            lost = f"{row.ray_submission_id} {seen.status.lower()} without a word"
+            if self.retry(row):
+                row.message = f"{lost}; attempt {row.attempt} begins"
+            else:
+                self.fail(row, "attempt_lost", f"{lost}, as the attempts before it; Ray has its log")
+
+    async def _remove(self, known: Row, job: RayJob) -> None:
+        """Remove the request, so that a running job exits; the rest once it has ended. Raises RayUnavailable."""
+        await self._services.store.remove(job.request_path)
+        status = await self._services.ray.job_status(job.submission_id) if job.submission_id else None
+        if status is not None and not status.ended:
+            await self._services.ray.stop_job(job.submission_id)
+            return
+        obstacle = await self.release(known)
+        if obstacle is None:
+            for folder in self.folders(known):
+                await self._services.store.remove(folder)
+        elif obstacle == known.message:
+            return
+        async with self._services.db.write() as session:
+            row = await self._unchanged(session, known)
+            if row is not None and obstacle is None:
+                await session.delete(row)
+            elif row is not None:
+                row.message, row.updated_at = obstacle or "", now()
+
+    async def _unchanged(self, session: AsyncSession, known: Row) -> Row | None:
+        """Lock the row; None if something else is to be done by now, or its events were applied by another server."""
         key: Any = sa.inspect(known).identity
         row = await session.get(type(known), key, with_for_update=True)
         if row is None or (row.version, row.next_segment) != (known.version, known.next_segment):
-            return
-        if seen.removed:
-            await session.delete(row)
-            return
-        row.submitted, row.updated_at, row.message = seen.submitted, now(), seen.kept or row.message
-        row.next_segment += len(seen.segments)
-        await apply(session, row, seen)
-
-
-async def _look(services: Services, row: RayWork, work: Work) -> Seen:
-    """Raises RayUnavailable."""
-    seen = Seen(submitted=row.submitted)
-    assert row.ray_submission_id is not None
-    if not row.submitted:
-        try:
-            await _submit(services, row.ray_submission_id, work)
-        except RayRefused as error:
-            return Seen(refused=str(error))
-        seen.submitted = True
-    # Ray's word before the segments: what is read after an end was seen is all there will be.
-    status = await services.ray.job_status(row.ray_submission_id)
-    seen.segments, caught_up = await new_segments(services.store, work.events, row.next_segment)
-    if status is None:  # a cluster that was started anew has forgotten it: give it the same job again
-        seen.submitted = False
-    elif status.ended and caught_up:
-        seen.ended = status
-    return seen
-
-
-async def _submit(services: Services, submission_id: str, work: Work) -> None:
-    """The request first: the job reads it at once. A job that Ray has already under this id is ours."""
-    await services.store.write_bytes(work.request_path, json.dumps(work.request).encode())
-    module = [services.settings.worker_python, "-m", "tinyclip_workers.jobs"]
-    command = [*module, work.kind, "--artifacts", services.store.root, *work.arguments]
-    await services.ray.submit_job(submission_id, "exec " + shlex.join(command), {"job_name": work.title, **work.metadata})
-
-
-async def _remove(services: Services, row: RayWork, work: Work) -> Seen:
-    """The request first, so that a job under way leaves by itself; the rest when it has ended. Raises RayUnavailable."""
-    await services.store.remove(work.request_path)
-    status = await services.ray.job_status(row.ray_submission_id) if row.ray_submission_id else None
-    if row.ray_submission_id and status is not None and not status.ended:
-        await services.ray.stop_job(row.ray_submission_id)
-        return Seen(submitted=row.submitted)
-    kept = await work.release() if work.release is not None else None
-    if kept is not None:
-        return Seen(submitted=row.submitted, kept=kept if kept != row.message else "")
-    for folder in (*work.leaves, work.folder):
-        await services.store.remove(folder)
-    return Seen(removed=True)
+            return None
+        return row

@@ -1,7 +1,7 @@
-"""Follows every job from the queue to its end, in three breaths: claim, observe, apply.
+"""Runs a reconcile loop over the training jobs: claim, observe, apply.
 
-Claim and apply are short transactions; the slow work between them, with files and Ray, holds none. What was seen counts
-only if the lease is still ours when it is applied. Killed at any point, the next round sees the same and does the same.
+Claim and apply are short transactions; the slow work between them, with files and Ray, holds none. An observation counts
+only if the lease still holds when it is applied. Killed at any point, the next round sees the same and does the same.
 """
 
 import asyncio
@@ -32,16 +32,19 @@ from tinyclip_server.jobs.lifecycle import (
     record,
 )
 from tinyclip_server.models import service as models
-from tinyclip_server.orchestration.attempts import Claim, Observation, observe, read_segments
+from tinyclip_server.orchestration.attempts import Claim, observe_attempt
+from tinyclip_server.orchestration.event_segments import read_segments
+from tinyclip_server.orchestration.ray_jobs import Observation, Verdict
 
 logger = logging.getLogger(__name__)
 
+ALIVE = (JobState.QUEUED, *ON_CLUSTER)
 START_LOCK = 7_201_322
-"""PostgreSQL's lock under which one scheduler at a time counts the running jobs and starts the next."""
+"""PostgreSQL's advisory lock under which one scheduler at a time counts the running jobs and starts the next."""
 
 
 class Scheduler:
-    """One a server; several servers share the jobs by leases."""
+    """The reconcile loop of one server; several servers share the jobs by leases."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -49,10 +52,10 @@ class Scheduler:
         self._owner = secrets.token_hex(8)
         self._asked_at: dict[str, float] = {}
         self._held_up: set[str] = set()
-        """Submission ids of the attempts whose files we could not write when last we tried."""
+        """Submission ids of the attempts whose files could not be written in the last round."""
 
     async def tick(self) -> None:
-        """One round over all jobs that want something."""
+        """Run one round over all jobs that are queued or on the cluster."""
         claims = await self._claim()
         self._asked_at = {claim.submission_id: self._asked_at.get(claim.submission_id, 0.0) for claim in claims}
         done = await asyncio.gather(*(self._follow(claim) for claim in claims), return_exceptions=True)
@@ -61,22 +64,21 @@ class Scheduler:
                 logger.error("job %s: this round failed", claim.job_id, exc_info=failure)
 
     async def release(self) -> None:
-        """Let go of our jobs, so that another server need not wait until the leases run out."""
+        """Give up all leases, so that another server need not wait until they expire."""
         async with self._services.db.write() as session:
-            ours = update(JobRow).where(JobRow.lease_owner == self._owner)
-            await session.execute(ours.values(lease_owner="", lease_until=None))
+            leased = update(JobRow).where(JobRow.lease_owner == self._owner)
+            await session.execute(leased.values(lease_owner="", lease_until=None))
 
     async def settle(self) -> None:
-        """With the cluster gone, end its attempts: first by what they still told, else by queueing their jobs again."""
+        """End the attempts of a cluster that is gone: by the events that they still wrote, else by queueing their jobs again."""
         async with self._services.db.write() as session:
             claims = await self._lease(session, all_jobs=True)
         for claim in claims:
             caught_up = False
             while not caught_up:
-                seen = await read_segments(self._services, claim)
-                await self._apply(claim, seen)
-                caught_up = seen.caught_up
-                claim = replace(claim, next_segment=claim.next_segment + len(seen.segments))
+                segments, caught_up = await read_segments(self._services.store, claim.ray_job.events, claim.next_segment)
+                await self._apply(claim, Observation(submitted=claim.submitted, segments=segments))
+                claim = replace(claim, next_segment=claim.next_segment + len(segments))
             await self._interrupt(claim)
 
     async def _interrupt(self, claim: Claim) -> None:
@@ -96,17 +98,17 @@ class Scheduler:
         bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)  # each claim is followed in a task of its own
         ask_ray = time.monotonic() - self._asked_at[claim.submission_id] >= self._settings.status_seconds
         try:
-            seen = await observe(self._services, claim, ask_ray=ask_ray)
-        except OSError as error:  # a full disk, say: what is in the way may go
-            await self._tell_held_up(claim, error)
+            seen = await observe_attempt(self._services, claim, ask_ray=ask_ray)
+        except OSError as error:  # a full disk, for example: the next round may succeed
+            await self._record_held_up(claim, error)
             return
         self._held_up.discard(claim.submission_id)
         if seen.asked:
             self._asked_at[claim.submission_id] = time.monotonic()
         await self._apply(claim, seen)
 
-    async def _tell_held_up(self, claim: Claim, error: OSError) -> None:
-        """Once an outage: the job's state does not show what it waits for, its history does."""
+    async def _record_held_up(self, claim: Claim, error: OSError) -> None:
+        """Record an event once per outage: the job's state does not show what it waits for."""
         if claim.submission_id in self._held_up:
             return
         logger.warning("job %s is held up: %s", claim.job_id, error)
@@ -118,9 +120,9 @@ class Scheduler:
         self._held_up.add(claim.submission_id)
 
     async def _claim(self) -> list[Claim]:
-        """Our running jobs, those whose lease ran out, and the next in the queue if there is room."""
+        """Lease the running jobs that are ours or whose lease expired, and the next in the queue if there is room."""
         async with self._services.db.read() as session:
-            counted = select(JobRow.state, func.count()).where(JobRow.state.in_(_ALIVE)).group_by(JobRow.state)
+            counted = select(JobRow.state, func.count()).where(JobRow.state.in_(ALIVE)).group_by(JobRow.state)
             alive = dict((await session.execute(counted)).all())
         if not alive:
             return []
@@ -131,7 +133,7 @@ class Scheduler:
             return await self._lease(session)
 
     async def _start_next(self, session: AsyncSession) -> None:
-        """Highest priority first, then the oldest."""
+        """Begin the first attempts of queued jobs: the highest priority first, then the oldest."""
         if session.get_bind().dialect.name == "postgresql":
             await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": START_LOCK})
         running = await session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state.in_(ON_CLUSTER)))
@@ -154,12 +156,13 @@ class Scheduler:
             if job.lease_until is None or job.lease_until < at + timedelta(seconds=self._settings.lease_seconds / 2):
                 job.lease_until = until
             attempt = await session.get_one(AttemptRow, (job.id, job.attempt))
-            claims.append(_claim_of(job, attempt))
+            claims.append(Claim.of(job, attempt))
         return claims
 
     async def _apply(self, claim: Claim, seen: Observation) -> None:
-        """Write down what was seen, if the lease is still ours and the attempt still the newest."""
-        if not seen.says_something(claim):
+        """Write the observation to the database, if the lease still holds and the attempt is still the newest."""
+        cleared = seen.asked and claim.unknown  # Ray has a record of the attempt again
+        if not (seen.has_changes(submitted=claim.submitted) or seen.verdict is Verdict.UNKNOWN or seen.control or cleared):
             return
         async with self._services.db.write() as session:
             job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
@@ -170,7 +173,7 @@ class Scheduler:
             attempt = await session.get_one(AttemptRow, (job.id, job.attempt))
             if attempt.next_segment != claim.next_segment or attempt.outcome is not None:
                 return
-            job.control = seen.control
+            job.control = seen.control or job.control
             if seen.submitted and not attempt.submitted:
                 attempt.submitted = True
                 message = f"submitted as Ray job {attempt.ray_submission_id}"
@@ -183,27 +186,27 @@ class Scheduler:
                 self._judge(session, job, attempt, seen)
 
     def _judge(self, session: AsyncSession, job: JobRow, attempt: AttemptRow, seen: Observation) -> None:
-        """What Ray's word means for an attempt that has not said its last."""
-        if seen.refused is not None:
+        """Act on the verdict on an attempt whose events did not end it."""
+        if seen.verdict is Verdict.REFUSED:
             end_attempt(attempt, AttemptOutcome.FAILED)
             message = f"Ray refused the job: {seen.refused}"
             attempt_failed(session, job, JobError(code="ray_refused", message=message, attempt=attempt.number))
             return
-        if not seen.asked or not seen.caught_up:
+        if seen.verdict is Verdict.UNDECIDED:
             return
         attempt.ray_status = seen.status.value if seen.status else None
-        if seen.status is None and not attempt.submitted:  # asked to stop before it was ever started
+        if seen.verdict is Verdict.UNKNOWN and not attempt.submitted:  # stopped before it was ever submitted
             end_attempt(attempt, AttemptOutcome.WITHDRAWN)
             attempt_stopped(session, job)
-        elif seen.status is None:
+        elif seen.verdict is Verdict.UNKNOWN:
             self._judge_unknown(session, job, attempt)
-        elif seen.status.ended:
-            self._lose(session, job, attempt, f"its driver ended without a last word (Ray says {seen.status.value})")
+        elif seen.verdict is Verdict.LOST:
+            self._lose(session, job, attempt, f"its driver ended without a last word (Ray says {attempt.ray_status})")
         else:
             attempt.unknown_since = None
 
     def _judge_unknown(self, session: AsyncSession, job: JobRow, attempt: AttemptRow) -> None:
-        """Ray does not know the attempt: its head may have lost its records. Wait, then go on under a new fence."""
+        """Wait for a grace period, because Ray's head may have lost its records; then go on under a new fence."""
         if attempt.unknown_since is None:
             attempt.unknown_since = now()
             record(session, job, "attempt.unknown", "Ray does not know the attempt", attempt=attempt.number)
@@ -218,26 +221,3 @@ class Scheduler:
         )
         record(session, job, "attempt.lost", error.message, attempt=attempt.number)
         attempt_failed(session, job, error)
-
-
-_ALIVE = (JobState.QUEUED, *ON_CLUSTER)
-
-
-def _claim_of(job: JobRow, attempt: AttemptRow) -> Claim:
-    return Claim(
-        job_id=job.id,
-        lease_token=job.lease_token,
-        state=JobState(job.state),
-        attempt=job.attempt,
-        submission_id=attempt.ray_submission_id,
-        submitted=attempt.submitted,
-        next_segment=attempt.next_segment,
-        control=job.control,
-        document={
-            "job": job.id, "name": job.name, "spec": job.resolved_spec, "model_name": job.model_name,
-            "model_version": job.model_version, "adopts": job.adopts or [],
-        },
-        stop_requested_at=job.stop_requested_at,
-        lease_until=job.lease_until or now(),
-        unknown=attempt.unknown_since is not None,
-    )

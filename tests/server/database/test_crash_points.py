@@ -8,7 +8,8 @@ from sqlalchemy import update
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import JobRow
 from tinyclip_server.orchestration import scheduler as scheduler_module
-from tinyclip_server.orchestration.attempts import Claim, Observation
+from tinyclip_server.orchestration.attempts import Claim
+from tinyclip_server.orchestration.ray_jobs import Observation
 
 from tests.server.fakes import Worker
 from tests.server.service import Service, Start, on_both_databases

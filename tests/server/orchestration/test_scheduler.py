@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
-from tinyclip_server.orchestration.attempts import Observation, observe
+from tinyclip_server.orchestration.attempts import observe_attempt
+from tinyclip_server.orchestration.ray_jobs import Observation
 
 from tests.server.fakes import Worker
 from tests.server.service import Service, Start, on_both_databases
@@ -284,7 +285,7 @@ class TestControlFile:
         (claim,) = await service.app.state.scheduler._claim()
         await asyncio.sleep(0.02)
 
-        seen = await observe(service.app.state.services, claim, ask_ray=True)
+        seen = await observe_attempt(service.app.state.services, claim, ask_ray=True)
 
-        assert seen == Observation(control=claim.control, submitted=True)
+        assert seen == Observation(submitted=True)
         assert worker.control() == {"fence": 1, "desired": "run"}

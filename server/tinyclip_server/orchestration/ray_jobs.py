@@ -1,0 +1,115 @@
+"""What all Ray jobs have in common, training or not: submit one, ask for its status, read its events, judge its end.
+
+Nothing here touches the database: an observation counts once its caller has applied it.
+"""
+
+import logging
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from tinyclip.artifacts.documents import WorkerEvent
+
+from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.http.services import Services
+from tinyclip_server.orchestration.event_segments import read_segments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """One Ray job under a deterministic id, and the files through which it is reached."""
+
+    submission_id: str
+    name: str
+    metadata: Mapping[str, str]
+    module: Sequence[str]
+    """Module of the engine, and its subcommand if it has any."""
+    arguments: Sequence[str]
+    """What follows `--artifacts ROOT`."""
+    request_path: str
+    """A file that the job reads when it starts."""
+    request: Callable[[], bytes]
+    events: str
+    """Folder of its event segments."""
+
+
+class Verdict(Enum):
+    """What an observation means for the job."""
+
+    UNDECIDED = auto()
+    """Ray did not answer, or events are left to read."""
+    ALIVE = auto()
+    REFUSED = auto()
+    """Ray does not take the job."""
+    UNKNOWN = auto()
+    """Ray has no record of the job."""
+    LOST = auto()
+    """Ray says that the job has ended. If none of its events was the final one, it is lost."""
+
+
+@dataclass
+class Observation:
+    """What was done and seen in one round; nothing of it is in the database yet."""
+
+    submitted: bool = False
+    refused: str | None = None
+    asked: bool = False
+    """Whether Ray answered the question for the job's status."""
+    status: RayJobStatus | None = None
+    """None with `asked`: Ray does not know the job."""
+    segments: list[list[WorkerEvent]] = field(default_factory=list)
+    caught_up: bool = False
+    """Whether everything that the job had written by then was read."""
+    control: str | None = None
+    """What the control file of a training job holds now; None: as before."""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.refused is not None:
+            return Verdict.REFUSED
+        if not (self.asked and self.caught_up):
+            return Verdict.UNDECIDED
+        if self.status is None:
+            return Verdict.UNKNOWN
+        return Verdict.LOST if self.status.ended else Verdict.ALIVE
+
+    def has_changes(self, *, submitted: bool) -> bool:
+        """Return whether there is anything to apply to a job that was `submitted` or not before."""
+        return bool(self.segments) or self.submitted != submitted or self.verdict in (Verdict.REFUSED, Verdict.LOST)
+
+
+async def observe(
+    services: Services, job: RayJob, next_segment: int, *, submitted: bool, submit: bool = True, ask: bool = True,
+    stop: bool = False,
+) -> Observation:
+    """Submit the job if it is not yet submitted, `ask` for its status, `stop` it if it is alive, and read its new events.
+
+    Raises OSError if the request cannot be written.
+    """
+    seen = Observation(submitted=submitted)
+    try:
+        if submit and not submitted:
+            await _submit(services, job)
+            seen.submitted = True
+        if ask:
+            # The status before the segments: what is read after an end was seen is everything there will ever be.
+            seen.status = await services.ray.job_status(job.submission_id)
+            seen.asked = True
+            if stop and seen.status is not None and not seen.status.ended:
+                await services.ray.stop_job(job.submission_id)
+    except RayRefused as error:
+        seen.refused = str(error)
+    except RayUnavailable as error:
+        logger.debug("%s: %s", job.submission_id, error)
+    seen.segments, seen.caught_up = await read_segments(services.store, job.events, next_segment)
+    return seen
+
+
+async def _submit(services: Services, job: RayJob) -> None:
+    """Write the request, which the job reads at once, then submit. A job that exists already under this id is this one."""
+    await services.store.write_bytes(job.request_path, job.request())
+    command = [services.settings.worker_python, "-m", *job.module, "--artifacts", services.store.root, *job.arguments]
+    await services.ray.submit_job(job.submission_id, "exec " + shlex.join(command), {"job_name": job.name, **job.metadata})
