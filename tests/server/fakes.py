@@ -6,11 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tinyclip.artifacts.documents import EvaluationRequest
-from tinyclip.schemas import FieldError, JobSpec, Plan
+from tinyclip_server.backends.helper_process import HelperProcess
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
-from tinyclip_server.problems import InvalidInput
 
 from tests.server import fake_planner
 from tests.server.documents import STEPS, STUDENT, model_document
@@ -91,32 +89,17 @@ class ScriptedPlanner(Planner):
     """Plans in this process as `fake_planner.py` does in one of its own."""
 
     def __init__(self) -> None:
-        super().__init__([], timeout_s=0)
+        super().__init__(HelperProcess([], timeout_s=0))
         self.held: asyncio.Event | None = None
         """Answers wait for it where it is set."""
-
-    async def plan(self, spec: JobSpec) -> Plan:
-        answer = await self._answer_to({"id": "", "spec": spec.model_dump(mode="json")}, "impossible_spec")
-        return Plan.model_validate(answer["plan"])
-
-    async def check_evaluation(self, request: EvaluationRequest) -> list[str]:
-        question = {"id": "", "evaluation": request.model_dump(mode="json")}
-        warnings: list[str] = (await self._answer_to(question, "impossible_evaluation"))["warnings"]
-        return warnings
 
     async def warm_up(self) -> None:
         return None
 
-    async def close(self) -> None:
-        return None
-
-    async def _answer_to(self, question: dict[str, Any], refusal: str) -> dict[str, Any]:
+    async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         if self.held is not None:
             await self.held.wait()
-        answer = fake_planner.answer(question)
-        if answer.get("errors"):
-            raise InvalidInput.of([FieldError.model_validate(error) for error in answer["errors"]], code=refusal)
-        return answer
+        return fake_planner.answer({"id": "", **question})
 
 
 class ScriptedServe(ScriptedRay):

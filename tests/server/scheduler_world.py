@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tinyclip_server.database import engine as db_module
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.migrate import upgrade
+from tinyclip_server.http import resources
 from tinyclip_server.http.services import Services
-from tinyclip_server.jobs import cleanup, service
+from tinyclip_server.jobs import cleanup
 from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
@@ -51,7 +52,7 @@ class Server:
         store = GatedStore(world.files, self.gate, world.saw_control)
         self.services = Services(
             settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
-            planner=cast(Any, None), converter=cast(Any, None),
+            planner=cast(Any, None), importer=cast(Any, None),
         )
         self.scheduler = Scheduler(self.services)
         self.round: asyncio.Task[None] | None = None
@@ -151,7 +152,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(path)
     gc.collect()
     gc.freeze()  # what is there by now stays; looking through it again and again is a good part of the time
-    monkeypatch.setattr(service, "secrets", made.letters)
+    monkeypatch.setattr(resources, "secrets", made.letters)
     yield made
     made.close()
     gc.unfreeze()

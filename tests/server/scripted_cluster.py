@@ -68,13 +68,13 @@ class GatedStore:
     def __init__(self, files: Files, gate: Gate, on_control: Callable[[str, int], None]) -> None:
         self._files, self._gate, self._on_control = files, gate, on_control
 
-    async def read(self, path: str) -> bytes | None:
+    async def read_if_exists(self, path: str) -> bytes | None:
         found = self._files.get(path)
         if found is None:  # the last of several reads: what comes after it is the use of them all
             await self._gate(f"store read {path}", lambda: None)
         return found
 
-    async def write(self, path: str, data: bytes) -> None:
+    async def write_bytes(self, path: str, data: bytes) -> None:
         await self._gate(f"store write {path}", lambda: self._write(path, data))
 
     async def remove(self, path: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 
@@ -21,7 +21,8 @@ from tinyclip_server.api.readiness import Readiness
 from tinyclip_server.api.request_ids import RequestIdMiddleware
 from tinyclip_server.api.request_log import RequestLogMiddleware
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
-from tinyclip_server.backends.converter import Converter
+from tinyclip_server.backends.helper_process import HelperProcess
+from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray, RayGateway
 from tinyclip_server.database.engine import Database
@@ -144,7 +145,6 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
 
 def build_services(settings: Settings, ray: Ray | None = None, planner: Planner | None = None) -> Services:
     """Create the parts of a server without starting them."""
-    logs = settings.data_dir / "logs"
     return Services(
         settings=settings,
         db=Database(settings.async_database_url),
@@ -154,13 +154,13 @@ def build_services(settings: Settings, ray: Ray | None = None, planner: Planner 
             settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,
             job_environment=settings.worker_environment,
         ),
-        planner=planner
-        or Planner(
-            settings.planner_command, timeout_s=settings.planner_timeout_seconds,
-            log=logs / "planner.log" if logs.is_dir() else None, environment=settings.worker_environment,
-        ),
-        converter=Converter(
-            settings.import_command, timeout_s=settings.import_timeout_seconds,
-            log=logs / "import.log" if logs.is_dir() else None, environment=settings.worker_environment,
-        ),
+        planner=planner or Planner(_helper(settings, settings.planner_command, settings.planner_timeout_seconds, "planner.log")),
+        importer=Importer(_helper(settings, settings.import_command, settings.import_timeout_seconds, "import.log")),
+    )
+
+
+def _helper(settings: Settings, command: Sequence[str], timeout_s: float, log: str) -> HelperProcess:
+    logs = settings.data_dir / "logs"
+    return HelperProcess(
+        command, timeout_s=timeout_s, log=logs / log if logs.is_dir() else None, environment=settings.worker_environment
     )

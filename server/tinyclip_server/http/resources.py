@@ -8,7 +8,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from tinyclip_server.database.engine import now
-from tinyclip_server.database.tables import RayWork
+from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.conditions import quoted
 
 DELETING = "deleting"
@@ -38,7 +38,7 @@ def mark_deleting(row: ReconciledRow) -> None:
         row.version += 1
 
 
-def begin_ray_job(row: RayWork, submission_id: str, state: str) -> None:
+def begin_ray_job(row: RayJobRow, submission_id: str, state: str) -> None:
     """Let a row's work be done by a new Ray job, which its reconciler submits in its next round."""
     row.ray_submission_id, row.submitted, row.next_segment = submission_id, False, 1
     row.state, row.message, row.updated_at = state, "", now()

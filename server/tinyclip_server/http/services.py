@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
-from tinyclip_server.backends.converter import Converter
+from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray
 from tinyclip_server.database.engine import Database
@@ -28,7 +28,7 @@ class Services:
     store: AsyncArtifactsStore
     ray: Ray
     planner: Planner
-    converter: Converter
+    importer: Importer
     metrics: Metrics = field(default_factory=Metrics)
     feeds: Feeds = field(default_factory=Feeds)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -49,7 +49,7 @@ class Source:
 
     options: ImportOptions
     path: str
-    """Where the converter finds it: the upload, or the source that the user named."""
+    """Where the importer finds it: the upload, or the source that the user named."""
     upload_name: str | None
     """The name of an upload; None for a source that the server reads."""
     digest: bytes
@@ -129,14 +129,14 @@ async def make_version(
         "seconds": int(settings.import_timeout_seconds) + 1, "pointer": pointer,
         "options": ImportOptions.model_validate(source.options.model_dump(include=set(ImportOptions.model_fields))).model_dump(),
     }
-    async with services.converter.conversation() as conversation:
-        await conversation.check(question)
+    async with services.importer.start() as process:
+        await process.check(question)
         async with services.db.write() as reserving:
             number = await service.reserve(reserving, project, name)
         mark = {"name": name, "version": number, "at": now().isoformat()}
         await services.store.write_bytes(import_marker(marker), json.dumps(mark).encode())
         try:
-            document = await conversation.write(services.store.root, name, number)
+            document = await process.write(services.store.root, name, number)
         except ApiError:
             await remove_marker(services, marker, folder=model_version(name, number))
             raise

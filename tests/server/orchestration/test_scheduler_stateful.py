@@ -28,7 +28,7 @@ from tests.server.scripted_cluster import Driver, Held
 
 __all__ = ["world"]
 
-EXAMPLES = 2000
+EXAMPLES, MORE_EXAMPLES = 50, 2000
 STEPS = 12
 PROJECT = "default"
 MOST_ROUNDS = 40
@@ -310,16 +310,22 @@ def _plan(asked: JobSpec) -> Plan:
     return Plan.model_validate({"spec": asked, "teacher": None, "stages": [stage], **whole})
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1800)  # some two minutes of a slow core that has nothing else to do
-def test_any_history_ends_well(world: World) -> None:
-    examples = settings(
-        max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck),
+@pytest.mark.parametrize(
+    "examples",
+    [
+        EXAMPLES,
+        # some two minutes of a slow core that has nothing else to do
+        pytest.param(MORE_EXAMPLES, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_any_history_ends_well(world: World, examples: int) -> None:
+    options = settings(
+        max_examples=examples, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck),
         database=None, phases=[Phase.generate, Phase.shrink],
     )
     WORLD[:] = [world]
     ENDED.clear()
-    run_state_machine_as_test(Histories, settings=examples)
+    run_state_machine_as_test(Histories, settings=options)
 
-    assert len(ENDED) >= EXAMPLES
-    assert sum(ENDED) > EXAMPLES  # jobs: most histories have several
+    assert len(ENDED) >= examples
+    assert sum(ENDED) > examples  # jobs: most histories have several

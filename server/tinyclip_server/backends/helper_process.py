@@ -1,0 +1,92 @@
+"""A subprocess of the engine that answers JSON lines: one line in, one line out."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MAX_LINE_BYTES = 64 << 20
+"""Of one answer: a plan repeats the spec, whose class lists may be long."""
+
+
+class HelperDied(Exception):
+    """The process ended, or printed a line that is not an answer."""
+
+
+class HelperProcess:
+    """Starts the process, exchanges lines with it, and kills its process group. Not for concurrent use."""
+
+    def __init__(
+        self, command: Sequence[str], *, timeout_s: float, log: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """The standard error of the process is appended to `log`; without one it is the server's own."""
+        self._command, self.timeout_s, self._log = list(command), timeout_s, log
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Raises OSError."""
+        await self.kill()
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self._log.open("ab")) if self._log else None
+            # A session of its own: a Ctrl-C at the terminal is for the server to handle. Its standard input ends with the server.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=MAX_LINE_BYTES,
+                start_new_session=True, env=self._environment,
+            )
+
+    @contextlib.asynccontextmanager
+    async def exchange(self) -> AsyncIterator[None]:
+        """Limit a block of calls to the timeout, and kill the process if the block fails.
+
+        Also if it is cancelled: an answer that nobody awaits must not go to the next caller. Raises TimeoutError.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                yield
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a line and return the next one. Raises HelperDied, ConnectionError."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question).encode() + b"\n")
+        await self._process.stdin.drain()
+        return await self.read()
+
+    async def read(self) -> dict[str, Any]:
+        """Return the next line. Raises HelperDied."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            line = await self._process.stdout.readline()
+            if not line:
+                raise HelperDied(f"it ended with code {await self._process.wait()}")
+            answer = json.loads(line)
+        except ValueError as error:
+            raise HelperDied(f"it printed something that is not an answer: {error}") from error
+        if not isinstance(answer, dict):
+            raise HelperDied("it printed something that is not an answer")
+        return answer
+
+    async def kill(self) -> None:
+        """End the process and its children, and wait for it; nothing if there is none."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:  # else its number may be another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        if process.stdin:
+            process.stdin.close()
