@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: a tiny student with its engine, and one cache of converted models."""
+"""Fixtures of the engine's tests: a tiny student with its engine, one cache of converted models, and the reference's arrays."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 from tinyclip_workers.engines.cache import ENGINE_CACHE
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine
+from torch import Tensor
 
+from tests.workers.parity import Arrays, Near, assert_near
 from tests.workers.students import write_student
 
 
@@ -30,3 +32,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def engine(folder: Path) -> Engine:
     return load_engine(str(folder))
+
+
+@pytest.fixture
+def near(subtests: pytest.Subtests) -> Near:
+    """Compare values with the reference's arrays."""
+
+    def compare(ours: Tensor | float, arrays: Arrays, name: str, tolerance: float, *, flat: bool = False) -> None:
+        if name in arrays:
+            assert_near(ours, arrays[name].flatten() if flat else arrays[name], tolerance, name)
+        else:
+            with subtests.test(arrays.missing(name)):
+                pytest.skip(arrays.missing(name))
+
+    return compare

@@ -1,18 +1,21 @@
 """Masks, scores and sizes, and the pull towards the size asked for, against the reference."""
 
+from collections import defaultdict
+
 import pytest
 import torch
-from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, TowerMasks
+from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, Group, TowerMasks
 from tinyclip_workers.model.sparsity import Constraint, TowerSize, joint_lagrangian, separate_lagrangian
+from torch import Tensor
 
 from tests.workers.masked_case import CASES, CONSTRAINT, TOLERANCE, TOWERS, flat, masks_of, noise_of, size_of
-from tests.workers.parity import Arrays, assert_near
+from tests.workers.parity import Arrays, Near
 
 every_tower = pytest.mark.parametrize(("case", "tower"), [(case, tower) for case in CASES for tower in TOWERS])
 
 
 @every_tower
-def test_scores_samples_and_deterministic_masks_are_those_of_the_reference(case: str, tower: str) -> None:
+def test_scores_samples_and_deterministic_masks_are_those_of_the_reference(case: str, tower: str, near: Near) -> None:
     masks, arrays = masks_of(case, tower), Arrays("mask.npz", f"{case}/{tower}/")
 
     kinds = {
@@ -24,72 +27,74 @@ def test_scores_samples_and_deterministic_masks_are_those_of_the_reference(case:
 
     for kind, mask in kinds.items():
         for group in GROUPS:
-            assert_near(flat(mask, group), arrays[f"{kind}_{group}"].flatten(), TOLERANCE, f"{kind}_{group}")
+            near(flat(mask, group), arrays, f"{kind}_{group}", TOLERANCE, flat=True)
 
 
 @every_tower
-def test_expected_and_reported_sizes_are_those_of_the_reference(case: str, tower: str) -> None:
+def test_expected_and_reported_sizes_are_those_of_the_reference(case: str, tower: str, near: Near) -> None:
     masks, size, arrays = masks_of(case, tower), size_of(tower), Arrays("mask.npz", f"{case}/{tower}/")
 
     expected = size.expected(masks.scores())
 
-    assert size.prunable == arrays["prunable_params"].item()
-    assert_near(expected, arrays["expected_params"], TOLERANCE, "expected_params")
-    assert_near(1 - expected / size.prunable, arrays["expected_sparsity"], TOLERANCE, "expected_sparsity")
+    near(size.prunable, arrays, "prunable_params", 0.0)
+    near(expected, arrays, "expected_params", TOLERANCE)
+    near(1 - expected / size.prunable, arrays, "expected_sparsity", TOLERANCE)
     # The reference's size_* arrays are those of the mask before anything is set to 0: all units.
     everything = masks.deterministic(zeroed=False)
     channels, heads, units = (int(flat(everything, group).count_nonzero()) for group in GROUPS)
     weights = channels * (heads * size.head_width * 4 + units * 2)
-    assert weights == arrays["size_remain_params"].item()
-    assert 1 - weights / size.prunable == pytest.approx(arrays["size_pruned_sparsity"].item(), rel=1e-12)
+    near(weights, arrays, "size_remain_params", 0.0)
+    near(torch.tensor(1 - weights / size.prunable, dtype=torch.float64), arrays, "size_pruned_sparsity", 1e-12)
     for group in GROUPS:
-        kept = [int(row.count_nonzero()) for row in everything.rows(group)]
-        assert kept == arrays[f"size_remain_{group}"].flatten().tolist()
+        kept = torch.stack([row.count_nonzero() for row in everything.rows(group)])
+        near(kept, arrays, f"size_remain_{group}", 0.0, flat=True)
 
 
 @every_tower
-def test_one_towers_lagrangian_and_its_gradients_are_those_of_the_reference(case: str, tower: str) -> None:
-    arrays = Arrays("mask.npz", f"{case}/{tower}/")
+def test_one_towers_lagrangian_and_its_gradients_are_those_of_the_reference(case: str, tower: str, near: Near) -> None:
+    arrays, found = Arrays("mask.npz", f"{case}/{tower}/"), defaultdict[str, list[Tensor]](list)
 
-    for row, step in enumerate(arrays["lag_steps"].tolist()):
+    for step in arrays["lag_steps"].tolist():
         masks = masks_of(case, tower)
         penalty = separate_lagrangian([(masks, size_of(tower))], CONSTRAINT, step)
         penalty.loss.backward()
+        found["loss"].append(penalty.loss)
+        found["expected"].append(torch.tensor(penalty.expected_sparsity))
+        found["target"].append(torch.tensor(penalty.target_sparsity))
+        found["dlambda"].append(lambda_gradients(masks))
+        for group, gradient in loga_gradients(masks).items():
+            found[f"d{group}"].append(gradient)
 
-        assert_near(penalty.loss, arrays["lag_loss"][row], TOLERANCE, f"loss at {step}")
-        assert_near(penalty.expected_sparsity, arrays["lag_expected"][row], TOLERANCE, f"expected at {step}")
-        assert_near(penalty.target_sparsity, arrays["lag_target"][row], TOLERANCE, f"target at {step}")
-        for group, loga in masks.loga().items():
-            assert loga.grad is not None
-            assert_near(loga.grad, arrays[f"lag_d{group}"][row].flatten(), TOLERANCE, f"d{group} at {step}")
-        assert_near(lambda_gradients(masks), arrays["lag_dlambda"][row], TOLERANCE, f"dlambda at {step}")
+    for name, values in found.items():
+        near(torch.stack(values).flatten(), arrays, f"lag_{name}", TOLERANCE, flat=True)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_joint_lagrangian_and_its_gradients_are_those_of_the_reference(case: str) -> None:
-    arrays = Arrays("mask.npz", f"{case}/")
+def test_the_joint_lagrangian_and_its_gradients_are_those_of_the_reference(case: str, near: Near) -> None:
+    arrays, losses, targets = Arrays("mask.npz", f"{case}/"), [], []
 
-    for row, step in enumerate(arrays["image/lag_steps"].tolist()):
+    for step in arrays["image/lag_steps"].tolist():
         towers = {tower: masks_of(case, tower) for tower in TOWERS}
         penalty = joint_lagrangian([(towers[tower], size_of(tower)) for tower in TOWERS], CONSTRAINT, step)
         penalty.loss.backward()
+        near(penalty.expected_sparsity, arrays, "joint_expected", TOLERANCE)
+        losses.append(penalty.loss)
+        targets.append(penalty.target_sparsity)
 
-        assert_near(penalty.loss, arrays["joint_loss"][row], TOLERANCE, f"loss at {step}")
-        assert_near(penalty.expected_sparsity, arrays["joint_expected"], TOLERANCE, "expected")
-        assert_near(penalty.target_sparsity, arrays["joint_target"][row], TOLERANCE, f"target at {step}")
-
-    gradients = {
-        f"joint_last_{tower}_d{group}": loga.grad for tower, masks in towers.items() for group, loga in masks.loga().items()
-    }
-    assert_near(lambda_gradients(towers["image"]), arrays["joint_last_dlambda"], TOLERANCE, "dlambda")
-    for name in arrays.names():
-        if name.startswith("joint_last_") and name != "joint_last_dlambda":
-            gradient = gradients[name]
-            assert gradient is not None
-            assert_near(gradient, arrays[name].flatten(), TOLERANCE, name)
+    near(torch.stack(losses), arrays, "joint_loss", TOLERANCE)
+    near(torch.tensor(targets), arrays, "joint_target", TOLERANCE)
+    near(lambda_gradients(towers["image"]), arrays, "joint_last_dlambda", TOLERANCE)
+    for tower, masks in towers.items():
+        for group, gradient in loga_gradients(masks).items():
+            if (name := f"joint_last_{tower}_d{group}") in arrays:
+                near(gradient, arrays, name, TOLERANCE, flat=True)
 
 
-def lambda_gradients(masks: TowerMasks) -> torch.Tensor:
+def loga_gradients(masks: TowerMasks) -> dict[Group, Tensor]:
+    return {group: loga.grad for group, loga in masks.loga().items() if loga.grad is not None}
+
+
+def lambda_gradients(masks: TowerMasks) -> Tensor:
     gradients = [masks.lambda_1.grad, masks.lambda_2.grad]
     return torch.stack([gradient for gradient in gradients if gradient is not None])
 
