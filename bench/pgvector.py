@@ -26,7 +26,6 @@ from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.generations import Generation
-from tinyclip_workers.retrieval.graph import exact_rows
 from tinyclip_workers.retrieval.merging import NewItem
 from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.building import build_tables, publish
@@ -35,6 +34,7 @@ from tinyclip_workers.retrieval.postgres.queries import search_exact
 from tinyclip_workers.retrieval.postgres.reader import PostgresReader
 from tinyclip_workers.retrieval.postgres.table import Table
 from tinyclip_workers.retrieval.postgres.updating import apply_changes
+from tinyclip_workers.retrieval.recall import exact_rows
 
 from bench.search import CHUNK, EMBED_DIM, FILTERS, item_metadata, mean_share, vectors
 from tests.postgres import database, postgres_server

@@ -29,8 +29,8 @@ from tinyclip.filters import parse_filter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.commits import commit, newest
 from tinyclip_workers.retrieval.generations import GRAPH, VECTORS, Generation
-from tinyclip_workers.retrieval.graph import exact_rows
 from tinyclip_workers.retrieval.reader import FilesReader, open_index
+from tinyclip_workers.retrieval.recall import exact_rows
 from tinyclip_workers.retrieval.segment_writer import new_segment
 
 EMBED_DIM, LATENT, NOISE, CHUNK = 512, 48, 0.3, 10_000

@@ -10,6 +10,7 @@ from tinyclip.filters import FilterError, parse_filter
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.graph import needs_graph
 from tinyclip_workers.retrieval.reader import FilesReader, open_index
+from tinyclip_workers.retrieval.recall import TARGET_RECALL
 from tinyclip_workers.types import Matrix
 
 from tests.workers.index_jobs import recall_of, unit_vectors
@@ -65,7 +66,7 @@ class TestGraph:
         queries = vectors_NE[np.random.default_rng(7).choice(N, 100, replace=False)] + 0.2 * unit_vectors(100, E, seed=4)
 
         assert linked.generation.recall is not None
-        assert linked.generation.recall >= graphs.TARGET_RECALL
+        assert linked.generation.recall >= TARGET_RECALL
         assert recall_of(linked, vectors_NE, queries, np.ones(N, bool), []) >= 0.95
         assert linked.nearest(queries[0], 10).kind == "hnsw"
 

@@ -20,6 +20,7 @@ from tinyclip_workers.retrieval.commits import commit, newest, remove_unused
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
 from tinyclip_workers.retrieval.items import BATCH, BuildProgress, batches, read_items
 from tinyclip_workers.retrieval.parts import BuildState, EncodedParts
+from tinyclip_workers.retrieval.recall import RECALL_QUERIES
 from tinyclip_workers.retrieval.segment_writer import encodable, new_segment
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.types import Matrix
@@ -66,7 +67,7 @@ class _Encoded:
         """Return embeddings of captions: most queries are texts, and their embeddings lie apart from those of images."""
         metadata = chain.from_iterable((item[1] for item in items) for _, items in self.parts)
         captions = (one["caption"] for one in metadata if isinstance(one.get("caption"), str))
-        sample = list(islice(captions, graphs.RECALL_QUERIES))
+        sample = list(islice(captions, RECALL_QUERIES))
         return self.engine.encode_text(sample) if sample else None
 
 

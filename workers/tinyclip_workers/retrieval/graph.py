@@ -14,29 +14,23 @@ import numpy as np
 import numpy.typing as npt
 from tinyclip.schemas import IndexKind
 
+from tinyclip_workers.retrieval.recall import CHUNK, RECALL_QUERIES, Rows, choose_ef, exact_rows
 from tinyclip_workers.types import Matrix
 
 log = logging.getLogger(__name__)
 
-Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 LINKS, BUILD_WIDTH = 16, 200
 """hnswlib's M and ef_construction."""
 WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Search widths (ef), tried in this order until the recall on the sample suffices."""
-TARGET_RECALL = 0.97
-"""Recall@10 on the sample at build time: above the promised 0.95, because later queries differ from the sample."""
-RECALL_QUERIES = 200
-"""Queries that recall is measured with."""
 GRAPH_FROM = 100_000
 """Items from which `auto` builds graphs: an exact search takes 15 ms there, at 512 dimensions."""
 SEGMENT_GRAPH_FROM = 10_000
 """Rows below which a segment has no graph, in an index of kind `auto`."""
 BYTES_PER_ROW = 2 * LINKS * 4 + 20
 """Memory per row in addition to its vector."""
-CHUNK = 10_000
-
 INSTALL_HINT = "hnswlib is not installed; pip install 'tinyclip[hnsw]' (it needs a C++ compiler) where jobs and deployments run"
 
 
@@ -73,8 +67,14 @@ def write_graph(
         _link(index, vectors_NE, others[start : start + CHUNK])
         on_progress(min(start + CHUNK, len(others)))
     groups = [group for group in (vectors_NE[held_out], queries_QE) if group is not None and len(group)]
-    truths = [exact_rows(vectors_NE, group, min(10, len(others)), without=held_out) for group in groups]
-    ef, recall = _choose_ef(index, groups, truths)
+    truths = [exact_rows(vectors_NE, group, min(10, len(others)), among=others) for group in groups]
+
+    def search(query_E: Matrix, count: int, ef: int) -> Rows | None:
+        index.set_ef(ef)
+        found = _nearest(index, query_E, {"k": count})
+        return None if found is None else found[0]
+
+    ef, recall = choose_ef(WIDTHS, groups, truths, search)
     _link(index, vectors_NE, held_out)
     index.save_index(str(path))
     with open(path, "rb") as file:
@@ -85,30 +85,6 @@ def write_graph(
 def _link(index: Any, vectors_NE: Matrix, rows: Rows) -> None:
     if len(rows):
         index.add_items(np.ascontiguousarray(vectors_NE[rows]), rows, num_threads=len(os.sched_getaffinity(0)))
-
-
-def _choose_ef(index: Any, groups: list[Matrix], truths: list[Rows]) -> tuple[int, float | None]:
-    """Return the smallest ef that reaches the target recall in every group of queries, else the largest; and the recall.
-
-    The recall is None without queries.
-    """
-    if not groups:
-        return WIDTHS[0], None
-    for ef in WIDTHS:
-        index.set_ef(ef)
-        recall = min(
-            float(np.mean([_recall(index, query_E, rows_K) for query_E, rows_K in zip(group, truth, strict=True)]))
-            for group, truth in zip(groups, truths, strict=True)
-        )
-        if recall >= TARGET_RECALL:
-            break
-    log.info("recall@10 of the graph is %.1f%% at ef %d", 100 * recall, ef)
-    return ef, recall
-
-
-def _recall(index: Any, query_E: Matrix, truth_K: Rows) -> float:
-    found = _nearest(index, query_E, {"k": len(truth_K)})
-    return 0.0 if found is None else len(np.intersect1d(found[0], truth_K)) / len(truth_K)
 
 
 def _nearest(index: Any, query_E: Matrix, options: dict[str, Any]) -> tuple[Rows, Matrix] | None:
@@ -139,22 +115,6 @@ class Graph:
         if allowed_N is not None:
             options["filter"] = allowed_N.tobytes().__getitem__  # called per visited row; bytes are faster than an array
         return _nearest(self._index, query_E, options)
-
-
-def exact_rows(vectors_NE: Matrix, queries_QE: Matrix, count: int, without: Rows | None = None) -> Rows:
-    """Return the (Q, K) rows with the largest products, unordered, leaving out the rows `without`. Works in chunks of rows."""
-    best_QK = np.empty((len(queries_QE), 0), np.float32)
-    rows_QK = np.empty((len(queries_QE), 0), np.int64)
-    for start in range(0, len(vectors_NE), CHUNK):
-        scores_QC = queries_QE @ vectors_NE[start : start + CHUNK].T
-        if without is not None:
-            scores_QC[:, without[(without >= start) & (without < start + CHUNK)] - start] = -np.inf
-        rows_QC = np.broadcast_to(np.arange(start, start + scores_QC.shape[1]), scores_QC.shape)
-        best_QK, rows_QK = np.hstack([best_QK, scores_QC]), np.hstack([rows_QK, rows_QC])
-        if best_QK.shape[1] > count:
-            kept = np.argpartition(-best_QK, count - 1, axis=1)[:, :count]
-            best_QK, rows_QK = np.take_along_axis(best_QK, kept, 1), np.take_along_axis(rows_QK, kept, 1)
-    return rows_QK
 
 
 def _empty_graph(embed_dim: int) -> Any:

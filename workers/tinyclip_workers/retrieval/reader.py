@@ -7,7 +7,7 @@ import io
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
@@ -24,7 +24,7 @@ from tinyclip_workers.retrieval.generations import Generation, Kind, SegmentInfo
 from tinyclip_workers.retrieval.segment import NO_ROWS, NearestRows, Segment, Tombstones
 from tinyclip_workers.types import Matrix
 
-HITS = TypeAdapter(list[Hit])
+_HITS = TypeAdapter(list[Hit])
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,18 @@ class FilesReader:
         return [hit for hit in hits if hit is not None]
 
 
+def parse_hits(found: Iterable[tuple[str, float, str]]) -> list[Hit]:
+    """Return hits from (id, score, metadata as JSON).
+
+    All are parsed as one JSON text: creating them one by one takes twice as long, which is a tenth of a search.
+    """
+    texts = [f'{{"id":{quoted(id)},"score":{score!r},"metadata":{metadata}}}' for id, score, metadata in found]
+    return _HITS.validate_json(f"[{','.join(texts)}]") if texts else []
+
+
 def _hits(segment: Segment, rows: list[int], scores: list[float]) -> list[Hit]:
-    """Write all hits as one JSON text and parse it: twice as fast as one by one, which is a tenth of a search."""
-    if not rows:
-        return []
     items = segment.items(rows)
-    texts = [
-        f'{{"id":{quoted(items[row][0])},"score":{score!r},"metadata":{items[row][1]}}}'
-        for row, score in zip(rows, scores, strict=True)
-    ]
-    return HITS.validate_json(f"[{','.join(texts)}]")
+    return parse_hits((items[row][0], score, items[row][1]) for row, score in zip(rows, scores, strict=True))
 
 
 def _open_segment(store: ArtifactsStore, generation: Generation, info: SegmentInfo) -> Segment:

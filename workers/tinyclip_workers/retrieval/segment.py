@@ -19,7 +19,8 @@ from tinyclip.schemas import JSON
 
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, VECTORS, Kind, SegmentInfo
-from tinyclip_workers.retrieval.graph import Graph, Mask, Rows
+from tinyclip_workers.retrieval.graph import Graph, Mask
+from tinyclip_workers.retrieval.recall import Rows
 from tinyclip_workers.retrieval.segment_writer import to_sqlite
 from tinyclip_workers.types import Matrix
 

@@ -12,8 +12,8 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip_workers.data.shards import Skipped
-from tinyclip_workers.retrieval.graph import TARGET_RECALL
 from tinyclip_workers.retrieval.reader import FilesReader, IndexReader
+from tinyclip_workers.retrieval.recall import TARGET_RECALL
 from tinyclip_workers.types import Matrix
 
 from tests.workers.index_jobs import recall_of, unit_vectors

@@ -12,10 +12,10 @@ from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.data.shards import Skipped
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo
-from tinyclip_workers.retrieval.graph import RECALL_QUERIES, Rows
 from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import job_connection
 from tinyclip_workers.retrieval.postgres.table import Item, Table, create_table, write_state
+from tinyclip_workers.retrieval.recall import RECALL_QUERIES, Rows, nearest_rows
 from tinyclip_workers.types import Matrix
 
 Part = tuple[Matrix, list[Item]]
@@ -115,7 +115,7 @@ def _choose_ef(table: Table, copied: _Copied, parts: Iterable[Part], queries_QE:
     groups = [group for group in (held_out_QE, queries_QE) if group is not None and len(group)]
     if not linked or not groups:
         return graphs.choose_ef(table, [], [])
-    truth_QK = graphs.nearest_rows(_linked_rows(copied, parts), np.concatenate(groups), min(10, linked))
+    truth_QK = nearest_rows(_linked_rows(copied, parts), np.concatenate(groups), min(10, linked))
     ends = np.cumsum([len(group) for group in groups])[:-1]
     return graphs.choose_ef(table, groups, np.split(truth_QK, ends))
 

@@ -1,21 +1,22 @@
 """Create the graph of an index's table (pgvector's HNSW index), and choose its search width.
 
 As for hnswlib, recall is measured with rows that are not in the graph yet, because a query that is in it is too easy.
-Shapes: N rows, Q queries, E embedding size, K hits.
+Shapes: Q queries, E embedding size, K nearest rows.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from psycopg import sql
 from tinyclip.schemas import IndexKind
 
-from tinyclip_workers.retrieval.graph import TARGET_RECALL, Rows
+from tinyclip_workers.retrieval import recall
 from tinyclip_workers.retrieval.postgres.database import Connection, job_connection
 from tinyclip_workers.retrieval.postgres.queries import MAX_EF_SEARCH, search_graph
 from tinyclip_workers.retrieval.postgres.table import Table
+from tinyclip_workers.retrieval.recall import Rows
 from tinyclip_workers.types import Matrix
 
 log = logging.getLogger(__name__)
@@ -71,34 +72,12 @@ def create_graph_in_background(table: Table, on_progress: Callable[[float], None
 
 
 def choose_ef(table: Table, groups: Sequence[Matrix], truths: Sequence[Rows]) -> tuple[int, float | None]:
-    """Return the smallest ef that reaches the target recall in every group of queries (Q, E), else the largest; and the recall.
+    """Choose the search width of a table's graph; see `recall.choose_ef`."""
 
-    `truths` (Q, K) are the rows that should be found. The recall is None without queries.
-    """
-    if not groups:
-        return WIDTHS[0], None
-    for ef in WIDTHS:
-        recall = min(
-            float(np.mean([_recall(table, query_E, rows_K, ef) for query_E, rows_K in zip(group, truth, strict=True)]))
-            for group, truth in zip(groups, truths, strict=True)
-        )
-        if recall >= TARGET_RECALL:
-            break
-    log.info("recall@10 of the graph is %.1f%% at ef %d", 100 * recall, ef)
-    return ef, recall
+    def search(query_E: Matrix, count: int, ef: int) -> Rows:
+        return np.array([hit.row for hit in search_graph(table.connection, table.name, query_E, count, ef)], np.int64)
 
-
-def nearest_rows(batches: Iterable[tuple[Matrix, Rows]], queries_QE: Matrix, count: int) -> Rows:
-    """Return the (Q, K) rows with the largest products, unordered, among batches of vectors and their rows."""
-    best_QK = np.empty((len(queries_QE), 0), np.float32)
-    rows_QK = np.empty((len(queries_QE), 0), np.int64)
-    for vectors_NE, rows in batches:
-        best_QK = np.concatenate([best_QK, queries_QE @ vectors_NE.T], axis=1)
-        rows_QK = np.concatenate([rows_QK, np.broadcast_to(rows, (len(queries_QE), len(rows)))], axis=1)
-        if best_QK.shape[1] > count:
-            kept = np.argpartition(-best_QK, count - 1, axis=1)[:, :count]
-            best_QK, rows_QK = np.take_along_axis(best_QK, kept, 1), np.take_along_axis(rows_QK, kept, 1)
-    return rows_QK
+    return recall.choose_ef(WIDTHS, groups, truths, search)
 
 
 def _create_graph_or_error(table: Table) -> list[str] | Exception:
@@ -112,8 +91,3 @@ def _share_done(connection: Connection, pid: int) -> float:
     query = "SELECT blocks_done::float8 / nullif(blocks_total, 0) FROM pg_stat_progress_create_index WHERE pid = %s"
     found = connection.execute(query, (pid,)).fetchone()
     return float(found[0] or 0.0) if found else 1.0
-
-
-def _recall(table: Table, query_E: Matrix, truth_K: Rows, ef: int) -> float:
-    found = [row.row for row in search_graph(table.connection, table.name, query_E, len(truth_K), ef)]
-    return len(np.intersect1d(found, truth_K)) / len(truth_K)

@@ -3,7 +3,6 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from json.encoder import encode_basestring_ascii as quoted
 
 from psycopg import errors, sql
 from tinyclip.filters import Condition
@@ -14,7 +13,7 @@ from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.postgres.conditions import unescape_text
 from tinyclip_workers.retrieval.postgres.database import Connection, ReplicaPool, shared_pool
 from tinyclip_workers.retrieval.postgres.queries import Row, count_up_to, search_exact, search_graph
-from tinyclip_workers.retrieval.reader import HITS, GenerationRemoved, SearchResult
+from tinyclip_workers.retrieval.reader import GenerationRemoved, SearchResult, parse_hits
 from tinyclip_workers.types import Matrix
 
 MAX_CACHED_FILTERS = 64
@@ -64,6 +63,4 @@ class PostgresReader:
 
 
 def _hits(rows: Sequence[Row]) -> list[Hit]:
-    """Write all hits as one JSON text and parse it, as `reader._hits` does for files."""
-    texts = [f'{{"id":{quoted(unescape_text(row.id))},"score":{row.score!r},"metadata":{row.metadata}}}' for row in rows]
-    return HITS.validate_json(f"[{','.join(texts)}]") if texts else []
+    return parse_hits((unescape_text(row.id), row.score, row.metadata) for row in rows)
