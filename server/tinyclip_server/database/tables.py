@@ -11,7 +11,7 @@ from tinyclip_server.database.engine import Base, now
 
 
 class JobRow(Base):
-    """One job. `version` counts every change, `revision` only those of its state or of what a user may edit."""
+    """One job. `last_event` grows with every change, `revision` only when its state or what a user may edit changes."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -30,7 +30,6 @@ class JobRow(Base):
     resolved_spec: Mapped[dict[str, Any]]
     """As planned: what the workers get."""
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
-    version: Mapped[int] = mapped_column(default=1)
     revision: Mapped[int] = mapped_column(default=1)
     last_event: Mapped[int] = mapped_column(default=0)
     last_log: Mapped[int] = mapped_column(default=0)

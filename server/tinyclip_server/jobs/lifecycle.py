@@ -126,7 +126,6 @@ def record(
 ) -> None:
     """Append an event to a job's history, which changes the version of the job."""
     job.last_event += 1
-    job.version += 1
     session.add(
         EventRow(
             job_id=job.id, seq=job.last_event, type=type, message=message, attempt=attempt, stage=stage, data=data or {},
@@ -137,7 +136,7 @@ def record(
 
 def first_event(job: JobRow, message: str, data: dict[str, Any] | None) -> EventRow:
     """Return the event `job.created` of a job that is not in the database yet."""
-    job.last_event = job.version = 1
+    job.last_event = 1
     return EventRow(job_id=job.id, seq=1, type="job.created", message=message, data=data or {}, created_at=job.created_at)
 
 

@@ -73,7 +73,7 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
 
 def _queued(**given: Any) -> JobRow:
     return JobRow(
-        id=new_id("job"), state=JobState.QUEUED, version=0, revision=1, last_event=0, last_log=0, attempt=0, failures=0,
+        id=new_id("job"), state=JobState.QUEUED, revision=1, last_event=0, last_log=0, attempt=0, failures=0,
         created_at=now(), **given,
     )
 

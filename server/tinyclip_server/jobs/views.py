@@ -33,7 +33,7 @@ def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:
 
 def etag(job: JobRow) -> str:
     """Return two counters: `If-Match` compares the first (state and edits), a long poll waits for a change of either."""
-    return f"{job.revision}.{job.version}"
+    return f"{job.revision}.{job.last_event}"
 
 
 def stage_view(stage: StageRow) -> StageView:

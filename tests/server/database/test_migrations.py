@@ -160,9 +160,21 @@ class TestGoingBack:
         after, at = await state_of(empty)
         assert at == earlier
         assert set(after) <= set(before)
-        assert after == kept(before, after)
+        assert kept(after, before) == kept(before, after)
         await upgrade(url_of(empty))
         assert (await state_of(empty))[1] == head()
+
+    @on_both_databases
+    async def test_a_jobs_version_is_its_last_event_again(self, empty: Database) -> None:
+        await upgrade(url_of(empty), "0009")
+        async with empty.engine.begin() as connection:
+            await connection.run_sync(put_a_row_everywhere)
+            await connection.execute(sa.text("UPDATE jobs SET last_event = 41"))
+
+        await go_to(url_of(empty), "0008")
+
+        (job,) = (await state_of(empty))[0]["jobs"]
+        assert (job["version"], job["last_event"]) == (41, 41)
 
     @on_both_databases
     async def test_the_last_step_leaves_nothing(self, empty: Database) -> None:
