@@ -1,4 +1,4 @@
-"""`tinyclip-server`: run the service, migrate its database."""
+"""`tinyclip-server`: run and check the service, migrate its database, create tokens."""
 
 import asyncio
 import importlib.util
@@ -21,17 +21,17 @@ ENGINE = ("ray", "torch", "open_clip", "webdataset")
 
 @app.callback()
 def _about() -> None:
-    """TinyCLIP's control plane. Settings: these flags, then TINYCLIP_* variables, then ~/.config/tinyclip/server.toml."""
+    """Run TinyCLIP's control plane. Settings: flags, then TINYCLIP_* variables, then ~/.config/tinyclip/server.toml."""
 
 
 @app.command()
 def up(
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the API and of deployments.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
     serve_port: Annotated[int | None, typer.Option(help="Port of deployments.")] = None,
 ) -> None:
-    """Run the whole service on this machine, in the foreground, until SIGINT or SIGTERM."""
+    """Start the service on this machine, in the foreground, until SIGINT or SIGTERM."""
     from tinyclip_server.local.supervisor import CannotStart
     from tinyclip_server.local.supervisor import up as run
 
@@ -48,10 +48,10 @@ def up(
 
 @app.command()
 def migrate(
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
-    to: Annotated[str | None, typer.Option(help="Another revision than the newest; an older one drops what came later.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
+    to: Annotated[str | None, typer.Option(help="Revision; default: the newest. An older one drops later additions.")] = None,
 ) -> None:
-    """Bring the database to the newest revision. Several at once wait for each other."""
+    """Migrate the database to the newest revision. Concurrent migrations wait for each other."""
     from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, go_to, head
 
     settings = _settings(data_dir=data_dir)
@@ -65,19 +65,19 @@ def migrate(
 
 @app.command()
 def doctor(
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the API and of deployments.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
     serve_port: Annotated[int | None, typer.Option(help="Port of deployments.")] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to look again in while something fails, as a Ray that is starting.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="A list of objects and nothing else.")] = False,
+    wait: Annotated[float, typer.Option(help="Repeat failing checks for this many seconds, while Ray is starting.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as a JSON list.")] = False,
 ) -> None:
-    """Look at all that a server with these settings needs. Exits with 1 if something would keep it from working."""
-    from tinyclip_server.local.doctor import examine_patiently
+    """Check everything that a server with these settings needs. Exit with status 1 if a check fails."""
+    from tinyclip_server.local.doctor import examine_until_passed
 
-    checks = asyncio.run(examine_patiently(_settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port), wait))
+    checks = asyncio.run(examine_until_passed(_settings(data_dir=data_dir, host=host, port=port, serve_port=serve_port), wait))
     if as_json:
-        print(json.dumps([check.model_dump() for check in checks], indent=2))
+        print(json.dumps([check.model_dump(by_alias=True) for check in checks], indent=2))
     else:
         _show(checks)
     raise SystemExit(any(check.result == "fail" for check in checks))
@@ -91,22 +91,22 @@ def _show(checks: "list[Check]") -> None:
     table = Table("", "", "", box=None, show_header=False, pad_edge=False)
     for check in checks:
         style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[check.result]
-        told = Text(check.message)
-        if check.way_out:
-            told.append(f"\n-> {check.way_out}", style="bold")
-        table.add_row(Text(check.result, style=style), check.name, told)
+        message = Text(check.message)
+        if check.hint:
+            message.append(f"\n-> {check.hint}", style="bold")
+        table.add_row(Text(check.result, style=style), check.name, message)
     Console().print(table)
 
 
 @app.command()
 def create_token(
-    scope: Annotated[list[str], typer.Option(help="read, write, infer, admin or metrics; may be repeated.")],
-    name: Annotated[str, typer.Option(help="What it is for, or who has it.")] = "made at the shell",
-    project: Annotated[str, typer.Option(help="The project it belongs to; a new name begins a new one.")] = "default",
-    days: Annotated[int, typer.Option(help="How long it is valid; 0 for ever.")] = 90,
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    scope: Annotated[list[str], typer.Option(help="read, write, infer, admin or metrics; repeatable.")],
+    name: Annotated[str, typer.Option(help="Purpose or owner of the token.")] = "made at the shell",
+    project: Annotated[str, typer.Option(help="Project of the token; created if it is new.")] = "default",
+    days: Annotated[int, typer.Option(help="Days until it expires; 0: never.")] = 90,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
 ) -> None:
-    """Make a token, straight in the database: the first one, or one of a new project. It is printed once and kept nowhere."""
+    """Create a token in the database: the first one, or one of a new project. It is printed once and not stored."""
     from tinyclip_server.tokens.shell import InvalidTokenOption, create_token
 
     settings = _settings(data_dir=data_dir)
@@ -114,13 +114,13 @@ def create_token(
         made = asyncio.run(create_token(settings, name=name, project=project, scopes=scope, days=days or None))
     except InvalidTokenOption as error:
         _stop_with(str(error))
-    until = f"until {made.expires_at:%Y-%m-%d}" if made.expires_at else "for ever"
+    until = f"until {made.expires_at:%Y-%m-%d}" if made.expires_at else "no expiry"
     typer.echo(f"{made.id}: {', '.join(made.scopes)} in project {made.project}, {until}; shown only now:", err=True)
     typer.echo(made.token)
 
 
 def main() -> None:
-    """The command's entry: a missing extra is said with the command that installs it."""
+    """Run the command. For a missing extra, print the command that installs it."""
     try:
         app()
     except ModuleNotFoundError as error:

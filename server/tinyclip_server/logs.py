@@ -1,6 +1,6 @@
-"""How the control plane logs: lines for people at a terminal, JSON lines for machines, request and job ids in both.
+"""Logging of the control plane: readable lines at a terminal, else JSON lines, both with the request's and job's id.
 
-Modules use the standard library's loggers; structlog renders what they say, with what was bound to the context.
+Modules use the standard library's loggers; structlog renders their records with the values bound to the context.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ LOOKS_SECRET = re.compile(
 )
 SECRET_VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY_ID|API_KEY|CREDENTIAL", re.IGNORECASE)
 SHORTEST_SECRET = 6
-"""Shorter values would hide parts of ordinary words."""
+"""Characters; hiding shorter values would hide parts of ordinary words."""
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """A record as one line (a person's traceback has more), without secrets however they got into it."""
+    """A formatter that renders a record as one line (readable tracebacks take more) and hides secrets."""
 
     def __init__(self, style: Style, *, colours: bool = False, secrets: Iterable[str] = ()) -> None:
         shared: list[Processor] = [
@@ -45,7 +45,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
         ]
-        super().__init__(processors=[self.remove_processors_meta, *_ending(style, colours)], foreign_pre_chain=shared)
+        super().__init__(processors=[self.remove_processors_meta, *_renderers(style, colours)], foreign_pre_chain=shared)
         self._secrets = sorted((one for one in secrets if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -56,7 +56,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 class RotatingFile(logging.handlers.RotatingFileHandler):
-    """Begins anew once the file is full. The library's own looks ahead, for which it renders every line twice."""
+    """A rotating file that may exceed its size by one line; the library's handler renders every line twice to avoid that."""
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
@@ -64,15 +64,15 @@ class RotatingFile(logging.handlers.RotatingFileHandler):
 
 @contextlib.contextmanager
 def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
-    """Everything to a file in `folder`. To standard error what matters there: with a Ray of our own warnings, else all."""
+    """Log everything to a file in `folder`. With an embedded Ray only warnings go to standard error, else everything."""
     folder.mkdir(exist_ok=True)
-    by_itself: Style = "human" if _at_a_terminal() else "json"
-    style = by_itself if settings.log_format == "auto" else settings.log_format
+    automatic: Style = "human" if _is_terminal() else "json"
+    style = automatic if settings.log_format == "auto" else settings.log_format
     secrets = known_secrets(settings)
     file = RotatingFile(folder / "server.log", maxBytes=10 << 20, backupCount=3)
     file.setFormatter(Formatter("json" if settings.log_format == "json" else "human", secrets=secrets))
     terminal = logging.StreamHandler()
-    terminal.setFormatter(Formatter(style, colours=_at_a_terminal(), secrets=secrets))
+    terminal.setFormatter(Formatter(style, colours=_is_terminal(), secrets=secrets))
     terminal.setLevel(logging.WARNING if settings.embedded else logging.INFO)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -89,10 +89,10 @@ def logging_to(folder: Path, settings: Settings) -> Iterator[None]:
 
 
 def known_secrets(settings: Settings) -> set[str]:
-    """What must not be written anywhere, as far as this process knows it."""
+    """Return the secrets in the environment, in database URLs and in token files, which must not be logged."""
     found = {value for name, value in os.environ.items() if SECRET_VARIABLES.search(name) and "PATH" not in name.upper()}
     for url in filter(None, (settings.async_database_url, settings.index_database_url)):
-        with contextlib.suppress(ArgumentError):  # what is no URL is said elsewhere
+        with contextlib.suppress(ArgumentError):  # the database reports an invalid URL
             if password := make_url(url).password:
                 found.add(str(password))
     token_path = settings.ray_token_path or os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -103,12 +103,12 @@ def known_secrets(settings: Settings) -> set[str]:
     return found
 
 
-def _ending(style: Style, colours: bool) -> list[Processor]:
+def _renderers(style: Style, colours: bool) -> list[Processor]:
     if style == "json":
         processors = structlog.processors
         return [processors.format_exc_info, processors.EventRenamer("message"), processors.JSONRenderer()]
     return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
 
 
-def _at_a_terminal() -> bool:
+def _is_terminal() -> bool:
     return sys.stderr.isatty()

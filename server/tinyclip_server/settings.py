@@ -23,83 +23,83 @@ def _default_data_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """What differs between the embedded service and production; the code is the same."""
+    """The settings of a server, embedded or in production."""
 
     model_config = SettingsConfigDict(env_prefix="TINYCLIP_", extra="forbid")
 
     data_dir: Path = Field(default_factory=_default_data_dir)
-    """Everything the embedded service writes lies below it."""
+    """Folder of everything that the embedded service writes."""
     database_url: str = ""
     """`sqlite:///PATH` or `postgresql://…`; empty: a SQLite file in `data_dir`."""
     artifacts: str = ""
     """Root of the artifacts store: a local path or any fsspec URI that all nodes reach; empty: a folder in `data_dir`."""
     index_database_url: str = ""
-    """`postgresql://…` of a database with the extension vector, for indexes whose `store` is `pgvector`; nodes need it too."""
+    """`postgresql://…` of a database with pgvector, for indexes whose `store` is `pgvector`; nodes need it too."""
     ray_address: str = ""
     """`http://HOST:PORT` of a cluster's dashboard; empty: `tinyclip-server up` starts a local cluster."""
     ray_token_path: Path | None = None
-    """File with the cluster's token; null: what Ray's own `RAY_AUTH_TOKEN` or `RAY_AUTH_TOKEN_PATH` says, if anything."""
+    """File with the cluster's token; unset: Ray's own `RAY_AUTH_TOKEN` or `RAY_AUTH_TOKEN_PATH` applies."""
     ray_object_store_bytes: int = Field(default=256 << 20, ge=80 << 20)
     """Memory of an embedded cluster's object store; training data does not pass through it."""
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     serve_port: int = Field(default=8322, ge=1, le=65535)
-    """Where Ray Serve answers queries to deployments."""
+    """Port at which Ray Serve answers queries to deployments."""
     serve_url: str = ""
     """Public URL of the Serve proxy; empty: `http://<host>:<serve_port>`."""
     auth: Literal["none", "tokens"] = "none"
-    """`tokens`: the API and deployments ask for one; `none`: they serve whoever reaches them, which is this machine alone."""
+    """`tokens`: the API and deployments require one; `none`: they serve every caller on this machine and no other."""
     allow_public: bool = False
-    """Bind a public address although `auth` is `none`: only behind a proxy that authenticates."""
+    """Allow a public address although `auth` is `none`: only behind a proxy that authenticates."""
     max_body_bytes: int = Field(default=16 << 20, ge=1 << 10)
-    """Of one request, but for uploads of models, which have a limit of their own."""
+    """Largest body of a request, except uploads of models, see `max_import_bytes`."""
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """Of one token, counted by each server for itself; null: 1200 with tokens, any number without."""
+    """Limit of one token, counted by each server separately; unset: 1200 with tokens, unlimited without."""
     data_roots: list[Path] = []
-    """Folders that local paths of specs, imports, indexes and evaluations must lie in; empty: any path that workers can read."""
+    """Folders to which local paths in requests are restricted; empty: any path that workers can read."""
     allow_private_urls: bool = False
-    """Let specs name http(s) addresses on this machine and in private networks, as their shards or weights."""
+    """Allow shards and weights at http(s) addresses on this machine and in private networks."""
     serve_image_urls: bool = False
-    """Let queries name images by http(s) URL, which replicas fetch: from public addresses only, whatever else is set."""
+    """Allow image URLs in queries; replicas fetch them from public addresses only, regardless of other settings."""
     serve_image_url_hosts: list[str] = []
-    """Fetch images from these hosts and what is below them only; empty: from any public one, at ports 80 and 443."""
+    """Hosts, with their subdomains, from which images are fetched; empty: any public host, at ports 80 and 443."""
 
     log_format: Literal["auto", "human", "json"] = "auto"
-    """Of the lines on standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with json."""
+    """Format of standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with `json`."""
 
     max_running_jobs: int | None = Field(default=None, ge=1)
-    """Jobs on the cluster at once; null: 1 on an embedded cluster, 16 on one given by address."""
+    """Jobs on the cluster at once; unset: 1 on an embedded cluster, else 16."""
     tick_seconds: float = Field(default=0.4, gt=0)
-    """Pause between two rounds of the scheduler, which read what workers wrote."""
+    """Pause between two runs of the scheduler, each of which reads the new events of workers."""
     status_seconds: float = Field(default=2.0, ge=0)
-    """How often Ray is asked about a running attempt."""
+    """Interval at which Ray's status of a running attempt is read."""
     lease_seconds: float = Field(default=30.0, gt=0)
-    """How long a job stays with a scheduler that no longer renews its claim."""
+    """Time after which a lease on a job expires unless its scheduler renews it."""
     stop_grace_seconds: float = Field(default=20.0, ge=0)
-    """How long a running attempt may take to leave by itself before Ray is told to stop it."""
+    """Time that a running attempt has for a graceful shutdown before Ray stops it."""
     unknown_grace_seconds: float = Field(default=60.0, ge=0)
-    """How long Ray may not know a submitted attempt before a new one is made."""
+    """Time after which an attempt that Ray does not know is replaced by a new one."""
     worker_python: str = sys.executable
-    """Interpreter on the cluster's nodes that has `tinyclip[workers]`."""
+    """Interpreter with `tinyclip[workers]` on the cluster's nodes."""
     driver_cpus: float | None = Field(default=None, ge=0)
-    """CPUs that a job's driver reserves; null keeps drivers on the head node, any number lets them run elsewhere."""
+    """CPUs that a job's driver reserves; unset: drivers run on the head node, with a number on any node."""
     planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan.planner"])
     planner_timeout_seconds: float = Field(default=120.0, gt=0)
     import_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.importing.convert"])
     import_timeout_seconds: float = Field(default=600.0, gt=0)
-    """How long reading, converting and writing one imported model may take; its upload is not counted."""
+    """Time limit for reading, converting and writing an imported model, without its upload."""
     max_import_bytes: int = Field(default=8 << 30, ge=1)
-    """Of an uploaded file, or of one that the server is told to read."""
+    """Largest file of an import, uploaded or at a path."""
     keep_checkpoints_days: float = Field(default=30.0, ge=0)
-    """Of an ended job, for a retry; `inf`, here and below: as long as the job. Model versions are never removed."""
+    """Checkpoints of an ended job, for a retry; `inf`, here and below: as long as the job. Model versions are never removed."""
     keep_logs_days: float = Field(default=90.0, ge=0)
-    """Log lines of an ended job, and the event segments that they came in."""
+    """Log lines of an ended job, and the event segments that contain them."""
     keep_events_days: float = Field(default=float("inf"), ge=0)
-    """The history of an ended job. Its numbers (`metrics`) stay."""
+    """The history of an ended job. Its metrics are kept."""
     keep_ray_jobs_days: float = Field(default=7.0, ge=0)
-    """Ray's own records of our jobs that are over, with their entry in its dashboard."""
+    """Ray's own records of ended jobs, which its dashboard lists."""
     keep_orphans_days: float = Field(default=30.0, ge=0)
-    """Folders of the artifacts store that belong to no job, after their last change."""
+    """Folders of the artifacts store that belong to no job, counted from their last change."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
 
     @field_validator("data_dir")
@@ -109,10 +109,10 @@ class Settings(BaseSettings):
 
     @field_validator("data_roots")
     @classmethod
-    def _whole_roots(cls, value: list[Path]) -> list[Path]:
+    def _absolute_roots(cls, value: list[Path]) -> list[Path]:
         for root in value:
             if not root.is_absolute():
-                raise ValueError(f"{root} is a relative path, which differs from process to process; give absolute ones")
+                raise ValueError(f"{root} is a relative path, which each process resolves differently; use an absolute path")
         return value
 
     @classmethod
@@ -128,12 +128,12 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether we start Ray ourselves."""
+        """Return whether the service starts its own Ray cluster."""
         return not self.ray_address
 
     @property
     def async_database_url(self) -> str:
-        """The database's URL with the async driver named."""
+        """Return the database's URL with the async driver."""
         url = self.database_url or f"sqlite:///{self.data_dir / 'tinyclip.db'}"
         for plain, driver in (("sqlite://", "sqlite+aiosqlite://"), ("postgresql://", "postgresql+asyncpg://")):
             if url.startswith(plain):
@@ -147,19 +147,19 @@ class Settings(BaseSettings):
 
     @property
     def serve_base_url(self) -> str:
-        """Where clients reach deployments, without a trailing slash."""
+        """Return the URL at which clients reach deployments, without a trailing slash."""
         return (self.serve_url or f"http://{self.host}:{self.serve_port}").rstrip("/")
 
     @property
     def worker_environment(self) -> dict[str, str]:
-        """What the engine's processes are told by variables, wherever they run."""
-        ours = [str(self.data_dir / "imports"), *([] if "://" in self.artifacts_root else [self.artifacts_root])]
-        readable = [*map(str, self.data_roots), *ours] if self.data_roots else []
+        """Return the environment variables that the engine's processes get on every node."""
+        own = [str(self.data_dir / "imports"), *([] if "://" in self.artifacts_root else [self.artifacts_root])]
+        readable = [*map(str, self.data_roots), *own] if self.data_roots else []
         return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0", READABLE_ROOTS: json.dumps(readable)}
 
     @property
     def request_limit(self) -> int | None:
-        """Requests a minute of one token (or address), if any."""
+        """Return the limit of requests per minute of one token or address, if any."""
         return self.requests_per_minute or (1200 if self.auth == "tokens" else None)
 
     @property

@@ -1,4 +1,4 @@
-"""Ports, paths and processes of the machine we run on."""
+"""Ports, paths and processes of this machine."""
 
 import contextlib
 import hashlib
@@ -12,11 +12,11 @@ MARKER = "TINYCLIP_CLUSTER_OF"
 
 
 class PortTaken(Exception):
-    """Somebody listens there already."""
+    """A port that cannot be bound."""
 
 
 def listen(host: str, port: int, flag: str) -> socket.socket:
-    """A socket bound to an address. Raises PortTaken naming the flag that chooses another port."""
+    """Return a socket bound to an address. Raises `PortTaken`, naming the flag that chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -29,7 +29,7 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
 
 
 def free_port(preferred: int = 0) -> int:
-    """The preferred port of loopback if nobody has it, else one that nobody has."""
+    """Return the preferred port of 127.0.0.1 if it is free, else another free one."""
     for port in {preferred: None, 0: None}:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,7 +40,7 @@ def free_port(preferred: int = 0) -> int:
 
 
 def short_path(wanted: Path, *, room: int) -> Path:
-    """The path, or one of the same meaning in the system's temporary folder where it is longer than `room` bytes."""
+    """Return the path, or if it is longer than `room` bytes, a path derived from it in the system's temporary folder."""
     if len(os.fsencode(wanted)) <= room:
         return wanted
     name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
@@ -48,7 +48,7 @@ def short_path(wanted: Path, *, room: int) -> Path:
 
 
 def marked_processes(value: str) -> set[int]:
-    """Ids of the living processes whose environment has our marker with this value."""
+    """Return the ids of the running processes whose environment has the marker with this value."""
     wanted = f"{MARKER}={value}".encode()
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):

@@ -1,4 +1,4 @@
-"""A Ray cluster of one machine that the embedded service starts, finds again after it was itself killed, and stops."""
+"""The Ray cluster on one machine that the embedded service starts, adopts after a crash of its own, and stops."""
 
 import asyncio
 import contextlib
@@ -24,31 +24,31 @@ logger = logging.getLogger(__name__)
 SPARE_CPUS = 2
 """CPUs that Ray counts beyond the machine's: a deployment must be able to start while a job uses every core."""
 LONGEST_SESSION_PATH = 68
-"""Bytes that Ray appends to its folder for a unix socket, whose whole path has room for 107."""
+"""Bytes that Ray appends to its folder for a unix socket, whose path may have 107."""
 LONGEST_PROXY_PATH = len("/" + 56 * "n" + "/admin.sock")
-"""The same for Serve's proxy, which puts the node's id below its folder and wants a whole path of 97 at most."""
+"""The same for Serve's proxy, which adds the node's id to its folder and limits the path to 97."""
 DASHBOARD_PORT = 8265
-"""Ray's usual one; another if it is taken."""
+"""Ray's default; another one is chosen if it is in use."""
 START_SECONDS = 240.0
 STOP_SECONDS = 30.0
 
 
 class RayDidNotStart(Exception):
-    """The message has what Ray said."""
+    """A failed start of Ray; the message includes Ray's output."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A started cluster, as remembered in `ray.json`."""
+    """A started cluster, as recorded in `ray.json`."""
 
     pid: int
-    """Of `ray start`, which leads a process group of its own."""
+    """Process id of `ray start`, which leads its own process group."""
     address: str
     serve_port: int
 
 
 class LocalRay:
-    """The cluster of one data directory. Every process of it inherits a marker, so that stopping reaches all and only them."""
+    """The cluster of one data directory. All its processes inherit a marker, by which `stop` finds exactly them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -61,8 +61,8 @@ class LocalRay:
         self.token_path = settings.data_dir / "ray-token"
         self.address = ""
 
-    async def find(self) -> bool:
-        """Whether a cluster that an earlier server left running still answers and serves at our port; it is ours again."""
+    async def adopt(self) -> bool:
+        """Adopt the cluster of an earlier server. Return False if none answers with the configured Serve port."""
         try:
             cluster = Cluster(**json.loads(self._file.read_text()))
         except (OSError, ValueError, TypeError):
@@ -74,46 +74,46 @@ class LocalRay:
         return True
 
     async def clear(self) -> None:
-        """End what is left of an earlier cluster, and choose where the next one answers."""
-        await self._end_marked()
+        """Kill the remaining processes of an earlier cluster, and choose the address of the next one."""
+        await self._kill_marked()
         self.address = f"http://127.0.0.1:{free_port(DASHBOARD_PORT)}"
 
     def settings(self) -> dict[str, object]:
-        """What the rest of the service has to know; call it once `find` or `clear` chose the address."""
-        # This cluster is ours alone and close by: an attempt that it does not know will not turn up later.
+        """Return the settings of this cluster for the rest of the service. Call `adopt` or `clear` first."""
+        # Only this service submits to the cluster, over loopback: an attempt that it does not know will not appear later.
         return {"ray_address": self.address, "ray_token_path": self.token_path, "unknown_grace_seconds": 5.0}
 
     async def start(self) -> None:
-        """Start the head and wait until it answers; leftovers of a dead one go first. Raises RayDidNotStart."""
-        await self._end_marked()
+        """Kill what is left of an earlier head, start one, and wait until it answers. Raises `RayDidNotStart`."""
+        await self._kill_marked()
         process = self._launch()
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._answers(self.address):
                     if process.poll() is not None:
-                        raise RayDidNotStart(f"ray start ended with code {process.returncode}:\n{self._last_words()}")
+                        raise RayDidNotStart(f"ray start exited with status {process.returncode}:\n{self._log_tail()}")
                     await asyncio.sleep(0.2)
         except TimeoutError:
-            raise RayDidNotStart(f"Ray does not answer after {START_SECONDS:g} s:\n{self._last_words()}") from None
+            raise RayDidNotStart(f"Ray does not answer after {START_SECONDS:g} s:\n{self._log_tail()}") from None
 
-    def runs(self) -> bool:
-        """Whether the head's process is there."""
+    def is_running(self) -> bool:
+        """Return whether the head's process is running."""
         if self._process is not None:
             return self._process.poll() is None
-        return self._head() in marked_processes(self._marker)
+        return self._head_pid() in marked_processes(self._marker)
 
     async def stop(self) -> None:
-        """End the cluster: politely, then not."""
-        if self.runs():
+        """Stop the cluster with SIGTERM, then kill the processes that remain."""
+        if self.is_running():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._head(), signal.SIGTERM)
+                os.kill(self._head_pid(), signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
-                    while self.runs():  # noqa: ASYNC110 - another process tells nobody
+                    while self.is_running():  # noqa: ASYNC110 - there is no event for the end of an adopted process
                         await asyncio.sleep(0.1)
             if self._process is not None and self._process.poll() is None:
                 self._process.kill()
-        await self._end_marked()
+        await self._kill_marked()
         self._file.unlink(missing_ok=True)
         for folder in (self._folder, self._proxy_folder):
             if not folder.is_relative_to(self._settings.data_dir):
@@ -133,7 +133,7 @@ class LocalRay:
         self._file.write_text(json.dumps(asdict(cluster)))
         return self._process
 
-    def _head(self) -> int:
+    def _head_pid(self) -> int:
         if self._process is not None:
             return self._process.pid
         try:
@@ -158,7 +158,7 @@ class LocalRay:
         index_database = self._settings.index_database_url
         return inherited | ({INDEX_DATABASE: index_database} if index_database else {}) | {
             MARKER: self._marker,
-            "TINYCLIP_ENGINE_CACHE": str(self._settings.data_dir / "engines"),  # all that we write is below it
+            "TINYCLIP_ENGINE_CACHE": str(self._settings.data_dir / "engines"),  # the service writes only below data_dir
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -184,8 +184,8 @@ class LocalRay:
         finally:
             await gateway.close()
 
-    async def _end_marked(self) -> None:
-        """SIGKILL whatever still carries our marker; killing may orphan others that do, so until there are none."""
+    async def _kill_marked(self) -> None:
+        """Kill all processes with the marker; repeat, because a killed process may have started others meanwhile."""
         for _ in range(50):
             left = marked_processes(self._marker)
             if not left:
@@ -203,6 +203,6 @@ class LocalRay:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-15:])

@@ -1,4 +1,4 @@
-"""`tinyclip-server up`: the whole service on one machine, in the foreground, from the first line to a clean end."""
+"""`tinyclip-server up`: run the service on one machine, in the foreground, until a graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -26,23 +26,23 @@ logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 DRAIN_SECONDS = 5
-YOUNG_OBJECTS = 10_000
-"""After so many new ones the collector looks for garbage among them; by default after 700, which one request makes alone."""
+COLLECTOR_THRESHOLD = 10_000
+"""Objects allocated between two runs of the garbage collector. The default is 700, which one request exceeds."""
 
 
 class CannotStart(Exception):
-    """The message says why and what to do."""
+    """A service that cannot start; the message has the reason and what to do."""
 
 
 def up(settings: Settings) -> None:
-    """Run until SIGINT or SIGTERM. Raises CannotStart before anything was started."""
-    _expect_private(settings)
+    """Run the service until SIGINT or SIGTERM. Raises `CannotStart`."""
+    _require_private_address(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.data_dir / "lock", timeout=0), logging_to(settings.data_dir / "logs", settings):
             uvloop.run(_run(settings))
     except Timeout:
-        raise CannotStart(f"another tinyclip-server uses {settings.data_dir}; stop it or give another --data-dir") from None
+        raise CannotStart(f"another tinyclip-server uses {settings.data_dir}; stop it or choose another --data-dir") from None
     except (PortTaken, RayDidNotStart, CannotMigrate, WrongRevision) as error:
         raise CannotStart(str(error)) from error
 
@@ -50,35 +50,35 @@ def up(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     with listen(settings.host, settings.port, "--port") as bound:
         settings = settings.model_copy(update={"port": bound.getsockname()[1]})
-        await _bring_up_to_date(settings)
+        await _prepare_database(settings)
         if not settings.embedded:
             await _serve(settings, bound, [])
             return
         ray = LocalRay(settings)
-        adopted = await ray.find()
+        adopted = await ray.adopt()
         if not adopted:
             await ray.clear()
             listen(settings.host, settings.serve_port, "--serve-port").close()
         settings = settings.model_copy(update=ray.settings())
         if not adopted:
-            await _settle(settings)
+            await _end_attempts(settings)
         try:
-            await _serve(settings, bound, [_keep_running(ray, started=adopted)])
+            await _serve(settings, bound, [_supervise(ray, started=adopted)])
         finally:
             await ray.stop()
-            await _settle(settings)
+            await _end_attempts(settings)
 
 
-async def _bring_up_to_date(settings: Settings) -> None:
-    """A SQLite file is this server's alone. Other servers, perhaps older, may use a PostgreSQL: only `migrate` changes it."""
+async def _prepare_database(settings: Settings) -> None:
+    """Upgrade a SQLite file; check the revision of a PostgreSQL, which only `migrate` changes, since others may use it."""
     if settings.async_database_url.startswith("sqlite"):
         await upgrade(settings.async_database_url)
     else:
         await expect_head(settings.async_database_url)
 
 
-async def _serve(settings: Settings, bound: socket.socket, beside: list[Coroutine[None, None, None]]) -> None:
-    """The API until a signal comes, or until what runs beside it fails."""
+async def _serve(settings: Settings, bound: socket.socket, background: list[Coroutine[None, None, None]]) -> None:
+    """Serve the API until a signal arrives or a background task fails."""
     app = create_app(settings)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS))
 
@@ -88,8 +88,8 @@ async def _serve(settings: Settings, bound: socket.socket, beside: list[Coroutin
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    _spare_the_collector()
-    tasks = [asyncio.create_task(work) for work in [_announce(app.state.services.settings, app.state.readiness), *beside]]
+    _tune_garbage_collector()
+    tasks = [asyncio.create_task(work) for work in [_announce(app.state.services.settings, app.state.readiness), *background]]
     for task in tasks:
         task.add_done_callback(lambda done: _stop_if_failed(done, server))
     await server.serve(sockets=[bound])
@@ -100,15 +100,15 @@ async def _serve(settings: Settings, bound: socket.socket, beside: list[Coroutin
             raise ended
 
 
-def _spare_the_collector() -> None:
-    """What is here by now, modules and routes, stays to the end: to look through it for garbage again and again is in vain."""
+def _tune_garbage_collector() -> None:
+    """Exclude the modules and routes from garbage collection, since they live until the process exits."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.set_threshold(COLLECTOR_THRESHOLD, *gc.get_threshold()[1:])
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn raises them again at its end, which would cut off stopping the rest."""
+    """A server without signal handlers: uvicorn's raise the signal again at its end, which would skip stopping Ray."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -121,7 +121,7 @@ def _stop_if_failed(task: asyncio.Task[None], server: uvicorn.Server) -> None:
 
 
 async def _announce(settings: Settings, readiness: Readiness) -> None:
-    """Say where everything is, and `ready` once it is."""
+    """Print the addresses of the service, and `ready` once it is."""
     api = f"http://{settings.host}:{settings.port}"
     print(f"TinyCLIP keeps its files in {settings.data_dir}")
     print(f"  API            {api}")
@@ -130,25 +130,25 @@ async def _announce(settings: Settings, readiness: Readiness) -> None:
     print(f"  Ray dashboard  {settings.ray_address}{token}")
     print(f"  Deployments    {settings.serve_base_url}", flush=True)
     if settings.auth == "tokens":
-        print("  Tokens         asked for; make the first with: tinyclip-server create-token --scope admin", flush=True)
-    while (await readiness.check()).status != "ready":  # noqa: ASYNC110 - what it waits for is elsewhere
+        print("  Tokens         required; create the first with: tinyclip-server create-token --scope admin", flush=True)
+    while (await readiness.check()).status != "ready":  # noqa: ASYNC110 - there is no event for readiness
         await asyncio.sleep(0.2)
     print("ready", flush=True)
 
 
-async def _keep_running(ray: LocalRay, *, started: bool) -> None:
-    """Start the cluster, and again whenever its head has died. Raises RayDidNotStart."""
+async def _supervise(ray: LocalRay, *, started: bool) -> None:
+    """Start the cluster, and restart it whenever its head exits. Raises `RayDidNotStart`."""
     if not started:
         await ray.start()
     while True:
         await asyncio.sleep(CHECK_SECONDS)
-        if not ray.runs():
-            logger.error("the Ray head has died; starting it again")
+        if not ray.is_running():
+            logger.error("the Ray head exited; restarting it")
             await ray.start()
 
 
-async def _settle(settings: Settings) -> None:
-    """With no cluster there is no attempt: read what the last ones still wrote, and queue their jobs again."""
+async def _end_attempts(settings: Settings) -> None:
+    """Read the remaining events of attempts that ended with their cluster, and queue their jobs again."""
     services = build_services(settings)
     try:
         await Scheduler(services).settle()
@@ -156,8 +156,8 @@ async def _settle(settings: Settings) -> None:
         await services.close()
 
 
-def _expect_private(settings: Settings) -> None:
-    """Where nobody is asked for a token, only this machine may ask. Raises CannotStart."""
+def _require_private_address(settings: Settings) -> None:
+    """Raise `CannotStart` if the API would serve other machines without tokens."""
     if settings.auth == "tokens" or settings.allow_public or settings.host == "localhost":
         return
     try:
@@ -166,7 +166,7 @@ def _expect_private(settings: Settings) -> None:
         private = False
     if not private:
         raise CannotStart(
-            f"{settings.host} can be reached from outside, and no token is asked for; set TINYCLIP_AUTH=tokens and make "
+            f"{settings.host} can be reached from outside, and no token is required; set TINYCLIP_AUTH=tokens and create "
             "one with tinyclip-server create-token, or use --host 127.0.0.1, or set TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that "
             "authenticates"
         )

@@ -201,5 +201,5 @@ class TestSecret:
 
         assert [check.result for check in found] == ["ok", "fail", "fail"]
         assert "pgvector" in found[0].message
-        assert "CREATE EXTENSION vector" in found[1].way_out
+        assert "CREATE EXTENSION vector" in found[1].hint
         assert "very-secret" not in str(found)

@@ -1,4 +1,4 @@
-"""`tinyclip-server`: what it refuses to start with, and what it says then."""
+"""`tinyclip-server`: its errors, settings and tokens, and the helpers of the embedded service."""
 
 import os
 import socket
@@ -18,95 +18,94 @@ from tinyclip_server.settings import Settings
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and what it said on standard error."""
+    """Run a command that exits; return its exit status and standard error."""
     monkeypatch.setattr(sys, "argv", ["tinyclip-server", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main()
-    code = ended.value.code
+    code = exit_info.value.code
     return code if isinstance(code, int) else 0, capsys.readouterr().err
 
 
-class TestRefusals:
+class TestErrors:
     def test_a_taken_port_is_named_with_its_flag(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", str(port))
+            code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", str(port))
 
         assert code == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in said
-        assert "--port" in said
+        assert f"cannot listen on 127.0.0.1:{port}" in error
+        assert "--port" in error
 
     def test_a_taken_serve_port_is_named_before_anything_starts(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
-            code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", "0", "--serve-port", port)
+            code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", "0", "--serve-port", port)
 
-        assert (code, "--serve-port" in said) == (1, True)
+        assert (code, "--serve-port" in error) == (1, True)
         assert not (tmp_path / "ray.json").exists()
 
     def test_a_data_directory_in_use_is_named(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         with FileLock(tmp_path / "lock"):
-            code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
+            code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
 
-        assert (code, said) == (
-            1, f"tinyclip-server: another tinyclip-server uses {tmp_path}; stop it or give another --data-dir\n"
+        assert (code, error) == (
+            1, f"tinyclip-server: another tinyclip-server uses {tmp_path}; stop it or choose another --data-dir\n"
         )
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org", "::"])
     def test_a_public_address_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: str
     ) -> None:
-        code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--host", host)
+        code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--host", host)
 
-        assert (code, "can be reached from outside" in said) == (1, True)
+        assert (code, "can be reached from outside" in error) == (1, True)
 
     def test_a_bad_setting_is_named(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setenv("TINYCLIP_PORT", "eighty")
 
-        code, said = run(monkeypatch, capsys, "up")
+        code, error = run(monkeypatch, capsys, "up")
 
-        assert (code, "port: " in said, "'eighty'" in said) == (1, True, True)
+        assert (code, "port: " in error, "'eighty'" in error) == (1, True, True)
 
-    def test_a_missing_extra_is_answered_with_the_command(
+    def test_a_missing_extra_is_reported_with_the_command(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(cli, "ENGINE", ("a_package_that_is_not_there",))
+        monkeypatch.setattr(cli, "ENGINE", ("a_missing_package",))
 
-        code, said = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
+        code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
 
-        assert (code, "pip install 'tinyclip[all]'" in said) == (1, True)
+        assert (code, "pip install 'tinyclip[all]'" in error) == (1, True)
 
-
-    def test_a_public_address_is_fine_where_tokens_are_asked_for(self) -> None:
-        supervisor._expect_private(Settings(host="0.0.0.0", auth="tokens"))
+    def test_a_public_address_requires_tokens(self) -> None:
+        supervisor._require_private_address(Settings(host="0.0.0.0", auth="tokens"))
 
         with pytest.raises(supervisor.CannotStart, match="TINYCLIP_AUTH=tokens"):
-            supervisor._expect_private(Settings(host="0.0.0.0"))
+            supervisor._require_private_address(Settings(host="0.0.0.0"))
 
 
 class TestCreateToken:
-    def test_the_secret_alone_is_on_standard_output(
+    def test_only_the_secret_is_on_standard_output(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         monkeypatch.setattr(sys, "argv", ["tinyclip-server", "create-token", "--scope", "admin", "--scope", "metrics",
                                           "--project", "vision", "--data-dir", str(tmp_path)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
         printed = capsys.readouterr()
 
-        assert ended.value.code == 0
+        assert exit_info.value.code == 0
         assert is_well_formed(printed.out.rstrip("\n"))
         assert "admin, metrics in project vision, until " in printed.err
         assert printed.out.strip().encode() not in (tmp_path / "tinyclip.db").read_bytes()
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "message"),
         [
             (["--scope", "all"], "--scope: Input should be 'read', 'write', 'infer', 'admin' or 'metrics' (got 'all')"),
             (["--scope", "read", "--project", "A b"], "--project: "),
@@ -114,21 +113,22 @@ class TestCreateToken:
             (["--scope", "read", "--name", ""], "--name: "),
         ],
     )
-    def test_what_is_no_token_is_refused_by_option(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], said: str
+    def test_an_invalid_value_is_reported_with_its_option(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str],
+        message: str,
     ) -> None:
-        code, err = run(monkeypatch, capsys, "create-token", *arguments, "--data-dir", str(tmp_path))
+        code, error = run(monkeypatch, capsys, "create-token", *arguments, "--data-dir", str(tmp_path))
 
-        assert (code, said in err) == (1, True), err
+        assert (code, message in error) == (1, True), error
         assert not (tmp_path / "tinyclip.db").exists()
 
 
-class TestRayAsksForItsToken:
-    """What is started is told so, whatever the environment says; `test_up.py` asks a real cluster without one."""
+class TestRayRequiresItsToken:
+    """Ray starts with token authentication in any environment; `test_up.py` checks a real cluster."""
 
     def test_the_environment_of_an_embedded_cluster(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-        monkeypatch.setenv("RAY_AUTH_TOKEN", "somebody-else's")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "another-cluster's")
         ray = LocalRay(Settings(data_dir=tmp_path))
 
         ray._write_token()
@@ -140,10 +140,10 @@ class TestRayAsksForItsToken:
         assert len((tmp_path / "ray-token").read_text()) == 64
         assert ray.settings()["ray_token_path"] == tmp_path / "ray-token"
         monkeypatch.setattr(ray, "address", "http://127.0.0.1:8265")
-        assert not [word for word in ray._command() if "0.0.0.0" in word]
+        assert not [argument for argument in ray._command() if "0.0.0.0" in argument]
 
 
-def test_migrate_makes_the_database(
+def test_migrate_creates_the_database(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     code, _ = run(monkeypatch, capsys, "migrate", "--data-dir", str(tmp_path / "new"))
@@ -153,7 +153,7 @@ def test_migrate_makes_the_database(
 
 
 class TestSettings:
-    def test_flags_come_before_variables_before_the_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_flags_override_variables_which_override_the_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "server.toml").write_text("port = 1\nserve_port = 2\ntick_seconds = 3.0\n")
         monkeypatch.setenv("TINYCLIP_CONFIG", str(tmp_path / "server.toml"))
         monkeypatch.setenv("TINYCLIP_SERVE_PORT", "20")
@@ -179,19 +179,19 @@ class TestSettings:
 
 
 class TestMachine:
-    def test_a_free_port_is_the_preferred_one_where_it_is_free(self) -> None:
+    def test_free_port_returns_the_preferred_port_if_it_is_free(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             assert free_port(port) != port
         assert free_port(port) == port
 
-    def test_a_bound_port_is_refused_to_the_next(self) -> None:
+    def test_a_bound_port_cannot_be_bound_again(self) -> None:
         with listen("127.0.0.1", 0, "--port") as first:
             first.listen()
             with pytest.raises(PortTaken, match="--port"):
                 listen("127.0.0.1", first.getsockname()[1], "--port")
 
-    def test_a_path_too_long_for_a_socket_has_a_short_name(self, tmp_path: Path) -> None:
+    def test_a_path_too_long_for_a_socket_is_replaced(self, tmp_path: Path) -> None:
         deep = tmp_path / ("x" * 100)
 
         assert short_path(Path("/d/ray"), room=39) == Path("/d/ray")
@@ -199,7 +199,7 @@ class TestMachine:
         assert short_path(deep, room=39) == short_path(deep, room=39) != short_path(deep / "y", room=39)
 
     @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes through /proc")
-    def test_marked_processes_are_found_and_no_others(self, tmp_path: Path) -> None:
+    def test_only_marked_processes_are_found(self, tmp_path: Path) -> None:
         with subprocess.Popen(["sleep", "60"], env={**os.environ, MARKER: str(tmp_path)}) as process:
             assert marked_processes(str(tmp_path)) == {process.pid}
             process.kill()

@@ -1,4 +1,4 @@
-"""`tinyclip-server doctor`: each thing that can be wrong is found, and answered with a way out."""
+"""`tinyclip-server doctor`: each fault is reported with a hint."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from tinyclip_server import cli
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.migrate import head
 from tinyclip_server.local import doctor
-from tinyclip_server.local.doctor import Check, examine, examine_patiently
+from tinyclip_server.local.doctor import Check, examine, examine_until_passed
 from tinyclip_server.local.machine import free_port
 from tinyclip_server.settings import Settings
 
@@ -39,9 +39,9 @@ def settings_of(tmp_path: Path, **given: Any) -> Settings:
 
 
 async def found(settings: Settings, name: str) -> Check:
-    """The worst line of that name."""
-    lines = [check for check in await examine(settings) if check.name == name]
-    return max(lines, key=lambda check: ("ok", "warn", "fail").index(check.result))
+    """Return the worst of the checks with that name."""
+    checks = [check for check in await examine(settings) if check.name == name]
+    return max(checks, key=lambda check: ("ok", "warn", "fail").index(check.result))
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -50,21 +50,21 @@ def files_in(folder: Path) -> list[Path]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A real S3 server, as this process finds it."""
+    """Start an S3 server and configure this process for it."""
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()  # they remember addresses of earlier servers
+        S3FileSystem.clear_instance_cache()  # cached instances keep the addresses of earlier servers
         yield
     S3FileSystem.clear_instance_cache()
 
 
 @contextlib.contextmanager
 def unconditional(server: str) -> Iterator[str]:
-    """The address of a proxy that passes all on to an S3 server but the condition."""
+    """Run a proxy that drops the condition of requests to an S3 server; yield its address."""
 
     class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # clients of S3 expect a 100 before they send a body
+        protocol_version = "HTTP/1.1"  # S3 clients expect a 100 before they send a body
 
         def handle_one_request(self) -> None:
             self.raw_requestline = self.rfile.readline()
@@ -73,10 +73,10 @@ def unconditional(server: str) -> Iterator[str]:
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in ("if-none-match", "expect")}
-            there = http.client.HTTPConnection(server.removeprefix("http://"))
-            there.request(self.command, self.path, body, headers)
-            with contextlib.closing(there):
-                answer = there.getresponse()
+            upstream = http.client.HTTPConnection(server.removeprefix("http://"))
+            upstream.request(self.command, self.path, body, headers)
+            with contextlib.closing(upstream):
+                answer = upstream.getresponse()
                 content = answer.read()
             self.send_response_only(answer.status)
             for name, value in answer.getheaders():
@@ -96,7 +96,7 @@ def unconditional(server: str) -> Iterator[str]:
         proxy.server_close()
 
 
-async def test_a_fresh_machine_is_well_and_nothing_is_left_on_it(tmp_path: Path) -> None:
+async def test_all_checks_pass_on_a_fresh_machine_and_leave_nothing_behind(tmp_path: Path) -> None:
     checks = await examine(settings_of(tmp_path / "new"))
 
     assert Counter(check.result for check in checks if not check.name.startswith("disk")) == {"ok": 9}
@@ -104,7 +104,7 @@ async def test_a_fresh_machine_is_well_and_nothing_is_left_on_it(tmp_path: Path)
     assert files_in(tmp_path / "new") == []
 
 
-async def test_every_line_that_is_not_well_has_a_way_out(tmp_path: Path) -> None:
+async def test_every_check_that_does_not_pass_has_a_hint(tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("no folder")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -113,16 +113,16 @@ async def test_every_line_that_is_not_well_has_a_way_out(tmp_path: Path) -> None
 
     failed = {check.name for check in checks if check.result == "fail"}
     assert {"database", "ray", "artifacts", "API port"} <= failed
-    assert [check.name for check in checks if (check.result == "ok") != (check.way_out == "")] == []
+    assert [check.name for check in checks if (check.result == "ok") != (check.hint == "")] == []
 
 
-async def test_it_waits_for_what_is_starting_but_not_for_ever(tmp_path: Path) -> None:
+async def test_failing_checks_are_repeated_until_the_time_limit(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     with socket.create_server(("127.0.0.1", settings.port)) as taken:
         asyncio.get_running_loop().call_later(1.5, taken.close)
-        assert "fail" not in {check.result for check in await examine_patiently(settings, 30) if check.name == "API port"}
+        assert "fail" not in {check.result for check in await examine_until_passed(settings, 30) if check.name == "API port"}
     with socket.create_server(("127.0.0.1", settings.port)):
-        assert "fail" in {check.result for check in await examine_patiently(settings, 1) if check.name == "API port"}
+        assert "fail" in {check.result for check in await examine_until_passed(settings, 1) if check.name == "API port"}
 
 
 class TestDatabase:
@@ -142,13 +142,13 @@ class TestDatabase:
 
         line = await found(settings, "migrations")
 
-        assert (line.result, "9999" in line.message, f"migrate --to {head()}" in line.way_out) == ("fail", True, True)
+        assert (line.result, "9999" in line.message, f"migrate --to {head()}" in line.hint) == ("fail", True, True)
 
     @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
     async def test_an_empty_postgresql(self, tmp_path: Path, empty_database_url: str) -> None:
         line = await found(settings_of(tmp_path, database_url=empty_database_url), "migrations")
 
-        assert (line.result, line.way_out) == ("fail", "run tinyclip-server migrate")
+        assert (line.result, line.hint) == ("fail", "run tinyclip-server migrate")
 
 
 class TestRay:
@@ -161,45 +161,45 @@ class TestRay:
             assert (await found(settings, "ray version")).result == "ok"
             assert (await found(settings, "ray token")).result == "ok"
 
-    async def test_another_version_is_told_with_the_command_and_an_open_one_warned_of(self, tmp_path: Path) -> None:
+    async def test_another_version_fails_with_the_command_and_a_missing_token_is_a_warning(self, tmp_path: Path) -> None:
         with fake_ray("2.9.3") as ray:
             settings = settings_of(tmp_path, ray_address=ray.address)
             line, token = await found(settings, "ray version"), await found(settings, "ray token")
 
         assert (line.result, line.message) == ("fail", f"{RAY} here, 2.9.3 on the cluster")
-        assert "pip install 'ray==2.9.3'" in line.way_out
+        assert "pip install 'ray==2.9.3'" in line.hint
         assert token.result == "warn"
 
-    async def test_a_wrong_token_is_told(self, tmp_path: Path) -> None:
+    async def test_a_wrong_token_fails(self, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("another\n")
         with fake_ray(RAY) as ray:
             ray.token = "a-token"
             line = await found(settings_of(tmp_path, ray_address=ray.address, ray_token_path=tmp_path / "token"), "ray")
 
-        assert (line.result, "401" in line.message, "TINYCLIP_RAY_TOKEN_PATH" in line.way_out) == ("fail", True, True)
+        assert (line.result, "401" in line.message, "TINYCLIP_RAY_TOKEN_PATH" in line.hint) == ("fail", True, True)
 
 
 class TestConditionalWrites:
     async def test_s3_refuses_the_second(self, tmp_path: Path, s3: None) -> None:
-        line = await found(settings_of(tmp_path, artifacts=f"s3://{BUCKET}/well"), "conditional writes")
+        line = await found(settings_of(tmp_path, artifacts=f"s3://{BUCKET}/conditional"), "conditional writes")
 
-        assert (line.result, line.message) == ("ok", "one of 8 writers at once created a file, a later one was refused")
+        assert (line.result, line.message) == ("ok", "one of 8 concurrent writers created a file, a later one was refused")
 
-    async def test_a_store_that_drops_the_condition_is_found_out(
+    async def test_a_store_that_ignores_the_condition_fails(
         self, tmp_path: Path, s3: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with unconditional(os.environ["AWS_ENDPOINT_URL"]) as address:
             monkeypatch.setenv("AWS_ENDPOINT_URL", address)
             S3FileSystem.clear_instance_cache()
-            checks = await examine(settings_of(tmp_path, artifacts=f"s3://{BUCKET}/ill"))
+            checks = await examine(settings_of(tmp_path, artifacts=f"s3://{BUCKET}/unconditional"))
 
         [plain] = [check for check in checks if check.name == "artifacts"]
         [line] = [check for check in checks if check.name == "conditional writes"]
         assert plain.result == "ok"
-        assert (line.result, line.message) == ("fail", f"s3://{BUCKET}/ill let 9 of 9 writers create one and the same file")
-        assert "If-None-Match" in line.way_out
+        assert (line.result, line.message) == ("fail", f"s3://{BUCKET}/unconditional let 9 of 9 writers create the same file")
+        assert "If-None-Match" in line.hint
 
-    async def test_a_file_system_without_hard_links_is_found_out(
+    async def test_a_file_system_without_hard_links_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: object) -> None:
@@ -209,7 +209,7 @@ class TestConditionalWrites:
 
         line = await found(settings_of(tmp_path), "conditional writes")
 
-        assert (line.result, "hard links" in line.way_out) == ("fail", True)
+        assert (line.result, "hard links" in line.hint) == ("fail", True)
         assert "not permitted" in line.message
         assert files_in(tmp_path) == []
 
@@ -219,37 +219,37 @@ async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     line = await found(settings_of(tmp_path), "disk: artifacts")
 
-    assert (line.result, str(tmp_path) in line.way_out) == ("fail", True)
+    assert (line.result, str(tmp_path) in line.hint) == ("fail", True)
 
 
 class TestCommand:
     def run(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["tinyclip-server", "doctor", *flags])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        return int(ended.value.code or 0), capsys.readouterr().out
+        return int(exit_info.value.code or 0), capsys.readouterr().out
 
-    def test_json_is_a_list_and_failures_are_its_exit_status(
+    def test_json_is_a_list_and_failures_set_the_exit_status(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         monkeypatch.setattr(doctor, "FAIL_BYTES", 0)
         flags = ("--data-dir", str(tmp_path), "--port", str(free_port()), "--serve-port", str(free_port()), "--json")
-        well, told = self.run(monkeypatch, capsys, *flags)
+        passed, output = self.run(monkeypatch, capsys, *flags)
         monkeypatch.setenv("TINYCLIP_RAY_ADDRESS", "http://127.0.0.1:1")
-        ill, also_told = self.run(monkeypatch, capsys, *flags)
+        failed, failed_output = self.run(monkeypatch, capsys, *flags)
 
-        assert (well, ill) == (0, 1)
-        assert {"name", "result", "message", "way_out"} == set(json.loads(told)[0])
-        assert "ray" in [check["name"] for check in json.loads(also_told) if check["result"] == "fail"]
+        assert (passed, failed) == (0, 1)
+        assert {"name", "result", "message", "way_out"} == set(json.loads(output)[0])
+        assert "ray" in [check["name"] for check in json.loads(failed_output) if check["result"] == "fail"]
 
-    def test_the_table_shows_every_line_with_its_way_out(
+    def test_the_table_shows_every_check_with_its_hint(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         monkeypatch.setenv("TINYCLIP_RAY_ADDRESS", "http://127.0.0.1:1")
         monkeypatch.setenv("COLUMNS", "300")
 
-        code, told = self.run(monkeypatch, capsys, "--data-dir", str(tmp_path))
+        code, output = self.run(monkeypatch, capsys, "--data-dir", str(tmp_path))
 
         assert code == 1
-        assert "-> look at TINYCLIP_RAY_ADDRESS" in told
-        assert "disk: artifacts" in told
+        assert "-> check TINYCLIP_RAY_ADDRESS" in output
+        assert "disk: artifacts" in output

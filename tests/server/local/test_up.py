@@ -1,4 +1,4 @@
-"""`tinyclip-server up` for real: a local Ray, killed and found again, stopped without a trace."""
+"""`tinyclip-server up` with a real local Ray: a cluster is adopted after a kill, and stopped completely."""
 
 import json
 import os
@@ -16,22 +16,22 @@ from tinyclip_server.local.machine import free_port, marked_processes
 
 pytest.importorskip("ray")
 pytestmark = [
-    pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the cluster's processes through /proc"),
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the cluster's processes through /proc"),
     pytest.mark.ray,
     pytest.mark.timeout(600),
 ]
-PATIENCE = 280
+START_SECONDS = 280
 
 
 @contextmanager
 def server(data_dir: Path, port: int, serve_port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The service in a process of its own, until it is ready; what a failing test leaves is ended."""
+    """Start the service in its own process and wait until it is ready; terminate it if the test fails."""
     command = [str(Path(sys.executable).with_name("tinyclip-server")), "up", "--data-dir", str(data_dir)]
     command += ["--port", str(port), "--serve-port", str(serve_port)]
     output = data_dir.parent / f"output-{time.monotonic_ns()}"
     with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + START_SECONDS
             while not output.read_text().endswith("ready\n"):
                 assert process.poll() is None, output.read_text()
                 assert time.monotonic() < deadline, output.read_text()
@@ -58,7 +58,7 @@ def test_the_service_comes_up_survives_a_kill_and_leaves_nothing(tmp_path: Path)
         assert json.loads((data_dir / "ray.json").read_text()) == cluster
         assert httpx.get(f"{url}/v1/jobs", timeout=30).json()["items"] == []
         os.kill(second.pid, signal.SIGINT)
-        assert second.wait(PATIENCE) == 0
+        assert second.wait(START_SECONDS) == 0
 
     assert marked_processes(str(data_dir)) == set()
     assert not (data_dir / "ray.json").exists()
