@@ -65,6 +65,7 @@ async def test_a_token_of_the_project_with_scope_infer_is_accepted(options: Serv
         (READER, (403, "forbidden")),
         (OTHER_PROJECT, (404, "no_such_deployment")),
     ],
+    ids=["none", "malformed", "unknown", "expired", "other scope", "other project"],
 )
 async def test_other_tokens_are_rejected(
     options: ServingOptions, tmp_path: Path, token: str | None, expected: tuple[int, str]
