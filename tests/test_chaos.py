@@ -23,8 +23,8 @@ LINES = [
 ]
 
 
-class Served:
-    """A control plane that shows one succeeded job of one attempt, as its test wants it."""
+class FakeControlPlane:
+    """A control plane with one succeeded job of one attempt, which tests modify."""
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
@@ -57,11 +57,11 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Served:
-    return Served(tmp_path)
+def served(tmp_path: Path) -> FakeControlPlane:
+    return FakeControlPlane(tmp_path)
 
 
-def test_a_good_end_is_accepted(served: Served) -> None:
+def test_a_correct_outcome_is_accepted(served: FakeControlPlane) -> None:
     ended = examine(served.job())
 
     assert ended.wrong == []
@@ -69,23 +69,23 @@ def test_a_good_end_is_accepted(served: Served) -> None:
     assert ended.student == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_a_gap_is_seen(served: Served) -> None:
+def test_a_gap_is_detected(served: FakeControlPlane) -> None:
     served.numbers[-1] += 1
 
     assert examine(served.job()).wrong == ["the numbers of its events have gaps"]
 
 
 @pytest.mark.parametrize("change", [lambda events: events.pop(3), lambda events: events.insert(3, dict(events[3]))])
-def test_a_line_that_is_lost_or_counted_twice_is_seen(served: Served, change: Any) -> None:
+def test_a_lost_or_repeated_line_is_detected(served: FakeControlPlane, change: Any) -> None:
     change(served.events)
     served.numbers = list(range(1, len(served.events) + 1))
 
     (wrong,) = examine(served.job()).wrong
 
-    assert wrong == f"of attempt 1 5 events were written and {len(served.events) - 3} are in its history"
+    assert wrong == f"attempt 1: 5 events were written, {len(served.events) - 3} are in the history"
 
 
-def test_two_ends_are_seen(served: Served) -> None:
+def test_two_final_events_are_detected(served: FakeControlPlane) -> None:
     served.events[-2:-2] = [{"type": "job.failed", "attempt": 1, "stage": None, "data": {}}]
     served.numbers = list(range(1, len(served.events) + 1))
 
@@ -93,13 +93,13 @@ def test_two_ends_are_seen(served: Served) -> None:
 
 
 @pytest.mark.parametrize("versions", [[], [("job_1", 1), ("job_1", 2)], [("job_2", 1)]])
-def test_another_number_of_versions_is_seen(served: Served, versions: list[tuple[str, int]]) -> None:
+def test_another_number_of_versions_is_detected(served: FakeControlPlane, versions: list[tuple[str, int]]) -> None:
     served.versions = [SimpleNamespace(job=job, version=version) for job, version in versions]
 
     assert examine(served.job()).wrong == [f"its model has the versions {versions}"]
 
 
-def test_another_student_and_too_many_attempts_are_seen(served: Served) -> None:
+def test_another_student_and_too_many_attempts_are_detected(served: FakeControlPlane) -> None:
     worker = next(case for case in CASES if case.name == "worker")
     undisturbed = examine(served.job())
     (served.artifacts / "models/m/1/open_clip_model.safetensors").write_bytes(b"other weights")

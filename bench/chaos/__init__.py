@@ -1,1 +1,5 @@
-"""Real kills on real processes: `python -m bench.chaos` from the repository's root (see `__main__.py`)."""
+"""Faults injected into the real service: `python -m bench.chaos` from the repository's root.
+
+`cases` has the faults, `jobs` the job and the checks of its outcome, `profiles` the services (with `cluster`, `nodes`,
+`postgres` and `machine`), `report` the results.
+"""

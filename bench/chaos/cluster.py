@@ -1,4 +1,4 @@
-"""A Ray cluster beside the control planes, as on a machine where something else starts it."""
+"""A Ray cluster that runs independently of the control planes, as in production."""
 
 import os
 import secrets
@@ -10,19 +10,19 @@ from pathlib import Path
 import httpx
 from tinyclip_server.local.machine import MARKER
 
-from bench.chaos.machine import end_all, until
+from bench.chaos.machine import kill_all, wait_until
 from tests.ports import free_ports
 
 RAY = Path(sys.executable).with_name("ray")
 
 
 class RayCluster:
-    """A head at `address`; nodes may join it. Every process of it carries the marker."""
+    """A Ray head at `address`, which nodes can join. All its processes have the marker in their environment."""
 
     def __init__(
         self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 4, environment: Mapping[str, str] | None = None
     ) -> None:
-        """`environment` is for the head alone."""
+        """Prepare a cluster, not started. `environment` is for the head only."""
         self.folder, self._address, self._cpus, self._environment = folder, address, cpus, environment
         self.marker = str(folder)
         folder.mkdir()
@@ -39,15 +39,15 @@ class RayCluster:
             f"--dashboard-agent-listen-port={self._agent}", f"--ray-client-server-port={self._client}",
             f"--temp-dir={self.folder}", environment=self._environment,
         )
-        until(lambda: self.answers() or self._process.poll() is not None, "an answer of the Ray head")
+        wait_until(lambda: self.answers() or self._process.poll() is not None, "an answer of the Ray head")
         if self._process.poll() is not None:
-            raise RuntimeError(f"ray start ended with {self._process.returncode}; see {self.folder / 'ray.log'}")
+            raise RuntimeError(f"ray start exited with status {self._process.returncode}; see {self.folder / 'ray.log'}")
 
     def launch(
         self, *arguments: str, inside: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[bytes]":
-        """`ray start` with these arguments. `inside` is the command that runs it, such as `ip netns exec NAME`."""
-        told = {
+        """Run `ray start` with these arguments. `inside` is a command that runs it, such as `ip netns exec NAME`."""
+        settings = {
             MARKER: self.marker, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
@@ -55,13 +55,13 @@ class RayCluster:
         command = [*inside, str(RAY), "start", "--block", f"--object-store-memory={128 << 20}", *arguments]
         with open(self.folder / "ray.log", "ab") as log:
             return subprocess.Popen(
-                command, env={**os.environ, **told, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, env={**os.environ, **settings, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )
 
     @property
     def gcs(self) -> str:
-        """Where nodes join."""
+        """Return the address that nodes join."""
         return f"{self._address}:{self._port}"
 
     def answers(self) -> bool:
@@ -71,16 +71,16 @@ class RayCluster:
             return False
 
     def _get(self, path: str) -> httpx.Response:
-        """Raises httpx.HTTPError."""
+        """Send a request to the dashboard. Raises `httpx.HTTPError`."""
         authorization = {"Authorization": f"Bearer {self.token.read_text()}"}
         return httpx.get(self.url + path, headers=authorization, timeout=5.0, trust_env=False)
 
     def alive(self) -> set[str]:
-        """Addresses of the nodes that the head counts as alive. Raises httpx.HTTPError."""
+        """Return the addresses of the nodes that are alive for the head. Raises `httpx.HTTPError`."""
         answer = self._get("/nodes?view=summary")
         answer.raise_for_status()
         nodes = answer.json()["data"]["summary"]
         return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
 
     def end(self) -> None:
-        end_all(self.marker)
+        kill_all(self.marker)

@@ -1,4 +1,4 @@
-"""The job that every case disturbs, and what must be true of it at its end."""
+"""The job of every case, and the checks of its outcome."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from tinyclip.errors import CannotReachServer, ProblemError
 from tinyclip.schemas import Event, Job, JobState
 from tinyclip.specfile import load_spec
 
-from bench.chaos.machine import until
+from bench.chaos.machine import wait_until
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.shapes_data import write_shards
 
@@ -29,13 +29,13 @@ precision: fp32
 checkpoint: {every_steps: 40, keep: 2}
 """
 STEPS = 600
-"""Of one stage; a checkpoint is due fifteen times in it."""
-OF_THE_SERVER = {"attempt.submitted", "attempt.lost", "attempt.unknown", "attempt.interrupted", "attempt.held_up"}
-"""Events that the control plane adds; with those that begin with `job.`, all others were told by a driver or a worker."""
+"""Steps of a stage, with fifteen checkpoints."""
+SERVER_EVENTS = {"attempt.submitted", "attempt.lost", "attempt.unknown", "attempt.interrupted", "attempt.held_up"}
+"""Events that the control plane adds, as it does those that begin with `job.`; drivers and workers report all others."""
 
 
-def write_world(folder: Path) -> Path:
-    """A teacher of 0.8 million parameters, 72 coloured shapes to learn from, and the spec's file, which is returned."""
+def write_inputs(folder: Path) -> Path:
+    """Write a teacher of 0.8 million parameters, 72 training pairs and the spec, and return the spec's file."""
     write_shards(folder / "train", shards=2, pairs=36)
     write_shards(folder / "val", shards=1, pairs=24, name="val")
     write_folder(folder / "teacher", tiny_model(), tiny_layout())
@@ -44,7 +44,7 @@ def write_world(folder: Path) -> Path:
 
 
 def spec_of(file: Path, kind: str, name: str, **changes: Any) -> dict[str, Any]:
-    """`short` has one stage, `long` a second one of the first one's student, `pair` one stage on two workers."""
+    """Return a spec: `short` has one stage, `long` a second one from the first one's student, `pair` one stage on two workers."""
     spec = load_spec(file)
     first = {**spec["stages"][0], "train": {"steps": STEPS}}
     second = {"name": "half", "student": {"image": {"width": 2}}, "train": {"steps": 4 * STEPS}}
@@ -53,7 +53,7 @@ def spec_of(file: Path, kind: str, name: str, **changes: Any) -> dict[str, Any]:
 
 
 class RunningJob:
-    """A submitted job, seen through its artifacts: they are there whoever has died."""
+    """A submitted job, observed through its artifacts, which no fault removes."""
 
     def __init__(self, client: Client, artifacts: Path, spec: dict[str, Any]) -> None:
         self.client, self.spec, self.artifacts = client, spec, artifacts
@@ -65,30 +65,30 @@ class RunningJob:
         return self.artifacts / "jobs" / self.id
 
     def retry(self) -> None:
-        """From here on this is the job that goes on where the failed one stopped."""
+        """Retry the failed job, and follow the new one from here on."""
         self.id = self.client.jobs.retry(self.id).id
 
     def newest_step(self, stage: int = 0, attempt: str = "*") -> int:
-        """Of the committed checkpoints; 0 before the first."""
+        """Return the step of the newest committed checkpoint; 0 before the first."""
         manifests = self.folder.glob(f"stages/{stage}-*/a{attempt}/step-*/manifest.json")
         return max((int(path.parent.name.removeprefix("step-")) for path in manifests), default=0)
 
     def steps_done(self) -> int:
-        """Over both stages, as far as checkpoints tell."""
+        """Return the steps of both stages up to their newest checkpoints."""
         return self.newest_step(0) + self.newest_step(1)
 
-    def is_over(self) -> bool:
-        """Whether an attempt has told the job's end, heard or not."""
+    def has_ended(self) -> bool:
+        """Return whether an attempt has written its end, even if the control plane has not read it yet."""
         attempts = sorted(int(path.name) for path in (self.folder / "attempts").glob("*"))
-        told = self.told(attempts[-1]) if attempts else []
-        return bool(told) and told[-1]["type"] in ("attempt.succeeded", "attempt.failed")
+        lines = self.reported(attempts[-1]) if attempts else []
+        return bool(lines) and lines[-1]["type"] in ("attempt.succeeded", "attempt.failed")
 
     def wait_for_step(self, step: int, stage: int = 0, attempt: str = "*") -> None:
-        """Until a checkpoint of it or of a later one counts."""
-        until(lambda: self.newest_step(stage, attempt) >= step, f"step {step} of stage {stage} of {self.id}")
+        """Wait for a committed checkpoint at this step or a later one."""
+        wait_until(lambda: self.newest_step(stage, attempt) >= step, f"step {step} of stage {stage} of {self.id}")
 
-    def look(self) -> Job | None:
-        """The job as the API shows it; None while the API does not answer."""
+    def get_if_available(self) -> Job | None:
+        """Return the job from the API; None while the API does not answer."""
         try:
             return self.client.jobs.get(self.id)
         except (CannotReachServer, ProblemError):
@@ -96,59 +96,59 @@ class RunningJob:
 
     def wait_for_state(self, *states: JobState) -> Job:
         what = f"{self.id} to be {' or '.join(states)}"
-        until(lambda: (seen := self.look()) is not None and seen.state in states, what, every=0.5)
+        wait_until(lambda: (seen := self.get_if_available()) is not None and seen.state in states, what, every=0.5)
         return self.client.jobs.get(self.id)
 
     def history(self) -> list[str]:
-        """The types of its first events."""
+        """Return the types of its first 500 events."""
         return [event.type for event in self.client.jobs.events_page(self.id, page_size=500).items]
 
-    def told(self, attempt: int) -> list[dict[str, Any]]:
-        """What an attempt's driver and workers have written, log lines left out, in their order."""
+    def reported(self, attempt: int) -> list[dict[str, Any]]:
+        """Return the events that an attempt's driver and workers have written, in order, without log lines."""
         segments = sorted((self.folder / "attempts" / str(attempt) / "events").glob("*.jsonl"))
         lines = (json.loads(line) for path in segments for line in path.read_text().splitlines())
         return [line for line in lines if line["type"] != "log"]
 
 
 @dataclass
-class Ended:
-    """What a case came to."""
+class Outcome:
+    """The outcome of a job; the fields are keys of `chaos.json`."""
 
     state: str
     seconds: float
     attempts: int
     restarts: int
-    """Times that a worker group went on from a checkpoint."""
+    """Times that a worker group continued from a checkpoint."""
     lost_steps: int
-    """Steps that were trained again, as far as progress was told."""
+    """Steps that were trained again after their progress had been reported."""
     events: int
     student: str
-    """sha256 of the weights' file as it lies in the store."""
+    """SHA-256 of the weights' file in the store."""
     wrong: list[str] = field(default_factory=list)
 
 
-def examine(job: RunningJob) -> Ended:
-    """Wait for its end, and look at all that must be so."""
+def examine(job: RunningJob) -> Outcome:
+    """Wait for the job's end, and check its history and its model."""
     seen = job.wait_for_state(*(state for state in JobState if state.terminal))
     seconds = time.monotonic() - job.begun
     events = list(job.client.jobs.events(job.id))
-    told = [line for attempt in range(1, seen.attempt + 1) for line in job.told(attempt)]
-    return Ended(
+    lines = [line for attempt in range(1, seen.attempt + 1) for line in job.reported(attempt)]
+    return Outcome(
         state=seen.state.value,
         seconds=seconds,
         attempts=seen.attempt,
-        restarts=sum(line["type"] == "worker.restarted" for line in told),
-        lost_steps=_lost_steps(told),
+        restarts=sum(line["type"] == "worker.restarted" for line in lines),
+        lost_steps=_lost_steps(lines),
         events=len(events),
         student=_student(job, seen),
         wrong=[*_wrong_history(job, seen, events), *_wrong_models(job, seen)],
     )
 
 
-def _lost_steps(told: list[dict[str, Any]]) -> int:
+def _lost_steps(lines: list[dict[str, Any]]) -> int:
     reached: dict[int, int] = {}
     lost = 0
-    for line in told:
+    for line in lines:
         step = int(line["data"].get("step", 0))
         if line["type"] == "worker.restarted":
             lost += max(0, reached.get(line["stage"], 0) - step)
@@ -158,20 +158,20 @@ def _lost_steps(told: list[dict[str, Any]]) -> int:
 
 
 def _wrong_history(job: RunningJob, seen: Job, events: list[Event]) -> Iterator[str]:
-    """Numbers without a gap, one end, and each line of each attempt once: all of the last attempt, the first ones of others."""
+    """Yield the faults: gaps, not exactly one final event, or lost or repeated lines (earlier attempts may be cut off)."""
     if [event.id for event in events] != list(range(1, len(events) + 1)):
         yield "the numbers of its events have gaps"
     ends = [event.type for event in events if event.type in {f"job.{state.value}" for state in JobState if state.terminal}]
     if ends != [f"job.{seen.state.value}"]:
         yield f"its history has the ends {ends}"
     for attempt in range(1, seen.attempt + 1):
-        written = [(line["type"], line["stage"], line["data"]) for line in job.told(attempt)]
+        written = [(line["type"], line["stage"], line["data"]) for line in job.reported(attempt)]
         known = [
             (event.type, event.stage, event.data) for event in events
-            if event.attempt == attempt and not event.type.startswith("job.") and event.type not in OF_THE_SERVER
+            if event.attempt == attempt and not event.type.startswith("job.") and event.type not in SERVER_EVENTS
         ]
         if known != (written if attempt == seen.attempt else written[: len(known)]):
-            yield f"of attempt {attempt} {len(written)} events were written and {len(known)} are in its history"
+            yield f"attempt {attempt}: {len(written)} events were written, {len(known)} are in the history"
 
 
 def _wrong_models(job: RunningJob, seen: Job) -> Iterator[str]:

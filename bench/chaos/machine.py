@@ -1,4 +1,4 @@
-"""What the cases need of the machine: waiting, disks that can be filled, processes by what they are."""
+"""Helpers of the cases: waiting, disks that can be filled, and processes by name."""
 
 import contextlib
 import os
@@ -11,40 +11,40 @@ from pathlib import Path
 
 from tinyclip_server.local.machine import marked_processes
 
-PATIENT = 600.0
-"""Seconds that anything may take on a machine that others use too."""
+TIMEOUT_SECONDS = 600.0
+"""Default time limit, with a margin for a busy machine."""
 
 
-def until(true: Callable[[], object], what: str, seconds: float = PATIENT, every: float = 0.1) -> None:
-    """Returns once it is true. Raises TimeoutError naming what was waited for."""
+def wait_until(condition: Callable[[], object], what: str, seconds: float = TIMEOUT_SECONDS, every: float = 0.1) -> None:
+    """Wait until a condition holds. Raises `TimeoutError` naming it."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(every)
 
 
 def kill(pids: set[int]) -> None:
-    """kill -9; those that have ended meanwhile are fine."""
+    """Kill processes (SIGKILL), ignoring those that have already exited."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def processes_of(marker: str, *names: str) -> set[int]:
-    """Living processes that carry the marker of a cluster and have one of the names in their command line; all without names."""
+    """Return the cluster's processes with one of the names in their command line; without names, all of them."""
     marked = marked_processes(marker)
     return {pid for pid in marked if not names or any(name in _command(pid) for name in names)}
 
 
-def end_all(marker: str) -> None:
-    """Nothing that carries the marker is left; killing may orphan others that do, so until there are none."""
+def kill_all(marker: str) -> None:
+    """Kill all processes of a cluster; repeat, because a killed process may have started others meanwhile."""
     def none_left() -> bool:
         left = marked_processes(marker)
         kill(left)
         return not left
 
-    until(none_left, f"the end of everything of {marker}")
+    wait_until(none_left, f"the end of all processes of {marker}")
 
 
 def _command(pid: int) -> str:
@@ -56,7 +56,7 @@ def _command(pid: int) -> str:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size_mb: int) -> Iterator[None]:
-    """A file system of its own at `folder`, which can be full without hurting anybody. Needs root."""
+    """Mount a separate file system at `folder`, which can be filled safely. Needs root."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tinyclip-chaos", str(folder)], check=True)
     try:
@@ -65,24 +65,24 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-class Ballast:
-    """A file that takes what room a disk has left."""
+class DiskFiller:
+    """A file that occupies the free space of a disk."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "ballast"
 
     def fill(self, leave: int = 0) -> None:
-        """Take all but `leave` bytes; called again, what has become free since."""
+        """Occupy all but `leave` bytes; a further call occupies space freed since."""
         with open(self._file, "ab") as file:
             disk = os.statvfs(self._file)
             take = disk.f_bavail * disk.f_frsize - leave
             if take > 0:
-                with contextlib.suppress(OSError):  # others write too
+                with contextlib.suppress(OSError):  # other processes write at the same time
                     os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, take)
 
     @contextlib.contextmanager
     def keep_full(self) -> Iterator[None]:
-        """What others remove is taken at once."""
+        """Keep the disk full within the context, also when other processes free space."""
         over = threading.Event()
 
         def fill() -> None:

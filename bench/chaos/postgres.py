@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: a cluster in a folder, on a free port of loopback."""
+"""A temporary PostgreSQL: a cluster in a folder, on a free port of 127.0.0.1."""
 
 import os
 import pwd
@@ -11,7 +11,7 @@ from tests.ports import free_ports
 
 
 class Postgres:
-    """Made at once, not started. PostgreSQL refuses to run as root, so root runs it as another user."""
+    """An initialized cluster, not started. PostgreSQL refuses to run as root, so root runs it as another user."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._bin = folder, _programs()
@@ -29,27 +29,27 @@ class Postgres:
         self._run("initdb", "-U", "tinyclip", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}")
 
     def start(self) -> None:
-        """Returns once it takes connections."""
+        """Start the server and wait until it accepts connections."""
         options = f"-p {self._port} -c listen_addresses=127.0.0.1 -k '{self._folder}'"
         self._run("pg_ctl", "-l", str(self._folder / "log"), "-w", "-o", options, "start")
 
     def stop(self) -> None:
-        """Sessions are ended in the middle of what they do."""
+        """Stop the server, aborting open transactions."""
         self._run("pg_ctl", "-m", "fast", "-w", "stop")
 
-    def stop_if_it_runs(self) -> None:
+    def stop_if_running(self) -> None:
         if (self._folder / "data" / "postmaster.pid").exists():
             self.stop()
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Output to a file: a server that inherits a pipe would keep it open. Raises CalledProcessError."""
+        """Run a program with its output in a file, since the server would keep a pipe open. Raises `CalledProcessError`."""
         command = [*self._as_user, str(self._bin / program), "-D", str(self._folder / "data"), *arguments]
         with open(self._folder.parent / "postgres.log", "ab") as log:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, cwd=self._folder)
 
 
 def _programs() -> Path:
-    """Where initdb and pg_ctl are: on the PATH, or where Debian keeps them (the newest version)."""
+    """Return the folder of initdb and pg_ctl: on the PATH, or Debian's of the newest version."""
     found = shutil.which("initdb")
     places = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for place in places:

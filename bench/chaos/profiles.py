@@ -1,4 +1,4 @@
-"""The two ways to run the service, each with its disk, its database and its Ray, started for real."""
+"""The profiles: ways to run the service, each with a real disk, database and Ray cluster."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import httpx
 from tinyclip import Client
 
 from bench.chaos.cluster import RayCluster
-from bench.chaos.machine import processes_of, small_disk, until
+from bench.chaos.machine import processes_of, small_disk, wait_until
 from bench.chaos.nodes import BRIDGE, NETWORK, Node, network
 from bench.chaos.postgres import Postgres
 from tests.e2e.service import Service
@@ -22,23 +22,23 @@ DISK_MB = 768
 
 @dataclass
 class Profile:
-    """A running service. `planes` are its control planes; clients talk to the first."""
+    """A running service. `planes` are its control planes; clients use the first."""
 
     name: str
     planes: list[Service]
     marker: str
-    """Of every process of its Ray."""
+    """Marker of the processes of its Ray cluster."""
     artifacts: Path
     disk: Path
-    """The small disk that the artifacts are on; for the embedded service everything is."""
+    """The small disk with the artifacts, and for the embedded service with everything else."""
     client: Client
     cluster: RayCluster | None = None
     postgres: Postgres | None = None
     another_plane: Callable[[], Service] | None = None
-    """Makes a further control plane, not started, where there may be several."""
+    """Creates a further control plane, not started, if the profile allows several."""
 
     nodes: list[Node] = field(default_factory=list)
-    """Beside the head: the first is in the cluster, the second is not yet."""
+    """Nodes besides the head: the first has joined the cluster, the second has not."""
 
     @property
     def plane(self) -> Service:
@@ -48,20 +48,20 @@ class Profile:
         return processes_of(self.marker, "tinyclip_workers.training.driver")
 
     def workers(self) -> set[int]:
-        """Processes that train."""
+        """Return the ids of the training processes."""
         return processes_of(self.marker, "RayTrainWorker")
 
     def head(self) -> set[int]:
-        """What makes a node the head: the GCS, which has all records, and the raylet."""
+        """Return the ids of the head's GCS and raylet."""
         return processes_of(self.marker, "gcs/gcs_server", "raylet/raylet")
 
     def readiness(self) -> dict[str, Any]:
-        """What /readyz says."""
+        """Return the document of /readyz."""
         document: dict[str, Any] = httpx.get(f"{self.plane.url}/readyz", timeout=60, trust_env=False).json()
         return document
 
     def prepare(self, planes: int) -> None:
-        """So many control planes run, and nothing trains any more."""
+        """Start or stop control planes until `planes` run, and wait for the last job's processes to end."""
         while len(self.planes) < planes:
             assert self.another_plane is not None
             self.planes.append(self.another_plane())
@@ -71,12 +71,12 @@ class Profile:
         for plane in self.planes[planes:]:
             if plane.runs():
                 plane.stop()
-        until(lambda: not self.drivers() and not self.workers(), "the end of the last job's processes")
+        wait_until(lambda: not self.drivers() and not self.workers(), "the end of the last job's processes")
 
 
 @contextlib.contextmanager
 def embedded(folder: Path) -> Iterator[Profile]:
-    """`tinyclip-server up` with SQLite and a Ray of its own."""
+    """Run `tinyclip-server up` with SQLite and an embedded Ray."""
     with _disk(folder):
         service = Service(folder)
         try:
@@ -91,19 +91,19 @@ def embedded(folder: Path) -> Iterator[Profile]:
 
 @contextlib.contextmanager
 def production(folder: Path) -> Iterator[Profile]:
-    """PostgreSQL, a Ray cluster of its own, and a control plane, to which others can be added."""
+    """Run PostgreSQL, a separate Ray cluster and a control plane, to which others can be added."""
     with _production("PostgreSQL", folder, RayCluster(folder / "ray")) as profile:
         yield profile
 
 
 @contextlib.contextmanager
 def two_nodes(folder: Path) -> Iterator[Profile]:
-    """The same, of whose Ray the head has room for one training worker, a node beside it for another; a third is to join."""
+    """Run the same with a head and a node that have CPUs for one training worker each; a second node can join."""
     with network(2) as nodes:
         head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=1, environment={"GLOO_SOCKET_IFNAME": BRIDGE})
         with _production("two nodes", folder, head) as profile:
             profile.nodes = nodes
-            profile.nodes[0].joins(head, folder / "n0")
+            profile.nodes[0].join(head, folder / "n0")
             yield profile
 
 
@@ -113,7 +113,7 @@ def _production(name: str, folder: Path, cluster: RayCluster) -> Iterator[Profil
     with contextlib.ExitStack() as stack:
         stack.enter_context(_disk(artifacts))
         postgres = Postgres(folder / "pg")
-        stack.callback(postgres.stop_if_it_runs)
+        stack.callback(postgres.stop_if_running)
         postgres.start()
         stack.callback(cluster.end)
         cluster.start()
@@ -132,7 +132,7 @@ def _production(name: str, folder: Path, cluster: RayCluster) -> Iterator[Profil
 
 
 def environment_of(database_url: str, cluster: RayCluster, artifacts: Path) -> dict[str, str]:
-    """What a control plane of the production profile is told."""
+    """Return the environment variables of a control plane in the production profile."""
     return {
         "TINYCLIP_DATABASE_URL": database_url, "TINYCLIP_RAY_ADDRESS": cluster.url,
         "TINYCLIP_RAY_TOKEN_PATH": str(cluster.token), "TINYCLIP_ARTIFACTS": str(artifacts),
@@ -141,7 +141,7 @@ def environment_of(database_url: str, cluster: RayCluster, artifacts: Path) -> d
 
 @contextlib.contextmanager
 def _disk(folder: Path) -> Iterator[None]:
-    """A small disk of its own where we may mount one; else a plain folder, and cases that fill it are left out."""
+    """Mount a small disk at `folder` as root; else use a plain folder, for which cases that fill it are skipped."""
     folder.mkdir(exist_ok=True)
     with small_disk(folder, DISK_MB) if os.getuid() == 0 else contextlib.nullcontext():
         yield

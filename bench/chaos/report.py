@@ -1,4 +1,4 @@
-"""Results: kept in `bench/results/chaos.json` after each case, shown in the terminal and in `docs/reliability.md`."""
+"""Results: saved to `bench/results/chaos.json` after each case, shown in the terminal and in `docs/reliability.md`."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.chaos.cases import CASES, Case
-from bench.chaos.jobs import Ended
+from bench.chaos.jobs import Outcome
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "chaos.json"
@@ -25,7 +25,7 @@ COLUMNS = ("what is done", "profile", "ended", "seconds (undisturbed)", "attempt
 
 @dataclass
 class Row:
-    """A case on a profile and what it came to."""
+    """The result of a case on a profile; the fields are keys of `chaos.json`."""
 
     case: str
     profile: str
@@ -33,17 +33,17 @@ class Row:
     wrong: list[str]
     remark: str = ""
     ended: dict[str, Any] | None = None
-    """As `Ended`."""
+    """The fields of `Outcome`."""
     undisturbed_seconds: float = 0.0
-    """Of the same spec, in the same sitting."""
+    """Seconds of the undisturbed run of the same spec, in the same sitting."""
     left_out: bool = False
 
 
 class Report:
-    """All rows so far."""
+    """The results so far."""
 
     def __init__(self, seed: int, *, keep: bool, path: Path = RESULTS) -> None:
-        """`keep`: add to the rows that are there. What they are held against is made anew in each sitting."""
+        """Begin a report; with `keep`, add to the saved rows. The undisturbed runs are repeated in each sitting."""
         self._path, self._console = path, Console(highlight=False, width=200)
         rows = json.loads(path.read_text())["rows"] if keep and path.exists() else []
         command = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
@@ -53,15 +53,15 @@ class Report:
         self.failed = False
 
     def has(self, case: str, profile: str) -> bool:
-        """Whether there is a good result."""
+        """Return whether the case has passed."""
         rows = (Row(**row) for row in self._document["rows"])
         return any((row.case, row.profile) == (case, profile) and not row.wrong and not row.left_out for row in rows)
 
-    def undisturbed(self, spec: str) -> Ended | None:
+    def undisturbed(self, spec: str) -> Outcome | None:
         found = self._document["undisturbed"].get(spec)
-        return Ended(**found) if found else None
+        return Outcome(**found) if found else None
 
-    def keep_undisturbed(self, spec: str, ended: Ended) -> None:
+    def keep_undisturbed(self, spec: str, ended: Outcome) -> None:
         self._document["undisturbed"][spec] = asdict(ended)
         self._save()
         self._console.print(f"undisturbed, {spec}: {ended.seconds:.0f} s, student {ended.student[:12]}")
@@ -69,20 +69,20 @@ class Report:
     def begin(self, case: Case, profile: str) -> None:
         self._console.print(f"{datetime.now():%H:%M:%S} {profile}: {case.what}")
 
-    def left_out(self, case: Case, profile: str, why: str) -> None:
+    def skip(self, case: Case, profile: str, why: str) -> None:
         self._add(Row(case.name, profile, _today(), [], remark=f"left out: {why}", left_out=True))
 
-    def end(self, case: Case, profile: str, ended: Ended | None, remark: str, wrong: list[str]) -> None:
+    def end(self, case: Case, profile: str, ended: Outcome | None, remark: str, wrong: list[str]) -> None:
         self.failed |= bool(wrong)
         usual = self.undisturbed(case.spec)
         assert usual is not None
         self._add(Row(case.name, profile, _today(), wrong, remark, asdict(ended) if ended else None, usual.seconds))
-        said = "; ".join(wrong) if wrong else "the same student"
+        verdict = "; ".join(wrong) if wrong else "the same student"
         seconds = f"{ended.seconds:.0f} s, " if ended else ""
-        self._console.print(f"         {seconds}{said}; {remark}", style="red" if wrong else "green")
+        self._console.print(f"         {seconds}{verdict}; {remark}", style="red" if wrong else "green")
 
     def write(self) -> None:
-        """The table, in the terminal and on the page, once there is something to say."""
+        """Write the table to the terminal and to the page, if there are rows."""
         if not self._document["rows"]:
             return
         table = Table(*COLUMNS)
@@ -107,7 +107,7 @@ class Report:
         case = next(case for case in CASES if case.name == row.case and row.profile in case.profiles)
         if row.ended is None:
             return [case.what, row.profile, *[""] * 6, "; ".join([*row.wrong, row.remark])]
-        ended = Ended(**row.ended)
+        ended = Outcome(**row.ended)
         seconds = f"{ended.seconds:.0f} ({row.undisturbed_seconds:.0f})"
         verdict = f"**{'; '.join(row.wrong)}**" if row.wrong else "same student"
         numbers = (ended.attempts, ended.restarts, ended.lost_steps, ended.events)
@@ -119,9 +119,9 @@ class Report:
         self._save()
 
     def _save(self) -> None:
-        aside = self._path.with_suffix(".tmp")
-        aside.write_text(json.dumps(self._document, indent=1) + "\n")
-        aside.replace(self._path)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._document, indent=1) + "\n")
+        temporary.replace(self._path)
 
 
 def _machine() -> str:
