@@ -1,6 +1,6 @@
-"""What a submit is held against: FastAPI and SQLAlchemy, one row, one commit: `uvicorn bare_insert:app`.
+"""The baseline of a submit: FastAPI and SQLAlchemy, one row, one commit. Run it with `uvicorn bare_insert:app`.
 
-BARE_DATABASE_URL names the database.
+BARE_DATABASE_URL has the database's URL.
 """
 
 import os

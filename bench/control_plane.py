@@ -1,8 +1,8 @@
-"""The control plane under load: `python bench/control_plane.py [--jobs 100000] [--watchers 200] [--submits 400] [--json FILE]`.
+"""Load test of the control plane: `python bench/control_plane.py [--jobs 100000] [--watchers 200] [--submits 400] [--json FILE]`.
 
-Against a throwaway PostgreSQL and a real server process (`tinyclip-server up`); Ray and the engine's planner are stood in for,
-since neither is measured. Pages of the list near its beginning and far from it, watchers of one job, and submits next to a
-bare insert, in turns in one run, so that what else the machine does meets both alike.
+Uses a temporary PostgreSQL and a real server process (`tinyclip-server up`), with fakes for Ray and the planner, which are not
+measured. Measures the first page of the list and a distant one, many watchers of one job, and submits compared with a bare
+insert. Compared requests alternate in one run, so that other load on the machine affects both alike.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from control_plane_parts import Surroundings, multiply, surroundings
+from control_plane_parts import Testbed, multiply, start_testbed
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +27,7 @@ from tests.server.fakes import Worker
 PAGE, FAR = 50, 1_000
 EVENTS = 300
 CUT_OFF_AFTER = 100
-"""Events, after which every second watcher loses its connection and comes back with `Last-Event-ID`."""
+"""Events after which every second watcher disconnects once, and resumes with `Last-Event-ID`."""
 CLIENTS = 8
 TARGETS = {"page": 1.5, "submit": 3.0}
 
@@ -37,26 +37,26 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--watchers", type=int, default=200)
     parser.add_argument("--submits", type=int, default=400)
-    parser.add_argument("--looks", type=int, default=40, help="at each of the two pages")
-    parser.add_argument("--json", type=Path, help="where the results go, as one line")
-    parser.add_argument("--data-dir", type=Path, help="kept afterwards, with the server's log")
+    parser.add_argument("--looks", type=int, default=40, help="requests for each of the two pages")
+    parser.add_argument("--json", type=Path, help="file for the results, as one line")
+    parser.add_argument("--data-dir", type=Path, help="data folder of the server, which is kept, with its log")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, surroundings(arguments.data_dir or Path(folder)) as around:
-        results = asyncio.run(measure(around, arguments))
+    with tempfile.TemporaryDirectory() as folder, start_testbed(arguments.data_dir or Path(folder)) as testbed:
+        results = asyncio.run(measure(testbed, arguments))
     results = {"arguments": {k: v for k, v in vars(arguments).items() if k not in ("json", "data_dir")}, **results}
     show(results)
     if arguments.json:
         arguments.json.write_text(json.dumps(results) + "\n")
 
 
-async def measure(around: Surroundings, arguments: argparse.Namespace) -> dict[str, Any]:
+async def measure(testbed: Testbed, arguments: argparse.Namespace) -> dict[str, Any]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(600), connector=aiohttp.TCPConnector(limit=0)) as http:
-        first = await submit(http, around.server, 0)
-        await multiply(around.database, first["id"], arguments.jobs)
-        return {  # in this order: what is submitted later runs for ever, and takes the room
-            "watchers": await watchers(http, around, arguments.watchers),
-            "pages": await pages(http, around.server, arguments),
-            "submits": await submits(http, around, arguments.submits),
+        first = await submit(http, testbed.server, 0)
+        await multiply(testbed.database, first["id"], arguments.jobs)
+        return {  # in this order: jobs of the submits never end, and occupy the running slots
+            "watchers": await watchers(http, testbed, arguments.watchers),
+            "pages": await pages(http, testbed.server, arguments),
+            "submits": await submits(http, testbed, arguments.submits),
         }
 
 
@@ -67,24 +67,24 @@ async def submit(http: aiohttp.ClientSession, url: str, number: int, **changes: 
     return found
 
 
-async def submits(http: aiohttp.ClientSession, around: Surroundings, count: int) -> dict[str, Any]:
-    """Rounds against either, in turns: what each request takes, in seconds and of the server's processor time.
+async def submits(http: aiohttp.ClientSession, testbed: Testbed, count: int) -> dict[str, Any]:
+    """Submit in rounds, alternating between the server and the bare one; measure latency and CPU time per request.
 
-    What the server's own loops take meanwhile is seen while the other one is asked, and is no part of a submit.
+    The CPU time of the server's background loops is measured during the other one's rounds, and subtracted.
     """
-    taken: dict[str, list[float]] = {around.bare: [], around.server: []}
+    taken: dict[str, list[float]] = {testbed.bare: [], testbed.server: []}
     spent, worked, idled = dict.fromkeys(taken, 0.0), dict.fromkeys(taken, 0.0), 0.0
-    for turn in range(-1, 8):  # the first is for caches and connections
+    for turn in range(-1, 8):  # the first round fills caches and opens connections
         for url in taken:
-            begin, cpu, idle = time.perf_counter(), around.cpu_seconds(url), around.cpu_seconds(around.server)
+            begin, cpu, idle = time.perf_counter(), testbed.cpu_seconds(url), testbed.cpu_seconds(testbed.server)
             seconds = await crowd(lambda number, url=url: submit(http, url, number), count // 8)
             if turn >= 0:
                 spent[url] += time.perf_counter() - begin
-                worked[url] += around.cpu_seconds(url) - cpu
-                idled += around.cpu_seconds(around.server) - idle if url == around.bare else 0.0
+                worked[url] += testbed.cpu_seconds(url) - cpu
+                idled += testbed.cpu_seconds(testbed.server) - idle if url == testbed.bare else 0.0
                 taken[url] += seconds
-    loops = idled / spent[around.bare]
-    worked[around.server] -= loops * spent[around.server]
+    loops = idled / spent[testbed.bare]
+    worked[testbed.server] -= loops * spent[testbed.server]
     bare, ours = (
         {
             **spread(taken[url]), "per_second": round(len(taken[url]) / spent[url], 1),
@@ -97,7 +97,7 @@ async def submits(http: aiohttp.ClientSession, around: Surroundings, count: int)
 
 
 async def crowd(work: Callable[[int], Awaitable[Any]], count: int) -> list[float]:
-    """`count` pieces of work by CLIENTS at once; the seconds of each."""
+    """Run `work` `count` times in CLIENTS concurrent tasks; return the seconds of each."""
     left, seconds = iter(range(count)), []
 
     async def client() -> None:
@@ -111,7 +111,7 @@ async def crowd(work: Callable[[int], Awaitable[Any]], count: int) -> list[float
 
 
 async def pages(http: aiohttp.ClientSession, url: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The first page and the thousandth (or the last but one), in turns."""
+    """Measure the first page and the thousandth (or the last full one), alternating."""
     far = min(FAR, arguments.jobs // PAGE)
     token, skipped = None, 0
     while skipped < (far - 1) * PAGE:
@@ -135,22 +135,22 @@ async def page(http: aiohttp.ClientSession, url: str, size: int, token: str | No
     return found
 
 
-async def watchers(http: aiohttp.ClientSession, around: Surroundings, count: int) -> dict[str, Any]:
-    """All watch one job from its beginning to its end, while a worker tells of it; who got which event how often, and when."""
-    job = await submit(http, around.server, 0)
-    async with http.patch(f"{around.server}/v1/jobs/{job['id']}", json={"priority": 1000}) as answer:
+async def watchers(http: aiohttp.ClientSession, testbed: Testbed, count: int) -> dict[str, Any]:
+    """Let `count` watchers follow one job to its end; count missed and repeated events, and measure their delay."""
+    job = await submit(http, testbed.server, 0)
+    async with http.patch(f"{testbed.server}/v1/jobs/{job['id']}", json={"priority": 1000}) as answer:
         assert answer.status == 200
-    watching = [asyncio.create_task(watch(http, around.server, job["id"], cut=n % 2 == 1)) for n in range(count)]
-    while not (job := await get(http, around.server, job["id"]))["attempt"]:  # noqa: ASYNC110 - it is elsewhere
+    watching = [asyncio.create_task(watch(http, testbed.server, job["id"], cut=n % 2 == 1)) for n in range(count)]
+    while not (job := await get(http, testbed.server, job["id"]))["attempt"]:  # noqa: ASYNC110 - it starts in another process
         await asyncio.sleep(0.2)
-    worker = Worker(around.artifacts, job)
+    worker = Worker(testbed.artifacts, job)
     worker.start()
     for step in range(EVENTS):
         worker.tell({"type": "note", "message": f"step {step}", "data": {"at": time.time()}})
         await asyncio.sleep(0.02)
     worker.succeed()
     seen = await asyncio.gather(*watching)
-    last = (await get(http, around.server, job["id"]))["state"], max(max(ids) for ids, _ in seen)
+    last = (await get(http, testbed.server, job["id"]))["state"], max(max(ids) for ids, _ in seen)
     assert last[0] == "succeeded"
     expected = list(range(1, last[1] + 1))
     lags = sorted(lag for _, lags in seen for lag in lags)
@@ -168,7 +168,7 @@ async def get(http: aiohttp.ClientSession, url: str, job: str) -> dict[str, Any]
 
 
 async def watch(http: aiohttp.ClientSession, url: str, job: str, *, cut: bool) -> tuple[list[int], list[float]]:
-    """Numbers of the events of a stream, and seconds from when the worker told of one until it was here."""
+    """Follow a job's events to its end; return their numbers, and the seconds from the worker's report to their arrival."""
     ids: list[int] = []
     lags: list[float] = []
     ended = False
@@ -196,7 +196,7 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def show(results: dict[str, Any]) -> None:
-    table = Table("what", "measured", "held against", "ratio", "target", title=f"{datetime.now(UTC):%Y-%m-%d}")
+    table = Table("what", "measured", "compared with", "ratio", "target", title=f"{datetime.now(UTC):%Y-%m-%d}")
     shown, of, seen = results["pages"], results["submits"], results["watchers"]
     table.add_row(
         f"page {shown['far_page']} of {results['arguments']['jobs']:,} jobs", f"{shown['far']['median_ms']} ms",
@@ -209,7 +209,7 @@ def show(results: dict[str, Any]) -> None:
     table.add_row(
         f"{results['arguments']['watchers']} watchers of {seen['events']} events",
         f"{seen['missed']} missed, {seen['repeated']} repeated, in order: {seen['in_order']}",
-        f"{seen['lag_median_ms']} ms after it was told, p99 {seen['lag_p99_ms']} ms", "", "0 and 0",
+        f"{seen['lag_median_ms']} ms after the report, p99 {seen['lag_p99_ms']} ms", "", "0 and 0",
     )
     Console(width=150).print(table)
 

@@ -1,4 +1,4 @@
-"""What `control_plane.py` needs: a PostgreSQL of its own, a Ray that runs nothing, the server, the bare one, many jobs."""
+"""Testbed of `control_plane.py`: a temporary PostgreSQL, a fake Ray, the server, the bare one, and many jobs."""
 
 import contextlib
 import getpass
@@ -28,29 +28,29 @@ from tests.server.fake_ray import FakeRay
 
 ROOT = Path(__file__).parent.parent
 FAKE_PLANNER = [sys.executable, str(ROOT / "tests/server/fake_planner.py")]
-PATIENCE_S = 120
+START_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Where everything is."""
+class Testbed:
+    """Addresses and process ids of what is measured."""
 
     server: str
     bare: str
     database: str
     artifacts: Path
     processes: dict[str, int]
-    """Of the server and the bare one, by URL."""
+    """Process ids of the server and the bare one, by URL."""
 
     def cpu_seconds(self, url: str) -> float:
-        """Processor time of one of the two so far; not its children's: the planner is one."""
+        """Return the CPU time of one of the two so far, without its children such as the planner."""
         fields = Path(f"/proc/{self.processes[url]}/stat").read_text().rpartition(")")[2].split()
         return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
-def surroundings(folder: Path) -> Iterator[Surroundings]:
-    """All of it, gone at the end."""
+def start_testbed(folder: Path) -> Iterator[Testbed]:
+    """Start everything; stop and remove it on exit."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(postgres())
@@ -65,24 +65,24 @@ def surroundings(folder: Path) -> Iterator[Surroundings]:
             "TINYCLIP_CONFIG": os.devnull, "FAKE_PLANNER_STUDENT": json.dumps(STUDENT), "FAKE_PLANNER_DIR": str(folder),
             "BARE_DATABASE_URL": database.replace("postgresql://", "postgresql+asyncpg://"),
         }
-        ours = [sys.executable, "-c", "from tinyclip_server.cli import main; main()"]
-        subprocess.run([*ours, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        server = [sys.executable, "-c", "from tinyclip_server.cli import main; main()"]
+        subprocess.run([*server, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
         uvicorn = [sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level=warning", f"--port={bare}", "bare_insert:app"]
         log = stack.enter_context((folder / "output.log").open("ab"))
         processes: dict[str, int] = {}
-        for at, command in ((port, [*ours, "up", "--port", str(port)]), (bare, uvicorn)):
+        for listens_at, command in ((port, [*server, "up", "--port", str(port)]), (bare, uvicorn)):
             process = stack.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             stack.callback(process.terminate)
-            processes[f"http://127.0.0.1:{at}"] = process.pid
+            processes[f"http://127.0.0.1:{listens_at}"] = process.pid
         server_url, bare_url = processes
-        found = Surroundings(server_url, bare_url, database, folder / "artifacts", processes)
+        found = Testbed(server_url, bare_url, database, folder / "artifacts", processes)
         for url in processes:
             _wait_for(f"{url}/livez")
         yield found
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()
@@ -95,7 +95,7 @@ def _wait_for(url: str) -> None:
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a database in a cluster of its own, with PostgreSQL's usual settings; it refuses to run as root."""
+    """Run a temporary PostgreSQL with default settings, as another user if this one is root; yield a database's URL."""
     programs = shutil.which("initdb") or str(max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default="initdb"))
     bin_folder, port, password = Path(programs).parent, free_port(), secrets.token_hex(16)
     root = getpass.getuser() == "root"
@@ -119,7 +119,7 @@ def postgres() -> Iterator[str]:
 
 
 async def multiply(database: str, job: str, count: int) -> None:
-    """So many ended jobs like one there is, a second apart, with its stages, labels and events."""
+    """Insert `count` ended copies of a job, created a second apart, with its stages, labels and events."""
     engine = create_async_engine(database.replace("postgresql://", "postgresql+asyncpg://"))
     numbers = select(func.generate_series(1, count).label("number")).subquery()
     number = numbers.c.number

@@ -1,8 +1,8 @@
-"""The demo's student and the one from scratch, over seeds: `python bench/seeds.py [--seeds 0 1 2] [--threads 2]`.
+"""Compare the demo's student with one trained from scratch over seeds: `python bench/seeds.py [--seeds 0 1 2] [--threads 2]`.
 
 Trains `examples/emoji/half.yaml` and `half-scratch.yaml` stage by stage in this process (`training.py`) and evaluates each
-student next to the teacher. A result is one JSON line in `bench/results/seeds.jsonl`; what is
-there already is not run again. Prints the table of means and ranges.
+student and the teacher. A result is one JSON line in `bench/results/seeds.jsonl`; seeds with a result are skipped. Prints a
+table of means and ranges.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def read_results() -> list[dict[str, Any]]:
 
 
 def run_spec(name: str, seed: int) -> None:
-    """Every stage of a spec; one result line a stage, written when all are done."""
+    """Train every stage of a spec, then append one result line for each."""
     spec = JobSpec.model_validate(load_spec(EXAMPLES / f"{name}.yaml", [f"seed={seed}"]))
     original = teacher_of(spec)
     lines = []
@@ -71,13 +71,13 @@ def _line(name: str, seed: int, stage: str, model: LoadedModel, spec: JobSpec) -
 
 
 def size(summary: StudentSummary) -> int:
-    """Parameters without the token embedding."""
+    """Return the number of parameters without the token embedding."""
     return summary.image_params + summary.text_params_without_embedding
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Mean over the seeds, and in brackets the lowest and the highest."""
-    table = Table(title="emoji, validation style unless said; percent")
+    """Print the mean over the seeds, with the lowest and the highest in brackets."""
+    table = Table(title="emoji, validation style unless noted; percent")
     for column in ("model", "seeds", "params without embedding", *(title for _, _, title in SHOWN)):
         table.add_column(column, justify="left" if column == "model" else "right")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}

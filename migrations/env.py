@@ -1,4 +1,4 @@
-"""Alembic's entry: on the connection that the caller hands over, or on the settings' database."""
+"""Alembic's environment: migrates on the caller's connection, else on the database of the settings."""
 
 import asyncio
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from tinyclip_server.settings import Settings
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Revisions must not depend on our code, which moves on: plain SQLAlchemy types only."""
+    """Render a column's type with SQLAlchemy's own types, since revisions must not depend on code that changes."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, JSON) and not isinstance(item, JSONB):
@@ -42,8 +42,8 @@ async def run_on_settings() -> None:
     await database.close()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    run(given)
+connection = context.config.attributes.get("connection")
+if connection is not None:
+    run(connection)
 else:
     asyncio.run(run_on_settings())

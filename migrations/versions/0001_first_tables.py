@@ -1,6 +1,6 @@
 """The first tables.
 
-Revision 0001: where every database begins.
+Revision 0001.
 """
 
 import sqlalchemy as sa

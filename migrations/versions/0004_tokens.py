@@ -1,6 +1,6 @@
 """Tokens.
 
-Revision 0004: who may do what.
+Revision 0004.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""Indexes are changed item by item.
+"""Indexes with updates of single items.
 
-Revision 0005, after 0004.
+Revision 0005.
 """
 
 import sqlalchemy as sa

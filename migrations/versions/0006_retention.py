@@ -1,4 +1,4 @@
-"""What is removed of ended jobs after a while, and how far that is.
+"""Progress of the retention of ended jobs.
 
 Revision 0006.
 """
@@ -15,7 +15,7 @@ JOB_MARKS = ("checkpoints_expired_at", "checkpoints_removed_at", "logs_removed_a
 
 
 def upgrade() -> None:
-    # Not as a batch: on SQLite that would copy and drop `jobs`, and all that hangs on it would go with it.
+    # Not as a batch: on SQLite that would copy and drop `jobs`, and with it all rows that refer to it.
     for name in JOB_MARKS:
         op.add_column("jobs", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
     op.add_column("attempts", sa.Column("forgotten_at", sa.DateTime(timezone=True), nullable=True))

@@ -1,6 +1,6 @@
 """Exports of model versions.
 
-Revision 0007: versions in the files of other libraries.
+Revision 0007.
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Deployments with a canary, with many models, and with the way back from a version that does not start.
+"""Deployments with a canary, with several models, and with a rollback from a version that does not start.
 
 Revision 0008.
 """
