@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.conftest import database_url, dialect, migrated, start
-from tests.server.fakes import Worker, progress
+from tests.server.events import Worker, progress
 from tests.server.service import Service
 
 __all__ = ["database_url", "dialect", "migrated", "start"]  # fixtures of the control plane's tests
@@ -58,7 +58,7 @@ class TestNames:
         await service.tick()
         worker = Worker(service.artifacts, await service.job(job["id"]))
         worker.start()
-        worker.tell(progress(1, 0))
+        worker.emit(progress(1, 0))
         await service.tick()
         text = (await service.http.get("/metrics")).text
         exported = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}

@@ -1,6 +1,7 @@
 """A whole control plane in this process, and the calls by which tests drive it."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -11,12 +12,24 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
+from tinyclip.artifacts.paths import (
+    evaluation_events,
+    evaluation_folder,
+    export_events,
+    export_folder,
+    index_folder,
+    index_job_events,
+)
+from tinyclip_server.api.app import RECONCILERS
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import JobRow
+from tinyclip_server.http.callers import DEFAULT_PROJECT
+from tinyclip_server.models import service as models
 from tinyclip_server.settings import Settings
 
-from tests.server.documents import spec
-from tests.server.fakes import ScriptedPlanner, ScriptedRay, Worker
+from tests.server.documents import model_document, spec
+from tests.server.events import Worker, write_segment
+from tests.server.fakes import ScriptedPlanner, ScriptedRay
 
 FAKE_PLANNER = [sys.executable, str(Path(__file__).with_name("fake_planner.py"))]
 FAKE_IMPORTER = [sys.executable, str(Path(__file__).with_name("fake_importer.py"))]
@@ -43,15 +56,28 @@ class Service:
         async with self.app.state.services.db.write() as session:
             await session.execute(update(JobRow).values(lease_until=now() - timedelta(seconds=1)))
 
+    async def call(
+        self, method: str, path: str, body: Any = None, *, status: int = 200, key: str | None = None
+    ) -> dict[str, Any]:
+        """Send a request, expect a status, and return the document of the response."""
+        response = await self.http.request(method, path, json=body, headers={"Idempotency-Key": key} if key else {})
+        assert response.status_code == status, response.text
+        return response.json()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return await self.call("GET", path)
+
+    async def items(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """Return the first page of a list."""
+        response = await self.http.get(path, params=query)
+        assert response.status_code == 200, response.text
+        return response.json()["items"]
+
     async def submit(self, **changes: Any) -> dict[str, Any]:
-        answer = await self.http.post("/v1/jobs", json=spec(**changes))
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        return await self.call("POST", "/v1/jobs", spec(**changes), status=201)
 
     async def job(self, job_id: str) -> dict[str, Any]:
-        answer = await self.http.get(f"/v1/jobs/{job_id}")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return await self.get(f"/v1/jobs/{job_id}")
 
     async def started(self, **changes: Any) -> Worker:
         """Submit a job to Ray and return its worker, which has written nothing yet."""
@@ -68,7 +94,7 @@ class Service:
         await self.tick()
         return worker
 
-    async def made(self, name: str) -> dict[str, Any]:
+    async def succeeded(self, name: str) -> dict[str, Any]:
         """Submit a job that succeeds, and return it."""
         worker = await self.running(name=name)
         worker.succeed()
@@ -78,7 +104,43 @@ class Service:
         return job
 
     async def events(self, job_id: str) -> list[dict[str, Any]]:
-        return (await self.http.get(f"/v1/jobs/{job_id}/events", params={"page_size": 500})).json()["items"]
+        return await self.items(f"/v1/jobs/{job_id}/events", page_size=500)
+
+    async def register_model(self, name: str) -> int:
+        """Register the next version of a model, without a job, and return its number."""
+        async with self.app.state.services.db.write() as session:
+            number = await models.reserve(session, DEFAULT_PROJECT, name)
+            document = model_document(name, number)
+            await models.register(session, document, name=name, version=number, job_id=None)
+        return number
+
+    async def reconcile(self, resource: str, times: int = 1) -> None:
+        """Run rounds of a resource's reconciler."""
+        for _ in range(times):
+            await RECONCILERS[resource](self.app.state.services)
+
+    def emit(self, *events: dict[str, Any], submission: str | None = None) -> None:
+        """Write the next segment of a Ray job of an evaluation, an export or an index, by default the newest."""
+        _, folder, attempt = _ray_job(submission or self.ray.submissions[-1])
+        write_segment(self.artifacts / folder, *events, attempt=attempt)
+
+    def ray_request(self, submission: str | None = None) -> dict[str, Any]:
+        """Read the request of such a job."""
+        folder, _, _ = _ray_job(submission or self.ray.submissions[-1])
+        return json.loads((self.artifacts / folder / "request.json").read_text())
+
+
+def _ray_job(submission: str) -> tuple[str, str, int]:
+    """Return the folder of a Ray job's resource, that of its events, and its attempt."""
+    kind, _, rest = submission.removeprefix("tc-").partition("-")
+    if kind == "index":
+        name, _, job = rest.partition("-b")
+        return index_folder(name), index_job_events(name, f"b{job}"), 1
+    id, _, attempt = rest.rpartition("-a")
+    if kind == "export":
+        return export_folder(id), export_events(id, int(attempt)), int(attempt)
+    assert kind == "evaluation"
+    return evaluation_folder(id), evaluation_events(id, int(attempt)), int(attempt)
 
 
 Start = Callable[..., Awaitable[Service]]

@@ -13,6 +13,8 @@ from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput, Unavailable
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0
+LOCK_SECONDS = 2.0
+"""How long a deletion waits for the lock of a table; concurrent searches wait as long."""
 RETRY_AFTER = 10
 
 
@@ -55,7 +57,7 @@ async def drop_tables(url: str, store: AsyncArtifactsStore, index: str) -> str |
         return f"its tables cannot be dropped: {VARIABLE} is no longer set; {remedy}"
     try:
         async with _connected(url) as connection:
-            await connection.execute("SET lock_timeout = '2s'")  # concurrent searches wait as long
+            await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS:g}s'")
             for id in ids:
                 await connection.execute(drop_statement(id))
                 await store.remove(index_table(index, id))

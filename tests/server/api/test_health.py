@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 from tinyclip_server.api import readiness
 
-from tests.server.fakes import Worker
+from tests.server.events import Worker
 from tests.server.service import Service, Start, eventually
 
 
 async def test_a_living_process_says_so_even_without_ray(service: Service) -> None:
-    service.ray.away = True
+    service.ray.unavailable = True
 
     assert (await service.http.get("/livez")).json() == {"status": "ok"}
 
@@ -24,7 +24,7 @@ async def test_it_is_ready_with_database_and_ray(service: Service) -> None:
 
 
 async def test_before_it_has_ever_reached_ray_it_is_not_ready_and_says_why(service: Service) -> None:
-    service.ray.away = True
+    service.ray.unavailable = True
 
     answer = await service.http.get("/readyz")
 
@@ -34,7 +34,7 @@ async def test_before_it_has_ever_reached_ray_it_is_not_ready_and_says_why(servi
 
 async def test_a_ray_that_went_away_only_degrades_it(service: Service) -> None:
     await service.http.get("/readyz")
-    service.ray.away = True
+    service.ray.unavailable = True
 
     answer = await service.http.get("/readyz")
 

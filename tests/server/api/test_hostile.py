@@ -112,7 +112,7 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
     before = await start()
     worker = await before.running(name="emoji", labels={"k": "v"})
     worker.step(1, loss=1.5)
-    worker.tell({"type": "log", "message": "hello", "data": {"level": "info", "source": "driver"}})
+    worker.emit({"type": "log", "message": "hello", "data": {"level": "info", "source": "driver"}})
     worker.succeed()
     await before.tick()
     version = before.artifacts / "models" / "emoji" / "1"

@@ -10,7 +10,7 @@ from tinyclip_server.http.metrics import Metrics
 from tinyclip_server.orchestration.loops import repeat
 
 from tests.server.documents import STEPS
-from tests.server.fakes import progress
+from tests.server.events import progress
 from tests.server.service import Service, Start, on_both_databases
 
 Samples = dict[str, float]
@@ -47,7 +47,7 @@ class TestOfTheDatabase:
         worker = await service.running(name="fast")
         told: dict[str, Any] = progress(STEPS // 2, 0)
         told["data"]["pairs_per_second"] = 123.0
-        worker.tell(told)
+        worker.emit(told)
         await service.tick()
         labels = "{job=" + worker.job + ",name=fast}"
 

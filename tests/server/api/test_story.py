@@ -4,7 +4,7 @@ import re
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 
-from tests.server.fakes import progress
+from tests.server.events import progress
 from tests.server.service import Service, on_both_databases
 
 pytestmark = on_both_databases
@@ -34,7 +34,7 @@ async def test_a_job_becomes_a_model_version(service: Service) -> None:
 async def test_progress_metrics_and_logs_are_shown_as_they_come(service: Service) -> None:
     worker = await service.running()
     service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.RUNNING
-    worker.tell(
+    worker.emit(
         progress(4, loss=2.5, lr=0.1),
         {"type": "log", "message": "loading shards", "data": {"level": "warning", "source": "rank0"}},
         progress(5, loss=2.0, lr=0.1),
@@ -60,12 +60,12 @@ async def test_progress_metrics_and_logs_are_shown_as_they_come(service: Service
 
 async def test_success_registers_the_version_with_the_jobs_end(service: Service) -> None:
     worker = await service.running()
-    worker.tell({"type": "stage.evaluating", "stage": 0})
-    worker.tell({
+    worker.emit({"type": "stage.evaluating", "stage": 0})
+    worker.emit({
         "type": "evaluation", "stage": 0,
         "data": {"task": "emoji", "step": 10, "student": {"top1": 0.4}, "teacher": {"top1": 0.5}},
     })
-    worker.tell({"type": "stage.finished", "stage": 0})
+    worker.emit({"type": "stage.finished", "stage": 0})
     worker.succeed()
 
     await service.tick()
@@ -82,7 +82,7 @@ async def test_success_registers_the_version_with_the_jobs_end(service: Service)
 
 
 async def test_the_history_is_numbered_without_gaps(service: Service) -> None:
-    job = await service.made("emoji-half")
+    job = await service.succeeded("emoji-half")
 
     events = await service.events(job["id"])
 
@@ -94,7 +94,7 @@ async def test_the_history_is_numbered_without_gaps(service: Service) -> None:
 
 
 async def test_two_jobs_of_one_name_make_two_versions(service: Service) -> None:
-    first, second = await service.made("emoji"), await service.made("emoji")
+    first, second = await service.succeeded("emoji"), await service.succeeded("emoji")
 
     assert (first["model"]["version"], second["model"]["version"]) == (1, 2)
     model = (await service.http.get("/v1/models/emoji")).json()
@@ -104,13 +104,13 @@ async def test_two_jobs_of_one_name_make_two_versions(service: Service) -> None:
 async def test_an_automatic_stage_shows_its_estimate_until_it_is_pruned(service: Service) -> None:
     worker = await service.started()
     planned = (await service.job(worker.job))["stages"][0]["student"]
-    worker.tell(
+    worker.emit(
         {"type": "attempt.started"},
         {"type": "stage.started", "data": {"name": "s", "inherit": "auto", "steps": 10, "student": None}, "stage": 0},
     )
     await service.tick()
     before = (await service.job(worker.job))["stages"][0]["student"]
-    worker.tell({"type": "stage.pruned", "stage": 0, "data": {**planned, "image_params": 777}})
+    worker.emit({"type": "stage.pruned", "stage": 0, "data": {**planned, "image_params": 777}})
 
     await service.tick()
 

@@ -11,7 +11,7 @@ from tinyclip_server.orchestration import scheduler as scheduler_module
 from tinyclip_server.orchestration.attempts import Claim
 from tinyclip_server.orchestration.ray_jobs import Observation
 
-from tests.server.fakes import Worker
+from tests.server.events import Worker
 from tests.server.service import Service, Start, on_both_databases
 
 

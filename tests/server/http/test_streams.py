@@ -49,7 +49,7 @@ async def read(url: str, count: int | None = None, **headers: str) -> list[dict[
 
 
 async def test_a_finished_jobs_stream_gives_all_and_closes(service: Service, url: str) -> None:
-    job = await service.made("emoji")
+    job = await service.succeeded("emoji")
 
     documents = await read(f"{url}/v1/jobs/{job['id']}/events")
 
@@ -57,7 +57,7 @@ async def test_a_finished_jobs_stream_gives_all_and_closes(service: Service, url
 
 
 async def test_a_stream_resumes_without_gap_or_repeat(service: Service, url: str) -> None:
-    job = await service.made("emoji")
+    job = await service.succeeded("emoji")
     events = f"{url}/v1/jobs/{job['id']}/events"
 
     first = await read(events, count=4)
@@ -85,7 +85,7 @@ async def test_events_are_seen_as_they_come(service: Service, url: str) -> None:
 
 async def test_more_than_one_batch_comes_whole(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyclip_server.http.streams.BATCH", 3)
-    job = await service.made("emoji")
+    job = await service.succeeded("emoji")
 
     documents = await read(f"{url}/v1/jobs/{job['id']}/events")
 
@@ -94,7 +94,7 @@ async def test_more_than_one_batch_comes_whole(service: Service, url: str, monke
 
 async def test_log_lines_stream_from_the_tail(service: Service, url: str) -> None:
     worker = await service.running()
-    worker.tell(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 11)))
+    worker.emit(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 11)))
     worker.succeed()
     await service.tick()
 
@@ -169,7 +169,7 @@ async def test_a_reader_that_is_far_behind_misses_nothing(service: Service, url:
     worker = await service.running()
     events = f"{url}/v1/jobs/{worker.job}/events"
     first = asyncio.create_task(read(events))
-    worker.tell(*({"type": "note", "message": str(number)} for number in range(20)))
+    worker.emit(*({"type": "note", "message": str(number)} for number in range(20)))
     await service.tick()
     await asyncio.sleep(0.5)
     late = asyncio.create_task(read(events))

@@ -1,228 +1,245 @@
-"""Indexes: a request becomes a Ray job, the job's events become state."""
+"""Indexes: a Ray job builds each; its progress is shown, and a deletion takes job, files and row."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
-from tinyclip_server.orchestration.indexes import reconcile
+from tinyclip_server.indexes import service as index_service
 
-from tests.server.index_builds import finished, progress, request, tell
+from tests.server.events import index_finished, index_progress
+from tests.server.indexes.gallery import GALLERY, MODEL, SOURCE, build, get, lose_jobs, put
 from tests.server.service import Service
-
-MODEL = "emoji-half"
-SOURCE = {"shards": "s3://bucket/{0..3}.tar"}
 
 
 @pytest.fixture
 async def service(service: Service) -> Service:
-    await service.made(MODEL)
+    await service.register_model(MODEL)
     return service
-
-
-async def put(service: Service, name: str = "gallery", **source: Any) -> dict[str, Any]:
-    answer = await service.http.put(f"/v1/indexes/{name}", json={"model": f"{MODEL}@1", "source": {**SOURCE, **source}})
-    assert answer.status_code == 202, answer.text
-    return answer.json()
-
-
-async def get(service: Service, name: str = "gallery") -> dict[str, Any]:
-    answer = await service.http.get(f"/v1/indexes/{name}")
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def round_(service: Service) -> None:
-    await reconcile(service.app.state.services)
-
-
-async def built(service: Service, count: int = 10) -> None:
-    await put(service)
-    await round_(service)
-    tell(service, finished(count))
-    await round_(service)
-    assert (await get(service))["state"] == "ready"
-
-
-async def dying(service: Service, times: int) -> list[str]:
-    """The index's state after each of its next jobs has died without a word."""
-    states = []
-    for _ in range(times):
-        await round_(service)
-        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.FAILED
-        await round_(service)
-        states.append((await get(service))["state"])
-    return states
 
 
 class TestPut:
     async def test_is_built_by_a_job_with_a_deterministic_id(self, service: Service) -> None:
-        made = await put(service)
-        await round_(service)
+        index = await put(service)
+        await service.reconcile("indexes")
 
-        wanted = request(service)
-        submission = service.ray.submissions[-1]
-        assert (made["state"], made["count"], made["progress"]) == ("building", 0, 0.0)
-        assert submission == f"tc-index-gallery-b{wanted['build']}"
+        request = service.ray_request()
+        [submission] = service.ray.submissions
+        assert (index["state"], index["count"], index["progress"]) == ("building", 0, 0.0)
+        assert submission == f"tc-index-gallery-b{request['build']}"
         entrypoint = service.ray.entrypoints[submission]
         assert entrypoint.startswith("exec ")
         assert f"-m tinyclip_workers.jobs index --artifacts {service.artifacts} --index gallery" in entrypoint
-        assert wanted["model"] == f"{MODEL}@1"
-        assert wanted["model_uri"] == f"{service.artifacts}/models/{MODEL}/1"
-        assert wanted["source"]["shards"] == SOURCE["shards"]
+        assert request["model"] == f"{MODEL}@1"
+        assert request["model_uri"] == f"{service.artifacts}/models/{MODEL}/1"
+        assert request["source"]["shards"] == SOURCE["shards"]
 
-    async def test_the_same_again_while_it_is_built_changes_nothing(self, service: Service) -> None:
-        await put(service)
-        await round_(service)
-        await put(service)
-        await round_(service)
+    async def test_repeated_during_the_build_it_is_a_no_op(self, service: Service) -> None:
+        for _ in range(2):
+            await put(service)
+            await service.reconcile("indexes")
 
-        assert len([name for name in service.ray.submissions if "index" in name]) == 1
+        assert len(service.ray.submissions) == 1
 
-    async def test_again_when_ready_builds_anew(self, service: Service) -> None:
-        await built(service)
-        first = request(service)["build"]
+    async def test_repeated_for_a_ready_index_it_builds_again(self, service: Service) -> None:
+        await build(service)
+        first = service.ray_request()["build"]
 
-        again = await put(service)
-        await round_(service)
+        repeated = await put(service)
+        await service.reconcile("indexes")
 
-        assert (again["state"], again["count"]) == ("building", 10)
-        assert request(service)["build"] > first
+        assert (repeated["state"], repeated["count"]) == ("building", 10)
+        assert service.ray_request()["build"] > first
 
-    async def test_local_shards_are_looked_at(self, service: Service, tmp_path: Path) -> None:
+    async def test_existing_local_shards_are_accepted(self, service: Service, tmp_path: Path) -> None:
         (tmp_path / "a-0.tar").touch()
 
         for shards in (f"{tmp_path}/a-{{0..9}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/{{a,b}}-0.tar"):
-            assert (await put(service, shards=shards))["state"] == "building"
+            assert (await put(service, source={"shards": shards}))["state"] == "building"
 
     @pytest.mark.parametrize(
-        ("body", "status", "says"),
+        ("changes", "status", "text"),
         [
-            ({"model": f"{MODEL}@1", "source": {"shards": []}}, 422, "/source/shards"),
-            ({"model": f"{MODEL}@1", "source": {"shard": "x"}}, 422, "did you mean shards?"),
-            ({"model": f"{MODEL}@1", "source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "/nowhere/000.tar does not exist"),
-            ({"model": f"{MODEL}@1", "source": {"shards": ["s3://b/x.tar", "/nowhere/*.tar"]}}, 422, "/source/shards/1"),
-            ({"model": f"{MODEL}@1", "source": {"shards": "data/x.tar"}}, 422, "give an absolute path or a URL"),
-            ({"model": "nothing@1", "source": SOURCE}, 404, "there is no model nothing"),
+            ({"source": {"shards": []}}, 422, "/source/shards"),
+            ({"source": {"shard": "x"}}, 422, "did you mean shards?"),
+            ({"source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "/nowhere/000.tar does not exist"),
+            ({"source": {"shards": ["s3://b/x.tar", "/nowhere/*.tar"]}}, 422, "/source/shards/1"),
+            ({"source": {"shards": "data/x.tar"}}, 422, "give an absolute path or a URL"),
+            ({"model": "nothing@1"}, 404, "there is no model nothing"),
         ],
     )
-    async def test_bad_bodies(self, service: Service, body: dict[str, Any], status: int, says: str) -> None:
-        answer = await service.http.put("/v1/indexes/gallery", json=body)
+    async def test_invalid_bodies_are_refused_without_an_effect(
+        self, service: Service, changes: dict[str, Any], status: int, text: str
+    ) -> None:
+        response = await service.http.put(GALLERY, json={"model": f"{MODEL}@1", "source": SOURCE, **changes})
 
-        assert answer.status_code == status
-        assert says in answer.text
-        assert (await service.http.get("/v1/indexes")).json()["items"] == []
+        assert response.status_code == status
+        assert text in response.text
+        assert await service.items("/v1/indexes") == []
 
 
 class TestBuild:
-    async def test_progress_and_the_end_are_shown(self, service: Service) -> None:
+    async def test_progress_and_the_result_are_shown(self, service: Service) -> None:
         await put(service)
-        await round_(service)
-        tell(service, progress(5, 20))
-        await round_(service)
-        half_way = await get(service)
-        tell(service, progress(19, 20), finished(20))
-        await round_(service)
+        await service.reconcile("indexes")
+        service.emit(index_progress(5, 20))
+        await service.reconcile("indexes")
+        meanwhile = await get(service)
+        service.emit(index_progress(19, 20), index_finished(20))
+        await service.reconcile("indexes")
 
-        assert (half_way["state"], half_way["progress"], half_way["message"]) == ("building", 0.25, "5 items of about 20")
-        done = await get(service)
-        assert (done["state"], done["progress"], done["count"]) == ("ready", 1.0, 20)
+        assert (meanwhile["state"], meanwhile["progress"], meanwhile["message"]) == ("building", 0.25, "5 items of about 20")
+        index = await get(service)
+        assert (index["state"], index["progress"], index["count"]) == ("ready", 1.0, 20)
 
-    async def test_what_failed_says_why_and_an_older_build_is_still_counted(self, service: Service) -> None:
-        await built(service, 10)
+    async def test_a_failure_has_the_reason_and_the_count_of_the_older_build(self, service: Service) -> None:
+        await build(service, 10)
         await put(service)
-        await round_(service)
+        await service.reconcile("indexes")
 
-        tell(service, {"type": "index.failed", "message": "no shard matches /data/x.tar", "data": {"code": "unreadable_data"}})
-        await round_(service)
+        service.emit({"type": "index.failed", "message": "no shard matches /data/x.tar", "data": {"code": "unreadable_data"}})
+        await service.reconcile("indexes")
 
-        failed = await get(service)
-        assert (failed["state"], failed["message"], failed["count"]) == ("failed", "no shard matches /data/x.tar", 10)
+        index = await get(service)
+        assert (index["state"], index["message"], index["count"]) == ("failed", "no shard matches /data/x.tar", 10)
 
-    async def test_a_job_that_died_without_a_word_is_begun_again_three_times(self, service: Service) -> None:
+    async def test_a_lost_job_is_retried_up_to_two_times(self, service: Service) -> None:
         await put(service)
-        states = await dying(service, 3)
+        states = await lose_jobs(service, 3)
 
-        failed = await get(service)
+        index = await get(service)
         assert states == ["building", "building", "failed"]
-        assert "without a word" in failed["message"]
-        first, second, third = [name for name in service.ray.submissions if "index" in name]
+        assert "without a word" in index["message"]
+        first, second, third = service.ray.submissions
         assert (second, third) == (f"{first}-a2", f"{first}-a3")
 
-    async def test_asked_for_again_what_failed_goes_on_with_the_same_build(self, service: Service) -> None:
+    async def test_a_failed_build_is_continued_on_request(self, service: Service) -> None:
         await put(service)
-        await dying(service, 3)
-        build = request(service)["build"]
+        await lose_jobs(service, 3)
+        number = service.ray_request()["build"]
 
-        again = await put(service)
-        await round_(service)
+        repeated = await put(service)
+        await service.reconcile("indexes")
 
-        assert again["state"] == "building"
-        assert (request(service)["build"], request(service)["job"]) == (build, f"b{build}-a4")
+        assert repeated["state"] == "building"
+        request = service.ray_request()
+        assert (request["build"], request["job"]) == (number, f"b{number}-a4")
 
-    async def test_asked_for_otherwise_it_is_another_build(self, service: Service) -> None:
+    async def test_a_changed_request_is_another_build(self, service: Service) -> None:
         await put(service)
-        await dying(service, 3)
-        build = request(service)["build"]
+        await lose_jobs(service, 3)
+        number = service.ray_request()["build"]
 
-        await put(service, shards="s3://bucket/others.tar")
-        await round_(service)
+        await put(service, source={"shards": "s3://bucket/others.tar"})
+        await service.reconcile("indexes")
 
-        assert request(service)["build"] > build
+        assert service.ray_request()["build"] > number
 
-    async def test_the_kind_is_asked_for_and_shown(self, service: Service) -> None:
-        body = {"model": f"{MODEL}@1", "source": SOURCE, "kind": "hnsw"}
-        assert (await service.http.put("/v1/indexes/gallery", json=body)).status_code == 202
-        await round_(service)
-        asked = request(service)["kind"]
-        tell(service, {"type": "index.finished", "data": {"count": 9, "kind": "hnsw", "recall": 0.97}})
-        await round_(service)
+    async def test_the_requested_kind_and_the_actual_kind_are_passed_on(self, service: Service) -> None:
+        await put(service, kind="hnsw")
+        await service.reconcile("indexes")
+        requested = service.ray_request()["kind"]
+        service.emit({"type": "index.finished", "data": {"count": 9, "kind": "hnsw", "recall": 0.97}})
+        await service.reconcile("indexes")
 
-        shown = await get(service)
-        assert (asked, shown["kind"], shown["recall"]) == ("hnsw", "hnsw", 0.97)
+        index = await get(service)
+        assert (requested, index["kind"], index["recall"]) == ("hnsw", "hnsw", 0.97)
 
-    async def test_an_end_that_ray_sees_first_is_told_by_its_events(self, service: Service) -> None:
+    async def test_the_final_event_outweighs_the_status_of_ray(self, service: Service) -> None:
         await put(service)
-        await round_(service)
+        await service.reconcile("indexes")
         service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.FAILED
-        tell(service, finished(3))
+        service.emit(index_finished(3))
 
-        await round_(service)
+        await service.reconcile("indexes")
 
         assert (await get(service))["state"] == "ready"
 
-    async def test_a_cluster_that_has_forgotten_the_job_gets_it_again(self, service: Service) -> None:
+    async def test_a_restarted_cluster_gets_the_same_job(self, service: Service) -> None:
         await put(service)
-        await round_(service)
+        await service.reconcile("indexes")
         service.ray.jobs.clear()
 
-        await round_(service)
-        await round_(service)
+        await service.reconcile("indexes", 2)
 
-        first, second = [name for name in service.ray.submissions if "index" in name]
+        first, second = service.ray.submissions
         assert first == second
 
-    async def test_a_cluster_that_is_away_changes_nothing(self, service: Service) -> None:
-        service.ray.away = True
+    async def test_an_unavailable_cluster_gets_the_job_later(self, service: Service) -> None:
+        service.ray.unavailable = True
         await put(service)
-        await round_(service)
-        service.ray.away = False
-        await round_(service)
+        await service.reconcile("indexes")
+        service.ray.unavailable = False
+        await service.reconcile("indexes")
 
         assert service.ray.submissions[-1].startswith("tc-index-gallery-b")
 
-    async def test_a_refused_job_says_why(self, service: Service) -> None:
-        service.ray.refuses = "too large"
+    async def test_a_refused_job_has_the_reason(self, service: Service) -> None:
+        service.ray.refusal_reason = "too large"
         await put(service)
 
-        await round_(service)
+        await service.reconcile("indexes")
 
-        failed = await get(service)
-        assert (failed["state"], failed["message"]) == ("failed", "Ray refused the job: too large")
+        index = await get(service)
+        assert (index["state"], index["message"]) == ("failed", "Ray refused the job: too large")
 
 
-async def test_lists_by_name(service: Service) -> None:
+class TestDelete:
+    async def test_it_removes_files_and_row(self, service: Service) -> None:
+        await build(service)
+        service.ray.jobs[service.ray.submissions[-1]] = RayJobStatus.SUCCEEDED
+
+        deleting = await service.call("DELETE", GALLERY, status=202)
+        await service.reconcile("indexes")
+
+        assert deleting["state"] == "deleting"
+        assert (await service.http.get(GALLERY)).status_code == 404
+        assert not (service.artifacts / "indexes/gallery").exists()
+
+    async def test_it_stops_a_build_first(self, service: Service) -> None:
+        await put(service)
+        await service.reconcile("indexes")
+        [job] = service.ray.submissions
+        service.ray.jobs[job] = RayJobStatus.RUNNING
+
+        await service.http.delete(GALLERY)
+        await service.reconcile("indexes")
+        meanwhile = await get(service)
+        service.ray.jobs[job] = RayJobStatus.STOPPED
+        await service.reconcile("indexes")
+
+        assert service.ray.stopped == [job]
+        assert meanwhile["state"] == "deleting"
+        assert (await service.http.get(GALLERY)).status_code == 404
+
+    async def test_a_new_index_of_the_same_name_has_another_job(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        await build(service)
+        first = service.ray.submissions[-1]
+        service.ray.jobs[first] = RayJobStatus.SUCCEEDED
+        await service.http.delete(GALLERY)
+        await service.reconcile("indexes")
+        later = time.time() + 1  # outside of tests a build and a deletion take more than a second
+        monkeypatch.setattr(index_service, "time", SimpleNamespace(time=lambda: later))
+
+        await put(service)
+        await service.reconcile("indexes")
+
+        assert (await get(service))["state"] == "building"
+        assert service.ray.submissions[-1] != first
+
+    async def test_an_index_that_is_being_deleted_cannot_be_put(self, service: Service) -> None:
+        await put(service)
+        await service.http.delete(GALLERY)
+
+        problem = await service.call("PUT", GALLERY, {"model": f"{MODEL}@1", "source": SOURCE}, status=409)
+
+        assert problem["code"] == "index_deleting"
+
+
+async def test_the_list_is_by_name(service: Service) -> None:
     for name in ("b", "a"):
-        await put(service, name)
+        await put(service, f"/v1/indexes/{name}")
 
-    assert [item["name"] for item in (await service.http.get("/v1/indexes")).json()["items"]] == ["a", "b"]
+    assert [item["name"] for item in await service.items("/v1/indexes")] == ["a", "b"]

@@ -42,7 +42,7 @@ class TestCreate:
         assert (await service.http.get("/v1/jobs")).json()["items"] == []
 
     async def test_a_registry_teacher_is_pinned_for_the_reader_and_a_path_for_the_worker(self, service: Service) -> None:
-        await service.made("big")
+        await service.succeeded("big")
 
         worker = await service.started(teacher={"model": "registry:big@latest"})
 
@@ -50,7 +50,7 @@ class TestCreate:
         assert worker.spec()["spec"]["teacher"]["model"] == f"local-dir:{service.artifacts}/models/big/1"
 
     async def test_each_registry_teacher_of_several_is_pinned(self, service: Service) -> None:
-        await service.made("big")
+        await service.succeeded("big")
         teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "registry:big@latest", "weight": 2}]
 
         worker = await service.started(teacher=None, teachers=teachers)

@@ -3,7 +3,7 @@
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 
-from tests.server.fakes import Worker
+from tests.server.events import Worker
 from tests.server.service import Service, Start
 
 
@@ -14,7 +14,7 @@ async def ask(service: Service, job_id: str, what: str, status: int = 202) -> di
 
 
 def stopped(worker: Worker, desired: str) -> None:
-    worker.tell({"type": "attempt.stopped", "data": {"desired": desired, "step": 5}})
+    worker.emit({"type": "attempt.stopped", "data": {"desired": desired, "step": 5}})
 
 
 class TestCancel:
@@ -54,14 +54,14 @@ class TestCancel:
         assert (await service.job(worker.job))["state"] == "cancelled"
 
     async def test_a_claimed_job_that_ray_never_got_is_cancelled_without_it(self, service: Service) -> None:
-        service.ray.away = True
+        service.ray.unavailable = True
         job = await service.submit()
         await service.tick()
         await ask(service, job["id"], "cancel")
         await service.tick()
         assert (await service.job(job["id"]))["state"] == "cancelling"
 
-        service.ray.away = False
+        service.ray.unavailable = False
         await service.tick()
 
         assert (await service.job(job["id"]))["state"] == "cancelled"
@@ -86,7 +86,7 @@ class TestCancel:
         assert (await service.job(worker.job))["state"] == "succeeded"
 
     async def test_an_ended_job_cannot_be_cancelled(self, service: Service) -> None:
-        job = await service.made("emoji")
+        job = await service.succeeded("emoji")
 
         problem = await ask(service, job["id"], "cancel", status=409)
 
@@ -154,7 +154,7 @@ class TestPauseAndResume:
 
     @pytest.mark.parametrize("what", ["pause", "resume"])
     async def test_an_ended_job_is_a_conflict(self, service: Service, what: str) -> None:
-        job = await service.made("emoji")
+        job = await service.succeeded("emoji")
 
         assert (await ask(service, job["id"], what, status=409))["code"] == "illegal_transition"
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 from tinyclip_server.database.tables import JobRow
 
-from tests.server.fakes import progress
+from tests.server.events import progress
 from tests.server.service import Service, on_both_databases
 
 
@@ -199,7 +199,7 @@ class TestPatch:
 class TestMetrics:
     async def test_long_series_are_thinned_and_keep_their_last_point(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell(*(progress(step, loss=float(step), lr=0.1) for step in range(1, 101)))
+        worker.emit(*(progress(step, loss=float(step), lr=0.1) for step in range(1, 101)))
         await service.tick()
 
         answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"names": "loss,nothing", "max_points": 10})
@@ -215,7 +215,7 @@ class TestMetrics:
         values = [1.0] * 200
         values[57], values[143] = 50.0, -50.0
         worker = await service.running()
-        worker.tell(*(progress(step, loss=value) for step, value in enumerate(values)))
+        worker.emit(*(progress(step, loss=value) for step, value in enumerate(values)))
         await service.tick()
 
         answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": max_points})
@@ -232,7 +232,7 @@ class TestMetrics:
 
     async def test_a_short_series_is_whole(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell(*(progress(step, loss=float(step)) for step in range(10)))
+        worker.emit(*(progress(step, loss=float(step)) for step in range(10)))
         await service.tick()
 
         answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 10})
@@ -251,7 +251,7 @@ class TestMetrics:
 
     async def test_one_stage_can_be_asked_for(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell(progress(1, 0, loss=1.0), progress(1, 1, loss=2.0))
+        worker.emit(progress(1, 0, loss=1.0), progress(1, 1, loss=2.0))
         await service.tick()
 
         points = (await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"stage": 1})).json()["series"]["loss"]
@@ -262,7 +262,7 @@ class TestMetrics:
 class TestLogsAndCheckpoints:
     async def test_tail_gives_the_last_lines(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 21)))
+        worker.emit(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 21)))
         await service.tick()
 
         lines = (await service.http.get(f"/v1/jobs/{worker.job}/logs", params={"tail": 3})).json()["items"]

@@ -3,16 +3,16 @@
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 
-from tests.server.fakes import Worker, progress
+from tests.server.events import Worker, progress
 from tests.server.service import Service, on_both_databases
 
 
 async def failed(service: Service, **changes: object) -> Worker:
     """A job whose first stage has finished and whose second has failed at step 4."""
     worker = await service.running(**changes)
-    worker.tell(progress(10, 0, loss=0.5), {"type": "stage.finished", "stage": 0})
-    worker.tell({"type": "stage.started", "stage": 1, "data": {"steps": 10}}, progress(4, 1, loss=0.4))
-    worker.tell({"type": "attempt.failed", "message": "the disk is full", "data": {"code": "io", "retryable": False}})
+    worker.emit(progress(10, 0, loss=0.5), {"type": "stage.finished", "stage": 0})
+    worker.emit({"type": "stage.started", "stage": 1, "data": {"steps": 10}}, progress(4, 1, loss=0.4))
+    worker.emit({"type": "attempt.failed", "message": "the disk is full", "data": {"code": "io", "retryable": False}})
     await service.tick()
     assert (await service.job(worker.job))["state"] == "failed"
     return worker
@@ -113,7 +113,7 @@ class TestRetry:
 
 async def in_state(service: Service, state: str) -> str:
     if state == "succeeded":
-        return (await service.made("emoji"))["id"]
+        return (await service.succeeded("emoji"))["id"]
     if state in ("queued", "paused"):
         job = await service.submit()
         if state == "paused":

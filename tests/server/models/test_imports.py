@@ -53,7 +53,7 @@ class TestUpload:
 
     async def test_the_next_gets_the_next_number_and_jobs_go_on_counting(self, service: Service) -> None:
         first, second = await send(service, name="emoji"), await send(service, name="emoji")
-        job = await service.made("emoji")
+        job = await service.succeeded("emoji")
 
         assert [answer.json()["version"] for answer in (first, second)] == [1, 2]
         assert job["model"]["version"] == 3

@@ -14,7 +14,7 @@ WEIGHTS = bytes(range(256)) * 20
 @pytest.fixture
 async def emoji(service: Service) -> Service:
     """A registry with emoji@1 and emoji@2, the second with a file."""
-    await service.made("emoji")
+    await service.succeeded("emoji")
     worker = await service.running(name="emoji")
     folder = service.artifacts / "models" / "emoji" / "2"
     (folder / "deep").mkdir(parents=True)
@@ -22,7 +22,7 @@ async def emoji(service: Service) -> Service:
     (folder / "secret.txt").write_text("not listed")
     files = [{"path": "deep/weights.safetensors", "bytes": len(WEIGHTS), "sha256": hashlib.sha256(WEIGHTS).hexdigest()}]
     document = model_document("emoji", 2, files=files)
-    worker.tell({"type": "model.exported", "data": document}, {"type": "attempt.succeeded"})
+    worker.emit({"type": "model.exported", "data": document}, {"type": "attempt.succeeded"})
     await service.tick()
     return service
 
@@ -43,7 +43,7 @@ class TestVersions:
         assert [version["version"] for version in versions] == [2, 1]
 
     async def test_pages_go_on_where_they_ended(self, emoji: Service) -> None:
-        await emoji.made("aaa")
+        await emoji.succeeded("aaa")
         first = await get(emoji, "models", params={"page_size": 1})
         second = await get(emoji, "models", params={"page_size": 1, "page_token": first["next_page_token"]})
         versions = await get(emoji, "models/emoji/versions", params={"page_size": 1})
@@ -61,10 +61,10 @@ class TestVersions:
 
     async def test_a_failed_job_leaves_its_number_unused(self, service: Service) -> None:
         worker = await service.running(name="emoji")
-        worker.tell({"type": "attempt.failed", "message": "no", "data": {"code": "x", "retryable": False}})
+        worker.emit({"type": "attempt.failed", "message": "no", "data": {"code": "x", "retryable": False}})
         await service.tick()
 
-        job = await service.made("emoji")
+        job = await service.succeeded("emoji")
 
         assert job["model"]["version"] == 2
         assert (await get(service, "models/emoji"))["versions"] == [2]

@@ -10,7 +10,7 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, MetricPointRow, StageRow
 from tinyclip_server.jobs import cleanup
 
-from tests.server.fakes import Worker
+from tests.server.events import Worker
 from tests.server.service import Service, Start, on_both_databases
 
 
@@ -28,7 +28,7 @@ async def rows(service: Service) -> list[int]:
 class TestDeletedJobs:
     @on_both_databases
     async def test_nothing_of_it_is_left(self, service: Service) -> None:
-        job = await service.made("emoji")
+        job = await service.succeeded("emoji")
 
         answer = await service.http.delete(f"/v1/jobs/{job['id']}")
 
@@ -41,7 +41,7 @@ class TestDeletedJobs:
     async def test_cut_off_it_is_gone_for_users_and_the_next_round_removes_it(
         self, service: Service, monkeypatch: pytest.MonkeyPatch, killed: str
     ) -> None:
-        job = await service.made("emoji")
+        job = await service.succeeded("emoji")
         remove = AsyncArtifactsStore.remove
 
         async def cut_off(self: AsyncArtifactsStore, path: str) -> None:

@@ -16,8 +16,7 @@ from tinyclip_server.jobs import cleanup
 from tinyclip_server.orchestration import evaluations as evaluations_reconcile
 from tinyclip_server.orchestration import retention
 
-from tests.server import evaluation_requests as evaluations
-from tests.server.fakes import Worker
+from tests.server.events import Worker, evaluation_failed
 from tests.server.service import Service, Start, on_both_databases
 
 FOREVER = float("inf")
@@ -37,7 +36,7 @@ async def sweep(service: Service) -> None:
 async def ended(service: Service, *, well: bool = False, name: str = "emoji") -> Worker:
     """A job that ended OLD_DAYS ago, with a checkpoint, a picture, a log line, and Ray's record of its attempt."""
     worker = await service.running(name=name, max_attempts=1)
-    worker.tell({"type": "log", "message": "hello", "data": {"level": "info", "source": "driver"}})
+    worker.emit({"type": "log", "message": "hello", "data": {"level": "info", "source": "driver"}})
     stage = service.artifacts / "jobs" / worker.job / "stages" / "0-half"
     (stage / "a1" / "step-00000005").mkdir(parents=True)
     (stage / "a1" / "step-00000005" / "manifest.json").write_text("{}")
@@ -46,7 +45,7 @@ async def ended(service: Service, *, well: bool = False, name: str = "emoji") ->
     if well:
         worker.succeed()
     else:
-        worker.tell({"type": "attempt.failed", "message": "no", "data": {"code": "bad", "retryable": False}})
+        worker.emit({"type": "attempt.failed", "message": "no", "data": {"code": "bad", "retryable": False}})
     await service.tick()
     service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.SUCCEEDED
     await cleanup.reconcile(service.app.state.services)
@@ -191,9 +190,9 @@ class TestRay:
     async def test_while_ray_is_away_it_is_left_to_a_later_round(self, start: Start) -> None:
         service = await service_that_keeps(start, ray_jobs=OLD_DAYS - 1)
         worker = await ended(service)
-        service.ray.away = True
+        service.ray.unavailable = True
         await sweep(service)
-        service.ray.away = False
+        service.ray.unavailable = False
 
         await sweep(service)
 
@@ -261,7 +260,7 @@ class TestOtherRecordsOfRay:
 
         await sweep(service)
         assert list(service.ray.jobs) == [f"tc-evaluation-{id}-a1"]
-        evaluations.tell(service, id, evaluations.failed("bad", "no"))
+        service.emit(evaluation_failed("bad", "no"), submission=f"tc-evaluation-{id}-a1")
         await evaluations_reconcile.reconcile(service.app.state.services)
         await sweep(service)
 
@@ -292,9 +291,9 @@ class TestOtherRecordsOfRay:
         service = await service_that_keeps(start, ray_jobs=0, checkpoints=0)
         worker = await ended(service)
         self.record(service, "tc-export-export_a-a1")
-        service.ray.away = True
+        service.ray.unavailable = True
         await sweep(service)
-        service.ray.away = False
+        service.ray.unavailable = False
 
         assert not (stage_of(service, worker) / "a1").exists()
         assert "tc-export-export_a-a1" in service.ray.jobs

@@ -10,7 +10,7 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.orchestration.attempts import observe_attempt
 from tinyclip_server.orchestration.ray_jobs import Observation
 
-from tests.server.fakes import Worker
+from tests.server.events import Worker
 from tests.server.service import Service, Start, on_both_databases
 
 
@@ -79,26 +79,26 @@ class TestFullDisk:
 
 class TestRayTrouble:
     async def test_while_ray_is_away_the_job_waits(self, service: Service) -> None:
-        service.ray.away = True
+        service.ray.unavailable = True
         job = await service.submit()
         await service.tick(3)
         assert (await service.job(job["id"]))["state"] == "starting"
 
-        service.ray.away = False
+        service.ray.unavailable = False
         await service.tick()
 
         assert service.ray.submissions == [f"tc-{job['id']}-a1"]
 
     async def test_ray_away_is_not_a_dead_attempt(self, service: Service) -> None:
         worker = await service.running()
-        service.ray.away = True
+        service.ray.unavailable = True
 
         await service.tick(5)
 
         assert (await service.job(worker.job))["state"] == "running"
 
     async def test_a_refusal_fails_the_job_with_rays_reason(self, service: Service) -> None:
-        service.ray.refuses = "no such runtime"
+        service.ray.refusal_reason = "no such runtime"
         job = await service.submit()
 
         await service.tick()
@@ -185,7 +185,7 @@ class TestDeadAttempts:
     async def test_a_failure_that_would_repeat_is_not_repeated(self, service: Service) -> None:
         worker = await service.running()
         data = {"code": "no_samples", "retryable": False, "stage": 0}
-        worker.tell({"type": "attempt.failed", "message": "/data/x.tar holds no picture", "data": data})
+        worker.emit({"type": "attempt.failed", "message": "/data/x.tar holds no picture", "data": data})
 
         await service.tick(2)
 
@@ -197,7 +197,7 @@ class TestDeadAttempts:
 
     async def test_a_failure_that_may_pass_is_tried_again(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell({"type": "attempt.failed", "message": "connection reset", "data": {"code": "io", "retryable": True}})
+        worker.emit({"type": "attempt.failed", "message": "connection reset", "data": {"code": "io", "retryable": True}})
 
         await service.tick()
 
@@ -205,7 +205,7 @@ class TestDeadAttempts:
 
     async def test_a_success_without_a_model_is_a_failure(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell({"type": "attempt.succeeded"})
+        worker.emit({"type": "attempt.succeeded"})
 
         await service.tick()
 
@@ -213,7 +213,7 @@ class TestDeadAttempts:
 
     async def test_a_model_document_that_is_none_is_a_failure(self, service: Service) -> None:
         worker = await service.running()
-        worker.tell({"type": "model.exported", "data": {"params": 3}}, {"type": "attempt.succeeded"})
+        worker.emit({"type": "model.exported", "data": {"params": 3}}, {"type": "attempt.succeeded"})
 
         await service.tick()
 
@@ -251,7 +251,7 @@ class TestBadNews:
     )
     async def test_it_is_passed_over(self, service: Service, event: dict[str, Any]) -> None:
         worker = await service.running()
-        worker.tell(event)
+        worker.emit(event)
         worker.succeed()
 
         await service.tick()
