@@ -47,7 +47,7 @@ def folded(teacher: Layout) -> Clip:
         for masks in towers.tower_masks().values():
             for loga in masks.loga().values():
                 loga.uniform_(-4, 3)
-    return towers.folded().eval()
+    return towers.folded_model().eval()
 
 
 def random_squares(count: int, size: int) -> np.ndarray:

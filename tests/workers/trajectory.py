@@ -154,7 +154,7 @@ class Run:
         assert isinstance(self.towers, MaskedTowers)
         self._record_masks(record, self.args.steps - len(record["loss"]))  # as they stay
         self._record_loga(record)
-        self.student = self.towers.folded(parity=True)
+        self.student = self.towers.folded_model(parity=True)
         self.towers = TwoTowers(self.student)
         self._start_training()
 

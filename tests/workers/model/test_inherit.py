@@ -134,7 +134,7 @@ def test_a_wider_mlp_is_refused_with_the_block() -> None:
     mlp = [*layout.text.mlp[:-1], layout.text.mlp[-1] + 1]
     student = layout.model_copy(update={"text": layout.text.model_copy(update={"mlp": mlp})})
 
-    with pytest.raises(ImpossibleInheritance, match=rf"text\.mlp_ratio: block {len(mlp) - 1} wants {mlp[-1]} MLP units"):
+    with pytest.raises(ImpossibleInheritance, match=rf"text\.mlp_ratio: block {len(mlp) - 1} has {mlp[-1]} MLP units"):
         inherit_manual({}, {}, student, layout)
 
 

@@ -35,8 +35,8 @@ def test_the_student_is_just_as_small_as_asked_for(mean_loga: float, target: flo
 
     towers.match_target_sparsity()
 
-    removed = removed_share(LAYOUT, towers.folded().layout, TOWERS)
-    assert removed == pytest.approx(towers.removed())
+    removed = removed_share(LAYOUT, towers.folded_model().layout, TOWERS)
+    assert removed == pytest.approx(towers.sparsity())
     assert target <= removed < target + one_unit(LAYOUT, BOTH)
 
 
@@ -46,7 +46,7 @@ def test_under_separate_constraints_each_tower_lands(tower: Tower) -> None:
 
     towers.match_target_sparsity()
 
-    assert 0.5 <= removed_share(LAYOUT, towers.folded().layout, [tower]) < 0.5 + one_unit(LAYOUT, (tower,))
+    assert 0.5 <= removed_share(LAYOUT, towers.folded_model().layout, [tower]) < 0.5 + one_unit(LAYOUT, (tower,))
 
 
 def test_one_tower_alone_lands() -> None:
@@ -54,7 +54,7 @@ def test_one_tower_alone_lands() -> None:
 
     towers.match_target_sparsity()
 
-    small = towers.folded().layout
+    small = towers.folded_model().layout
     assert 0.5 <= removed_share(LAYOUT, small, ["text"]) < 0.5 + one_unit(LAYOUT, ("text",))
     assert small.image == LAYOUT.image
 
@@ -80,7 +80,7 @@ def test_the_folded_model_computes_what_the_landed_one_does() -> None:
 
     with torch.no_grad():
         masked = towers(images, tokens)
-        small = towers.folded()
+        small = towers.folded_model()
         folded = small.encode_image(images), small.encode_text(tokens)
 
     for found, wanted in zip(folded, masked[:2], strict=True):

@@ -108,9 +108,9 @@ def test_towers_may_differ_in_head_width_picture_size_and_context() -> None:
         torch.nn.init.normal_(parameter, std=0.2)
     towers = masked(clip, clip.layout, seed=1)
 
-    once = towers.folded()
+    once = towers.folded_model()
     again = masked(once, clip.layout, seed=2)
-    twice = again.folded()
+    twice = again.folded_model()
 
     assert (twice.layout.image.head_width, twice.layout.text.head_width) == (16, 8)
     images, tokens = torch.randn(2, 3, 24, 24), torch.tensor([[5, 9, 49407, 0, 0, 0, 0, 0, 0], [7, 1, 2, 3, 4, 5, 6, 8, 49407]])

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_clusters(job: JobSpec, tmp_path: Path) -> 
 
 
 def test_more_clusters_than_pictures_are_refused(job: JobSpec, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="20 pictures do not make 30 clusters"):
+    with pytest.raises(ValueError, match="20 images are too few for 30 clusters"):
         make_clusters(job, str(tmp_path / "out"), clusters=30, images=20)
 
     assert not (tmp_path / "out").exists()

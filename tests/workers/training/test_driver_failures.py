@@ -2,7 +2,7 @@ import traceback
 
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import WorkerGroupError
-from tinyclip_workers.training.driver import reason_of
+from tinyclip_workers.training.driver import describe_failure
 
 
 def test_a_failed_attempt_says_what_its_first_worker_raised_and_no_traceback() -> None:
@@ -13,7 +13,7 @@ def test_a_failed_attempt_says_what_its_first_worker_raised_and_no_traceback() -
         with_traceback = UserExceptionWithTraceback(full, traceback.format_exc())
 
     told = [
-        reason_of(WorkerGroupError("[Rank 0 Error Snippet]:\nTraceback …", {1: RuntimeError("gloo"), 0: failure}))
+        describe_failure(WorkerGroupError("[Rank 0 Error Snippet]:\nTraceback …", {1: RuntimeError("gloo"), 0: failure}))
         for failure in (full, with_traceback)
     ]
 
@@ -21,4 +21,4 @@ def test_a_failed_attempt_says_what_its_first_worker_raised_and_no_traceback() -
 
 
 def test_other_failures_are_said_with_their_kind() -> None:
-    assert reason_of(KeyError("stage")) == "KeyError: 'stage'"
+    assert describe_failure(KeyError("stage")) == "KeyError: 'stage'"

@@ -124,7 +124,7 @@ def test_a_small_student_folds_again(case: str) -> None:
             for loga in tower_masks.loga().values():
                 loga.uniform_(-4.6, 4.6)
 
-    smaller = towers.folded()
+    smaller = towers.folded_model()
 
     assert smaller.layout.image.width < layout.image.width
     for found, masked in zip(features(smaller), towers(*inputs()), strict=False):

@@ -1,4 +1,4 @@
-"""From what a spec says about a student to a layout, from a layout to an open_clip model, and what it costs.
+"""From a student's spec to a layout, and from a layout to a model, its parameters and its multiply-accumulates.
 
 A layout is explicit and complete: everything below works from it alone, never from tensor shapes.
 """
@@ -30,14 +30,14 @@ Resolved = TypeVar("Resolved")
 
 
 class UnsupportedArchitecture(ValueError):
-    """An open_clip configuration that is not a plain CLIP with a ViT or ResNet image tower."""
+    """An open_clip configuration other than a plain CLIP with a ViT or ResNet image tower."""
 
 
 def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
-    """The whole layout of a student; what the spec omits comes from the parent (the model that it inherits from).
+    """Complete the layout of a student; what the spec omits comes from the parent (the model that it inherits from).
 
     Raises ImpossibleStudent, naming the field, for what is missing without a parent or does not fit together.
-    Whether the student is small enough to inherit from the parent is not asked here.
+    `inherit.check_inheritable` checks that the student is small enough to inherit from the parent.
     """
     layout, problems = try_layout(student, parent)
     if layout is None:
@@ -46,7 +46,7 @@ def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
 
 
 def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | None, list[ImpossibleStudent]]:
-    """As `resolve_layout`, but tells what is wrong with each tower instead of raising the first."""
+    """Do as `resolve_layout`, but return the problems of both towers instead of raising the first."""
     problems: list[ImpossibleStudent] = []
 
     def attempt(resolve: Callable[[], Resolved]) -> Resolved | None:
@@ -79,7 +79,7 @@ def build_model(layout: Layout) -> CLIP:
 
 
 def build_any(layout: Layout) -> Model:
-    """open_clip's model where it can express the layout, else ours, whose weights mean nothing until they are loaded."""
+    """Build open_clip's model of a uniform layout, else ours, whose weights must be loaded before use."""
     return build_model(layout) if layout.is_uniform else Clip(layout)
 
 
@@ -109,7 +109,7 @@ def open_clip_config(layout: Layout) -> dict[str, Any]:
 
 
 def layout_of(model_cfg: dict[str, Any]) -> Layout:
-    """The layout of an open_clip `model_cfg`. Raises UnsupportedArchitecture naming the setting we have no layout for."""
+    """Return the layout of an open_clip `model_cfg`. Raises UnsupportedArchitecture naming a setting that no layout has."""
     vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
     _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
     _only_plain("vision_cfg.", vision, {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
@@ -149,7 +149,7 @@ def layout_of(model_cfg: dict[str, Any]) -> Layout:
 
 
 def summarize(layout: Layout) -> StudentSummary:
-    """Parameters (counted on the meta device: no memory is touched) and multiply-accumulates of a layout."""
+    """Count parameters (on the meta device, without memory) and multiply-accumulates of a layout."""
     model = _meta_model(layout)
     image = sum(p.numel() for p in model.visual.parameters())
     text = sum(p.numel() for p in model.parameters()) - image - model.logit_scale.numel()
@@ -163,17 +163,17 @@ def summarize(layout: Layout) -> StudentSummary:
 
 
 def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the state dict of a layout's model."""
+    """Return name and shape of every tensor in the state dict of a layout's model."""
     return {name: tuple(tensor.shape) for name, tensor in _meta_model(layout).state_dict().items()}
 
 
 def _meta_model(layout: Layout) -> Model:
-    """The model without its memory: shapes only. Remembered, as it takes a moment to make and is asked for again and again."""
-    return _remembered_meta_model(layout.model_dump_json())
+    """Build the model without memory, shapes only. Cached: building takes a moment and is needed often."""
+    return _cached_meta_model(layout.model_dump_json())
 
 
 @lru_cache(maxsize=64)
-def _remembered_meta_model(layout: str) -> Model:
+def _cached_meta_model(layout: str) -> Model:
     with torch.device("meta"):
         return build_any(Layout.model_validate_json(layout))
 
@@ -198,7 +198,7 @@ def _embed_dim(student: StudentSpec, parent: Layout | None) -> int:
 
 
 def image_macs(layout: Layout) -> int:
-    """Multiply-accumulates of encoding one image."""
+    """Count multiply-accumulates of encoding one image: convolutions and matrix products."""
     image = layout.image
     if image.kind == "resnet":
         return _resnet_macs(image, layout.embed_dim)
@@ -212,7 +212,7 @@ def image_macs(layout: Layout) -> int:
 
 
 def text_macs(layout: Layout) -> int:
-    """Multiply-accumulates of encoding one text of full context length."""
+    """Count multiply-accumulates of encoding one text of full context length."""
     text = layout.text
     blocks = _transformer_macs(text.context_length, text.width, text.head_width, text.heads, text.mlp)
     return blocks + text.width * layout.embed_dim
@@ -229,7 +229,7 @@ def _transformer_macs(tokens: int, width: int, head_width: int, heads: list[int]
 
 
 def _resnet_macs(image: ImageLayout, embed_dim: int) -> int:
-    """open_clip's ModifiedResNet: three stem convolutions, four stages of bottlenecks, attention pooling."""
+    """Count for open_clip's ModifiedResNet: three stem convolutions, four stages of bottlenecks, attention pooling."""
     width, side = image.width, image.image_size // 2
     half = width // 2
     total = side**2 * 9 * (3 * half + half * half + half * width)
@@ -249,5 +249,5 @@ def _resnet_macs(image: ImageLayout, embed_dim: int) -> int:
 
 
 def _attention_pool_macs(tokens: int, width: int, embed_dim: int) -> int:
-    """Every token is a query, though only the first is read: that is what open_clip computes."""
+    """Count every token as a query, as open_clip computes it, though only the first is read."""
     return tokens * width * (3 * width + embed_dim) + 2 * tokens * tokens * width

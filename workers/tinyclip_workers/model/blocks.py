@@ -1,7 +1,7 @@
 """Transformer blocks whose layers differ in heads and MLP width, with or without a mask; open_clip's names in the state dict.
 
 Shapes: B batch, T tokens, d width, H_l heads and m_l MLP units of layer l, h width of a head.
-A layer without heads (or MLP units) has a constant left of that branch: its output bias.
+Of a branch without heads (or MLP units) only a constant remains: its output bias.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from tinyclip_workers.model.masks import Mask
 
 
 class MaskedLayerNorm(nn.LayerNorm):
-    """LayerNorm over the channels that are kept; the others give 0.
+    """LayerNorm over the kept channels; the others become 0.
 
-    Computed with 0/1 weights, not by gathering channels, so that shapes stay fixed and it compiles; by the fused kernel, which
-    sees all d channels: the n kept ones are made larger by sqrt(d/n), so that its variance is theirs.
+    Computed with 0/1 weights, not by gathering channels, so that shapes stay fixed and it compiles. The fused kernel normalises
+    over all d channels: the n kept ones are scaled by sqrt(d/n), so that its variance is theirs.
     """
 
     def forward(self, x: Tensor, kept_d: Tensor | None = None) -> Tensor:
-        """x (…, d); kept_d (d,) of 0 and 1, None for all."""
+        """Normalise x (…, d); `kept_d` (d,) has 0 and 1, `None` keeps all."""
         if kept_d is None:
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -33,7 +33,7 @@ class MaskedLayerNorm(nn.LayerNorm):
 
 
 class QuickGELU(nn.Module):
-    """The approximation that OpenAI's CLIP was trained with."""
+    """The approximation of GELU that OpenAI's CLIP was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
     def forward(self, x_BTd: Tensor, heads_mask: Tensor | None = None) -> Tensor:
         if isinstance(self.out_proj, OutputBias):
-            return self.out_proj.everywhere(x_BTd)
+            return self.out_proj.expand_to(x_BTd)
         batch, tokens, _ = x_BTd.shape
         qkv = F.linear(x_BTd, self.in_proj_weight, self.in_proj_bias).view(batch, tokens, 3, self.heads, -1)
         q_BHTh, k_BHTh, v_BHTh = qkv.permute(2, 0, 3, 1, 4)
@@ -79,7 +79,7 @@ class Mlp(nn.Module):
 
     def forward(self, x_BTd: Tensor, units_mask: Tensor | None = None) -> Tensor:
         if isinstance(self.c_proj, OutputBias):
-            return self.c_proj.everywhere(x_BTd)
+            return self.c_proj.expand_to(x_BTd)
         x_BTm = self.gelu(self.c_fc(x_BTd))
         if units_mask is not None:
             x_BTm = x_BTm * units_mask.to(x_BTm.dtype)
@@ -87,19 +87,19 @@ class Mlp(nn.Module):
 
 
 class OutputBias(nn.Module):
-    """What is left of a branch that lost all its units: the constant that it added."""
+    """A branch that lost all its units: the constant that it added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def everywhere(self, x_BTd: Tensor) -> Tensor:
-        """The constant, in the shape and type of x_BTd."""
+    def expand_to(self, x_BTd: Tensor) -> Tensor:
+        """Return the constant, in the shape and type of x_BTd."""
         return self.bias.to(x_BTd.dtype).expand_as(x_BTd)
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP on a residual stream; a LayerNorm goes with its branch."""
+    """Pre-norm attention and MLP on a residual stream; a branch without units has no LayerNorm."""
 
     def __init__(self, width: int, heads: int, units: int, head_width: int, causal: bool, quick_gelu: bool) -> None:
         super().__init__()
@@ -135,5 +135,5 @@ class Transformer(nn.Module):
 
 
 def scaled(x: Tensor, factor_d: Tensor | None) -> Tensor:
-    """x times a mask of its last axis, in x's type; x itself without one."""
+    """Multiply x by a mask of its last axis, in x's type; without a mask return x."""
     return x if factor_d is None else x * factor_d.to(x.dtype)

@@ -1,4 +1,4 @@
-"""From a masked model to a small one that computes the same, and back into a large one (METHOD sections 6 and 7).
+"""Fold masks into the weights: a smaller model that computes the same (METHOD section 6).
 
 Works on state dicts with open_clip's names. d width, H_l heads of width h and m_l MLP units of layer l.
 """
@@ -14,14 +14,14 @@ from tinyclip_workers.model.masks import Mask
 State = dict[str, Tensor]
 
 PREFIXES = {"image": "visual.", "text": ""}
-"""What the names of a tower's tensors begin with."""
+"""Prefix of a tower's tensor names."""
 
 
 def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[str, Mask], parity: bool = False) -> tuple[State, Layout]:
-    """The small model of `masks` ("image", "text" or both): units of factor 0 are gone, other factors are in the weights.
+    """Remove the units of factor 0 and multiply the other factors into the weights, for "image", "text" or both.
 
-    Its outputs are those of the masked model; a layer that loses all heads keeps the constant that they added.
-    Returns new tensors and the layout of the small model; towers without a mask are as they were.
+    The folded model computes what the masked one did; a layer that loses all heads keeps the constant that they added.
+    Returns new tensors and their layout; towers without a mask are unchanged.
     `parity` repeats two faults of the reference: projections scaled once more (F1), and that constant lost (F2: it is 0).
     """
     folded = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -37,7 +37,7 @@ def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[str, Mask],
 
 
 def folded_layout(layout: Layout, masks: Mapping[str, Mask]) -> Layout:
-    """What is left of a layout after folding these masks."""
+    """Return the layout that remains after folding these masks."""
     towers = {"image": layout.image, "text": layout.text}
     changed = {
         tower: towers[tower].model_copy(
@@ -53,7 +53,7 @@ def folded_layout(layout: Layout, masks: Mapping[str, Mask]) -> Layout:
 
 
 def _fold_ends(state: State, tower: str, mask: Mask, parity: bool) -> None:
-    """Embeddings, final LayerNorms and the projection of one tower."""
+    """Fold embeddings, outer LayerNorms and the projection of one tower."""
     kept, zh = _kept(mask.hidden), mask.hidden[mask.hidden != 0]
     if tower == "image":
         scaled = ["visual.class_embedding", "visual.positional_embedding"]
@@ -71,7 +71,7 @@ def _fold_ends(state: State, tower: str, mask: Mask, parity: bool) -> None:
 
 def _fold_attention(state: State, block: str, hidden: Tensor, heads: Tensor, head_width: int, parity: bool) -> None:
     kept, zh = _kept(hidden), hidden[hidden != 0]
-    if f"{block}attn.in_proj_weight" not in state:  # an earlier prune took all heads; the constant is still there
+    if f"{block}attn.in_proj_weight" not in state:  # an earlier prune removed all heads; the constant remains
         state[f"{block}attn.out_proj.bias"] = state[f"{block}attn.out_proj.bias"][kept] * zh
         return
     if not heads.any():
@@ -106,7 +106,7 @@ def _fold_mlp(state: State, block: str, hidden: Tensor, units: Tensor) -> None:
 
 
 def _keep_norm(state: State, norm: str, kept: Tensor) -> None:
-    """A LayerNorm takes a mask as a set: its weights are not scaled."""
+    """Select the kept channels of a LayerNorm. Its weights are not scaled: it uses a mask as a set."""
     for name in (f"{norm}.weight", f"{norm}.bias"):
         state[name] = state[name][kept]
 

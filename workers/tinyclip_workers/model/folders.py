@@ -1,9 +1,9 @@
-"""Model folders: a registry version, an example's teacher, or anybody's in open_clip's layout.
+"""Model folders: a registry version, an example's teacher, or any folder in open_clip's layout.
 
 A folder without `open_clip_config.json` holds a student whose blocks differ in size, which open_clip cannot build: then
-`layout.json` says what it looks like and `preprocess.json` what its pictures go through.
+`layout.json` has its layout and `preprocess.json` its image preprocessing.
 
-What is found (`ModelSource`) is apart from what is loaded (`LoadedModel`), so that a plan can look without reading weights.
+A model that was found (`ModelSource`) and one that was loaded (`LoadedModel`) are separate: a plan reads no weights.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ from tinyclip_workers.runtime.filesystems import open_store
 CONFIG_FILE = "open_clip_config.json"
 LAYOUT_FILE = "layout.json"
 PREPROCESS_FILE = "preprocess.json"
-"""The `preprocess_cfg` of an open_clip configuration, alone."""
+"""A file with only the `preprocess_cfg` of an open_clip configuration."""
 OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
-"""Names of weights in a folder, in the order in which they are looked for; the last is our compact form."""
+"""Names of weights in a folder, in order of preference; the last is our compact form."""
 
 Tokenizer = Callable[[str | list[str]], Tensor]
-"""Texts to token ids (texts, context), int64."""
+"""Converts texts to token ids (texts, context), int64."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode and what it needs to be asked anything."""
+    """A model in evaluation mode, with its tokenizer and image normalization."""
 
     model: Model
     layout: Layout
@@ -69,7 +69,7 @@ class LoadedModel:
 
 
 def find_folder(uri: str) -> ModelSource:
-    """A model folder at a path or fsspec URI; `layout.json`, where there is one, says the layout.
+    """Find a model folder at a path or fsspec URI; its layout is in `layout.json`, if that exists.
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
@@ -88,22 +88,22 @@ def find_folder(uri: str) -> ModelSource:
     if MODEL_DOCUMENT in names:
         version = _read_json(store, MODEL_DOCUMENT)
         name = f"{version['name']}@{version['version']}"
-    return with_colors(ModelSource(name, layout, lambda: store.uri(weights)), config.get("preprocess_cfg"))
+    return with_normalization(ModelSource(name, layout, lambda: store.uri(weights)), config.get("preprocess_cfg"))
 
 
 def load_folder(uri: str) -> LoadedModel:
-    """A model folder, loaded. Raises as `find_folder`, and WeightsError where weights and layout do not fit."""
+    """Load a model folder. Raises as `find_folder` does, and WeightsError if weights and layout do not fit."""
     source = find_folder(uri)
-    return load(source, source.weights())
+    return load_source(source, source.weights())
 
 
 def make_tokenizer(layout: Layout) -> Tokenizer:
-    """CLIP's byte-pair tokenizer, cut to the layout's context length."""
+    """Return CLIP's byte-pair tokenizer with the layout's context length."""
     return cast(Tokenizer, SimpleTokenizer(context_length=layout.text.context_length))
 
 
 def check_weights(uri: str, layout: Layout) -> None:
-    """Whether a weights file has the tensors of a layout, from its header alone. Raises WeightsError naming the first misfit."""
+    """Check from its header that a weights file has the tensors of a layout. Raises WeightsError naming the first difference."""
     if not uri.endswith(".safetensors"):
         raise WeightsError(f"{uri} is not a .safetensors file; convert it first")
     there, wanted = read_header(uri).shapes, state_shapes(layout)
@@ -115,8 +115,8 @@ def check_weights(uri: str, layout: Layout) -> None:
         raise WeightsError(f"{uri} does not fit its configuration: it has {extra[0]}, which the configuration does not")
 
 
-def load(source: ModelSource, path: str) -> LoadedModel:
-    """The model with its weights, fp32 on the CPU, in evaluation mode. Raises WeightsError, OSError or RuntimeError."""
+def load_source(source: ModelSource, path: str) -> LoadedModel:
+    """Load a model in fp32 on the CPU, in evaluation mode. Raises WeightsError, OSError or RuntimeError."""
     model = build_any(source.layout)
     if source.published:
         load_checkpoint(model, path)
@@ -135,15 +135,15 @@ def load(source: ModelSource, path: str) -> LoadedModel:
 
 
 def load_student(layout: Layout, weights: bytes, image_mean: Color, image_std: Color) -> LoadedModel:
-    """A model just trained, from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
+    """Load a trained model from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
     model = build_any(layout)
     model.load_state_dict(from_safetensors(weights))
     digest = hashlib.sha256(weights).hexdigest()
     return LoadedModel(model.eval(), layout, make_tokenizer(layout), image_mean, image_std, name="student", digest=digest)
 
 
-def with_colors(source: ModelSource, preprocess: dict[str, Any] | None) -> ModelSource:
-    """The source with the mean and deviation of an open_clip `preprocess_cfg`; CLIP's own where it says nothing."""
+def with_normalization(source: ModelSource, preprocess: dict[str, Any] | None) -> ModelSource:
+    """Set a source's mean and deviation from an open_clip `preprocess_cfg`; CLIP's own are the default."""
     colors = preprocess or {}
     mean, std = (tuple(float(v) for v in colors.get(k) or d) for k, d in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)))
     return replace(source, image_mean=cast(Color, mean), image_std=cast(Color, std))
@@ -157,7 +157,7 @@ def _layout_file(store: ArtifactsStore) -> Layout:
 
 
 def config_layout(config: dict[str, Any], where: str) -> Layout:
-    """The layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
+    """Return the layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
     if "model_cfg" not in config:
         raise WeightsError(f"{where} has no model_cfg; it is not a configuration of open_clip")
     return layout_of(config["model_cfg"])

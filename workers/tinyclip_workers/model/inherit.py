@@ -1,6 +1,6 @@
 """Manual weight inheritance: a smaller student starts as the leading part of a larger model (METHOD section 7).
 
-Blocks are found by the numbers in their names, never by the order of a file's keys: safetensors sorts 0, 1, 10, 11, 2.
+Blocks are identified by the numbers in their names, never by the order of a file's keys: safetensors sorts 0, 1, 10, 11, 2.
 """
 
 import re
@@ -11,15 +11,15 @@ from tinyclip.schemas.layouts import Layout
 from torch import Tensor, nn
 
 NOT_INHERITED = frozenset({"logit_scale", "logit_bias"})
-"""What belongs to an objective, not to a tower: the student keeps its own."""
+"""Tensors of the objective rather than of a tower: the student keeps its own."""
 
 _BLOCK = re.compile(r"^(?P<stack>visual\.transformer\.resblocks|transformer\.resblocks|visual\.layer[1-4])\.(?P<block>\d+)\.")
 
 
 class ImpossibleInheritance(ValueError):
-    """A student that is deeper or larger than what it inherits from, or of another kind.
+    """A student that is deeper or larger than its parent, or of another kind.
 
-    `field` is the place in a stage's `student` (as `image.layers`), `value` what it was; the message says the way out.
+    `field` is the place in a stage's `student` (for example `image.layers`), `value` its value; the message has the remedy.
     """
 
     def __init__(self, field: str, value: object, message: str) -> None:
@@ -35,10 +35,10 @@ def inherit_manual(
     student_layout: Layout,
     teacher_layout: Layout,
 ) -> dict[str, Tensor]:
-    """A state dict for the student: every tensor the leading slice of its source on every axis, values unscaled.
+    """Make a state dict for the student: every tensor is the leading slice of its source on every axis, values unscaled.
 
     Both states have open_clip's names; `student` gives names, shapes and types. Block i of the student comes from block
-    i * (teacher blocks // student blocks), for a ResNet in each stage. Of q, k and v the leading heads are taken each.
+    i * (teacher blocks // student blocks), for a ResNet within each stage. Of q, k and v, the leading heads of each are taken.
     `logit_scale` stays the student's own. The teacher's tensors are copied, not shared.
     Raises ImpossibleInheritance.
     """
@@ -60,13 +60,13 @@ def inherit_manual(
 
 
 def check_inheritable(student: Layout, teacher: Layout) -> None:
-    """Raises ImpossibleInheritance for the first thing that the student has more of than the teacher."""
+    """Raise ImpossibleInheritance for the first size in which the student exceeds the teacher."""
     for problem in inheritance_problems(student, teacher):
         raise problem
 
 
 def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[ImpossibleInheritance]:
-    """Everything that the student has more of than the teacher."""
+    """Yield every size in which the student exceeds the teacher."""
     if student.image.kind != teacher.image.kind:
         yield ImpossibleInheritance(
             "image",
@@ -100,7 +100,7 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
 def _branch_problems(
     tower: str, heads: list[int] | None, mlp: list[int] | None, teacher_heads: list[int] | None, teacher_mlp: list[int] | None
 ) -> Iterator[ImpossibleInheritance]:
-    """Block by block: no more heads and no wider MLP than the block that each comes from; the first block of each kind."""
+    """Yield the first block with more heads, and the first with a wider MLP, than the block that it inherits from."""
     for field, own, there in (("heads", heads, teacher_heads), ("mlp_ratio", mlp, teacher_mlp)):
         if own is None or there is None or len(own) > len(there):
             continue
@@ -111,19 +111,19 @@ def _branch_problems(
                 yield ImpossibleInheritance(
                     f"{tower}.{field}",
                     wanted,
-                    f"block {block} wants {wanted} {unit}, but block {source} of the model it "
+                    f"block {block} has {wanted} {unit}, but block {source} of the model it "
                     f"inherits from has {there[source]}; make the student smaller, or use inherit: none",
                 )
                 break
 
 
 def source_block(block: int, blocks: int, teacher_blocks: int) -> int:
-    """The teacher's block that a student's block starts as: evenly spaced from 0 (12 to 6: 0, 2, 4, …; 12 to 9: 0 to 8)."""
+    """Return the teacher's block for a student's block: evenly spaced from 0 (12 to 6: 0, 2, 4, …; 12 to 9: 0 to 8)."""
     return block * (teacher_blocks // blocks)
 
 
 def source_names(names: list[str], teacher_names: list[str]) -> dict[str, str]:
-    """For each of the student's tensors, the teacher's tensor that it comes from."""
+    """Map each of the student's tensors to the teacher's tensor that it comes from."""
     depths, teacher_depths = _depths(names), _depths(teacher_names)
     sources: dict[str, str] = {}
     for name in names:
@@ -146,9 +146,9 @@ def source_names(names: list[str], teacher_names: list[str]) -> dict[str, str]:
 
 
 def leading_slice(name: str, source: Tensor, shape: torch.Size) -> Tensor:
-    """The leading `shape` of `source`, a copy; for attn.in_proj the leading heads of q, k and v each.
+    """Copy the leading `shape` of `source`; for attn.in_proj, the leading heads of q, k and v each.
 
-    (3, heads, h, d) and (3, heads * h, d) have the same leading part, so the head width does not enter.
+    (3, heads, h, d) and (3, heads * h, d) have the same leading part, so the head width does not matter.
     Raises ImpossibleInheritance naming the tensor, the axis and both sizes.
     """
     if ".attn.in_proj_" in name:
@@ -171,7 +171,7 @@ def leading_slice(name: str, source: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _depths(names: list[str]) -> dict[str, int]:
-    """How many blocks each stack (tower, or stage of a ResNet) has."""
+    """Count the blocks of each stack (tower, or stage of a ResNet)."""
     depths: dict[str, int] = {}
     for name in names:
         if found := _BLOCK.match(name):

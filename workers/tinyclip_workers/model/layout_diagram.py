@@ -1,4 +1,4 @@
-"""A picture of a student whose blocks differ in size: the heads and MLP units that each block has kept, as an SVG."""
+"""A diagram of a student whose blocks differ in size: the heads and MLP units that each block has kept, as an SVG."""
 
 from collections.abc import Iterator
 from html import escape
@@ -12,7 +12,7 @@ PANEL = LABEL + BAR_WIDTH + NUMBER
 
 
 def layout_svg(layout: Layout, original: Layout | None) -> str:
-    """Both towers side by side, a row a block; grey is what the original has more. A ResNet tower has no blocks to show."""
+    """Draw both towers side by side, one row per block; grey is what the original has more. A ResNet tower is left out."""
     full = original or layout
     towers: list[tuple[str, ImageLayout | TextLayout, ImageLayout | TextLayout]] = [
         ("image", layout.image, full.image), ("text", layout.text, full.text),

@@ -1,4 +1,4 @@
-"""What a spec says about one tower, completed from the tower that it inherits from, as a tower's layout."""
+"""Layouts of one tower, from a spec and the tower that it inherits from, and the published architectures by name."""
 
 import difflib
 import math
@@ -14,7 +14,7 @@ VOCAB_SIZE = 49408
 
 
 class ImpossibleStudent(ValueError):
-    """A student that cannot be built; `field` is the place in the student spec, as `image/layers`."""
+    """A student that cannot be built; `field` is the place in the student spec, for example `image/layers`."""
 
     def __init__(self, field: str, value: object, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -139,7 +139,7 @@ def _text_heads(tower: TextTower, width: int, parent: TextLayout | None) -> int:
 
 
 def _mlp_width(tower: str, ratio: float | None, width: int, parent: ImageLayout | TextLayout | None) -> int:
-    """MLP units of each block: the ratio that is given, else the parent's."""
+    """Return the MLP units of each block, from the given ratio or the parent's."""
     if ratio is None and parent is not None and parent.mlp:
         if len(set(parent.mlp)) > 1:
             raise ImpossibleStudent(
@@ -148,7 +148,7 @@ def _mlp_width(tower: str, ratio: float | None, width: int, parent: ImageLayout 
         return max(1, parent.mlp[0] * width // parent.width)
     units = int(width * (ratio or MLP_RATIO))
     if units < 1:
-        raise ImpossibleStudent(f"{tower}/mlp_ratio", ratio, f"leaves no MLP unit at width {width}; raise it")
+        raise ImpossibleStudent(f"{tower}/mlp_ratio", ratio, f"gives no MLP unit at width {width}; raise it")
     return units
 
 
@@ -163,7 +163,7 @@ def _nearest(value: int, step: int) -> str:
 
 
 def preset_layout(name: str) -> Layout:
-    """A published student or teacher by its name. Raises ImpossibleStudent for a name that is not one."""
+    """Return a published student or teacher by its name. Raises ImpossibleStudent for any other name."""
     if name in PRESETS:
         return PRESETS[name]
     if name in AUTO_PRESETS:
@@ -198,4 +198,4 @@ AUTO_PRESETS = (
     "TinyCLIP-auto-ViT-45M-32-Text-18M",
     "TinyCLIP-auto-ViT-22M-32-Text-10M",
 )
-"""Published students that were pruned layer by layer; nothing but their checkpoints says what they look like."""
+"""Published students that were pruned layer by layer; only their checkpoints have their layout."""

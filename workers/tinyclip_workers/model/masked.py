@@ -1,12 +1,12 @@
-"""A student in search of its shape: two towers under learnable masks, until they are folded (METHOD sections 3 to 7).
+"""The student of an automatic stage: two towers under learnable masks, until they are folded (METHOD sections 3 to 7).
 
     towers = MaskedTowers(clip, original_layout, ("image", "text"), constraint)
     image_BD, text_BD, scale = towers(images_BCHW, tokens_BT, towers.noise(generator))
-    loss = … + towers.sparsity_penalty(step).loss        # then one step of the weights' optimizer and of mask_optimizer(towers)
+    loss = … + towers.sparsity_penalty(step).loss    # then one step of the weights' optimizer and of the masks' optimizer
     towers.clamp_()
-    small = towers.folded()                   # at the prune step; goes on with a new optimizer
+    student = towers.folded_model()                  # at the prune step; trained on with a new optimizer
 
-A later stage does the same with the small model: only living units have masks, while sizes stay relative to the original.
+A later stage does the same with the folded model: only its units have masks, while sizes stay relative to the original.
 Shapes: B batch, D embedding size.
 """
 
@@ -26,7 +26,7 @@ Tower = Literal["image", "text"]
 Noise = Mapping[str, dict[Group, Tensor]]
 
 FARTHEST_OFFSET = 2 * (LOGA_CEILING - LOGA_FLOOR)
-"""More than enough to count all units as kept, or none, wherever in the clamp they are."""
+"""Enough to count all units as kept, or none, wherever in the clamp they are."""
 OFFSET_ACCURACY = 1e-6
 
 
@@ -57,11 +57,11 @@ class MaskedTowers(nn.Module):
         return {tower: masks for tower, masks in self.masks.items() if isinstance(masks, TowerMasks)}
 
     def noise(self, generator: torch.Generator) -> Noise:
-        """The random numbers of one forward pass; every worker draws its own, image before text."""
+        """Draw the random numbers of one forward pass, image before text; every worker draws its own."""
         return {tower: masks.noise(generator) for tower, masks in self.tower_masks().items()}
 
     def forward(self, images_BCHW: Tensor, tokens_BT: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier, under one sample of the masks.
+        """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier, under one sample of the masks.
 
         Without noise the masks are the deterministic ones, as in evaluation.
         """
@@ -74,28 +74,28 @@ class MaskedTowers(nn.Module):
         return image_BD, text_BD, self.clip.logit_scale.exp()
 
     def sparsity_penalty(self, step: int) -> SparsityPenalty:
-        """The term that pulls towards the sparsity asked for at this step of the stage; the same on every worker."""
+        """Return the Lagrangian term for the target sparsity of this step of the stage; the same on every worker."""
         towers = [(masks, self.sizes[tower]) for tower, masks in self.tower_masks().items()]
         return (joint_lagrangian if self.joint else separate_lagrangian)(towers, self.constraint, step)
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """To be called after every optimizer step."""
+        """Keep log-odds in their range; to be called after every optimizer step."""
         for masks in self.tower_masks().values():
             masks.clamp_()
 
     def deterministic(self) -> dict[str, Mask]:
-        """The masks of evaluation and of the fold; after `match_target_sparsity` of the size asked for."""
+        """Return the masks of evaluation and of the fold; after `match_target_sparsity`, of the target size."""
         return {tower: masks.deterministic(self.offsets[tower]) for tower, masks in self.tower_masks().items()}
 
     @torch.no_grad()
     def match_target_sparsity(self) -> None:
-        """From here on the deterministic masks keep at most what is asked for in the end, and hardly a unit less.
+        """Let the deterministic masks keep at most the final target size from here on, and hardly a unit less.
 
         The constraint is one-sided and its optimizer has momentum: a quick search ends some percent beyond its target, a short
-        one before it. Which units go first and with which factor the others stay is what the search has found; how many go is
-        counted with one offset to all log-odds (under separate constraints with one for each tower). Only units of equal log-odds
-        in several layers, as in a search that has not begun, come and go together.
+        one before it. The search determines the order in which units are removed and the factors of those that stay. How many
+        are removed is counted with one offset to all log-odds (with separate constraints, one for each tower). Only units of
+        equal log-odds in several layers, as in a search that has not begun, are kept or removed together.
         """
         for towers in [list(self.offsets)] if self.joint else [[tower] for tower in self.offsets]:
             self._match_target(towers)
@@ -105,14 +105,17 @@ class MaskedTowers(nn.Module):
         while too_many - few_enough > OFFSET_ACCURACY:
             middle = (few_enough + too_many) / 2
             self.offsets.update(dict.fromkeys(towers, middle))
-            few_enough, too_many = (middle, too_many) if self._removed(towers) >= self.constraint.target else (few_enough, middle)
+            if self._sparsity_of(towers) >= self.constraint.target:
+                few_enough = middle
+            else:
+                too_many = middle
         self.offsets.update(dict.fromkeys(towers, few_enough))
 
-    def removed(self) -> float:
-        """The share of the prunable parameters that the deterministic masks remove, as the constraint counts them."""
-        return self._removed(list(self.offsets))
+    def sparsity(self) -> float:
+        """Return the share of the prunable parameters that the deterministic masks remove, as the constraint counts them."""
+        return self._sparsity_of(list(self.offsets))
 
-    def _removed(self, towers: Sequence[str]) -> float:
+    def _sparsity_of(self, towers: Sequence[str]) -> float:
         masks, kept = self.deterministic(), 0.0
         for tower in towers:
             channels, heads, units = (float(torch.cat(masks[tower].rows(group)).count_nonzero()) for group in GROUPS)
@@ -120,42 +123,42 @@ class MaskedTowers(nn.Module):
         return 1 - kept / sum(self.sizes[tower].prunable for tower in towers)
 
     @torch.no_grad()
-    def folded(self, parity: bool = False) -> Clip:
-        """The small model of the deterministic masks, with the same device and type; computes what the masked one does."""
+    def folded_model(self, parity: bool = False) -> Clip:
+        """Return the smaller model of the deterministic masks, on the same device; it computes what the masked one does."""
         state, layout = fold(self.clip.state_dict(), self.clip.layout, self.deterministic(), parity)
-        small = Clip(layout).to(self.clip.logit_scale.device, self.clip.logit_scale.dtype)
-        small.load_state_dict(state, strict=True)
-        return small.train(self.clip.training)
+        model = Clip(layout).to(self.clip.logit_scale.device, self.clip.logit_scale.dtype)
+        model.load_state_dict(state, strict=True)
+        return model.train(self.clip.training)
 
 
 def fresh_masks(layout: ImageLayout | TextLayout, granularity: Granularity = "exact") -> TowerMasks:
-    """Masks that keep every unit there is in a tower."""
+    """Make masks that keep every unit of a tower."""
     heads, mlp = _branches(layout)
     return TowerMasks(layout.width, heads, mlp, granularity)
 
 
 def size_of(layout: ImageLayout | TextLayout) -> TowerSize:
-    """What the parts of a tower cost."""
+    """Return the cost of a tower's parts."""
     heads, mlp = _branches(layout)
     return TowerSize(layout.width, tuple(heads), tuple(mlp), layout.head_width)
 
 
-def removed_share(original: Layout, small: Layout, towers: Sequence[str]) -> float:
-    """The share of some towers' prunable parameters that a small layout lacks, as the constraint counts them."""
+def removed_share(original: Layout, pruned: Layout, towers: Sequence[str]) -> float:
+    """Return the share of some towers' prunable parameters that a pruned layout lacks, as the constraint counts them."""
     sizes = {tower: size_of(_tower(original, tower)) for tower in towers}
     kept = 0.0
     for tower, size in sizes.items():
-        layout = _tower(small, tower)
+        layout = _tower(pruned, tower)
         heads, units = _branches(layout)
         kept += size.cost(float(layout.width), float(sum(heads)), float(sum(units)))
     return 1 - kept / sum(size.prunable for size in sizes.values())
 
 
-def kept_units(small: Layout, original: Layout | None) -> dict[str, float]:
-    """The shares that a small layout has of the original's channels, heads and MLP units, by tower, as `image_heads_kept`."""
+def kept_units(pruned: Layout, original: Layout | None) -> dict[str, float]:
+    """Return the shares of the original's channels, heads and MLP units that a layout has, such as `image_heads_kept`."""
     shares: dict[str, float] = {}
     for tower in ("image", "text"):
-        layout, full = _tower(small, tower), _tower(original or small, tower)
+        layout, full = _tower(pruned, tower), _tower(original or pruned, tower)
         shares[f"{tower}_channels_kept"] = layout.width / full.width
         if layout.heads and layout.mlp and full.heads and full.mlp:
             shares[f"{tower}_heads_kept"] = sum(layout.heads) / sum(full.heads)

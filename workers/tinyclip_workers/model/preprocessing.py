@@ -11,7 +11,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def normalize(images_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 or 0..1 float pixels to the towers' input, fp32."""
+    """Convert uint8 or 0..1 float pixels to the towers' input, fp32."""
     pixels = images_BCHW.float() / 255 if images_BCHW.dtype == torch.uint8 else images_BCHW
     shape = (1, 3, 1, 1)
     return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)

@@ -1,4 +1,4 @@
-"""What the spec says about the teacher, as a model that is ready to be asked."""
+"""The teacher that a spec names: a folder, a model of a hub, or an open_clip architecture with weights."""
 
 import difflib
 import json
@@ -23,24 +23,21 @@ from tinyclip_workers.model.folders import (
     check_weights,
     config_layout,
     find_folder,
-    load,
-    make_tokenizer,
-    with_colors,
+    load_source,
+    with_normalization,
 )
 from tinyclip_workers.model.weights import WeightsError
-
-__all__ = ["LoadedModel", "TeacherError", "check_teacher", "find_teacher", "load_teacher", "make_tokenizer"]
 
 TIMEOUT_S = 10.0
 LOCAL_DIR, HF_HUB, REGISTRY = "local-dir:", "hf-hub:", "registry:"
 
 
 class HubError(RuntimeError):
-    """The hub has no such file, or cannot be reached from here."""
+    """A file that the hub does not have, or a hub that cannot be reached."""
 
 
 class TeacherError(ValueError):
-    """A teacher that cannot be used: `pointer` into the spec, what was there, and what to do."""
+    """A teacher that cannot be used: a `pointer` into the spec, its value, and the remedy."""
 
     def __init__(self, pointer: str, value: object, message: str) -> None:
         super().__init__(f"{pointer}: {message}")
@@ -48,7 +45,7 @@ class TeacherError(ValueError):
 
 
 def load_teacher(spec: TeacherSpec, at: str = "/teacher") -> LoadedModel:
-    """The teacher with its weights, fp32 on the CPU, in evaluation mode; `at` is its place in the spec. Raises TeacherError."""
+    """Load the teacher in fp32 on the CPU, in evaluation mode; `at` is its place in the spec. Raises TeacherError."""
     source = find_teacher(spec, at)
     try:
         path = source.weights()
@@ -56,15 +53,15 @@ def load_teacher(spec: TeacherSpec, at: str = "/teacher") -> LoadedModel:
         raise TeacherError(f"{at}/model", spec.model, str(error)) from error
     pointer = f"{at}/pretrained" if spec.pretrained else f"{at}/model"
     try:
-        return load(source, path)
+        return load_source(source, path)
     except (WeightsError, OSError, RuntimeError) as error:
         raise TeacherError(pointer, spec.pretrained or spec.model, str(error)) from error
 
 
 def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
-    """What a plan needs: the teacher found, its configuration read, and its weights there and of the right shapes.
+    """Find the teacher, read its configuration, and check that its weights exist and have the right shapes.
 
-    Weights are not read; those of a hub are asked for, not downloaded. Raises TeacherError.
+    Weights are not read; those of a hub are not downloaded. Raises TeacherError.
     """
     source = find_teacher(spec, at)
     pointer, value = (f"{at}/pretrained", spec.pretrained) if spec.pretrained else (f"{at}/model", spec.model)
@@ -80,7 +77,7 @@ def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
 
 
 def find_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
-    """The teacher's name, layout and the place of its weights. Raises TeacherError."""
+    """Find the teacher's name, layout and the place of its weights. Raises TeacherError."""
     try:
         if spec.model.startswith((LOCAL_DIR, HF_HUB, REGISTRY)) and spec.pretrained is not None:
             raise TeacherError(f"{at}/pretrained", spec.pretrained, f"{spec.model} brings its own weights; remove pretrained")
@@ -120,14 +117,14 @@ def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
     full_name = f"{name}@{weights.rsplit('/', 1)[-1]}"
     if not tag:
         return ModelSource(full_name, layout, lambda: weights)
-    return with_colors(ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True), tag)
+    return with_normalization(ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True), tag)
 
 
 def _find_on_hub(repository: str) -> ModelSource:
     config = fetch_config(repository)
     layout = config_layout(config, f"hf-hub:{repository}")
     source = ModelSource(repository, layout, lambda: fetch_weights(repository), published=True)
-    return with_colors(source, config.get("preprocess_cfg"))
+    return with_normalization(source, config.get("preprocess_cfg"))
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
@@ -136,15 +133,15 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 
 
 def fetch_config(repository: str) -> dict[str, Any]:
-    """The `open_clip_config.json` of a repository `ORG/NAME`, from the local cache or the hub."""
-    _must_be_there(repository, CONFIG_FILE)
+    """Read the `open_clip_config.json` of a repository `ORG/NAME` from the local cache or the hub."""
+    _require_file(repository, CONFIG_FILE)
     path = Path(download_pretrained_from_hf(repository, filename=CONFIG_FILE))
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return config
 
 
 def fetch_weights(repository: str) -> str:
-    """Local path of a repository's weights, downloaded if they are not in the cache."""
+    """Return the local path of a repository's weights, downloading them if they are not in the cache."""
     try:
         return str(download_pretrained_from_hf(repository))
     except Exception as error:  # open_clip and its hub client raise anything here
@@ -152,7 +149,7 @@ def fetch_weights(repository: str) -> str:
 
 
 def fetch_pretrained(tag: dict[str, Any], name: str) -> str:
-    """Local path of the weights of an open_clip tag, downloaded if they are not in the cache."""
+    """Return the local path of the weights of an open_clip tag, downloading them if they are not in the cache."""
     try:
         return str(download_pretrained(tag))
     except Exception as error:
@@ -160,13 +157,13 @@ def fetch_pretrained(tag: dict[str, Any], name: str) -> str:
 
 
 def check_pretrained(tag: dict[str, Any], name: str) -> None:
-    """Raises HubError if the weights of an open_clip tag are neither in the cache nor offered by the hub."""
+    """Raise HubError if the weights of an open_clip tag are neither in the cache nor on the hub."""
     repository, _, file = str(tag.get("hf_hub", "")).rpartition("/")
     if repository:
-        _must_be_there(repository, file or "open_clip_pytorch_model.bin", name)
+        _require_file(repository, file or "open_clip_pytorch_model.bin", name)
 
 
-def _must_be_there(repository: str, file: str, name: str | None = None) -> None:
+def _require_file(repository: str, file: str, name: str | None = None) -> None:
     safe = file.rsplit(".", 1)[0] + ".safetensors"
     if any(isinstance(try_to_load_from_cache(repository, known), str) for known in (file, safe, "open_clip_model.safetensors")):
         return
@@ -179,6 +176,6 @@ def _must_be_there(repository: str, file: str, name: str | None = None) -> None:
 def _unreachable(name: str, error: Exception) -> HubError:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return HubError(
-        f"{name} is not in the local cache and the hub does not give it ({first_line}); "
+        f"{name} is not in the local cache and the hub does not provide it ({first_line}); "
         "check the name, log in or download it on a machine with access and use local-dir:PATH"
     )

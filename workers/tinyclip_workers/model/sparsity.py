@@ -1,4 +1,4 @@
-"""How large the student is expected to be, and the pull towards the size asked for (METHOD section 3.4).
+"""The expected size of a masked student, and the penalty for exceeding the target size (METHOD section 3.4).
 
 Sizes count what masks can remove: the weights and biases of attention and MLP, not embeddings, LayerNorms or projections.
 """
@@ -17,7 +17,7 @@ Number = TypeVar("Number", float, Tensor)
 
 @dataclass(frozen=True)
 class TowerSize:
-    """What a tower's parts cost, told of the unpruned tower: sparsity is always relative to it."""
+    """The cost of the unpruned tower's parts, to which sparsity is always relative."""
 
     width: int
     heads: tuple[int, ...]
@@ -26,17 +26,17 @@ class TowerSize:
 
     @property
     def parameters_per_head(self) -> int:
-        """Of q, k, v and output projection, with their biases, over all channels."""
+        """Parameters of q, k, v and output projection of a head, with biases, over all channels."""
         return 4 * self.head_width * (self.width + 1)
 
     @property
     def prunable(self) -> int:
-        """All that masks could remove."""
+        """The number of parameters that masks could remove."""
         mlp = sum(2 * self.width * units + self.width + units for units in self.intermediate)
         return sum(self.heads) * self.parameters_per_head + mlp
 
     def expected(self, scores: Mask) -> Tensor:
-        """The expected number of parameters kept (scalar, differentiable).
+        """Return the expected number of parameters kept (scalar, differentiable).
 
         Every head or unit costs in proportion to the channels, so the sum over all pairs is a product of sums.
         """
@@ -44,13 +44,13 @@ class TowerSize:
         return self.cost(scores.hidden.sum(), heads, units)
 
     def cost(self, channels: Number, heads: Number, units: Number) -> Number:
-        """Parameters of so many channels, heads and MLP units of all layers together, as the constraint counts them."""
+        """Count the parameters of a number of channels, heads and MLP units of all layers, as the constraint does."""
         return channels * heads * (self.parameters_per_head / self.width) + 2 * channels * units
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """The sparsity that is asked for: grows linearly from `start` to `target` over `warmup` steps."""
+    """The target sparsity, which grows linearly from `start` to `target` over `warmup` steps."""
 
     start: float
     target: float
@@ -64,7 +64,7 @@ class Constraint:
 
 @dataclass(frozen=True)
 class SparsityPenalty:
-    """The Lagrangian term to add to the loss, and what it was made of."""
+    """The Lagrangian term to add to the loss, and the sparsities that it was computed from."""
 
     loss: Tensor
     expected_sparsity: float
@@ -75,18 +75,18 @@ Towers = Sequence[tuple[TowerMasks, TowerSize]]
 
 
 def joint_lagrangian(towers: Towers, constraint: Constraint, step: int) -> SparsityPenalty:
-    """One constraint on the towers together: they trade size with each other. One tower alone is the same formula."""
+    """Constrain the towers together, so that they trade size with each other; for a single tower too."""
     expected = torch.stack([size.expected(masks.scores()) for masks, size in towers]).sum()
     sparsity = 1 - expected / sum(size.prunable for _, size in towers)
     lambda_1 = torch.stack([masks.lambda_1 for masks, _ in towers]).mean()
     lambda_2 = torch.stack([masks.lambda_2 for masks, _ in towers]).mean()
-    # One-sided: a student that is smaller than asked for is not pushed back.
+    # One-sided: a student smaller than the target has no penalty.
     gap = (constraint.at(step) - sparsity).clamp(min=0)
     return SparsityPenalty(lambda_1 * gap + lambda_2 * gap.square(), sparsity.item(), constraint.at(step))
 
 
 def separate_lagrangian(towers: Towers, constraint: Constraint, step: int) -> SparsityPenalty:
-    """One constraint on each tower; the sparsity told is that of all."""
+    """Constrain each tower; the expected sparsity is that of all together."""
     penalties = [joint_lagrangian([tower], constraint, step) for tower in towers]
     prunable = [size.prunable for _, size in towers]
     removed = sum(penalty.expected_sparsity * count for penalty, count in zip(penalties, prunable, strict=True))

@@ -1,7 +1,7 @@
-"""Image and text towers: our own, whose layers may differ in size and be masked, and how any model's texts are run.
+"""Image and text towers: our own, whose layers may differ in size and be masked, and the text encoding of any model.
 
-Our towers have open_clip's names in their state dict and compute the same where all layers are alike, so weights go back and
-forth. open_clip cannot express a student of automatic inheritance: per layer its own heads and MLP width, or none.
+Our towers have open_clip's names in their state dict and compute the same where all layers are alike, so weights are
+interchangeable. open_clip cannot express a student of automatic inheritance: per layer its own heads and MLP width, or none.
 
 Shapes: B batch, T tokens, L tokens of the longest text, d width, E embedding size.
 """
@@ -26,7 +26,7 @@ SHAPES_ON_CUDA = 8
 
 
 class Clip(nn.Module):
-    """Two towers as a layout describes them; load a state dict before use: weights start as torch leaves them.
+    """Two towers of a layout. Load a state dict before use: weights have torch's defaults or are zero.
 
     Names are open_clip's: `visual.*` for the image tower, the text tower without a prefix, `logit_scale`.
     """
@@ -44,16 +44,16 @@ class Clip(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def encode_image(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
-        """Image embeddings (B, E), not normalised. A ResNet takes no mask."""
+        """Return image embeddings (B, E), not normalised. A ResNet takes no mask."""
         image_BE: Tensor = self.visual(images_BCHW) if mask is None else self.visual(images_BCHW, mask)
         return image_BE
 
     def encode_text(self, tokens_BT: Tensor, mask: Mask | None = None) -> Tensor:
-        """Text embeddings (B, E), not normalised, read at the end-of-text token (the largest id)."""
+        """Return text embeddings (B, E), not normalised, read at the end-of-text token (the largest id)."""
         return self.encode_tokens(tokens_BT[:, : longest_text(tokens_BT)], mask)
 
     def encode_tokens(self, tokens_BL: Tensor, mask: Mask | None = None) -> Tensor:
-        """The same of tokens as they come, whatever padding they have: nothing in it depends on their values' sizes."""
+        """Do the same without trimming the padding: no shape depends on the tokens' values."""
         kept_d = None if mask is None else mask.kept_channels()
         x_BLd = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
         x_BLd = scaled(x_BLd, None if mask is None else mask.hidden)
@@ -62,11 +62,11 @@ class Clip(nn.Module):
 
 
 Model: TypeAlias = CLIP | Clip
-"""A CLIP model of either kind: `encode_image`, `visual`, `logit_scale` and the names of the state dict are the same."""
+"""A CLIP model of either kind: both have `encode_image`, `visual`, `logit_scale` and the same names in the state dict."""
 
 
 class ImageTower(nn.Module):
-    """A ViT: patches and a class token, whose last state is the embedding."""
+    """A ViT: patches and a class token, whose final state is projected to the embedding."""
 
     def __init__(self, layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ImageTower(nn.Module):
         self.ln_post = MaskedLayerNorm(width)
 
     def forward(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
-        """Image embeddings (B, E), not normalised."""
+        """Return image embeddings (B, E), not normalised."""
         kept_d = None if mask is None else mask.kept_channels()
         patches_BTd = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
         class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(patches_BTd.shape[0], 1, -1)
@@ -94,7 +94,7 @@ class ImageTower(nn.Module):
 
 
 def image_tower(layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> nn.Module:
-    """Our ViT, or open_clip's ResNet (which masks do not know)."""
+    """Build our ViT, or open_clip's ResNet, which cannot be masked."""
     if layout.kind == "vit":
         return ImageTower(layout, embed_dim, quick_gelu)
     heads = layout.width * 32 // layout.head_width
@@ -103,10 +103,10 @@ def image_tower(layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> nn.Mod
 
 
 def encode_text(model: CLIP | CustomTextCLIP | Clip, tokens_BT: Tensor) -> Tensor:
-    """Text embeddings (B, E), not normalised: what `model.encode_text` gives, without work on the padding.
+    """Return text embeddings (B, E), not normalised: as `model.encode_text`, without computing the padding.
 
-    Exact where attention is causal and the embedding is read at the end-of-text token (the largest id, its first place):
-    nothing there depends on what follows. Text towers of another kind see the whole context.
+    Exact where attention is causal and the embedding is read at the end-of-text token (the first one of the largest id):
+    it does not depend on what follows. Text towers of another kind encode the whole context.
     """
     if not (isinstance(model, CLIP) and model.text_pool_type == "argmax" and model.attn_mask is not None):
         whole: Tensor = model.encode_text(tokens_BT)
@@ -120,7 +120,7 @@ def encode_text(model: CLIP | CustomTextCLIP | Clip, tokens_BT: Tensor) -> Tenso
 
 
 def longest_text(tokens_BT: Tensor) -> int:
-    """Tokens up to and with the last end-of-text of the batch."""
+    """Return the number of tokens up to and including the last end-of-text of the batch."""
     length = int(tokens_BT.argmax(dim=1).max()) + 1
     if tokens_BT.is_cuda:
         length = -(-length // SHAPES_ON_CUDA) * SHAPES_ON_CUDA

@@ -1,7 +1,7 @@
 """Weights in files: safetensors state dicts with open_clip's names, whole or compact.
 
-A compact file is for small models that are kept in a repository: halves instead of floats, and of the token embedding
-(most of a small model) only the rows of tokens that its texts can contain. Loading gives a whole state dict again.
+A compact file is for small models that are kept in a repository: fp16 instead of fp32, and of the token embedding (most of a
+small model) only the rows of tokens that its texts can contain. Loading restores a whole state dict.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ EMBEDDING = "token_embedding.weight"
 ROWS = "token_embedding.rows"
 VALUES = "token_embedding.values"
 _KEPT_IN_FLOAT = ("running_mean", "running_var")
-"""Statistics of batch norm can leave the range of halves, and are few."""
+"""Statistics of batch norm can exceed the range of fp16, and are few."""
 
 
 class WeightsError(ValueError):
@@ -33,20 +33,20 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a weights file says of itself in its first bytes."""
+    """The header of a weights file."""
 
     shapes: dict[str, tuple[int, ...]]
-    """Of the state dict that loading gives: a compact file's embedding table with all its rows."""
+    """Shapes of the state dict that loading returns: of a compact file, the embedding table with all its rows."""
     bytes: int
-    """Size that the whole file must have."""
+    """Size of the complete file."""
     metadata: dict[str, str]
-    """What its writer noted."""
+    """Free text of the file's writer."""
 
 
 def load_state_dict(uri: str) -> dict[str, Tensor]:
-    """The state dict in a safetensors file at a path or fsspec URI, on the CPU; compact files come back whole, in fp32.
+    """Load a state dict from a safetensors file at a path or fsspec URI to the CPU; a compact file becomes whole, in fp32.
 
-    Raises FileNotFoundError, or WeightsError where the file is cut off or not safetensors.
+    Raises FileNotFoundError, or WeightsError if the file is truncated or not safetensors.
     """
     fs, path = open_filesystem(uri)
     try:
@@ -62,10 +62,10 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
 
 
 def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], used_token_ids: Iterable[int]) -> None:
-    """Write a state dict in halves with the embeddings of the used tokens only.
+    """Write a state dict in fp16 with the embeddings of the used tokens only.
 
-    Texts with any other token will be read as if that token said nothing (its embedding is zero).
-    Raises WeightsError for a value that halves cannot hold, ValueError for a token outside the table.
+    The embedding of any other token becomes zero.
+    Raises WeightsError for a value beyond fp16, ValueError for a token outside the table.
     """
     table_Vd = state[EMBEDDING]
     rows = torch.tensor(sorted(set(used_token_ids)), dtype=torch.int32)
@@ -79,9 +79,9 @@ def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], 
 
 
 def read_header(uri: str) -> Header:
-    """Names and shapes from the first bytes of a file; for a compact one, two numbers of its data as well.
+    """Read names and shapes from the first bytes of a file; of a compact one, the vocabulary size as well.
 
-    Raises FileNotFoundError, or WeightsError where this is no safetensors file or not all of it.
+    Raises FileNotFoundError, or WeightsError if the file is not safetensors or incomplete.
     """
     fs, path = open_filesystem(uri)
     with fs.open(path, "rb") as file:
@@ -107,7 +107,7 @@ def read_header(uri: str) -> Header:
 
 
 def file_digest(uri: str) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     fs, path = open_filesystem(uri)
     with fs.open(path, "rb") as file:
@@ -122,7 +122,7 @@ def _half(name: str, tensor: Tensor) -> Tensor:
         return tensor
     half = tensor.half()
     if not torch.isfinite(half).all():
-        raise WeightsError(f"{name} has values up to {float(tensor.abs().max()):g}, which halves cannot hold; save it whole")
+        raise WeightsError(f"{name} has values up to {float(tensor.abs().max()):g}, beyond fp16; save it uncompressed")
     return half
 
 

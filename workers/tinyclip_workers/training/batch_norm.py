@@ -1,6 +1,6 @@
 """Batch normalisation over the whole global batch, on gloo and nccl alike (torch's own SyncBatchNorm is for CUDA only).
 
-With it, W workers give the loss, gradients and running statistics of one process that holds all rows.
+With it, W workers compute the loss, gradients and running statistics of one process that holds all rows.
 Shapes: B local batch, C channels, W world size.
 """
 
@@ -17,9 +17,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def synchronize_batch_norm(module: Module) -> Module:
-    """Replaces every BatchNorm2d inside `module` (or itself) by one that looks at all workers' rows; parameters are kept.
+    """Replace every BatchNorm2d inside `module` by one over all workers' rows; parameters and their names are kept.
 
-    Returns the module. With one worker nothing is changed. Names in the state dict stay as they were.
+    Returns the module. With one worker nothing changes.
     """
     if world_size() == 1:
         return module
@@ -67,9 +67,9 @@ def _synchronized(plain: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
 
 
 def _global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean and (biased) variance of every channel over all workers, fp32 or finer, and the number of values of one channel.
+    """Return mean and (biased) variance of every channel over all workers, fp32 or finer, and the number of values of a channel.
 
-    Workers' own means and variances are merged: sums of squares would lose the digits that two workers must agree on.
+    Workers' means and variances are merged: sums of squares would lose digits on which all workers must agree.
     """
     with torch.no_grad():
         x_BCHW = x_BCHW.detach()
@@ -103,7 +103,7 @@ class _Normalise(torch.autograd.Function):
         normal = (x.to(mean_C.dtype) - _channels(mean_C)) * _channels(inverse_std_C)
         sums_2C = torch.cat([grad.sum((0, 2, 3)), (grad * normal).sum((0, 2, 3))])
         grad_bias_C, grad_weight_C = sums_2C.clone().chunk(2)
-        # The workers' gradients of weight and bias are averaged by DDP like any other; only the input's needs all rows now.
+        # DDP averages the gradients of weight and bias like any other; only the input's needs all rows here.
         dist.all_reduce(sums_2C)
         mean_grad_C, mean_grad_normal_C = (sums_2C / ctx.count).chunk(2)
         slope_C = inverse_std_C if weight is None else inverse_std_C * weight

@@ -1,9 +1,9 @@
 """Checkpoints: everything that the next step depends on, committed by a manifest that is written last.
 
-Layout of `step-N/`: `model.safetensors`, `optimizer.safetensors`, before the prune step of an automatic stage also
-`masks.safetensors` and `mask_optimizer.safetensors`, where the objective has a projection `projection.safetensors`; `state.json`;
-`manifest.json` (sha256 of the others). A folder without a valid manifest does not exist. There is no random state to keep: every
-draw of the engine is seeded by (seed, step).
+Files of `step-N/`: `model.safetensors`, `optimizer.safetensors`; before the prune step of an automatic stage also
+`masks.safetensors` and `mask_optimizer.safetensors`; `projection.safetensors` if the objective has one; `state.json`;
+`manifest.json` (SHA-256 of the others). A folder without a valid manifest is ignored. No random state is saved: every draw of the
+engine is seeded by (seed, step).
 """
 
 import json
@@ -41,14 +41,14 @@ class Checkpoint:
 
     path: str
     tensors: dict[str, dict[str, Tensor]]
-    """By the name of the file, as `model`."""
+    """By the name of the file, for example `model`."""
     state: dict[str, Any]
 
 
 def save_checkpoint(
     store: ArtifactsStore, folder: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]
 ) -> tuple[str, int]:
-    """Write `folder/step-N`; returns its path and size in bytes. Raises OSError naming the path (a full disk, say)."""
+    """Write `folder/step-N`; returns its path and size in bytes. Raises OSError naming the path, for example on a full disk."""
     path = checkpoint(folder, step)
     files = {f"{name}{TENSORS}": to_safetensors(_contiguous(named)) for name, named in tensors.items()}
     files["state.json"] = json.dumps({**state, "step": step}).encode()

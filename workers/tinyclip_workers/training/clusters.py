@@ -2,13 +2,14 @@
 
     python -m tinyclip_workers.training.clusters job.yaml clusters.safetensors --clusters 256
 
-Reads the training pictures of a job spec (none that are held out), embeds them with its teacher, the first one if there are
-several, and writes the k-means centres for `objective.clusters` to name. The file is written whole at the end: a run that was
-killed leaves nothing and is started again.
+Reads the training images of a job spec (none that are held out), embeds them with its teacher, the first one if there are
+several, and writes the k-means centres to a file for `objective.clusters`. The file is written atomically at the end.
 
 Mini-batch k-means of scikit-learn on L2-normalised embeddings, its centres normalised: on the sphere, nearest and most similar
-are the same. It holds the embeddings in memory (`--images` of them at most), which is enough for thousands of clusters; the
+are the same. It holds the embeddings in memory (`--images` of them at most), which suffices for thousands of clusters; the
 million of the CLIP-CID paper would need another library.
+
+The file is safetensors: `centroids` (K, E) in fp32, L2-normalised, with `teacher`, `images` and `seed` in its metadata.
 """
 
 import argparse
@@ -40,18 +41,18 @@ CENTROIDS = "centroids"
 
 
 class ClustersError(ValueError):
-    """A file of clusters that cannot be used; the message names it."""
+    """A file of clusters that cannot be used; the message names the file."""
 
 
 def save_clusters(uri: str, centroids_KE: Tensor, metadata: Mapping[str, str]) -> None:
-    """Write the whole file or, if killed meanwhile, nothing. `uri` is a path or fsspec URI."""
+    """Write the file atomically. `uri` is a path or fsspec URI."""
     folder, _, name = uri.rpartition("/")
     tensors = {CENTROIDS: F.normalize(centroids_KE.float(), dim=-1).contiguous()}
     open_store(folder or ("/" if uri.startswith("/") else ".")).write_bytes(name, safetensors.torch.save(tensors, dict(metadata)))
 
 
 def load_clusters(uri: str) -> Tensor:
-    """The centres (K, E), on the CPU. Raises ClustersError."""
+    """Load the centres (K, E) to the CPU. Raises ClustersError."""
     read_clusters_header(uri)
     try:
         return load_state_dict(uri)[CENTROIDS]
@@ -60,7 +61,7 @@ def load_clusters(uri: str) -> Tensor:
 
 
 def read_clusters_header(uri: str) -> Header:
-    """Shape and metadata without reading the centres. Raises ClustersError naming the file and what to do."""
+    """Read shape and metadata without the centres. Raises ClustersError naming the file and the remedy."""
     try:
         fs, path = open_filesystem(uri)
         header = read_header(uri) if fs.exists(path) else None
@@ -77,12 +78,12 @@ def read_clusters_header(uri: str) -> Header:
 
 
 def main() -> None:
-    """Exit status 1, with the reason on stderr, where the teacher or the data cannot be used."""
+    """Run the command; exit with status 1 and the reason on stderr if the teacher or the data cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("spec", type=Path, help="a job spec: its teacher and its data.train are used")
-    parser.add_argument("out", help="the file to write, a path or URI")
-    parser.add_argument("--clusters", type=int, default=256, help="how many (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=200_000, help="pictures read at most (default: %(default)s)")
+    parser.add_argument("spec", type=Path, help="job spec whose teacher and data.train are used")
+    parser.add_argument("out", help="path or URI of the file to write")
+    parser.add_argument("--clusters", type=int, default=256, help="number of clusters (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=200_000, help="maximum number of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -95,28 +96,28 @@ def main() -> None:
 
 
 def make_clusters(spec: JobSpec, out: str, clusters: int, images: int = 200_000, seed: int = 0, device: str = "cpu") -> None:
-    """Write `clusters` centres of the teacher's embeddings of at most `images` training pictures.
+    """Write `clusters` centres of the teacher's embeddings of at most `images` training images.
 
-    Raises ValueError without a teacher or with fewer pictures than clusters, TeacherError, DataError.
+    Raises ValueError without a teacher or with fewer images than clusters, TeacherError, DataError.
     """
     if spec.first_teacher is None:
-        raise ValueError("the spec has no teacher whose embeddings could be clustered; add one")
+        raise ValueError("the spec has no teacher to embed images with; add one")
     teacher = load_teacher(spec.first_teacher, spec.every_teacher()[0].pointer)
     embeddings_NE = _embeddings(teacher, spec.data.train, images, seed, torch.device(device))
     if len(embeddings_NE) < clusters:
-        raise ValueError(f"{len(embeddings_NE)} pictures do not make {clusters} clusters; give --clusters at most that")
+        raise ValueError(f"{len(embeddings_NE)} images are too few for {clusters} clusters; lower --clusters")
     log.info("clustering %d embeddings of %s", len(embeddings_NE), teacher.name)
     from sklearn.cluster import MiniBatchKMeans  # slow to import, and training only reads the file
 
     batch_size = max(1024, 4 * clusters)
     kmeans = MiniBatchKMeans(clusters, batch_size=batch_size, n_init=1, random_state=seed).fit(embeddings_NE.numpy())
-    facts = {"teacher": teacher.name, "teacher_sha256": teacher.digest, "images": str(len(embeddings_NE)), "seed": str(seed)}
-    save_clusters(out, torch.from_numpy(kmeans.cluster_centers_), facts)
+    metadata = {"teacher": teacher.name, "teacher_sha256": teacher.digest, "images": f"{len(embeddings_NE)}", "seed": f"{seed}"}
+    save_clusters(out, torch.from_numpy(kmeans.cluster_centers_), metadata)
     log.info("wrote %d clusters to %s", clusters, out)
 
 
 def _embeddings(teacher: LoadedModel, train: TrainData, images: int, seed: int, device: torch.device) -> Tensor:
-    """L2-normalised (N, E) of at most `images` pictures, from shards in an order that the seed decides."""
+    """Return L2-normalised embeddings (N, E) of at most `images` images, from shards in an order given by the seed."""
     urls = expand_shards(train.shards)
     random.Random(seed).shuffle(urls)
     skipped = Skipped()
@@ -131,7 +132,7 @@ def _embeddings(teacher: LoadedModel, train: TrainData, images: int, seed: int, 
     with evaluation_mode([teacher], device):
         found = embed_images({"teacher": teacher}, samples(), train.image_key, broken)
     if skipped.samples:
-        log.warning("%d pictures could not be read: %s", skipped.samples, "; ".join(skipped.examples))
+        log.warning("%d images could not be read: %s", skipped.samples, "; ".join(skipped.examples))
     return found.images_NE["teacher"]
 
 

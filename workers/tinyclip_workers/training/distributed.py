@@ -1,4 +1,4 @@
-"""Helpers for the process group of a worker group; without one, this process is rank 0 of 1.
+"""Helpers for the process group of a worker group; without a group, this process is rank 0 of 1.
 
 Shapes: B local batch, W world size, N = W*B global batch, D embedding size.
 """
@@ -11,17 +11,17 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """This worker's place in the process group; 0 without one."""
+    """Return this worker's rank in the process group; 0 without one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Workers in the process group; 1 without one."""
+    """Return the number of workers in the process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(x_BD: Tensor) -> Tensor:
-    """All workers' rows in rank order, (N, D), without gradient."""
+    """Gather all workers' rows in rank order, (N, D), without gradient."""
     if world_size() == 1:
         return x_BD.detach()
     x_NDs = [torch.empty_like(x_BD, memory_format=torch.contiguous_format) for _ in range(world_size())]
@@ -30,7 +30,7 @@ def gather(x_BD: Tensor) -> Tensor:
 
 
 def gather_with_gradient(x_BD: Tensor) -> Tensor:
-    """All workers' rows in rank order, (N, D); each worker gets back the sum over workers of its rows' gradient."""
+    """Gather all workers' rows in rank order, (N, D); the gradient of a worker's rows is summed over all workers."""
     if world_size() == 1:
         return x_BD
     gathered: Tensor = _Gather.apply(x_BD)  # type: ignore[no-untyped-call]

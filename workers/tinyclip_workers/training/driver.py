@@ -1,7 +1,7 @@
 """One attempt at a job, from the first stage to a model version (`python -m tinyclip_workers.training.driver --help`).
 
-This is the driver of the Ray job. For each stage it runs a Ray Train worker group; what is already finished, by whichever
-attempt, is not done again. It needs nobody to listen: what happens is written to the artifacts store.
+The driver of the Ray job. For each stage it runs a Ray Train worker group; a stage that any attempt has finished is not repeated.
+It reports to the artifacts store only, so the control plane may be down.
 """
 
 import argparse
@@ -36,7 +36,7 @@ GROUP_RESTARTS = 3
 
 
 def main() -> None:
-    """Exit status 0: succeeded, stopped as asked, or overtaken by a newer attempt; 1: failed."""
+    """Run an attempt. Exit status 0: succeeded, stopped on command, or superseded by a newer attempt; 1: failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--artifacts", required=True)
     parser.add_argument("--job", required=True)
@@ -50,38 +50,38 @@ def main() -> None:
 
 
 def run_attempt(run: JobRun, artifacts: str) -> bool:
-    """Do what is left of the job and say how it ended. False where it failed."""
+    """Do the rest of the job and report its end; returns False if it failed."""
     events = run.events()
     log_to_events(events, "driver")
     events.send("attempt.started", message=f"attempt {run.attempt} started")
     try:
         if adopted := adopt(run):
-            log.info("going on from %s", adopted)
+            log.info("continuing from %s", adopted)
         outcome = _train_stages(run, artifacts, events)
         if outcome is None:
             _export(run, events)
             events.send("attempt.succeeded", message=f"attempt {run.attempt} succeeded")
     except NON_RETRYABLE_ERRORS as error:
         outcome = Outcome("failed", error_code(error), str(error))
-    except Exception as error:  # anything else may be the cluster's fault: say it and let the control plane try again
+    except Exception as error:  # possibly a fault of the cluster: the control plane decides about a retry
         log.exception("attempt %d failed", run.attempt)
-        events.send("attempt.failed", message=reason_of(error), data={"code": "attempt_failed", "retryable": True})
+        events.send("attempt.failed", message=describe_failure(error), data={"code": "attempt_failed", "retryable": True})
         return False
-    return _tell_outcome(outcome, events)
+    return _report_outcome(outcome, events)
 
 
-def reason_of(error: Exception) -> str:
-    """What went wrong, in a line. Of what Ray Train's workers raised, the first worker's, which may come as a whole traceback."""
+def describe_failure(error: Exception) -> str:
+    """Describe an error in a line; of the errors of Ray Train's workers, which may be whole tracebacks, the first worker's."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for rank, failure in sorted(failures.items()):
-        said = str(failure).strip()
-        last_line = said.splitlines()[-1] if said.startswith("Traceback") else f"{type(failure).__name__}: {said}"
+        text = str(failure).strip()
+        last_line = text.splitlines()[-1] if text.startswith("Traceback") else f"{type(failure).__name__}: {text}"
         return f"worker {rank}: {last_line}"
     return f"{type(error).__name__}: {error}"
 
 
 def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
-    """Of the teacher, or of the first of several; all are told."""
+    """Find the teachers, report them, and return the layout of the first; `None` without a teacher."""
     found = [(find_teacher(at.spec, at.pointer), at.share) for at in run.spec.every_teacher()]
     if not found:
         return None
@@ -90,16 +90,16 @@ def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
     if len(found) == 1:
         events.send("teacher.loaded", message=f"teacher {first.name}", data=data)
         return first.layout
-    told = " and ".join(f"{source.name} ({share:.0%})" for source, share in found)
+    names = " and ".join(f"{source.name} ({share:.0%})" for source, share in found)
     all_of_them = [{"name": s.name, "share": share, **summarize(s.layout).model_dump(mode="json")} for s, share in found]
-    events.send("teacher.loaded", message=f"teachers {told}", data={**data, "teachers": all_of_them})
+    events.send("teacher.loaded", message=f"teachers {names}", data={**data, "teachers": all_of_them})
     return first.layout
 
 
 def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome | None:
-    """Each stage that has no finished student yet. None when all have one, else why it stopped.
+    """Train each stage that has no finished student yet. Returns `None` at the end of the job, else why it stopped.
 
-    Each is resolved when its parent is there: what an automatic stage leaves is known only then.
+    A stage is resolved when its parent is finished: the student of an automatic stage is known only then.
     """
     spec, parent = run.spec, _load_teacher_layout(run, events)
     samples = count_pairs(spec.data) if any(stage.train.epochs is not None for stage in spec.stages) else 0
@@ -118,7 +118,7 @@ def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome |
         if student is None:
             if run.control().look() is Command.FENCED:
                 return Outcome("fenced")
-            raise RuntimeError(f"the worker group of stage {stage.name} left without a student")
+            raise RuntimeError(f"the worker group of stage {stage.name} ended without a student")
         before, parent = stage, student.layout
     return None
 
@@ -127,7 +127,7 @@ def _train_stage(run: JobRun, artifacts: str, stage: Stage, events: EventWriter)
     command = run.control().look()
     if command is not Command.RUN:
         return Outcome(command.name.lower())
-    # An automatic stage has no student yet; it is told at the prune step.
+    # The student of an automatic stage is reported at the prune step.
     student = None if stage.prune is not None else summarize(stage.layout).model_dump(mode="json")
     events.send(
         "stage.started",
@@ -139,8 +139,8 @@ def _train_stage(run: JobRun, artifacts: str, stage: Stage, events: EventWriter)
     return run.outcome()
 
 
-def _tell_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
-    """An attempt that was overtaken says nothing: its events are no longer wanted."""
+def _report_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
+    """Report how an attempt ended, unless it was superseded; returns False if it failed."""
     if outcome is None or outcome.kind == "fenced":
         return True
     if outcome.kind == "failed":
@@ -187,7 +187,7 @@ def _cluster_size() -> dict[str, float]:
 
 
 def _ray_storage(run: JobRun) -> dict[str, Any]:
-    """Where Ray Train keeps its own notes: beside the attempt's events, through the same driver as everything else there."""
+    """Return where Ray Train keeps its state: beside the attempt's events, through the same filesystem."""
     fs, base = run.store.filesystem
     folder = f"{base}/{attempt_ray_storage(run.document.job, run.attempt)}"
     if run.store.is_local:

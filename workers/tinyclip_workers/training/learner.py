@@ -1,4 +1,4 @@
-"""What a stage trains: a model with its optimizer and, until the prune step of an automatic stage, masks with theirs."""
+"""The student of a stage in training: a model with its optimizer and, until the prune step of an automatic stage, masks."""
 
 import inspect
 import logging
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 MAX_LOGIT_SCALE = math.log(100)
 
 SHORTFALL = 0.02
-"""A search that has found this much less than asked for is worth a warning."""
+"""A warning is logged if a search ends this far below its target sparsity."""
 
 _DDP_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
 
 
 class StageLearner:
-    """A model in training on one worker. All workers have the same and prune at the same step."""
+    """A model in training on one worker. All workers have the same weights and prune at the same step."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class StageLearner:
         device: torch.device,
         projection: Projection | None = None,
     ) -> None:
-        """`temperature` is the fixed similarity multiplier, None for a learned one. `stage.layout` is the model's.
+        """`temperature` is the fixed similarity multiplier, `None` for a learned one. `stage.layout` is the model's layout.
 
-        `projection` leads into the teacher's space, for an objective that needs one: it is trained here, but not of the student.
+        `projection` maps into the teacher's space, if the objective needs it. It is trained here but no part of the student.
         """
         self.stage, self.layout = stage, stage.layout
         self.projection = None if projection is None else projection.to(device)
@@ -60,14 +60,14 @@ class StageLearner:
         if stage.prune is not None:
             self.search = _masked(model, stage, stage.prune).to(device)
             self._mask_optimizer = mask_optimizer(self.search.tower_masks(), stage.optimizer.mask_lr)
-        self._begin(model)
+        self._start_training(model)
 
     def noise(self, seed: int) -> Noise | None:
-        """The random numbers of one forward pass under masks; None without masks. Drawn on the CPU: the same on any device."""
+        """Draw the random numbers of one forward pass under masks, on the CPU: the same for any device. `None` without masks."""
         return None if self.search is None else self.search.noise(torch.Generator().manual_seed(seed))
 
     def sparsity_penalty(self, step: int) -> SparsityPenalty | None:
-        """The term that pulls towards the sparsity asked for; None without masks."""
+        """Return the Lagrangian term for the target sparsity of a step; `None` without masks."""
         return None if self.search is None else self.search.sparsity_penalty(step)
 
     def start_step(self, step: int) -> float:
@@ -79,10 +79,10 @@ class StageLearner:
         return lr
 
     def update(self, scaler: torch.amp.GradScaler) -> float:
-        """Clip, step, keep masks and temperature in their bounds; the gradient's norm.
+        """Clip gradients, take the optimizers' steps, keep masks and temperature in range; returns the gradient's norm.
 
-        A gradient that is not finite on any worker changes nothing on all: gradients are already averaged, so every worker
-        sees the same norm and takes the same decision.
+        A gradient that is not finite on any worker changes nothing on any: gradients are already averaged, so all workers
+        compute the same norm and take the same decision.
         """
         for optimizer in self._optimizers():
             scaler.unscale_(optimizer)
@@ -100,34 +100,37 @@ class StageLearner:
         return grad_norm
 
     def prune_if_due(self, step: int) -> bool:
-        """Fold the masks at their step; the small model goes on with a new optimizer."""
+        """Fold the masks at the prune step; the folded model continues with a new optimizer."""
         if self.search is None or self.stage.prune is None or step < self.stage.prune.prune_step:
             return False
-        target, found = self.stage.prune.target_sparsity, self.search.removed()
+        target, found = self.stage.prune.target_sparsity, self.search.sparsity()
         if found < target - SHORTFALL:
             log.warning(
-                "stage %s: at its prune step masks remove %.1f%% where %.1f%% was asked for; "
-                "raise prune.prune_step or optimizer.mask_lr, so that what is cut has been found",
+                "stage %s: at the prune step the masks remove %.1f%%, the target is %.1f%%; "
+                "raise prune.prune_step or optimizer.mask_lr to give the search more time",
                 self.stage.name, 100 * found, 100 * target,
             )
         if self.stage.prune.granularity == "exact":
             self.search.match_target_sparsity()
-        self._end_search(self.search.folded())
+        self._end_search(self.search.folded_model())
         return True
 
     def folded_model(self) -> tuple[Model, Layout]:
-        """The model to be evaluated and its layout: under masks, what they would fold into now."""
+        """Return the model to evaluate and its layout; under masks, what they would be folded into now."""
         if self.search is None:
             return self.model, self.layout
-        folded = self.search.folded()
+        folded = self.search.folded_model()
         return folded, folded.layout
 
     def sparsity(self) -> float | None:
-        """Share of the prunable weights that are gone after the prune step; None before it and in other stages."""
-        return None if self.stage.prune is None or self.search is not None else self._sparsity_of(self.layout)
+        """Return the share of prunable weights removed at the prune step; `None` before it and in other stages."""
+        if self.stage.prune is None or self.search is not None:
+            return None
+        assert self.stage.original is not None
+        return removed_share(self.stage.original, self.layout, self.stage.prune.towers)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All that a checkpoint keeps in tensors. Masks are in it until the prune step."""
+        """Return every tensor of a checkpoint; masks are part of it until the prune step."""
         kept = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
         if self.search is not None and self._mask_optimizer is not None:
             kept["masks"] = self.search.masks.state_dict()
@@ -137,7 +140,7 @@ class StageLearner:
         return kept
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], layout: Layout) -> None:
-        """Go on from `tensors()` of a student that had this layout."""
+        """Continue from the `tensors()` of a learner whose student had this layout."""
         if self.search is not None and "masks" not in tensors:
             self._end_search(Clip(layout))
         self.model.load_state_dict(tensors["model"])
@@ -148,19 +151,15 @@ class StageLearner:
             self.search.masks.load_state_dict(tensors["masks"])
             restore_optimizer(self._mask_optimizer, tensors["mask_optimizer"])
 
-    def _sparsity_of(self, layout: Layout) -> float:
-        assert self.stage.prune is not None and self.stage.original is not None  # noqa: PT018
-        return removed_share(self.stage.original, layout, self.stage.prune.towers)
-
-    def _begin(self, model: Model) -> None:
-        """Make a model ready to be trained, with a new optimizer."""
+    def _start_training(self, model: Model) -> None:
+        """Prepare a model for training, with a new optimizer."""
         if self._temperature is not None:
             # Fixed from the first step on (METHOD F8), and outside the clip norm (F18).
             with torch.no_grad():
                 model.logit_scale.fill_(math.log(self._temperature))
             model.logit_scale.requires_grad_(False)
         if not self.stage.objective.uses_logit_scale():
-            model.logit_scale.requires_grad_(False)  # nothing would tell where to: data-parallel workers wait for its gradient
+            model.logit_scale.requires_grad_(False)  # data-parallel workers would wait for its gradient
         model.to(self._device).train()
         # 1.3x faster convolutions on CPU, tensor cores on CUDA
         model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -169,9 +168,9 @@ class StageLearner:
         self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)
         self.optimizer = make_optimizer(model, self.stage.optimizer, self.projection)
 
-    def _end_search(self, small: Clip) -> None:
-        self.search, self._mask_optimizer, self.layout = None, None, small.layout
-        self._begin(small)
+    def _end_search(self, folded: Clip) -> None:
+        self.search, self._mask_optimizer, self.layout = None, None, folded.layout
+        self._start_training(folded)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer] if self._mask_optimizer is None else [self.optimizer, self._mask_optimizer]
@@ -179,7 +178,7 @@ class StageLearner:
 
 def _masked(model: Model, stage: Stage, prune: PruneSpec) -> MaskedTowers:
     assert isinstance(model, Clip), "masks are for our own towers"
-    assert stage.original is not None, "an automatic stage knows what its sparsity is relative to"
+    assert stage.original is not None, "an automatic stage has the layout that its sparsity is relative to"
     constraint = Constraint(prune.start_sparsity, prune.target_sparsity, prune.sparsity_warmup)
     return MaskedTowers(model, stage.original, prune.towers, constraint, joint=prune.joint, granularity=prune.granularity)
 
@@ -188,7 +187,7 @@ def _parallel(towers: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return towers
     ids = [device.index] if device.type == "cuda" else None
-    # Our batch norm agrees by itself: nothing to send before each forward. torch 2.13 gave the switch another name.
-    switch = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_PARAMETERS else "broadcast_buffers"
-    options: dict[str, Any] = {"device_ids": ids, switch: False}
+    # Our batch norm needs no buffers sent before each forward pass. The option has another name from torch 2.13 on.
+    option = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_PARAMETERS else "broadcast_buffers"
+    options: dict[str, Any] = {"device_ids": ids, option: False}
     return DistributedDataParallel(towers, **options)

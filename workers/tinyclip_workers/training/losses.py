@@ -4,7 +4,7 @@ Shapes: B local batch, W world size, N = W*B global batch, D student and E teach
 
 Every worker calls these with its own B rows. Rows are local, columns are global: features are gathered *with* gradient, so the
 mean of the workers' gradients (what DDP takes) is exactly the gradient of one process that holds all N rows. Without a
-process group N = B. Similarities are fp32 (or finer) whatever autocast says: logits of size 50 have a step of 1/32 in fp16.
+process group N = B. Similarities are fp32 (or finer) under autocast, too: logits of size 50 have a step of 1/32 in fp16.
 """
 
 from collections.abc import Sequence
@@ -47,16 +47,16 @@ class TeacherEmbeddings:
     text_BE: Tensor
     scale: Scale
     weight: float = 1.0
-    """In the mean of several teachers' affinities; the weights add up to 1."""
+    """Share in the mean of several teachers' affinities; shares add up to 1."""
 
 
 def affinity_loss(student: StudentEmbeddings, teachers: Sequence[TeacherEmbeddings]) -> tuple[Tensor, Tensor]:
-    """Pull the student's image-text affinities to the teachers' (Wu et al. 2023, TinyCLIP, equations 1-3).
+    """Compare the student's image-text affinities with the teachers' (Wu et al. 2023, TinyCLIP, equations 1-3).
 
     The target is the weighted mean of the teachers' softmax affinities, each at the teacher's own scale. Embedding sizes may
     differ, as only N x N similarities are compared.
     Returns the image-to-text and the text-to-image cross-entropy, each a mean over the B local rows (scalars, fp32).
-    It is a cross-entropy, not a KL divergence: the teacher's entropy is a constant and stays in.
+    They are not KL divergences: the teacher's entropy, a constant, is included.
     """
     image_BD, text_BD = fp32(student.image_BD), fp32(student.text_BD)
     with without_autocast(image_BD):
@@ -88,7 +88,7 @@ def _affinities(teacher: TeacherEmbeddings, dtype: torch.dtype) -> tuple[Tensor,
 
 
 def contrastive_loss(image_BD: Tensor, text_BD: Tensor, logit_scale: Scale) -> Tensor:
-    """Symmetric InfoNCE: each image finds its own text among all N, and each text its image (Radford et al. 2021, CLIP)."""
+    """Compute the symmetric InfoNCE of images and their texts among all N (Radford et al. 2021, CLIP)."""
     image_BD, text_BD = fp32(image_BD), fp32(text_BD)
     with without_autocast(image_BD):
         image_ND, text_ND = gather_with_gradient(image_BD), gather_with_gradient(text_BD)

@@ -2,11 +2,11 @@
 
 Shapes: B local batch, W world size, N = W*B global batch, D student and E teacher embedding size, K clusters.
 
-As in `losses.py` rows are local and columns global, gathered with gradient: the mean of the workers' gradients is that of one
-process with all N rows. The terms here compare a student's embeddings with a teacher's, so both are given in the teacher's space
-(E): the student's through a learned projection where sizes differ (`projection.py`). Scales are similarity multipliers. The
-published codes of CLIP-KD and CLIP-RD have one learned parameter a term for that, used without its exponential; here it is the
-student's own scale, `temperature.student`, whose meaning does not depend on the terms that are chosen.
+As in `losses.py`, rows are local and columns global, gathered with gradient: the mean of the workers' gradients is that of one
+process with all N rows. The terms here compare a student's embeddings with a teacher's, both in the teacher's space (E), with a
+learned projection of the student's if sizes differ (`projection.py`). Scales are similarity multipliers. The published codes of
+CLIP-KD and CLIP-RD have one learned parameter per term for this, used without its exponential; here it is the student's own
+scale, `temperature.student`, whose meaning does not depend on the chosen terms.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 
 
 def in_fp32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Tensors come in as fp32 (or in the finer type of the first), and autocast is off, whatever it says outside."""
+    """Convert tensors to fp32 (or to the finer type of the first) and switch autocast off."""
 
     @wraps(loss)
     def computed(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -52,10 +52,10 @@ def in_fp32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 @in_fp32
 def feature_mimicry_loss(image_BE: Tensor, text_BE: Tensor, teacher_image_BE: Tensor, teacher_text_BE: Tensor) -> Tensor:
-    """Student embeddings at the place of the teacher's (Yang et al. 2024, CLIP-KD, arXiv 2307.12732: feature distillation).
+    """Compute the squared distance to the teacher's embeddings (Yang et al. 2024, CLIP-KD, arXiv 2307.12732).
 
-    Embeddings are L2-normalised. As in the published code a mean over all B*E numbers, pictures' and texts' added, for which the
-    paper's weight is 2000.
+    Embeddings are L2-normalised. As in the published code it is a mean over all B*E numbers, added for images and texts; the
+    paper's weight for it is 2000.
     """
     return F.mse_loss(image_BE, teacher_image_BE) + F.mse_loss(text_BE, teacher_text_BE)
 
@@ -64,9 +64,9 @@ def feature_mimicry_loss(image_BE: Tensor, text_BE: Tensor, teacher_image_BE: Te
 def interactive_contrastive_loss(
     image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
 ) -> Tensor:
-    """InfoNCE across the models: student pictures find teacher texts, student texts teacher pictures (CLIP-KD, arXiv 2307.12732).
+    """Compute InfoNCE across the models: student images to teacher texts, student texts to teacher images (CLIP-KD).
 
-    Embeddings are L2-normalised. The mean of both directions, as in the published code.
+    Embeddings are L2-normalised. As in the published code (arXiv 2307.12732) it is the mean of both directions.
     """
     image_to_text = F.cross_entropy(logit_scale * image_BE @ gather(teacher_text_BE).T, own_columns(image_BE))
     text_to_image = F.cross_entropy(logit_scale * text_BE @ gather(teacher_image_BE).T, own_columns(text_BE))
@@ -77,12 +77,12 @@ def interactive_contrastive_loss(
 def vertical_relational_loss(
     image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
 ) -> Tensor:
-    """VRD: pictures are as like the teacher's pictures as texts are like the teacher's texts (Chung et al. 2026, CLIP-RD).
+    """Compute VRD: image-image similarities to the teacher match text-text similarities (Chung et al. 2026, CLIP-RD).
 
-    arXiv 2603.25383, as its published code has it: similarities within a modality between student and teacher, in both directions
-    (student rows against teacher columns, and the reverse); the KL divergence of the pictures' distributions from the texts',
-    whose gradient is stopped; and, under the same weight, InfoNCE of each modality, without which both could agree on nothing.
-    Directions are averaged; divergence, pictures' and texts' InfoNCE are added.
+    As in the published code (arXiv 2603.25383): similarities within a modality between student and teacher, in both directions
+    (student rows against teacher columns, and the reverse); the KL divergence of the images' distributions from the texts',
+    whose gradient is stopped; and, with the same weight, InfoNCE of each modality, without which a constant would be optimal.
+    Directions are averaged; divergence, images' and texts' InfoNCE are added.
     """
     images = _both_directions(image_BE, teacher_image_BE, logit_scale)
     texts = _both_directions(text_BE, teacher_text_BE, logit_scale)
@@ -96,10 +96,10 @@ def vertical_relational_loss(
 def cross_relational_loss(
     image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
 ) -> Tensor:
-    """XRD: pictures are as like the teacher's texts as texts are like the teacher's pictures (CLIP-RD, arXiv 2603.25383).
+    """Compute XRD: image-text similarities to the teacher match text-image similarities (CLIP-RD, arXiv 2603.25383).
 
-    As in the published code: of the similarities across models and modalities, student picture to teacher text is paired with
-    student text to teacher picture, and the reverse directions (teacher rows, student columns) likewise; the KL divergence of one
+    As in the published code: of the similarities across models and modalities, student image to teacher text is paired with
+    student text to teacher image, and the reverse directions (teacher rows, student columns) likewise; the KL divergence of one
     of a pair from the other, whose gradient is stopped, for each of the four; their mean.
     """
     image_text = _both_directions(image_BE, teacher_text_BE, logit_scale)
@@ -117,12 +117,12 @@ def cluster_instance_loss(
     teacher_text_BE: Tensor,
     clusters_KE: Tensor,
 ) -> Tensor:
-    """Student pictures find the cluster of the teacher's picture, and its text (Yang et al. 2024, CLIP-CID, arXiv 2408.09441).
+    """Classify student images by the cluster of the teacher's image (Yang et al. 2024, CLIP-CID, arXiv 2408.09441).
 
     `clusters_KE` are L2-normalised k-means centres of the teacher's image embeddings, fixed (`clusters.py`). The paper's code is
-    not public. Chosen here: a picture's label is the centre nearest to the teacher's embedding of it as it is shown, augmentation
-    included; the cross-entropy is over all K centres at the student's scale; instance discrimination, which the paper uses for
-    alignment across modalities, is the interactive contrastive loss; both have the same weight.
+    not public. Chosen here: an image's label is the centre nearest to the teacher's embedding of the augmented image; the
+    cross-entropy is over all K centres at the student's scale; instance discrimination, which the paper uses for alignment across
+    modalities, is the interactive contrastive loss; both have the same weight.
     """
     label_B = (teacher_image_BE @ clusters_KE.T).argmax(dim=1)
     cluster = F.cross_entropy(logit_scale * image_BE @ clusters_KE.T, label_B)
@@ -131,7 +131,7 @@ def cluster_instance_loss(
 
 @dataclass(frozen=True)
 class EmbeddedBatch:
-    """A local batch as student and teachers encode it, with what else a term may need."""
+    """A local batch as encoded by student and teachers, with the clusters that one term needs."""
 
     student: StudentEmbeddings
     teachers: Sequence[TeacherEmbeddings] = ()
@@ -161,12 +161,14 @@ def _affinity(batch: EmbeddedBatch) -> Tensor:
 
 TERMS: dict[str, Callable[[EmbeddedBatch], Tensor]] = {
     "affinity": _affinity,
-    "contrastive": lambda it: contrastive_loss(it.student.image_BD, it.student.text_BD, it.student.scale),
-    "feature_mimicry": lambda it: feature_mimicry_loss(*it.pair, *it.teacher_pair),
-    "interactive_contrastive": lambda it: interactive_contrastive_loss(*it.pair, it.student.scale, *it.teacher_pair),
-    "vertical_relational": lambda it: vertical_relational_loss(*it.pair, it.student.scale, *it.teacher_pair),
-    "cross_relational": lambda it: cross_relational_loss(*it.pair, it.student.scale, *it.teacher_pair),
-    "cluster_instance": lambda it: cluster_instance_loss(*it.pair, it.student.scale, *it.teacher_pair, it.centroids_KE),
+    "contrastive": lambda batch: contrastive_loss(batch.student.image_BD, batch.student.text_BD, batch.student.scale),
+    "feature_mimicry": lambda batch: feature_mimicry_loss(*batch.pair, *batch.teacher_pair),
+    "interactive_contrastive": lambda batch: interactive_contrastive_loss(*batch.pair, batch.student.scale, *batch.teacher_pair),
+    "vertical_relational": lambda batch: vertical_relational_loss(*batch.pair, batch.student.scale, *batch.teacher_pair),
+    "cross_relational": lambda batch: cross_relational_loss(*batch.pair, batch.student.scale, *batch.teacher_pair),
+    "cluster_instance": lambda batch: cluster_instance_loss(
+        *batch.pair, batch.student.scale, *batch.teacher_pair, batch.centroids_KE
+    ),
 }
 
 
@@ -188,10 +190,10 @@ def weighted_sum(weights: Mapping[str, float], terms: Mapping[str, Tensor]) -> T
 
 
 def _both_directions(x_BE: Tensor, teacher_BE: Tensor, logit_scale: Scale) -> tuple[Tensor, Tensor]:
-    """Similarities (B, N): student rows against all teacher columns, teacher rows against all student columns."""
+    """Return similarities (B, N): student rows with all teacher columns, teacher rows with all student columns."""
     return logit_scale * x_BE @ gather(teacher_BE).T, logit_scale * teacher_BE @ gather_with_gradient(x_BE).T
 
 
 def _divergence(logits_BN: Tensor, *, of: Tensor) -> Tensor:
-    """KL(softmax of `of` || softmax of logits), a mean over rows; no gradient goes to `of`."""
+    """Return KL(softmax of `of` || softmax of logits), a mean over rows, without gradient to `of`."""
     return F.kl_div(logits_BN.log_softmax(dim=1), of.detach().log_softmax(dim=1), log_target=True, reduction="batchmean")

@@ -1,4 +1,4 @@
-"""AdamW and its schedule (METHOD sections 4 and 5)."""
+"""AdamW for weights and for masks, its schedule, and its state in checkpoints (METHOD sections 4 and 5)."""
 
 import math
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from tinyclip_workers.model.masks import TowerMasks
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec, projection: nn.Module | None = None) -> torch.optim.AdamW:
-    """Weight decay for matrices (embeddings and projections included), none for vectors, norms, biases and the logit scale.
+    """Make the weights' AdamW: weight decay for matrices and embeddings, none for vectors, norms, biases and the logit scale.
 
-    `projection` is what is trained with the model and in the same way: a projection into the teacher's space.
+    `projection`, into the teacher's space, is trained with the model and in the same way.
     """
     modules = [model] if projection is None else [model, projection]
     named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
@@ -30,7 +30,7 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.optim.AdamW:
-    """AdamW at a constant rate: log-odds downhill, lambdas uphill (they only grow while the student is too large)."""
+    """Make the masks' AdamW, at a constant rate: descent for log-odds, ascent for lambdas, which only grow."""
     loga = [parameter for tower in masks.values() for parameter in tower.loga().values()]
     lambdas = [parameter for tower in masks.values() for parameter in (tower.lambda_1, tower.lambda_2)]
     groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True}]
@@ -38,7 +38,7 @@ def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.o
 
 
 def learning_rate(step: int, steps: int, spec: OptimizerSpec) -> float:
-    """Linear warm-up to `lr`, then a half cosine to 0."""
+    """Return the rate of a step: linear warm-up to `lr`, then a half cosine to 0."""
     if step < spec.warmup_steps:
         return spec.lr * (step + 1) / spec.warmup_steps
     return spec.lr * 0.5 * (1 + math.cos(math.pi * (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps)))
@@ -50,19 +50,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts by `<parameter number>.<name>`."""
+    """Return AdamW's moments and step counts by `<parameter number>.<name>`."""
     state = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The reverse of `optimizer_tensors`; learning rates are set by the schedule, not restored."""
+    """Restore what `optimizer_tensors` returned; learning rates are set by the schedule."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".")
         like = parameters[int(number)]
-        # The fused AdamW walks memory in order: a moment must be laid out as its parameter is (channels last, for one).
-        laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-        state.setdefault(int(number), {})[name] = laid_out
+        # The fused AdamW reads memory in order: a moment needs its parameter's memory format (channels last, for one).
+        moment = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[name] = moment
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

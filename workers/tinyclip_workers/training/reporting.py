@@ -1,4 +1,4 @@
-"""Progress of a stage: events for the control plane and gauges for the Ray dashboard."""
+"""Progress and evaluations of a stage: events for the control plane and gauges for the Ray dashboard."""
 
 import logging
 import time
@@ -17,34 +17,34 @@ from tinyclip_workers.training.trainer import StepResult
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 0.5
-"""Steps faster than this are told together: the last one's numbers stand for them."""
+REPORT_EVERY_S = 0.5
+"""At most one progress event is sent in this time, with the numbers of the last step."""
 
 LOG_EVERY_S = 15.0
-"""A line of the log so often, for those who read rather than watch."""
+"""Time between progress lines in the log."""
 
 GAUGES = {"loss": "Training loss", "pairs_per_second": "Image-text pairs a second", "step": "Step of the stage"}
 
 
 class StageProgress:
-    """Worker 0's view of speed and what remains; on other workers (`events` None) it stays silent."""
+    """Progress of a stage, reported by worker 0; on other workers (`events` is `None`) a no-op."""
 
     def __init__(self, stage: Stage, first_step: int, events: EventWriter | None, *, job: JobDocument) -> None:
         self._stage, self._events = stage, events
-        self._started_at, self._first_step, self._last_told = time.monotonic(), first_step, float("-inf")
+        self._started_at, self._first_step, self._last_report = time.monotonic(), first_step, float("-inf")
         self._last_logged = self._started_at
         tags = {"job": job.job, "name": job.name, "stage": stage.name}
         self._gauges: dict[str, Gauge] = {}
-        for name, what in GAUGES.items() if events else ():
-            self._gauges[name] = Gauge(f"tinyclip_{name}", description=what, tag_keys=tuple(tags))
+        for name, description in GAUGES.items() if events else ():
+            self._gauges[name] = Gauge(f"tinyclip_{name}", description=description, tag_keys=tuple(tags))
             self._gauges[name].set_default_tags(tags)
 
     def step(self, result: StepResult) -> None:
-        """Tell of one step, if it is time to."""
+        """Report a step, unless another was reported just before."""
         now = time.monotonic()
-        if self._events is None or (now - self._last_told < EVERY_S and result.step != self._stage.steps):
+        if self._events is None or (now - self._last_report < REPORT_EVERY_S and result.step != self._stage.steps):
             return
-        self._last_told = now
+        self._last_report = now
         speed = (result.step - self._first_step) * self._stage.batch_size / max(1e-9, now - self._started_at)
         values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm, "pairs_per_second": speed}
         values |= {**result.terms, **result.sparsity}
@@ -69,7 +69,7 @@ class StageProgress:
 
 
 class StageEvaluator:
-    """Evaluates on worker 0 and tells the numbers as events."""
+    """The evaluation of a stage on worker 0: every task of the spec for the student and, on the same images, its teacher."""
 
     def __init__(
         self,
@@ -82,8 +82,11 @@ class StageEvaluator:
         self._run, self._stage, self._device, self._events = run, stage, device, events
         self._teacher = {} if teacher is None else {"teacher": teacher}
 
-    def score(self, student: LoadedModel, step: int) -> dict[str, dict[str, Any]]:
-        """`{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError: nothing to evaluate."""
+    def evaluate(self, student: LoadedModel, step: int) -> dict[str, dict[str, Any]]:
+        """Evaluate a student and report each task.
+
+        Returns `{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError if there is nothing to evaluate.
+        """
         found: dict[str, dict[str, Any]] = {}
         spec = self._run.spec
         models = {"student": student, **self._teacher}

@@ -1,4 +1,4 @@
-"""A stage with everything decided: what the loop needs to know, and nothing that it has to look up."""
+"""A stage with every setting resolved, and the student that it starts with."""
 
 import math
 from collections.abc import Mapping
@@ -19,26 +19,26 @@ from tinyclip_workers.model.towers import Clip, Model
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a job, resolved."""
+    """One stage of a job with every setting resolved."""
 
     index: int
     name: str
     inherit: str
     layout: Layout
-    """Of the student as the stage begins: an automatic stage begins with all of its parent."""
+    """Layout of the student at the start of the stage: in an automatic stage, that of its parent."""
     steps: int
     batch_size: int
-    """Global."""
+    """Pairs per step of all workers together."""
     objective: Objective
     optimizer: OptimizerSpec
     parent: Layout | None = None
-    """What the student inherits from: the teacher, or the student of the stage before."""
+    """Layout of the model that the student inherits from: the teacher, or the previous stage's student."""
     prune: PruneSpec | None = None
     original: Layout | None = None
-    """Of an automatic stage: what its sparsity is relative to, which is where the first such stage in a row began."""
+    """In an automatic stage, the layout that its sparsity is relative to: where the first such stage in a row started."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, for the way to a worker."""
+        """Return plain data, to be sent to a worker."""
         models = {name: value.model_dump(mode="json") for name, value in vars(self).items() if isinstance(value, BaseModel)}
         return {**asdict(self), **models}
 
@@ -55,9 +55,9 @@ class Stage:
 def resolve_stage(
     spec: JobSpec, index: int, parent: Layout | None, before: Stage | None, samples_per_epoch: int
 ) -> Stage:
-    """A stage whose parent is there; what it leaves open comes from the spec, what its student leaves open from the parent.
+    """Resolve a stage whose parent is known: settings that it omits come from the spec, sizes from the parent.
 
-    `before` is the stage before it, None for the first. Raises ImpossibleStudent.
+    `before` is the previous stage, `None` for the first. Raises ImpossibleStudent.
     """
     stage = spec.stages[index]
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
@@ -90,7 +90,7 @@ def _first_layout(stage: StageSpec, parent: Layout | None) -> Layout:
 
 
 def steps_of(length: TrainLength, batch_size: int, samples_per_epoch: int) -> int:
-    """Optimizer steps of a length given in steps, samples or epochs; at least one."""
+    """Convert a length in steps, samples or epochs to optimizer steps; at least one."""
     if length.steps is not None:
         return length.steps
     samples = length.samples if length.samples is not None else (length.epochs or 0) * samples_per_epoch
@@ -98,22 +98,22 @@ def steps_of(length: TrainLength, batch_size: int, samples_per_epoch: int) -> in
 
 
 class Parent(NamedTuple):
-    """What a student inherits from: the teacher in the first stage, then the student of the stage before."""
+    """The model that a student inherits from: the teacher in the first stage, then the previous stage's student."""
 
     weights: Mapping[str, Tensor]
     layout: Layout
 
 
 def build_student(stage: Stage, seed: int, parent: Parent | None) -> Model:
-    """A model of `stage.layout`: random weights drawn from the seed where nothing is inherited, the leading part of the
-    parent's for `manual`, all of them for `auto`, where masks choose (METHOD section 7).
+    """Build the student of a stage (METHOD section 7).
 
-    Raises ImpossibleInheritance.
+    Its weights are random, from the seed, with `inherit: none`; the leading part of the parent's with `manual`; all of the
+    parent's with `auto`, where masks select. Raises ImpossibleInheritance.
     """
     torch.manual_seed(seed + stage.index)
     student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_any(stage.layout)
     if stage.inherit != "none":
-        assert parent is not None, "the spec's schema asks for a teacher here"
+        assert parent is not None, "the spec's schema requires a teacher here"
         weights = parent.weights
         if stage.inherit == "manual":
             weights = inherit_manual(student, weights, stage.layout, parent.layout)

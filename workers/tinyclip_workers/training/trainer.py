@@ -1,4 +1,4 @@
-"""The loop of one stage: data in, steps, progress out, checkpoints down, until the last step or a command to stop."""
+"""The loop of one stage, up to its last step or a command to stop, and the training step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,20 +31,20 @@ from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
 
 MAX_SKIPPED_STEPS = 100
-"""So many steps in a row without a finite gradient mean that the run has diverged (METHOD section 4)."""
+"""A run with more steps in a row without a finite gradient has diverged (METHOD section 4)."""
 
 FOR_AUGMENTATION: list[int] = []
 FOR_MASKS = [1]
-"""Ends of the entropy of a step's random draws: none that is used twice."""
+"""Suffixes of the entropy of a step's random draws, one per purpose."""
 
 
 class Diverged(RuntimeError):
-    """The loss stays infinite or NaN; every worker sees the same number and leaves together."""
+    """A loss that stays infinite or NaN. All workers compute the same number and raise at the same step."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step has to tell. `loss` and `terms` are means over the workers."""
+    """The numbers of one step. `loss` and `terms` are means over the workers."""
 
     step: int
     loss: float
@@ -54,25 +54,25 @@ class StepResult:
     skipped_samples: int
     finite: bool
     sparsity: dict[str, float] = field(default_factory=dict)
-    """Of an automatic stage: `sparsity`, under masks the expected one, with the `target_sparsity` that masks are pulled to; after
-    the prune step the real one, with the shares of channels, heads and MLP units that each tower has kept."""
+    """In an automatic stage `sparsity`: under masks the expected one, with the `target_sparsity` of the step; after the prune
+    step the actual one, with the shares of channels, heads and MLP units that each tower has kept."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls outside itself; each is called on every worker at the same step."""
+    """Callbacks of the loop, called on every worker at the same step."""
 
     command: Callable[[], Command]
-    """Asked on worker 0 before each step."""
+    """Called on worker 0 before each step."""
     progress: Callable[[StepResult], None]
     checkpoint: Callable[["StageTrainer"], None]
     evaluate: Callable[["StageTrainer"], None]
     pruned: Callable[["StageTrainer"], None] = lambda _: None
-    """Told when the student of an automatic stage has its shape; after a resumption perhaps again."""
+    """Called after the prune step of an automatic stage; after a resumption perhaps again."""
 
 
 class StageTrainer:
-    """One worker's part of a stage: its student, its teacher, its place in the data."""
+    """One worker's part of a stage: its student, its teachers, its position in the data."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class StageTrainer:
         self._mean, self._std = mean, std
         self.step = 0
         self.position = DataPosition()
-        self._unusable_in_a_row = 0
+        self._skipped_in_a_row = 0
         self._precision = precision_of(spec.precision, device)
         temperature = spec.temperature.student
         fixed = None if temperature == "learned" else temperature
@@ -102,11 +102,11 @@ class StageTrainer:
 
     @property
     def student(self) -> Model:
-        """The model whose weights are trained; after the prune step another one."""
+        """The model in training; the prune step replaces it."""
         return self.learner.model
 
     def _projection(self) -> Projection | None:
-        """A new one for each stage that compares its embeddings with a teacher's of another size."""
+        """Make a projection for a stage that compares embeddings with a teacher's of another size."""
         if not self.teachers or not self.stage.objective.teacher_space_terms():
             return None
         embed_dim, teacher_embed_dim = self.stage.layout.embed_dim, self.teachers[0].embed_dim
@@ -115,7 +115,7 @@ class StageTrainer:
         return Projection(embed_dim, teacher_embed_dim, seed=self.spec.seed + self.stage.index)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint as if nothing had happened."""
+        """Continue exactly from a checkpoint."""
         state = checkpoint.state
         self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
         self.step = int(state["step"])
@@ -124,11 +124,11 @@ class StageTrainer:
             self._precision.scaler.load_state_dict(state["scaler"])
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside `learner.tensors()`. Collective: every worker calls it."""
-        mine = {"batches": self.position.batches, "shares": {str(k): v for k, v in self.position.shares.items()}}
-        positions: list[Any] = [mine] * world_size()
+        """Return what a checkpoint holds besides `learner.tensors()`. Collective: every worker calls it."""
+        own = {"batches": self.position.batches, "shares": {str(k): v for k, v in self.position.shares.items()}}
+        positions: list[Any] = [own] * world_size()
         if world_size() > 1:
-            dist.all_gather_object(positions, mine)
+            dist.all_gather_object(positions, own)
         scaler = self._precision.scaler
         return {
             "positions": positions,
@@ -137,7 +137,7 @@ class StageTrainer:
         }
 
     def run(self, batches: Iterator[Batch], hooks: Hooks) -> Command:
-        """Train to the end of the stage. Returns RUN when it is reached, else the command that stopped it."""
+        """Train to the end of the stage. Returns RUN at the end, else the command that stopped the loop."""
         while self.step < self.stage.steps:
             if self.learner.prune_if_due(self.step):
                 hooks.pruned(self)
@@ -175,30 +175,30 @@ class StageTrainer:
         grad_norm = self.learner.update(precision.scaler)
         self.position.advance(batch)
         self.step += 1
-        told = _mean_over_workers([loss, *terms.values()], command)
+        means = _mean_over_workers([loss, *terms.values()], command)
         result = StepResult(
             step=self.step,
-            loss=told[0],
-            terms=dict(zip(terms, told[1:-1], strict=True)),
+            loss=means[0],
+            terms=dict(zip(terms, means[1:-1], strict=True)),
             lr=lr,
             grad_norm=grad_norm,
             skipped_samples=batch.skipped.samples,
             finite=bool(np.isfinite(grad_norm)),
             sparsity=self._sparsity(penalty),
         )
-        self._give_up_if_diverged(result)
-        return result, Command(int(told[-1]))
+        self._raise_if_diverged(result)
+        return result, Command(int(means[-1]))
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pixels to the device, varied and normalised; random draws depend on (seed, stage, step, worker) alone."""
+        """Move a batch to the device, augment and normalise its images, with draws seeded by `_seed`."""
         generator = torch.Generator().manual_seed(self._seed(FOR_AUGMENTATION))
         images = batch.images_BCHW.to(self.device, non_blocking=True)
-        varied_BCHW = augment(images, self.spec.data.train.augment, generator)
-        images_BCHW = normalize(varied_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
+        augmented_BCHW = augment(images, self.spec.data.train.augment, generator)
+        images_BCHW = normalize(augmented_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
         return images_BCHW, batch.tokens_BT.to(self.device, non_blocking=True)
 
     def _seed(self, purpose: list[int]) -> int:
-        """Random draws depend on (seed, stage, step, worker) and what they are for."""
+        """Return the seed of a step's random draws, which depends on (seed, stage, step, worker, purpose)."""
         entropy = [self.spec.seed, self.stage.index, self.step, rank(), *purpose]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
@@ -208,9 +208,9 @@ class StageTrainer:
         real = self.learner.sparsity()
         return {} if real is None else {"sparsity": real, **kept_units(self.learner.layout, self.stage.original)}
 
-    def _give_up_if_diverged(self, result: StepResult) -> None:
-        self._unusable_in_a_row = 0 if result.finite else self._unusable_in_a_row + 1
-        if self._unusable_in_a_row > MAX_SKIPPED_STEPS:
+    def _raise_if_diverged(self, result: StepResult) -> None:
+        self._skipped_in_a_row = 0 if result.finite else self._skipped_in_a_row + 1
+        if self._skipped_in_a_row > MAX_SKIPPED_STEPS:
             raise Diverged(
                 f"no finite gradient in {MAX_SKIPPED_STEPS} steps before step {result.step} of stage {self.stage.name}; "
                 f"lower optimizer.lr (now {self.stage.optimizer.lr:g}) or lengthen optimizer.warmup_steps"
@@ -218,18 +218,18 @@ class StageTrainer:
 
 
 def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:
-    """Means of scalars, and worker 0's command behind them, in one collective."""
-    told = torch.stack([*(v.detach().float().reshape(()) for v in values), values[0].new_tensor(float(command)).float()])
+    """Return the means of scalars, followed by worker 0's command, in one collective."""
+    numbers = torch.stack([*(v.detach().float().reshape(()) for v in values), values[0].new_tensor(float(command)).float()])
     if world_size() > 1:
-        dist.all_reduce(told)
-        told[:-1] /= world_size()
-    return [float(v) for v in told]
+        dist.all_reduce(numbers)
+        numbers[:-1] /= world_size()
+    return [float(v) for v in numbers]
 
 
 def _position(positions: list[dict[str, Any]]) -> DataPosition:
-    """This worker's place in the data. With another number of workers than before, all start the next epoch."""
+    """Return this worker's position in the data. With another number of workers than before, all start the next epoch."""
     if len(positions) == world_size():
-        mine = positions[rank()]
-        return DataPosition(mine["batches"], {int(k): (v[0], v[1]) for k, v in mine["shares"].items()})
+        own = positions[rank()]
+        return DataPosition(own["batches"], {int(k): (v[0], v[1]) for k, v in own["shares"].items()})
     epochs = [share[0] for worker in positions for share in worker["shares"].values()]
     return DataPosition(0, {share: (max(epochs, default=0) + 1, 0) for share in range(64)})

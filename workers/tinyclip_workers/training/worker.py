@@ -1,4 +1,4 @@
-"""What one worker of the group does for one stage: put the pieces together, train, evaluate, hand the student on."""
+"""One stage on one worker of the group: build, restore, train, evaluate, and store the student for the next stage."""
 
 import json
 import logging
@@ -36,22 +36,27 @@ from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer
 
 log = logging.getLogger(__name__)
 
-NON_RETRYABLE_ERRORS = (ClustersError, DataError, Diverged, ImpossibleInheritance, ImpossibleStudent, TeacherError)
+ERROR_CODES: dict[type[Exception], str] = {
+    ClustersError: "unusable_clusters",
+    DataError: "unusable_data",
+    Diverged: "diverged",
+    ImpossibleInheritance: "impossible_student",
+    ImpossibleStudent: "impossible_student",
+    TeacherError: "unusable_teacher",
+}
+NON_RETRYABLE_ERRORS = tuple(ERROR_CODES)
 
 
 def error_code(error: Exception) -> str:
-    """The stable code of an error that no retry mends."""
-    codes = {
-        ClustersError: "unusable_clusters", DataError: "unusable_data", Diverged: "diverged", TeacherError: "unusable_teacher",
-    }
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), "impossible_student")
+    """Return the stable code of a non-retryable error."""
+    return next(code for kind, code in ERROR_CODES.items() if isinstance(error, kind))
 
 
 def train_stage_worker(config: dict[str, Any]) -> None:
-    """Ray Train's entry (`train_loop_per_worker`). `config`: artifacts, job, attempt, stage (as by `Stage.to_json`).
+    """Train a stage as a worker of Ray Train. `config`: artifacts, job, attempt, stage (from `Stage.to_json`).
 
-    Runs again from the last checkpoint when the group is restarted. An error that no retry mends is left as the attempt's
-    outcome before it is raised, so that a restarted group leaves at once.
+    Called again when the group is restarted, and continues from the last checkpoint. A non-retryable error is stored as the
+    attempt's outcome before it is raised, so that a restarted group returns at once.
     """
     run = JobRun.open(config["artifacts"], config["job"], config["attempt"])
     stage = Stage.from_json(config["stage"])
@@ -63,19 +68,19 @@ def train_stage_worker(config: dict[str, Any]) -> None:
     except NON_RETRYABLE_ERRORS as error:
         run.set_outcome(Outcome("failed", error_code(error), str(error)))
         if world_size() > 1:
-            raise  # the others wait for us in a collective: let Ray take the group down
+            raise  # the others wait in a collective: Ray must end the group
 
 
 @dataclass
 class _Pieces:
     original: LoadedModel | None
-    """The teacher, or the first of several: what is inherited from and evaluated."""
+    """The teacher, or the first of several: the one to inherit from and to evaluate."""
     teachers: list[FrozenTeacher]
     student: LoadedModel
 
 
 class StageWorker:
-    """One worker's run through one stage."""
+    """One stage on one worker."""
 
     def __init__(self, run: JobRun, stage: Stage, device: torch.device) -> None:
         self._run, self._stage, self._device = run, stage, device
@@ -85,7 +90,7 @@ class StageWorker:
             log_to_events(self._events, f"stage {stage.name}")
 
     def train(self) -> None:
-        """Build, restore, loop, evaluate, hand on."""
+        """Build, restore, train, evaluate, and store the student."""
         pieces = self._build()
         trainer = StageTrainer(
             self._run.spec,
@@ -105,7 +110,7 @@ class StageWorker:
         hooks = self._hooks(trainer, pieces.student, evaluator)
         stopped = trainer.run(self._batches(trainer, pieces.student), hooks)
         if stopped is not Command.RUN:
-            self._leave(stopped, trainer.step)
+            self._stop(stopped, trainer.step)
         elif rank() == 0:
             self._finish(current_student(pieces.student, trainer), evaluator)
 
@@ -130,18 +135,18 @@ class StageWorker:
         )
 
     def _teachers(self) -> list[TeacherAt]:
-        """All whose affinities the stage mimics; otherwise the first is enough."""
+        """Return all teachers if the stage mimics affinities; other terms use only the first."""
         teachers = self._run.spec.every_teacher()
         return teachers if self._stage.objective.affinity > 0 else teachers[:1]
 
     def _parent(self, original: LoadedModel | None) -> Parent:
-        """What the student inherits from: the teacher in the first stage, then the student of the stage before."""
+        """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
         if self._stage.index == 0:
-            assert original is not None  # the spec's schema asks for a teacher here
+            assert original is not None  # the spec's schema requires a teacher here
             return Parent(original.model.state_dict(), original.layout)
         before = self._run.finished_stage(self._stage.index - 1)
         if before is None:
-            raise RuntimeError(f"the student is gone from {self._run.stage_folder(self._stage.index - 1)}")
+            raise RuntimeError(f"the student is missing from {self._run.stage_folder(self._stage.index - 1)}")
         return Parent(from_safetensors(before.weights), before.layout)
 
     def _restore(self, trainer: StageTrainer) -> None:
@@ -154,7 +159,7 @@ class StageWorker:
                 "worker.restarted",
                 stage=self._stage.index,
                 data={"step": trainer.step, "checkpoint": checkpoint.path},
-                message=f"stage {self._stage.name} goes on from step {trainer.step}",
+                message=f"stage {self._stage.name} continues from step {trainer.step}",
             )
 
     def _batches(self, trainer: StageTrainer, student: LoadedModel) -> Any:
@@ -189,15 +194,15 @@ class StageWorker:
 
     def _evaluate(self, evaluator: StageEvaluator, student: LoadedModel, trainer: StageTrainer) -> None:
         if rank() == 0:
-            evaluator.score(current_student(student, trainer), trainer.step)
+            evaluator.evaluate(current_student(student, trainer), trainer.step)
 
     def _pruned(self, trainer: StageTrainer) -> None:
-        """Tell of the student and draw it, beside the stage's checkpoints."""
+        """Report the pruned student and store its diagram beside the stage's checkpoints."""
         if self._events:
             sparsity = trainer.learner.sparsity() or 0.0
-            picture = layout_svg(trainer.learner.layout, self._stage.original)
+            diagram = layout_svg(trainer.learner.layout, self._stage.original)
             path = stage_picture(self._run.document.job, self._stage.index, self._stage.name)
-            self._run.store.write_bytes(path, picture.encode())
+            self._run.store.write_bytes(path, diagram.encode())
             self._events.send(
                 "stage.pruned",
                 stage=self._stage.index,
@@ -206,7 +211,7 @@ class StageWorker:
             )
 
     def _checkpoint(self, trainer: StageTrainer) -> None:
-        """Collective: worker 0 writes what all have told it, unless a newer attempt has taken over."""
+        """Write a checkpoint on worker 0, unless a newer attempt has superseded this one. Collective."""
         state = trainer.state()
         if rank() == 0 and self._control.look() is not Command.FENCED:
             folder = self._run.checkpoint_folder(self._stage.index)
@@ -217,7 +222,7 @@ class StageWorker:
                 self._events.send("checkpoint", stage=self._stage.index, data=data, message=f"checkpoint at step {trainer.step}")
         ray.train.report({"stage": self._stage.index, "step": trainer.step})
 
-    def _leave(self, command: Command, step: int) -> None:
+    def _stop(self, command: Command, step: int) -> None:
         if rank() == 0 and command is not Command.FENCED:
             self._run.set_outcome(Outcome(command.name.lower(), step=step))
         if self._events:
@@ -226,7 +231,7 @@ class StageWorker:
     def _finish(self, student: LoadedModel, evaluator: StageEvaluator) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
-        evaluation = evaluator.score(student, self._stage.steps)
+        evaluation = evaluator.evaluate(student, self._stage.steps)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.look() is not Command.FENCED:
             self._run.finish_stage(self._stage.index, FinishedStudent(student.layout, to_safetensors(weights), evaluation))
@@ -235,6 +240,6 @@ class StageWorker:
 
 
 def current_student(start: LoadedModel, trainer: StageTrainer) -> LoadedModel:
-    """The student as it is now, to be asked anything; under masks, what they would leave of it."""
+    """Return the student as it is now; under masks, what they would be folded into."""
     model, layout = trainer.learner.folded_model()
     return replace(start, model=model, layout=layout)
