@@ -35,8 +35,8 @@ SHOWN = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--specs", nargs="+", default=["half", "half-scratch"])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--specs", nargs="+", default=["half", "half-scratch"], help="files of examples/emoji, without .yaml")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     RESULTS.parent.mkdir(exist_ok=True)

@@ -176,7 +176,7 @@ def leave_no_space_for_a_checkpoint(context: CaseContext) -> str:
     """Leave space for events only: the job fails, its error names the path, and `retry` continues once there is space."""
     remark, job = context.wait_for_random_step(), context.job
     filler = DiskFiller(context.profile.disk)
-    filler.fill(leave=2 << 20)
+    filler.fill(keep_free=2 << 20)
     failed = job.wait_for_state(JobState.FAILED, JobState.SUCCEEDED)
     filler.free()
     if failed.error is None or str(job.folder) not in failed.error.message:

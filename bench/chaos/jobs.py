@@ -96,7 +96,7 @@ class RunningJob:
 
     def wait_for_state(self, *states: JobState) -> Job:
         what = f"{self.id} to be {' or '.join(states)}"
-        wait_until(lambda: (seen := self.get_if_available()) is not None and seen.state in states, what, every=0.5)
+        wait_until(lambda: (shown := self.get_if_available()) is not None and shown.state in states, what, every=0.5)
         return self.client.jobs.get(self.id)
 
     def history(self) -> list[str]:
@@ -129,19 +129,19 @@ class Outcome:
 
 def examine(job: RunningJob) -> Outcome:
     """Wait for the job's end, and check its history and its model."""
-    seen = job.wait_for_state(*(state for state in JobState if state.terminal))
+    shown = job.wait_for_state(*(state for state in JobState if state.terminal))
     seconds = time.monotonic() - job.begun
     events = list(job.client.jobs.events(job.id))
-    lines = [line for attempt in range(1, seen.attempt + 1) for line in job.reported(attempt)]
+    lines = [line for attempt in range(1, shown.attempt + 1) for line in job.reported(attempt)]
     return Outcome(
-        state=seen.state.value,
+        state=shown.state.value,
         seconds=seconds,
-        attempts=seen.attempt,
+        attempts=shown.attempt,
         restarts=sum(line["type"] == "worker.restarted" for line in lines),
         lost_steps=_lost_steps(lines),
         events=len(events),
-        student=_student(job, seen),
-        wrong=[*_wrong_history(job, seen, events), *_wrong_models(job, seen)],
+        student=_student(job, shown),
+        wrong=[*_wrong_history(job, shown, events), *_wrong_models(job, shown)],
     )
 
 
@@ -157,33 +157,33 @@ def _lost_steps(lines: list[dict[str, Any]]) -> int:
     return lost
 
 
-def _wrong_history(job: RunningJob, seen: Job, events: list[Event]) -> Iterator[str]:
+def _wrong_history(job: RunningJob, shown: Job, events: list[Event]) -> Iterator[str]:
     """Yield the faults: gaps, not exactly one final event, or lost or repeated lines (earlier attempts may be cut off)."""
     if [event.id for event in events] != list(range(1, len(events) + 1)):
         yield "the numbers of its events have gaps"
     ends = [event.type for event in events if event.type in {f"job.{state.value}" for state in JobState if state.terminal}]
-    if ends != [f"job.{seen.state.value}"]:
+    if ends != [f"job.{shown.state.value}"]:
         yield f"its history has the ends {ends}"
-    for attempt in range(1, seen.attempt + 1):
+    for attempt in range(1, shown.attempt + 1):
         written = [(line["type"], line["stage"], line["data"]) for line in job.reported(attempt)]
         known = [
             (event.type, event.stage, event.data) for event in events
             if event.attempt == attempt and not event.type.startswith("job.") and event.type not in SERVER_EVENTS
         ]
-        if known != (written if attempt == seen.attempt else written[: len(known)]):
+        if known != (written if attempt == shown.attempt else written[: len(known)]):
             yield f"attempt {attempt}: {len(written)} events were written, {len(known)} are in the history"
 
 
-def _wrong_models(job: RunningJob, seen: Job) -> Iterator[str]:
-    if seen.state is not JobState.SUCCEEDED:
+def _wrong_models(job: RunningJob, shown: Job) -> Iterator[str]:
+    if shown.state is not JobState.SUCCEEDED:
         return
     versions = [(one.job, one.version) for one in job.client.models.versions_page(job.spec["name"]).items]
-    if len(versions) != 1 or versions[0][0] != seen.id:
+    if len(versions) != 1 or versions[0][0] != shown.id:
         yield f"its model has the versions {versions}"
 
 
-def _student(job: RunningJob, seen: Job) -> str:
-    if seen.model is None:
+def _student(job: RunningJob, shown: Job) -> str:
+    if shown.model is None:
         return ""
-    weights = job.artifacts / "models" / seen.model.name / str(seen.model.version) / "open_clip_model.safetensors"
+    weights = job.artifacts / "models" / shown.model.name / str(shown.model.version) / "open_clip_model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()

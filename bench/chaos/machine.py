@@ -71,11 +71,11 @@ class DiskFiller:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "ballast"
 
-    def fill(self, leave: int = 0) -> None:
-        """Occupy all but `leave` bytes; a further call occupies space freed since."""
+    def fill(self, keep_free: int = 0) -> None:
+        """Occupy all but `keep_free` bytes; a further call occupies space freed since."""
         with open(self._file, "ab") as file:
             disk = os.statvfs(self._file)
-            take = disk.f_bavail * disk.f_frsize - leave
+            take = disk.f_bavail * disk.f_frsize - keep_free
             if take > 0:
                 with contextlib.suppress(OSError):  # other processes write at the same time
                     os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, take)

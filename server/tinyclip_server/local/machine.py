@@ -39,9 +39,9 @@ def free_port(preferred: int = 0) -> int:
     raise PortTaken("no port of 127.0.0.1 is free")
 
 
-def short_path(wanted: Path, *, room: int) -> Path:
-    """Return the path, or if it is longer than `room` bytes, a path derived from it in the system's temporary folder."""
-    if len(os.fsencode(wanted)) <= room:
+def short_path(wanted: Path, *, max_bytes: int) -> Path:
+    """Return the path, or if it is longer than `max_bytes` bytes, a path derived from it in the system's temporary folder."""
+    if len(os.fsencode(wanted)) <= max_bytes:
         return wanted
     name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"tinyclip-{name}"

@@ -55,8 +55,8 @@ class LocalRay:
         self._marker = str(settings.data_dir)
         self._file = settings.data_dir / "ray.json"
         self._log = settings.data_dir / "logs" / "ray.log"
-        self._folder = short_path(settings.data_dir / "ray", room=107 - LONGEST_SESSION_PATH)
-        self._proxy_folder = short_path(self._folder / "haproxy", room=97 - LONGEST_PROXY_PATH)
+        self._folder = short_path(settings.data_dir / "ray", max_bytes=107 - LONGEST_SESSION_PATH)
+        self._proxy_folder = short_path(self._folder / "haproxy", max_bytes=97 - LONGEST_PROXY_PATH)
         self._process: subprocess.Popen[bytes] | None = None
         self.token_path = settings.data_dir / "ray-token"
         self.address = ""
@@ -67,8 +67,8 @@ class LocalRay:
             cluster = Cluster(**json.loads(self._file.read_text()))
         except (OSError, ValueError, TypeError):
             return False
-        ours = cluster.pid in marked_processes(self._marker) and cluster.serve_port == self._settings.serve_port
-        if not ours or not await self._answers(cluster.address):
+        is_own = cluster.pid in marked_processes(self._marker) and cluster.serve_port == self._settings.serve_port
+        if not is_own or not await self._answers(cluster.address):
             return False
         self.address = cluster.address
         return True
