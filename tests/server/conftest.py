@@ -16,13 +16,14 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tinyclip_server.api.app import create_app
+from tinyclip_server.backends.importer import Importer
 from tinyclip_server.database import engine as engine_module
 from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.database.tables import Base
 from tinyclip_server.settings import Settings
 
 from tests.server.documents import STUDENT
-from tests.server.fakes import ScriptedPlanner, ScriptedRay
+from tests.server.fakes import InProcessImporter, ScriptedPlanner, ScriptedRay
 from tests.server.service import FAKE_IMPORTER, FAKE_PLANNER, Service, Start
 
 POSTGRES = "TINYCLIP_TEST_POSTGRES_URL"
@@ -127,7 +128,10 @@ def _postgres_database(server: str) -> Iterator[str]:
 
 @pytest.fixture
 async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
-    """Starts the application, as often as a test wants, on the same data."""
+    """A function that starts the application, once or several times, on the same data.
+
+    Planner and importer run in this process, unless `planner_command` or `import_command` is given.
+    """
     monkeypatch.setenv("FAKE_PLANNER_STUDENT", json.dumps(STUDENT))
     monkeypatch.setenv("FAKE_PLANNER_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "create_async_engine", create_engine_with_compiled_statements)
@@ -141,8 +145,10 @@ async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
             }
             settings = Settings.model_validate({**given, **changes})
             ray, planner = ray or ScriptedRay(), ScriptedPlanner()
-            in_process = "planner_command" not in changes
-            app = create_app(settings, ray=ray, planner=planner if in_process else None, schedule=schedule)
+            app = create_app(
+                settings, ray=ray, schedule=schedule, planner=None if "planner_command" in changes else planner,
+                importer=None if "import_command" in changes else Importer(InProcessImporter()),
+            )
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app)
             http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1"))

@@ -1,4 +1,4 @@
-"""Stands in for `python -m tinyclip_workers.importing.convert`: same lines, no engine. The preset says how it behaves."""
+"""A fake of `python -m tinyclip_workers.importing.convert` without the engine. The preset selects its behaviour."""
 
 import hashlib
 import json
@@ -18,28 +18,23 @@ LAYOUT = {
 }  # fmt: skip
 
 
-def say(line: dict) -> None:
-    print(json.dumps(line), flush=True)
-
-
-def check(question: dict) -> bytes:
+def check(question: dict) -> dict:
     behaviour = question["options"]["preset"]
     if behaviour == "dies":
         os._exit(9)
     if behaviour == "hangs":
         time.sleep(60)
-    if behaviour == "slow":
-        time.sleep(0.5)
     with open(question["source"], "rb") as file:
         content = file.read()
     if behaviour == "refused" or content == b"hostile":
-        say({"errors": [{"pointer": question["pointer"], "value": question["upload_name"], "message": "was not opened"}]})
-        sys.exit()
-    say({"checked": {}})
-    return content
+        error = {"pointer": question["pointer"], "value": question["upload_name"], "message": "was not opened"}
+        return {"errors": [error]}
+    return {"checked": {}}
 
 
-def write(place: dict, content: bytes, question: dict) -> dict:
+def write(place: dict, question: dict) -> dict:
+    with open(question["source"], "rb") as file:
+        content = file.read()
     folder = os.path.join(place["artifacts"], "models", place["name"], str(place["version"]))
     os.makedirs(folder)
     with open(os.path.join(folder, "weights.safetensors"), "wb") as file:
@@ -60,8 +55,9 @@ def write(place: dict, content: bytes, question: dict) -> dict:
     return {"document": document}
 
 
-asked = json.loads(sys.stdin.readline())
-weights = check(asked)
-line = sys.stdin.readline()
-if line:
-    say(write(json.loads(line), weights, asked))
+if __name__ == "__main__":
+    question = json.loads(sys.stdin.readline())
+    print(json.dumps(check(question)), flush=True)
+    line = sys.stdin.readline()
+    if line:
+        print(json.dumps(write(json.loads(line), question)), flush=True)

@@ -1,4 +1,4 @@
-"""Stands in for `python -m tinyclip_workers.plan.planner`: same lines, no engine. A spec's name says how it behaves."""
+"""A fake of `python -m tinyclip_workers.plan.planner` without the engine. A spec's name selects its behaviour."""
 
 import json
 import os

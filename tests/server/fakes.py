@@ -1,6 +1,7 @@
 """A planner and a Ray cluster that the test controls."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ from tinyclip_server.backends.helper_process import HelperProcess
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
 
-from tests.server import fake_planner
+from tests.server import fake_importer, fake_planner
 
 
 class ScriptedRay:
@@ -83,12 +84,12 @@ class ScriptedRay:
 
 
 class ScriptedPlanner(Planner):
-    """Plans in this process as `fake_planner.py` does in one of its own."""
+    """A planner in this process: `fake_planner.py` without a start of Python."""
 
     def __init__(self) -> None:
         super().__init__(HelperProcess([], timeout_s=0))
         self.held: asyncio.Event | None = None
-        """Answers wait for it where it is set."""
+        """Answers wait for this event if it is set."""
 
     async def warm_up(self) -> None:
         return None
@@ -97,6 +98,23 @@ class ScriptedPlanner(Planner):
         if self.held is not None:
             await self.held.wait()
         return fake_planner.answer({"id": "", **question})
+
+
+class InProcessImporter(HelperProcess):
+    """A helper process of imports in this process: `fake_importer.py` without a start of Python."""
+
+    def __init__(self) -> None:
+        super().__init__([], timeout_s=20)
+        self._question: dict[str, Any] | None = None
+
+    async def start(self) -> None:
+        self._question = None
+
+    async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        if self._question is None:
+            self._question = dict(question)
+            return fake_importer.check(self._question)
+        return fake_importer.write(dict(question), self._question)
 
 
 class ScriptedServe(ScriptedRay):

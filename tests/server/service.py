@@ -106,11 +106,11 @@ class Service:
     async def events(self, job_id: str) -> list[dict[str, Any]]:
         return await self.items(f"/v1/jobs/{job_id}/events", page_size=500)
 
-    async def register_model(self, name: str) -> int:
+    async def register_model(self, name: str, **changes: Any) -> int:
         """Register the next version of a model, without a job, and return its number."""
         async with self.app.state.services.db.write() as session:
             number = await models.reserve(session, DEFAULT_PROJECT, name)
-            document = model_document(name, number)
+            document = model_document(name, number, **changes)
             await models.register(session, document, name=name, version=number, job_id=None)
         return number
 

@@ -73,13 +73,18 @@ BEARER = HTTPBearer(auto_error=False, description="tc_…; create one with tinyc
 
 
 def create_app(
-    settings: Settings, *, ray: Ray | None = None, planner: Planner | None = None, schedule: bool = True
+    settings: Settings,
+    *,
+    ray: Ray | None = None,
+    planner: Planner | None = None,
+    importer: Importer | None = None,
+    schedule: bool = True,
 ) -> FastAPI:
     """Create the control plane for these settings.
 
-    Tests pass their own `ray` and `planner`, and `schedule=False` to run each round of the loops themselves.
+    Tests pass their own `ray`, `planner` and `importer`, and `schedule=False` to run each round of the loops themselves.
     """
-    services = build_services(settings, ray, planner)
+    services = build_services(settings, ray, planner, importer)
     scheduler = Scheduler(services)
 
     @contextlib.asynccontextmanager
@@ -143,7 +148,9 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
     ]
 
 
-def build_services(settings: Settings, ray: Ray | None = None, planner: Planner | None = None) -> Services:
+def build_services(
+    settings: Settings, ray: Ray | None = None, planner: Planner | None = None, importer: Importer | None = None
+) -> Services:
     """Create the parts of a server without starting them."""
     return Services(
         settings=settings,
@@ -155,7 +162,7 @@ def build_services(settings: Settings, ray: Ray | None = None, planner: Planner 
             job_environment=settings.worker_environment,
         ),
         planner=planner or Planner(_helper(settings, settings.planner_command, settings.planner_timeout_seconds, "planner.log")),
-        importer=Importer(_helper(settings, settings.import_command, settings.import_timeout_seconds, "import.log")),
+        importer=importer or Importer(_helper(settings, settings.import_command, settings.import_timeout_seconds, "import.log")),
     )
 
 

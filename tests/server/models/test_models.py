@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from tests.server.documents import model_document
 from tests.server.service import Service, on_both_databases
 
 WEIGHTS = bytes(range(256)) * 20
@@ -14,23 +13,20 @@ WEIGHTS = bytes(range(256)) * 20
 @pytest.fixture
 async def emoji(service: Service) -> Service:
     """A registry with emoji@1 and emoji@2, the second with a file."""
-    await service.succeeded("emoji")
-    worker = await service.running(name="emoji")
     folder = service.artifacts / "models" / "emoji" / "2"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "weights.safetensors").write_bytes(WEIGHTS)
     (folder / "secret.txt").write_text("not listed")
     files = [{"path": "deep/weights.safetensors", "bytes": len(WEIGHTS), "sha256": hashlib.sha256(WEIGHTS).hexdigest()}]
-    document = model_document("emoji", 2, files=files)
-    worker.emit({"type": "model.exported", "data": document}, {"type": "attempt.succeeded"})
-    await service.tick()
+    await service.register_model("emoji")
+    await service.register_model("emoji", files=files)
     return service
 
 
 async def get(service: Service, path: str, status: int = 200, **kwargs: Any) -> Any:
-    answer = await service.http.get(f"/v1/{path}", **kwargs)
-    assert answer.status_code == status, answer.text
-    return answer.json()
+    response = await service.http.get(f"/v1/{path}", **kwargs)
+    assert response.status_code == status, response.text
+    return response.json()
 
 
 @on_both_databases
@@ -42,8 +38,8 @@ class TestVersions:
         assert (model["name"], model["latest"], model["versions"], model["aliases"]) == ("emoji", 2, [1, 2], {})
         assert [version["version"] for version in versions] == [2, 1]
 
-    async def test_pages_go_on_where_they_ended(self, emoji: Service) -> None:
-        await emoji.succeeded("aaa")
+    async def test_a_page_continues_after_the_previous_one(self, emoji: Service) -> None:
+        await emoji.register_model("aaa")
         first = await get(emoji, "models", params={"page_size": 1})
         second = await get(emoji, "models", params={"page_size": 1, "page_token": first["next_page_token"]})
         versions = await get(emoji, "models/emoji/versions", params={"page_size": 1})
@@ -53,13 +49,13 @@ class TestVersions:
         assert [page["items"][0]["version"] for page in (versions, older)] == [2, 1]
         assert second["next_page_token"] is older["next_page_token"] is None
 
-    async def test_a_name_that_was_only_reserved_is_not_shown(self, service: Service) -> None:
+    async def test_a_name_that_is_only_reserved_is_not_shown(self, service: Service) -> None:
         await service.started(name="coming")
 
         assert (await get(service, "models"))["items"] == []
         assert (await get(service, "models/coming", status=404))["code"] == "no_such_model"
 
-    async def test_a_failed_job_leaves_its_number_unused(self, service: Service) -> None:
+    async def test_the_number_of_a_failed_job_is_not_used_again(self, service: Service) -> None:
         worker = await service.running(name="emoji")
         worker.emit({"type": "attempt.failed", "message": "no", "data": {"code": "x", "retryable": False}})
         await service.tick()
@@ -71,11 +67,11 @@ class TestVersions:
 
 
 class TestAliases:
-    async def test_an_alias_points_where_it_was_last_put(self, emoji: Service) -> None:
+    async def test_an_alias_refers_to_the_version_last_put(self, emoji: Service) -> None:
         await emoji.http.put("/v1/models/emoji/aliases/best", json={"version": 2})
-        answer = await emoji.http.put("/v1/models/emoji/aliases/best", json={"version": 1})
+        response = await emoji.http.put("/v1/models/emoji/aliases/best", json={"version": 1})
 
-        assert answer.json()["aliases"] == {"best": 1}
+        assert response.json()["aliases"] == {"best": 1}
         version = await get(emoji, "models/emoji/versions/best")
         assert (version["version"], version["aliases"]) == (1, ["best"])
 
@@ -87,17 +83,17 @@ class TestAliases:
         assert (await emoji.http.delete("/v1/models/emoji/aliases/best")).json()["code"] == "no_such_alias"
 
     @pytest.mark.parametrize("alias", ["3", "latest", "Bad Name", "a" * 80])
-    async def test_a_name_that_would_be_read_as_something_else_is_refused(self, emoji: Service, alias: str) -> None:
+    async def test_a_name_with_another_meaning_is_refused(self, emoji: Service, alias: str) -> None:
         assert (await emoji.http.put(f"/v1/models/emoji/aliases/{alias}", json={"version": 1})).status_code == 422
 
     @pytest.mark.parametrize(("version", "status"), [(9, 404), (0, 422), ("x", 422), (10**30, 404)])
-    async def test_a_version_that_is_none_is_refused(self, emoji: Service, version: object, status: int) -> None:
-        answer = await emoji.http.put("/v1/models/emoji/aliases/best", json={"version": version})
+    async def test_an_invalid_version_is_refused(self, emoji: Service, version: object, status: int) -> None:
+        response = await emoji.http.put("/v1/models/emoji/aliases/best", json={"version": version})
 
-        assert answer.status_code == status
+        assert response.status_code == status
 
     @pytest.mark.parametrize("which", ["9", "best", "0", "99999999999999999999"])
-    async def test_an_unknown_version_is_told_what_there_is(self, emoji: Service, which: str) -> None:
+    async def test_the_error_of_an_unknown_version_lists_versions_and_aliases(self, emoji: Service, which: str) -> None:
         problem = await get(emoji, f"models/emoji/versions/{which}", status=404)
 
         assert problem["detail"].endswith("it has versions 1, 2 and aliases latest")
@@ -106,61 +102,61 @@ class TestAliases:
 class TestFiles:
     PATH = "/v1/models/emoji/versions/2/files/deep/weights.safetensors"
 
-    async def test_are_listed(self, emoji: Service) -> None:
+    async def test_they_are_listed(self, emoji: Service) -> None:
         (file,) = (await get(emoji, "models/emoji/versions/latest/files"))["items"]
 
         assert (file["path"], file["bytes"]) == ("deep/weights.safetensors", len(WEIGHTS))
 
-    async def test_come_whole_with_their_digest_as_etag(self, emoji: Service) -> None:
-        answer = await emoji.http.get(self.PATH)
+    async def test_they_are_downloaded_with_their_digest_as_etag(self, emoji: Service) -> None:
+        response = await emoji.http.get(self.PATH)
 
-        assert (answer.status_code, answer.content) == (200, WEIGHTS)
-        assert answer.headers["etag"] == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
-        assert (await emoji.http.get(self.PATH, headers={"If-None-Match": answer.headers["etag"]})).status_code == 304
+        assert (response.status_code, response.content) == (200, WEIGHTS)
+        assert response.headers["etag"] == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+        assert (await emoji.http.get(self.PATH, headers={"If-None-Match": response.headers["etag"]})).status_code == 304
 
     @pytest.mark.parametrize(
-        ("asked", "first", "after"),
+        ("range", "first", "after"),
         [("bytes=0-9", 0, 10), ("bytes=5000-", 5000, 5120), ("bytes=-7", 5113, 5120), ("bytes=5110-99999", 5110, 5120)],
     )
-    async def test_come_in_ranges(self, emoji: Service, asked: str, first: int, after: int) -> None:
-        answer = await emoji.http.get(self.PATH, headers={"Range": asked})
+    async def test_ranges_are_downloaded(self, emoji: Service, range: str, first: int, after: int) -> None:
+        response = await emoji.http.get(self.PATH, headers={"Range": range})
 
-        assert (answer.status_code, answer.content) == (206, WEIGHTS[first:after])
-        assert answer.headers["content-range"] == f"bytes {first}-{after - 1}/{len(WEIGHTS)}"
+        assert (response.status_code, response.content) == (206, WEIGHTS[first:after])
+        assert response.headers["content-range"] == f"bytes {first}-{after - 1}/{len(WEIGHTS)}"
 
-    async def test_a_range_of_another_state_of_the_file_gives_all_of_it(self, emoji: Service) -> None:
-        answer = await emoji.http.get(self.PATH, headers={"Range": "bytes=0-9", "If-Range": '"older"'})
+    async def test_a_range_of_another_state_of_the_file_returns_the_whole_file(self, emoji: Service) -> None:
+        response = await emoji.http.get(self.PATH, headers={"Range": "bytes=0-9", "If-Range": '"older"'})
 
-        assert (answer.status_code, len(answer.content)) == (200, len(WEIGHTS))
+        assert (response.status_code, len(response.content)) == (200, len(WEIGHTS))
 
-    @pytest.mark.parametrize("asked", ["bytes=x-", "items=0-1", "bytes=0-1,4-5", "bytes=" + "9" * 6000 + "-", "bytes=--1"])
-    async def test_a_range_that_is_not_understood_gives_all_of_it(self, emoji: Service, asked: str) -> None:
-        assert (await emoji.http.get(self.PATH, headers={"Range": asked})).status_code == 200
+    @pytest.mark.parametrize("range", ["bytes=x-", "items=0-1", "bytes=0-1,4-5", "bytes=" + "9" * 6000 + "-", "bytes=--1"])
+    async def test_an_unsupported_range_returns_the_whole_file(self, emoji: Service, range: str) -> None:
+        assert (await emoji.http.get(self.PATH, headers={"Range": range})).status_code == 200
 
-    @pytest.mark.parametrize("asked", ["bytes=5120-", "bytes=9-3", "bytes=-0"])
-    async def test_a_range_outside_is_416(self, emoji: Service, asked: str) -> None:
-        answer = await emoji.http.get(self.PATH, headers={"Range": asked})
+    @pytest.mark.parametrize("range", ["bytes=5120-", "bytes=9-3", "bytes=-0"])
+    async def test_a_range_outside_of_the_file_is_416(self, emoji: Service, range: str) -> None:
+        response = await emoji.http.get(self.PATH, headers={"Range": range})
 
-        assert (answer.status_code, answer.json()["code"]) == (416, "range_not_satisfiable")
+        assert (response.status_code, response.json()["code"]) == (416, "range_not_satisfiable")
 
     @pytest.mark.parametrize(
         "path",
         ["secret.txt", "../1/model.json", "..%2f..%2f..%2fjobs", "%2fetc%2fpasswd", "deep", "deep/../deep/weights.safetensors"],
     )
-    async def test_only_listed_paths_are_given(self, emoji: Service, path: str) -> None:
-        answer = await emoji.http.get(f"/v1/models/emoji/versions/2/files/{path}")
+    async def test_only_listed_paths_are_served(self, emoji: Service, path: str) -> None:
+        response = await emoji.http.get(f"/v1/models/emoji/versions/2/files/{path}")
 
-        assert answer.status_code in (200, 404)
-        assert answer.status_code == 404 or answer.content == WEIGHTS
+        assert response.status_code in (200, 404)
+        assert response.status_code == 404 or response.content == WEIGHTS
 
-    async def test_a_file_that_is_gone_is_said_to_be(self, emoji: Service) -> None:
+    async def test_a_missing_file_is_reported(self, emoji: Service) -> None:
         (emoji.artifacts / "models/emoji/2/deep/weights.safetensors").unlink()
 
         assert (await emoji.http.get(self.PATH)).json()["code"] == "file_missing"
 
 
 class TestCompare:
-    async def test_models_stand_side_by_side_with_their_teachers(self, emoji: Service) -> None:
+    async def test_models_are_compared_with_their_teachers(self, emoji: Service) -> None:
         compared = await get(emoji, "compare", params={"models": "emoji@2,emoji@1"})
 
         assert [(row["name"], row["version"]) for row in compared["models"]] == [("emoji", 2), ("emoji", 1)]
@@ -168,7 +164,7 @@ class TestCompare:
         assert compared["models"][0]["teacher_evaluation"] == {"emoji": {"top1": 0.5}}
 
     @pytest.mark.parametrize(
-        ("models", "status", "says"),
+        ("models", "status", "detail"),
         [
             ("", 422, "name 1 to 50 models"),
             ("ghost@1", 404, "there is no model ghost"),
@@ -176,7 +172,7 @@ class TestCompare:
             ("emoji@ghost", 404, "it has versions 1, 2 and aliases latest"),
         ],
     )
-    async def test_bad_names_are_told(self, emoji: Service, models: str, status: int, says: str) -> None:
+    async def test_invalid_names_are_refused(self, emoji: Service, models: str, status: int, detail: str) -> None:
         problem = await get(emoji, "compare", status=status, params={"models": models})
 
-        assert says in problem["detail"]
+        assert detail in problem["detail"]
