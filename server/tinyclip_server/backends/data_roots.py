@@ -1,6 +1,6 @@
-"""Which local paths a request names, by field, and whether they lie where `TINYCLIP_DATA_ROOTS` allows.
+"""The local paths that a request names, by field, and the check that they lie in `TINYCLIP_DATA_ROOTS`.
 
-Workers look again when they open one (`web.py`): a pattern may find a link, and a folder may differ from node to node.
+Workers check again when they open one: a pattern may find a link, and a folder may differ from node to node.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ Place = tuple[str, str]
 
 
 async def expect_inside(roots: Sequence[Path], places: Iterable[Place]) -> None:
-    """Every local path lies below a root, if there are any roots. Raises InvalidInput naming each that does not."""
+    """Check that every local path lies below a root, if there are roots. Raises InvalidInput naming each that does not."""
     if not roots:
         return
     allowed = [str(root) for root in roots]
@@ -29,14 +29,14 @@ async def expect_inside(roots: Sequence[Path], places: Iterable[Place]) -> None:
         raise InvalidInput.of(errors, code="outside_data_roots")
 
 
-def of_job(spec: JobSpec) -> Iterator[Place]:
-    """The places that a job spec names."""
+def places_of_job(spec: JobSpec) -> Iterator[Place]:
+    """Yield the places that a job spec names."""
     for at in spec.every_teacher():
-        yield from of_model(f"{at.pointer}/model", at.spec.model)
+        yield from places_of_model(f"{at.pointer}/model", at.spec.model)
         if at.spec.pretrained is not None and "/" in at.spec.pretrained:  # else a tag of open_clip's
             yield f"{at.pointer}/pretrained", at.spec.pretrained
     yield from _each("/data/train/shards", spec.data.train.shards)
-    yield from _of_tasks("/evaluation/tasks", spec.evaluation.tasks)
+    yield from _places_of_tasks("/evaluation/tasks", spec.evaluation.tasks)
     objectives = [("/objective", spec.objective)]
     objectives += [(f"/stages/{i}/objective", stage.objective) for i, stage in enumerate(spec.stages) if stage.objective]
     for pointer, objective in objectives:
@@ -44,26 +44,26 @@ def of_job(spec: JobSpec) -> Iterator[Place]:
             yield f"{pointer}/clusters", objective.clusters
 
 
-def of_evaluation(body: EvaluationPost) -> Iterator[Place]:
-    """The places that an evaluation names."""
-    yield from of_model("/model", body.model)
+def places_of_evaluation(body: EvaluationPost) -> Iterator[Place]:
+    """Yield the places that an evaluation names."""
+    yield from places_of_model("/model", body.model)
     if body.against is not None:
-        yield from of_model("/against", body.against)
-    yield from _of_tasks("/tasks", body.tasks)
+        yield from places_of_model("/against", body.against)
+    yield from _places_of_tasks("/tasks", body.tasks)
 
 
-def of_index(source: IndexSource) -> Iterator[Place]:
-    """The places that an index is built from."""
+def places_of_index(source: IndexSource) -> Iterator[Place]:
+    """Yield the places that an index is built from."""
     yield from _each("/source/shards", source.shards)
 
 
-def of_model(pointer: str, model: str) -> Iterator[Place]:
-    """The folder of a `local-dir:` model."""
+def places_of_model(pointer: str, model: str) -> Iterator[Place]:
+    """Yield the folder of a `local-dir:` model."""
     if model.startswith(LOCAL_DIR):
         yield pointer, model.removeprefix(LOCAL_DIR)
 
 
-def _of_tasks(pointer: str, tasks: Sequence[EvaluationTask]) -> Iterator[Place]:
+def _places_of_tasks(pointer: str, tasks: Sequence[EvaluationTask]) -> Iterator[Place]:
     for number, task in enumerate(tasks):
         at = f"{pointer}/{number}"
         yield from _each(f"{at}/shards", task.shards)
@@ -83,5 +83,5 @@ def _each(pointer: str, patterns: str | list[str]) -> Iterator[Place]:
 
 
 def _errors(places: Sequence[Place], roots: Sequence[str]) -> list[FieldError]:
-    told = ((pointer, path, outside_problem(path, roots)) for pointer, path in places)
-    return [FieldError(pointer=pointer, value=path, message=problem) for pointer, path, problem in told if problem is not None]
+    checked = ((pointer, path, outside_problem(path, roots)) for pointer, path in places)
+    return [FieldError(pointer=pointer, value=path, message=problem) for pointer, path, problem in checked if problem is not None]

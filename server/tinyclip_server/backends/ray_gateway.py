@@ -1,4 +1,4 @@
-"""The only file that talks to Ray: its Jobs API and Serve's REST API, both at the dashboard's address.
+"""The only module that calls Ray: its Jobs API and Serve's REST API, both at the dashboard's address.
 
 Plain HTTP through httpx rather than Ray's own client: nothing here blocks the event loop, and `RAY_ADDRESS` cannot redirect it.
 """
@@ -24,7 +24,7 @@ JOB_ENVIRONMENT = {
 
 
 class RayJobStatus(StrEnum):
-    """What Ray says of a job; an observation, never the record."""
+    """The status that Ray reports for a job; an observation, never the record."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -39,7 +39,7 @@ class RayJobStatus(StrEnum):
 
 @dataclass(frozen=True)
 class EndedJob:
-    """Ray's record of a job that is over."""
+    """Ray's record of a job that has ended."""
 
     submission_id: str
     entrypoint: str
@@ -47,51 +47,51 @@ class EndedJob:
 
 
 class RayUnavailable(Exception):
-    """No usable answer: what we asked about may or may not have happened."""
+    """No usable answer: the request may or may not have taken effect."""
 
 
 class RayRefused(Exception):
-    """Ray understood and said no."""
+    """Ray understood the request and refused it."""
 
 
 class Ray(Protocol):
-    """What the control plane asks of Ray."""
+    """The operations of Ray that the control plane uses."""
 
     async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
-        """Start a job; one that exists already under this id is a success. Raises RayUnavailable, RayRefused."""
+        """Submit a job; it is a success if a job exists under this id. Raises RayUnavailable, RayRefused."""
 
     async def job_status(self, submission_id: str) -> RayJobStatus | None:
-        """null if Ray does not know the job. Raises RayUnavailable."""
+        """Return a job's status; None if Ray does not know the job. Raises RayUnavailable."""
 
     async def stop_job(self, submission_id: str) -> None:
-        """Ask for a job's end; unknown and ended jobs are fine. Raises RayUnavailable."""
+        """Stop a job; a no-op for an unknown or ended one. Raises RayUnavailable."""
 
     async def delete_job(self, submission_id: str) -> None:
-        """Have Ray forget a job that has ended; one that it does not know is fine. Raises RayUnavailable."""
+        """Delete Ray's record of an ended job; a no-op for an unknown one. Raises RayUnavailable."""
 
     async def ended_jobs(self) -> list[EndedJob]:
-        """All jobs that were submitted to the cluster, by whomever, and have ended. Raises RayUnavailable."""
+        """Return all ended jobs of the cluster, also those of other services. Raises RayUnavailable."""
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
-        """Tell Serve all that should run; what is not listed is deleted. Raises RayUnavailable, RayRefused."""
+        """Configure all applications of Serve; those not listed are deleted. Raises RayUnavailable, RayRefused."""
 
     async def serve_status(self) -> dict[str, Any]:
-        """Serve's `GET /api/serve/applications/`. Raises RayUnavailable."""
+        """Return Serve's `GET /api/serve/applications/`. Raises RayUnavailable."""
 
     async def deployment_health(self, endpoint: str) -> dict[str, Any] | None:
-        """What a replica says of itself at the deployment's URL; None where none answers.
+        """Return a replica's report at the deployment's URL; None if none answers.
 
-        Serve calls a deployment running a moment before its proxy knows the way.
+        Serve reports a deployment as running a moment before its proxy routes requests to it.
         """
 
     async def ready(self) -> bool:
-        """Whether the cluster answers."""
+        """Return whether the cluster answers."""
 
     async def close(self) -> None: ...
 
 
 class RayGateway:
-    """Talks to one cluster. `driver_cpus` of None keeps drivers on the head node; any number lets them run elsewhere."""
+    """Client of one cluster. `driver_cpus` of None keeps drivers on the head node; any number lets them run elsewhere."""
 
     def __init__(
         self, address: str, *, token_path: Path | None = None, driver_cpus: float | None = None,
@@ -113,7 +113,7 @@ class RayGateway:
             body["entrypoint_num_cpus"] = self._driver_cpus
         answer = await self._ask("POST", "/api/jobs/", json=body)
         if answer.status_code == 500 and await self.job_status(submission_id) is not None:
-            return  # Ray answers 500 for an id that it has already
+            return  # Ray answers 500 for an existing id
         if answer.status_code in (400, 413):
             raise RayRefused(_last_line(answer))
         _expect_success(answer)
@@ -171,7 +171,7 @@ class RayGateway:
             return False
 
     async def cluster_version(self) -> str:
-        """The version of Ray that the cluster runs. Raises RayUnavailable."""
+        """Return the version of Ray that the cluster runs. Raises RayUnavailable."""
         answer = await self._ask("GET", "/api/version")
         _expect_success(answer)
         return str(answer.json()["ray_version"])
@@ -190,13 +190,13 @@ class RayGateway:
                 self._away = False
             return answer
         except httpx.HTTPError as error:
-            if not self._away:  # once an outage: many ask, and often
+            if not self._away:  # logged once per outage: many loops ask, and often
                 logger.info("Ray at %s does not answer: %s", self._http.base_url, error or type(error).__name__)
                 self._away = True
             raise RayUnavailable(f"{method} {path} at {self._http.base_url}: {error or type(error).__name__}") from error
 
     def _authorization(self) -> dict[str, str]:
-        """The cluster's token, read each time: it may be rotated, or not be written yet."""
+        """Return the header with the cluster's token, read each time: it may be rotated, or not be written yet."""
         path = self._token_path or os.environ.get("RAY_AUTH_TOKEN_PATH")
         token = os.environ.get("RAY_AUTH_TOKEN", "") if self._token_path is None else ""
         if not token and path:
@@ -213,6 +213,6 @@ def _expect_success(answer: httpx.Response) -> None:
 
 
 def _last_line(answer: httpx.Response) -> str:
-    """Ray answers with a traceback; its last line says what was wrong."""
+    """Return the last line of the traceback that Ray answers with: the error itself."""
     lines = [line for line in answer.text.splitlines() if line.strip()]
     return lines[-1].strip()[:500] if lines else "no reason given"

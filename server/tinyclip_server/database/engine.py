@@ -16,14 +16,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 POOL_SIZE, POOL_OVERFLOW = 10, 5
-"""Connections that are kept open, and further ones that are closed again: opening one takes longer than most requests do."""
+"""Connections that are kept open, and further ones that are closed after use: opening one takes longer than most requests."""
 IDLE_SECONDS = 1.0
-"""A connection unused for longer is asked whether it still lives; that takes three round trips, too many before every use."""
+"""A connection unused for longer is pinged before use; that takes three round trips, too many before every use."""
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite forgets the zone, so it is put back on the way out."""
+    """A moment in UTC; SQLite does not store the zone, so it is added to results."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -55,12 +55,12 @@ class Base(DeclarativeBase):
 
 
 def now() -> datetime:
-    """This moment, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 class Database:
-    """Opens sessions; each is one transaction that commits when its block ends well and rolls back when it does not."""
+    """Opens sessions. Each is one transaction, which commits at the end of its block and rolls back on an exception."""
 
     def __init__(self, url: str) -> None:
         pool: dict[str, Any] = {} if url.startswith("sqlite") else {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
@@ -68,7 +68,7 @@ class Database:
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
         else:
-            _ask_idle_connections(self.engine)
+            _ping_idle_connections(self.engine)
         self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
         # SQLite cannot turn a read transaction into a write one while another writes: take the write lock at once.
         self._writers = async_sessionmaker(
@@ -77,13 +77,13 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """A consistent view; nothing is kept."""
+        """Open a read-only transaction with a consistent view."""
         async with self._readers() as session:
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A transaction. It begins with the first statement, so slow work before that holds no lock."""
+        """Open a transaction. It begins with the first statement, so slow work before that holds no lock."""
         async with self._writers() as session:
             yield session
             await session.commit()
@@ -92,8 +92,8 @@ class Database:
         await self.engine.dispose()
 
 
-def _ask_idle_connections(engine: AsyncEngine) -> None:
-    """Use no connection that a restart of the database has cut off meanwhile: the pool then opens all of them anew.
+def _ping_idle_connections(engine: AsyncEngine) -> None:
+    """Ping a connection that was idle: if a restart of the database has cut it off, the pool reopens all of them.
 
     One that is cut off within IDLE_SECONDS of its last use fails like one that is cut off in use.
     """
@@ -104,8 +104,8 @@ def _ask_idle_connections(engine: AsyncEngine) -> None:
         record.info["used_at"] = time.monotonic()
 
     @event.listens_for(engine.sync_engine, "checkout")
-    def _ask(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-        if time.monotonic() - record.info.get("used_at", float("inf")) <= IDLE_SECONDS:  # a new one has not been used
+    def _ping(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+        if time.monotonic() - record.info.get("used_at", float("inf")) <= IDLE_SECONDS:
             return
         try:
             dialect.do_ping(connection)
@@ -114,7 +114,7 @@ def _ask_idle_connections(engine: AsyncEngine) -> None:
 
 
 def _make_sqlite_transactional(engine: AsyncEngine) -> None:
-    """Let SQLAlchemy, not the driver, say when a transaction begins."""
+    """Let SQLAlchemy, not the driver, begin transactions."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, record: Any) -> None:

@@ -1,4 +1,4 @@
-"""Brings a database to a revision, one server at a time, and says when a database and this code do not fit."""
+"""Migrating a database to a revision, one server at a time, and checking that database and code match."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -18,25 +18,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tinyclip_server.database.engine import Database
 
 ADVISORY_LOCK = 7_201_321
-"""PostgreSQL's lock under which one server at a time migrates."""
+"""PostgreSQL's advisory lock under which one server at a time migrates."""
 LOCK_SECONDS = 300.0
-"""How long another's migration is waited for."""
+"""How long to wait for the migration of another server."""
 
 
 Change = Callable[[Config, str | None], None]
-"""Runs Alembic's command, given the revision that was found."""
+"""A call of Alembic, given the database's revision."""
 
 
 class CannotMigrate(Exception):
-    """The message says why and what to do."""
+    """The migration failed; the message names the cause and the remedy."""
 
 
 class WrongRevision(Exception):
-    """The database is not at the revision that this code needs; the message says what to do."""
+    """The database is not at the revision that this code needs; the message names the remedy."""
 
 
 class Fit(StrEnum):
-    """How a database's revision stands to the code's."""
+    """How a database's revision compares with the code's."""
 
     EXACT = "exact"
     EMPTY = "empty"
@@ -45,15 +45,15 @@ class Fit(StrEnum):
 
 
 async def upgrade(url: str, revision: str = "head") -> None:
-    """Upgrade the database at an async URL, making the folder of a SQLite file first.
+    """Upgrade the database at an async URL in one transaction, creating the folder of a SQLite file first.
 
-    All of it happens or nothing. Raises WrongRevision for a database newer than this code, and CannotMigrate.
+    Raises WrongRevision for a database newer than this code, and CannotMigrate.
     """
     await _migrate(url, lambda config, found: command.upgrade(config, revision))
 
 
 async def go_to(url: str, revision: str) -> None:
-    """Upgrade to a revision, or take the database back to it, dropping what later ones added. Raises as `upgrade`."""
+    """Upgrade or downgrade to a revision; a downgrade drops what later ones added. Raises as `upgrade`."""
     known = revisions()
     if revision not in known:
         raise CannotMigrate(f"there is no revision {revision}; this TinyCLIP knows {', '.join(known)}")
@@ -66,7 +66,7 @@ async def go_to(url: str, revision: str) -> None:
 
 
 async def expect_head(url: str) -> None:
-    """Raises WrongRevision unless the database is at the newest revision; changes nothing."""
+    """Check that the database is at the newest revision. Raises WrongRevision."""
     database = Database(url)
     try:
         async with database.engine.connect() as connection:
@@ -76,24 +76,24 @@ async def expect_head(url: str) -> None:
 
 
 async def current(connection: AsyncConnection) -> str | None:
-    """The database's revision; null if it has none."""
+    """Return the database's revision; None if it has none."""
     return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
 
 def head() -> str:
-    """The newest revision."""
+    """Return the newest revision."""
     found = _scripts().get_current_head()
     assert found is not None
     return found
 
 
 def revisions() -> list[str]:
-    """All revisions, oldest first."""
+    """Return all revisions, oldest first."""
     return [script.revision for script in reversed(list(_scripts().walk_revisions()))]
 
 
 def fit(revision: str | None) -> Fit:
-    """How a revision stands to this code; one that it does not know was made by newer code."""
+    """Compare a revision with this code; an unknown one comes from newer code."""
     if revision is None:
         return Fit.EMPTY
     if revision == head():
@@ -102,18 +102,18 @@ def fit(revision: str | None) -> Fit:
 
 
 def refuse_unless_head(revision: str | None) -> None:
-    """Raises WrongRevision, which says what was found, what is needed, and the command."""
+    """Raises WrongRevision with the revision found, the one needed, and the command."""
     needed = head()
-    complaints = {
+    messages = {
         Fit.EMPTY: f"the database has no tables yet, and this server needs revision {needed}: run tinyclip-server migrate",
         Fit.OLDER: f"the database is at revision {revision}, older than {needed} that this server needs: back it up, then run "
         "tinyclip-server migrate",
         Fit.NEWER: f"the database is at revision {revision}, which this server does not know; it needs {needed}. A newer "
         f"TinyCLIP wrote it: install that one, or take the database back with its tinyclip-server migrate --to {needed}",
     }
-    complaint = complaints.get(fit(revision))
-    if complaint is not None:
-        raise WrongRevision(complaint)
+    message = messages.get(fit(revision))
+    if message is not None:
+        raise WrongRevision(message)
 
 
 async def _migrate(url: str, change: Change) -> None:
@@ -125,7 +125,7 @@ async def _migrate(url: str, change: Change) -> None:
         try:
             async with database.engine.connect() as connection:
                 if path is not None:
-                    await _let_tables_be_rebuilt(connection)
+                    await _disable_foreign_keys(connection)
                 async with connection.begin():
                     await connection.run_sync(_change, change)
         finally:
@@ -144,7 +144,7 @@ def _change(connection: Connection, change: Change) -> None:
     if connection.dialect.name == "sqlite":
         orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if orphans:
-            raise CannotMigrate(f"rows would lose what they belong to, first in {orphans[0][0]}; nothing was changed")
+            raise CannotMigrate(f"rows would refer to missing ones, first in {orphans[0][0]}; nothing was changed")
 
 
 def _lock(connection: Connection) -> None:
@@ -159,10 +159,10 @@ def _lock(connection: Connection) -> None:
         ) from error
 
 
-async def _let_tables_be_rebuilt(connection: AsyncConnection) -> None:
-    """SQLite changes most things of a table by making it anew, and dropping the old one deletes the rows that hang on it.
+async def _disable_foreign_keys(connection: AsyncConnection) -> None:
+    """Disable SQLite's foreign keys: it changes a table by recreating it, and dropping the old one would delete dependent rows.
 
-    The switch has no effect inside a transaction, so it comes before ours begins; `foreign_key_check` ends it.
+    The pragma has no effect inside a transaction, so it precedes it; `foreign_key_check` verifies the result.
     """
     raw = await connection.get_raw_connection()
     assert raw.driver_connection is not None
@@ -171,7 +171,7 @@ async def _let_tables_be_rebuilt(connection: AsyncConnection) -> None:
 
 @contextlib.contextmanager
 def _file_lock(path: Path | None) -> Iterator[None]:
-    """What PostgreSQL's advisory lock is to a SQLite file: held by one process, gone with it."""
+    """Hold the counterpart of PostgreSQL's advisory lock for a SQLite file; the system releases it if the process dies."""
     if path is None:
         yield
         return
@@ -200,6 +200,6 @@ def _config() -> Config:
 
 
 def _folder() -> Path:
-    """Inside the package when installed from a wheel, at the repository's root in a checkout."""
+    """Return the folder of migrations: in the package if installed from a wheel, at the repository's root in a checkout."""
     installed = Path(__file__).parents[1] / "migrations"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "migrations"

@@ -8,7 +8,7 @@ from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState
 from tinyclip.schemas.spec import TeacherSpec
 
-from tinyclip_server.backends.data_roots import expect_inside, of_evaluation
+from tinyclip_server.backends.data_roots import expect_inside, places_of_evaluation
 from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting, new_id
@@ -40,7 +40,7 @@ class CheckedEvaluation:
 
 async def check(services: Services, project: str, body: EvaluationPost) -> CheckedEvaluation:
     """Resolve the models and check the tasks' data, which the engine reads. Raises InvalidInput, Unavailable."""
-    await expect_inside(services.settings.data_roots, of_evaluation(body))
+    await expect_inside(services.settings.data_roots, places_of_evaluation(body))
     model = await resolve_model(services, project, body.model, "/model")
     against = None
     if body.against is not None:

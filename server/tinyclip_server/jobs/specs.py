@@ -8,7 +8,7 @@ from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.validation import field_errors, pointer_of
 
-from tinyclip_server.backends.data_roots import expect_inside, of_job
+from tinyclip_server.backends.data_roots import expect_inside, places_of_job
 from tinyclip_server.http.services import Services
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
@@ -18,7 +18,7 @@ REGISTRY = "registry:"
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
     """Return the spec with its teachers' versions pinned, and its plan. Raises InvalidInput."""
-    await expect_inside(services.settings.data_roots, of_job(spec))
+    await expect_inside(services.settings.data_roots, places_of_job(spec))
     pinned, local = await _pin_teachers(services, project, spec)
     return pinned, await services.planner.plan(local)
 

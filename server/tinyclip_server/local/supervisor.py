@@ -151,7 +151,7 @@ async def _end_attempts(settings: Settings) -> None:
     """Read the remaining events of attempts that ended with their cluster, and queue their jobs again."""
     services = build_services(settings)
     try:
-        await Scheduler(services).settle()
+        await Scheduler(services).interrupt_all()
     finally:
         await services.close()
 

@@ -1,6 +1,6 @@
-"""Brings Serve to what the database says and the database to what Serve says of it.
+"""The reconcile loop of deployments: Ray Serve gets what the database wants, and the database gets what Serve reports.
 
-Load the rows, talk to Serve without a transaction, apply what was seen to the rows that nobody has changed meanwhile.
+Load the rows, call Serve without a transaction, apply the observation to the rows that have not changed in the meantime.
 """
 
 import logging
@@ -21,24 +21,24 @@ from tinyclip_server.http.services import Services
 
 logger = logging.getLogger(__name__)
 
-LONGEST_MESSAGE = 2000
+MAX_MESSAGE_CHARS = 2000
 ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 
 
 @dataclass
-class Seen:
-    """What Serve said; nothing of it is in the database yet."""
+class ServeObservation:
+    """What Serve reported; nothing of it is in the database yet."""
 
     applications: dict[str, Any] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
-    """Deployments that Serve did not know before this round: whatever they were, nothing answers for them now."""
+    """Deployments that Serve did not know before this round: whatever their state was, nothing answers for them now."""
     refused: str | None = None
     health: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What replicas say at their endpoint, of the running ones that are not known to answer or have a canary."""
+    """A replica's report, of running deployments that are not yet ready or have a canary."""
 
 
 class Outcome(NamedTuple):
-    """Columns of the row that follow from what was seen."""
+    """Columns of the row that follow from an observation."""
 
     state: DeploymentState
     message: str
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 async def reconcile(services: Services) -> None:
-    """One round over all deployments."""
+    """Run one round over all deployments."""
     async with services.db.read() as session:
         rows = await repository.of_all_projects(session)
     if not rows:  # Serve is started by the first deployment
@@ -61,14 +61,14 @@ async def reconcile(services: Services) -> None:
     changed = [row for row in rows if _changes(row, seen)]
     if not changed:
         return
-    for gone in (row for row in changed if _is_gone(row, seen)):
-        await services.store.remove(deployment_folder(gone.name))  # before the row: who takes the name next finds nothing
+    for deleted in (row for row in changed if _is_deleted(row, seen)):
+        await services.store.remove(deployment_folder(deleted.name))  # before the row: the next of that name starts empty
     async with services.db.write() as session:
         for known in changed:
             row = await session.get(DeploymentRow, known.name, with_for_update=True)
             if row is None or row.version != known.version:
                 continue
-            if _is_gone(row, seen):
+            if _is_deleted(row, seen):
                 await session.delete(row)
             else:
                 for column, value in _outcome(row, seen)._asdict().items():
@@ -76,11 +76,11 @@ async def reconcile(services: Services) -> None:
                 row.updated_at = now()
 
 
-async def _observe(services: Services, rows: Sequence[DeploymentRow]) -> Seen:
-    """Tell Serve what should run if it does not know yet, then look. Raises RayUnavailable."""
-    seen = Seen(await _applications(services))
+async def _observe(services: Services, rows: Sequence[DeploymentRow]) -> ServeObservation:
+    """Configure Serve if that is necessary, then read its status. Raises RayUnavailable."""
+    seen = ServeObservation(await _applications(services))
     seen.unknown = {row.name for row in rows} - seen.applications.keys()
-    if any(_is_news(services, row, seen.applications) for row in rows):
+    if any(_must_configure(services, row, seen.applications) for row in rows):
         wanted = [row for row in rows if row.state != DeploymentState.DELETING]
         try:
             await services.ray.put_serve_applications(serve_body(services, wanted, seen.applications))
@@ -104,78 +104,78 @@ async def _applications(services: Services) -> dict[str, Any]:
     return found
 
 
-def _is_news(services: Services, row: DeploymentRow, applications: dict[str, Any]) -> bool:
-    """Whether Serve has to be told: of a change, of an end, or of everything again after it was started anew."""
+def _must_configure(services: Services, row: DeploymentRow, applications: dict[str, Any]) -> bool:
+    """Return whether Serve needs the configuration: after a change, for a deletion, or after Serve was restarted."""
     running = applications.get(row.name)
     if row.state == DeploymentState.DELETING:
         return running is not None and running.get("status") != "DELETING"
     if running is None or row.applied_version != row.version:
         return True
-    return _parts(running.get("deployed_app_config") or {}) != _parts(application(services, row))
+    return _compared(running.get("deployed_app_config") or {}) != _compared(application(services, row))
 
 
-def _parts(config: dict[str, Any]) -> tuple[object, object]:
-    """What of an application's configuration makes it answer differently."""
+def _compared(config: dict[str, Any]) -> tuple[object, object]:
+    """Return the parts of an application's configuration that change its answers."""
     return config.get("args"), [each.get("user_config") for each in config.get("deployments", ())]
 
 
-def _changes(row: DeploymentRow, seen: Seen) -> bool:
+def _changes(row: DeploymentRow, seen: ServeObservation) -> bool:
     known = (row.state, row.message, row.good, row.failed_version, row.applied_version)
-    return _is_gone(row, seen) or known != _outcome(row, seen)
+    return _is_deleted(row, seen) or known != _outcome(row, seen)
 
 
-def _is_gone(row: DeploymentRow, seen: Seen) -> bool:
+def _is_deleted(row: DeploymentRow, seen: ServeObservation) -> bool:
     return row.state == DeploymentState.DELETING and row.name not in seen.applications
 
 
-def _outcome(row: DeploymentRow, seen: Seen) -> Outcome:
-    """What follows from what was seen."""
+def _outcome(row: DeploymentRow, seen: ServeObservation) -> Outcome:
+    """Return the columns that follow from an observation."""
     state, message = _state(row, seen)
     good, failed = row.good, row.failed_version
     if state == DeploymentState.READY:
         good, failed = requested_target(row).model_dump(mode="json"), None
     elif _did_not_start(row, seen):
         if failed == row.version:
-            good = None  # what answered before does not start either: what was asked for is left to Serve
+            good = None  # the last known good does not start either: leave the requested one to Serve
         elif (before := last_known_good(row)) is not None and before != requested_target(row):
             failed = row.version
-            message = f"{requested_target(row).model} did not start: {message}; {before.model} goes on answering"
+            message = f"{requested_target(row).model} did not start: {message}; {before.model} keeps answering"
     return Outcome(state, message, good, failed, row.version)
 
 
-def _did_not_start(row: DeploymentRow, seen: Seen) -> bool:
+def _did_not_start(row: DeploymentRow, seen: ServeObservation) -> bool:
     return seen.refused is None and seen.applications.get(row.name, {}).get("status") == "DEPLOY_FAILED"
 
 
-def _state(row: DeploymentRow, seen: Seen) -> tuple[DeploymentState, str]:
+def _state(row: DeploymentRow, seen: ServeObservation) -> tuple[DeploymentState, str]:
     if row.state == DeploymentState.DELETING:
         return DeploymentState.DELETING, ""
     if seen.refused is not None:
         return DeploymentState.UNHEALTHY, f"Ray Serve refused the configuration: {seen.refused}"
     running = seen.applications.get(row.name)
     if row.failed_version == row.version and running is not None and not _did_not_start(row, seen):
-        return DeploymentState.UNHEALTHY, row.message  # the one before answers, or is on its way back
+        return DeploymentState.UNHEALTHY, row.message  # the last known good answers, or is being restored
     if running is None:
-        return DeploymentState.DEPLOYING, "Ray Serve has not begun yet"
+        return DeploymentState.DEPLOYING, "Ray Serve has not started it yet"
     if running["status"] == "RUNNING" and (row.state == DeploymentState.READY or row.name in seen.health):
-        return DeploymentState.READY, _of_canary(seen.health.get(row.name, {}))
+        return DeploymentState.READY, _canary_message(seen.health.get(row.name, {}))
     message = _message(running)
     if running["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-        return DeploymentState.UNHEALTHY, message or f"Ray Serve says {running['status']}"
+        return DeploymentState.UNHEALTHY, message or f"Ray Serve reports {running['status']}"
     if running["status"] == "RUNNING":
         message = "it runs, but the proxy does not pass requests to it yet"
     answering = row.state in ANSWERING and row.name not in seen.unknown
     return (DeploymentState.UPDATING if answering else DeploymentState.DEPLOYING), message
 
 
-def _of_canary(health: dict[str, Any]) -> str:
-    """What a replica says of a canary that it could not load."""
+def _canary_message(health: dict[str, Any]) -> str:
+    """Return why a replica could not load its canary, if it could not."""
     canary = health.get("canary") or {}
-    return f"canary {canary['model']} gets no queries: {canary['error']}"[:LONGEST_MESSAGE] if canary.get("error") else ""
+    return f"canary {canary['model']} gets no queries: {canary['error']}"[:MAX_MESSAGE_CHARS] if canary.get("error") else ""
 
 
 def _message(running: dict[str, Any]) -> str:
-    """What Serve says of the replicas tells more than what it says of the application; of a traceback, the last line does."""
+    """Return Serve's message about the replicas, which is more specific than the application's; of a traceback the last line."""
     of_replicas = ((running.get("deployments") or {}).get(DEPLOYMENT) or {}).get("message")
     text = str(of_replicas or running.get("message") or "").strip()
-    return (text.splitlines()[-1].strip() if "Traceback" in text else text)[:LONGEST_MESSAGE]
+    return (text.splitlines()[-1].strip() if "Traceback" in text else text)[:MAX_MESSAGE_CHARS]

@@ -99,11 +99,11 @@ class Follower(ABC, Generic[Row]):
         if seen.verdict is Verdict.REFUSED:
             self.fail(row, "ray_refused", f"Ray refused the {self.noun}: {seen.refused}")
         elif seen.verdict is Verdict.LOST and seen.status is not None:
-            lost = f"{row.ray_submission_id} {seen.status.lower()} without a word"
+            lost = f"{row.ray_submission_id} {seen.status.lower()} without a final event"
             if self.retry(row):
                 row.message = f"{lost}; attempt {row.attempt} begins"
             else:
-                self.fail(row, "attempt_lost", f"{lost}, as the attempts before it; Ray has its log")
+                self.fail(row, "attempt_lost", f"{lost}, like the attempts before it; its log is in Ray's dashboard")
 
     async def _remove(self, known: Row, job: RayJob) -> None:
         """Remove the request, so that a running job exits; the rest once it has ended. Raises RayUnavailable."""

@@ -68,8 +68,8 @@ class IndexFollower(Follower[IndexRow]):
         return service.begin_attempt(row)
 
     def fail(self, row: IndexRow, code: str, message: str) -> None:
-        way_out = ". PUT again to go on" if code == "attempt_lost" else ""
-        row.state, row.message = IndexState.FAILED, f"{message}{way_out}"
+        remedy = ". PUT it again to continue" if code == "attempt_lost" else ""
+        row.state, row.message = IndexState.FAILED, f"{message}{remedy}"
 
     async def apply_event(self, session: AsyncSession, row: IndexRow, event: WorkerEvent) -> None:
         if event.type == "index.progress":

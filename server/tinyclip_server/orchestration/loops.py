@@ -1,4 +1,4 @@
-"""Work that comes round again and again for as long as the server lives."""
+"""Background work that is repeated for as long as the server runs."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
 
-MOST_BACKOFF_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 10.0
 
 
 async def repeat(name: str, work: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -17,6 +17,6 @@ async def repeat(name: str, work: Callable[[], Awaitable[None]], seconds: float)
             await work()
             pause = seconds
         except Exception:
-            logger.exception("%s: this round failed; the next is in %.1f s", name, min(2 * pause, MOST_BACKOFF_SECONDS))
-            pause = min(2 * pause, MOST_BACKOFF_SECONDS)
+            logger.exception("%s: this round failed; the next is in %.1f s", name, min(2 * pause, MAX_BACKOFF_SECONDS))
+            pause = min(2 * pause, MAX_BACKOFF_SECONDS)
         await asyncio.sleep(pause)

@@ -1,7 +1,7 @@
-"""Ray's records of jobs other than attempts: of evaluations, exports and indexes, and of whatever has been deleted here since.
+"""Deletes Ray's records of jobs other than attempts: of evaluations, exports, indexes, and of rows deleted in the meantime.
 
-Their rows know the newest job only, and go before Ray's record does. So Ray is asked what it has, and what is ours, ended long
-ago and asked for by no row is deleted there. A round that is cut off is made again and finds less.
+Their rows know the newest job only and are deleted before Ray's record. So the jobs that Ray lists are compared with the rows:
+a job of this service that ended long ago and that no row needs is deleted there. An interrupted round is repeated safely.
 """
 
 import logging
@@ -24,31 +24,31 @@ FOLLOWED: tuple[tuple[type[EvaluationRow | ExportRow | IndexRow], Sequence[str]]
     (ExportRow, (ExportState.SUCCEEDED, ExportState.FAILED)),
     (IndexRow, (IndexState.READY, IndexState.FAILED)),
 )
-"""Rows with a Ray job, and the states in which nobody asks Ray about it any more."""
+"""Rows with a Ray job, and the states in which Ray is not asked about it any more."""
 
 
-async def forget_others(services: Services, ended_before: datetime) -> None:
-    """One round."""
+async def delete_old_records(services: Services, ended_before: datetime) -> None:
+    """Run one round."""
     try:
         found = [job for job in await services.ray.ended_jobs() if job.ended_at < ended_before and _is_ours(job, services)]
-        wanted = await _wanted(services) if found else set()
+        needed = await _needed(services) if found else set()
         for job in found:
-            if job.submission_id not in wanted:
+            if job.submission_id not in needed:
                 await services.ray.delete_job(job.submission_id)
     except RayUnavailable as error:
-        logger.debug("Ray's old records stay for now: %s", error)
+        logger.debug("Ray's old records are kept for now: %s", error)
 
 
 def _is_ours(job: EndedJob, services: Services) -> bool:
-    """Whether it worked in our store: several services may use one cluster."""
+    """Return whether it worked in this service's store: several services may use one cluster."""
     return job.submission_id.startswith(PREFIX) and f" --artifacts {shlex.quote(services.store.root)} " in job.entrypoint
 
 
-async def _wanted(services: Services) -> set[str]:
-    """Jobs of which Ray's word still counts, as where all servers were away for days. Attempts have marks of their own."""
+async def _needed(services: Services) -> set[str]:
+    """Return the jobs whose status is still needed, for example after all servers were down for days."""
     async with services.db.read() as session:
-        wanted = set(await session.scalars(select(AttemptRow.ray_submission_id).where(AttemptRow.forgotten_at.is_(None))))
+        needed = set(await session.scalars(select(AttemptRow.ray_submission_id).where(AttemptRow.forgotten_at.is_(None))))
         for table, settled in FOLLOWED:
             query = select(table.ray_submission_id).where(table.state.not_in(settled))
-            wanted |= {id for id in await session.scalars(query) if id is not None}
-    return wanted
+            needed |= {id for id in await session.scalars(query) if id is not None}
+    return needed

@@ -38,7 +38,7 @@ from tinyclip_server.orchestration.ray_jobs import Observation, Verdict
 
 logger = logging.getLogger(__name__)
 
-ALIVE = (JobState.QUEUED, *ON_CLUSTER)
+ACTIVE = (JobState.QUEUED, *ON_CLUSTER)
 START_LOCK = 7_201_322
 """PostgreSQL's advisory lock under which one scheduler at a time counts the running jobs and starts the next."""
 
@@ -69,7 +69,7 @@ class Scheduler:
             leased = update(JobRow).where(JobRow.lease_owner == self._owner)
             await session.execute(leased.values(lease_owner="", lease_until=None))
 
-    async def settle(self) -> None:
+    async def interrupt_all(self) -> None:
         """End the attempts of a cluster that is gone: by the events that they still wrote, else by queueing their jobs again."""
         async with self._services.db.write() as session:
             claims = await self._lease(session, all_jobs=True)
@@ -90,8 +90,8 @@ class Scheduler:
                 record(session, job, "attempt.interrupted", "its cluster was stopped", attempt=attempt.number)
                 cluster_stopped(session, job)
             elif job.state in ON_CLUSTER:  # a retry that has not been submitted anywhere
-                fresh = await session.get_one(AttemptRow, (job.id, job.attempt))
-                end_attempt(fresh, AttemptOutcome.INTERRUPTED)
+                retry = await session.get_one(AttemptRow, (job.id, job.attempt))
+                end_attempt(retry, AttemptOutcome.INTERRUPTED)
                 cluster_stopped(session, job)
 
     async def _follow(self, claim: Claim) -> None:
@@ -115,20 +115,20 @@ class Scheduler:
         async with self._services.db.write() as session:
             job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
             if job is not None and (job.lease_token, job.attempt) == (claim.lease_token, claim.attempt):
-                message = f"held up, tried again all the time: {error}"
+                message = f"held up and retried every round: {error}"
                 record(session, job, "attempt.held_up", message, attempt=claim.attempt)
         self._held_up.add(claim.submission_id)
 
     async def _claim(self) -> list[Claim]:
         """Lease the running jobs that are ours or whose lease expired, and the next in the queue if there is room."""
         async with self._services.db.read() as session:
-            counted = select(JobRow.state, func.count()).where(JobRow.state.in_(ALIVE)).group_by(JobRow.state)
-            alive = dict((await session.execute(counted)).all())
-        if not alive:
+            counted = select(JobRow.state, func.count()).where(JobRow.state.in_(ACTIVE)).group_by(JobRow.state)
+            active = dict((await session.execute(counted)).all())
+        if not active:
             return []
         async with self._services.db.write() as session:
-            room = self._settings.running_limit - sum(count for state, count in alive.items() if state in ON_CLUSTER)
-            if room > 0 and JobState.QUEUED in alive:
+            room = self._settings.running_limit - sum(count for state, count in active.items() if state in ON_CLUSTER)
+            if room > 0 and JobState.QUEUED in active:
                 await self._start_next(session)
             return await self._lease(session)
 
@@ -201,7 +201,7 @@ class Scheduler:
         elif seen.verdict is Verdict.UNKNOWN:
             self._judge_unknown(session, job, attempt)
         elif seen.verdict is Verdict.LOST:
-            self._lose(session, job, attempt, f"its driver ended without a last word (Ray says {attempt.ray_status})")
+            self._lose(session, job, attempt, f"its driver ended without a final event (Ray reports {attempt.ray_status})")
         else:
             attempt.unknown_since = None
 

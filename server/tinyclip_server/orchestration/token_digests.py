@@ -1,4 +1,4 @@
-"""Tells deployments which tokens they may accept, through the artifacts store: they answer on while no server is there."""
+"""Publishes the tokens that deployments accept in the artifacts store, so that they work while no server runs."""
 
 from tinyclip.artifacts.documents import TokenDigest, TokenDigests
 from tinyclip.artifacts.paths import TOKEN_DIGESTS
@@ -10,9 +10,9 @@ from tinyclip_server.tokens import repository
 
 
 async def publish(services: Services) -> None:
-    """Write the file if it does not say what the database says.
+    """Write the file if it differs from the database.
 
-    It is read each time: of several servers, one may have written what it had seen before another's revocation.
+    It is read each time, because another server may have written an older state than this one has seen.
     """
     if services.settings.auth == "none":
         return

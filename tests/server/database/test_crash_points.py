@@ -122,7 +122,7 @@ class TestServiceStopped:
         worker = await service.running(max_attempts=1)
         worker.step(4, loss=1.0)
 
-        await service.app.state.scheduler.settle()
+        await service.app.state.scheduler.interrupt_all()
 
         job = await service.job(worker.job)
         assert (job["state"], job["progress"]["step"]) == ("queued", 4)
@@ -135,7 +135,7 @@ class TestServiceStopped:
         worker = await service.running()
         worker.succeed()
 
-        await service.app.state.scheduler.settle()
+        await service.app.state.scheduler.interrupt_all()
 
         assert (await service.job(worker.job))["state"] == "succeeded"
 
@@ -143,7 +143,7 @@ class TestServiceStopped:
         worker = await service.running()
         await service.http.post(f"/v1/jobs/{worker.job}/cancel")
 
-        await service.app.state.scheduler.settle()
+        await service.app.state.scheduler.interrupt_all()
 
         assert (await service.job(worker.job))["state"] == "cancelled"
 

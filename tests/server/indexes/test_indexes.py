@@ -111,7 +111,7 @@ class TestBuild:
 
         index = await get(service)
         assert states == ["building", "building", "failed"]
-        assert "without a word" in index["message"]
+        assert "without a final event" in index["message"]
         first, second, third = service.ray.submissions
         assert (second, third) == (f"{first}-a2", f"{first}-a3")
 

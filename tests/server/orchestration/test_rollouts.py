@@ -55,7 +55,7 @@ class TestRollback:
         after = await get(service)
         assert applications(ray)["demo"]["args"]["model"] == f"{MODEL}@1"
         assert (failed["state"], failed["model"], failed["serving"]) == ("unhealthy", f"{MODEL}@2", f"{MODEL}@1")
-        assert failed["message"] == f"{MODEL}@2 did not start: GoldenMismatch: cosine 0.31; {MODEL}@1 goes on answering"
+        assert failed["message"] == f"{MODEL}@2 did not start: GoldenMismatch: cosine 0.31; {MODEL}@1 keeps answering"
         assert (after["state"], after["serving"], after["message"]) == ("unhealthy", f"{MODEL}@1", failed["message"])
 
     async def test_the_rollback_happens_once(self, service: Service, ray: ScriptedServe, failed: dict[str, Any]) -> None:

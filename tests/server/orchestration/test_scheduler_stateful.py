@@ -168,7 +168,7 @@ class Histories(RuleBasedStateMachine):
         self.late.clear()
         self.servers = [Server(self.world), Server(self.world)]
         self.servers[0].gate.open = True
-        self.world.run(self.servers[0].scheduler.settle())
+        self.world.run(self.servers[0].scheduler.interrupt_all())
         self.servers[0].gate.open = False
 
     # What the cluster does.
@@ -214,7 +214,7 @@ class Histories(RuleBasedStateMachine):
     def what_a_driver_told_counts_once_and_is_not_overheard(self) -> None:
         twice = "SELECT 1 FROM events WHERE type = 'progress' GROUP BY job_id, attempt, data HAVING count(*) > 1"
         assert self.world.look.execute(twice).fetchall() == []
-        silent = "SELECT job_id, attempt FROM events WHERE type = 'attempt.lost' AND message LIKE '%without a last word%'"
+        silent = "SELECT job_id, attempt FROM events WHERE type = 'attempt.lost' AND message LIKE '%without a final event%'"
         drivers = self.world.cluster.drivers
         for lost in self.world.look.execute(silent):
             assert [driver.said_its_last for driver in drivers if (driver.job, driver.attempt) == lost] != [True]
