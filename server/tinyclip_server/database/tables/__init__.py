@@ -1,12 +1,13 @@
-"""The tables, by what they hold."""
+"""The tables, by what they hold. `Base.metadata` has all of them once this package is imported."""
 
+from tinyclip_server.database.engine import Base
 from tinyclip_server.database.tables.access import IdempotencyRow, TokenRow
 from tinyclip_server.database.tables.jobs import AttemptRow, EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.database.tables.models import AliasRow, DeploymentRow, ModelRow, ModelVersionRow
 from tinyclip_server.database.tables.ray_jobs import EvaluationRow, ExportRow, IndexRow, IndexUpdateRow, RayJobRow
 
 __all__ = [
-    "AliasRow", "AttemptRow", "DeploymentRow", "EvaluationRow", "EventRow", "ExportRow",
+    "AliasRow", "AttemptRow", "Base", "DeploymentRow", "EvaluationRow", "EventRow", "ExportRow",
     "IdempotencyRow", "IndexRow", "IndexUpdateRow", "JobLabelRow", "JobRow", "LogLineRow",
     "MetricPointRow", "ModelRow", "ModelVersionRow", "RayJobRow", "StageRow", "TokenRow",
 ]  # fmt: skip
