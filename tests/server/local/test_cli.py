@@ -196,7 +196,7 @@ class TestMachine:
 
         assert short_path(Path("/d/ray"), max_bytes=39) == Path("/d/ray")
         assert len(str(short_path(deep, max_bytes=39))) <= 39
-        assert short_path(deep, max_bytes=39) == short_path(deep, room=39) != short_path(deep / "y", room=39)
+        assert short_path(deep, max_bytes=39) == short_path(deep, max_bytes=39) != short_path(deep / "y", max_bytes=39)
 
     @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes through /proc")
     def test_only_marked_processes_are_found(self, tmp_path: Path) -> None:
