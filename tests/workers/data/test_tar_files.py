@@ -87,8 +87,17 @@ def test_a_file_beyond_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no tar at all" * 100, tar(CONTENT)[:9000], gzip.compress(tar(CONTENT))[:60], gzip.compress(tar(CONTENT))[:-9],
-             b"\x1f\x8b\x08" + b"\0" * 100, lzma.compress(tar(CONTENT))[:-40], bz2.compress(tar(CONTENT))[:-40]]
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no tar at all" * 100, id="another format"),
+        pytest.param(tar(CONTENT)[:9000], id="cut off"),
+        pytest.param(gzip.compress(tar(CONTENT))[:60], id="gzip, cut off early"),
+        pytest.param(gzip.compress(tar(CONTENT))[:-9], id="gzip, cut off late"),
+        pytest.param(b"\x1f\x8b\x08" + b"\0" * 100, id="gzip, damaged"),
+        pytest.param(lzma.compress(tar(CONTENT))[:-40], id="xz, cut off"),
+        pytest.param(bz2.compress(tar(CONTENT))[:-40], id="bzip2, cut off"),
+    ],
 )
 def test_a_damaged_tar_raises_only_the_exceptions_of_a_broken_shard(data: bytes) -> None:
     with pytest.raises(BROKEN_SHARD):
