@@ -18,7 +18,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training import driver as driver
 from tinyclip_workers.training import worker
 from tinyclip_workers.training.learner import StageLearner
@@ -36,7 +36,7 @@ TWO = (auto(0.3, "more"), auto(0.5, "less", start_sparsity=0.3))
 def no_cluster() -> Iterator[pytest.MonkeyPatch]:
     """One worker, called by the driver itself."""
 
-    def group(run: JobRun, artifacts: str, stage: Stage) -> Any:
+    def group(run: JobAttempt, artifacts: str, stage: Stage) -> Any:
         config = {"artifacts": artifacts, "job": run.document.job, "attempt": run.attempt, "stage": stage.to_json()}
         return SimpleNamespace(fit=lambda: worker.train_stage_worker(json.loads(json.dumps(config))))
 
@@ -58,7 +58,7 @@ class Job:
         self.store.write_bytes(job_spec("job_1"), document.model_dump_json().encode())
 
     def attempt(self, number: int = 1) -> bool:
-        return driver.run_attempt(JobRun.open(self.root, "job_1", number), self.root)
+        return driver.run_attempt(JobAttempt.open(self.root, "job_1", number), self.root)
 
     def events(self, type: str, attempt: int = 1) -> list[dict[str, Any]]:
         folder = attempt_events("job_1", attempt)
@@ -111,7 +111,7 @@ def _attempt(root: str, point: str, place: str) -> None:
     multiprocessing.set_start_method("fork", force=True)  # for the loader, as in a worker of Ray
     with no_cluster() as patch:
         _die_at(point, place, patch)
-        driver.run_attempt(JobRun.open(root, "job_1", 1), root)
+        driver.run_attempt(JobAttempt.open(root, "job_1", 1), root)
 
 
 def _die_at(point: str, place: str, patch: pytest.MonkeyPatch) -> None:

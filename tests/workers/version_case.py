@@ -7,7 +7,7 @@ from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import Stage, resolve_stage
 
 from tests.workers.models import tiny_layout, tiny_model
@@ -21,7 +21,7 @@ EVALUATION = {
 }
 
 
-def job_run(tmp_path: Path, *, name: str = "job_1", root: str | None = None) -> tuple[JobRun, Stage]:
+def job_run(tmp_path: Path, *, name: str = "job_1", root: str | None = None) -> tuple[JobAttempt, Stage]:
     """Return the run of a job with the teacher `tmp_path/teacher`, and its stage."""
     shard = write_shard(tmp_path / "train.tar", color_samples(4))
     spec = JobSpec.model_validate(
@@ -33,7 +33,8 @@ def job_run(tmp_path: Path, *, name: str = "job_1", root: str | None = None) -> 
         }
     )
     document = JobDocument(job=name, name="small", spec=spec, model_name="small", model_version=2)
-    return JobRun(ArtifactsStore(root or str(tmp_path / "store")), document, 1), resolve_stage(spec, 0, tiny_layout(), None, 4)
+    attempt = JobAttempt(ArtifactsStore(root or str(tmp_path / "store")), document, 1)
+    return attempt, resolve_stage(spec, 0, tiny_layout(), None, 4)
 
 
 def weights_of(model: CLIP) -> bytes:

@@ -15,4 +15,4 @@ for _package in ("torch", "ray", "open_clip", "webdataset"):
 
 from tinyclip_workers.runtime import addresses  # noqa: E402 -- after the check: it needs packages of the extra
 
-addresses.guard()
+addresses.guard_http()

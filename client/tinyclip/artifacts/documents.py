@@ -1,7 +1,7 @@
-"""What server and workers leave for each other in the artifacts store.
+"""The files through which server and workers communicate; `paths` has their places.
 
-They meet nowhere else: the job document and the control file go down, numbered event segments come up. Every file is
-written aside and renamed (or is one S3 object), so a reader sees all of it or none of it. Paths are relative to the store's root.
+The server writes requests and control files, the workers write numbered event segments and results. Every file is written
+whole, so a reader sees all of it or nothing.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ from tinyclip.schemas.tokens import Scope
 
 
 class JobDocument(Response):
-    """`jobs/<job>/spec.json`: what a worker needs to know, written before the first attempt."""
+    """`jobs/<job>/spec.json`: a training job for its workers, written before the first attempt."""
 
     job: str
     name: str
@@ -22,22 +22,22 @@ class JobDocument(Response):
     """Resolved: `registry:` teachers are already `local-dir:` URIs."""
     model_name: str
     model_version: int
-    """Where a success is written: `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
+    """The version that a success creates, in `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
     adopts: list[str] = []
-    """Jobs whose finished students and checkpoints this one may go on from: a retry's."""
+    """Of a retry: jobs whose finished students and checkpoints it may continue from."""
 
 
 class Control(Response):
     """`jobs/<job>/control.json`: polled by the training loop."""
 
     fence: int
-    """Number of the attempt that may write; a smaller attempt leaves at its next look."""
+    """Number of the attempt that may write; an attempt with a smaller number exits when it reads this."""
     desired: Literal["run", "pause", "cancel"] = "run"
-    """What is wanted of just that attempt."""
+    """The desired state of that attempt only."""
 
 
 class EvaluatedModel(Response):
-    """A model of an evaluation: what results call it, and where a worker finds it."""
+    """A model of an evaluation: its name in results, and its source."""
 
     name: str
     source: TeacherSpec
@@ -45,7 +45,7 @@ class EvaluatedModel(Response):
 
 
 class EvaluationRequest(Response):
-    """`evaluations/<id>/request.json`: written before each attempt; gone once the evaluation is not wanted any more."""
+    """`evaluations/<id>/request.json`: written before each attempt, removed when the evaluation is deleted."""
 
     model: EvaluatedModel
     against: EvaluatedModel | None = None
@@ -54,7 +54,7 @@ class EvaluationRequest(Response):
 
 
 class ExportRequest(Response):
-    """`exports/<id>/request.json`: written before each attempt; gone once the export is not wanted any more."""
+    """`exports/<id>/request.json`: written before each attempt, removed when the export is deleted."""
 
     name: str
     version: int
@@ -62,9 +62,9 @@ class ExportRequest(Response):
     format: ExportFormat
     int8: bool = False
     tasks: list[EvaluationTask] = []
-    """What the version was evaluated on, for pictures and texts to check the export on."""
+    """The tasks that the version was evaluated on; their images and texts check the export."""
     attempt: int
-    """The only one that may write."""
+    """The only attempt that may write."""
 
 
 class UpdateFile(Response):
@@ -76,7 +76,7 @@ class UpdateFile(Response):
 
 
 class IndexUpdate(Response):
-    """`indexes/<name>/updates/<file>`: written once, before the update is acknowledged; gone when it was applied."""
+    """`indexes/<name>/updates/<file>`: written before the update is acknowledged, removed once it is applied."""
 
     items: list[IndexItem] = []
     removed: list[str] = []
@@ -84,11 +84,11 @@ class IndexUpdate(Response):
 
 
 class IndexRequest(Response):
-    """`indexes/<name>/request.json`: what an index's job has to do, written before it is submitted; gone once nothing is."""
+    """`indexes/<name>/request.json`: the work of an index's job, written before it is submitted, removed with the index."""
 
     name: str
     job: str
-    """The job that this was written for; any other leaves."""
+    """The job that this was written for; any other exits."""
     build: int
     model: str
     model_uri: str
@@ -97,9 +97,9 @@ class IndexRequest(Response):
     store: IndexStore = "files"
     source: IndexSource | None = None
     applied: int = 0
-    """Of a build: updates up to this one were made to what it replaces; later ones are for this build."""
+    """Of a build: the last update that was applied to the build before it; later ones are for this build."""
     updates: list[UpdateFile] | None = None
-    """null: build anew from `source`. Else: apply these to what build number `build` has become."""
+    """None: build from `source`. Else: apply these to the newest generation of build number `build`."""
 
 
 class WorkerEvent(Response):
@@ -107,7 +107,7 @@ class WorkerEvent(Response):
 
     attempt.started   {}
     stage.started     {name, inherit, steps, student: StudentSummary}; an automatic stage has no student yet
-    stage.pruned      the StudentSummary of what an automatic stage has left, at its prune step
+    stage.pruned      the StudentSummary of an automatic stage's folded model, at its prune step
     progress          {step, steps, samples_seen, pairs_per_second, eta_seconds, metrics: {loss: 1.2, lr: …}}
     checkpoint        {step, path, bytes}
     evaluation        {task, step, student: {top1: …}, teacher: {top1: …} | null}
@@ -121,7 +121,7 @@ class WorkerEvent(Response):
     attempt.stopped   {desired: pause | cancel, step}
     index.progress    {done, total, phase: encoding | linking}
     index.finished    {build, count, kind, recall, skipped_samples, skipped_shards}
-    index.updated     {applied, count, kind, recall, rejected: [RejectedItem], last: whether the job ends with it}
+    index.updated     {applied, count, kind, recall, rejected: [RejectedItem], last: whether it is the job's final event}
     index.failed      {code}
     evaluation.progress  {fraction}
     evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}
@@ -140,7 +140,7 @@ class WorkerEvent(Response):
 
 
 class TokenDigest(Response):
-    """One token that may ask deployments."""
+    """One token that deployments accept."""
 
     project: str
     scopes: list[Scope]
@@ -148,7 +148,7 @@ class TokenDigest(Response):
 
 
 class TokenDigests(Response):
-    """`access/tokens.json`: the tokens that deployments accept, so that they need not ask the server. All of them, each time."""
+    """`access/tokens.json`: all tokens that deployments accept, so that they work without the server."""
 
     tokens: dict[str, TokenDigest]
     """By the SHA-256 of the token, in hex."""

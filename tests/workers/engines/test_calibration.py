@@ -17,7 +17,7 @@ from tinyclip_workers.engines.calibration import (
     sample_calibration_images,
     split_calibration,
 )
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
@@ -87,7 +87,7 @@ def test_unreadable_shards_give_no_images(tmp_path: Path, problem: str) -> None:
 def test_a_version_has_calibration_images_if_there_are_enough(tmp_path: Path, samples: int) -> None:
     spec = spec_of(tmp_path, {"shards": shards(tmp_path, 1, samples)})
     document = JobDocument(job="job_1", name="small", spec=spec, model_name="small", model_version=1)
-    run = JobRun(ArtifactsStore(str(tmp_path / "store")), document, 1)
+    run = JobAttempt(ArtifactsStore(str(tmp_path / "store")), document, 1)
 
     version = write_student_version(run, FinishedStudent(tiny_layout(), save(tiny_model().state_dict()), {}))
 

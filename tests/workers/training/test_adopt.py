@@ -6,7 +6,7 @@ import pytest
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.training.checkpoints import adopt, checkpoints_of
 
@@ -25,9 +25,9 @@ def store(tmp_path: Path) -> ArtifactsStore:
     return ArtifactsStore(str(tmp_path))
 
 
-def retry_of(store: ArtifactsStore, *jobs: str) -> JobRun:
+def retry_of(store: ArtifactsStore, *jobs: str) -> JobAttempt:
     spec = JobSpec.model_validate(SPEC)
-    return JobRun(store, JobDocument(job="new", name="x", spec=spec, model_name="x", model_version=2, adopts=list(jobs)), 1)
+    return JobAttempt(store, JobDocument(job="new", name="x", spec=spec, model_name="x", model_version=2, adopts=list(jobs)), 1)
 
 
 def leave(store: ArtifactsStore, path: str, text: str) -> None:
@@ -116,6 +116,6 @@ def test_killed_after_any_file_the_next_attempt_completes_it(
 
 def test_an_attempt_has_one_driver(store: ArtifactsStore) -> None:
     run = retry_of(store)
-    following = JobRun(store, run.document, 2)
+    following = JobAttempt(store, run.document, 2)
 
-    assert [run.begin(), run.begin(), following.begin()] == [True, False, True]
+    assert [run.register_driver(), run.register_driver(), following.register_driver()] == [True, False, True]

@@ -19,7 +19,7 @@ from tinyclip.artifacts.paths import attempt_events, job_control, job_spec
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.driver import run_attempt
 
 from tests.ports import free_ports
@@ -63,7 +63,7 @@ class Artifacts:
         self.store.write_bytes(job_spec(job), document.model_dump_json().encode())
 
     def attempt(self, number: int) -> bool:
-        return run_attempt(JobRun.open(str(self.folder), self.job, number), str(self.folder))
+        return run_attempt(JobAttempt.open(str(self.folder), self.job, number), str(self.folder))
 
     def control(self, **control: Any) -> None:
         self.store.write_bytes(job_control(self.job), Control(**control).model_dump_json().encode())

@@ -9,7 +9,7 @@ from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.versions.compact import job_texts, main
 from tinyclip_workers.versions.writer import write_student_version
@@ -42,7 +42,7 @@ def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
 
 def test_a_compact_copy_encodes_the_texts_of_its_job_as_the_original(tmp_path: Path, spec: JobSpec) -> None:
     model = tiny_model()
-    run = JobRun(ArtifactsStore(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
+    run = JobAttempt(ArtifactsStore(str(tmp_path)), JobDocument(job="j", name="p", spec=spec, model_name="p", model_version=1), 1)
     write_student_version(run, FinishedStudent(resolve_stage(spec, 0, None, None, 4).layout, save(model.state_dict()), {}))
     source, target = tmp_path / "models/p/1", tmp_path / "small"
 

@@ -18,7 +18,7 @@ from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.sources import check_teacher, load_teacher
 from tinyclip_workers.model.towers import Clip
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.versions.compact import compact_folder
 from tinyclip_workers.versions.writer import write_student_version
 
@@ -49,7 +49,7 @@ def version(student: Clip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mo
     document = JobDocument(
         job="job_1", name="auto", spec=JobSpec.model_validate(spec.model_dump()), model_name="auto", model_version=1
     )
-    run = JobRun(ArtifactsStore(str(folder / "store")), document, 1)
+    run = JobAttempt(ArtifactsStore(str(folder / "store")), document, 1)
     run.finish_stage(0, FinishedStudent(student.layout, save(student.state_dict()), {}))
     finished = run.finished_stage(0)
     assert finished is not None

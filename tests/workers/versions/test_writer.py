@@ -16,7 +16,7 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.versions.writer import data_digests, write_student_version
 
@@ -158,7 +158,7 @@ def test_a_model_without_a_teacher_has_no_teacher_in_document_and_card(tmp_path:
         }
     )
     document = JobDocument(job="j", name="plain", spec=spec, model_name="plain", model_version=1)
-    run = JobRun(ArtifactsStore(str(tmp_path)), document, 1)
+    run = JobAttempt(ArtifactsStore(str(tmp_path)), document, 1)
     stage = resolve_stage(spec, 0, None, None, 100)
 
     version = write_student_version(run, FinishedStudent(stage.layout, weights_of(tiny_model()), {}))

@@ -1,8 +1,8 @@
-"""Where addresses of users may lead: http(s) not onto this machine and not into private networks, unless a setting allows it;
-local paths below the folders that a setting names, if it names any.
+"""The check of addresses that users name.
 
-A name is looked up twice: once to say what is wrong in words, and once by the connection, whose socket is made only if the very
-address that it goes to is a public one. So neither a name that changes its address in between nor a redirect gets past.
+http(s) addresses must be public ones, unless a setting allows this machine and private networks. Local paths must lie below the
+folders that a setting names, if it names any. A host name is resolved twice: for a readable error, and by the connection, which
+opens a socket only to a public address. So neither a name that changes its address in between nor a redirect passes.
 """
 
 import json
@@ -31,17 +31,17 @@ log = logging.getLogger(__name__)
 
 
 class AddressRefused(PermissionError):
-    """An address that is not opened on a user's word; the message names it and the way out."""
+    """An address that is not opened; the message names it, the reason and the remedy."""
 
 
-def guard() -> None:
-    """Make every http(s) file system of this process a guarded one, whoever opens it."""
+def guard_http() -> None:
+    """Make fsspec use guarded connections for every http(s) file system of this process."""
     for scheme in WEB:
         fsspec.config.conf.setdefault(scheme, {})["get_client"] = guarded_client
 
 
 def expect_address(address: str) -> None:
-    """Raises AddressRefused."""
+    """Check an address. Raises AddressRefused."""
     problem = address_problem(address, allow_private=_private_allowed())
     if problem is None and address.partition("://")[0].lower() in WEB and not _private_allowed():
         problem = _private_host(address)
@@ -53,8 +53,8 @@ def expect_address(address: str) -> None:
 
 
 async def guarded_client(**options: Any) -> "ClientSession":
-    """What fsspec makes its requests with."""
-    import aiohttp  # comes with what needs it: most addresses are local or s3
+    """Return an HTTP client for fsspec that connects to allowed addresses only."""
+    import aiohttp  # deferred: most addresses are local or s3
 
     connector = aiohttp.TCPConnector(socket_factory=_public_socket)
     return aiohttp.ClientSession(connector=connector, **options)
@@ -73,20 +73,20 @@ def _private_host(address: str) -> str | None:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
-        return None  # opening it will say that there is no such host
+        return None  # opening it reports that there is no such host
     private = any(is_private(str(target[0])) for *_, target in found)
     return private_problem(host) if private else None
 
 
 def _readable_roots() -> list[str]:
-    """The folders that may be read, with those where this process keeps what it has fetched; none: all."""
+    """Return the folders that may be read, including those of downloads; none: all."""
     given: list[str] = json.loads(os.environ.get(READABLE_ROOTS) or "[]")
     return [*given, tempfile.gettempdir(), *_caches()] if given else []
 
 
 def _caches() -> list[str]:
-    """Of the libraries that fetch published weights."""
-    from huggingface_hub.constants import HF_HUB_CACHE  # comes with what needs it, as above
+    """Return the cache folders of the libraries that download published weights."""
+    from huggingface_hub.constants import HF_HUB_CACHE  # deferred, as above
 
     return [HF_HUB_CACHE, os.path.expanduser("~/.cache/clip")]
 

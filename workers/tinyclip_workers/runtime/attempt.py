@@ -1,4 +1,4 @@
-"""One attempt at a job, as driver and workers see it: its document, its store, its places."""
+"""One attempt at a job, for driver and workers: its document, its store, its folders."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tinyclip_workers.runtime.filesystems import open_store
 
 
 @dataclass(frozen=True)
-class JobRun:
+class JobAttempt:
     """Attempt `attempt` at job `document.job`."""
 
     store: ArtifactsStore
@@ -35,8 +35,8 @@ class JobRun:
     attempt: int
 
     @classmethod
-    def open(cls, artifacts: str, job: str, attempt: int) -> "JobRun":
-        """Raises FileNotFoundError where the control plane has left no job document."""
+    def open(cls, artifacts: str, job: str, attempt: int) -> "JobAttempt":
+        """Read the job document. Raises FileNotFoundError if there is none."""
         store = open_store(artifacts)
         return cls(store, JobDocument.model_validate(json.loads(store.read_bytes(job_spec(job)))), attempt)
 
@@ -44,10 +44,10 @@ class JobRun:
     def spec(self) -> JobSpec:
         return self.document.spec
 
-    def begin(self) -> bool:
-        """Whether this is the attempt's first driver: a submission that came late, or twice, may start it again."""
-        begun = json.dumps({"at": time.time(), "pid": os.getpid()}).encode()
-        return self.store.create_bytes(attempt_driver(self.document.job, self.attempt), begun)
+    def register_driver(self) -> bool:
+        """Return whether this is the attempt's first driver: a late or repeated submission starts another one."""
+        registered = json.dumps({"at": time.time(), "pid": os.getpid()}).encode()
+        return self.store.create_bytes(attempt_driver(self.document.job, self.attempt), registered)
 
     def events(self) -> EventWriter:
         return EventWriter(self.store, attempt_events(self.document.job, self.attempt), self.attempt)
@@ -56,11 +56,11 @@ class JobRun:
         return ControlFile(self.store, self.document.job, self.attempt)
 
     def stage_folder(self, index: int) -> str:
-        """Where all attempts' checkpoints of a stage are."""
+        """Return the folder of a stage's checkpoints, of all attempts."""
         return stage_folder(self.document.job, index, self.spec.stages[index].name)
 
     def student_folder(self, index: int) -> str:
-        """The folder of a stage's finished student."""
+        """Return the folder of a stage's finished student."""
         return stage_student(self.document.job, index, self.spec.stages[index].name)
 
     def checkpoint_folder(self, index: int) -> str:
@@ -70,9 +70,9 @@ class JobRun:
         return model_version(self.document.model_name, self.document.model_version)
 
     def finished_stage(self, index: int) -> "FinishedStudent | None":
-        """A stage's finished student, from whichever attempt. None before."""
+        """Return a stage's finished student, of any attempt; None if the stage is not finished."""
         files = read_committed(self.store, self.student_folder(index))
-        if files is None or "layout.json" not in files:  # version 0.1 had none: its last checkpoint leads here again
+        if files is None or "layout.json" not in files:  # version 0.1 wrote none: it is finished again
             return None
         layout = Layout.model_validate_json(files["layout.json"])
         return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]))
@@ -86,7 +86,7 @@ class JobRun:
         write_committed(self.store, self.student_folder(index), files)
 
     def outcome(self) -> "Outcome | None":
-        """How this attempt ended, as far as a worker has said so."""
+        """Return the outcome that a worker has reported; None if there is none."""
         path = attempt_outcome(self.document.job, self.attempt)
         return Outcome(**json.loads(self.store.read_bytes(path))) if self.store.exists(path) else None
 
@@ -96,7 +96,7 @@ class JobRun:
 
 @dataclass(frozen=True)
 class FinishedStudent:
-    """What a stage leaves for the next one and for the export."""
+    """The result of a stage, for the next one and for the model version."""
 
     layout: Layout
     weights: bytes
@@ -106,7 +106,7 @@ class FinishedStudent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why a worker group left before the end of its stage: an error that no retry mends, or a command."""
+    """The reason why a worker group stopped before the end of its stage: a non-retryable error, or a command."""
 
     kind: str
     """`failed`, `pause`, `cancel` or `fenced`."""

@@ -10,7 +10,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 log = logging.getLogger(__name__)
 
 def write_committed(store: ArtifactsStore, path: str, files: dict[str, bytes]) -> None:
-    """Write files and, when all are down, the manifest that makes them count."""
+    """Write files, then the manifest that commits them."""
     for name, data in files.items():
         store.write_bytes(f"{path}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -18,17 +18,17 @@ def write_committed(store: ArtifactsStore, path: str, files: dict[str, bytes]) -
 
 
 def read_committed(store: ArtifactsStore, path: str) -> dict[str, bytes] | None:
-    """The files of a committed folder; None where the manifest is missing or a file is not what it says."""
+    """Return the files of a committed folder; None if the manifest is missing or a file does not match it."""
     if not store.exists(f"{path}/{MANIFEST}"):
         return None
     try:
         digests: dict[str, str] = json.loads(store.read_bytes(f"{path}/{MANIFEST}"))["sha256"]
         files = {name: store.read_bytes(f"{path}/{name}") for name in digests}
     except (OSError, ValueError, KeyError) as error:
-        log.warning("%s is not a whole checkpoint: %s", store.uri(path), error)
+        log.warning("%s is not a complete folder: %s", store.uri(path), error)
         return None
-    torn = [name for name, data in files.items() if hashlib.sha256(data).hexdigest() != digests[name]]
-    if torn:
-        log.warning("%s is not a whole checkpoint: %s changed after it was written", store.uri(path), ", ".join(torn))
+    changed = [name for name, data in files.items() if hashlib.sha256(data).hexdigest() != digests[name]]
+    if changed:
+        log.warning("%s is not a complete folder: %s changed after it was written", store.uri(path), ", ".join(changed))
         return None
     return files

@@ -1,4 +1,4 @@
-"""The control file, as the training loop sees it: which attempt may write, and what the user wants."""
+"""The control file, read by the training loop: which attempt may write, and whether to pause or cancel."""
 
 import json
 import time
@@ -10,13 +10,13 @@ from tinyclip.artifacts.store import ArtifactsStore
 
 
 class Command(IntEnum):
-    """What the loop should do now; the larger wins."""
+    """The command to the training loop; of several, the largest counts."""
 
     RUN = 0
     PAUSE = 1
     CANCEL = 2
     FENCED = 3
-    """A newer attempt has taken over: leave without writing another byte."""
+    """A newer attempt has superseded this one: exit without writing anything more."""
 
 
 _DESIRED = {"run": Command.RUN, "pause": Command.PAUSE, "cancel": Command.CANCEL}
@@ -27,22 +27,22 @@ class ControlFile:
 
     def __init__(self, store: ArtifactsStore, job: str, attempt: int, *, interval_s: float = 1.0) -> None:
         self._store, self._path, self._attempt, self._interval_s = store, job_control(job), attempt, interval_s
-        self._command, self._looked_at = Command.RUN, float("-inf")
+        self._command, self._read_at = Command.RUN, float("-inf")
 
     def poll(self) -> Command:
-        """The last command that is known; looks again when it is older than the interval."""
-        if time.monotonic() - self._looked_at >= self._interval_s:
-            self._command = self.look()
+        """Return the last known command, read again if it is older than the interval."""
+        if time.monotonic() - self._read_at >= self._interval_s:
+            self._command = self.read()
         return self._command
 
-    def look(self) -> Command:
-        """Read the file now. If it cannot be read, the last command stands: storage that hiccups must not end a job."""
-        self._looked_at = time.monotonic()
+    def read(self) -> Command:
+        """Read the file now. If that fails, the last command holds: a storage outage must not end a job."""
+        self._read_at = time.monotonic()
         try:
             control = Control.model_validate(json.loads(self._store.read_bytes(self._path)))
         except (OSError, ValueError):
             return self._command
         if control.fence > self._attempt:
             return Command.FENCED
-        # What was wanted of an attempt before this one says nothing to this one.
+        # The desired state of an earlier attempt does not apply to this one.
         return _DESIRED[control.desired] if control.fence == self._attempt else Command.RUN

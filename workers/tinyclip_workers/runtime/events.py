@@ -1,7 +1,7 @@
-"""What a worker tells the control plane: numbered, immutable event segments in the artifacts store.
+"""Events from workers to the control plane: numbered, immutable segments in the artifacts store.
 
-Nobody has to be listening. A segment is written whole, so a reader applies it once or not at all. Driver and worker 0 of an
-attempt share a folder, in turns; a number that is taken is never overwritten.
+The control plane need not be running. A segment is written whole, so a reader applies it once or not at all. Driver and worker 0
+of an attempt take turns in writing to one folder; an existing number is never overwritten.
 """
 
 import json
@@ -18,7 +18,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 
 
 class EventWriter:
-    """Collects events and writes them as the next segment, at once for what matters and every `interval_s` otherwise."""
+    """Collects events and writes them as the next segment: progress and log lines every `interval_s`, all others at once."""
 
     def __init__(self, store: ArtifactsStore, folder: str, attempt: int, *, interval_s: float = 1.0) -> None:
         self._store, self._folder, self._attempt, self._interval_s = store, folder, attempt, interval_s
@@ -38,18 +38,18 @@ class EventWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits as one segment."""
+        """Write the pending events as one segment."""
         if self._pending:
             data = ("\n".join(self._pending) + "\n").encode()
             while not self._store.create_bytes(event_segment(self._folder, self._next), data):
-                self._next += 1  # the driver or an earlier worker of this attempt has written that one
+                self._next += 1  # written by the driver or an earlier worker of this attempt
             self._next += 1
             self._pending.clear()
         self._last_flush = time.monotonic()
 
 
 def log_to_events(events: EventWriter, source: str) -> None:
-    """From now on this process's log records of TinyCLIP, from INFO up, are `log` events: logs outlive Ray."""
+    """Also write this process's log records, from INFO up, as `log` events: these outlive Ray."""
     logger = logging.getLogger("tinyclip_workers")
     logger.setLevel(logging.INFO)
     logger.addHandler(EventLogHandler(events, source))
@@ -57,7 +57,7 @@ def log_to_events(events: EventWriter, source: str) -> None:
 
 @contextmanager
 def reporting(store: ArtifactsStore, folder: str, attempt: int, source: str) -> Iterator[EventWriter]:
-    """A writer of a job's events, to which this process's log records go meanwhile; at the end all is written."""
+    """Yield a writer of a job's events that also receives this process's log records; flush it at the end."""
     events = EventWriter(store, folder, attempt)
     handler = EventLogHandler(events, source)
     logging.getLogger("tinyclip_workers").addHandler(handler)
@@ -69,7 +69,7 @@ def reporting(store: ArtifactsStore, folder: str, attempt: int, source: str) -> 
 
 
 class EventLogHandler(logging.Handler):
-    """Log records as `log` events."""
+    """Writes log records as `log` events."""
 
     def __init__(self, events: EventWriter, source: str) -> None:
         super().__init__(logging.INFO)

@@ -1,4 +1,4 @@
-"""Opening what users name: the driver of an address, and a store below it, once the address has been checked."""
+"""Opening the addresses that users name, after checking where they lead."""
 
 from typing import Any
 
@@ -17,6 +17,6 @@ def open_filesystem(address: str) -> tuple[Any, str]:
 
 
 def open_store(root: str) -> artifacts.ArtifactsStore:
-    """Return the files below a path or URI. Raises as `open_filesystem`."""
+    """Return a store of the files below a path or URI. Raises as `open_filesystem`."""
     expect_address(root)
     return artifacts.ArtifactsStore(root)

@@ -1,4 +1,4 @@
-"""The answers of a process that is asked through its stdin and stdout: one JSON document a line, and nothing between them."""
+"""The answers of a helper process on its standard output: one JSON document a line, and nothing else."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import IO, Any
 
 
 def take_stdout() -> IO[str]:
-    """The real stdout for answers alone; whatever else prints there, in Python or below it, goes to stderr."""
+    """Return the real stdout for the answers, and redirect all other output to stderr, also that of native code."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.stdout = sys.stderr
@@ -15,6 +15,6 @@ def take_stdout() -> IO[str]:
 
 
 def write_answer(answers: IO[str], message: dict[str, Any]) -> None:
-    """One line, sent at once."""
+    """Write one line and flush it."""
     answers.write(json.dumps(message) + "\n")
     answers.flush()

@@ -25,7 +25,7 @@ from tinyclip.artifacts.paths import (
 from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
-from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def remove_old_checkpoints(store: ArtifactsStore, folder: str, keep: int) -> Non
         store.remove(f"{folder}/{name}")
 
 
-def adopt(run: JobRun) -> str | None:
+def adopt(run: JobAttempt) -> str | None:
     """Make other jobs' finished students and furthest checkpoint this job's own, so that a retry continues from them.
 
     Happens in the first attempt, before any training. Manifests are copied last, so a copy that is cut off does not count and

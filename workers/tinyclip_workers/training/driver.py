@@ -21,7 +21,7 @@ from tinyclip.schemas.spec import WorkerRange
 from tinyclip_workers.data.stream import count_pairs
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.sources import find_teacher
-from tinyclip_workers.runtime.attempt import JobRun, Outcome
+from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import adopt
@@ -43,13 +43,13 @@ def main() -> None:
     parser.add_argument("--attempt", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    run = JobRun.open(arguments.artifacts, arguments.job, arguments.attempt)
-    if run.control().look() is Command.FENCED or not run.begin():
+    run = JobAttempt.open(arguments.artifacts, arguments.job, arguments.attempt)
+    if run.control().read() is Command.FENCED or not run.register_driver():
         return
     sys.exit(0 if run_attempt(run, arguments.artifacts) else 1)
 
 
-def run_attempt(run: JobRun, artifacts: str) -> bool:
+def run_attempt(run: JobAttempt, artifacts: str) -> bool:
     """Do the rest of the job and report its end; returns False if it failed."""
     events = run.events()
     log_to_events(events, "driver")
@@ -80,7 +80,7 @@ def describe_failure(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
+def _load_teacher_layout(run: JobAttempt, events: EventWriter) -> Layout | None:
     """Find the teachers, report them, and return the layout of the first; `None` without a teacher."""
     found = [(find_teacher(at.spec, at.pointer), at.share) for at in run.spec.every_teacher()]
     if not found:
@@ -96,7 +96,7 @@ def _load_teacher_layout(run: JobRun, events: EventWriter) -> Layout | None:
     return first.layout
 
 
-def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome | None:
+def _train_stages(run: JobAttempt, artifacts: str, events: EventWriter) -> Outcome | None:
     """Train each stage that has no finished student yet. Returns `None` at the end of the job, else why it stopped.
 
     A stage is resolved when its parent is finished: the student of an automatic stage is known only then.
@@ -116,15 +116,15 @@ def _train_stages(run: JobRun, artifacts: str, events: EventWriter) -> Outcome |
                 return outcome
             student = run.finished_stage(index)
         if student is None:
-            if run.control().look() is Command.FENCED:
+            if run.control().read() is Command.FENCED:
                 return Outcome("fenced")
             raise RuntimeError(f"the worker group of stage {stage.name} ended without a student")
         before, parent = stage, student.layout
     return None
 
 
-def _train_stage(run: JobRun, artifacts: str, stage: Stage, events: EventWriter) -> Outcome | None:
-    command = run.control().look()
+def _train_stage(run: JobAttempt, artifacts: str, stage: Stage, events: EventWriter) -> Outcome | None:
+    command = run.control().read()
     if command is not Command.RUN:
         return Outcome(command.name.lower())
     # The student of an automatic stage is reported at the prune step.
@@ -151,7 +151,7 @@ def _report_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
     return True
 
 
-def _worker_group(run: JobRun, artifacts: str, stage: Stage) -> TorchTrainer:
+def _worker_group(run: JobAttempt, artifacts: str, stage: Stage) -> TorchTrainer:
     resources, cuda = run.spec.resources, _use_cuda(run.spec.resources.device)
     workers = (resources.workers.min, resources.workers.max) if isinstance(resources.workers, WorkerRange) else resources.workers
     config: dict[str, Any] = {
@@ -186,7 +186,7 @@ def _cluster_size() -> dict[str, float]:
     return {kind: resources[kind] for kind in ("CPU", "GPU") if kind in resources}
 
 
-def _ray_storage(run: JobRun) -> dict[str, Any]:
+def _ray_storage(run: JobAttempt) -> dict[str, Any]:
     """Return where Ray Train keeps its state: beside the attempt's events, through the same filesystem."""
     fs, base = run.store.filesystem
     folder = f"{base}/{attempt_ray_storage(run.document.job, run.attempt)}"
@@ -195,7 +195,7 @@ def _ray_storage(run: JobRun) -> dict[str, Any]:
     return {"storage_path": folder, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
-def _export(run: JobRun, events: EventWriter) -> None:
+def _export(run: JobAttempt, events: EventWriter) -> None:
     student = run.finished_stage(len(run.spec.stages) - 1)
     assert student is not None  # the last stage has just finished
     version = write_student_version(run, student)

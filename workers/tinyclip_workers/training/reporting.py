@@ -10,7 +10,7 @@ from tinyclip.artifacts.documents import JobDocument
 
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.runtime.attempt import JobRun
+from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.trainer import StepResult
@@ -73,7 +73,7 @@ class StageEvaluator:
 
     def __init__(
         self,
-        run: JobRun,
+        run: JobAttempt,
         stage: Stage,
         teacher: LoadedModel | None,
         device: torch.device,

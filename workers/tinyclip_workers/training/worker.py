@@ -23,7 +23,7 @@ from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import TeacherError, load_teacher
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun, Outcome
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
@@ -58,9 +58,9 @@ def train_stage_worker(config: dict[str, Any]) -> None:
     Called again when the group is restarted, and continues from the last checkpoint. A non-retryable error is stored as the
     attempt's outcome before it is raised, so that a restarted group returns at once.
     """
-    run = JobRun.open(config["artifacts"], config["job"], config["attempt"])
+    run = JobAttempt.open(config["artifacts"], config["job"], config["attempt"])
     stage = Stage.from_json(config["stage"])
-    if run.outcome() or run.finished_stage(stage.index) or run.control().look() is Command.FENCED:
+    if run.outcome() or run.finished_stage(stage.index) or run.control().read() is Command.FENCED:
         return
     torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
     try:
@@ -82,7 +82,7 @@ class _Pieces:
 class StageWorker:
     """One stage on one worker."""
 
-    def __init__(self, run: JobRun, stage: Stage, device: torch.device) -> None:
+    def __init__(self, run: JobAttempt, stage: Stage, device: torch.device) -> None:
         self._run, self._stage, self._device = run, stage, device
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
@@ -213,7 +213,7 @@ class StageWorker:
     def _checkpoint(self, trainer: StageTrainer) -> None:
         """Write a checkpoint on worker 0, unless a newer attempt has superseded this one. Collective."""
         state = trainer.state()
-        if rank() == 0 and self._control.look() is not Command.FENCED:
+        if rank() == 0 and self._control.read() is not Command.FENCED:
             folder = self._run.checkpoint_folder(self._stage.index)
             path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.learner.tensors(), state)
             remove_old_checkpoints(self._run.store, folder, self._run.spec.checkpoint.keep)
@@ -233,7 +233,7 @@ class StageWorker:
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
         evaluation = evaluator.evaluate(student, self._stage.steps)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
-        if self._control.look() is not Command.FENCED:
+        if self._control.read() is not Command.FENCED:
             self._run.finish_stage(self._stage.index, FinishedStudent(student.layout, to_safetensors(weights), evaluation))
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))

@@ -37,7 +37,7 @@ from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.weights import file_digest
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobRun
+from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.model_card import model_card
@@ -46,7 +46,7 @@ MAX_BYTES_TO_HASH = 4 << 30
 """Training data up to this size is hashed; larger data is identified by size and the store's ETag."""
 
 
-def write_student_version(run: JobRun, finished: FinishedStudent) -> ModelVersion:
+def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVersion:
     """Write the version that the job has reserved, from its last stage's student.
 
     `open_clip.create_model_and_transforms("local-dir:…")` can open it, unless its blocks have different sizes after an automatic
@@ -137,7 +137,7 @@ def data_digests(shards: str | Sequence[str]) -> list[JSON]:
     return digests
 
 
-def _existing_version(run: JobRun, folder: str) -> ModelVersion:
+def _existing_version(run: JobAttempt, folder: str) -> ModelVersion:
     document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/{MODEL_DOCUMENT}"))
     if document.job != run.document.job:
         raise FileExistsError(f"{run.store.uri(folder)} belongs to job {document.job}; this is {run.document.job}")
@@ -153,7 +153,7 @@ def _serving_files(data: DataSpec, finished: FinishedStudent, colors: tuple[Colo
     return {CALIBRATION_FILE: encode_calibration(images), GOLDEN_FILE: encode_golden(loaded, images)}
 
 
-def _student_document(run: JobRun, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
+def _student_document(run: JobAttempt, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
     return version_document(
         run.document.model_name,
         run.document.model_version,

@@ -20,7 +20,7 @@ from tinyclip_workers.importing.source_files import ImportRefused, read_source
 from tinyclip_workers.model.sources import TeacherError, find_teacher
 from tinyclip_workers.plan import planner as plan
 from tinyclip_workers.plan.shards import inspect_shards
-from tinyclip_workers.runtime import addresses as web
+from tinyclip_workers.runtime import addresses
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
 from tests.workers.shards import write_shard
@@ -113,7 +113,7 @@ class TestWords:
     )
     def test_what_is_refused(self, address: str, why: str) -> None:
         assert why in str(address_problem(address, allow_private=False))
-        with pytest.raises(web.AddressRefused, match=why):
+        with pytest.raises(addresses.AddressRefused, match=why):
             open_filesystem(address)
 
     @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ class TestWords:
 class TestConnections:
     def test_a_private_address_is_refused_until_a_setting_allows_it(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"http://127.0.0.1:{port}/a.tar"
-        with pytest.raises(web.AddressRefused, match=f"set {ALLOW_PRIVATE}=1"):
+        with pytest.raises(addresses.AddressRefused, match=f"set {ALLOW_PRIVATE}=1"):
             list(read_shard(url))
         assert Handler.asked == []
 
@@ -160,7 +160,7 @@ class TestConnections:
 
     def test_a_redirect_to_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         resolving(monkeypatch, "127.0.0.1")
-        monkeypatch.setattr(web, "is_private", lambda ip: ip != "127.0.0.1")  # as if that were a public one
+        monkeypatch.setattr(addresses, "is_private", lambda ip: ip != "127.0.0.1")  # as if that were a public one
         monkeypatch.setattr(Handler, "elsewhere", f"http://127.0.0.2:{port}/secret.tar")
         assert [sample["__key__"] for sample in read_shard(f"http://public.example:{port}/a.tar")] == ["one"]
 
@@ -213,9 +213,9 @@ class TestLocalPaths:
 
     def test_what_is_fetched_and_temporary_files_are_readable_too(self, root: Path) -> None:
         for path in (f"{HF_HUB_CACHE}/models--a--b/weights", f"{root.parent}/scratch/x"):
-            web.expect_address(path)
-        with pytest.raises(web.AddressRefused, match=r"/etc/passwd lies outside .* TINYCLIP_DATA_ROOTS"):
-            web.expect_address("/etc/passwd")
+            addresses.expect_address(path)
+        with pytest.raises(addresses.AddressRefused, match=r"/etc/passwd lies outside .* TINYCLIP_DATA_ROOTS"):
+            addresses.expect_address("/etc/passwd")
 
     def test_a_model_folder_whose_configuration_is_a_link_to_elsewhere(self, root: Path) -> None:
         (root.parent / "secret.json").write_text('{"password": "12345"}')
@@ -233,21 +233,21 @@ class TestLocalPaths:
             read_source(str(root), root / "scratch", upload_name=None, limit=1 << 20, pointer="/source")
 
     def test_without_the_setting_any_path_will_do(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(web.AddressRefused, match="lies outside"):
-            web.expect_address("/etc/passwd")
+        with pytest.raises(addresses.AddressRefused, match="lies outside"):
+            addresses.expect_address("/etc/passwd")
 
         monkeypatch.setenv(READABLE_ROOTS, "[]")
-        web.expect_address("/etc/passwd")  # raises nothing now
+        addresses.expect_address("/etc/passwd")  # raises nothing now
 
     def test_a_store_outside_is_not_opened(self, root: Path) -> None:
         assert open_store(str(root)).list("") == []
-        with pytest.raises(web.AddressRefused, match="lies outside"):
+        with pytest.raises(addresses.AddressRefused, match="lies outside"):
             open_store(str(root.parent))
 
 
 def test_the_engine_opens_files_and_stores_through_the_check_only() -> None:
     unchecked = re.compile(r"\b(ArtifactsStore|url_to_fs|fsspec\.open\w*|get_fs_token_paths)\(")
-    package = Path(web.__file__).parents[1]
+    package = Path(addresses.__file__).parents[1]
 
     found = [path.name for path in package.rglob("*.py") if unchecked.search(path.read_text())]
 
