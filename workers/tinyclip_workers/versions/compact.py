@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator
 
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
-from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
@@ -18,6 +17,7 @@ from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.tasks import fill_template, task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
+from tinyclip_workers.runtime.filesystems import open_store
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("target", help="folder to write")
     parser.add_argument("--texts", action="append", default=[], help="file with more texts to support, one on each line")
     arguments = parser.parse_args(argv)
-    version = ModelVersion.model_validate_json(ArtifactsStore(arguments.source).read_bytes(MODEL_DOCUMENT))
+    version = ModelVersion.model_validate_json(open_store(arguments.source).read_bytes(MODEL_DOCUMENT))
     # An imported version has no job: --texts gives all of its texts.
     texts = [*job_texts(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
     for file in arguments.texts:
@@ -51,13 +51,13 @@ def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
 
     Raises as `find_folder` and `save_compact`.
     """
-    found, store = find_folder(source), ArtifactsStore(target)
+    found, store = find_folder(source), open_store(target)
     tokenize = make_tokenizer(found.layout)
     used_tokens = {int(token) for text in set(texts) for token in tokenize(text)[0].unique()}
     save_compact(store, COMPACT_FILE, load_state_dict(found.weights()), used_tokens)
     store.write_bytes(LAYOUT_FILE, (json.dumps(found.layout.model_dump(mode="json"), indent=1) + "\n").encode())
-    config = CONFIG_FILE if ArtifactsStore(source).exists(CONFIG_FILE) else PREPROCESS_FILE
-    store.write_bytes(config, ArtifactsStore(source).read_bytes(config))
+    config = CONFIG_FILE if open_store(source).exists(CONFIG_FILE) else PREPROCESS_FILE
+    store.write_bytes(config, open_store(source).read_bytes(config))
     return len(used_tokens)
 
 
