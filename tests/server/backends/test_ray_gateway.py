@@ -1,4 +1,4 @@
-"""What is said to Ray and how its answers are read, against a server that answers as Ray 2.60 does."""
+"""Requests to Ray and the meaning of its answers, against a server that answers like Ray 2.60."""
 
 import asyncio
 import socket
@@ -108,14 +108,14 @@ async def test_a_second_submission_of_the_same_id_is_a_success(fake: FakeRay, ga
     assert list(fake.jobs) == ["tc-1"]
 
 
-async def test_a_500_for_an_id_that_ray_does_not_know_is_trouble(fake: FakeRay, gateway: RayGateway) -> None:
+async def test_a_500_for_an_unknown_id_is_unavailable(fake: FakeRay, gateway: RayGateway) -> None:
     fake.failing = True
 
     with pytest.raises(RayUnavailable, match="No available agent"):
         await gateway.submit_job("tc-1", "exec python", {})
 
 
-async def test_a_refusal_says_the_last_line_of_rays_traceback(gateway: RayGateway) -> None:
+async def test_a_refusal_has_the_last_line_of_rays_traceback(gateway: RayGateway) -> None:
     with pytest.raises(RayRefused, match=r"^ValueError: bad entrypoint$"):
         await gateway.submit_job("tc-1", "bad", {})
 
@@ -128,7 +128,7 @@ async def test_an_unknown_job_has_no_status_and_needs_no_stopping(fake: FakeRay,
     assert fake.stopped == ["tc-9"]
 
 
-async def test_serve_is_told_all_at_once(fake: FakeRay, gateway: RayGateway) -> None:
+async def test_serve_gets_all_applications_at_once(fake: FakeRay, gateway: RayGateway) -> None:
     await gateway.put_serve_applications({"applications": [{"name": "emoji"}]})
 
     assert await gateway.serve_status() == {"applications": [{"name": "emoji"}]}
@@ -144,7 +144,7 @@ async def test_the_token_is_sent_and_read_again_each_time(gateway: RayGateway, t
     assert not await gateway.ready()
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_a_refused_connection_is_unavailable() -> None:
     gateway = RayGateway("http://127.0.0.1:9")
 
     with pytest.raises(RayUnavailable, match="/api/jobs/tc-1"):

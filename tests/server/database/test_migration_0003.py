@@ -1,4 +1,4 @@
-"""What revision 0003 makes of the rows that it finds."""
+"""The rows that revision 0003 migrates."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ JSONS = ("labels", "spec", "resolved_spec", "progress")
 
 
 @on_both_databases
-async def test_a_job_of_the_first_revision_is_still_there_with_its_ended_attempt_released(empty_database_url: str) -> None:
+async def test_a_job_of_the_first_revision_is_kept_with_its_ended_attempt_released(empty_database_url: str) -> None:
     url = Settings(database_url=empty_database_url).async_database_url
     await upgrade(url, "0001")
     database = Database(url)

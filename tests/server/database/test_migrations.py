@@ -1,4 +1,4 @@
-"""The revisions lead to the tables that the code knows, from each of them and back, with rows, on both databases."""
+"""Upgrades from every revision to the tables of the code, and downgrades, with rows, on both databases."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ def value_for(column: sa.Column[Any]) -> Any:
 
 
 def put_a_row_everywhere(connection: Connection) -> Rows:
-    """One row in every table; what refers to another table refers to the row there."""
+    """Insert a row into every table; foreign keys refer to the row of the other table."""
     found = sa.MetaData()
     found.reflect(connection)
     put: Rows = {}
@@ -81,7 +81,7 @@ def read(connection: Connection) -> Rows:
 
 
 def kept(before: Rows, after: Rows) -> Rows:
-    """`before` without tables and columns that `after` does not have."""
+    """Return `before` without tables and columns that `after` does not have."""
     return {
         table: [{name: value for name, value in row.items() if name in after[table][0]} for row in rows] if after[table] else rows
         for table, rows in before.items()
@@ -111,7 +111,7 @@ class TestUpgrading:
 
     @on_both_databases
     @pytest.mark.parametrize("revision", revisions())
-    async def test_rows_of_every_revision_come_to_the_newest(self, empty: Database, revision: str) -> None:
+    async def test_rows_of_every_revision_are_kept(self, empty: Database, revision: str) -> None:
         await upgrade(url_of(empty), revision)
         before = await fill(empty)
 
@@ -125,7 +125,7 @@ class TestUpgrading:
             assert await connection.run_sync(differences) == []
 
     @on_both_databases
-    async def test_twice_is_fine(self, empty: Database) -> None:
+    async def test_repeated_it_is_a_no_op(self, empty: Database) -> None:
         await upgrade(url_of(empty))
         before = await fill(empty)
 
@@ -150,7 +150,7 @@ class TestUpgrading:
 class TestGoingBack:
     @on_both_databases
     @steps_back
-    async def test_one_step_keeps_the_rows_of_what_is_left(self, empty: Database, revision: str) -> None:
+    async def test_one_step_keeps_the_rows_of_the_remaining_columns(self, empty: Database, revision: str) -> None:
         earlier = revisions()[revisions().index(revision) - 1]
         await upgrade(url_of(empty), revision)
         before = await fill(empty)
@@ -165,7 +165,7 @@ class TestGoingBack:
         assert (await state_of(empty))[1] == head()
 
     @on_both_databases
-    async def test_a_jobs_version_is_its_last_event_again(self, empty: Database) -> None:
+    async def test_the_version_of_a_job_is_its_last_event_again(self, empty: Database) -> None:
         await upgrade(url_of(empty), "0009")
         async with empty.engine.begin() as connection:
             await connection.run_sync(put_a_row_everywhere)
@@ -177,7 +177,7 @@ class TestGoingBack:
         assert (job["version"], job["last_event"]) == (41, 41)
 
     @on_both_databases
-    async def test_the_last_step_leaves_nothing(self, empty: Database) -> None:
+    async def test_the_last_step_removes_everything(self, empty: Database) -> None:
         await upgrade(url_of(empty))
         await fill(empty)
 
@@ -185,7 +185,7 @@ class TestGoingBack:
 
         assert await state_of(empty) == ({}, None)
 
-    async def test_a_revision_that_is_none_is_refused_with_those_that_are(self, empty: Database) -> None:
+    async def test_an_unknown_revision_is_refused_with_the_known_ones(self, empty: Database) -> None:
         with pytest.raises(CannotMigrate, match=r"no revision 9999; this TinyCLIP knows 0001"):
             await go_to(url_of(empty), "9999")
 
@@ -197,7 +197,7 @@ class TestRefusals:
             await expect_head(url_of(empty))
 
     @on_both_databases
-    async def test_a_newer_database_is_left_as_it_is(self, empty: Database) -> None:
+    async def test_a_newer_database_is_not_changed(self, empty: Database) -> None:
         await upgrade(url_of(empty))
         await stamp(empty, "9999")
 
@@ -213,7 +213,7 @@ class TestRefusals:
         with pytest.raises(WrongRevision, match=r"at revision 0001, older than 0999 .* run tinyclip-server migrate"):
             await expect_head(url_of(empty))
 
-    async def test_the_command_says_it_and_fails(
+    async def test_the_command_fails_with_the_message(
         self, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         await upgrade(url_of(empty))
@@ -238,7 +238,7 @@ async def test_a_migration_that_would_orphan_rows_changes_nothing(empty: Databas
     assert len((await state_of(empty))[0]["jobs"]) == 1
 
 
-async def test_a_table_made_anew_keeps_the_rows_that_hang_on_it(empty: Database) -> None:
+async def test_a_recreated_table_keeps_the_rows_that_depend_on_it(empty: Database) -> None:
     await upgrade(url_of(empty))
     before = await fill(empty)
 
@@ -252,7 +252,7 @@ async def test_a_table_made_anew_keeps_the_rows_that_hang_on_it(empty: Database)
     assert (await state_of(empty))[0] == before
 
 
-async def test_a_migration_that_never_ends_is_not_waited_for_for_ever(
+async def test_the_wait_for_another_migration_is_limited(
     empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.1)

@@ -1,4 +1,4 @@
-"""What is left of ended attempts and of deleted jobs, and that a kill between two steps leaves it to the next round."""
+"""The removal of ended attempts and deleted jobs, also by the next round after a kill between two steps."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ async def clean(service: Service) -> None:
 
 
 async def rows(service: Service) -> list[int]:
-    """How many rows there are of jobs and of what hangs on them."""
+    """Return the number of rows of jobs and of everything that belongs to them."""
     async with service.app.state.services.db.read() as session:
         tables = (JobRow, JobLabelRow, StageRow, EventRow, MetricPointRow)
         return [await session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
@@ -27,7 +27,7 @@ async def rows(service: Service) -> list[int]:
 
 class TestDeletedJobs:
     @on_both_databases
-    async def test_nothing_of_it_is_left(self, service: Service) -> None:
+    async def test_everything_of_it_is_removed(self, service: Service) -> None:
         job = await service.succeeded("emoji")
 
         answer = await service.http.delete(f"/v1/jobs/{job['id']}")
@@ -38,7 +38,7 @@ class TestDeletedJobs:
         assert (await service.http.get("/v1/models/emoji/versions/1")).json()["job"] == job["id"]
 
     @pytest.mark.parametrize("killed", ["before the files", "after the files"])
-    async def test_cut_off_it_is_gone_for_users_and_the_next_round_removes_it(
+    async def test_after_a_kill_it_is_hidden_and_the_next_round_removes_it(
         self, service: Service, monkeypatch: pytest.MonkeyPatch, killed: str
     ) -> None:
         job = await service.succeeded("emoji")
@@ -75,7 +75,7 @@ class TestDeletedJobs:
 
 
 class TestEndedAttempts:
-    async def test_one_that_was_lost_is_fenced_and_stopped_although_no_other_follows(self, start: Start) -> None:
+    async def test_the_last_attempt_of_a_job_is_fenced_and_stopped_if_it_is_lost(self, start: Start) -> None:
         service = await start(stop_grace_seconds=0)
         worker = await lost(service)
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.RUNNING  # Ray remembers: it runs on
@@ -85,7 +85,7 @@ class TestEndedAttempts:
         assert worker.control() == {"fence": 2, "desired": "cancel"}
         assert service.ray.stopped == [f"tc-{worker.job}-a1"]
 
-    async def test_an_earlier_one_is_fenced_again_when_an_overtaken_server_has_put_its_fence_back(self, service: Service) -> None:
+    async def test_an_earlier_one_is_fenced_again_after_a_stale_server_has_restored_its_fence(self, service: Service) -> None:
         worker = await service.running()
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
         await service.tick(2)
@@ -99,7 +99,7 @@ class TestEndedAttempts:
 
         assert worker.control() == {"fence": 3, "desired": "cancel"}
 
-    async def test_one_that_has_said_its_last_word_may_leave_by_itself(self, service: Service) -> None:
+    async def test_one_that_reported_its_outcome_may_exit_on_its_own(self, service: Service) -> None:
         worker = await service.running()
         worker.succeed()
         await service.tick()
@@ -109,7 +109,7 @@ class TestEndedAttempts:
         assert service.ray.stopped == []
         assert worker.control() == {"fence": 1, "desired": "run"}
 
-    async def test_one_that_is_gone_is_not_asked_about_again(self, service: Service) -> None:
+    async def test_a_released_one_is_not_asked_about_again(self, service: Service) -> None:
         worker = await service.running()
         worker.succeed()
         await service.tick()
@@ -132,7 +132,7 @@ def noted(asked: list[str]) -> Callable[[str], Awaitable[RayJobStatus]]:
 
 
 async def lost(service: Service) -> Worker:
-    """A job whose only attempt ended without a word."""
+    """Return a job whose only attempt ended without a final event."""
     worker = await service.running(max_attempts=1)
     service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
     await service.tick()

@@ -1,4 +1,4 @@
-"""What a real Ray does with the records of its jobs."""
+"""Ray's own records of its jobs, in a real cluster."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[RayGateway]:
-    """To a cluster of its own, without an engine."""
+    """A gateway to a cluster of its own, without an engine."""
     ray = LocalRay(Settings(data_dir=tmp_path, serve_port=free_port(), ray_object_store_bytes=80 << 20))
     await ray.clear()
     try:
@@ -36,7 +36,7 @@ async def reached(gateway: RayGateway, submission_id: str, state: RayJobStatus) 
 
 
 @pytest.mark.timeout(600)
-async def test_an_ended_job_is_listed_and_forgotten_and_a_running_one_is_not(gateway: RayGateway) -> None:
+async def test_an_ended_job_is_listed_and_deleted_and_a_running_one_is_not(gateway: RayGateway) -> None:
     await gateway.submit_job("tc-export-a-a1", "exec true --artifacts /a --x", {})
     await gateway.submit_job("tc-export-b-a1", "exec sleep 600", {})
     await reached(gateway, "tc-export-a-a1", RayJobStatus.SUCCEEDED)

@@ -1,4 +1,4 @@
-"""What goes some days after a job's end, what stays, and that a kill in between leaves the rest to the next round."""
+"""What is removed some days after a job's end and what stays; after a kill the next round removes the rest."""
 
 import os
 import shlex
@@ -34,7 +34,7 @@ async def sweep(service: Service) -> None:
 
 
 async def ended(service: Service, *, well: bool = False, name: str = "emoji") -> Worker:
-    """A job that ended OLD_DAYS ago, with a checkpoint, a picture, a log line, and Ray's record of its attempt."""
+    """Return a job that ended OLD_DAYS ago, with a checkpoint, a drawing, a log line, and Ray's record of its attempt."""
     worker = await service.running(name=name, max_attempts=1)
     worker.emit({"type": "log", "message": "hello", "data": {"level": "info", "source": "driver"}})
     stage = service.artifacts / "jobs" / worker.job / "stages" / "0-half"
@@ -66,7 +66,7 @@ def stage_of(service: Service, worker: Worker) -> Path:
 
 class TestCheckpoints:
     @on_both_databases
-    async def test_they_go_and_the_picture_and_the_rest_stay(self, start: Start) -> None:
+    async def test_they_are_removed_and_the_drawing_and_the_rest_stay(self, start: Start) -> None:
         service = await service_that_keeps(start, checkpoints=OLD_DAYS - 1)
         worker = await ended(service)
         events = await service.events(worker.job)
@@ -87,7 +87,7 @@ class TestCheckpoints:
         assert len((await service.http.get(f"/v1/jobs/{worker.job}/checkpoints")).json()["items"]) == 1
         assert (await service.http.post(f"/v1/jobs/{worker.job}/retry")).status_code == 202
 
-    async def test_a_retry_without_them_is_refused_with_the_way_out(self, start: Start) -> None:
+    async def test_a_retry_without_them_is_refused_with_a_remedy(self, start: Start) -> None:
         service = await service_that_keeps(start, checkpoints=OLD_DAYS - 1)
         worker = await ended(service)
         await sweep(service)
@@ -97,7 +97,7 @@ class TestCheckpoints:
         assert (answer.status_code, answer.json()["code"]) == (409, "checkpoints_expired")
         assert "clone" in answer.json()["detail"]
 
-    async def test_those_that_a_living_job_goes_on_from_stay_until_it_ends(self, start: Start) -> None:
+    async def test_those_that_an_active_retry_continues_from_stay_until_it_ends(self, start: Start) -> None:
         service = await service_that_keeps(start, checkpoints=OLD_DAYS - 1)
         worker = await ended(service)
         heir = (await service.http.post(f"/v1/jobs/{worker.job}/retry")).json()
@@ -109,7 +109,7 @@ class TestCheckpoints:
 
         assert not (stage_of(service, worker) / "a1").exists()
 
-    async def test_cut_off_they_are_expired_and_the_next_round_removes_them(
+    async def test_after_a_kill_they_are_expired_and_the_next_round_removes_them(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         service = await service_that_keeps(start, checkpoints=OLD_DAYS - 1)
@@ -128,7 +128,7 @@ class TestCheckpoints:
 
         assert not (stage_of(service, worker) / "a1").exists()
 
-    async def test_nothing_goes_while_an_attempt_may_still_write(self, start: Start) -> None:
+    async def test_nothing_is_removed_while_an_attempt_may_still_write(self, start: Start) -> None:
         service = await service_that_keeps(start, checkpoints=0, logs=0, events=0, ray_jobs=0)
         worker = await ended(service)
         async with service.app.state.services.db.write() as session:
@@ -141,7 +141,7 @@ class TestCheckpoints:
         assert await service.events(worker.job) != []
         assert f"tc-{worker.job}-a1" in service.ray.jobs
 
-    async def test_those_of_a_job_that_runs_are_never_due(self, start: Start) -> None:
+    async def test_those_of_a_running_job_never_expire(self, start: Start) -> None:
         service = await service_that_keeps(start, checkpoints=0, logs=0, events=0, ray_jobs=0, orphans=0)
         worker = await service.running()
 
@@ -153,7 +153,7 @@ class TestCheckpoints:
 
 class TestLogsAndEvents:
     @on_both_databases
-    async def test_lines_go_with_the_segments_that_they_came_in(self, start: Start) -> None:
+    async def test_lines_are_removed_with_their_segments(self, start: Start) -> None:
         service = await service_that_keeps(start, logs=OLD_DAYS - 1)
         worker = await ended(service, well=True)
         logs = f"/v1/jobs/{worker.job}/logs"
@@ -168,7 +168,7 @@ class TestLogsAndEvents:
         assert (await service.job(worker.job))["state"] == "succeeded"
 
     @BOTH
-    async def test_the_history_goes_when_it_is_asked_for(self, start: Start, days: float) -> None:
+    async def test_the_history_is_removed_if_so_configured(self, start: Start, days: float) -> None:
         service = await service_that_keeps(start, events=days)
         worker = await ended(service)
 
@@ -179,7 +179,7 @@ class TestLogsAndEvents:
 
 class TestRay:
     @BOTH
-    async def test_its_record_of_an_attempt_goes(self, start: Start, days: float) -> None:
+    async def test_its_record_of_an_attempt_is_deleted(self, start: Start, days: float) -> None:
         service = await service_that_keeps(start, ray_jobs=days)
         worker = await ended(service)
 
@@ -187,7 +187,7 @@ class TestRay:
 
         assert (f"tc-{worker.job}-a1" in service.ray.jobs) == (days > OLD_DAYS)
 
-    async def test_while_ray_is_away_it_is_left_to_a_later_round(self, start: Start) -> None:
+    async def test_while_ray_is_unavailable_it_is_left_to_a_later_round(self, start: Start) -> None:
         service = await service_that_keeps(start, ray_jobs=OLD_DAYS - 1)
         worker = await ended(service)
         service.ray.unavailable = True
@@ -200,7 +200,7 @@ class TestRay:
 
 
 class TestOrphans:
-    async def test_a_folder_of_no_job_goes_when_it_is_old(self, start: Start) -> None:
+    async def test_an_old_folder_of_no_job_is_removed(self, start: Start) -> None:
         service = await service_that_keeps(start, orphans=OLD_DAYS - 1)
         job = await service.running()
         old, young, other = (service.artifacts / "jobs" / name for name in ("job_" + "a" * 16, "job_" + "b" * 16, "notes"))
@@ -217,7 +217,7 @@ class TestOrphans:
 
 
 @pytest.mark.parametrize("days", ["inf", "30", "0.5"])
-async def test_days_are_read_as_people_write_them(start: Start, monkeypatch: pytest.MonkeyPatch, days: str) -> None:
+async def test_formats_of_days(start: Start, monkeypatch: pytest.MonkeyPatch, days: str) -> None:
     monkeypatch.setenv("TINYCLIP_KEEP_LOGS_DAYS", days)
 
     service = await start()
@@ -226,7 +226,7 @@ async def test_days_are_read_as_people_write_them(start: Start, monkeypatch: pyt
 
 
 class TestOtherRecordsOfRay:
-    """Of evaluations, exports and indexes, whose rows know the newest job only."""
+    """Records of evaluations, exports and indexes, whose rows know the newest job only."""
 
     def record(self, service: Service, id: str, *, days: float = OLD_DAYS, store: str | None = None) -> None:
         root = store or str(service.artifacts)
@@ -244,7 +244,7 @@ class TestOtherRecordsOfRay:
 
     @on_both_databases
     @BOTH
-    async def test_what_ended_long_ago_goes(self, start: Start, days: float) -> None:
+    async def test_those_of_jobs_that_ended_long_ago_are_deleted(self, start: Start, days: float) -> None:
         service = await service_that_keeps(start, ray_jobs=days)
         ids = ["tc-evaluation-eval_a-a1", "tc-export-export_a-a3", "tc-index-gallery-b1764-u3", "tc-job_deleted-a1"]
         for id in ids:
@@ -254,7 +254,7 @@ class TestOtherRecordsOfRay:
 
         assert list(service.ray.jobs) == ([] if days < OLD_DAYS else ids)
 
-    async def test_one_that_a_row_still_asks_for_stays_until_it_does_not(self, start: Start) -> None:
+    async def test_one_that_a_row_still_needs_stays_until_it_does_not(self, start: Start) -> None:
         service = await service_that_keeps(start, ray_jobs=OLD_DAYS - 1)
         id = await self.evaluation(service)
 
@@ -267,7 +267,7 @@ class TestOtherRecordsOfRay:
         assert (await service.http.get(f"/v1/evaluations/{id}")).json()["state"] == "failed"
         assert service.ray.jobs == {}
 
-    async def test_an_attempt_that_was_not_seen_to_be_gone_keeps_its_record(self, start: Start) -> None:
+    async def test_an_attempt_that_is_not_released_keeps_its_record(self, start: Start) -> None:
         service = await service_that_keeps(start, ray_jobs=0)
         worker = await ended(service)
         self.record(service, f"tc-{worker.job}-a1")
@@ -278,7 +278,7 @@ class TestOtherRecordsOfRay:
 
         assert f"tc-{worker.job}-a1" in service.ray.jobs
 
-    async def test_jobs_of_others_on_the_same_cluster_stay(self, start: Start) -> None:
+    async def test_jobs_of_other_services_on_the_same_cluster_stay(self, start: Start) -> None:
         service = await service_that_keeps(start, ray_jobs=0)
         self.record(service, "tc-evaluation-eval_b-a1", store=f"{service.artifacts}-of-another")
         self.record(service, "somebody-s")
@@ -287,7 +287,7 @@ class TestOtherRecordsOfRay:
 
         assert list(service.ray.jobs) == ["tc-evaluation-eval_b-a1", "somebody-s"]
 
-    async def test_while_ray_is_away_the_rest_goes_on(self, start: Start) -> None:
+    async def test_while_ray_is_unavailable_the_rest_is_removed(self, start: Start) -> None:
         service = await service_that_keeps(start, ray_jobs=0, checkpoints=0)
         worker = await ended(service)
         self.record(service, "tc-export-export_a-a1")

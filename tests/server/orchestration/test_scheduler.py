@@ -1,12 +1,12 @@
-"""What the scheduler does when things die, at whichever point."""
+"""The scheduler while jobs queue, Ray fails, attempts die and disks are full."""
 
-import asyncio
 import errno
 import os
 from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
+from tinyclip_server.orchestration import attempts
 from tinyclip_server.orchestration.attempts import observe_attempt
 from tinyclip_server.orchestration.ray_jobs import Observation
 
@@ -32,7 +32,7 @@ class TestQueue:
         assert order == [urgent["id"], old["id"], new["id"]]
 
     @on_both_databases
-    async def test_only_so_many_run_at_once(self, start: Start) -> None:
+    async def test_at_most_the_configured_number_runs_at_once(self, start: Start) -> None:
         service = await start(max_running_jobs=2)
         for _ in range(4):
             await service.submit()
@@ -54,7 +54,7 @@ class TestQueue:
 
 
 class TestFullDisk:
-    async def test_the_history_says_once_what_the_job_waits_for_and_the_job_goes_on_when_there_is_room(
+    async def test_one_event_records_it_and_the_job_continues_when_there_is_room(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         control = service.artifacts / "jobs"
@@ -77,8 +77,8 @@ class TestFullDisk:
         assert [event["type"] for event in await service.events(job["id"])][-2:] == ["attempt.held_up", "attempt.submitted"]
 
 
-class TestRayTrouble:
-    async def test_while_ray_is_away_the_job_waits(self, service: Service) -> None:
+class TestRayFailures:
+    async def test_while_ray_is_unavailable_the_job_waits(self, service: Service) -> None:
         service.ray.unavailable = True
         job = await service.submit()
         await service.tick(3)
@@ -89,7 +89,7 @@ class TestRayTrouble:
 
         assert service.ray.submissions == [f"tc-{job['id']}-a1"]
 
-    async def test_ray_away_is_not_a_dead_attempt(self, service: Service) -> None:
+    async def test_an_unavailable_ray_is_not_a_lost_attempt(self, service: Service) -> None:
         worker = await service.running()
         service.ray.unavailable = True
 
@@ -107,7 +107,7 @@ class TestRayTrouble:
         assert (job["state"], job["error"]["code"]) == ("failed", "ray_refused")
         assert "no such runtime" in job["error"]["message"]
 
-    async def test_an_attempt_that_ray_forgot_is_repeated_after_a_grace(self, start: Start) -> None:
+    async def test_an_attempt_that_ray_does_not_know_is_retried_after_a_grace_period(self, start: Start) -> None:
         service = await start(unknown_grace_seconds=0)
         worker = await service.running()
         service.ray.jobs.clear()
@@ -117,7 +117,7 @@ class TestRayTrouble:
         job = await service.job(worker.job)
         assert (job["state"], job["attempt"]) == ("starting", 2)
 
-    async def test_an_attempt_that_ray_finds_again_goes_on(self, start: Start) -> None:
+    async def test_an_attempt_that_ray_knows_again_continues(self, start: Start) -> None:
         service = await start(unknown_grace_seconds=3600)
         worker = await service.running()
         known = dict(service.ray.jobs)
@@ -131,9 +131,9 @@ class TestRayTrouble:
         assert (job["state"], job["attempt"]) == ("running", 1)
 
 
-class TestDeadAttempts:
+class TestEndedAttempts:
     @pytest.mark.parametrize("status", [RayJobStatus.FAILED, RayJobStatus.SUCCEEDED, RayJobStatus.STOPPED])
-    async def test_a_driver_that_ends_without_a_word_is_followed_by_the_next(
+    async def test_a_driver_that_ends_without_a_final_event_is_retried(
         self, service: Service, status: RayJobStatus
     ) -> None:
         worker = await service.running()
@@ -146,7 +146,7 @@ class TestDeadAttempts:
         assert service.ray.submissions == [f"tc-{worker.job}-a1", f"tc-{worker.job}-a2"]
         assert worker.control() == {"fence": 2, "desired": "run"}
 
-    async def test_the_fence_is_up_before_the_next_attempt_is_submitted(self, service: Service) -> None:
+    async def test_the_fence_is_raised_before_the_next_attempt_is_submitted(self, service: Service) -> None:
         worker = await service.running()
         fences = []
         submit = service.ray.submit_job
@@ -162,7 +162,7 @@ class TestDeadAttempts:
 
         assert fences == [2]
 
-    async def test_the_last_word_counts_more_than_rays_status(self, service: Service) -> None:
+    async def test_the_final_event_outweighs_the_status_of_ray(self, service: Service) -> None:
         worker = await service.running()
         worker.succeed()
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
@@ -171,7 +171,7 @@ class TestDeadAttempts:
 
         assert (await service.job(worker.job))["state"] == "succeeded"
 
-    async def test_after_max_attempts_the_job_fails_and_says_why(self, service: Service) -> None:
+    async def test_after_max_attempts_the_job_fails_with_the_reason(self, service: Service) -> None:
         worker = await service.running(max_attempts=2)
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
         await service.tick(2)
@@ -182,7 +182,7 @@ class TestDeadAttempts:
         assert (job["state"], job["error"]["code"], job["error"]["attempt"]) == ("failed", "attempt_lost", 2)
         assert job["stages"][0]["state"] == "failed"
 
-    async def test_a_failure_that_would_repeat_is_not_repeated(self, service: Service) -> None:
+    async def test_a_non_retryable_failure_ends_the_job(self, service: Service) -> None:
         worker = await service.running()
         data = {"code": "no_samples", "retryable": False, "stage": 0}
         worker.emit({"type": "attempt.failed", "message": "/data/x.tar holds no picture", "data": data})
@@ -195,7 +195,7 @@ class TestDeadAttempts:
             "code": "no_samples", "message": "/data/x.tar holds no picture", "stage": 0, "attempt": 1, "retryable": False,
         }
 
-    async def test_a_failure_that_may_pass_is_tried_again(self, service: Service) -> None:
+    async def test_a_retryable_failure_is_retried(self, service: Service) -> None:
         worker = await service.running()
         worker.emit({"type": "attempt.failed", "message": "connection reset", "data": {"code": "io", "retryable": True}})
 
@@ -211,7 +211,7 @@ class TestDeadAttempts:
 
         assert (await service.job(worker.job))["error"]["code"] == "no_model"
 
-    async def test_a_model_document_that_is_none_is_a_failure(self, service: Service) -> None:
+    async def test_an_invalid_model_document_is_a_failure(self, service: Service) -> None:
         worker = await service.running()
         worker.emit({"type": "model.exported", "data": {"params": 3}}, {"type": "attempt.succeeded"})
 
@@ -220,7 +220,7 @@ class TestDeadAttempts:
         assert (await service.job(worker.job))["error"]["code"] == "bad_model_document"
         assert (await service.http.get("/v1/models")).json()["items"] == []
 
-    async def test_a_line_that_is_no_event_is_passed_over(self, service: Service) -> None:
+    async def test_a_line_that_is_not_an_event_is_skipped(self, service: Service) -> None:
         worker = await service.running()
         (worker.folder / "00000003.jsonl").write_text('{"half": \n')
         worker.step(4, loss=1.0)
@@ -231,8 +231,8 @@ class TestDeadAttempts:
 
 
 @on_both_databases
-class TestBadNews:
-    """What a worker says is data from outside: none of it may stop a job from ending."""
+class TestInvalidEvents:
+    """Events are data from outside: none may keep a job from ending."""
 
     @pytest.mark.parametrize(
         "event",
@@ -249,7 +249,7 @@ class TestBadNews:
             {"type": "something.new", "message": "\x00", "data": {"\x00": ["\ud83d", {"deep": "\x00"}]}},
         ],
     )
-    async def test_it_is_passed_over(self, service: Service, event: dict[str, Any]) -> None:
+    async def test_it_is_skipped(self, service: Service, event: dict[str, Any]) -> None:
         worker = await service.running()
         worker.emit(event)
         worker.succeed()
@@ -265,7 +265,7 @@ class TestBadNews:
 
 
 class TestControlFile:
-    async def test_what_an_overtaken_server_has_put_back_is_put_right(self, service: Service) -> None:
+    async def test_what_a_stale_server_has_restored_is_corrected(self, service: Service) -> None:
         worker = await service.running()
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
         await service.tick(2)
@@ -276,14 +276,15 @@ class TestControlFile:
 
         assert worker.control() == {"fence": 2, "desired": "run"}
 
-    async def test_a_server_that_was_held_up_longer_than_its_lease_touches_nothing(self, start: Start) -> None:
+    async def test_a_server_delayed_beyond_its_lease_changes_nothing(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         service = await start()
         worker = await service.running()
         await service.http.post(f"/v1/jobs/{worker.job}/cancel")
-        service.settings.lease_seconds = 0.01
         await service.lose_leases()
         (claim,) = await service.app.state.scheduler._claim()
-        await asyncio.sleep(0.02)
+        monkeypatch.setattr(attempts, "now", lambda: claim.lease_until)
 
         seen = await observe_attempt(service.app.state.services, claim, ask_ray=True)
 

@@ -1,8 +1,8 @@
-"""Whatever happens, in whatever order: at most one attempt goes on, history has no gaps, every job ends, and ends once.
+"""A property test of the scheduler: at most one attempt runs, the history has no gaps, every job ends, and ends once.
 
 Hypothesis draws histories of submits, requests, deaths, lost and repeated answers, and jumps of the clock, over the real
 scheduler of two servers and a real SQLite file. Each call to Ray or to the store is a point at which a server may be held,
-killed or overtaken. When the history is over the dust settles: all is well again, and nothing may be left lying about.
+killed or superseded. At the end of a history all failures end; then every job must end, and nothing may be left behind.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ __all__ = ["world"]
 EXAMPLES, MORE_EXAMPLES = 50, 2000
 STEPS = 12
 PROJECT = "default"
-MOST_ROUNDS = 40
+MAX_ROUNDS = 40
 WORLD: list[World] = []
-"""The one of this process; a state machine takes no arguments."""
+"""The world of this process; a state machine takes no arguments."""
 ENDED: list[int] = []
-"""Of every history that ended well, how many jobs it had."""
+"""The number of jobs of every history that ended well."""
 
 which = st.integers(0, 3)
 
@@ -54,7 +54,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(max_attempts=st.integers(1, 2), begun=st.sampled_from(["queued", "submitted", "running"]))
     def a_job(self, max_attempts: int, begun: str) -> None:
-        """Most of what can go wrong goes wrong later than in the queue."""
+        """Start with a job that has left the queue, where most failures happen."""
         self.submit(max_attempts)
         if begun != "queued":
             self.a_whole_round(0, cleans=False)
@@ -120,7 +120,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(server=st.integers(0, 1), arrives=st.booleans())
     def a_server_dies(self, server: int, arrives: bool) -> None:
-        """Between two calls, or between a call's effect and its answer."""
+        """Kill a server between two calls, or between a call's effect and its answer."""
         for call in self.servers[server].gate.held if arrives else ():
             self._arrive(call.effect)
         self.world.run(self.servers[server].die())
@@ -238,7 +238,7 @@ class Histories(RuleBasedStateMachine):
         assert self.world.db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
     def teardown(self) -> None:
-        """All is well again: every job ends, and nothing is left lying about."""
+        """End all failures: every job must end, and nothing may be left behind."""
         self.world.cluster.up = True
         for effect in self.late:
             self._arrive(effect)
@@ -246,7 +246,7 @@ class Histories(RuleBasedStateMachine):
             if server.busy:
                 self.world.run(server.finish())
         rounds = 0
-        while self._unsettled() and rounds < MOST_ROUNDS:
+        while self._unsettled() and rounds < MAX_ROUNDS:
             self._a_good_round(self.servers[rounds % 2])
             rounds += 1
         assert self._unsettled() == []

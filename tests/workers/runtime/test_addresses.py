@@ -1,4 +1,4 @@
-"""Where the addresses of users may lead, with real connections on this machine."""
+"""Addresses that users may and may not name, with real connections on this machine."""
 
 import json
 import re
@@ -30,7 +30,7 @@ Resolve = Callable[..., list[Any]]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one shard; /away sends elsewhere."""
+    """Serves one shard; /away redirects elsewhere."""
 
     shard = b""
     elsewhere = ""
@@ -53,12 +53,12 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def port(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server on 127.0.0.1 and 127.0.0.2. Nothing that fsspec opened before is used again."""
+    """The port of a server on 127.0.0.1 and 127.0.0.2, with fsspec's cached file systems dropped."""
     write_shard(tmp_path / "a.tar", [{"__key__": "one", "txt": "a cat"}])
     monkeypatch.setattr(Handler, "shard", (tmp_path / "a.tar").read_bytes())
     monkeypatch.setattr(Handler, "asked", [])
@@ -73,7 +73,7 @@ def port(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
-    """Names resolve to these, one after the other; the last one stays."""
+    """Resolve host names to these addresses in turn, then always to the last one."""
     left = list(answers)
     known = socket.getaddrinfo
 
@@ -87,7 +87,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-class TestWords:
+class TestTextOfAddresses:
     @pytest.mark.parametrize(
         ("address", "why"),
         [
@@ -111,7 +111,7 @@ class TestWords:
             ("file:///data/../etc/passwd", "has .. in its path"),
         ],
     )
-    def test_what_is_refused(self, address: str, why: str) -> None:
+    def test_refused(self, address: str, why: str) -> None:
         assert why in str(address_problem(address, allow_private=False))
         with pytest.raises(addresses.AddressRefused, match=why):
             open_filesystem(address)
@@ -119,7 +119,7 @@ class TestWords:
     @pytest.mark.parametrize(
         "address", ["/data/a.tar", "s3://bucket/{0..9}.tar", "https://example.org/a.tar", f"http://{PUBLIC}/a.tar", "file:///d/a.tar"]
     )
-    def test_what_is_not(self, address: str) -> None:
+    def test_accepted(self, address: str) -> None:
         assert address_problem(address, allow_private=False) is None
 
     @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ class TestConnections:
 
         assert [sample["__key__"] for sample in read_shard(url)] == ["one"]
 
-    def test_a_name_that_means_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_name_of_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         resolving(monkeypatch, "127.0.0.1")
 
         (problem,) = inspect_shards(f"http://inside.example:{port}/a.tar").problems
@@ -150,7 +150,7 @@ class TestConnections:
         assert "in a private network or on this machine" in problem[1]
         assert Handler.asked == []
 
-    def test_a_name_that_changes_its_address_after_it_was_looked_at(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_name_that_changes_its_address_after_the_check(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         resolving(monkeypatch, PUBLIC, "127.0.0.1")
 
         with pytest.raises(OSError, match=r"a\.tar"):
@@ -177,7 +177,7 @@ class TestConnections:
         assert Handler.asked == []
 
 
-def test_a_plan_says_by_field_that_an_address_is_not_opened() -> None:
+def test_a_plan_reports_refused_addresses_by_field() -> None:
     metadata = "http://169.254.169.254/latest/meta-data"
     spec = {
         "name": "x", "teacher": {"model": "ViT-B-32", "pretrained": f"{metadata}.safetensors"},
@@ -194,13 +194,13 @@ def test_a_plan_says_by_field_that_an_address_is_not_opened() -> None:
 class TestLocalPaths:
     @pytest.fixture
     def root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A folder that may be read; temporary files are elsewhere than the test's."""
+        """A folder that may be read; the system's temporary folder is another one."""
         (tmp_path / "data").mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
         monkeypatch.setenv(READABLE_ROOTS, json.dumps([str(tmp_path / "data")]))
         return tmp_path / "data"
 
-    def test_what_a_pattern_finds_is_looked_at_when_it_is_opened(self, root: Path) -> None:
+    def test_the_files_that_a_pattern_matches_are_checked_when_they_are_opened(self, root: Path) -> None:
         write_shard(root / "00.tar", [{"__key__": "inside", "txt": "a cat"}])
         write_shard(root.parent / "secret.tar", [{"__key__": "outside", "txt": "a key"}])
         (root / "01.tar").symlink_to(root.parent / "secret.tar")
@@ -211,13 +211,13 @@ class TestLocalPaths:
         assert (shard, "lies outside" in problem, str(root) in problem) == (f"{root}/01.tar", True, True)
         assert {sample["__key__"] for sample in inspection.samples} == {"inside"}
 
-    def test_what_is_fetched_and_temporary_files_are_readable_too(self, root: Path) -> None:
+    def test_downloads_and_temporary_files_are_readable_too(self, root: Path) -> None:
         for path in (f"{HF_HUB_CACHE}/models--a--b/weights", f"{root.parent}/scratch/x"):
             addresses.expect_address(path)
         with pytest.raises(addresses.AddressRefused, match=r"/etc/passwd lies outside .* TINYCLIP_DATA_ROOTS"):
             addresses.expect_address("/etc/passwd")
 
-    def test_a_model_folder_whose_configuration_is_a_link_to_elsewhere(self, root: Path) -> None:
+    def test_a_model_folder_whose_configuration_is_a_link_to_outside(self, root: Path) -> None:
         (root.parent / "secret.json").write_text('{"password": "12345"}')
         (root / "open_clip_config.json").symlink_to(root.parent / "secret.json")
         (root / "open_clip_model.safetensors").write_bytes(b"")
@@ -225,14 +225,14 @@ class TestLocalPaths:
         with pytest.raises(TeacherError, match="lies outside"):
             find_teacher(TeacherSpec(model=f"local-dir:{root}"))
 
-    def test_a_folder_to_import_with_a_link_to_elsewhere(self, root: Path) -> None:
+    def test_a_folder_to_import_with_a_link_to_outside(self, root: Path) -> None:
         (root.parent / "secret").write_text("12345")
         (root / "pytorch_model.bin").symlink_to(root.parent / "secret")
 
         with pytest.raises(ImportRefused, match="lies outside"):
             read_source(str(root), root / "scratch", upload_name=None, limit=1 << 20, pointer="/source")
 
-    def test_without_the_setting_any_path_will_do(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_the_setting_every_path_is_readable(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(addresses.AddressRefused, match="lies outside"):
             addresses.expect_address("/etc/passwd")
 

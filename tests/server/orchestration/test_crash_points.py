@@ -1,4 +1,4 @@
-"""The scheduler may be killed between any two breaths, and the whole service stopped; the next one's round ends the same."""
+"""A scheduler killed between claim, observe and apply, and a stopped service: the next one continues with the same result."""
 
 import json
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import update
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import JobRow
+from tinyclip_server.orchestration import event_segments
 from tinyclip_server.orchestration import scheduler as scheduler_module
 from tinyclip_server.orchestration.attempts import Claim
 from tinyclip_server.orchestration.ray_jobs import Observation
@@ -68,10 +69,13 @@ class TestCrashPoints:
         points = (await second.http.get(f"/v1/jobs/{worker.job}/metrics")).json()["series"]["loss"]
         assert [point["step"] for point in points] == [1, 2, 3, 4, 5]
 
-    async def test_away_for_hours_it_catches_up_without_loss_or_repeat(self, start: Start) -> None:
+    async def test_down_for_hours_it_catches_up_without_loss_or_repetition(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(event_segments, "MAX_SEGMENTS", 20)
         first = await start()
         worker = await first.running()
-        for step in range(1, 451):
+        for step in range(1, 46):
             worker.step(step, loss=1.0)
         worker.succeed()
 
@@ -81,7 +85,7 @@ class TestCrashPoints:
 
         assert (await second.job(worker.job))["state"] == "succeeded"
         metrics = await second.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 1000})
-        assert len(metrics.json()["series"]["loss"]) == 450
+        assert len(metrics.json()["series"]["loss"]) == 45
 
     async def test_a_stale_scheduler_writes_nothing(self, start: Start) -> None:
         first = await start()
@@ -97,14 +101,14 @@ class TestCrashPoints:
         job = await second.job(worker.job)
         assert (job["state"], job["attempt"]) == ("running", 1)
 
-    async def test_a_living_schedulers_job_is_not_taken(self, start: Start) -> None:
+    async def test_the_job_of_a_running_scheduler_is_not_claimed(self, start: Start) -> None:
         first = await start(lease_seconds=3600)
         await first.running()
         second = await start(first.ray)
 
         assert await second.app.state.scheduler._claim() == []
 
-    async def test_one_jobs_trouble_does_not_hold_the_others(self, start: Start) -> None:
+    async def test_a_job_that_raises_does_not_block_the_others(self, start: Start) -> None:
         service = await start(max_running_jobs=2)
         poisoned = await service.running()
         fine = await service.running()
@@ -118,7 +122,7 @@ class TestCrashPoints:
 
 
 class TestServiceStopped:
-    async def test_jobs_are_queued_again_and_it_is_nobodys_failure(self, service: Service) -> None:
+    async def test_jobs_are_queued_again_without_counting_a_failure(self, service: Service) -> None:
         worker = await service.running(max_attempts=1)
         worker.step(4, loss=1.0)
 
@@ -131,7 +135,7 @@ class TestServiceStopped:
         assert (job["state"], job["attempt"]) == ("starting", 2)
         assert json.loads((service.artifacts / "jobs" / worker.job / "control.json").read_text())["fence"] == 2
 
-    async def test_a_success_that_was_not_read_yet_stays_one(self, service: Service) -> None:
+    async def test_a_success_that_was_not_read_yet_counts(self, service: Service) -> None:
         worker = await service.running()
         worker.succeed()
 
@@ -139,7 +143,7 @@ class TestServiceStopped:
 
         assert (await service.job(worker.job))["state"] == "succeeded"
 
-    async def test_a_cancel_that_was_under_way_is_done(self, service: Service) -> None:
+    async def test_a_cancel_in_progress_is_completed(self, service: Service) -> None:
         worker = await service.running()
         await service.http.post(f"/v1/jobs/{worker.job}/cancel")
 

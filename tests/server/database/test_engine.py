@@ -1,4 +1,4 @@
-"""What requests cost the database, and connections that it has cut off."""
+"""The statements of a request, and connections that the database has cut off."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ from tests.server.service import Service
 
 @contextlib.contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """The first words of what is asked of it meanwhile."""
+    """Yield the first words of each statement of a block."""
     seen: list[str] = []
 
     def note(_: object, __: object, statement: str, *___: object) -> None:
@@ -27,19 +27,19 @@ def statements(database: Database) -> Iterator[list[str]]:
     event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
-async def test_a_submit_asks_for_the_name_and_writes_each_table_once(service: Service) -> None:
+async def test_a_submit_reads_the_name_and_writes_each_table_once(service: Service) -> None:
     await service.submit()
     with statements(service.app.state.services.db) as seen:
         await service.submit()
 
-    asked, *written = [statement for statement in seen if not statement.startswith("BEGIN")]
-    assert asked.startswith("SELECT")
+    read, *written = [statement for statement in seen if not statement.startswith("BEGIN")]
+    assert read.startswith("SELECT")
     assert written == ["INSERT INTO jobs", "INSERT INTO stages", "INSERT INTO job_labels", "INSERT INTO events"]
 
 
 @pytest.fixture
 async def cut_off(database_url: str) -> AsyncIterator[Database]:
-    """A database whose only pooled connection it has ended."""
+    """A database that has ended its only pooled connection."""
     url = Settings(database_url=database_url).async_database_url
     database = Database(url)
     async with database.read() as session:
@@ -54,7 +54,7 @@ async def cut_off(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 class TestConnections:
-    async def test_an_idle_one_that_was_cut_off_is_replaced_unnoticed(
+    async def test_an_idle_one_that_was_cut_off_is_replaced(
         self, cut_off: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(db, "IDLE_SECONDS", 0.0)

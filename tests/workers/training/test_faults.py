@@ -1,4 +1,4 @@
-"""Faults of the published code that stay mended, where no other file has the test; docs/method.md lists them all."""
+"""Faults of the published code that stay fixed, if no other file tests them; docs/method.md lists all of them."""
 
 import gc
 import re
@@ -32,7 +32,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def resumed(shards: str, tmp_path: Path) -> StageTrainer:
-    """A trainer that has read a checkpoint from right after the prune step."""
+    """A trainer restored from a checkpoint of the prune step."""
     trainer, store = trainer_of(spec_of(shards, auto(0.5))), ArtifactsStore(str(tmp_path))
     batch = next(batches_of(trainer))
     for _ in range(3):
@@ -80,16 +80,16 @@ def test_a_fixed_temperature_holds_from_the_first_step_and_is_outside_the_clip_n
 
 def test_a_search_keeps_nothing_of_the_steps_behind_it(shards: str) -> None:
     """F14: the reference's metrics keep the graph of every step of a search."""
-    trainer, told, alive = trainer_of(spec_of(shards, auto(0.5))), list[StepResult](), []
+    trainer, results, alive = trainer_of(spec_of(shards, auto(0.5))), list[StepResult](), []
     batch = next(batches_of(trainer))
 
     for _ in range(5):
-        told.append(trainer.train_step(batch)[0])
+        results.append(trainer.train_step(batch)[0])
         gc.collect()
         alive.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
 
     assert alive[1] == alive[-1]
-    for result in told:
+    for result in results:
         numbers = [result.loss, result.lr, result.grad_norm, *result.terms.values(), *result.sparsity.values()]
         assert all(type(number) is float for number in numbers)
 
