@@ -71,13 +71,9 @@ def put_a_row_everywhere(connection: Connection) -> Rows:
 
 
 def read(connection: Connection) -> Rows:
-    found = sa.MetaData()
-    found.reflect(connection)
-    return {
-        table.name: [dict(row) for row in connection.execute(table.select()).mappings()]
-        for table in found.sorted_tables
-        if table.name != VERSION
-    }
+    """Return the rows of all tables, without the types of their columns: reflecting these takes most of a test's time."""
+    tables = [name for name in sa.inspect(connection).get_table_names() if name != VERSION]
+    return {name: [dict(row) for row in connection.execute(sa.text(f'SELECT * FROM "{name}"')).mappings()] for name in tables}
 
 
 def kept(before: Rows, after: Rows) -> Rows:
@@ -90,6 +86,7 @@ def kept(before: Rows, after: Rows) -> Rows:
 
 
 async def state_of(database: Database) -> tuple[Rows, str | None]:
+    await database.engine.dispose()  # asyncpg keeps plans of statements on tables that have changed
     async with database.engine.connect() as connection:
         return await connection.run_sync(read), await current(connection)
 
