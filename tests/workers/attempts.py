@@ -1,4 +1,4 @@
-"""Attempts at jobs without a cluster: driver and worker in one process, which may be one that is killed; all else is real."""
+"""Attempts at jobs without a cluster: driver and worker in one process, which may be killed; everything else is real."""
 
 import json
 import multiprocessing
@@ -27,14 +27,23 @@ from tinyclip_workers.training.stage import Stage
 
 from tests.workers.auto_stages import TEACHER, auto, spec_of
 from tests.workers.models import write_folder
+from tests.workers.processes import PRELOADED
 from tests.workers.shapes_data import write_shards
 
-TWO = (auto(0.3, "more"), auto(0.5, "less", start_sparsity=0.3))
+PRUNE_STEP, STEPS = 12, 22
+TWO = tuple(
+    {**stage, "train": {"steps": STEPS}}
+    for stage in (
+        auto(0.3, "more", prune_step=PRUNE_STEP),
+        auto(0.5, "less", start_sparsity=0.3, prune_step=PRUNE_STEP),
+    )
+)
+"""Two automatic stages, long enough for checkpoints before and after their prune steps."""
 
 
 @contextmanager
 def no_cluster() -> Iterator[pytest.MonkeyPatch]:
-    """One worker, called by the driver itself."""
+    """Let the driver call a single worker itself."""
 
     def group(run: JobAttempt, artifacts: str, stage: Stage) -> Any:
         config = {"artifacts": artifacts, "job": run.document.job, "attempt": run.attempt, "stage": stage.to_json()}
@@ -74,7 +83,7 @@ class Job:
 
 
 def specs_in(folder: Path) -> Callable[..., JobSpec]:
-    """Specs of some stages, with a teacher to load and something to evaluate at every tenth step."""
+    """Return a function from stages to a spec with a teacher, and checkpoints and evaluations at every tenth step."""
     torch.manual_seed(0)
     write_folder(folder / "teacher", build_model(TEACHER), TEACHER)
     shards = write_shards(folder / "data")
@@ -91,18 +100,18 @@ def specs_in(folder: Path) -> Callable[..., JobSpec]:
     return of
 
 
-def attempt_and_be_killed(root: str, point: str, place: str) -> int:
-    """A first attempt at the job in `root`, in a process of its own that gets a kill -9 at a point; its exit code.
+def kill_attempt(root: str, point: str, place: str) -> int:
+    """Run a first attempt at the job in `root` in a process that is killed at a point; returns its exit code.
 
-    Points: `step` (stage and step, just done), `folded` (stage, in memory alone), `written` (a file of the store, in full but
-    not yet in its place), `next` (stage, about to begin).
+    Points: `step` (a stage's step is done), `folded` (a stage's masks are folded in memory), `written` (a file of the store is
+    complete but not yet renamed), `next` (a stage is about to start).
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.workers.attempts"])
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_attempt, args=(root, point, place))
     process.start()
     process.join(timeout=240)
-    assert process.exitcode is not None, "it neither ended nor was killed"
+    assert process.exitcode is not None, "the attempt neither ended nor was killed"
     return process.exitcode
 
 
@@ -115,10 +124,10 @@ def _attempt(root: str, point: str, place: str) -> None:
 
 
 def _die_at(point: str, place: str, patch: pytest.MonkeyPatch) -> None:
-    def dying(told: Callable[..., str], after: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    def dying(place_of: Callable[..., str], after: Callable[..., Any] | None = None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = after(*args, **kwargs) if after else None
-            if told(*args) == place:
+            if place_of(*args) == place:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
@@ -134,7 +143,7 @@ def _die_at(point: str, place: str, patch: pytest.MonkeyPatch) -> None:
     if point == "step":
         patch.setattr(StageProgress, "step", dying(lambda self, result: f"{self._stage.index}/{result.step}"))
     elif point == "folded":
-        patch.setattr(StageLearner, "_end_search", dying(lambda self, small: f"{self.stage.index}", fold))
+        patch.setattr(StageLearner, "_end_search", dying(lambda self, folded: f"{self.stage.index}", fold))
     elif point == "written":
         patch.setattr(os, "replace", late)
     else:

@@ -1,4 +1,4 @@
-"""Automatic stages of a tiny job, as trainers without a service around them."""
+"""Stages of a tiny job as trainers, without driver or service."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +18,9 @@ from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 from torch import Tensor
 
+RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 32}
+VIT = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+TEXT = {"layers": 1, "width": 32, "heads": 2, "context_length": 12, "vocab_size": 49408}
 STUDENT = StudentSpec.model_validate(
     {
         "embed_dim": 16,
@@ -28,11 +31,11 @@ STUDENT = StudentSpec.model_validate(
 TEACHER: Layout = resolve_layout(STUDENT, None)
 STEPS, PRUNE_STEP, BATCH = 32, 28, 8
 QUICK_MASKS = {"lr": 1e-3, "mask_lr": 0.4}
-"""Log-odds have about five units to go, in as many steps as a test can wait for."""
+"""Log-odds have to move by about five, in few steps."""
 
 
 def auto(target: float, name: str = "auto", **changes: Any) -> dict[str, Any]:
-    """An automatic stage of a spec."""
+    """Return an automatic stage of a spec."""
     prune = {"target_sparsity": target, "prune_step": PRUNE_STEP, "sparsity_warmup": 1, **changes}
     return {"name": name, "inherit": "auto", "prune": prune, "train": {"steps": STEPS}}
 
@@ -57,9 +60,9 @@ def trainer_of(
     original: Layout = TEACHER,
     taught_by: FrozenTeacher | None = None,
 ) -> StageTrainer:
-    """A stage's trainer; its student inherits from the teacher or from what the stage before has left.
+    """Make a stage's trainer, whose student inherits from the teacher or from the stage `before`.
 
-    `taught_by` is what it learns from, if that is not what it inherits from.
+    `taught_by` is the teacher to learn from, if it is not the one to inherit from.
     """
     torch.manual_seed(3)
     teacher = build_model(original)
@@ -97,7 +100,7 @@ def hooks(**replaced: Any) -> Hooks:
 
 
 def train(trainer: StageTrainer, **replaced: Any) -> StageTrainer:
-    """To the end of the stage, or to where a hook stops it."""
+    """Train to the end of the stage, or until a hook stops it."""
     trainer.run(batches_of(trainer), hooks(**replaced))
     return trainer
 

@@ -36,7 +36,7 @@ def write_weights(store: ArtifactsStore, path: str, state: Mapping[str, Tensor])
 
 
 def write_folder(path: Path, model: CLIP, layout: Layout, *, used_token_ids: list[int] | None = None) -> Path:
-    """A folder in open_clip's layout; with `used_token_ids` its weights are compact."""
+    """Write a folder in open_clip's layout; with `used_token_ids` its weights are compact."""
     store = ArtifactsStore(str(path))
     if used_token_ids is None:
         write_weights(store, "open_clip_model.safetensors", model.state_dict())

@@ -23,7 +23,7 @@ ROWS = 12
 
 
 def masked_student() -> MaskedTowers:
-    """A student in double precision with every weight random, under masks of both towers."""
+    """Make a student in double precision with random weights, under masks of both towers."""
     torch.manual_seed(0)
     clip = Clip(layout_of(CONFIG))
     for parameter in clip.parameters():
@@ -38,7 +38,7 @@ def noise_of(towers: MaskedTowers) -> Noise:
 
 
 def global_batch() -> tuple[Tensor, Tensor]:
-    """ROWS images and texts for `masked_student`."""
+    """Return ROWS images and texts for `masked_student`."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(1, 38, (ROWS, 8), generator=generator)
     tokens[:, 5] = 39
@@ -46,7 +46,7 @@ def global_batch() -> tuple[Tensor, Tensor]:
 
 
 def rows_of(rank: int, workers: int) -> slice:
-    """The rows of the global batch that a worker has."""
+    """Return the rows of the global batch that a worker has."""
     share = ROWS // workers
     return slice(rank * share, (rank + 1) * share)
 

@@ -1,6 +1,6 @@
-"""The published terms written out in numpy, one row and column at a time: what the engine's are held against.
+"""The published terms written out in numpy, one row and column at a time, for comparison with the engine's.
 
-Where a publication stops the gradient, the student's embeddings come in twice: as what is differentiated and as `frozen`.
+Where a publication stops the gradient, the student's embeddings are given twice: to be differentiated, and as `frozen`.
 N rows of unit length, E the teacher's embedding size, K clusters.
 """
 
@@ -33,7 +33,7 @@ def info_nce(rows: Array, columns: Array, scale: float) -> float:
 
 
 def divergence(rows: Array, columns: Array, scale: float, of: tuple[Array, Array]) -> float:
-    """KL(of || rows against columns), a mean over rows."""
+    """Return KL(of || rows with columns), a mean over rows."""
     found = []
     for row, target_row in zip(rows, of[0], strict=True):
         log_p, log_target = log_softmax(similarities(row, columns, scale)), log_softmax(similarities(target_row, of[1], scale))
@@ -79,7 +79,7 @@ def cluster_instance(own: Pair, frozen: Pair, theirs: Pair, scale: float, cluste
 
 
 def affinity(own: Pair, teachers: list[tuple[float, Pair, float]], scale: float) -> float:
-    """Of several teachers: share, embeddings and scale of each."""
+    """Compute the affinity loss for several teachers, each with its share, embeddings and scale."""
     total = 0.0
     for rows, columns, flip in ((own.image, own.text, False), (own.text, own.image, True)):
         for i, row in enumerate(rows):
@@ -102,7 +102,7 @@ TERMS: dict[str, Term] = {
 
 
 def gradient(term: Term, own: Pair, theirs: Pair, scale: float, clusters: Array, step: float = 1e-6) -> Pair:
-    """Central differences in every number of the student's embeddings."""
+    """Compute central differences in every number of the student's embeddings."""
     found = Pair(np.zeros_like(own.image), np.zeros_like(own.text))
     for which in range(2):
         for place in np.ndindex(own[which].shape):

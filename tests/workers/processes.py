@@ -10,11 +10,13 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
+PRELOADED = ["tests.workers.attempts", "tests.workers.trajectory", "pytest"]
+"""Slow imports of the server that worker processes are forked from; it has no threads."""
+
 
 def on_workers(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `function(rank, *args)` returned on each of `world_size` processes; function must be importable."""
-    # Workers are forked from a server that has the slow imports behind it and no threads yet.
-    multiprocessing.set_forkserver_preload(["tinyclip_workers.training.trainer"])
+    """Call `function(rank, *args)` in each of `world_size` processes; returns the results. The function must be importable."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         start_processes(_worker, (world_size, folder, function, args), nprocs=world_size, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world_size)]

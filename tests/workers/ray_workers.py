@@ -1,4 +1,4 @@
-"""Worker processes of the Ray that a test has started, and of no other Ray on this machine."""
+"""Training workers of the Ray cluster that this process started, not of any other on this machine."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def kill_train_workers() -> list[int]:
-    """Kill every training worker at once, as a machine's end would; their process ids."""
+    """Kill every training worker at once, as the loss of a machine would; returns their process ids."""
     pids = [pid for pid in _descendants(os.getpid()) if _command(pid).startswith("ray::RayTrainWorker")]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

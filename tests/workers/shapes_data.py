@@ -13,7 +13,7 @@ SHAPES = ("square", "circle", "triangle", "bar")
 
 
 def write_shards(folder: Path, *, shards: int = 2, pairs: int = 48, size: int = 32, name: str = "train") -> str:
-    """`folder/name-00000N.tar` with pictures, captions and JSON labels; returns the pattern that names them."""
+    """Write `folder/name-00000N.tar` with images, captions and JSON labels; returns a glob of their names."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
         with tarfile.open(folder / f"{name}-{shard:06d}.tar", "w") as tar:
@@ -30,9 +30,9 @@ def _add_pair(tar: tarfile.TarFile, key: str, number: int, size: int) -> None:
         "concept": f"{color} {shape}",
         "captions": [f"a {color} {shape}", f"a {shape} in {color}"],
     }
-    picture = io.BytesIO()
-    draw_shape(color, shape, size, shift=number % 5).save(picture, "png")
-    add_file(tar, f"{key}.png", picture.getvalue())
+    image = io.BytesIO()
+    draw_shape(color, shape, size, shift=number % 5).save(image, "png")
+    add_file(tar, f"{key}.png", image.getvalue())
     add_file(tar, f"{key}.txt", f"a {color} {shape}".encode())
     add_file(tar, f"{key}.json", json.dumps(document).encode())
 

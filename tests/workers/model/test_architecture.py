@@ -50,7 +50,7 @@ def test_presets_have_the_published_sizes(name: str, image: float, text: float, 
 
 
 @pytest.mark.parametrize("student", [SMALL_VIT, SMALL_RESNET], ids=["vit", "resnet"])
-def test_macs_equal_what_torch_counts(student: StudentSpec) -> None:
+def test_macs_equal_those_that_torch_counts(student: StudentSpec) -> None:
     layout = resolve_layout(student, None)
     model = build_model(layout)
 
@@ -62,11 +62,11 @@ def test_macs_equal_what_torch_counts(student: StudentSpec) -> None:
 
 
 @pytest.mark.parametrize("layout", [*PRESETS.values()], ids=[*PRESETS])
-def test_a_layout_survives_the_way_through_an_open_clip_config(layout: Layout) -> None:
+def test_a_layout_survives_a_round_trip_through_an_open_clip_config(layout: Layout) -> None:
     assert layout_of(open_clip_config(layout)) == layout
 
 
-def test_an_odd_mlp_width_survives_the_way_through_a_ratio() -> None:
+def test_an_odd_mlp_width_survives_a_round_trip_through_a_ratio() -> None:
     base = resolve_layout(SMALL_VIT, None)
     for units in range(1, 200):
         text = base.text.model_copy(update={"mlp": [units] * 2})
@@ -150,7 +150,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
         resolve_layout(StudentSpec(preset="TinyCLIP-ViT-40M-Text-19M"), None)
 
 
-def test_an_auto_preset_says_that_its_shape_is_in_its_checkpoint() -> None:
+def test_an_auto_preset_is_refused_because_its_shape_is_in_its_checkpoint() -> None:
     with pytest.raises(ImpossibleStudent, match="only in its checkpoint"):
         resolve_layout(StudentSpec(preset="TinyCLIP-auto-ViT-63M-32-Text-31M"), None)
 

@@ -25,11 +25,11 @@ VIT = {
     "student": clip({"layers": 4, "width": 64, "patch_size": 8}, 64, 3),
 }
 RESNET = {"teacher": clip({"layers": [2, 2, 3, 2], "width": 16}, 128, 6)}
-"""Of our own: what is refused does not depend on the fixtures."""
+"""Configurations of our own: refusals do not depend on the fixtures."""
 
 
 def teacher_state(config: Config) -> dict[str, Tensor]:
-    """Every entry of every tensor is another number."""
+    """Return a state dict in which all entries of all tensors differ."""
     state = open_clip_model(config).state_dict()
     first = 0
     for name, tensor in state.items():
@@ -107,13 +107,13 @@ def test_blocks_are_evenly_spaced(blocks: int, teacher_blocks: int, sources: lis
 )
 def test_a_deeper_or_wider_student_is_refused_with_the_field_and_the_sizes(tower: str, setting: str, field: str) -> None:
     student = copy.deepcopy(VIT["teacher"])
-    there = student[tower][setting]
-    student[tower][setting] = there * 2
+    size = student[tower][setting]
+    student[tower][setting] = size * 2
 
-    with pytest.raises(ImpossibleInheritance, match=rf"{field}: {there * 2} is more than the {there} .*inherit: none") as refused:
+    with pytest.raises(ImpossibleInheritance, match=rf"{field}: {size * 2} is more than the {size} .*inherit: none") as refused:
         inherit_manual(student_state(student), {}, layout_of(student), layout_of(VIT["teacher"]))
 
-    assert (refused.value.field, refused.value.value) == (field, there * 2)
+    assert (refused.value.field, refused.value.value) == (field, size * 2)
 
 
 def test_one_stage_of_a_resnet_that_is_too_deep_is_refused() -> None:

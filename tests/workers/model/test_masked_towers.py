@@ -1,4 +1,4 @@
-"""Masked forwards, their gradients, and the small models that they fold into, against the reference."""
+"""Masked forward passes, their gradients, and the folded models, against the reference."""
 
 import pytest
 import torch
@@ -123,7 +123,7 @@ def test_with_parity_the_fold_has_the_faults_of_the_reference(case: str, near: N
 
 
 def assert_only_dead_parts_differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """We keep a zero bias where all heads are gone (the reference: nothing), they an MLP of no units and its LayerNorm."""
+    """Without heads we keep a zero bias, the reference nothing; without MLP units it keeps an empty MLP and its LayerNorm."""
     for name in ours.keys() - theirs.keys():
         assert name.endswith("attn.out_proj.bias"), name
         assert not ours[name].any()

@@ -1,4 +1,4 @@
-"""Masks, scores and sizes, and the pull towards the size asked for, against the reference."""
+"""Masks, scores, sizes and the sparsity penalty, against the reference."""
 
 from collections import defaultdict
 
@@ -111,7 +111,7 @@ def test_separate_constraints_add_up() -> None:
     assert min(each) < both.expected_sparsity < max(each)
 
 
-def test_a_student_smaller_than_asked_for_is_not_pushed_back() -> None:
+def test_a_student_smaller_than_the_target_has_no_penalty() -> None:
     towers = [(masks_of(CASES[0], tower), size_of(tower)) for tower in TOWERS]
 
     penalty = joint_lagrangian(towers, Constraint(0.0, 0.01, 0), 0)
@@ -164,10 +164,10 @@ def test_the_ends_of_the_clamp_count_by_granularity(
 
 
 @pytest.mark.parametrize(("granularity", "kept", "idle"), [("paper", 875, 107), ("exact", 768, 0)])
-def test_of_units_that_have_made_up_their_minds_only_exact_keeps_no_idle_ones(
+def test_of_units_at_the_ends_of_the_clamp_only_exact_keeps_no_idle_ones(
     granularity: Granularity, kept: int, idle: int
 ) -> None:
-    """A quarter of 3072 units at the top of the clamp, the others at its floor, where a kept one has the factor 0.004."""
+    """A quarter of 3072 units is at the ceiling of the clamp, the others at its floor, where a kept one has the factor 0.004."""
     masks = TowerMasks(768, [12], [3072], granularity)
     with torch.no_grad():
         masks.intermediate[768:] = LOGA_FLOOR
@@ -180,7 +180,7 @@ def test_of_units_that_have_made_up_their_minds_only_exact_keeps_no_idle_ones(
     assert masks.scores().intermediate[0].sum().item() == pytest.approx(kept, abs=0.6)
 
 
-def test_log_odds_at_either_end_still_move() -> None:
+def test_log_odds_at_either_end_have_gradients() -> None:
     masks = TowerMasks(4, [2], [8])
     masks.clamp_()
 

@@ -1,4 +1,4 @@
-"""At the prune step a search lands on the size asked for, whether it had gone beyond it or not yet reached it."""
+"""At the prune step the student gets the target size, whether the search exceeded it or fell short of it."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ BOTH: tuple[Tower, ...] = ("image", "text")
 
 
 def search(mean_loga: float, target: float, *, towers: tuple[Tower, ...] = BOTH, joint: bool = True) -> MaskedTowers:
-    """A search whose log-odds are spread around a mean."""
+    """Make a search whose log-odds are spread around a mean."""
     found = MaskedTowers(full_student(), LAYOUT, towers, Constraint(0.0, target, 0), joint=joint)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -24,13 +24,13 @@ def search(mean_loga: float, target: float, *, towers: tuple[Tower, ...] = BOTH,
 
 
 def one_unit(layout: Layout, towers: tuple[Tower, ...]) -> float:
-    """About the share that the dearest unit has: a channel, or a head where there are few."""
+    """Return about the share of the largest unit: a channel, or a head if there are few."""
     return max(max(1 / side.width, 1 / sum(side.heads or [])) for side in (getattr(layout, tower) for tower in towers))
 
 
 @pytest.mark.parametrize("target", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("mean_loga", [-2.5, -1.6, 1.0, 4.0], ids=["far beyond", "beyond", "short", "hardly begun"])
-def test_the_student_is_just_as_small_as_asked_for(mean_loga: float, target: float) -> None:
+def test_the_student_has_just_the_target_size(mean_loga: float, target: float) -> None:
     towers = search(mean_loga, target)
 
     towers.match_target_sparsity()
@@ -41,7 +41,7 @@ def test_the_student_is_just_as_small_as_asked_for(mean_loga: float, target: flo
 
 
 @pytest.mark.parametrize("tower", BOTH)
-def test_under_separate_constraints_each_tower_lands(tower: Tower) -> None:
+def test_under_separate_constraints_each_tower_matches_its_target(tower: Tower) -> None:
     towers = search(-2.0, 0.5, joint=False)
 
     towers.match_target_sparsity()
@@ -49,7 +49,7 @@ def test_under_separate_constraints_each_tower_lands(tower: Tower) -> None:
     assert 0.5 <= removed_share(LAYOUT, towers.folded_model().layout, [tower]) < 0.5 + one_unit(LAYOUT, (tower,))
 
 
-def test_one_tower_alone_lands() -> None:
+def test_one_tower_alone_matches_the_target() -> None:
     towers = search(1.0, 0.5, towers=("text",))
 
     towers.match_target_sparsity()
@@ -59,21 +59,21 @@ def test_one_tower_alone_lands() -> None:
     assert small.image == LAYOUT.image
 
 
-def test_who_stays_is_of_the_searchs_order_and_has_its_factor() -> None:
+def test_kept_units_have_the_order_and_the_factors_of_the_search() -> None:
     towers = search(-2.5, 0.5)
     before = towers.deterministic()["image"].hidden
 
     towers.match_target_sparsity()
 
     after = towers.deterministic()["image"].hidden
-    stayed = before != 0
-    assert int(after.count_nonzero()) > int(stayed.sum())
-    assert torch.equal(after[stayed], before[stayed])
+    kept = before != 0
+    assert int(after.count_nonzero()) > int(kept.sum())
+    assert torch.equal(after[kept], before[kept])
     loga = towers.tower_masks()["image"].hidden
     assert loga[after != 0].min() >= loga[after == 0].max()
 
 
-def test_the_folded_model_computes_what_the_landed_one_does() -> None:
+def test_the_folded_model_computes_what_the_masked_one_of_the_target_size_does() -> None:
     towers = search(-2.5, 0.5).eval()
     towers.match_target_sparsity()
     images, tokens = inputs()

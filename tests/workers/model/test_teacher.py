@@ -31,7 +31,7 @@ def test_a_folder_is_loaded_as_it_was_saved(tmp_path: Path, used_token_ids: list
     assert loaded.tokenizer(["a cat"]).shape == (1, 16)
 
 
-def test_a_folder_may_lie_on_any_file_system(tmp_path: Path) -> None:
+def test_a_folder_may_be_on_any_file_system(tmp_path: Path) -> None:
     write_folder(tmp_path, tiny_model(), tiny_layout())
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
         ArtifactsStore("memory://teacher").write_bytes(name, (tmp_path / name).read_bytes())
@@ -83,7 +83,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"model": "ViT-B-16-SigLIP", "pretrained": "webli"}, "/teacher/model", "only plain CLIP models"),
     ],
 )
-def test_a_bad_teacher_is_refused_with_the_way_out(spec: dict[str, str], pointer: str, message: str) -> None:
+def test_a_bad_teacher_is_refused_with_the_remedy(spec: dict[str, str], pointer: str, message: str) -> None:
     with pytest.raises(TeacherError, match=message) as error:
         check_teacher(TeacherSpec(**spec))
 
@@ -119,7 +119,7 @@ def test_weights_trained_with_quick_gelu_get_it() -> None:
 @pytest.mark.parametrize(
     "spec", [TeacherSpec(model="hf-hub:nobody/nothing"), TeacherSpec(model="ViT-B-32", pretrained="laion2b_s34b_b79k")]
 )
-def test_an_unreachable_hub_is_said(spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported(spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise ConnectionError("Name or service not known")
 

@@ -1,4 +1,4 @@
-"""Trimmed texts give what whole contexts give."""
+"""Trimmed texts have the embeddings of whole contexts."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CONFIG: Config = {
 
 
 def texts(lengths: list[int], context: int = 12) -> torch.Tensor:
-    """Random words below the end-of-text token 39, then padding."""
+    """Return random tokens up to the end-of-text token 39, then padding."""
     tokens = torch.zeros(len(lengths), context, dtype=torch.long)
     for row, length in enumerate(lengths):
         tokens[row, :length] = torch.randint(1, 38, (length,))

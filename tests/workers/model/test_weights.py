@@ -47,7 +47,7 @@ def test_a_compact_file_is_small_and_comes_back_with_the_used_rows(tmp_path: Pat
 
 
 @pytest.mark.parametrize("compact", [False, True])
-def test_the_header_tells_the_shapes_without_the_data(tmp_path: Path, compact: bool) -> None:
+def test_the_header_has_the_shapes_without_the_data(tmp_path: Path, compact: bool) -> None:
     store, state = ArtifactsStore(str(tmp_path)), tiny_model().state_dict()
     if compact:
         save_compact(store, "w.safetensors", state, USED)

@@ -1,4 +1,4 @@
-"""A retry's first attempt takes over what the ended job's checkpoints hold, and can be killed at any file of it."""
+"""A retry's first attempt adopts the checkpoints of ended jobs, and may be killed at any file."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def retry_of(store: ArtifactsStore, *jobs: str) -> JobAttempt:
     return JobAttempt(store, JobDocument(job="new", name="x", spec=spec, model_name="x", model_version=2, adopts=list(jobs)), 1)
 
 
-def leave(store: ArtifactsStore, path: str, text: str) -> None:
+def write(store: ArtifactsStore, path: str, text: str) -> None:
     write_committed(store, f"jobs/{path}", {"model.safetensors": text.encode(), "state.json": b"{}"})
 
 
@@ -39,10 +39,10 @@ def steps(store: ArtifactsStore, stage: str) -> list[tuple[int, int]]:
 
 
 def test_the_furthest_checkpoint_of_the_unfinished_stage_is_adopted(store: ArtifactsStore) -> None:
-    leave(store, "old/stages/0-first/student", "done")
-    leave(store, "old/stages/0-first/a1/step-10", "superseded by the student")
-    leave(store, "old/stages/1-second/a1/step-4", "earlier")
-    leave(store, "old/stages/1-second/a2/step-12", "furthest")
+    write(store, "old/stages/0-first/student", "done")
+    write(store, "old/stages/0-first/a1/step-10", "superseded by the student")
+    write(store, "old/stages/1-second/a1/step-4", "earlier")
+    write(store, "old/stages/1-second/a2/step-12", "furthest")
 
     assert adopt(retry_of(store, "old")) == "jobs/old/stages/1-second/a2/step-12"
 
@@ -52,9 +52,9 @@ def test_the_furthest_checkpoint_of_the_unfinished_stage_is_adopted(store: Artif
     assert (read_committed(store, "jobs/new/stages/1-second/a0/step-12") or {})["model.safetensors"] == b"furthest"
 
 
-def test_a_torn_checkpoint_gives_way_to_the_one_before(store: ArtifactsStore) -> None:
-    leave(store, "old/stages/0-first/a1/step-4", "whole")
-    leave(store, "old/stages/0-first/a1/step-8", "to be torn")
+def test_instead_of_a_torn_checkpoint_the_previous_one_is_adopted(store: ArtifactsStore) -> None:
+    write(store, "old/stages/0-first/a1/step-4", "whole")
+    write(store, "old/stages/0-first/a1/step-8", "to be torn")
     store.write_bytes("jobs/old/stages/0-first/a1/step-8/model.safetensors", b"torn")
 
     adopt(retry_of(store, "old"))
@@ -62,15 +62,15 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(store: ArtifactsStore) ->
     assert steps(store, "0-first") == [(4, 0)]
 
 
-def test_of_several_jobs_the_one_that_came_furthest_counts(store: ArtifactsStore) -> None:
-    leave(store, "older/stages/0-first/a1/step-8", "further")
-    leave(store, "old/stages/0-first/a1/step-4", "nearer")
+def test_of_several_jobs_the_furthest_is_adopted(store: ArtifactsStore) -> None:
+    write(store, "older/stages/0-first/a1/step-8", "further")
+    write(store, "old/stages/0-first/a1/step-4", "nearer")
 
     assert adopt(retry_of(store, "old", "older")) == "jobs/older/stages/0-first/a1/step-8"
 
 
-def test_what_was_adopted_outlives_the_job_it_came_from(store: ArtifactsStore) -> None:
-    leave(store, "old/stages/0-first/a1/step-4", "kept")
+def test_an_adopted_checkpoint_outlives_its_job(store: ArtifactsStore) -> None:
+    write(store, "old/stages/0-first/a1/step-4", "kept")
     run = retry_of(store, "old")
     adopt(run)
 
@@ -80,7 +80,7 @@ def test_what_was_adopted_outlives_the_job_it_came_from(store: ArtifactsStore) -
     assert adopt(run) is None
 
 
-def test_without_a_checkpoint_it_begins_at_the_beginning(store: ArtifactsStore) -> None:
+def test_without_a_checkpoint_nothing_is_adopted(store: ArtifactsStore) -> None:
     assert adopt(retry_of(store, "old")) is None
     assert adopt(retry_of(store)) is None
     assert not store.exists("jobs/new")
@@ -90,8 +90,8 @@ def test_without_a_checkpoint_it_begins_at_the_beginning(store: ArtifactsStore) 
 def test_killed_after_any_file_the_next_attempt_completes_it(
     store: ArtifactsStore, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
-    leave(store, "old/stages/0-first/student", "done")
-    leave(store, "old/stages/1-second/a1/step-4", "furthest")
+    write(store, "old/stages/0-first/student", "done")
+    write(store, "old/stages/1-second/a1/step-4", "furthest")
     copy, copied = ArtifactsStore.copy, []
 
     def killed(self: ArtifactsStore, source: str, target: str) -> None:

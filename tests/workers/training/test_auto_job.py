@@ -1,4 +1,4 @@
-"""A whole job of automatic and other stages, driver and worker in this process: no cluster, everything else is real."""
+"""A whole job of automatic and other stages with driver and worker in this process; everything else is real."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.masked import removed_share
 
-from tests.workers.attempts import TWO, Job, attempt_and_be_killed, no_cluster, specs_in
-from tests.workers.auto_stages import PRUNE_STEP, STEPS, TEACHER, auto
+from tests.workers.attempts import PRUNE_STEP, STEPS, TWO, Job, kill_attempt, no_cluster, specs_in
+from tests.workers.auto_stages import TEACHER, auto
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,14 +28,14 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., JobSpec]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, spec: Callable[..., JobSpec]) -> Job:
-    job = Job(tmp_path_factory.mktemp("undisturbed"), spec(*TWO))
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, spec: Callable[..., JobSpec]) -> Job:
+    job = Job(tmp_path_factory.mktemp("uninterrupted"), spec(*TWO))
     assert job.attempt()
     return job
 
 
-def test_two_automatic_stages_end_as_a_version_and_say_what_they_left(undisturbed: Job) -> None:
-    job = undisturbed
+def test_two_automatic_stages_end_as_a_version_with_their_diagrams(uninterrupted: Job) -> None:
+    job = uninterrupted
 
     pruned = job.events("stage.pruned")
     version = job.version()
@@ -43,24 +43,23 @@ def test_two_automatic_stages_end_as_a_version_and_say_what_they_left(undisturbe
     assert pruned[1]["data"] == summarize(version.layout).model_dump(mode="json")
     assert removed_share(TEACHER, version.layout, ["image", "text"]) > 0.45
     for stage, event in zip(("0-more", "1-less"), pruned, strict=True):
-        picture = job.store.read_bytes(f"jobs/job_1/stages/{stage}/layout.svg").decode()
-        assert f"image tower: {event['data']['layout']['image']['width']} of 32 channels" in picture
+        diagram = job.store.read_bytes(f"jobs/job_1/stages/{stage}/layout.svg").decode()
+        assert f"image tower: {event['data']['layout']['image']['width']} of 32 channels" in diagram
     assert [event["data"]["student"] for event in job.events("stage.started")] == [None, None]
-    told = [event["data"] for event in job.events("progress")]
-    assert any("target_sparsity" in event["metrics"] for event in told)
+    assert any("target_sparsity" in event["data"]["metrics"] for event in job.events("progress"))
     assert len(job.events("evaluation")) == 2 * (STEPS // 10 + 1)
     assert version.evaluation["find"].student["samples"] == 96
     assert load_folder(job.store.uri("models/shapes/1")).layout == version.layout
 
 
-def test_automatic_stages_stand_anywhere_in_a_chain(tmp_path: Path, spec: Callable[..., JobSpec]) -> None:
+def test_automatic_stages_may_be_anywhere_in_a_chain(tmp_path: Path, spec: Callable[..., JobSpec]) -> None:
     small = {"image": {"layers": 1, "width": 8, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
     narrow = {"image": {"width": 24}, "text": {"width": 24}}
     fresh = {**small, "embed_dim": 16, "image": {**small["image"], "patch_size": 16}}
     both = {"affinity": 1, "contrastive": 0.5}
     stages = [
         {"name": "narrow", "student": narrow, "train": {"steps": 2}, "objective": both, "optimizer": {"lr": 3e-3}},
-        {**auto(0.15), "optimizer": {"lr": 1e-3, "mask_lr": 0.4}},
+        {**auto(0.15, prune_step=PRUNE_STEP), "train": {"steps": STEPS}, "optimizer": {"lr": 1e-3, "mask_lr": 0.4}},
         {"name": "same", "student": {"text": {}}, "train": {"steps": 3}, "batch_size": 4},
         {"name": "cut", "student": small, "train": {"steps": 2}, "objective": {"contrastive": 1}},
         {"name": "fresh", "inherit": "none", "student": fresh, "train": {"steps": 2}},
@@ -73,14 +72,14 @@ def test_automatic_stages_stand_anywhere_in_a_chain(tmp_path: Path, spec: Callab
     assert started["auto"] is None
     assert started["same"]["layout"] == job.events("stage.pruned")[0]["data"]["layout"]
     assert started["cut"]["layout"]["image"]["width"] == job.version().layout.image.width == 8
-    told = [last_progress(job, stage) for stage in range(len(stages))]
-    assert [event["step"] for event in told] == [2, STEPS, 3, 2, 2]
-    assert [sorted({"affinity", "contrastive"} & event["metrics"].keys()) for event in told] == [
+    progress = [last_progress(job, stage) for stage in range(len(stages))]
+    assert [event["step"] for event in progress] == [2, STEPS, 3, 2, 2]
+    assert [sorted({"affinity", "contrastive"} & event["metrics"].keys()) for event in progress] == [
         ["affinity", "contrastive"], ["affinity"], ["affinity"], ["contrastive"], ["affinity"],
     ]  # fmt: skip
-    assert ["sparsity" in event["metrics"] for event in told] == [False, True, False, False, False]
+    assert ["sparsity" in event["metrics"] for event in progress] == [False, True, False, False, False]
     # The last of two steps is half way down the cosine.
-    assert told[0]["metrics"]["lr"] == pytest.approx(1.5e-3)
+    assert progress[0]["metrics"]["lr"] == pytest.approx(1.5e-3)
 
 
 def last_progress(job: Job, stage: int) -> dict[str, Any]:
@@ -92,32 +91,32 @@ def last_progress(job: Job, stage: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("point", "place"),
     [
-        ("step", f"0/{PRUNE_STEP - 12}"),
+        ("step", f"0/{PRUNE_STEP - 1}"),
         ("folded", "0"),
-        ("written", f"0-more/a1/step-{PRUNE_STEP + 2}/optimizer.safetensors"),
-        ("step", f"0/{PRUNE_STEP + 3}"),
+        ("written", "0-more/a1/step-20/optimizer.safetensors"),
+        ("step", f"0/{STEPS - 1}"),
         ("written", "0-more/student/manifest.json"),
         ("next", "1"),
         ("step", f"1/{PRUNE_STEP + 1}"),
     ],
 )
-def test_a_job_whose_process_is_killed_is_ended_by_the_next_attempt_with_the_same_student(
-    tmp_path: Path, spec: Callable[..., JobSpec], undisturbed: Job, point: str, place: str
+def test_a_job_whose_process_is_killed_is_finished_by_the_next_attempt_with_the_same_student(
+    tmp_path: Path, spec: Callable[..., JobSpec], uninterrupted: Job, point: str, place: str
 ) -> None:
     """kill -9 before, at and after a prune step, between two files of a checkpoint, and between stages."""
     broken = Job(tmp_path, spec(*TWO))
 
-    assert attempt_and_be_killed(broken.root, point, place) == -signal.SIGKILL
+    assert kill_attempt(broken.root, point, place) == -signal.SIGKILL
     assert not broken.store.exists("models/shapes/1/model.json")
     assert broken.attempt(2)
 
-    wanted, found = undisturbed.weights(), broken.weights()
-    assert broken.version().layout == undisturbed.version().layout
+    wanted, found = uninterrupted.weights(), broken.weights()
+    assert broken.version().layout == uninterrupted.version().layout
     assert wanted.keys() == found.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
-def test_a_student_that_does_not_fit_what_was_left_fails_the_job_without_a_retry(
+def test_a_student_larger_than_the_pruned_one_fails_the_job_without_a_retry(
     tmp_path: Path, spec: Callable[..., JobSpec]
 ) -> None:
     wide = {"image": {"width": 32, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}

@@ -1,4 +1,4 @@
-"""An automatic stage on a real local Ray with two workers: killed after its prune step, it ends with the same student."""
+"""An automatic stage on a real local Ray with two workers, killed after its prune step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +11,11 @@ from tinyclip_workers.model.folders import load_folder
 
 from tests.workers.auto_stages import PRUNE_STEP, TEACHER, auto, spec_of
 from tests.workers.models import write_folder
+from tests.workers.ray_jobs import RAY_MARKS, Artifacts
 from tests.workers.ray_workers import kill_train_workers
 from tests.workers.shapes_data import write_shards
-from tests.workers.training.test_run import Artifacts, cluster, pytestmark
 
-__all__ = ["cluster", "pytestmark"]
+pytestmark = RAY_MARKS
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,16 @@ def student(artifacts: Artifacts) -> dict[str, torch.Tensor]:
 def test_killed_after_the_prune_step_two_workers_end_with_the_same_student(
     tmp_path: Path, spec: Callable[[], JobSpec]
 ) -> None:
-    undisturbed, broken = (Artifacts(tmp_path / name, spec()) for name in ("undisturbed", "broken"))
+    uninterrupted, broken = (Artifacts(tmp_path / name, spec()) for name in ("uninterrupted", "broken"))
     killed: list[int] = []
     broken.when("checkpoint", lambda: killed.extend(kill_train_workers()), step=PRUNE_STEP + 1)
 
-    assert undisturbed.attempt(1)
+    assert uninterrupted.attempt(1)
     assert broken.attempt(1)
 
     assert len(killed) >= 2  # and the processes that load data for them
     assert "worker.restarted" in broken.types(1)
     assert "stage.pruned" in broken.types(1)
-    wanted, found = student(undisturbed), student(broken)
+    wanted, found = student(uninterrupted), student(broken)
     assert wanted.keys() == found.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())

@@ -1,4 +1,4 @@
-"""An automatic stage on several workers, and in parts of a batch."""
+"""An automatic stage on several workers, and in micro-batches."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def whole_stage(rank: int, world_size: int, shards: str) -> dict[str, Tensor]:
-    """The final student of a stage on this worker's parts of fixed global batches, in fp64, with one noise for all workers.
+    """Train a stage on this worker's parts of fixed global batches, in fp64, with the same noise on all workers.
 
-    fp32 adds its own rounding, and Adam enlarges it: it would hide what is compared here.
+    Rounding in fp32, which Adam enlarges, would hide what is compared here.
     """
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # all that the step casts to fp32
@@ -40,7 +40,7 @@ def whole_stage(rank: int, world_size: int, shards: str) -> dict[str, Tensor]:
 
 
 def one_worker_sees_nan(rank: int, shards: str) -> dict[str, Any]:
-    """How a run ends in which worker 1 alone has pictures that are not numbers."""
+    """Return how a run ends in which only worker 1 has images of NaN."""
     long = {**auto(0.5, prune_step=2 * MAX_SKIPPED_STEPS), "train": {"steps": 3 * MAX_SKIPPED_STEPS}}
     trainer = trainer_of(spec_of(shards, long))
     before = {name: tensor.clone() for name, tensor in all_tensors(trainer).items()}
@@ -60,8 +60,8 @@ def one_worker_sees_nan(rank: int, shards: str) -> dict[str, Any]:
 
 
 class TestSeveralWorkers:
-    def test_all_skip_what_one_cannot_use_and_leave_together(self, shards: str) -> None:
-        """In the reference the one worker leaves after 100 steps and the others wait for ever (F16)."""
+    def test_all_skip_what_one_cannot_use_and_raise_together(self, shards: str) -> None:
+        """In the reference that worker exits after 100 steps and the others hang (F16)."""
         ends = on_workers(2, one_worker_sees_nan, shards)
 
         assert ends[0] == ends[1]

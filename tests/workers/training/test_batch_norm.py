@@ -28,7 +28,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def two_steps(model: nn.Sequential, images: Tensor, targets: Tensor, share: float) -> dict[str, Tensor]:
-    """Loss (this worker's part of the mean over all), gradients summed over workers, and the state afterwards."""
+    """Return losses (this worker's part of the mean), gradients summed over workers, and the state after two steps."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found: dict[str, Tensor] = {}
     for step in range(2):

@@ -1,4 +1,4 @@
-"""The offline step: clusters of a teacher's image embeddings."""
+"""Clusters of a teacher's image embeddings: the program and its file."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
     return JobSpec.model_validate(spec(write_data(tmp_path_factory.mktemp("clusters"))))
 
 
-def test_pictures_of_one_colour_are_one_cluster(job: JobSpec, tmp_path: Path) -> None:
-    """Squares of four colours in many shades."""
+def test_images_of_one_color_are_one_cluster(job: JobSpec, tmp_path: Path) -> None:
+    """The images are squares of four colors in many shades."""
     out = str(tmp_path / "clusters.safetensors")
 
     make_clusters(job, out, clusters=len(COLORS))
@@ -44,20 +44,20 @@ def test_the_same_seed_gives_the_same_clusters(job: JobSpec, tmp_path: Path) -> 
         make_clusters(job, str(tmp_path / name), clusters=3, seed=7)
 
     assert torch.equal(load_clusters(str(tmp_path / "a")), load_clusters(str(tmp_path / "b")))
-    facts = read_clusters_header(str(tmp_path / "a")).metadata
-    assert facts["teacher"] == "teacher"
-    assert facts["seed"] == "7"
-    assert 48 <= int(facts["images"]) < 64  # of 64, a tenth is held out
+    metadata = read_clusters_header(str(tmp_path / "a")).metadata
+    assert metadata["teacher"] == "teacher"
+    assert metadata["seed"] == "7"
+    assert 48 <= int(metadata["images"]) < 64  # of 64, a tenth is held out
 
 
-def test_more_clusters_than_pictures_are_refused(job: JobSpec, tmp_path: Path) -> None:
+def test_more_clusters_than_images_are_refused(job: JobSpec, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="20 images are too few for 30 clusters"):
         make_clusters(job, str(tmp_path / "out"), clusters=30, images=20)
 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_writing_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = str(tmp_path / "clusters.safetensors")
     save_clusters(out, torch.eye(3), {})
     before = Path(out).read_bytes()

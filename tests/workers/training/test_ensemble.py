@@ -1,4 +1,4 @@
-"""Several teachers: each sees the batch in its own size and colours, and the averages are of what each says alone."""
+"""Several teachers: each encodes the batch in its own size and color normalization, and all are recorded."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ def loaded(seed: int, layout: Layout, colors: Any = FIRST_COLORS) -> LoadedModel
 
 
 def other_layout() -> Layout:
-    """Larger pictures, longer texts, other embeddings."""
+    """Return a layout with larger images, longer texts and other embeddings."""
     layout = tiny_layout()
     image = layout.image.model_copy(update={"image_size": 64})
     text = layout.text.model_copy(update={"context_length": 20})
@@ -47,7 +47,7 @@ def models() -> list[LoadedModel]:
 
 @pytest.fixture(scope="module")
 def batch() -> Pairs:
-    """Pixels of 0 to 1 and tokens."""
+    """Return pixels from 0 to 1, and tokens."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(6, 3, 32, 32, generator=generator), make_tokenizer(tiny_layout())(TEXTS)
 
@@ -92,8 +92,8 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(models: list[LoadedMod
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
 
 
-class TestTruth:
-    """What a job with two teachers tells."""
+class TestRecords:
+    """Version and events of a job with two teachers."""
 
     @pytest.fixture
     def run(self, tmp_path: Path) -> Any:
@@ -122,7 +122,7 @@ class TestTruth:
         assert "inherits from teacher, which is the teacher of the tables below" in card
         assert "objective: affinity 1" in card
 
-    def test_one_teacher_is_told_as_before(self, tmp_path: Path) -> None:
+    def test_one_teacher_alone_is_no_list_in_the_lineage(self, tmp_path: Path) -> None:
         run, stage = job_run(tmp_path)
         write_folder(tmp_path / "teacher", tiny_model(), tiny_layout())
 
@@ -133,15 +133,15 @@ class TestTruth:
         assert "clusters" not in version.lineage
 
     def test_the_event_has_the_first_and_all(self, run: Any) -> None:
-        told: list[dict[str, Any]] = []
+        sent: list[dict[str, Any]] = []
 
         class Events:
             def send(self, type: str, **event: Any) -> None:
-                told.append({"type": type, **event})
+                sent.append({"type": type, **event})
 
         layout = _load_teacher_layout(run[0], cast(EventWriter, Events()))
 
-        [event] = told
+        [event] = sent
         assert layout == tiny_layout()
         assert event["message"] == "teachers teacher (75%) and large (25%)"
         assert event["data"]["layout"]["embed_dim"] == 16

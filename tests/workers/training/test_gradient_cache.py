@@ -1,4 +1,4 @@
-"""Micro-batches with cached features against the whole batch at once, in one process and in two."""
+"""Micro-batches with cached embeddings against the whole batch at once, in one process and in two."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def loss_and_gradients(rank: int, workers: int, micro_batch: int) -> dict[str, T
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Tensor]:
-    """A plain forward and backward."""
+    """Loss and gradients of a plain forward and backward pass."""
     found = loss_and_gradients(0, 1, ROWS)
     assert {"clip.logit_scale", "clip.visual.proj", "masks.text.hidden", "masks.image.lambda_1"} <= found.keys()
     return found

@@ -28,7 +28,7 @@ def embeddings(arrays: Arrays, rows: slice) -> tuple[StudentEmbeddings, TeacherE
 
 
 def losses(student: StudentEmbeddings, teacher: TeacherEmbeddings) -> dict[str, Tensor]:
-    """Under the fixtures' names."""
+    """Compute all losses, by their names in the fixtures."""
     i2t, t2i = affinity_loss(student, [teacher])
     alpha, weight = (Arrays("loss.npz")[name].item() for name in ("alpha", "weight"))
     weights = {"affinity": alpha * weight, "contrastive": (1 - alpha) * weight}
@@ -57,14 +57,14 @@ def losses_and_gradients(rank: int, world_size: int, local: bool) -> dict[str, T
 
 
 def without_half_of_the_gradient(rank: int, world_size: int, local: bool) -> dict[str, Tensor]:
-    """The same where what is gathered carries no gradient, as the reference does without its gather_with_grad (F7)."""
+    """Do the same without the gradient of gathered rows, as the reference without gather_with_grad (F7)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "gather_with_gradient", module.gather)
         return losses_and_gradients(rank, world_size, local)
 
 
 def assert_halves_are_the_references(found: dict[str, Tensor], arrays: Arrays, names: set[str], near: Near) -> None:
-    """What is ours less the gathered side's gradient is what the reference shows without it: that side is exactly the rest."""
+    """Compare with the reference's gradients without the gathered side: the difference is exactly that side."""
     for name in sorted(names):
         loss, _, of = name.partition("_")
         near(found[name], arrays, f"{loss}_nogradgather_{of}" if of else f"{loss}_nogradgather", TOLERANCE)
@@ -121,7 +121,7 @@ def test_similarities_stay_fp32_under_autocast() -> None:
         assert torch.equal(autocast[name], loss), name
 
 
-def test_affinity_without_a_teacher_says_so() -> None:
+def test_affinity_without_a_teacher_is_an_error() -> None:
     student, _ = embeddings(Arrays("loss.npz", f"W{WORLDS[0]}/"), slice(None))
 
     with pytest.raises(ValueError, match=r"objective\.affinity"):

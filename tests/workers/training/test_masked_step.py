@@ -18,7 +18,7 @@ GATHERING = ("index", "gather", "scatter", "nonzero", "masked_select", "masked_s
 
 
 class Operations(TorchDispatchMode):
-    """Every operation by name, and the largest result of any."""
+    """Counts operations by name, and keeps the size of the largest result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ def test_masks_add_no_operation_that_gathers_channels_heads_or_units() -> None:
     assert not [name for name in matrix_products if masked.count[name] != plain.count[name]]
 
 
-def test_the_pull_needs_no_more_numbers_at_once_than_there_are_units() -> None:
-    """The reference multiplies every channel with every head and unit: 28M numbers a step for a ViT-B."""
+def test_the_sparsity_penalty_needs_no_more_numbers_at_once_than_there_are_units() -> None:
+    """The reference multiplies every channel by every head and unit: 28M numbers per step for a ViT-B."""
     towers = MaskedTowers(full_student(), LAYOUT, ("image", "text"), CONSTRAINT)
 
     with operations() as seen:
@@ -73,14 +73,15 @@ def test_the_pull_needs_no_more_numbers_at_once_than_there_are_units() -> None:
 @pytest.mark.parametrize("kept", [1, 5, 16])
 def test_a_masked_layer_norm_is_the_layer_norm_of_the_kept_channels(kept: int) -> None:
     torch.manual_seed(kept)
-    norm, there = MaskedLayerNorm(16).double(), torch.randperm(16)[:kept].sort().values
+    norm, channels = MaskedLayerNorm(16).double(), torch.randperm(16)[:kept].sort().values
     x = 3 + 7 * torch.randn(4, 5, 16, dtype=torch.float64)
     with torch.no_grad():
         norm.weight.normal_()
         norm.bias.normal_()
 
-    found = norm(x, torch.zeros(16, dtype=torch.float64).index_fill(0, there, 1))
+    found = norm(x, torch.zeros(16, dtype=torch.float64).index_fill(0, channels, 1))
 
     wanted = torch.zeros_like(x)
-    wanted[..., there] = torch.nn.functional.layer_norm(x[..., there], (kept,), norm.weight[there], norm.bias[there], norm.eps)
+    weight, bias = norm.weight[channels], norm.bias[channels]
+    wanted[..., channels] = torch.nn.functional.layer_norm(x[..., channels], (kept,), weight, bias, norm.eps)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)

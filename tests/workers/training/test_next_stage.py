@@ -1,4 +1,4 @@
-"""A stage that starts from a pruned student: the reference's way, and ours without its dead units."""
+"""A stage that starts from a pruned student: as in the reference, and ours, which keeps no removed units."""
 
 import re
 from collections.abc import Mapping
@@ -21,21 +21,21 @@ from tests.workers.parity import Arrays, Near, assert_near
 _IN_PROJ = re.compile(r"attn\.in_proj_(weight|bias)$")
 
 
-def spread(small: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def expand_state(small: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Start a stage as the reference does: every pruned tensor is the leading slice of a full one of zeros (q, k and v each).
 
     `full` gives names, shapes and types. Missing tensors are zero. The logit scale is copied.
     """
     state = {name: torch.zeros_like(tensor) for name, tensor in full.items()}
     for name, tensor in small.items():
-        there = state[name]
+        target = state[name]
         if _IN_PROJ.search(name):
-            there, tensor = (t.view(3, t.shape[0] // 3, *t.shape[1:]) for t in (there, tensor))
-        there[tuple(slice(size) for size in tensor.shape)] = tensor
+            target, tensor = (t.view(3, t.shape[0] // 3, *t.shape[1:]) for t in (target, tensor))
+        target[tuple(slice(size) for size in tensor.shape)] = tensor
     return state
 
 
-def spread_masks(small: Layout, full: Layout) -> dict[str, TowerMasks]:
+def expand_masks(small: Layout, full: Layout) -> dict[str, TowerMasks]:
     """Return masks of the full towers: log-odds +10 for as many leading units as the small ones have, -10 for the others."""
     pairs: dict[str, tuple[ImageLayout | TextLayout, ImageLayout | TextLayout]] = {
         "image": (small.image, full.image),
@@ -48,8 +48,8 @@ def spread_masks(small: Layout, full: Layout) -> dict[str, TowerMasks]:
 def _alive(full: TowerMasks, small: TowerMasks) -> TowerMasks:
     for group, loga in full.loga().items():
         rows = loga.split(full.sizes[group])
-        for row, living in zip(rows, small.sizes[group], strict=True):
-            row[living:] = -LOGA_AT_START
+        for row, kept_units in zip(rows, small.sizes[group], strict=True):
+            row[kept_units:] = -LOGA_AT_START
     return full
 
 
@@ -64,8 +64,8 @@ def test_the_references_next_stage_is_reproduced(case: str, near: Near) -> None:
     pruned, layout = fold(student.state_dict(), LAYOUT, masks, parity=True)
 
     full = Clip(LAYOUT)
-    full.load_state_dict(spread(pruned, student.state_dict()))
-    next_masks = spread_masks(layout, LAYOUT)
+    full.load_state_dict(expand_state(pruned, student.state_dict()))
+    next_masks = expand_masks(layout, LAYOUT)
     images, tokens = inputs()
     image = full.encode_image(images, next_masks["image"].deterministic())
     text = full.encode_text(tokens, next_masks["text"].deterministic())
@@ -90,7 +90,7 @@ def assert_masks_are_the_references(masks: TowerMasks, tower: str, arrays: Array
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_our_next_stage_masks_the_small_student_and_counts_no_dead_unit_alive(case: str) -> None:
+def test_our_next_stage_masks_the_pruned_student_and_counts_no_removed_unit(case: str) -> None:
     masks = {tower: masks.deterministic() for tower, masks in masks_at_the_prune(case).items()}
     state, layout = fold(full_student().state_dict(), LAYOUT, masks)
     small = Clip(layout)
@@ -101,9 +101,9 @@ def test_our_next_stage_masks_the_small_student_and_counts_no_dead_unit_alive(ca
 
     assert folded_layout(layout, towers.deterministic()) == layout
     everything = {tower: Mask(*(indicator(masks[tower], group) for group in GROUPS)) for tower in TOWERS}
-    living = sum(size_of_case(tower).expected(everything[tower]).item() for tower in TOWERS)
+    kept = sum(size_of_case(tower).expected(everything[tower]).item() for tower in TOWERS)
     full = sum(size_of_case(tower).prunable for tower in TOWERS)
-    assert towers.sparsity_penalty(0).expected_sparsity == pytest.approx(1 - living / full, rel=1e-5)
+    assert towers.sparsity_penalty(0).expected_sparsity == pytest.approx(1 - kept / full, rel=1e-5)
 
 
 def indicator(mask: Mask, group: Group) -> Any:
@@ -137,11 +137,11 @@ def features(model: Clip) -> tuple[torch.Tensor, torch.Tensor]:
     return normalize(model.encode_image(images), dim=-1), normalize(model.encode_text(tokens), dim=-1)
 
 
-def test_many_gone_units_do_not_bring_one_back() -> None:
+def test_many_removed_units_do_not_restore_one() -> None:
     full = LAYOUT.text.model_copy(update={"layers": 1, "heads": [12], "mlp": [3072], "width": 768, "head_width": 64})
     small = full.model_copy(update={"mlp": [768]})
 
-    theirs = spread_masks(
+    theirs = expand_masks(
         LAYOUT.model_copy(update={"text": small}), LAYOUT.model_copy(update={"text": full})
     )["text"]
     ours = fresh_masks(small)
@@ -160,7 +160,7 @@ def test_a_resnet_has_no_masks() -> None:
         size_of(resnet)
 
 
-def test_sizes_are_told_of_the_unpruned_tower() -> None:
+def test_sizes_are_those_of_the_unpruned_tower() -> None:
     for tower in TOWERS:
         assert size_of(tower_layout(tower)) == size_of_case(tower)
     assert GROUPS == ("hidden", "heads", "intermediate")

@@ -1,4 +1,4 @@
-"""Every published term against its plain re-computation, in one process and in two."""
+"""Every published term against a plain computation of it, in one process and in two."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def term(name: str, own: StudentEmbeddings, *teachers: TeacherEmbeddings, cluste
 
 
 def terms_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
-    """Every term on this worker's rows, and its gradient to the student's embeddings and scale."""
+    """Compute every term on this worker's rows, and its gradients."""
     found: dict[str, Tensor] = {}
     share = N // world_size
     rows = slice(rank * share, (rank + 1) * share)
@@ -123,7 +123,7 @@ def test_the_objective_is_the_weighted_sum() -> None:
 
 
 @pytest.mark.parametrize("name", ["affinity", *TERMS])
-def test_a_term_without_what_it_needs_says_so(name: str) -> None:
+def test_a_term_without_a_teacher_is_an_error_that_names_it(name: str) -> None:
     with pytest.raises(ValueError, match=rf"objective\.{name} is positive but there is no teacher"):
         term(name, student())
 
@@ -137,7 +137,7 @@ class TestSeveralTeachers:
     WEIGHTS = (0.5, 0.2, 0.3)
 
     def teachers(self, rows: slice = slice(None)) -> list[TeacherEmbeddings]:
-        """Three teachers with embeddings of 4, 7 and 3 numbers, and scales of their own."""
+        """Return three teachers with embeddings of 4, 7 and 3 numbers, each with its own scale."""
         others = [
             TeacherEmbeddings(unit(10 + i, N, size)[rows], unit(20 + i, N, size)[rows], scale, weight)
             for i, (size, scale, weight) in enumerate([(7, 5.0, self.WEIGHTS[1]), (3, 20.0, self.WEIGHTS[2])])

@@ -9,18 +9,15 @@ from tinyclip_workers.training.clusters import make_clusters
 
 from tests.workers.auto_stages import TEACHER, spec_of
 from tests.workers.models import write_folder
+from tests.workers.ray_jobs import RAY_MARKS, Artifacts
 from tests.workers.shapes_data import write_shards
-from tests.workers.training import test_run
-from tests.workers.training.test_run import Artifacts, cluster
 
-__all__ = ["cluster"]
-
-pytestmark = [*test_run.pytestmark, pytest.mark.long]
+pytestmark = [*RAY_MARKS, pytest.mark.long]
 
 OBJECTIVE = {"affinity": 1, "feature_mimicry": 100, "cluster_instance": 0.5}
 
 
-def test_other_objectives_and_several_teachers_end_in_a_version_that_tells_of_them(tmp_path: Path) -> None:
+def test_other_objectives_and_several_teachers_are_recorded_in_the_version(tmp_path: Path) -> None:
     torch.manual_seed(0)
     write_folder(tmp_path / "one", build_model(TEACHER), TEACHER)
     other = TEACHER.model_copy(update={"embed_dim": 24})

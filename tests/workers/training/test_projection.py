@@ -1,4 +1,4 @@
-"""Students whose embeddings are not of their teacher's size: the projection learns with them, exactly, and comes back."""
+"""The projection of students whose embedding size differs from the teacher's: trained, resumed, not exported."""
 
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,12 @@ from tests.workers.processes import on_workers
 from tests.workers.shapes_data import write_shards
 
 SIZE = 11
-"""Of the teacher's embeddings; the student's have 8."""
+"""Embedding size of the teacher; the student's is 8."""
 OBJECTIVE = {"affinity": 1.0, "contrastive": 0.5, **{name: 1.0 + i for i, name in enumerate(TERMS)}}
 
 
 def teacher(images_BCHW: Tensor, tokens_BT: Tensor) -> TeacherEmbeddings:
-    """Embeddings that a seed and the batch decide."""
+    """Return embeddings that depend on a seed and the batch."""
     generator = torch.Generator().manual_seed(2)
     image_map, text_map = torch.randn(2, 3 * 16 * 16, SIZE, generator=generator, dtype=torch.float64)
     image_BE = normalize(images_BCHW.flatten(1) @ image_map, dim=-1)
@@ -52,7 +52,7 @@ def teacher(images_BCHW: Tensor, tokens_BT: Tensor) -> TeacherEmbeddings:
 
 
 def loss_and_gradients(rank: int, workers: int, micro_batch: int | None) -> dict[str, Tensor]:
-    """Take one step with every term there is, in fp64, under masks."""
+    """Take one step with every term, in fp64, under masks."""
     masked = masked_student()
     towers = WithProjection(masked, Projection(8, SIZE, seed=5).double())
     images, tokens = (whole[rows_of(rank, workers)] for whole in global_batch())
@@ -97,7 +97,7 @@ def test_two_workers_whole_and_in_parts_give_the_gradient_of_the_whole(whole: di
         assert all(torch.equal(first[name], second[name]) for name in whole.keys() - {"loss"})
 
 
-def test_it_is_fp32_under_autocast_and_draws_nothing_from_others() -> None:
+def test_it_is_fp32_under_autocast_and_leaves_the_random_state_alone() -> None:
     state = torch.get_rng_state()
     projection = Projection(8, SIZE, seed=5)
     assert torch.equal(state, torch.get_rng_state())
@@ -134,7 +134,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class TestTraining:
-    """With a teacher whose embeddings have 24 numbers where the student's have 16."""
+    """The teacher's embeddings have 24 numbers, the student's 16."""
 
     LENGTH = 24
 
@@ -170,7 +170,7 @@ class TestTraining:
         assert self.trainer(shards, {"affinity": 1}).learner.projection is None
         assert self.trainer(shards, {"feature_mimicry": 1}).learner.projection is not None
 
-    def test_a_contrastive_stage_does_not_ask_the_teacher(self, shards: str) -> None:
+    def test_a_contrastive_stage_does_not_run_the_teacher(self, shards: str) -> None:
         assert not self.trainer(shards, {"contrastive": 1}).teachers
         assert self.trainer(shards, {"affinity": 1}).teachers
 
@@ -181,23 +181,23 @@ def interrupted_spec(shards: str, every_steps: int) -> JobSpec:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shards: str) -> StageTrainer:
+def uninterrupted(shards: str) -> StageTrainer:
     return train(trainer_of(interrupted_spec(shards, STEPS), taught_by=teacher_of(24)))
 
 
 class TestResumption:
     @pytest.mark.parametrize("stop", [PRUNE_STEP - 6, PRUNE_STEP, PRUNE_STEP + 2])
-    def test_interrupted_and_resumed_equals_undisturbed_bit_for_bit(
-        self, undisturbed: StageTrainer, shards: str, tmp_path: Path, stop: int
+    def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+        self, uninterrupted: StageTrainer, shards: str, tmp_path: Path, stop: int
     ) -> None:
         store, spec = ArtifactsStore(str(tmp_path)), interrupted_spec(shards, stop)
 
-        def save_and_die(trainer: StageTrainer) -> None:
+        def save_and_stop(trainer: StageTrainer) -> None:
             save_checkpoint(store, "stage/a1", trainer.step, trainer.learner.tensors(), trainer.state())
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train(trainer_of(spec, taught_by=teacher_of(24)), checkpoint=save_and_die)
+            train(trainer_of(spec, taught_by=teacher_of(24)), checkpoint=save_and_stop)
         checkpoint = latest_checkpoint(store, "stage")
         assert checkpoint is not None
         second = trainer_of(spec, taught_by=teacher_of(24))
@@ -206,21 +206,21 @@ class TestResumption:
         assert not equal(fresh, dict(second.learner.tensors()["projection"]))
         train(second)
 
-        assert second.learner.layout == undisturbed.learner.layout
+        assert second.learner.layout == uninterrupted.learner.layout
         assert {"projection.image.weight", "model.logit_scale"} <= all_tensors(second).keys()
-        assert equal(all_tensors(undisturbed), all_tensors(second))
+        assert equal(all_tensors(uninterrupted), all_tensors(second))
 
-    def test_the_student_has_no_part_of_it(self, undisturbed: StageTrainer) -> None:
-        names = undisturbed.learner.folded_model()[0].state_dict().keys()
+    def test_the_student_has_no_part_of_it(self, uninterrupted: StageTrainer) -> None:
+        names = uninterrupted.learner.folded_model()[0].state_dict().keys()
 
         assert not [name for name in names if "projection" in name and name != "text_projection"]
 
-    def test_every_stage_begins_a_new_one(self, undisturbed: StageTrainer, shards: str) -> None:
+    def test_every_stage_starts_a_new_one(self, uninterrupted: StageTrainer, shards: str) -> None:
         spec = spec_of(shards, auto(0.5), auto(0.75, name="more"), objective={"feature_mimicry": 1})
 
-        second = trainer_of(spec, 1, undisturbed, taught_by=teacher_of(24))
+        second = trainer_of(spec, 1, uninterrupted, taught_by=teacher_of(24))
 
-        trained, fresh = undisturbed.learner.projection, second.learner.projection
+        trained, fresh = uninterrupted.learner.projection, second.learner.projection
         assert trained is not None
         assert fresh is not None
         assert equal(dict(fresh.state_dict()), dict(Projection(16, 24, seed=1).state_dict()))

@@ -37,7 +37,7 @@ class Recorded:
         return train(0, "run", self.folder)
 
     def write(self, line: tuple[str, ...], found: dict[str, Tensor]) -> None:
-        """Keep arrays as the reference's of a run with this command line."""
+        """Store arrays as those of a run with this command line."""
         self.document["runs"] = {"run": {"world_size": 1, "args": [*line]}}
         (self.folder / "traj.json").write_text(json.dumps(self.document))
         of_run = {f"run/{name}": array for name, array in {**self._masks, **found}.items()}
@@ -113,7 +113,7 @@ class TestSearch:
         assert losses[0] != losses[1]
 
     def test_one_tower_alone_is_searched_and_never_folded(self, recorded: Recorded) -> None:
-        """METHOD F11."""
+        """As in the reference (METHOD F11)."""
         found = recorded.run(*AUTO, "--prune-image")
 
         assert ReferenceArguments([*AUTO, "--prune-image"]).prune_step is None

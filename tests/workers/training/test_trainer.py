@@ -1,8 +1,7 @@
-"""The loop of a stage: the same twice, exactly resumable, the same for one worker and for two."""
+"""The loop of a stage: reproducible, exactly resumable, the same for one worker and for two."""
 
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,20 @@ import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.data.stream import Batch, PairStream, make_loader
+from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.optimizer import learning_rate
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
-from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged, Hooks, StageTrainer, StepResult
+from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged, StageTrainer, StepResult
 from torch import Tensor
 
+from tests.workers.auto_stages import RESNET, TEXT, VIT, batches_of, equal, hooks, weights
 from tests.workers.processes import on_workers
 from tests.workers.shapes_data import write_shards
-
-RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 32}
-VIT = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
-TEXT = {"layers": 1, "width": 32, "heads": 2, "context_length": 12, "vocab_size": 49408}
 
 
 def spec_of(shards: str, image: dict[str, Any], **changes: Any) -> JobSpec:
@@ -59,37 +54,6 @@ def trainer_of(spec: JobSpec) -> StageTrainer:
     return StageTrainer(spec, stage, student, [teacher], torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
 
 
-def batches_of(trainer: StageTrainer, spec: JobSpec) -> Iterator[Batch]:
-    tokenizer = make_tokenizer(trainer.stage.layout)
-    stream = PairStream(
-        spec.data,
-        batch_size=spec.batch_size,
-        image_size=32,
-        tokenize=lambda text: tokenizer(text)[0],
-        seed=spec.seed,
-        start=trainer.position,
-    )
-    return iter(make_loader(stream, 0))
-
-
-def hooks(**replaced: Any) -> Hooks:
-    nothing = {
-        "command": lambda: Command.RUN,
-        "progress": lambda _: None,
-        "checkpoint": lambda _: None,
-        "evaluate": lambda _: None,
-    }
-    return Hooks(**{**nothing, **replaced})
-
-
-def weights(trainer: StageTrainer) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in trainer.student.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 class TestOneProcess:
     @pytest.mark.parametrize("image", [RESNET, VIT], ids=["resnet", "vit"])
     def test_the_same_spec_gives_the_same_student_twice(self, tmp_path: Path, image: dict[str, Any]) -> None:
@@ -97,7 +61,7 @@ class TestOneProcess:
         students = []
         for _ in range(2):
             trainer = trainer_of(spec)
-            assert trainer.run(batches_of(trainer, spec), hooks()) is Command.RUN
+            assert trainer.run(batches_of(trainer), hooks()) is Command.RUN
             students.append(weights(trainer))
 
         assert equal(*students)
@@ -108,37 +72,37 @@ class TestOneProcess:
         losses: list[float] = []
         trainer = trainer_of(spec)
 
-        trainer.run(batches_of(trainer, spec), hooks(progress=lambda result: losses.append(result.loss)))
+        trainer.run(batches_of(trainer), hooks(progress=lambda result: losses.append(result.loss)))
 
         assert sum(losses[-5:]) / 5 < 0.75 * losses[0]
 
     def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(self, tmp_path: Path) -> None:
         spec = spec_of(write_shards(tmp_path / "data"), RESNET, checkpoint={"every_steps": 4, "keep": 1})
-        undisturbed = trainer_of(spec)
-        undisturbed.run(batches_of(undisturbed, spec), hooks())
+        uninterrupted = trainer_of(spec)
+        uninterrupted.run(batches_of(uninterrupted), hooks())
         store = ArtifactsStore(str(tmp_path / "artifacts"))
 
         def save(trainer: StageTrainer) -> None:
             save_checkpoint(store, "stage/a1", trainer.step, trainer.learner.tensors(), trainer.state())
 
         first = trainer_of(spec)
-        _steps(first, spec, 4)
+        _steps(first, 4)
         save(first)
         second = trainer_of(spec)
         checkpoint = latest_checkpoint(store, "stage")
         assert checkpoint is not None
         second.restore(checkpoint)
-        second.run(batches_of(second, spec), hooks())
+        second.run(batches_of(second), hooks())
 
         assert second.step == 6
-        assert equal(weights(undisturbed), weights(second))
+        assert equal(weights(uninterrupted), weights(second))
 
-    def test_pause_takes_a_checkpoint_and_leaves(self, tmp_path: Path) -> None:
+    def test_pause_saves_a_checkpoint_and_stops(self, tmp_path: Path) -> None:
         spec = spec_of(write_shards(tmp_path), VIT)
         trainer, saved, results = trainer_of(spec), [], []
 
         command = trainer.run(
-            batches_of(trainer, spec),
+            batches_of(trainer),
             hooks(
                 command=lambda: Command.PAUSE if len(results) == 2 else Command.RUN,
                 progress=results.append,
@@ -148,12 +112,12 @@ class TestOneProcess:
 
         assert (command, saved, trainer.step) == (Command.PAUSE, [3], 3)
 
-    def test_cancel_leaves_without_a_checkpoint(self, tmp_path: Path) -> None:
+    def test_cancel_stops_without_a_checkpoint(self, tmp_path: Path) -> None:
         spec = spec_of(write_shards(tmp_path), VIT)
         trainer, saved = trainer_of(spec), []
 
         command = trainer.run(
-            batches_of(trainer, spec), hooks(command=lambda: Command.CANCEL, checkpoint=lambda t: saved.append(t.step))
+            batches_of(trainer), hooks(command=lambda: Command.CANCEL, checkpoint=lambda t: saved.append(t.step))
         )
 
         assert (command, saved, trainer.step) == (Command.CANCEL, [], 1)
@@ -161,7 +125,7 @@ class TestOneProcess:
     def test_a_gradient_that_is_not_finite_changes_nothing_and_too_many_end_the_run(self, tmp_path: Path) -> None:
         spec = spec_of(write_shards(tmp_path), VIT)
         trainer = trainer_of(spec)
-        batch = next(batches_of(trainer, spec))
+        batch = next(batches_of(trainer))
         with torch.no_grad():
             trainer.student.text_projection.fill_(float("nan"))
         before = trainer.student.visual.conv1.weight.clone()
@@ -181,7 +145,7 @@ class TestOneProcess:
         trainer = trainer_of(spec)
         before = weights(trainer)
 
-        results = _steps(trainer, spec, 2)
+        results = _steps(trainer, 2)
 
         assert all(result.finite for result in results)
         assert not torch.equal(before["visual.proj"], trainer.student.visual.proj)
@@ -193,20 +157,20 @@ class TestOneProcess:
         before = learned.student.logit_scale.item()
 
         for trainer in (fixed, learned):
-            _steps(trainer, trainer.spec, 2)
+            _steps(trainer, 2)
 
         assert fixed.student.logit_scale.exp().item() == pytest.approx(30)
         assert learned.student.logit_scale.item() != before
 
 
-def _steps(trainer: StageTrainer, spec: JobSpec, count: int) -> list[StepResult]:
-    return [trainer.train_step(batch)[0] for batch in itertools.islice(batches_of(trainer, spec), count)]
+def _steps(trainer: StageTrainer, count: int) -> list[StepResult]:
+    return [trainer.train_step(batch)[0] for batch in itertools.islice(batches_of(trainer), count)]
 
 
 def step_on_a_part(rank: int, world_size: int, image: dict[str, Any], shards: str) -> dict[str, Tensor]:
-    """Loss and averaged gradients of one step on this worker's part of one fixed global batch, in fp64.
+    """Return loss and averaged gradients of one step on this worker's part of one fixed global batch, in fp64.
 
-    fp32 adds its own rounding, which a ResNet's batch norm magnifies a thousandfold: it would hide what is compared here.
+    Rounding in fp32, which a ResNet's batch norm magnifies a thousandfold, would hide what is compared here.
     """
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # all that the step casts to fp32
@@ -215,7 +179,7 @@ def step_on_a_part(rank: int, world_size: int, image: dict[str, Any], shards: st
         update={"degrees": 0.0, "color_jitter": 0.0, "translate": 0.0, "horizontal_flip": 0.0}
     )
     trainer = trainer_of(spec)
-    whole = next(batches_of(trainer, spec))
+    whole = next(batches_of(trainer))
     size = spec.batch_size // world_size
     part = slice(rank * size, (rank + 1) * size)
     batch = Batch(whole.images_BCHW[part], whole.tokens_BT[part], 0, whole.position, whole.skipped)
@@ -239,7 +203,7 @@ class TestSeveralWorkers:
 
 
 class TestSchedule:
-    def test_it_warms_up_in_a_line_and_falls_along_a_cosine(self, tmp_path: Path) -> None:
+    def test_it_warms_up_in_a_line_and_falls_along_a_cosine(self) -> None:
         optimizer = spec_of("x", VIT, optimizer={"lr": 1.0, "warmup_steps": 10}).optimizer
 
         rates = [learning_rate(step, 110, optimizer) for step in range(110)]
