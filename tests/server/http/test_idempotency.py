@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same request again gives the same answer and no second effect."""
+"""`Idempotency-Key`: a repeated request returns the first response without a second effect."""
 
 import asyncio
 from datetime import timedelta
@@ -15,45 +15,45 @@ KEY = {"Idempotency-Key": "abc"}
 
 
 @on_both_databases
-async def test_the_same_request_again_gives_the_first_answer(service: Service) -> None:
+async def test_a_repeated_request_returns_the_first_response(service: Service) -> None:
     first = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
-    again = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
+    repeated = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
 
-    assert (first.status_code, again.status_code) == (201, 201)
-    assert again.content == first.content
-    assert again.headers["etag"] == first.headers["etag"]
-    assert len((await service.http.get("/v1/jobs")).json()["items"]) == 1
+    assert (first.status_code, repeated.status_code) == (201, 201)
+    assert repeated.content == first.content
+    assert repeated.headers["etag"] == first.headers["etag"]
+    assert len(await service.items("/v1/jobs")) == 1
 
 
 async def test_the_same_document_in_another_order_is_the_same_request(service: Service) -> None:
     first = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
-    again = await service.http.post("/v1/jobs", json=dict(reversed(spec().items())), headers=KEY)
+    repeated = await service.http.post("/v1/jobs", json=dict(reversed(spec().items())), headers=KEY)
 
-    assert again.json()["id"] == first.json()["id"]
+    assert repeated.json()["id"] == first.json()["id"]
 
 
 async def test_another_body_under_the_key_is_refused(service: Service) -> None:
     await service.http.post("/v1/jobs", json=spec(), headers=KEY)
 
-    answer = await service.http.post("/v1/jobs", json=spec(seed=7), headers=KEY)
+    response = await service.http.post("/v1/jobs", json=spec(seed=7), headers=KEY)
 
-    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    assert (response.status_code, response.json()["code"]) == (422, "idempotency_key_reused")
 
 
 async def test_another_route_under_the_key_is_refused(service: Service) -> None:
     job = (await service.http.post("/v1/jobs", json=spec(), headers=KEY)).json()
 
-    answer = await service.http.post(f"/v1/jobs/{job['id']}/cancel", headers=KEY)
+    response = await service.http.post(f"/v1/jobs/{job['id']}/cancel", headers=KEY)
 
-    assert answer.status_code == 422
+    assert response.status_code == 422
     assert (await service.job(job["id"]))["state"] == "queued"
 
 
 @on_both_databases
-async def test_while_the_first_is_being_answered_the_second_is_a_conflict(service: Service) -> None:
+async def test_a_concurrent_request_is_a_conflict(service: Service) -> None:
     service.planner.held = asyncio.Event()
     first = asyncio.create_task(service.http.post("/v1/jobs", json=spec(), headers=KEY))
-    await eventually(lambda: _is_taken(service))
+    await eventually(lambda: _is_reserved(service))
 
     second = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
 
@@ -62,14 +62,14 @@ async def test_while_the_first_is_being_answered_the_second_is_a_conflict(servic
     assert (await first).status_code == 201
 
 
-async def test_a_refused_request_leaves_the_key_free(service: Service) -> None:
+async def test_a_refused_request_releases_the_key(service: Service) -> None:
     refused = await service.http.post("/v1/jobs", json=spec(name="impossible"), headers=KEY)
     accepted = await service.http.post("/v1/jobs", json=spec(), headers=KEY)
 
     assert (refused.status_code, accepted.status_code) == (422, 201)
 
 
-async def test_a_key_whose_server_died_can_be_used_again(service: Service) -> None:
+async def test_the_key_of_a_killed_server_can_be_used_again(service: Service) -> None:
     await service.http.post("/v1/jobs", json=spec(), headers=KEY)
     async with service.app.state.services.db.write() as session:
         await session.execute(update(IdempotencyRow).values(status=None, created_at=now() - timedelta(hours=1)))
@@ -78,23 +78,23 @@ async def test_a_key_whose_server_died_can_be_used_again(service: Service) -> No
 
 
 @pytest.mark.parametrize(("age_hours", "jobs"), [(23, 1), (25, 2)])
-async def test_a_key_is_kept_for_a_day(service: Service, age_hours: int, jobs: int) -> None:
+async def test_a_response_is_stored_for_a_day(service: Service, age_hours: int, jobs: int) -> None:
     await service.http.post("/v1/jobs", json=spec(), headers=KEY)
     async with service.app.state.services.db.write() as session:
         await session.execute(update(IdempotencyRow).values(created_at=now() - timedelta(hours=age_hours)))
 
     await service.http.post("/v1/jobs", json=spec(), headers=KEY)
 
-    assert len((await service.http.get("/v1/jobs")).json()["items"]) == jobs
+    assert len(await service.items("/v1/jobs")) == jobs
 
 
-async def test_the_answer_survives_a_restart(start: Start) -> None:
+async def test_the_response_survives_a_restart(start: Start) -> None:
     first = await (await start()).http.post("/v1/jobs", json=spec(), headers=KEY)
-    again = await (await start()).http.post("/v1/jobs", json=spec(), headers=KEY)
+    repeated = await (await start()).http.post("/v1/jobs", json=spec(), headers=KEY)
 
-    assert again.json() == first.json()
+    assert repeated.json() == first.json()
 
 
-async def _is_taken(service: Service) -> bool:
+async def _is_reserved(service: Service) -> bool:
     async with service.app.state.services.db.read() as session:
         return await session.scalar(select(IdempotencyRow.key)) is not None

@@ -1,9 +1,10 @@
-"""Server-sent events over a real socket: live, resumable, and ended with the job."""
+"""Server-sent events over a real socket: live, resumable, and closed at the end of the job."""
 
 import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,14 +13,20 @@ import uvicorn
 from tinyclip_server.http import streams
 from tinyclip_server.jobs import repository
 
+from tests.server.events import log_line
 from tests.server.service import Service
 
 EVENTS = {"Accept": "text/event-stream"}
 
 
+@pytest.fixture(autouse=True)
+def _short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "POLL_SECONDS", 0.02)
+
+
 @pytest.fixture
 async def url(service: Service) -> AsyncIterator[str]:
-    """The application behind a real server: only there does an answer arrive piece by piece."""
+    """The application behind a real server: only there does a response arrive in pieces."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(service.app, lifespan="off", log_config=None))
@@ -30,13 +37,13 @@ async def url(service: Service) -> AsyncIterator[str]:
 
 
 async def read(url: str, count: int | None = None, **headers: str) -> list[dict[str, Any]]:
-    """The documents of `count` messages, or of all until the server closes the stream."""
+    """Return the documents of `count` messages, or of all until the server closes the stream."""
     documents = []
-    async with httpx.AsyncClient(timeout=10) as client, client.stream("GET", url, headers={**EVENTS, **headers}) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
+    async with httpx.AsyncClient(timeout=10) as client, client.stream("GET", url, headers={**EVENTS, **headers}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
         number = None
-        async for line in answer.aiter_lines():
+        async for line in response.aiter_lines():
             if line.startswith("id:"):
                 number = int(line.removeprefix("id:"))
             if line.startswith("data:"):
@@ -48,7 +55,7 @@ async def read(url: str, count: int | None = None, **headers: str) -> list[dict[
     return documents
 
 
-async def test_a_finished_jobs_stream_gives_all_and_closes(service: Service, url: str) -> None:
+async def test_the_stream_of_an_ended_job_has_all_events_and_closes(service: Service, url: str) -> None:
     job = await service.succeeded("emoji")
 
     documents = await read(f"{url}/v1/jobs/{job['id']}/events")
@@ -67,11 +74,11 @@ async def test_a_stream_resumes_without_gap_or_repeat(service: Service, url: str
     assert rest[-1]["type"] == "job.succeeded"
 
 
-async def test_events_are_seen_as_they_come(service: Service, url: str) -> None:
+async def test_events_are_streamed_as_they_are_recorded(service: Service, url: str) -> None:
     worker = await service.running()
-    told = len(await service.events(worker.job))
-    watching = asyncio.create_task(read(f"{url}/v1/jobs/{worker.job}/events", **{"Last-Event-ID": str(told)}))
-    await asyncio.sleep(0.1)
+    last = len(await service.events(worker.job))
+    watching = asyncio.create_task(read(f"{url}/v1/jobs/{worker.job}/events", **{"Last-Event-ID": str(last)}))
+    await asyncio.sleep(0.05)
 
     worker.step(3, loss=1.0)
     await service.tick()
@@ -83,7 +90,7 @@ async def test_events_are_seen_as_they_come(service: Service, url: str) -> None:
     assert documents[-1]["type"] == "job.succeeded"
 
 
-async def test_more_than_one_batch_comes_whole(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_several_batches_are_streamed(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyclip_server.http.streams.BATCH", 3)
     job = await service.succeeded("emoji")
 
@@ -94,7 +101,7 @@ async def test_more_than_one_batch_comes_whole(service: Service, url: str, monke
 
 async def test_log_lines_stream_from_the_tail(service: Service, url: str) -> None:
     worker = await service.running()
-    worker.emit(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 11)))
+    worker.emit(*(log_line(f"line {n}") for n in range(1, 11)))
     worker.succeed()
     await service.tick()
 
@@ -103,67 +110,70 @@ async def test_log_lines_stream_from_the_tail(service: Service, url: str) -> Non
     assert [document["message"] for document in documents] == ["line 9", "line 10"]
 
 
-async def test_a_quiet_stream_is_kept_alive(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyclip_server.http.streams.KEEPALIVE_SECONDS", 0.2)
+async def test_an_idle_stream_is_kept_alive(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyclip_server.http.streams.KEEPALIVE_SECONDS", 0.05)
     worker = await service.running()
-    told = len(await service.events(worker.job))
+    last = len(await service.events(worker.job))
 
     async with (
         httpx.AsyncClient(timeout=10) as client,
-        client.stream("GET", f"{url}/v1/jobs/{worker.job}/events", headers={**EVENTS, "Last-Event-ID": str(told)}) as answer,
+        client.stream("GET", f"{url}/v1/jobs/{worker.job}/events", headers={**EVENTS, "Last-Event-ID": str(last)}) as response,
     ):
-        line = await anext(answer.aiter_lines())
+        line = await anext(response.aiter_lines())
 
     assert line.startswith(": ping")
 
 
 @pytest.mark.parametrize("bad", ["x", "-1", "1.5", "9" * 40])
-async def test_an_id_that_is_none_is_refused(service: Service, url: str, bad: str) -> None:
+async def test_an_invalid_event_id_is_refused(service: Service, url: str, bad: str) -> None:
     job = await service.submit()
 
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{url}/v1/jobs/{job['id']}/events", headers={**EVENTS, "Last-Event-ID": bad})
+        response = await client.get(f"{url}/v1/jobs/{job['id']}/events", headers={**EVENTS, "Last-Event-ID": bad})
 
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "/Last-Event-ID"
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/Last-Event-ID"
 
 
 async def test_an_unknown_jobs_stream_is_not_found(service: Service, url: str) -> None:
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{url}/v1/jobs/job_none/events", headers=EVENTS)
+        response = await client.get(f"{url}/v1/jobs/job_none/events", headers=EVENTS)
 
-    assert answer.status_code == 404
+    assert response.status_code == 404
 
 
-async def test_however_many_watch_the_database_is_read_for_one(
+async def test_all_readers_share_the_reads_of_the_database(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads = 0
+    reads, clock = 0, 0.0
     fetch = repository.events_after
 
-    async def events_after(*asked: Any) -> Any:
+    async def events_after(*arguments: Any) -> Any:
         nonlocal reads
         reads += 1
-        return await fetch(*asked)
+        return await fetch(*arguments)
 
     monkeypatch.setattr(repository, "events_after", events_after)
+    monkeypatch.setattr(streams, "time", SimpleNamespace(monotonic=lambda: clock))
     worker = await service.running()
     events = f"{url}/v1/jobs/{worker.job}/events"
     watching = [asyncio.create_task(read(events)) for _ in range(30)]
     for step in range(1, 4):
         worker.step(step, loss=1.0)
         await service.tick()
-        await asyncio.sleep(0.3)
+        clock += streams.POLL_SECONDS
+        await asyncio.sleep(0.05)
     worker.succeed()
     await service.tick()
+    clock += streams.POLL_SECONDS
     seen = await asyncio.gather(*watching)
-    asked = reads
+    shared = reads
 
     assert seen == [await service.events(worker.job)] * 30
-    assert asked < 30  # each on its own would have asked at every look
+    assert shared <= 5  # the first one, and one for each time that the clock advances
 
 
-async def test_a_reader_that_is_far_behind_misses_nothing(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lagging_reader_misses_nothing(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "BUFFERED_LINES", 3)
     monkeypatch.setattr(streams, "BATCH", 2)
     worker = await service.running()
@@ -171,7 +181,7 @@ async def test_a_reader_that_is_far_behind_misses_nothing(service: Service, url:
     first = asyncio.create_task(read(events))
     worker.emit(*({"type": "note", "message": str(number)} for number in range(20)))
     await service.tick()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.1)
     late = asyncio.create_task(read(events))
     ahead = asyncio.create_task(read(events, **{"Last-Event-ID": "23"}))
     worker.succeed()

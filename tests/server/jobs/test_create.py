@@ -13,36 +13,36 @@ async def post(service: Service, body: Any, **params: Any) -> httpx.Response:
     return await service.http.post("/v1/jobs", json=body, params=params)
 
 
-def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     assert (problem["status"], problem["code"]) == (status, code)
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["request_id"] == response.headers["x-request-id"]
     return problem
 
 
 class TestCreate:
-    async def test_answers_with_the_queued_job_and_where_it_is(self, service: Service) -> None:
-        answer = await post(service, spec())
+    async def test_it_returns_the_queued_job_and_its_location(self, service: Service) -> None:
+        response = await post(service, spec())
 
-        job = answer.json()
-        assert answer.status_code == 201
-        assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
-        assert answer.headers["etag"] == f'"{job["etag"]}"'
+        job = response.json()
+        assert response.status_code == 201
+        assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+        assert response.headers["etag"] == f'"{job["etag"]}"'
         assert (job["labels"], job["project"], job["priority"]) == ({"team": "search"}, "default", 0)
         assert job["spec"]["optimizer"]["lr"] == 1e-4
         assert job["progress"]["stages"] == 2
 
-    async def test_validate_only_gives_the_plan_and_keeps_nothing(self, service: Service) -> None:
-        answer = await post(service, spec(), validate_only=True)
+    async def test_validate_only_returns_the_plan_without_an_effect(self, service: Service) -> None:
+        response = await post(service, spec(), validate_only=True)
 
-        assert answer.status_code == 200
-        assert answer.json()["steps"] == 20
-        assert (await service.http.get("/v1/jobs")).json()["items"] == []
+        assert response.status_code == 200
+        assert response.json()["steps"] == 20
+        assert await service.items("/v1/jobs") == []
 
-    async def test_a_registry_teacher_is_pinned_for_the_reader_and_a_path_for_the_worker(self, service: Service) -> None:
-        await service.succeeded("big")
+    async def test_a_registry_teacher_is_pinned_and_its_path_is_given_to_the_worker(self, service: Service) -> None:
+        await service.register_model("big")
 
         worker = await service.started(teacher={"model": "registry:big@latest"})
 
@@ -50,7 +50,7 @@ class TestCreate:
         assert worker.spec()["spec"]["teacher"]["model"] == f"local-dir:{service.artifacts}/models/big/1"
 
     async def test_each_registry_teacher_of_several_is_pinned(self, service: Service) -> None:
-        await service.succeeded("big")
+        await service.register_model("big")
         teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "registry:big@latest", "weight": 2}]
 
         worker = await service.started(teacher=None, teachers=teachers)
@@ -60,30 +60,30 @@ class TestCreate:
         assert [teacher["model"] for teacher in given] == ["ViT-B-32", f"local-dir:{service.artifacts}/models/big/1"]
         assert kept[1]["weight"] == given[1]["weight"] == 2
 
-    async def test_a_clone_has_the_changes_asked_for(self, service: Service) -> None:
+    async def test_a_clone_has_the_requested_changes(self, service: Service) -> None:
         job = await service.submit()
 
-        answer = await service.http.post(
+        response = await service.http.post(
             f"/v1/jobs/{job['id']}/clone", json={"set": {"optimizer.lr": 0.5, "stages.1.train.steps": 7, "labels.team": "new"}}
         )
 
-        clone = answer.json()
-        assert answer.status_code == 201
+        clone = response.json()
+        assert response.status_code == 201
         assert clone["id"] != job["id"]
         assert (clone["spec"]["optimizer"]["lr"], clone["spec"]["stages"][1]["train"]["steps"]) == (0.5, 7)
         assert clone["labels"] == {"team": "new"}
 
 
-class TestBadInput:
+class TestInvalidInput:
     async def test_an_unknown_field_is_named_with_a_suggestion(self, service: Service) -> None:
-        answer = await post(service, spec(optimiser={"lr": 1}))
+        response = await post(service, spec(optimiser={"lr": 1}))
 
-        problem = assert_problem(answer, 422, "invalid_input")
+        problem = assert_problem(response, 422, "invalid_input")
         assert problem["errors"] == [
             {"pointer": "/optimiser", "value": {"lr": 1}, "message": "unknown field; did you mean optimizer?"}
         ]
 
-    async def test_an_unknown_field_deep_inside_is_pointed_at(self, service: Service) -> None:
+    async def test_a_nested_unknown_field_has_its_pointer(self, service: Service) -> None:
         body = spec()
         body["stages"][1]["student"]["image"]["widht"] = 3
 
@@ -92,7 +92,7 @@ class TestBadInput:
         assert problem["errors"][0]["pointer"] == "/stages/1/student/image/widht"
         assert problem["errors"][0]["message"].endswith("did you mean width?")
 
-    async def test_a_field_of_one_kind_of_task_is_pointed_at_without_the_kind(self, service: Service) -> None:
+    async def test_the_pointer_to_a_field_of_a_task_leaves_out_the_kind_of_task(self, service: Service) -> None:
         task = {"name": "emoji", "kind": "zero_shot", "shards": "x.tar", "classes": ["a"], "template": ["{}"]}
 
         problem = assert_problem(await post(service, spec(evaluation={"tasks": [task]})), 422, "invalid_input")
@@ -100,7 +100,7 @@ class TestBadInput:
         assert problem["errors"][0]["pointer"] == "/evaluation/tasks/0/template"
         assert "did you mean templates?" in problem["errors"][0]["message"]
 
-    async def test_a_wrong_type_that_fits_no_branch_is_one_error(self, service: Service) -> None:
+    async def test_a_value_that_matches_no_branch_of_a_union_is_one_error(self, service: Service) -> None:
         problem = assert_problem(await post(service, spec(data={"train": {"shards": 7}})), 422, "invalid_input")
 
         assert [(error["pointer"], error["value"]) for error in problem["errors"]] == [("/data/train/shards", 7)]
@@ -113,19 +113,19 @@ class TestBadInput:
 
         assert problem["errors"] == [{"pointer": "/data/train/shards", "value": None, "message": "this field is required"}]
 
-    async def test_an_impossible_student_is_told_by_the_engine(self, service: Service) -> None:
+    async def test_errors_of_the_planner_are_returned(self, service: Service) -> None:
         problem = assert_problem(await post(service, spec(name="impossible")), 422, "impossible_spec")
 
         assert problem["errors"][0]["pointer"] == "/stages/0/student/image/layers"
         assert problem["detail"] == "/stages/0/student/image/layers: the teacher has 1 layer; give at most 1"
-        assert (await service.http.get("/v1/jobs")).json()["items"] == []
+        assert await service.items("/v1/jobs") == []
 
-    async def test_an_unknown_registry_teacher_is_a_bad_field(self, service: Service) -> None:
+    async def test_an_unknown_registry_teacher_is_named(self, service: Service) -> None:
         problem = assert_problem(await post(service, spec(teacher={"model": "registry:ghost@1"})), 422, "unknown_model")
 
         assert problem["errors"][0]["pointer"] == "/teacher/model"
 
-    async def test_an_unknown_registry_teacher_of_several_is_named_by_its_place(self, service: Service) -> None:
+    async def test_an_unknown_registry_teacher_of_several_has_its_pointer(self, service: Service) -> None:
         teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "registry:ghost@1"}]
 
         problem = assert_problem(await post(service, spec(teacher=None, teachers=teachers)), 422, "unknown_model")
@@ -133,33 +133,33 @@ class TestBadInput:
         assert (problem["errors"][0]["pointer"], problem["errors"][0]["value"]) == ("/teachers/1/model", "registry:ghost@1")
 
     @pytest.mark.parametrize("body", ["{not json", "", "[]", "3", '"text"', "null"])
-    async def test_a_body_that_is_no_spec_is_refused(self, service: Service, body: str) -> None:
-        answer = await service.http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+    async def test_a_body_that_is_not_a_spec_is_refused(self, service: Service, body: str) -> None:
+        response = await service.http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
 
-        assert answer.status_code == 422
-        assert answer.json()["errors"]
+        assert response.status_code == 422
+        assert response.json()["errors"]
 
-    async def test_a_body_of_another_kind_is_refused(self, service: Service) -> None:
-        answer = await service.http.post("/v1/jobs", content=b"name: x", headers={"content-type": "application/yaml"})
+    async def test_another_media_type_is_refused(self, service: Service) -> None:
+        response = await service.http.post("/v1/jobs", content=b"name: x", headers={"content-type": "application/yaml"})
 
-        problem = assert_problem(answer, 422, "invalid_input")
-        assert (await service.http.get("/v1/jobs")).json()["items"] == []
+        problem = assert_problem(response, 422, "invalid_input")
+        assert await service.items("/v1/jobs") == []
         assert problem["errors"]
 
-    async def test_half_a_character_is_bad_input(self, service: Service) -> None:
-        answer = await service.http.post(
+    async def test_an_unpaired_surrogate_is_refused(self, service: Service) -> None:
+        response = await service.http.post(
             "/v1/jobs", content=rb'{"name": "x", "labels": {"a": "\ud800"}, "data": {"train": {"shards": "x"}}, "nope\ud800": 1}',
             headers={"content-type": "application/json"},
         )
 
-        assert answer.status_code == 422
+        assert response.status_code == 422
 
     async def test_a_clone_with_an_unknown_field_is_refused(self, service: Service) -> None:
         job = await service.submit()
 
-        answer = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {"optimizer.lrr": 1}})
+        response = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {"optimizer.lrr": 1}})
 
-        problem = assert_problem(answer, 422, "invalid_input")
+        problem = assert_problem(response, 422, "invalid_input")
         assert problem["errors"][0]["message"] == "unknown field; did you mean lr?"
 
     @pytest.mark.parametrize(
@@ -172,60 +172,60 @@ class TestBadInput:
             ("", "write the path as optimizer.lr or stages.0.train.steps"),
         ],
     )
-    async def test_a_clones_bad_path_is_named_with_the_way_out(self, service: Service, path: str, message: str) -> None:
+    async def test_an_invalid_path_of_a_clone_is_named_with_the_remedy(self, service: Service, path: str, message: str) -> None:
         job = await service.submit()
 
-        answer = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {path: 1}})
+        response = await service.http.post(f"/v1/jobs/{job['id']}/clone", json={"set": {path: 1}})
 
-        problem = assert_problem(answer, 422, "invalid_input")
+        problem = assert_problem(response, 422, "invalid_input")
         assert problem["errors"] == [{"pointer": f"/set/{path}", "value": 1, "message": message}]
-        assert len((await service.http.get("/v1/jobs")).json()["items"]) == 1
+        assert len(await service.items("/v1/jobs")) == 1
 
 
 @on_both_databases
-class TestWhatDatabasesCannotHold:
+class TestUnstorableText:
     @pytest.mark.parametrize("text", ["\x00", "\ud800", "a\x00b"])
-    async def test_odd_characters_are_bad_input(self, service: Service, text: str) -> None:
+    async def test_it_is_refused_or_stored(self, service: Service, text: str) -> None:
         body = str(spec(labels={"team": "@"})).replace("'", '"').replace("@", text.encode("unicode_escape").decode())
         body = body.replace("\\x00", "\\u0000")
 
-        answer = await service.http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+        response = await service.http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
 
-        assert answer.status_code in (201, 422)
-        assert "traceback" not in answer.text.lower()
+        assert response.status_code in (201, 422)
+        assert "traceback" not in response.text.lower()
 
     @pytest.mark.parametrize("name", ["%00", "%ed%a0%80", "a" * 5000])
-    async def test_odd_names_in_a_path_are_not_found(self, service: Service, name: str) -> None:
-        answer = await service.http.get(f"/v1/jobs/{name}")
+    async def test_in_a_path_it_is_not_found(self, service: Service, name: str) -> None:
+        response = await service.http.get(f"/v1/jobs/{name}")
 
-        assert answer.status_code in (404, 422)
+        assert response.status_code in (404, 422)
 
 
-class TestPlannerTrouble:
+class TestPlannerFailures:
     @pytest.fixture
     async def planned(self, start: Start) -> Service:
-        """A service whose planner is a process of its own."""
+        """A service whose planner is a real process."""
         return await start(planner_command=FAKE_PLANNER)
 
-    async def test_a_planner_that_died_once_is_started_again(self, planned: Service) -> None:
+    async def test_a_planner_that_dies_once_is_restarted(self, planned: Service) -> None:
         assert (await post(planned, spec(name="dies-once-a"))).status_code == 201
 
-    async def test_a_planner_that_keeps_dying_makes_the_request_retryable(self, planned: Service) -> None:
-        answer = await post(planned, spec(name="dies"))
+    async def test_a_planner_that_dies_again_makes_the_request_retryable(self, planned: Service) -> None:
+        response = await post(planned, spec(name="dies"))
 
-        problem = assert_problem(answer, 503, "planner_unavailable")
+        problem = assert_problem(response, 503, "planner_unavailable")
         assert problem["retryable"] is True
-        assert answer.headers["retry-after"] == "5"
+        assert response.headers["retry-after"] == "5"
         assert (await post(planned, spec())).status_code == 201
 
-    async def test_a_planner_that_answers_something_else_is_not_believed(self, planned: Service) -> None:
+    async def test_an_answer_to_another_question_is_not_accepted(self, planned: Service) -> None:
         problem = assert_problem(await post(planned, spec(name="mumbles")), 503, "planner_unavailable")
 
         assert problem["retryable"] is True
         assert (await post(planned, spec())).status_code == 201
 
-    async def test_a_planner_that_hangs_is_given_up(self, start: Start) -> None:
-        service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=1.0)
+    async def test_a_planner_that_hangs_times_out(self, start: Start) -> None:
+        service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=0.5)
 
         assert_problem(await post(service, spec(name="hangs")), 503, "planner_timeout")
 

@@ -1,4 +1,6 @@
-"""Cancelling, pausing, resuming and deleting: what is asked for, and when it is said to be done."""
+"""Cancelling, pausing, resuming and deleting jobs: the requests, and when the states follow."""
+
+from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
@@ -7,13 +9,12 @@ from tests.server.events import Worker
 from tests.server.service import Service, Start
 
 
-async def ask(service: Service, job_id: str, what: str, status: int = 202) -> dict:
-    answer = await service.http.post(f"/v1/jobs/{job_id}/{what}")
-    assert answer.status_code == status, answer.text
-    return answer.json()
+async def request(service: Service, job_id: str, action: str, status: int = 202) -> dict[str, Any]:
+    return await service.call("POST", f"/v1/jobs/{job_id}/{action}", status=status)
 
 
-def stopped(worker: Worker, desired: str) -> None:
+def stop(worker: Worker, desired: str) -> None:
+    """Let an attempt stop on request."""
     worker.emit({"type": "attempt.stopped", "data": {"desired": desired, "step": 5}})
 
 
@@ -21,29 +22,29 @@ class TestCancel:
     async def test_a_queued_job_never_runs(self, service: Service) -> None:
         job = await service.submit()
 
-        assert (await ask(service, job["id"], "cancel"))["state"] == "cancelled"
+        assert (await request(service, job["id"], "cancel"))["state"] == "cancelled"
 
         await service.tick(2)
         assert service.ray.submissions == []
         assert [stage["state"] for stage in (await service.job(job["id"]))["stages"]] == ["cancelled", "cancelled"]
 
-    async def test_a_running_attempt_is_asked_to_leave_and_cancelled_is_said_once_it_has(self, service: Service) -> None:
+    async def test_a_running_job_is_cancelled_once_its_attempt_has_stopped(self, service: Service) -> None:
         worker = await service.running()
 
-        assert (await ask(service, worker.job, "cancel"))["state"] == "cancelling"
+        assert (await request(service, worker.job, "cancel"))["state"] == "cancelling"
         await service.tick(2)
         assert worker.control() == {"fence": 1, "desired": "cancel"}
         assert (await service.job(worker.job))["state"] == "cancelling"
-        stopped(worker, "cancel")
+        stop(worker, "cancel")
         await service.tick()
 
         assert (await service.job(worker.job))["state"] == "cancelled"
         assert service.ray.stopped == []
 
-    async def test_an_attempt_that_does_not_leave_is_stopped_by_ray(self, start: Start) -> None:
+    async def test_an_attempt_that_does_not_stop_is_stopped_by_ray(self, start: Start) -> None:
         service = await start(stop_grace_seconds=0)
         worker = await service.running()
-        await ask(service, worker.job, "cancel")
+        await request(service, worker.job, "cancel")
 
         await service.tick()
         assert service.ray.stopped == [f"tc-{worker.job}-a1"]
@@ -53,11 +54,11 @@ class TestCancel:
 
         assert (await service.job(worker.job))["state"] == "cancelled"
 
-    async def test_a_claimed_job_that_ray_never_got_is_cancelled_without_it(self, service: Service) -> None:
+    async def test_a_claimed_job_that_was_not_submitted_is_cancelled_without_ray(self, service: Service) -> None:
         service.ray.unavailable = True
         job = await service.submit()
         await service.tick()
-        await ask(service, job["id"], "cancel")
+        await request(service, job["id"], "cancel")
         await service.tick()
         assert (await service.job(job["id"]))["state"] == "cancelling"
 
@@ -67,18 +68,18 @@ class TestCancel:
         assert (await service.job(job["id"]))["state"] == "cancelled"
         assert service.ray.submissions == []
 
-    async def test_asking_twice_is_fine(self, service: Service) -> None:
+    async def test_repeated_it_is_a_no_op(self, service: Service) -> None:
         worker = await service.running()
 
-        await ask(service, worker.job, "cancel")
-        await ask(service, worker.job, "cancel")
+        await request(service, worker.job, "cancel")
+        await request(service, worker.job, "cancel")
 
         types = [event["type"] for event in await service.events(worker.job)]
         assert types.count("job.cancelling") == 1
 
-    async def test_a_success_that_came_first_stays_one(self, service: Service) -> None:
+    async def test_a_success_meanwhile_wins(self, service: Service) -> None:
         worker = await service.running()
-        await ask(service, worker.job, "cancel")
+        await request(service, worker.job, "cancel")
         worker.succeed()
 
         await service.tick()
@@ -88,17 +89,17 @@ class TestCancel:
     async def test_an_ended_job_cannot_be_cancelled(self, service: Service) -> None:
         job = await service.succeeded("emoji")
 
-        problem = await ask(service, job["id"], "cancel", status=409)
+        problem = await request(service, job["id"], "cancel", status=409)
 
         assert problem["code"] == "illegal_transition"
 
     async def test_an_unknown_job_is_not_found(self, service: Service) -> None:
-        assert (await ask(service, "job_none", "cancel", status=404))["code"] == "no_such_job"
+        assert (await request(service, "job_none", "cancel", status=404))["code"] == "no_such_job"
 
-    async def test_it_survives_a_restart(self, start: Start) -> None:
+    async def test_the_request_survives_a_restart(self, start: Start) -> None:
         first = await start()
         worker = await first.running()
-        await ask(first, worker.job, "cancel")
+        await request(first, worker.job, "cancel")
 
         await first.lose_leases()
         second = await start(first.ray)
@@ -108,66 +109,66 @@ class TestCancel:
 
 
 class TestPauseAndResume:
-    async def test_a_paused_job_goes_on_as_the_next_attempt(self, service: Service) -> None:
+    async def test_a_resumed_job_continues_as_the_next_attempt(self, service: Service) -> None:
         worker = await service.running(max_attempts=1)
-        await ask(service, worker.job, "pause")
+        await request(service, worker.job, "pause")
         await service.tick()
         assert worker.control() == {"fence": 1, "desired": "pause"}
-        stopped(worker, "pause")
+        stop(worker, "pause")
         await service.tick()
         assert (await service.job(worker.job))["state"] == "paused"
 
-        assert (await ask(service, worker.job, "resume"))["state"] == "queued"
+        assert (await request(service, worker.job, "resume"))["state"] == "queued"
         await service.tick()
 
         job = await service.job(worker.job)
         assert (job["state"], job["attempt"]) == ("starting", 2)
         assert worker.control() == {"fence": 2, "desired": "run"}
 
-    async def test_a_paused_job_leaves_its_place_to_the_next(self, service: Service) -> None:
+    async def test_a_paused_job_lets_the_next_one_run(self, service: Service) -> None:
         worker = await service.running()
         other = await service.submit()
-        await ask(service, worker.job, "pause")
-        stopped(worker, "pause")
+        await request(service, worker.job, "pause")
+        stop(worker, "pause")
 
         await service.tick(2)
 
         assert (await service.job(other["id"]))["state"] == "starting"
 
-    async def test_a_driver_that_dies_while_pausing_leaves_a_paused_job(self, service: Service) -> None:
+    async def test_a_job_whose_driver_dies_while_pausing_is_paused(self, service: Service) -> None:
         worker = await service.running()
-        await ask(service, worker.job, "pause")
+        await request(service, worker.job, "pause")
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
 
         await service.tick()
 
         assert (await service.job(worker.job))["state"] == "paused"
 
-    async def test_a_queued_job_can_be_held_back(self, service: Service) -> None:
+    async def test_a_queued_job_can_be_paused(self, service: Service) -> None:
         job = await service.submit()
-        assert (await ask(service, job["id"], "pause"))["state"] == "paused"
+        assert (await request(service, job["id"], "pause"))["state"] == "paused"
 
         await service.tick()
 
         assert service.ray.submissions == []
-        assert (await ask(service, job["id"], "cancel"))["state"] == "cancelled"
+        assert (await request(service, job["id"], "cancel"))["state"] == "cancelled"
 
-    @pytest.mark.parametrize("what", ["pause", "resume"])
-    async def test_an_ended_job_is_a_conflict(self, service: Service, what: str) -> None:
+    @pytest.mark.parametrize("action", ["pause", "resume"])
+    async def test_an_ended_job_is_a_conflict(self, service: Service, action: str) -> None:
         job = await service.succeeded("emoji")
 
-        assert (await ask(service, job["id"], what, status=409))["code"] == "illegal_transition"
+        assert (await request(service, job["id"], action, status=409))["code"] == "illegal_transition"
 
-    async def test_while_it_is_still_pausing_it_cannot_be_resumed(self, service: Service) -> None:
+    async def test_a_pausing_job_cannot_be_resumed(self, service: Service) -> None:
         worker = await service.running()
-        await ask(service, worker.job, "pause")
+        await request(service, worker.job, "pause")
 
-        assert (await ask(service, worker.job, "resume", status=409))["code"] == "illegal_transition"
+        assert (await request(service, worker.job, "resume", status=409))["code"] == "illegal_transition"
 
-    async def test_a_job_that_runs_cannot_be_resumed_into_a_second_attempt(self, service: Service) -> None:
+    async def test_a_running_job_cannot_be_resumed_into_a_second_attempt(self, service: Service) -> None:
         worker = await service.running()
 
-        problem = await ask(service, worker.job, "resume", status=409)
+        problem = await request(service, worker.job, "resume", status=409)
 
         assert problem["detail"] == f"job {worker.job} is running: only a paused job can be resumed; cancel or pause it first"
         await service.tick()
@@ -175,18 +176,18 @@ class TestPauseAndResume:
 
 
 class TestDelete:
-    async def test_a_living_job_is_a_conflict(self, service: Service) -> None:
+    async def test_a_job_that_has_not_ended_is_a_conflict(self, service: Service) -> None:
         worker = await service.running()
 
-        answer = await service.http.delete(f"/v1/jobs/{worker.job}")
+        response = await service.http.delete(f"/v1/jobs/{worker.job}")
 
-        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_terminal")
+        assert (response.status_code, response.json()["code"]) == (409, "job_not_terminal")
         assert (service.artifacts / "jobs" / worker.job).exists()
 
     async def test_a_stale_etag_is_refused(self, service: Service) -> None:
         old = await service.submit()
-        await ask(service, old["id"], "cancel")
+        await request(service, old["id"], "cancel")
 
-        answer = await service.http.delete(f"/v1/jobs/{old['id']}", headers={"If-Match": f'"{old["etag"]}"'})
+        response = await service.http.delete(f"/v1/jobs/{old['id']}", headers={"If-Match": f'"{old["etag"]}"'})
 
-        assert answer.status_code == 412
+        assert response.status_code == 412

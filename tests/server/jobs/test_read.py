@@ -1,4 +1,4 @@
-"""Finding jobs, and what a job tells of itself."""
+"""Reading jobs, lists of them, their metrics, logs and checkpoints, and changing their metadata."""
 
 import asyncio
 import time
@@ -7,44 +7,49 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import update
 from tinyclip_server.database.tables import JobRow
+from tinyclip_server.jobs import endpoints
 
-from tests.server.events import progress
+from tests.server.events import log_line, progress
 from tests.server.service import Service, on_both_databases
 
 
 class TestGet:
+    @pytest.fixture(autouse=True)
+    def _short_polls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoints, "LONG_POLL_SECONDS", 0.01)
+
     async def test_an_unchanged_job_is_304(self, service: Service) -> None:
         job = await service.submit()
 
-        answer = await service.http.get(f"/v1/jobs/{job['id']}", headers={"If-None-Match": f'"{job["etag"]}"'})
+        response = await service.http.get(f"/v1/jobs/{job['id']}", headers={"If-None-Match": f'"{job["etag"]}"'})
 
-        assert (answer.status_code, answer.content) == (304, b"")
-        assert answer.headers["etag"] == f'"{job["etag"]}"'
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == f'"{job["etag"]}"'
 
-    async def test_a_long_poll_answers_at_the_change(self, service: Service) -> None:
+    async def test_a_long_poll_returns_at_the_change(self, service: Service) -> None:
         job = await service.submit()
         waiting = asyncio.create_task(
             service.http.get(f"/v1/jobs/{job['id']}", params={"wait": 30}, headers={"If-None-Match": job["etag"]})
         )
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
 
         await service.http.post(f"/v1/jobs/{job['id']}/cancel")
 
-        answer = await asyncio.wait_for(waiting, 5)
-        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        response = await asyncio.wait_for(waiting, 5)
+        assert (response.status_code, response.json()["state"]) == (200, "cancelled")
 
-    async def test_a_long_poll_without_a_change_ends_in_time(self, service: Service) -> None:
+    async def test_a_long_poll_without_a_change_ends_after_its_time(self, service: Service) -> None:
         job = await service.submit()
         begin = time.monotonic()
 
-        answer = await service.http.get(
-            f"/v1/jobs/{job['id']}", params={"wait": 0.5}, headers={"If-None-Match": f'"{job["etag"]}"'}
+        response = await service.http.get(
+            f"/v1/jobs/{job['id']}", params={"wait": 0.05}, headers={"If-None-Match": f'"{job["etag"]}"'}
         )
 
-        assert answer.status_code == 304
-        assert time.monotonic() - begin >= 0.5
+        assert response.status_code == 304
+        assert time.monotonic() - begin >= 0.05
 
-    async def test_progress_is_a_change(self, service: Service) -> None:
+    async def test_progress_changes_the_etag(self, service: Service) -> None:
         worker = await service.running()
         before = (await service.job(worker.job))["etag"]
         worker.step(3, loss=1.0)
@@ -68,7 +73,7 @@ class TestFind:
         assert third["next_page_token"] is None
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
-    async def test_every_job_is_on_one_page_whatever_is_deleted_and_submitted_between(self, service: Service, size: int) -> None:
+    async def test_every_job_is_on_one_page_whatever_is_deleted_and_submitted_meanwhile(self, service: Service, size: int) -> None:
         ids = [(await service.submit())["id"] for _ in range(6)][::-1]
         seen: list[str] = []
         token: str | None = None
@@ -78,13 +83,13 @@ class TestFind:
             seen += [job["id"] for job in page["items"]]
             token = page["next_page_token"]
             await service.submit(name="later")
-            if len(seen) == size:  # what was shown is deleted, and the place after it still holds
+            if len(seen) == size:  # the row of the page token is deleted
                 await service.http.post(f"/v1/jobs/{seen[-1]}/cancel")
                 assert (await service.http.delete(f"/v1/jobs/{seen[-1]}")).status_code == 204
 
         assert seen == ids
 
-    async def test_jobs_of_one_moment_are_each_shown_once(self, service: Service) -> None:
+    async def test_jobs_of_the_same_time_are_each_listed_once(self, service: Service) -> None:
         ids = {(await service.submit())["id"] for _ in range(5)}
         async with service.app.state.services.db.write() as session:
             await session.execute(update(JobRow).values(created_at=datetime(2026, 1, 1, tzinfo=UTC)))
@@ -100,7 +105,7 @@ class TestFind:
         await service.http.post(f"/v1/jobs/{b['id']}/cancel")
 
         async def found(**params: object) -> list[str]:
-            return [job["id"] for job in (await service.http.get("/v1/jobs", params=params)).json()["items"]]
+            return [job["id"] for job in await service.items("/v1/jobs", **params)]
 
         assert await found(state="queued") == [a["id"]]
         assert await found(name="b") == [b["id"]]
@@ -111,7 +116,7 @@ class TestFind:
         assert await found(state=["queued", "running"], name=["a", "b"]) == [a["id"]]
 
 
-class TestBadQueries:
+class TestInvalidQueries:
     @pytest.mark.parametrize(
         ("params", "pointer"),
         [
@@ -124,39 +129,38 @@ class TestBadQueries:
         ],
     )
     async def test_the_parameter_is_named(self, service: Service, params: dict, pointer: str) -> None:
-        answer = await service.http.get("/v1/jobs", params=params)
+        response = await service.http.get("/v1/jobs", params=params)
 
-        assert answer.status_code == 422
-        assert answer.json()["errors"][0]["pointer"] == pointer
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["pointer"] == pointer
 
     @pytest.mark.parametrize("route", ["", "/events", "/logs", "/metrics", "/checkpoints"])
     async def test_an_unknown_job_is_not_found(self, service: Service, route: str) -> None:
-        answer = await service.http.get(f"/v1/jobs/job_none{route}")
+        response = await service.http.get(f"/v1/jobs/job_none{route}")
 
-        assert (answer.status_code, answer.json()["code"]) == (404, "no_such_job")
+        assert (response.status_code, response.json()["code"]) == (404, "no_such_job")
 
     async def test_an_unknown_route_is_a_problem(self, service: Service) -> None:
-        answer = await service.http.get("/v2/nothing")
+        response = await service.http.get("/v2/nothing")
 
-        assert (answer.status_code, answer.json()["code"]) == (404, "no_route")
-        assert answer.headers["content-type"] == "application/problem+json"
+        assert (response.status_code, response.json()["code"]) == (404, "no_route")
+        assert response.headers["content-type"] == "application/problem+json"
 
     async def test_a_wrong_method_is_a_problem(self, service: Service) -> None:
-        answer = await service.http.put("/v1/jobs")
+        response = await service.http.put("/v1/jobs")
 
-        assert (answer.status_code, answer.json()["code"]) == (405, "http_405")
+        assert (response.status_code, response.json()["code"]) == (405, "http_405")
 
 
 class TestPatch:
-    async def test_changes_what_it_names(self, service: Service) -> None:
+    async def test_it_changes_the_given_fields(self, service: Service) -> None:
         job = await service.submit()
 
-        answer = await service.http.patch(f"/v1/jobs/{job['id']}", json={"labels": {"a": "b"}, "priority": 3, "name": "new"})
+        response = await service.http.patch(f"/v1/jobs/{job['id']}", json={"labels": {"a": "b"}, "priority": 3, "name": "new"})
 
-        changed = answer.json()
+        changed = response.json()
         assert (changed["labels"], changed["priority"], changed["name"]) == ({"a": "b"}, 3, "new")
-        found = (await service.http.get("/v1/jobs", params={"label": "a:b"})).json()["items"]
-        assert [one["id"] for one in found] == [job["id"]]
+        assert [found["id"] for found in await service.items("/v1/jobs", label="a:b")] == [job["id"]]
         assert (await service.events(job["id"]))[-1]["type"] == "job.updated"
 
     async def test_a_stale_if_match_is_refused(self, service: Service) -> None:
@@ -169,15 +173,15 @@ class TestPatch:
         assert (first.status_code, second.status_code) == (200, 412)
         assert (await service.job(job["id"]))["priority"] == 1
 
-    async def test_progress_in_between_does_not_make_an_edit_stale(self, service: Service) -> None:
+    async def test_progress_meanwhile_does_not_make_an_edit_stale(self, service: Service) -> None:
         worker = await service.running()
         etag = (await service.job(worker.job))["etag"]
         worker.step(3, loss=1.0)
         await service.tick()
 
-        answer = await service.http.patch(f"/v1/jobs/{worker.job}", json={"priority": 1}, headers={"If-Match": f'"{etag}"'})
+        response = await service.http.patch(f"/v1/jobs/{worker.job}", json={"priority": 1}, headers={"If-Match": f'"{etag}"'})
 
-        assert answer.status_code == 200
+        assert response.status_code == 200
 
     @pytest.mark.parametrize(
         "body",
@@ -186,58 +190,56 @@ class TestPatch:
             {"labels": None},
         ],
     )
-    async def test_what_cannot_be_changed_is_refused(self, service: Service, body: dict) -> None:
+    async def test_an_invalid_change_is_refused(self, service: Service, body: dict) -> None:
         job = await service.submit()
 
-        answer = await service.http.patch(f"/v1/jobs/{job['id']}", json=body)
+        response = await service.http.patch(f"/v1/jobs/{job['id']}", json=body)
 
-        assert answer.status_code == 422
-        assert answer.json()["errors"][0]["pointer"].startswith("/" + next(iter(body)))
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["pointer"].startswith("/" + next(iter(body)))
 
 
 @on_both_databases
 class TestMetrics:
-    async def test_long_series_are_thinned_and_keep_their_last_point(self, service: Service) -> None:
+    async def test_a_long_series_is_reduced_and_keeps_its_last_point(self, service: Service) -> None:
         worker = await service.running()
         worker.emit(*(progress(step, loss=float(step), lr=0.1) for step in range(1, 101)))
         await service.tick()
 
-        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"names": "loss,nothing", "max_points": 10})
+        response = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"names": "loss,nothing", "max_points": 10})
 
-        series = answer.json()["series"]
+        series = response.json()["series"]
         assert len(series["loss"]) <= 10
         assert series["loss"][-1] == {"stage": 0, "step": 100, "value": 100.0}
         assert [point["step"] for point in series["loss"]] == sorted(point["step"] for point in series["loss"])
         assert series["nothing"] == []
 
-    @pytest.mark.parametrize("max_points", [1, 2, 3, 4, 7, 20, 199])
-    async def test_a_thinned_series_keeps_its_ends_and_its_peaks(self, service: Service, max_points: int) -> None:
+    async def test_a_reduced_series_keeps_its_ends_and_its_peaks(self, service: Service) -> None:
         values = [1.0] * 200
         values[57], values[143] = 50.0, -50.0
         worker = await service.running()
         worker.emit(*(progress(step, loss=value) for step, value in enumerate(values)))
         await service.tick()
 
-        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": max_points})
+        for max_points in (1, 2, 3, 4, 7, 20, 199):
+            points = (await service.get(f"/v1/jobs/{worker.job}/metrics?max_points={max_points}"))["series"]["loss"]
+            assert 1 <= len(points) <= max_points
+            assert [point["step"] for point in points] == sorted({point["step"] for point in points})
+            assert all(point["value"] == values[point["step"]] for point in points)
+            assert points[-1]["step"] == 199
+            if max_points >= 2:
+                assert points[0]["step"] == 0
+            if max_points >= 4:
+                assert {50.0, -50.0} <= {point["value"] for point in points}
 
-        points = answer.json()["series"]["loss"]
-        assert 1 <= len(points) <= max_points
-        assert [point["step"] for point in points] == sorted({point["step"] for point in points})
-        assert all(point["value"] == values[point["step"]] for point in points)
-        assert points[-1]["step"] == 199
-        if max_points >= 2:
-            assert points[0]["step"] == 0
-        if max_points >= 4:
-            assert {50.0, -50.0} <= {point["value"] for point in points}
-
-    async def test_a_short_series_is_whole(self, service: Service) -> None:
+    async def test_a_short_series_is_complete(self, service: Service) -> None:
         worker = await service.running()
         worker.emit(*(progress(step, loss=float(step)) for step in range(10)))
         await service.tick()
 
-        answer = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 10})
+        response = await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"max_points": 10})
 
-        assert [point["step"] for point in answer.json()["series"]["loss"]] == list(range(10))
+        assert [point["step"] for point in response.json()["series"]["loss"]] == list(range(10))
 
     async def test_a_repeated_step_replaces_the_point(self, service: Service) -> None:
         worker = await service.running()
@@ -249,7 +251,7 @@ class TestMetrics:
 
         assert points == [{"stage": 0, "step": 5, "value": 2.0}]
 
-    async def test_one_stage_can_be_asked_for(self, service: Service) -> None:
+    async def test_one_stage_can_be_selected(self, service: Service) -> None:
         worker = await service.running()
         worker.emit(progress(1, 0, loss=1.0), progress(1, 1, loss=2.0))
         await service.tick()
@@ -260,16 +262,16 @@ class TestMetrics:
 
 
 class TestLogsAndCheckpoints:
-    async def test_tail_gives_the_last_lines(self, service: Service) -> None:
+    async def test_tail_returns_the_last_lines(self, service: Service) -> None:
         worker = await service.running()
-        worker.emit(*({"type": "log", "message": f"line {n}", "data": {"level": "info", "source": "d"}} for n in range(1, 21)))
+        worker.emit(*(log_line(f"line {n}") for n in range(1, 21)))
         await service.tick()
 
-        lines = (await service.http.get(f"/v1/jobs/{worker.job}/logs", params={"tail": 3})).json()["items"]
+        lines = await service.items(f"/v1/jobs/{worker.job}/logs", tail=3)
 
         assert [line["message"] for line in lines] == ["line 18", "line 19", "line 20"]
 
-    async def test_checkpoints_are_those_that_are_committed_in_the_store(self, service: Service) -> None:
+    async def test_only_committed_checkpoints_are_listed(self, service: Service) -> None:
         worker = await service.running()
         stages = service.artifacts / "jobs" / worker.job / "stages"
         for place, names in {
@@ -281,7 +283,7 @@ class TestLogsAndCheckpoints:
             for name in names:
                 (stages / place / name).write_bytes(b"1234567")
 
-        found = (await service.http.get(f"/v1/jobs/{worker.job}/checkpoints")).json()["items"]
+        found = await service.items(f"/v1/jobs/{worker.job}/checkpoints")
 
         assert [(one["stage"], one["step"], one["attempt"], one["bytes"]) for one in found] == [
             (0, 20, 1, 7), (0, 100, 2, 7), (1, 5, 1, 7),
@@ -289,14 +291,14 @@ class TestLogsAndCheckpoints:
         assert found[0]["path"] == f"jobs/{worker.job}/stages/0-s/a1/step-20"
 
 
-async def test_the_picture_of_a_stage(service: Service) -> None:
+async def test_the_layout_diagram_of_a_stage(service: Service) -> None:
     job = await service.submit()
     folder = service.artifacts / "jobs" / job["id"] / "stages" / "1-half"
     folder.mkdir(parents=True)
     (folder / "layout.svg").write_text("<svg/>")
 
-    answers = [await service.http.get(f"/v1/jobs/{job['id']}/stages/{stage}/layout.svg") for stage in (1, 0, 2, -1)]
+    responses = [await service.http.get(f"/v1/jobs/{job['id']}/stages/{stage}/layout.svg") for stage in (1, 0, 2, -1)]
 
-    assert (answers[0].text, answers[0].headers["content-type"]) == ("<svg/>", "image/svg+xml")
-    assert [answer.status_code for answer in answers] == [200, 404, 404, 422]
-    assert [answer.json()["code"] for answer in answers[1:3]] == ["no_picture", "no_such_stage"]
+    assert (responses[0].text, responses[0].headers["content-type"]) == ("<svg/>", "image/svg+xml")
+    assert [response.status_code for response in responses] == [200, 404, 404, 422]
+    assert [response.json()["code"] for response in responses[1:3]] == ["no_picture", "no_such_stage"]

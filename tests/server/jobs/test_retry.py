@@ -1,4 +1,6 @@
-"""Retrying a job that has failed or was cancelled: a new one goes on from its last checkpoint."""
+"""Retries of failed and cancelled jobs: a new job continues from the last checkpoint."""
+
+from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
@@ -8,7 +10,7 @@ from tests.server.service import Service, on_both_databases
 
 
 async def failed(service: Service, **changes: object) -> Worker:
-    """A job whose first stage has finished and whose second has failed at step 4."""
+    """Submit a job whose first stage finishes and whose second fails at step 4."""
     worker = await service.running(**changes)
     worker.emit(progress(10, 0, loss=0.5), {"type": "stage.finished", "stage": 0})
     worker.emit({"type": "stage.started", "stage": 1, "data": {"steps": 10}}, progress(4, 1, loss=0.4))
@@ -18,15 +20,13 @@ async def failed(service: Service, **changes: object) -> Worker:
     return worker
 
 
-async def retry(service: Service, job_id: str, status: int = 202, **headers: str) -> dict:
-    answer = await service.http.post(f"/v1/jobs/{job_id}/retry", headers=headers)
-    assert answer.status_code == status, answer.text
-    return answer.json()
+async def retry(service: Service, job_id: str, status: int = 202, key: str | None = None) -> dict[str, Any]:
+    return await service.call("POST", f"/v1/jobs/{job_id}/retry", status=status, key=key)
 
 
 class TestRetry:
     @on_both_databases
-    async def test_a_new_job_goes_on_and_the_ended_one_stays_as_it_was(self, service: Service) -> None:
+    async def test_a_new_job_continues_and_the_ended_one_does_not_change(self, service: Service) -> None:
         old = await failed(service)
         before = await service.job(old.job)
 
@@ -38,10 +38,10 @@ class TestRetry:
         after = await service.job(old.job)
         assert {**after, "etag": ""} == {**before, "etag": ""}
         assert (await service.events(old.job))[-1]["data"] == {"job": new["id"]}
-        metrics = [(await service.http.get(f"/v1/jobs/{job}/metrics")).json() for job in (old.job, new["id"])]
+        metrics = [await service.get(f"/v1/jobs/{job}/metrics") for job in (old.job, new["id"])]
         assert metrics[0] == metrics[1]
 
-    async def test_its_worker_is_told_whose_checkpoints_to_adopt(self, service: Service) -> None:
+    async def test_its_worker_gets_the_job_whose_checkpoints_to_adopt(self, service: Service) -> None:
         old = await failed(service)
         new = await retry(service, old.job)
 
@@ -62,7 +62,7 @@ class TestRetry:
 
         assert Worker(service.artifacts, await service.job(third["id"])).spec()["adopts"] == [second["id"], old.job]
 
-    async def test_it_has_all_its_attempts_before_it(self, service: Service) -> None:
+    async def test_it_has_all_its_attempts(self, service: Service) -> None:
         old = await failed(service, max_attempts=2)
         new = await retry(service, old.job)
         await service.tick()
@@ -72,15 +72,15 @@ class TestRetry:
 
         assert (await service.job(new["id"]))["state"] == "starting"
 
-    async def test_asked_again_with_the_same_key_it_is_the_same_job(self, service: Service) -> None:
+    async def test_repeated_with_the_same_key_it_is_the_same_job(self, service: Service) -> None:
         old = await failed(service)
 
-        first = await retry(service, old.job, **{"Idempotency-Key": "k"})
-        second = await retry(service, old.job, **{"Idempotency-Key": "k"})
+        first = await retry(service, old.job, key="k")
+        second = await retry(service, old.job, key="k")
 
         assert first == second
 
-    async def test_a_second_one_beside_the_first_is_a_conflict_that_names_it(self, service: Service) -> None:
+    async def test_a_concurrent_retry_is_a_conflict_that_names_the_first(self, service: Service) -> None:
         old = await failed(service)
         new = await retry(service, old.job)
 
@@ -90,7 +90,7 @@ class TestRetry:
         assert new["id"] in problem["detail"]
 
     @pytest.mark.parametrize("state", ["queued", "starting", "running", "cancelling", "paused", "succeeded"])
-    async def test_another_state_is_a_conflict_that_says_what_to_do(self, service: Service, state: str) -> None:
+    async def test_another_state_is_a_conflict_with_the_next_step(self, service: Service, state: str) -> None:
         job_id = await in_state(service, state)
 
         problem = await retry(service, job_id, 409)
@@ -98,20 +98,21 @@ class TestRetry:
         assert problem["code"] == "illegal_transition"
         assert problem["detail"].startswith(f"job {job_id} is {state}: only a failed or cancelled job can be retried; ")
 
-    async def test_what_it_goes_on_from_cannot_be_deleted_before_it_has_ended(self, service: Service) -> None:
+    async def test_the_retried_job_cannot_be_deleted_while_the_retry_is_active(self, service: Service) -> None:
         old = await failed(service)
         new = await retry(service, old.job)
 
         refused = await service.http.delete(f"/v1/jobs/{old.job}")
         await service.http.post(f"/v1/jobs/{new['id']}/cancel")
-        done = await service.http.delete(f"/v1/jobs/{old.job}")
+        accepted = await service.http.delete(f"/v1/jobs/{old.job}")
 
         assert (refused.status_code, refused.json()["code"]) == (409, "checkpoints_in_use")
         assert new["id"] in refused.json()["detail"]
-        assert done.status_code == 204
+        assert accepted.status_code == 204
 
 
 async def in_state(service: Service, state: str) -> str:
+    """Submit a job, bring it into a state, and return its id."""
     if state == "succeeded":
         return (await service.succeeded("emoji"))["id"]
     if state in ("queued", "paused"):

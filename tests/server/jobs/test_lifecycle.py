@@ -1,4 +1,4 @@
-"""The state machine itself."""
+"""The state machine of jobs, stages and attempts."""
 
 import pytest
 from tinyclip.schemas import JobState, StageState
@@ -7,7 +7,7 @@ from tinyclip_server.jobs.lifecycle import JOB_TRANSITIONS, NEXT_STEP, ON_CLUSTE
 from tinyclip_server.jobs.lifecycle import AttemptOutcome as Outcome
 
 
-def test_every_state_says_what_may_follow() -> None:
+def test_every_job_state_has_transitions() -> None:
     assert set(JOB_TRANSITIONS) == set(JobState)
 
 
@@ -30,11 +30,11 @@ def test_only_a_job_that_has_been_on_the_cluster_succeeds() -> None:
     assert {state for state in JobState if JobState.SUCCEEDED in JOB_TRANSITIONS[state]} == set(ON_CLUSTER)
 
 
-def test_every_state_has_a_way_out() -> None:
+def test_every_state_has_a_next_step() -> None:
     assert set(NEXT_STEP) == set(JobState)
 
 
-def test_every_stage_state_says_what_may_follow() -> None:
+def test_every_stage_state_has_transitions() -> None:
     assert set(STAGE_TRANSITIONS) == set(StageState)
     assert {state for state in StageState if not STAGE_TRANSITIONS[state]} == {
         StageState.SUCCEEDED, StageState.FAILED, StageState.CANCELLED,
@@ -43,7 +43,7 @@ def test_every_stage_state_says_what_may_follow() -> None:
 
 @pytest.mark.parametrize("before", JobState)
 @pytest.mark.parametrize("after", JobState)
-def test_a_jobs_state_is_only_set_to_one_that_may_follow(before: JobState, after: JobState) -> None:
+def test_an_illegal_transition_raises(before: JobState, after: JobState) -> None:
     job = JobRow(id="job_1", state=before)
 
     if after in JOB_TRANSITIONS[before]:
@@ -57,7 +57,7 @@ def test_a_jobs_state_is_only_set_to_one_that_may_follow(before: JobState, after
 
 @pytest.mark.parametrize("before", [StageState.SUCCEEDED, StageState.FAILED, StageState.CANCELLED])
 @pytest.mark.parametrize("after", StageState)
-def test_an_ended_stage_stays_as_it_is(before: StageState, after: StageState) -> None:
+def test_an_ended_stage_does_not_change(before: StageState, after: StageState) -> None:
     stage = StageRow(job_id="job_1", index=0, state=before)
 
     with pytest.raises(IllegalState):

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Samples = dict[str, float]
 
 
 async def scrape(service: Service) -> Samples:
-    """Every sample by its name and labels as written."""
+    """Return every sample by its name and labels."""
     text = (await service.http.get("/metrics")).text
     return {
         sample.name + "{" + ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items())) + "}": sample.value
@@ -26,28 +26,28 @@ async def scrape(service: Service) -> Samples:
     }
 
 
-class TestOfTheDatabase:
+class TestDatabase:
     @on_both_databases
     async def test_jobs_attempts_and_the_queue(self, service: Service) -> None:
         await service.running()
         await service.submit()
 
-        told = await scrape(service)
+        samples = await scrape(service)
 
-        states = {state: told["tinyclip_jobs{state=" + state + "}"] for state in ("running", "queued", "failed")}
+        states = {state: samples["tinyclip_jobs{state=" + state + "}"] for state in ("running", "queued", "failed")}
         assert states == {"running": 1, "queued": 1, "failed": 0}
-        assert told["tinyclip_attempts{outcome=running}"] == 1
-        assert 0 < told["tinyclip_queue_age_seconds{}"] < 60
-        assert told["tinyclip_model_versions{}"] == 0
+        assert samples["tinyclip_attempts{outcome=running}"] == 1
+        assert 0 < samples["tinyclip_queue_age_seconds{}"] < 60
+        assert samples["tinyclip_model_versions{}"] == 0
 
     async def test_an_empty_queue_has_no_age(self, service: Service) -> None:
         assert (await scrape(service))["tinyclip_queue_age_seconds{}"] == 0
 
-    async def test_only_running_jobs_have_series_of_their_own(self, service: Service) -> None:
+    async def test_only_running_jobs_have_their_own_series(self, service: Service) -> None:
         worker = await service.running(name="fast")
-        told: dict[str, Any] = progress(STEPS // 2, 0)
-        told["data"]["pairs_per_second"] = 123.0
-        worker.emit(told)
+        event: dict[str, Any] = progress(STEPS // 2, 0)
+        event["data"]["pairs_per_second"] = 123.0
+        worker.emit(event)
         await service.tick()
         labels = "{job=" + worker.job + ",name=fast}"
 
@@ -61,19 +61,19 @@ class TestOfTheDatabase:
         assert [name for name in ended if worker.job in name] == []
 
 
-class TestOfTheProcess:
+class TestProcess:
     async def test_requests_by_route_template_and_status(self, service: Service) -> None:
         for path in ("/v1/jobs/job_a", "/v1/jobs/job_b", "/made/up/1", "/made/up/2", "/livez"):
             await service.http.get(path)
 
-        told = await scrape(service)
+        samples = await scrape(service)
 
-        def answered(route: str, status: int) -> float:
-            return told["tinyclip_http_request_seconds_count{method=GET,route=" + route + f",status={status}" + "}"]
+        def count(route: str, status: int) -> float:
+            return samples["tinyclip_http_request_seconds_count{method=GET,route=" + route + f",status={status}" + "}"]
 
-        assert answered("/v1/jobs/{job_id}", 404) == 2
-        assert answered("unmatched", 404) == 2
-        assert answered("/livez", 200) == 1
+        assert count("/v1/jobs/{job_id}", 404) == 2
+        assert count("unmatched", 404) == 2
+        assert count("/livez", 200) == 1
 
     async def test_a_lost_lease_is_counted(self, service: Service) -> None:
         worker = await service.running()
@@ -88,14 +88,14 @@ class TestOfTheProcess:
 
         assert (await scrape(service))["tinyclip_lease_losses_total{}"] == 1
 
-    async def test_a_loop_tells_its_rounds_its_failures_and_its_lag(self) -> None:
+    async def test_rounds_failures_and_lag_of_a_loop(self) -> None:
         metrics, rounds = Metrics(), 0
 
         async def work() -> None:
             nonlocal rounds
             rounds += 1
             if rounds == 2:
-                raise ValueError("a bad round")
+                raise ValueError("a failed round")
             if rounds == 3:
                 raise KeyboardInterrupt
 
@@ -106,14 +106,14 @@ class TestOfTheProcess:
         value = metrics.registry.get_sample_value
         assert value("tinyclip_loop_failures_total", {"loop": "jobs"}) == 1
         assert value("tinyclip_loop_round_seconds_count", {"loop": "jobs"}) == 3
-        lag, silent = value("tinyclip_loop_lag_seconds", {"loop": "jobs"}), metrics.seconds_since_round("jobs")
+        lag, age = value("tinyclip_loop_lag_seconds", {"loop": "jobs"}), metrics.seconds_since_round("jobs")
         assert lag is not None
-        assert silent is not None
-        assert lag > silent
+        assert age is not None
+        assert lag > age
 
-    async def test_every_loop_of_a_server_is_told(self, start: Start) -> None:
+    async def test_every_loop_of_a_server_is_measured(self, start: Start) -> None:
         service = await start(schedule=True)
 
-        told = set(await scrape(service))
+        samples = set(await scrape(service))
 
-        assert {"tinyclip_loop_lag_seconds{loop=jobs}", "tinyclip_loop_lag_seconds{loop=deployments}"} <= told
+        assert {"tinyclip_loop_lag_seconds{loop=jobs}", "tinyclip_loop_lag_seconds{loop=deployments}"} <= samples
