@@ -1,4 +1,4 @@
-"""Documents as users and workers write them."""
+"""Documents of users and workers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ STEPS = 10
 
 
 def spec(**changes: Any) -> dict[str, Any]:
-    """A small valid spec of two stages of STEPS steps."""
+    """Return a small valid spec of two stages of STEPS steps."""
     return {
         "name": "emoji-half",
         "labels": {"team": "search"},
@@ -29,7 +29,7 @@ def spec(**changes: Any) -> dict[str, Any]:
 
 
 def model_document(name: str, version: int, **changes: Any) -> dict[str, Any]:
-    """What a worker leaves as `model.json`."""
+    """Return the `model.json` of a worker."""
     return {
         "name": name, "version": version,
         "params": {"image": 1000, "text": 900, "text_without_embedding": 300}, "macs": 5000, "embed_dim": 32, "image_size": 64,

@@ -1,4 +1,4 @@
-"""A Ray that answers over HTTP as far as a control plane in a process of its own asks: it runs nothing, and forgets nothing."""
+"""A fake of the HTTP API of Ray, for control planes in processes of their own: it runs no job, and keeps all."""
 
 import json
 import threading

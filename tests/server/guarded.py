@@ -1,4 +1,4 @@
-"""A service that asks for tokens, and tokens for it."""
+"""A service that requires tokens, tokens for it, and its routes."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ ALL_BUT_METRICS = [Scope.READ, Scope.WRITE, Scope.INFER, Scope.ADMIN]
 
 
 async def token(service: Service, *scopes: Scope, project: str = "default", days: int | None = 1) -> str:
-    """A fresh token, as `tinyclip-server create-token` makes it."""
+    """Create a token, as `tinyclip-server create-token` does."""
     async with service.app.state.services.db.write() as session:
         body = TokenPost(name="test", scopes=list(scopes), expires_in_days=days)
         return (await tokens.create(session, project, body, by=None)).token
@@ -26,7 +26,7 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 def every_route(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Method and path pattern of all that the application routes, the documents included."""
+    """Yield method and path template of every route of the application, the documents included."""
     for route in iter_route_contexts(app.routes):
         for method in route.methods or ():
             assert route.path is not None
@@ -34,7 +34,7 @@ def every_route(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 
 def every_request(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """The same with something in the place of parameters."""
+    """Yield method and path of every route, with a value for each parameter."""
     for method, path in every_route(app):
         yield method, re.sub(r"\{[^}]*\}", "nobody", path)
 

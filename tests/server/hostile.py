@@ -1,10 +1,11 @@
-"""Requests as no client of ours sends them: schemathesis draws them from the OpenAPI document, we put worse values into them."""
+"""Hostile requests: schemathesis draws them from the OpenAPI document, and worse values are put into them."""
 
 import base64
 import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -27,8 +28,8 @@ CHECKS = [
 ]
 
 
-def token_of(*key: Any) -> str:
-    """What a list gives out as `next_page_token`, of any key."""
+def page_token(*key: Any) -> str:
+    """Return a key as the `next_page_token` of a list."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
@@ -38,10 +39,10 @@ TEXTS = [
     'W/"1.1"', '"', "bytes=-0", "bytes=9-1", "'; DROP TABLE jobs; --", "${jndi:ldap://x}", "{{7*7}}", "<script>", "\r\nX-A: b",
     "file:///etc/shadow", "s3://x/y", "http://169.254.169.254/latest", "registry:x@", "a@b@c", "emoji@99999999999999999999",
     "9" * 5000, "٣", "²", "１２", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-02-30", "latest",
-    token_of("0001-01-01T00:00:00+14:00", "job_x"), token_of("9999-12-31T23:59:59-14:00", "job_x"),
-    token_of("2026-01-01T00:00:00", "x"), token_of("2026-01-01T00:00:00+00:00", "\0"),
-    token_of("2026-01-01T00:00:00+00:00", "\ud800"), token_of("\0"), token_of("\ud800"), token_of(2**63), token_of(True),
-    token_of(-1), token_of(1.5), token_of([]), token_of({}), token_of(None, None), token_of(),
+    page_token("0001-01-01T00:00:00+14:00", "job_x"), page_token("9999-12-31T23:59:59-14:00", "job_x"),
+    page_token("2026-01-01T00:00:00", "x"), page_token("2026-01-01T00:00:00+00:00", "\0"),
+    page_token("2026-01-01T00:00:00+00:00", "\ud800"), page_token("\0"), page_token("\ud800"), page_token(2**63),
+    page_token(True), page_token(-1), page_token(1.5), page_token([]), page_token({}), page_token(None, None), page_token(),
     base64.urlsafe_b64encode(b"[1e999]").decode(), base64.urlsafe_b64encode(b"[" * 20_000).decode(),
     "W10", "bnVsbA", "!!!!", "YQ==YQ",
 ]
@@ -64,53 +65,57 @@ HEADERS = ["Accept", "If-Match", "If-None-Match", "If-Range", "Range", "Last-Eve
 
 @dataclass(frozen=True)
 class Target:
-    """One operation of the document, and how to draw requests for it."""
+    """One operation of the document, for which requests are drawn."""
 
     operation: Any
     known: dict[str, list[str]]
-    """Values of path parameters that lead to something that is there."""
+    """Values of path parameters that lead to existing resources."""
     bodies: dict[str, Any]
-    """By operation: a body that it takes."""
+    """A valid body by operation."""
 
     @property
     def label(self) -> str:
         return str(self.operation.label)
 
+    @cached_property
+    def cases(self) -> st.SearchStrategy[Any]:
+        return self.operation.as_strategy()
+
     def draw(self, data: st.DataObject) -> tuple[Any, httpx.Request]:
-        """A case, which answers are held against, and the request that is sent: the case, or worse."""
-        case = data.draw(self.operation.as_strategy())
-        if self.label in self.bodies and data.draw(st.booleans()):  # what is drawn seldom gets as far as to have an effect
+        """Draw a case, against which the response is checked, and the request that is sent: the case, or a worse one."""
+        case = data.draw(self.cases)
+        if self.label in self.bodies and data.draw(st.booleans()):  # drawn bodies seldom pass validation
             case.body, case.media_type = copy.deepcopy(self.bodies[self.label]), "application/json"
         for name, values in self.known.items():
             if name in (case.path_parameters or {}) and data.draw(st.integers(0, 3)):
                 case.path_parameters[name] = data.draw(st.sampled_from(values))
         parts = requests.Request(**case.as_transport_kwargs(base_url="http://127.0.0.1")).prepare()
-        request = httpx.Request(case.method, parts.url or "", headers=_sane(parts.headers), content=parts.body or b"")
-        for spoil in data.draw(st.lists(st.sampled_from([_body, _leaf, _query, _header, _path]), max_size=2)):
-            request = spoil(data, case, request)
+        request = httpx.Request(case.method, parts.url or "", headers=_without_length(parts.headers), content=parts.body or b"")
+        for change in data.draw(st.lists(st.sampled_from([_body, _leaf, _query, _header, _path]), max_size=2)):
+            request = change(data, case, request)
         return case, request
 
 
 def targets(app: FastAPI, known: dict[str, list[str]], bodies: dict[str, Any]) -> list[Target]:
-    """One for every operation of the application's document; those that end or take away come last, parts before wholes."""
+    """Return a target for every operation; those that end or delete resources come last, parts before wholes."""
     schema = schemathesis.openapi.from_dict(app.openapi())
     every = [Target(found.ok(), known, bodies) for found in schema.get_all_operations()]
-    ends = [target for target in every if target.label.startswith("DELETE") or target.label.endswith("/cancel")]
-    return [target for target in every if target not in ends] + sorted(ends, key=lambda target: -target.label.count("/"))
+    last = [target for target in every if target.label.startswith("DELETE") or target.label.endswith("/cancel")]
+    return [target for target in every if target not in last] + sorted(last, key=lambda target: -target.label.count("/"))
 
 
-def hold(case: Any, request: httpx.Request, answer: httpx.Response) -> None:
-    """Raises what the document does not declare of an answer: status, media type, headers, schema; and any 5xx."""
-    answer.request = httpx.Request(request.method, "http://127.0.0.1/")  # the checks cannot even write down what was sent
+def check_response(case: Any, request: httpx.Request, response: httpx.Response) -> None:
+    """Raise if the document does not declare the status, media type, headers and schema of a response, and for any 5xx."""
+    response.request = httpx.Request(request.method, "http://127.0.0.1/")  # the checks cannot print the request that was sent
     try:
-        case.validate_response(answer, checks=CHECKS)
+        case.validate_response(response, checks=CHECKS)
     except Exception as found:
         sent = f"{request.method} {request.url} {request.headers.raw} {request.content[:500]!r}"
         found.add_note(f"sent: {sent[:3000]}")
         raise
 
 
-def _sane(headers: Any) -> list[tuple[bytes, bytes]]:
+def _without_length(headers: Any) -> list[tuple[bytes, bytes]]:
     return [(_latin(key), _latin(value)) for key, value in headers.items() if key.lower() != "content-length"]
 
 
@@ -118,7 +123,7 @@ def _latin(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode("latin-1", "replace")
 
 
-def _again(request: httpx.Request, *, url: Any = None, headers: Any = None, content: bytes | None = None) -> httpx.Request:
+def _changed(request: httpx.Request, *, url: Any = None, headers: Any = None, content: bytes | None = None) -> httpx.Request:
     kept = [(key, value) for key, value in request.headers.raw if key.lower() not in (b"content-length", b"host")]
     return httpx.Request(
         request.method, url or request.url, headers=headers if headers is not None else kept,
@@ -127,14 +132,14 @@ def _again(request: httpx.Request, *, url: Any = None, headers: Any = None, cont
 
 
 def _body(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Request:
-    """Another body altogether, and perhaps of another type."""
+    """Replace the body, and perhaps its media type."""
     kept = [pair for pair in request.headers.raw if pair[0].lower() not in (b"content-type", b"content-length", b"host")]
     kind = data.draw(st.sampled_from([*TYPES[:1] * 10, *TYPES]))
-    return _again(request, headers=[*kept, (b"content-type", kind.encode())], content=data.draw(st.sampled_from(BODIES)))
+    return _changed(request, headers=[*kept, (b"content-type", kind.encode())], content=data.draw(st.sampled_from(BODIES)))
 
 
 def _leaf(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Request:
-    """One value of a JSON body is replaced, or one is added."""
+    """Replace a value of a JSON body."""
     try:
         document = json.loads(request.content)
     except (ValueError, RecursionError):
@@ -144,11 +149,11 @@ def _leaf(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Reque
         return request
     holder, key = data.draw(st.sampled_from(places))
     holder[key] = data.draw(ANYTHING)
-    return _again(request, content=json.dumps(document).encode())
+    return _changed(request, content=json.dumps(document).encode())
 
 
 def _places(document: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a document: what holds it, and its key or number there."""
+    """Yield every place of a document: its container, and its key or index."""
     keys = list(document) if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
     for key in keys:
         yield document, key
@@ -156,23 +161,23 @@ def _places(document: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _query(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Request:
-    """A query parameter of the operation's own, with anything in it, perhaps twice."""
+    """Add a query parameter of the operation with any value, perhaps twice."""
     names = [parameter.name for parameter in case.operation.query] or ["x"]
     value = data.draw(st.sampled_from(TEXTS))
     more = urlencode([(data.draw(st.sampled_from(names)), value)] * data.draw(st.integers(1, 2)), errors="surrogatepass")
     before = request.url.query.decode()
-    return _again(request, url=request.url.copy_with(query=f"{before}&{more}".strip("&").encode()))
+    return _changed(request, url=request.url.copy_with(query=f"{before}&{more}".strip("&").encode()))
 
 
 def _header(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Request:
-    """Any header that some server reads, with whatever the wire can carry in it."""
+    """Add a header with any value that HTTP can carry."""
     value = data.draw(st.sampled_from(TEXTS)).encode("utf-8", "surrogatepass").replace(b"\0", b"").replace(b"\r\n", b"")
     kept = [pair for pair in request.headers.raw if pair[0].lower() not in (b"content-length", b"host")]
-    return _again(request, headers=[*kept, (data.draw(st.sampled_from(HEADERS)).encode(), value[:2000])])
+    return _changed(request, headers=[*kept, (data.draw(st.sampled_from(HEADERS)).encode(), value[:2000])])
 
 
 def _path(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Request:
-    """Anything in the place of a path parameter, escaped so that it stays in its place."""
+    """Replace a path parameter with any value, escaped so that it stays one segment."""
     values = dict(case.path_parameters or {})
     if not values:
         return request
@@ -181,4 +186,4 @@ def _path(data: st.DataObject, case: Any, request: httpx.Request) -> httpx.Reque
     for name, value in values.items():
         path = path.replace(f"{{{name}}}", quote(str(value), safe="", errors="surrogatepass"))
     query = request.url.query
-    return _again(request, url=f"http://127.0.0.1{path}" + (f"?{query.decode()}" if query else ""))
+    return _changed(request, url=f"http://127.0.0.1{path}" + (f"?{query.decode()}" if query else ""))

@@ -1,4 +1,4 @@
-"""What the log says: ids on every line, in both styles, and no secret."""
+"""Log lines: ids on every line, both formats, and no secrets."""
 
 import json
 import logging
@@ -22,12 +22,12 @@ def root() -> Iterator[logging.Logger]:
     logger.setLevel(level)
 
 
-def written(style: Style, say: str, *values: object, secrets: tuple[str, ...] = (), **fields: str) -> str:
-    """One line as it would be written."""
+def formatted(style: Style, message: str, *values: object, secrets: tuple[str, ...] = (), **fields: str) -> str:
+    """Return one line as the handler writes it."""
     stream = StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Formatter(style, secrets=secrets))
-    record = logging.LogRecord("tinyclip_server.x", logging.WARNING, __file__, 1, say, values, None)
+    record = logging.LogRecord("tinyclip_server.x", logging.WARNING, __file__, 1, message, values, None)
     with bound_contextvars(**fields):
         handler.handle(record)
     return stream.getvalue()
@@ -35,7 +35,7 @@ def written(style: Style, say: str, *values: object, secrets: tuple[str, ...] = 
 
 class TestStyles:
     def test_a_json_line_has_the_message_and_the_ids_as_fields(self) -> None:
-        line = json.loads(written("json", "lost %d of %s", 3, "them", job_id="job_1", request_id="req_1"))
+        line = json.loads(formatted("json", "lost %d of %s", 3, "them", job_id="job_1", request_id="req_1"))
 
         assert line.pop("timestamp").endswith("Z")
         assert line == {
@@ -43,14 +43,14 @@ class TestStyles:
             "request_id": "req_1",
         }
 
-    def test_a_line_for_people_has_them_too(self) -> None:
-        line = written("human", "lost %d of %s", 3, "them", job_id="job_1")
+    def test_a_human_readable_line_has_them_too(self) -> None:
+        line = formatted("human", "lost %d of %s", 3, "them", job_id="job_1")
 
         assert "lost 3 of them" in line
         assert "job_id=job_1" in line
         assert line.count("\n") == 1
 
-    def test_a_traceback_stays_inside_its_json_line(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_traceback_is_a_field_of_its_json_line(self, caplog: pytest.LogCaptureFixture) -> None:
         try:
             raise ValueError("bad")
         except ValueError:
@@ -64,7 +64,7 @@ class TestStyles:
 
 class TestSecrets:
     @pytest.mark.parametrize(
-        ("said", "secret"),
+        ("message", "secret"),
         [
             ("cannot reach postgresql+asyncpg://tinyclip:hunter2@db/tinyclip", "hunter2"),
             ("sent Authorization: Bearer abc.DEF-123456", "abc.DEF-123456"),
@@ -72,31 +72,31 @@ class TestSecrets:
         ],
     )
     @pytest.mark.parametrize("style", ["human", "json"])
-    def test_what_looks_like_one_is_hidden(self, said: str, secret: str, style: Style) -> None:
-        line = written(style, "%s", said)
+    def test_patterns_of_secrets_are_hidden(self, message: str, secret: str, style: Style) -> None:
+        line = formatted(style, "%s", message)
 
         assert secret not in line
         assert HIDDEN in line
 
-    def test_known_ones_are_hidden_wherever_they_stand(self) -> None:
-        line = written("json", "key=%s", "s3cr3t-key", secrets=("s3cr3t-key", "db"), where="in s3cr3t-key too, not the db")
+    def test_known_secrets_are_hidden_everywhere(self) -> None:
+        line = formatted("json", "key=%s", "s3cr3t-key", secrets=("s3cr3t-key", "db"), where="in s3cr3t-key too, not the db")
 
         assert json.loads(line)["message"] == f"key={HIDDEN}"
         assert json.loads(line)["where"] == f"in {HIDDEN} too, not the db"
 
-    def test_an_address_without_a_password_is_left_alone(self) -> None:
-        assert "http://127.0.0.1:8265/api/jobs/" in written("human", "GET http://127.0.0.1:8265/api/jobs/ by a@b.c")
+    def test_an_address_without_a_password_is_kept(self) -> None:
+        assert "http://127.0.0.1:8265/api/jobs/" in formatted("human", "GET http://127.0.0.1:8265/api/jobs/ by a@b.c")
 
-    def test_they_are_gathered_from_settings_and_surroundings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "from the surroundings")
+    def test_known_secrets_are_those_of_settings_and_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "from the environment")
         (tmp_path / "token").write_text("from a file\n")
         settings = Settings(database_url="postgresql://u:p%40ss@h/d", ray_token_path=tmp_path / "token", data_dir=tmp_path)
 
-        assert {"from the surroundings", "from a file", "p@ss"} <= known_secrets(settings)
+        assert {"from the environment", "from a file", "p@ss"} <= known_secrets(settings)
 
 
-class TestTheServer:
-    async def test_requests_and_the_scheduler_say_whom_they_are_about(
+class TestServer:
+    async def test_lines_of_requests_and_of_the_scheduler_have_ids(
         self, service: Service, tmp_path: Path, root: logging.Logger
     ) -> None:
         settings = Settings(data_dir=tmp_path, log_format="json")
@@ -108,15 +108,15 @@ class TestTheServer:
             await service.tick()
 
         lines = [json.loads(line) for line in (tmp_path / "logs" / "server.log").read_text().splitlines()]
-        (asked,) = [line for line in lines if line["logger"] == "tinyclip_server.api.request_log"]
-        (complained,) = [line for line in lines if line["logger"] == "tinyclip_server.orchestration.attempts"]
-        assert (asked["request_id"], asked["job_id"], asked["status"]) == ("mine-7", worker.job, 200)
-        assert asked["message"] == f"GET /v1/jobs/{worker.job} 200"
-        assert (complained["job_id"], complained["attempt"]) == (worker.job, 1)
+        (request,) = [line for line in lines if line["logger"] == "tinyclip_server.api.request_log"]
+        (error,) = [line for line in lines if line["logger"] == "tinyclip_server.orchestration.event_segments"]
+        assert (request["request_id"], request["job_id"], request["status"]) == ("mine-7", worker.job, 200)
+        assert request["message"] == f"GET /v1/jobs/{worker.job} 200"
+        assert (error["job_id"], error["attempt"]) == (worker.job, 1)
 
 
-class TestTheFile:
-    def test_a_full_one_is_put_aside(self, tmp_path: Path) -> None:
+class TestRotatingFile:
+    def test_a_full_file_is_rotated(self, tmp_path: Path) -> None:
         handler = RotatingFile(tmp_path / "server.log", maxBytes=100, backupCount=1)
         for number in range(12):
             handler.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "line %02d", (number,), None))

@@ -1,4 +1,4 @@
-"""One job from spec to model version, as a user sees it."""
+"""One job from its spec to a model version, through the API."""
 
 import re
 
@@ -31,7 +31,7 @@ async def test_a_job_becomes_a_model_version(service: Service) -> None:
     }
 
 
-async def test_progress_metrics_and_logs_are_shown_as_they_come(service: Service) -> None:
+async def test_progress_metrics_and_logs_are_shown(service: Service) -> None:
     worker = await service.running()
     service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.RUNNING
     worker.emit(
@@ -50,15 +50,15 @@ async def test_progress_metrics_and_logs_are_shown_as_they_come(service: Service
     }
     assert job["stages"][0]["state"] == "running"
     assert job["stages"][0]["metrics"] == {"last": {"loss": 2.0, "lr": 0.1, "step": 5}}
-    metrics = (await service.http.get(f"/v1/jobs/{worker.job}/metrics", params={"names": "loss"})).json()
+    metrics = await service.get(f"/v1/jobs/{worker.job}/metrics?names=loss")
     assert metrics == {"series": {"loss": [{"stage": 0, "step": 4, "value": 2.5}, {"stage": 0, "step": 5, "value": 2.0}]}}
-    lines = (await service.http.get(f"/v1/jobs/{worker.job}/logs")).json()["items"]
+    lines = await service.items(f"/v1/jobs/{worker.job}/logs")
     assert [(line["id"], line["level"], line["source"], line["message"]) for line in lines] == [
         (1, "warning", "rank0", "loading shards")
     ]
 
 
-async def test_success_registers_the_version_with_the_jobs_end(service: Service) -> None:
+async def test_success_registers_the_version(service: Service) -> None:
     worker = await service.running()
     worker.emit({"type": "stage.evaluating", "stage": 0})
     worker.emit({
@@ -77,7 +77,7 @@ async def test_success_registers_the_version_with_the_jobs_end(service: Service)
     assert [stage["state"] for stage in job["stages"]] == ["succeeded", "succeeded"]
     assert job["stages"][0]["evaluation"] == {"emoji": {"student": {"top1": 0.4}, "teacher": {"top1": 0.5}}}
     assert job["finished_at"] >= job["started_at"] >= job["created_at"]
-    version = (await service.http.get("/v1/models/emoji-half/versions/latest")).json()
+    version = await service.get("/v1/models/emoji-half/versions/latest")
     assert (version["version"], version["job"]) == (1, worker.job)
 
 
@@ -93,11 +93,11 @@ async def test_the_history_is_numbered_without_gaps(service: Service) -> None:
     ]
 
 
-async def test_two_jobs_of_one_name_make_two_versions(service: Service) -> None:
+async def test_two_jobs_of_the_same_name_make_two_versions(service: Service) -> None:
     first, second = await service.succeeded("emoji"), await service.succeeded("emoji")
 
     assert (first["model"]["version"], second["model"]["version"]) == (1, 2)
-    model = (await service.http.get("/v1/models/emoji")).json()
+    model = await service.get("/v1/models/emoji")
     assert (model["latest"], model["versions"]) == (2, [1, 2])
 
 

@@ -21,7 +21,7 @@ TEACHER = {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
 
 @pytest.fixture
 def roots(tmp_path: Path) -> Path:
-    """A root with a shard in it; beside it is a secret, to which a link in the root leads."""
+    """A root with a shard; a link in it leads to a secret beside it."""
     root = tmp_path / "data"
     (root / "deep").mkdir(parents=True)
     (root / "00.tar").write_bytes(b"shard")
@@ -43,11 +43,11 @@ class TestPaths:
             "{root}/v1.0/a.{{tar,tgz}}", "{root}/{{train,val}}/a.tar", "s3://bucket/../a.tar", "https://example.org/a.tar",
         ],
     )
-    def test_what_may_be_read(self, roots: Path, path: str) -> None:
+    def test_paths_below_a_root_are_accepted(self, roots: Path, path: str) -> None:
         assert outside_problem(path.format(root=roots), [str(roots)]) is None
 
     @pytest.mark.parametrize(
-        ("path", "why"),
+        ("path", "reason"),
         [
             ("/etc/passwd", "lies outside"),
             ("{root}/../secret/00.tar", "it leads to"),
@@ -70,12 +70,12 @@ class TestPaths:
             ("", "relative"),
         ],
     )
-    def test_what_may_not(self, roots: Path, path: str, why: str) -> None:
+    def test_other_paths_are_refused(self, roots: Path, path: str, reason: str) -> None:
         problem = outside_problem(path.format(root=roots), [str(roots)])
 
-        assert why in str(problem)
+        assert reason in str(problem)
 
-    def test_of_several_roots_any_will_do(self, roots: Path) -> None:
+    def test_one_of_several_roots_is_enough(self, roots: Path) -> None:
         assert outside_problem("/srv/a.tar", [str(roots), "/srv"]) is None
         assert outside_problem("/srv/a.tar", ["/"]) is None
 
@@ -85,22 +85,22 @@ class TestSettings:
         with pytest.raises(ValidationError, match="data is a relative path"):
             Settings.model_validate({"data_roots": ["data"]})
 
-    def test_workers_may_also_read_what_is_the_service_s_own(self, tmp_path: Path) -> None:
+    def test_workers_may_also_read_the_services_own_files(self, tmp_path: Path) -> None:
         settings = Settings.model_validate({"data_roots": ["/data"], "data_dir": tmp_path})
         on_s3 = settings.model_copy(update={"artifacts": "s3://bucket/tinyclip"})
 
-        here, there = (json.loads(each.worker_environment[READABLE_ROOTS]) for each in (settings, on_s3))
-        assert here == ["/data", f"{tmp_path}/imports", f"{tmp_path}/artifacts"]
-        assert there == ["/data", f"{tmp_path}/imports"]
+        local, remote = (json.loads(each.worker_environment[READABLE_ROOTS]) for each in (settings, on_s3))
+        assert local == ["/data", f"{tmp_path}/imports", f"{tmp_path}/artifacts"]
+        assert remote == ["/data", f"{tmp_path}/imports"]
 
-    def test_without_roots_they_may_read_anything(self, tmp_path: Path) -> None:
+    def test_without_roots_workers_may_read_all_files(self, tmp_path: Path) -> None:
         assert json.loads(Settings(data_dir=tmp_path).worker_environment[READABLE_ROOTS]) == []
 
 
-def refused(answer: httpx.Response, root: Path) -> tuple[str, object]:
-    """Pointer and value of the one field that is refused; the message names the roots."""
-    assert answer.status_code == 422, answer.text
-    problem = answer.json()
+def refused(response: httpx.Response, root: Path) -> tuple[str, object]:
+    """Return pointer and value of the refused field, whose message names the roots."""
+    assert response.status_code == 422, response.text
+    problem = response.json()
     assert problem["code"] == "outside_data_roots"
     [error] = problem["errors"]
     assert str(root) in error["message"]
@@ -128,32 +128,32 @@ class TestJobs:
             ("/objective/clusters", "/etc/c", {"objective": {"cluster_instance": 1, "clusters": "/etc/c"}}),
         ],
     )
-    async def test_every_field_with_a_path(
+    async def test_every_field_with_a_path_is_checked(
         self, guarded: Service, roots: Path, pointer: str, value: str, changes: dict[str, Any]
     ) -> None:
-        answer = await guarded.http.post("/v1/jobs", json=spec(**{"data": REMOTE, **changes}))
+        response = await guarded.http.post("/v1/jobs", json=spec(**{"data": REMOTE, **changes}))
 
-        assert refused(answer, roots) == (pointer, value)
+        assert refused(response, roots) == (pointer, value)
 
-    async def test_a_stage_s_own_clusters(self, guarded: Service, roots: Path) -> None:
-        asked = spec(data=REMOTE)
-        asked["stages"][1]["objective"] = {"cluster_instance": 1, "clusters": "/etc/c"}
+    async def test_the_clusters_of_a_stage_are_checked(self, guarded: Service, roots: Path) -> None:
+        body = spec(data=REMOTE)
+        body["stages"][1]["objective"] = {"cluster_instance": 1, "clusters": "/etc/c"}
 
-        answer = await guarded.http.post("/v1/jobs", json=asked)
+        response = await guarded.http.post("/v1/jobs", json=body)
 
-        assert refused(answer, roots) == ("/stages/1/objective/clusters", "/etc/c")
+        assert refused(response, roots) == ("/stages/1/objective/clusters", "/etc/c")
 
-    async def test_what_lies_below_a_root_is_taken_and_all_without_roots(
+    async def test_paths_below_a_root_are_accepted_and_all_without_roots(
         self, guarded: Service, start: Start, roots: Path
     ) -> None:
         inside = spec(data={"train": {"shards": f"{roots}/{{00..03}}.tar"}})
 
         assert (await guarded.http.post("/v1/jobs", json=inside)).status_code == 201
         assert (await guarded.http.post("/v1/jobs", json=spec())).status_code == 422
-        anywhere = await start()
-        assert (await anywhere.http.post("/v1/jobs", json=spec())).status_code == 201
+        unrestricted = await start()
+        assert (await unrestricted.http.post("/v1/jobs", json=spec())).status_code == 201
 
-    async def test_a_plan_and_a_clone_are_asked_the_same(self, guarded: Service, roots: Path) -> None:
+    async def test_plans_and_clones_are_checked(self, guarded: Service, roots: Path) -> None:
         job = await guarded.submit(data=REMOTE)
 
         plan = await guarded.http.post("/v1/jobs", params={"validate_only": True}, json=spec())
@@ -181,9 +181,9 @@ class TestOthers:
     async def test_indexes(self, guarded: Service, roots: Path) -> None:
         body = {"model": "photos@1", "source": {"shards": [f"{roots}/00.tar", f"{roots}/link/00.tar"]}}
 
-        answer = await guarded.http.put("/v1/indexes/photos", json=body)
+        response = await guarded.http.put("/v1/indexes/photos", json=body)
 
-        assert refused(answer, roots) == ("/source/shards/1", f"{roots}/link/00.tar")
+        assert refused(response, roots) == ("/source/shards/1", f"{roots}/link/00.tar")
 
     async def test_imports(self, guarded: Service, roots: Path) -> None:
         body = {"source": f"{roots}/../secret/00.tar", "name": "photos"}

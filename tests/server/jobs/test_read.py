@@ -73,7 +73,7 @@ class TestFind:
         assert third["next_page_token"] is None
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
-    async def test_every_job_is_on_one_page_whatever_is_deleted_and_submitted_meanwhile(self, service: Service, size: int) -> None:
+    async def test_every_job_is_on_one_page_despite_deletions_and_submits_meanwhile(self, service: Service, size: int) -> None:
         ids = [(await service.submit())["id"] for _ in range(6)][::-1]
         seen: list[str] = []
         token: str | None = None

@@ -1,4 +1,4 @@
-"""`/v1/tokens`: made, shown once, listed, revoked."""
+"""`/v1/tokens`: creation, listing and revocation, and the refusals of invalid tokens."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,21 +16,21 @@ __all__ = ["guarded"]
 
 
 class TestTokens:
-    async def test_one_is_made_shown_once_used_and_revoked(self, guarded: Service) -> None:
+    async def test_a_token_is_created_used_listed_and_revoked(self, guarded: Service) -> None:
         admin = bearer(await token(guarded, Scope.ADMIN, project="vision"))
         body = {"name": "ci", "scopes": ["write"], "expires_in_days": 30}
 
-        made = await guarded.http.post("/v1/tokens", json=body, headers=admin)
-        secret = made.json()["token"]
+        created = await guarded.http.post("/v1/tokens", json=body, headers=admin)
+        secret = created.json()["token"]
         listed = (await guarded.http.get("/v1/tokens", headers=admin)).json()["items"]
         me = (await guarded.http.get("/v1/me", headers=bearer(secret))).json()
-        revoked = await guarded.http.delete(f"/v1/tokens/{made.json()['id']}", headers=admin)
+        revoked = await guarded.http.delete(f"/v1/tokens/{created.json()['id']}", headers=admin)
         after = await guarded.http.get("/v1/jobs", headers=bearer(secret))
 
-        assert (made.status_code, made.headers["cache-control"], is_well_formed(secret)) == (201, "no-store", True)
+        assert (created.status_code, created.headers["cache-control"], is_well_formed(secret)) == (201, "no-store", True)
         assert [item["name"] for item in listed] == ["ci", "test"]
         assert secret not in str(listed)
-        assert (me["project"], me["scopes"], me["token"]["id"]) == ("vision", ["write"], made.json()["id"])
+        assert (me["project"], me["scopes"], me["token"]["id"]) == ("vision", ["write"], created.json()["id"])
         assert (revoked.status_code, revoked.json()["state"]) == (200, "revoked")
         assert (after.status_code, after.json()["code"]) == (401, "token_revoked")
         assert after.headers["www-authenticate"].startswith("Bearer")
@@ -47,40 +47,40 @@ class TestTokens:
         ],
         ids=["none", "another scheme", "empty", "short", "cut off", "unknown"],
     )
-    async def test_each_refusal_says_why(self, guarded: Service, header: str | None, code: str) -> None:
-        answer = await guarded.http.get("/v1/jobs", headers={"Authorization": header} if header else {})
+    async def test_each_refusal_has_its_code(self, guarded: Service, header: str | None, code: str) -> None:
+        response = await guarded.http.get("/v1/jobs", headers={"Authorization": header} if header else {})
 
-        assert (answer.status_code, answer.json()["code"]) == (401, code)
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert (response.status_code, response.json()["code"]) == (401, code)
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["request_id"] == response.headers["x-request-id"]
 
-    def test_a_typo_is_seen_in_any_place(self) -> None:
-        whole = new_token()
+    def test_a_typo_is_detected_at_every_position(self) -> None:
+        valid = new_token()
 
-        typos = [whole[:i] + ("0" if whole[i] != "0" else "1") + whole[i + 1 :] for i in range(len(whole))]
-        swaps = [whole[:i] + whole[i + 1] + whole[i] + whole[i + 2 :] for i in range(len(whole) - 1)]
+        typos = [valid[:i] + ("0" if valid[i] != "0" else "1") + valid[i + 1 :] for i in range(len(valid))]
+        swaps = [valid[:i] + valid[i + 1] + valid[i] + valid[i + 2 :] for i in range(len(valid) - 1)]
 
-        assert is_well_formed(whole)
-        candidates = typos + swaps + ["", "tc_", whole + "a", whole.lower()]
-        assert not any(is_well_formed(wrong) for wrong in candidates if wrong != whole)
+        assert is_well_formed(valid)
+        candidates = typos + swaps + ["", "tc_", valid + "a", valid.lower()]
+        assert not any(is_well_formed(wrong) for wrong in candidates if wrong != valid)
 
-    async def test_one_that_has_expired_is_told_so(self, guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_an_expired_token_is_refused(self, guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         secret = await token(guarded, Scope.READ, days=1)
         assert (await guarded.http.get("/v1/jobs", headers=bearer(secret))).status_code == 200
 
         monkeypatch.setattr(tokens, "now", lambda: datetime.now(UTC) + timedelta(days=1, seconds=1))
 
-        answer = await guarded.http.get("/v1/jobs", headers=bearer(secret))
-        assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+        response = await guarded.http.get("/v1/jobs", headers=bearer(secret))
+        assert (response.status_code, response.json()["code"]) == (401, "token_expired")
 
-    async def test_nobody_gives_away_what_they_do_not_have(self, guarded: Service) -> None:
+    async def test_a_scope_that_the_caller_lacks_is_refused(self, guarded: Service) -> None:
         admin = bearer(await token(guarded, Scope.ADMIN))
 
-        answer = await guarded.http.post("/v1/tokens", json={"name": "m", "scopes": ["metrics"]}, headers=admin)
+        response = await guarded.http.post("/v1/tokens", json={"name": "m", "scopes": ["metrics"]}, headers=admin)
 
-        assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_held")
+        assert (response.status_code, response.json()["code"]) == (403, "scope_not_held")
 
-    async def test_a_repeated_request_makes_no_second_token(self, guarded: Service) -> None:
+    async def test_a_repeated_request_creates_no_second_token(self, guarded: Service) -> None:
         headers = {**bearer(await token(guarded, Scope.ADMIN)), "Idempotency-Key": "k"}
 
         first, second = [
@@ -92,7 +92,7 @@ class TestTokens:
         assert len((await guarded.http.get("/v1/tokens", headers=headers)).json()["items"]) == 2
 
     @on_both_databases
-    async def test_the_database_has_no_secret(self, start: Start) -> None:
+    async def test_the_database_contains_no_secret(self, start: Start) -> None:
         service = await start(auth="tokens")
         secret = await token(service, Scope.ADMIN, days=None)
         async with service.app.state.services.db.read() as session:
@@ -101,7 +101,7 @@ class TestTokens:
         assert secret not in str(row)
         assert (await service.http.get("/v1/me", headers=bearer(secret))).json()["token"]["expires_at"] is None
 
-    async def test_a_server_without_auth_takes_everybody_for_the_default_project(self, service: Service) -> None:
+    async def test_without_auth_every_caller_is_in_the_default_project(self, service: Service) -> None:
         me = (await service.http.get("/v1/me")).json()
 
         assert (me["auth"], me["project"], me["token"]) == ("none", "default", None)
