@@ -24,7 +24,7 @@ class JobDocument(Response):
     model_version: int
     """The version that a success creates, in `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
     adopts: list[str] = []
-    """Of a retry: jobs whose finished students and checkpoints it may continue from."""
+    """Jobs whose finished students and checkpoints a retry may continue from."""
 
 
 class Control(Response):
@@ -58,7 +58,7 @@ class ExportRequest(Response):
 
     name: str
     version: int
-    """Of the registered model."""
+    """The version of the registered model."""
     format: ExportFormat
     int8: bool = False
     tasks: list[EvaluationTask] = []
@@ -97,7 +97,7 @@ class IndexRequest(Response):
     store: IndexStore = "files"
     source: IndexSource | None = None
     applied: int = 0
-    """Of a build: the last update that was applied to the build before it; later ones are for this build."""
+    """The last update that was applied to the build before this one; later ones are for this build."""
     updates: list[UpdateFile] | None = None
     """None: build from `source`. Else: apply these to the newest generation of build number `build`."""
 

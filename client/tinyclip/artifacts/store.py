@@ -35,7 +35,7 @@ class ArtifactsStore:
         self._fs, base = open_filesystem(self.root)
         self._base = base.rstrip("/")
         self.is_local = isinstance(self._fs, LocalFileSystem)
-        """Whether the root is a folder of this machine, or one that all nodes mount."""
+        """True for a folder of this machine or one that all nodes mount."""
 
     @property
     def filesystem(self) -> tuple[Any, str]:
@@ -51,7 +51,7 @@ class ArtifactsStore:
         return Path(self._full(path)) if self.is_local else None
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a whole file; a kill leaves the old one or the new one. Raises OSError naming the path."""
+        """Write a whole file; after a kill it is the old one or the new one. Raises OSError naming the path."""
         if not self.is_local:
             self._fs.pipe_file(self._full(path), data)
             return

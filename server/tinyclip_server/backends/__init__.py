@@ -1,4 +1,4 @@
-"""What the server reaches outside its database.
+"""Access to everything outside the database.
 
 artifacts       the artifacts store, awaited
 ray_gateway     Ray's Jobs API and Serve's REST API

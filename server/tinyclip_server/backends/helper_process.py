@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_LINE_BYTES = 64 << 20
-"""Of one answer: a plan repeats the spec, whose class lists may be long."""
+"""Limit of one answer: a plan repeats the spec, whose class lists may be long."""
 
 
 class HelperDied(Exception):
@@ -47,7 +47,7 @@ class HelperProcess:
     async def exchange(self) -> AsyncIterator[None]:
         """Limit a block of calls to the timeout, and kill the process if the block fails.
 
-        Also if it is cancelled: an answer that nobody awaits must not go to the next caller. Raises TimeoutError.
+        Also if it is cancelled: the next caller must not get an abandoned answer. Raises TimeoutError.
         """
         try:
             async with asyncio.timeout(self.timeout_s):

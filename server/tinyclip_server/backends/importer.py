@@ -69,7 +69,7 @@ class Importer:
             except (HelperDied, ConnectionError) as died:
                 raise InvalidInput(
                     f"the process that read the file ended before it had an answer ({died}); it needs memory for about three "
-                    "times the file, and its log says more", code="import_died",
+                    "times the file, and its log has details", code="import_died",
                 ) from died
             finally:
                 await self._process.kill()

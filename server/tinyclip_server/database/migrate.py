@@ -36,7 +36,7 @@ class WrongRevision(Exception):
 
 
 class Fit(StrEnum):
-    """How a database's revision compares with the code's."""
+    """The relation of a database's revision to the code's."""
 
     EXACT = "exact"
     EMPTY = "empty"

@@ -31,7 +31,7 @@ class Claim:
     stop_requested_at: datetime | None
     lease_until: datetime
     unknown: bool
-    """Whether Ray had no record of the attempt in the last observation."""
+    """True if Ray had no record of the attempt in the last observation."""
 
     @classmethod
     def of(cls, job: JobRow, attempt: AttemptRow) -> "Claim":

@@ -27,7 +27,7 @@ ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 
 @dataclass
 class ServeObservation:
-    """What Serve reported; nothing of it is in the database yet."""
+    """Serve's report; nothing of it is in the database yet."""
 
     applications: dict[str, Any] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)

@@ -32,7 +32,7 @@ class Follower(ABC, Generic[Row]):
     """Follows all rows of one resource for one round."""
 
     noun: str
-    """What Ray refuses, in a message."""
+    """The name of the work in messages."""
     active: Sequence[str]
     """States in which a job is expected to work."""
     deleting: str

@@ -1,4 +1,4 @@
-"""What all Ray jobs have in common, training or not: submit one, ask for its status, read its events, judge its end.
+"""The common part of all Ray jobs, training or not: submit one, get its status, read its events, judge its end.
 
 Nothing here touches the database: an observation counts once its caller has applied it.
 """
@@ -28,7 +28,7 @@ class RayJob:
     module: Sequence[str]
     """Module of the engine, and its subcommand if it has any."""
     arguments: Sequence[str]
-    """What follows `--artifacts ROOT`."""
+    """The arguments after `--artifacts ROOT`."""
     request_path: str
     """A file that the job reads when it starts."""
     request: Callable[[], bytes]
@@ -37,7 +37,7 @@ class RayJob:
 
 
 class Verdict(Enum):
-    """What an observation means for the job."""
+    """The meaning of an observation for the job."""
 
     UNDECIDED = auto()
     """Ray did not answer, or events are left to read."""
@@ -47,30 +47,30 @@ class Verdict(Enum):
     UNKNOWN = auto()
     """Ray has no record of the job."""
     LOST = auto()
-    """Ray says that the job has ended. If none of its events was the final one, it is lost."""
+    """Ray reports that the job has ended. If none of its events was the final one, it is lost."""
 
 
 @dataclass
 class Observation:
-    """What was done and seen in one round; nothing of it is in the database yet."""
+    """The results of one round; nothing of it is in the database yet."""
 
     submitted: bool = False
     refused: str | None = None
-    asked: bool = False
-    """Whether Ray answered the question for the job's status."""
+    answered: bool = False
+    """True if Ray answered the request for the job's status."""
     status: RayJobStatus | None = None
-    """None with `asked`: Ray does not know the job."""
+    """None with `answered`: Ray does not know the job."""
     segments: list[list[WorkerEvent]] = field(default_factory=list)
     caught_up: bool = False
-    """Whether everything that the job had written by then was read."""
+    """True if everything that the job had written by then was read."""
     control: str | None = None
-    """What the control file of a training job holds now; None: as before."""
+    """The new content of a training job's control file; None if it did not change."""
 
     @property
     def verdict(self) -> Verdict:
         if self.refused is not None:
             return Verdict.REFUSED
-        if not (self.asked and self.caught_up):
+        if not (self.answered and self.caught_up):
             return Verdict.UNDECIDED
         if self.status is None:
             return Verdict.UNKNOWN
@@ -97,7 +97,7 @@ async def observe(
         if ask:
             # The status before the segments: what is read after an end was seen is everything there will ever be.
             seen.status = await services.ray.job_status(job.submission_id)
-            seen.asked = True
+            seen.answered = True
             if stop and seen.status is not None and not seen.status.ended:
                 await services.ray.stop_job(job.submission_id)
     except RayRefused as error:

@@ -50,14 +50,14 @@ class Scheduler:
         self._services = services
         self._settings = services.settings
         self._owner = secrets.token_hex(8)
-        self._asked_at: dict[str, float] = {}
+        self._status_at: dict[str, float] = {}
         self._held_up: set[str] = set()
         """Submission ids of the attempts whose files could not be written in the last round."""
 
     async def tick(self) -> None:
         """Run one round over all jobs that are queued or on the cluster."""
         claims = await self._claim()
-        self._asked_at = {claim.submission_id: self._asked_at.get(claim.submission_id, 0.0) for claim in claims}
+        self._status_at = {claim.submission_id: self._status_at.get(claim.submission_id, 0.0) for claim in claims}
         done = await asyncio.gather(*(self._follow(claim) for claim in claims), return_exceptions=True)
         for claim, failure in zip(claims, done, strict=True):
             if isinstance(failure, Exception):
@@ -96,15 +96,15 @@ class Scheduler:
 
     async def _follow(self, claim: Claim) -> None:
         bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)  # each claim is followed in a task of its own
-        ask_ray = time.monotonic() - self._asked_at[claim.submission_id] >= self._settings.status_seconds
+        ask_ray = time.monotonic() - self._status_at[claim.submission_id] >= self._settings.status_seconds
         try:
             seen = await observe_attempt(self._services, claim, ask_ray=ask_ray)
         except OSError as error:  # a full disk, for example: the next round may succeed
             await self._record_held_up(claim, error)
             return
         self._held_up.discard(claim.submission_id)
-        if seen.asked:
-            self._asked_at[claim.submission_id] = time.monotonic()
+        if seen.answered:
+            self._status_at[claim.submission_id] = time.monotonic()
         await self._apply(claim, seen)
 
     async def _record_held_up(self, claim: Claim, error: OSError) -> None:
@@ -120,7 +120,7 @@ class Scheduler:
         self._held_up.add(claim.submission_id)
 
     async def _claim(self) -> list[Claim]:
-        """Lease the running jobs that are ours or whose lease expired, and the next in the queue if there is room."""
+        """Lease the running jobs of this server, those whose lease expired, and the next in the queue if there is room."""
         async with self._services.db.read() as session:
             counted = select(JobRow.state, func.count()).where(JobRow.state.in_(ACTIVE)).group_by(JobRow.state)
             active = dict((await session.execute(counted)).all())
@@ -161,7 +161,7 @@ class Scheduler:
 
     async def _apply(self, claim: Claim, seen: Observation) -> None:
         """Write the observation to the database, if the lease still holds and the attempt is still the newest."""
-        cleared = seen.asked and claim.unknown  # Ray has a record of the attempt again
+        cleared = seen.answered and claim.unknown  # Ray has a record of the attempt again
         if not (seen.has_changes(submitted=claim.submitted) or seen.verdict is Verdict.UNKNOWN or seen.control or cleared):
             return
         async with self._services.db.write() as session:

@@ -138,9 +138,9 @@ class TestUpgrading:
             await asyncio.create_subprocess_exec(*arguments, env=environment, stdout=asyncio.subprocess.PIPE) for _ in range(2)
         ]
 
-        said = [(await one.communicate())[0].decode() for one in several]
+        outputs = [(await one.communicate())[0].decode() for one in several]
 
-        assert said == [f"the database is at revision {head()}\n"] * 2
+        assert outputs == [f"the database is at revision {head()}\n"] * 2
         assert (await state_of(empty))[1] == head()
 
 
@@ -217,9 +217,9 @@ class TestRefusals:
         await stamp(empty, "9999")
         monkeypatch.setenv("TINYCLIP_DATABASE_URL", url_of(empty))
 
-        code, said = await asyncio.to_thread(_run_migrate, monkeypatch, capsys)
+        code, output = await asyncio.to_thread(_run_migrate, monkeypatch, capsys)
 
-        assert (code, "A newer TinyCLIP wrote it" in said) == (1, True)
+        assert (code, "A newer TinyCLIP wrote it" in output) == (1, True)
 
 
 async def test_a_migration_that_would_orphan_rows_changes_nothing(empty: Database) -> None:

@@ -115,17 +115,17 @@ class TestEndedAttempts:
         await service.tick()
         service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.SUCCEEDED
         await clean(service)
-        asked: list[str] = []
-        service.ray.job_status = noted(asked)  # type: ignore[method-assign]
+        requested: list[str] = []
+        service.ray.job_status = noted(requested)  # type: ignore[method-assign]
 
         await clean(service)
 
-        assert asked == []
+        assert requested == []
 
 
-def noted(asked: list[str]) -> Callable[[str], Awaitable[RayJobStatus]]:
+def noted(requested: list[str]) -> Callable[[str], Awaitable[RayJobStatus]]:
     async def job_status(submission_id: str) -> RayJobStatus:
-        asked.append(submission_id)
+        requested.append(submission_id)
         return RayJobStatus.SUCCEEDED
 
     return job_status

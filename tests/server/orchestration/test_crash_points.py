@@ -95,7 +95,7 @@ class TestCrashPoints:
         second = await start(first.ray)
         await second.tick()
 
-        seen = Observation(control="9:cancel", submitted=True, asked=True, status=RayJobStatus.FAILED, caught_up=True)
+        seen = Observation(control="9:cancel", submitted=True, answered=True, status=RayJobStatus.FAILED, caught_up=True)
         await first.app.state.scheduler._apply(claim, seen)
 
         job = await second.job(worker.job)

@@ -31,7 +31,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[RayGateway]:
 
 async def reached(gateway: RayGateway, submission_id: str, state: RayJobStatus) -> None:
     async with asyncio.timeout(200):
-        while await gateway.job_status(submission_id) != state:  # noqa: ASYNC110 - Ray tells nobody
+        while await gateway.job_status(submission_id) != state:  # noqa: ASYNC110 - Ray can only be polled
             await asyncio.sleep(0.2)
 
 

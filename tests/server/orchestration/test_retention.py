@@ -235,7 +235,7 @@ class TestOtherRecordsOfRay:
         service.ray.ended_at[id] = now() - timedelta(days=days)
 
     async def evaluation(self, service: Service) -> str:
-        """Ray's record of an evaluation whose job has ended; what it told is not read yet."""
+        """Ray's record of an evaluation whose job has ended, with its events not read yet."""
         body = {"model": "ViT-B-32/openai", "tasks": [{"name": "t", "kind": "zero_shot", "shards": "s3://b/t.tar"}]}
         id = (await service.http.post("/v1/evaluations", json=body)).json()["id"]
         await evaluations_reconcile.reconcile(service.app.state.services)

@@ -67,12 +67,12 @@ class TestFullDisk:
             job = await service.submit()
             await service.tick(3)
             waiting = await service.job(job["id"])
-        told = [event for event in await service.events(job["id"]) if event["type"] == "attempt.held_up"]
+        held_up = [event for event in await service.events(job["id"]) if event["type"] == "attempt.held_up"]
         await service.tick()
 
         assert waiting["state"] == "starting"
-        assert [event["attempt"] for event in told] == [1]
-        assert f"No space left on device: '{control}/{job['id']}/control.json'" in told[0]["message"]
+        assert [event["attempt"] for event in held_up] == [1]
+        assert f"No space left on device: '{control}/{job['id']}/control.json'" in held_up[0]["message"]
         assert service.ray.submissions == [f"tc-{job['id']}-a1"]
         assert [event["type"] for event in await service.events(job["id"])][-2:] == ["attempt.held_up", "attempt.submitted"]
 

@@ -67,8 +67,8 @@ class Histories(RuleBasedStateMachine):
     @rule(max_attempts=st.integers(1, 3))
     def submit(self, max_attempts: int) -> None:
         if len(self.jobs) < 3:
-            asked = JobSpec.model_validate(spec(stages=[spec()["stages"][0]], max_attempts=max_attempts))
-            self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, asked, _plan(asked))).id)
+            parsed = JobSpec.model_validate(spec(stages=[spec()["stages"][0]], max_attempts=max_attempts))
+            self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, parsed, _plan(parsed))).id)
 
     @rule(which=which, what=st.sampled_from(["cancel", "pause", "resume", "retry", "delete"]))
     def ask(self, which: int, what: str) -> None:
@@ -211,7 +211,7 @@ class Histories(RuleBasedStateMachine):
             assert (lowest, highest, count) == (1, last, last)
 
     @invariant()
-    def what_a_driver_told_counts_once_and_is_not_overheard(self) -> None:
+    def what_a_driver_wrote_is_applied_exactly_once(self) -> None:
         twice = "SELECT 1 FROM events WHERE type = 'progress' GROUP BY job_id, attempt, data HAVING count(*) > 1"
         assert self.world.look.execute(twice).fetchall() == []
         silent = "SELECT job_id, attempt FROM events WHERE type = 'attempt.lost' AND message LIKE '%without a final event%'"
@@ -220,7 +220,7 @@ class Histories(RuleBasedStateMachine):
             assert [driver.said_its_last for driver in drivers if (driver.job, driver.attempt) == lost] != [True]
 
     @invariant()
-    def one_attempt_goes_on(self) -> None:
+    def at_most_one_attempt_runs(self) -> None:
         living = [(job, number) for job, number, outcome in self._attempts() if outcome is None]
         newest = dict(self.world.look.execute("SELECT id, attempt FROM jobs"))
         assert sorted(living) == sorted((job, newest[job]) for job in self._on_cluster())
@@ -230,8 +230,8 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def a_success_is_one_version(self) -> None:
         made = sorted(self.world.look.execute("SELECT job_id, version FROM model_versions WHERE job_id IN (SELECT id FROM jobs)"))
-        said = sorted(self.world.look.execute("SELECT id, model_version FROM jobs WHERE state = 'succeeded'"))
-        assert made == said
+        recorded = sorted(self.world.look.execute("SELECT id, model_version FROM jobs WHERE state = 'succeeded'"))
+        assert made == recorded
 
     @invariant()
     def no_transaction_is_held_over_a_call(self) -> None:
@@ -250,8 +250,10 @@ class Histories(RuleBasedStateMachine):
             self._a_good_round(self.servers[rounds % 2])
             rounds += 1
         assert self._unsettled() == []
-        for check in (self.an_end_is_the_end, self.history_has_no_gaps, self.one_attempt_goes_on, self.a_success_is_one_version):
-            check()
+        self.an_end_is_the_end()
+        self.history_has_no_gaps()
+        self.at_most_one_attempt_runs()
+        self.a_success_is_one_version()
         for server in self.servers:
             self.world.run(server.die())
         ENDED.append(len(self.jobs))
@@ -303,11 +305,11 @@ class Histories(RuleBasedStateMachine):
             assert not self.world.cluster.up
 
 
-def _plan(asked: JobSpec) -> Plan:
+def _plan(parsed: JobSpec) -> Plan:
     student = StudentSummary.model_validate(STUDENT)
     stage = {"index": 0, "name": "s", "inherit": "manual", "steps": 10, "samples": 1, "student": student, "device_hours": 0.1}
     whole = {"steps": 10, "samples_per_epoch": 1, "device": "cpu", "device_hours": 0.1}
-    return Plan.model_validate({"spec": asked, "teacher": None, "stages": [stage], **whole})
+    return Plan.model_validate({"spec": parsed, "teacher": None, "stages": [stage], **whole})
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,10 @@ class Handler(BaseHTTPRequestHandler):
 
     shard = b""
     elsewhere = ""
-    asked: list[str] = []
+    requested: list[str] = []
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         if self.path == "/away.tar":
             self.send_response(302)
             self.send_header("Location", self.elsewhere)
@@ -61,7 +61,7 @@ def port(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server on 127.0.0.1 and 127.0.0.2, with fsspec's cached file systems dropped."""
     write_shard(tmp_path / "a.tar", [{"__key__": "one", "txt": "a cat"}])
     monkeypatch.setattr(Handler, "shard", (tmp_path / "a.tar").read_bytes())
-    monkeypatch.setattr(Handler, "asked", [])
+    monkeypatch.setattr(Handler, "requested", [])
     fsspec.get_filesystem_class("http").clear_instance_cache()
     with ThreadingHTTPServer(("0.0.0.0", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -136,7 +136,7 @@ class TestConnections:
         url = f"http://127.0.0.1:{port}/a.tar"
         with pytest.raises(addresses.AddressRefused, match=f"set {ALLOW_PRIVATE}=1"):
             list(read_shard(url))
-        assert Handler.asked == []
+        assert Handler.requested == []
 
         monkeypatch.setenv(ALLOW_PRIVATE, "1")
 
@@ -148,7 +148,7 @@ class TestConnections:
         (problem,) = inspect_shards(f"http://inside.example:{port}/a.tar").problems
 
         assert "in a private network or on this machine" in problem[1]
-        assert Handler.asked == []
+        assert Handler.requested == []
 
     def test_a_name_that_changes_its_address_after_the_check(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         resolving(monkeypatch, PUBLIC, "127.0.0.1")
@@ -156,7 +156,7 @@ class TestConnections:
         with pytest.raises(OSError, match=r"a\.tar"):
             list(read_shard(f"http://rebinding.example:{port}/a.tar"))
 
-        assert Handler.asked == []
+        assert Handler.requested == []
 
     def test_a_redirect_to_a_private_address(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         resolving(monkeypatch, "127.0.0.1")
@@ -167,14 +167,14 @@ class TestConnections:
         with pytest.raises(OSError, match=r"away\.tar"):
             list(read_shard(f"http://public.example:{port}/away.tar"))
 
-        assert "/away.tar" in Handler.asked
-        assert "/secret.tar" not in Handler.asked
+        assert "/away.tar" in Handler.requested
+        assert "/secret.tar" not in Handler.requested
 
     def test_every_http_file_system_of_the_process_is_guarded(self, port: int) -> None:
         with pytest.raises(OSError, match=r"a\.tar"):
             fsspec.open(f"http://127.0.0.1:{port}/a.tar", "rb").open()
 
-        assert Handler.asked == []
+        assert Handler.requested == []
 
 
 def test_a_plan_reports_refused_addresses_by_field() -> None:

@@ -1,4 +1,4 @@
-"""What every process of the engine needs to run: storage, addresses, events, commands.
+"""The basis of every process of the engine: storage, addresses, events, commands.
 
 filesystems, addresses  opening paths and URIs, after checking where they lead
 committed               folders of several files that count once their manifest is written

@@ -26,7 +26,7 @@ class JobRow(Base):
     labels: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
     spec: Mapped[dict[str, Any]]
-    """As submitted, with defaults; the versions of `registry:` teachers are pinned."""
+    """The submitted spec, with defaults; the versions of `registry:` teachers are pinned."""
     resolved_spec: Mapped[dict[str, Any]]
     """The spec that workers get, from the plan."""
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
@@ -50,7 +50,7 @@ class JobRow(Base):
     lease_until: Mapped[datetime | None]
     stop_requested_at: Mapped[datetime | None]
     adopts: Mapped[list[Any] | None]
-    """Of a retry: the jobs whose checkpoints it continues from, the retried one first."""
+    """Jobs whose checkpoints a retry continues from, the retried one first."""
     deleted_at: Mapped[datetime | None]
     """Set when a job is deleted: it is hidden from then on, and `jobs/cleanup.py` removes the rest."""
     checkpoints_expired_at: Mapped[datetime | None]
