@@ -1,7 +1,7 @@
-"""Real SQLite for SQLAlchemy's asyncio, without a thread: a statement is done when it is awaited.
+"""SQLite for SQLAlchemy's asyncio without a thread: a statement is executed when it is awaited.
 
-aiosqlite hands every call to a thread and back, which is most of the time that a small statement takes. Nothing else waits
-here, so nothing is lost by doing it at once, and a test can go through thousands of histories.
+aiosqlite passes every call to a thread, which takes most of the time of a small statement. A test in which nothing else runs
+meanwhile can execute thousands of examples this way.
 """
 
 import sqlite3
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class InlineConnection:
-    """As much of aiosqlite's connection as SQLAlchemy's dialect uses."""
+    """The part of aiosqlite's connection that SQLAlchemy's dialect uses."""
 
     def __init__(self, path: str) -> None:
         self._conn = self._connection = sqlite3.connect(path, check_same_thread=False)
         self._tx = self
 
     def put_nowait(self, job: tuple[Any, Callable[[], Any]]) -> None:
-        """The dialect sets the isolation level through aiosqlite's queue."""
+        """Run a job of aiosqlite's queue, through which the dialect sets the isolation level."""
         future, work = job
         future.set_result(work())
 

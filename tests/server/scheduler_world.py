@@ -1,4 +1,4 @@
-"""What the stateful test of the scheduler turns: two servers, all that outlives them, and a clock that can jump."""
+"""The system under the stateful test of the scheduler: two servers, what outlives them, and a clock that can jump."""
 
 import asyncio
 import contextlib
@@ -27,14 +27,14 @@ from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
 from tests.server.inline_sqlite import InlineConnection
-from tests.server.scripted_cluster import Cluster, Files, Gate, GatedRay, GatedStore
+from tests.server.scripted_cluster import CallGate, Cluster, Files, GatedRay, GatedStore
 
 TABLES = ("jobs", "model_versions", "models")
-"""What an example leaves; all else goes with its job."""
+"""Tables to clear after an example; the rows of others are deleted with their jobs."""
 
 
 class Clock:
-    """Stands in for `datetime` where the server asks for the time."""
+    """A replacement of `datetime` in the server."""
 
     at = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -45,11 +45,11 @@ class Clock:
 
 
 class Server:
-    """One control plane; killed and started again it is another."""
+    """One control plane; a restarted one is another instance."""
 
     def __init__(self, world: "World") -> None:
-        self.gate = Gate()
-        store = GatedStore(world.files, self.gate, world.saw_control)
+        self.gate = CallGate()
+        store = GatedStore(world.files, self.gate, world.on_control_written)
         self.services = Services(
             settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
             planner=cast(Any, None), importer=cast(Any, None),
@@ -66,7 +66,7 @@ class Server:
             self.round = asyncio.create_task(self._round(cleans))
 
     async def finish(self, *, cleans: bool = True) -> None:
-        """What it is at goes through, or a whole round if it was at nothing."""
+        """Complete the round in progress, or a whole one."""
         await self.begin(cleans=cleans)
         self.gate.open = True
         for held in list(self.gate.held):
@@ -84,55 +84,55 @@ class Server:
         await self.scheduler.tick()
         if not cleans:
             return
-        with contextlib.suppress(OSError):  # the loop around it would log it, and come again
+        with contextlib.suppress(OSError):  # the loop would log it and repeat the round
             await cleanup.reconcile(self.services)
 
 
 class World:
-    """All that outlives a server."""
+    """What outlives a server: the database, the files and the cluster."""
 
     def __init__(self, path: Path) -> None:
         self.loop = asyncio.new_event_loop()
         self.settings = Settings(data_dir=path.parent, ray_address="http://ray", max_running_jobs=2, status_seconds=0)
         self.db = Database(f"sqlite+aiosqlite:///{path}")
-        self.look = sqlite3.connect(path, isolation_level=None)
-        self.look.execute("PRAGMA foreign_keys=ON")
-        self.letters = random.Random()
+        self.database = sqlite3.connect(path, isolation_level=None)
+        self.database.execute("PRAGMA foreign_keys=ON")
+        self.random = random.Random()
         self.files: Files = {}
         self.cluster = Cluster(self.files)
         self.fences: dict[str, int] = {}
-        self.set_back: set[str] = set()
-        """Jobs whose control file an overtaken server has put back, until another looks at it."""
+        self.stale_controls: set[str] = set()
+        """Jobs whose control file a superseded server has overwritten, until the next write."""
 
-    def saw_control(self, job: str, fence: int) -> None:
+    def on_control_written(self, job: str, fence: int) -> None:
         highest = max(fence, self.fences.get(job, 0))
         self.fences[job] = highest
-        (self.set_back.add if fence < highest else self.set_back.discard)(job)
+        (self.stale_controls.add if fence < highest else self.stale_controls.discard)(job)
 
     def run(self, work: Awaitable[Any]) -> Any:
-        """Do some work, and let everything else go as far as it gets by itself."""
+        """Await some work, and run everything else until it waits."""
 
         async def until_quiet() -> Any:
             done = await work
-            while self.loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - what can go on now, goes on
+            while self.loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - run all that is ready
                 await asyncio.sleep(0)
             return done
 
         return self.loop.run_until_complete(until_quiet())
 
     def clear(self) -> None:
-        """As new, with the same times and names to come: a history must go the same way whenever it is told."""
+        """Reset everything, with the same times and ids to come: an example must be reproducible."""
         Clock.at = datetime(2026, 1, 1, tzinfo=UTC)
-        self.letters.seed(0)
+        self.random.seed(0)
         for table in TABLES:
-            self.look.execute(f"DELETE FROM {table}")
+            self.database.execute(f"DELETE FROM {table}")
         self.files.clear()
         self.fences.clear()
-        self.set_back.clear()
+        self.stale_controls.clear()
         self.cluster = Cluster(self.files)
 
     def close(self) -> None:
-        self.look.close()
+        self.database.close()
         self.loop.run_until_complete(self.db.close())
         self.loop.close()
 
@@ -151,8 +151,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     logging.disable(logging.CRITICAL)
     made = World(path)
     gc.collect()
-    gc.freeze()  # what is there by now stays; looking through it again and again is a good part of the time
-    monkeypatch.setattr(resources, "secrets", made.letters)
+    gc.freeze()  # long-lived objects: collecting them again and again takes much of the time
+    monkeypatch.setattr(resources, "secrets", made.random)
     yield made
     made.close()
     gc.unfreeze()

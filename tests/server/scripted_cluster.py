@@ -1,7 +1,7 @@
-"""A cluster in which everything that may go wrong goes wrong when the test says so.
+"""A cluster whose failures the test controls.
 
-`Gate` holds every call of a server to the outside until the test lets it through, loses it, or repeats it; `Cluster` is Ray with
-its head and the drivers it started; a `Driver` behaves as the engine does, looking at the control file before it acts.
+`CallGate` holds every call of a server to Ray and the store until the test delivers, loses or repeats it; `Cluster` is Ray with
+its head and the drivers it started; a `Driver` behaves like the engine and reads the control file before each action.
 """
 
 import asyncio
@@ -20,39 +20,39 @@ Files = dict[str, bytes]
 
 
 @dataclass
-class Held:
-    """A call that has left the server and has not arrived."""
+class HeldCall:
+    """A call that the server has sent and that has not arrived."""
 
     what: str
     effect: Callable[[], Any]
     answer: asyncio.Future[Any]
 
     def deliver(self) -> None:
-        """It arrives, and so does the answer."""
+        """Deliver the call and its result."""
         try:
             self.answer.set_result(self.effect())
         except RayUnavailable as error:
             self.answer.set_exception(error)
 
     def fail(self, *, arrived: bool) -> None:
-        """No answer comes back, whether or not the call arrived."""
+        """Fail the call, whether or not it arrived."""
         if arrived:
             with contextlib.suppress(RayUnavailable):
                 self.effect()
         self.answer.set_exception(RayUnavailable("no answer") if self.what.startswith("ray") else OSError("no answer"))
 
 
-class Gate:
-    """Between one server and the outside."""
+class CallGate:
+    """Holds the calls of one server."""
 
     def __init__(self) -> None:
-        self.held: list[Held] = []
+        self.held: list[HeldCall] = []
         self.open = False
 
     async def __call__(self, what: str, effect: Callable[[], Any]) -> Any:
         if self.open:
             return effect()
-        held = Held(what, effect, asyncio.get_running_loop().create_future())
+        held = HeldCall(what, effect, asyncio.get_running_loop().create_future())
         self.held.append(held)
         try:
             return await held.answer
@@ -61,16 +61,16 @@ class Gate:
 
 
 class GatedStore:
-    """The artifacts store as one server reaches it. What a read has found may be old by the time that it is used."""
+    """The artifacts store of one server, behind its gate. A value may be out of date by the time that it is used."""
 
     root = "memory"
 
-    def __init__(self, files: Files, gate: Gate, on_control: Callable[[str, int], None]) -> None:
+    def __init__(self, files: Files, gate: CallGate, on_control: Callable[[str, int], None]) -> None:
         self._files, self._gate, self._on_control = files, gate, on_control
 
     async def read_if_exists(self, path: str) -> bytes | None:
         found = self._files.get(path)
-        if found is None:  # the last of several reads: what comes after it is the use of them all
+        if found is None:  # the last of several reads, before their values are used
             await self._gate(f"store read {path}", lambda: None)
         return found
 
@@ -92,7 +92,7 @@ class GatedStore:
 
 @dataclass
 class Cluster:
-    """Ray. Its records go with the head; drivers may outlive them."""
+    """Ray. Its records are lost with the head; drivers may outlive them."""
 
     files: Files
     up: bool = True
@@ -100,39 +100,39 @@ class Cluster:
     drivers: list["Driver"] = field(default_factory=list)
 
     def submit(self, submission_id: str) -> None:
-        self._answer()
+        self._expect_up()
         if submission_id not in self.records:
             self.records[submission_id] = RayJobStatus.RUNNING
             self.drivers.append(Driver(self, submission_id))
 
     def status(self, submission_id: str) -> RayJobStatus | None:
-        self._answer()
+        self._expect_up()
         return self.records.get(submission_id)
 
     def stop(self, submission_id: str) -> None:
-        self._answer()
+        self._expect_up()
         if submission_id in self.records:
-            for driver in self.living():
+            for driver in self.running_drivers():
                 if driver.submission_id == submission_id:
                     driver.exit(RayJobStatus.STOPPED)
 
-    def living(self) -> list["Driver"]:
+    def running_drivers(self) -> list["Driver"]:
         return [driver for driver in self.drivers if driver.alive]
 
     def lose_head(self, *, with_drivers: bool) -> None:
-        for driver in self.living() if with_drivers else ():
+        for driver in self.running_drivers() if with_drivers else ():
             driver.alive = False
         self.records.clear()
 
-    def _answer(self) -> None:
+    def _expect_up(self) -> None:
         if not self.up:
             raise RayUnavailable("connection refused")
 
 
 class GatedRay:
-    """The cluster as one server reaches it."""
+    """The cluster, behind the gate of one server."""
 
-    def __init__(self, cluster: Cluster, gate: Gate) -> None:
+    def __init__(self, cluster: Cluster, gate: CallGate) -> None:
         self._cluster, self._gate = cluster, gate
 
     async def submit_job(self, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
@@ -147,41 +147,41 @@ class GatedRay:
 
 
 class Driver:
-    """One attempt's processes, told as one: they begin, look, train, end."""
+    """The processes of one attempt: they begin, read the control file, train and end."""
 
     def __init__(self, cluster: Cluster, submission_id: str) -> None:
         self.submission_id = submission_id
         self.job, _, attempt = submission_id.removeprefix("tc-").rpartition("-a")
         self.attempt = int(attempt)
-        self.alive, self.begun, self.step, self.said_its_last = True, False, 0, False
+        self.alive, self.begun, self.step, self.reported_outcome = True, False, 0, False
         self._cluster, self._files = cluster, cluster.files
-        self._told = 0
+        self._segments = 0
 
     def act(self, what: str) -> None:
-        """Look at the control file, and do `what` unless it says otherwise."""
+        """Read the control file, and do `what` unless it demands otherwise."""
         if not self.begun and job_spec(self.job) not in self._files:
             self.exit(RayJobStatus.FAILED)  # its job was deleted
             return
         if what == "die":
             self.exit(RayJobStatus.FAILED)
             return
-        fence, desired = self._look()
+        fence, desired = self._control()
         if fence > self.attempt or self._is_second():
             self.exit(RayJobStatus.SUCCEEDED)
         elif not self.begun:
             self.begun = True
             self._files[attempt_driver(self.job, self.attempt)] = b"{}"
-            self._tell({"type": "attempt.started"})
-            self._tell({"type": "stage.started", "stage": 0, "data": {"name": "s", "steps": 10, "student": STUDENT}})
+            self._emit({"type": "attempt.started"})
+            self._emit({"type": "stage.started", "stage": 0, "data": {"name": "s", "steps": 10, "student": STUDENT}})
         elif fence == self.attempt and desired != "run":
-            self._tell({"type": "attempt.stopped", "data": {"desired": desired, "step": self.step}})
+            self._emit({"type": "attempt.stopped", "data": {"desired": desired, "step": self.step}})
             self.exit(RayJobStatus.SUCCEEDED)
         else:
-            self._go_on(what)
+            self._continue(what)
 
     def unfenced(self) -> bool:
-        """Whether it would go on if it looked now."""
-        return self.alive and self.begun and self._look()[0] <= self.attempt
+        """Return whether it would continue after reading the control file."""
+        return self.alive and self.begun and self._control()[0] <= self.attempt
 
     def _is_second(self) -> bool:
         return not self.begun and attempt_driver(self.job, self.attempt) in self._files
@@ -191,33 +191,33 @@ class Driver:
         if self.submission_id in self._cluster.records:
             self._cluster.records[self.submission_id] = status
 
-    def _go_on(self, what: str) -> None:
+    def _continue(self, what: str) -> None:
         if what == "train":
             self.step += 1
-            self._tell({"type": "progress", "stage": 0, "data": {"step": self.step, "steps": 10, "metrics": {"loss": 1.0}}})
+            self._emit({"type": "progress", "stage": 0, "data": {"step": self.step, "steps": 10, "metrics": {"loss": 1.0}}})
         elif what == "evaluate":
-            self._tell({"type": "stage.evaluating", "stage": 0})
-        elif what == "mumble":
-            no_number = {"step": f"x{self._told}"}
-            self._tell({"type": "stage.finished", "stage": 7}, {"type": "progress", "stage": 0, "data": no_number})
+            self._emit({"type": "stage.evaluating", "stage": 0})
+        elif what == "malformed":
+            malformed = {"step": f"x{self._segments}"}
+            self._emit({"type": "stage.finished", "stage": 7}, {"type": "progress", "stage": 0, "data": malformed})
         elif what in ("fail", "break"):
-            self._tell({"type": "attempt.failed", "message": what, "data": {"code": "x", "retryable": what == "fail"}})
+            self._emit({"type": "attempt.failed", "message": what, "data": {"code": "x", "retryable": what == "fail"}})
             self.exit(RayJobStatus.FAILED)
         elif what in ("finish", "vanish"):
             spec = json.loads(self._files[job_spec(self.job)])
             document = model_document(spec["model_name"], spec["model_version"])
-            self._tell({"type": "stage.finished", "stage": 0}, {"type": "model.exported", "data": document})
+            self._emit({"type": "stage.finished", "stage": 0}, {"type": "model.exported", "data": document})
             if what == "finish":
-                self._tell({"type": "attempt.succeeded"})
+                self._emit({"type": "attempt.succeeded"})
             self.exit(RayJobStatus.SUCCEEDED)
 
-    def _look(self) -> tuple[int, str]:
+    def _control(self) -> tuple[int, str]:
         control = json.loads(self._files.get(job_control(self.job), b'{"fence": 0, "desired": "run"}'))
         return control["fence"], control["desired"]
 
-    def _tell(self, *events: dict[str, Any]) -> None:
-        self._told += 1
-        self.said_its_last |= events[-1]["type"] in ("attempt.succeeded", "attempt.failed", "attempt.stopped")
+    def _emit(self, *events: dict[str, Any]) -> None:
+        self._segments += 1
+        self.reported_outcome |= events[-1]["type"] in ("attempt.succeeded", "attempt.failed", "attempt.stopped")
         stamp = {"time": "2026-01-01T00:00:00Z", "attempt": self.attempt}
         lines = "\n".join(json.dumps({**stamp, **event}) for event in events)
-        self._files[event_segment(attempt_events(self.job, self.attempt), self._told)] = lines.encode()
+        self._files[event_segment(attempt_events(self.job, self.attempt), self._segments)] = lines.encode()

@@ -24,7 +24,7 @@ from tinyclip_server.problems import Conflict, NotFound
 
 from tests.server.documents import STUDENT, spec
 from tests.server.scheduler_world import Clock, Server, World, world
-from tests.server.scripted_cluster import Driver, Held
+from tests.server.scripted_cluster import Driver, HeldCall
 
 __all__ = ["world"]
 
@@ -136,7 +136,7 @@ class Histories(RuleBasedStateMachine):
         self.world.run(turned.begin(cleans=False))
         for _ in range(calls):
             self._deliver(turned.gate.held[:1])
-        for driver in self.world.cluster.living():
+        for driver in self.world.cluster.running_drivers():
             driver.act(what)
         self.world.run(turned.finish(cleans=False))
 
@@ -152,13 +152,13 @@ class Histories(RuleBasedStateMachine):
         for _ in range(2):
             Clock.at += timedelta(seconds=61)
             self.world.run(other.finish(cleans=False))
-            for driver in self.world.cluster.living():
+            for driver in self.world.cluster.running_drivers():
                 driver.act(what)
         self._deliver(held_up.gate.held if arrives else [])
         Clock.at += timedelta(seconds=61)
         followed = self._on_cluster()
         self.world.run(other.finish(cleans=False))
-        assert not self.world.set_back & followed & self._on_cluster()  # what came too late is put right
+        assert not self.world.stale_controls & followed & self._on_cluster()  # what came too late is put right
 
     @rule()
     def the_service_stops_with_its_cluster(self) -> None:
@@ -175,10 +175,10 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         which=which,
-        what=st.sampled_from(["train", "train", "evaluate", "mumble", "fail", "break", "die", "vanish", "finish", "finish"]),
+        what=st.sampled_from(["train", "train", "evaluate", "malformed", "fail", "break", "die", "vanish", "finish", "finish"]),
     )
     def a_driver_acts(self, which: int, what: str) -> None:
-        living = self.world.cluster.living()
+        living = self.world.cluster.running_drivers()
         if living:
             driver: Driver = living[which % len(living)]
             driver.act(what)
@@ -195,7 +195,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def an_end_is_the_end(self) -> None:
-        states = dict(self.world.look.execute("SELECT id, state FROM jobs"))
+        states = dict(self.world.database.execute("SELECT id, state FROM jobs"))
         for job, state in self.ended.items():
             assert states.get(job, state) == state
         self.ended |= {job: state for job, state in states.items() if JobState(state).terminal}
@@ -207,31 +207,31 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def history_has_no_gaps(self) -> None:
         query = "SELECT last_event, count(*), min(seq), max(seq) FROM jobs JOIN events ON job_id = id GROUP BY id"
-        for last, count, lowest, highest in self.world.look.execute(query):
+        for last, count, lowest, highest in self.world.database.execute(query):
             assert (lowest, highest, count) == (1, last, last)
 
     @invariant()
     def what_a_driver_wrote_is_applied_exactly_once(self) -> None:
         twice = "SELECT 1 FROM events WHERE type = 'progress' GROUP BY job_id, attempt, data HAVING count(*) > 1"
-        assert self.world.look.execute(twice).fetchall() == []
+        assert self.world.database.execute(twice).fetchall() == []
         silent = "SELECT job_id, attempt FROM events WHERE type = 'attempt.lost' AND message LIKE '%without a final event%'"
         drivers = self.world.cluster.drivers
-        for lost in self.world.look.execute(silent):
-            assert [driver.said_its_last for driver in drivers if (driver.job, driver.attempt) == lost] != [True]
+        for lost in self.world.database.execute(silent):
+            assert [driver.reported_outcome for driver in drivers if (driver.job, driver.attempt) == lost] != [True]
 
     @invariant()
     def at_most_one_attempt_runs(self) -> None:
         living = [(job, number) for job, number, outcome in self._attempts() if outcome is None]
-        newest = dict(self.world.look.execute("SELECT id, attempt FROM jobs"))
+        newest = dict(self.world.database.execute("SELECT id, attempt FROM jobs"))
         assert sorted(living) == sorted((job, newest[job]) for job in self._on_cluster())
-        unfenced = [driver.job for driver in self.world.cluster.living() if driver.unfenced()]
-        assert all(unfenced.count(job) == 1 for job in unfenced if job not in self.world.set_back)
+        unfenced = [driver.job for driver in self.world.cluster.running_drivers() if driver.unfenced()]
+        assert all(unfenced.count(job) == 1 for job in unfenced if job not in self.world.stale_controls)
 
     @invariant()
     def a_success_is_one_version(self) -> None:
-        made = sorted(self.world.look.execute("SELECT job_id, version FROM model_versions WHERE job_id IN (SELECT id FROM jobs)"))
-        recorded = sorted(self.world.look.execute("SELECT id, model_version FROM jobs WHERE state = 'succeeded'"))
-        assert made == recorded
+        of_jobs = "SELECT job_id, version FROM model_versions WHERE job_id IN (SELECT id FROM jobs)"
+        succeeded = "SELECT id, model_version FROM jobs WHERE state = 'succeeded'"
+        assert sorted(self.world.database.execute(of_jobs)) == sorted(self.world.database.execute(succeeded))
 
     @invariant()
     def no_transaction_is_held_over_a_call(self) -> None:
@@ -260,20 +260,20 @@ class Histories(RuleBasedStateMachine):
 
     def _a_good_round(self, server: Server) -> None:
         Clock.at += timedelta(seconds=35)
-        for (job_id,) in self.world.look.execute("SELECT id FROM jobs WHERE state = 'paused'").fetchall():
+        for (job_id,) in self.world.database.execute("SELECT id FROM jobs WHERE state = 'paused'").fetchall():
             self._in_database(lambda session, job_id=job_id: self._resume(session, job_id))
-        for driver in self.world.cluster.living():
+        for driver in self.world.cluster.running_drivers():
             driver.act("train")
             if driver.alive:
                 driver.act("finish")
         self.world.run(server.finish())
 
     def _unsettled(self) -> list[Any]:
-        look = self.world.look
+        database = self.world.database
         return [
-            *look.execute("SELECT id, state FROM jobs WHERE finished_at IS NULL OR deleted_at IS NOT NULL"),
-            *look.execute("SELECT ray_submission_id, 'not released' FROM attempts WHERE released_at IS NULL"),
-            *[(driver.submission_id, "still runs") for driver in self.world.cluster.living()],
+            *database.execute("SELECT id, state FROM jobs WHERE finished_at IS NULL OR deleted_at IS NOT NULL"),
+            *database.execute("SELECT ray_submission_id, 'not released' FROM attempts WHERE released_at IS NULL"),
+            *[(driver.submission_id, "still runs") for driver in self.world.cluster.running_drivers()],
             *[(path, "is left") for path in self.world.files if path.split("/")[1] in self.deleted],
         ]
 
@@ -288,15 +288,15 @@ class Histories(RuleBasedStateMachine):
         return self.world.run(in_one_transaction())
 
     def _attempts(self) -> Iterator[tuple[str, int, str | None]]:
-        return self.world.look.execute("SELECT job_id, number, outcome FROM attempts")
+        return self.world.database.execute("SELECT job_id, number, outcome FROM attempts")
 
-    def _deliver(self, calls: Sequence[Held]) -> None:
+    def _deliver(self, calls: Sequence[HeldCall]) -> None:
         for call in list(calls):
             call.deliver()
         self.world.run(asyncio.sleep(0))
 
     def _on_cluster(self) -> set[str]:
-        return {job for job, state in self.world.look.execute("SELECT id, state FROM jobs") if state in ON_CLUSTER}
+        return {job for job, state in self.world.database.execute("SELECT id, state FROM jobs") if state in ON_CLUSTER}
 
     def _arrive(self, effect: Callable[[], Any]) -> None:
         try:
