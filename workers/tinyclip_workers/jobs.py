@@ -10,11 +10,11 @@ Each job reads its request from the artifacts store and writes events there. A k
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from tinyclip.artifacts.paths import evaluation_events, export_events, index_job_events
 from tinyclip.artifacts.store import ArtifactsStore
 
-from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.runtime.ray_job import run
 
@@ -28,28 +28,22 @@ def main(argv: list[str] | None = None) -> int:
 def _run_export(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.exporting.job import export
 
-    def work(events: EventWriter) -> None:
-        export(store, arguments.export, arguments.attempt, events)
-
-    return run(store, export_events(arguments.export, arguments.attempt), arguments.attempt, "export", work)
+    id, attempt = arguments.export, arguments.attempt
+    return run(store, export_events(id, attempt), attempt, "export", partial(export, store, id, attempt))
 
 
 def _run_evaluation(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.evaluation.job import evaluate
 
-    def work(events: EventWriter) -> None:
-        evaluate(store, arguments.evaluation, events)
-
-    return run(store, evaluation_events(arguments.evaluation, arguments.attempt), arguments.attempt, "evaluation", work)
+    id, attempt = arguments.evaluation, arguments.attempt
+    return run(store, evaluation_events(id, attempt), attempt, "evaluation", partial(evaluate, store, id))
 
 
 def _run_index(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.retrieval.job import build_or_update
 
-    def work(events: EventWriter) -> None:
-        build_or_update(store, arguments.index, arguments.job, events)
-
-    return run(store, index_job_events(arguments.index, arguments.job), 1, "index", work)
+    name, job = arguments.index, arguments.job
+    return run(store, index_job_events(name, job), 1, "index", partial(build_or_update, store, name, job))
 
 
 KINDS: dict[str, Callable[[ArtifactsStore, argparse.Namespace], int]] = {
