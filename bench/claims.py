@@ -1,10 +1,10 @@
 """The paper's claims at the size of the emoji drawings: `python bench/claims.py [--seeds 0 1 2] [--only NAME …] [--threads 1]`.
 
-Trains students of the ViT teacher, all with the same data and number of steps, and looks at each every few steps. A result is one
-JSON line in `bench/results/claims.jsonl`; what is there already is not run again, so it may be stopped at any time, and several
-processes may run different seeds side by side. `bench/claims_report.py` makes the tables and the curves.
+Trains students of the ViT teacher, all with the same data and number of steps, and evaluates each every few steps. A result is
+one JSON line in `bench/results/claims.jsonl`; recorded runs are not repeated, so it may be stopped at any time, and several
+processes may run different seeds in parallel. `bench/claims_report.py` makes the tables and the curves.
 
-What is compared:
+Comparisons:
 - Inheritance against random weights, at three sizes: `scratch-N`, `manual-N` and `auto-N` end with the same share of the
   teacher's weights in attention and MLPs and learn from the same affinities; only where their weights come from differs.
 - Stages against one shot at a quarter: `manual-staged-25` and `auto-staged-25` have the steps of the one-shot runs in all.
@@ -28,28 +28,28 @@ from tinyclip_workers.model.architecture import resolve_layout, summarize
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.training.clusters import make_clusters
-from training import Moment, Scores, run_stages, scores_of, teacher_of
+from training import Scores, Snapshot, run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "claims.jsonl"
 BASE = HERE.parent / "examples" / "emoji" / "auto-quarter.yaml"
-STEPS, BATCH, LOOK_EVERY = 600, 64, 50
+STEPS, BATCH, EVALUATE_EVERY = 600, 64, 50
 CURVE_TASKS = ("style-subgroup", "style-retrieval")
 TOWERS = ("image", "text")
 
-# As the paper's manual students are cut: width and depth of both towers, attention heads with the width.
+# Cut as the paper's manual students are: width and depth of both towers, attention heads with the width.
 STUDENTS: dict[int, dict[str, Any]] = {
     75: {"image": {"width": 160}, "text": {"mlp_ratio": 3}},
     50: {"image": {"width": 128}, "text": {"layers": 2, "mlp_ratio": 3}},
     25: {"image": {"width": 96}, "text": {"layers": 1, "width": 160, "heads": 5, "mlp_ratio": 3}},
 }
-# Log-odds move by about mask_lr a step, and 6 of them lie between "kept" and "gone": fast enough for a search of 160 steps.
+# Log-odds move by about mask_lr per step and have to move by 6 from "kept" to "removed": fast enough for a search of 160 steps.
 MASK_LR = 0.06
 SEARCH = {"prune_step": 160, "sparsity_warmup": 60}
 STAGED = {75: 180, 50: 180, 25: 240}
-"""Steps of the stages of a staged run, by the size that they end with."""
+"""Steps of the stages of a staged run, by the size of their student."""
 CLUSTERS, CLUSTER_FILE = 128, HERE / "results" / "clusters.safetensors"
-# Each term alone, with the weight that its paper gives it where that matters (clipping is the only thing that sees it).
+# Each term alone, with its paper's weight where that matters (only clipping depends on it).
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "contrastive": {"contrastive": 1},
     "feature-mimicry": {"feature_mimicry": 2000},
@@ -70,9 +70,9 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="names of runs; all without")
+    parser.add_argument("--only", nargs="+", help="names of runs (default: all)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--precision", default="bf16", help="bf16 is the faster one where the CPU has AVX512-BF16 or AMX")
+    parser.add_argument("--precision", default="bf16", help="bf16 is faster if the CPU has AVX512-BF16 or AMX")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def runs() -> Iterator[Run]:
-    """Every run of one seed, those of the main claim first."""
+    """Yield every run of one seed, those of the main claim first."""
     for size in STUDENTS:
         yield Run(f"manual-{size}", [_manual(size, STEPS)])
         yield Run(f"scratch-{size}", [_manual(size, STEPS) | {"inherit": "none"}])
@@ -101,7 +101,7 @@ def _manual(size: int, steps: int) -> dict[str, Any]:
 
 
 def _auto(size: int, steps: int, before: int | None) -> dict[str, Any]:
-    """Masks that remove as much as the manual student of this size lacks."""
+    """Return a stage whose masks remove as much as the manual student of this size lacks."""
     start = 0.0 if before is None else removed_by(before)
     prune = {"target_sparsity": removed_by(size), "start_sparsity": start, **SEARCH}
     return {"name": f"to-{size}", "inherit": "auto", "prune": prune, "train": {"steps": steps}}
@@ -109,19 +109,19 @@ def _auto(size: int, steps: int, before: int | None) -> dict[str, Any]:
 
 @cache
 def removed_by(size: int) -> float:
-    """The share of the teacher's weights in attention and MLPs that a manual student lacks."""
+    """Return the share of the teacher's weights in attention and MLPs that a manual student lacks."""
     teacher = find_teacher(base_spec().teacher).layout
     student = resolve_layout(StudentSpec.model_validate(STUDENTS[size]), teacher)
     return round(removed_share(teacher, student, TOWERS), 4)
 
 
 def base_spec(**changes: Any) -> Any:
-    """Data, evaluation and teacher of the example, with changes."""
+    """Return the example's spec, with changes."""
     return JobSpec.model_validate({**load_spec(BASE), **changes})
 
 
 def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
-    """A run as its result line."""
+    """Train a run and return its result line."""
     spec = base_spec(
         name=run.name,
         stages=run.stages,
@@ -130,17 +130,18 @@ def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
         batch_size=BATCH,
         precision=precision,
         seed=seed,
-        evaluation={**load_spec(BASE)["evaluation"], "every_steps": LOOK_EVERY},
+        evaluation={**load_spec(BASE)["evaluation"], "every_steps": EVALUATE_EVERY},
     )
     tasks = [task for task in spec.evaluation.tasks if task.name in CURVE_TASKS]
     teacher, curve = teacher_of(spec), []
     if spec.objective.clusters and not CLUSTER_FILE.exists():
         make_clusters(spec, str(CLUSTER_FILE), CLUSTERS)
 
-    def look(moment: Moment) -> None:
-        curve.append({"step": moment.step, "seconds": round(moment.seconds, 2), **_shown(scores_of(moment.student, spec, tasks))})
+    def observe(snapshot: Snapshot) -> None:
+        scores = _shown(scores_of(snapshot.student, spec, tasks))
+        curve.append({"step": snapshot.step, "seconds": round(snapshot.seconds, 2), **scores})
 
-    trained = list(run_stages(spec, teacher, f"{run.name} seed {seed}", look))
+    trained = list(run_stages(spec, teacher, f"{run.name} seed {seed}", observe))
     student, scores = trained[-1].student, scores_of(trained[-1].student, spec)
     seconds = round(sum(stage.seconds for stage in trained), 2)
     curve.append({"step": sum(stage.stage.steps for stage in trained), "seconds": seconds, **_shown(scores)})
@@ -162,7 +163,7 @@ def _shown(scores: Scores) -> dict[str, float]:
 
 
 def keep(result: dict[str, Any]) -> None:
-    """One line, written at once, so that two processes do not mix theirs."""
+    """Append a line in one write, so that those of two processes do not mix."""
     with RESULTS.open("a") as file:
         file.write(json.dumps(result) + "\n")
 

@@ -1,7 +1,7 @@
 """Tables and curves of `claims.py`: `python bench/claims_report.py`, writes `bench/results/claims.md` and `claims.svg`.
 
-Every figure is read from `bench/results/claims.jsonl`; a comparison whose runs are not there yet is left out, and the number of
-seeds is told with every mean.
+Every figure is read from `bench/results/claims.jsonl`; a comparison whose runs are missing is omitted, and every mean has its
+number of seeds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from claims import BATCH, LOOK_EVERY, OBJECTIVES, SEARCH, STEPS, STUDENTS, read_results
+from claims import BATCH, EVALUATE_EVERY, OBJECTIVES, SEARCH, STEPS, STUDENTS, read_results
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -28,13 +28,13 @@ def main() -> None:
         by_run.setdefault(line["run"], []).append(line)
     parts = [
         f"Students of the emoji ViT teacher after {STEPS} steps of {BATCH} pairs; percent on the style that training never sees,",
-        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` says how. CPU times are",
-        "compared where both runs are of one machine:",
+        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` explains how. CPU times are",
+        "compared if both runs are of one machine:",
         *(f"- {name}" for name in sorted({line["cpu"] for lines in by_run.values() for line in lines})),
         "",
-        "## How soon the from-scratch student's end is reached",
-        f"A look every {LOOK_EVERY} steps, so the first one is the least that can be seen. An automatic student is small only",
-        f"after step {SEARCH['prune_step']}, where it is cut; only what it scores from then on counts.",
+        "## Steps to the final accuracy of the student from scratch",
+        f"Evaluated every {EVALUATE_EVERY} steps, so no smaller number is possible. An automatic student is small only",
+        f"after its prune step {SEARCH['prune_step']}; only its scores from then on count.",
         *speedups(by_run),
         "## Sizes, stages and one shot",
         *table(by_run, [name for name in by_run if not name.startswith("objective-")]),
@@ -65,7 +65,7 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def speedups(by_run: dict[str, list[Line]]) -> list[str]:
-    """Steps and CPU time after which an inheriting student is as good as the from-scratch one of its size and seed at its end."""
+    """Compare steps and CPU time until a student with inheritance reaches the final accuracy of the one from scratch."""
     rows = ["", "| student | measure | seeds | steps | times fewer steps | times less CPU time |", "|---|---|---|---|---|---|"]
     for size in STUDENTS:
         for kind in ("manual", "auto"):
@@ -80,13 +80,13 @@ class Reached(NamedTuple):
     step: float
     times_fewer: float
     times_less_cpu: float | None
-    """None where the two runs were of different machines."""
+    """`None` if the two runs were on different machines."""
 
 
 def _reached(by_run: dict[str, list[Line]], name: str, scratch: str, measure: str) -> Iterable[Reached | None]:
-    """Of each seed that both have; None where it is never reached.
+    """Yield a comparison for each seed of both; `None` if the accuracy is never reached.
 
-    Before its prune step an automatic student is not small yet, so what it scores there does not count.
+    Before its prune step an automatic student is not small yet, so its scores there do not count.
     """
     small_from = SEARCH["prune_step"] if name.startswith("auto") else 0
     scratches = {line["seed"]: line for line in by_run.get(scratch, [])}
@@ -111,7 +111,7 @@ def _speedup_row(name: str, measure: str, found: Sequence[Reached | None]) -> st
 
 
 def curves(by_run: dict[str, list[Line]]) -> None:
-    """Accuracy over steps, a panel a size; the quarter's also with the staged runs. A band is the range over the seeds."""
+    """Draw accuracy over steps, one panel per size, the smallest with the staged runs. A band is the range over the seeds."""
     figure, panels = plt.subplots(1, len(STUDENTS), figsize=(13, 4), sharey=True, layout="constrained")
     for panel, size in zip(panels, STUDENTS, strict=True):
         names = [f"{kind}-{size}" for kind in ("scratch", "manual", "auto")]

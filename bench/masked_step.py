@@ -1,8 +1,8 @@
-"""What masks cost: `python bench/masked_step.py [--batch 8] [--steps 9] [--threads 1] [--device cpu] [--profile]`.
+"""Cost of masks: `python bench/masked_step.py [--batch 8] [--steps 9] [--threads 1] [--device cpu] [--profile]`.
 
 Forward and backward of both towers of the teacher ViT-B/32 with random weights, through the affinity loss, with and without
-masks over every channel, head and MLP unit. Both share their weights and take turns in one run, so that what else the machine
-does meets both alike. Prints the median of each and the median of the ratios of neighbouring steps.
+masks over every channel, head and MLP unit. Both share their weights and alternate in one run, so that other load on the machine
+affects both alike. Prints the median of each and the median of the ratios of neighbouring steps.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 
 WARM_UP = 2
 SPARSITY = 0.5
-"""Of the constraint; the masks themselves keep nearly all, as at the start of a search."""
+"""Target of the constraint; the masks themselves keep nearly everything, as at the start of a search."""
 
-CLOCKS = ("by_the_clock", "of_the_processor")
+CLOCKS = ("wall_time", "cpu_time")
 
 Step = Callable[[int], None]
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--model", default="ViT-B-32", choices=[name for name, it in PRESETS.items() if it.image.kind == "vit"])
-    parser.add_argument("--profile", action="store_true", help="print where the masked step's time goes instead")
+    parser.add_argument("--profile", action="store_true", help="print the masked step's time by operation instead")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     plain, masked = steps_of(arguments.model, arguments.batch, torch.device(arguments.device), arguments.precision)
@@ -67,7 +67,7 @@ def summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def steps_of(model: str, batch: int, device: torch.device, precision: str) -> tuple[Step, Step]:
-    """A forward and backward without and with masks, on the same weights and pairs; gradients are thrown away."""
+    """Return a forward and backward pass without and with masks, on the same weights and pairs; gradients are discarded."""
     torch.manual_seed(0)
     layout = PRESETS[model]
     clip = Clip(layout)
@@ -92,7 +92,7 @@ def steps_of(model: str, batch: int, device: torch.device, precision: str) -> tu
 
 
 def seconds(step: Step, number: int, device: str) -> tuple[float, float]:
-    """By the clock, and of the processor."""
+    """Return the wall time and the CPU time of a step."""
     clock, processor = time.perf_counter(), time.process_time()
     step(number)
     if device.startswith("cuda"):

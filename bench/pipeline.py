@@ -1,7 +1,7 @@
-"""Where a training step's time goes: `python bench/pipeline.py [SPEC.yaml] [--stage 1] [--steps 30] [--threads 2]`.
+"""Time of a training step by phase: `python bench/pipeline.py [SPEC.yaml] [--stage 1] [--steps 30] [--threads 2]`.
 
-Runs a stage of a spec in this process, with the same loader, student, teacher and step as a job, and prints the share of wall
-time that each phase takes. By default the last stage of the demo, whose student is cut straight from the teacher.
+Runs a stage of a spec in this process, with the same loader, student, teacher and step as a job, and prints each phase's share of
+the wall time. The default is the last stage of the demo, whose student inherits from the teacher.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def run_spec(name: str, seed: int) -> None:
     lines = []
     if original is not None:
         lines.append(_line(name, seed, "teacher", original, spec))
-    for trained in run_stages(spec, original, f"{name} seed {seed}", look=lambda _: None):
+    for trained in run_stages(spec, original, f"{name} seed {seed}", observe=lambda _: None):
         lines.append(_line(name, seed, trained.stage.name, trained.student, spec))
     with RESULTS.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -1,4 +1,4 @@
-"""A job's stages in this process, with the loop that its workers run but without Ray: what the benches that train share."""
+"""A job's stages in this process, with the loop of its workers but without Ray, for the benches that train."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 
 Scores = dict[str, dict[str, float]]
-"""By task, every metric that is a fraction or a duration."""
+"""Metrics that are fractions or durations, by task."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,29 @@ class Trained:
     stage: Stage
     student: LoadedModel
     seconds: float
-    """Of training alone, and of this process's CPU: what else the machine does is not in it."""
+    """CPU time of training in this process, without evaluations."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A look at the student in the middle of a run."""
+class Snapshot:
+    """The student in the middle of a run."""
 
     step: int
-    """Of the whole run, all stages before included."""
+    """Step of the whole run, including all previous stages."""
     seconds: float
-    """As `Trained.seconds`, from the run's start."""
+    """As `Trained.seconds`, from the start of the run."""
     student: LoadedModel
 
 
-def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, look: Callable[[Moment], None]) -> Iterator[Trained]:
-    """Train the stages of a spec one after the other; `look` is called every `evaluation.every_steps` steps."""
+def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, observe: Callable[[Snapshot], None]) -> Iterator[Trained]:
+    """Train the stages of a spec one after the other; call `observe` every `evaluation.every_steps` steps."""
     parent = original.layout if original else None
     before: LoadedModel | None = original
     last: Stage | None = None
     steps, seconds = 0, 0.0
     for index in range(len(spec.stages)):
         stage = resolve_stage(spec, index, parent, last, 0)
-        run = _StageRun(spec, stage, before, original, _Past(steps, seconds), look)
+        run = _StageRun(spec, stage, before, original, _Past(steps, seconds), observe)
         trained = run.train(f"{title} · {stage.name}")
         steps, seconds = steps + stage.steps, seconds + trained.seconds
         before, parent, last = trained.student, trained.student.layout, stage
@@ -60,7 +60,7 @@ def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, look: Ca
 
 
 class _Past(NamedTuple):
-    """What the stages before took."""
+    """Steps and seconds of the previous stages."""
 
     steps: int
     seconds: float
@@ -74,11 +74,11 @@ class _StageRun:
         before: LoadedModel | None,
         original: LoadedModel | None,
         past: _Past,
-        look: Callable[[Moment], None],
+        observe: Callable[[Snapshot], None],
     ) -> None:
         parent = Parent(before.model.state_dict(), before.layout) if before else None
-        self._stage, self._past, self._look = stage, past, look
-        self._looking = 0.0
+        self._stage, self._past, self._observe = stage, past, observe
+        self._observing = 0.0
         self._tokenizer = make_tokenizer(stage.layout)
         self._mean, self._std = (original.image_mean, original.image_std) if original else (OPENAI_MEAN, OPENAI_STD)
         self._trainer = StageTrainer(
@@ -109,11 +109,11 @@ class _StageRun:
 
     def _evaluate(self, trainer: StageTrainer) -> None:
         before = time.process_time()
-        self._look(Moment(self._past.steps + trainer.step, self._past.seconds + self._seconds(), self._student()))
-        self._looking += time.process_time() - before
+        self._observe(Snapshot(self._past.steps + trainer.step, self._past.seconds + self._seconds(), self._student()))
+        self._observing += time.process_time() - before
 
     def _seconds(self) -> float:
-        return time.process_time() - self._start - self._looking
+        return time.process_time() - self._start - self._observing
 
     def _student(self) -> LoadedModel:
         model, layout = self._trainer.learner.folded_model()
@@ -125,7 +125,7 @@ def teacher_of(spec: JobSpec) -> LoadedModel | None:
 
 
 def scores_of(model: LoadedModel, spec: JobSpec, tasks: list[EvaluationTask] | None = None) -> Scores:
-    """The spec's tasks, or some of them, for one model."""
+    """Evaluate one model on the spec's tasks, or some of them."""
     chosen = spec.evaluation.tasks if tasks is None else tasks
     found = evaluate_tasks({"it": model}, chosen, holdout=spec.data.train.holdout)
     return {task: _numbers(scores["it"]) for task, scores in found.items()}
