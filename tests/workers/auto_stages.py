@@ -7,7 +7,7 @@ import torch
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.data.stream import Batch, PairStream, make_loader
-from tinyclip_workers.model.architecture import build_any, build_model, resolve_layout
+from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout
 from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.inherit import inherit_manual
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
@@ -68,7 +68,7 @@ def trainer_of(
     teacher = build_model(original)
     weights, layout = (teacher.state_dict(), original) if before is None else (before.student.state_dict(), before.learner.layout)
     stage = resolve_stage(spec, index, layout, before.stage if before else None, 96)
-    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_any(stage.layout)
+    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_clip(stage.layout)
     if stage.inherit != "none":
         inherited = weights if stage.inherit == "auto" else inherit_manual(student, weights, stage.layout, layout)
         student.load_state_dict(inherited)

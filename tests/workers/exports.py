@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.model.architecture import build_any, summarize
+from tinyclip_workers.model.architecture import build_clip, summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.versions.writer import model_files, version_document, write_version
@@ -53,7 +53,7 @@ def random_model(kind: str, seed: int = 0) -> LoadedModel:
     """Return a model with random parameters; our own towers would otherwise have constant ones."""
     layout = LAYOUTS[kind]
     torch.manual_seed(seed)
-    model = build_any(layout).eval()
+    model = build_clip(layout).eval()
     if isinstance(model, Clip):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)

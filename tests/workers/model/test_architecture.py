@@ -7,7 +7,7 @@ from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.model.architecture import (
     UnsupportedArchitecture,
     build_model,
-    layout_of,
+    layout_from_config,
     open_clip_config,
     resolve_layout,
     summarize,
@@ -63,7 +63,7 @@ def test_macs_equal_those_that_torch_counts(student: StudentSpec) -> None:
 
 @pytest.mark.parametrize("layout", [*PRESETS.values()], ids=[*PRESETS])
 def test_a_layout_survives_a_round_trip_through_an_open_clip_config(layout: Layout) -> None:
-    assert layout_of(open_clip_config(layout)) == layout
+    assert layout_from_config(open_clip_config(layout)) == layout
 
 
 def test_an_odd_mlp_width_survives_a_round_trip_through_a_ratio() -> None:
@@ -71,7 +71,7 @@ def test_an_odd_mlp_width_survives_a_round_trip_through_a_ratio() -> None:
     for units in range(1, 200):
         text = base.text.model_copy(update={"mlp": [units] * 2})
         layout = base.model_copy(update={"text": text})
-        assert layout_of(open_clip_config(layout)) == layout
+        assert layout_from_config(open_clip_config(layout)) == layout
 
 
 def test_what_is_omitted_comes_from_the_parent() -> None:
@@ -159,7 +159,7 @@ def test_an_open_clip_model_that_is_no_plain_clip_is_refused_by_name() -> None:
     config = {"embed_dim": 8, "vision_cfg": {"timm_model_name": "convnext_base"}, "text_cfg": {}}
 
     with pytest.raises(UnsupportedArchitecture, match=r"vision_cfg\.timm_model_name is 'convnext_base'"):
-        layout_of(config)
+        layout_from_config(config)
 
 
 def test_blocks_of_different_shapes_are_not_built_as_open_clip() -> None:

@@ -15,7 +15,7 @@ from tinyclip.schemas.imports import ImportOptions
 from tinyclip.schemas.layouts import ImageLayout, Layout, StudentSummary, TextLayout
 
 from tinyclip_workers.importing.source_files import ImportRefused
-from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_of, state_shapes
+from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config, state_shapes
 from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout
 from tinyclip_workers.model.layouts import AUTO_PRESETS, HEAD_WIDTH, PRESETS, ImpossibleStudent, preset_layout
 from tinyclip_workers.model.weights import WeightsError
@@ -58,7 +58,7 @@ def architecture_layout(name: str) -> Layout | None:
         return None
     config = None if name in PRESETS else open_clip.get_model_config(name.replace("/", "-"))
     try:
-        return preset_layout(name) if config is None else layout_of(config)
+        return preset_layout(name) if config is None else layout_from_config(config)
     except ImpossibleStudent as error:
         raise ImportRefused("/preset", name, f"{error.message}; or any architecture of open_clip") from error
     except UnsupportedArchitecture as error:

@@ -78,7 +78,7 @@ def build_model(layout: Layout) -> CLIP:
     return CLIP(**open_clip_config(layout))
 
 
-def build_any(layout: Layout) -> Model:
+def build_clip(layout: Layout) -> Model:
     """Build open_clip's model of a uniform layout, else ours, whose weights must be loaded before use."""
     return build_model(layout) if layout.is_uniform else Clip(layout)
 
@@ -108,7 +108,7 @@ def open_clip_config(layout: Layout) -> dict[str, Any]:
     return {**config, "quick_gelu": True} if layout.quick_gelu else config
 
 
-def layout_of(model_cfg: dict[str, Any]) -> Layout:
+def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
     """Return the layout of an open_clip `model_cfg`. Raises UnsupportedArchitecture naming a setting that no layout has."""
     vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
     _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
@@ -175,7 +175,7 @@ def _meta_model(layout: Layout) -> Model:
 @lru_cache(maxsize=64)
 def _cached_meta_model(layout: str) -> Model:
     with torch.device("meta"):
-        return build_any(Layout.model_validate_json(layout))
+        return build_clip(Layout.model_validate_json(layout))
 
 
 def _mlp_ratio(width: int, units: int) -> float:

@@ -20,7 +20,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
-from tinyclip_workers.model.architecture import build_any, layout_of, state_shapes
+from tinyclip_workers.model.architecture import build_clip, layout_from_config, state_shapes
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.model.weights import WeightsError, file_digest, load_state_dict, read_header
@@ -117,7 +117,7 @@ def check_weights(uri: str, layout: Layout) -> None:
 
 def load_source(source: ModelSource, path: str) -> LoadedModel:
     """Load a model in fp32 on the CPU, in evaluation mode. Raises WeightsError, OSError or RuntimeError."""
-    model = build_any(source.layout)
+    model = build_clip(source.layout)
     if source.published:
         load_checkpoint(model, path)
     else:
@@ -136,7 +136,7 @@ def load_source(source: ModelSource, path: str) -> LoadedModel:
 
 def load_student(layout: Layout, weights: bytes, image_mean: Color, image_std: Color) -> LoadedModel:
     """Load a trained model from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
-    model = build_any(layout)
+    model = build_clip(layout)
     model.load_state_dict(from_safetensors(weights))
     digest = hashlib.sha256(weights).hexdigest()
     return LoadedModel(model.eval(), layout, make_tokenizer(layout), image_mean, image_std, name="student", digest=digest)
@@ -160,7 +160,7 @@ def config_layout(config: dict[str, Any], where: str) -> Layout:
     """Return the layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
     if "model_cfg" not in config:
         raise WeightsError(f"{where} has no model_cfg; it is not a configuration of open_clip")
-    return layout_of(config["model_cfg"])
+    return layout_from_config(config["model_cfg"])
 
 
 def _read_json(store: ArtifactsStore, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from open_clip.pretrained import (
 )
 from tinyclip.schemas.spec import TeacherSpec
 
-from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_of
+from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LoadedModel,
@@ -111,7 +111,7 @@ def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
     if not tag and "/" not in weights and "." not in weights:
         hint = _did_you_mean(weights, tags)
         raise TeacherError(f"{at}/pretrained", weights, f"{name} has no such weights; {hint}known: {', '.join(tags)}")
-    layout = layout_of(config)
+    layout = layout_from_config(config)
     if tag.get("quick_gelu"):  # weights trained with it need it, whatever the architecture's default
         layout = layout.model_copy(update={"quick_gelu": True})
     full_name = f"{name}@{weights.rsplit('/', 1)[-1]}"

@@ -11,7 +11,7 @@ from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
 from torch import Tensor
 
-from tinyclip_workers.model.architecture import build_any, resolve_layout
+from tinyclip_workers.model.architecture import build_clip, resolve_layout
 from tinyclip_workers.model.inherit import inherit_manual
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.towers import Clip, Model
@@ -111,7 +111,7 @@ def build_student(stage: Stage, seed: int, parent: Parent | None) -> Model:
     parent's with `auto`, where masks select. Raises ImpossibleInheritance.
     """
     torch.manual_seed(seed + stage.index)
-    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_any(stage.layout)
+    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_clip(stage.layout)
     if stage.inherit != "none":
         assert parent is not None, "the spec's schema requires a teacher here"
         weights = parent.weights
