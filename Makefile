@@ -19,7 +19,7 @@ demo: $(STAMP)
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
 test: lint
-	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --durations 20 $(TEST_ARGS)
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --durations 20 $(TEST_ARGS)
 
 test-long: $(STAMP)
 	@$(BIN)/pytest -m long

@@ -1,11 +1,16 @@
 """Surroundings of every test: without the user's settings, and with a home folder of its own."""
 
+import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.postgres import index_database, postgres  # noqa: F401 -- fixtures
+
+ROOT = Path(__file__).parents[1]
 
 # The models of the tests are tiny: a second thread gains nothing, and on busy cores the two wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,16 +36,30 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for pytest-xdist: a module stays in one worker, with its fixtures, and so do all tests that start Ray.
-
-    Ray's group is the longest and comes first, so that the other worker has the rest meanwhile.
-    """
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Put tests that start Ray first: together they take longest, and another worker runs the rest meanwhile."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a module in one pytest-xdist worker, with its fixtures, and all modules marked `ray` in one.
+
+    `--dist loadgroup` with a group per marker would do the same, but pytest-xdist 3.8 loses the groups with pytest 9.2.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ModuleScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::")[0]
+            return "ray" if _starts_ray(module) else module
+
+    return ModuleScheduling(config, log)
+
+
+@functools.cache
+def _starts_ray(module: str) -> bool:
+    return "pytest.mark.ray" in (ROOT / module).read_text()
 
 
 @pytest.fixture(autouse=True)
