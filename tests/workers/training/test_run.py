@@ -77,6 +77,7 @@ class TestSuccess:
 
 
 class TestInterruption:
+    @pytest.mark.long  # the end-to-end tests kill a worker and compare students, too
     def test_a_killed_worker_changes_no_bit_of_the_student(self, tmp_path: Path, uninterrupted: Artifacts) -> None:
         artifacts = Artifacts(tmp_path / "artifacts", two_stages(tmp_path / "data"))
         killed: list[int] = []
