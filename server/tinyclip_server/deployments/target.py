@@ -7,7 +7,7 @@ from tinyclip_server.database.tables import DeploymentRow
 
 
 class Target(BaseModel):
-    """What the replicas of a deployment serve."""
+    """The versions and settings that the replicas of a deployment serve."""
 
     model: str
     """`name@version`, like all models here."""

@@ -34,7 +34,7 @@ class AttemptOutcome(StrEnum):
 
     @property
     def self_reported(self) -> bool:
-        """Whether the attempt reported the outcome as its last event. A process of any other attempt may still run."""
+        """Return whether the attempt reported the outcome as its last event; a process of any other attempt may still run."""
         return self in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.STOPPED)
 
 

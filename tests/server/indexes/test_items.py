@@ -253,5 +253,7 @@ async def test_invalid_items_are_named_without_an_effect(service: Service, body:
 
 
 async def test_a_missing_index_is_not_found(service: Service) -> None:
-    await service.call("POST", "/v1/indexes/nothing/items", {"items": [ITEM]}, status=404)
-    await service.call("DELETE", "/v1/indexes/nothing/items/a", status=404)
+    added = await service.call("POST", "/v1/indexes/nothing/items", {"items": [ITEM]}, status=404)
+    removed = await service.call("DELETE", "/v1/indexes/nothing/items/a", status=404)
+
+    assert (added["status"], removed["status"]) == (404, 404)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tinyclip_workers.engines.protocol import EngineReport
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.folders import LoadedModel, own_towers
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import RESNET_STEM, Clip, longest_text
 from tinyclip_workers.types import Matrix, Pixels
@@ -69,7 +69,7 @@ def convert_image_tower(loaded: LoadedModel) -> IrModel:
     """Convert the image tower: uint8 images (B, S, S, C) to normalised fp32 embeddings (B, E), for any B."""
     size = loaded.layout.image.image_size
     example_BSSC = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    module = _ImageTower(_own_towers(loaded), loaded.image_mean, loaded.image_std)
+    module = _ImageTower(own_towers(loaded), loaded.image_mean, loaded.image_std)
     model = _convert(module, example_BSSC, {0: Dim.AUTO}, "pictures")
     model.reshape({"pictures": [-1, size, size, 3]})
     return model
@@ -81,7 +81,7 @@ def convert_text_tower(loaded: LoadedModel) -> IrModel:
     Padding costs time and has no effect: cut the tokens after the longest text of the batch (`towers.longest_text`).
     """
     example_BL = loaded.tokenizer(["a", "b c"])[:, :5].contiguous()
-    return _convert(_TextTower(_own_towers(loaded)), example_BL, {0: Dim.AUTO, 1: Dim.AUTO}, "tokens")
+    return _convert(_TextTower(own_towers(loaded)), example_BL, {0: Dim.AUTO, 1: Dim.AUTO}, "tokens")
 
 
 def quantize_image_tower(model: IrModel, images_BSSC: Pixels, *, transformer: bool) -> IrModel:
@@ -179,14 +179,6 @@ class _TextTower(nn.Module):
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         return F.normalize(self.towers.encode_tokens(tokens_BL), dim=-1)
-
-
-def _own_towers(loaded: LoadedModel) -> Clip:
-    if isinstance(loaded.model, Clip):
-        return loaded.model
-    towers = Clip(loaded.layout)
-    towers.load_state_dict(loaded.model.state_dict())
-    return towers.eval()
 
 
 def _convert(module: nn.Module, example: Tensor, dynamic: dict[int, Any], name: str) -> IrModel:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tinyclip_workers.model.architecture import build_clip, layout_from_config, state_shapes
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
-from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.model.weights import WeightsError, file_digest, load_state_dict, read_header
 from tinyclip_workers.runtime.addresses import expect_address
 from tinyclip_workers.runtime.filesystems import open_store
@@ -172,3 +172,12 @@ def _read_json(store: ArtifactsStore, name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise WeightsError(f"{store.uri(name)} is not a JSON object")
     return document
+
+
+def own_towers(loaded: LoadedModel) -> Clip:
+    """Return the model in our own towers, whose trace does not depend on values."""
+    if isinstance(loaded.model, Clip):
+        return loaded.model
+    towers = Clip(loaded.layout)
+    towers.load_state_dict(loaded.model.state_dict())
+    return towers.eval()

@@ -27,7 +27,7 @@ from torch.export import Dim
 from tinyclip_workers.exporting.check import BATCH
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.exporting.settings import read_settings, write_settings
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.folders import LoadedModel, own_towers
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.types import Matrix
@@ -68,7 +68,7 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
 
 def write_graphs(loaded: LoadedModel, folder: Path) -> None:
     """Trace both towers in fp32."""
-    towers, size = _own_towers(loaded), loaded.layout.image.image_size
+    towers, size = own_towers(loaded), loaded.layout.image.image_size
     batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.text.context_length)
     _write(_Image(towers), torch.zeros(2, 3, size, size), {0: batch}, ("pixel_values", "image_embeds"), folder / IMAGE)
     example_BL = loaded.tokenizer(["a", "b c"])[:, :5].contiguous()
@@ -120,15 +120,6 @@ class _Text(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return F.normalize(self.towers.encode_tokens(input_ids), dim=-1)
-
-
-def _own_towers(loaded: LoadedModel) -> Clip:
-    """Return the model in our own towers, whose trace does not depend on values."""
-    if isinstance(loaded.model, Clip):
-        return loaded.model
-    towers = Clip(loaded.layout)
-    towers.load_state_dict(loaded.model.state_dict())
-    return towers.eval()
 
 
 def _write(module: nn.Module, example: Tensor, dynamic: dict[int, Any], names: tuple[str, str], path: Path) -> None:
