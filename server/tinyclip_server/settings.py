@@ -4,9 +4,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS
 
@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     """Folders of the artifacts store that belong to no job, counted from their last change."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
 
+    _embedded: bool = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        self._embedded = not self.ray_address
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -128,8 +133,8 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Return whether the service starts its own Ray cluster."""
-        return not self.ray_address
+        """Return whether the service starts its own Ray cluster; also in copies in which `ray_address` is that cluster's."""
+        return self._embedded
 
     @property
     def async_database_url(self) -> str:

@@ -177,6 +177,16 @@ class TestSettings:
         assert Settings().running_limit == 1
         assert Settings(ray_address="http://ray:8265").running_limit == 16
 
+    def test_the_address_of_the_embedded_cluster_does_not_make_it_a_production_one(self, tmp_path: Path) -> None:
+        settings = Settings(data_dir=tmp_path)
+        ray = LocalRay(settings)
+        ray.address = "http://127.0.0.1:8265"
+
+        running = settings.model_copy(update=ray.settings())
+
+        assert running.ray_address == "http://127.0.0.1:8265"
+        assert (running.embedded, running.running_limit) == (True, 1)
+
 
 class TestMachine:
     def test_free_port_returns_the_preferred_port_if_it_is_free(self) -> None:
