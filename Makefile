@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # One stamp for what is to be installed: a change of either file installs again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-long test-gpu chaos lint format clean
+.PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests
 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
@@ -37,6 +37,38 @@ lint: $(STAMP)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .
+
+# For maintainers, with access to a package index: what the image installs, its notices and bill of materials, known faults.
+#
+#   make lock LOCK_ARGS=--upgrade                                           newer releases, within constraints.txt
+#   make lock LOCK=deploy/requirements-cpu.lock LOCK_ARGS="--torch-backend cpu"   CPU builds of torch
+TOOLS := $(VENV)/tools
+TOOL_VERSIONS := pip==26.3 uv==0.13.9 pip-audit==2.10.1
+IMAGE_EXTRAS := server workers s3 pgvector openvino export
+LOCK ?= deploy/requirements.lock
+LOCK_ARGS ?=
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+    --custom-compile-command 'make lock' -c constraints.txt $(LOCK_ARGS)
+lock: $(TOOLS)/bin/uv
+	@$(COMPILE) pyproject.toml $(IMAGE_EXTRAS:%=--extra %) -c deploy/torch.constraints.txt -o $(LOCK) > /dev/null
+	@printf 'hatchling\nnumpy\npybind11\nsetuptools\nwheel\n' | $(COMPILE) - -o deploy/build.lock > /dev/null
+	@printf 'hnswlib\n' | $(COMPILE) --no-deps - -o deploy/hnswlib.lock > /dev/null
+
+REPORT := $(TOOLS)/report.json
+notices: $(TOOLS)/bin/uv
+	@PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(TOOLS)/bin/python -m pip install --quiet --dry-run --ignore-installed --no-deps \
+	    --require-hashes --only-binary :all: --no-binary hnswlib --report $(REPORT) -r deploy/requirements.lock -r deploy/hnswlib.lock
+	@$(PYTHON) deploy/supply_chain.py $(REPORT) deploy
+
+audit: $(TOOLS)/bin/uv
+	@$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r deploy/requirements.lock -r deploy/hnswlib.lock -r deploy/build.lock
+
+digests:
+	@$(PYTHON) deploy/digests.py docker-compose.yml deploy/Dockerfile
+
+$(TOOLS)/bin/uv:
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOL_VERSIONS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

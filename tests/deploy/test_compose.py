@@ -1,25 +1,25 @@
-"""docker-compose.yml, the image and the KubeRay example: what can be seen of them without a container engine."""
+"""docker-compose.yml: what can be checked without a container engine."""
 
 import os
 import re
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from tinyclip_server.settings import Settings
 
+from tests.deploy.settings import expect_settings
 from tests.postgres import connected_to, database
 
 ROOT = Path(__file__).parents[2]
 ASKED = (
     "POSTGRES_PASSWORD", "INDEX_PASSWORD", "RAY_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY", "GRAFANA_PASSWORD", "METRICS_TOKEN",
 )  # fmt: skip
+NODES = ("ray-head", "ray-worker-cpu", "ray-worker-gpu")
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +27,16 @@ def compose() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
-@pytest.fixture(scope="module")
-def manifests() -> dict[str, dict[str, Any]]:
-    found = yaml.safe_load_all((ROOT / "deploy" / "kuberay" / "tinyclip.yaml").read_text())
-    return {document["kind"]: document for document in found}
-
-
 def environments(compose: dict[str, Any]) -> dict[str, dict[str, str]]:
     return {name: service.get("environment", {}) for name, service in compose["services"].items()}
 
 
-def expect_settings(names: set[str]) -> None:
-    """Each `TINYCLIP_*` variable is a setting that there is."""
-    known = {f"TINYCLIP_{name.upper()}" for name in Settings.model_fields}
-    assert {name for name in names if name.startswith("TINYCLIP_")} <= known
+def networks(compose: dict[str, Any], name: str) -> list[str]:
+    """Return the networks of a service. One without any would be in the default network with all others like it."""
+    found: list[str] = compose["services"][name]["networks"]
+    assert found
+    assert set(found) <= set(compose["networks"])
+    return found
 
 
 class TestCompose:
@@ -54,11 +50,11 @@ class TestCompose:
         assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
 
     def test_every_part_is_there_and_every_image_pinned(self, compose: dict[str, Any]) -> None:
-        parts = {"postgres", "s3", "ray-head", "ray-worker-cpu", "ray-worker-gpu", "control-plane", "prometheus", "grafana"}
+        parts = {"postgres", "s3", "s3-storage", *NODES, "control-plane", "prometheus", "grafana"}
 
         assert parts <= set(compose["services"])
         images = {service["image"] for service in compose["services"].values()} - {"tinyclip:local"}
-        assert [image for image in images if not re.search(r":(\$\{\w+:-)?v?\d+\.\d+", image)] == []
+        assert [image for image in images if not re.search(r":v?\d+\.\d+", image)] == []
 
     def test_what_is_depended_on_can_be_waited_for(self, compose: dict[str, Any]) -> None:
         services = compose["services"]
@@ -71,6 +67,44 @@ class TestCompose:
 
         assert ports
         assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+    def test_no_service_has_privileges_or_a_writable_root(self, compose: dict[str, Any]) -> None:
+        for name, service in compose["services"].items():
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+            assert not {"privileged", "pid", "ipc", "network_mode", "userns_mode"} & set(service), name
+        added = {name for name, service in compose["services"].items() if "cap_add" in service}
+        assert added == {"s3-storage"}
+
+    def test_only_the_forwarder_of_its_s3_port_reaches_the_storage(self, compose: dict[str, Any]) -> None:
+        reaching = {name for name in compose["services"] if set(networks(compose, name)) & set(networks(compose, "s3-storage"))}
+        forwarded = (ROOT / "deploy" / "s3" / "nginx.conf").read_text()
+
+        assert reaching == {"s3-storage", "s3"}
+        assert compose["networks"]["storage"] == {"internal": True}
+        assert re.findall(r"listen (\S+);", forwarded) == ["8333"]
+        assert re.findall(r"s3-storage:(\d+)", forwarded) == ["8333"]
+        assert "-s3.port=8333" in compose["services"]["s3-storage"]["command"]
+
+    @pytest.mark.parametrize(
+        ("service", "expected"),
+        [
+            ("postgres", {"migrate", "control-plane", *NODES}),
+            ("s3", {"s3-storage", "bucket", "control-plane", *NODES}),
+            ("ray-worker-gpu", {"postgres", "s3", "bucket", "migrate", "control-plane", "prometheus", *NODES}),
+            ("grafana", {"ray-head", "prometheus"}),
+        ],
+    )
+    def test_a_service_is_reached_by_those_that_need_it(
+        self, compose: dict[str, Any], service: str, expected: set[str]
+    ) -> None:
+        own = set(networks(compose, service))
+
+        assert {name for name in compose["services"] if own & set(networks(compose, name))} == expected | {service}
+
+    def test_postgres_is_not_healthy_before_its_database_is_there(self, compose: dict[str, Any]) -> None:
+        # While initdb's scripts run, the server listens on its socket only.
+        assert "-h 127.0.0.1" in compose["services"]["postgres"]["healthcheck"]["test"]
 
     def test_every_secret_is_asked_for_and_stands_in_the_example(self, compose: dict[str, Any]) -> None:
         asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text()))
@@ -135,62 +169,6 @@ class TestDatabaseOfIndexes:
                 with connected_to(postgres) as connection:
                     connection.execute("DROP DATABASE IF EXISTS indexes WITH (FORCE)")
                     connection.execute("DROP ROLE IF EXISTS tinyclip_indexes")
-
-
-class TestImage:
-    def test_it_is_pinned_not_root_and_held_to_the_constraints(self) -> None:
-        lines = (ROOT / "deploy" / "Dockerfile").read_text()
-
-        assert re.search(r"^ARG PYTHON=\d+\.\d+\.\d+-slim-\w+$", lines, re.MULTILINE)
-        last_stage = lines.rsplit("\nFROM ", 1)[1]
-        assert re.search(r"^USER tinyclip$", last_stage, re.MULTILINE)
-        assert "-c constraints.txt" in lines
-
-    def test_what_it_copies_is_there_and_not_ignored(self) -> None:
-        allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-        copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
-        sources = {source for line in copied for source in line.split()}
-
-        assert sources == allowed
-        assert [source for source in sources if not (ROOT / source).exists()] == []
-
-    def test_the_requirements_that_it_reads_are_requirements(self) -> None:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        code = re.search(r"-c '(import tomllib.*?)' > needs.txt", (ROOT / "deploy" / "Dockerfile").read_text())
-        assert code
-
-        ran = subprocess.run([shutil.which("python") or "python3", "-c", code[1]], cwd=ROOT, capture_output=True, text=True)
-
-        listed = [Requirement(line).name for line in ran.stdout.splitlines()]
-        assert {"httpx", "fastapi", "torch", "s3fs"} <= set(listed)
-        assert len(listed) >= len(project["dependencies"])
-
-
-class TestKubeRay:
-    def test_there_is_a_cluster_two_servers_and_a_service(self, manifests: dict[str, dict[str, Any]]) -> None:
-        assert set(manifests) == {"RayCluster", "Deployment", "Service"}
-        assert manifests["Deployment"]["spec"]["replicas"] == 2
-        labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
-        assert manifests["Service"]["spec"]["selector"].items() <= labels.items()
-
-    def test_the_versions_of_ray_are_one(self, manifests: dict[str, dict[str, Any]]) -> None:
-        assert f"ray=={manifests['RayCluster']['spec']['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
-
-    def test_the_settings_are_settings_and_the_probes_routes(self, manifests: dict[str, dict[str, Any]]) -> None:
-        pod = manifests["Deployment"]["spec"]["template"]["spec"]
-        (server,) = pod["containers"]
-        expect_settings({variable["name"] for variable in server["env"]})
-
-        assert server["livenessProbe"]["httpGet"]["path"] == "/livez"
-        assert server["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        cluster = manifests["RayCluster"]["metadata"]["name"]
-        assert {"name": "TINYCLIP_RAY_ADDRESS", "value": f"http://{cluster}-head-svc:8265"} in server["env"]
-
-    def test_every_node_asks_for_the_token(self, manifests: dict[str, dict[str, Any]]) -> None:
-        spec = manifests["RayCluster"]["spec"]
-        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
-            (node,) = group["template"]["spec"]["containers"]
-            assert {"name": "RAY_AUTH_MODE", "value": "token"} in node["env"]
 
 
 def _compose_command() -> list[str]:
