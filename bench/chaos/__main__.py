@@ -1,11 +1,11 @@
-"""Inject faults into the real service and compare the outcome of the job: `make chaos`, or from the repository's root
+"""Inject faults into the real service and compare the outcome of the jobs: `make chaos`, or from the repository's root
 
-    python -m bench.chaos [--only NAME …] [--missing] [--on SQLite PostgreSQL] [--seed 0]
+    python -m bench.chaos [--only NAME …] [--missing] [--on SQLite PostgreSQL …] [--seeds 20] [--seed 0] [--absence 30]
 
-A case submits a small job, injects its fault during training, and compares the outcome with an undisturbed run of the same
-spec: the same student bit for bit, a history without gaps, one model version, no process left. Results are written to
+A case submits small jobs, injects its fault at a random moment for each seed, and compares the outcome with an undisturbed run of
+the same spec: the same student bit for bit, a history without gaps, one model version, no process left. Results are written to
 `bench/results/chaos.json` after each case and from there to the table of `docs/reliability.md`. `--only` repeats cases;
-`--missing` continues after an interruption. PostgreSQL must be installed; the full disks and the two nodes need root.
+`--missing` continues after an interruption. PostgreSQL must be installed; the full disks and the nodes need root.
 """
 
 import argparse
@@ -15,17 +15,25 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from random import Random
 from textwrap import shorten
 
-from bench.chaos.cases import CASES, Case, CaseContext
-from bench.chaos.jobs import Outcome, RunningJob, examine, spec_of, write_inputs
-from bench.chaos.profiles import Profile, embedded, production, two_nodes
-from bench.chaos.report import Report
+from bench.chaos.case import Case, CaseContext
+from bench.chaos.cases import CASES
+from bench.chaos.jobs import RunningJob, spec_of, write_inputs
+from bench.chaos.machine import time_limit
+from bench.chaos.outcome import Outcome, examine, measure_recovery
+from bench.chaos.profiles import Profile, drivers_on_nodes, embedded, object_store, production, two_nodes
+from bench.chaos.report import PAGE, RESULTS, Report, Row
 
-PROFILES = {"SQLite": embedded, "PostgreSQL": production, "two nodes": two_nodes}
+PROFILES = {
+    "SQLite": embedded, "PostgreSQL": production, "S3": object_store, "two nodes": two_nodes,
+    "drivers on nodes": drivers_on_nodes,
+}
+UNDISTURBED_SECONDS = 600.0
+"""Time limit of an undisturbed job."""
 
 
 def main() -> None:
@@ -33,10 +41,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted({case.name for case in CASES}), help="run these cases again")
     parser.add_argument("--missing", action="store_true", help="skip cases that have passed")
     parser.add_argument("--on", nargs="+", choices=list(PROFILES), default=list(PROFILES), help="profiles to run on")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the faults")
+    parser.add_argument("--seeds", type=int, default=20, help="faults of a case, each at a moment of its own")
+    parser.add_argument("--seed", type=int, default=0, help="base of the seeds")
+    parser.add_argument("--absence", type=float, default=30.0, help="seconds for which a node is gone")
+    parser.add_argument("--trial", type=Path, help="write the results to this file instead, and no table to the documentation")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that every started process is stopped
-    report = Report(arguments.seed, keep=bool(arguments.only or arguments.missing))
+    results, page = (arguments.trial, None) if arguments.trial else (RESULTS, PAGE)
+    keep = bool(arguments.only or arguments.missing)
+    report = Report(arguments.seed, arguments.seeds, arguments.absence, keep=keep, path=results, page=page)
     try:
         with isolated_environment() as folder:
             spec_file = write_inputs(folder / "inputs")
@@ -44,35 +57,17 @@ def main() -> None:
                 wanted = [case for case in CASES if name in case.profiles and case.name in (arguments.only or [case.name])]
                 if arguments.missing:
                     wanted = [case for case in wanted if not report.has(case.name, name)]
-                run_cases(name, wanted, folder, spec_file, report)
+                Sitting(name, folder, spec_file, report).run(wanted)
     finally:
         report.write()
     sys.exit(report.failed)
-
-
-def run_cases(name: str, cases: Sequence[Case], folder: Path, spec_file: Path, report: Report) -> None:
-    """Run the cases of a profile on one service; after a case that fails, the next one gets a new service."""
-    waiting = deque(case for case in cases if can_run(case, name, report))
-    while waiting:
-        service_folder = Path(tempfile.mkdtemp(prefix="", dir=folder))
-        service_folder.chmod(0o755)
-        with PROFILES[name](service_folder) as profile:
-            while waiting and run_case(waiting.popleft(), profile, spec_file, report):
-                pass
-
-
-def can_run(case: Case, name: str, report: Report) -> bool:
-    if case.needs_root and os.getuid() != 0:
-        report.skip(case, name, "needs root, for a separate disk or network")
-        return False
-    return True
 
 
 @contextlib.contextmanager
 def isolated_environment() -> Iterator[Path]:
     """Yield a temporary folder, short for Ray's sockets, with the user's settings and home hidden."""
     for name in list(os.environ):
-        if name.startswith(("TINYCLIP_", "RAY_")):
+        if name.startswith(("TINYCLIP_", "RAY_", "AWS_", "FSSPEC_")):
             del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="tc-", ignore_cleanup_errors=True) as path:
         folder = Path(path)
@@ -83,43 +78,97 @@ def isolated_environment() -> Iterator[Path]:
         yield folder
 
 
-def run_case(case: Case, profile: Profile, spec_file: Path, report: Report) -> bool:
-    """Run a case, report it as a row, and return whether it passed."""
-    undisturbed = report.undisturbed(case.spec) or _undisturbed(case.spec, profile, spec_file, report)
-    report.begin(case, profile.name)
-    remark, ended, wrong = "", None, []
-    try:
-        profile.prepare(case.planes)
-        name = f"{case.name}-{profile.name.lower()}".replace(" ", "-")
-        job = RunningJob(profile.client, profile.artifacts, spec_of(spec_file, case.spec, name, **case.changes))
-        random = Random(f"{report.seed} {name}")
-        remark = case.inject(CaseContext(profile, job, random, undisturbed.seconds))
-        ended = examine(job)
-        wrong = [*ended.wrong, *differences(case, ended, undisturbed)]
-        profile.prepare(1)
-    except Exception as error:
-        wrong.append(shorten(f"{type(error).__name__}: {error}", 300))
-    report.end(case, profile.name, ended, remark, wrong)
-    return not wrong
+class Sitting:
+    """The cases of one profile."""
+
+    def __init__(self, profile: str, folder: Path, spec_file: Path, report: Report) -> None:
+        self._profile, self._folder, self._spec_file, self._report = profile, folder, spec_file, report
+
+    def run(self, cases: list[Case]) -> None:
+        """Run the cases on one service; after a case that fails, the next one gets a new service."""
+        waiting = deque(case for case in cases if self._can_run(case))
+        while waiting:
+            first, started = waiting[0], False
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="", dir=self._folder))
+                folder.chmod(0o755)
+                with PROFILES[self._profile](folder) as profile:
+                    started = True
+                    while waiting and self._run_case(waiting.popleft(), profile):
+                        pass
+            except Exception as error:
+                if started:
+                    self._report.note(f"stopping the profile {self._profile}: {_describe(error)}")
+                else:
+                    self._report.add(first, self._profile, Row(wrong=[f"the service did not start: {_describe(error)}"]))
+                    waiting.popleft()
+
+    def _can_run(self, case: Case) -> bool:
+        if case.needs_root and os.getuid() != 0:
+            self._report.add(case, self._profile, Row(remark="needs root, for a separate disk or network", left_out=True))
+            return False
+        return True
+
+    def _run_case(self, case: Case, profile: Profile) -> bool:
+        """Run a case, report it as a row, and return whether it passed."""
+        row = Row()
+        try:
+            undisturbed = self._report.undisturbed(case.spec) or self._run_undisturbed(case.spec, profile)
+            row.undisturbed_seconds = undisturbed.seconds
+            self._report.begin(case, self._profile)
+            spec = partial(spec_of, self._spec_file, case.spec)
+            context = CaseContext(
+                case, profile, spec, self._report.seeds, seed=self._report.seed, absence=self._report.absence
+            )
+            with time_limit(case.seconds, case.name):
+                try:
+                    profile.prepare(case.planes)
+                    row.remark = case.inject(context)
+                    self._judge(case, context, undisturbed, row)
+                    profile.prepare(1)
+                finally:
+                    row.faults, row.wanted = context.faults, len(context.seeds)
+        except Exception as error:
+            row.wrong.append(_describe(error))
+        self._report.add(case, self._profile, row)
+        return not row.wrong
+
+    def _judge(self, case: Case, context: CaseContext, undisturbed: Outcome, row: Row) -> None:
+        """Examine each job, and record the outcomes and the problems."""
+        row.wrong += context.problems
+        for job in context.jobs:
+            outcome = examine(job)
+            faults = [fault for fault in context.faults if fault.job == job.id]
+            measure_recovery(faults, [line for attempt in range(1, outcome.attempts + 1) for line in job.reported(attempt)])
+            outcome.wrong += differences(case, outcome, undisturbed, len(faults))
+            row.outcomes.append(outcome)
+            row.wrong += outcome.wrong
+
+    def _run_undisturbed(self, spec: str, profile: Profile) -> Outcome:
+        """Run a spec without a fault. Raises `RuntimeError` if the job fails."""
+        with time_limit(UNDISTURBED_SECONDS, "the undisturbed job"):
+            profile.prepare(1)
+            job = RunningJob(profile.client, profile.files, spec_of(self._spec_file, spec, f"undisturbed-{spec}"))
+            outcome = examine(job)
+        if outcome.wrong or outcome.state != "succeeded":
+            raise RuntimeError(f"the undisturbed job failed: {outcome}")
+        self._report.keep_undisturbed(spec, outcome)
+        return outcome
 
 
-def _undisturbed(spec: str, profile: Profile, spec_file: Path, report: Report) -> Outcome:
-    """Run a spec without a fault. Exits the benchmark if the job fails."""
-    job = RunningJob(profile.client, profile.artifacts, spec_of(spec_file, spec, f"undisturbed-{spec}"))
-    ended = examine(job)
-    if ended.wrong or ended.state != "succeeded":
-        raise SystemExit(f"the undisturbed job failed: {ended}")
-    report.keep_undisturbed(spec, ended)
-    return ended
+def differences(case: Case, outcome: Outcome, undisturbed: Outcome, faults: int) -> Iterator[str]:
+    """Yield the differences from an undisturbed run that the faults of a job do not explain."""
+    if outcome.state != "succeeded":
+        yield f"it ended in state {outcome.state}"
+    if outcome.student != undisturbed.student:
+        yield f"its student is {outcome.student[:12] or 'missing'}, not {undisturbed.student[:12]}"
+    fewest, most = (1 + int(share * faults) for share in case.attempts)
+    if not fewest <= outcome.attempts <= most:
+        yield f"it took {outcome.attempts} attempts, not {fewest if fewest == most else f'{fewest} to {most}'}"
 
 
-def differences(case: Case, ended: Outcome, undisturbed: Outcome) -> Iterator[str]:
-    if ended.state != "succeeded":
-        yield f"it ended in state {ended.state}"
-    if ended.student != undisturbed.student:
-        yield f"its student is {ended.student[:12] or 'missing'}, not {undisturbed.student[:12]}"
-    if ended.attempts not in case.attempts:
-        yield f"it took {ended.attempts} attempts, not {' or '.join(map(str, case.attempts))}"
+def _describe(error: Exception) -> str:
+    return shorten(f"{type(error).__name__}: {error}", 300)
 
 
 if __name__ == "__main__":

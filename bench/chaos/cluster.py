@@ -20,10 +20,12 @@ class RayCluster:
     """A Ray head at `address`, which nodes can join. All its processes have the marker in their environment."""
 
     def __init__(
-        self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 4, environment: Mapping[str, str] | None = None
+        self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 8, head_environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare a cluster, not started. `environment` is for the head only."""
-        self.folder, self._address, self._cpus, self._environment = folder, address, cpus, environment
+        """Prepare a cluster, not started. `environment` is for the head and all nodes."""
+        self.folder, self._address, self._cpus = folder, address, cpus
+        self._environment, self._head_environment = dict(environment or {}), head_environment
         self.marker = str(folder)
         folder.mkdir()
         self.token = folder / "token"
@@ -37,7 +39,7 @@ class RayCluster:
             "--head", f"--node-ip-address={self._address}", f"--port={self._port}", f"--num-cpus={self._cpus}",
             f"--dashboard-host={self._address}", f"--dashboard-port={self._dashboard}",
             f"--dashboard-agent-listen-port={self._agent}", f"--ray-client-server-port={self._client}",
-            f"--temp-dir={self.folder}", environment=self._environment,
+            f"--temp-dir={self.folder}", environment=self._head_environment,
         )
         wait_until(lambda: self.answers() or self._process.poll() is not None, "an answer of the Ray head")
         if self._process.poll() is not None:
@@ -55,8 +57,8 @@ class RayCluster:
         command = [*inside, str(RAY), "start", "--block", f"--object-store-memory={128 << 20}", *arguments]
         with open(self.folder / "ray.log", "ab") as log:
             return subprocess.Popen(
-                command, env={**os.environ, **settings, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                command, env={**os.environ, **settings, **self._environment, **(environment or {})}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
             )
 
     @property
@@ -81,6 +83,10 @@ class RayCluster:
         answer.raise_for_status()
         nodes = answer.json()["data"]["summary"]
         return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
+
+    def wait_for_loss(self, address: str) -> None:
+        """Wait until the head has noticed the loss of a node."""
+        wait_until(lambda: address not in self.alive(), f"the head to notice the loss of node {address}", every=0.5)
 
     def end(self) -> None:
         kill_all(self.marker)

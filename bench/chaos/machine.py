@@ -1,4 +1,4 @@
-"""Helpers of the cases: waiting, disks that can be filled, and processes by name."""
+"""Helpers of the cases: waiting, time limits, disks that can be filled, and processes by name."""
 
 import contextlib
 import os
@@ -24,17 +24,58 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = TIME
         time.sleep(every)
 
 
+@contextlib.contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Raise `TimeoutError` in the main thread if the context lasts longer."""
+
+    def expire(*_: object) -> None:
+        raise TimeoutError(f"{what} took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def kill(pids: set[int]) -> None:
     """Kill processes (SIGKILL), ignoring those that have already exited."""
+    _send(signal.SIGKILL, pids)
+
+
+def suspend(pids: set[int]) -> None:
+    """Suspend processes (SIGSTOP), ignoring those that have already exited."""
+    _send(signal.SIGSTOP, pids)
+
+
+def resume(pids: set[int]) -> None:
+    """Resume suspended processes (SIGCONT), ignoring those that have already exited."""
+    _send(signal.SIGCONT, pids)
+
+
+def running(pids: set[int]) -> set[int]:
+    """Return those of the processes that have not exited; zombies have."""
+    return {pid for pid in pids if _state(pid) not in ("", "Z", "X")}
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _send(number: signal.Signals, pids: set[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def processes_of(marker: str, *names: str) -> set[int]:
-    """Return the cluster's processes with one of the names in their command line; without names, all of them."""
-    marked = marked_processes(marker)
-    return {pid for pid in marked if not names or any(name in _command(pid) for name in names)}
+    """Return the cluster's processes with one of the names in their command line."""
+    return {pid for pid in marked_processes(marker) if any(name in _command(pid) for name in names)}
 
 
 def kill_all(marker: str) -> None:

@@ -3,12 +3,13 @@
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.chaos.cluster import RayCluster
-from bench.chaos.machine import wait_until
+from bench.chaos.machine import resume, running, suspend, wait_until
 
 BRIDGE = f"tc-{os.getpid()}"
 NETWORK = "10.213.77"
@@ -21,33 +22,57 @@ class Node:
 
     namespace: str
     address: str
+    cpus: int
     _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def has_joined(self) -> bool:
+        return self._process is not None
 
     def processes(self) -> set[int]:
         """Return the process ids of its processes on the host."""
         listed = subprocess.run(["ip", "netns", "pids", self.namespace], check=True, capture_output=True, text=True)
         return set(map(int, listed.stdout.split()))
 
-    def join(self, cluster: RayCluster, temp: Path) -> None:
-        """Start its raylet, with one CPU, and wait until it has joined the cluster."""
+    def join(self, cluster: RayCluster, folder: Path) -> None:
+        """Start its raylet, with its temporary files below `folder`, and wait until it has joined the cluster."""
         inside = ["ip", "netns", "exec", self.namespace, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-        temp.mkdir()
+        temp = tempfile.mkdtemp(prefix="n", dir=folder)
         self._process = cluster.launch(
-            f"--address={cluster.gcs}", f"--node-ip-address={self.address}", "--num-cpus=1", f"--temp-dir={temp}",
+            f"--address={cluster.gcs}", f"--node-ip-address={self.address}", f"--num-cpus={self.cpus}", f"--temp-dir={temp}",
             inside=inside, environment={"GLOO_SOCKET_IFNAME": "eth0"},
         )
-        wait_until(lambda: self.address in cluster.alive(), f"node {self.address} to join")
+        wait_until(lambda: self.address in cluster.alive(), f"node {self.address} to join", 120)
 
     def kill(self) -> None:
         """Kill all its processes at once, by killing the first process of its namespace."""
         assert self._process is not None, "the node has not joined a cluster"
         self._process.kill()
         self._process.wait()
+        self._process = None
+        wait_until(lambda: not running(self.processes()), f"the end of the processes of node {self.address}", 30)
+
+    def disconnect(self) -> None:
+        """Cut the node off from the network; it still reaches its own address and the disk."""
+        _ip(f"link set {self.namespace} down")
+
+    def connect(self) -> None:
+        _ip(f"link set {self.namespace} up")
+
+    def suspend(self) -> None:
+        """Suspend all its processes (SIGSTOP), repeating because one that still runs may have started another."""
+        suspended: set[int] = set()
+        while new := self.processes() - suspended:
+            suspend(new)
+            suspended |= new
+
+    def resume(self) -> None:
+        resume(self.processes())
 
 
 @contextlib.contextmanager
-def network(nodes: int) -> Iterator[list[Node]]:
-    """Create a bridge and connect a namespace to it for each node. Needs root and iproute2."""
+def network(nodes: int, cpus: int) -> Iterator[list[Node]]:
+    """Create a bridge and connect a namespace to it for each node, which has `cpus` for Ray. Needs root and iproute2."""
     with contextlib.ExitStack() as stack:
         _ip(f"link add {BRIDGE} type bridge")
         stack.callback(_ip, f"link delete {BRIDGE}")
@@ -58,7 +83,7 @@ def network(nodes: int) -> Iterator[list[Node]]:
             name = f"{BRIDGE}-{number}"
             _ip(f"netns add {name}")
             stack.callback(_ip, f"netns delete {name}")
-            node = Node(name, f"{NETWORK}.{number}")
+            node = Node(name, f"{NETWORK}.{number}", cpus)
             _ip(f"link add {name} type veth peer name eth0 netns {name}")
             stack.callback(_ip, f"link delete {name}")  # it would exist until connections of dead processes time out
             _ip(f"link set {name} master {BRIDGE} up")

@@ -1,9 +1,10 @@
-"""The profiles: ways to run the service, each with a real disk, database and Ray cluster."""
+"""The profiles: ways to run the service, each with a real disk or object store, database and Ray cluster."""
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,26 @@ import httpx
 from tinyclip import Client
 
 from bench.chaos.cluster import RayCluster
+from bench.chaos.files import Files, LocalFiles, S3Files
 from bench.chaos.machine import processes_of, small_disk, wait_until
 from bench.chaos.nodes import BRIDGE, NETWORK, Node, network
 from bench.chaos.postgres import Postgres
 from tests.e2e.service import Service
+from tests.fault_proxy import FaultProxy, fault_proxy, s3_proxy
+from tests.s3 import s3_server
 
 DISK_MB = 768
+LEASE_SECONDS, UNKNOWN_GRACE_SECONDS = 2.0, 5.0
+"""Settings of the control planes with PostgreSQL, below their defaults (30 s and 60 s) so that each fault takes seconds."""
+STORE_TIMEOUTS = {"connect_timeout": 2, "read_timeout": 3}
+"""Seconds, for all clients of the object store."""
+HEALTH_CHECKS = {
+    "RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""Ray declares a node dead after about 4 s; by default, after about 65 s."""
+LEFT_SECONDS = 120.0
+"""Time in which the processes of ended jobs exit."""
 
 
 @dataclass
@@ -28,7 +43,8 @@ class Profile:
     planes: list[Service]
     marker: str
     """Marker of the processes of its Ray cluster."""
-    artifacts: Path
+    files: Files
+    """Its artifacts."""
     disk: Path
     """The small disk with the artifacts, and for the embedded service with everything else."""
     client: Client
@@ -36,16 +52,21 @@ class Profile:
     postgres: Postgres | None = None
     another_plane: Callable[[], Service] | None = None
     """Creates a further control plane, not started, if the profile allows several."""
-
+    ray: FaultProxy | None = None
+    """The proxy between the control planes and Ray."""
+    stores: list[FaultProxy] = field(default_factory=list)
+    """The proxies between an object store and the control planes, and between it and the nodes."""
     nodes: list[Node] = field(default_factory=list)
-    """Nodes besides the head: the first has joined the cluster, the second has not."""
+    """Nodes besides the head: one of them has joined the cluster, the other one can."""
 
     @property
     def plane(self) -> Service:
         return self.planes[0]
 
-    def drivers(self) -> set[int]:
-        return processes_of(self.marker, "tinyclip_workers.training.driver")
+    def drivers(self, job: str = "") -> set[int]:
+        """Return the ids of the drivers of one job, or of all."""
+        drivers = processes_of(self.marker, "tinyclip_workers.training.driver")
+        return drivers & processes_of(self.marker, job) if job else drivers
 
     def workers(self) -> set[int]:
         """Return the ids of the training processes."""
@@ -53,7 +74,8 @@ class Profile:
 
     def head(self) -> set[int]:
         """Return the ids of the head's GCS and raylet."""
-        return processes_of(self.marker, "gcs/gcs_server", "raylet/raylet")
+        found = processes_of(self.marker, "gcs/gcs_server", "raylet/raylet")
+        return found.difference(*(node.processes() for node in self.nodes))
 
     def readiness(self) -> dict[str, Any]:
         """Return the document of /readyz."""
@@ -61,7 +83,7 @@ class Profile:
         return document
 
     def prepare(self, planes: int) -> None:
-        """Start or stop control planes until `planes` run, and wait for the last job's processes to end."""
+        """Start or stop control planes until `planes` run, and wait for the last jobs' processes to end."""
         while len(self.planes) < planes:
             assert self.another_plane is not None
             self.planes.append(self.another_plane())
@@ -71,18 +93,18 @@ class Profile:
         for plane in self.planes[planes:]:
             if plane.runs():
                 plane.stop()
-        wait_until(lambda: not self.drivers() and not self.workers(), "the end of the last job's processes")
+        wait_until(lambda: not self.drivers() and not self.workers(), "the end of the last job's processes", LEFT_SECONDS)
 
 
 @contextlib.contextmanager
 def embedded(folder: Path) -> Iterator[Profile]:
-    """Run `tinyclip-server up` with SQLite and an embedded Ray."""
+    """Run `tinyclip-server up` with SQLite and an embedded Ray, and allow several jobs at once."""
     with _disk(folder):
-        service = Service(folder)
+        service = Service(folder, {"TINYCLIP_MAX_RUNNING_JOBS": "3"})
         try:
             service.start()
             with Client(service.url) as client:
-                yield Profile("SQLite", [service], str(service.data), service.artifacts, folder, client)
+                yield Profile("SQLite", [service], str(service.data), LocalFiles(service.artifacts), folder, client)
         finally:
             if service.runs():
                 service.stop()
@@ -97,30 +119,58 @@ def production(folder: Path) -> Iterator[Profile]:
 
 
 @contextlib.contextmanager
-def two_nodes(folder: Path) -> Iterator[Profile]:
-    """Run the same with a head and a node that have CPUs for one training worker each; a second node can join."""
-    with network(2) as nodes:
-        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=1, environment={"GLOO_SOCKET_IFNAME": BRIDGE})
-        with _production("two nodes", folder, head) as profile:
-            profile.nodes = nodes
-            profile.nodes[0].join(head, folder / "n0")
+def object_store(folder: Path) -> Iterator[Profile]:
+    """Run the same with the artifacts on S3, which control planes and nodes reach through a proxy each."""
+    with s3_server() as direct, s3_proxy(direct) as (plane_proxy, plane), s3_proxy(direct) as (node_proxy, node):
+        timeouts = {"FSSPEC_S3": json.dumps({"config_kwargs": STORE_TIMEOUTS})}
+        cluster = RayCluster(folder / "ray", environment={**node, **timeouts})
+        with _production("S3", folder, cluster, files=S3Files(direct), environment={**plane, **timeouts}) as profile:
+            profile.stores = [plane_proxy, node_proxy]
             yield profile
 
 
 @contextlib.contextmanager
-def _production(name: str, folder: Path, cluster: RayCluster) -> Iterator[Profile]:
-    artifacts = folder / "artifacts"
+def two_nodes(folder: Path) -> Iterator[Profile]:
+    """Run a head and a node that have CPUs for one training worker each; a second node can join."""
+    with network(2, cpus=1) as nodes:
+        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=1, head_environment={"GLOO_SOCKET_IFNAME": BRIDGE})
+        with _production("two nodes", folder, head) as profile:
+            profile.nodes = nodes
+            nodes[0].join(head, folder)
+            yield profile
+
+
+@contextlib.contextmanager
+def drivers_on_nodes(folder: Path) -> Iterator[Profile]:
+    """Run a head without CPUs, and one of two nodes with CPUs for the drivers and workers of several jobs."""
+    with network(2, cpus=4) as nodes:
+        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=0, environment=HEALTH_CHECKS)
+        with _production("drivers on nodes", folder, head, environment={"TINYCLIP_DRIVER_CPUS": "0.1"}) as profile:
+            profile.nodes = nodes
+            nodes[0].join(head, folder)
+            yield profile
+
+
+@contextlib.contextmanager
+def _production(
+    name: str, folder: Path, cluster: RayCluster, *, files: Files | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Profile]:
+    """Run PostgreSQL, the cluster and a control plane. Without `files`, the artifacts are on a disk."""
+    disk = folder / "artifacts"
+    files = files or LocalFiles(disk)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_disk(artifacts))
+        stack.enter_context(_disk(disk))
         postgres = Postgres(folder / "pg")
         stack.callback(postgres.stop_if_running)
         postgres.start()
         stack.callback(cluster.end)
         cluster.start()
+        ray = stack.enter_context(fault_proxy(cluster.url))
+        settings = {**environment_of(postgres.url, ray.url, cluster.token, files.root), **(environment or {})}
 
         def control_plane() -> Service:
             place = Path(tempfile.mkdtemp(prefix="plane-", dir=folder))
-            service = Service(place, environment_of(postgres.url, cluster, artifacts))
+            service = Service(place, settings)
             stack.callback(service.end_everything)
             return service
 
@@ -128,14 +178,15 @@ def _production(name: str, folder: Path, cluster: RayCluster) -> Iterator[Profil
         plane.migrate()
         plane.start()
         client = stack.enter_context(Client(plane.url))
-        yield Profile(name, [plane], cluster.marker, artifacts, artifacts, client, cluster, postgres, control_plane)
+        yield Profile(name, [plane], cluster.marker, files, disk, client, cluster, postgres, control_plane, ray)
 
 
-def environment_of(database_url: str, cluster: RayCluster, artifacts: Path) -> dict[str, str]:
+def environment_of(database_url: str, ray_url: str, ray_token: Path, artifacts: str) -> dict[str, str]:
     """Return the environment variables of a control plane in the production profile."""
     return {
-        "TINYCLIP_DATABASE_URL": database_url, "TINYCLIP_RAY_ADDRESS": cluster.url,
-        "TINYCLIP_RAY_TOKEN_PATH": str(cluster.token), "TINYCLIP_ARTIFACTS": str(artifacts),
+        "TINYCLIP_DATABASE_URL": database_url, "TINYCLIP_RAY_ADDRESS": ray_url, "TINYCLIP_RAY_TOKEN_PATH": str(ray_token),
+        "TINYCLIP_ARTIFACTS": artifacts, "TINYCLIP_LEASE_SECONDS": str(LEASE_SECONDS),
+        "TINYCLIP_UNKNOWN_GRACE_SECONDS": str(UNKNOWN_GRACE_SECONDS),
     }
 
 

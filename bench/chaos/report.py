@@ -5,118 +5,135 @@ import os
 import platform
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.chaos.cases import CASES, Case
-from bench.chaos.jobs import Outcome
+from bench.chaos.case import Case
+from bench.chaos.cases import CASES
+from bench.chaos.outcome import Fault, Outcome
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "chaos.json"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: written by python -m bench.chaos -->", "<!-- end of the table -->"
-COLUMNS = ("what is done", "profile", "ended", "seconds (undisturbed)", "attempts", "group restarts", "steps again", "events", "")
+COLUMNS = (
+    "what is done", "profile", "passed", "jobs", "seconds (undisturbed)", "recovery: median / max s", "attempts",
+    "group restarts", "steps again", "events", "",
+)
 
 
 @dataclass
 class Row:
     """The result of a case on a profile; the fields are keys of `chaos.json`."""
 
-    case: str
-    profile: str
-    date: str
-    wrong: list[str]
+    case: str = ""
+    profile: str = ""
+    date: str = ""
+    command: str = ""
+    wrong: list[str] = field(default_factory=list)
     remark: str = ""
-    ended: dict[str, Any] | None = None
-    """The fields of `Outcome`."""
+    wanted: int = 0
+    """Number of faults to inject."""
+    faults: list[Fault] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    """One for each job."""
     undisturbed_seconds: float = 0.0
     """Seconds of the undisturbed run of the same spec, in the same sitting."""
     left_out: bool = False
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> "Row":
+        faults, outcomes = [Fault(**one) for one in saved["faults"]], [Outcome(**one) for one in saved["outcomes"]]
+        return cls(**{**saved, "faults": faults, "outcomes": outcomes})
+
+    @property
+    def passed(self) -> int:
+        """The faults that are known to have changed nothing: all of them or, if a check failed, none."""
+        return 0 if self.wrong else len(self.faults)
 
 
 class Report:
     """The results so far."""
 
-    def __init__(self, seed: int, *, keep: bool, path: Path = RESULTS) -> None:
+    def __init__(
+        self, seed: int, seeds: int, absence: float, *, keep: bool, path: Path = RESULTS, page: Path | None = PAGE
+    ) -> None:
         """Begin a report; with `keep`, add to the saved rows. The undisturbed runs are repeated in each sitting."""
-        self._path, self._console = path, Console(highlight=False, width=200)
+        self._path, self._page, self._console = path, page, Console(highlight=False, width=200)
         rows = json.loads(path.read_text())["rows"] if keep and path.exists() else []
-        command = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
-        here = {"machine": _machine(), "seed": seed, "command": command}
-        self._document: dict[str, Any] = {**here, "undisturbed": {}, "rows": rows}
-        self.seed = seed
+        self._command = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
+        self._document: dict[str, Any] = {
+            "machine": _machine(), "seed": seed, "seeds": seeds, "absence": absence, "undisturbed": {}, "rows": rows,
+        }
+        self.seed, self.seeds, self.absence = seed, seeds, absence
         self.failed = False
 
     def has(self, case: str, profile: str) -> bool:
         """Return whether the case has passed."""
-        rows = (Row(**row) for row in self._document["rows"])
-        return any((row.case, row.profile) == (case, profile) and not row.wrong and not row.left_out for row in rows)
+        return any((row.case, row.profile) == (case, profile) and not row.wrong and not row.left_out for row in self._rows())
 
     def undisturbed(self, spec: str) -> Outcome | None:
         found = self._document["undisturbed"].get(spec)
         return Outcome(**found) if found else None
 
-    def keep_undisturbed(self, spec: str, ended: Outcome) -> None:
-        self._document["undisturbed"][spec] = asdict(ended)
+    def keep_undisturbed(self, spec: str, outcome: Outcome) -> None:
+        self._document["undisturbed"][spec] = asdict(outcome)
         self._save()
-        self._console.print(f"undisturbed, {spec}: {ended.seconds:.0f} s, student {ended.student[:12]}")
+        self.note(f"undisturbed, {spec}: {outcome.seconds:.0f} s, student {outcome.student[:12]}")
+
+    def note(self, text: str) -> None:
+        self._console.print(f"{datetime.now():%H:%M:%S} {text}")
 
     def begin(self, case: Case, profile: str) -> None:
-        self._console.print(f"{datetime.now():%H:%M:%S} {profile}: {case.what}")
+        self.note(f"{profile}: {case.what}")
 
-    def skip(self, case: Case, profile: str, why: str) -> None:
-        self._add(Row(case.name, profile, _today(), [], remark=f"left out: {why}", left_out=True))
-
-    def end(self, case: Case, profile: str, ended: Outcome | None, remark: str, wrong: list[str]) -> None:
-        self.failed |= bool(wrong)
-        usual = self.undisturbed(case.spec)
-        assert usual is not None
-        self._add(Row(case.name, profile, _today(), wrong, remark, asdict(ended) if ended else None, usual.seconds))
-        verdict = "; ".join(wrong) if wrong else "the same student"
-        seconds = f"{ended.seconds:.0f} s, " if ended else ""
-        self._console.print(f"         {seconds}{verdict}; {remark}", style="red" if wrong else "green")
-
-    def write(self) -> None:
-        """Write the table to the terminal and to the page, if there are rows."""
-        if not self._document["rows"]:
-            return
-        table = Table(*COLUMNS)
-        for row in self._rows():
-            table.add_row(*self._cells(row))
-        self._console.print(table)
-        lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-        lines += [f"| {' | '.join(self._cells(row))} |" for row in self._rows()]
-        dates = sorted({row.date for row in self._rows()})
-        days = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
-        where = f"{days}, {self._document['machine']}, `{self._document['command']}`, seed {self.seed}."
-        page = PAGE.read_text()
-        before, after = page[: page.index(BEGIN)], page[page.index(END) :]
-        PAGE.write_text("\n".join([before + BEGIN, "", where, "", *lines, "", after]))
-
-    def _rows(self) -> list[Row]:
-        order = [case.name for case in CASES]
-        rows = [Row(**row) for row in self._document["rows"]]
-        return sorted(rows, key=lambda row: (order.index(row.case), row.profile != "SQLite", row.profile))
-
-    def _cells(self, row: Row) -> list[str]:
-        case = next(case for case in CASES if case.name == row.case and row.profile in case.profiles)
-        if row.ended is None:
-            return [case.what, row.profile, *[""] * 6, "; ".join([*row.wrong, row.remark])]
-        ended = Outcome(**row.ended)
-        seconds = f"{ended.seconds:.0f} ({row.undisturbed_seconds:.0f})"
-        verdict = f"**{'; '.join(row.wrong)}**" if row.wrong else "same student"
-        numbers = (ended.attempts, ended.restarts, ended.lost_steps, ended.events)
-        return [case.what, row.profile, f"{ended.state}, {verdict}", seconds, *map(str, numbers), row.remark]
-
-    def _add(self, row: Row) -> None:
+    def add(self, case: Case, profile: str, row: Row) -> None:
+        """Save the result of a case, instead of an earlier one."""
+        row.case, row.profile, row.date, row.command = case.name, profile, f"{datetime.now(UTC):%Y-%m-%d}", self._command
+        self.failed |= bool(row.wrong)
         rows = [old for old in self._document["rows"] if (old["case"], old["profile"]) != (row.case, row.profile)]
         self._document["rows"] = [*rows, asdict(row)]
         self._save()
+        verdict = "; ".join(row.wrong) if row.wrong else row.remark if row.left_out else f"the same student; {row.remark}"
+        style = "red" if row.wrong else "yellow" if row.left_out else "green"
+        self._console.print(f"         {_seconds(row.outcomes)} s, {row.passed} of {row.wanted}: {verdict}", style=style)
+
+    def write(self) -> None:
+        """Write the table to the terminal and to the page, if there are rows."""
+        rows = self._rows()
+        if not rows:
+            return
+        table = Table(*COLUMNS)
+        for row in rows:
+            table.add_row(*_cells(row))
+        self._console.print(table)
+        if self._page is None:
+            return
+        lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+        lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+        page = self._page.read_text()
+        before, after = page[: page.index(BEGIN)], page[page.index(END) :]
+        self._page.write_text("\n".join([before + BEGIN, "", self._origin(rows), "", *lines, "", after]))
+
+    def _origin(self, rows: Sequence[Row]) -> str:
+        """Return when, where and how the rows were measured."""
+        dates = sorted({row.date for row in rows})
+        days = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+        commands = ", ".join(f"`{command}`" for command in dict.fromkeys(row.command for row in rows))
+        here = self._document
+        return f"{days}, {here['machine']}, {commands}, seed {self.seed}, {self.seeds} seeds, absence {self.absence:g} s."
+
+    def _rows(self) -> list[Row]:
+        order = [case.name for case in CASES]
+        rows = [Row.read(row) for row in self._document["rows"] if row["case"] in order]
+        return sorted(rows, key=lambda row: (order.index(row.case), row.profile != "SQLite", row.profile))
 
     def _save(self) -> None:
         temporary = self._path.with_suffix(".tmp")
@@ -124,11 +141,29 @@ class Report:
         temporary.replace(self._path)
 
 
+def _cells(row: Row) -> list[str]:
+    case = next(case for case in CASES if case.name == row.case and row.profile in case.profiles)
+    if row.left_out:
+        return [case.what, row.profile, "left out", *[""] * 7, row.remark]
+    outcomes = row.outcomes
+    numbers = [sum(values) for values in zip(*((o.attempts, o.restarts, o.lost_steps, o.events) for o in outcomes), strict=True)]
+    times = [fault.recovery for fault in row.faults if fault.recovery is not None]
+    return [
+        case.what, row.profile, f"{row.passed} of {row.wanted}", str(len(outcomes)),
+        f"{_seconds(outcomes)} ({row.undisturbed_seconds:.0f})", f"{median(times):.0f} / {max(times):.0f}" if times else "",
+        *map(str, numbers or [""] * 4), f"**{'; '.join(row.wrong)}** {row.remark}".strip() if row.wrong else row.remark,
+    ]
+
+
+def _seconds(outcomes: Sequence[Outcome]) -> str:
+    """Return the seconds of the jobs: of one, or the median and the maximum of several."""
+    seconds = [outcome.seconds for outcome in outcomes]
+    if len(seconds) < 2:
+        return f"{seconds[0]:.0f}" if seconds else ""
+    return f"{median(seconds):.0f} / {max(seconds):.0f}"
+
+
 def _machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{os.cpu_count()} cores of {(models or [platform.machine()])[0]}, {platform.system()} {platform.release()}"
-
-
-def _today() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d")

@@ -86,6 +86,14 @@ class Service:
         process.kill()
         process.wait()
 
+    def suspend(self) -> None:
+        """Suspend the control plane (SIGSTOP): it keeps its connections and its leases, and answers nothing."""
+        self._started().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Resume the suspended control plane (SIGCONT)."""
+        self._started().send_signal(signal.SIGCONT)
+
     def kill_training_worker(self) -> None:
         """Kill a training process (SIGKILL)."""
         os.kill(self.training_workers()[0], signal.SIGKILL)
