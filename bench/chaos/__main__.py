@@ -1,6 +1,6 @@
 """Inject faults into the real service and compare the outcome of the jobs: `make chaos`, or from the repository's root
 
-    python -m bench.chaos [--only NAME …] [--missing] [--on SQLite PostgreSQL …] [--seeds 20] [--seed 0] [--absence 30]
+    python -m bench.chaos [--only NAME …] [--missing] [--on SQLite PostgreSQL …] [--seeds 20] [--seed 0] [--absence 40]
 
 A case submits small jobs, injects its fault at a random moment for each seed, and compares the outcome with an undisturbed run of
 the same spec: the same student bit for bit, a history without gaps, one model version, no process left. Results are written to
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--on", nargs="+", choices=list(PROFILES), default=list(PROFILES), help="profiles to run on")
     parser.add_argument("--seeds", type=int, default=20, help="faults of a case, each at a moment of its own")
     parser.add_argument("--seed", type=int, default=0, help="base of the seeds")
-    parser.add_argument("--absence", type=float, default=30.0, help="seconds for which a node is gone")
+    parser.add_argument("--absence", type=float, default=40.0, help="seconds for which a lost node is gone")
     parser.add_argument("--trial", type=Path, help="write the results to this file instead, and no table to the documentation")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that every started process is stopped

@@ -13,6 +13,7 @@ from bench.chaos.profiles import Profile
 
 ORPHAN_SECONDS = 60.0
 """Time in which an orphan ends once it can read that a newer attempt has superseded it."""
+LONG_ABSENCE_SECONDS = 600.0
 FREE = 5
 """Each `FREE`-th loss of the head finds the orphans running all the time; the other orphans are suspended until their successors
 train, so that both write at the same time."""
@@ -28,8 +29,14 @@ def lose_node(context: CaseContext) -> str:
     return _lose(context, with_head=False)
 
 
-def _lose(context: CaseContext, *, with_head: bool) -> str:
+def lose_node_for_long(context: CaseContext) -> str:
+    """Do the same for ten minutes: the node returns long after the end of its jobs."""
+    return _lose(context, with_head=False, absence=LONG_ABSENCE_SECONDS)
+
+
+def _lose(context: CaseContext, *, with_head: bool, absence: float | None = None) -> str:
     """Lose the node with the attempts of all jobs, as often as the seeds require, each of which counts one job's attempt."""
+    absence = context.absence if absence is None else absence
     jobs = [context.submit() for _ in range(context.case.jobs)]
     size, orphans, ends = len(jobs), 0, [0.0]
     for number in range(ceil(len(context.seeds) / size)):
@@ -47,7 +54,7 @@ def _lose(context: CaseContext, *, with_head: bool) -> str:
         if suspended:
             _wait_for_training(jobs, number + 2)
         if not with_head:
-            time.sleep(max(0.0, faults[0].at + context.absence - time.time()))
+            time.sleep(max(0.0, faults[0].at + absence - time.time()))
         orphans += len(running(lost))
         ends.append(_let_return(home, lost, connect=not with_head))
         for fault in faults:
