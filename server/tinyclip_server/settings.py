@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS
+from tinyclip.cluster import FIXED_CPUS
 
 
 def _config_file() -> Path:
@@ -137,6 +138,11 @@ class Settings(BaseSettings):
         return self._embedded
 
     @property
+    def embedded_cpus(self) -> int:
+        """Return the CPUs of an embedded cluster: this machine's, but two on a machine with one, as the examples use two."""
+        return max(2, os.cpu_count() or 1)
+
+    @property
     def async_database_url(self) -> str:
         """Return the database's URL with the async driver."""
         url = self.database_url or f"sqlite:///{self.data_dir / 'tinyclip.db'}"
@@ -161,6 +167,11 @@ class Settings(BaseSettings):
         own = [str(self.data_dir / "imports"), *([] if "://" in self.artifacts_root else [self.artifacts_root])]
         readable = [*map(str, self.data_roots), *own] if self.data_roots else []
         return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0", READABLE_ROOTS: json.dumps(readable)}
+
+    @property
+    def planner_environment(self) -> dict[str, str]:
+        """Return the environment variables of the planner, which refuses what an embedded cluster can never run."""
+        return self.worker_environment | ({FIXED_CPUS: str(self.embedded_cpus)} if self.embedded else {})
 
     @property
     def request_limit(self) -> int | None:

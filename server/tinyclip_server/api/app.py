@@ -169,5 +169,5 @@ def build_services(
 def _helper(settings: Settings, command: Sequence[str], timeout_s: float, log: str) -> HelperProcess:
     logs = settings.data_dir / "logs"
     return HelperProcess(
-        command, timeout_s=timeout_s, log=logs / log if logs.is_dir() else None, environment=settings.worker_environment
+        command, timeout_s=timeout_s, log=logs / log if logs.is_dir() else None, environment=settings.planner_environment
     )

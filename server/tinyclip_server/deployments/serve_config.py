@@ -9,12 +9,15 @@ from tinyclip.schemas import ReplicaRange
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments.target import Target, target_to_run
 from tinyclip_server.http.services import Services
+from tinyclip_server.settings import Settings
 
 IMPORT_PATH = "tinyclip_workers.serving:build"
 DEPLOYMENT = "Student"
 
 REPLICA_CPUS = 0.5
 """CPUs that a replica reserves: less than the one thread it computes with, as a rolling update briefly doubles the replicas."""
+SERVING_CPU = "tinyclip_serving_cpu"
+"""The resource of an embedded cluster that its replicas reserve instead of CPUs, all of which a training may use."""
 MAX_ONGOING = 64
 """Concurrent requests of a replica, which it computes in batches."""
 MAX_QUEUED = 128
@@ -64,7 +67,7 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
                 "name": DEPLOYMENT,
                 **_replicas(target.replicas),
                 "user_config": _user_config(services, target),
-                "ray_actor_options": {"num_cpus": REPLICA_CPUS},
+                "ray_actor_options": _replica_resources(services.settings),
                 "max_ongoing_requests": MAX_ONGOING,
                 "max_queued_requests": MAX_QUEUED,
                 "backpressure_config": {"status_code": 429, "retry_after_s": 2},
@@ -87,6 +90,10 @@ def _user_config(services: Services, target: Target) -> dict[str, Any]:
 def _folder(services: Services, model: str) -> str:
     name, _, version = model.partition("@")
     return services.store.uri(model_version(name, int(version)))
+
+
+def _replica_resources(settings: Settings) -> dict[str, Any]:
+    return {"num_cpus": 0, "resources": {SERVING_CPU: REPLICA_CPUS}} if settings.embedded else {"num_cpus": REPLICA_CPUS}
 
 
 def _replicas(replicas: ReplicaRange) -> dict[str, Any]:

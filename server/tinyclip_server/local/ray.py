@@ -16,13 +16,14 @@ from pathlib import Path
 from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.backends.ray_gateway import RayGateway
+from tinyclip_server.deployments.serve_config import SERVING_CPU
 from tinyclip_server.local.machine import MARKER, free_port, marked_processes, short_path
 from tinyclip_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SPARE_CPUS = 2
-"""CPUs that Ray counts beyond the machine's: a deployment must be able to start while a job uses every core."""
+SPARE_SERVING_CPUS = 2
+"""Serving CPUs beyond the machine's: a rolling update briefly doubles the replicas, which use little of what they reserve."""
 LONGEST_SESSION_PATH = 68
 """Bytes that Ray appends to its folder for a unix socket, whose path may have 107."""
 LONGEST_PROXY_PATH = len("/" + 56 * "n" + "/admin.sock")
@@ -45,6 +46,8 @@ class Cluster:
     """Process id of `ray start`, which leads its own process group."""
     address: str
     serve_port: int
+    cpus: int
+    """CPUs for trainings. Replicas reserve another resource, so that they start while a training uses every core."""
 
 
 class LocalRay:
@@ -81,7 +84,9 @@ class LocalRay:
     def settings(self) -> dict[str, object]:
         """Return the settings of this cluster for the rest of the service. Call `adopt` or `clear` first."""
         # Only this service submits to the cluster, over loopback: an attempt that it does not know will not appear later.
-        return {"ray_address": self.address, "ray_token_path": self.token_path, "unknown_grace_seconds": 5.0}
+        # Drivers reserve no CPUs, because the machine is one node and the plan gives all of its CPUs to the workers.
+        own = {"ray_address": self.address, "ray_token_path": self.token_path}
+        return own | {"unknown_grace_seconds": 5.0, "driver_cpus": None}
 
     async def start(self) -> None:
         """Kill what is left of an earlier head, start one, and wait until it answers. Raises `RayDidNotStart`."""
@@ -129,7 +134,8 @@ class LocalRay:
             self._process = subprocess.Popen(
                 self._command(), env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        cluster = Cluster(pid=self._process.pid, address=self.address, serve_port=self._settings.serve_port)
+        settings = self._settings
+        cluster = Cluster(self._process.pid, self.address, serve_port=settings.serve_port, cpus=settings.embedded_cpus)
         self._file.write_text(json.dumps(asdict(cluster)))
         return self._process
 
@@ -143,13 +149,14 @@ class LocalRay:
 
     def _command(self) -> list[str]:
         ray = Path(sys.executable).with_name("ray")
-        cpus = (os.cpu_count() or 1) + SPARE_CPUS
+        cpus = self._settings.embedded_cpus
+        serving = json.dumps({SERVING_CPU: cpus + SPARE_SERVING_CPUS})
         return [
             str(ray), "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
             f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.address.rsplit(':', 1)[1]}",
             f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
-            f"--num-cpus={cpus}", f"--object-store-memory={self._settings.ray_object_store_bytes}",
-            f"--temp-dir={self._folder}",
+            f"--num-cpus={cpus}", f"--resources={serving}", f"--temp-dir={self._folder}",
+            f"--object-store-memory={self._settings.ray_object_store_bytes}",
         ]
 
     def _environment(self) -> dict[str, str]:

@@ -206,6 +206,27 @@ class TestReconcile:
         assert applications(ray)["theirs"] == theirs
 
 
+class TestResources:
+    @pytest.mark.parametrize(
+        ("ray_address", "reserved"),
+        [
+            ("", {"num_cpus": 0, "resources": {"tinyclip_serving_cpu": 0.5}}),
+            ("http://ray:8265", {"num_cpus": 0.5}),
+        ],
+        ids=["embedded", "production"],
+    )
+    async def test_a_replica_of_an_embedded_cluster_leaves_all_cpus_to_trainings(
+        self, start: Start, ray: ScriptedServe, ray_address: str, reserved: dict[str, Any]
+    ) -> None:
+        service = await start(ray, ray_address=ray_address)
+        await service.register_model(MODEL)
+        await put(service)
+
+        await service.reconcile("deployments")
+
+        assert applications(ray)["demo"]["deployments"][0]["ray_actor_options"] == reserved
+
+
 class TestDelete:
     async def test_it_is_deleted_once_serve_has_removed_it(self, service: Service, ray: ScriptedServe) -> None:
         await put(service)

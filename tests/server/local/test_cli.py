@@ -1,5 +1,6 @@
 """`tinyclip-server`: its errors, settings and tokens, and the helpers of the embedded service."""
 
+import json
 import os
 import socket
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tinyclip.cluster import FIXED_CPUS
 from tinyclip.token_format import is_well_formed
 from tinyclip_server import cli
 from tinyclip_server.local import supervisor
@@ -186,6 +188,32 @@ class TestSettings:
 
         assert running.ray_address == "http://127.0.0.1:8265"
         assert (running.embedded, running.running_limit) == (True, 1)
+
+
+class TestResourcesOfAnEmbeddedCluster:
+    def test_ray_counts_the_cpus_of_the_machine_and_replicas_reserve_none_of_them(self, tmp_path: Path) -> None:
+        settings = Settings(data_dir=tmp_path, driver_cpus=0.1)
+        ray = LocalRay(settings)
+        ray.address = "http://127.0.0.1:8265"
+
+        options = dict(argument.split("=", 1) for argument in ray._command() if argument.startswith("--") and "=" in argument)
+
+        assert int(options["--num-cpus"]) == max(2, os.cpu_count() or 1)
+        assert json.loads(options["--resources"]) == {"tinyclip_serving_cpu": int(options["--num-cpus"]) + 2}
+        assert settings.model_copy(update=ray.settings()).driver_cpus is None
+
+    async def test_a_cluster_of_a_version_without_the_resource_of_replicas_is_not_adopted(self, tmp_path: Path) -> None:
+        recorded = {"pid": os.getpid(), "address": "http://127.0.0.1:1", "serve_port": 8322}
+        (tmp_path / "ray.json").write_text(json.dumps(recorded))
+
+        assert await LocalRay(Settings(data_dir=tmp_path)).adopt() is False
+
+    def test_only_the_planner_of_an_embedded_service_refuses_what_the_machine_cannot_run(self) -> None:
+        embedded, production = Settings(), Settings(ray_address="http://ray:8265")
+
+        assert embedded.planner_environment[FIXED_CPUS] == str(embedded.embedded_cpus)
+        assert FIXED_CPUS not in production.planner_environment
+        assert FIXED_CPUS not in embedded.worker_environment
 
 
 class TestMachine:

@@ -7,9 +7,8 @@ It writes `{"ready": true}`, then answers each line of JSON on stdin with one on
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
@@ -21,6 +20,7 @@ from tinyclip_workers.model.sources import TeacherError, check_teacher
 from tinyclip_workers.plan.data import check_batches, check_training_data
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
+from tinyclip_workers.plan.resources import resolve_device
 from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
@@ -57,7 +57,7 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     Device-hours are estimated from an assumed speed, `stages.SUSTAINED_FLOPS`.
     """
     diagnostics = Diagnostics()
-    device = _resolve_device(spec, diagnostics)
+    device = resolve_device(spec, diagnostics)
     teachers = _check_teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
     samples, exact = check_training_data(spec, diagnostics)
@@ -113,17 +113,6 @@ def _check_teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource
             diagnostics.error(error.pointer, error.value, error.message)
             found.append(None)
     return found
-
-
-def _resolve_device(spec: JobSpec, diagnostics: Diagnostics) -> Literal["cpu", "cuda"]:
-    """Resolve `auto` to the device of this machine; the scheduler knows whether the cluster has it."""
-    here: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
-    device = here if spec.resources.device == "auto" else spec.resources.device
-    if device == "cuda" and here == "cpu":
-        diagnostics.warn("resources.device is cuda, which this machine does not have: the job waits for a node with a GPU")
-    if device == "cpu" and spec.precision == "fp16":
-        diagnostics.error("/precision", "fp16", "does not train on CPUs; use fp32 or bf16, or resources.device: cuda")
-    return device
 
 
 def _resolve_spec(spec: JobSpec, planned: list[PlannedStage], samples: int | None) -> JobSpec:

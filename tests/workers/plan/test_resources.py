@@ -1,0 +1,56 @@
+"""A plan refuses a worker group that an embedded cluster, which never grows, can never place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tinyclip.cluster import FIXED_CPUS
+from tinyclip.schemas import JobSpec, Plan
+from tinyclip_workers.plan.planner import make_plan
+
+from tests.workers.plan_specs import spec, write_data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def plan(folder: Path, **resources: Any) -> Plan | list[Any]:
+    return make_plan(JobSpec.model_validate(spec(folder) | {"resources": resources}))
+
+
+@pytest.mark.parametrize(
+    ("resources", "pointer", "message"),
+    [
+        ({"cpus_per_worker": 2.5}, "/resources/cpus_per_worker", "is more than the 2 CPUs of this machine"),
+        ({"workers": 4, "cpus_per_worker": 1}, "/resources/workers", "needs 4 CPUs with 1 each"),
+        ({"workers": {"min": 2, "max": 2}, "cpus_per_worker": 1.5}, "/resources/workers/min", "use 1 or fewer"),
+        ({"device": "cuda"}, "/resources/device", "use resources.device: cpu"),
+    ],
+    ids=["one-worker", "all-workers", "fewest-of-a-range", "no-gpu"],
+)
+def test_what_this_machine_can_never_run_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any], pointer: str, message: str
+) -> None:
+    monkeypatch.setenv(FIXED_CPUS, "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+    errors = plan(folder, **resources)
+
+    assert isinstance(errors, list)
+    assert [error.pointer for error in errors] == [pointer]
+    assert message in errors[0].message
+
+
+@pytest.mark.parametrize("resources", [{"cpus_per_worker": 2}, {"workers": 2}, {"workers": {"min": 1, "max": 2}, "cpus_per_worker": 1.5}])
+def test_what_fits_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any]) -> None:
+    monkeypatch.setenv(FIXED_CPUS, "2")
+
+    assert isinstance(plan(folder, **resources), Plan)
+
+
+def test_a_cluster_that_nodes_may_join_takes_any_size(folder: Path) -> None:
+    assert isinstance(plan(folder, workers=4, cpus_per_worker=64), Plan)
