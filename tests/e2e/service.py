@@ -1,5 +1,6 @@
 """The real service in its own processes, and faults to inject."""
 
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,11 @@ class Service:
         )
         return CommandResult(command)
 
+    @property
+    def pid(self) -> int:
+        """The id of the control plane's process."""
+        return self._started().pid
+
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -116,6 +122,11 @@ class Service:
     def processes(self) -> set[int]:
         """Return the ids of the cluster's processes that are still running."""
         return marked_processes(str(self.data))
+
+    def cpus(self) -> int:
+        """Return the CPUs that its cluster has for trainings."""
+        found: int = json.loads((self.data / "ray.json").read_text())["cpus"]
+        return found
 
     def client(self, *arguments: str | Path, timeout: float = 900.0) -> CommandResult:
         """Run `tinyclip-client` against the service."""

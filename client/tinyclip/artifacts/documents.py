@@ -114,6 +114,8 @@ class WorkerEvent(Response):
     stage.evaluating  {}
     stage.finished    {}
     worker.restarted  {reason}
+    worker_group.waiting  {needed, free, total: {CPU: …, GPU: …}}; `message` is shown until the next event
+    worker_group.placed   {needed}; only after a reported wait
     log               {level, source}; the text is `message`
     model.exported    the `model.json` document of the version directory
     attempt.succeeded {}

@@ -19,7 +19,7 @@ _EVENTS_PER_PAGE = 200
 
 _SHOWN_BY_THE_JOB = (
     "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded",
-    "checkpoint", "evaluation", "job.", "log", "model.", "progress", "stage.", "teacher.",
+    "attempt.pending", "checkpoint", "evaluation", "job.", "log", "model.", "progress", "stage.", "teacher.", "worker_group.",
 )
 """Event types, or prefixes of them, that repeat what the job shows or are not for people."""
 

@@ -45,6 +45,8 @@ class Progress(Response):
     samples_seen: int = 0
     pairs_per_second: float | None = None
     eta_seconds: float | None = None
+    waiting: str | None = None
+    """The resources that the job waits for, such as `waiting for 2 CPUs, 0 free`; None while it does not wait."""
 
 
 class Scores(Response):

@@ -6,8 +6,6 @@ also depends on the Host header, which the caller controls.
 """
 
 import contextlib
-import ipaddress
-import re
 import time
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -15,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tinyclip.hosts import is_known_host
 from tinyclip.schemas import Scope as TokenScope
 
 from tinyclip_server.api.error_handlers import problem_response
@@ -147,18 +146,11 @@ def scope_for(method: str, path: str) -> TokenScope | None:
 
 
 def _expect_local_host(request: Request) -> None:
-    """Raise Forbidden unless the Host header names this machine.
-
-    A web page can resolve its own name to this machine (DNS rebinding) and send requests from the user's browser.
-    """
+    """Raise Forbidden unless the Host header names this machine: it may be that of another site (DNS rebinding)."""
     host = request.headers.get("host", "")
-    name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(name.strip("[]")).is_loopback:
-            return
-    if name.lower() != "localhost" and not name.lower().endswith(".localhost"):
+    if not is_known_host(host):
         raise Forbidden(
-            f"without tokens this server accepts the Host localhost or 127.0.0.1, not {name[:100] or 'an empty one'}; set "
+            f"without tokens this server accepts the Host localhost or 127.0.0.1, not {host[:100] or 'an empty one'}; set "
             "TINYCLIP_AUTH=tokens, or TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that authenticates", code="host_not_allowed",
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import ReplicaRange
@@ -59,6 +60,7 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
             "engine": target.engine,
             "project": row.project,
             "auth": services.settings.auth,
+            "hosts": _hosts(services.settings),
             "image_urls": services.settings.serve_image_urls,
             "image_url_hosts": services.settings.serve_image_url_hosts,
         },
@@ -76,6 +78,11 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _hosts(settings: Settings) -> list[str] | None:
+    """Return the names by which replicas are reached besides loopback ones; None: any, which a proxy in front has checked."""
+    return None if settings.allow_public else [urlsplit(settings.serve_base_url).hostname or ""]
 
 
 def _user_config(services: Services, target: Target) -> dict[str, Any]:

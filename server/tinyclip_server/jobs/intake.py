@@ -21,6 +21,7 @@ from tinyclip_server.jobs.lifecycle import (
     change_state,
     end_attempt,
     record,
+    show_waiting,
 )
 from tinyclip_server.models import service as models
 
@@ -78,6 +79,14 @@ async def _stage_started(session: AsyncSession, job: JobRow, attempt: AttemptRow
     resumed = job.progress.get("stage") == stage.index
     step = min(job.progress.get("step", 0), stage.steps) if resumed else 0
     _show_progress(job, stage, {"step": step, "steps": stage.steps})
+
+
+async def _worker_group_waiting(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    show_waiting(job, event.message)
+
+
+async def _worker_group_placed(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    show_waiting(job, None)
 
 
 async def _stage_pruned(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -151,6 +160,8 @@ async def _attempt_stopped(session: AsyncSession, job: JobRow, attempt: AttemptR
 HANDLERS: Mapping[str, Handler] = {
     "attempt.started": _attempt_started,
     "stage.started": _stage_started,
+    "worker_group.waiting": _worker_group_waiting,
+    "worker_group.placed": _worker_group_placed,
     "stage.pruned": _stage_pruned,
     "progress": _progress,
     "stage.evaluating": _stage_evaluating,

@@ -98,6 +98,7 @@ def change_state(
         raise Conflict(message, code="illegal_transition")
     job.state = state
     job.revision += 1
+    show_waiting(job, None)
     if state.terminal:
         job.finished_at = now()
         job.lease_owner, job.lease_until = "", None
@@ -111,6 +112,12 @@ def change_stage(stage: StageRow, state: StageState) -> None:
     """Change a stage's state; an illegal transition, such as a repeated one, is a no-op."""
     if state in STAGE_TRANSITIONS[StageState(stage.state)]:
         stage.state = state
+
+
+def show_waiting(job: JobRow, message: str | None) -> None:
+    """Set the resources that a job waits for, or that it waits for none. Its next progress and its next state reset this."""
+    if job.progress.get("waiting") != message:
+        job.progress = {**job.progress, "waiting": message}
 
 
 def record(

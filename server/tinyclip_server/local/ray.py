@@ -17,6 +17,7 @@ from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.backends.ray_gateway import RayGateway
 from tinyclip_server.deployments.serve_config import SERVING_CPU
+from tinyclip_server.local.haproxy import write_start_script
 from tinyclip_server.local.machine import MARKER, free_port, marked_processes, short_path
 from tinyclip_server.settings import Settings
 
@@ -28,6 +29,9 @@ LONGEST_SESSION_PATH = 68
 """Bytes that Ray appends to its folder for a unix socket, whose path may have 107."""
 LONGEST_PROXY_PATH = len("/" + 56 * "n" + "/admin.sock")
 """The same for Serve's proxy, which adds the node's id to its folder and limits the path to 97."""
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""With 0, `ray start` binds 127.0.0.1 on Linux too, as it does on macOS; else it takes the machine's address instead."""
+START_SCRIPT = "start-haproxy"
 DASHBOARD_PORT = 8265
 """Ray's default; another one is chosen if it is in use."""
 START_SECONDS = 240.0
@@ -129,6 +133,10 @@ class LocalRay:
         for folder in (self._folder, self._proxy_folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True, mode=0o700)
+        try:
+            write_start_script(self._proxy_folder / START_SCRIPT)
+        except FileNotFoundError as error:
+            raise RayDidNotStart(str(error)) from error
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
@@ -169,11 +177,13 @@ class LocalRay:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
+            LOOPBACK_ONLY: "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy / START_SCRIPT),
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),

@@ -91,7 +91,7 @@ class TestReconcile:
         assert (app["import_path"], app["route_prefix"]) == ("tinyclip_workers.serving:build", "/demo")
         assert app["args"] == {
             "name": "demo", "model": f"{MODEL}@1", "model_uri": f"{service.artifacts}/models/{MODEL}/1",
-            "artifacts": str(service.artifacts), "engine": "auto", "project": "default", "auth": "none",
+            "artifacts": str(service.artifacts), "engine": "auto", "project": "default", "auth": "none", "hosts": ["127.0.0.1"],
             "image_urls": False, "image_url_hosts": [],
         }
         assert app["deployments"][0]["num_replicas"] == 1
@@ -204,6 +204,28 @@ class TestReconcile:
         await service.reconcile("deployments")
 
         assert applications(ray)["theirs"] == theirs
+
+
+class TestHosts:
+    @pytest.mark.parametrize(
+        ("settings", "hosts"),
+        [
+            ({}, ["127.0.0.1"]),
+            ({"serve_url": "https://clip.example:8443/x"}, ["clip.example"]),
+            ({"allow_public": True}, None),
+        ],
+        ids=["default", "its-own-url", "behind-a-proxy"],
+    )
+    async def test_replicas_get_the_names_by_which_they_are_reached(
+        self, start: Start, ray: ScriptedServe, settings: dict[str, Any], hosts: list[str] | None
+    ) -> None:
+        service = await start(ray, **settings)
+        await service.register_model(MODEL)
+        await put(service)
+
+        await service.reconcile("deployments")
+
+        assert applications(ray)["demo"]["args"]["hosts"] == hosts
 
 
 class TestResources:

@@ -45,7 +45,9 @@ def test_what_this_machine_can_never_run_is_refused(
     assert message in errors[0].message
 
 
-@pytest.mark.parametrize("resources", [{"cpus_per_worker": 2}, {"workers": 2}, {"workers": {"min": 1, "max": 2}, "cpus_per_worker": 1.5}])
+@pytest.mark.parametrize(
+    "resources", [{"cpus_per_worker": 2}, {"workers": 2}, {"workers": {"min": 1, "max": 2}, "cpus_per_worker": 1.5}]
+)
 def test_what_fits_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any]) -> None:
     monkeypatch.setenv(FIXED_CPUS, "2")
 

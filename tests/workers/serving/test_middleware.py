@@ -69,6 +69,39 @@ def zero_shot(http: httpx.Client, seed: int = 0, **headers: str) -> httpx.Respon
     return http.post("/zero-shot", json={"image": base64_image(seed), "labels": [SECRET, "dog"]}, headers=headers)
 
 
+class TestHost:
+    """Without tokens a page of another site must not reach a deployment by a name that it resolves to this machine."""
+
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/zero-shot"])
+    @pytest.mark.parametrize("host", ["evil.example", "evil.example:8322", "127.0.0.1.evil.example", "10.0.0.1:8", "", "x]::1"])
+    def test_the_name_of_another_host_is_refused(self, http: httpx.Client, host: str, path: str) -> None:
+        response = http.get(path, headers={"Host": host})
+
+        assert (response.status_code, response.json()["code"]) == (403, "host_not_allowed")
+
+    @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8322", "127.0.0.1:9", "[::1]:8322", "app.localhost"])
+    def test_every_name_of_this_machine_is_accepted(self, http: httpx.Client, host: str) -> None:
+        assert http.get("/healthz", headers={"Host": host}).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("changes", "status"),
+        [
+            ({"hosts": ["clip.example"]}, 200),
+            ({"hosts": ["other.example"]}, 403),
+            ({"hosts": None}, 200),
+            ({"auth": "tokens"}, 200),
+        ],
+        ids=["its-own-url", "another-url", "behind-a-proxy", "tokens"],
+    )
+    def test_configured_names_are_accepted(
+        self, served: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], status: int
+    ) -> None:
+        for name, value in changes.items():
+            monkeypatch.setattr(served.replica.options, name, value)
+
+        assert http.get("/healthz", headers={"Host": "clip.example:8322"}).status_code == status
+
+
 class TestIds:
     def test_the_clients_id_is_kept(self, http: httpx.Client, lines: Lines) -> None:
         answer = zero_shot(http, **{"X-Request-ID": "mine-7"})

@@ -8,7 +8,7 @@ from tinyclip.schemas.deployments import EngineName
 
 
 class ServingOptions(Request):
-    """The `args` of the Serve application. The control plane sets the first seven and `image_url*`; others have defaults."""
+    """The `args` of the Serve application. The control plane sets the first eight and `image_url*`; others have defaults."""
 
     name: str
     """The deployment's name."""
@@ -23,6 +23,8 @@ class ServingOptions(Request):
     """The project whose tokens are accepted."""
     auth: Literal["none", "tokens"] = "none"
     """`tokens`: every route but the open ones needs a token."""
+    hosts: list[str] | None = []
+    """Names besides loopback ones that the Host header of a request without a token may have; None: any."""
     engine_min_cosine: float = Field(default=0.99, gt=0, le=1)
     """Least mean cosine to torch in fp32, on the version's calibration images, for an engine that `auto` may choose."""
     threads: int = Field(default=1, ge=1)

@@ -25,6 +25,7 @@ from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import adopt
+from tinyclip_workers.training.placement import report_waits
 from tinyclip_workers.training.stage import Stage, resolve_stage
 from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code, train_stage_worker
 from tinyclip_workers.versions.writer import write_student_version
@@ -135,7 +136,8 @@ def _train_stage(run: JobAttempt, artifacts: str, stage: Stage, events: EventWri
         message=f"stage {stage.name} started: {stage.steps} steps",
         data={"name": stage.name, "inherit": stage.inherit, "steps": stage.steps, "student": student},
     )
-    _worker_group(run, artifacts, stage).fit()
+    with report_waits(run.events, stage.index, _fewest_workers(run), _worker_resources(run)):
+        _worker_group(run, artifacts, stage).fit()
     return run.outcome()
 
 
@@ -152,7 +154,8 @@ def _report_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
 
 
 def _worker_group(run: JobAttempt, artifacts: str, stage: Stage) -> TorchTrainer:
-    resources, cuda = run.spec.resources, _use_cuda(run.spec.resources.device)
+    resources, each = run.spec.resources, _worker_resources(run)
+    cuda = "GPU" in each
     workers = (resources.workers.min, resources.workers.max) if isinstance(resources.workers, WorkerRange) else resources.workers
     config: dict[str, Any] = {
         "artifacts": artifacts,
@@ -167,7 +170,7 @@ def _worker_group(run: JobAttempt, artifacts: str, stage: Stage) -> TorchTrainer
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # a pair is elastic; Ray's annotation lags
             use_gpu=cuda,
-            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if cuda else {})},
+            resources_per_worker=each,
         ),
         run_config=RunConfig(
             name=f"{run.document.name}-{stage.index}-{stage.name}-a{run.attempt}",
@@ -175,6 +178,16 @@ def _worker_group(run: JobAttempt, artifacts: str, stage: Stage) -> TorchTrainer
             failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
         ),
     )
+
+
+def _worker_resources(run: JobAttempt) -> dict[str, float]:
+    resources = run.spec.resources
+    return {"CPU": resources.cpus_per_worker, **({"GPU": 1} if _use_cuda(resources.device) else {})}
+
+
+def _fewest_workers(run: JobAttempt) -> int:
+    workers = run.spec.resources.workers
+    return workers.min if isinstance(workers, WorkerRange) else workers
 
 
 def _use_cuda(device: str) -> bool:

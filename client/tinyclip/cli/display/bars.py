@@ -25,6 +25,7 @@ class Bars:
         self._tasks: dict[int, TaskID] = {}
         self._attempt = 1
         self._state: str | None = None
+        self._waiting: str | None = None
 
     def show(self, job: Job) -> None:
         if job.state != self._state:
@@ -33,6 +34,9 @@ class Bars:
         if job.attempt > self._attempt:
             self._attempt = job.attempt
             self.note(f"attempt {job.attempt}")
+        if job.progress.waiting and job.progress.waiting != self._waiting:
+            self.note(job.progress.waiting)
+        self._waiting = job.progress.waiting
         self._bars.start()
         for stage in job.stages:
             self._show_stage(job, stage)

@@ -12,8 +12,9 @@ def show_job(job: Job) -> None:
     progress = job.progress
     under_way = not job.state.terminal and progress.step > 0
     done = f"  {100 * progress.fraction:.0f}%  eta {duration(progress.eta_seconds)}" if under_way else ""
+    waiting = f"  {progress.waiting}" if progress.waiting else ""
     origin = f"  continues {job.retry_of}" if job.retry_of and not job.state.terminal else ""
-    console().print(f"{job.id} {job.name} {job.state}{done}{origin}", markup=False)
+    console().print(f"{job.id} {job.name} {job.state}{done}{waiting}{origin}", markup=False)
 
 
 def show_jobs(page: Page[Job]) -> None:

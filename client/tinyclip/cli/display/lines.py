@@ -20,6 +20,7 @@ class Lines:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._state: tuple[str, int] | None = None
+        self._waiting: str | None = None
         self._printed_sizes: set[tuple[int, bool]] = set()
         self._printed_step: dict[int, tuple[int, float]] = {}
         self._printed_scores: set[tuple[int, str, str]] = set()
@@ -29,6 +30,9 @@ class Lines:
             self._state = (job.state, job.attempt)
             attempt = f" (attempt {job.attempt})" if job.attempt > 1 and not job.state.terminal else ""
             self.note(f"{job.id} {job.name} {job.state}{attempt}")
+        if job.progress.waiting and job.progress.waiting != self._waiting:
+            self.note(job.progress.waiting)
+        self._waiting = job.progress.waiting
         for stage in job.stages:
             self._show_stage(job, stage)
 

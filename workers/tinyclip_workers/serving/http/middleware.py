@@ -1,4 +1,4 @@
-"""The middleware around every request: request id, access control, time limit, an answer to every error, metrics and log."""
+"""The middleware around every request: id, Host header, access control, time limit, an answer to every error, metrics, log."""
 
 import asyncio
 import secrets
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tinyclip.hosts import is_known_host
 
 from tinyclip_workers.serving.http.errors import internal_error, on_problem_error
+from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError, problem_error
 from tinyclip_workers.serving.request_context import RequestContext, set_current
 
@@ -63,6 +65,7 @@ class RequestMiddleware:
         limit = replica.options.request_timeout_s
         try:
             async with asyncio.timeout(limit) as timeout:
+                _expect_known_host(request, replica.options)
                 await replica.access.check(request)
                 await self._app(scope, receive, send)
             return
@@ -74,6 +77,17 @@ class RequestMiddleware:
             is_problem = isinstance(error, ProblemError)
             response = await on_problem_error(request, error) if is_problem else internal_error(request, error)
         await response(scope, receive, send)
+
+
+def _expect_known_host(request: Request, options: ServingOptions) -> None:
+    """Raise ProblemError for the name of another site, which may have been resolved to this machine (DNS rebinding)."""
+    host = request.headers.get("host", "")
+    if options.auth == "none" and options.hosts is not None and not is_known_host(host, options.hosts):
+        detail = (
+            f"without tokens this deployment accepts the Host localhost or 127.0.0.1, not {host[:100] or 'an empty one'}; start "
+            "the server with TINYCLIP_AUTH=tokens, or TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that authenticates"
+        )
+        raise problem_error(403, "host_not_allowed", "Forbidden", detail)
 
 
 def _too_slow(context: RequestContext, limit: float) -> ProblemError:

@@ -1,0 +1,32 @@
+"""The embedded service is reachable from its own machine only."""
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import World
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
+
+
+def listeners(pids: set[int]) -> dict[tuple[str, int], str]:
+    """Return the addresses on which processes listen for TCP, with the processes' names."""
+    found = {}
+    for pid in pids:
+        process = psutil.Process(pid)
+        for socket in process.net_connections(kind="tcp"):
+            if socket.status == psutil.CONN_LISTEN:
+                found[socket.laddr.ip, socket.laddr.port] = process.name()
+    return found
+
+
+def is_loopback(ip: str) -> bool:
+    return ip.removeprefix("::ffff:").startswith("127.") or ip == "::1"
+
+
+def test_every_process_of_the_service_listens_on_loopback_only(world: World, deployment: str) -> None:
+    found = listeners(world.service.processes() | {world.service.pid})
+
+    assert deployment in httpx.get(f"{world.service.url}/v1/deployments").text
+    assert {"haproxy", "gcs_server", "raylet"} <= set(found.values())
+    assert not {address: name for address, name in found.items() if not is_loopback(address[0])}
