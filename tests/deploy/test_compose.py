@@ -56,6 +56,12 @@ class TestCompose:
         images = {service["image"] for service in compose["services"].values()} - {"tinyclip:local"}
         assert [image for image in images if not re.search(r":v?\d+\.\d+", image)] == []
 
+    def test_haproxy_is_started_with_its_statistics_and_metrics_on_loopback(self, compose: dict[str, Any]) -> None:
+        script = "/opt/tinyclip/bin/tinyclip-haproxy"
+
+        assert {environments(compose)[node]["RAY_SERVE_HAPROXY_BINARY_PATH"] for node in NODES} == {script}
+        assert f"-m tinyclip_server.local.haproxy {script}\n" in (ROOT / "deploy/Dockerfile").read_text()
+
     def test_what_is_depended_on_can_be_waited_for(self, compose: dict[str, Any]) -> None:
         services = compose["services"]
         for service in services.values():

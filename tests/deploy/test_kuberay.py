@@ -66,6 +66,8 @@ class TestManifests:
         for name in ("head", "cpu", "gpu"):
             (node,) = pods[name]["spec"]["containers"]
             assert {"name": "RAY_AUTH_MODE", "value": "token"} in node["env"]
+            binary = {"name": "RAY_SERVE_HAPROXY_BINARY_PATH", "value": "/opt/tinyclip/bin/tinyclip-haproxy"}
+            assert binary in node["env"]
 
     def test_a_job_of_its_own_migrates_and_no_server_does(self, pods: dict[str, dict[str, Any]]) -> None:
         (migrate,) = pods["Job tinyclip-migrate"]["spec"]["containers"]
