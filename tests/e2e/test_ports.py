@@ -1,5 +1,6 @@
 """The embedded service is reachable from its own machine only."""
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -24,9 +25,16 @@ def is_loopback(ip: str) -> bool:
     return ip.removeprefix("::ffff:").startswith("127.") or ip == "::1"
 
 
-def test_every_process_of_the_service_listens_on_loopback_only(world: World, deployment: str) -> None:
+def test_the_service_listens_on_loopback_but_for_one_port_of_a_replica_that_requires_the_token(
+    world: World, deployment: str
+) -> None:
     found = listeners(world.service.processes() | {world.service.pid})
 
     assert deployment in httpx.get(f"{world.service.url}/v1/deployments").text
     assert {"haproxy", "gcs_server", "raylet"} <= set(found.values())
-    assert not {address: name for address, name in found.items() if not is_loopback(address[0])}
+    public = {address: name for address, name in found.items() if not is_loopback(address[0])}
+    assert {name.partition(":Student")[0] for name in public.values()} <= {f"ray::ServeReplica:{deployment}"}
+    for _, port in public:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
