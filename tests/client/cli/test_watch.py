@@ -67,6 +67,19 @@ def test_a_new_attempt_is_reported(cli: Cli, serve: Serve) -> None:
     assert "job_1 shapes running (attempt 2)" in cli("jobs", "watch", "job_1").out
 
 
+def test_a_wait_for_resources_is_printed_once_and_shown_by_get(cli: Cli, serve: Serve) -> None:
+    waiting = at_step(1) | {"progress": at_step(1)["progress"] | {"waiting": "waiting for 2 CPUs, 0 free"}}
+    events = [event(1, "worker_group.waiting", "waiting for 2 CPUs, 0 free"), event(2, "worker_group.placed", "reserved")]
+    serve(JobServer(waiting, waiting, at_step(50), SUCCEEDED, events=events).app())
+
+    watched = cli("jobs", "watch", "job_1").out
+    serve(JobServer(waiting).app())
+    shown = cli("jobs", "get", "job_1").out
+
+    assert [line for line in watched.splitlines() if "CPUs" in line] == ["waiting for 2 CPUs, 0 free"]
+    assert shown.splitlines()[0].endswith("  waiting for 2 CPUs, 0 free")
+
+
 def test_json_is_the_last_object_alone(cli: Cli, serve: Serve) -> None:
     serve(JobServer(SUCCEEDED).app())
 
