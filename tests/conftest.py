@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.fault_proxy import faulty_s3, proxied_s3  # noqa: F401 -- fixtures
 from tests.postgres import index_database, postgres  # noqa: F401 -- fixtures
 
 ROOT = Path(__file__).parents[1]

@@ -25,15 +25,18 @@ from typing import Any, Literal
 
 import aiohttp
 import multidict
+import pytest
+import s3fs
 import yarl
 from aiohttp import web
 
 from tests.ports import free_ports
+from tests.s3 import s3_server
 
 START_SECONDS = 60.0
 HOST = "127.0.0.1"
 CONNECTION_HEADERS = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
-SLOW_DOWN = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>"
+ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>A fault</Message></Error>"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Fault:
     """A fault of the matching requests. Of those that apply to a request, delays add up and the first other one counts."""
 
     effect: Literal["drop", "truncate", "error", "hang", "delay"]
-    """drop: close the connection without a response. truncate: close it in the middle of the body. error: answer `status`.
-    hang: never answer. delay: wait for `seconds`."""
+    """drop: close the connection without a response. truncate: close it in the middle of the body. error: answer `status`
+    with `code` of S3. hang: never answer. delay: wait for `seconds`."""
     forward: bool = True
     """Whether the upstream receives a request that is dropped, hangs or is answered with an error: it commits, the response is
     lost. A delay precedes the forwarding, a truncated response always follows it."""
@@ -58,6 +61,7 @@ class Fault:
     seed: int = 0
     seconds: float = 0.0
     status: int = 503
+    code: str = "SlowDown"
 
 
 @dataclass
@@ -131,6 +135,26 @@ def s3_proxy(environment: dict[str, str]) -> Iterator[tuple[FaultProxy, dict[str
     """Run a proxy in front of an S3 server; yield it and the environment variables that configure S3 clients for it."""
     with fault_proxy(environment["AWS_ENDPOINT_URL"]) as proxy:
         yield proxy, {**environment, "AWS_ENDPOINT_URL": proxy.url}
+
+
+@pytest.fixture(scope="session")
+def proxied_s3() -> Iterator[tuple[FaultProxy, dict[str, str]]]:
+    """An S3 server behind a proxy, with the environment variables of its clients; shared by the tests of a process."""
+    with s3_server() as environment, s3_proxy(environment) as (proxy, proxied):
+        yield proxy, proxied
+
+
+@pytest.fixture
+def faulty_s3(proxied_s3: tuple[FaultProxy, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The proxy of `proxied_s3`, without faults so far, with this process's S3 clients configured for it."""
+    proxy, environment = proxied_s3
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # instances keep the address that they have seen first
+    yield proxy
+    proxy.set()
+    proxy.refuse(False)
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def _wait(proxy: FaultProxy, process: "subprocess.Popen[bytes]") -> None:
@@ -209,7 +233,7 @@ class _Server:
         """Raises CancelledError where the client is to receive no response."""
         answer = await self._forward(request, body) if fault.forward or fault.effect == "truncate" else None
         if fault.effect == "error":
-            return web.Response(status=fault.status, body=SLOW_DOWN, content_type="application/xml")
+            return web.Response(status=fault.status, text=ERROR.format(code=fault.code), content_type="application/xml")
         if fault.effect == "hang":
             await asyncio.Event().wait()
         if fault.effect == "truncate" and answer is not None:

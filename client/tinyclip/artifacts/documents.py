@@ -136,6 +136,8 @@ class WorkerEvent(Response):
     type: str
     time: Timestamp
     attempt: int
+    writer: str = ""
+    """A random id of the writing process: equal segments are the same segment."""
     stage: int | None = None
     message: str = ""
     data: JSON = {}

@@ -1,17 +1,19 @@
 """The artifacts store: whole files below a root, read and written through fsspec.
 
 A file is either there with all its bytes or not there: local files are written aside and renamed, objects on S3 appear
-when their upload ends. Nothing here checks where an address leads; callers that take addresses from users check them first.
+when their upload ends. What a call has written is durable when it returns. Nothing here checks where an address leads; callers
+that take addresses from users check them first.
 """
 
 import contextlib
-import os
-import uuid
-from collections.abc import Iterator
+import errno
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from tinyclip.artifacts import disk
+from tinyclip.artifacts.remote import StoreUnavailable, call_remote, open_filesystem
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,20 @@ class StoredFile:
 class ArtifactsStore:
     """A root (a local path or any fsspec URI) and the files below it by relative path."""
 
-    def __init__(self, root: str) -> None:
-        """Raises ValueError naming what to install where the URI's scheme has no driver."""
-        from fsspec.implementations.local import LocalFileSystem  # comes with the extras
+    def __init__(self, root: str, *, limit_s: float | None = None) -> None:
+        """`limit_s` limits each call to a remote store; without, calls wait for minutes while it is away.
+
+        Raises ValueError naming what to install where the URI's scheme has no driver.
+        """
+        from fsspec.asyn import AsyncFileSystem  # comes with the extras
+        from fsspec.implementations.local import LocalFileSystem
 
         self.root = root if root == "/" or root.endswith("://") else root.rstrip("/")
         self._fs, base = open_filesystem(self.root)
         self._base = base.rstrip("/")
         self.is_local = isinstance(self._fs, LocalFileSystem)
         """True for a folder of this machine or one that all nodes mount."""
+        self._limit_s = limit_s if isinstance(self._fs, AsyncFileSystem) else None
 
     @property
     def filesystem(self) -> tuple[Any, str]:
@@ -52,28 +59,34 @@ class ArtifactsStore:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a whole file; after a kill it is the old one or the new one. Raises OSError naming the path."""
-        if not self.is_local:
-            self._fs.pipe_file(self._full(path), data)
-            return
-        with _written_aside(self._full(path), data) as aside:
-            os.replace(aside, self._full(path))
+        if self.is_local:
+            disk.replace_file(Path(self._full(path)), data)
+        else:
+            self._call("pipe_file", path, data)
 
     def create_bytes(self, path: str, data: bytes) -> bool:
-        """Write a whole file that must not exist yet. Return False, with nothing written, if it does."""
-        try:
-            if not self.is_local:
-                self._fs.pipe_file(self._full(path), data, mode="create")  # on S3 a conditional write: If-None-Match
+        """Write a whole file that must not exist yet. Return False, with nothing written, if it exists with other content.
+
+        A file with the same content counts as this writer's own: the response to its first write may have been lost. Writers
+        that could write equal content and must be told apart include a nonce.
+        """
+        for _ in range(3):
+            try:
+                if self.is_local:
+                    disk.create_file(Path(self._full(path)), data)
+                else:
+                    self._call("pipe_file", path, data, mode="create")  # on S3 a conditional write: If-None-Match
+            except FileExistsError:
+                existing = self.read_if_exists(path)
+                if existing is not None:
+                    return existing == data
+            else:
                 return True
-            with _written_aside(self._full(path), data) as aside:
-                os.link(aside, self._full(path))  # unlike a rename, this fails where the name is taken
-        except FileExistsError:
-            return False
-        return True
+        raise StoreUnavailable(errno.EIO, "exists and does not exist", self.uri(path))
 
     def read_bytes(self, path: str) -> bytes:
         """Return a file's bytes. Raises FileNotFoundError."""
-        data: Any = self._fs.cat_file(self._full(path))
-        return bytes(data)
+        return bytes(self._call("cat_file", path))
 
     def read_if_exists(self, path: str) -> bytes | None:
         """Return a file's bytes, or None if there is no such file."""
@@ -84,16 +97,15 @@ class ArtifactsStore:
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """Return bytes [start, end) of a file. Raises FileNotFoundError."""
-        data: Any = self._fs.cat_file(self._full(path), start=start, end=end)
-        return bytes(data)
+        return bytes(self._call("cat_file", path, start=start, end=end))
 
     def exists(self, path: str) -> bool:
-        return bool(self._fs.exists(self._full(path)))
+        return bool(self._call("exists", path))
 
     def find(self, path: str) -> list[StoredFile]:
         """Return every file below a folder, sorted; none if there is no such folder."""
         self._fs.invalidate_cache()
-        found: dict[str, dict[str, Any]] = self._fs.find(self._full(path), detail=True)
+        found: dict[str, dict[str, Any]] = self._call("find", path, detail=True)
         return [
             StoredFile(name.removeprefix(f"{self._base}/"), int(info["size"] or 0), self._modified_at(name, info))
             for name, info in sorted(found.items())
@@ -103,38 +115,46 @@ class ArtifactsStore:
         """Return the sorted names of a folder's entries; none if there is no such folder."""
         self._fs.invalidate_cache()
         try:
-            found: list[Any] = self._fs.ls(self._full(path), detail=False)
+            found: list[Any] = self._call("ls", path, detail=False)
         except FileNotFoundError:
             return []
         return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     def remove(self, path: str) -> None:
-        """Delete a file, or a folder with everything below it, if it exists."""
-        self._fs.invalidate_cache()
-        if self._fs.exists(self._full(path)):
-            self._fs.rm(self._full(path), recursive=True)
+        """Delete a file, or a folder with everything below it, if it exists. Raises OSError if some of it remains."""
+        for _ in range(3):
+            self._fs.invalidate_cache()
+            if not self.exists(path):
+                return
+            with contextlib.suppress(FileNotFoundError):  # removed by another process, or before a response was lost
+                self._call("rm", path, recursive=True)  # S3's driver ignores errors of single files
+        if self.exists(path):
+            raise StoreUnavailable(errno.EIO, "could not be removed completely", self.uri(path))
 
     def copy(self, source: str, target: str) -> None:
         """Give a file that never changes another name: a hard link on a disk, a copy inside a remote store."""
-        if not self.is_local:
-            self._fs.cp_file(self._full(source), self._full(target))
-            return
-        place = Path(self._full(target))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        try:
-            os.link(self._full(source), place)
-        except OSError:  # a file system without links
-            self.write_bytes(target, self.read_bytes(source))
+        if self.is_local:
+            disk.link_file(Path(self._full(target)), Path(self._full(source)))
+        else:
+            self._call("cp_file", source, self._full(target))
 
     def get_file(self, path: str, target: Path) -> None:
         """Copy a file of the store to a local path. Raises FileNotFoundError."""
-        self._fs.get_file(self._full(path), str(target))
+        self._call("get_file", path, str(target))
 
     def put_file(self, source: Path, path: str) -> None:
-        """Copy a local file into the store; for large ones, which `write_bytes` would hold in memory. Not atomic on a disk."""
-        self._fs.makedirs(self._full(path).rsplit("/", 1)[0], exist_ok=True)
-        self._fs.put_file(str(source), self._full(path))
+        """Copy a local file into the store; for large ones, which `write_bytes` would hold in memory."""
+        if self.is_local:
+            disk.replace_file(Path(self._full(path)), source)
+        else:
+            call_remote(self._fs.put_file, self.uri(path), str(source), self._full(path), limit_s=self._limit_s)
+
+    def _call(self, method: str, path: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the filesystem with a file's full path."""
+        call = getattr(self._fs, method)
+        if self.is_local:
+            return call(self._full(path), *arguments, **options)
+        return call_remote(call, self.uri(path), self._full(path), *arguments, limit_s=self._limit_s, **options)
 
     def _full(self, path: str) -> str:
         return f"{self._base}/{path}"
@@ -142,35 +162,3 @@ class ArtifactsStore:
     def _modified_at(self, name: str, info: dict[str, Any]) -> datetime:
         known = info.get("mtime") or info.get("LastModified") or self._fs.modified(name)
         return datetime.fromtimestamp(known, UTC) if isinstance(known, int | float) else known.astimezone(UTC)
-
-
-def open_filesystem(address: str) -> tuple[Any, str]:
-    """Return the filesystem of a path or URI, and the path in it. Listings are not cached: others write there too.
-
-    Raises ValueError naming what to install where the URI's scheme has no driver.
-    """
-    import fsspec  # comes with the extras
-
-    scheme = address.partition("://")[0] if "://" in address else "file"
-    try:
-        fs, path = fsspec.core.url_to_fs(address, **({} if scheme == "file" else {"use_listings_cache": False}))
-    except ImportError as error:
-        raise ValueError(f"{address} needs a driver for {scheme}:// ({error}); for s3:// pip install 'tinyclip[s3]'") from error
-    return fs, str(path)
-
-
-@contextlib.contextmanager
-def _written_aside(target: str, data: bytes) -> Iterator[str]:
-    """Yield a flushed file beside its target, removed at the end unless it was renamed. Raises OSError naming the target."""
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    aside = f"{target}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield aside
-    except OSError as error:  # the error of a full disk names no path
-        raise OSError(error.errno, error.strerror, target) from error
-    finally:
-        Path(aside).unlink(missing_ok=True)

@@ -1,3 +1,5 @@
+import os
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +48,78 @@ class TestWrite:
 
         assert store.list("jobs/x") == []
 
+    def test_a_copied_file_that_does_not_fit_leaves_the_old_one(self, tmp_path: Path) -> None:
+        store = ArtifactsStore(f"{tmp_path}/store")
+        (tmp_path / "source").write_bytes(bytes(10_000))
+        store.write_bytes("a/b", b"old")
+
+        with pytest.raises(OSError, match=r"/store/a/b'$"), little_room():
+            store.put_file(tmp_path / "source", "a/b")
+
+        assert store.list("a") == ["b"]
+        assert store.read_bytes("a/b") == b"old"
+
+    def test_a_copy_replaces_in_one_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = ArtifactsStore(str(tmp_path))
+        store.write_bytes("a", b"new")
+        store.write_bytes("b", b"old")
+        with monkeypatch.context() as killed:
+            killed.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                store.copy("a", "b")
+        assert store.read_bytes("b") == b"old"
+
+        store.copy("a", "b")
+        store.copy("a", "b")
+
+        assert store.read_bytes("b") == b"new"
+        assert store.list("") == ["a", "b"]
+
+
+class TestPowerFailure:
+    """A name that an acknowledged call has given is flushed to the disk: its folder, and the folders of new folders."""
+
+    @pytest.mark.parametrize("method", ["write_bytes", "create_bytes", "put_file", "copy"])
+    def test_names_are_flushed_after_they_are_given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        store = ArtifactsStore(f"{tmp_path}/store")
+        store.write_bytes("source", b"1")
+        sources = {"put_file": (Path(f"{tmp_path}/store/source"), "new/folder/file"), "copy": ("source", "new/folder/file")}
+        steps = recorded_steps(monkeypatch, tmp_path / "store")
+
+        getattr(store, method)(*sources.get(method, ("new/folder/file", b"1")))
+
+        assert store.read_bytes("new/folder/file") == b"1"
+        assert steps[:2] == ["fsync .", "fsync new"]
+        content = [] if method == "copy" else ["fsync new/folder/file.tmp"]
+        name = "link" if method == "create_bytes" else "replace"
+        assert [step for step in steps[2:] if step != "link new/folder/file.tmp"] == [
+            *content, f"{name} new/folder/file", "fsync new/folder",
+        ]  # fmt: skip
+
+
+def recorded_steps(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
+    """Record the names that are given and what is flushed below a folder, in order."""
+    steps: list[str] = []
+
+    def relative(path: object) -> str:
+        name = os.path.relpath(str(path), root)
+        return re.sub(r"\.[0-9a-f]{32}\.tmp$", ".tmp", name)
+
+    fsync, replace, link = os.fsync, os.replace, os.link
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (steps.append(f"fsync {relative(os.readlink(f'/proc/self/fd/{file}'))}"), fsync(file))
+    )
+    monkeypatch.setattr(os, "replace", lambda old, new: (steps.append(f"replace {relative(new)}"), replace(old, new)))
+    monkeypatch.setattr(os, "link", lambda old, new: (steps.append(f"link {relative(new)}"), link(old, new)))
+    return steps
+
 
 class TestCreate:
+    def test_a_writer_recognises_its_own_file(self, store: ArtifactsStore) -> None:
+        assert store.create_bytes("a/b", b"mine, with a nonce")
+
+        assert store.create_bytes("a/b", b"mine, with a nonce")
+
     def test_only_the_first_writer_succeeds(self, store: ArtifactsStore) -> None:
         assert store.create_bytes("a/b", b"first")
         assert not store.create_bytes("a/b", b"second")

@@ -35,6 +35,8 @@ OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
 """Names of weights in a folder, in order of preference; the last is our compact form."""
+LIMIT_SECONDS = 30.0
+"""Time limit for each of the small files of a folder in a remote store."""
 
 Tokenizer = Callable[[str | list[str]], Tensor]
 """Converts texts to token ids (texts, context), int64."""
@@ -73,7 +75,7 @@ def find_folder(uri: str) -> ModelSource:
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
-    store = open_store(uri)
+    store = open_store(uri, limit_s=LIMIT_SECONDS)
     names = store.list("")
     if not names:
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")

@@ -6,6 +6,7 @@ Parts are numbered from 1 without gaps. Each holds its items and the build's sta
 import hashlib
 import io
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ class EncodedParts:
     def __init__(self, store: ArtifactsStore, request: IndexRequest, urls: Sequence[str]) -> None:
         """Keep the parts of an earlier attempt if its shards, unchanged since, and its request were the same."""
         self._store, self._folder = store, index_build_parts(request.name, request.build)
+        self._writer = uuid.uuid4().hex  # distinguishes the parts of two processes: they encode the same items
         plan = json.dumps(_build_plan(request, urls)).encode()
         path = f"{self._folder}/plan.json"
         if not store.exists(path) or store.read_bytes(path) != plan:
@@ -66,7 +68,7 @@ class EncodedParts:
     def add(self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]], state: BuildState) -> None:
         """Write the next part durably. Raises ConcurrentBuild."""
         document = {
-            "items": items, "position": asdict(state.position), "reached_items": state.items,
+            "writer": self._writer, "items": items, "position": asdict(state.position), "reached_items": state.items,
             "seen_bytes": state.seen_bytes, "skipped": asdict(state.skipped),
         }  # fmt: skip
         file = io.BytesIO()

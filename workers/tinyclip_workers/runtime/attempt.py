@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class JobAttempt:
 
     def register_driver(self) -> bool:
         """Return whether this is the attempt's first driver: a late or repeated submission starts another one."""
-        registered = json.dumps({"at": time.time(), "pid": os.getpid()}).encode()
+        registered = json.dumps({"id": uuid.uuid4().hex, "at": time.time(), "pid": os.getpid()}).encode()
         return self.store.create_bytes(attempt_driver(self.document.job, self.attempt), registered)
 
     def events(self) -> EventWriter:

@@ -5,9 +5,11 @@ import json
 import logging
 
 from tinyclip.artifacts.paths import MANIFEST
+from tinyclip.artifacts.remote import StoreUnavailable
 from tinyclip.artifacts.store import ArtifactsStore
 
 log = logging.getLogger(__name__)
+
 
 def write_committed(store: ArtifactsStore, path: str, files: dict[str, bytes]) -> None:
     """Write files, then the manifest that commits them."""
@@ -18,12 +20,17 @@ def write_committed(store: ArtifactsStore, path: str, files: dict[str, bytes]) -
 
 
 def read_committed(store: ArtifactsStore, path: str) -> dict[str, bytes] | None:
-    """Return the files of a committed folder; None if the manifest is missing or a file does not match it."""
+    """Return the files of a committed folder; None if the manifest is missing or a file does not match it.
+
+    Raises StoreUnavailable: a folder that cannot be read now may be complete.
+    """
     if not store.exists(f"{path}/{MANIFEST}"):
         return None
     try:
         digests: dict[str, str] = json.loads(store.read_bytes(f"{path}/{MANIFEST}"))["sha256"]
         files = {name: store.read_bytes(f"{path}/{name}") for name in digests}
+    except StoreUnavailable:
+        raise
     except (OSError, ValueError, KeyError) as error:
         log.warning("%s is not a complete folder: %s", store.uri(path), error)
         return None

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tinyclip.artifacts import store as artifacts
+from tinyclip.artifacts import remote
+from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.runtime.addresses import expect_address
 
@@ -13,10 +14,10 @@ def open_filesystem(address: str) -> tuple[Any, str]:
     Raises AddressRefused, an OSError, and ValueError naming what to install where the URI's scheme has no driver.
     """
     expect_address(address)
-    return artifacts.open_filesystem(address)
+    return remote.open_filesystem(address)
 
 
-def open_store(root: str) -> artifacts.ArtifactsStore:
-    """Return a store of the files below a path or URI. Raises as `open_filesystem`."""
+def open_store(root: str, *, limit_s: float | None = None) -> ArtifactsStore:
+    """Return a store of the files below a path or URI; `limit_s` limits its calls. Raises as `open_filesystem`."""
     expect_address(root)
-    return artifacts.ArtifactsStore(root)
+    return ArtifactsStore(root, limit_s=limit_s)
