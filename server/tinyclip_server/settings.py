@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     """`postgresql://…` of a database with pgvector, for indexes whose `store` is `pgvector`; nodes need it too."""
     ray_address: str = ""
     """`http://HOST:PORT` of a cluster's dashboard; empty: `tinyclip-server up` starts a local cluster."""
+    cluster_name: str = ""
+    """Name of the Ray cluster in the record of attempts; empty: its address. Set it where the address may change."""
+    embedded_ray_with_postgresql: bool = False
+    """Allow a local cluster although the database is PostgreSQL, which may already have servers with another cluster."""
     ray_token_path: Path | None = None
     """File with the cluster's token; unset: Ray's own `RAY_AUTH_TOKEN` or `RAY_AUTH_TOKEN_PATH` applies."""
     ray_object_store_bytes: int = Field(default=256 << 20, ge=80 << 20)
@@ -80,6 +84,9 @@ class Settings(BaseSettings):
     """Time that a running attempt has for a graceful shutdown before Ray stops it."""
     unknown_grace_seconds: float = Field(default=60.0, ge=0)
     """Time after which an attempt that Ray does not know is replaced by a new one."""
+    progress_seconds: float = Field(default=7200.0, gt=0)
+    """Time after which an evaluation, an export or an index's job without a new event is stopped and tried again. A training job
+    has its own, in its spec."""
     worker_python: str = sys.executable
     """Interpreter with `tinyclip[workers]` on the cluster's nodes."""
     driver_cpus: float | None = Field(default=None, ge=0)
@@ -141,6 +148,11 @@ class Settings(BaseSettings):
     def embedded_cpus(self) -> int:
         """Return the CPUs of an embedded cluster: this machine's, but two on a machine with one, as the examples use two."""
         return max(2, os.cpu_count() or 1)
+
+    @property
+    def cluster(self) -> str:
+        """Return the name under which attempts record the cluster that they run on."""
+        return self.cluster_name or self.ray_address
 
     @property
     def async_database_url(self) -> str:

@@ -30,7 +30,8 @@ POSTGRES = "TINYCLIP_TEST_POSTGRES_URL"
 MEMORY = Path("/dev/shm")
 ROOM = 1 << 30
 """Bytes that must be free in memory; elsewhere a container may have 64 MiB."""
-CLEAR = "; ".join(f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables))
+CLEAR = "; ".join(f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables) if table.name != "installation")
+CLEAR += "; UPDATE installation SET artifacts = NULL"
 RESTART = "SELECT format('ALTER SEQUENCE %I RESTART', sequencename) FROM pg_sequences WHERE last_value IS NOT NULL"
 
 

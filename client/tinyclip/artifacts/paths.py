@@ -268,6 +268,9 @@ def label_set_file(deployment: str, name: str) -> str:
     return f"{label_sets_folder(deployment)}/{name}.json"
 
 
+INSTALLATION = "installation.json"
+"""The id of the installation that the store belongs to, as in its database."""
+
 TOKEN_DIGESTS = "access/tokens.json"
 """A `TokenDigests`."""
 

@@ -41,6 +41,7 @@ from tinyclip_server.orchestration import exports as exports_reconcile
 from tinyclip_server.orchestration import indexes as indexes_reconcile
 from tinyclip_server.orchestration import retention
 from tinyclip_server.orchestration import token_digests as tokens_publish
+from tinyclip_server.orchestration.installation import bind_when_reachable
 from tinyclip_server.orchestration.loops import repeat
 from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
@@ -141,11 +142,14 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
         **{name: (partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()},
     }
     timed = services.metrics.timed
-    return [
-        services.planner.warm_up(),
-        imports.sweep(services),
-        *(repeat(name, timed(name, work), seconds) for name, (work, seconds) in loops.items()),
-    ]
+    repeated = [partial(repeat, name, timed(name, work), seconds) for name, (work, seconds) in loops.items()]
+    return [services.planner.warm_up(), _when_bound(services, [partial(imports.sweep, services), *repeated])]
+
+
+async def _when_bound(services: Services, loops: list[Callable[[], Coroutine[None, None, None]]]) -> None:
+    """Run the loops once the artifacts store is known to be the database's own."""
+    await bind_when_reachable(services)
+    await asyncio.gather(*(loop() for loop in loops), return_exceptions=True)  # all are cancelled together
 
 
 def build_services(

@@ -1,11 +1,15 @@
 """The artifacts store for async code: every call runs in a thread, because a store may be remote and slow."""
 
 import asyncio
+import time
 
 from tinyclip.artifacts.store import ArtifactsStore, StoredFile
 
 StoredFiles = list[StoredFile]
 Names = list[str]
+
+GAP_SECONDS = 60.0
+"""A pause between two readings that is longer is an interruption: an outage of the store, of Ray or of this server."""
 
 
 class AsyncArtifactsStore:
@@ -42,3 +46,19 @@ class AsyncArtifactsStore:
 
     async def remove(self, path: str) -> None:
         await asyncio.to_thread(self._store.remove, path)
+
+
+class Readings:
+    """For how long this server has read the files of each Ray job without interruption."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, tuple[float, float]] = {}
+
+    def note(self, job: str) -> float:
+        """Note that a job's files were read now; return the seconds since the first reading without a gap after it."""
+        at = time.monotonic()
+        if job not in self._times:
+            self._times = {id: times for id, times in self._times.items() if at - times[1] <= GAP_SECONDS}
+        first, last = self._times.get(job, (at, at))
+        self._times[job] = (first if at - last <= GAP_SECONDS else at, at)
+        return at - self._times[job][0]

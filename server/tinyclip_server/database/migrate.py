@@ -11,11 +11,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from filelock import FileLock
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tinyclip_server.database.engine import Database
+from tinyclip_server.database.locks import sqlite_file
 
 ADVISORY_LOCK = 7_201_321
 """PostgreSQL's advisory lock under which one server at a time migrates."""
@@ -117,7 +118,7 @@ def refuse_unless_head(revision: str | None) -> None:
 
 
 async def _migrate(url: str, change: Change) -> None:
-    path = _sqlite_file(url)
+    path = sqlite_file(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _file_lock(path):
@@ -180,12 +181,6 @@ def _file_lock(path: Path | None) -> Iterator[None]:
             yield
     except TimeoutError as error:  # filelock's Timeout is one
         raise CannotMigrate(f"another process has been migrating {path} for {LOCK_SECONDS:g} s; is it still alive?") from error
-
-
-def _sqlite_file(url: str) -> Path | None:
-    parsed = make_url(url)
-    in_file = parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:"
-    return Path(str(parsed.database)) if in_file else None
 
 
 @cache

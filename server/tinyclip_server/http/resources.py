@@ -41,6 +41,7 @@ def mark_deleting(row: ReconciledRow) -> None:
 def begin_ray_job(row: RayJobRow, submission_id: str, state: str) -> None:
     """Let a row's work be done by a new Ray job, which its reconciler submits in its next round."""
     row.ray_submission_id, row.submitted, row.next_segment = submission_id, False, 1
+    row.cluster, row.progressed_at = None, None
     row.state, row.message, row.updated_at = state, "", now()
     row.version += 1
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tinyclip_server.backends.artifacts import AsyncArtifactsStore
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore, Readings
 from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray
@@ -30,6 +30,7 @@ class Services:
     planner: Planner
     importer: Importer
     metrics: Metrics = field(default_factory=Metrics)
+    readings: Readings = field(default_factory=Readings)
     feeds: Feeds = field(default_factory=Feeds)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: long polls return at once."""

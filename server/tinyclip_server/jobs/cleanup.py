@@ -21,6 +21,8 @@ from tinyclip_server.jobs.lifecycle import AttemptOutcome
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 100
+ABANDONED_SECONDS = 600.0
+"""Time after which an ended attempt on another cluster counts as released, if no server of that cluster has found it so."""
 NOT_SELF_REPORTED = tuple(outcome for outcome in AttemptOutcome if not outcome.self_reported)
 
 
@@ -64,6 +66,8 @@ async def _has_ended(services: Services, attempt: AttemptRow) -> bool:
     """Return whether an attempt's Ray job has ended, or has been unknown to Ray for longer than the grace period."""
     assert attempt.finished_at is not None
     elapsed = now() - attempt.finished_at
+    if attempt.cluster not in (None, services.settings.cluster):  # left to its own cluster's servers, if there are any
+        return elapsed >= timedelta(seconds=ABANDONED_SECONDS)
     status = await services.ray.job_status(attempt.ray_submission_id)
     if status is None:
         return elapsed >= timedelta(seconds=services.settings.unknown_grace_seconds)

@@ -89,7 +89,7 @@ class LocalRay:
         """Return the settings of this cluster for the rest of the service. Call `adopt` or `clear` first."""
         # Only this service submits to the cluster, over loopback: an attempt that it does not know will not appear later.
         # Drivers reserve no CPUs, because the machine is one node and the plan gives all of its CPUs to the workers.
-        own = {"ray_address": self.address, "ray_token_path": self.token_path}
+        own = {"ray_address": self.address, "ray_token_path": self.token_path, "cluster_name": self._name()}
         return own | {"unknown_grace_seconds": 5.0, "driver_cpus": None}
 
     async def start(self) -> None:
@@ -104,6 +104,15 @@ class LocalRay:
                     await asyncio.sleep(0.2)
         except TimeoutError:
             raise RayDidNotStart(f"Ray does not answer after {START_SECONDS:g} s:\n{self._log_tail()}") from None
+
+    def _name(self) -> str:
+        """Return the name of this data directory's clusters, chosen once: another one's may have the same address."""
+        file = self._settings.data_dir / "cluster-name"
+        if not file.exists():
+            chosen = file.with_suffix(".new")
+            chosen.write_text(f"embedded-{secrets.token_hex(8)}")
+            chosen.replace(file)
+        return file.read_text()
 
     def is_running(self) -> bool:
         """Return whether the head's process is running."""

@@ -7,24 +7,30 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 
 import uvicorn
 import uvloop
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import SQLAlchemyError
 
 from tinyclip_server.api.app import build_services, create_app
 from tinyclip_server.api.readiness import Readiness
+from tinyclip_server.database.engine import Database
+from tinyclip_server.database.locks import EMBEDDED_LOCK, DatabaseInUse, SessionLock, sole_server, sqlite_file
 from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, expect_head, upgrade
 from tinyclip_server.local.machine import PortTaken, listen
 from tinyclip_server.local.ray import LocalRay, RayDidNotStart
 from tinyclip_server.logs import logging_to
+from tinyclip_server.orchestration.installation import ForeignStore, bind
 from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
+STORE_SECONDS = 10.0
+"""The time that the artifacts store has to answer before the service starts without it."""
 DRAIN_SECONDS = 5
 COLLECTOR_THRESHOLD = 10_000
 """Objects allocated between two runs of the garbage collector. The default is 700, which one request exceeds."""
@@ -37,13 +43,18 @@ class CannotStart(Exception):
 def up(settings: Settings) -> None:
     """Run the service until SIGINT or SIGTERM. Raises `CannotStart`."""
     _require_private_address(settings)
+    _require_own_database(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(settings.data_dir / "lock", timeout=0), logging_to(settings.data_dir / "logs", settings):
+        with (
+            FileLock(settings.data_dir / "lock", timeout=0),
+            sole_server(settings.async_database_url),
+            logging_to(settings.data_dir / "logs", settings),
+        ):
             uvloop.run(_run(settings))
     except Timeout:
         raise CannotStart(f"another tinyclip-server uses {settings.data_dir}; stop it or choose another --data-dir") from None
-    except (PortTaken, RayDidNotStart, CannotMigrate, WrongRevision) as error:
+    except (PortTaken, RayDidNotStart, CannotMigrate, WrongRevision, DatabaseInUse, ForeignStore) as error:
         raise CannotStart(str(error)) from error
 
 
@@ -51,9 +62,17 @@ async def _run(settings: Settings) -> None:
     with listen(settings.host, settings.port, "--port") as bound:
         settings = settings.model_copy(update={"port": bound.getsockname()[1]})
         await _prepare_database(settings)
+        await _check_store(settings)
         if not settings.embedded:
             await _serve(settings, bound, [])
             return
+        async with _sole_embedded_server(settings) as watch:
+            await _run_with_ray(settings, bound, watch)
+
+
+async def _run_with_ray(settings: Settings, bound: socket.socket, watch: Coroutine[None, None, None]) -> None:
+    """Serve with a cluster that is started or adopted here, and stopped at the end."""
+    with contextlib.closing(watch):
         ray = LocalRay(settings)
         adopted = await ray.adopt()
         if not adopted:
@@ -63,7 +82,7 @@ async def _run(settings: Settings) -> None:
         if not adopted:
             await _end_attempts(settings)
         try:
-            await _serve(settings, bound, [_supervise(ray, started=adopted)])
+            await _serve(settings, bound, [_supervise(ray, started=adopted), watch])
         finally:
             await ray.stop()
             await _end_attempts(settings)
@@ -75,6 +94,43 @@ async def _prepare_database(settings: Settings) -> None:
         await upgrade(settings.async_database_url)
     else:
         await expect_head(settings.async_database_url)
+
+
+async def _check_store(settings: Settings) -> None:
+    """Raise ForeignStore if the artifacts store is another database's. One that does not answer is checked before work begins."""
+    services = build_services(settings)
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            await bind(services)
+    except ForeignStore:
+        raise
+    except Exception as error:  # each kind of store raises errors of its own
+        logger.warning("the artifacts store does not answer yet: %s", error or type(error).__name__)
+    finally:
+        await services.close()
+
+
+@contextlib.asynccontextmanager
+async def _sole_embedded_server(settings: Settings) -> AsyncIterator[Coroutine[None, None, None]]:
+    """Hold the lock of the server with an embedded cluster, which matters on PostgreSQL; yield the work of keeping it."""
+    database = Database(settings.async_database_url)
+    lock = SessionLock(database, EMBEDDED_LOCK)
+    in_use = DatabaseInUse("another tinyclip-server with an embedded cluster uses this database; stop it, or use its cluster")
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            with contextlib.suppress(SQLAlchemyError, OSError):  # the database is away: nobody else can take the lock
+                if not await lock.still_held():
+                    raise in_use
+
+    try:
+        if not await lock.acquire():
+            raise in_use
+        yield keep()
+    finally:
+        await lock.close()
+        await database.close()
 
 
 async def _serve(settings: Settings, bound: socket.socket, background: list[Coroutine[None, None, None]]) -> None:
@@ -154,6 +210,16 @@ async def _end_attempts(settings: Settings) -> None:
         await Scheduler(services).interrupt_all()
     finally:
         await services.close()
+
+
+def _require_own_database(settings: Settings) -> None:
+    """Raise `CannotStart` for an embedded cluster with PostgreSQL: servers with another cluster may use the database."""
+    if settings.embedded and sqlite_file(settings.async_database_url) is None and not settings.embedded_ray_with_postgresql:
+        raise CannotStart(
+            "TINYCLIP_DATABASE_URL is a PostgreSQL and no TINYCLIP_RAY_ADDRESS is set, so this server would start a cluster of "
+            "its own; set TINYCLIP_RAY_ADDRESS to the cluster of the other servers, or TINYCLIP_EMBEDDED_RAY_WITH_POSTGRESQL=1 "
+            "if there are none"
+        )
 
 
 def _require_private_address(settings: Settings) -> None:

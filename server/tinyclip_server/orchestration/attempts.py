@@ -1,6 +1,6 @@
 """A leased claim on one training job, and one round of observing its attempt: the control file, then the Ray job."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -11,6 +11,8 @@ from tinyclip.schemas import JSON, JobState
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.http.services import Services
+from tinyclip_server.orchestration.age import Age
+from tinyclip_server.orchestration.event_segments import read_segments
 from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, observe
 
 
@@ -32,9 +34,14 @@ class Claim:
     lease_until: datetime
     unknown: bool
     """True if Ray had no record of the attempt in the last observation."""
+    abandoned: bool
+    """True if the attempt belongs to another cluster, none of whose servers has renewed the lease for long."""
+    lease_left_s: float
+    """Seconds that the lease had left when this claim was made."""
+    age: Age = field(default_factory=Age, compare=False)
 
     @classmethod
-    def of(cls, job: JobRow, attempt: AttemptRow) -> "Claim":
+    def of(cls, job: JobRow, attempt: AttemptRow, cluster: str) -> "Claim":
         return cls(
             job_id=job.id,
             lease_token=job.lease_token,
@@ -51,7 +58,17 @@ class Claim:
             stop_requested_at=job.stop_requested_at,
             lease_until=job.lease_until or now(),
             unknown=attempt.unknown_since is not None,
+            abandoned=attempt.cluster != cluster,
+            lease_left_s=(job.lease_until - now()).total_seconds() if job.lease_until is not None else 0.0,
         )
+
+    @property
+    def holds(self) -> bool:
+        """Return whether no other server can have taken the lease since this claim."""
+        return now() < self.lease_until and self.age.seconds() < self.lease_left_s
+
+    async def still_holds(self) -> bool:
+        return self.holds
 
     @property
     def stopping(self) -> bool:
@@ -80,13 +97,20 @@ class Claim:
 
 
 async def observe_attempt(services: Services, claim: Claim, *, ask_ray: bool) -> Observation:
-    """Bring the control file and Ray to what the claim wants, then observe. Raises OSError if a file cannot be written."""
-    if now() >= claim.lease_until:  # delayed since the claim: another server may own the job and its files by now
+    """Bring the control file and Ray to what the claim wants, then observe. Raises OSError if a file cannot be written.
+
+    A server that was suspended beyond its lease acts on nothing: another one may own the job and its files by now.
+    """
+    if not claim.holds:
         return Observation(submitted=claim.submitted)
+    if claim.abandoned:  # its events are in the store, but only its own cluster knows its status
+        seen = Observation(submitted=claim.submitted, abandoned=True)
+        seen.segments, seen.caught_up = await read_segments(services.store, claim.ray_job.events, claim.next_segment)
+        return seen
     control = await _write_control(services, claim, verify=ask_ray)
     seen = await observe(
         services, claim.ray_job, claim.next_segment, submitted=claim.submitted, submit=not claim.stopping,
-        ask=ask_ray or not claim.submitted or claim.stopping, stop=_grace_is_over(services, claim),
+        ask=ask_ray or not claim.submitted or claim.stopping, stop=_grace_is_over(services, claim), may_act=claim.still_holds,
     )
     seen.control = control
     return seen
@@ -97,6 +121,8 @@ async def _write_control(services: Services, claim: Claim, *, verify: bool) -> s
     wanted = Control(fence=claim.attempt, desired=claim.desired).model_dump_json().encode()
     path = job_control(claim.job_id)
     if claim.control != claim.wanted_control or (verify and await services.store.read_if_exists(path) != wanted):
+        if not claim.holds:
+            return None
         await services.store.write_bytes(path, wanted)
         return claim.wanted_control
     return None

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -18,12 +19,19 @@ from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.services import Services
+from tinyclip_server.orchestration.age import Age
+from tinyclip_server.orchestration.event_segments import read_segments
+from tinyclip_server.orchestration.leases import ABANDONED_SECONDS
 from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, Verdict, observe
+from tinyclip_server.orchestration.stalls import judge
 
 logger = logging.getLogger(__name__)
 
 MODULE = "tinyclip_workers.jobs"
 """The engine's entry point of all jobs that are followed here; the kind of the job is its subcommand."""
+
+FRESH_SECONDS = 5.0
+"""Age at which a row is read again before Ray or files are changed."""
 
 Row = TypeVar("Row", bound=RayJobRow)
 
@@ -77,15 +85,18 @@ class Follower(ABC, Generic[Row]):
                 logger.error("%s: this round failed", job.submission_id, exc_info=failure)
 
     async def _follow(self, known: Row, job: RayJob) -> None:
-        seen = await observe(self._services, job, known.next_segment, submitted=known.submitted)
-        if seen.verdict is Verdict.UNKNOWN:  # a restarted cluster has no record of it: submit the same job again
-            seen.submitted = False
+        if known.cluster is None and not await self._assign_cluster(known):
+            return
+        seen = await self._observe(known, job)
         if not seen.has_changes(submitted=known.submitted):
             return
+        if seen.verdict is Verdict.STALLED:
+            await self._services.ray.stop_job(job.submission_id)
         async with self._services.db.write() as session:
             row = await self._unchanged(session, known)
             if row is None:
                 return
+            row.progressed_at = seen.progressed_at(row.progressed_at, submitted=row.submitted)
             row.submitted, row.updated_at = seen.submitted, now()
             row.next_segment += len(seen.segments)
             for events in seen.segments:
@@ -94,19 +105,65 @@ class Follower(ABC, Generic[Row]):
             if row.state in self.active and row.ray_submission_id == job.submission_id:  # else its events began another job
                 self._judge(row, seen)
 
+    async def _assign_cluster(self, known: Row) -> bool:
+        """Record that the job is submitted to this server's cluster. Return False if the row has changed meanwhile."""
+        async with self._services.db.write() as session:
+            row = await self._unchanged(session, known)
+            if row is None or row.cluster is not None:
+                return False
+            known.cluster = row.cluster = self._services.settings.cluster
+        return True
+
+    async def _observe(self, known: Row, job: RayJob) -> Observation:
+        """Observe the job; of one on another cluster, whose status is unknown here, read the events only."""
+        services = self._services
+        if known.cluster != services.settings.cluster:
+            seen = Observation(submitted=known.submitted)
+            seen.segments, seen.caught_up = await read_segments(services.store, job.events, known.next_segment)
+            limit = services.settings.progress_seconds + ABANDONED_SECONDS  # its own servers judge it first
+            seen.abandoned = not seen.segments and self._silent(known) >= limit
+            return seen
+        seen = await observe(
+            services, job, known.next_segment, submitted=known.submitted, may_act=partial(self._is_current, known)
+        )
+        if seen.verdict is Verdict.UNKNOWN:  # a restarted cluster has no record of it: submit the same job again
+            seen.submitted = False
+        elif known.submitted:
+            judge(services, job.submission_id, seen, known.progressed_at, services.settings.progress_seconds)
+        return seen
+
+    def _silent(self, known: Row) -> float:
+        return (now() - (known.progressed_at or known.updated_at)).total_seconds()
+
+    async def _is_current(self, known: Row) -> bool:
+        """Return whether the row has not changed since it was read, as it would have while this server was suspended."""
+        age = Age()
+        async with self._services.db.read() as session:
+            return await self._unchanged(session, known, lock=False) is not None and age.seconds() < FRESH_SECONDS
+
     def _judge(self, row: Row, seen: Observation) -> None:
         """Act on the end of a job whose events did not end it."""
         if seen.verdict is Verdict.REFUSED:
             self.fail(row, "ray_refused", f"Ray refused the {self.noun}: {seen.refused}")
         elif seen.verdict is Verdict.LOST and seen.status is not None:
-            lost = f"{row.ray_submission_id} {seen.status.lower()} without a final event"
-            if self.retry(row):
-                row.message = f"{lost}; attempt {row.attempt} begins"
-            else:
-                self.fail(row, "attempt_lost", f"{lost}, like the attempts before it; its log is in Ray's dashboard")
+            self._retry_or_fail(row, f"{row.ray_submission_id} {seen.status.lower()} without a final event")
+        elif seen.verdict is Verdict.STALLED:
+            limit = self._services.settings.progress_seconds
+            self._retry_or_fail(row, f"{row.ray_submission_id} was stopped: it made no progress for {limit:g} s")
+        elif seen.verdict is Verdict.ABANDONED:
+            self._retry_or_fail(row, f"{row.ray_submission_id} is given up: no server of its cluster {row.cluster} runs")
+
+    def _retry_or_fail(self, row: Row, lost: str) -> None:
+        if self.retry(row):
+            row.message = f"{lost}; attempt {row.attempt} begins"
+        else:
+            self.fail(row, "attempt_lost", f"{lost}, like the attempts before it; its log is in Ray's dashboard")
 
     async def _remove(self, known: Row, job: RayJob) -> None:
         """Remove the request, so that a running job exits; the rest once it has ended. Raises RayUnavailable."""
+        elsewhere = known.cluster not in (None, self._services.settings.cluster)
+        if not await self._is_current(known) or (elsewhere and self._silent(known) < ABANDONED_SECONDS):
+            return
         await self._services.store.remove(job.request_path)
         status = await self._services.ray.job_status(job.submission_id) if job.submission_id else None
         if status is not None and not status.ended:
@@ -115,6 +172,8 @@ class Follower(ABC, Generic[Row]):
         obstacle = await self.release(known)
         if obstacle is None:
             for folder in self.folders(known):
+                if not await self._is_current(known):  # removed meanwhile, and perhaps created again under this name
+                    return
                 await self._services.store.remove(folder)
         elif obstacle == known.message:
             return
@@ -125,10 +184,10 @@ class Follower(ABC, Generic[Row]):
             elif row is not None:
                 row.message, row.updated_at = obstacle or "", now()
 
-    async def _unchanged(self, session: AsyncSession, known: Row) -> Row | None:
-        """Lock the row; None if something else is to be done by now, or its events were applied by another server."""
+    async def _unchanged(self, session: AsyncSession, known: Row, *, lock: bool = True) -> Row | None:
+        """Load the row; None if something else is to be done by now, or its events were applied by another server."""
         key: Any = sa.inspect(known).identity
-        row = await session.get(type(known), key, with_for_update=True)
+        row = await session.get(type(known), key, with_for_update=lock or None)
         if row is None or (row.version, row.next_segment) != (known.version, known.next_segment):
             return None
         return row

@@ -5,13 +5,15 @@ Nothing here touches the database: an observation counts once its caller has app
 
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, auto
 
 from tinyclip.artifacts.documents import WorkerEvent
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.database.engine import now
 from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.event_segments import read_segments
 
@@ -48,6 +50,10 @@ class Verdict(Enum):
     """Ray has no record of the job."""
     LOST = auto()
     """Ray reports that the job has ended. If none of its events was the final one, it is lost."""
+    ABANDONED = auto()
+    """The job is on another cluster, which has no servers any more."""
+    STALLED = auto()
+    """Ray reports that the job runs, and it has made no progress for too long."""
 
 
 @dataclass
@@ -63,6 +69,12 @@ class Observation:
     segments: list[list[WorkerEvent]] = field(default_factory=list)
     caught_up: bool = False
     """True if everything that the job had written by then was read."""
+    stalled: bool = False
+    """Set by `stalls.judge`, like the next one."""
+    waits: bool = False
+    """True if the time without progress begins anew: the job waits in Ray's queue."""
+    abandoned: bool = False
+    """True if the job is on another cluster, which has no servers any more."""
     control: str | None = None
     """The new content of a training job's control file; None if it did not change."""
 
@@ -70,35 +82,44 @@ class Observation:
     def verdict(self) -> Verdict:
         if self.refused is not None:
             return Verdict.REFUSED
+        if self.abandoned and self.caught_up:
+            return Verdict.ABANDONED
         if not (self.answered and self.caught_up):
             return Verdict.UNDECIDED
         if self.status is None:
             return Verdict.UNKNOWN
-        return Verdict.LOST if self.status.ended else Verdict.ALIVE
+        if self.status.ended:
+            return Verdict.LOST
+        return Verdict.STALLED if self.stalled else Verdict.ALIVE
 
     def has_changes(self, *, submitted: bool) -> bool:
         """Return whether there is anything to apply to a job that was `submitted` or not before."""
-        return bool(self.segments) or self.submitted != submitted or self.verdict in (Verdict.REFUSED, Verdict.LOST)
+        decided = self.verdict in (Verdict.REFUSED, Verdict.LOST, Verdict.ABANDONED, Verdict.STALLED)
+        return bool(self.segments) or self.submitted != submitted or self.waits or decided
+
+    def progressed_at(self, before: datetime | None, *, submitted: bool) -> datetime | None:
+        """Return the time of the last sign of progress, given the one `before` this observation."""
+        return now() if self.segments or self.waits or (self.submitted and not submitted) else before
 
 
 async def observe(
-    services: Services, job: RayJob, next_segment: int, *, submitted: bool, submit: bool = True, ask: bool = True,
-    stop: bool = False,
+    services: Services, job: RayJob, next_segment: int, *, submitted: bool, may_act: Callable[[], Awaitable[bool]],
+    submit: bool = True, ask: bool = True, stop: bool = False,
 ) -> Observation:
     """Submit the job if it is not yet submitted, `ask` for its status, `stop` it if it is alive, and read its new events.
 
-    Raises OSError if the request cannot be written.
+    `may_act` is awaited right before each write and each call that changes Ray: a server that was suspended since it read the
+    row must do neither. Raises OSError if the request cannot be written.
     """
     seen = Observation(submitted=submitted)
     try:
         if submit and not submitted:
-            await _submit(services, job)
-            seen.submitted = True
+            seen.submitted = await _submit(services, job, may_act)
         if ask:
             # The status before the segments: what is read after an end was seen is everything there will ever be.
             seen.status = await services.ray.job_status(job.submission_id)
             seen.answered = True
-            if stop and seen.status is not None and not seen.status.ended:
+            if stop and seen.status is not None and not seen.status.ended and await may_act():
                 await services.ray.stop_job(job.submission_id)
     except RayRefused as error:
         seen.refused = str(error)
@@ -108,8 +129,17 @@ async def observe(
     return seen
 
 
-async def _submit(services: Services, job: RayJob) -> None:
-    """Write the request, which the job reads at once, then submit. A job that exists already under this id is this one."""
-    await services.store.write_bytes(job.request_path, job.request())
+async def _submit(services: Services, job: RayJob, may_act: Callable[[], Awaitable[bool]]) -> bool:
+    """Write the request, which the job reads at once, then submit. A job that exists already under this id is this one.
+
+    Return False, with nothing submitted, if this server may no longer act.
+    """
+    request = job.request()
+    if not await may_act():
+        return False
+    await services.store.write_bytes(job.request_path, request)
+    if not await may_act():
+        return False
     command = [services.settings.worker_python, "-m", *job.module, "--artifacts", services.store.root, *job.arguments]
     await services.ray.submit_job(job.submission_id, "exec " + shlex.join(command), {"job_name": job.name, **job.metadata})
+    return True

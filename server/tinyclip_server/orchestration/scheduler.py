@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import func, select, text, true, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import raiseload
 from structlog.contextvars import bind_contextvars
@@ -34,6 +34,7 @@ from tinyclip_server.jobs.lifecycle import (
 from tinyclip_server.models import service as models
 from tinyclip_server.orchestration.attempts import Claim, observe_attempt
 from tinyclip_server.orchestration.event_segments import read_segments
+from tinyclip_server.orchestration.leases import claimable, of_lost_cluster
 from tinyclip_server.orchestration.ray_jobs import Observation, Verdict
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Scheduler:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._settings = services.settings
-        self._owner = secrets.token_hex(8)
+        self._owner, self._cluster = secrets.token_hex(8), services.settings.cluster
         self._status_at: dict[str, float] = {}
         self._held_up: set[str] = set()
         """Submission ids of the attempts whose files could not be written in the last round."""
@@ -67,12 +68,15 @@ class Scheduler:
         """Give up all leases, so that another server need not wait until they expire."""
         async with self._services.db.write() as session:
             leased = update(JobRow).where(JobRow.lease_owner == self._owner)
-            await session.execute(leased.values(lease_owner="", lease_until=None))
+            await session.execute(leased.values(lease_owner="", lease_until=now()))
 
     async def interrupt_all(self) -> None:
-        """End the attempts of a cluster that is gone: by the events that they still wrote, else by queueing their jobs again."""
+        """End the attempts of this server's cluster, which is gone: by the events that they still wrote, else by queueing.
+
+        Attempts of other clusters on the same database are left alone.
+        """
         async with self._services.db.write() as session:
-            claims = await self._lease(session, all_jobs=True)
+            claims = await self._lease(session, of_lost_cluster(self._owner, self._cluster))
         for claim in claims:
             caught_up = False
             while not caught_up:
@@ -83,16 +87,15 @@ class Scheduler:
 
     async def _interrupt(self, claim: Claim) -> None:
         async with self._services.db.write() as session:
-            job = await session.get_one(JobRow, claim.job_id)
+            job = await session.get_one(JobRow, claim.job_id, with_for_update=True)
             attempt = await session.get_one(AttemptRow, (claim.job_id, claim.attempt))
+            if job.lease_token != claim.lease_token or job.state not in ON_CLUSTER:
+                return
+            newest = await session.get_one(AttemptRow, (job.id, job.attempt))  # the retry of one whose events ended it
             if attempt.outcome is None:
-                end_attempt(attempt, AttemptOutcome.INTERRUPTED)
                 record(session, job, "attempt.interrupted", "its cluster was stopped", attempt=attempt.number)
-                cluster_stopped(session, job)
-            elif job.state in ON_CLUSTER:  # a retry that has not been submitted anywhere
-                retry = await session.get_one(AttemptRow, (job.id, job.attempt))
-                end_attempt(retry, AttemptOutcome.INTERRUPTED)
-                cluster_stopped(session, job)
+            end_attempt(newest, AttemptOutcome.INTERRUPTED)
+            cluster_stopped(session, job)
 
     async def _follow(self, claim: Claim) -> None:
         bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)  # each claim is followed in a task of its own
@@ -130,7 +133,7 @@ class Scheduler:
             room = self._settings.running_limit - sum(count for state, count in active.items() if state in ON_CLUSTER)
             if room > 0 and JobState.QUEUED in active:
                 await self._start_next(session)
-            return await self._lease(session)
+            return await self._lease(session, claimable(self._owner, self._cluster))
 
     async def _start_next(self, session: AsyncSession) -> None:
         """Begin the first attempts of queued jobs: the highest priority first, then the oldest."""
@@ -145,18 +148,20 @@ class Scheduler:
             begin_attempt(session, job, f"attempt {job.attempt + 1} is being started")
         await session.flush()
 
-    async def _lease(self, session: AsyncSession, *, all_jobs: bool = False) -> list[Claim]:
-        at, until = now(), now() + timedelta(seconds=self._settings.lease_seconds)
-        free = (JobRow.lease_owner == self._owner) | JobRow.lease_until.is_(None) | (JobRow.lease_until < at)
-        query = select(JobRow).where(JobRow.state.in_(ON_CLUSTER), true() if all_jobs else free)
+    async def _lease(self, session: AsyncSession, which: ColumnElement[bool]) -> list[Claim]:
+        """Take or renew the leases of `which` jobs on the cluster. An attempt that has no cluster yet gets this server's."""
+        at, seconds = now(), self._settings.lease_seconds
+        of_job = (AttemptRow.job_id == JobRow.id) & (AttemptRow.number == JobRow.attempt)
+        query = select(JobRow, AttemptRow).join(AttemptRow, of_job).where(JobRow.state.in_(ON_CLUSTER), which)
+        found = await session.execute(query.options(raiseload(JobRow.stages)).with_for_update(of=JobRow, skip_locked=True))
         claims = []
-        for job in await session.scalars(query.options(raiseload(JobRow.stages)).with_for_update(skip_locked=True)):
+        for job, attempt in found.all():
             if job.lease_owner != self._owner:
                 job.lease_owner, job.lease_token = self._owner, job.lease_token + 1
-            if job.lease_until is None or job.lease_until < at + timedelta(seconds=self._settings.lease_seconds / 2):
-                job.lease_until = until
-            attempt = await session.get_one(AttemptRow, (job.id, job.attempt))
-            claims.append(Claim.of(job, attempt))
+            if job.lease_until is None or job.lease_until < at + timedelta(seconds=seconds / 2):
+                job.lease_until = at + timedelta(seconds=seconds)
+            attempt.cluster = self._cluster if attempt.cluster is None else attempt.cluster
+            claims.append(Claim.of(job, attempt, self._cluster))
         return claims
 
     async def _apply(self, claim: Claim, seen: Observation) -> None:
@@ -191,6 +196,9 @@ class Scheduler:
             end_attempt(attempt, AttemptOutcome.FAILED)
             message = f"Ray refused the job: {seen.refused}"
             attempt_failed(session, job, JobError(code="ray_refused", message=message, attempt=attempt.number))
+            return
+        if seen.verdict is Verdict.ABANDONED:
+            self._lose(session, job, attempt, f"no server of its cluster {attempt.cluster} runs")
             return
         if seen.verdict is Verdict.UNDECIDED:
             return

@@ -1,5 +1,6 @@
 """`tinyclip-server`: its errors, settings and tokens, and the helpers of the embedded service."""
 
+import asyncio
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ from filelock import FileLock
 from tinyclip.cluster import FIXED_CPUS
 from tinyclip.token_format import is_well_formed
 from tinyclip_server import cli
+from tinyclip_server.database.locks import sole_server
+from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.local import supervisor
 from tinyclip_server.local.machine import MARKER, PortTaken, free_port, listen, marked_processes, short_path
 from tinyclip_server.local.ray import LocalRay
@@ -59,6 +62,43 @@ class TestErrors:
         assert (code, error) == (
             1, f"tinyclip-server: another tinyclip-server uses {tmp_path}; stop it or choose another --data-dir\n"
         )
+
+    def test_a_database_in_use_is_named_although_the_data_directory_is_another(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        (tmp_path / "link").symlink_to(tmp_path)
+        monkeypatch.setenv("TINYCLIP_DATABASE_URL", f"sqlite:///{tmp_path / 'link' / 'shared.db'}")
+
+        with sole_server(f"sqlite+aiosqlite:///{tmp_path / 'shared.db'}"):
+            code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path / "second"), "--port", "0")
+
+        assert (code, "another tinyclip-server uses the database" in error, "TINYCLIP_DATABASE_URL" in error) == (1, True, True)
+        assert not (tmp_path / "second" / "ray.json").exists()
+
+    def test_an_embedded_cluster_with_postgresql_must_be_allowed(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TINYCLIP_DATABASE_URL", "postgresql://127.0.0.1:1/tinyclip")
+
+        refused = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path / "data"))
+        monkeypatch.setenv("TINYCLIP_EMBEDDED_RAY_WITH_POSTGRESQL", "1")
+
+        assert (refused[0], "TINYCLIP_RAY_ADDRESS" in refused[1]) == (1, True)
+        assert not (tmp_path / "data").exists()
+        supervisor._require_own_database(Settings())
+
+    def test_another_artifacts_store_is_refused_with_the_one_of_the_database(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        settings = Settings(data_dir=tmp_path, artifacts=str(tmp_path / "theirs"))
+        asyncio.run(upgrade(settings.async_database_url))
+        asyncio.run(supervisor._check_store(settings))
+        monkeypatch.setenv("TINYCLIP_ARTIFACTS", str(tmp_path / "others"))
+
+        code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path), "--port", "0")
+
+        assert (code, f"belongs to the artifacts store at {tmp_path / 'theirs'}" in error) == (1, True)
+        assert not (tmp_path / "others").exists()
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org", "::"])
     def test_a_public_address_is_refused(

@@ -101,6 +101,8 @@ class AttemptRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     ray_submission_id: Mapped[str]
+    cluster: Mapped[str | None]
+    """The cluster that it is submitted to, set by the scheduler that first claims it. Only servers of this cluster ask Ray."""
     submitted: Mapped[bool] = mapped_column(default=False)
     outcome: Mapped[str | None]
     """An `AttemptOutcome` of `jobs/lifecycle.py`, set once; None while the attempt runs."""
@@ -108,6 +110,8 @@ class AttemptRow(Base):
     model: Mapped[dict[str, Any] | None]
     """The document of the version that the attempt wrote, registered when it succeeds."""
     ray_status: Mapped[str | None]
+    progressed_at: Mapped[datetime | None]
+    """When its last event segment was applied; before the first one, when it was submitted."""
     unknown_since: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
     """When Ray had ended its processes; an attempt may have an outcome before that."""

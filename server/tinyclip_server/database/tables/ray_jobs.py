@@ -23,8 +23,12 @@ class RayJobRow:
     message: Mapped[str] = mapped_column(default="")
     version: Mapped[int] = mapped_column(default=1)
     ray_submission_id: Mapped[str | None]
+    cluster: Mapped[str | None]
+    """The cluster that the job is submitted to, set before that. Only servers of this cluster ask Ray for it."""
     submitted: Mapped[bool] = mapped_column(default=False)
     next_segment: Mapped[int] = mapped_column(default=1)
+    progressed_at: Mapped[datetime | None]
+    """When the job's last event segment was applied; before the first one, when it was submitted."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
