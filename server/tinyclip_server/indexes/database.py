@@ -1,13 +1,13 @@
 """The PostgreSQL of indexes whose `store` is `pgvector`: the server checks it and drops tables of deleted indexes."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 from tinyclip.artifacts.paths import index_table, index_tables
-from tinyclip.index_database import INSPECT, VARIABLE, database_problem, drop_statement, plain_url
+from tinyclip.index_database import INSPECT, VARIABLE, database_problem, drop_statement, plain_url, state_name, table_name
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput, Unavailable
@@ -64,6 +64,16 @@ async def drop_tables(url: str, store: AsyncArtifactsStore, index: str) -> str |
     except DatabaseUnavailable as error:
         return f"its tables cannot be dropped yet: {error}"
     return None
+
+
+async def read_states(url: str, ids: Sequence[str]) -> dict[str, str]:
+    """Return the JSON of the generation in the tables with these ids, for those that exist. Raises DatabaseUnavailable."""
+    states = {}
+    async with _connected(url) as connection:
+        for id in ids:
+            if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table_name(id)):
+                states[id] = str(await connection.fetchval(f"SELECT generation FROM {state_name(id)}"))
+    return states
 
 
 @asynccontextmanager

@@ -13,9 +13,10 @@ indexes/<name>/tables/<id>                   marker of the database tables with 
 
 from typing import Literal
 
+from tinyclip.artifacts.paths import SEGMENT_GRAPH, SEGMENT_ITEMS, SEGMENT_VECTORS
 from tinyclip.schemas import IndexStore, RejectedItem, Response
 
-VECTORS, ITEMS, GRAPH = "vectors.npy", "items.sqlite", "hnsw.bin"
+VECTORS, ITEMS, GRAPH = SEGMENT_VECTORS, SEGMENT_ITEMS, SEGMENT_GRAPH
 
 Kind = Literal["exact", "hnsw"]
 

@@ -1,0 +1,94 @@
+"""Bring a restored database up to the artifacts: `tinyclip-server reconcile`, and a part of `tinyclip-server restore`.
+
+The database is the older copy of the two. What was written between the copies must not be taken for what is written next: an
+update of an index that got a used number would count as applied, and a job that got the number of an existing version would fail.
+"""
+
+import re
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.artifacts.paths import MODELS
+from tinyclip.schemas import IndexState
+
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
+from tinyclip_server.database.engine import Database
+from tinyclip_server.database.migrate import WrongRevision, expect_head
+from tinyclip_server.database.tables import IndexRow, ModelRow
+from tinyclip_server.indexes.database import DatabaseUnavailable
+from tinyclip_server.local.stored_files import Stored, StoredIndex, examine
+from tinyclip_server.settings import Settings
+
+_VERSION = re.compile(rf"{MODELS}/([^/]+)/(\d+)/.+")
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """The outcome of a reconciliation, in lines for the operator."""
+
+    changed: list[str]
+    unknown: list[str]
+    """Folders of versions whose model has no row. A job with that model's name would fail, so they have to be removed."""
+    missing: list[str]
+
+
+class CannotReconcile(Exception):
+    """Database or artifacts that cannot be read; the message has the reason."""
+
+
+async def reconcile_service(settings: Settings) -> Reconciled:
+    """Reconcile the database and artifacts of the settings. Raises CannotReconcile."""
+    url = settings.async_database_url
+    try:
+        await expect_head(url)
+        db = Database(url)
+        try:
+            return await reconcile(db, AsyncArtifactsStore(settings.artifacts_root), settings.index_database_url)
+        finally:
+            await db.close()
+    except (WrongRevision, DatabaseUnavailable, SQLAlchemyError, OSError, ValueError) as error:
+        raise CannotReconcile(str(getattr(error, "orig", None) or error)) from error
+
+
+async def reconcile(db: Database, store: AsyncArtifactsStore, index_database_url: str = "") -> Reconciled:
+    """Raise the numbers of versions and index updates above those in the store. No server may run. Repeated, it is a no-op."""
+    stored = await examine(db, store, index_database_url)
+    numbers = _version_numbers(stored)
+    async with db.write() as session:
+        changed = [*await _raise_versions(session, numbers), *await _raise_updates(session, stored.indexes)]
+        known = set(await session.scalars(select(ModelRow.name)))
+    unknown = [f"{MODELS}/{name}/{number}" for name, found in numbers.items() if name not in known for number in sorted(found)]
+    return Reconciled(changed, sorted(unknown), stored.missing)
+
+
+def _version_numbers(stored: Stored) -> dict[str, set[int]]:
+    numbers: dict[str, set[int]] = {}
+    for path in stored.files:
+        if match := _VERSION.fullmatch(path):
+            numbers.setdefault(match[1], set()).add(int(match[2]))
+    return numbers
+
+
+async def _raise_versions(session: AsyncSession, numbers: dict[str, set[int]]) -> list[str]:
+    changed = []
+    for row in await session.scalars(select(ModelRow).order_by(ModelRow.name)):
+        free = max(numbers.get(row.name, {0})) + 1
+        if free > row.next_version:
+            changed.append(f"model {row.name}: the next version is {free}, because the artifacts have {free - 1}")
+            row.next_version = free
+    return changed
+
+
+async def _raise_updates(session: AsyncSession, indexes: dict[str, StoredIndex]) -> list[str]:
+    changed = []
+    for row in await session.scalars(select(IndexRow).order_by(IndexRow.name)):
+        index = indexes.get(row.name)
+        if index is None or index.applied <= row.updates:
+            continue  # what the row calls pending and the index contains already is reported by the next job
+        changed.append(f"index {row.name}: {index.applied - row.updates} updates that the database did not know are in it")
+        row.updates = index.applied
+        if row.state == IndexState.READY:
+            row.applied, row.count = index.applied, index.count
+    return changed
