@@ -165,12 +165,13 @@ def create_token(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
 ) -> None:
     """Create a token in the database: the first one, or one of a new project. It is printed once and not stored."""
+    from tinyclip_server.database.migrate import CannotMigrate, WrongRevision
     from tinyclip_server.tokens.shell import InvalidTokenOption, create_token
 
     settings = _settings(data_dir=data_dir)
     try:
         made = asyncio.run(create_token(settings, name=name, project=project, scopes=scope, days=days or None))
-    except InvalidTokenOption as error:
+    except (InvalidTokenOption, WrongRevision, CannotMigrate) as error:
         _stop_with(str(error))
     until = f"until {made.expires_at:%Y-%m-%d}" if made.expires_at else "no expiry"
     typer.echo(f"{made.id}: {', '.join(made.scopes)} in project {made.project}, {until}; shown only now:", err=True)

@@ -135,4 +135,4 @@ class ScriptedServe(ScriptedRay):
     async def serve_status(self) -> dict[str, Any]:
         status = await super().serve_status()
         applications = {name: {**app, **self.statuses.get(name, {})} for name, app in status["applications"].items()}
-        return {"applications": applications}
+        return {**status, "applications": applications}

@@ -19,7 +19,8 @@ POOL_SIZE, POOL_OVERFLOW = 10, 5
 """Connections that are kept open, and further ones that are closed after use: opening one takes longer than most requests."""
 IDLE_SECONDS = 1.0
 """A connection unused for longer is pinged before use; that takes three round trips, too many before every use."""
-SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000")
+SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000")
+"""FULL: the log is flushed to the disk with every commit, so a power failure loses no acknowledged write."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

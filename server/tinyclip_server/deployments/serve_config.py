@@ -1,6 +1,10 @@
-"""The configuration of Ray Serve. It is always complete: Serve deletes applications that are not listed."""
+"""The configuration of Ray Serve. It is always complete: Serve deletes applications that are not listed.
 
-from collections.abc import Iterable
+Other systems may use the same Serve. An application belongs to this service if its `user_config` has the id of this installation;
+all others are listed again as they are.
+"""
+
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,23 +29,65 @@ MAX_QUEUED = 128
 """Requests that wait at the proxy; further ones are answered with 429."""
 
 
-def serve_body(services: Services, rows: Iterable[DeploymentRow], running: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of `PUT /api/serve/applications/`; other applications on the same cluster are kept."""
-    settings = services.settings
-    ours = [application(services, row) for row in rows]
-    others = [
-        app["deployed_app_config"]
-        for app in running.values()
-        if app.get("deployed_app_config") and app["deployed_app_config"].get("import_path") != IMPORT_PATH
-    ]
+def serve_body(services: Services, rows: Sequence[DeploymentRow], status: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Return the body of `PUT /api/serve/applications/`.
+
+    `status` is Serve's present one: applications of others are listed again, and settings of the whole of Serve are kept.
+    """
+    others = others_on_serve(services, status, owner, {row.name for row in rows})
+    kept = [app["deployed_app_config"] for app in others.values() if _is_declared(app)]
+    return {**_instance(services, status), "applications": [application(services, row, owner) for row in rows] + kept}
+
+
+def others_on_serve(services: Services, status: dict[str, Any], owner: str, names: Container[str]) -> dict[str, dict[str, Any]]:
+    """Return the applications that this service, whose deployments have these names, did not create."""
     return {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": settings.host, "port": settings.serve_port, "request_timeout_s": 60},
-        "applications": ours + others,
+        name: app for name, app in applications_of(status).items() if not _is_own(services, app, owner, known=name in names)
     }
 
 
-def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
+def lost_by_an_update(others: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return the applications of others that an update would delete, because Serve does not report their configuration."""
+    return [name for name, app in others.items() if _is_declared(app) and not app.get("deployed_app_config")]
+
+
+def applications_of(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the applications in Serve's status by name."""
+    return status.get("applications") or {}
+
+
+def _is_own(services: Services, app: dict[str, Any], owner: str, *, known: bool) -> bool:
+    """Return whether this service created an application; `known`: it has a deployment of that name."""
+    config = app.get("deployed_app_config")
+    if not config:  # while it is being deleted, or deployed by a program
+        return known and app.get("source") != "imperative"
+    if config.get("import_path") != IMPORT_PATH:
+        return False
+    user_configs = [each.get("user_config") or {} for each in config.get("deployments") or ()]
+    tags = [user_config["owner"] for user_config in user_configs if "owner" in user_config]
+    if not tags:  # of an older version
+        return bool(config.get("args", {}).get("artifacts") == services.store.root)
+    return owner in tags
+
+
+def _is_declared(app: dict[str, Any]) -> bool:
+    """Return whether an update deletes the application unless it is listed: not if it was deployed by a program (`serve.run`)."""
+    return app.get("source") != "imperative" and app.get("status") != "DELETING"
+
+
+def _instance(services: Services, status: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of Serve itself: the present ones if it runs, since others may have started it, else ours."""
+    if status.get("proxy_location"):
+        kept = ("proxy_location", "http_options", "grpc_options", "target_capacity")
+        return {name: status[name] for name in kept if status.get(name) is not None}
+    settings = services.settings
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": settings.host, "port": settings.serve_port, "request_timeout_s": 60},
+    }
+
+
+def application(services: Services, row: DeploymentRow, owner: str) -> dict[str, Any]:
     """Return one deployment as a Serve application.
 
     A change of `args` starts new replicas beside the old ones; a change of `user_config` reconfigures running replicas.
@@ -68,7 +114,7 @@ def application(services: Services, row: DeploymentRow) -> dict[str, Any]:
             {
                 "name": DEPLOYMENT,
                 **_replicas(target.replicas),
-                "user_config": _user_config(services, target),
+                "user_config": {**_user_config(services, target), "owner": owner, "revision": _revision(row)},
                 "ray_actor_options": _replica_resources(services.settings),
                 "max_ongoing_requests": MAX_ONGOING,
                 "max_queued_requests": MAX_QUEUED,
@@ -92,6 +138,11 @@ def _user_config(services: Services, target: Target) -> dict[str, Any]:
         "models": {model: _folder(services, model) for model in target.models},
         "resident": target.resident,
     }
+
+
+def _revision(row: DeploymentRow) -> str:
+    """Return the number of the request, which no deployment of the same name has had before."""
+    return f"{row.created_at:%Y%m%dT%H%M%S.%f}-{row.version}"
 
 
 def _folder(services: Services, model: str) -> str:

@@ -32,6 +32,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     readings: Readings = field(default_factory=Readings)
     feeds: Feeds = field(default_factory=Feeds)
+    served: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once this server has seen a deployment: from then on Serve is compared with the database, also without deployments."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: long polls return at once."""
 

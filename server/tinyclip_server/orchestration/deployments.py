@@ -1,8 +1,10 @@
 """The reconcile loop of deployments: Ray Serve gets what the database wants, and the database gets what Serve reports.
 
 Load the rows, call Serve without a transaction, apply the observation to the rows that have not changed in the meantime.
+`serve_updates` changes Serve; what a suspended server sends too late is found and repaired by the next round of any server.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,17 +13,22 @@ from typing import Any, NamedTuple
 from tinyclip.artifacts.paths import deployment_folder
 from tinyclip.schemas import DeploymentState
 
-from tinyclip_server.backends.ray_gateway import RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
-from tinyclip_server.deployments.serve_config import DEPLOYMENT, application, serve_body
+from tinyclip_server.deployments.serve_config import DEPLOYMENT, applications_of, others_on_serve
 from tinyclip_server.deployments.target import last_known_good, requested_target
 from tinyclip_server.http.services import Services
+from tinyclip_server.orchestration.age import Age
+from tinyclip_server.orchestration.installation import installation
+from tinyclip_server.orchestration.serve_updates import needs_update, update_serve
 
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 2000
+MAX_AGE_SECONDS = 30.0
+"""Age at which an observation is dropped: this server was suspended, and others may have seen newer states since."""
 ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 
 
@@ -29,12 +36,16 @@ ANSWERING = (DeploymentState.READY, DeploymentState.UPDATING)
 class ServeObservation:
     """Serve's report; nothing of it is in the database yet."""
 
+    rows: Sequence[DeploymentRow]
+    """The deployments that it was compared with."""
     applications: dict[str, Any] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     """Deployments that Serve did not know before this round: whatever their state was, nothing answers for them now."""
-    refused: str | None = None
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Deployments that Serve could not be configured for, and why."""
     health: dict[str, dict[str, Any]] = field(default_factory=dict)
     """A replica's report, of running deployments that are not yet ready or have a canary."""
+    age: Age = field(default_factory=Age)
 
 
 class Outcome(NamedTuple):
@@ -50,23 +61,64 @@ class Outcome(NamedTuple):
 async def reconcile(services: Services) -> None:
     """Run one round over all deployments."""
     async with services.db.read() as session:
-        rows = await repository.of_all_projects(session)
-    if not rows:  # Serve is started by the first deployment
+        rows, owner = await repository.of_all_projects(session), (await installation(session)).id
+    if rows:
+        services.served.set()
+    elif not services.served.is_set():  # Serve is started by the first deployment
         return
     try:
-        seen = await _observe(services, rows)
+        seen = await _observe(services, rows, owner)
     except RayUnavailable as error:
         logger.info("deployments: %s", error)
         return
-    changed = [row for row in rows if _changes(row, seen)]
-    if not changed:
-        return
+    if seen is not None:
+        await _apply(services, seen)
+
+
+async def _observe(services: Services, rows: Sequence[DeploymentRow], owner: str) -> ServeObservation | None:
+    """Configure Serve if that is necessary, then read its status. None: another server is at it. Raises RayUnavailable."""
+    seen, status = ServeObservation(rows), await services.ray.serve_status()
+    known_before = _own(services, rows, status, owner).keys()
+    if needs_update(services, rows, status, owner):
+        update = await update_serve(services)
+        if update is None:
+            return None
+        seen = ServeObservation(update.rows, blocked=update.blocked)
+        status = await services.ray.serve_status()
+    seen.applications = _own(services, seen.rows, status, owner)
+    seen.unknown = {row.name for row in seen.rows} - known_before
+    asked = [row for row in seen.rows if _is_asked(row, seen)]
+    reports = await asyncio.gather(*(services.ray.deployment_health(_endpoint(services, row)) for row in asked))
+    seen.health = {row.name: report for row, report in zip(asked, reports, strict=True) if report is not None}
+    return seen
+
+
+def _own(services: Services, rows: Sequence[DeploymentRow], status: dict[str, Any], owner: str) -> dict[str, Any]:
+    others = others_on_serve(services, status, owner, {row.name for row in rows})
+    return {name: app for name, app in applications_of(status).items() if name not in others}
+
+
+def _is_asked(row: DeploymentRow, seen: ServeObservation) -> bool:
+    running = seen.applications.get(row.name, {}).get("status") == "RUNNING"
+    return running and (row.state != DeploymentState.READY or row.canary_version is not None)
+
+
+def _endpoint(services: Services, row: DeploymentRow) -> str:
+    return f"{services.settings.serve_base_url}/{row.name}"
+
+
+async def _apply(services: Services, seen: ServeObservation) -> None:
+    """Write the observation to the rows that have not changed since they were read."""
+    changed = [row for row in seen.rows if _changes(row, seen)]
     for deleted in (row for row in changed if _is_deleted(row, seen)):
-        await services.store.remove(deployment_folder(deleted.name))  # before the row: the next of that name starts empty
+        if await _is_unchanged(services, deleted, seen):
+            await services.store.remove(deployment_folder(deleted.name))  # before the row: the next of that name starts empty
+    if not changed or seen.age.seconds() > MAX_AGE_SECONDS:
+        return
     async with services.db.write() as session:
         for known in changed:
             row = await session.get(DeploymentRow, known.name, with_for_update=True)
-            if row is None or row.version != known.version:
+            if row is None or (row.version, row.updated_at) != (known.version, known.updated_at):
                 continue
             if _is_deleted(row, seen):
                 await session.delete(row)
@@ -76,47 +128,12 @@ async def reconcile(services: Services) -> None:
                 row.updated_at = now()
 
 
-async def _observe(services: Services, rows: Sequence[DeploymentRow]) -> ServeObservation:
-    """Configure Serve if that is necessary, then read its status. Raises RayUnavailable."""
-    seen = ServeObservation(await _applications(services))
-    seen.unknown = {row.name for row in rows} - seen.applications.keys()
-    if any(_must_configure(services, row, seen.applications) for row in rows):
-        wanted = [row for row in rows if row.state != DeploymentState.DELETING]
-        try:
-            await services.ray.put_serve_applications(serve_body(services, wanted, seen.applications))
-        except RayRefused as error:
-            seen.refused = str(error)
-        seen.applications = await _applications(services)
-    for row in rows:
-        running = seen.applications.get(row.name, {}).get("status") == "RUNNING"
-        if running and (row.state != DeploymentState.READY or row.canary_version is not None):
-            health = await services.ray.deployment_health(_endpoint(services, row))
-            seen.health |= {} if health is None else {row.name: health}
-    return seen
-
-
-def _endpoint(services: Services, row: DeploymentRow) -> str:
-    return f"{services.settings.serve_base_url}/{row.name}"
-
-
-async def _applications(services: Services) -> dict[str, Any]:
-    found: dict[str, Any] = (await services.ray.serve_status()).get("applications") or {}
-    return found
-
-
-def _must_configure(services: Services, row: DeploymentRow, applications: dict[str, Any]) -> bool:
-    """Return whether Serve needs the configuration: after a change, for a deletion, or after Serve was restarted."""
-    running = applications.get(row.name)
-    if row.state == DeploymentState.DELETING:
-        return running is not None and running.get("status") != "DELETING"
-    if running is None or row.applied_version != row.version:
-        return True
-    return _compared(running.get("deployed_app_config") or {}) != _compared(application(services, row))
-
-
-def _compared(config: dict[str, Any]) -> tuple[object, object]:
-    """Return the parts of an application's configuration that change its answers."""
-    return config.get("args"), [each.get("user_config") for each in config.get("deployments", ())]
+async def _is_unchanged(services: Services, known: DeploymentRow, seen: ServeObservation) -> bool:
+    """Return whether a row is as it was read: another server may have deleted it, and a user created it again."""
+    async with services.db.read() as session:
+        row = await session.get(DeploymentRow, known.name)
+    same = row is not None and (row.version, row.created_at) == (known.version, known.created_at)
+    return same and seen.age.seconds() <= MAX_AGE_SECONDS
 
 
 def _changes(row: DeploymentRow, seen: ServeObservation) -> bool:
@@ -144,14 +161,14 @@ def _outcome(row: DeploymentRow, seen: ServeObservation) -> Outcome:
 
 
 def _did_not_start(row: DeploymentRow, seen: ServeObservation) -> bool:
-    return seen.refused is None and seen.applications.get(row.name, {}).get("status") == "DEPLOY_FAILED"
+    return row.name not in seen.blocked and seen.applications.get(row.name, {}).get("status") == "DEPLOY_FAILED"
 
 
 def _state(row: DeploymentRow, seen: ServeObservation) -> tuple[DeploymentState, str]:
     if row.state == DeploymentState.DELETING:
         return DeploymentState.DELETING, ""
-    if seen.refused is not None:
-        return DeploymentState.UNHEALTHY, f"Ray Serve refused the configuration: {seen.refused}"
+    if row.name in seen.blocked:
+        return DeploymentState.UNHEALTHY, seen.blocked[row.name][:MAX_MESSAGE_CHARS]
     running = seen.applications.get(row.name)
     if row.failed_version == row.version and running is not None and not _did_not_start(row, seen):
         return DeploymentState.UNHEALTHY, row.message  # the last known good answers, or is being restored

@@ -37,6 +37,11 @@ async def test_a_submit_reads_the_name_and_writes_each_table_once(service: Servi
     assert written == ["INSERT INTO jobs", "INSERT INTO stages", "INSERT INTO job_labels", "INSERT INTO events"]
 
 
+async def test_a_commit_on_sqlite_is_flushed_to_the_disk(service: Service) -> None:
+    async with service.app.state.services.db.write() as session:
+        assert await session.scalar(text("PRAGMA synchronous")) == 2
+
+
 @pytest.fixture
 async def cut_off(database_url: str) -> AsyncIterator[Database]:
     """A database that has ended its only pooled connection."""

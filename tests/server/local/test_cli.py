@@ -15,7 +15,7 @@ from tinyclip.cluster import FIXED_CPUS
 from tinyclip.token_format import is_well_formed
 from tinyclip_server import cli
 from tinyclip_server.database.locks import sole_server
-from tinyclip_server.database.migrate import upgrade
+from tinyclip_server.database.migrate import WrongRevision, expect_head, upgrade
 from tinyclip_server.local import supervisor
 from tinyclip_server.local.machine import MARKER, PortTaken, free_port, listen, marked_processes, short_path
 from tinyclip_server.local.ray import LocalRay
@@ -145,6 +145,18 @@ class TestCreateToken:
         assert is_well_formed(printed.out.rstrip("\n"))
         assert "admin, metrics in project vision, until " in printed.err
         assert printed.out.strip().encode() not in (tmp_path / "tinyclip.db").read_bytes()
+
+    def test_a_database_of_another_revision_is_not_migrated(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        url = Settings(data_dir=tmp_path).async_database_url
+        asyncio.run(upgrade(url, "0009"))
+
+        code, error = run(monkeypatch, capsys, "create-token", "--scope", "admin", "--data-dir", str(tmp_path))
+
+        assert (code, "at revision 0009" in error, "tinyclip-server migrate" in error) == (1, True, True)
+        with pytest.raises(WrongRevision, match="0009"):
+            asyncio.run(expect_head(url))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

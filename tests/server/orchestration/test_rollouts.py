@@ -159,7 +159,8 @@ class TestManyModels:
 
         assert deployment["models"] == [f"{OTHER}@1", f"{MODEL}@2"]
         root = f"{service.artifacts}/models"
-        assert applications(ray)["demo"]["deployments"][0]["user_config"] == {
+        user_config = applications(ray)["demo"]["deployments"][0]["user_config"]
+        assert {name: user_config[name] for name in user_config.keys() - {"owner", "revision"}} == {
             "canary": None, "resident": 1, "models": {f"{OTHER}@1": f"{root}/{OTHER}/1", f"{MODEL}@2": f"{root}/{MODEL}/2"},
         }  # fmt: skip
 

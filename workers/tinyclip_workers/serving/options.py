@@ -72,3 +72,7 @@ class UserConfig(Request):
     """Further models, name to folder; each is loaded at its first query."""
     resident: int = Field(default=4, ge=1)
     """Number of further models that stay in memory."""
+    owner: str = ""
+    """The installation that the application belongs to; for the control plane, like the next one."""
+    revision: str = ""
+    """The request that this configuration is from."""
