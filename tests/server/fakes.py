@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyclip_server.backends.helper_process import HelperProcess
 from tinyclip_server.backends.planner import Planner
-from tinyclip_server.backends.ray_gateway import EndedJob, RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import EndedJob, RayJobNote, RayJobStatus, RayRefused, RayUnavailable
 
 from tests.server import fake_importer, fake_planner
 
@@ -22,6 +22,7 @@ class ScriptedRay:
         self.metadata: dict[str, dict[str, str]] = {}
         self.submissions: list[str] = []
         self.stopped: list[str] = []
+        self.notes: dict[str, RayJobNote] = {}
         self.unavailable = False
         self.refusal_reason: str | None = None
         self.serve_bodies: list[dict[str, Any]] = []
@@ -41,6 +42,10 @@ class ScriptedRay:
     async def job_status(self, submission_id: str) -> RayJobStatus | None:
         self._expect_available()
         return self.jobs.get(submission_id)
+
+    async def job_note(self, submission_id: str) -> RayJobNote | None:
+        self._expect_available()
+        return self.notes.get(submission_id)
 
     async def stop_job(self, submission_id: str) -> None:
         self._expect_available()

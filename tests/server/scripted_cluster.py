@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyclip.artifacts.paths import attempt_driver, attempt_events, event_segment, job_control, job_spec
-from tinyclip_server.backends.ray_gateway import RayJobStatus, RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayJobNote, RayJobStatus, RayUnavailable
 
 from tests.server.documents import STUDENT, model_document
 
@@ -141,6 +141,9 @@ class GatedRay:
     async def job_status(self, submission_id: str) -> RayJobStatus | None:
         found: RayJobStatus | None = await self._gate("ray status", lambda: self._cluster.status(submission_id))
         return found
+
+    async def job_note(self, submission_id: str) -> RayJobNote | None:
+        return None
 
     async def stop_job(self, submission_id: str) -> None:
         await self._gate(f"ray stop {submission_id}", lambda: self._cluster.stop(submission_id))

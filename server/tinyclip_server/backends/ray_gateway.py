@@ -21,6 +21,7 @@ JOB_ENVIRONMENT = {
     "RAY_JOB_STOP_WAIT_TIME_S": "10",
     "PYTHONUNBUFFERED": "1",
 }
+START_TIMEOUT = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 
 
 class RayJobStatus(StrEnum):
@@ -35,6 +36,15 @@ class RayJobStatus(StrEnum):
     @property
     def ended(self) -> bool:
         return self in (RayJobStatus.STOPPED, RayJobStatus.SUCCEEDED, RayJobStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class RayJobNote:
+    """Ray's explanation of a job's status."""
+
+    message: str
+    never_started: bool = False
+    """True if Ray gave the job up because its driver found no room on the cluster for `RAY_JOB_START_TIMEOUT_SECONDS` (900)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ class Ray(Protocol):
 
     async def job_status(self, submission_id: str) -> RayJobStatus | None:
         """Return a job's status; None if Ray does not know the job. Raises RayUnavailable."""
+
+    async def job_note(self, submission_id: str) -> RayJobNote | None:
+        """Return the explanation of a job's status; None if Ray does not know the job. Raises RayUnavailable."""
 
     async def stop_job(self, submission_id: str) -> None:
         """Stop a job; a no-op for an unknown or ended one. Raises RayUnavailable."""
@@ -124,6 +137,14 @@ class RayGateway:
             return None
         _expect_success(answer)
         return RayJobStatus(answer.json()["status"])
+
+    async def job_note(self, submission_id: str) -> RayJobNote | None:
+        answer = await self._ask("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == 404:
+            return None
+        _expect_success(answer)
+        job = answer.json()
+        return RayJobNote(job.get("message") or "", never_started=job.get("error_type") == START_TIMEOUT)
 
     async def stop_job(self, submission_id: str) -> None:
         answer = await self._ask("POST", f"/api/jobs/{submission_id}/stop")

@@ -30,7 +30,7 @@ class AttemptOutcome(StrEnum):
     WITHDRAWN = "withdrawn"
     """The attempt was stopped before it was submitted to Ray."""
     INTERRUPTED = "interrupted"
-    """The attempt ended with its whole cluster."""
+    """The attempt ended with its whole cluster, or Ray never started it."""
 
     @property
     def self_reported(self) -> bool:
@@ -189,12 +189,12 @@ def attempt_stopped(session: AsyncSession, job: JobRow) -> None:
         begin_attempt(session, job, f"attempt {job.attempt} had stopped; the next one continues from its checkpoint")
 
 
-def cluster_stopped(session: AsyncSession, job: JobRow) -> None:
-    """Change a job whose attempt ended with its whole cluster, which is not counted as a failure."""
+def attempt_interrupted(session: AsyncSession, job: JobRow, why: str) -> None:
+    """Change a job whose attempt ended for a reason that is not its own, which is not counted as a failure."""
     if job.state in (S.PAUSING, S.CANCELLING):
         attempt_stopped(session, job)
     else:
-        change_state(session, job, S.QUEUED, "the service was stopped; started again, it continues from the last checkpoint")
+        change_state(session, job, S.QUEUED, why)
 
 
 def _end_stages(job: JobRow, state: JobState) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
 
-from tinyclip_server.backends.ray_gateway import RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayJobStatus, RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.services import Services
@@ -32,6 +32,9 @@ MODULE = "tinyclip_workers.jobs"
 
 FRESH_SECONDS = 5.0
 """Age at which a row is read again before Ray or files are changed."""
+WAITING = "waiting for Ray to start the job"
+PENDING_SECONDS = 10.0
+"""Time after which a job that Ray keeps pending shows that it waits."""
 
 Row = TypeVar("Row", bound=RayJobRow)
 
@@ -88,7 +91,8 @@ class Follower(ABC, Generic[Row]):
         if known.cluster is None and not await self._assign_cluster(known):
             return
         seen = await self._observe(known, job)
-        if not seen.has_changes(submitted=known.submitted):
+        message = _message(known, seen)
+        if not seen.has_changes(submitted=known.submitted) and message == known.message:
             return
         if seen.verdict is Verdict.STALLED:
             await self._services.ray.stop_job(job.submission_id)
@@ -97,7 +101,7 @@ class Follower(ABC, Generic[Row]):
             if row is None:
                 return
             row.progressed_at = seen.progressed_at(row.progressed_at, submitted=row.submitted)
-            row.submitted, row.updated_at = seen.submitted, now()
+            row.submitted, row.message, row.updated_at = seen.submitted, message, now()
             row.next_segment += len(seen.segments)
             for events in seen.segments:
                 for event in events:
@@ -191,3 +195,12 @@ class Follower(ABC, Generic[Row]):
         if row is None or (row.version, row.next_segment) != (known.version, known.next_segment):
             return None
         return row
+
+
+def _message(known: RayJobRow, seen: Observation) -> str:
+    """Return the message of a row: what its job waits for, once Ray has kept it pending for a while, else the present one."""
+    waits = known.message.startswith(WAITING)
+    if seen.status is RayJobStatus.PENDING and seen.note is not None:
+        since = (now() - known.updated_at).total_seconds()
+        return f"{WAITING}: {seen.note.message}" if waits or since >= PENDING_SECONDS else known.message
+    return "" if waits and seen.answered else known.message

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from tinyclip.artifacts.documents import WorkerEvent
 
-from tinyclip_server.backends.ray_gateway import RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayJobNote, RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.event_segments import read_segments
@@ -66,6 +66,8 @@ class Observation:
     """True if Ray answered the request for the job's status."""
     status: RayJobStatus | None = None
     """None with `answered`: Ray does not know the job."""
+    note: RayJobNote | None = None
+    """Ray's explanation, for a job whose driver has not started or may never have."""
     segments: list[list[WorkerEvent]] = field(default_factory=list)
     caught_up: bool = False
     """True if everything that the job had written by then was read."""
@@ -119,6 +121,8 @@ async def observe(
             # The status before the segments: what is read after an end was seen is everything there will ever be.
             seen.status = await services.ray.job_status(job.submission_id)
             seen.answered = True
+            if seen.status is RayJobStatus.PENDING or (seen.status is RayJobStatus.FAILED and next_segment == 1):
+                seen.note = await services.ray.job_note(job.submission_id)
             if stop and seen.status is not None and not seen.status.ended and await may_act():
                 await services.ray.stop_job(job.submission_id)
     except RayRefused as error:

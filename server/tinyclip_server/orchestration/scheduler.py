@@ -17,6 +17,7 @@ from sqlalchemy.orm import raiseload
 from structlog.contextvars import bind_contextvars
 from tinyclip.schemas import JobError, JobState
 
+from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.http.services import Services
@@ -25,11 +26,12 @@ from tinyclip_server.jobs.lifecycle import (
     ON_CLUSTER,
     AttemptOutcome,
     attempt_failed,
+    attempt_interrupted,
     attempt_stopped,
     begin_attempt,
-    cluster_stopped,
     end_attempt,
     record,
+    show_waiting,
 )
 from tinyclip_server.models import service as models
 from tinyclip_server.orchestration.attempts import Claim, observe_attempt
@@ -43,6 +45,11 @@ ACTIVE = (JobState.QUEUED, *ON_CLUSTER)
 START_LOCK = 7_201_322
 """PostgreSQL's advisory lock under which one scheduler at a time counts the running jobs and starts the next."""
 
+SERVICE_STOPPED = "the service was stopped; started again, it continues from the last checkpoint"
+PENDING_SECONDS = 10.0
+"""Time after which a driver that Ray keeps pending is reported; a shorter one is part of every start."""
+PENDING_REPEAT_SECONDS = 120.0
+
 
 class Scheduler:
     """The reconcile loop of one server; several servers share the jobs by leases."""
@@ -54,11 +61,14 @@ class Scheduler:
         self._status_at: dict[str, float] = {}
         self._held_up: set[str] = set()
         """Submission ids of the attempts whose files could not be written in the last round."""
+        self._pending: dict[str, float] = {}
+        """When the next report of each pending driver is due, by submission id."""
 
     async def tick(self) -> None:
         """Run one round over all jobs that are queued or on the cluster."""
         claims = await self._claim()
         self._status_at = {claim.submission_id: self._status_at.get(claim.submission_id, 0.0) for claim in claims}
+        self._pending = {id: due for id, due in self._pending.items() if id in self._status_at}
         done = await asyncio.gather(*(self._follow(claim) for claim in claims), return_exceptions=True)
         for claim, failure in zip(claims, done, strict=True):
             if isinstance(failure, Exception):
@@ -95,7 +105,7 @@ class Scheduler:
             if attempt.outcome is None:
                 record(session, job, "attempt.interrupted", "its cluster was stopped", attempt=attempt.number)
             end_attempt(newest, AttemptOutcome.INTERRUPTED)
-            cluster_stopped(session, job)
+            attempt_interrupted(session, job, SERVICE_STOPPED)
 
     async def _follow(self, claim: Claim) -> None:
         bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)  # each claim is followed in a task of its own
@@ -109,6 +119,24 @@ class Scheduler:
         if seen.answered:
             self._status_at[claim.submission_id] = time.monotonic()
         await self._apply(claim, seen)
+        await self._report_pending(claim, seen)
+
+    async def _report_pending(self, claim: Claim, seen: Observation) -> None:
+        """Record what a driver waits for that Ray keeps pending: after a while, then at intervals."""
+        if seen.status is not RayJobStatus.PENDING or seen.note is None:
+            if seen.answered:
+                self._pending.pop(claim.submission_id, None)
+            return
+        at = time.monotonic()
+        if at < self._pending.setdefault(claim.submission_id, at + PENDING_SECONDS):
+            return
+        self._pending[claim.submission_id] = at + PENDING_REPEAT_SECONDS
+        message = f"waiting for Ray to start the driver: {seen.note.message}"
+        async with self._services.db.write() as session:
+            job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
+            if job is not None and (job.lease_token, job.attempt) == (claim.lease_token, claim.attempt):
+                record(session, job, "attempt.pending", message, attempt=claim.attempt)
+                show_waiting(job, message)
 
     async def _record_held_up(self, claim: Claim, error: OSError) -> None:
         """Record an event once per outage: the job's state does not show what it waits for."""
@@ -208,6 +236,9 @@ class Scheduler:
             attempt_stopped(session, job)
         elif seen.verdict is Verdict.UNKNOWN:
             self._judge_unknown(session, job, attempt)
+        elif seen.verdict is Verdict.LOST and seen.note is not None and seen.note.never_started:
+            end_attempt(attempt, AttemptOutcome.INTERRUPTED)
+            attempt_interrupted(session, job, f"Ray found no room for its driver: {seen.note.message}")
         elif seen.verdict is Verdict.LOST:
             self._lose(session, job, attempt, f"its driver ended without a final event (Ray reports {attempt.ray_status})")
         else:

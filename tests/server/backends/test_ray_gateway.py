@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from tinyclip_server.backends.ray_gateway import RayGateway, RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import RayGateway, RayJobNote, RayJobStatus, RayRefused, RayUnavailable
 
 TOKEN = "s3cret"
 
@@ -126,6 +126,27 @@ async def test_an_unknown_job_has_no_status_and_needs_no_stopping(fake: FakeRay,
     await gateway.stop_job("tc-9")
 
     assert fake.stopped == ["tc-9"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "note"),
+    [
+        ({"status": "PENDING", "message": "Job has not started yet."}, RayJobNote("Job has not started yet.")),
+        (
+            {"status": "FAILED", "message": "failed to start", "error_type": "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"},
+            RayJobNote("failed to start", never_started=True),
+        ),
+        ({"status": "FAILED", "message": None, "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR"}, RayJobNote("")),
+    ],
+    ids=["pending", "never-started", "failed"],
+)
+async def test_ray_explains_the_status_of_a_job(
+    fake: FakeRay, gateway: RayGateway, answer: dict[str, Any], note: RayJobNote
+) -> None:
+    fake.jobs["tc-1"] = answer
+
+    assert await gateway.job_note("tc-1") == note
+    assert await gateway.job_note("tc-2") is None
 
 
 async def test_serve_gets_all_applications_at_once(fake: FakeRay, gateway: RayGateway) -> None:

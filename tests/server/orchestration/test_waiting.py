@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from tinyclip_server.backends.ray_gateway import RayJobNote, RayJobStatus
+from tinyclip_server.orchestration import follower, scheduler
 
 from tests.server.events import Worker, progress
 from tests.server.service import Service
@@ -52,3 +54,100 @@ class TestWorkerGroup:
 
         assert (await service.job(worker.job))["state"] == "starting"
         assert await waiting(service, worker.job) is None
+
+
+NOTE = "Job has not started yet. It may be waiting for resources (CPUs, GPUs, memory, custom resources) to become available."
+GIVEN_UP = RayJobNote("Job supervisor actor failed to start within 900.0 seconds.", never_started=True)
+
+
+class TestDriver:
+    async def pending(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
+        """Submit a job whose driver Ray keeps pending; return its id."""
+        monkeypatch.setattr(scheduler, "PENDING_SECONDS", 0.0)
+        job: str = (await service.submit())["id"]
+        service.ray.notes[f"tc-{job}-a1"] = RayJobNote(NOTE)
+        await service.tick(5)
+        return job
+
+    async def test_what_ray_reports_is_shown_and_recorded_once_in_a_while(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = await self.pending(service, monkeypatch)
+
+        assert await waiting(service, job) == f"waiting for Ray to start the driver: {NOTE}"
+        events = [event for event in await service.events(job) if event["type"] == "attempt.pending"]
+        assert [(event["attempt"], event["message"]) for event in events] == [(1, await waiting(service, job))]
+
+    async def test_it_is_reported_again_after_a_while(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scheduler, "PENDING_REPEAT_SECONDS", 0.0)
+
+        job = await self.pending(service, monkeypatch)
+
+        assert [event["type"] for event in await service.events(job)].count("attempt.pending") > 1
+
+    async def test_a_driver_that_starts_ends_the_wait(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        job = await self.pending(service, monkeypatch)
+
+        service.ray.jobs[f"tc-{job}-a1"] = RayJobStatus.RUNNING
+        Worker(service.artifacts, await service.job(job)).start()
+        await service.tick()
+
+        assert (await service.job(job))["state"] == "running"
+        assert await waiting(service, job) is None
+
+    async def test_a_start_of_a_few_seconds_is_not_reported(self, service: Service) -> None:
+        job = await service.submit()
+        service.ray.notes[f"tc-{job['id']}-a1"] = RayJobNote(NOTE)
+
+        await service.tick(5)
+
+        assert "attempt.pending" not in [event["type"] for event in await service.events(job["id"])]
+
+    async def test_one_that_ray_never_started_is_submitted_again_and_counts_as_no_failure(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = await self.pending(service, monkeypatch)
+        attempts = 5
+
+        for number in range(1, attempts):
+            service.ray.jobs[f"tc-{job}-a{number}"] = RayJobStatus.FAILED
+            service.ray.notes[f"tc-{job}-a{number}"] = GIVEN_UP
+            await service.tick(3)
+
+        found = await service.job(job)
+        assert (found["state"], found["attempt"], found["error"]) == ("starting", attempts, None)
+        queued = [event["message"] for event in await service.events(job) if event["type"] == "job.queued"]
+        assert queued == [f"Ray found no room for its driver: {GIVEN_UP.message}"] * (attempts - 1)
+
+    async def test_a_cancelled_one_that_ray_never_started_is_cancelled(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = await self.pending(service, monkeypatch)
+        await service.call("POST", f"/v1/jobs/{job}/cancel", status=202)
+
+        service.ray.jobs[f"tc-{job}-a1"], service.ray.notes[f"tc-{job}-a1"] = RayJobStatus.FAILED, GIVEN_UP
+        await service.tick(2)
+
+        assert (await service.job(job))["state"] == "cancelled"
+
+
+class TestOtherJobs:
+    async def test_an_evaluation_that_ray_keeps_pending_shows_that_until_it_starts(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(follower, "PENDING_SECONDS", 0.0)
+        await service.register_model("emoji")
+        task = {"name": "cars", "kind": "zero_shot", "shards": "/data/wds_cars"}
+        evaluation = await service.call("POST", "/v1/evaluations", {"model": "emoji@1", "tasks": [task]}, status=201)
+        await service.reconcile("evaluations")
+        [submission] = service.ray.submissions
+        service.ray.notes[submission] = RayJobNote(NOTE)
+        await service.reconcile("evaluations")
+        shown = await service.get(f"/v1/evaluations/{evaluation['id']}")
+
+        service.ray.jobs[submission] = RayJobStatus.RUNNING
+        await service.reconcile("evaluations")
+        started = await service.get(f"/v1/evaluations/{evaluation['id']}")
+
+        assert (shown["state"], shown["message"]) == ("queued", f"waiting for Ray to start the job: {NOTE}")
+        assert started["message"] == ""
