@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from tinyclip.artifacts.store import ArtifactsStore, StoredFile
 
@@ -51,12 +52,13 @@ class AsyncArtifactsStore:
 class Readings:
     """For how long this server has read the files of each Ray job without interruption."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._times: dict[str, tuple[float, float]] = {}
 
     def note(self, job: str) -> float:
         """Note that a job's files were read now; return the seconds since the first reading without a gap after it."""
-        at = time.monotonic()
+        at = self.clock()
         if job not in self._times:
             self._times = {id: times for id, times in self._times.items() if at - times[1] <= GAP_SECONDS}
         first, last = self._times.get(job, (at, at))

@@ -7,6 +7,7 @@ from typing import Literal
 from tinyclip.artifacts.documents import Control, JobDocument
 from tinyclip.artifacts.paths import attempt_events, job_control, job_spec
 from tinyclip.schemas import JSON, JobState
+from tinyclip.schemas.spec import Timeouts
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
@@ -14,6 +15,7 @@ from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.age import Age
 from tinyclip_server.orchestration.event_segments import read_segments
 from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, observe
+from tinyclip_server.orchestration.stalls import judge
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,17 @@ class Claim:
     """True if Ray had no record of the attempt in the last observation."""
     abandoned: bool
     """True if the attempt belongs to another cluster, none of whose servers has renewed the lease for long."""
+    progressed_at: datetime | None
+    timeouts: Timeouts
+    time_is_up: bool
+    """True if the job has been on the cluster for longer than its spec allows."""
     lease_left_s: float
     """Seconds that the lease had left when this claim was made."""
     age: Age = field(default_factory=Age, compare=False)
 
     @classmethod
-    def of(cls, job: JobRow, attempt: AttemptRow, cluster: str) -> "Claim":
+    def of(cls, job: JobRow, attempt: AttemptRow, cluster: str, on_cluster_s: float) -> "Claim":
+        timeouts = timeouts_of(job)
         return cls(
             job_id=job.id,
             lease_token=job.lease_token,
@@ -59,6 +66,9 @@ class Claim:
             lease_until=job.lease_until or now(),
             unknown=attempt.unknown_since is not None,
             abandoned=attempt.cluster != cluster,
+            progressed_at=attempt.progressed_at,
+            timeouts=timeouts,
+            time_is_up=timeouts.total_seconds is not None and on_cluster_s >= timeouts.total_seconds,
             lease_left_s=(job.lease_until - now()).total_seconds() if job.lease_until is not None else 0.0,
         )
 
@@ -96,6 +106,10 @@ class Claim:
         )
 
 
+def timeouts_of(job: JobRow) -> Timeouts:
+    return Timeouts.model_validate(job.resolved_spec.get("timeouts", {}))  # jobs of older versions have none
+
+
 async def observe_attempt(services: Services, claim: Claim, *, ask_ray: bool) -> Observation:
     """Bring the control file and Ray to what the claim wants, then observe. Raises OSError if a file cannot be written.
 
@@ -108,11 +122,14 @@ async def observe_attempt(services: Services, claim: Claim, *, ask_ray: bool) ->
         seen.segments, seen.caught_up = await read_segments(services.store, claim.ray_job.events, claim.next_segment)
         return seen
     control = await _write_control(services, claim, verify=ask_ray)
+    submit = not claim.stopping and not claim.time_is_up
     seen = await observe(
-        services, claim.ray_job, claim.next_segment, submitted=claim.submitted, submit=not claim.stopping,
+        services, claim.ray_job, claim.next_segment, submitted=claim.submitted, submit=submit,
         ask=ask_ray or not claim.submitted or claim.stopping, stop=_grace_is_over(services, claim), may_act=claim.still_holds,
     )
     seen.control = control
+    if claim.submitted:
+        judge(services, claim.submission_id, seen, claim.progressed_at, claim.timeouts.progress_seconds)
     return seen
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import raiseload
 from structlog.contextvars import bind_contextvars
-from tinyclip.schemas import JobError, JobState
+from tinyclip.schemas import JobState
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
@@ -25,19 +25,18 @@ from tinyclip_server.jobs.intake import apply_event
 from tinyclip_server.jobs.lifecycle import (
     ON_CLUSTER,
     AttemptOutcome,
-    attempt_failed,
     attempt_interrupted,
-    attempt_stopped,
     begin_attempt,
     end_attempt,
     record,
     show_waiting,
 )
 from tinyclip_server.models import service as models
-from tinyclip_server.orchestration.attempts import Claim, observe_attempt
+from tinyclip_server.orchestration.attempts import Claim, observe_attempt, timeouts_of
 from tinyclip_server.orchestration.event_segments import read_segments
 from tinyclip_server.orchestration.leases import claimable, of_lost_cluster
 from tinyclip_server.orchestration.ray_jobs import Observation, Verdict
+from tinyclip_server.orchestration.verdicts import judge, time_out
 
 logger = logging.getLogger(__name__)
 
@@ -189,13 +188,15 @@ class Scheduler:
             if job.lease_until is None or job.lease_until < at + timedelta(seconds=seconds / 2):
                 job.lease_until = at + timedelta(seconds=seconds)
             attempt.cluster = self._cluster if attempt.cluster is None else attempt.cluster
-            claims.append(Claim.of(job, attempt, self._cluster))
+            claims.append(Claim.of(job, attempt, self._cluster, await _seconds_on_cluster(session, job)))
         return claims
 
     async def _apply(self, claim: Claim, seen: Observation) -> None:
         """Write the observation to the database, if the lease still holds and the attempt is still the newest."""
         cleared = seen.answered and claim.unknown  # Ray has a record of the attempt again
-        if not (seen.has_changes(submitted=claim.submitted) or seen.verdict is Verdict.UNKNOWN or seen.control or cleared):
+        late = claim.time_is_up and seen.caught_up
+        decided = seen.verdict is Verdict.UNKNOWN or cleared or late
+        if not (seen.has_changes(submitted=claim.submitted) or seen.control or decided):
             return
         async with self._services.db.write() as session:
             job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
@@ -207,6 +208,7 @@ class Scheduler:
             if attempt.next_segment != claim.next_segment or attempt.outcome is not None:
                 return
             job.control = seen.control or job.control
+            attempt.progressed_at = seen.progressed_at(attempt.progressed_at, submitted=attempt.submitted)
             if seen.submitted and not attempt.submitted:
                 attempt.submitted = True
                 message = f"submitted as Ray job {attempt.ray_submission_id}"
@@ -215,48 +217,16 @@ class Scheduler:
                 for event in events:
                     await apply_event(session, job, attempt, event)
                 attempt.next_segment += 1
-            if attempt.outcome is None:
-                self._judge(session, job, attempt, seen)
+            if attempt.outcome is None and late:
+                time_out(session, job, attempt, claim.timeouts)
+            elif attempt.outcome is None:
+                judge(session, job, attempt, seen, self._settings.unknown_grace_seconds, claim.timeouts)
 
-    def _judge(self, session: AsyncSession, job: JobRow, attempt: AttemptRow, seen: Observation) -> None:
-        """Act on the verdict on an attempt whose events did not end it."""
-        if seen.verdict is Verdict.REFUSED:
-            end_attempt(attempt, AttemptOutcome.FAILED)
-            message = f"Ray refused the job: {seen.refused}"
-            attempt_failed(session, job, JobError(code="ray_refused", message=message, attempt=attempt.number))
-            return
-        if seen.verdict is Verdict.ABANDONED:
-            self._lose(session, job, attempt, f"no server of its cluster {attempt.cluster} runs")
-            return
-        if seen.verdict is Verdict.UNDECIDED:
-            return
-        attempt.ray_status = seen.status.value if seen.status else None
-        if seen.verdict is Verdict.UNKNOWN and not attempt.submitted:  # stopped before it was ever submitted
-            end_attempt(attempt, AttemptOutcome.WITHDRAWN)
-            attempt_stopped(session, job)
-        elif seen.verdict is Verdict.UNKNOWN:
-            self._judge_unknown(session, job, attempt)
-        elif seen.verdict is Verdict.LOST and seen.note is not None and seen.note.never_started:
-            end_attempt(attempt, AttemptOutcome.INTERRUPTED)
-            attempt_interrupted(session, job, f"Ray found no room for its driver: {seen.note.message}")
-        elif seen.verdict is Verdict.LOST:
-            self._lose(session, job, attempt, f"its driver ended without a final event (Ray reports {attempt.ray_status})")
-        else:
-            attempt.unknown_since = None
 
-    def _judge_unknown(self, session: AsyncSession, job: JobRow, attempt: AttemptRow) -> None:
-        """Wait for a grace period, because Ray's head may have lost its records; then go on under a new fence."""
-        if attempt.unknown_since is None:
-            attempt.unknown_since = now()
-            record(session, job, "attempt.unknown", "Ray does not know the attempt", attempt=attempt.number)
-        elif now() - attempt.unknown_since >= timedelta(seconds=self._settings.unknown_grace_seconds):
-            self._lose(session, job, attempt, "Ray no longer knows it")
-
-    def _lose(self, session: AsyncSession, job: JobRow, attempt: AttemptRow, why: str) -> None:
-        end_attempt(attempt, AttemptOutcome.LOST)
-        error = JobError(
-            code="attempt_lost", message=f"attempt {attempt.number} is lost: {why}", stage=job.progress.get("stage"),
-            attempt=attempt.number, retryable=True,
-        )
-        record(session, job, "attempt.lost", error.message, attempt=attempt.number)
-        attempt_failed(session, job, error)
+async def _seconds_on_cluster(session: AsyncSession, job: JobRow) -> float:
+    """Return the time that all attempts took; 0.0 for a job without a limit."""
+    if timeouts_of(job).total_seconds is None:
+        return 0.0
+    query = select(AttemptRow.created_at, AttemptRow.finished_at).where(AttemptRow.job_id == job.id)
+    attempts = (await session.execute(query)).all()
+    return sum(((finished or now()) - created).total_seconds() for created, finished in attempts)

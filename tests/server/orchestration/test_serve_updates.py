@@ -2,13 +2,14 @@
 
 import asyncio
 import copy
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from tinyclip_server.database.engine import Database
-from tinyclip_server.orchestration import age as age_module
-from tinyclip_server.orchestration import deployments, serve_updates
+from tinyclip_server.orchestration import age, deployments, serve_updates
+from tinyclip_server.orchestration.age import Age
 
 from tests.server.deployments.demo import MODEL, applications, get, put
 from tests.server.fakes import ScriptedServe
@@ -266,8 +267,9 @@ class TestSharedServe:
         assert {name: body[name] for name in theirs} == theirs
 
 
-def test_age_counts_the_clock_that_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    since = age_module.Age()
-    monkeypatch.setattr(age_module.time, "monotonic", lambda: since._steady + 100)
+@pytest.mark.parametrize("jump", [-100, 0, 100], ids=["set back", "not set", "set forward"])
+def test_age_counts_the_clock_that_is_ahead(monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    since = Age()
+    monkeypatch.setattr(age, "now", lambda: since._wall + timedelta(seconds=jump))
 
-    assert 100 <= since.seconds() < 200
+    assert max(0, jump) <= since.seconds() < max(0, jump) + 60

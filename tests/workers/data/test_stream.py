@@ -9,6 +9,7 @@ import pytest
 import torch
 from open_clip import SimpleTokenizer
 from tinyclip.schemas.spec import DataSpec
+from tinyclip_workers.data import stream as stream_module
 from tinyclip_workers.data.shards import DataError, is_held_out
 from tinyclip_workers.data.stream import (
     Batch,
@@ -115,6 +116,17 @@ class TestSplitting:
         assert 0 < len(keys) < 96
         assert not any(is_held_out(key, 0.25) for key in keys)
         assert count_pairs(DataSpec.model_validate({"train": {"shards": shards, "holdout": 0.25}})) == len(keys)
+
+    def test_a_count_shows_that_it_makes_progress(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(stream_module, "COUNT_LOG_SECONDS", 0.0)
+        caplog.set_level("INFO", "tinyclip_workers")
+
+        pairs = count_pairs(DataSpec.model_validate({"train": {"shards": write_shards(tmp_path)}}))
+
+        lines = [record.message for record in caplog.records if "counted" in record.message]
+        assert (len(lines), lines[-1]) == (pairs, f"counted {pairs} pairs so far")
 
 
 class TestBrokenData:

@@ -6,6 +6,8 @@ as an uninterrupted one. Batches do not cross epochs: the samples at the end of 
 """
 
 import hashlib
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +33,10 @@ from tinyclip_workers.data.shards import (
     read_shards,
 )
 
+log = logging.getLogger(__name__)
+
+COUNT_LOG_SECONDS = 60.0
+"""Time between the log lines of a count: an attempt that writes nothing for long counts as stalled."""
 Tokenize = Callable[[str], Tensor]
 TOKEN_CACHE_SIZE = 100_000
 """Texts whose tokens each process caches."""
@@ -213,8 +219,13 @@ def make_loader(stream: PairStream, processes: int) -> DataLoader[Batch]:
 
 
 def count_pairs(spec: DataSpec) -> int:
-    """Return the pairs in one epoch: from the spec, or counted by reading every shard once."""
+    """Return the pairs in one epoch: from the spec, or counted by reading every shard once, which is logged now and then."""
     if spec.train.samples is not None:
         return spec.train.samples
-    samples = read_shards(expand_shards(spec.train.shards), Skipped())
-    return sum(not is_held_out(sample["__key__"], spec.train.holdout) for sample in samples)
+    pairs, logged_at = 0, time.monotonic()
+    for sample in read_shards(expand_shards(spec.train.shards), Skipped()):
+        pairs += not is_held_out(sample["__key__"], spec.train.holdout)
+        if time.monotonic() - logged_at >= COUNT_LOG_SECONDS:
+            logged_at = time.monotonic()
+            log.info("counted %s pairs so far", f"{pairs:,}")
+    return pairs

@@ -2,12 +2,14 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from ray.util.metrics import Gauge
 from tinyclip.artifacts.documents import JobDocument
 
+from tinyclip_workers.data.shards import Sample
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.runtime.attempt import JobAttempt
@@ -22,6 +24,9 @@ REPORT_EVERY_S = 0.5
 
 LOG_EVERY_S = 15.0
 """Time between progress lines in the log."""
+
+EVALUATION_EVERY_S = 60.0
+"""Time between the events of an evaluation in progress: an attempt without events for long counts as stalled."""
 
 GAUGES = {"loss": "Training loss", "pairs_per_second": "Image-text pairs a second", "step": "Step of the stage"}
 
@@ -90,7 +95,9 @@ class StageEvaluator:
         found: dict[str, dict[str, Any]] = {}
         spec = self._run.spec
         models = {"student": student, **self._teacher}
-        results = evaluate_tasks(models, spec.evaluation.tasks, holdout=spec.data.train.holdout, device=self._device)
+        results = evaluate_tasks(
+            models, spec.evaluation.tasks, holdout=spec.data.train.holdout, device=self._device, on_sample=self._reporter()
+        )
         for task in spec.evaluation.tasks:
             scores = results[task.name]
             found[task.name] = {"student": scores["student"], "teacher": scores.get("teacher")}
@@ -102,3 +109,17 @@ class StageEvaluator:
                     message=f"evaluated {task.name} at step {step} of stage {self._stage.name}",
                 )
         return found
+
+    def _reporter(self) -> Callable[[Sample], None]:
+        """Return a function that counts the samples that are read, and reports their number now and then."""
+        samples, reported_at = 0, time.monotonic()
+
+        def add(_: Sample) -> None:
+            nonlocal samples, reported_at
+            samples += 1
+            if self._events and time.monotonic() - reported_at >= EVALUATION_EVERY_S:
+                reported_at = time.monotonic()
+                message = f"evaluating stage {self._stage.name}: {samples:,} samples"
+                self._events.send("evaluation.progress", stage=self._stage.index, message=message)
+
+        return add

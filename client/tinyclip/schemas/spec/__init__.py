@@ -13,7 +13,16 @@ from tinyclip.schemas.spec.data import (
     TrainData,
     ZeroShotTask,
 )
-from tinyclip.schemas.spec.job import CheckpointSpec, JobSpec, Resources, TeacherAt, TeacherSpec, WeightedTeacher, WorkerRange
+from tinyclip.schemas.spec.job import (
+    CheckpointSpec,
+    JobSpec,
+    Resources,
+    TeacherAt,
+    TeacherSpec,
+    Timeouts,
+    WeightedTeacher,
+    WorkerRange,
+)
 from tinyclip.schemas.spec.stages import (
     ImageTower,
     Objective,
@@ -49,6 +58,7 @@ __all__ = [
     "Temperature",
     "Templates",
     "TextTower",
+    "Timeouts",
     "TrainData",
     "TrainLength",
     "WeightedTeacher",

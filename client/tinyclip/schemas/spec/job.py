@@ -51,6 +51,15 @@ class CheckpointSpec(Request):
     keep: int = Field(default=3, ge=1)
 
 
+class Timeouts(Request):
+    """Limits in seconds that end what hangs. A job whose time is up fails with the code `time_limit`."""
+
+    progress_seconds: float = Field(default=7200, gt=0, le=31_536_000, allow_inf_nan=False)
+    """An attempt that writes no event for longer is stopped; the next one continues from the last checkpoint."""
+    total_seconds: float | None = Field(default=None, gt=0, le=315_360_000, allow_inf_nan=False)
+    """Time on the cluster, all attempts added up; null: no limit. Time in the queue and paused does not count."""
+
+
 class JobSpec(Request):
     """Everything that determines the student. The minimum is name, teacher, data.train.shards and one stage."""
 
@@ -76,6 +85,7 @@ class JobSpec(Request):
     resources: Resources = Resources()
     checkpoint: CheckpointSpec = CheckpointSpec()
     max_attempts: int = Field(default=3, ge=1, le=100)
+    timeouts: Timeouts = Timeouts()
     seed: int = 0
 
     @property

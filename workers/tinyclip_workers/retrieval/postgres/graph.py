@@ -56,10 +56,13 @@ def create_graph_in_background(table: Table, on_progress: Callable[[float], None
         target = Table(connection, table.id, table.embed_dim)
         thread = threading.Thread(target=lambda: outcomes.append(_create_graph_or_error(target)))
         thread.start()
+        done = None
         try:
             while thread.is_alive():
                 thread.join(PROGRESS_SECONDS)
-                on_progress(_share_done(table.connection, connection.info.backend_pid))
+                before, done = done, _share_done(table.connection, connection.info.backend_pid)
+                if done != before:  # a sign of progress must not come from one that hangs
+                    on_progress(done)
         finally:
             if thread.is_alive():
                 connection.cancel_safe()
