@@ -1,14 +1,14 @@
 """Settings of the control plane: flags, then `TINYCLIP_*` variables, then a TOML file, then the defaults here."""
 
-import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS
+from tinyclip.addresses import ARTIFACTS_ROOT, DATA_ROOTS, RAY_TOKEN_PATH, AddressRules, root_problem, service_problem
 from tinyclip.cluster import FIXED_CPUS
 
 
@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     """Largest body of a request, except uploads of models, see `max_import_bytes`."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Limit of one token, counted by each server separately; unset: 1200 with tokens, unlimited without."""
-    data_roots: list[Path] = []
-    """Folders to which local paths in requests are restricted; empty: any path that workers can read."""
+    data_roots: list[str] = []
+    """Folders and URI prefixes to which addresses in requests are restricted; empty, only without tokens: any address."""
     allow_private_urls: bool = False
     """Allow shards and weights at http(s) addresses on this machine and in private networks."""
     serve_image_urls: bool = False
@@ -93,9 +93,16 @@ class Settings(BaseSettings):
     """CPUs that a job's driver reserves; unset: drivers run on the head node, with a number on any node."""
     planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan.planner"])
     planner_timeout_seconds: float = Field(default=120.0, gt=0)
+    """Time limit of one plan. A request waits as long at most for its turn, then it is refused with 429."""
+    planner_processes: int = Field(default=2, ge=1, le=64)
+    """Processes that plan, started when needed; each project uses one at a time. One takes 420 MiB."""
+    planner_memory_bytes: int = Field(default=4 << 30, ge=1 << 30)
+    """Memory that one of them can allocate. Without any work it takes 0.4 GiB of it with torch for CPUs."""
     import_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.importing.convert"])
     import_timeout_seconds: float = Field(default=600.0, gt=0)
     """Time limit for reading, converting and writing an imported model, without its upload."""
+    import_memory_bytes: int | None = Field(default=None, ge=1 << 30)
+    """Memory that an import can allocate; unset: 2 GiB and three times `max_import_bytes`, at most 3/4 of the machine's."""
     max_import_bytes: int = Field(default=8 << 30, ge=1)
     """Largest file of an import, uploaded or at a path."""
     keep_checkpoints_days: float = Field(default=30.0, ge=0)
@@ -122,10 +129,10 @@ class Settings(BaseSettings):
 
     @field_validator("data_roots")
     @classmethod
-    def _absolute_roots(cls, value: list[Path]) -> list[Path]:
+    def _usable_roots(cls, value: list[str]) -> list[str]:
         for root in value:
-            if not root.is_absolute():
-                raise ValueError(f"{root} is a relative path, which each process resolves differently; use an absolute path")
+            if problem := root_problem(root):
+                raise ValueError(f"{root} {problem}")
         return value
 
     @classmethod
@@ -174,11 +181,40 @@ class Settings(BaseSettings):
         return (self.serve_url or f"http://{self.host}:{self.serve_port}").rstrip("/")
 
     @property
+    def address_rules(self) -> AddressRules:
+        """Return the rules for addresses in requests."""
+        return AddressRules(tuple(self.data_roots), tuple(self._service_places()), self.allow_private_urls)
+
+    @property
+    def roots_problem(self) -> str | None:
+        """Return why the service must not start with these roots, and what to do; None if it may."""
+        if self.auth == "tokens" and not self.data_roots:
+            return (
+                f"with TINYCLIP_AUTH=tokens {DATA_ROOTS} must name what users of a token may read, as '[\"/datasets\", "
+                "\"s3://bucket/pairs\"]': without it every token reads every file of this machine and of its nodes"
+            )
+        inside = [root for root in self.data_roots if service_problem(root, self.address_rules.service)]
+        return f"{inside[0]} in {DATA_ROOTS} belongs to the service itself; name a place beside it" if inside else None
+
+    def _service_places(self) -> Iterator[str]:
+        """Yield the folders, files and URI prefixes of the service itself."""
+        yield from (self.artifacts_root, str(self.data_dir), str(_config_file()))
+        yield from (str(path) for path in (self.ray_token_path, os.environ.get(RAY_TOKEN_PATH)) if path)
+        if self.async_database_url.startswith("sqlite"):
+            database = self.async_database_url.partition(":///")[2].partition("?")[0]
+            yield from (database + suffix for suffix in ("", "-wal", "-shm", "-journal"))
+
+    @property
     def worker_environment(self) -> dict[str, str]:
         """Return the environment variables that the engine's processes get on every node."""
-        own = [str(self.data_dir / "imports"), *([] if "://" in self.artifacts_root else [self.artifacts_root])]
-        readable = [*map(str, self.data_roots), *own] if self.data_roots else []
-        return {ALLOW_PRIVATE: "1" if self.allow_private_urls else "0", READABLE_ROOTS: json.dumps(readable)}
+        return {**self.address_rules.environment(), ARTIFACTS_ROOT: self.artifacts_root}
+
+    @property
+    def import_memory_limit(self) -> int:
+        """Return the bytes of memory that an import can allocate."""
+        needed = (2 << 30) + 3 * self.max_import_bytes
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return self.import_memory_bytes or min(needed, machine * 3 // 4)
 
     @property
     def planner_environment(self) -> dict[str, str]:

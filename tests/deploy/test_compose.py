@@ -142,6 +142,7 @@ class TestCompose:
         environment = environments(compose)["control-plane"]
 
         assert environment["TINYCLIP_AUTH"] == "tokens"
+        assert json.loads(environment["TINYCLIP_DATA_ROOTS"])  # without any, the service does not start
         assert "TINYCLIP_ALLOW_PUBLIC" not in environment
 
     def test_every_node_of_ray_asks_for_the_token(self, compose: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ class ScriptedPlanner(Planner):
     """A planner in this process: `fake_planner.py` without a start of Python."""
 
     def __init__(self) -> None:
-        super().__init__(HelperProcess([], timeout_s=0))
+        super().__init__([HelperProcess([], timeout_s=30)])
         self.held: asyncio.Event | None = None
         """Answers wait for this event if it is set."""
 

@@ -15,14 +15,14 @@ from functools import partial
 from tinyclip.artifacts.paths import evaluation_events, export_events, index_job_events
 from tinyclip.artifacts.store import ArtifactsStore
 
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.ray_job import run
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return 0 if the job is done or no longer wanted, 1 if it failed; a `<kind>.failed` event then holds the reason."""
     arguments = _parser().parse_args(argv)
-    return KINDS[arguments.kind](open_store(arguments.artifacts), arguments)
+    return KINDS[arguments.kind](open_own_store(arguments.artifacts), arguments)
 
 
 def _run_export(store: ArtifactsStore, arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from tinyclip.schemas._base import Request, Response, Timestamp
+from tinyclip.schemas.addresses import ModelName
 from tinyclip.schemas.jobs import Scores
 from tinyclip.schemas.spec import EvaluationTask
 
@@ -14,8 +15,8 @@ class EvaluationPost(Request):
     """A request for an evaluation. Models are registered ones (`NAME@VERSION`, `NAME@ALIAS`, `NAME`, also after `registry:`),
     open_clip's (`ARCHITECTURE/TAG`, as `ViT-B-32/laion2b_s34b_b79k`), `hf-hub:ORG/NAME` or `local-dir:PATH_OR_URI`."""
 
-    model: str = Field(min_length=1, max_length=1000)
-    against: str | None = Field(default=None, min_length=1, max_length=1000)
+    model: ModelName = Field(min_length=1, max_length=1000)
+    against: ModelName | None = Field(default=None, min_length=1, max_length=1000)
     """Another model to evaluate on the same images, such as the teacher."""
     tasks: list[EvaluationTask] = Field(min_length=1, max_length=200)
     holdout: float = Field(default=0.0, ge=0, lt=1)

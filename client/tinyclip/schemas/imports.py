@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from tinyclip.schemas._base import Request
+from tinyclip.schemas.addresses import Address
 from tinyclip.schemas.spec import Name
 
 Alias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
@@ -39,5 +40,5 @@ class ImportUpload(ImportOptions):
 class ModelImport(ImportOptions):
     """The body of `POST /v1/models/import` for a file or directory that the server reads."""
 
-    source: str = Field(min_length=1, max_length=2000)
+    source: Address = Field(min_length=1, max_length=2000)
     """An absolute path on the server, or a URI such as `s3://…`."""

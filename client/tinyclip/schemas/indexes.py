@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
+from tinyclip.schemas.addresses import Shards
 
 IndexKind = Literal["auto", "exact", "hnsw"]
 """`exact` compares a query with every item, `hnsw` walks a graph of near neighbours; `auto` is exact below 100,000 items
@@ -18,7 +19,7 @@ IndexStore = Literal["files", "pgvector"]
 
 
 class IndexSource(Request):
-    shards: str | list[str]
+    shards: Shards
     image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
     metadata_keys: list[str] = ["json"]
 

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -165,13 +166,25 @@ def build_services(
             settings.ray_address, token_path=settings.ray_token_path, driver_cpus=settings.driver_cpus,
             job_environment=settings.worker_environment,
         ),
-        planner=planner or Planner(_helper(settings, settings.planner_command, settings.planner_timeout_seconds, "planner.log")),
-        importer=importer or Importer(_helper(settings, settings.import_command, settings.import_timeout_seconds, "import.log")),
+        planner=planner or Planner([_planner_process(settings) for _ in range(settings.planner_processes)]),
+        importer=importer or Importer(_import_process(settings)),
     )
 
 
-def _helper(settings: Settings, command: Sequence[str], timeout_s: float, log: str) -> HelperProcess:
-    logs = settings.data_dir / "logs"
+def _planner_process(settings: Settings) -> HelperProcess:
     return HelperProcess(
-        command, timeout_s=timeout_s, log=logs / log if logs.is_dir() else None, environment=settings.planner_environment
+        settings.planner_command, timeout_s=settings.planner_timeout_seconds, log=_helper_log(settings, "planner.log"),
+        environment=settings.planner_environment, memory_bytes=settings.planner_memory_bytes,
     )
+
+
+def _import_process(settings: Settings) -> HelperProcess:
+    return HelperProcess(
+        settings.import_command, timeout_s=settings.import_timeout_seconds, log=_helper_log(settings, "import.log"),
+        environment=settings.worker_environment, memory_bytes=settings.import_memory_limit,
+    )
+
+
+def _helper_log(settings: Settings, name: str) -> Path | None:
+    logs = settings.data_dir / "logs"
+    return logs / name if logs.is_dir() else None

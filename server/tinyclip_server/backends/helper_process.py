@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +22,14 @@ class HelperProcess:
     """Starts the process, exchanges lines with it, and kills its process group. Not for concurrent use."""
 
     def __init__(
-        self, command: Sequence[str], *, timeout_s: float, log: Path | None = None, environment: Mapping[str, str] | None = None
+        self, command: Sequence[str], *, timeout_s: float, log: Path | None = None, environment: Mapping[str, str] | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
-        """The standard error of the process is appended to `log`; without one it is the server's own."""
-        self._command, self.timeout_s, self._log = list(command), timeout_s, log
+        """The standard error of the process is appended to `log`; without one it is the server's own.
+
+        `memory_bytes` limits the private memory of the process and of each of its children.
+        """
+        self._command, self.timeout_s, self._log, self._memory_bytes = list(command), timeout_s, log, memory_bytes
         self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
 
@@ -42,6 +47,16 @@ class HelperProcess:
                 *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=MAX_LINE_BYTES,
                 start_new_session=True, env=self._environment,
             )
+        self._limit_memory(self._process.pid)
+
+    def _limit_memory(self, pid: int) -> None:
+        """Limit the memory that the process can write to (RLIMIT_DATA), on systems that can do that for another process.
+
+        Address space (RLIMIT_AS) is no measure: an engine for GPUs maps many gigabytes of libraries and reserves more.
+        """
+        if self._memory_bytes is not None and hasattr(resource, "prlimit"):
+            with contextlib.suppress(ProcessLookupError):  # it has ended, which the next read reports
+                resource.prlimit(pid, resource.RLIMIT_DATA, (self._memory_bytes, self._memory_bytes))
 
     @contextlib.asynccontextmanager
     async def exchange(self) -> AsyncIterator[None]:

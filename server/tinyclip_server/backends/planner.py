@@ -1,12 +1,14 @@
-"""Plans specs and checks evaluations with the engine, in one warm process (`python -m tinyclip_workers.plan.planner`).
+"""Plans specs and checks evaluations with the engine, in warm processes (`python -m tinyclip_workers.plan.planner`).
 
-One JSON line each way: `{"id", "spec"}` in, `{"id", "plan"}` or `{"id", "errors"}` out, after a first `{"ready": true}`.
-The process is started when first needed, and again after it died.
+One JSON line is written, `{"id", "spec"}`. Lines `{"id", "doing": {"pointer", "value", "what"}}` report the current step, and
+`{"id", "plan"}`, `{"id", "errors"}` or `{"id", "exhausted": true}` is the answer. The first line of a process is
+`{"ready": true}`. A process is started when first needed, and again after it died.
 """
 
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,74 +16,115 @@ from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import FieldError, JobSpec, Plan
 
 from tinyclip_server.backends.helper_process import HelperDied, HelperProcess
+from tinyclip_server.backends.turns import Turns
 from tinyclip_server.problems import InvalidInput, Unavailable
 
 logger = logging.getLogger(__name__)
+
+ADMITTED = 8
+"""Requests of one project that are planned or wait; each may hold a body of the largest size."""
 
 _field_errors = TypeAdapter(list[FieldError])
 
 
 class Planner:
-    """One question at a time: planning reads shards and may load a teacher, so two at once only slow each other down."""
+    """One question at a time for each project, as planning reads shards and may load a teacher; several projects at once."""
 
-    def __init__(self, process: HelperProcess) -> None:
-        self._process = process
-        self._turn = asyncio.Lock()
+    def __init__(self, processes: Sequence[HelperProcess]) -> None:
+        self._processes, self._idle = processes, list(processes)
+        timeout_s = processes[0].timeout_s
+        self._turns = Turns(len(processes), admitted=ADMITTED, patience_s=timeout_s, work="planning")
 
-    async def plan(self, spec: JobSpec) -> Plan:
-        """Return the plan of a spec. Raises InvalidInput for an impossible one, Unavailable if the engine cannot answer."""
-        answer = await self._answer({"spec": spec.model_dump(mode="json")})
+    async def plan(self, project: str, spec: JobSpec) -> Plan:
+        """Return the plan of a spec. Raises InvalidInput if it is impossible, TooManyRequests, Unavailable without an engine."""
+        answer = await self._in_turn(project, {"spec": spec.model_dump(mode="json")})
         if answer.get("errors"):
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_spec")
         return Plan.model_validate(answer["plan"])
 
-    async def check_evaluation(self, request: EvaluationRequest) -> list[str]:
-        """Return warnings about an evaluation. Raises InvalidInput, Unavailable as `plan`."""
-        answer = await self._answer({"evaluation": request.model_dump(mode="json")})
+    async def check_evaluation(self, project: str, request: EvaluationRequest) -> list[str]:
+        """Return warnings about an evaluation. Raises as `plan`."""
+        answer = await self._in_turn(project, {"evaluation": request.model_dump(mode="json")})
         if answer.get("errors"):
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_evaluation")
         return [str(warning) for warning in answer["warnings"]]
 
     async def warm_up(self) -> None:
-        """Start the process ahead of the first question; a failure is only logged."""
-        async with self._turn:
+        """Start a process ahead of the first question; a failure is only logged."""
+        process = self._idle[-1]
+        async with self._turns.all_slots():  # questions wait for this process instead of starting another
             try:
-                async with self._process.exchange():
-                    await self._ensure_running()
+                async with process.exchange():
+                    await _ensure_running(process)
             except (HelperDied, OSError) as error:
                 logger.warning("the planner did not start: %s", error or "timed out")
 
     async def close(self) -> None:
-        await self._process.kill()
+        await asyncio.gather(*(process.kill() for process in self._processes))
+
+    async def _in_turn(self, project: str, question: dict[str, Any]) -> dict[str, Any]:
+        async with self._turns.admit(project), self._turns.turn(project):
+            return await self._answer(question)
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        async with self._turn:
+        process = self._idle.pop()  # the one that was used last, so that others are only started when they are needed
+        try:
             for last_try in (False, True):
+                exchange = _Exchange(process)
                 try:
-                    async with self._process.exchange():
-                        return await self._ask({"id": secrets.token_hex(8), **question})
+                    async with process.exchange():
+                        return await exchange.ask(question)
                 except TimeoutError:
-                    raise Unavailable(
-                        f"planning took longer than {self._process.timeout_s:g} s; are the shards and the teacher reachable?",
-                        code="planner_timeout", retry_after=5,
-                    ) from None
+                    raise exchange.problem(f"took longer than {process.timeout_s:g} s", "planner_timeout") from None
                 except (HelperDied, OSError) as error:
                     if last_try:
-                        message = f"the planner does not run: {error}"
-                        raise Unavailable(message, code="planner_unavailable", retry_after=5) from error
+                        raise exchange.death(error) from error
                     logger.warning("the planner died (%s); starting it again", error)
+        finally:
+            self._idle.append(process)
         raise AssertionError("unreachable")
 
-    async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        await self._ensure_running()
-        answer = await self._process.ask(question)
-        if answer.get("id") != question["id"]:
+
+class _Exchange:
+    """One question, its answer, and the step that the process reported last."""
+
+    def __init__(self, process: HelperProcess) -> None:
+        self._process = process
+        self._asked = False
+        self._doing: dict[str, Any] | None = None
+
+    async def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer. Raises HelperDied, OSError, and InvalidInput if it would take too much memory."""
+        await _ensure_running(self._process)
+        self._asked, number = True, secrets.token_hex(8)
+        answer = await self._process.ask({"id": number, **question})
+        while answer.get("id") == number and isinstance(answer.get("doing"), dict):
+            self._doing = answer["doing"]
+            answer = await self._process.read()
+        if answer.get("id") != number:
             raise HelperDied(f"it answered {str(answer)[:200]}")
+        if answer.get("exhausted"):
+            await self._process.kill()
+            raise self.problem("takes more memory than TINYCLIP_PLANNER_MEMORY_BYTES allows", "planner_memory")
         return answer
 
-    async def _ensure_running(self) -> None:
-        if self._process.running:
-            return
-        await self._process.start()
-        if (await self._process.read()).get("ready") is not True:
-            raise HelperDied("its first line was not {\"ready\": true}")
+    def problem(self, what: str, code: str) -> InvalidInput:
+        """Return the error of a question that cannot be answered, with the field that the process was busy with."""
+        if self._doing is None:
+            return InvalidInput(f"planning {what}; use fewer or smaller files, and check that they can be reached", code=code)
+        message = f"{self._doing['what']} {what}; use fewer or smaller files, and check that they can be reached"
+        return InvalidInput.field(self._doing["pointer"], self._doing["value"], message, code=code)
+
+    def death(self, error: Exception) -> InvalidInput | Unavailable:
+        """Return the error of a process that died twice: of this question, or it does not run at all."""
+        if not self._asked:
+            return Unavailable(f"the planner does not run: {error}", code="planner_unavailable", retry_after=5)
+        return self.problem(f"ended the planner's process ({error}; its log has details)", "planner_died")
+
+
+async def _ensure_running(process: HelperProcess) -> None:
+    if process.running:
+        return
+    await process.start()
+    if (await process.read()).get("ready") is not True:
+        raise HelperDied('its first line was not {"ready": true}')

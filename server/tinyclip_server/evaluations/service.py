@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import EvaluatedModel, EvaluationRequest
-from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState
 from tinyclip.schemas.spec import TeacherSpec
 
-from tinyclip_server.backends.data_roots import expect_inside, places_of_evaluation
+from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting, new_id
@@ -40,13 +39,13 @@ class CheckedEvaluation:
 
 async def check(services: Services, project: str, body: EvaluationPost) -> CheckedEvaluation:
     """Resolve the models and check the tasks' data, which the engine reads. Raises InvalidInput, Unavailable."""
-    await expect_inside(services.settings.data_roots, places_of_evaluation(body))
+    await expect_readable(services.settings.address_rules, body)
     model = await resolve_model(services, project, body.model, "/model")
     against = None
     if body.against is not None:
         against = (await resolve_model(services, project, body.against, "/against")).evaluated
     request = EvaluationRequest(model=model.evaluated, against=against, tasks=body.tasks, holdout=body.holdout)
-    return CheckedEvaluation(model, request, await services.planner.check_evaluation(request))
+    return CheckedEvaluation(model, request, await services.planner.check_evaluation(project, request))
 
 
 async def resolve_model(services: Services, project: str, name: str, pointer: str) -> ResolvedModel:
@@ -55,6 +54,9 @@ async def resolve_model(services: Services, project: str, name: str, pointer: st
         return ResolvedModel(EvaluatedModel(name=name, source=TeacherSpec(model=name)))
     if "/" in name and not name.startswith(REGISTRY):
         architecture, _, tag = name.rpartition("/")
+        if "." in tag:  # the engine would read it as the path of a file
+            message = f"{tag} is no tag of open_clip's weights; give ARCHITECTURE/TAG, or a folder as local-dir:PATH"
+            raise InvalidInput.field(pointer, name, message, code="unknown_model")
         return ResolvedModel(EvaluatedModel(name=name, source=TeacherSpec(model=architecture, pretrained=tag)))
     async with services.db.read() as session:
         try:
@@ -63,7 +65,7 @@ async def resolve_model(services: Services, project: str, name: str, pointer: st
             forms = "NAME@VERSION of a registered model, ARCHITECTURE/TAG of open_clip, local-dir:PATH or hf-hub:ORG/NAME"
             message = f"{error.detail}; give {forms}"
             raise InvalidInput.field(pointer, name, message, code="unknown_model") from error
-    source = TeacherSpec(model=f"local-dir:{services.store.uri(model_version(model, version))}")
+    source = TeacherSpec(model=f"{REGISTRY}{model}@{version}")
     return ResolvedModel(EvaluatedModel(name=f"{model}@{version}", source=source), (model, version))
 
 

@@ -33,7 +33,7 @@ class IdempotentRequest:
     def __init__(
         self, services: Services, project: str, key: str | None, fingerprint: str, *, slowest_seconds: float | None = None
     ) -> None:
-        """Create a request; `slowest_seconds` is the longest time its work may take, by default the planner's timeout."""
+        """Create a request; `slowest_seconds` limits its wait and each of two tries, by default the planner's timeout."""
         self._services, self._project, self._key, self._fingerprint = services, project, key, fingerprint
         self._slowest_seconds = slowest_seconds or services.settings.planner_timeout_seconds
 
@@ -58,7 +58,7 @@ class IdempotentRequest:
         settings = self._services.settings
         async with self._services.db.write() as session:
             expired = at - timedelta(hours=settings.idempotency_hours)
-            abandoned = at - timedelta(seconds=2 * self._slowest_seconds + 30)
+            abandoned = at - timedelta(seconds=3 * self._slowest_seconds + 30)
             await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < expired))
             await session.execute(
                 delete(IdempotencyRow).where(

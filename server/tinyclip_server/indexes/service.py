@@ -5,7 +5,7 @@ import time
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
-from tinyclip_server.backends.data_roots import expect_inside, places_of_index
+from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting
@@ -22,8 +22,8 @@ MAX_ATTEMPTS = 3
 async def check(services: Services, body: IndexPut) -> None:
     """Check the source of a build and the requested database. Raises InvalidInput, Unavailable."""
     if body.source is not None:
-        await expect_inside(services.settings.data_roots, places_of_index(body.source))
-        await expect_shards(body.source, services.store, allow_private=services.settings.allow_private_urls)
+        await expect_readable(services.settings.address_rules, body)
+        await expect_shards(body.source, services.store, services.settings.address_rules)
     if body.store == "pgvector":
         await database.expect_fit(services.settings.index_database_url)
 

@@ -5,14 +5,14 @@ import glob
 import re
 from pathlib import Path
 
-from tinyclip.addresses import address_problem
+from tinyclip.addresses import AddressRules
 from tinyclip.schemas import FieldError, IndexSource
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput
 
 
-async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, *, allow_private: bool = False) -> None:
+async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, rules: AddressRules) -> None:
     """Raise InvalidInput unless the first shard of every pattern exists.
 
     Only local paths are checked, and only if the artifacts are local too. The Ray job checks all others: the server fetches no
@@ -23,7 +23,7 @@ async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, *, allo
         raise InvalidInput.field("/source/shards", [], "name at least one shard")
     errors = []
     for index, pattern in enumerate(listed):
-        problem = address_problem(pattern, allow_private=allow_private) or await _problem(pattern, store)
+        problem = await _problem(pattern, store, rules)
         if problem is not None:
             pointer = f"/source/shards/{index}" if isinstance(source.shards, list) else "/source/shards"
             errors.append(FieldError(pointer=pointer, value=pattern, message=problem))
@@ -38,16 +38,18 @@ def first_of(pattern: str) -> str:
     return pattern
 
 
-async def _problem(pattern: str, store: AsyncArtifactsStore) -> str | None:
+async def _problem(pattern: str, store: AsyncArtifactsStore, rules: AddressRules) -> str | None:
     if "://" in pattern:
         return None
     if not pattern.startswith("/"):
         return "is a relative path, but the job runs in another folder; give an absolute path or a URL"
     path = first_of(pattern)
-    if store.is_local and not await asyncio.to_thread(_exists, path):
-        return f"{path} does not exist; check the path"
-    return None
+    return await asyncio.to_thread(_problem_of_first, path, rules) if store.is_local else None
 
 
-def _exists(path: str) -> bool:
-    return bool(glob.glob(path)) if glob.has_magic(path) else Path(path).is_file()
+def _problem_of_first(path: str, rules: AddressRules) -> str | None:
+    if problem := rules.problem(path):  # one that a brace spells
+        return problem
+    readable = (found for found in glob.iglob(path) if rules.place_problem(found) is None)
+    exists = next(readable, None) is not None if glob.has_magic(path) else Path(path).is_file()
+    return None if exists else f"{path} does not exist; check the path"

@@ -4,11 +4,10 @@ import copy
 from typing import Any
 
 from pydantic import ValidationError
-from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.validation import field_errors, pointer_of
 
-from tinyclip_server.backends.data_roots import expect_inside, places_of_job
+from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.http.services import Services
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
@@ -18,14 +17,14 @@ REGISTRY = "registry:"
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
     """Return the spec with its teachers' versions pinned, and its plan. Raises InvalidInput."""
-    await expect_inside(services.settings.data_roots, places_of_job(spec))
-    pinned, local = await _pin_teachers(services, project, spec)
-    return pinned, await services.planner.plan(local)
+    await expect_readable(services.settings.address_rules, spec)
+    pinned = await _pin_teachers(services, project, spec)
+    return pinned, await services.planner.plan(project, pinned)
 
 
-async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, JobSpec]:
-    """Return the spec with `registry:name@alias` as `registry:name@3`, and with `local-dir:` addresses of the same versions."""
-    pinned = local = spec
+async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> JobSpec:
+    """Return the spec with `registry:name@alias` as `registry:name@3`, which workers find in the artifacts store."""
+    pinned = spec
     for at in spec.every_teacher():
         if not at.spec.model.startswith(REGISTRY):
             continue
@@ -36,8 +35,7 @@ async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> tupl
             except ApiError as error:
                 raise InvalidInput.field(f"{at.pointer}/model", at.spec.model, error.detail, code="unknown_model") from error
         pinned = _with_teacher(pinned, at.pointer, f"{REGISTRY}{name}@{version}")
-        local = _with_teacher(local, at.pointer, f"local-dir:{services.store.uri(model_version(name, version))}")
-    return pinned, local
+    return pinned
 
 
 def _with_teacher(spec: JobSpec, pointer: str, model: str) -> JobSpec:

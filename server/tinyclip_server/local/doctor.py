@@ -19,6 +19,7 @@ import httpx
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from tinyclip.addresses import DATA_ROOTS
 from tinyclip.artifacts.paths import probe_file
 from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
@@ -58,6 +59,7 @@ async def examine(settings: Settings) -> list[Check]:
     """Run all checks and return their results in the order of display. Leave nothing behind."""
     checks: list[tuple[str, Awaitable[list[Check]]]] = [
         ("data folder", _data_dir(settings)),
+        ("data roots", _data_roots(settings)),
         ("database", _database(settings)),
         ("index database", _index_database(settings)),
         ("ray", _ray(settings)),
@@ -94,6 +96,19 @@ async def _data_dir(settings: Settings) -> list[Check]:
         return [_ok("data folder", str(folder) if existing == folder else f"{folder} (will be created)")]
     hint = "choose another with --data-dir or TINYCLIP_DATA_DIR, or change its owner"
     return [_fail("data folder", f"{existing} is not a writable folder", hint)]
+
+
+async def _data_roots(settings: Settings) -> list[Check]:
+    if settings.roots_problem is not None:
+        message, _, hint = settings.roots_problem.partition(": ")
+        return [_fail("data roots", message, hint or f"correct {DATA_ROOTS}")]
+    if not settings.data_roots:
+        return [_ok("data roots", "none: every caller may name any address")]
+    missing = [root for root in settings.data_roots if "://" not in root and not await asyncio.to_thread(Path(root).is_dir)]
+    if missing:
+        hint = "create or mount it, here and on every node"
+        return [Check(name="data roots", result="warn", message=f"{missing[0]} is not a folder of this machine", hint=hint)]
+    return [_ok("data roots", ", ".join(settings.data_roots))]
 
 
 async def _database(settings: Settings) -> list[Check]:

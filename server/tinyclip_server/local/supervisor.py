@@ -44,6 +44,8 @@ def up(settings: Settings) -> None:
     """Run the service until SIGINT or SIGTERM. Raises `CannotStart`."""
     _require_private_address(settings)
     _require_own_database(settings)
+    if settings.roots_problem is not None:
+        raise CannotStart(settings.roots_problem)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
         with (

@@ -109,7 +109,7 @@ async def import_model(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in IMPORT_BODY["content"]:
         raise UnknownMedia(f"the media type {kind or '(none)'} is not supported; send {', '.join(IMPORT_BODY['content'])}")
-    async with imports.workspace(services) as folder:
+    async with services.importer.admit(project), imports.workspace(services) as folder:
         if kind == "application/json":
             source = await imports.named_source(request)
         else:

@@ -29,7 +29,7 @@ from tinyclip.artifacts.paths import IMPORTS, import_marker, model_version
 from tinyclip.schemas import ImportOptions, ImportUpload, ModelImport, ModelVersion
 from tinyclip.validation import field_errors
 
-from tinyclip_server.backends.data_roots import expect_inside
+from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ModelRow
 from tinyclip_server.http.services import Services
@@ -120,7 +120,7 @@ async def make_version(
     Raises InvalidInput, Conflict, StorageFull.
     """
     if source.upload_name is None:
-        await expect_inside(services.settings.data_roots, [("/source", source.path)])
+        await expect_readable(services.settings.address_rules, source.options)
     name, marker = _model_name(source), folder.name
     await _expect_available(services, project, name, source.options.alias)
     settings, pointer = services.settings, "/source" if source.upload_name is None else "/file"
@@ -129,7 +129,7 @@ async def make_version(
         "seconds": int(settings.import_timeout_seconds) + 1, "pointer": pointer,
         "options": ImportOptions.model_validate(source.options.model_dump(include=set(ImportOptions.model_fields))).model_dump(),
     }
-    async with services.importer.start() as process:
+    async with services.importer.start(project) as process:
         await process.check(question)
         async with services.db.write() as reserving:
             number = await service.reserve(reserving, project, name)

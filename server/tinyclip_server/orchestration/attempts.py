@@ -59,7 +59,7 @@ class Claim:
             next_segment=attempt.next_segment,
             control=job.control,
             document={
-                "job": job.id, "name": job.name, "spec": job.resolved_spec, "model_name": job.model_name,
+                "job": job.id, "name": job.name, "spec": {**job.resolved_spec, **_teachers(job)}, "model_name": job.model_name,
                 "model_version": job.model_version, "adopts": job.adopts or [],
             },
             stop_requested_at=job.stop_requested_at,
@@ -108,6 +108,11 @@ class Claim:
 
 def timeouts_of(job: JobRow) -> Timeouts:
     return Timeouts.model_validate(job.resolved_spec.get("timeouts", {}))  # jobs of older versions have none
+
+
+def _teachers(job: JobRow) -> JSON:
+    """Return the teachers of the pinned spec. Plans of version 0.1 have addresses in the place of `registry:` names."""
+    return {key: job.spec[key] for key in ("teacher", "teachers") if key in job.spec}
 
 
 async def observe_attempt(services: Services, claim: Claim, *, ask_ray: bool) -> Observation:

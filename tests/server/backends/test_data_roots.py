@@ -1,13 +1,12 @@
-"""`TINYCLIP_DATA_ROOTS`: local paths lie below a root, wherever a request names them and however they are written."""
+"""Addresses of users lie below `TINYCLIP_DATA_ROOTS` and never reach the service's own files, however they are written."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import ValidationError
-from tinyclip.addresses import READABLE_ROOTS, outside_problem
+from tinyclip.addresses import ARTIFACTS_ROOT, AddressRules, address_problem, outside_problem, service_problem
 from tinyclip_server.settings import Settings
 
 from tests.server.documents import spec
@@ -29,6 +28,7 @@ def roots(tmp_path: Path) -> Path:
     (tmp_path / "secret" / "00.tar").write_bytes(b"secret")
     (tmp_path / "data-too").mkdir()
     (root / "link").symlink_to(tmp_path / "secret")
+    (root / "[out]").symlink_to(tmp_path / "secret")
     (root / "within").symlink_to(root / "deep")
     (tmp_path / "way-in").symlink_to(root)
     return root
@@ -40,7 +40,7 @@ class TestPaths:
         [
             "{root}", "{root}/00.tar", "{root}/not-yet/there.tar", "{root}/deep/../00.tar", "{root}/within/a.tar",
             "{root}/../way-in/00.tar", "file://{root}/00.tar", "{root}/{{00..03}}.tar", "{root}/*.tar", "{root}/[0-9].tar",
-            "{root}/v1.0/a.{{tar,tgz}}", "{root}/{{train,val}}/a.tar", "s3://bucket/../a.tar", "https://example.org/a.tar",
+            "{root}/v1.0/a.{{tar,tgz}}", "{root}/{{train,val}}/a.tar",
         ],
     )
     def test_paths_below_a_root_are_accepted(self, roots: Path, path: str) -> None:
@@ -59,6 +59,7 @@ class TestPaths:
             ("{root}/{{.,x}}{{.,y}}/secret/00.tar", "dots"),
             ("{root}/.{{.,x}}/secret/00.tar", "dots"),
             ("{root}/*/../../secret/00.tar", "dots"),
+            ("{root}/[out]/00.tar", "lies outside"),
             ("{{/etc,{root}}}/passwd", "relative"),
             ("{{/etc/passwd,s3://b/a}}", "relative"),
             ("/etc/pa{{://,}}sswd", "lies outside"),
@@ -80,21 +81,131 @@ class TestPaths:
         assert outside_problem("/srv/a.tar", ["/"]) is None
 
 
+class TestUris:
+    ROOTS = ("/data", "s3://pairs/open", "https://example.org/sets/")
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "s3://pairs/open/{00..03}.tar", "S3://pairs/open/a.tar", "s3a://PAIRS/open/*.tar", "s3://pairs/open", "s3://pairs/open/",
+            "https://example.org/sets/a.tar?version=2", "https://EXAMPLE.org:443/sets/{0..9}.tar", "/data/a.tar",
+        ],
+    )
+    def test_addresses_below_a_prefix_are_accepted(self, address: str) -> None:
+        assert outside_problem(address, self.ROOTS) is None
+
+    @pytest.mark.parametrize(
+        ("address", "reason"),
+        [
+            ("s3://pairs/opened/a.tar", "lies outside"),
+            ("s3://pairs/a.tar", "lies outside"),
+            ("s3://other/open/a.tar", "lies outside"),
+            ("gs://pairs/open/a.tar", "lies outside"),
+            ("s3://pairs/op*/a.tar", "lies outside"),
+            ("s3://{pairs,other}/open/a.tar", "name the bucket"),
+            ("s3://pairs/open/{..,x}/closed/a.tar", "dots"),
+            ("s3://pairs/open//a.tar", "//"),
+            ("http://example.org/sets/a.tar", "lies outside"),
+            ("https://example.org/other/a.tar", "lies outside"),
+            ("https://example.org:8443/sets/a.tar", "lies outside"),
+            ("https://example.org.evil.net/sets/a.tar", "lies outside"),
+            ("https://evil.net#.example.org/sets/a.tar", "lies outside"),
+            ("https://example.org/sets/../a.tar", "dots"),
+            ("https://example.org/sets/%2e%2E/a.tar", "dots"),
+            ("https://example.org/sets/..%2fa.tar", "escaped"),
+            ("https://example.org/sets/..\\a.tar", "escaped"),
+            ("https://example.org//sets/a.tar", "//"),
+        ],
+    )
+    def test_others_are_refused(self, address: str, reason: str) -> None:
+        assert reason in str(outside_problem(address, self.ROOTS))
+
+    def test_without_a_prefix_no_uri_is_accepted(self) -> None:
+        assert "lies outside" in str(outside_problem("https://example.org/a.tar", ["/data"]))
+
+
+class TestServiceFiles:
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "s3://bucket/artifacts/models/victim/1", "s3://bucket/artifacts", "s3://bucket/artifacts/", "S3://bucket/artifacts/x",
+            "s3a://bucket/artifacts/x", "s3://BUCKET/artifacts/x", "s3:///bucket/artifacts/x", "s3://bucket//artifacts//x",
+            "s3://bucket/%61rtifacts/x", "s3://bucket/%2561rtifacts/x", "s3://bucket/artifacts/{a,b}/x", "s3://bucket/artifacts/*.json",
+        ],
+    )
+    def test_spellings_of_a_bucket_are_refused(self, address: str) -> None:
+        assert "belongs to the service" in str(service_problem(address, ["s3://bucket/artifacts"]))
+
+    @pytest.mark.parametrize(
+        ("address", "place"),
+        [
+            ("abfss://files@account.dfs.core.windows.net/art/x", "az://files/art"), ("gcs://bucket/art/x", "gs://bucket/art"),
+            ("memory:///art/x", "memory://art"), ("memory://art/x", "memory:///art"),
+        ],
+    )
+    def test_aliases_of_schemes_are_refused(self, address: str, place: str) -> None:
+        assert "belongs to the service" in str(service_problem(address, [place]))
+
+    @pytest.mark.parametrize("address", ["s3://bucket/artifacts2/x", "s3://bucket/x/artifacts", "s3://other/artifacts/x", "/d/x"])
+    def test_neighbours_are_accepted(self, address: str) -> None:
+        assert service_problem(address, ["s3://bucket/artifacts"]) is None
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "{own}", "{own}/tinyclip.db", "{own}/../secret/x", "{root}/link/00.tar", "/{own}/x", "file://{own}/x", "file:///{own}/x",
+            "{own}/*/x", "{root}/link/*.tar", "{root}/deep/../../secret/x", "/proc/self/environ", "/proc/1/../self/environ",
+        ],
+    )
+    def test_paths_that_lead_to_them_are_refused(self, roots: Path, path: str) -> None:
+        own = roots.parent / "secret"
+
+        assert "belongs to the service" in str(service_problem(path.format(own=own, root=roots), [str(own)]))
+
+    def test_relative_paths_and_the_home_folder_are_resolved(self, roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(roots.parent))
+        monkeypatch.chdir(roots)
+        own = [str(roots.parent / "secret")]
+
+        for path in ("~/secret/00.tar", "../secret/00.tar", "link/00.tar"):
+            assert "belongs to the service" in str(service_problem(path, own))
+        assert service_problem("00.tar", own) is None
+
+    @pytest.mark.parametrize("address", ["file:/etc/passwd", "local:/etc/passwd", "/data/a\tb.tar", "s3://arn:aws:s3:eu-west-1:1:ap/x"])
+    def test_spellings_that_drivers_read_in_their_own_way_are_refused(self, address: str) -> None:
+        assert address_problem(address, allow_private=False) is not None
+
+
 class TestSettings:
-    def test_a_relative_root_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="data is a relative path"):
-            Settings.model_validate({"data_roots": ["data"]})
+    @pytest.mark.parametrize(
+        ("root", "reason"),
+        [
+            ("data", "relative path"), ("ftp://host/a", "has the scheme ftp"), ("s3://", "names no bucket"),
+            ("/data/*", "pattern"), ("file:///data", "write its path"), ("s3://bucket/../a", "has .."),
+        ],
+    )
+    def test_an_unusable_root_is_refused(self, root: str, reason: str) -> None:
+        with pytest.raises(ValidationError, match=reason):
+            Settings.model_validate({"data_roots": [root]})
 
-    def test_workers_may_also_read_the_services_own_files(self, tmp_path: Path) -> None:
-        settings = Settings.model_validate({"data_roots": ["/data"], "data_dir": tmp_path})
-        on_s3 = settings.model_copy(update={"artifacts": "s3://bucket/tinyclip"})
+    def test_workers_get_the_rules_and_the_place_of_registered_models(self, tmp_path: Path) -> None:
+        settings = Settings.model_validate({
+            "data_roots": ["/data", "s3://b/pairs"], "data_dir": tmp_path, "artifacts": "s3://b/art", "database_url": "sqlite:////db/t.db",
+            "ray_token_path": "/run/token",
+        })
 
-        local, remote = (json.loads(each.worker_environment[READABLE_ROOTS]) for each in (settings, on_s3))
-        assert local == ["/data", f"{tmp_path}/imports", f"{tmp_path}/artifacts"]
-        assert remote == ["/data", f"{tmp_path}/imports"]
+        environment = settings.worker_environment
 
-    def test_without_roots_workers_may_read_all_files(self, tmp_path: Path) -> None:
-        assert json.loads(Settings(data_dir=tmp_path).worker_environment[READABLE_ROOTS]) == []
+        rules = AddressRules.from_environment(environment)
+        assert rules.roots == ("/data", "s3://b/pairs")
+        assert {"s3://b/art", str(tmp_path), "/run/token", "/db/t.db", "/db/t.db-wal"} <= set(rules.service)
+        assert environment[ARTIFACTS_ROOT] == "s3://b/art"
+
+    def test_a_node_adds_its_own_token_of_ray(self) -> None:
+        rules = AddressRules.from_environment({"RAY_AUTH_TOKEN_PATH": "/run/secrets/ray"})
+
+        assert "belongs to the service" in str(rules.problem("/run/secrets/ray"))
+        assert rules.problem("/run/secrets/other") is None
 
 
 def refused(response: httpx.Response, root: Path) -> tuple[str, object]:
@@ -109,7 +220,7 @@ def refused(response: httpx.Response, root: Path) -> tuple[str, object]:
 
 @pytest.fixture
 async def guarded(start: Start, roots: Path) -> Service:
-    return await start(data_roots=[str(roots)])
+    return await start(data_dir=roots.parent / "service", data_roots=[str(roots), "s3://b", "s3://bucket"])
 
 
 class TestJobs:
@@ -150,7 +261,7 @@ class TestJobs:
 
         assert (await guarded.http.post("/v1/jobs", json=inside)).status_code == 201
         assert (await guarded.http.post("/v1/jobs", json=spec())).status_code == 422
-        unrestricted = await start()
+        unrestricted = await start(data_dir=roots.parent / "service")
         assert (await unrestricted.http.post("/v1/jobs", json=spec())).status_code == 201
 
     async def test_plans_and_clones_are_checked(self, guarded: Service, roots: Path) -> None:
@@ -189,3 +300,65 @@ class TestOthers:
         body = {"source": f"{roots}/../secret/00.tar", "name": "photos"}
 
         assert refused(await guarded.http.post("/v1/models/import", json=body), roots) == ("/source", body["source"])
+
+
+class TestServiceFilesInRequests:
+    """Another project's artifacts, tokens and the database, named by a user of a service that restricts nothing else."""
+
+    @pytest.fixture
+    async def open_service(self, start: Start, tmp_path: Path) -> Service:
+        return await start(data_dir=tmp_path / "service", artifacts="memory://bucket/artifacts")
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "memory://bucket/artifacts/models/victim/1", "memory:///bucket/artifacts/models/victim/1", "{data}/tinyclip.db",
+            "{data}/../service/logs/server.log", "/proc/self/environ", "{link}/ray-token",
+        ],
+    )
+    async def test_none_is_imported(self, open_service: Service, tmp_path: Path, source: str) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "service")
+        source = source.format(data=tmp_path / "service", link=tmp_path / "link")
+
+        response = await open_service.http.post("/v1/models/import", json={"source": source, "name": "stolen"})
+
+        problem = response.json()
+        assert (response.status_code, problem["code"]) == (422, "address_refused")
+        assert problem["errors"][0]["pointer"] == "/source"
+        assert await open_service.items("/v1/models") == []
+
+    @pytest.mark.parametrize("address", ["memory://bucket/artifacts/jobs/x.tar", "{data}/ray-token", "/proc/self/environ"])
+    async def test_no_field_reaches_one(self, open_service: Service, tmp_path: Path, address: str) -> None:
+        address = address.format(data=tmp_path / "service")
+        task = {**ZERO_SHOT, "classes": address, "templates": address}
+        probe = {**PROBE, "shards": address, "train_shards": [address]}
+        body = spec(
+            teacher=None, teachers=[{"model": f"local-dir:{address}"}, {"model": "ViT-B-32", "pretrained": f"{address}/w.bin"}],
+            data={"train": {"shards": [address]}}, evaluation={"tasks": [task, probe]},
+            objective={"cluster_instance": 1, "clusters": address},
+        )
+
+        job = await open_service.http.post("/v1/jobs", json=body)
+        body = {"model": f"local-dir:{address}", "tasks": [task, probe]}
+        evaluation = await open_service.http.post("/v1/evaluations", json=body)
+        index = await open_service.http.put("/v1/indexes/i", json={"model": "m@1", "source": {"shards": address}})
+
+        tasks = {"tasks/0/classes", "tasks/0/templates", "tasks/1/shards", "tasks/1/train_shards/0"}
+        assert pointers(job) == {
+            "/teachers/0/model", "/teachers/1/pretrained", "/data/train/shards/0", "/objective/clusters",
+            *(f"/evaluation/{at}" for at in tasks),
+        }
+        assert pointers(evaluation) == {"/model", *(f"/{at}" for at in tasks)}
+        assert pointers(index) == {"/source/shards"}
+
+    async def test_a_file_in_the_place_of_a_tag_is_refused(self, open_service: Service) -> None:
+        body = {"model": "ViT-B-32/tinyclip.db", "tasks": [ZERO_SHOT]}
+
+        response = await open_service.http.post("/v1/evaluations", json=body)
+
+        assert (response.status_code, response.json()["code"]) == (422, "unknown_model")
+
+
+def pointers(response: httpx.Response) -> set[str]:
+    assert (response.status_code, response.json()["code"]) == (422, "address_refused"), response.text
+    return {error["pointer"] for error in response.json()["errors"]}

@@ -68,7 +68,7 @@ class TestPost:
         arguments = f"--artifacts {service.artifacts} --evaluation {created['id']} --attempt 1"
         assert service.ray.entrypoints[submission].endswith(f"-m tinyclip_workers.jobs evaluation {arguments}")
         request = service.ray_request()
-        assert request["model"]["source"] == {"model": f"local-dir:{service.artifacts}/models/{MODEL}/1", "pretrained": None}
+        assert request["model"]["source"] == {"model": f"registry:{MODEL}@1", "pretrained": None}
         assert request["against"]["source"] == {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
         assert request["tasks"][0]["shards"] == "/data/wds_cars"
 

@@ -11,7 +11,7 @@ from tinyclip_server.indexes import service as index_service
 
 from tests.server.events import index_finished, index_progress
 from tests.server.indexes.gallery import GALLERY, MODEL, SOURCE, build, get, lose_jobs, put
-from tests.server.service import Service
+from tests.server.service import Service, Start
 
 
 @pytest.fixture
@@ -53,7 +53,9 @@ class TestPut:
         assert (repeated["state"], repeated["count"]) == ("building", 10)
         assert service.ray_request()["build"] > first
 
-    async def test_existing_local_shards_are_accepted(self, service: Service, tmp_path: Path) -> None:
+    async def test_existing_local_shards_are_accepted(self, start: Start, tmp_path: Path) -> None:
+        service = await start(data_dir=tmp_path / "service")
+        await service.register_model(MODEL)
         (tmp_path / "a-0.tar").touch()
 
         for shards in (f"{tmp_path}/a-{{0..9}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/{{a,b}}-0.tar"):

@@ -1,5 +1,6 @@
 """POST /v1/jobs: what is accepted, and what a bad spec is told."""
 
+import sys
 from typing import Any
 
 import httpx
@@ -41,13 +42,13 @@ class TestCreate:
         assert response.json()["steps"] == 20
         assert await service.items("/v1/jobs") == []
 
-    async def test_a_registry_teacher_is_pinned_and_its_path_is_given_to_the_worker(self, service: Service) -> None:
+    async def test_a_registry_teacher_is_pinned_for_user_and_worker(self, service: Service) -> None:
         await service.register_model("big")
 
         worker = await service.started(teacher={"model": "registry:big@latest"})
 
         assert (await service.job(worker.job))["spec"]["teacher"]["model"] == "registry:big@1"
-        assert worker.spec()["spec"]["teacher"]["model"] == f"local-dir:{service.artifacts}/models/big/1"
+        assert worker.spec()["spec"]["teacher"]["model"] == "registry:big@1"
 
     async def test_each_registry_teacher_of_several_is_pinned(self, service: Service) -> None:
         await service.register_model("big")
@@ -57,7 +58,7 @@ class TestCreate:
 
         kept, given = (await service.job(worker.job))["spec"]["teachers"], worker.spec()["spec"]["teachers"]
         assert [teacher["model"] for teacher in kept] == ["ViT-B-32", "registry:big@1"]
-        assert [teacher["model"] for teacher in given] == ["ViT-B-32", f"local-dir:{service.artifacts}/models/big/1"]
+        assert [teacher["model"] for teacher in given] == ["ViT-B-32", "registry:big@1"]
         assert kept[1]["weight"] == given[1]["weight"] == 2
 
     async def test_a_clone_has_the_requested_changes(self, service: Service) -> None:
@@ -210,23 +211,30 @@ class TestPlannerFailures:
     async def test_a_planner_that_dies_once_is_restarted(self, planned: Service) -> None:
         assert (await post(planned, spec(name="dies-once-a"))).status_code == 201
 
-    async def test_a_planner_that_dies_again_makes_the_request_retryable(self, planned: Service) -> None:
-        response = await post(planned, spec(name="dies"))
+    async def test_a_spec_of_which_the_planner_dies_twice_is_refused_for_good(self, planned: Service) -> None:
+        problem = assert_problem(await post(planned, spec(name="dies")), 422, "planner_died")
 
-        problem = assert_problem(response, 503, "planner_unavailable")
-        assert problem["retryable"] is True
-        assert response.headers["retry-after"] == "5"
+        assert problem["retryable"] is False
         assert (await post(planned, spec())).status_code == 201
 
-    async def test_an_answer_to_another_question_is_not_accepted(self, planned: Service) -> None:
-        problem = assert_problem(await post(planned, spec(name="mumbles")), 503, "planner_unavailable")
+    async def test_a_planner_that_does_not_start_makes_the_request_retryable(self, start: Start) -> None:
+        service = await start(planner_command=[sys.executable, "-c", "raise SystemExit(3)"])
 
-        assert problem["retryable"] is True
+        response = await post(service, spec())
+
+        assert_problem(response, 503, "planner_unavailable")
+        assert response.headers["retry-after"] == "5"
+
+    async def test_an_answer_to_another_question_is_not_accepted(self, planned: Service) -> None:
+        assert_problem(await post(planned, spec(name="mumbles")), 422, "planner_died")
+
         assert (await post(planned, spec())).status_code == 201
 
     async def test_a_planner_that_hangs_times_out(self, start: Start) -> None:
         service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=0.5)
 
-        assert_problem(await post(service, spec(name="hangs")), 503, "planner_timeout")
+        problem = assert_problem(await post(service, spec(name="hangs")), 422, "planner_timeout")
 
+        assert problem["errors"][0]["pointer"] == "/data/train/shards"
+        assert "reading the shards took longer than 0.5 s" in problem["detail"]
         assert (await post(service, spec())).status_code == 201

@@ -130,6 +130,25 @@ class TestErrors:
         with pytest.raises(supervisor.CannotStart, match="TINYCLIP_AUTH=tokens"):
             supervisor._require_private_address(Settings(host="0.0.0.0"))
 
+    def test_tokens_require_data_roots(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TINYCLIP_AUTH", "tokens")
+
+        code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path / "new"))
+
+        assert (code, "TINYCLIP_DATA_ROOTS must name" in error, '"/datasets"' in error) == (1, True, True)
+        assert not (tmp_path / "new").exists()
+
+    def test_a_root_in_the_services_own_folder_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TINYCLIP_DATA_ROOTS", json.dumps([str(tmp_path / "artifacts")]))
+
+        code, error = run(monkeypatch, capsys, "up", "--data-dir", str(tmp_path))
+
+        assert (code, "belongs to the service itself" in error) == (1, True)
+
 
 class TestCreateToken:
     def test_only_the_secret_is_on_standard_output(

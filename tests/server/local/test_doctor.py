@@ -99,7 +99,7 @@ def unconditional(server: str) -> Iterator[str]:
 async def test_all_checks_pass_on_a_fresh_machine_and_leave_nothing_behind(tmp_path: Path) -> None:
     checks = await examine(settings_of(tmp_path / "new"))
 
-    assert Counter(check.result for check in checks if not check.name.startswith("disk")) == {"ok": 9}
+    assert Counter(check.result for check in checks if not check.name.startswith("disk")) == {"ok": 10}
     assert not (tmp_path / "new" / "tinyclip.db").exists()
     assert files_in(tmp_path / "new") == []
 
@@ -114,6 +114,22 @@ async def test_every_check_that_does_not_pass_has_a_hint(tmp_path: Path) -> None
     failed = {check.name for check in checks if check.result == "fail"}
     assert {"database", "ray", "artifacts", "API port"} <= failed
     assert [check.name for check in checks if (check.result == "ok") != (check.hint == "")] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "result", "text"),
+    [
+        ({"auth": "tokens"}, "fail", "TINYCLIP_DATA_ROOTS must name what users of a token may read"),
+        ({"auth": "tokens", "data_roots": ["s3://b/pairs"]}, "ok", "s3://b/pairs"),
+        ({"data_roots": ["/nowhere"]}, "warn", "/nowhere is not a folder"),
+        ({}, "ok", "none"),
+    ],
+    ids=["missing", "prefix", "not there", "none"],
+)
+async def test_the_roots_of_data_are_checked(tmp_path: Path, given: dict[str, Any], result: str, text: str) -> None:
+    [check] = [check for check in await examine(settings_of(tmp_path, **given)) if check.name == "data roots"]
+
+    assert (check.result, text in check.message) == (result, True)
 
 
 async def test_failing_checks_are_repeated_until_the_time_limit(tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ class TestRefused:
 
 
 class TestSource:
-    async def test_the_server_reads_it(self, service: Service, tmp_path: Path) -> None:
+    async def test_the_server_reads_it(self, start: Start, tmp_path: Path) -> None:
+        service = await start(data_dir=tmp_path / "service")
         (tmp_path / "weights.pt").write_bytes(WEIGHTS)
 
         response = await service.http.post("/v1/models/import", json={"source": str(tmp_path / "weights.pt"), "alias": "best"})

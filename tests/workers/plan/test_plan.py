@@ -163,8 +163,11 @@ def test_the_process_answers_each_line_with_one_line_and_nothing_else(folder: Pa
         capture_output=True, text=True, timeout=120, check=True,
     )
 
-    ready, first, second = (json.loads(line) for line in done.stdout.splitlines())
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    steps = [line["doing"]["pointer"] for line in lines if line.get("id") == "a" and "doing" in line]
+    ready, first, second = (line for line in lines if "doing" not in line)
     assert ready == {"ready": True}
+    assert steps[:2] == ["/teacher/model", "/data/train/shards"]
     assert first["id"] == "a"
     assert Plan.model_validate(first["plan"]).steps > 30
     assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)

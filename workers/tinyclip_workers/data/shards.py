@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import braceexpand
+from tinyclip.addresses import service_problem
 from webdataset.tariterators import group_by_keys
 
 from tinyclip_workers.data.tar_files import read_members
+from tinyclip_workers.runtime.addresses import AddressRefused, address_rules, expect_address
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
 log = logging.getLogger(__name__)
@@ -71,10 +73,16 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 
 
 def _glob(url: str) -> list[str]:
-    if "://" not in url:
-        return sorted(glob.glob(url))
-    fs, path = open_filesystem(url)
-    return sorted(fs.unstrip_protocol(p) for p in fs.glob(path))
+    """Return the addresses that a pattern matches. Raises AddressRefused if it matches any of the service's own files."""
+    if "://" in url:
+        fs, path = open_filesystem(url)
+        found = sorted(str(fs.unstrip_protocol(p)) for p in fs.glob(path))
+    else:
+        expect_address(url)
+        found = sorted(glob.glob(url))
+    if any(service_problem(match, address_rules().service) for match in found):
+        raise AddressRefused(f"{url} matches files of the service itself; name another folder")
+    return found
 
 
 def read_shard(url: str) -> Iterator[Sample]:

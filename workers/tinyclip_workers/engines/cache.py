@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tinyclip_workers.model.weights import file_digest
+from tinyclip_workers.runtime.addresses import ServiceAddress
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def _write_entry(root: Path, entry: Path, create: Callable[[Path], None]) -> Non
         folder = Path(temporary) / "entry"
         folder.mkdir()
         create(folder)
-        files = {path.name: file_digest(str(path)) for path in sorted(folder.iterdir())}
+        files = {path.name: file_digest(ServiceAddress(path)) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps(files), "utf-8")
         for path in folder.iterdir():
             _fsync(path)
@@ -66,7 +67,7 @@ def _write_entry(root: Path, entry: Path, create: Callable[[Path], None]) -> Non
 def _is_intact(entry: Path) -> bool:
     try:
         files: dict[str, str] = json.loads((entry / MANIFEST).read_text("utf-8"))
-        return bool(files) and all(file_digest(str(entry / name)) == digest for name, digest in files.items())
+        return bool(files) and all(file_digest(ServiceAddress(entry / name)) == digest for name, digest in files.items())
     except (OSError, ValueError, AttributeError):
         return False
 

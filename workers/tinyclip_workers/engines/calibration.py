@@ -15,7 +15,7 @@ from tinyclip.schemas.spec import DataSpec
 
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.shards import DataError, Skipped, expand_shards, image_bytes, is_held_out, read_shards
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def read_calibration(model_uri: str, size: int) -> Pixels | None:
 
     Returns None without the file, and, with a warning in the log, if it is damaged or does not fit the model.
     """
-    store = open_store(model_uri)
+    store = open_own_store(model_uri)
     if not store.exists(CALIBRATION_FILE):
         return None
     try:

@@ -9,6 +9,7 @@ from tinyclip_workers.engines.calibration import read_calibration
 from tinyclip_workers.engines.choice import build_named, choose_fastest
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.runtime.addresses import ServiceAddress
 
 
 def load_engine(
@@ -20,7 +21,7 @@ def load_engine(
     Raises FileNotFoundError or ValueError naming the folder or the file in it that cannot be used, and MissingExtra with the
     install command if a named engine's library is not installed.
     """
-    loaded = load_folder(model_uri)
+    loaded = load_folder(ServiceAddress(model_uri))
     images = read_calibration(model_uri, loaded.layout.image.image_size)
     builder = EngineBuilder(loaded, images, threads=threads, cache=Path(cache) if cache else None)
     return choose_fastest(builder, min_cosine) if engine == "auto" else build_named(builder, engine)

@@ -22,8 +22,9 @@ from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_expor
 from tinyclip_workers.exporting.samples import Samples, gather_samples
 from tinyclip_workers.model.architecture import UnsupportedArchitecture
 from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.layouts import ImpossibleStudent
-from tinyclip_workers.model.weights import WeightsError
+from tinyclip_workers.runtime.addresses import ServiceAddress
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 from tinyclip_workers.versions.writer import json_bytes
@@ -75,7 +76,7 @@ def _load_model_and_samples(store: ArtifactsStore, request: ExportRequest) -> tu
     folder = model_version(request.name, request.version)
     try:
         version = ModelVersion.model_validate_json(store.read_bytes(model_document(request.name, request.version)))
-        loaded = load_folder(store.uri(folder))
+        loaded = load_folder(ServiceAddress(store.uri(folder)))
     except (OSError, WeightsError, UnsupportedArchitecture, ImpossibleStudent, ValidationError) as error:
         raise JobFailed("unreadable_model", f"{request.name}@{request.version}: {error}") from error
     try:

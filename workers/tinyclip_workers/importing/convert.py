@@ -7,10 +7,13 @@ The process exchanges one JSON document per line with the control plane:
 3. It reads the destination: `{"artifacts", "name", "version"}`.
 4. It answers `{"document": …}` when the version is complete, or `{"failed": …}`.
 
+Out of memory, the answer is `{"exhausted": true}`.
+
 The process exits when stdin closes before step 3, and is terminated after `seconds` in any case.
 """
 
 import json
+import math
 import signal
 import sys
 from dataclasses import dataclass
@@ -39,8 +42,9 @@ from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.layouts import AUTO_PRESETS, PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
+from tinyclip_workers.runtime.memory import is_out_of_memory
 from tinyclip_workers.versions.model_card import import_card
 from tinyclip_workers.versions.writer import code_versions, json_bytes, model_files, version_document, write_version
 
@@ -70,15 +74,25 @@ def main() -> None:
         refused = FieldError(pointer=error.pointer, value=error.value, message=error.message)
         write_answer(answers, {"errors": [refused.model_dump(mode="json")]})
         return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        write_answer(answers, {"exhausted": True})
+        return
     write_answer(answers, {"checked": imported.summary.model_dump(mode="json")})
     line = sys.stdin.readline()
     if not line:
         return
     destination = json.loads(line)
     try:
-        document = write_import(open_store(destination["artifacts"]), destination["name"], destination["version"], imported)
+        document = write_import(open_own_store(destination["artifacts"]), destination["name"], destination["version"], imported)
     except OSError as error:
         write_answer(answers, {"failed": str(error)})
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        write_answer(answers, {"exhausted": True})
         return
     write_answer(answers, {"document": document.model_dump(mode="json")})
 
@@ -152,14 +166,17 @@ def _to_fp32(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _image_normalization(source: SourceFile, options: ImportOptions) -> tuple[Color, Color]:
     """Return mean and standard deviation from the directory's configuration, else the origin's, else CLIP's own."""
-    config: JSON = source.configs.get(PREPROCESS_FILE) or source.configs.get(CONFIG_FILE, {}).get("preprocess_cfg") or {}
+    config = source.configs.get(PREPROCESS_FILE) or source.configs.get(CONFIG_FILE, {}).get("preprocess_cfg") or {}
+    if not isinstance(config, dict):
+        raise ImportRefused("/file", None, "has a preprocess_cfg that is not a JSON object; correct it")
     if not config and options.origin is not None:
         config = origin_config(options.origin)
     colors = []
     for key, default in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)):
         value = config.get(key) or default
-        if not isinstance(value, list | tuple) or len(value) != 3:
-            raise ImportRefused("/file", None, f"has {key} {value!r} in its preprocessing; it must be three numbers")
+        numbers = isinstance(value, list | tuple) and all(type(each) in (int, float) and math.isfinite(each) for each in value)
+        if not numbers or len(value) != 3:
+            raise ImportRefused("/file", None, f"has a {key} in its preprocessing that is not three numbers; correct it")
         colors.append((float(value[0]), float(value[1]), float(value[2])))
     return colors[0], colors[1]
 

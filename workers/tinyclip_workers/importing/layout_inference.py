@@ -11,14 +11,15 @@ from typing import Any
 
 import open_clip
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from pydantic import ValidationError
 from tinyclip.schemas.imports import ImportOptions
 from tinyclip.schemas.layouts import ImageLayout, Layout, StudentSummary, TextLayout
 
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config, state_shapes
-from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout
+from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout, place_of, plausible_layout
+from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.layouts import AUTO_PRESETS, HEAD_WIDTH, PRESETS, ImpossibleStudent, preset_layout
-from tinyclip_workers.model.weights import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,7 +38,8 @@ def find_layout(shapes: Shapes, configs: Mapping[str, dict[str, Any]], options: 
     if configs.keys() & {LAYOUT_FILE, CONFIG_FILE}:
         configured = _configured_layout(configs)
         if preset is not None and preset.model_copy(update={"quick_gelu": configured.quick_gelu}) != configured:
-            raise ImportRefused("/preset", options.preset, f"differs from the directory's configuration: {configured}")
+            message = f"differs from the directory's configuration; it has {_sizes(configured)}"
+            raise ImportRefused("/preset", options.preset, message)
         return configured
     if preset is not None:
         return preset
@@ -187,10 +189,18 @@ def resolve_quick_gelu(
 def _configured_layout(configs: Mapping[str, dict[str, Any]]) -> Layout:
     try:
         if LAYOUT_FILE in configs:
-            return Layout.model_validate(configs[LAYOUT_FILE])
+            return plausible_layout(Layout.model_validate(configs[LAYOUT_FILE]))
         return config_layout(configs[CONFIG_FILE], CONFIG_FILE)
-    except (ValueError, KeyError, TypeError, WeightsError) as error:  # UnsupportedArchitecture is a ValueError
+    except ValidationError as error:
+        message = f"has a {LAYOUT_FILE} that is not a layout{place_of(error)}; write it again"
+        raise ImportRefused("/file", None, message) from error
+    except (UnsupportedArchitecture, WeightsError) as error:
         raise ImportRefused("/file", None, f"has a configuration that cannot be used: {error}") from error
+
+
+def _sizes(layout: Layout) -> str:
+    image, text = layout.image, layout.text
+    return f"embed_dim {layout.embed_dim}, image width {image.width} and text width {text.width}"
 
 
 def _block_sizes(shapes: Shapes, prefix: str, head_width: int, field: str) -> tuple[list[int], list[int]]:

@@ -17,10 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, WEIGHTS_FILES
-from tinyclip_workers.model.weights import WeightsError, file_digest, load_state_dict
-from tinyclip_workers.runtime.addresses import expect_address
+from tinyclip_workers.model.folders import (
+    CONFIG_FILE,
+    LAYOUT_FILE,
+    MAX_DOCUMENT_BYTES,
+    MAX_SHOWN_FILES,
+    PREPROCESS_FILE,
+    WEIGHTS_FILES,
+)
+from tinyclip_workers.model.headers import MAX_SHOWN_NAME, WeightsError, shown_name
+from tinyclip_workers.model.weights import file_digest, load_state_dict
+from tinyclip_workers.runtime.addresses import ServiceAddress, expect_address
 from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.memory import is_out_of_memory
 
 FOLDER_WEIGHTS = (*WEIGHTS_FILES, "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt", "pytorch_model.bin")
 """File names of weights in a directory, in order of preference."""
@@ -118,11 +127,12 @@ def _copy(fs: Any, path: str, target: Path, limit: int, refuse: Refuse) -> None:
 
 
 def _checked_local_path(path: Path, limit: int, refuse: Refuse) -> Path:
+    expect_address(str(path))
     if not path.exists():
         raise refuse("does not exist; check the path, or upload the file")
-    for each in (path, *(path / name for name in (*FOLDER_WEIGHTS, *FOLDER_CONFIGS))):
-        if each.exists():
-            expect_address(str(each))
+    for name in (*FOLDER_WEIGHTS, *FOLDER_CONFIGS):
+        if (path / name).exists():
+            expect_address(str(path / name))
     if path.is_file():
         _expect_size(path.stat().st_size, limit, refuse)
     return path
@@ -153,9 +163,10 @@ def _unpack(path: Path, target: Path, refuse: Refuse) -> Path:
 
 def _read_folder(folder: Path, refuse: Refuse) -> SourceFile:
     names = sorted(path.name for path in folder.iterdir())
+    shown = ", ".join(names[:MAX_SHOWN_FILES]) + (", …" if len(names) > MAX_SHOWN_FILES else "")
     weights = next((name for name in FOLDER_WEIGHTS if name in names), None)
     if weights is None:
-        raise refuse(f"has no weights; one of {', '.join(FOLDER_WEIGHTS)} is needed, it has {', '.join(names) or 'nothing'}")
+        raise refuse(f"has no weights; one of {', '.join(FOLDER_WEIGHTS)} is needed, it has {shown or 'nothing'}")
     source = _read_file(folder / weights, weights, refuse)
     for name in FOLDER_CONFIGS:
         if name in names:
@@ -164,10 +175,14 @@ def _read_folder(folder: Path, refuse: Refuse) -> SourceFile:
 
 
 def _read_config(path: Path, refuse: Refuse) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        data = file.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise refuse(f"has a {path.name} of more than {MAX_DOCUMENT_BYTES:,} bytes; save only the model's configuration there")
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise refuse(f"has a {path.name} that is not JSON ({error}); save it again") from error
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"has a {path.name} that is not JSON; save it again") from error
     if not isinstance(document, dict):
         raise refuse(f"has a {path.name} that is not a JSON object; save it again")
     return document
@@ -180,12 +195,12 @@ def _read_file(path: Path, name: str, refuse: Refuse) -> SourceFile:
         wrapper, state = _extract_state_dict(_unpickle(path, refuse), refuse)
     else:
         wrapper, state = None, _read_safetensors(path, refuse)
-    return SourceFile(name, file_digest(str(path)), path.stat().st_size, state, wrapper)
+    return SourceFile(name, file_digest(ServiceAddress(path)), path.stat().st_size, state, wrapper)
 
 
 def _read_safetensors(path: Path, refuse: Refuse) -> dict[str, Tensor]:
     try:
-        return load_state_dict(str(path))
+        return load_state_dict(ServiceAddress(path))  # checked when it was found, or uploaded
     except WeightsError as error:
         reason = str(error).replace(str(path), "this")
         raise refuse(f"is neither a safetensors file nor one written by torch.save: {reason}") from error
@@ -203,14 +218,16 @@ def _unpickle(path: Path, refuse: Refuse) -> object:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise refuse(_unsafe_pickle_message(str(error))) from error
-    except Exception as error:  # bytes that are not a checkpoint can make the reader raise anything
-        raise refuse(f"is not a complete file of torch.save ({_first_line(error)}); copy or download it again") from error
+    except Exception as error:  # bytes that are not a checkpoint can make the reader raise anything, with a text from the file
+        if is_out_of_memory(error):
+            raise
+        raise refuse(f"is not a complete file of torch.save ({type(error).__name__}); copy or download it again") from error
     return content
 
 
 def _unsafe_pickle_message(reason: str) -> str:
     reference = re.search(r"GLOBAL ([\w.]+)", reason)
-    cause = f"it references {reference[1]}" if reference else "it contains more than plain tensors"
+    cause = f"it references {reference[1][:MAX_SHOWN_NAME]}" if reference else "it contains more than plain tensors"
     return (
         f"was not opened: {cause}, and a file with more than tensors and plain containers can execute any program; "
         "save only the weights: torch.save(model.state_dict(), FILE)"
@@ -230,7 +247,7 @@ def _extract_state_dict(content: object, refuse: Refuse) -> tuple[str | None, di
     state = {str(name): value for name, value in content.items()}
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.is_quantized or value.layout != torch.strided:
-            raise refuse(f"has {name} = {type(value).__name__} among its weights; keep only plain tensors")
+            raise refuse(f"has {shown_name(name)} = {type(value).__name__} among its weights; keep only plain tensors")
     return ".".join(wrapper) or None, state
 
 

@@ -7,6 +7,8 @@ import torch
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
+from tinyclip_workers.model.headers import shown_name
+
 OFFICIAL = re.compile(r"(?:_image_encoder|_text_encoder|_logit_scale|(?:image|text)_encoder_without_ddp)\.(?:module\.)*(.+)")
 """Modules of the official implementation; the rest of a name is open_clip's. DDP adds `module`."""
 WITHOUT_DDP = re.compile(r"(?:image|text)_encoder_without_ddp\.")
@@ -28,7 +30,7 @@ def to_open_clip_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     state = _strip_wrappers(state)
     masks = next((name for name in state if "l0_module" in name), None)
     if masks is not None:
-        raise UnknownTensorNames(f"has {masks}: its masks are not folded; use a checkpoint from after the prune step")
+        raise UnknownTensorNames(f"has {shown_name(masks)}: its masks are not folded; use a checkpoint from after the prune step")
     warnings: list[str] = []
     official = any(OFFICIAL.fullmatch(name) for name in state)
     if official:
@@ -83,7 +85,7 @@ def _rename_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], li
         named[short] = tensor
     if not differing:
         return named, []
-    count = f"{len(differing)} tensors occur twice with different values, for example {differing[0]}"
+    count = f"{len(differing)} tensors occur twice with different values, for example {shown_name(differing[0])}"
     return named, [f"{count}; those of the encoders without DDP were used"]
 
 
@@ -92,5 +94,5 @@ def _expect_clip(state: Mapping[str, Tensor]) -> None:
         raise UnknownTensorNames("is a model of the transformers library; load it in open_clip and save its state dict there")
     for required in ("logit_scale", "token_embedding.weight", "text_projection", "visual.conv1.weight"):
         if required not in state:
-            first = ", ".join(list(state)[:3])
+            first = ", ".join(shown_name(name) for name in list(state)[:3])
             raise UnknownTensorNames(f"has no tensor {required}, so it is not the state dict of a CLIP model; it has {first}, …")

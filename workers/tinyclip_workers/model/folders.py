@@ -8,24 +8,26 @@ A model that was found (`ModelSource`) and one that was loaded (`LoadedModel`) a
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from open_clip.factory import load_checkpoint
 from open_clip.tokenizer import SimpleTokenizer
+from pydantic import ValidationError
 from safetensors.torch import load as from_safetensors
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
-from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
-from tinyclip_workers.model.architecture import build_clip, layout_from_config, state_shapes
+from tinyclip_workers.model.architecture import UnsupportedArchitecture, build_clip, layout_from_config, state_shapes
+from tinyclip_workers.model.headers import WeightsError, shown_name
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.towers import Clip, Model
-from tinyclip_workers.model.weights import WeightsError, file_digest, load_state_dict, read_header
-from tinyclip_workers.runtime.addresses import expect_address
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.model.weights import file_digest, load_state_dict, read_header
+from tinyclip_workers.runtime.addresses import address_in
+from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
 CONFIG_FILE = "open_clip_config.json"
 LAYOUT_FILE = "layout.json"
@@ -37,6 +39,10 @@ WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safeten
 """Names of weights in a folder, in order of preference; the last is our compact form."""
 LIMIT_SECONDS = 30.0
 """Time limit for each of the small files of a folder in a remote store."""
+
+MAX_DOCUMENT_BYTES = 32 << 20
+"""Limit of a configuration, a layout or a version's document. The last has the shards that the version was trained on."""
+MAX_BLOCKS, MAX_WIDTH, MAX_NAME, MAX_SHOWN_FILES = 1000, 10_000_000, 200, 20
 
 Tokenizer = Callable[[str | list[str]], Tensor]
 """Converts texts to token ids (texts, context), int64."""
@@ -75,22 +81,22 @@ def find_folder(uri: str) -> ModelSource:
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
-    store = open_store(uri, limit_s=LIMIT_SECONDS)
-    names = store.list("")
+    names = open_store(uri, limit_s=LIMIT_SECONDS).list("")
     if not names:
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
     if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= set(names):
-        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed, this has {names}")
+        found = ", ".join(names[:MAX_SHOWN_FILES]) + (", …" if len(names) > MAX_SHOWN_FILES else "")
+        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed, this has {found}")
     weights = next((name for name in WEIGHTS_FILES if name in names), None)
     if weights is None:
         raise FileNotFoundError(f"{uri} has no weights; put one of {', '.join(WEIGHTS_FILES)} there")
-    config = _read_json(store, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": _read_json(store, PREPROCESS_FILE)}
-    layout = _layout_file(store) if LAYOUT_FILE in names else config_layout(config, store.uri(CONFIG_FILE))
+    config = _read_json(uri, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": _read_json(uri, PREPROCESS_FILE)}
+    layout = _layout_file(uri) if LAYOUT_FILE in names else config_layout(config, address_in(uri, CONFIG_FILE))
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if MODEL_DOCUMENT in names:
-        version = _read_json(store, MODEL_DOCUMENT)
-        name = f"{version['name']}@{version['version']}"
-    return with_normalization(ModelSource(name, layout, lambda: store.uri(weights)), config.get("preprocess_cfg"))
+        name = _version_name(_read_json(uri, MODEL_DOCUMENT), address_in(uri, MODEL_DOCUMENT))
+    source = ModelSource(name, layout, lambda: address_in(uri, weights))
+    return with_normalization(source, config.get("preprocess_cfg"), uri)
 
 
 def load_folder(uri: str) -> LoadedModel:
@@ -114,7 +120,7 @@ def check_weights(uri: str, layout: Layout) -> None:
             found = f"has shape {there[name]}" if name in there else "is missing"
             raise WeightsError(f"{uri} does not fit its configuration: {name} {found}, {shape} is needed")
     if extra := sorted(there.keys() - wanted.keys()):
-        raise WeightsError(f"{uri} does not fit its configuration: it has {extra[0]}, which the configuration does not")
+        raise WeightsError(f"{uri} does not fit its configuration, which has no {shown_name(extra[0])}")
 
 
 def load_source(source: ModelSource, path: str) -> LoadedModel:
@@ -144,35 +150,84 @@ def load_student(layout: Layout, weights: bytes, image_mean: Color, image_std: C
     return LoadedModel(model.eval(), layout, make_tokenizer(layout), image_mean, image_std, name="student", digest=digest)
 
 
-def with_normalization(source: ModelSource, preprocess: dict[str, Any] | None) -> ModelSource:
-    """Set a source's mean and deviation from an open_clip `preprocess_cfg`; CLIP's own are the default."""
+def with_normalization(source: ModelSource, preprocess: Any, where: str) -> ModelSource:
+    """Set a source's mean and deviation from an open_clip `preprocess_cfg`; CLIP's own are the default. Raises WeightsError."""
     colors = preprocess or {}
-    mean, std = (tuple(float(v) for v in colors.get(k) or d) for k, d in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)))
-    return replace(source, image_mean=cast(Color, mean), image_std=cast(Color, std))
-
-
-def _layout_file(store: ArtifactsStore) -> Layout:
     try:
-        return Layout.model_validate(_read_json(store, LAYOUT_FILE))
-    except ValueError as error:
-        raise WeightsError(f"{store.uri(LAYOUT_FILE)} is not a layout: {error}") from error
+        mean, std = (tuple(float(v) for v in colors.get(k) or d) for k, d in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{where} has a preprocess_cfg whose mean or std is not a list of numbers; correct it") from error
+    if len(mean) != 3 or len(std) != 3 or not all(math.isfinite(value) for value in (*mean, *std)) or not all(std):
+        raise WeightsError(f"{where} has a preprocess_cfg whose mean or std is not three finite numbers; correct it")
+    return replace(source, image_mean=(mean[0], mean[1], mean[2]), image_std=(std[0], std[1], std[2]))
 
 
 def config_layout(config: dict[str, Any], where: str) -> Layout:
     """Return the layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
-    if "model_cfg" not in config:
+    if not isinstance(config.get("model_cfg"), dict):
         raise WeightsError(f"{where} has no model_cfg; it is not a configuration of open_clip")
-    return layout_from_config(config["model_cfg"])
-
-
-def _read_json(store: ArtifactsStore, name: str) -> dict[str, Any]:
-    expect_address(store.uri(name))  # a link may lead elsewhere than the folder
     try:
-        document = json.loads(store.read_bytes(name))
-    except ValueError as error:
-        raise WeightsError(f"{store.uri(name)} is not JSON ({error})") from error
+        return plausible_layout(layout_from_config(config["model_cfg"]))
+    except UnsupportedArchitecture:
+        raise
+    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError) as error:  # sizes that are missing or no numbers
+        raise WeightsError(f"{where} has a model_cfg that cannot be used{place_of(error)}; correct it") from error
+
+
+def _layout_file(uri: str) -> Layout:
+    try:
+        return plausible_layout(Layout.model_validate(_read_json(uri, LAYOUT_FILE)))
+    except ValidationError as error:
+        raise WeightsError(f"{address_in(uri, LAYOUT_FILE)} is not a layout{place_of(error)}; write it again") from error
+
+
+def plausible_layout(layout: Layout) -> Layout:
+    """Return a layout that a user's file has, if its sizes are those of a model. Raises WeightsError.
+
+    Shapes and parameters are computed from it, block by block.
+    """
+    image, text = layout.image, layout.text
+    blocks = [*image.layers, text.layers, len(image.heads or []), len(text.heads)]
+    widths = [layout.embed_dim, image.image_size, image.width, image.head_width, image.patch_size or 1, text.context_length]
+    widths += [text.vocab_size, text.width, text.head_width]
+    units = [*(image.heads or []), *(image.mlp or []), *text.heads, *text.mlp]
+    if not all(0 <= count <= MAX_BLOCKS for count in blocks) or not all(1 <= width <= MAX_WIDTH for width in widths):
+        raise WeightsError(f"a layout has up to {MAX_BLOCKS} blocks a tower and sizes of 1 to {MAX_WIDTH:,}; this one has others")
+    fits = len(text.heads) == len(text.mlp) == text.layers and len(image.heads or []) == len(image.mlp or [])
+    fits = fits and (image.kind == "resnet" or (len(image.layers) == 1 and len(image.heads or []) == image.layers[0]))
+    if not fits or not all(0 <= unit <= MAX_WIDTH for unit in units) or len(image.layers) != {"vit": 1, "resnet": 4}[image.kind]:
+        raise WeightsError("a layout has one number of heads and one of MLP units for each block; this one has others")
+    return layout
+
+
+def _version_name(document: dict[str, Any], where: str) -> str:
+    name, version = document.get("name"), document.get("version")
+    if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(version, int):
+        raise WeightsError(f"{where} is not a version's document: it needs a name and a version; remove it")
+    return f"{name}@{version}"
+
+
+def place_of(error: Exception) -> str:
+    """Return the field of an error in a document, for messages, which do not repeat values of the document."""
+    if not isinstance(error, ValidationError):
+        return ""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f" at {'.'.join(shown_name(str(part)) for part in first['loc'])}" if first["loc"] else ""
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    address = address_in(folder, name)
+    fs, path = open_filesystem(address)  # checked: a link may lead elsewhere than the folder
+    with fs.open(path, "rb") as file:
+        data = file.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise WeightsError(f"{address} has more than {MAX_DOCUMENT_BYTES:,} bytes; it is not the configuration of a model")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{address} is not JSON; write it again") from error
     if not isinstance(document, dict):
-        raise WeightsError(f"{store.uri(name)} is not a JSON object")
+        raise WeightsError(f"{address} is not a JSON object")
     return document
 
 

@@ -2,6 +2,9 @@
 
 import difflib
 import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from open_clip.pretrained import (
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
+from tinyclip.addresses import ARTIFACTS_ROOT
+from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config
@@ -26,10 +31,14 @@ from tinyclip_workers.model.folders import (
     load_source,
     with_normalization,
 )
-from tinyclip_workers.model.weights import WeightsError
+from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.runtime.addresses import ServiceAddress
 
 TIMEOUT_S = 10.0
 LOCAL_DIR, HF_HUB, REGISTRY = "local-dir:", "hf-hub:", "registry:"
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_PINNED = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})@([0-9]{1,9})", re.ASCII)
+"""A registered version as the server names it, after it has checked that the model is one of the caller's project."""
 
 
 class HubError(RuntimeError):
@@ -86,10 +95,18 @@ def find_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
         if spec.model.startswith(HF_HUB):
             return _find_on_hub(spec.model.removeprefix(HF_HUB))
         if spec.model.startswith(REGISTRY):
-            raise TeacherError(f"{at}/model", spec.model, "only the server knows its registry; submit the spec to it")
+            return find_folder(_registered(spec.model, at))
         return _find_open_clip(spec, at)
     except (UnsupportedArchitecture, HubError, OSError, WeightsError) as error:
         raise TeacherError(f"{at}/model", spec.model, str(error)) from error
+
+
+def _registered(model: str, at: str) -> ServiceAddress:
+    """Return the folder of a pinned version in the artifacts store. Raises TeacherError."""
+    pinned, root = _PINNED.fullmatch(model.removeprefix(REGISTRY)), os.environ.get(ARTIFACTS_ROOT)
+    if pinned is None or not root:
+        raise TeacherError(f"{at}/model", model, "only the server knows its registry; submit the spec to it")
+    return ServiceAddress(f"{root}/{model_version(pinned[1], int(pinned[2]))}")
 
 
 def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
@@ -117,14 +134,15 @@ def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
     full_name = f"{name}@{weights.rsplit('/', 1)[-1]}"
     if not tag:
         return ModelSource(full_name, layout, lambda: weights)
-    return with_normalization(ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True), tag)
+    source = ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True)
+    return with_normalization(source, tag, full_name)
 
 
 def _find_on_hub(repository: str) -> ModelSource:
     config = fetch_config(repository)
     layout = config_layout(config, f"hf-hub:{repository}")
     source = ModelSource(repository, layout, lambda: fetch_weights(repository), published=True)
-    return with_normalization(source, config.get("preprocess_cfg"))
+    return with_normalization(source, config.get("preprocess_cfg"), f"hf-hub:{repository}")
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
@@ -134,25 +152,34 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 
 def fetch_config(repository: str) -> dict[str, Any]:
     """Read the `open_clip_config.json` of a repository `ORG/NAME` from the local cache or the hub."""
+    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+        raise HubError(f"hf-hub:{repository} is not a repository; write hf-hub:ORG/NAME")
     _require_file(repository, CONFIG_FILE)
-    path = Path(download_pretrained_from_hf(repository, filename=CONFIG_FILE))
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path = _downloaded(f"hf-hub:{repository}", lambda: download_pretrained_from_hf(repository, filename=CONFIG_FILE))
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"the {CONFIG_FILE} of hf-hub:{repository} is not JSON; use another model") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"the {CONFIG_FILE} of hf-hub:{repository} is not a JSON object; use another model")
     return config
 
 
 def fetch_weights(repository: str) -> str:
-    """Return the local path of a repository's weights, downloading them if they are not in the cache."""
-    try:
-        return str(download_pretrained_from_hf(repository))
-    except Exception as error:  # open_clip and its hub client raise anything here
-        raise _unreachable(f"hf-hub:{repository}", error) from error
+    """Return the local path of a repository's weights, downloading them if not in the cache. Raises HubError."""
+    return _downloaded(f"hf-hub:{repository}", lambda: download_pretrained_from_hf(repository))
 
 
 def fetch_pretrained(tag: dict[str, Any], name: str) -> str:
-    """Return the local path of the weights of an open_clip tag, downloading them if they are not in the cache."""
+    """Return the local path of the weights of an open_clip tag, downloading them if not in the cache. Raises HubError."""
+    return _downloaded(name, lambda: download_pretrained(tag))
+
+
+def _downloaded(name: str, download: Callable[[], object]) -> ServiceAddress:
+    """Return the place in the cache of what is downloaded, which no user has chosen."""
     try:
-        return str(download_pretrained(tag))
-    except Exception as error:
+        return ServiceAddress(download())
+    except Exception as error:  # open_clip and its hub client raise anything here
         raise _unreachable(name, error) from error
 
 

@@ -5,11 +5,10 @@ small model) only the rows of tokens that its texts can contain. Loading restore
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO
 
 import safetensors.torch
 import torch
@@ -18,17 +17,17 @@ from safetensors import SafetensorError
 from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
+from tinyclip_workers.model.headers import TensorEntry, WeightsError, read_entries
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
 EMBEDDING = "token_embedding.weight"
 ROWS = "token_embedding.rows"
 VALUES = "token_embedding.values"
+VOCAB_SIZE = "token_embedding.vocab_size"
+MAX_EMBEDDING_VALUES = 1 << 28
+"""Limit of the table that a compact file becomes: 1 GiB. The largest published one has 63 million values."""
 _KEPT_IN_FLOAT = ("running_mean", "running_var")
 """Statistics of batch norm can exceed the range of fp16, and are few."""
-
-
-class WeightsError(ValueError):
-    """A weights file that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,16 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
 
     Raises FileNotFoundError, or WeightsError if the file is truncated or not safetensors.
     """
+    read_header(uri)  # its messages are better than those of safetensors, which repeat content of the file
     fs, path = open_filesystem(uri)
     try:
         if isinstance(fs, LocalFileSystem):
-            with fs.open(path, "rb"):  # FileNotFoundError rather than safetensors' own
-                pass
             state = safetensors.torch.load_file(path)
         else:
             state = safetensors.torch.load(fs.cat_file(path))
     except SafetensorError as error:
-        raise WeightsError(f"{uri} is not a whole safetensors file ({error}); copy or download it again") from error
-    return _expand(state) if VALUES in state else state
+        raise WeightsError(f"{uri} is not a whole safetensors file; copy or download it again") from error
+    return _expand(state, uri) if VALUES in state else state
 
 
 def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], used_token_ids: Iterable[int]) -> None:
@@ -74,7 +72,7 @@ def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], 
     tensors = {name: _half(name, tensor) for name, tensor in state.items() if name != EMBEDDING}
     tensors[ROWS] = rows
     tensors[VALUES] = _half(EMBEDDING, table_Vd[rows.long()])
-    tensors["token_embedding.vocab_size"] = torch.tensor(len(table_Vd), dtype=torch.int32)
+    tensors[VOCAB_SIZE] = torch.tensor(len(table_Vd), dtype=torch.int32)
     store.write_bytes(path, safetensors.torch.save(tensors, {"format": "pt"}))
 
 
@@ -85,25 +83,30 @@ def read_header(uri: str) -> Header:
     """
     fs, path = open_filesystem(uri)
     with fs.open(path, "rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= 100_000_000:
-            raise WeightsError(f"{uri} is not a safetensors file; convert it to safetensors")
-        try:
-            entries: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
-            raise WeightsError(f"{uri} is not a safetensors file ({error}); convert it to safetensors") from error
-        metadata: dict[str, str] = entries.pop("__metadata__", None) or {}
-        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        size = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        entries, metadata, start = read_entries(file, uri)
+        size = start + max((entry.data_offsets[1] for entry in entries.values()), default=0)
         if fs.size(path) != size:
             raise WeightsError(f"{uri} has {fs.size(path)} bytes, it should have {size}; copy or download it again")
+        shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
         if VALUES in shapes:
-            file.seek(8 + length + entries["token_embedding.vocab_size"]["data_offsets"][0])
-            vocab_size = struct.unpack("<i", file.read(4))[0]
-            shapes[EMBEDDING] = (vocab_size, shapes.pop(VALUES)[1])
-            del shapes[ROWS], shapes["token_embedding.vocab_size"]
+            shapes[EMBEDDING] = (_vocab_size(file, entries, start, uri), entries[VALUES].shape[1])
+            for name in (VALUES, ROWS, VOCAB_SIZE):
+                del shapes[name]
     return Header(shapes, size, metadata)
+
+
+def _vocab_size(file: IO[bytes], entries: Mapping[str, TensorEntry], start: int, uri: str) -> int:
+    """Return the rows of the embedding table that a compact file stands for. Raises WeightsError."""
+    expected = {VOCAB_SIZE: ("I32", 0), ROWS: ("I32", 1), VALUES: ("F16", 2)}
+    for name, (dtype, axes) in expected.items():
+        if name not in entries or entries[name].dtype != dtype or len(entries[name].shape) != axes:
+            raise WeightsError(f"{uri} is not a whole compact file: {name} must be {dtype} with {axes} axes; save it again")
+    file.seek(start + entries[VOCAB_SIZE].data_offsets[0])
+    size: int = struct.unpack("<i", file.read(4))[0]
+    rows, width = entries[VALUES].shape
+    if entries[ROWS].shape != [rows] or not rows <= size <= MAX_EMBEDDING_VALUES // max(1, width):
+        raise WeightsError(f"{uri} is not a whole compact file: {rows} rows do not fit a vocabulary of {size}; save it again")
+    return size
 
 
 def file_digest(uri: str) -> str:
@@ -126,9 +129,11 @@ def _half(name: str, tensor: Tensor) -> Tensor:
     return half
 
 
-def _expand(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _expand(state: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
     rows, values = state.pop(ROWS).long(), state.pop(VALUES).float()
-    table_Vd = torch.zeros(int(state.pop("token_embedding.vocab_size")), values.shape[1])
+    table_Vd = torch.zeros(int(state.pop(VOCAB_SIZE)), values.shape[1])
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(table_Vd):
+        raise WeightsError(f"{uri} is not a whole compact file: a row is beyond its {len(table_Vd)} tokens; save it again")
     table_Vd[rows] = values
     whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return {**whole, EMBEDDING: table_Vd}

@@ -1,13 +1,15 @@
 """The planner's process, which the control plane keeps warm: `python -m tinyclip_workers.plan.planner`.
 
 It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec"}` with `{"id", "plan"}` or
-`{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. All other output is written to stderr.
+`{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. Before an answer, lines `{"id", "doing"}`
+report its steps. Out of memory, it answers `{"id", "exhausted": true}` and exits. All other output is written to stderr.
 """
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import IO, Any
 
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import EvaluationRequest
@@ -25,6 +27,9 @@ from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
+from tinyclip_workers.runtime.memory import is_out_of_memory
+
+OnStep = Callable[[str, Any, str], None]
 
 
 def main() -> None:
@@ -32,16 +37,33 @@ def main() -> None:
     answers = take_stdout()
     write_answer(answers, {"ready": True})
     for line in sys.stdin:
-        if line.strip():
-            request = json.loads(line)
-            found = plan_or_errors(request["spec"]) if "spec" in request else evaluation_errors(request["evaluation"])
-            write_answer(answers, {"id": request["id"], **found})
+        if not line.strip():
+            continue
+        request = json.loads(line)
+        try:
+            found = _answer(request, partial(_report_step, answers, request["id"]))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            write_answer(answers, {"id": request["id"], "exhausted": True})
+            return  # memory may be fragmented: the next question is for a new process
+        write_answer(answers, {"id": request["id"], **found})
 
 
-def plan_or_errors(spec: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
+    if "spec" in request:
+        return plan_or_errors(request["spec"], Diagnostics(on_step=on_step))
+    return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
+
+
+def _report_step(answers: IO[str], id: str, pointer: str, value: Any, what: str) -> None:
+    write_answer(answers, {"id": id, "doing": {"pointer": pointer, "value": value, "what": what}})
+
+
+def plan_or_errors(spec: dict[str, Any], diagnostics: Diagnostics | None = None) -> dict[str, Any]:
     """Return `{"plan": …}` or `{"errors": […]}` for a spec as plain data."""
     try:
-        planned = make_plan(JobSpec.model_validate(spec))
+        planned = make_plan(JobSpec.model_validate(spec), diagnostics)
     except ValidationError as error:
         planned = field_errors(error.errors(), spec, JobSpec)
     if isinstance(planned, Plan):
@@ -49,24 +71,27 @@ def plan_or_errors(spec: dict[str, Any]) -> dict[str, Any]:
     return {"errors": [error.model_dump(mode="json") for error in planned]}
 
 
-def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
+def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | list[FieldError]:
     """Return the plan of a spec, or all its errors.
 
     Reads the teacher's configuration and the header of its weights, and samples of the shards (all samples if they are small);
     trains nothing and downloads no weights. `registry:` teachers must be resolved before.
     Device-hours are estimated from an assumed speed, `stages.SUSTAINED_FLOPS`.
     """
-    diagnostics = Diagnostics()
+    diagnostics = diagnostics or Diagnostics()
     device = resolve_device(spec, diagnostics)
     teachers = _check_teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
+    diagnostics.begin("/data/train/shards", spec.data.train.shards, "reading the shards")
     samples, exact = check_training_data(spec, diagnostics)
     check_batches(spec, samples, exact, diagnostics)
     training = TrainingData(shard_urls(spec.data.train.shards), spec.data.train.holdout)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
+    diagnostics.begin("/objective", None, "reading the files of objectives")
     check_objectives(spec, teacher, diagnostics)
     stages: list[PlannedStage] = []
     if teacher is not None or not teachers:
+        diagnostics.begin("/stages", None, "deriving the students")
         layouts = [source.layout for source in teachers if source is not None]
         stages = plan_stages(spec, layouts, samples, device, diagnostics)
         check_ensemble(spec, teachers, stages, diagnostics)
@@ -85,15 +110,16 @@ def make_plan(spec: JobSpec) -> Plan | list[FieldError]:
     )
 
 
-def evaluation_errors(document: Mapping[str, Any]) -> dict[str, Any]:
+def evaluation_errors(document: Mapping[str, Any], diagnostics: Diagnostics | None = None) -> dict[str, Any]:
     """Return `{"errors": […], "warnings": […]}` of an `EvaluationRequest` as plain data; pointers are those of the user.
 
     Reads configurations and headers of weights and samples of the shards; loads and downloads no weights.
     """
-    evaluation, diagnostics = EvaluationRequest.model_validate(document), Diagnostics()
+    evaluation, diagnostics = EvaluationRequest.model_validate(document), diagnostics or Diagnostics()
     for pointer, model in (("/model", evaluation.model), ("/against", evaluation.against)):
         if model is None:
             continue
+        diagnostics.begin(pointer, model.name, "reading the model")
         try:
             check_teacher(model.source)
         except TeacherError as error:
@@ -107,6 +133,7 @@ def _check_teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource
     """Return all teachers of the spec; None for one that cannot be used."""
     found: list[ModelSource | None] = []
     for at in spec.every_teacher():
+        diagnostics.begin(f"{at.pointer}/model", at.spec.model, "reading the teacher")
         try:
             found.append(check_teacher(at.spec, at.pointer))
         except TeacherError as error:

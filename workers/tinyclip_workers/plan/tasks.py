@@ -31,6 +31,7 @@ def check_tasks(tasks: Sequence[EvaluationTask], training: TrainingData, pointer
         here = f"{pointer}/{index}"
         if names[written.name] > 1:
             diagnostics.error(f"{here}/name", written.name, "is also the name of another task; results need distinct names")
+        diagnostics.begin(f"{here}/shards", written.shards, f"reading the data of task {written.name}")
         task = _resolve(written, here, diagnostics)
         if task is None:
             continue

@@ -1,28 +1,19 @@
 """The check of addresses that users name.
 
-http(s) addresses must be public ones, unless a setting allows this machine and private networks. Local paths must lie below the
-folders that a setting names, if it names any. A host name is resolved twice: for a readable error, and by the connection, which
-opens a socket only to a public address. So neither a name that changes its address in between nor a redirect passes.
+http(s) addresses must be public ones, unless a setting allows this machine and private networks. No address may lead to the
+service's own files, and all must lie below the roots that a setting names, if it names any. A host name is resolved twice: for a
+readable error, and by the connection, which opens a socket only to a public address. So neither a name that changes its address
+in between nor a redirect passes.
 """
 
-import json
 import logging
 import os
 import socket
-import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import fsspec.config
-from tinyclip.addresses import (
-    ALLOW_PRIVATE,
-    READABLE_ROOTS,
-    WEB,
-    address_problem,
-    is_private,
-    outside_problem,
-    private_problem,
-)
+from tinyclip.addresses import ALLOW_PRIVATE, WEB, AddressRules, is_private, private_problem
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType, ClientSession
@@ -34,6 +25,22 @@ class AddressRefused(PermissionError):
     """An address that is not opened; the message names it, the reason and the remedy."""
 
 
+class ServiceAddress(str):
+    """An address that the service chose, which is opened without a check.
+
+    Text from a document or a user is never one, and neither is text that is made from one: an address in a folder is made with
+    `address_in`.
+    """
+
+    __slots__ = ()
+
+
+def address_in(folder: str, name: str) -> str:
+    """Return the address of a file in a folder; a `ServiceAddress` for the folder of one."""
+    address = f"{folder.rstrip('/')}/{name}"
+    return ServiceAddress(address) if isinstance(folder, ServiceAddress) else address
+
+
 def guard_http() -> None:
     """Make fsspec use guarded connections for every http(s) file system of this process."""
     for scheme in WEB:
@@ -41,15 +48,27 @@ def guard_http() -> None:
 
 
 def expect_address(address: str) -> None:
-    """Check an address. Raises AddressRefused."""
-    problem = address_problem(address, allow_private=_private_allowed())
-    if problem is None and address.partition("://")[0].lower() in WEB and not _private_allowed():
+    """Check an address, unless it is a `ServiceAddress`. Raises AddressRefused."""
+    if isinstance(address, ServiceAddress):
+        return
+    rules = address_rules()
+    problem = rules.problem(address)
+    if problem is None and address.partition("://")[0].lower() in WEB and not rules.allow_private:
         problem = _private_host(address)
-    roots = _readable_roots()
-    if problem is None and roots:
-        problem = outside_problem(address, roots)
     if problem is not None:
         raise AddressRefused(f"{address} {problem}")
+
+
+def expect_place(address: str, opened: str) -> None:
+    """Check the place that a driver opens for an address: it may read the address in its own way. Raises AddressRefused."""
+    problem = address_rules().place_problem(opened)
+    if problem is not None:
+        raise AddressRefused(f"{address} {problem}")
+
+
+def address_rules() -> AddressRules:
+    """Return the rules that the server gave this process; none by default."""
+    return AddressRules.from_environment(os.environ)
 
 
 async def guarded_client(**options: Any) -> "ClientSession":
@@ -62,7 +81,7 @@ async def guarded_client(**options: Any) -> "ClientSession":
 
 def _public_socket(info: "AddrInfoType") -> socket.socket:
     family, kind, protocol, _, target = info
-    if not _private_allowed() and is_private(str(target[0])):
+    if not address_rules().allow_private and is_private(str(target[0])):
         log.warning("a connection to %s was refused: it is private", target[0])
         raise AddressRefused(f"{target[0]} is a private address; set {ALLOW_PRIVATE}=1 on the server to allow that")
     return socket.socket(family=family, type=kind, proto=protocol)
@@ -76,20 +95,3 @@ def _private_host(address: str) -> str | None:
         return None  # opening it reports that there is no such host
     private = any(is_private(str(target[0])) for *_, target in found)
     return private_problem(host) if private else None
-
-
-def _readable_roots() -> list[str]:
-    """Return the folders that may be read, including those of downloads; none: all."""
-    given: list[str] = json.loads(os.environ.get(READABLE_ROOTS) or "[]")
-    return [*given, tempfile.gettempdir(), *_caches()] if given else []
-
-
-def _caches() -> list[str]:
-    """Return the cache folders of the libraries that download published weights."""
-    from huggingface_hub.constants import HF_HUB_CACHE  # deferred, as above
-
-    return [HF_HUB_CACHE, os.path.expanduser("~/.cache/clip")]
-
-
-def _private_allowed() -> bool:
-    return os.environ.get(ALLOW_PRIVATE, "").lower() in ("1", "true", "yes", "on")

@@ -24,7 +24,7 @@ from tinyclip.schemas import JobSpec, Layout
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.control import ControlFile
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class JobAttempt:
     @classmethod
     def open(cls, artifacts: str, job: str, attempt: int) -> "JobAttempt":
         """Read the job document. Raises FileNotFoundError if there is none."""
-        store = open_store(artifacts)
+        store = open_own_store(artifacts)
         return cls(store, JobDocument.model_validate(json.loads(store.read_bytes(job_spec(job)))), attempt)
 
     @property

@@ -31,8 +31,9 @@ from torch import Tensor
 from tinyclip_workers.data.shards import DataError, Sample, Skipped, expand_shards, is_held_out, read_shards
 from tinyclip_workers.evaluation.embedding import embed_images, evaluation_mode
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.sources import TeacherError, load_teacher
-from tinyclip_workers.model.weights import Header, WeightsError, load_state_dict, read_header
+from tinyclip_workers.model.weights import Header, load_state_dict, read_header
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
 log = logging.getLogger(__name__)

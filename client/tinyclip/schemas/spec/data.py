@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from tinyclip.schemas._base import Request
+from tinyclip.schemas.addresses import Address, Shards
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names of jobs, stages, models, deployments and indexes: they become folders and URL parts."""
 
-Templates = list[str] | str
-Classes = list[str] | str
+Templates = list[str] | Address
+Classes = list[str] | Address
 
 
 class ImageAugmentation(Request):
@@ -33,7 +34,7 @@ class ImageAugmentation(Request):
 
 
 class TrainData(Request):
-    shards: str | list[str]
+    shards: Shards
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
     samples: int | None = Field(default=None, ge=1, le=10**12)
     """Pairs in one epoch; None: counted once when the job starts."""
@@ -55,7 +56,7 @@ class DataSpec(Request):
 
 class _Task(Request):
     name: Name
-    shards: str | list[str]
+    shards: Shards
     """Like `data.train.shards`, or a folder in CLIP_benchmark's layout: a split, or the root for its `test` split."""
     image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
     subset: Literal["all", "holdout"] = "all"
@@ -82,7 +83,7 @@ class RetrievalTask(_Task):
 
 class LinearProbeTask(_Task):
     kind: Literal["linear_probe"]
-    train_shards: str | list[str] | None = None
+    train_shards: Shards | None = None
     """Training data of the probe; None: the `train` split of CLIP_benchmark's layout."""
     label_key: str = "cls"
 

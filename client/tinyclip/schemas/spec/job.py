@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tinyclip.schemas._base import Request
+from tinyclip.schemas.addresses import ModelName, Weights
 from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
 from tinyclip.schemas.spec.stages import Objective, OptimizerSpec, StageSpec, Temperature
 
@@ -12,9 +13,9 @@ from tinyclip.schemas.spec.stages import Objective, OptimizerSpec, StageSpec, Te
 class TeacherSpec(Request):
     """The source of a teacher."""
 
-    model: str
+    model: ModelName
     """open_clip architecture | hf-hub:ORG/NAME | local-dir:PATH_OR_URI | registry:NAME@ALIAS_OR_VERSION."""
-    pretrained: str | None = None
+    pretrained: Weights | None = None
     """An open_clip tag, or the path or URI of weights; omitted for the last three forms."""
 
 

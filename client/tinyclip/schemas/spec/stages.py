@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tinyclip.schemas._base import Request
+from tinyclip.schemas.addresses import Address
 from tinyclip.schemas.spec.data import Name
 
 
@@ -108,7 +109,7 @@ class Objective(Request):
     """CLIP-RD's XRD: images are as similar to the teacher's texts as texts are to the teacher's images."""
     cluster_instance: float = Field(default=0.0, ge=0)
     """CLIP-CID: images are classified by the cluster of the teacher's embedding, and so are texts. Needs `clusters`."""
-    clusters: str | None = None
+    clusters: Address | None = None
     """Path or URI of the file that `python -m tinyclip_workers.training.clusters SPEC OUT` writes; for `cluster_instance`."""
 
     def weights(self) -> dict[str, float]:

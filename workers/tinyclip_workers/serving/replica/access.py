@@ -15,7 +15,7 @@ from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
 from tinyclip.token_format import digest, is_well_formed
 
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError, problem_error
 
@@ -35,7 +35,7 @@ class Access:
 
     def __init__(self, options: ServingOptions) -> None:
         self._options = options
-        self._store = open_store(options.artifacts) if options.auth == "tokens" else None
+        self._store = open_own_store(options.artifacts) if options.auth == "tokens" else None
         self._tokens: dict[str, TokenDigest] = {}
         self._read_at = self._tried_at = float("-inf")
         self._refresh_lock = asyncio.Lock()

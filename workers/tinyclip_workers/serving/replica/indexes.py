@@ -20,7 +20,7 @@ from tinyclip_workers.retrieval.reader import (
     SearchResult,
     open_index,
 )
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
 from tinyclip_workers.types import Matrix
 
@@ -50,7 +50,7 @@ class Indexes:
     """Open indexes by name. Thread-safe."""
 
     def __init__(self, artifacts: str) -> None:
-        self._store = open_store(artifacts)
+        self._store = open_own_store(artifacts)
         self._open: dict[str, _OpenIndex] = {}
         self._lock = threading.Lock()
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tinyclip.schemas import LabelSet
 
 from tinyclip_workers.retrieval.commits import newest
-from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.serving import request_context
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError
@@ -35,7 +35,7 @@ class Replica:
         self.started_at = int(time.time())
         self.access = Access(options)
         self.metrics = ServingMetrics(options)
-        self.store = open_store(options.artifacts)
+        self.store = open_own_store(options.artifacts)
         self.label_sets = LabelSets(options.name, self.store)
         self.models = HostedModels(options, lambda model_options: ServedModel(model_options, self.metrics))
         self._warm_ups: set[asyncio.Task[None]] = set()

@@ -1,0 +1,71 @@
+"""Fields that name an address: their types, and the addresses in a document.
+
+A field that takes an address has one of these types, so that every check of addresses finds it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+LOCAL_DIR = "local-dir:"
+"""Prefix of a model that is a folder."""
+
+Place = tuple[str, str]
+"""A field's pointer, and the path, pattern or URI there."""
+
+
+@dataclass(frozen=True)
+class NamesAddress:
+    """The mark of a type whose text is an address, or contains one."""
+
+    address: Callable[[str], str | None]
+    """Returns the address in the text; None if this text names none."""
+
+
+def address_of_model(name: str) -> str | None:
+    """Return the folder of a `local-dir:` model."""
+    return name.removeprefix(LOCAL_DIR) if name.startswith(LOCAL_DIR) else None
+
+
+def address_of_weights(pretrained: str) -> str | None:
+    """Return the path or URI of weights; None for a tag of open_clip, which has neither slash nor dot."""
+    return pretrained if "/" in pretrained or "." in pretrained else None
+
+
+Address = Annotated[str, NamesAddress(lambda address: address)]
+"""A path, pattern or URI."""
+Shards = Address | list[Address]
+ModelName = Annotated[str, NamesAddress(address_of_model)]
+Weights = Annotated[str, NamesAddress(address_of_weights)]
+
+
+def addresses_in(document: BaseModel, pointer: str = "") -> Iterator[Place]:
+    """Yield every address in a document, with its pointer."""
+    for name, field in type(document).model_fields.items():
+        yield from _addresses(Annotated[field.annotation, None, *field.metadata], getattr(document, name), f"{pointer}/{name}")
+
+
+def _addresses(type_: Any, value: Any, pointer: str) -> Iterator[Place]:
+    """Yield the addresses in a value of a field of this type."""
+    if isinstance(value, BaseModel):
+        yield from addresses_in(value, pointer)
+        return
+    origin, arguments = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        for mark in type_.__metadata__:
+            if isinstance(mark, NamesAddress) and isinstance(value, str) and (address := mark.address(value)) is not None:
+                yield pointer, address
+        yield from _addresses(arguments[0], value, pointer)
+    elif origin in (Union, UnionType):
+        for branch in arguments:
+            if not isinstance(value, BaseModel):
+                yield from _addresses(branch, value, pointer)
+    elif origin in (list, tuple) and isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _addresses(arguments[0], item, f"{pointer}/{number}")
+    elif origin is dict and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _addresses(arguments[1], item, f"{pointer}/{key}")
