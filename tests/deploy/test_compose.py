@@ -1,5 +1,6 @@
 """docker-compose.yml: what can be checked without a container engine."""
 
+import json
 import os
 import re
 import shutil

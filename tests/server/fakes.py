@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tinyclip_server.backends.helper_process import HelperProcess
-from tinyclip_server.backends.planner import Planner
+from tinyclip_server.backends.planner import ADMITTED, Planner
 from tinyclip_server.backends.ray_gateway import EndedJob, RayJobNote, RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.http.callers import DEFAULT_PROJECT
 
 from tests.server import fake_importer, fake_planner
 
@@ -98,6 +99,11 @@ class ScriptedPlanner(Planner):
 
     async def warm_up(self) -> None:
         return None
+
+    async def is_full(self) -> bool:
+        """Return whether a further request of the default project is refused."""
+        project = self._turns._projects.get(DEFAULT_PROJECT)
+        return project is not None and project.admitted == ADMITTED
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         if self.held is not None:

@@ -81,6 +81,21 @@ async def test_killing_it_ends_its_children_too(make: Make) -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_its_memory_is_limited_and_that_of_its_children(tmp_path: Path) -> None:
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', ALLOCATE])"
+    allocate = (
+        "import json, sys\nsys.stdin.readline()\n"
+        "try:\n    bytearray(1 << 30)\nexcept MemoryError:\n    print(json.dumps({'refused': True}), flush=True)\n"
+    )
+    for code in (allocate, f"ALLOCATE = {allocate!r}\n{child}"):
+        helper = HelperProcess([sys.executable, "-c", code], timeout_s=30, log=tmp_path / "log", memory_bytes=512 << 20)
+        await helper.start()
+
+        assert await helper.ask({}) == {"refused": True}
+
+        await helper.kill()
+
+
 async def test_a_failed_exchange_kills_it(make: Make) -> None:
     helper = make(ECHO)
     await helper.start()

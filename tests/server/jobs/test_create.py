@@ -1,13 +1,17 @@
 """POST /v1/jobs: what is accepted, and what a bad spec is told."""
 
+import asyncio
 import sys
 from typing import Any
 
 import httpx
 import pytest
+from tinyclip.schemas import JobSpec
+from tinyclip_server.backends.planner import ADMITTED
+from tinyclip_server.problems import TooManyRequests
 
 from tests.server.documents import spec
-from tests.server.service import FAKE_PLANNER, Service, Start, on_both_databases
+from tests.server.service import FAKE_PLANNER, Service, Start, eventually, on_both_databases
 
 
 async def post(service: Service, body: Any, **params: Any) -> httpx.Response:
@@ -223,6 +227,40 @@ class TestPlannerFailures:
         response = await post(service, spec())
 
         assert_problem(response, 503, "planner_unavailable")
+        assert response.headers["retry-after"] == "5"
+
+    async def test_a_spec_that_takes_too_much_memory_is_refused_for_good(self, planned: Service) -> None:
+        problem = assert_problem(await post(planned, spec(name="exhausts")), 422, "planner_memory")
+
+        assert "TINYCLIP_PLANNER_MEMORY_BYTES" in problem["detail"]
+        assert (await post(planned, spec())).status_code == 201
+
+    async def test_a_slow_spec_blocks_neither_other_projects_nor_more_than_a_few_of_its_own(self, start: Start) -> None:
+        service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=3.0)
+        planner = service.app.state.services.planner
+        slow, quick = JobSpec.model_validate(spec(name="hangs")), JobSpec.model_validate(spec())
+        slow_ones = [asyncio.create_task(planner.plan("slow", slow)) for _ in range(ADMITTED)]
+        await asyncio.sleep(0)
+
+        other = await asyncio.wait_for(planner.plan("other", quick), 2.5)
+        with pytest.raises(TooManyRequests):
+            await planner.plan("slow", slow)
+
+        assert other.steps
+        for task in slow_ones:
+            task.cancel()
+        await asyncio.gather(*slow_ones, return_exceptions=True)
+
+    async def test_an_overflow_is_a_problem_with_retry_after(self, service: Service) -> None:
+        service.planner.held = asyncio.Event()
+        waiting = [asyncio.create_task(post(service, spec(name=f"job-{number}"))) for number in range(ADMITTED)]
+        await eventually(lambda: service.planner.is_full())
+
+        response = await post(service, spec(name="one-more"))
+
+        service.planner.held.set()
+        assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {201}
+        assert_problem(response, 429, "busy")
         assert response.headers["retry-after"] == "5"
 
     async def test_an_answer_to_another_question_is_not_accepted(self, planned: Service) -> None:
