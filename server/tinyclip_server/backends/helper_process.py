@@ -52,6 +52,7 @@ class HelperProcess:
     def _limit_memory(self, pid: int) -> None:
         """Limit the memory that the process can write to (RLIMIT_DATA), on systems that can do that for another process.
 
+        It holds before the first question, whose content is what may need too much.
         Address space (RLIMIT_AS) is no measure: an engine for GPUs maps many gigabytes of libraries and reserves more.
         """
         if self._memory_bytes is not None and hasattr(resource, "prlimit"):

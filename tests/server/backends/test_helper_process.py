@@ -82,12 +82,10 @@ async def test_killing_it_ends_its_children_too(make: Make) -> None:
 
 
 async def test_its_memory_is_limited_and_that_of_its_children(tmp_path: Path) -> None:
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', ALLOCATE])"
-    allocate = (
-        "import json, sys\nsys.stdin.readline()\n"
-        "try:\n    bytearray(1 << 30)\nexcept MemoryError:\n    print(json.dumps({'refused': True}), flush=True)\n"
-    )
-    for code in (allocate, f"ALLOCATE = {allocate!r}\n{child}"):
+    allocate = "try:\n    bytearray(1 << 30)\nexcept MemoryError:\n    print('{\"refused\": true}', flush=True)\n"
+    child = f"import subprocess\nsubprocess.run([sys.executable, '-c', {allocate!r}])"
+    for work in (allocate, child):
+        code = f"import sys\nsys.stdin.readline()\n{work}"
         helper = HelperProcess([sys.executable, "-c", code], timeout_s=30, log=tmp_path / "log", memory_bytes=512 << 20)
         await helper.start()
 
