@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
+from tinyclip_server.database.locks import DatabaseInUse, sole_server, sqlite_file
 from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, upgrade
 from tinyclip_server.local.reconcile import reconcile
 from tinyclip_server.local.stored_files import examine
@@ -92,7 +93,7 @@ def restore(settings: Settings, source: Path) -> Copied:
     if not (source / DATABASE).is_file() or not (source / ARTIFACTS).is_dir():
         raise CannotBackUp(f"{source} is no backup: it needs {DATABASE} and {ARTIFACTS}/")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(settings.data_dir / "lock", f"a tinyclip-server uses {settings.data_dir}; stop it first"):
+    with _stopped(settings):
         interrupted = settings.data_dir / "restore.unfinished"
         if data.database.exists():
             raise CannotBackUp(f"{data.database} exists; move it and {data.artifacts} away, or choose another --data-dir")
@@ -114,12 +115,23 @@ def restore(settings: Settings, source: Path) -> Copied:
 
 def _data(settings: Settings) -> _Data:
     """Return the places of the data. Raises CannotBackUp unless both are on this machine's disks."""
-    driver, _, path = settings.async_database_url.partition(":///")
-    if not driver.startswith("sqlite"):
+    database = sqlite_file(settings.async_database_url)
+    if database is None:
         raise CannotBackUp(f"the database is a PostgreSQL, which pg_dump backs up: {DOCUMENTATION}")
     if "://" in settings.artifacts_root:
         raise CannotBackUp(f"the artifacts are at {settings.artifacts_root}, not in a folder: {DOCUMENTATION}")
-    return _Data(Path(path), Path(settings.artifacts_root))
+    return _Data(database, Path(settings.artifacts_root))
+
+
+@contextmanager
+def _stopped(settings: Settings) -> Iterator[None]:
+    """Hold the locks of a running service."""
+    with _lock(settings.data_dir / "lock", f"a tinyclip-server uses {settings.data_dir}; stop it first"):
+        try:
+            with sole_server(settings.async_database_url):
+                yield
+        except DatabaseInUse as error:
+            raise CannotBackUp(str(error)) from error
 
 
 @contextmanager

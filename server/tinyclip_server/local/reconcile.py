@@ -15,6 +15,7 @@ from tinyclip.schemas import IndexState
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
+from tinyclip_server.database.locks import DatabaseInUse, sole_server
 from tinyclip_server.database.migrate import WrongRevision, expect_head
 from tinyclip_server.database.tables import IndexRow, ModelRow
 from tinyclip_server.indexes.database import DatabaseUnavailable
@@ -42,13 +43,14 @@ async def reconcile_service(settings: Settings) -> Reconciled:
     """Reconcile the database and artifacts of the settings. Raises CannotReconcile."""
     url = settings.async_database_url
     try:
-        await expect_head(url)
-        db = Database(url)
-        try:
-            return await reconcile(db, AsyncArtifactsStore(settings.artifacts_root), settings.index_database_url)
-        finally:
-            await db.close()
-    except (WrongRevision, DatabaseUnavailable, SQLAlchemyError, OSError, ValueError) as error:
+        with sole_server(url):
+            await expect_head(url)
+            db = Database(url)
+            try:
+                return await reconcile(db, AsyncArtifactsStore(settings.artifacts_root), settings.index_database_url)
+            finally:
+                await db.close()
+    except (DatabaseInUse, WrongRevision, DatabaseUnavailable, SQLAlchemyError, OSError, ValueError) as error:
         raise CannotReconcile(str(getattr(error, "orig", None) or error)) from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tinyclip.artifacts.paths import model_version
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import Scope
+from tinyclip_server.orchestration.installation import bind
 from tinyclip_workers import jobs
 from tinyclip_workers.serving.replica.indexes import Indexes
 from tinyclip_workers.serving.replica.label_sets import LabelSets
@@ -34,6 +35,7 @@ async def service_with_one_of_each(start: Start, **changes: Any) -> tuple[Servic
     """Return a service and the secret of its token."""
     store = changes.pop("store", "files")
     service = await start(**GUARDED, **changes)
+    await bind(service.app.state.services)
     secret = await token(service, *ALL_BUT_METRICS, Scope.READ, days=30)
     service.http.headers.update(bearer(secret))
     await _trained(service)

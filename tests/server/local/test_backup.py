@@ -21,6 +21,7 @@ from tinyclip_server.database.tables import IdempotencyRow
 from tinyclip_server.local import backup
 from tinyclip_server.local.backup import CannotBackUp, Copied, back_up, restore
 from tinyclip_server.local.reconcile import CannotReconcile, reconcile_service
+from tinyclip_server.orchestration.installation import bind
 from tinyclip_server.settings import Settings
 
 from tests.postgres import database, program
@@ -61,7 +62,9 @@ async def restored(start: Start, source: Path, folder: Path, **changes: Any) -> 
     """Restore into a new folder and start a service on it."""
     copied = await asyncio.to_thread(restore, at(folder), source)
     assert copied.missing == []
-    return await start(data_dir=folder, database_url=f"sqlite:///{folder / 'tinyclip.db'}", **changes)
+    service = await start(data_dir=folder, database_url=f"sqlite:///{folder / 'tinyclip.db'}", **changes)
+    await bind(service.app.state.services)  # the artifacts are the database's own
+    return service
 
 
 def names(folder: Path) -> list[str]:
@@ -265,8 +268,9 @@ class TestRefusals:
         (files / "artifacts").mkdir(parents=True)
         (files / "artifacts" / "mine").touch()
 
-        with FileLock(tmp_path / "other" / "lock"), pytest.raises(CannotBackUp, match="stop it first"):
-            restore(at(tmp_path / "other"), saved)
+        for lock in ("lock", "tinyclip.db.lock"):
+            with FileLock(tmp_path / "other" / lock), pytest.raises(CannotBackUp, match="stop it"):
+                restore(at(tmp_path / "other"), saved)
         with pytest.raises(CannotBackUp, match=r"tinyclip\.db exists; move it"):
             await asyncio.to_thread(restore, at(service.settings.data_dir), saved)
         with pytest.raises(CannotBackUp, match="is not empty"):
@@ -346,6 +350,7 @@ class TestProduction:
             new = {"database_url": control, "index_database_url": indexes, "artifacts": str(tmp_path / "copy")}
             outcome = await reconcile_service(Settings(data_dir=tmp_path, **new))
             again = await start(auth="tokens", data_roots=["/data"], **new)
+            await bind(again.app.state.services)
 
             assert (outcome.changed, outcome.unknown, outcome.missing) == ([], [], [])
             assert await answers(again, secret) == before
