@@ -192,9 +192,11 @@ class Follower(ABC, Generic[Row]):
         """Load the row; None if something else is to be done by now, or its events were applied by another server."""
         key: Any = sa.inspect(known).identity
         row = await session.get(type(known), key, with_for_update=lock or None)
-        if row is None or (row.version, row.next_segment) != (known.version, known.next_segment):
-            return None
-        return row
+        return row if row is not None and _state(row) == _state(known) else None
+
+
+def _state(row: RayJobRow) -> tuple[object, ...]:
+    return row.created_at, row.version, row.next_segment  # a row may be deleted and created again
 
 
 def _message(known: RayJobRow, seen: Observation) -> str:

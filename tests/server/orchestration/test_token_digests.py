@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import pytest
 from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
 from tinyclip.token_format import digest
+from tinyclip_server.orchestration import token_digests
 from tinyclip_server.orchestration.token_digests import publish
 
 from tests.server.guarded import bearer, token
@@ -53,6 +55,36 @@ async def test_a_stale_list_is_replaced(start: Start) -> None:
     await publish(service.app.state.services)
 
     assert (service.artifacts / TOKEN_DIGESTS).read_bytes() == current
+
+
+async def test_a_server_that_is_suspended_does_not_publish_what_was_revoked_meanwhile(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await start(auth="tokens")
+    inferring, admin = await token(service, Scope.INFER), await token(service, Scope.ADMIN)
+    me = (await service.http.get("/v1/me", headers=bearer(inferring))).json()
+    store = service.app.state.services.store
+    read = store.read_if_exists
+
+    async def suspended(path: str) -> bytes | None:
+        found: bytes | None = await read(path)
+        await service.http.delete(f"/v1/tokens/{me['token']['id']}", headers=bearer(admin))
+        return found
+
+    monkeypatch.setattr(store, "read_if_exists", suspended)
+    await publish(service.app.state.services)
+
+    assert published(service).keys() == {digest(admin)}
+
+
+async def test_a_list_that_was_read_too_long_ago_is_not_published(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await start(auth="tokens")
+    await token(service, Scope.INFER)
+    monkeypatch.setattr(token_digests, "MAX_AGE_SECONDS", 0.0)
+
+    await publish(service.app.state.services)
+
+    assert not (service.artifacts / TOKEN_DIGESTS).exists()
 
 
 async def test_a_server_without_auth_publishes_none(service: Service) -> None:
