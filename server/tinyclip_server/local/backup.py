@@ -32,6 +32,7 @@ from tinyclip_server.settings import Settings
 DATABASE, ARTIFACTS = "tinyclip.db", "artifacts"
 ROUNDS = 3
 """Copies of database and artifacts that are made while files disappear between the two."""
+CHUNK = 1 << 20
 ASIDE = ".tmp"
 """Files of a write in progress end with it."""
 DOCUMENTATION = "see docs/operations.md, section Backup"
@@ -161,14 +162,22 @@ def _mirror(source: Path, target: Path) -> None:
         copy = target / path.relative_to(source)
         try:
             if not _is_same(path, copy):
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy)
+                _copy(path, copy)
         except FileNotFoundError:  # removed meanwhile
             continue
         kept.add(copy)
     for path in _files(target):
         if path not in kept:
             path.unlink()
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Copy one file and its time of change: those of the same file, also if another one takes its name meanwhile."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "rb") as source, open(copy, "wb") as target:
+        shutil.copyfileobj(source, target, CHUNK)
+        stat = os.fstat(source.fileno())
+    os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def _files(folder: Path) -> Iterator[Path]:
