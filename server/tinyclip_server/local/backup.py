@@ -76,7 +76,7 @@ def back_up(settings: Settings, target: Path) -> Copied:
         raise CannotBackUp(f"{target} is in the artifacts that are backed up; name a folder elsewhere")
     unfinished = target.with_name(f"{target.name}.unfinished")
     with _lock(settings.data_dir / "backup.lock", "another backup of this service is running"):
-        unfinished.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _ in range(ROUNDS):
             _copy_database(data.database, unfinished / DATABASE)
             _mirror(data.artifacts, unfinished / ARTIFACTS)
