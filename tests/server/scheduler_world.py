@@ -1,4 +1,4 @@
-"""The system under the stateful test of the scheduler: two servers, what outlives them, and a clock that can jump."""
+"""The system under the stateful test of the scheduler: servers of two clusters, what outlives them, and a clock that can jump."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,12 @@ from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.http import resources
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs import cleanup
+from tinyclip_server.orchestration import stalls
 from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
 from tests.server.inline_sqlite import InlineConnection
-from tests.server.scripted_cluster import CallGate, Cluster, Files, GatedRay, GatedStore
+from tests.server.scripted_cluster import CallGate, Cluster, Driver, Files, GatedRay, GatedStore
 
 TABLES = ("jobs", "model_versions", "models")
 """Tables to clear after an example; the rows of others are deleted with their jobs."""
@@ -45,13 +46,14 @@ class Clock:
 
 
 class Server:
-    """One control plane; a restarted one is another instance."""
+    """One control plane, with the first or the second cluster; a restarted one is another instance."""
 
-    def __init__(self, world: "World") -> None:
-        self.gate = CallGate()
+    def __init__(self, world: "World", place: int = 0) -> None:
+        self.gate, self.place = CallGate(), place
         store = GatedStore(world.files, self.gate, world.on_control_written)
         self.services = Services(
-            settings=world.settings, db=world.db, store=cast(Any, store), ray=cast(Any, GatedRay(world.cluster, self.gate)),
+            settings=world.settings.model_copy(update={"ray_address": f"http://ray-{place}"}), db=world.db,
+            store=cast(Any, store), ray=cast(Any, GatedRay(world.clusters[place], self.gate)),
             planner=cast(Any, None), importer=cast(Any, None),
         )
         self.scheduler = Scheduler(self.services)
@@ -99,7 +101,7 @@ class World:
         self.database.execute("PRAGMA foreign_keys=ON")
         self.random = random.Random()
         self.files: Files = {}
-        self.cluster = Cluster(self.files)
+        self.clusters = [Cluster(self.files), Cluster(self.files)]
         self.fences: dict[str, int] = {}
         self.stale_controls: set[str] = set()
         """Jobs whose control file a superseded server has overwritten, until the next write."""
@@ -129,7 +131,14 @@ class World:
         self.files.clear()
         self.fences.clear()
         self.stale_controls.clear()
-        self.cluster = Cluster(self.files)
+        self.clusters = [Cluster(self.files), Cluster(self.files)]
+
+    @property
+    def drivers(self) -> list[Driver]:
+        return [driver for cluster in self.clusters for driver in cluster.drivers]
+
+    def running_drivers(self) -> list[Driver]:
+        return [driver for driver in self.drivers if driver.alive]
 
     def close(self) -> None:
         self.database.close()
@@ -148,6 +157,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     monkeypatch.setattr(db_module, "create_async_engine", partial(create_async_engine, async_creator=connected))
     monkeypatch.setattr(db_module, "datetime", Clock)
+    monkeypatch.setattr(stalls, "SETTLE_SECONDS", 0.0)  # by a clock that does not jump
     logging.disable(logging.CRITICAL)
     made = World(path)
     gc.collect()

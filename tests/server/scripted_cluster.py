@@ -48,8 +48,12 @@ class CallGate:
     def __init__(self) -> None:
         self.held: list[HeldCall] = []
         self.open = False
+        self.changes: list[str] = []
+        """Calls that change files or Ray, since the test cleared them."""
 
     async def __call__(self, what: str, effect: Callable[[], Any]) -> Any:
+        if what.startswith(("store write", "store remove", "ray submit", "ray stop")):
+            self.changes.append(what)
         if self.open:
             return effect()
         held = HeldCall(what, effect, asyncio.get_running_loop().create_future())
@@ -157,16 +161,19 @@ class Driver:
         self.job, _, attempt = submission_id.removeprefix("tc-").rpartition("-a")
         self.attempt = int(attempt)
         self.alive, self.begun, self.step, self.reported_outcome = True, False, 0, False
+        self.hangs = False
         self._cluster, self._files = cluster, cluster.files
         self._segments = 0
 
     def act(self, what: str) -> None:
         """Read the control file, and do `what` unless it demands otherwise."""
-        if not self.begun and job_spec(self.job) not in self._files:
+        if not self.begun and not self.hangs and job_spec(self.job) not in self._files:
             self.exit(RayJobStatus.FAILED)  # its job was deleted
             return
         if what == "die":
             self.exit(RayJobStatus.FAILED)
+            return
+        if self.hangs:
             return
         fence, desired = self._control()
         if fence > self.attempt or self._is_second():
@@ -198,6 +205,8 @@ class Driver:
         if what == "train":
             self.step += 1
             self._emit({"type": "progress", "stage": 0, "data": {"step": self.step, "steps": 10, "metrics": {"loss": 1.0}}})
+        elif what == "hang":
+            self.hangs = True
         elif what == "evaluate":
             self._emit({"type": "stage.evaluating", "stage": 0})
         elif what == "malformed":

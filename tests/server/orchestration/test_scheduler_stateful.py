@@ -1,8 +1,9 @@
 """A property test of the scheduler: at most one attempt runs, the history has no gaps, every job ends, and ends once.
 
-Hypothesis draws histories of submits, requests, deaths, lost and repeated answers, and jumps of the clock, over the real
-scheduler of two servers and a real SQLite file. Each call to Ray or to the store is a point at which a server may be held,
-killed or superseded. At the end of a history all failures end; then every job must end, and nothing may be left behind.
+Hypothesis draws histories of submits, requests, deaths, lost and repeated answers, drivers that hang, and jumps of the clock,
+over the real scheduler of three servers, one of which has another Ray cluster, and a real SQLite file. Each call to Ray or to the
+store is a point at which a server may be held, suspended, killed or superseded. At the end of a history all failures end; then
+every job must end, and nothing may be left behind.
 """
 
 import asyncio
@@ -31,13 +32,18 @@ __all__ = ["world"]
 EXAMPLES, MORE_EXAMPLES = 50, 2000
 STEPS = 12
 PROJECT = "default"
-MAX_ROUNDS = 40
+MAX_ROUNDS = 60
 WORLD: list[World] = []
 """The world of this process; a state machine takes no arguments."""
 ENDED: list[int] = []
 """The number of jobs of every history that ended well."""
 
+PLACES = (0, 0, 1)
+"""The cluster of each server."""
+LIMIT_SECONDS = 300
+
 which = st.integers(0, 3)
+any_server = st.integers(0, len(PLACES) - 1)
 
 
 class Histories(RuleBasedStateMachine):
@@ -45,7 +51,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.world = WORLD[0]
         self.world.clear()
-        self.servers = [Server(self.world), Server(self.world)]
+        self.servers = [Server(self.world, place) for place in PLACES]
         self.jobs: list[str] = []
         self.deleted: set[str] = set()
         self.ended: dict[str, str] = {}
@@ -59,7 +65,7 @@ class Histories(RuleBasedStateMachine):
         if begun != "queued":
             self.a_whole_round(0, cleans=False)
         if begun == "running":
-            self.world.cluster.drivers[0].act("train")
+            self.world.drivers[0].act("train")
             self.a_whole_round(0, cleans=False)
 
     # What users do.
@@ -67,7 +73,9 @@ class Histories(RuleBasedStateMachine):
     @rule(max_attempts=st.integers(1, 3))
     def submit(self, max_attempts: int) -> None:
         if len(self.jobs) < 3:
-            parsed = JobSpec.model_validate(spec(stages=[spec()["stages"][0]], max_attempts=max_attempts))
+            timeouts = {"progress_seconds": LIMIT_SECONDS}
+            given = spec(stages=[spec()["stages"][0]], max_attempts=max_attempts, timeouts=timeouts)
+            parsed = JobSpec.model_validate(given)
             self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, parsed, _plan(parsed))).id)
 
     @rule(which=which, what=st.sampled_from(["cancel", "pause", "resume", "retry", "delete"]))
@@ -91,15 +99,15 @@ class Histories(RuleBasedStateMachine):
 
     # What servers do, and what is done to them.
 
-    @rule(server=st.integers(0, 1), cleans=st.booleans())
+    @rule(server=any_server, cleans=st.booleans())
     def a_whole_round(self, server: int, cleans: bool) -> None:
         self.world.run(self.servers[server].finish(cleans=cleans))
 
-    @rule(server=st.integers(0, 1), cleans=st.booleans())
+    @rule(server=any_server, cleans=st.booleans())
     def a_round_begins(self, server: int, cleans: bool) -> None:
         self.world.run(self.servers[server].begin(cleans=cleans))
 
-    @rule(server=st.integers(0, 1), which=which, how=st.sampled_from(["delivered", "delivered", "lost", "unanswered", "late"]))
+    @rule(server=any_server, which=which, how=st.sampled_from(["delivered", "delivered", "lost", "unanswered", "late"]))
     def a_call(self, server: int, which: int, how: str) -> None:
         held = self.servers[server].gate.held
         if not held:
@@ -118,41 +126,41 @@ class Histories(RuleBasedStateMachine):
         if self.late:
             self._arrive(self.late.pop(0))
 
-    @rule(server=st.integers(0, 1), arrives=st.booleans())
+    @rule(server=any_server, arrives=st.booleans())
     def a_server_dies(self, server: int, arrives: bool) -> None:
         """Kill a server between two calls, or between a call's effect and its answer."""
         for call in self.servers[server].gate.held if arrives else ():
             self._arrive(call.effect)
         self.world.run(self.servers[server].die())
-        self.servers[server] = Server(self.world)
+        self.servers[server] = Server(self.world, PLACES[server])
 
-    @rule(seconds=st.sampled_from([5, 21, 31, 61, -45]))
+    @rule(seconds=st.sampled_from([5, 5, 21, 21, 31, 31, 61, 61, -45, LIMIT_SECONDS, 700]))
     def the_clock_jumps(self, seconds: int) -> None:
         Clock.at += timedelta(seconds=seconds)
 
-    @rule(server=st.integers(0, 1), calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die"]))
+    @rule(server=any_server, calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die"]))
     def drivers_act_between_two_calls_of_a_round(self, server: int, calls: int, what: str) -> None:
         turned = self.servers[server]
         self.world.run(turned.begin(cleans=False))
         for _ in range(calls):
             self._deliver(turned.gate.held[:1])
-        for driver in self.world.cluster.running_drivers():
+        for driver in self.world.running_drivers():
             driver.act(what)
         self.world.run(turned.finish(cleans=False))
 
     @rule(
-        server=st.integers(0, 1), calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die"]),
+        server=any_server, calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die"]),
         arrives=st.booleans(),
     )
     def a_server_is_held_up_and_the_other_carries_on(self, server: int, calls: int, what: str, arrives: bool) -> None:
-        held_up, other = self.servers[server], self.servers[1 - server]
+        held_up, other = self.servers[server], self.servers[(server + 1) % len(PLACES)]
         self.world.run(held_up.begin(cleans=False))
         for _ in range(calls):
             self._deliver(held_up.gate.held[:1])
         for _ in range(2):
             Clock.at += timedelta(seconds=61)
             self.world.run(other.finish(cleans=False))
-            for driver in self.world.cluster.running_drivers():
+            for driver in self.world.running_drivers():
                 driver.act(what)
         self._deliver(held_up.gate.held if arrives else [])
         Clock.at += timedelta(seconds=61)
@@ -160,36 +168,62 @@ class Histories(RuleBasedStateMachine):
         self.world.run(other.finish(cleans=False))
         assert not self.world.stale_controls & followed & self._on_cluster()  # what came too late is put right
 
-    @rule()
-    def the_service_stops_with_its_cluster(self) -> None:
-        self.world.cluster.lose_head(with_drivers=True)
-        for server in self.servers:
-            self.world.run(server.die())
+    @rule(server=any_server, calls=st.integers(0, 3), what=st.sampled_from(["train", "fail", "finish", "die", "hang"]))
+    def a_server_is_suspended_and_continues(self, server: int, calls: int, what: str) -> None:
+        """What it has sent by then arrives; after its lease it must send nothing more."""
+        suspended = self.servers[server]
+        self.world.run(suspended.begin(cleans=False))
+        for _ in range(calls):
+            self._deliver(suspended.gate.held[:1])
+        for other in [other for other in self.servers if other is not suspended]:
+            Clock.at += timedelta(seconds=61)
+            self.world.run(other.finish(cleans=False))
+            for driver in self.world.running_drivers():
+                driver.act(what)
+        suspended.gate.changes.clear()
+        self.world.run(suspended.finish(cleans=False))
+        assert suspended.gate.changes == []
+        Clock.at += timedelta(seconds=61)
+        for other in self.servers:  # what arrived late is put right by a server of the job's cluster
+            self.world.run(other.finish(cleans=False))
+
+    @rule(place=st.integers(0, 1))
+    def a_service_stops_with_its_cluster(self, place: int) -> None:
+        """The jobs of the other cluster are not touched."""
+        elsewhere = self._attempts_of(1 - place)
+        self.world.clusters[place].lose_head(with_drivers=True)
         self.late.clear()
-        self.servers = [Server(self.world), Server(self.world)]
-        self.servers[0].gate.open = True
-        self.world.run(self.servers[0].scheduler.interrupt_all())
-        self.servers[0].gate.open = False
+        for number, server in enumerate(self.servers):
+            if server.place == place:
+                self.world.run(server.die())
+                self.servers[number] = Server(self.world, place)
+        settling = next(server for server in self.servers if server.place == place)
+        settling.gate.open = True
+        self.world.run(settling.scheduler.interrupt_all())
+        settling.gate.open = False
+        assert self._attempts_of(1 - place) == elsewhere
 
     # What the cluster does.
 
     @rule(
         which=which,
-        what=st.sampled_from(["train", "train", "evaluate", "malformed", "fail", "break", "die", "vanish", "finish", "finish"]),
+        what=st.sampled_from(
+            ["train", "train", "evaluate", "malformed", "fail", "break", "die", "vanish", "hang", "finish", "finish"]
+        ),
     )
     def a_driver_acts(self, which: int, what: str) -> None:
-        living = self.world.cluster.running_drivers()
+        living = self.world.running_drivers()
         if living:
             driver: Driver = living[which % len(living)]
             driver.act(what)
 
-    @rule(with_drivers=st.booleans())
-    def the_head_dies(self, with_drivers: bool) -> None:
-        self.world.cluster.lose_head(with_drivers=with_drivers)
+    @rule(place=st.integers(0, 1), with_drivers=st.booleans())
+    def a_head_dies(self, place: int, with_drivers: bool) -> None:
+        self.world.clusters[place].lose_head(with_drivers=with_drivers)
 
-    @rule()
-    def the_head_is_cut_off_or_comes_back(self) -> None:
-        self.world.cluster.up = not self.world.cluster.up
+    @rule(place=st.integers(0, 1))
+    def a_head_is_cut_off_or_comes_back(self, place: int) -> None:
+        self.world.clusters[place].up = not self.world.clusters[place].up
 
     # What always holds.
 
@@ -215,7 +249,7 @@ class Histories(RuleBasedStateMachine):
         twice = "SELECT 1 FROM events WHERE type = 'progress' GROUP BY job_id, attempt, data HAVING count(*) > 1"
         assert self.world.database.execute(twice).fetchall() == []
         silent = "SELECT job_id, attempt FROM events WHERE type = 'attempt.lost' AND message LIKE '%without a final event%'"
-        drivers = self.world.cluster.drivers
+        drivers = self.world.drivers
         for lost in self.world.database.execute(silent):
             assert [driver.reported_outcome for driver in drivers if (driver.job, driver.attempt) == lost] != [True]
 
@@ -224,7 +258,7 @@ class Histories(RuleBasedStateMachine):
         living = [(job, number) for job, number, outcome in self._attempts() if outcome is None]
         newest = dict(self.world.database.execute("SELECT id, attempt FROM jobs"))
         assert sorted(living) == sorted((job, newest[job]) for job in self._on_cluster())
-        unfenced = [driver.job for driver in self.world.cluster.running_drivers() if driver.unfenced()]
+        unfenced = [driver.job for driver in self.world.running_drivers() if driver.unfenced()]
         assert all(unfenced.count(job) == 1 for job in unfenced if job not in self.world.stale_controls)
 
     @invariant()
@@ -239,7 +273,8 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End all failures: every job must end, and nothing may be left behind."""
-        self.world.cluster.up = True
+        for cluster in self.world.clusters:
+            cluster.up = True
         for effect in self.late:
             self._arrive(effect)
         for server in self.servers:  # what they were at arrives first
@@ -247,7 +282,7 @@ class Histories(RuleBasedStateMachine):
                 self.world.run(server.finish())
         rounds = 0
         while self._unsettled() and rounds < MAX_ROUNDS:
-            self._a_good_round(self.servers[rounds % 2])
+            self._a_good_round(self.servers[rounds % len(PLACES)])
             rounds += 1
         assert self._unsettled() == []
         self.an_end_is_the_end()
@@ -262,7 +297,7 @@ class Histories(RuleBasedStateMachine):
         Clock.at += timedelta(seconds=35)
         for (job_id,) in self.world.database.execute("SELECT id FROM jobs WHERE state = 'paused'").fetchall():
             self._in_database(lambda session, job_id=job_id: self._resume(session, job_id))
-        for driver in self.world.cluster.running_drivers():
+        for driver in self.world.running_drivers():
             driver.act("train")
             if driver.alive:
                 driver.act("finish")
@@ -273,7 +308,7 @@ class Histories(RuleBasedStateMachine):
         return [
             *database.execute("SELECT id, state FROM jobs WHERE finished_at IS NULL OR deleted_at IS NOT NULL"),
             *database.execute("SELECT ray_submission_id, 'not released' FROM attempts WHERE released_at IS NULL"),
-            *[(driver.submission_id, "still runs") for driver in self.world.cluster.running_drivers()],
+            *[(driver.submission_id, "still runs") for driver in self.world.running_drivers()],
             *[(path, "is left") for path in self.world.files if path.split("/")[1] in self.deleted],
         ]
 
@@ -290,6 +325,10 @@ class Histories(RuleBasedStateMachine):
     def _attempts(self) -> Iterator[tuple[str, int, str | None]]:
         return self.world.database.execute("SELECT job_id, number, outcome FROM attempts")
 
+    def _attempts_of(self, place: int) -> list[Any]:
+        query = "SELECT job_id, number, outcome FROM attempts WHERE cluster = ? ORDER BY job_id, number"
+        return self.world.database.execute(query, (f"http://ray-{place}",)).fetchall()
+
     def _deliver(self, calls: Sequence[HeldCall]) -> None:
         for call in list(calls):
             call.deliver()
@@ -302,7 +341,7 @@ class Histories(RuleBasedStateMachine):
         try:
             effect()
         except Exception:
-            assert not self.world.cluster.up
+            assert not all(cluster.up for cluster in self.world.clusters)
 
 
 def _plan(parsed: JobSpec) -> Plan:
