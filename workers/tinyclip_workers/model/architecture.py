@@ -117,7 +117,7 @@ def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
     size, layers = vision.get("image_size", IMAGE_SIZE), vision.get("layers", 12)
     if isinstance(size, list | tuple):
         if len(set(size)) != 1:
-            raise UnsupportedArchitecture(f"vision_cfg.image_size is {size}; only square images are supported")
+            raise UnsupportedArchitecture("vision_cfg.image_size has different sides; only square images are supported")
         size = size[0]
     heads = text.get("heads", 8)
     return Layout(
@@ -187,7 +187,7 @@ def _mlp_ratio(width: int, units: int) -> float:
 def _only_plain(where: str, config: dict[str, Any], known: set[str]) -> None:
     for key, value in config.items():
         if key not in known and value not in (None, False):
-            raise UnsupportedArchitecture(f"{where}{key} is {value!r}; only plain CLIP models with a ViT or ResNet are supported")
+            raise UnsupportedArchitecture(f"{where}{key[:80]} is set; only plain CLIP models with a ViT or ResNet are supported")
 
 
 def _embed_dim(student: StudentSpec, parent: Layout | None) -> int:

@@ -9,7 +9,7 @@ A model that was found (`ModelSource`) and one that was loaded (`LoadedModel`) a
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -42,7 +42,9 @@ LIMIT_SECONDS = 30.0
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """Limit of a configuration, a layout or a version's document. The last has the shards that the version was trained on."""
-MAX_BLOCKS, MAX_WIDTH, MAX_NAME, MAX_SHOWN_FILES = 1000, 10_000_000, 200, 20
+MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
+"""Limits of the sizes in a layout: several times those of the largest published models."""
+MAX_NAME, MAX_SHOWN_FILES = 200, 20
 
 Tokenizer = Callable[[str | list[str]], Tensor]
 """Converts texts to token ids (texts, context), int64."""
@@ -166,9 +168,10 @@ def config_layout(config: dict[str, Any], where: str) -> Layout:
     """Return the layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
     if not isinstance(config.get("model_cfg"), dict):
         raise WeightsError(f"{where} has no model_cfg; it is not a configuration of open_clip")
+    _expect_numbers_of_a_model(config["model_cfg"], where)
     try:
         return plausible_layout(layout_from_config(config["model_cfg"]))
-    except UnsupportedArchitecture:
+    except (UnsupportedArchitecture, WeightsError):
         raise
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError) as error:  # sizes that are missing or no numbers
         raise WeightsError(f"{where} has a model_cfg that cannot be used{place_of(error)}; correct it") from error
@@ -187,17 +190,34 @@ def plausible_layout(layout: Layout) -> Layout:
     Shapes and parameters are computed from it, block by block.
     """
     image, text = layout.image, layout.text
-    blocks = [*image.layers, text.layers, len(image.heads or []), len(text.heads)]
-    widths = [layout.embed_dim, image.image_size, image.width, image.head_width, image.patch_size or 1, text.context_length]
-    widths += [text.vocab_size, text.width, text.head_width]
-    units = [*(image.heads or []), *(image.mlp or []), *text.heads, *text.mlp]
-    if not all(0 <= count <= MAX_BLOCKS for count in blocks) or not all(1 <= width <= MAX_WIDTH for width in widths):
-        raise WeightsError(f"a layout has up to {MAX_BLOCKS} blocks a tower and sizes of 1 to {MAX_WIDTH:,}; this one has others")
-    fits = len(text.heads) == len(text.mlp) == text.layers and len(image.heads or []) == len(image.mlp or [])
-    fits = fits and (image.kind == "resnet" or (len(image.layers) == 1 and len(image.heads or []) == image.layers[0]))
-    if not fits or not all(0 <= unit <= MAX_WIDTH for unit in units) or len(image.layers) != {"vit": 1, "resnet": 4}[image.kind]:
+    _expect_sizes([*image.layers, text.layers, len(image.heads or []), len(text.heads)], "blocks of a tower", MAX_BLOCKS, least=0)
+    _expect_sizes([image.image_size, image.patch_size or 1, text.context_length], "image_size, patch_size and context", MAX_SIDE)
+    _expect_sizes([layout.embed_dim, image.width, image.head_width, text.width, text.head_width], "widths", MAX_WIDTH)
+    _expect_sizes([text.vocab_size], "vocab_size", MAX_VOCABULARY)
+    _expect_sizes([*(image.heads or []), *(image.mlp or []), *text.heads, *text.mlp], "heads and mlp", MAX_WIDTH, least=0)
+    fits = len(text.heads) == len(text.mlp) == text.layers and len(image.layers) == {"vit": 1, "resnet": 4}[image.kind]
+    if image.kind == "vit":
+        fits = fits and image.patch_size is not None and len(image.heads or []) == len(image.mlp or []) == image.layers[0]
+    if not fits:
         raise WeightsError("a layout has one number of heads and one of MLP units for each block; this one has others")
     return layout
+
+
+def _expect_sizes(sizes: Iterable[int], what: str, most: int, *, least: int = 1) -> None:
+    if not all(least <= size <= most for size in sizes):
+        raise WeightsError(f"{what} of a model must be {least} to {most:,}; this one has others")
+
+
+def _expect_numbers_of_a_model(config: dict[str, Any], where: str) -> None:
+    """Refuse numbers from which no layout is made: lists become as long as they say. Raises WeightsError."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        values = [number for value in part.values() for number in (value if isinstance(value, list) else [value])]
+        layers = part.get("layers")
+        counts = [count for count in (layers if isinstance(layers, list) else [layers]) if isinstance(count, int | float)]
+        large = any(isinstance(number, int | float) and not abs(number) <= MAX_VOCABULARY for number in values)
+        if large or len(values) > MAX_BLOCKS or not all(0 <= count <= MAX_BLOCKS for count in counts):
+            message = f"has numbers beyond those of a model: up to {MAX_BLOCKS} layers and {MAX_VOCABULARY:,} tokens"
+            raise WeightsError(f"{where} {message}")
 
 
 def _version_name(document: dict[str, Any], where: str) -> str:
