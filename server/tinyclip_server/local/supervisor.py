@@ -206,10 +206,14 @@ async def _supervise(ray: LocalRay, *, started: bool) -> None:
 
 
 async def _end_attempts(settings: Settings) -> None:
-    """Read the remaining events of attempts that ended with their cluster, and queue their jobs again."""
+    """Read the remaining events of attempts that ended with their cluster, and queue their jobs again.
+
+    A SQLite file has no other server. So its attempts are this one's, also those of a restored backup, or of a data folder that
+    is gone; what still runs of them sees the next attempt's fence.
+    """
     services = build_services(settings)
     try:
-        await Scheduler(services).interrupt_all()
+        await Scheduler(services).interrupt_all(every_cluster=sqlite_file(settings.async_database_url) is not None)
     finally:
         await services.close()
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import raiseload
 from structlog.contextvars import bind_contextvars
@@ -79,13 +79,14 @@ class Scheduler:
             leased = update(JobRow).where(JobRow.lease_owner == self._owner)
             await session.execute(leased.values(lease_owner="", lease_until=now()))
 
-    async def interrupt_all(self) -> None:
+    async def interrupt_all(self, *, every_cluster: bool = False) -> None:
         """End the attempts of this server's cluster, which is gone: by the events that they still wrote, else by queueing.
 
-        Attempts of other clusters on the same database are left alone.
+        Attempts of other clusters are left alone, unless no other server can use the database (`every_cluster`).
         """
         async with self._services.db.write() as session:
-            claims = await self._lease(session, of_lost_cluster(self._owner, self._cluster))
+            lost = true() if every_cluster else of_lost_cluster(self._owner, self._cluster)
+            claims = await self._lease(session, lost)
         for claim in claims:
             caught_up = False
             while not caught_up:

@@ -62,6 +62,20 @@ class TestSettling:
         assert (await first.job(worker.job))["state"] == "queued"
 
 
+class TestSoleServer:
+    async def test_jobs_of_every_cluster_are_settled_as_after_a_restored_backup(self, first: Service, second: Service) -> None:
+        worker = await first.running(max_attempts=1)
+        worker.step(4, loss=1.0)
+
+        await second.app.state.scheduler.interrupt_all(every_cluster=True)
+        queued = await second.job(worker.job)
+        await second.tick(2)
+
+        job = await second.job(worker.job)
+        assert (queued["state"], queued["progress"]["step"], job["state"], job["attempt"]) == ("queued", 4, "starting", 2)
+        assert worker.control() == {"fence": 2, "desired": "run"}
+
+
 class TestClaims:
     async def test_an_expired_lease_is_not_taken_by_another_cluster(self, first: Service, second: Service) -> None:
         worker = await first.running()
