@@ -25,6 +25,7 @@ from tinyclip_server.orchestration.installation import bind
 from tinyclip_server.settings import Settings
 
 from tests.postgres import database, program
+from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.server.local.one_of_each import (
     EMBED_DIM,
     GALLERY,
@@ -389,6 +390,24 @@ class TestProduction:
         assert len(outcome.missing) == 1
         assert outcome.missing[0].startswith("tables tinyclip_")
         assert outcome.missing[0].endswith("of index gallery")
+
+    async def test_artifacts_on_s3_are_compared_with_the_database(
+        self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service, _ = await service_with_one_of_each(start)
+        with s3_server() as environment:
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            files = bucket_files(environment)
+            await asyncio.to_thread(files.put, f"{service.artifacts}/", f"{BUCKET}/copy/", recursive=True)
+            settings = service.settings.model_copy(update={"artifacts": f"s3://{BUCKET}/copy"})
+            complete = await reconcile_service(settings)
+            [lost] = [path for path in await asyncio.to_thread(files.find, f"{BUCKET}/copy") if path.endswith("items.sqlite")][:1]
+            await asyncio.to_thread(files.rm, lost)
+            incomplete = await reconcile_service(settings)
+
+        assert (complete.changed, complete.unknown, complete.missing) == ([], [], [])
+        assert incomplete.missing == [lost.removeprefix(f"{BUCKET}/copy/")]
 
     async def test_a_database_that_is_not_migrated_is_refused(self, postgres: str, tmp_path: Path) -> None:
         with database(postgres, extension=False) as empty, pytest.raises(CannotReconcile, match=f"needs revision {head()}"):
