@@ -103,6 +103,15 @@ def test_a_lost_or_repeated_line_is_detected(served: FakeControlPlane, change: A
     assert wrong == f"attempt 1: 5 events were written, {len(served.events) - 3} are in the history"
 
 
+def test_an_event_that_is_in_two_segments_is_detected(served: FakeControlPlane) -> None:
+    segments = served.artifacts / "jobs/job_1/attempts/1/events"
+    (segments / "00000003.jsonl").write_text(json.dumps(LINES[-1]) + "\n")
+    served.events.insert(-1, dict(served.events[-2]))
+    served.numbers = list(range(1, len(served.events) + 1))
+
+    assert examine(served.job()).wrong == ["attempt 1: its segments repeat 1 events"]
+
+
 def test_two_final_events_are_detected(served: FakeControlPlane) -> None:
     served.events[-2:-2] = [{"type": "job.failed", "attempt": 1, "stage": None, "data": {}}]
     served.numbers = list(range(1, len(served.events) + 1))

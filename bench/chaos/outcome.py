@@ -1,6 +1,7 @@
 """The outcome of a job, and the checks of its history and its model."""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -117,6 +118,9 @@ def _wrong_history(job: RunningJob, shown: Job, events: list[Event]) -> Iterator
     if ends != [f"job.{shown.state.value}"]:
         yield f"its history has the ends {ends}"
     for attempt in range(1, shown.attempt + 1):
+        lines = [json.dumps(line, sort_keys=True) for line in job.reported(attempt)]
+        if len(lines) != len(set(lines)):
+            yield f"attempt {attempt}: its segments repeat {len(lines) - len(set(lines))} events"
         written = [(line["type"], line["stage"], line["data"]) for line in job.reported(attempt)]
         known = [
             (event.type, event.stage, event.data) for event in events
