@@ -84,6 +84,10 @@ class RayCluster:
         nodes = answer.json()["data"]["summary"]
         return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
 
+    def wait_for_end(self) -> None:
+        """Wait until all of the killed head has ended: its dashboard outlives it by seconds, and would answer for the next one."""
+        wait_until(lambda: self._process.poll() is not None and not self.answers(), "the end of the Ray head")
+
     def wait_for_loss(self, address: str) -> None:
         """Wait until the head has noticed the loss of a node."""
         wait_until(lambda: address not in self.alive(), f"the head to notice the loss of node {address}", every=0.5)

@@ -99,6 +99,7 @@ def kill_head(context: CaseContext) -> str:
             kill(profile.head())
             if profile.cluster is not None:
                 wait_until(lambda: profile.readiness()["status"] == "degraded", "the control plane to notice the loss", every=0.5)
+                profile.cluster.wait_for_end()
                 profile.cluster.start()
     return ""
 

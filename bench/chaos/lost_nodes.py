@@ -99,6 +99,7 @@ def _separate(profile: Profile, home: Node, *, suspended: bool, with_head: bool)
     home.disconnect()
     if with_head:
         kill(profile.head())
+        cluster.wait_for_end()
         cluster.start()
     else:
         cluster.wait_for_loss(home.address)
