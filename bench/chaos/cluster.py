@@ -85,7 +85,7 @@ class RayCluster:
         return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
 
     def wait_for_end(self) -> None:
-        """Wait until all of the killed head has ended: its dashboard outlives it by seconds, and would answer for the next one."""
+        """Wait until all of a killed head has ended: its dashboard survives it by seconds, and would answer for the next one."""
         wait_until(lambda: self._process.poll() is not None and not self.answers(), "the end of the Ray head")
 
     def wait_for_loss(self, address: str) -> None:
