@@ -54,7 +54,10 @@ def main() -> None:
         with isolated_environment() as folder:
             spec_file = write_inputs(folder / "inputs")
             for name in arguments.on:
-                wanted = [case for case in CASES if name in case.profiles and case.name in (arguments.only or [case.name])]
+                wanted = [
+                    case for case in CASES if name in case.profiles
+                    and (case.name in arguments.only if arguments.only else not case.on_request)
+                ]  # fmt: skip
                 if arguments.missing:
                     wanted = [case for case in wanted if not report.has(case.name, name)]
                 Sitting(name, folder, spec_file, report).run(wanted)

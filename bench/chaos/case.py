@@ -43,6 +43,8 @@ class Case:
     attempts: tuple[float, float] = (0, 0)
     """Smallest and largest number of attempts that a fault costs its job."""
     needs_root: bool = False
+    on_request: bool = False
+    """True if it runs only when `--only` names it."""
     seconds: float = LIMIT_SECONDS
     """Time limit."""
 

@@ -86,9 +86,9 @@ class RunningJob:
         return max((int(path.split("/")[3]) for path in started), default=0)
 
     def has_ended(self) -> bool:
-        """Return whether an attempt has written its end, even if the control plane has not read it yet."""
+        """Return whether the newest attempt has written its success, even if the control plane has not read it yet."""
         lines = self.reported(self.newest_attempt())
-        return bool(lines) and lines[-1]["type"] in ("attempt.succeeded", "attempt.failed")
+        return bool(lines) and lines[-1]["type"] == "attempt.succeeded"
 
     def wait_until(self, condition: Any, what: str) -> None:
         """Wait until a condition holds. Raises `RuntimeError` if the job ends before."""

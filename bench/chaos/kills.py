@@ -4,6 +4,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from tinyclip.schemas import JobState
+
 from bench.chaos.case import CaseContext
 from bench.chaos.jobs import RunningJob
 from bench.chaos.machine import kill, wait_until
@@ -128,24 +130,29 @@ def kill_node(context: CaseContext) -> str:
 def at_each_attempt(
     context: CaseContext, inject: Callable[[RunningJob, int], None], *, early: float = EARLY, early_seconds: float = EARLY_SECONDS
 ) -> str:
-    """Inject a fault into each attempt of several jobs at once: after its first checkpoint or, for a share, after its start."""
+    """Inject a fault into each attempt of several jobs at once: after its first checkpoint or, for a share, after its start.
+
+    Another job follows one that ends before its last fault.
+    """
     left = {context.submit(): deque(share) for share in context.shares()}
-    struck = dict.fromkeys(left, 0)
+    struck: dict[RunningJob, int] = {}
     due: dict[RunningJob, float] = {}
     while waiting := [job for job, seeds in left.items() if seeds]:
         for job in waiting:
+            if job.has_ended():
+                left[context.submit()] = left.pop(job)
+                continue
             random, attempt = context.random(left[job][0]), job.newest_attempt()
             is_early = random.random() < early
-            if attempt > struck[job] and job not in due and (is_early or job.steps_done(attempt)):
+            if attempt > struck.get(job, 0) and job not in due and (is_early or job.steps_done(attempt)):
                 due[job] = time.monotonic() + random.uniform(0, early_seconds if is_early else LATE_SECONDS)
             if time.monotonic() >= due.get(job, float("inf")):
-                _expect_running(job, left[job][0])
                 inject(job, left[job].popleft())
                 struck[job] = attempt
                 del due[job]
         _expect_not_failed(waiting)
         time.sleep(0.1)
-    return ""
+    return f"{len(context.jobs) - len(context.shares())} more jobs" if len(context.jobs) > len(context.shares()) else ""
 
 
 def _expect_running(job: RunningJob, seed: int) -> None:
@@ -156,5 +163,5 @@ def _expect_running(job: RunningJob, seed: int) -> None:
 def _expect_not_failed(jobs: list[RunningJob]) -> None:
     for job in jobs:
         shown = job.get_if_available()
-        if shown is not None and shown.state.terminal:
+        if shown is not None and shown.state in (JobState.FAILED, JobState.CANCELLED):
             raise RuntimeError(f"{job.id} {shown.state}: {shown.error}")

@@ -163,7 +163,8 @@ def answer_503(context: CaseContext) -> str:
 
 
 def _unreliable_store(context: CaseContext, faults: Callable[[int], list[Fault]]) -> str:
-    """Run jobs one after the other with an unreliable store, whose faults another seed chooses from each moment on."""
+    """Run jobs with an unreliable store, whose faults another seed chooses from each moment on. A job follows the last one's
+    last moment."""
     stores, affected, total = context.profile.stores, 0, 0
     for store in stores:
         store.forget_requests()
@@ -179,6 +180,7 @@ def _unreliable_store(context: CaseContext, faults: Callable[[int], list[Fault]]
             for seed in context.moments(job, seeds):
                 with context.fault(job, seed):
                     begin(seed)
+        for job in context.jobs:
             job.wait_for_state(*(state for state in JobState if state.terminal))
     finally:
         _heal(*stores)
@@ -193,7 +195,8 @@ def _unreliable_store(context: CaseContext, faults: Callable[[int], list[Fault]]
 def _outages(
     context: CaseContext, begin: Callable[[int], None], end: Callable[[], None], seconds: tuple[float, float]
 ) -> None:
-    """Run jobs one after the other, each with outages, the first of which lasts from before its submission."""
+    """Run jobs with outages, of which the first one of each job begins before its submission. A job follows the last one's
+    last outage."""
     for seeds in context.shares():
         job: RunningJob | None = None
         for place, seed in enumerate(seeds):
@@ -206,8 +209,6 @@ def _outages(
                     time.sleep(context.random(seed).uniform(*seconds))
             finally:
                 end()
-        assert job is not None
-        job.wait_for_state(*(state for state in JobState if state.terminal))
 
 
 def _heal(*proxies: FaultProxy) -> None:

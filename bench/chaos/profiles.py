@@ -22,8 +22,8 @@ from tests.fault_proxy import FaultProxy, fault_proxy, s3_proxy
 from tests.s3 import s3_server
 
 DISK_MB = 768
-LEASE_SECONDS, UNKNOWN_GRACE_SECONDS = 2.0, 5.0
-"""Settings of the control planes with PostgreSQL, below their defaults (30 s and 60 s) so that each fault takes seconds."""
+LEASE_SECONDS, UNKNOWN_GRACE_SECONDS, STATUS_SECONDS = 2.0, 3.0, 0.5
+"""Settings of the control planes with PostgreSQL, below their defaults (30, 60 and 2 s) so that each fault takes seconds."""
 STORE_TIMEOUTS = {"connect_timeout": 2, "read_timeout": 3}
 """Seconds, for all clients of the object store."""
 HEALTH_CHECKS = {
@@ -72,6 +72,10 @@ class Profile:
         """Return the ids of the training processes."""
         return processes_of(self.marker, "RayTrainWorker")
 
+    def controllers(self) -> set[int]:
+        """Return the ids of Ray Train's processes that supervise the workers."""
+        return processes_of(self.marker, "TrainController")
+
     def head(self) -> set[int]:
         """Return the ids of the head's GCS and raylet."""
         found = processes_of(self.marker, "gcs/gcs_server", "raylet/raylet")
@@ -93,7 +97,7 @@ class Profile:
         for plane in self.planes[planes:]:
             if plane.runs():
                 plane.stop()
-        wait_until(lambda: not self.drivers() and not self.workers(), "the end of the last job's processes", LEFT_SECONDS)
+        wait_until(lambda: not self.drivers() | self.workers() | self.controllers(), "all jobs' processes to end", LEFT_SECONDS)
 
 
 @contextlib.contextmanager
@@ -143,7 +147,7 @@ def two_nodes(folder: Path) -> Iterator[Profile]:
 @contextlib.contextmanager
 def drivers_on_nodes(folder: Path) -> Iterator[Profile]:
     """Run a head without CPUs, and one of two nodes with CPUs for the drivers and workers of several jobs."""
-    with network(2, cpus=4) as nodes:
+    with network(2, cpus=6) as nodes:
         head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=0, environment=HEALTH_CHECKS)
         with _production("drivers on nodes", folder, head, environment={"TINYCLIP_DRIVER_CPUS": "0.1"}) as profile:
             profile.nodes = nodes
@@ -186,7 +190,7 @@ def environment_of(database_url: str, ray_url: str, ray_token: Path, artifacts: 
     return {
         "TINYCLIP_DATABASE_URL": database_url, "TINYCLIP_RAY_ADDRESS": ray_url, "TINYCLIP_RAY_TOKEN_PATH": str(ray_token),
         "TINYCLIP_ARTIFACTS": artifacts, "TINYCLIP_LEASE_SECONDS": str(LEASE_SECONDS),
-        "TINYCLIP_UNKNOWN_GRACE_SECONDS": str(UNKNOWN_GRACE_SECONDS),
+        "TINYCLIP_UNKNOWN_GRACE_SECONDS": str(UNKNOWN_GRACE_SECONDS), "TINYCLIP_STATUS_SECONDS": str(STATUS_SECONDS),
     }
 
 
