@@ -67,7 +67,7 @@ class Report:
     ) -> None:
         """Begin a report; with `keep`, add to the saved rows. The undisturbed runs are repeated in each sitting."""
         self._path, self._page, self._console = path, page, Console(highlight=False, width=200)
-        rows = json.loads(path.read_text())["rows"] if keep and path.exists() else []
+        rows = [row for row in json.loads(path.read_text())["rows"] if "faults" in row] if keep and path.exists() else []
         self._command = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
         self._document: dict[str, Any] = {
             "machine": _machine(), "seed": seed, "seeds": seeds, "absence": absence, "undisturbed": {}, "rows": rows,
