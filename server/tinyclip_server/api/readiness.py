@@ -18,6 +18,7 @@ from tinyclip.artifacts.paths import probe_file
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.migrate import WrongRevision, current, refuse_unless_head
 from tinyclip_server.http.services import Services
+from tinyclip_server.orchestration.installation import ForeignStore, bind
 
 SHARED = ("artifacts", "ray")
 """Dependencies that are the same for all servers."""
@@ -86,10 +87,20 @@ class Readiness:
     async def _artifacts(self) -> str | None:
         if time.monotonic() - self._wrote_at < ARTIFACTS_SECONDS:
             return None
-        problem = await probe(self._services.store)
+        problem = await probe(self._services.store) or await self._foreign()
         if problem is None:
             self._wrote_at = time.monotonic()
         return problem
+
+    async def _foreign(self) -> str | None:
+        """Return a problem if the artifacts store is another database's: then no work is begun."""
+        try:
+            await bind(self._services)
+        except ForeignStore as error:
+            return f"are not its own: {error}"
+        except (SQLAlchemyError, OSError):  # the check of the database reports it
+            pass
+        return None
 
     async def _ray(self) -> str | None:
         return None if await self._services.ray.ready() else "cannot be reached"

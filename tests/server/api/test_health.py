@@ -52,6 +52,16 @@ async def test_artifacts_that_cannot_be_written_are_named(service: Service) -> N
     assert "artifacts cannot be written" in response.json()["detail"]
 
 
+async def test_a_store_of_another_database_is_named(start: Start, service: Service, tmp_path: Path) -> None:
+    await service.http.get("/readyz")
+    second = await start(artifacts=str(tmp_path / "second"))
+
+    response = await second.http.get("/readyz")
+
+    assert response.status_code == 503
+    assert f"artifacts are not its own: this database belongs to the artifacts store at {service.artifacts}" in response.text
+
+
 async def test_a_database_of_another_revision_is_named(service: Service) -> None:
     async with service.app.state.services.db.write() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
