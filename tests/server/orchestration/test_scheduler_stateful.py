@@ -175,6 +175,8 @@ class Histories(RuleBasedStateMachine):
         self.world.run(suspended.begin(cleans=False))
         for _ in range(calls):
             self._deliver(suspended.gate.held[:1])
+        if not suspended.busy:
+            return
         for other in [other for other in self.servers if other is not suspended]:
             Clock.at += timedelta(seconds=61)
             self.world.run(other.finish(cleans=False))
