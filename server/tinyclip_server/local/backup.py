@@ -104,9 +104,12 @@ def restore(settings: Settings, source: Path) -> Copied:
         new = _Data(_beside(data.database), _beside(data.artifacts))
         shutil.rmtree(data.artifacts, ignore_errors=True)
         new.database.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", "-wal", "-shm", "-journal"):  # of a restore that was interrupted
+            Path(f"{new.database}{suffix}").unlink(missing_ok=True)
         shutil.copyfile(source / DATABASE, new.database)
         _mirror(source / ARTIFACTS, new.artifacts)
         copied = _bring_up(new, settings.index_database_url)
+        _make_single_file(new.database)
         os.sync()
         new.artifacts.rename(data.artifacts)
         new.database.rename(data.database)
@@ -151,7 +154,13 @@ def _copy_database(source: Path, target: Path) -> None:
         closing(sqlite3.connect(target)) as copy,
     ):
         live.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")
+    _make_single_file(target)
+
+
+def _make_single_file(database: Path) -> None:
+    """Move what is in the write-ahead log of a closed database into it, and remove the log."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def _mirror(source: Path, target: Path) -> None:

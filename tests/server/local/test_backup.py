@@ -1,10 +1,8 @@
 """Backup and restore: a restored service gives the answers of the one that was backed up, whatever happened meanwhile."""
 
 import asyncio
-import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -13,19 +11,15 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from sqlalchemy import select
-from tinyclip.index_database import VARIABLE
 from tinyclip_server import cli
 from tinyclip_server.backends.ray_gateway import RayJobStatus
-from tinyclip_server.database.migrate import go_to, head, revisions
+from tinyclip_server.database.migrate import go_to, revisions
 from tinyclip_server.database.tables import IdempotencyRow
 from tinyclip_server.local import backup
 from tinyclip_server.local.backup import CannotBackUp, Copied, back_up, restore
-from tinyclip_server.local.reconcile import CannotReconcile, reconcile_service
 from tinyclip_server.orchestration.installation import bind
 from tinyclip_server.settings import Settings
 
-from tests.postgres import database, program
-from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.server.local.one_of_each import (
     EMBED_DIM,
     GALLERY,
@@ -39,8 +33,6 @@ from tests.server.local.one_of_each import (
 )
 from tests.server.service import Service, Start
 from tests.workers.index_jobs import unit_vectors, vector_items
-
-ON_POSTGRESQL = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -329,91 +321,6 @@ class TestCommands:
         assert f"names 1 files that the artifacts do not contain: models/{MODEL}/1/open_clip" in capsys.readouterr().err
 
 
-class TestProduction:
-    """The procedure of docs/operations.md: control plane's database, artifacts, index database, in this order."""
-
-    @ON_POSTGRESQL
-    async def test_a_restored_service_gives_the_same_answers(
-        self, start: Start, database_url: str, index_database: str, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        service, secret = await service_with_one_of_each(start, store="pgvector", index_database_url=index_database)
-        before = await answers(service, secret)
-
-        _dump(database_url, tmp_path / "control.dump")
-        shutil.copytree(service.artifacts, tmp_path / "copy")
-        _dump(index_database, tmp_path / "indexes.dump")
-        shutil.rmtree(service.artifacts)
-
-        with database(postgres, extension=False) as control, database(postgres) as indexes:
-            _restore(control, tmp_path / "control.dump")
-            _restore(indexes, tmp_path / "indexes.dump")
-            _use_index_database(monkeypatch, indexes)
-            new = {"database_url": control, "index_database_url": indexes, "artifacts": str(tmp_path / "copy")}
-            outcome = await reconcile_service(Settings(data_dir=tmp_path, **new))
-            again = await start(auth="tokens", data_roots=["/data"], **new)
-            await bind(again.app.state.services)
-
-            assert (outcome.changed, outcome.unknown, outcome.missing) == ([], [], [])
-            assert await answers(again, secret) == before
-            assert len(before["hits"]) == 7
-
-    @ON_POSTGRESQL
-    async def test_updates_between_the_dumps_keep_their_numbers(
-        self, start: Start, database_url: str, index_database: str, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        service, _ = await service_with_one_of_each(start, store="pgvector", index_database_url=index_database)
-        _dump(database_url, tmp_path / "control.dump")
-        shutil.copytree(service.artifacts, tmp_path / "copy")
-        await added(service, 2, first=50)
-        _dump(index_database, tmp_path / "indexes.dump")
-
-        with database(postgres, extension=False) as control, database(postgres) as indexes:
-            _restore(control, tmp_path / "control.dump")
-            _restore(indexes, tmp_path / "indexes.dump")
-            _use_index_database(monkeypatch, indexes)
-            new = {"database_url": control, "index_database_url": indexes, "artifacts": str(tmp_path / "copy")}
-            outcome = await reconcile_service(Settings(data_dir=tmp_path, **new))
-            again = await start(**new)
-            await added(again, 1, first=60)
-
-            assert outcome.changed == ["index gallery: 1 updates that the database did not know are in it"]
-            assert {"v50", "v51", "v60"} <= {hit["id"] for hit in hits(again)}
-
-    async def test_tables_that_were_not_restored_are_named(
-        self, start: Start, index_database: str, postgres: str, tmp_path: Path
-    ) -> None:
-        service, _ = await service_with_one_of_each(start, store="pgvector", index_database_url=index_database)
-        with database(postgres) as empty:
-            settings = service.settings.model_copy(update={"index_database_url": empty})
-            outcome = await reconcile_service(settings)
-
-        assert len(outcome.missing) == 1
-        assert outcome.missing[0].startswith("tables tinyclip_")
-        assert outcome.missing[0].endswith("of index gallery")
-
-    async def test_artifacts_on_s3_are_compared_with_the_database(
-        self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        service, _ = await service_with_one_of_each(start)
-        with s3_server() as environment:
-            for name, value in environment.items():
-                monkeypatch.setenv(name, value)
-            files = bucket_files(environment)
-            await asyncio.to_thread(files.put, f"{service.artifacts}/", f"{BUCKET}/copy/", recursive=True)
-            settings = service.settings.model_copy(update={"artifacts": f"s3://{BUCKET}/copy"})
-            complete = await reconcile_service(settings)
-            [lost] = [path for path in await asyncio.to_thread(files.find, f"{BUCKET}/copy") if path.endswith("items.sqlite")][:1]
-            await asyncio.to_thread(files.rm, lost)
-            incomplete = await reconcile_service(settings)
-
-        assert (complete.changed, complete.unknown, complete.missing) == ([], [], [])
-        assert incomplete.missing == [lost.removeprefix(f"{BUCKET}/copy/")]
-
-    async def test_a_database_that_is_not_migrated_is_refused(self, postgres: str, tmp_path: Path) -> None:
-        with database(postgres, extension=False) as empty, pytest.raises(CannotReconcile, match=f"needs revision {head()}"):
-            await reconcile_service(Settings(data_dir=tmp_path, database_url=empty))
-
-
 async def _delete_export(service: Service) -> None:
     [submission] = [id for id in service.ray.submissions if id.startswith("tc-export-")]
     service.ray.jobs[submission] = RayJobStatus.SUCCEEDED
@@ -457,24 +364,3 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         cli.main()
     code = exit_info.value.code
     return code if isinstance(code, int) else 0
-
-
-def _dump(url: str, file: Path) -> None:
-    subprocess.run([program("pg_dump"), "--format=custom", "--file", file, url], check=True, capture_output=True, env=os.environ)
-
-
-def _restore(url: str, file: Path) -> None:
-    command = [program("pg_restore"), "--no-owner", "--no-privileges", "--exit-on-error", "--dbname", url, file]
-    # The extension and its comment belong to a superuser and are there already.
-    listed = subprocess.run([program("pg_restore"), "--list", file], check=True, capture_output=True, text=True).stdout
-    file.with_suffix(".list").write_text("\n".join(line for line in listed.splitlines() if "EXTENSION" not in line))
-    subprocess.run([*command, "--use-list", file.with_suffix(".list")], check=True, capture_output=True)
-
-
-def _use_index_database(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    from tinyclip_workers.retrieval.postgres import database as index_module
-
-    if index_module._pool is not None:
-        index_module._pool.close()
-    monkeypatch.setenv(VARIABLE, url)
-    monkeypatch.setattr(index_module, "_pool", None)
