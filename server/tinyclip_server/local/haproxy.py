@@ -1,8 +1,9 @@
 """A start script of HAProxy for Ray Serve, which keeps its statistics and metrics on loopback.
 
 Ray's template binds both to every interface, without authentication, and Ray has no setting for that. The script changes the
-two addresses in the generated configuration, then becomes HAProxy. `python -m tinyclip_server.local.haproxy FILE` writes it for
-clusters that are started otherwise; `RAY_SERVE_HAPROXY_BINARY_PATH` names it to Ray.
+two addresses in the generated configuration and refuses the names of other hosts there (DNS rebinding), then becomes HAProxy.
+`python -m tinyclip_server.local.haproxy FILE` writes it for clusters that are started otherwise;
+`RAY_SERVE_HAPROXY_BINARY_PATH` names it to Ray.
 """
 
 import importlib.util
@@ -16,8 +17,9 @@ SCRIPT = r"""#!/bin/sh
 set -e
 for argument; do
     if [ "$before" = -f ]; then
-        sed -i -e '/^frontend prometheus/,/^frontend /s/^\( *bind \)\**:/\1127.0.0.1:/' \
-            -e '/^listen stats/,$s/^\( *bind \)\**:/\1127.0.0.1:/' "$argument"
+        deny='    http-request deny unless { req.hdr(host) -m reg -i ^(localhost|127[.][0-9.]+)(:[0-9]+)?$ }'
+        change='s/^\( *bind \)\**:\([0-9]*\)$/\1127.0.0.1:\2\n'$deny/
+        sed -i -e "/^frontend prometheus/,/^frontend /$change" -e "/^listen stats/,\$ $change" "$argument"
     fi
     before=$argument
 done

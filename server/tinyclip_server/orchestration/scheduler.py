@@ -47,7 +47,7 @@ START_LOCK = 7_201_322
 SERVICE_STOPPED = "the service was stopped; started again, it continues from the last checkpoint"
 PENDING_SECONDS = 10.0
 """Time after which a driver that Ray keeps pending is reported; a shorter one is part of every start."""
-PENDING_REPEAT_SECONDS = 120.0
+PENDING_REPEAT_SECONDS = 60.0
 
 
 class Scheduler:

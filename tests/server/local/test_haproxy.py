@@ -1,9 +1,14 @@
 """The start script of HAProxy, with the template of the installed Ray and the installed HAProxy."""
 
+import contextlib
 import re
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from tinyclip_server.local.haproxy import write_start_script
 from tinyclip_server.local.machine import free_port
@@ -21,6 +26,23 @@ def generated(folder: Path, host: str) -> Path:
     file = folder / "haproxy.cfg"
     haproxy.HAProxyApi(config, {}, str(file))._generate_config_file_internal()
     return file
+
+
+@contextmanager
+def running(config: Path, script: Path) -> Iterator[tuple[str, str]]:
+    """Run HAProxy; yield the URLs of its statistics and metrics."""
+    ports = re.findall(r"bind 127\.0\.0\.1:(\d+)\n    http-request deny", config.read_text())
+    metrics, statistics = (f"http://127.0.0.1:{port}" for port in ports)
+    with subprocess.Popen([script, "-db", "-f", config], stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(200):
+                with contextlib.suppress(httpx.HTTPError):
+                    httpx.get(metrics, trust_env=False)
+                    break
+                time.sleep(0.05)
+            yield f"{statistics}/stats", f"{metrics}/metrics"
+        finally:
+            process.kill()
 
 
 def binds(config: Path) -> dict[str, str]:
@@ -44,3 +66,19 @@ def test_statistics_and_metrics_are_bound_to_loopback_and_queries_where_they_are
     assert before == {"frontend prometheus": "", "frontend http_frontend": bound, "listen stats": "*"}
     assert (checked.returncode, again.returncode) == (0, 0), checked.stderr + checked.stdout
     assert binds(config) == {"frontend prometheus": "127.0.0.1", "frontend http_frontend": bound, "listen stats": "127.0.0.1"}
+
+
+def test_a_page_of_another_site_cannot_read_them_by_a_name_that_it_resolves_to_this_machine(tmp_path: Path) -> None:
+    config, script = generated(tmp_path, "127.0.0.1"), write_start_script(tmp_path / "start")
+    subprocess.run([script, "-c", "-f", config], check=True, capture_output=True, timeout=60)
+
+    with running(config, script) as urls:
+        answers = {
+            host: [httpx.get(url, headers={"Host": host}, trust_env=False).status_code for url in urls]
+            for host in ("localhost", "127.0.0.1:9101", "evil.example", "127.0.0.1.evil.example:80")
+        }
+
+    assert answers == {
+        "localhost": [200, 200], "127.0.0.1:9101": [200, 200],
+        "evil.example": [403, 403], "127.0.0.1.evil.example:80": [403, 403],
+    }  # fmt: skip

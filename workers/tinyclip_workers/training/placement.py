@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 CHECK_S = 1.0
 REPORT_AFTER_S = 3.0
 """A wait that is shorter is part of every start, and is not reported."""
-REPEAT_S = 120.0
+REPEAT_S = 60.0
 """Interval of further reports, which also show that the attempt is alive."""
 STOP_S = 10.0
 PLURALS = {"CPU": "CPUs", "GPU": "GPUs"}
