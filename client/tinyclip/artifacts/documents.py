@@ -4,7 +4,10 @@ The server writes requests and control files, the workers write numbered event s
 whole, so a reader sees all of it or nothing.
 """
 
-from typing import Literal
+import re
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.exports import ExportFormat
@@ -19,7 +22,7 @@ class JobDocument(Response):
     job: str
     name: str
     spec: JobSpec
-    """Resolved: `registry:` teachers are already `local-dir:` URIs."""
+    """Resolved: `registry:` teachers have the number of their version."""
     model_name: str
     model_version: int
     """The version that a success creates, in `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
@@ -41,7 +44,14 @@ class EvaluatedModel(Response):
 
     name: str
     source: TeacherSpec
-    """Resolved: a registered version is a `local-dir:` URI."""
+    """Pinned: a registered version is `registry:NAME@NUMBER`."""
+
+    @model_validator(mode="after")
+    def _registered_by_name(self) -> Self:
+        """Convert a document of an older version, which has the address of a registered version in the place of its name."""
+        if self.source.model.startswith("local-dir:") and re.fullmatch(r"[a-z0-9._-]+@[0-9]+", self.name):
+            self.source = TeacherSpec(model=f"registry:{self.name}")
+        return self
 
 
 class EvaluationRequest(Response):

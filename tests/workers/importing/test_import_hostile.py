@@ -163,6 +163,16 @@ class TestProcess:
         assert (written["document"]["name"], written["document"]["version"]) == ("tiny", 4)
         assert json.loads((tmp_path / "store/models/tiny/4/model.json").read_text()) == written["document"]
 
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+    def test_too_little_memory_is_an_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", load)
+        file = save(tmp_path / "m.pt", tiny_model().state_dict())
+
+        assert exchange(monkeypatch, import_request(file, tmp_path / "scratch")) == [{"exhausted": True}]
+
     def test_writes_nothing_without_a_destination(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
 

@@ -1,5 +1,6 @@
 """Plans of valid specs, and errors of invalid ones with their fields and remedies."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.plan import planner
 from tinyclip_workers.plan import shards as plan_shards
 from tinyclip_workers.plan.planner import make_plan, plan_or_errors
 
@@ -171,6 +173,24 @@ def test_the_process_answers_each_line_with_one_line_and_nothing_else(folder: Pa
     assert first["id"] == "a"
     assert Plan.model_validate(first["plan"]).steps > 30
     assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)
+
+
+def test_a_process_with_little_memory_plans_and_reports_when_it_is_too_little(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)); from {} import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script.format("tinyclip_workers.plan.planner")], capture_output=True, text=True, timeout=120,
+        input=json.dumps({"id": "a", "spec": spec(folder)}) + "\n", check=True,
+    )
+    answers = io.StringIO()
+    monkeypatch.setattr(planner, "take_stdout", lambda: answers)
+    monkeypatch.setattr(planner, "make_plan", lambda *_: bytearray(1 << 62))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"id": "b", "spec": spec(folder)}) + "\n"))
+    planner.main()
+
+    assert "plan" in json.loads(done.stdout.splitlines()[-1])
+    assert json.loads(answers.getvalue().splitlines()[-1]) == {"id": "b", "exhausted": True}
 
 
 def test_two_classes_of_one_name_are_a_warning_if_labels_are_numbers(folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 from tinyclip.addresses import ARTIFACTS_ROOT, SERVICE_PLACES
 from tinyclip.schemas.spec import TeacherSpec
@@ -17,6 +18,7 @@ from tinyclip_workers.runtime.addresses import AddressRefused, ServiceAddress, a
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_own_store, open_store
 from tinyclip_workers.training.clusters import ClustersError, read_clusters_header
 
+from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.shards import write_shard
 
@@ -73,6 +75,32 @@ def test_the_place_that_a_driver_opens_counts(artifacts: Path, monkeypatch: pyte
 
     with pytest.raises(AddressRefused):
         open_filesystem(address.format(path=artifacts / "jobs" / "0.tar", up="../../../" + artifacts.parent.name))
+
+
+def test_another_projects_model_in_a_bucket_is_neither_imported_nor_read(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        bucket_files(environment).put(str(artifacts), f"{BUCKET}/artifacts", recursive=True)
+        root = f"s3://{BUCKET}/artifacts"
+        spellings = (root, f"s3a://{BUCKET}/artifacts", f"s3:///{BUCKET}/artifacts", f"s3://{BUCKET}//artifacts")
+        stolen = open_store(f"{root}/models/victim/1").list("")  # what each token with write could read
+        monkeypatch.setenv(SERVICE_PLACES, json.dumps([root]))
+        monkeypatch.setenv(ARTIFACTS_ROOT, root)
+
+        for spelled in spellings:
+            with pytest.raises((ImportRefused, AddressRefused)):
+                read_source(f"{spelled}/models/victim/1", tmp_path / "s", upload_name=None, limit=1 << 30, pointer="/source")
+            with pytest.raises(TeacherError):
+                check_teacher(TeacherSpec(model=f"local-dir:{spelled}/models/victim/1"))
+        with pytest.raises(AddressRefused, match="matches files of the service"):
+            expand_shards(f"s3://{BUCKET}/*/jobs/*.tar")
+        assert check_teacher(TeacherSpec(model="registry:victim@1")).layout == tiny_layout()
+
+    assert "open_clip_model.safetensors" in stolen
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_registered_model_is_found_by_its_pinned_version(artifacts: Path) -> None:
