@@ -193,6 +193,11 @@ class Driver:
         """Return whether it would continue after reading the control file."""
         return self.alive and self.begun and self._control()[0] <= self.attempt
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Return whether it hangs and Ray has no record of it: nothing can stop it, and the fence keeps it harmless."""
+        return self.hangs and self.submission_id not in self._cluster.records
+
     def _is_second(self) -> bool:
         return not self.begun and attempt_driver(self.job, self.attempt) in self._files
 

@@ -310,7 +310,7 @@ class Histories(RuleBasedStateMachine):
         return [
             *database.execute("SELECT id, state FROM jobs WHERE finished_at IS NULL OR deleted_at IS NOT NULL"),
             *database.execute("SELECT ray_submission_id, 'not released' FROM attempts WHERE released_at IS NULL"),
-            *[(driver.submission_id, "still runs") for driver in self.world.running_drivers()],
+            *[(driver.submission_id, "still runs") for driver in self.world.running_drivers() if not driver.out_of_reach],
             *[(path, "is left") for path in self.world.files if path.split("/")[1] in self.deleted],
         ]
 
