@@ -111,13 +111,13 @@ def check_captions(samples: list[Sample], caption_key: str, pointer: str, diagno
         _report_samples(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, diagnostics)
     if not texts:
         return
-    common, times = Counter(texts).most_common(1)[0]
+    [(_, times)] = Counter(texts).most_common(1)
     if all(text.replace(".", "").replace("-", "").isdigit() for text in texts):
-        diagnostics.error(pointer, caption_key, f"the captions are numbers ({texts[0]!r}), not text; point to the words")
+        diagnostics.error(pointer, caption_key, "the captions are numbers, not text; point to the words")
     elif times == len(texts) >= MIN_CAPTIONS:
-        diagnostics.error(pointer, caption_key, f"all {times} captions read are {common!r}: nothing can be learned from one")
+        diagnostics.error(pointer, caption_key, f"all {times} captions read are the same: nothing can be learned from one")
     elif times > len(texts) / 2 and len(texts) >= MIN_CAPTIONS:
-        diagnostics.warn(f"{times} of {len(texts)} sampled captions are {common!r}")
+        diagnostics.warn(f"{times} of {len(texts)} sampled captions are the same")
 
 
 def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagnostics) -> None:
