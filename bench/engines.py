@@ -23,12 +23,15 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 from tinyclip.specfile import load_spec
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.data.shards import Sample, Skipped, expand_shards, image_bytes, read_shards
+from tinyclip_workers.data.errors import Skipped
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import Sample, image_bytes, text_field
+from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.engines.builder import ON_CPU, EngineBuilder
 from tinyclip_workers.engines.calibration import sample_calibration_images
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation import metrics
-from tinyclip_workers.evaluation.tasks import fill_template, label_index, label_of, retrieval_captions, task_lines
+from tinyclip_workers.evaluation.tasks import ClassRows, fill_template, retrieval_captions, task_lines
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS
@@ -122,7 +125,8 @@ def zero_shot_score(engine: Engine, task: ZeroShotTask, samples: list[Sample], i
     classes, templates = task_lines(task.classes or []), task_lines(task.templates or [])
     texts = [fill_template(template, name) for template in templates for name in classes]
     text_TCE = torch.from_numpy(engine.encode_text(texts)).view(len(templates), len(classes), -1)
-    labels_N = torch.tensor([label_index(label_of(sample, task.label_key), classes) for sample in samples])
+    rows = ClassRows(classes)
+    labels_N = torch.tensor([rows.row(text_field(sample, task.label_key)) for sample in samples])
     scores = metrics.classification(image_NE @ metrics.class_embeddings(text_TCE).T, labels_N)
     return round(100 * scores["top1"], 2)
 

@@ -24,7 +24,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip.schemas import JSON
-from tinyclip_workers.data.shards import Skipped
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.merging import NewItem
 from tinyclip_workers.retrieval.postgres import graph as graphs

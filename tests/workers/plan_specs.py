@@ -127,7 +127,7 @@ INVALID: list[tuple[str, Change, str, str]] = [
      "/data/train/shards", "not a readable image"),
     ("no captions", at(*TRAIN, "caption_key")("json.words"), "/data/train/caption_key", "name the file or json.FIELD"),
     ("not text", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt=b"\xff\xfe\x00"))(f), "image_key": ["png"]}),
-     "/data/train/caption_key", "is not UTF-8"),
+     "/data/train/caption_key", "its text is not UTF-8"),
     ("empty captions", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt="  "))(f), "image_key": ["png"]}),
      "/data/train/caption_key", "is empty"),
     ("one caption", at(*TRAIN)(lambda f: {"shards": shard_of(lambda s: s.update(txt="a photo"))(f), "image_key": ["png"]}),

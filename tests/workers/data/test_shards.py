@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tinyclip_workers.data.shards import DataError, Skipped, expand_shards, read_shards
+from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.shards import read_shards
 
 from tests.workers.shapes_data import write_shards
 

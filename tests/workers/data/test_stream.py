@@ -10,7 +10,8 @@ import torch
 from open_clip import SimpleTokenizer
 from tinyclip.schemas.spec import DataSpec
 from tinyclip_workers.data import stream as stream_module
-from tinyclip_workers.data.shards import DataError, is_held_out
+from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.data.stream import (
     Batch,
     DataPosition,

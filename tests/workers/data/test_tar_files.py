@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tinyclip_workers.data import tar_files
-from tinyclip_workers.data.shards import BROKEN_SHARD, Skipped, read_shard, read_shards
-from tinyclip_workers.data.tar_files import read_members
+from tinyclip_workers.data import shards, tar_files
+from tinyclip_workers.data.errors import Skipped
+from tinyclip_workers.data.shards import BROKEN_SHARD, read_shard, read_shards
+from tinyclip_workers.data.tar_files import Unread, read_members
+
+from tests.workers import hostile_files as hostile
 
 CONTENT = {"a.txt": b"one", "b/c.txt": b"two" * 5000, "./d.txt": b""}
 
@@ -52,18 +55,16 @@ def test_links_devices_and_folders_are_skipped() -> None:
     assert dict(read_members(io.BytesIO(tar(CONTENT, *special)))) == CONTENT
 
 
-@pytest.mark.parametrize("name", ["/etc/cron.txt", "../up.txt", "a/../../up.txt", "a/..", "..\\up.txt"])
-def test_a_name_outside_the_folder_makes_the_shard_a_broken_one(tmp_path: Path, name: str) -> None:
-    (tmp_path / "bad.tar").write_bytes(tar({"good.txt": b"fine", name: b"evil"}))
-    (tmp_path / "good.tar").write_bytes(tar({"other.txt": b"fine"}))
+@pytest.mark.parametrize("name", ["/etc/cron.txt", "../up.txt", "a/../../up.txt", "a/../.txt", "..\\up.txt"])
+def test_a_file_with_a_name_outside_the_folder_is_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bad.tar").write_bytes(tar({"good.txt": b"fine", name: b"evil", "other.txt": b"fine"}))
     skipped = Skipped()
 
-    samples = list(read_shards([str(tmp_path / "bad.tar"), str(tmp_path / "good.tar")], skipped))
+    samples = list(read_shards([str(tmp_path / "bad.tar")], skipped))
 
-    assert not [sample for sample in samples if b"evil" in sample.values()]
-    assert samples[-1]["__key__"] == "other"
-    assert skipped.shards == 1
-    assert "is not a path inside a folder" in skipped.examples[0]
+    assert [sample.get("txt") for sample in samples] == [b"fine", None, b"fine"]
+    assert list(samples[1]["__defects__"].values()) == ["its name is not a path inside a folder"]
+    assert skipped.shards == 0
 
 
 def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,12 +79,104 @@ def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(monkeypatch:
     assert sum(read) < 6 << 20
 
 
-def test_a_file_beyond_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_beyond_the_size_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tar_files, "MAX_MEMBER_BYTES", 1000)
-    (tmp_path / "a.tar").write_bytes(tar({"small.txt": b"x" * 1000, "huge.txt": b"x" * 1001}))
+    files = {"small.txt": b"x" * 1000, "huge.txt": b"x" * 1001, "next.txt": b"x"}
 
-    with pytest.raises(tarfile.ReadError, match=r"huge\.txt in it has 1,001 bytes"):
-        list(read_shard(str(tmp_path / "a.tar")))
+    found = dict(read_members(io.BytesIO(tar(files))))
+
+    assert found == {**files, "huge.txt": Unread("it has 1,001 bytes, at most 1,000 are read")}
+
+
+FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+NAMES = ["a.txt", "b/" * 60 + "c.txt", "ü/漢字.txt", "long" * 30 + ".txt", "x" * 300 + ".txt"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_of_all_formats_are_read(format: str) -> None:
+    file, files = io.BytesIO(), {name: name.encode() * 3 for name in NAMES[: 3 if format == "ustar" else None]}
+    with tarfile.open(fileobj=file, mode="w", format=FORMATS[format], pax_headers={"comment": "x"}) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+    assert dict(read_members(io.BytesIO(file.getvalue()))) == files
+
+
+A, B = hostile.member("a.txt", b"one"), hostile.member("b.txt", b"two")
+DAMAGED = b"x" + hostile.header("bad.txt", 3)[1:]
+
+BAD_MEMBERS = {
+    "checksum": DAMAGED + hostile.padded(b"bad"),
+    "negative size": hostile.header("bad.txt", -3) + hostile.padded(b"bad"),
+    "negative PAX size": hostile.pax({"size": "-3"}) + hostile.member("bad.txt", b"bad"),
+    "PAX size of many digits": hostile.pax({"size": "9" * 5000}) + hostile.member("bad.txt", b"bad"),
+    "damaged PAX header": hostile.header("pax", 6, tarfile.XHDTYPE) + hostile.padded(b"99 a=b")
+    + hostile.member("bad.txt", b"bad"),
+    "large PAX header": hostile.pax({"comment": "x" * 2_000_000}) + hostile.member("bad.txt", b"bad"),
+    "chain of PAX headers": hostile.pax({"comment": "x"}) * 3000 + hostile.pax({"size": "x"}) + hostile.member("bad.txt", b"bad"),
+    "sparse file of GNU tar": hostile.sparse("bad.txt", packed=3, size=1 << 30) + hostile.padded(b"bad"),
+    "sparse file with a long map": hostile.sparse("bad.txt", packed=3, size=9, extended=True)
+    + (bytes(504) + b"\1" + bytes(7)) * 3 + bytes(512) + hostile.padded(b"bad"),
+    "sparse file in PAX": hostile.pax({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "bad.txt"})
+    + hostile.member("GNUSparseFile.1/x", b"999999999999\n"),
+    "long name": hostile.pax({"path": "x" * 5000 + ".txt"}) + hostile.member("bad.txt", b"bad"),
+    "twice": hostile.member("bad.txt", b"one") + hostile.member("bad.txt", b"two"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", list(BAD_MEMBERS.values()), ids=list(BAD_MEMBERS))
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_bad_member_costs_only_its_sample(tmp_path: Path, bad: bytes, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "a.tar").write_bytes(pack(A + bad + B + hostile.END))
+
+    first, broken, last = read_shard(str(tmp_path / "a.tar"))
+
+    assert (first["txt"], last["txt"]) == (b"one", b"two")
+    assert broken["__defects__"]
+    assert "txt" not in broken
+
+
+@pytest.mark.parametrize("tail", [hostile.header("b.png", 1 << 63), hostile.sparse("b.png", packed=1 << 63, size=1)])
+def test_a_size_beyond_the_end_makes_the_rest_of_a_shard_a_broken_one(tmp_path: Path, tail: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(A + B + tail)
+    skipped = Skipped()
+
+    samples = list(read_shards([str(tmp_path / "a.tar")], skipped))
+
+    assert [sample["txt"] for sample in samples] == [b"one"]
+    assert skipped.shards == 1
+
+
+def test_files_of_one_sample_are_limited_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shards, "MAX_SAMPLE_BYTES", 1000)
+    monkeypatch.setattr(shards, "MAX_SAMPLE_FILES", 5)
+    (tmp_path / "a.tar").write_bytes(tar({f"a.{n}": bytes(300) for n in range(9)}))
+    (tmp_path / "b.tar").write_bytes(tar({f"a.{n}": b"" for n in range(9)}))
+
+    [large], [many] = list(read_shard(str(tmp_path / "a.tar"))), list(read_shard(str(tmp_path / "b.tar")))
+
+    assert large["__defects__"]["3"] == "its files exceed 1,000 bytes"
+    assert many["__defects__"][""] == "it has more than 5 files"
+
+
+def test_names_of_a_sample_cannot_replace_its_entries(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar({"a.__key__": b"x", "a.__url__": b"x", "a.__bad__": b"x", "a.txt": b"one"}))
+
+    [sample] = read_shard(str(tmp_path / "a.tar"))
+
+    assert (sample["__key__"], sample["txt"], "__bad__" in sample) == ("a", b"one", False)
+
+
+def test_xz_with_a_large_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = lzma.compress(tar(CONTENT), preset=9)
+    assert dict(read_members(io.BytesIO(packed))) == CONTENT
+
+    monkeypatch.setattr(tar_files, "XZ_MEMORY", 32 << 20)
+
+    with pytest.raises(tarfile.ReadError, match="Memory usage limit"):
+        list(read_members(io.BytesIO(packed)))
 
 
 @pytest.mark.parametrize(

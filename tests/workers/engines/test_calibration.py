@@ -9,7 +9,7 @@ from safetensors.torch import save
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.data.shards import is_held_out
+from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.engines.calibration import (
     CALIBRATION_FILE,
     image_count,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
+from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.images import decode_image, eval_transform
-from tinyclip_workers.data.shards import DataError
 from tinyclip_workers.evaluation.clip_benchmark import find_split, resolve_task
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 
@@ -164,13 +164,12 @@ class TestFolders:
         files = {f"{hub}/raw/main/test/nshards.txt": "2\n", f"{hub}/raw/main/classnames.txt": "a\nb\n",
                  f"{hub}/raw/main/zeroshot_classification_templates.txt": "a {c}\n"}
 
-        class Hub:
-            def open(self, path: str, *args: str, **kwargs: str) -> io.StringIO:
-                if path not in files:
-                    raise FileNotFoundError(path)
-                return io.StringIO(files[path])
+        def read_file(address: str, limit: int) -> bytes:
+            if address not in files:
+                raise FileNotFoundError(address)
+            return files[address].encode()
 
-        monkeypatch.setattr("tinyclip_workers.evaluation.clip_benchmark.open_filesystem", lambda address: (Hub(), address))
+        monkeypatch.setattr("tinyclip_workers.evaluation.clip_benchmark.read_file", read_file)
 
         task = resolve_task(zero_shot(f"{hub}/tree/main"))
 
@@ -181,7 +180,7 @@ class TestFolders:
         [
             ("dataset_type.txt", "multilabel", "shards", "several labels for an image"),
             ("dataset_type.txt", "retrieval", "kind", "is a retrieval set; use kind: retrieval"),
-            ("test/nshards.txt", "many", "shards", "it must be the number of shards"),
+            ("test/nshards.txt", "many", "shards", "must hold the number of shards, 1 to 500,000"),
             ("classnames.txt", "", "classes", "has no classnames.txt; give classes"),
             ("zeroshot_classification_templates.txt", "", "templates", "give templates"),
         ],

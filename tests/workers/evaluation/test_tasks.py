@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
-from tinyclip_workers.data.shards import DataError, is_held_out
+from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
-from tinyclip_workers.evaluation.tasks import evaluate_tasks, fill_template, label_index, task_lines
+from tinyclip_workers.evaluation.tasks import ClassRows, evaluate_tasks, fill_template, task_lines
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 
 from tests.workers.evaluations import evaluate
@@ -124,9 +125,20 @@ def test_a_broken_shard_is_counted(tmp_path: Path, shard: str) -> None:
     assert (scores["samples"], scores["skipped_shards"]) == (40, 1)
 
 
-def test_a_label_without_a_class_raises_an_error_with_the_sample(tmp_path: Path) -> None:
-    samples = color_samples(4)
+def test_a_label_without_a_class_is_skipped_and_counted(tmp_path: Path) -> None:
+    samples = color_samples(8)
     samples[2]["cls"] = "4"
+
+    scores = evaluate({"student": color_model()}, zero_shot(write_shard(tmp_path / "b.tar", samples)))["student"]
+
+    assert (scores["samples"], scores["skipped"]) == (7, 1)
+
+
+def test_labels_of_another_class_list_raise_an_error_with_the_sample(tmp_path: Path) -> None:
+    samples = color_samples(4)
+    for sample in samples[2:]:
+        sample["cls"] = "4"
+    del samples[1]["cls"]
 
     with pytest.raises(DataError, match="sample s0002 has label 4, but the 4 classes are 0 to 3"):
         evaluate({"student": color_model()}, zero_shot(write_shard(tmp_path / "b.tar", samples)))
@@ -195,6 +207,8 @@ def test_both_placeholders_of_templates_are_filled() -> None:
     assert fill_template("a {} here", "cat") == fill_template("a {c} here", "cat") == "a cat here"
 
 
-@pytest.mark.parametrize(("label", "row"), [("1", 1), ("blue", 2), ("4", None), ("pink", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("label", "row"), [("1", 1), ("blue", 2), ("4", None), ("pink", None), ("-1", None), ("²", None), ("9" * 5000, None)]
+)
 def test_a_label_is_a_row_or_a_name(label: str, row: int | None) -> None:
-    assert label_index(label, CLASSES) == row
+    assert ClassRows(CLASSES).row(label) == row

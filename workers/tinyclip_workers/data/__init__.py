@@ -1,7 +1,8 @@
 """Data sets: from shards to samples, from encoded images to pixels, and from both to batches for training.
 
-- `tar_files`: the files of an untrusted tar stream
-- `shards`: the shards that a pattern names, their samples, and the fields of a sample
+- `patterns`: the shards that a pattern names; `tar_files`: the files of an untrusted tar stream; `shards`: their samples
+- `samples`: the fields of a sample, and the place where whatever its content raises becomes one exception; `errors`: counts of
+  what was skipped
 - `images`: decode an image of any format, the random crop of training and the transform of evaluation
 - `decoding`: the transform of evaluation by the fastest way, for serving; `image_input`: images that a client sends
 - `stream`: the training input, a repeatable stream of batches; `augment`: augmentation of a batch on the training device

@@ -1,99 +1,67 @@
-"""WebDataset shards: the shards that a pattern names, their samples, and the fields of a sample.
+"""Read the samples of WebDataset shards: tars in which files of one name, but for the extension, are a sample."""
 
-A sample is webdataset's dictionary: `__key__`, `__url__` and one entry of bytes for each file, by extension.
-"""
-
-import glob
-import hashlib
-import json
-import logging
+import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import braceexpand
-from tinyclip.addresses import service_problem
-from webdataset.tariterators import group_by_keys
-
-from tinyclip_workers.data.tar_files import read_members
-from tinyclip_workers.runtime.addresses import AddressRefused, address_rules, expect_address
+from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.samples import Sample
+from tinyclip_workers.data.tar_files import Unread, read_members
 from tinyclip_workers.runtime.filesystems import open_filesystem
-
-log = logging.getLogger(__name__)
-
-Sample = dict[str, Any]
+from tinyclip_workers.runtime.user_files import open_file, store_errors
 
 TAR_BLOCK = 512
+
+MAX_SAMPLE_BYTES, MAX_SAMPLE_FILES = 64 << 20, 64
+"""Limits of the files of one sample together."""
+
+_KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+"""As webdataset: the extension begins at the first dot of the name."""
 
 BROKEN_SHARD = (OSError, tarfile.TarError, EOFError)
 """Exceptions of a shard that is missing, truncated or not a tar (gzip errors are OSError or EOFError)."""
 
 
-class DataError(ValueError):
-    """Data that cannot be used: `field` of the spec, its `value`, and a message with what to do."""
-
-    def __init__(self, message: str, *, field: str = "data.train.shards", value: Any = None) -> None:
-        super().__init__(message)
-        self.field, self.value = field, value
-
-
-@dataclass
-class Skipped:
-    """Counts of samples and shards that could not be used, with the first few as examples."""
-
-    samples: int = 0
-    shards: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add_sample(self, key: str, reason: object) -> None:
-        self.samples += 1
-        self._add_example(f"sample {key}: {reason}")
-
-    def add_shard(self, url: str, reason: object) -> None:
-        self.shards += 1
-        self._add_example(f"shard {url}: {reason}")
-
-    def _add_example(self, text: str) -> None:
-        if len(self.examples) < 5:
-            self.examples.append(text)
-            log.warning("skipped %s", text)
-
-
-def expand_shards(patterns: str | Sequence[str]) -> list[str]:
-    """Expand brace lists and globs over local paths, s3:// and http(s):// to a list of addresses in a fixed order.
-
-    A glob without matches adds nothing. A plain path is added even if it does not exist: reading it fails.
-    """
-    found: list[str] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        for url in braceexpand.braceexpand(pattern):
-            found += _glob(url) if any(c in url for c in "*?[") else [url]
-    return found
-
-
-def _glob(url: str) -> list[str]:
-    """Return the addresses that a pattern matches. Raises AddressRefused if it matches any of the service's own files."""
-    if "://" in url:
-        fs, path = open_filesystem(url)
-        found = sorted(str(fs.unstrip_protocol(p)) for p in fs.glob(path))
-    else:
-        expect_address(url)
-        found = sorted(glob.glob(url))
-    if any(service_problem(match, address_rules().service) for match in found):
-        raise AddressRefused(f"{url} matches files of the service itself; name another folder")
-    return found
-
-
-def read_shard(url: str) -> Iterator[Sample]:
+def read_shard(url: str, *, block_bytes: int | None = None) -> Iterator[Sample]:
     """Yield the samples of one shard (.tar or .tar.gz), in order. Links, folders and devices inside are skipped.
 
-    Raises one of BROKEN_SHARD if the shard is missing, truncated, malicious or not a tar, or if its address is forbidden.
+    `block_bytes`: as `open_file`. Raises one of BROKEN_SHARD if the shard is missing, truncated or not a tar, or if its address
+    is forbidden.
     """
-    fs, path = open_filesystem(url)
-    with fs.open(path, "rb") as file:
-        members = ({"fname": name, "data": data, "__url__": url} for name, data in read_members(file))
-        yield from group_by_keys(members)
+    with open_file(url, block_bytes=block_bytes) as file:
+        yield from _group(url, read_members(file))
+
+
+def _group(url: str, members: Iterable[tuple[str, bytes | Unread]]) -> Iterator[Sample]:
+    """Yield the samples of successive files, as webdataset's `group_by_keys`; files that cannot be used are `__defects__`."""
+    sample: Sample | None = None
+    used = 0
+    for name, content in members:
+        parts = _KEY_AND_EXTENSION.fullmatch(name)
+        key, extension = (parts[1], parts[2].lower()) if parts else (name, "")
+        if isinstance(content, bytes) and (parts is None or extension.startswith("__")):
+            continue  # a file of no sample, or one with the name of an entry of ours
+        if sample is None or key != sample["__key__"]:
+            if sample is not None:
+                yield sample
+            sample, used = {"__key__": key, "__url__": url, "__defects__": {}}, 0
+        used += len(content) if isinstance(content, bytes) else 0
+        _add(sample, extension, content if used <= MAX_SAMPLE_BYTES else Unread(f"its files exceed {MAX_SAMPLE_BYTES:,} bytes"))
+    if sample is not None:
+        yield sample
+
+
+def _add(sample: Sample, extension: str, content: bytes | Unread) -> None:
+    defects: dict[str, str] = sample["__defects__"]
+    if extension in sample or extension in defects:
+        sample.pop(extension, None)
+        defects[extension] = "there are several files of that name"
+    elif len(sample) - 3 + len(defects) >= MAX_SAMPLE_FILES:  # 3 entries are ours
+        defects[""] = f"it has more than {MAX_SAMPLE_FILES} files"
+    elif isinstance(content, bytes):
+        sample[extension] = content
+    else:
+        defects[extension] = content.reason
 
 
 def read_shards(
@@ -121,56 +89,6 @@ def read_shards(
         raise DataError(f"none of the {len(urls)} shards can be read, the first is {urls[0]}; check the paths", value=urls[0])
 
 
-def field_of(sample: Sample, key: str) -> Any:
-    """Return a field by its spec name: `txt` or `cls` (a file of the sample, as text) or `json.FIELD`. Raises KeyError."""
-    if not key.startswith("json."):
-        return sample[key].decode("utf-8")
-    document: Any = sample_json(sample)
-    for part in key.split(".")[1:]:
-        document = document[part]
-    return document
-
-
-def sample_json(sample: Sample) -> dict[str, Any]:
-    """Return the sample's JSON document, or {} if it has none. Raises ValueError."""
-    if "json" not in sample:
-        return {}
-    document = json.loads(sample["json"])
-    if not isinstance(document, dict):
-        raise ValueError("the sample's JSON is not an object")
-    return document
-
-
-def image_bytes(sample: Sample, image_keys: Sequence[str]) -> bytes:
-    """Return the sample's encoded image, by the first of the extensions that it has. Raises KeyError if it has none."""
-    for key in image_keys:
-        if key in sample:
-            data: bytes = sample[key]
-            return data
-    raise KeyError(f"no image under {', '.join(image_keys)}; it has {', '.join(k for k in sample if not k.startswith('__'))}")
-
-
-def captions_of(sample: Sample, caption_key: str) -> list[str]:
-    """Return all captions of a sample, stripped. Raises KeyError, or ValueError if all are empty."""
-    value = field_of(sample, caption_key)
-    texts = [str(v).strip() for v in (value if isinstance(value, list) else [value])]
-    texts = [text for text in texts if text]
-    if not texts:
-        raise ValueError(f"no caption under {caption_key}")
-    return texts
-
-
-def is_held_out(key: str, fraction: float) -> bool:
-    """Return True if the sample is held out of training. A hash of its key decides, so every process and job agrees."""
-    return fraction > 0 and int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < fraction
-
-
-def matches(sample: Sample, where: dict[str, Any]) -> bool:
-    """Return True if the sample's JSON has all these values."""
-    document = sample_json(sample) if where else {}
-    return all(document.get(key) == value for key, value in where.items())
-
-
 class ShardProgress:
     """The share of a set of shards that was read, by bytes: no header has the number of samples."""
 
@@ -195,7 +113,8 @@ def _total_bytes(urls: list[str]) -> int | None:
     for url in urls:
         try:
             fs, path = open_filesystem(url)
-            size = fs.size(path)
+            with store_errors(url):
+                size = fs.size(path)
         except (OSError, ValueError):
             continue
         if size is None or url.endswith("gz"):

@@ -20,18 +20,11 @@ from tinyclip.schemas.spec import DataSpec
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.images import decode_image, random_resized_crop
-from tinyclip_workers.data.shards import (
-    DataError,
-    Sample,
-    Skipped,
-    captions_of,
-    expand_shards,
-    field_of,
-    image_bytes,
-    is_held_out,
-    read_shards,
-)
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, is_held_out, sample_errors, text_field
+from tinyclip_workers.data.shards import read_shards
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +112,14 @@ class PairStream(IterableDataset[Batch]):
         while True:
             batches = 0
             for number, samples in enumerate(self._sample_batches(epoch, self._rank * count + share, self._world_size * count)):
-                batches += 1
                 if number < done:
+                    batches += 1
                     continue
                 rng = np.random.default_rng([self._seed, epoch, self._rank, share, number])
-                yield self._make_batch(samples, rng, share, (epoch, number + 1))
+                batch = self._make_batch(samples, rng, share, (epoch, number + 1))
+                if batch is not None:
+                    batches += 1
+                    yield batch
             if not batches:
                 raise DataError(self._no_batch_message(), value=self._spec.train.shards)
             epoch, done = epoch + 1, 0
@@ -184,25 +180,29 @@ class PairStream(IterableDataset[Batch]):
 
     def _distinct_value(self, sample: Sample) -> str:
         key = self._spec.train.distinct_key
+        if key is None:
+            return ""
         try:
-            return str(field_of(sample, key)) if key else ""
-        except (KeyError, ValueError):
+            with sample_errors():
+                return text_field(sample, key)
+        except UnusableSample:  # without a value, a pair is distinct from all
             return ""
 
-    def _make_batch(self, samples: list[Sample], rng: np.random.Generator, share: int, position: tuple[int, int]) -> Batch:
-        """Decode the samples. A broken one is counted and replaced by a good one: every rank needs a full batch."""
+    def _make_batch(self, samples: list[Sample], rng: np.random.Generator, share: int, position: tuple[int, int]) -> Batch | None:
+        """Decode the samples. A broken one is counted and replaced by a good one: every rank needs a full batch.
+
+        Returns None if there is no good one.
+        """
         train, images, tokens = self._spec.train, [], []
         for sample in samples:
-            try:
+            with self._skipped.unusable(sample):
                 image = decode_image(image_bytes(sample, train.image_key))
                 captions = captions_of(sample, train.caption_key)
-            except (KeyError, ValueError) as error:
-                self._skipped.add_sample(sample["__key__"], error)
-                continue
-            images.append(random_resized_crop(image, self._image_size, train.augment.crop_scale, rng))
-            tokens.append(self._tokenize(captions[int(rng.integers(len(captions)))]))
+                pixels = random_resized_crop(image, self._image_size, train.augment.crop_scale, rng)
+                tokens.append(self._tokenize(captions[int(rng.integers(len(captions)))]))
+                images.append(pixels)
         if not images:
-            raise DataError(f"no pair of a whole batch can be used: {'; '.join(self._skipped.examples)}")
+            return None
         whole = [i % len(images) for i in range(self._batch_size)]
         images_BHWC = torch.from_numpy(np.stack([images[i] for i in whole]))
         return Batch(images_BHWC.permute(0, 3, 1, 2), torch.stack([tokens[i] for i in whole]), share, position, self._skipped)

@@ -1,4 +1,8 @@
-"""The files of an untrusted tar stream: with bounded memory, and with names that stay inside their folder."""
+"""The files of an untrusted tar stream: with bounded memory, and a damaged or unsafe file only costs itself.
+
+Headers are decoded by `tarfile.TarInfo.frombuf`. `tarfile.TarFile` is not used: it reads extended headers of any size into
+memory, follows chains of them recursively, seeks beyond the end of a stream for ever, and ends silently at a damaged header.
+"""
 
 import bz2
 import gzip
@@ -8,45 +12,174 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
-MAX_MEMBER_BYTES = 256 << 20
+MAX_MEMBER_BYTES = 64 << 20
 """Limit of one file inside, which is read into memory whole; an image has a few megabytes at most."""
+MAX_HEADER_BYTES = 1 << 20
+"""Limit of an extended header, which holds a long name and attributes."""
+MAX_NAME = 4096
+"""Limit of the characters of a name."""
+MAX_LOST_BYTES = 256 << 20
+"""Limit of what is skipped to find the next header after a damaged one."""
 MAX_RATIO = 100
 """Limit of the compression ratio beyond ALWAYS_ALLOWED_BYTES: images are compressed already."""
 ALWAYS_ALLOWED_BYTES = 256 << 20
 BLOCK = 1 << 16
+PIECE = 1 << 20
+"""The most bytes that are requested from the stream at once: decompressors and remote files hold several times as much."""
+XZ_MEMORY = 96 << 20
+"""Limit of xz's dictionary; its largest preset needs 65 MiB."""
 
+_XZ = re.compile(rb"\xfd7zXZ\x00")
 _UNPACKERS: dict[re.Pattern[bytes], Any] = {
     re.compile(rb"\x1f\x8b\x08"): gzip.open,
     re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
-    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
+    _XZ: lambda file: io.BufferedReader(_XzReader(file), BLOCK),
 }
 _METADATA = re.compile(r"__[^/]*__($|/)")
 """Metadata of WebDataset, which is not part of any sample."""
+_RECORD = re.compile(rb"(\d{1,7}) ([^=\n]{1,1000})=")
+"""The start of a record of a PAX header: its length and its key."""
+_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
-def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+@dataclass(frozen=True)
+class Unread:
+    """A file of a tar that was not read."""
+
+    reason: str
+
+
+def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes | Unread]]:
     """Yield name and content of each plain file of a tar (also compressed), in order; links, folders and devices are skipped.
 
-    Raises tarfile.TarError if it is not a tar, is truncated, names a file outside its folder, or exceeds a limit; OSError or
-    EOFError if the stream ends early.
+    A file that is too large, sparse, outside the archive's folder or has an invalid header is `Unread`; after a damaged header,
+    reading continues at the next valid one, and the name is "". Raises tarfile.TarError if it is not a tar, is truncated or
+    unpacks to far more than its size; OSError or EOFError if the stream ends early.
     """
-    with tarfile.open(fileobj=_LimitedStream(file), mode="r|", bufsize=BLOCK) as tar:  # type: ignore[call-overload]
-        for member in tar:
-            if member.size > MAX_MEMBER_BYTES:
-                raise tarfile.ReadError(f"{member.name} in it has {member.size:,} bytes, at most {MAX_MEMBER_BYTES:,} are read")
-            if member.isreg() and not _METADATA.match(member.name):
-                _expect_inside(member.name)
-                content = tar.extractfile(member)
-                assert content is not None
-                yield member.name, content.read()
-            tar.members = []  # a stream cannot seek; without this every header stays in memory
+    stream, extended = _LimitedStream(file), _Extended()
+    for found in _read_headers(stream):
+        if found is None:
+            yield "", Unread("a header in the tar is damaged")
+            continue
+        info, block = found
+        if info.type in _EXTENDED:
+            extended.read(info, stream)
+            continue
+        header, extended = extended, _Extended()
+        name, size = header.name or info.name, info.size if header.size is None else header.size
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            _skip_sparse_map(stream, block)
+        if not info.isreg() or _METADATA.match(name):
+            stream.skip(_padded(size) if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0)
+        elif problem := header.problem or _problem(info, name, size):
+            stream.skip(_padded(size))
+            yield name[:MAX_NAME], Unread(problem)
+        else:
+            content = stream.read_exactly(size)
+            stream.skip(_padded(size) - size)
+            yield name, content
 
 
-def _expect_inside(name: str) -> None:
-    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
-        raise tarfile.ReadError(f"{name!r} in it is not a path inside a folder")
+def _read_headers(stream: "_LimitedStream") -> Iterator[tuple[tarfile.TarInfo, bytes] | None]:
+    """Yield the headers; None for each run of blocks that are skipped because they are none. Raises tarfile.ReadError."""
+    started, lost = False, 0
+    while block := stream.read(tarfile.BLOCKSIZE):
+        if len(block) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it is truncated")
+        if not lost and not any(block):
+            stream.read(BLOCK)  # to the checksum of compressed data, unless there is more padding
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            if info.size < 0:
+                raise tarfile.ReadError("the size of a file is negative")
+        except tarfile.TarError as error:
+            if not started:
+                raise tarfile.ReadError(f"it is not a tar: {error}") from error
+            lost += tarfile.BLOCKSIZE
+            if lost > MAX_LOST_BYTES:
+                raise tarfile.ReadError(f"it has no header within {MAX_LOST_BYTES:,} bytes of a damaged one") from error
+            continue
+        if lost:
+            yield None
+        started, lost = True, 0
+        yield info, block
+    if not started and not lost:
+        raise tarfile.ReadError("it is empty")
+    if lost:
+        yield None
+
+
+def _problem(info: tarfile.TarInfo, name: str, size: int) -> str:
+    """Return why a file is not read, or "" if it can be."""
+    if info.type == tarfile.GNUTYPE_SPARSE:
+        return "it is a sparse file"
+    if size > MAX_MEMBER_BYTES:
+        return f"it has {size:,} bytes, at most {MAX_MEMBER_BYTES:,} are read"
+    if len(name) > MAX_NAME:
+        return f"its name has {len(name):,} characters, at most {MAX_NAME:,} are read"
+    outside = name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
+    return "its name is not a path inside a folder" if outside else ""
+
+
+def _skip_sparse_map(stream: "_LimitedStream", block: bytes) -> None:
+    """Skip the blocks that continue the map of a sparse file of GNU tar; a byte in each one marks that another one follows."""
+    extended = bool(block[482])
+    while extended:
+        extended = bool(stream.read_exactly(tarfile.BLOCKSIZE)[504])
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+@dataclass
+class _Extended:
+    """The extended headers before a file, which replace its name and size."""
+
+    name: str | None = None
+    size: int | None = None
+    problem: str = ""
+
+    def read(self, info: tarfile.TarInfo, stream: "_LimitedStream") -> None:
+        if info.size > MAX_HEADER_BYTES:
+            self.problem = f"its header has {info.size:,} bytes, at most {MAX_HEADER_BYTES:,} are read"
+        if info.size > MAX_HEADER_BYTES or info.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+            stream.skip(_padded(info.size))
+            return
+        data = stream.read_exactly(_padded(info.size))[: info.size]
+        if info.type == tarfile.GNUTYPE_LONGNAME:
+            self.name = _text(data.split(b"\0", 1)[0])
+        else:
+            self._read_records(data)
+
+    def _read_records(self, data: bytes) -> None:
+        at = 0
+        while match := _RECORD.match(data, at):
+            end = at + int(match[1])
+            if not match.end() < end <= len(data):
+                self.problem = "its header is damaged"
+                return
+            self._apply(match[2], data[match.end() : end - 1])
+            at = end
+
+    def _apply(self, key: bytes, value: bytes) -> None:
+        if key.startswith(b"GNU.sparse."):
+            self.problem = "it is a sparse file"
+        if key in (b"path", b"GNU.sparse.name"):
+            self.name = _text(value)
+        elif key == b"size":
+            if re.fullmatch(rb"[0-9]{1,19}", value):
+                self.size = int(value)
+            else:
+                self.problem = "its size is not a number"
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 class _LimitedStream:
@@ -61,14 +194,36 @@ class _LimitedStream:
         self._unpacked = 0
 
     def read(self, size: int) -> bytes:
+        """Return at most PIECE bytes; fewer than `size` only at the end. Raises as `read_members`."""
         try:
-            data: bytes = self._file.read(size)
+            data: bytes = self._file.read(min(size, PIECE))
         except (zlib.error, lzma.LZMAError) as error:
             raise tarfile.ReadError(f"it is damaged: {error}") from error
         self._unpacked += len(data)
         if self._unpacked > ALWAYS_ALLOWED_BYTES + MAX_RATIO * self._source.count:
             raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO} times its size")
         return data
+
+    def read_exactly(self, size: int) -> bytes:
+        """Return that many bytes. Raises tarfile.ReadError if there are fewer."""
+        if size <= PIECE:
+            data = self.read(size)
+        else:
+            buffer = io.BytesIO()
+            while buffer.tell() < size and (piece := self.read(size - buffer.tell())):
+                buffer.write(piece)
+            data = buffer.getvalue()
+        if len(data) < size:
+            raise tarfile.ReadError("it is truncated")
+        return data
+
+    def skip(self, size: int) -> None:
+        """Read and drop that many bytes. Raises tarfile.ReadError if there are fewer."""
+        while size > 0:
+            count = len(self.read(min(size, PIECE)))
+            if count == 0:
+                raise tarfile.ReadError("it is truncated")
+            size -= count
 
 
 class _CountingReader(io.RawIOBase):
@@ -81,7 +236,39 @@ class _CountingReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
+        data = self._file.read(min(len(buffer), PIECE))
         buffer[: len(data)] = data
         self.count += len(data)
         return len(data)
+
+
+class _XzReader(io.RawIOBase):
+    """The content of xz data, unpacked with limited memory, which `lzma.LZMAFile` cannot limit."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed, self._decoder = packed, _xz_decoder()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises lzma.LZMAError, or EOFError if the data is truncated."""
+        while True:
+            packed = b""
+            if self._decoder.eof:
+                packed = self._decoder.unused_data or self._packed.read(BLOCK)
+                if not packed.strip(b"\0"):  # the end, or padding
+                    return 0
+                self._decoder = _xz_decoder()
+            elif self._decoder.needs_input:
+                packed = self._packed.read(BLOCK)
+                if not packed:
+                    raise EOFError("the compressed data is truncated")
+            data = self._decoder.decompress(packed, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
+def _xz_decoder() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)

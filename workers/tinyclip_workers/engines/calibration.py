@@ -14,7 +14,10 @@ import numpy as np
 from tinyclip.schemas.spec import DataSpec
 
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.data.shards import DataError, Skipped, expand_shards, image_bytes, is_held_out, read_shards
+from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import UnusableSample, image_bytes, is_held_out, sample_errors
+from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.types import Pixels
 
@@ -89,6 +92,8 @@ def _read_images(url: str, data: DataSpec, size: int) -> Iterator[Pixels]:
         if is_held_out(sample["__key__"], data.train.holdout):
             continue
         try:
-            yield decode_square(image_bytes(sample, data.train.image_key), size)
-        except (KeyError, ValueError):
+            with sample_errors():
+                image = decode_square(image_bytes(sample, data.train.image_key), size)
+        except UnusableSample:
             continue  # training skips it as well
+        yield image

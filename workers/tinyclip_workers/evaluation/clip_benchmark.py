@@ -14,8 +14,12 @@ from dataclasses import dataclass
 
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
 
-from tinyclip_workers.data.shards import DataError
-from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.patterns import MAX_SHARDS
+from tinyclip_workers.runtime.user_files import read_file
+
+MAX_FILE_BYTES, MAX_DIGITS = 4 << 20, 9
+"""Limits of the layout's text files, and of the digits of the number of shards."""
 
 DEFAULT_SPLIT, TRAINING_SPLIT = "test", "train"
 DEFAULT_TEMPLATES = ["a photo of a {}."]
@@ -74,10 +78,11 @@ def find_split(shards: str | list[str]) -> Split | None:
 
 
 def _shard_urls(root: str, name: str, text: str) -> list[str]:
-    if not text.strip().isdecimal() or int(text) < 1:
+    count = int(text) if text.strip().isdecimal() and len(text.strip()) <= MAX_DIGITS else 0
+    if not 1 <= count <= MAX_SHARDS:
         where = f"{root}/{name}/nshards.txt"
-        raise DataError(f"{where} holds {text.strip()!r}; it must be the number of shards", field="shards", value=where)
-    return [f"{_address(root, 'resolve')}/{name}/{number}.tar" for number in range(int(text))]
+        raise DataError(f"{where} must hold the number of shards, 1 to {MAX_SHARDS:,}", field="shards", value=where)
+    return [f"{_address(root, 'resolve')}/{name}/{number}.tar" for number in range(count)]
 
 
 def _without_layout(task: EvaluationTask) -> EvaluationTask:
@@ -115,13 +120,11 @@ def _lines(task: EvaluationTask, split: Split, file: str, field: str) -> list[st
 
 
 def _read(address: str) -> str | None:
+    """Raises UnicodeDecodeError, or OSError as `read_file`."""
     try:
-        fs, path = open_filesystem(_address(address, "raw"))
-        with fs.open(path, "rt", encoding="utf-8") as file:
-            text: str = file.read()
+        return read_file(_address(address, "raw"), MAX_FILE_BYTES).decode("utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return text
 
 
 def _address(address: str, form: str) -> str:

@@ -5,7 +5,7 @@ Shapes: N images of the pass, B of a batch, E embedding size.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL.Image import Image
 from torch import Tensor
 
 from tinyclip_workers.data.images import decode_image, eval_transform
-from tinyclip_workers.data.shards import Sample, image_bytes
+from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import encode_text
@@ -57,22 +56,21 @@ def embed_images(
     keys: list[str] = []
     values: list[Any] = []
     towers = {name: _TimedImageTower(loaded) for name, loaded in models.items()}
+    sizes = {loaded.layout.image.image_size for loaded in models.values()}
     stream = iter(samples)
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         while batch := list(islice(stream, IMAGE_BATCH)):
-            images: list[Image] = []
-            decoded = threads.map(lambda pair: _decode_or_error(pair[0], image_keys), batch)
+            images: list[dict[int, Tensor]] = []
+            decoded = threads.map(lambda pair: _pixels_or_error(pair[0], image_keys, sizes), batch)
             for (sample, value), image in zip(batch, decoded, strict=True):
-                if isinstance(image, Exception):
+                if isinstance(image, UnusableSample):
                     on_unreadable(sample, value, image)
                     continue
                 images.append(image)
                 values.append(value)
                 keys.append(sample["__key__"])
-            sizes = {loaded.layout.image.image_size for loaded in models.values()} if images else set()
-            pixels_BCHW = {size: torch.stack([*threads.map(eval_transform(size), images)]) for size in sizes}
             for tower in towers.values() if images else ():
-                tower.encode(pixels_BCHW[tower.loaded.layout.image.image_size])
+                tower.encode(torch.stack([image[tower.loaded.layout.image.image_size] for image in images]))
     return EmbeddedImages(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,
@@ -126,11 +124,13 @@ class _TimedImageTower:
         return 1000 * statistics.median(full or [seconds / count for count, seconds in self.seconds] or [0.0])
 
 
-def _decode_or_error(sample: Sample, image_keys: Sequence[str]) -> Image | Exception:
-    """Return the image, or the exception that it cannot be decoded with."""
+def _pixels_or_error(sample: Sample, image_keys: Sequence[str], sizes: Collection[int]) -> dict[int, Tensor] | UnusableSample:
+    """Return the image as uint8 (3, size, size) for each size, or the reason why it cannot be decoded."""
     try:
-        return decode_image(image_bytes(sample, image_keys))
-    except (KeyError, ValueError) as error:
+        with sample_errors():
+            image = decode_image(image_bytes(sample, image_keys))
+            return {size: eval_transform(size)(image) for size in sizes}
+    except UnusableSample as error:
         return error
 
 

@@ -14,7 +14,9 @@ from tinyclip.artifacts.paths import evaluation_request, evaluation_results
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
-from tinyclip_workers.data.shards import DataError, Sample, ShardProgress
+from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.samples import Sample
+from tinyclip_workers.data.shards import ShardProgress
 from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import TeacherError, load_teacher

@@ -8,27 +8,29 @@ import torch
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
 from torch import Tensor
 
-from tinyclip_workers.data.shards import (
-    DataError,
-    Sample,
-    Skipped,
-    captions_of,
-    expand_shards,
-    field_of,
-    is_held_out,
-    matches,
-    read_shards,
-)
+from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, is_held_out, matches, text_field
+from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation import metrics
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.user_files import read_file
 
 ModelScores = dict[str, dict[str, Any]]
 """Metrics by the name of the model."""
 
 OnSample = Callable[[Sample], None]
+
+MAX_LINES_BYTES, MAX_LINES = 4 << 20, 100_000
+"""Limits of a file of class names or templates; ImageNet's 21,841 classes have half a megabyte."""
+MAX_PROMPTS = 5_000_000
+"""Limit of classes times templates."""
+MAX_WITHOUT_CLASS = 0.1
+"""Limit of the share of labels without a class."""
+MAX_DIGITS = 9
+"""Limit of the digits of a class's row."""
 
 
 def evaluate_tasks(
@@ -63,9 +65,10 @@ def evaluate_tasks(
 def shards_to_read(tasks: Sequence[EvaluationTask]) -> list[str]:
     """Return the shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
     resolved = [resolve_task(task) for task in tasks]
-    patterns = [group[0].shards for group in _group_by_shards(resolved)]
-    patterns += [task.train_shards or [] for task in resolved if isinstance(task, LinearProbeTask)]
-    return [url for pattern in patterns for url in expand_shards(pattern)]
+    read = [group[0] for group in _group_by_shards(resolved)]
+    probes = [task for task in resolved if isinstance(task, LinearProbeTask)]
+    read += [task.model_copy(update={"shards": task.train_shards or []}) for task in probes]
+    return [url for task in read for url in _shards(task)]
 
 
 def task_lines(value: list[str] | str) -> list[str]:
@@ -75,16 +78,29 @@ def task_lines(value: list[str] | str) -> list[str]:
     """
     if not isinstance(value, str):
         return value
-    fs, path = open_filesystem(value)
-    with fs.open(path, "rt", encoding="utf-8") as file:
-        text: str = file.read()
-    if text.lstrip().startswith("["):
-        try:
-            lines = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{value} starts like a JSON list but is not JSON ({error})") from error
-        return [str(line) for line in lines]
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        text = read_file(value, MAX_LINES_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{value} is not UTF-8 text") from error
+    lines = _json_lines(value, text) if text.lstrip().startswith("[") else text.splitlines()
+    found = [line.strip() for line in lines if line.strip()]
+    if len(found) > MAX_LINES:
+        raise ValueError(f"{value} has {len(found):,} lines, at most {MAX_LINES:,} are read")
+    return found
+
+
+def _json_lines(address: str, text: str) -> list[str]:
+    """Return the texts of a JSON list; numbers are texts too. Raises ValueError."""
+    try:
+        lines = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{address} starts like a JSON list but is not JSON") from error
+    if not all(isinstance(line, str | int | float) for line in lines):
+        raise ValueError(f"{address} is a JSON list of more than texts; write one text for each entry")
+    try:
+        return [str(line).encode().decode() for line in lines]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{address} has a text that is not valid Unicode") from error
 
 
 def is_selected(sample: Sample, task: EvaluationTask, holdout: float) -> bool:
@@ -97,30 +113,44 @@ def fill_template(template: str, name: str) -> str:
     return template.replace("{c}", name).replace("{}", name)
 
 
-def label_index(label: str, classes: list[str]) -> int | None:
-    """Return a label's row in the class list, or None: a number is the row, anything else the name of a class."""
-    if label.isdigit():
-        return int(label) if int(label) < len(classes) else None
-    return classes.index(label) if label in classes else None
+class ClassRows:
+    """The rows of a class list. A name of several classes is the first one."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.count = len(classes)
+        self._rows = {name: row for row, name in reversed(list(enumerate(classes)))}
+
+    def row(self, label: str) -> int | None:
+        """Return a label's row, or None: a number is the row, anything else the name of a class."""
+        if label.isdecimal():
+            return int(label) if len(label) <= MAX_DIGITS and int(label) < self.count else None
+        return self._rows.get(label)
+
+
+def is_another_list(without_class: int, labels: int) -> bool:
+    """Return True if so many labels have no class that they must have been made with another list, rather than be malformed."""
+    return without_class > max(1, labels * MAX_WITHOUT_CLASS)
 
 
 def retrieval_captions(sample: Sample, key: str) -> list[str]:
-    """Return all captions of a sample; a text file has one on each line, as in CLIP_benchmark. Raises KeyError, ValueError."""
-    captions = captions_of(sample, key)
-    if key.startswith("json."):
-        return captions
-    return [line.strip() for caption in captions for line in caption.splitlines() if line.strip()]
+    """Return all captions of a sample; a text file has one on each line, as in CLIP_benchmark. Raises any exception."""
+    return captions_of(sample, key, by_line=not key.startswith("json."))
 
 
-def label_of(sample: Sample, key: str) -> str:
-    """Return a sample's label as text. Raises KeyError or ValueError."""
-    return str(field_of(sample, key)).strip()
+def _shards(task: EvaluationTask) -> list[str]:
+    return expand_shards(task.shards, f"evaluation.tasks.{task.name}.shards")
+
+
+def prompts_problem(classes: Sequence[str], templates: Sequence[str]) -> str:
+    """Return why so many classes and templates are refused."""
+    count = f"{len(classes):,} classes times {len(templates):,} templates"
+    return f"{count} are more than the {MAX_PROMPTS:,} prompts that are encoded; give fewer templates"
 
 
 def _group_by_shards(tasks: Sequence[EvaluationTask]) -> list[list[EvaluationTask]]:
     groups: dict[tuple[object, ...], list[EvaluationTask]] = {}
     for task in tasks:
-        groups.setdefault((tuple(expand_shards(task.shards)), tuple(task.image_key)), []).append(task)
+        groups.setdefault((tuple(_shards(task)), tuple(task.image_key)), []).append(task)
     return list(groups.values())
 
 
@@ -137,8 +167,9 @@ def _score(
 def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: EmbeddedImages) -> ModelScores:
     assert task.classes is not None, "a resolved task has classes"
     assert task.templates is not None, "a resolved task has templates"
-    classes, templates = task_lines(task.classes), task_lines(task.templates)
-    labels_N = torch.tensor([_class_row(task, key, label, classes) for key, label in zip(data.keys, data.values, strict=True)])
+    classes, templates, labels_N = task_lines(task.classes), task_lines(task.templates), torch.tensor(data.values)
+    if len(classes) * len(templates) > MAX_PROMPTS:
+        raise _error(task, "templates", f"task {task.name}: {prompts_problem(classes, templates)}", task.templates)
     prompts = [fill_template(template, name) for template in templates for name in classes]
     scores: ModelScores = {}
     for name, loaded in models.items():
@@ -195,12 +226,12 @@ def _embed(
     is_usable: Callable[[str], bool] = lambda key: True,
 ) -> list[tuple[EvaluationTask, EmbeddedImages, Skipped]]:
     """Make one pass over the shards that these tasks share. Return each task's part; raises DataError if one is empty."""
-    skipped, skipped_shards = [Skipped() for _ in tasks], Skipped()
+    skipped, skipped_shards, readers = [Skipped() for _ in tasks], Skipped(), [_ValueReader(task, holdout) for task in tasks]
 
     def selected() -> Iterator[tuple[Sample, dict[int, Any]]]:
-        for sample in read_shards(expand_shards(tasks[0].shards), skipped_shards):
+        for sample in read_shards(_shards(tasks[0]), skipped_shards):
             on_sample(sample)
-            values = _values(sample, tasks, holdout, skipped) if is_usable(sample["__key__"]) else {}
+            values = _values(sample, readers, skipped) if is_usable(sample["__key__"]) else {}
             if values:
                 yield sample, values
 
@@ -212,6 +243,7 @@ def _embed(
     parts = []
     for index, task in enumerate(tasks):
         rows = [row for row, values in enumerate(data.values) if index in values]
+        readers[index].expect_classes(len(rows))
         if not rows:
             examples = "; ".join(skipped[index].examples) or "subset and where select no sample"
             raise _error(task, "shards", f"task {task.name} has nothing to evaluate ({examples})", task.shards)
@@ -220,28 +252,46 @@ def _embed(
     return parts
 
 
-def _values(sample: Sample, tasks: Sequence[EvaluationTask], holdout: float, skipped: list[Skipped]) -> dict[int, Any]:
+def _values(sample: Sample, readers: Sequence["_ValueReader"], skipped: list[Skipped]) -> dict[int, Any]:
     """Return the label or captions for each task that selects the sample, by the task's number."""
     values: dict[int, Any] = {}
-    for index, task in enumerate(tasks):
-        try:
-            if not is_selected(sample, task, holdout):
-                continue
-            if isinstance(task, RetrievalTask):
-                values[index] = retrieval_captions(sample, task.caption_key)
-            else:
-                values[index] = label_of(sample, task.label_key)
-        except (KeyError, TypeError, ValueError) as error:
-            skipped[index].add_sample(sample["__key__"], error)
+    for index, reader in enumerate(readers):
+        with skipped[index].unusable(sample):
+            if reader.selects(sample):
+                values[index] = reader.read(sample)
     return values
 
 
-def _class_row(task: ZeroShotTask, key: str, label: str, classes: list[str]) -> int:
-    row = label_index(label, classes)
-    if row is None:
-        message = f"sample {key} has label {label}, but the {len(classes)} classes are 0 to {len(classes) - 1}"
-        raise _error(task, "classes", f"{message}; give the list that the labels were made with", label)
-    return row
+class _ValueReader:
+    """Reads of each sample what a task compares: the row of its class, its label, or its captions."""
+
+    def __init__(self, task: EvaluationTask, holdout: float) -> None:
+        self._task, self._holdout = task, holdout
+        self._classes = ClassRows(task_lines(task.classes or [])) if isinstance(task, ZeroShotTask) else None
+        self._without_class: list[str] = []
+
+    def selects(self, sample: Sample) -> bool:
+        return is_selected(sample, self._task, self._holdout)
+
+    def read(self, sample: Sample) -> Any:
+        """Raises any exception."""
+        if isinstance(self._task, RetrievalTask):
+            return retrieval_captions(sample, self._task.caption_key)
+        label = text_field(sample, self._task.label_key)
+        if self._classes is None:
+            return label
+        row = self._classes.row(label)
+        if row is None:
+            classes = f"the {self._classes.count} classes are 0 to {self._classes.count - 1}"
+            self._without_class.append(f"sample {sample['__key__']} has label {label}, but {classes}")
+            raise UnusableSample(f"label {label} is none of {self._classes.count} classes")
+        return row
+
+    def expect_classes(self, with_class: int) -> None:
+        """Raise DataError if many labels have no class."""
+        if is_another_list(len(self._without_class), len(self._without_class) + with_class):
+            message = f"{self._without_class[0]}; give the list that the labels were made with"
+            raise _error(self._task, "classes", f"{message} ({len(self._without_class):,} labels have no class)")
 
 
 def _error(task: EvaluationTask, field: str, message: str, value: object = None) -> DataError:

@@ -5,7 +5,7 @@ and synthetic images, which are always the same.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -15,18 +15,11 @@ from PIL import Image, ImageDraw
 from tinyclip.schemas.spec import EvaluationTask, RetrievalTask, TrainData, ZeroShotTask
 from torch import Tensor
 
+from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.images import decode_image, eval_transform
-from tinyclip_workers.data.shards import (
-    BROKEN_SHARD,
-    DataError,
-    Sample,
-    Skipped,
-    captions_of,
-    expand_shards,
-    image_bytes,
-    is_held_out,
-    read_shards,
-)
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import Sample, captions_of, image_bytes, is_held_out
+from tinyclip_workers.data.shards import BROKEN_SHARD, read_shards
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.tasks import fill_template, is_selected, retrieval_captions, task_lines
 
@@ -108,16 +101,20 @@ def _samples(source: str, pairs: Sequence[tuple[Image.Image, str | None]], texts
 
 def _task_pairs(task: EvaluationTask, holdout: float) -> Pairs:
     task = resolve_task(task)
-    for sample in _sample_shards(expand_shards(task.shards)):
-        if is_selected(sample, task, holdout):
-            captions = retrieval_captions(sample, task.caption_key) if isinstance(task, RetrievalTask) else [None]
-            yield from _decode(sample, task.image_key, captions[0])
+
+    def caption(sample: Sample) -> str | None:
+        return retrieval_captions(sample, task.caption_key)[0] if isinstance(task, RetrievalTask) else None
+
+    samples = _sample_shards(expand_shards(task.shards))
+    yield from _decode(samples, task.image_key, lambda sample: is_selected(sample, task, holdout), caption)
 
 
 def _training_pairs(train: TrainData) -> Pairs:
-    for sample in _sample_shards(expand_shards(train.shards)):
-        if not is_held_out(sample["__key__"], train.holdout):
-            yield from _decode(sample, train.image_key, captions_of(sample, train.caption_key)[0])
+    yield from _decode(
+        _sample_shards(expand_shards(train.shards)), train.image_key,
+        lambda sample: not is_held_out(sample["__key__"], train.holdout),
+        lambda sample: captions_of(sample, train.caption_key)[0],
+    )  # fmt: skip
 
 
 def _sample_shards(urls: Sequence[str]) -> Iterator[Sample]:
@@ -134,12 +131,21 @@ def _sample_shards(urls: Sequence[str]) -> Iterator[Sample]:
         raise DataError(f"none of {len(chosen)} shards can be read, the first is {chosen[0]}", value=chosen[0])
 
 
-def _decode(sample: Sample, image_keys: Sequence[str], caption: str | None) -> Pairs:
-    """Yield the image and its caption, or nothing if the image cannot be decoded."""
-    try:
-        yield decode_image(image_bytes(sample, image_keys)), caption
-    except (KeyError, ValueError) as error:
-        log.info("sample %s: %s", sample["__key__"], error)
+def _decode(
+    samples: Iterator[Sample],
+    image_keys: Sequence[str],
+    is_chosen: Callable[[Sample], bool],
+    caption_of: Callable[[Sample], str | None],
+) -> Pairs:
+    """Yield image and caption of the chosen samples that have both."""
+    skipped = Skipped()
+    for sample in samples:
+        pair: tuple[Image.Image, str | None] | None = None
+        with skipped.unusable(sample):
+            if is_chosen(sample):
+                pair = decode_image(image_bytes(sample, image_keys)), caption_of(sample)
+        if pair is not None:
+            yield pair
 
 
 def _task_texts(task: EvaluationTask) -> list[str] | None:
@@ -148,7 +154,9 @@ def _task_texts(task: EvaluationTask) -> list[str] | None:
         task = resolve_task(task)
         if not isinstance(task, ZeroShotTask) or task.classes is None or task.templates is None:
             return None
-        return [fill_template(template, name) for template in task_lines(task.templates) for name in task_lines(task.classes)]
+        classes = task_lines(task.classes)
+        prompts = (fill_template(template, name) for template in task_lines(task.templates) for name in classes)
+        return list(islice(prompts, TEXTS))
     except (OSError, ValueError) as error:
         log.warning("cannot read the prompts of task %s: %s", task.name, error)
         return None

@@ -6,13 +6,25 @@ from typing import Any
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import WorkerRange
 
-from tinyclip_workers.data.images import decode_image
-from tinyclip_workers.data.shards import Sample, captions_of, field_of, image_bytes, is_held_out, sample_json
+from tinyclip_workers.data.images import decoder_errors, open_image, to_rgb
+from tinyclip_workers.data.samples import (
+    Sample,
+    UnusableSample,
+    captions_of,
+    extensions,
+    image_bytes,
+    is_held_out,
+    sample_errors,
+    sample_json,
+    text_field,
+)
 from tinyclip_workers.data.stream import loader_processes
 from tinyclip_workers.plan.diagnostics import Diagnostics
-from tinyclip_workers.plan.shards import ShardInspection, extensions, inspect_shards
+from tinyclip_workers.plan.shards import ShardInspection, inspect_shards
 
 SAMPLED_CAPTIONS = 256
+DECODED_PIXELS = 4_000_000
+"""Of a larger image only the header is read: decoding takes up to 64 bytes for each pixel."""
 MIN_CAPTIONS = 8
 """Fewer captions may be equal by chance."""
 
@@ -66,15 +78,15 @@ def check_images(samples: list[Sample], image_key: list[str], pointer: str, diag
     broken: list[tuple[Sample, Exception]] = []
     readable = 0
     for sample in samples:
-        try:
-            data = image_bytes(sample, image_key)
-            if not sample["__dropped__"]:
-                decode_image(data)
-                readable += 1
-        except KeyError:
+        if not any(key in sample for key in image_key):
             missing.append(sample)
-        except ValueError as unreadable:
-            broken.append((sample, unreadable))
+        elif not sample["__dropped__"]:
+            try:
+                with sample_errors():
+                    _decode(image_bytes(sample, image_key))
+                readable += 1
+            except UnusableSample as unreadable:
+                broken.append((sample, unreadable))
     if missing:
         message = f"sample {missing[0]['__key__']} of {missing[0]['__url__']} has no such file; it has {extensions(missing[0])}"
         _report_samples(len(missing), len(samples), f"{pointer}/image_key", image_key, message, diagnostics)
@@ -82,6 +94,14 @@ def check_images(samples: list[Sample], image_key: list[str], pointer: str, diag
         sample, error = broken[0]
         url, message = sample["__url__"], f"sample {sample['__key__']} of {sample['__url__']} is {error}"
         _report_samples(len(broken), len(broken) + readable, f"{pointer}/shards", url, message, diagnostics)
+
+
+def _decode(data: bytes) -> None:
+    """Decode an image, but of one that takes much memory only the header. Raises any exception."""
+    with decoder_errors():
+        file = open_image(data)
+        if file.width * file.height <= DECODED_PIXELS and file.format != "ICO":  # which contains images of other sizes
+            to_rgb(file)
 
 
 def _report_samples(bad: int, total: int, pointer: str, value: Any, message: str, diagnostics: Diagnostics) -> None:
@@ -99,13 +119,10 @@ def check_captions(samples: list[Sample], caption_key: str, pointer: str, diagno
     unusable: list[str] = []
     for sample in samples[:SAMPLED_CAPTIONS]:
         try:
-            texts += captions_of(sample, caption_key)
-        except (KeyError, TypeError):
-            unusable.append(f"sample {sample['__key__']} of {sample['__url__']} has none; it has {extensions(sample)}")
-        except UnicodeDecodeError:
-            unusable.append(f"the caption of sample {sample['__key__']} of {sample['__url__']} is not UTF-8 text")
-        except ValueError:
-            unusable.append(f"the caption of sample {sample['__key__']} of {sample['__url__']} is empty")
+            with sample_errors():
+                texts += captions_of(sample, caption_key)
+        except UnusableSample as error:
+            unusable.append(f"sample {sample['__key__']} of {sample['__url__']}: {error}")
     if unusable:
         message = f"{unusable[0]}; name the file or json.FIELD that holds the captions"
         _report_samples(len(unusable), len(samples[:SAMPLED_CAPTIONS]), pointer, caption_key, message, diagnostics)
@@ -125,13 +142,21 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagn
     if key is None or not samples:
         return
     values: set[str] = set()
+    without: list[Sample] = []
     for sample in samples:
         try:
-            values.add(str(field_of(sample, key)))
-        except (KeyError, TypeError, ValueError):
-            fields = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
-            diagnostics.error("/data/train/distinct_key", key, f"sample {sample['__key__']} has none; it has {fields}")
+            with sample_errors():
+                values.add(text_field(sample, key))
+        except UnusableSample:
+            without.append(sample)
+    if without:
+        sample = without[0]
+        fields = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
+        message = f"sample {sample['__key__']} has none; it has {fields}"
+        if not values:
+            diagnostics.error("/data/train/distinct_key", key, message)
             return
+        diagnostics.warn(f"/data/train/distinct_key: {len(without)} of {len(samples)} samples count as distinct: {message}")
     largest = max(stage.batch_size or spec.batch_size for stage in spec.stages) // min(_worker_counts(spec))
     if len(values) < largest and len(samples) >= largest:
         diagnostics.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a worker's batch: some repeat in it")
@@ -139,8 +164,9 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagn
 
 def _json_fields(sample: Sample) -> str:
     try:
-        return ", ".join(sorted(sample_json(sample))) or "none"
-    except ValueError:
+        with sample_errors():
+            return ", ".join(sorted(sample_json(sample))) or "none"
+    except UnusableSample:
         return "that cannot be read"
 
 

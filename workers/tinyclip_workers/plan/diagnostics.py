@@ -6,6 +6,11 @@ from typing import Any
 
 from tinyclip.schemas import FieldError
 
+from tinyclip_workers.data.samples import printable
+
+MAX_MESSAGE = 2000
+"""Limit of the characters of a message, which may quote names in shards."""
+
 
 @dataclass
 class Diagnostics:
@@ -24,8 +29,10 @@ class Diagnostics:
         self.on_step(pointer, value, what)
 
     def error(self, pointer: str, value: Any, message: str) -> None:
-        self.errors.append(FieldError(pointer=pointer, value=value, message=message))
+        value = printable(value) if isinstance(value, str) else value
+        self.errors.append(FieldError(pointer=pointer, value=value, message=printable(message, MAX_MESSAGE)))
 
     def warn(self, message: str) -> None:
+        message = printable(message, MAX_MESSAGE)
         if message not in self.warnings:
             self.warnings.append(message)

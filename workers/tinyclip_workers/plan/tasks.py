@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
 
-from tinyclip_workers.data.shards import DataError, Sample, sample_json
+from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.samples import Sample, UnusableSample, extensions, sample_errors, sample_json, text_field
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.tasks import is_selected, label_index, label_of, task_lines
+from tinyclip_workers.evaluation.tasks import MAX_PROMPTS, ClassRows, is_another_list, is_selected, prompts_problem, task_lines
 from tinyclip_workers.plan.data import check_captions, check_images, report_shards
 from tinyclip_workers.plan.diagnostics import Diagnostics
-from tinyclip_workers.plan.shards import ShardInspection, extensions, inspect_shards, shard_urls
+from tinyclip_workers.plan.shards import ShardInspection, inspect_shards, shard_urls
 
 
 @dataclass(frozen=True)
@@ -86,31 +87,43 @@ def _selected_samples(
 
 
 def _check_zero_shot(task: ZeroShotTask, samples: list[Sample], complete: bool, pointer: str, diagnostics: Diagnostics) -> None:
-    _check_templates(task, pointer, diagnostics)
+    templates = _checked_templates(task, pointer, diagnostics)
     classes = _lines(task.classes or [], f"{pointer}/classes", diagnostics)
     if not classes:
         return
-    rows_seen: set[int] = set()
+    if len(classes) * len(templates) > MAX_PROMPTS:
+        diagnostics.error(f"{pointer}/templates", _abbreviated(task.templates or []), prompts_problem(classes, templates))
+        return
     labels = _labels(samples, task.label_key, f"{pointer}/label_key", diagnostics)
     _check_names(task, classes, labels, pointer, diagnostics)
-    for sample, label in labels:
-        row = label_index(label, classes)
-        if row is None:
-            diagnostics.error(
-                f"{pointer}/classes",
-                _abbreviated(task.classes or []),
-                f"has {len(classes)} classes (0 to {len(classes) - 1}), but sample {sample['__key__']} has label {label} "
-                f"under {task.label_key}; give the list that the labels were made with",
-            )
-            return
-        rows_seen.add(row)
+    rows_seen = _class_rows(task, classes, labels, pointer, diagnostics)
     exhaustive = complete and labels and task.subset == "all" and not task.where
     if exhaustive and len(rows_seen) < len(classes) / 2:
-        missing = next(name for row, name in enumerate(classes) if row not in rows_seen)
+        missing = next(row for row in range(len(classes)) if row not in rows_seen)
         count = len(classes) - len(rows_seen)
         diagnostics.warn(
-            f"task {task.name}: {count} of {len(classes)} classes have no image (as {missing!r}); check the list"
+            f"task {task.name}: {count} of {len(classes)} classes have no image (the first is number {missing}); check the list"
         )
+
+
+def _class_rows(
+    task: ZeroShotTask, classes: list[str], labels: list[tuple[Sample, str]], pointer: str, diagnostics: Diagnostics
+) -> set[int]:
+    """Return the rows of the labels. Many labels without a class are an error, as in an evaluation."""
+    rows = ClassRows(classes)
+    found = [(sample, label, rows.row(label)) for sample, label in labels]
+    without = [(sample, label) for sample, label, row in found if row is None]
+    if without:
+        sample, label = without[0]
+        message = f"sample {sample['__key__']} has label {label} under {task.label_key}"
+        if is_another_list(len(without), len(found)):
+            message = f"has {len(classes)} classes (0 to {len(classes) - 1}), but {message}"
+            message = f"{message}; give the list that the labels were made with"
+            diagnostics.error(f"{pointer}/classes", _abbreviated(task.classes or []), message)
+        else:
+            skipped = f"{len(without)} of {len(found)} labels are none of the {len(classes)} classes and are skipped"
+            diagnostics.warn(f"task {task.name}: {skipped}: {message}")
+    return {row for _, _, row in found if row is not None}
 
 
 def _check_names(
@@ -121,19 +134,23 @@ def _check_names(
     if not repeated:
         return
     rows = [row for row, name in enumerate(classes) if name == repeated[0]]
-    if any(label in repeated for _, label in labels):
-        message = f"names {len(rows)} classes ({rows}, from 0); each needs its own name"
-        diagnostics.error(f"{pointer}/classes", repeated[0], message)
+    name = repr(repeated[0]) if isinstance(task.classes, list) else "one name"  # no content of a file is quoted
+    places = f"{rows[:5]}, from 0" if len(rows) <= 5 else f"{rows[:5]} and so on, from 0"
+    if not {label for _, label in labels}.isdisjoint(repeated):
+        message = f"{name} names {len(rows)} classes ({places}); each needs its own name"
+        diagnostics.error(f"{pointer}/classes", _abbreviated(task.classes or []), message)
     else:
-        message = f"{repeated[0]!r} names {len(rows)} classes ({rows}, from 0), which no text can distinguish"
-        diagnostics.warn(f"task {task.name}: {message}")
+        diagnostics.warn(f"task {task.name}: {name} names {len(rows)} classes ({places}), which no text can distinguish")
 
 
-def _check_templates(task: ZeroShotTask, pointer: str, diagnostics: Diagnostics) -> None:
-    for template in _lines(task.templates or [], f"{pointer}/templates", diagnostics):
-        if "{}" not in template and "{c}" not in template:
-            message = "has no {} for the class name; all classes would have the same prompt"
-            diagnostics.error(f"{pointer}/templates", template, message)
+def _checked_templates(task: ZeroShotTask, pointer: str, diagnostics: Diagnostics) -> list[str]:
+    """Return the templates. A file's content is not quoted: it may be any file."""
+    templates = _lines(task.templates or [], f"{pointer}/templates", diagnostics)
+    bad = [line for line, template in enumerate(templates, 1) if "{}" not in template and "{c}" not in template]
+    if bad:
+        message = f"template {bad[0]} of {len(templates)} has no {{}} for the class name; all classes would have the same prompt"
+        diagnostics.error(f"{pointer}/templates", _abbreviated(task.templates or []), message)
+    return templates
 
 
 def _check_probe(task: LinearProbeTask, samples: list[Sample], pointer: str, diagnostics: Diagnostics) -> None:
@@ -155,8 +172,9 @@ def _labels(samples: list[Sample], key: str, pointer: str, diagnostics: Diagnost
     labels: list[tuple[Sample, str]] = []
     for sample in samples:
         try:
-            labels.append((sample, label_of(sample, key)))
-        except (KeyError, TypeError, ValueError):
+            with sample_errors():
+                labels.append((sample, text_field(sample, key)))
+        except UnusableSample:
             continue
     if samples and not labels:
         fields = f" and in json {', '.join(sorted(sample_json(samples[0])))}" if "json" in samples[0] else ""
@@ -182,15 +200,20 @@ def _lines(value: list[str] | str, pointer: str, diagnostics: Diagnostics) -> li
 
 def _json_is_readable(sample: Sample) -> bool:
     try:
-        sample_json(sample)
-    except ValueError:
+        with sample_errors():
+            sample_json(sample)
+    except UnusableSample:
         return False
     return True
 
 
 def _values(samples: list[Sample], key: str) -> str:
-    values = sorted({str(sample_json(sample).get(key, "nothing")) for sample in samples})
+    values = sorted({_shown(sample_json(sample).get(key, "nothing")) for sample in samples})
     return ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
+
+
+def _shown(value: object) -> str:
+    return str(value)[:50] if isinstance(value, str | int | float | None) else "a list or an object"
 
 
 def _abbreviated(value: list[str] | str) -> str:

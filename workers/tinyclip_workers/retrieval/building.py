@@ -12,7 +12,8 @@ from tinyclip.artifacts.paths import index_builds
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
-from tinyclip_workers.data.shards import DataError, Skipped, expand_shards
+from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval import parts as build_parts

@@ -10,7 +10,9 @@ import torch
 from tinyclip.schemas import JSON, IndexSource
 
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.data.shards import Sample, ShardProgress, Skipped, image_bytes, read_shard, read_shards, sample_json
+from tinyclip_workers.data.errors import Skipped
+from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors, small_file, storable_json
+from tinyclip_workers.data.shards import ShardProgress, read_shard, read_shards
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.types import Pixels
@@ -47,10 +49,11 @@ def read_items(
 
     def read(sample: Sample) -> Item | str:
         try:
-            image = decode_square(image_bytes(sample, source.image_key), engine.image_size)
-            return Item(sample["__key__"], _metadata(sample, source), image)
-        except (KeyError, ValueError) as error:
-            return str(error.args[0])
+            with sample_errors():
+                image = decode_square(image_bytes(sample, source.image_key), engine.image_size)
+                return Item(sample["__key__"], _metadata(sample, source), image)
+        except UnusableSample as error:
+            return str(error)
 
     with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
         for samples in batches(read_shards(urls, skipped, reader=_reader_from(urls, progress.position)), BATCH):
@@ -66,12 +69,12 @@ def _metadata(sample: Sample, source: IndexSource) -> JSON:
     """Return the metadata of an item: its place, its caption, and the sample's own documents, whose fields take precedence."""
     metadata: JSON = {"key": sample["__key__"], "shard": sample["__url__"]}
     if "txt" in sample:
-        metadata["caption"] = sample["txt"].decode("utf-8", "replace").strip()
+        metadata["caption"] = small_file(sample, "txt").decode("utf-8", "replace").strip()
     for key in source.metadata_keys:
         if key == "json":
-            metadata |= sample_json(sample)
+            metadata |= storable_json(sample)
         elif key in sample:
-            metadata[key] = sample[key].decode("utf-8", "replace")
+            metadata[key] = small_file(sample, key).decode("utf-8", "replace")
     return metadata
 
 

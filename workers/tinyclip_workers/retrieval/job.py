@@ -12,7 +12,7 @@ from tinyclip.artifacts.paths import index_request
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import MissingExtra
 
-from tinyclip_workers.data.shards import DataError
+from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.retrieval.building import build_index
 from tinyclip_workers.retrieval.updating import apply_updates

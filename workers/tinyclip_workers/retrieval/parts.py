@@ -17,7 +17,7 @@ from tinyclip.artifacts.paths import index_build_parts
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
-from tinyclip_workers.data.shards import Skipped
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.retrieval.items import ShardPosition
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn

@@ -72,11 +72,13 @@ def address_rules() -> AddressRules:
 
 
 async def guarded_client(**options: Any) -> "ClientSession":
-    """Return an HTTP client for fsspec that connects to allowed addresses only."""
+    """Return an HTTP client for fsspec that connects to allowed addresses only, with limits of size and time."""
     import aiohttp  # deferred: most addresses are local or s3
 
+    from tinyclip_workers.runtime.http_limits import TIMEOUT, LimitedResponse
+
     connector = aiohttp.TCPConnector(socket_factory=_public_socket)
-    return aiohttp.ClientSession(connector=connector, **options)
+    return aiohttp.ClientSession(connector=connector, response_class=LimitedResponse, timeout=TIMEOUT, **options)
 
 
 def _public_socket(info: "AddrInfoType") -> socket.socket:

@@ -28,7 +28,10 @@ from tinyclip.schemas.spec import TrainData
 from tinyclip.specfile import load_spec
 from torch import Tensor
 
-from tinyclip_workers.data.shards import DataError, Sample, Skipped, expand_shards, is_held_out, read_shards
+from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import Sample, is_held_out
+from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.embedding import embed_images, evaluation_mode
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.headers import WeightsError

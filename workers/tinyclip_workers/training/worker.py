@@ -14,7 +14,7 @@ from tinyclip.artifacts.paths import stage_picture
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
-from tinyclip_workers.data.shards import DataError
+from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer, loader_processes, make_loader
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer

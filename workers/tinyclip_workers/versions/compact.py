@@ -12,7 +12,10 @@ from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
 
-from tinyclip_workers.data.shards import Skipped, captions_of, expand_shards, read_shards
+from tinyclip_workers.data.errors import Skipped
+from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.samples import captions_of
+from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.tasks import fill_template, task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
@@ -62,11 +65,12 @@ def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
 
 
 def _captions(shards: str | list[str], key: str) -> Iterator[str]:
-    for sample in read_shards(expand_shards(shards), Skipped()):
-        try:
-            yield from captions_of(sample, key)
-        except (KeyError, TypeError, ValueError):
-            continue  # training skips it as well
+    skipped = Skipped()
+    for sample in read_shards(expand_shards(shards), skipped):
+        captions: list[str] = []
+        with skipped.unusable(sample):  # training skips it as well
+            captions = captions_of(sample, key)
+        yield from captions
 
 
 if __name__ == "__main__":

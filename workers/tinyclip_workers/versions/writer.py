@@ -16,7 +16,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.spec import DataSpec, JobSpec
 
-from tinyclip_workers.data.shards import expand_shards
+from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.engines.calibration import (
     CALIBRATION_FILE,
     MIN_CALIBRATION_IMAGES,

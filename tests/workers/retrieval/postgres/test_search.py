@@ -11,7 +11,7 @@ from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
-from tinyclip_workers.data.shards import Skipped
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.retrieval.reader import FilesReader, IndexReader
 from tinyclip_workers.retrieval.recall import TARGET_RECALL
 from tinyclip_workers.types import Matrix

@@ -10,7 +10,7 @@ import numpy as np
 from tinyclip.artifacts.documents import IndexRequest
 from tinyclip.artifacts.store import ArtifactsStore
 
-from tinyclip_workers.data.shards import Skipped
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo
 from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import job_connection

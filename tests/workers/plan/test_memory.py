@@ -1,0 +1,217 @@
+"""Hostile specs cost the planner's process, which runs beside the control plane, little memory and little time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pytest
+from tinyclip.addresses import ALLOW_PRIVATE
+
+from tests.workers import hostile_files as hostile
+from tests.workers.hostile_files import END, MIB, header, member, pax, sparse
+from tests.workers.plan_specs import Document, spec, write_data
+from tests.workers.shards import png
+
+MAX_MIB = 200
+"""What a spec may add to the memory of the process at any time; the promise is 256."""
+MAX_SECONDS = 60.0
+
+
+class PlannerProcess:
+    """The planner as the control plane runs it."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, ALLOW_PRIVATE: "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tinyclip_workers.plan.planner"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self._read() == {"ready": True}
+
+    def answer(self, document: Document) -> dict[str, Any]:
+        cast(IO[str], self._process.stdin).write(json.dumps({"id": "1", "spec": document}) + "\n")
+        cast(IO[str], self._process.stdin).flush()
+        return self._read()
+
+    def cost(self, document: Document) -> tuple[dict[str, Any], float, float]:
+        """Return the answer, the memory that the process had more than before at the most, in MiB, and the seconds."""
+        before, started = self._status("VmRSS"), time.monotonic()
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # resets VmHWM
+        answer = self.answer(document)
+        return answer, self._status("VmHWM") - before, time.monotonic() - started
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        line = cast(IO[str], self._process.stdout).readline()
+        assert line, "the planner's process has ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _status(self, field: str) -> float:
+        found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self._process.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) / 1024
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture(scope="module")
+def planner(data: Path) -> Iterator[PlannerProcess]:
+    process = PlannerProcess()
+    assert "plan" in process.answer(spec(data)), "what a valid plan imports is not part of an attack"
+    yield process
+    process.close()
+
+
+PAIR = member("a.txt", b"a red square") + member("a.png", png((200, 10, 10)))
+
+Attack = Callable[[Path], str]
+
+SHARDS: dict[str, Attack] = {
+    "a PAX header of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 600 * MIB, b"x"), 600 * MIB),
+    "a long name of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 600 * MIB, b"L"), 600 * MIB),
+    "a global header of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 600 * MIB, b"g"), 600 * MIB),
+    "a file of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 600 * MIB), 600 * MIB),
+    "a file of 8 EiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 1 << 63), MIB),
+    "files of 60 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 60 * MIB), 60 * MIB),
+    "a sparse map without end": lambda f: _file(
+        f, PAIR + sparse("b.png", packed=0, size=1, extended=True) + (bytes(504) + b"\1" + bytes(7)) * 20_000
+    ),
+    "a sparse file that unpacks to 250 MiB": lambda f: _file(f, PAIR + sparse("b.png", packed=0, size=250 * MIB) + END),
+    "a sparse file of 8 EiB": lambda f: _file(f, PAIR + sparse("b.png", packed=1 << 63, size=1)),
+    "a chain of PAX headers": lambda f: _file(f, PAIR + pax({"comment": "x"}) * 20_000 + member("b.txt", b"a cat") + END),
+    "global headers with other keys": lambda f: _file(f, b"".join(_global(n) for n in range(40)) + PAIR + END),
+    "a bomb": lambda f: hostile.zero_bomb(f / "a.tar.gz", PAIR + header("b.png", 1 << 32), 300 * MIB),
+    "250 MiB of texts": lambda f: _file(f, hostile.text_tar(500, MIB // 2)),
+    "one sample of 5,000 files": lambda f: _file(f, b"".join(member(f"a.{n}", b"x" * 9000) for n in range(5000)) + END),
+    "many small samples": lambda f: _file(f, b"".join(member(f"{n}.txt", b"a") for n in range(100_000)) + END),
+    "braces": lambda f: f"{f}/{{0..2000000}}.tar",
+    "braces at the limit": lambda f: f"{f}/{{000000..499999}}.tar",
+    "products of braces": lambda f: f"{f}/{{a..z}}{{a..z}}{{0..99999}}.tar",
+    "braces in braces": lambda f: f"{f}/{{{{{{{{0..499999}},a}},b}},c}}.tar",
+    "braces without end": lambda f: f"{f}/" + "{" * 5000 + "}" * 5000,
+    "a long number": lambda f: f"{f}/{{0..{'9' * 5000}}}.tar",
+    "padded numbers": lambda f: f"{f}/{{{'0' * 5000}1..99999}}.tar",
+    "a device": lambda f: "/dev/zero",
+}
+
+
+def _file(folder: Path, data: bytes) -> str:
+    (folder / "a.tar").write_bytes(data)
+    return str(folder / "a.tar")
+
+
+def _global(number: int) -> bytes:
+    block = bytearray(pax({f"key{number}": "x" * 1_000_000}))
+    block[156:157] = b"g"
+    return hostile.checked(block[:512]) + bytes(block[512:])
+
+
+@pytest.mark.parametrize("attack", list(SHARDS.values()), ids=list(SHARDS))
+def test_hostile_shards_take_little_memory_and_time(planner: PlannerProcess, data: Path, tmp_path: Path, attack: Attack) -> None:
+    document = spec(data)
+    train = {"shards": attack(tmp_path), "image_key": ["png"]}
+    document["data"]["train"] = train
+    document["evaluation"]["tasks"] = [{"name": "words", "kind": "retrieval", **train}]
+
+    answer, mib, seconds = planner.cost(document)
+
+    assert answer.keys() <= {"id", "plan", "errors"}
+    assert mib < MAX_MIB
+    assert seconds < MAX_SECONDS
+
+
+@pytest.mark.parametrize("field", ["classes", "templates"])
+@pytest.mark.parametrize("kind", ["a device", "a pipe", "a large file", "a folder", "nested JSON", "other JSON", "other data"])
+def test_hostile_lists_are_refused_at_their_field(
+    planner: PlannerProcess, data: Path, tmp_path: Path, field: str, kind: str
+) -> None:
+    path = tmp_path / "lines"
+    match kind:
+        case "a device":
+            path = Path("/dev/zero")
+        case "a pipe":
+            os.mkfifo(path)
+        case "a large file":
+            hostile.with_hole(path, b"cat\n", 600 * MIB)
+        case "a folder":
+            path.mkdir()
+        case "nested JSON":
+            path.write_text("[" * 100_000)
+        case "other JSON":
+            path.write_text('[{"name": null}]')
+        case "other data":
+            path.write_bytes(b"secret\xff")
+    document = spec(data)
+    document["evaluation"]["tasks"][0][field] = str(path)
+
+    answer, mib, seconds = planner.cost(document)
+
+    assert [error["pointer"] for error in answer["errors"]] == [f"/evaluation/tasks/0/{field}"]
+    assert "secret" not in json.dumps(answer)
+    assert mib < MAX_MIB
+    assert seconds < 20
+
+
+def test_an_endless_http_response_is_cut_off(planner: PlannerProcess, data: Path) -> None:
+    with hostile.server(hostile.endless) as address:
+        document = spec(data)
+        document["evaluation"]["tasks"][0]["classes"] = f"{address}/classes.txt"
+        document["evaluation"]["tasks"][1]["shards"] = [f"{address}/a.tar", f"{address}/b-*.tar"]
+
+        answer, mib, seconds = planner.cost(document)
+
+    assert {"/evaluation/tasks/0/classes", "/evaluation/tasks/1/shards"} <= {error["pointer"] for error in answer["errors"]}
+    assert mib < MAX_MIB
+    assert seconds < MAX_SECONDS
+
+
+def test_the_content_of_a_list_is_not_quoted(planner: PlannerProcess, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0\nnobody:x:1:1\nroot:x:0:0\n")
+    document = spec(data)
+    document["evaluation"]["tasks"][0] |= {"templates": str(tmp_path / "passwd"), "classes": str(tmp_path / "passwd")}
+
+    answer = planner.answer(document)
+
+    assert {"/evaluation/tasks/0/templates", "/evaluation/tasks/0/classes"} <= {error["pointer"] for error in answer["errors"]}
+    assert "root:x" not in json.dumps(answer)
+
+
+def test_large_images_are_not_decoded(planner: PlannerProcess, data: Path, tmp_path: Path) -> None:
+    large = png((10, 200, 10), size=8000)  # 64 million pixels in some 200 kB
+    document = spec(data)
+    pairs = b"".join(member(f"{n}.png", large) + member(f"{n}.txt", f"caption {n}".encode()) for n in range(8))
+    document["data"]["train"] = {"shards": _file(tmp_path, pairs + END), "image_key": ["png"]}
+    document["evaluation"]["tasks"] = []
+
+    answer, mib, _ = planner.cost(document)
+
+    assert "plan" in answer
+    assert mib < MAX_MIB
+
+
+def test_a_hundred_thousand_shards_are_planned(planner: PlannerProcess, data: Path, tmp_path: Path) -> None:
+    pairs = [member(f"{n}.png", png((n, 9, 9))) + member(f"{n}.txt", f"a cat {n}".encode()) for n in range(20)]
+    (tmp_path / "a.tar").write_bytes(b"".join(pairs) + END)
+    for number in range(30):
+        os.link(tmp_path / "a.tar", tmp_path / f"{number:02d}.tar")
+    document = spec(data)
+    shards = [f"{tmp_path}/{{00..29}}.tar", *[f"{tmp_path}/{{00..29}}.tar"] * 3999]
+    document["data"]["train"] = {"shards": shards, "image_key": ["png"], "samples": 1_000_000}
+    document["evaluation"]["tasks"] = []
+
+    answer, mib, seconds = planner.cost(document)
+
+    assert "plan" in answer, answer
+    assert mib < MAX_MIB
+    assert seconds < MAX_SECONDS

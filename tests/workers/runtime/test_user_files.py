@@ -1,0 +1,94 @@
+"""Files that users name: only regular ones are opened, and no server can fill the memory or hold the reader."""
+
+import http.server
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from tinyclip.addresses import ALLOW_PRIVATE
+from tinyclip_workers.runtime import http_limits, user_files
+from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, read_file
+
+from tests.workers import hostile_files as hostile
+
+
+@pytest.fixture(autouse=True)
+def _local_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_PRIVATE, "1")
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "socket"))
+    kinds = {
+        "/dev/zero": "a device", f"{tmp_path}/pipe": "a pipe", f"{tmp_path}/link": "a pipe", f"file://{tmp_path}": "a folder",
+        f"{tmp_path}/socket": "a socket",
+    }  # fmt: skip
+
+    for address, kind in kinds.items():
+        with pytest.raises(UnreadableFile, match=f"is {kind}; name a regular file"):
+            open_file(address)
+    with pytest.raises(FileNotFoundError):
+        open_file(str(tmp_path / "missing"))
+
+
+def test_a_file_up_to_the_limit_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+
+    assert read_file(str(tmp_path / "a"), 5) == b"12345"
+    with pytest.raises(UnreadableFile, match="more than the 4 bytes that are read"):
+        read_file(f"file://{tmp_path}/a", 4)
+
+
+def test_an_endless_response_is_read_up_to_the_limit() -> None:
+    with hostile.server(hostile.endless) as address, pytest.raises(UnreadableFile, match="more than the 100,000 bytes"):
+        read_file(f"{address}/a.txt", 100_000)
+
+
+def test_a_response_that_exceeds_the_requested_range_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "MAX_RESPONSE_BYTES", 1 << 20)
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if "Range" in request.headers:
+            hostile.endless(request)
+        request.send_response(200)
+        request.send_header("Content-Length", "100")
+        request.end_headers()
+
+    with hostile.server(answer) as address, pytest.raises(UnreadableFile, match="more than 1,048,576 bytes for one"):
+        read_file(f"{address}/a.txt", 1000)
+
+
+def test_a_slow_response_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_files, "SMALL_FILE_SECONDS", 0.3)
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        while True:
+            request.wfile.write(b"x")
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with hostile.server(answer) as address, pytest.raises(UnreadableFile, match="is too slow"):
+        read_file(f"{address}/a.txt", 1000)
+
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_errors_of_a_server_are_errors_of_the_file(status: int) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if "Range" in request.headers:
+            request.send_error(status)
+            return
+        request.send_response(200)
+        request.send_header("Content-Length", "100")
+        request.end_headers()
+
+    with hostile.server(answer) as address, pytest.raises(OSError, match=str(status)):
+        read_file(f"{address}/a.txt", 1000)
