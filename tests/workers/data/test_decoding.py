@@ -1,17 +1,20 @@
 """The fast decoder gives the pixels of the evaluation transform, for every kind of file."""
 
 import io
+import struct
+import zlib
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from tinyclip_workers.data import images
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.images import MAX_PIXELS, UnreadableImage, decode_image, eval_transform
 from tinyclip_workers.types import Pixels
 
-from tests.workers.students import encoded
+from tests.workers.students import encoded, random_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SIZE = 32
@@ -177,3 +180,31 @@ class TestRefused:
 
         with pytest.raises(UnreadableImage, match=r"scans of 2000x2000 pixels are too many; save it as a baseline JPEG"):
             decode_square(data[:-2] + scan[:14] * 400 + b"\xff\xd9", SIZE)
+
+
+def ico_of(png: bytes) -> bytes:
+    """An ICO file of one image, 32x32 by its directory."""
+    return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, 32, len(png), 22) + png
+
+
+def tiff_of_one_tile(side: int) -> bytes:
+    """A TIFF of 64x64 pixels in one tile of side x side, deflated."""
+    tile = zlib.compress(bytes(3 * side * side))
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 2, 277: 3, 322: side, 323: side, 324: 0, 325: len(tile)}
+    tags[324] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tile
+
+
+def test_an_image_inside_an_ico_counts_as_large_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+
+    with pytest.raises(UnreadableImage, match=r"40x50 pixels are more than 1,000"):
+        decode_image(ico_of(encoded(random_image(1, (40, 50)))))
+
+
+def test_a_tile_that_unpacks_to_far_more_than_the_image_is_refused() -> None:
+    assert decode_image(tiff_of_one_tile(512)).size == (64, 64)
+
+    with pytest.raises(UnreadableImage, match="its tiles are larger than the image of 64x64 pixels"):
+        decode_image(tiff_of_one_tile(2048))

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -20,7 +21,9 @@ MAX_SCANNED_PIXELS = 1_000_000_000
 """Limit of pixels times scans of a progressive JPEG: each scan visits every pixel, however short it is. Encoders write ten."""
 MAX_ASPECT_RATIO = 16
 """An image with a larger ratio of its sides is cropped before it is resized: most of the resized image would be thrown away."""
-_ORIENTATION = 0x0112
+ALWAYS_ALLOWED_TILE = 1 << 20
+"""Pixels that a tile of a TIFF may have, even if the image has fewer."""
+_ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 322, 323
 _UPRIGHT_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
@@ -56,13 +59,23 @@ def decoder_errors() -> Iterator[None]:
 
 def open_image(data: bytes) -> Image.Image:
     """Read the header, without decoding pixels. Raises UnreadableImage, and whatever PIL raises."""
-    file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    pixels = file.width * file.height
+    file: Any = Image.open(io.BytesIO(data), formats=FORMATS)
+    # An ICO file contains an image whose size may differ from that in its directory.
+    width, height = file.ico.getimage(file.size).size if file.format == "ICO" else file.size
+    pixels = width * height
     if pixels > MAX_PIXELS:
-        raise UnreadableImage(f"{file.width}x{file.height} pixels are more than {MAX_PIXELS:,}; scale the image down")
+        raise UnreadableImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}; scale the image down")
+    if file.format == "TIFF" and _tile_pixels(file) > max(pixels, ALWAYS_ALLOWED_TILE):
+        raise UnreadableImage(f"its tiles are larger than the image of {width}x{height} pixels; save it with smaller tiles")
     if file.format in ("JPEG", "MPO") and pixels * (scans := data.count(b"\xff\xda")) > MAX_SCANNED_PIXELS:
-        raise UnreadableImage(f"{scans} scans of {file.width}x{file.height} pixels are too many; save it as a baseline JPEG")
-    return file
+        raise UnreadableImage(f"{scans} scans of {width}x{height} pixels are too many; save it as a baseline JPEG")
+    image: Image.Image = file
+    return image
+
+
+def _tile_pixels(file: Any) -> int:
+    """Return the pixels of one tile of a TIFF, which is unpacked whole; 0 if it has none."""
+    return int(file.tag_v2.get(_TILE_WIDTH, 0)) * int(file.tag_v2.get(_TILE_HEIGHT, 0))
 
 
 def upright_transpose(file: Image.Image) -> Image.Transpose | None:
