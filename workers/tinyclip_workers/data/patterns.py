@@ -1,6 +1,5 @@
 """The shards that a pattern names: brace lists and globs, counted before they are expanded."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -10,6 +9,7 @@ import braceexpand
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from tinyclip.globs import MAGIC, match_paths
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.runtime.filesystems import open_filesystem
@@ -26,7 +26,7 @@ MAX_PATTERN, MAX_DEPTH = 1 << 16, 4
 
 _NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
-_MAGIC, _HTTP_MAGIC = re.compile(r"[*?\[]"), re.compile(r"[*\[]")
+_HTTP_MAGIC = re.compile(r"[*\[]")
 """A question mark in a URL begins its query."""
 
 
@@ -55,7 +55,7 @@ def _expand(patterns: Sequence[str]) -> list[str]:
     budget = _Budget()
     for pattern in patterns:
         for url in braceexpand.braceexpand(pattern):
-            found += _glob(url, budget) if _MAGIC.search(url) else [url]
+            found += _glob(url, budget) if MAGIC.search(url) else [url]
             if len(found) > MAX_SHARDS:
                 break
     _expect_few(len(found), sum(map(len, found)))
@@ -131,10 +131,9 @@ class _Budget:
 def _glob(url: str, budget: _Budget) -> list[str]:
     fs, path = open_filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        prefix, local = ("file://", path) if "://" in url else ("", url)
-        folder, parts = ("/", local.lstrip("/")) if local.startswith("/") else ("", local)
-        return sorted(prefix + budget.match(path) for path in _match_local(folder, parts.split("/"), budget))
-    magic = _HTTP_MAGIC if isinstance(fs, HTTPFileSystem) else _MAGIC
+        prefix, pattern = ("file://", path) if "://" in url else ("", url)
+        return sorted(prefix + budget.match(path) for path in match_paths(pattern, budget.look))
+    magic = _HTTP_MAGIC if isinstance(fs, HTTPFileSystem) else MAGIC
     with store_errors(url):
         first = magic.search(path)
         if first is None:
@@ -144,37 +143,10 @@ def _glob(url: str, budget: _Budget) -> list[str]:
         return sorted(fs.unstrip_protocol(path) for path in found)
 
 
-def _match_local(folder: str, parts: list[str], budget: _Budget) -> Iterator[str]:
-    """Yield what `glob.glob` returns, without a list of each folder. `folder`: "" or a path; `parts`: patterns below it."""
-    part, *rest = parts
-    if not _MAGIC.search(part):
-        path = os.path.join(folder, part)
-        if rest:
-            yield from _match_local(path, rest, budget)
-        elif os.path.lexists(path):
-            yield path
-        return
-    try:
-        entries = os.scandir(folder or ".")
-    except OSError:  # as `glob`: not a folder, or not a readable one
-        return
-    with entries:
-        for entry in entries:
-            budget.look()
-            hidden = entry.name.startswith(".") and not part.startswith(".")
-            if hidden or not fnmatchcase(entry.name, part):
-                continue
-            path = os.path.join(folder, entry.name)
-            if not rest:
-                yield path
-            elif entry.is_dir():
-                yield from _match_local(path, rest, budget)
-
-
 def _match_remote(fs: Any, folder: str, parts: list[str], budget: _Budget) -> Iterator[str]:
     """Yield the matches below a folder of a store; `**` matches any number of folders."""
     part, *rest = parts
-    if not _MAGIC.search(part):
+    if not MAGIC.search(part):
         path = f"{folder}/{part}"
         if rest:
             yield from _match_remote(fs, path, rest, budget)

@@ -1,0 +1,44 @@
+"""Globs over local files, with a limit: a pattern of a user may match or look at every file of a machine."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+
+MAGIC = re.compile(r"[*?\[]")
+
+
+def match_paths(pattern: str, look: Callable[[], None]) -> Iterator[str]:
+    """Yield what `glob.glob` returns, unsorted and one at a time, without a list of any folder.
+
+    `look` is called for each file or folder that is looked at; it may raise to end the search.
+    """
+    folder, parts = ("/", pattern.lstrip("/")) if pattern.startswith("/") else ("", pattern)
+    return _match(folder, parts.split("/"), look)
+
+
+def _match(folder: str, parts: list[str], look: Callable[[], None]) -> Iterator[str]:
+    """`folder`: "" or a path; `parts`: patterns below it."""
+    part, *rest = parts
+    if not MAGIC.search(part):
+        path = os.path.join(folder, part)
+        if rest:
+            yield from _match(path, rest, look)
+        elif os.path.lexists(path):
+            yield path
+        return
+    try:
+        entries = os.scandir(folder or ".")
+    except OSError:  # as `glob`: not a folder, or not a readable one
+        return
+    with entries:
+        for entry in entries:
+            look()
+            hidden = entry.name.startswith(".") and not part.startswith(".")
+            if hidden or not fnmatchcase(entry.name, part):
+                continue
+            path = os.path.join(folder, entry.name)
+            if not rest:
+                yield path
+            elif entry.is_dir():
+                yield from _match(path, rest, look)
