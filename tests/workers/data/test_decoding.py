@@ -196,6 +196,7 @@ def tiff_of_one_tile(side: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tile
 
 
+@pytest.mark.filterwarnings("ignore:Image was not the expected size")
 def test_an_image_inside_an_ico_counts_as_large_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 1000)
 

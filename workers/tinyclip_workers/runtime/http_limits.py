@@ -6,7 +6,7 @@ from tinyclip_workers.runtime.user_files import UnreadableFile
 
 MAX_RESPONSE_BYTES = 32 << 20
 """Limit of a response that is read whole: a part of a file, at most a few megabytes, or a listing."""
-TIMEOUT = ClientTimeout(total=300, sock_connect=30, sock_read=60)
+TIMEOUT = ClientTimeout(total=300, sock_connect=10, sock_read=30)
 """Seconds for a whole request, to connect, and between two reads."""
 
 
