@@ -46,7 +46,7 @@ class PlannerProcess:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
     def _read(self) -> dict[str, Any]:
         line = cast(IO[str], self._process.stdout).readline()

@@ -9,7 +9,7 @@ import torch
 from ray.util.metrics import Gauge
 from tinyclip.artifacts.documents import JobDocument
 
-from tinyclip_workers.data.shards import Sample
+from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.runtime.attempt import JobAttempt
