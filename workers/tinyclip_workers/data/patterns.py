@@ -17,12 +17,12 @@ from tinyclip_workers.runtime.user_files import store_errors
 
 MAX_SHARDS = 500_000
 """Limit of the shards of one field. The largest public set of pairs, LAION-2B, has 231,349."""
-MAX_ADDRESS_BYTES = 32 << 20
-"""Limit of the length of all addresses of one field together: 500,000 of 67 characters."""
+MAX_ADDRESS_BYTES = 24 << 20
+"""Limit of the length of all addresses of one field together: 500,000 of 50 characters, or 100,000 of 250."""
 MAX_LISTED = 2_000_000
 """Limit of the files and folders that the globs of one field look at."""
-MAX_PATTERN, MAX_DEPTH = 1 << 16, 4
-"""Limits of the characters and nested braces of one pattern."""
+MAX_PATTERN, MAX_DEPTH = 1 << 16, 2
+"""Limits of the characters and nested braces of one pattern; each level of braces holds all choices in memory."""
 
 _NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
