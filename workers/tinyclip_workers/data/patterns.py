@@ -9,9 +9,11 @@ import braceexpand
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from tinyclip.addresses import service_problem
 from tinyclip.globs import MAGIC, match_paths
 
 from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.runtime.addresses import AddressRefused, address_rules, expect_address
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.user_files import store_errors
 
@@ -129,10 +131,22 @@ class _Budget:
 
 
 def _glob(url: str, budget: _Budget) -> list[str]:
+    """Return the addresses that a pattern matches. Raises AddressRefused if it matches any of the service's own files."""
+    if "://" in url:
+        found = _glob_store(url, budget)
+    else:
+        expect_address(url)
+        found = sorted(budget.match(path) for path in match_paths(url, budget.look))
+    service = address_rules().service
+    if any(service_problem(match, service) for match in found):
+        raise AddressRefused(f"{url} matches files of the service itself; name another folder")
+    return found
+
+
+def _glob_store(url: str, budget: _Budget) -> list[str]:
     fs, path = open_filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        prefix, pattern = ("file://", path) if "://" in url else ("", url)
-        return sorted(prefix + budget.match(path) for path in match_paths(pattern, budget.look))
+        return sorted(f"file://{budget.match(match)}" for match in match_paths(path, budget.look))
     magic = _HTTP_MAGIC if isinstance(fs, HTTPFileSystem) else MAGIC
     with store_errors(url):
         first = magic.search(path)
