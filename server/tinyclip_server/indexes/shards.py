@@ -1,15 +1,23 @@
 """Checks of the shards of a build before its job is submitted: missing ones are refused by field."""
 
 import asyncio
-import glob
+import itertools
 import re
 from pathlib import Path
 
 from tinyclip.addresses import AddressRules
+from tinyclip.globs import MAGIC, match_paths
 from tinyclip.schemas import FieldError, IndexSource
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput
+
+MAX_LOOKED = 10_000
+"""Limit of the files and folders that a glob looks at here."""
+
+
+class _TooManyFiles(Exception):
+    """A glob over more than MAX_LOOKED files and folders."""
 
 
 async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, rules: AddressRules) -> None:
@@ -50,6 +58,15 @@ async def _problem(pattern: str, store: AsyncArtifactsStore, rules: AddressRules
 def _problem_of_first(path: str, rules: AddressRules) -> str | None:
     if problem := rules.problem(path):  # one that a brace spells
         return problem
-    readable = (found for found in glob.iglob(path) if rules.place_problem(found) is None)
-    exists = next(readable, None) is not None if glob.has_magic(path) else Path(path).is_file()
+    looked = itertools.count(1)
+
+    def look() -> None:
+        if next(looked) > MAX_LOOKED:
+            raise _TooManyFiles
+
+    try:
+        readable = (found for found in match_paths(path, look) if rules.place_problem(found) is None)
+        exists = next(readable, None) is not None if MAGIC.search(path) else Path(path).is_file()
+    except _TooManyFiles:
+        return None  # the Ray job looks further
     return None if exists else f"{path} does not exist; check the path"

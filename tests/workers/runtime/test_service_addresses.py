@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from tinyclip.addresses import ARTIFACTS_ROOT, SERVICE_PLACES
 from tinyclip.schemas.spec import TeacherSpec
-from tinyclip_workers.data.shards import expand_shards
+from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.importing.source_files import ImportRefused, read_source
 from tinyclip_workers.model.sources import TeacherError, check_teacher, load_teacher
 from tinyclip_workers.plan.shards import inspect_shards

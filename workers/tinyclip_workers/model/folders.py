@@ -26,8 +26,9 @@ from tinyclip_workers.model.headers import WeightsError, shown_name
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.model.weights import file_digest, load_state_dict, read_header
-from tinyclip_workers.runtime.addresses import address_in
-from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
+from tinyclip_workers.runtime.addresses import ServiceAddress, address_in
+from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.runtime.user_files import SMALL_FILE_SECONDS, open_file
 
 CONFIG_FILE = "open_clip_config.json"
 LAYOUT_FILE = "layout.json"
@@ -42,6 +43,8 @@ LIMIT_SECONDS = 30.0
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """Limit of a configuration, a layout or a version's document. The last has the shards that the version was trained on."""
+MAX_USER_DOCUMENT_BYTES = 4 << 20
+"""The same for a folder that a user names: a parsed document takes up to 25 times its size."""
 MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
 """Limits of the sizes in a layout: several times those of the largest published models."""
 MAX_NAME, MAX_SHOWN_FILES = 200, 20
@@ -237,11 +240,11 @@ def place_of(error: Exception) -> str:
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
     address = address_in(folder, name)
-    fs, path = open_filesystem(address)  # checked: a link may lead elsewhere than the folder
-    with fs.open(path, "rb") as file:
-        data = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise WeightsError(f"{address} has more than {MAX_DOCUMENT_BYTES:,} bytes; it is not the configuration of a model")
+    limit = MAX_DOCUMENT_BYTES if isinstance(address, ServiceAddress) else MAX_USER_DOCUMENT_BYTES
+    with open_file(address, block_bytes=1 << 20, seconds=SMALL_FILE_SECONDS) as file:  # checked: a link may lead elsewhere
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise WeightsError(f"{address} has more than {limit:,} bytes; it is not the configuration of a model")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

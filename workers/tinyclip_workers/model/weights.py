@@ -5,6 +5,7 @@ small model) only the rows of tokens that its texts can contain. Loading restore
 """
 
 import hashlib
+import io
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from tinyclip_workers.model.headers import TensorEntry, WeightsError, read_entries
 from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.user_files import open_file, store_errors
 
 EMBEDDING = "token_embedding.weight"
 ROWS = "token_embedding.rows"
@@ -26,6 +28,7 @@ VALUES = "token_embedding.values"
 VOCAB_SIZE = "token_embedding.vocab_size"
 MAX_EMBEDDING_VALUES = 1 << 28
 """Limit of the table that a compact file becomes: 1 GiB. The largest published one has 63 million values."""
+HEADER_BLOCK_BYTES, PIECE = 1 << 20, 1 << 20
 _KEPT_IN_FLOAT = ("running_mean", "running_var")
 """Statistics of batch norm can exceed the range of fp16, and are few."""
 
@@ -53,7 +56,7 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
         if isinstance(fs, LocalFileSystem):
             state = safetensors.torch.load_file(path)
         else:
-            state = safetensors.torch.load(fs.cat_file(path))
+            state = safetensors.torch.load(_read_whole(uri))
     except SafetensorError as error:
         raise WeightsError(f"{uri} is not a whole safetensors file; copy or download it again") from error
     return _expand(state, uri) if VALUES in state else state
@@ -82,11 +85,13 @@ def read_header(uri: str) -> Header:
     Raises FileNotFoundError, or WeightsError if the file is not safetensors or incomplete.
     """
     fs, path = open_filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with open_file(uri, block_bytes=HEADER_BLOCK_BYTES) as file:
         entries, metadata, start = read_entries(file, uri)
         size = start + max((entry.data_offsets[1] for entry in entries.values()), default=0)
-        if fs.size(path) != size:
-            raise WeightsError(f"{uri} has {fs.size(path)} bytes, it should have {size}; copy or download it again")
+        with store_errors(uri):
+            found = fs.size(path)
+        if found != size:
+            raise WeightsError(f"{uri} has {found} bytes, it should have {size}; copy or download it again")
         shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
         if VALUES in shapes:
             shapes[EMBEDDING] = (_vocab_size(file, entries, start, uri), entries[VALUES].shape[1])
@@ -112,11 +117,19 @@ def _vocab_size(file: IO[bytes], entries: Mapping[str, TensorEntry], start: int,
 def file_digest(uri: str) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    fs, path = open_filesystem(uri)
-    with fs.open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
+    with open_file(uri) as file:
+        while chunk := file.read(PIECE):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _read_whole(uri: str) -> bytes:
+    """Return the bytes of a remote file, in pieces: a response of a whole file exceeds the limit of responses."""
+    buffer = io.BytesIO()
+    with open_file(uri) as file:
+        while chunk := file.read(PIECE):
+            buffer.write(chunk)
+    return buffer.getvalue()
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
