@@ -53,10 +53,8 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
     read_header(uri)  # its messages are better than those of safetensors, which repeat content of the file
     fs, path = open_filesystem(uri)
     try:
-        if isinstance(fs, LocalFileSystem):
-            state = safetensors.torch.load_file(path)
-        else:
-            state = safetensors.torch.load(_read_whole(uri))
+        local = isinstance(fs, LocalFileSystem)
+        state = safetensors.torch.load_file(path) if local else safetensors.torch.load(_read_whole(uri))
     except SafetensorError as error:
         raise WeightsError(f"{uri} is not a whole safetensors file; copy or download it again") from error
     return _expand(state, uri) if VALUES in state else state
