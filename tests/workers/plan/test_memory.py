@@ -36,7 +36,9 @@ class PlannerProcess:
     def answer(self, document: Document) -> dict[str, Any]:
         cast(IO[str], self._process.stdin).write(json.dumps({"id": "1", "spec": document}) + "\n")
         cast(IO[str], self._process.stdin).flush()
-        return self._read()
+        while "doing" in (line := self._read()):  # the field that is being checked
+            pass
+        return line
 
     def cost(self, document: Document) -> tuple[dict[str, Any], float, float]:
         """Return the answer, the memory that the process had at the most, in MiB beyond `base_mib`, and the seconds."""
