@@ -193,6 +193,37 @@ def test_a_process_with_little_memory_plans_and_reports_when_it_is_too_little(
     assert json.loads(answers.getvalue().splitlines()[-1]) == {"id": "b", "exhausted": True}
 
 
+@pytest.mark.parametrize("field", ["classes", "templates"])
+@pytest.mark.parametrize(
+    "content", ["hunter2\n", "PASSWORD=hunter2\0HOME=/root\0", '["hunter2", {"a": "hunter2"}]', '["hunter2'],
+    ids=["lines", "nulls", "list", "no list"],
+)
+def test_no_content_of_a_file_that_a_task_names_is_repeated(folder: Path, tmp_path: Path, field: str, content: str) -> None:
+    (tmp_path / "secret").write_text(content * 2)
+    document = spec(folder)
+    document["evaluation"]["tasks"][0][field] = str(tmp_path / "secret")
+
+    answer = plan_or_errors(document)
+
+    assert answer["errors"]
+    assert "hunter2" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("member", ["label", "odd", "captions"])
+def test_no_text_of_a_sample_is_repeated(tmp_path: Path, folder: Path, member: str) -> None:
+    samples = [{**sample, "cls": "hunter2", "json": {**sample["json"], member: "hunter2"}} for sample in color_samples(20)]
+    write_shard(tmp_path / "0.tar", samples)
+    document = spec(folder)
+    key = f"json.{member}"
+    document["data"]["train"] |= {"shards": f"{tmp_path}/0.tar", "caption_key": key, "distinct_key": key}
+    document["evaluation"]["tasks"][0] |= {"shards": f"{tmp_path}/0.tar", "where": {member: "another"}}
+
+    answer = plan_or_errors(document)
+
+    assert answer["errors"]
+    assert "hunter2" not in json.dumps(answer)
+
+
 def test_two_classes_of_one_name_are_a_warning_if_labels_are_numbers(folder: Path) -> None:
     document = spec(folder)
     document["evaluation"]["tasks"][0]["classes"] = ["red", "red", "blue", "white"]

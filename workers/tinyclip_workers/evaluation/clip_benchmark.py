@@ -107,8 +107,9 @@ def _expect_kind(task: EvaluationTask, split: Split) -> None:
         message = f"task {task.name}: {split.root} has several labels for an image, which no task supports; use another one"
         raise _error(task, "shards", task.shards, message)
     if (kind == "retrieval") != isinstance(task, RetrievalTask):
+        found = f"a {kind} set" if kind in ("retrieval", "classification") else "a set of another kind"
         expected = "retrieval" if kind == "retrieval" else "zero_shot or linear_probe"
-        raise _error(task, "kind", task.kind, f"task {task.name}: {split.root} is a {kind} set; use kind: {expected}")
+        raise _error(task, "kind", task.kind, f"task {task.name}: {split.root} is {found}; use kind: {expected}")
 
 
 def _lines(task: EvaluationTask, split: Split, file: str, field: str) -> list[str]:

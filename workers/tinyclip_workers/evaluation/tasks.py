@@ -283,8 +283,8 @@ class _ValueReader:
         row = self._classes.row(label)
         if row is None:
             classes = f"the {self._classes.count} classes are 0 to {self._classes.count - 1}"
-            self._without_class.append(f"sample {sample['__key__']} has label {label}, but {classes}")
-            raise UnusableSample(f"label {label} is none of {self._classes.count} classes")
+            self._without_class.append(f"sample {sample['__key__']} has {describe_label(label)}, but {classes}")
+            raise UnusableSample(f"{describe_label(label)} is none of {self._classes.count} classes")
         return row
 
     def expect_classes(self, with_class: int) -> None:
@@ -292,6 +292,11 @@ class _ValueReader:
         if is_another_list(len(self._without_class), len(self._without_class) + with_class):
             message = f"{self._without_class[0]}; give the list that the labels were made with"
             raise _error(self._task, "classes", f"{message} ({len(self._without_class):,} labels have no class)")
+
+
+def describe_label(label: str) -> str:
+    """Return a label for messages: a number, or that it is a text, whose content is not repeated."""
+    return f"label {label}" if label.isdecimal() and len(label) <= MAX_DIGITS else "a text as its label"
 
 
 def _error(task: EvaluationTask, field: str, message: str, value: object = None) -> DataError:

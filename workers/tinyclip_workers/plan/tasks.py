@@ -9,7 +9,15 @@ from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import Sample, UnusableSample, extensions, sample_errors, sample_json, text_field
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.tasks import MAX_PROMPTS, ClassRows, is_another_list, is_selected, prompts_problem, task_lines
+from tinyclip_workers.evaluation.tasks import (
+    MAX_PROMPTS,
+    ClassRows,
+    describe_label,
+    is_another_list,
+    is_selected,
+    prompts_problem,
+    task_lines,
+)
 from tinyclip_workers.plan.data import check_captions, check_images, report_shards
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.shards import ShardInspection, inspect_shards, shard_urls
@@ -115,7 +123,7 @@ def _class_rows(
     without = [(sample, label) for sample, label, row in found if row is None]
     if without:
         sample, label = without[0]
-        message = f"sample {sample['__key__']} has label {label} under {task.label_key}"
+        message = f"sample {sample['__key__']} has {describe_label(label)} under {task.label_key}"
         if is_another_list(len(without), len(found)):
             message = f"has {len(classes)} classes (0 to {len(classes) - 1}), but {message}"
             message = f"{message}; give the list that the labels were made with"
@@ -160,7 +168,7 @@ def _check_probe(task: LinearProbeTask, samples: list[Sample], pointer: str, dia
     labels = {label for _, label in _labels(train.samples, task.label_key, f"{pointer}/label_key", diagnostics)}
     tested = {label for _, label in _labels(samples, task.label_key, f"{pointer}/label_key", diagnostics)}
     if labels and len(labels) < 2:
-        message = f"all labels are {min(labels)}; a probe needs two classes"
+        message = "all labels are the same; a probe needs two classes"
         diagnostics.error(f"{pointer}/train_shards", task.train_shards, message)
     elif train.complete and labels and not labels & tested:
         message = "no label of the shards is in train_shards; give one set's shards"
@@ -208,12 +216,17 @@ def _json_is_readable(sample: Sample) -> bool:
 
 
 def _values(samples: list[Sample], key: str) -> str:
-    values = sorted({_shown(sample_json(sample).get(key, "nothing")) for sample in samples})
+    values = sorted({_shown(sample_json(sample).get(key)) for sample in samples})
     return ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
 
 
 def _shown(value: object) -> str:
-    return str(value)[:50] if isinstance(value, str | int | float | None) else "a list or an object"
+    """Return a number or a truth value; of a text only that it is one, since content of files is not repeated."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, int | float):
+        return str(value)[:50]
+    return "another text" if isinstance(value, str) else "a list or an object"
 
 
 def _abbreviated(value: list[str] | str) -> str:
