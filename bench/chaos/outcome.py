@@ -13,7 +13,8 @@ from tinyclip.schemas import Event, Job, JobState
 from bench.chaos.jobs import RunningJob
 
 SERVER_EVENTS = {
-    "attempt.submitted", "attempt.lost", "attempt.unknown", "attempt.interrupted", "attempt.held_up", "attempt.stalled",
+    "attempt.submitted", "attempt.pending", "attempt.held_up", "attempt.unknown", "attempt.lost", "attempt.stalled",
+    "attempt.interrupted",
 }
 """Events that the control plane adds, as it does those that begin with `job.`; drivers and workers report all others."""
 ADVANCES = {"checkpoint": 0, "stage.finished": 1, "model.exported": 2, "attempt.succeeded": 3}
