@@ -131,6 +131,8 @@ class Sitting:
                     profile.prepare(1)
                 finally:
                     row.faults, row.wanted = context.faults, len(context.seeds)
+                    if len(row.outcomes) < len(context.jobs) or row.wrong:
+                        row.stories = [job.story() for job in context.jobs]
         except Exception as error:
             row.wrong.append(_describe(error))
         self._report.add(case, self._profile, row)

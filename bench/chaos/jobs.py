@@ -123,6 +123,14 @@ class RunningJob:
         wait_until(lambda: (shown := self.get_if_available()) is not None and shown.state in states, what, every=0.5)
         return self.client.jobs.get(self.id)
 
+    def story(self) -> list[str]:
+        """Return its history without progress and log lines, to explain a failure; nothing if the API does not answer."""
+        try:
+            events = list(self.client.jobs.events(self.id))
+        except (CannotReachServer, ProblemError):
+            return []
+        return [f"{event.attempt} {event.type}: {event.message}" for event in events if event.type not in ("progress", "log")]
+
     def history(self) -> list[str]:
         """Return the types of its first 500 events."""
         return [event.type for event in self.client.jobs.events_page(self.id, page_size=500).items]

@@ -47,6 +47,8 @@ class Row:
     undisturbed_seconds: float = 0.0
     """Seconds of the undisturbed run of the same spec, in the same sitting."""
     left_out: bool = False
+    stories: list[list[str]] = field(default_factory=list)
+    """The histories of the jobs of a case that did not pass."""
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> "Row":
