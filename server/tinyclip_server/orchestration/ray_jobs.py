@@ -117,6 +117,7 @@ async def observe(
     try:
         if submit and not submitted:
             seen.submitted = await _submit(services, job, may_act)
+            ask = ask and seen.submitted  # without a submission, it means nothing that Ray does not know the job
         if ask:
             # The status before the segments: what is read after an end was seen is everything there will ever be.
             seen.status = await services.ray.job_status(job.submission_id)

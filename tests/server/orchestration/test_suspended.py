@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 from tinyclip_server.backends.ray_gateway import RayJobStatus
+from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import EvaluationRow, IndexRow
 from tinyclip_server.orchestration import attempts, follower
 from tinyclip_server.orchestration.attempts import observe_attempt
@@ -140,3 +142,28 @@ class TestTrainingJobs:
         assert [path.rsplit("/", 1)[1] for path in written] == ["control.json", "spec.json"][:writes]
         assert service.ray.submissions == []
         assert job["id"] in claim.submission_id
+
+    async def test_an_attempt_whose_lease_expired_before_its_submission_is_submitted_by_the_next_round(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service = await start()
+        job = await service.submit()
+        store = service.app.state.services.store
+        write, hung_for = store.write_bytes, timedelta()
+
+        async def hanging_write(path: str, data: bytes) -> None:
+            nonlocal hung_for
+            await write(path, data)
+            hung_for = timedelta(minutes=1)
+
+        monkeypatch.setattr(store, "write_bytes", hanging_write)
+        monkeypatch.setattr(attempts, "now", lambda: now() + hung_for)
+        await service.tick()
+        submitted_at_first = list(service.ray.submissions)
+        monkeypatch.setattr(store, "write_bytes", write)
+        hung_for = timedelta()
+        await service.tick()
+
+        assert submitted_at_first == []
+        assert service.ray.submissions == [f"tc-{job['id']}-a1"]
+        assert (await service.job(job["id"]))["attempt"] == 1
