@@ -16,28 +16,43 @@ MAX_VALUE_CHARS = 500
 """Characters of a rejected value that a field error repeats."""
 MAX_PREFIX_CHARS = 80
 """Characters that it repeats of a longer string."""
+MAX_ERRORS = 50
+"""Field errors of one problem document; its detail has the number of all."""
+MAX_SUGGESTIONS = 10
+"""Unknown fields of one problem document for which a similar name is searched."""
+MAX_NAME_CHARS = 64
+"""Characters of an unknown field up to which a similar name is searched."""
 
 
 def field_errors(errors: Iterable[Any], document: Any, model: type[BaseModel] | None, at: str = "") -> list[FieldError]:
-    """Return one error a place in `document`; the messages of a union's branches about the same place are joined.
+    """Return one error a place in `document`, for the first MAX_ERRORS places.
 
-    `errors` are those of `ValidationError.errors()`, `model` is the schema of the document, `at` the pointer to it.
+    The messages of a union's branches about the same place are joined. `errors` are those of `ValidationError.errors()`, `model`
+    is the schema of the document, `at` the pointer to it.
     """
     merged: dict[str, FieldError] = {}
+    suggestions = 0
     for raw in errors:
-        error = _field_error(raw, document, model, at)
+        suggestions += raw["type"] == "extra_forbidden"
+        error = _field_error(raw, document, model, at, suggest=suggestions <= MAX_SUGGESTIONS)
         known = merged.get(error.pointer)
         if known is None:
+            if len(merged) == MAX_ERRORS:
+                break
             merged[error.pointer] = error
         elif error.message not in known.message:
             known.message += f"; or {error.message[0].lower()}{error.message[1:]}"
     return list(merged.values())
 
 
-def summary(errors: Sequence[FieldError]) -> str:
-    """Return the first error as the detail of a problem document, and how many more there are."""
-    first = errors[0]
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+def summary(errors: Sequence[FieldError], total: int = 0) -> str:
+    """Return the first error as the detail of a problem document, and how many more there are.
+
+    `total` is the number of all errors, if some of them are not in the list.
+    """
+    first, others = errors[0], max(total, len(errors)) - 1
+    listed = f", of which {len(errors) - 1} are listed" if others >= len(errors) else ""
+    more = f" (and {others:,} more{listed})" if others else ""
     place = f"{first.pointer}: " if first.pointer else ""
     return f"{place}{first.message}{more}"
 
@@ -55,6 +70,8 @@ def shown_value(value: Any) -> Any:
         kept = value if len(value) <= MAX_VALUE_CHARS else value[:MAX_PREFIX_CHARS]
         readable = kept.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is not valid JSON
         return readable if kept == value else f"{readable}… ({len(value):,} characters)"
+    if not _is_short(value):
+        return None
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -62,14 +79,30 @@ def shown_value(value: Any) -> Any:
     return value if len(text) <= MAX_VALUE_CHARS else None
 
 
-def _field_error(raw: Any, document: Any, model: type[BaseModel] | None, at: str) -> FieldError:
+def _is_short(value: Any) -> bool:
+    """Return whether a value has few parts, without visiting more of them."""
+    rest, parts = [value], 0
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict | list | tuple | str):
+            parts += len(value)
+        if parts > MAX_VALUE_CHARS:
+            return False
+        if isinstance(value, dict | list | tuple):
+            rest += value.values() if isinstance(value, dict) else value
+    return True
+
+
+def _field_error(raw: Any, document: Any, model: type[BaseModel] | None, at: str, *, suggest: bool) -> FieldError:
     kind, value = raw["type"], raw.get("input")
     path = _path_in_document(raw["loc"], document, missing=kind == "missing")
     message = str(raw["msg"]).removeprefix("Value error, ")
     if kind == "missing":
         value, message = None, "this field is required"
+    elif kind == "string_unicode":
+        message = "has a lone surrogate, which is no Unicode text"
     elif kind == "extra_forbidden":
-        message = _unknown_field(path, model)
+        message = _unknown_field(path, model, suggest=suggest)
     return FieldError(pointer=at + pointer_of(path), value=shown_value(value), message=message)
 
 
@@ -88,9 +121,10 @@ def _path_in_document(location: Sequence[str | int], document: Any, *, missing: 
     return path
 
 
-def _unknown_field(path: list[str | int], model: type[BaseModel] | None) -> str:
+def _unknown_field(path: list[str | int], model: type[BaseModel] | None, *, suggest: bool) -> str:
     known = sorted({name for holder in _models_at(path[:-1], model) for name in holder.model_fields})
-    close = difflib.get_close_matches(str(path[-1]) if path else "", known, n=1, cutoff=0.6)
+    name = str(path[-1]) if path else ""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if suggest and len(name) <= MAX_NAME_CHARS else []
     if close:
         return f"unknown field; did you mean {close[0]}?"
     return f"unknown field; known here: {', '.join(known)}" if known else "unknown field; remove it"

@@ -17,8 +17,9 @@ ApiError
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from pydantic import BaseModel, ValidationError
 from tinyclip.schemas import FieldError, Problem
-from tinyclip.validation import INVALID_INPUT, summary
+from tinyclip.validation import INVALID_INPUT, MAX_ERRORS, field_errors, shown_value, summary
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -56,12 +57,20 @@ class InvalidInput(ApiError):
     status, code = 422, INVALID_INPUT
 
     @classmethod
-    def of(cls, errors: list[FieldError], *, code: str | None = None) -> "InvalidInput":
-        return cls(summary(errors), code=code, errors=errors)
+    def of(cls, errors: list[FieldError], *, code: str | None = None, total: int = 0) -> "InvalidInput":
+        """Return an error with the first MAX_ERRORS of these; `total` is the number of all, if the list is not complete."""
+        listed = errors[:MAX_ERRORS]
+        return cls(summary(listed, max(total, len(errors))), code=code, errors=listed)
+
+    @classmethod
+    def document(cls, error: ValidationError, document: object, model: type[BaseModel]) -> "InvalidInput":
+        """Return an error with the places of a document that its schema refuses."""
+        found = error.errors(include_url=False, include_context=False)
+        return cls.of(field_errors(found, document, model), total=len(found))
 
     @classmethod
     def field(cls, pointer: str, value: object, message: str, *, code: str | None = None) -> "InvalidInput":
-        return cls.of([FieldError(pointer=pointer, value=value, message=message)], code=code)
+        return cls.of([FieldError(pointer=pointer, value=shown_value(value), message=message)], code=code)
 
 
 class Unauthorized(ApiError):

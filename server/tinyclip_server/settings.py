@@ -57,7 +57,11 @@ class Settings(BaseSettings):
     allow_public: bool = False
     """Allow a public address although `auth` is `none`: only behind a proxy that authenticates."""
     max_body_bytes: int = Field(default=16 << 20, ge=1 << 10)
-    """Largest body of a request, except uploads of models, see `max_import_bytes`."""
+    """Largest body that adds items to an index, and at most 4 MiB of any other request; for uploads see `max_import_bytes`."""
+    max_connections: int = Field(default=800, ge=1)
+    """Connections to the API at once; further ones are refused with 503."""
+    max_connections_per_address: int = Field(default=256, ge=1)
+    """Connections at once from one address, refused with 429; behind a proxy, all requests come from the address of the proxy."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Limit of one token, counted by each server separately; unset: 1200 with tokens, unlimited without."""
     data_roots: list[str] = []

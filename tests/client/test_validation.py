@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinyclip.schemas import FieldError
-from tinyclip.validation import field_errors, pointer_of, shown_value, summary
+from tinyclip.validation import MAX_ERRORS, field_errors, pointer_of, shown_value, summary
 
 
 class Wheel(BaseModel):
@@ -52,6 +52,31 @@ class TestFieldErrors:
 
     def test_pointers_begin_where_the_document_is(self) -> None:
         assert [error.pointer for error in errors_of({}, at="/parameters")] == ["/parameters/name"]
+
+
+class TestManyErrors:
+    def test_fifty_places_are_listed_and_all_are_counted(self) -> None:
+        with pytest.raises(ValidationError) as raised:
+            Car.model_validate(document := {"name": "a", "wheels": [{}] * 1000})
+        found = raised.value.errors()
+
+        errors = field_errors(found, document, Car)
+
+        assert len(errors) == MAX_ERRORS
+        assert summary(errors, len(found)) == "/wheels/0/width: this field is required (and 999 more, of which 49 are listed)"
+
+    def test_similar_names_are_searched_for_a_few_fields_with_short_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        searched: list[str] = []
+        monkeypatch.setattr("difflib.get_close_matches", lambda name, *_, **__: searched.append(name) or [])
+
+        errors = errors_of({"name": "a", "w" * 10_000: 1} | {f"wheels{i}": 1 for i in range(30)})
+
+        assert len(errors) == 31
+        assert searched == [f"wheels{i}" for i in range(9)]
+
+    @pytest.mark.parametrize("value", [[0] * 1_000_000, {"a": [[0] * 1000]}, {str(i): i for i in range(1000)}])
+    def test_a_long_value_is_not_repeated(self, value: Any) -> None:
+        assert shown_value(value) is None
 
 
 def test_a_pointer_escapes_its_parts() -> None:

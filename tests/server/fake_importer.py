@@ -24,8 +24,11 @@ def check(question: dict) -> dict:
         os._exit(9)
     if behaviour == "hangs":
         time.sleep(60)
-    with open(question["source"], "rb") as file:
-        content = file.read()
+    try:
+        with open(question["source"], "rb") as file:
+            content = file.read()
+    except (OSError, ValueError) as error:
+        return {"errors": [{"pointer": question["pointer"], "value": question["source"], "message": str(error)}]}
     if behaviour == "refused" or content == b"hostile":
         error = {"pointer": question["pointer"], "value": question["upload_name"], "message": "was not opened"}
         return {"errors": [error]}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, StringConstraints
 
 LOCAL_DIR = "local-dir:"
 """Prefix of a model that is a folder."""
@@ -35,11 +35,12 @@ def address_of_weights(pretrained: str) -> str | None:
     return pretrained if "/" in pretrained or "." in pretrained else None
 
 
-Address = Annotated[str, NamesAddress(lambda address: address)]
-"""A path, pattern or URI."""
-Shards = Address | list[Address]
-ModelName = Annotated[str, NamesAddress(address_of_model)]
-Weights = Annotated[str, NamesAddress(address_of_weights)]
+_Length = StringConstraints(max_length=10_000)
+Address = Annotated[str, _Length, NamesAddress(lambda address: address)]
+"""A path, pattern or URI, perhaps with a long list in braces."""
+Shards = Address | Annotated[list[Address], Field(max_length=10_000, fail_fast=True)]
+ModelName = Annotated[str, _Length, NamesAddress(address_of_model)]
+Weights = Annotated[str, _Length, NamesAddress(address_of_weights)]
 
 
 def addresses_in(document: BaseModel, pointer: str = "") -> Iterator[Place]:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinyclip.schemas._base import Request, Response, Timestamp
+from tinyclip.schemas._base import Line, Request, Response, Timestamp
 
 
 class ReplicaRange(Request):
@@ -24,7 +24,7 @@ class ReplicaRange(Request):
 class Canary(Request):
     """Another version of a deployment's model, which answers a share of its queries."""
 
-    model: str
+    model: Line
     """A version of the same model: `name@version`, `name@alias` or `name@latest`."""
     weight: float = Field(gt=0, lt=1)
     """Its share of the queries, as 0.1."""
@@ -35,10 +35,10 @@ EngineName = Literal["auto", "torch", "torch-bf16", "openvino", "openvino-bf16",
 
 
 class DeploymentPut(Request):
-    model: str
+    model: Line
     """`name@version`, `name@alias` or `name@latest`."""
     canary: Canary | None = None
-    models: list[str] = Field(default=[], max_length=1000)
+    models: list[Line] = Field(default=[], max_length=1000)
     """Further models for the same replicas, chosen by a query's `model`; loaded at the first query."""
     resident: int = Field(default=4, ge=1)
     """How many of `models` a replica keeps in memory; the least recently used is evicted."""

@@ -3,11 +3,21 @@
 import math
 from collections import Counter
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tinyclip.schemas._base import JSON, Request, Response, Timestamp
+from tinyclip.schemas._base import (
+    JSON,
+    EncodedImage,
+    Keys,
+    Line,
+    LongText,
+    OpenObject,
+    Request,
+    Response,
+    Timestamp,
+)
 from tinyclip.schemas.addresses import Shards
 
 IndexKind = Literal["auto", "exact", "hnsw"]
@@ -20,12 +30,12 @@ IndexStore = Literal["files", "pgvector"]
 
 class IndexSource(Request):
     shards: Shards
-    image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
-    metadata_keys: list[str] = ["json"]
+    image_key: Keys = ["jpg", "png", "webp", "jpeg"]
+    metadata_keys: Keys = ["json"]
 
 
 class IndexPut(Request):
-    model: str
+    model: Line
     source: IndexSource | None = None
     """None: an empty index, to be filled with items."""
     kind: IndexKind = "auto"
@@ -87,11 +97,11 @@ class IndexItem(Request):
     """One item: an image (base64 or a data URI), a text or a vector, and the metadata that hits show."""
 
     id: str = Field(min_length=1, max_length=LONGEST_ID)
-    image: str | None = None
+    image: EncodedImage | None = None
     text: str | None = Field(default=None, max_length=10_000)
-    vector: Annotated[list[float], Field(min_length=1, max_length=16_384)] | None = None
+    vector: Annotated[list[float], Field(min_length=1, max_length=16_384, fail_fast=True)] | None = None
     """With the dimensions of the model's embeddings; it is normalised."""
-    metadata: JSON = {}
+    metadata: OpenObject = {}
 
     @field_validator("vector")
     @classmethod
@@ -113,7 +123,7 @@ class IndexItem(Request):
 class IndexItems(Request):
     """Items to add; an existing item with the same id is replaced."""
 
-    items: list[IndexItem] = Field(min_length=1, max_length=MOST_ITEMS)
+    items: Annotated[list[IndexItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 
     @model_validator(mode="after")
     def _each_id_once(self) -> Self:
@@ -124,11 +134,11 @@ class IndexItems(Request):
 
 
 class SearchRequest(Request):
-    index: str
-    text: str | None = None
-    image: str | None = None
+    index: Line
+    text: LongText | None = None
+    image: EncodedImage | None = None
     top_k: int = Field(default=10, ge=1, le=1000)
-    filter: dict[str, Any] | None = Field(
+    filter: OpenObject | None = Field(
         default=None,
         description="Conditions on the items' metadata by dotted path, all of which must hold: a value, a list (any of), or "
         "operators gt, gte, lt, lte, ne, in.",

@@ -4,19 +4,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tinyclip.schemas._base import JSON, Request, Response
+from tinyclip.schemas._base import JSON, EncodedImage, Line, LongText, OpenObject, Request, Response
 from tinyclip.schemas.problems import FieldError
 
 
 class ZeroShotRequest(Request):
-    model: str | None = None
+    model: Line | None = None
     """The model of a deployment with several; None: the deployment's own, or its canary for a share of the queries."""
-    image: str | None = None
-    images: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
-    labels: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
-    label_set: str | None = None
+    image: EncodedImage | None = None
+    images: Annotated[list[EncodedImage], Field(min_length=1, max_length=256)] | None = None
+    labels: Annotated[list[LongText], Field(min_length=1, max_length=10_000)] | None = None
+    label_set: Line | None = None
     """A registered label set, instead of labels and templates."""
-    templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
+    templates: list[LongText] = Field(default=["{}"], min_length=1, max_length=200)
     top_k: int = Field(default=5, ge=1)
     on_error: Literal["fail", "skip"] = "fail"
 
@@ -34,19 +34,24 @@ class ZeroShotResponse(Response):
     """Why images were skipped, with `on_error: skip`."""
 
 
-_PART_SCHEMA: JSON = {"type": "object", "properties": {"text": {"type": "string"}, "image": {"type": "string"}}}
-_INPUT_SCHEMA: JSON = {
-    "anyOf": [
-        {"type": "string"}, _PART_SCHEMA, {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA]}}
-    ]
+MOST_INPUTS = 2048
+"""Inputs of one request for embeddings, as in OpenAI's API."""
+
+_TEXT_SCHEMA: JSON = {"type": "string", "maxLength": 64 << 20}
+_PART_SCHEMA: JSON = {
+    "type": "object", "properties": {"text": _TEXT_SCHEMA, "image": _TEXT_SCHEMA}, "additionalProperties": False
 }  # fmt: skip
+_ONE_SCHEMA: JSON = {"anyOf": [_TEXT_SCHEMA, _PART_SCHEMA]}
+_INPUT_SCHEMA: JSON = {
+    "anyOf": [_TEXT_SCHEMA, _PART_SCHEMA, {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS, "items": _ONE_SCHEMA}]
+}
 
 
 class EmbeddingPart(Request):
     """One input with its modality: exactly one of the two."""
 
-    text: str | None = None
-    image: str | None = None
+    text: LongText | None = None
+    image: EncodedImage | None = None
 
 
 class EmbeddingsRequest(Request):
@@ -54,15 +59,15 @@ class EmbeddingsRequest(Request):
 
     input: Annotated[Any, Field(json_schema_extra=_INPUT_SCHEMA)] = None
     """A text or an image, an `EmbeddingPart`, or a list of them."""
-    messages: Annotated[list[JSON], Field(min_length=1)] | None = None
+    messages: Annotated[list[OpenObject], Field(min_length=1, max_length=MOST_INPUTS)] | None = None
     """Instead of `input`; each `text` and `image_url` part of their content becomes an embedding, in order."""
     modality: Literal["text", "image"] = "text"
     encoding_format: Literal["float", "base64"] = "float"
     on_error: Literal["fail", "skip"] = "fail"
     dimensions: int | None = None
     """If given, it must be the model's."""
-    model: str | None = None
-    user: str | None = None
+    model: Line | None = None
+    user: Line | None = None
     """Accepted for compatibility with OpenAI; not used."""
 
 

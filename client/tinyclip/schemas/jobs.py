@@ -1,11 +1,11 @@
 """Jobs, their history and their metrics."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from tinyclip.schemas._base import JSON, Request, Response, Timestamp
+from tinyclip.schemas._base import JSON, Labels, Line, Request, Response, Timestamp
 from tinyclip.schemas.layouts import StudentSummary
 from tinyclip.schemas.spec import JobSpec, Name
 
@@ -179,7 +179,7 @@ class Checkpoint(Response):
 
 class JobPatch(Request):
     name: Name | None = None
-    labels: dict[str, str] | None = None
+    labels: Labels | None = None
     priority: int | None = Field(default=None, ge=-1000, le=1000)
     """Higher runs first."""
 
@@ -194,4 +194,4 @@ class JobPatch(Request):
 class JobClone(Request):
     """Changes to an existing job's spec, by dotted path: `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`."""
 
-    set: JSON = {}
+    set: Annotated[dict[Line, Any], Field(max_length=1000)] = {}

@@ -6,11 +6,13 @@ also depends on the Host header, which the caller controls.
 """
 
 import contextlib
+import re
 import time
+from collections import Counter
+from collections.abc import Iterator
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinyclip.hosts import is_known_host
@@ -25,12 +27,20 @@ from tinyclip_server.tokens import service as tokens
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
 """Paths for load balancers and for users without a token yet; none of them shows data of a project."""
-ANY_TOKEN_PATHS = frozenset({"/v1/me"})
+DETAILED_PATHS = frozenset({"/readyz"})
+"""Open paths that show more to callers with a token."""
+ANY_TOKEN_PATHS = frozenset({"/v1/me", "/readyz"})
 SCOPES_BY_PATH = {"/metrics": TokenScope.METRICS, "/v1/tokens": TokenScope.ADMIN}
 """Scopes of these paths and all below them."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 UPLOADS = frozenset({"/v1/models/import"})
-"""Paths whose bodies are written to a disk as they arrive, and are limited there."""
+"""Paths whose bodies, unless they are JSON, are written to a disk as they arrive, and are limited there."""
+LARGE_BODIES = re.compile(r"/v1/indexes/[^/]+/items")
+"""Paths whose bodies hold images and vectors."""
+DOCUMENT_BYTES = 4 << 20
+"""Largest body of all other requests. Class lists of ImageNet-21k have 0.6 MiB."""
+BODIES_AT_ONCE = 8
+"""Number of largest bodies that fit into the memory for all bodies that are being received or processed."""
 RECHECK_SECONDS = 5.0
 """How often a streamed response checks that its token is still valid."""
 
@@ -41,6 +51,7 @@ class AccessGate:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app, self._services = app, services
         self._limits = RateLimits(services.settings)
+        self._bodies = _Bodies(BODIES_AT_ONCE * services.settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,7 +62,7 @@ class AccessGate:
             return
         request = Request(scope)
         try:
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS or self._may_show_more(request):
                 scope.setdefault("state", {})["caller"] = await self._admit(request)
             receive = self._limited(request, receive)
         except ApiError as error:
@@ -61,7 +72,13 @@ class AccessGate:
             unavailable = Unavailable("the database cannot be reached, so tokens cannot be checked; try again", retry_after=2)
             await problem_response(request, unavailable)(scope, receive, send)
             return
-        await self._app(scope, receive, self._checked(request, send))
+        with self._bodies.released_after(request):
+            await self._app(scope, receive, self._checked(request, send))
+
+    def _may_show_more(self, request: Request) -> bool:
+        """Return whether an open path is requested that shows more to an identified caller."""
+        has_token = self._services.settings.auth == "tokens" and "authorization" in request.headers
+        return has_token and request.scope["path"] in DETAILED_PATHS
 
     async def _admit(self, request: Request) -> Caller:
         """Return the caller of a request. Raises Unauthorized, Forbidden, TooManyRequests."""
@@ -72,24 +89,28 @@ class AccessGate:
             await self._limits.count(_address(request))
             return ANONYMOUS
         async with self._limits.count_refusals(_address(request)):
-            caller = await self._authenticate(request)
-        await self._limits.count(caller.token_id or "")
+            token = tokens.bearer(request.headers.get("authorization"))
+            async with self._limits.count_token(token, _address(request)):
+                caller = await self._caller(token)
         needed = scope_for(request.method, request.scope["path"])
         if needed is not None and not caller.may(needed):
             held = ", ".join(sorted(caller.scopes))
             raise Forbidden(f"{request.method} {request.scope['path']} needs a token with scope {needed}; this one has {held}")
         return caller
 
-    async def _authenticate(self, request: Request) -> Caller:
-        token = tokens.bearer(request.headers.get("authorization"))
+    async def _caller(self, token: str) -> Caller:
         async with self._services.db.read() as session:
             return await tokens.caller(session, token)
 
     def _limited(self, request: Request, receive: Receive) -> Receive:
-        """Return a `receive` that raises above the limit of size. Raises TooLarge at once if Content-Length is above it."""
-        limit, received = self._services.settings.max_body_bytes, 0
-        if request.scope["path"] in UPLOADS:
+        """Return a `receive` that raises above the limits of size. Raises TooLarge at once if Content-Length is above it."""
+        path, kind = request.scope["path"], request.headers.get("content-type", "")
+        if path in UPLOADS and "json" not in kind.lower():
             return receive
+        limit = self._services.settings.max_body_bytes
+        if not LARGE_BODIES.fullmatch(path):
+            limit = min(limit, DOCUMENT_BYTES)
+        received = 0
         message = f"the body is larger than {limit:,} bytes; put large data into files and give their addresses"
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit:
@@ -98,9 +119,11 @@ class AccessGate:
         async def receive_limited() -> Message:
             nonlocal received
             part = await receive()
-            received += len(part.get("body", b""))
+            size = len(part.get("body", b""))
+            received += size
             if received > limit:
-                raise HTTPException(413, message)  # whatever reads the body lets this exception pass
+                raise TooLarge(message)
+            self._bodies.add(request, size)
             return part
 
         return receive_limited
@@ -129,10 +152,31 @@ class AccessGate:
         # The stream itself reports a database that is unavailable: it reads the same one.
         with contextlib.suppress(OperationalError, InterfaceError, PoolTimeout, ConnectionError):
             try:
-                await self._authenticate(request)
+                await self._caller(tokens.bearer(request.headers.get("authorization")))
             except ApiError:
                 return False
         return True
+
+
+class _Bodies:
+    """The bytes of all bodies in memory, with an upper limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._total, self._sizes = limit, 0, Counter[int]()
+
+    def add(self, request: Request, size: int) -> None:
+        """Count bytes of a request. Raises Unavailable above the limit."""
+        if self._total + size > self._limit:
+            raise Unavailable("the server is receiving too many large requests; try again", retry_after=1)
+        self._sizes[id(request)] += size
+        self._total += size
+
+    @contextlib.contextmanager
+    def released_after(self, request: Request) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._total -= self._sizes.pop(id(request), 0)
 
 
 def scope_for(method: str, path: str) -> TokenScope | None:

@@ -8,14 +8,13 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import BaseRoute
 
 from tinyclip_server.api import health
 from tinyclip_server.api.access import AccessGate
-from tinyclip_server.api.body_checks import expect_storable
 from tinyclip_server.api.error_handlers import install_problem_handlers
 from tinyclip_server.api.openapi import ANY_PROBLEM, install_document
 from tinyclip_server.api.readiness import Readiness
@@ -52,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
-    evaluations.router, exports.router, tokens.router, tokens.me_router,
+    indexes.items_router, evaluations.router, exports.router, tokens.router, tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 
@@ -119,7 +118,7 @@ def create_app(
 @cache
 def _routes() -> list[BaseRoute]:
     """Return the routes, which all applications of a process share: building them takes longer than all the rest."""
-    router = APIRouter(dependencies=[Depends(expect_storable)])
+    router = APIRouter()
     router.include_router(health.router, responses=ANY_PROBLEM)
     for resource in ROUTERS:
         router.include_router(resource, prefix="/v1", dependencies=[Security(BEARER)], responses=ANY_PROBLEM)

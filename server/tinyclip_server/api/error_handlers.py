@@ -2,22 +2,22 @@
 
 import json
 import logging
-from typing import Any, get_type_hints
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from tinyclip.bounded_json import UNSTORABLE_TEXT
 from tinyclip.schemas import FieldError
-from tinyclip.validation import field_errors
+from tinyclip.validation import MAX_ERRORS, shown_value
 
-from tinyclip_server.api.body_checks import UNSTORABLE_TEXT
 from tinyclip_server.problems import PROBLEM_JSON, ApiError, InvalidInput, NotFound, TooLarge, Unavailable
 
 logger = logging.getLogger(__name__)
 
+MAX_PATH_CHARACTERS = 500
+"""Characters of a path that a problem document repeats."""
 UNSTORABLE_SIGNS = (
     "invalid byte sequence", "unsupported Unicode escape", "untranslatable character", "surrogates not allowed",
 )
@@ -37,7 +37,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: ApiError) -> Response:
     """Return the problem document of an error."""
-    problem = error.problem(instance=request.url.path, request_id=getattr(request.state, "request_id", None))
+    problem = error.problem(instance=_path(request), request_id=getattr(request.state, "request_id", None))
     headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -46,56 +46,38 @@ def problem_response(request: Request, error: ApiError) -> Response:
     return Response(body, error.status, headers, media_type=PROBLEM_JSON)
 
 
+def _path(request: Request) -> str:
+    path = request.url.path
+    return path if len(path) <= MAX_PATH_CHARACTERS else f"{path[:MAX_PATH_CHARACTERS]}…"
+
+
 async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return problem_response(request, error)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    """Answer invalid parameters of the query, the path and the headers; `http/bodies.py` validates bodies."""
     assert isinstance(error, RequestValidationError)
-    errors = [dict(found) for found in error.errors()]
-    if errors and errors[0]["type"] == "json_invalid":
-        reason = errors[0].get("ctx", {}).get("error", "malformed")
-        place = errors[0]["loc"][-1]
-        return problem_response(
-            request, InvalidInput.field("", None, f"the body is not JSON: {reason} at character {place}", code="malformed_json")
-        )
-    return problem_response(request, InvalidInput.of(_field_errors(request, errors, error.body)))
-
-
-def _field_errors(request: Request, errors: list[dict[str, Any]], body: Any) -> list[FieldError]:
-    """Return errors of the body, which point into it, and of query, path and header parameters, which name them."""
-    in_body = [{**error, "loc": error["loc"][1:]} for error in errors if error["loc"][0] == "body"]
-    of_parameters = [
+    found = error.errors()
+    errors = [
         FieldError(
-            pointer=f"/{error['loc'][1]}", value=error.get("input"), message=f"{error['loc'][0]} parameter: {error['msg']}"
+            pointer=f"/{one['loc'][1]}", value=shown_value(one.get("input")), message=f"{one['loc'][0]} parameter: {one['msg']}"
         )
-        for error in errors
-        if error["loc"][0] != "body"
+        for one in found[:MAX_ERRORS]
     ]
-    if body is None and any(error["loc"] == () for error in in_body):
-        return [FieldError(pointer="", message="a JSON body is required (Content-Type: application/json)")]
-    return field_errors(in_body, body, _body_model(request)) + of_parameters
-
-
-def _body_model(request: Request) -> type[BaseModel] | None:
-    """Return the schema of the body of the matched endpoint."""
-    endpoint = request.scope.get("endpoint")
-    if endpoint is None:
-        return None
-    hints = [hint for name, hint in get_type_hints(endpoint).items() if name == "body"]
-    return hints[0] if hints and isinstance(hints[0], type) and issubclass(hints[0], BaseModel) else None
+    return problem_response(request, InvalidInput.of(errors, total=len(found)))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return problem_response(request, NotFound(f"there is no {request.url.path}; /docs lists the routes", code="no_route"))
+        return problem_response(request, NotFound(f"there is no {_path(request)}; /docs lists the routes", code="no_route"))
     if error.status_code == 400:  # FastAPI's answer to a body that is not UTF-8
         return problem_response(request, InvalidInput.field("", None, "the body is not JSON in UTF-8", code="malformed_json"))
     if error.status_code == 413:
         return problem_response(request, TooLarge(error.detail))
-    problem = ApiError(f"{request.method} {request.url.path}: {error.detail}", code=f"http_{error.status_code}")
+    problem = ApiError(f"{request.method} {_path(request)}: {error.detail}", code=f"http_{error.status_code}")
     problem.status = error.status_code
     response = problem_response(request, problem)
     response.headers.update(error.headers or {})

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
+READY_SECONDS = 2.0
+"""Age up to which the last report of the dependencies answers `/readyz`."""
 SCRAPE_SECONDS = 5.0
 """Time for the database's part of a scrape; Prometheus ends the whole scrape after 10 s."""
 
@@ -27,12 +29,19 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def ready(request: Request) -> dict[str, str]:
-    """Report `ready`, or `degraded` if artifacts or Ray are unavailable; 503 with the reason if the server cannot serve."""
+async def ready(request: Request, services: ServicesDep) -> dict[str, str]:
+    """Report `ready`, or `degraded` if artifacts or Ray are unavailable; 503 if the server cannot serve.
+
+    The state of each dependency and the reasons are shown to callers with a token, and to all where none is required.
+    """
     readiness: Readiness = request.app.state.readiness
-    report = await readiness.check()
+    report = await readiness.check(max_age_s=READY_SECONDS)
+    known = services.settings.auth == "none" or hasattr(request.state, "caller")
     if report.missing:
-        raise Unavailable(f"not ready: {'; '.join(report.missing)}", code="not_ready", retry_after=1)
+        reasons = "; ".join(report.missing) if known else "send a token to see the reasons, or read the server's log"
+        raise Unavailable(f"not ready: {reasons}", code="not_ready", retry_after=1)
+    if not known:
+        return {"status": report.status}
     parts = {part: report.problems.get(part, "ok") for part in ("database", "scheduler", "artifacts", "ray")}
     return {"status": report.status, **parts}
 

@@ -51,11 +51,19 @@ class Readiness:
         self._have_answered: set[str] = set()
         self._wrote_at = float("-inf")
         self._last: tuple[float, Report] = (float("-inf"), Report())
+        self._lock = asyncio.Lock()
 
     async def check(self, *, max_age_s: float = 0.0) -> Report:
-        """Check all dependencies, or return the last report if it is recent enough."""
-        if time.monotonic() - self._last[0] < max_age_s:
-            return self._last[1]
+        """Check all dependencies, or return the last report if it is recent enough; concurrent callers share one check."""
+        asked_at = time.monotonic()
+        async with self._lock:
+            if self._last[0] >= asked_at - max_age_s:
+                return self._last[1]
+            report = await self._check()
+            self._last = (time.monotonic(), report)
+            return report
+
+    async def _check(self) -> Report:
         checks = {
             "database": self._database(), "scheduler": self._scheduler(), "artifacts": self._artifacts(), "ray": self._ray(),
         }
@@ -66,9 +74,7 @@ class Readiness:
                 self._have_answered.add(name)
         problems = {name: problem for name, problem in results.items() if problem is not None}
         required = set(results) - (self._have_answered & set(SHARED))
-        report = Report(problems, [f"{name} {problem}" for name, problem in problems.items() if name in required])
-        self._last = (time.monotonic(), report)
-        return report
+        return Report(problems, [f"{name} {problem}" for name, problem in problems.items() if name in required])
 
     async def _database(self) -> str | None:
         try:

@@ -47,4 +47,4 @@ class RequestLogMiddleware:
             return
         ms = round(1000 * seconds, 1)
         with bound_contextvars(method=scope["method"], route=route_of(scope), status=status, duration_ms=ms):
-            logger.log(level, "%s %s %d", scope["method"], scope["path"], status)
+            logger.log(level, "%s %.500s %d", scope["method"], scope["path"], status)

@@ -7,12 +7,13 @@ from tinyclip.schemas import Deployment, DeploymentPut, Page
 
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository, service
+from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfMatch, expect_match
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import Project, ReadSession, Services, ServicesDep, WriteSession
 
-router = APIRouter(prefix="/deployments", tags=["deployments"])
+router = APIRouter(route_class=BoundedRoute, prefix="/deployments", tags=["deployments"])
 
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 

@@ -6,13 +6,14 @@ from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState, Page
 
 from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository, service
+from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
 from tinyclip_server.http.idempotency import Idempotent
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
 
-router = APIRouter(prefix="/evaluations", tags=["evaluations"])
+router = APIRouter(route_class=BoundedRoute, prefix="/evaluations", tags=["evaluations"])
 
 
 @router.post("", status_code=201, response_model=Evaluation)

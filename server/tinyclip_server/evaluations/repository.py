@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import EvaluationState
 
 from tinyclip_server.database.tables import EvaluationRow
+from tinyclip_server.http.pagination import Rows, fitting_rows
 
 UNSETTLED = (EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DELETING)
 
@@ -25,7 +26,7 @@ async def newest(
     limit: int,
     model: str | None = None,
     state: EvaluationState | None = None,
-) -> Sequence[EvaluationRow]:
+) -> Rows[EvaluationRow]:
     query = select(EvaluationRow).where(EvaluationRow.project == project)
     if model is not None:
         query = query.where(EvaluationRow.model == model)
@@ -34,7 +35,7 @@ async def newest(
     if after is not None:
         query = query.where(tuple_(EvaluationRow.created_at, EvaluationRow.id) < tuple_(*after))
     order = (EvaluationRow.created_at.desc(), EvaluationRow.id.desc())
-    return (await session.scalars(query.order_by(*order).limit(limit))).all()
+    return await fitting_rows(session, query.order_by(*order), EvaluationRow.spec, limit)
 
 
 async def unsettled(session: AsyncSession) -> Sequence[EvaluationRow]:

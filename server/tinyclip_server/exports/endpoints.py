@@ -6,12 +6,13 @@ from tinyclip.schemas import Export, ExportPost, Page
 
 from tinyclip_server.database.tables import ExportRow
 from tinyclip_server.exports import repository, service
+from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfMatch, expect_match
 from tinyclip_server.http.idempotency import Idempotent
 from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import Project, ReadSession, WriteSession
 
-router = APIRouter(prefix="/models/{name}/versions/{version}/exports", tags=["models"])
+router = APIRouter(route_class=BoundedRoute, prefix="/models/{name}/versions/{version}/exports", tags=["models"])
 
 
 @router.post("", status_code=202, response_model=Page[Export])

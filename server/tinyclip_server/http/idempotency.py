@@ -17,9 +17,11 @@ from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from tinyclip.bounded_json import INLINE_BYTES
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IdempotencyRow
+from tinyclip_server.http.bodies import whole_body
 from tinyclip_server.http.services import Project, Services, ServicesDep
 from tinyclip_server.problems import Conflict, InvalidInput
 
@@ -103,9 +105,13 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
 def fingerprint(request: Request, body: bytes) -> str:
-    """Return a digest that equal requests share; `body` may itself be the digest of a large body."""
-    with contextlib.suppress(ValueError, RecursionError):  # equal JSON documents are equal requests, however they are written
-        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    """Return a digest that equal requests share; `body` may itself be the digest of a large body.
+
+    Large bodies are equal if their bytes are: to write them in one form would block the event loop.
+    """
+    if len(body) <= INLINE_BYTES:  # equal JSON documents are equal requests, however they are written
+        with contextlib.suppress(ValueError, RecursionError):
+            body = json.dumps(json.loads(body), sort_keys=True).encode()
     target = f"{request.method} {request.url.path}?{request.url.query}\n"
     return hashlib.sha256(target.encode() + body).hexdigest()
 
@@ -116,7 +122,7 @@ async def _idempotent_request(
     project: Project,
     idempotency_key: IdempotencyKey = None,
 ) -> IdempotentRequest:
-    digest = "" if idempotency_key is None else fingerprint(request, await request.body())
+    digest = "" if idempotency_key is None else fingerprint(request, await whole_body(request))
     return IdempotentRequest(services, project, idempotency_key, digest)
 
 

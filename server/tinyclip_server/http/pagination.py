@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
+from sqlalchemy import ColumnElement, Select, Text, cast, func
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 from tinyclip.schemas import Page
 
 from tinyclip_server.problems import InvalidInput
 
 MAX_PAGE_SIZE = 500
+MAX_PAGE_BYTES = 4 << 20
+"""Bytes of the documents of one page, which ends with the first one that exceeds them."""
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -57,10 +63,27 @@ class PageParams:
     def page(
         self, rows: Sequence[Row], view: Callable[[Row], Item], key: Callable[[Row], tuple[Any, ...]]
     ) -> Page[Item]:
-        """Return a page of `rows`, which have one more than `page_size` if there are more."""
+        """Return a page of `rows`, which have one more than `page_size` if there are more, or end early."""
         shown = rows[: self.page_size]
-        more = len(rows) > self.page_size
+        more = len(rows) > self.page_size or (isinstance(rows, Rows) and rows.end_early)
         return Page(items=[view(row) for row in shown], next_page_token=_token(key(shown[-1])) if more else None)
+
+
+class Rows(list[Row]):
+    """The rows of a page; more of them may follow."""
+
+    end_early = False
+
+
+async def fitting_rows(
+    session: AsyncSession, query: Select[Row], document: ColumnElement[Any] | InstrumentedAttribute[Any], limit: int
+) -> Rows[Row]:
+    """Return the first rows whose documents have MAX_PAGE_BYTES together, at least one and at most `limit`."""
+    sizes = (await session.scalars(query.with_only_columns(func.length(cast(document, Text))).limit(limit))).all()
+    fitting = max(1, sum(total <= MAX_PAGE_BYTES for total in itertools.accumulate(sizes)))
+    rows = Rows((await session.scalars(query.limit(fitting))).all())
+    rows.end_early = fitting < len(sizes)
+    return rows
 
 
 Paging = Annotated[PageParams, Depends()]

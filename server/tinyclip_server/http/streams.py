@@ -4,10 +4,11 @@ However many clients watch a job, its new rows are read and serialized once: all
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,7 +22,8 @@ from tinyclip.schemas import JobState
 
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.tables import JobRow
-from tinyclip_server.problems import InvalidInput
+from tinyclip_server.http.callers import caller_of
+from tinyclip_server.problems import InvalidInput, TooManyRequests
 
 POLL_SECONDS = 0.3
 KEEPALIVE_SECONDS = 15
@@ -30,6 +32,8 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 BATCH = 500
 BUFFERED_LINES = 1000
 """Lines that a feed holds for slower readers; a reader that is further behind reads the database."""
+MAX_STREAMS = 100
+"""Streams of one token, or of one address where none is required, at once."""
 MAX_LAGGING_READERS = 4
 """Readers of the database at once, so that other requests are served too."""
 
@@ -93,12 +97,30 @@ class Feeds:
     def __init__(self) -> None:
         self._feeds: WeakValueDictionary[tuple[str, str], Feed] = WeakValueDictionary()
         self.lagging_readers = asyncio.Semaphore(MAX_LAGGING_READERS)
+        self._open: Counter[str] = Counter()
 
     def get(self, db: Database, job_id: str, kind: str, after: int, read: Read) -> Feed:
         feed = self._feeds.get((job_id, kind))
         if feed is None:
             feed = self._feeds[job_id, kind] = Feed(db, job_id, after, read)
         return feed
+
+
+    def expect_few(self, reader: str) -> None:
+        """Raise TooManyRequests if a reader has too many streams."""
+        if self._open[reader] >= MAX_STREAMS:
+            raise TooManyRequests(f"this token has {MAX_STREAMS} open streams; close some of them", retry_after=5)
+
+    @contextlib.contextmanager
+    def counted(self, reader: str) -> Iterator[None]:
+        """Count a stream as open in the block."""
+        self._open[reader] += 1
+        try:
+            yield
+        finally:
+            self._open[reader] -= 1
+            if not self._open[reader]:
+                del self._open[reader]
 
 
 def accepts_event_stream(request: Request) -> bool:
@@ -118,6 +140,7 @@ def last_event_id(request: Request) -> int | None:
 
 
 def stream(
+    request: Request,
     db: Database,
     feeds: Feeds,
     job_id: str,
@@ -126,15 +149,26 @@ def stream(
     fetch: Callable[[AsyncSession, str, int, int], Awaitable[Sequence[RowT]]],
     view: Callable[[RowT], BaseModel],
 ) -> EventSourceResponse:
-    """Return a response that streams rows above `after` as they are written; `newest` is the last number so far."""
+    """Return a response that streams rows above `after` as they are written; `newest` is the last number so far.
+
+    Raises TooManyRequests.
+    """
+    reader = caller_of(request).token_id or (request.client.host if request.client else "")
+    feeds.expect_few(reader)
 
     async def read(session: AsyncSession, seq: int) -> list[Line]:
         return [Line(row.seq, view(row).model_dump_json()) for row in await fetch(session, job_id, seq, BATCH)]
 
     stopping = anyio.Event()  # set when the server stops: the stream ends after a whole message, and the client resumes it
     feed = feeds.get(db, job_id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
+
+    async def messages() -> AsyncIterator[ServerSentEvent]:
+        with feeds.counted(reader):
+            async for message in _messages(db, feed, feeds.lagging_readers, after, read, stopping):
+                yield message
+
     return EventSourceResponse(
-        _messages(db, feed, feeds.lagging_readers, after, read, stopping), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
+        messages(), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
         shutdown_grace_period=SHUTDOWN_GRACE_SECONDS,
     )
 

@@ -9,6 +9,7 @@ from tinyclip.artifacts.documents import IndexUpdate
 from tinyclip.schemas import Index, IndexItems, IndexPut, Page
 
 from tinyclip_server.database.tables import IndexRow
+from tinyclip_server.http.bodies import BoundedRoute, VectorsRoute
 from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
 from tinyclip_server.http.idempotency import Idempotent, IdempotentRequest
 from tinyclip_server.http.pagination import Paging
@@ -16,7 +17,8 @@ from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import Project, ReadSession, Services, ServicesDep, WriteSession
 from tinyclip_server.indexes import items, repository, service
 
-router = APIRouter(prefix="/indexes", tags=["indexes"])
+router = APIRouter(route_class=BoundedRoute, prefix="/indexes", tags=["indexes"])
+items_router = APIRouter(route_class=VectorsRoute, prefix="/indexes", tags=["indexes"])
 
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
@@ -41,7 +43,7 @@ async def get(name: str, session: ReadSession, project: Project) -> Response:
     return _response(await service.get(session, project, name), 200)
 
 
-@router.post("/{name}/items", status_code=202, response_model=Index)
+@items_router.post("/{name}/items", status_code=202, response_model=Index)
 async def add(
     name: str, body: IndexItems, services: ServicesDep, session: WriteSession, project: Project, idempotent: Idempotent
 ) -> Response:

@@ -7,12 +7,14 @@ the encoding of an image is checked.
 import base64
 import binascii
 import re
+import string
 import uuid
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import IndexUpdate
 from tinyclip.artifacts.paths import index_update
+from tinyclip.bounded_json import off_the_loop
 from tinyclip.schemas import FieldError, IndexItem
 from tinyclip.validation import shown_value
 
@@ -22,6 +24,8 @@ from tinyclip_server.indexes import repository, service
 from tinyclip_server.problems import InvalidInput
 
 _DATA_URI = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+_HEAD_CHARACTERS = 300
+"""Characters of an image that are searched for a scheme or the start of a data URI."""
 _ACCEPTED_IMAGES = "send the bytes of a PNG, JPEG, WebP or GIF file, base64-encoded or as a data URI"
 
 
@@ -30,10 +34,13 @@ async def accept_update(services: Services, session: AsyncSession, project: str,
     async with services.db.read() as before:
         row = await service.get(before, project, name)
         service.expect_changeable(row)
-        _check(update.items, await repository.embed_dim(before, row))
+        embed_dim = await repository.embed_dim(before, row)
+    size = sum(map(_size, update.items))
+    await off_the_loop(size, lambda: _check(update.items, embed_dim))
     file = f"{uuid.uuid4().hex}.json"
     path = index_update(name, file)
-    await services.store.write_bytes(path, update.model_dump_json(exclude_none=True).encode())
+    document = await off_the_loop(size, lambda: update.model_dump_json(exclude_none=True).encode())
+    await services.store.write_bytes(path, document)
     try:
         row = await service.get(session, project, name, lock=True)
         await service.accept_update(session, row, file)
@@ -41,6 +48,11 @@ async def accept_update(services: Services, session: AsyncSession, project: str,
         await services.store.remove(path)  # it was not acknowledged
         raise
     return row
+
+
+def _size(item: IndexItem) -> int:
+    """Return about the bytes of an item in JSON."""
+    return len(item.image or "") + len(item.text or "") + 10 * len(item.vector or ()) + 100 * len(item.metadata)
 
 
 def _check(items: Sequence[IndexItem], embed_dim: int) -> None:
@@ -57,11 +69,12 @@ def _check(items: Sequence[IndexItem], embed_dim: int) -> None:
 
 
 def _image_problem(image: str) -> str | None:
-    if re.match(r"\s*\w+://", image):
+    head = image[:_HEAD_CHARACTERS]
+    if re.match(r"\s*\w+://", head):
         return "is a URL, which indexes do not fetch"
-    uri = _DATA_URI.match(image)
-    encoded = "".join((image[uri.end() :] if uri else image).split())
+    uri = _DATA_URI.match(head)
     try:
+        encoded = (image[uri.end() :] if uri else image).encode("ascii").translate(None, string.whitespace.encode())
         return None if base64.b64decode(encoded, validate=True) else "is empty"
     except (binascii.Error, ValueError):
         return "is not base64"

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import IndexState
 
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow, ModelVersionRow
+from tinyclip_server.http.pagination import Rows, fitting_rows
 
 UNSETTLED = (IndexState.BUILDING, IndexState.UPDATING, IndexState.DELETING)
 MAX_UPDATES = 1000
@@ -18,9 +19,9 @@ async def find(session: AsyncSession, project: str, name: str, *, lock: bool = F
     return await session.scalar(query.with_for_update() if lock else query)
 
 
-async def by_name(session: AsyncSession, project: str, after: str, limit: int) -> Sequence[IndexRow]:
+async def by_name(session: AsyncSession, project: str, after: str, limit: int) -> Rows[IndexRow]:
     query = select(IndexRow).where(IndexRow.project == project, IndexRow.name > after)
-    return (await session.scalars(query.order_by(IndexRow.name).limit(limit))).all()
+    return await fitting_rows(session, query.order_by(IndexRow.name), IndexRow.spec, limit)
 
 
 async def unsettled(session: AsyncSession) -> Sequence[IndexRow]:

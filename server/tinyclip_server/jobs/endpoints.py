@@ -9,8 +9,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Job, JobClone, JobPatch, JobSpec, JobState, Page, Plan
+from tinyclip.schemas._base import Line
 
 from tinyclip_server.database.tables import JobRow
+from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, matches, quoted
 from tinyclip_server.http.idempotency import Idempotent
 from tinyclip_server.http.pagination import Paging
@@ -20,7 +22,7 @@ from tinyclip_server.jobs import cleanup, repository, service, specs
 from tinyclip_server.jobs.views import etag, job_view
 from tinyclip_server.problems import InvalidInput
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(route_class=BoundedRoute, prefix="/jobs", tags=["jobs"])
 
 LONG_POLL_SECONDS = 0.25
 
@@ -50,11 +52,13 @@ async def find(
     session: ReadSession,
     project: Project,
     paging: Paging,
-    state: Annotated[list[JobState] | None, Query(description="may be repeated: jobs in any of them")] = None,
-    name: Annotated[list[str] | None, Query(description="may be repeated: jobs of any of them")] = None,
-    label: Annotated[list[str] | None, Query(description="key:value, may be repeated: jobs with all of them")] = None,
+    state: Annotated[list[JobState] | None, Query(max_length=20, description="may be repeated: jobs in any of them")] = None,
+    name: Annotated[list[Line] | None, Query(max_length=100, description="may be repeated: jobs of any of them")] = None,
+    label: Annotated[
+        list[Line] | None, Query(max_length=10, description="key:value, may be repeated: jobs with all of them")
+    ] = None,
 ) -> Page[Job]:
-    """List jobs, newest first."""
+    """List jobs, newest first. A page of large specs is shorter than `page_size`."""
     rows = await repository.newest(
         session, project, after=paging.after_newest(), limit=paging.page_size + 1, states=state or (), names=name or (),
         labels=[_label(pair) for pair in label or []],
@@ -141,7 +145,7 @@ async def clone(
     async def make() -> tuple[BaseModel, dict[str, str]]:
         async with services.db.read() as reading:
             original = await service.get(reading, project, job_id)
-        spec, plan = await specs.plan(services, project, specs.with_changes(original.spec, body.set))
+        spec, plan = await specs.plan(services, project, await asyncio.to_thread(specs.with_changes, original.spec, body.set))
         return _body_and_headers(await service.create(session, project, spec, plan), spec)
 
     return await idempotent.respond(session, 201, make)

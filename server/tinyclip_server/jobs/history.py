@@ -1,8 +1,11 @@
 """`/v1/jobs/{id}/…`: a job's events, log lines, metrics and checkpoints."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy import Row
 from tinyclip.artifacts.paths import stage_picture, stages_folder
 from tinyclip.schemas import Checkpoint, Event, LogLine, MetricPoint, Metrics, Page
 
@@ -13,7 +16,12 @@ from tinyclip_server.jobs import repository, service
 from tinyclip_server.jobs.checkpoints import committed
 from tinyclip_server.jobs.series import metric_points
 from tinyclip_server.jobs.views import event_view, log_view
-from tinyclip_server.problems import NotFound
+from tinyclip_server.problems import InvalidInput, NotFound
+
+MAX_NAMES = 100
+"""Series of one request by name."""
+MAX_POINTS = 200_000
+"""Points of all series of one answer."""
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
@@ -30,8 +38,9 @@ async def events(
     """List a job's events, oldest first, or stream them."""
     job = await service.get(session, project, job_id)
     if accepts_event_stream(request):
+        after = last_event_id(request) or 0
         return stream(
-            services.db, services.feeds, job_id, last_event_id(request) or 0, job.last_event, repository.events_after, event_view
+            request, services.db, services.feeds, job_id, after, job.last_event, repository.events_after, event_view
         )
     rows = await repository.events_after(session, job_id, paging.after_number(), paging.page_size + 1)
     return paging.page(rows, event_view, lambda event: (event.seq,))
@@ -45,7 +54,7 @@ async def logs(
     session: ReadSession,
     project: Project,
     paging: Paging,
-    tail: Annotated[int | None, Query(ge=1, le=10_000, description="only the last lines, this many")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=2_000, description="only the last lines, this many")] = None,
 ) -> Response | Page[LogLine]:
     """List a job's log lines, oldest first, or stream them."""
     job = await service.get(session, project, job_id)
@@ -53,7 +62,7 @@ async def logs(
     if accepts_event_stream(request):
         after = last_event_id(request)  # a client that reconnects continues where it was
         begin = before_tail if after is None else after
-        return stream(services.db, services.feeds, job_id, begin, job.last_log, repository.logs_after, log_view)
+        return stream(request, services.db, services.feeds, job_id, begin, job.last_log, repository.logs_after, log_view)
     if tail:
         return Page(items=[log_view(line) for line in await repository.logs_after(session, job_id, before_tail, tail)])
     rows = await repository.logs_after(session, job_id, paging.after_number(), paging.page_size + 1)
@@ -68,17 +77,29 @@ async def metrics(
     names: Annotated[str, Query(description="comma-separated; all if omitted")] = "",
     stage: Annotated[int | None, Query(ge=0, le=10_000)] = None,
     max_points: Annotated[int, Query(ge=1, le=10_000)] = 500,
-) -> Metrics:
+) -> Response:
     """Get a job's metrics as series by name, reduced to at most `max_points` points a stage.
 
     The first and the last point and the peaks between them are kept.
     """
     await service.get(session, project, job_id)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
-    series: dict[str, list[MetricPoint]] = {name: [] for name in wanted}
-    for point in await metric_points(session, job_id, wanted, stage, max_points):
+    if len(wanted) > MAX_NAMES:
+        raise InvalidInput.field("/names", names, f"names {len(wanted):,} series; give at most {MAX_NAMES}")
+    points = await metric_points(session, job_id, wanted, stage, max_points, MAX_POINTS + 1)
+    if len(points) > MAX_POINTS:
+        message = f"gives more than {MAX_POINTS:,} points in all; give a smaller number, or name fewer series or a stage"
+        raise InvalidInput.field("/max_points", max_points, message)
+    document = await asyncio.to_thread(_series, wanted, points)
+    return Response(document, media_type="application/json")
+
+
+def _series(names: Sequence[str], points: Sequence[Row[str, int, int, float]]) -> str:
+    """Return the document of all series, those without points among them."""
+    series: dict[str, list[MetricPoint]] = {name: [] for name in names}
+    for point in points:
         series.setdefault(point.name, []).append(MetricPoint(stage=point.stage, step=point.step, value=point.value))
-    return Metrics(series=series)
+    return Metrics(series=series).model_dump_json()
 
 
 @router.get("/checkpoints", response_model=Page[Checkpoint])

@@ -9,6 +9,7 @@ from tinyclip.schemas import JobState
 
 from tinyclip_server.database.engine import Base
 from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow
+from tinyclip_server.http.pagination import Rows, fitting_rows
 from tinyclip_server.jobs.lifecycle import ENDED
 
 
@@ -26,7 +27,7 @@ async def newest(
     states: Sequence[JobState] = (),
     names: Sequence[str] = (),
     labels: Iterable[tuple[str, str]] = (),
-) -> Sequence[JobRow]:
+) -> Rows[JobRow]:
     """Return the newest jobs in any of the states, with any of the names and all of the labels."""
     query = select(JobRow).where(JobRow.project == project, JobRow.deleted_at.is_(None))
     if states:
@@ -41,8 +42,8 @@ async def newest(
         )
     if after:
         query = query.where(tuple_(JobRow.created_at, JobRow.id) < tuple_(*after))
-    query = query.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
-    return (await session.scalars(query)).all()
+    query = query.order_by(JobRow.created_at.desc(), JobRow.id.desc())
+    return await fitting_rows(session, query, JobRow.spec, limit)
 
 
 async def add(session: AsyncSession, job: JobRow, first: EventRow) -> None:

@@ -9,9 +9,9 @@ from tinyclip_server.database.tables import MetricPointRow
 
 
 async def metric_points(
-    session: AsyncSession, job_id: str, names: Sequence[str], stage: int | None, max_points: int
+    session: AsyncSession, job_id: str, names: Sequence[str], stage: int | None, max_points: int, limit: int
 ) -> Sequence[Row[str, int, int, float]]:
-    """Return (name, stage, step, value), ordered; no series has more than `max_points` points a stage.
+    """Return (name, stage, step, value), ordered; no series has more than `max_points` points a stage, all have `limit`.
 
     Of a longer series the first and the last point are kept, and the minimum and maximum of each of as many equal runs of
     points as fit. A peak of a single step stays visible, and every point was measured.
@@ -45,4 +45,4 @@ async def metric_points(
     if runs:
         kept |= (ranked.lowest == 1) | (ranked.highest == 1)
     query = select(ranked.name, ranked.stage, ranked.step, ranked.value).where(kept)
-    return (await session.execute(query.order_by(ranked.name, ranked.stage, ranked.step))).all()
+    return (await session.execute(query.order_by(ranked.name, ranked.stage, ranked.step).limit(limit))).all()

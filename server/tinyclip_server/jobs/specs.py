@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from tinyclip.schemas import JobSpec, Plan
-from tinyclip.validation import field_errors, pointer_of
+from tinyclip.validation import pointer_of, shown_value
 
 from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.http.services import Services
@@ -57,7 +57,7 @@ def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
     try:
         return JobSpec.model_validate(document)
     except ValidationError as error:
-        raise InvalidInput.of(field_errors(error.errors(), document, JobSpec)) from error
+        raise InvalidInput.document(error, document, JobSpec) from error
 
 
 def _set(document: Any, path: str, value: Any) -> None:
@@ -83,7 +83,7 @@ def _entry(holder: Any, parts: list[str], depth: int, value: Any) -> int:
     """Return the index of the list entry that `parts[depth]` names. Raises InvalidInput."""
     above, part = ".".join(parts[:depth]), parts[depth]
     if not isinstance(holder, list):
-        message = f"{above} is {holder!r}, which has no fields; end the path there"
+        message = f"{above} is {shown_value(holder)!r}, which has no fields; end the path there"
         raise InvalidInput.field(_pointer(".".join(parts)), value, message)
     if not part.isdecimal() or int(part) >= len(holder):
         known = f"entries 0 to {len(holder) - 1}" if holder else "no entries"

@@ -1,7 +1,8 @@
-"""A start script of HAProxy for Ray Serve, which keeps its statistics and metrics on loopback.
+"""A start script of HAProxy for Ray Serve, which keeps its statistics and metrics on loopback and ends half-sent requests.
 
-Ray's template binds both to every interface, without authentication, and Ray has no setting for that. The script changes the
-two addresses in the generated configuration and refuses the names of other hosts there (DNS rebinding), then becomes HAProxy.
+Ray's template binds both to every interface, without authentication, and has no time limit for the headers of a request. Ray
+has no settings for that. The script changes the generated configuration, where it also refuses the names of other hosts for the
+two (DNS rebinding), then becomes HAProxy.
 `python -m tinyclip_server.local.haproxy FILE` writes it for clusters that are started otherwise;
 `RAY_SERVE_HAPROXY_BINARY_PATH` names it to Ray.
 """
@@ -20,6 +21,7 @@ for argument; do
         deny='    http-request deny unless { req.hdr(host) -m reg -i ^(localhost|127[.][0-9.]+)(:[0-9]+)?$ }'
         change='s/^\( *bind \)\**:\([0-9]*\)$/\1127.0.0.1:\2\n'$deny/
         sed -i -e "/^frontend prometheus/,/^frontend /$change" -e "/^listen stats/,\$ $change" "$argument"
+        sed -i -e '/^ *timeout http-request /d' -e 's/^defaults$/&\n    timeout http-request 10s/' "$argument"
     fi
     before=$argument
 done

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
 from tinyclip_server.api.app import build_services, create_app
+from tinyclip_server.api.connections import ConnectionLimits, protocol_with
 from tinyclip_server.api.readiness import Readiness
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.locks import EMBEDDED_LOCK, DatabaseInUse, SessionLock, sole_server, sqlite_file
@@ -138,7 +139,13 @@ async def _sole_embedded_server(settings: Settings) -> AsyncIterator[Coroutine[N
 async def _serve(settings: Settings, bound: socket.socket, background: list[Coroutine[None, None, None]]) -> None:
     """Serve the API until a signal arrives or a background task fails."""
     app = create_app(settings)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS))
+    limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_address)
+    server = _Server(
+        uvicorn.Config(
+            app, http=protocol_with(limits), ws="none", log_config=None, access_log=False,  # type: ignore[arg-type]  # only called
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
 
     def stop(number: int) -> None:
         app.state.services.stopping.set()

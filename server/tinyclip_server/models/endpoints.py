@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 from tinyclip.schemas import AliasPut, Comparison, ImportUpload, Model, ModelFile, ModelImport, ModelVersion, Page
 
+from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.idempotency import IdempotencyKey, IdempotentRequest, fingerprint
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
@@ -13,7 +14,7 @@ from tinyclip_server.models import imports, repository, service
 from tinyclip_server.models.files import file_response, find_file
 from tinyclip_server.problems import InvalidInput, UnknownMedia
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(route_class=BoundedRoute, prefix="/models", tags=["models"])
 compare_router = APIRouter(tags=["models"])
 
 MAX_COMPARED = 50

@@ -22,23 +22,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastapi import Request
-from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 from tinyclip.artifacts.paths import IMPORTS, import_marker, model_version
 from tinyclip.schemas import ImportOptions, ImportUpload, ModelImport, ModelVersion
-from tinyclip.validation import field_errors
 
 from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ModelRow
+from tinyclip_server.http.bodies import validated, whole_body
 from tinyclip_server.http.services import Services
 from tinyclip_server.models import repository, service
 from tinyclip_server.problems import ApiError, Conflict, InvalidInput, StorageFull, TooLarge
 
 logger = logging.getLogger(__name__)
 
-WRITE_CHUNK = 4 << 20
+WRITE_CHUNK = 1 << 20
 GRACE_SECONDS = 300.0
 """Time after the timeout of an import before its remains are removed."""
 
@@ -73,15 +72,8 @@ async def workspace(services: Services) -> AsyncIterator[Path]:
 
 async def named_source(request: Request) -> Source:
     """Return the source that a JSON body names, which the server reads. Raises InvalidInput."""
-    body = await request.body()
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput.field("", None, f"the body is not JSON: {error}", code="malformed_json") from error
-    try:
-        options = ModelImport.model_validate(document)
-    except ValidationError as error:
-        raise InvalidInput.of(field_errors(error.errors(), document, ModelImport)) from error
+    body = await whole_body(request)
+    options = await validated(request, body, ModelImport)
     return Source(options, options.source, None, body)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Request, Response
 from tinyclip.schemas import Me, NewToken, Page, Token, TokenPost
 
 from tinyclip_server.database.tables import TokenRow
+from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.callers import caller_of
 from tinyclip_server.http.conditions import IfMatch, expect_match
 from tinyclip_server.http.pagination import Paging
@@ -13,7 +14,7 @@ from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
 from tinyclip_server.tokens import repository, service
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = APIRouter(route_class=BoundedRoute, prefix="/tokens", tags=["tokens"])
 me_router = APIRouter(tags=["tokens"])
 
 

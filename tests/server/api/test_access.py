@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from tinyclip.schemas import Scope
 from tinyclip.token_format import new_token
 from tinyclip_server.api.access import OPEN_PATHS, scope_for
+from tinyclip_server.database.engine import Database
 
 from tests.server.documents import spec
 from tests.server.guarded import ALL_BUT_METRICS, bearer, every_request, every_route, guarded, token
@@ -221,11 +222,62 @@ class TestLimits:
         monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 2)
         service = await start(auth="tokens")
         good = bearer(await token(service, Scope.READ))
+        await service.http.get("/v1/jobs", headers=good)
 
         responses = [await service.http.get("/v1/jobs", headers=bearer(new_token())) for _ in range(3)]
 
         assert [response.status_code for response in responses] == [401, 401, 429]
         assert (await service.http.get("/v1/jobs", headers=good)).status_code == 200
+
+    async def test_above_a_limit_the_database_is_not_read(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 1)
+        service = await start(auth="tokens", requests_per_minute=1)
+        good, bad = bearer(await token(service, Scope.READ)), bearer(new_token())
+        for headers in (good, bad):
+            await service.http.get("/v1/jobs", headers=headers)
+        monkeypatch.setattr(Database, "read", lambda self: pytest.fail("the database is read"))
+
+        responses = [await service.http.get("/v1/jobs", headers=headers) for headers in (good, bad, bearer(new_token()))]
+
+        assert [response.status_code for response in responses] == [429, 429, 429]
+        assert all(int(response.headers["retry-after"]) >= 1 for response in responses)
+
+    async def test_a_json_body_of_an_import_is_limited_like_any_other(self, start: Start) -> None:
+        service = await start(max_body_bytes=1 << 20)
+        sent = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while True:
+                sent += 1 << 16
+                yield b" " * (1 << 16)
+
+        response = await service.http.post("/v1/models/import", content=endless(), headers={"content-type": "application/json"})
+
+        assert (response.status_code, response.json()["code"]) == (413, "too_large")
+        assert sent < 2 << 20
+
+    async def test_the_memory_for_all_bodies_is_limited(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tinyclip_server.api.access.BODIES_AT_ONCE", 1)
+        service = await start(max_body_bytes=1 << 20)
+        half_sent, rest = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b" " * 700_000
+            half_sent.set()
+            await rest.wait()
+
+        headers = {"content-type": "application/json"}
+        first = asyncio.create_task(service.http.post("/v1/jobs", content=slowly(), headers=headers))
+        await half_sent.wait()
+
+        refused = await service.http.post("/v1/jobs", content=b" " * 700_000, headers=headers)
+        rest.set()
+        await first
+        accepted = await service.http.post("/v1/jobs", content=b" " * 700_000, headers=headers)
+
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert accepted.json()["code"] == "malformed_json"
 
     @pytest.mark.parametrize("size", [0, 501, -1, 10**30, "all"])
     async def test_page_sizes_are_limited(self, service: Service, size: object) -> None:

@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from tinyclip.schemas import Scope
 from tinyclip_server.api import readiness
 
 from tests.server.events import Worker
+from tests.server.guarded import bearer, token
 from tests.server.service import Service, Start, eventually
+
+
+@pytest.fixture(autouse=True)
+def fresh_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the dependencies for each request."""
+    monkeypatch.setattr("tinyclip_server.api.health.READY_SECONDS", 0.0)
 
 
 async def test_a_process_is_live_without_ray(service: Service) -> None:
@@ -143,3 +151,31 @@ async def _until_state(service: Service, job_id: str, state: str) -> None:
         return (await service.job(job_id))["state"] == state
 
     await eventually(there)
+
+
+async def test_requests_share_a_check_of_the_dependencies(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+    check = service.ray.ready
+
+    async def ready() -> bool:
+        checked.append(1)
+        return await check()
+
+    monkeypatch.setattr("tinyclip_server.api.health.READY_SECONDS", 60.0)
+    monkeypatch.setattr(service.ray, "ready", ready)
+
+    responses = await asyncio.gather(*(service.http.get("/readyz") for _ in range(20)))
+
+    assert [response.status_code for response in responses] == [200] * 20
+    assert len(checked) == 1
+
+
+async def test_without_a_token_the_report_has_no_details(start: Start) -> None:
+    service = await start(auth="tokens")
+    headers = bearer(await token(service, Scope.METRICS))
+    service.ray.unavailable = True
+
+    bare, detailed = await service.http.get("/readyz"), await service.http.get("/readyz", headers=headers)
+
+    assert "ray" not in bare.json()["detail"]
+    assert detailed.json()["detail"] == "not ready: ray cannot be reached"

@@ -190,3 +190,23 @@ async def test_a_lagging_reader_misses_nothing(service: Service, url: str, monke
     every = await service.events(worker.job)
     assert await first == await late == every
     assert await ahead == every[23:]
+
+
+async def test_streams_of_one_reader_are_limited(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
+    job = (await service.submit())["id"]
+    events = f"{url}/v1/jobs/{job}/events"
+
+    async with httpx.AsyncClient(timeout=10) as client:
+        async with client.stream("GET", events, headers=EVENTS) as first:
+            lines = first.aiter_lines()  # kept: httpx closes a response with its iterator
+            await anext(lines)
+            refused = await client.get(events, headers=EVENTS)
+        for _ in range(100):  # the server notices a client that is gone within moments
+            async with client.stream("GET", events, headers=EVENTS) as again:
+                if again.status_code == 200:
+                    break
+            await asyncio.sleep(0.05)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    assert again.status_code == 200

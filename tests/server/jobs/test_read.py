@@ -99,6 +99,18 @@ class TestFind:
 
         assert sorted(job["id"] for page in (first, second) for job in page["items"]) == sorted(ids)
 
+    async def test_a_page_ends_early_when_its_specs_are_large(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        jobs = [(await service.submit())["id"] for _ in range(4)]
+        monkeypatch.setattr("tinyclip_server.http.pagination.MAX_PAGE_BYTES", 1)
+
+        listed, token = [], ""
+        while token is not None:
+            page = await service.get("/v1/jobs?page_size=3" + (f"&page_token={token}" if token else ""))
+            listed.append([job["id"] for job in page["items"]])
+            token = page["next_page_token"]
+
+        assert listed == [[job] for job in reversed(jobs)]
+
     async def test_filters_by_state_name_and_labels(self, service: Service) -> None:
         a = await service.submit(name="a", labels={"team": "search", "run": "1"})
         b = await service.submit(name="b", labels={"team": "search", "run": "2"})
@@ -250,6 +262,17 @@ class TestMetrics:
         points = (await service.http.get(f"/v1/jobs/{worker.job}/metrics")).json()["series"]["loss"]
 
         assert points == [{"stage": 0, "step": 5, "value": 2.0}]
+
+    async def test_the_points_of_an_answer_are_limited(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        worker = await service.running()
+        for step in range(1, 4):
+            worker.step(step, loss=1.0)
+        await service.tick()
+        monkeypatch.setattr("tinyclip_server.jobs.history.MAX_POINTS", 2)
+
+        response = await service.http.get(f"/v1/jobs/{worker.job}/metrics")
+
+        assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "/max_points")
 
     async def test_one_stage_can_be_selected(self, service: Service) -> None:
         worker = await service.running()

@@ -82,3 +82,13 @@ def test_a_page_of_another_site_cannot_read_them_by_a_name_that_it_resolves_to_t
         "localhost": [200, 200], "127.0.0.1:9101": [200, 200],
         "evil.example": [403, 403], "127.0.0.1.evil.example:80": [403, 403],
     }  # fmt: skip
+
+
+def test_headers_of_a_request_have_a_time_limit(tmp_path: Path) -> None:
+    config, script = generated(tmp_path, "127.0.0.1"), write_start_script(tmp_path / "start")
+
+    for _ in range(2):  # as after a reload
+        subprocess.run([script, "-c", "-f", config], check=True, capture_output=True, timeout=60)
+
+    defaults = re.split(r"^(?=\w)", config.read_text(), flags=re.MULTILINE)
+    assert [section.count("timeout http-request 10s") for section in defaults if section.startswith("defaults")] == [1]

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+import string
 
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.types import ImageInput, Pixels
@@ -53,4 +54,4 @@ def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text.encode("ascii").translate(None, string.whitespace.encode()), validate=True)

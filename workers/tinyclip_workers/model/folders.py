@@ -48,6 +48,10 @@ MAX_USER_DOCUMENT_BYTES = 4 << 20
 MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
 """Limits of the sizes in a layout: several times those of the largest published models."""
 MAX_NAME, MAX_SHOWN_FILES = 200, 20
+MAX_WORD_BYTES = 1000
+"""Bytes of one word, the longest run of letters or of signs; the rest is not read. More than fit into the context length."""
+MAX_REMEMBERED_WORDS = 100_000
+"""Words whose tokens a tokenizer keeps."""
 
 Tokenizer = Callable[[str | list[str]], Tensor]
 """Converts texts to token ids (texts, context), int64."""
@@ -110,9 +114,28 @@ def load_folder(uri: str) -> LoadedModel:
     return load_source(source, source.weights())
 
 
+class _BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
+    """CLIP's byte-pair tokenizer at a bounded cost: it stops at the context length, where open_clip's cuts its result.
+
+    The time of open_clip's grows with the square of a word's length, to three seconds for 10,000 letters, and it remembers all
+    words.
+    """
+
+    def encode(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        for found in self.pat.finditer(self.clean_fn(text)):
+            word = "".join(self.byte_encoder[byte] for byte in found.group().encode()[:MAX_WORD_BYTES])
+            tokens += [self.encoder[token] for token in self.bpe(word).split(" ")]
+            if len(tokens) >= self.context_length:
+                break
+        if len(self.cache) > MAX_REMEMBERED_WORDS:
+            self.cache: dict[str, str] = {self.decoder[id]: self.decoder[id] for id in self.all_special_ids}
+        return tokens
+
+
 def make_tokenizer(layout: Layout) -> Tokenizer:
     """Return CLIP's byte-pair tokenizer with the layout's context length."""
-    return cast(Tokenizer, SimpleTokenizer(context_length=layout.text.context_length))
+    return cast(Tokenizer, _BoundedTokenizer(context_length=layout.text.context_length))
 
 
 def check_weights(uri: str, layout: Layout) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pydantic
 from tinyclip.schemas import JSON, FieldError, Problem
-from tinyclip.validation import INVALID_INPUT, field_errors, shown_value, summary
+from tinyclip.validation import INVALID_INPUT, MAX_ERRORS, field_errors, shown_value, summary
 
 
 class ProblemError(Exception):
@@ -21,17 +21,19 @@ def problem_error(
     return ProblemError(Problem(status=status, code=code, title=title, detail=detail, retryable=retryable), headers)
 
 
-def invalid_input(*errors: FieldError) -> ProblemError:
-    """Return a 422 that lists the fields that are wrong."""
-    title, detail = "The request cannot be processed", summary(errors)
-    return ProblemError(Problem(status=422, code=INVALID_INPUT, title=title, detail=detail, errors=list(errors)))
+def invalid_input(*errors: FieldError, total: int = 0) -> ProblemError:
+    """Return a 422 that lists the first MAX_ERRORS fields that are wrong; `total` is the number of all, if it is larger."""
+    listed = errors[:MAX_ERRORS]
+    title, detail = "The request cannot be processed", summary(listed, max(total, len(errors)))
+    return ProblemError(Problem(status=422, code=INVALID_INPUT, title=title, detail=detail, errors=list(listed)))
 
 
 def invalid_document(
     error: pydantic.ValidationError, document: JSON, model: type[pydantic.BaseModel], at: str = ""
 ) -> ProblemError:
     """Return a 422 with pydantic's errors about a document at the pointer `at`."""
-    return invalid_input(*field_errors(error.errors(include_url=False), document, model, at))
+    found = error.errors(include_url=False, include_context=False)
+    return invalid_input(*field_errors(found, document, model, at), total=len(found))
 
 
 def field_error(pointer: str, value: Any, message: str) -> FieldError:

@@ -30,6 +30,13 @@ class RequestContext:
     counts: Counter[str] = field(default_factory=Counter)
 
 
+    held_bytes: int = 0
+    """Bytes of its body, until it is answered."""
+
+
+_held_bytes = 0
+"""Bytes of the bodies of all requests of this process."""
+
 _CURRENT: ContextVar[RequestContext | None] = ContextVar("tinyclip_request", default=None)
 
 
@@ -40,6 +47,25 @@ def set_current(context: RequestContext) -> None:
 
 def current() -> RequestContext | None:
     return _CURRENT.get()
+
+
+def hold_bytes(size: int, limit: int) -> bool:
+    """Count bytes of the body of the current request until `release_bytes`; return False if all bodies would exceed the limit."""
+    global _held_bytes
+    context = _CURRENT.get()
+    if _held_bytes + size > limit:
+        return False
+    if context is not None:
+        context.held_bytes += size
+        _held_bytes += size
+    return True
+
+
+def release_bytes(context: RequestContext) -> None:
+    """Count the body of a request that is answered no longer."""
+    global _held_bytes
+    _held_bytes -= context.held_bytes
+    context.held_bytes = 0
 
 
 @contextmanager

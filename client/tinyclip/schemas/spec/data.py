@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from tinyclip.schemas._base import Request
+from tinyclip.schemas._base import Key, Keys, Line, Lines, Request
 from tinyclip.schemas.addresses import Address, Shards
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names of jobs, stages, models, deployments and indexes: they become folders and URL parts."""
 
-Templates = list[str] | Address
-Classes = list[str] | Address
+Templates = Annotated[list[Line], Field(max_length=1000)] | Address
+Classes = Lines | Address
 
 
 class ImageAugmentation(Request):
@@ -38,10 +38,10 @@ class TrainData(Request):
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
     samples: int | None = Field(default=None, ge=1, le=10**12)
     """Pairs in one epoch; None: counted once when the job starts."""
-    image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
-    caption_key: str = "txt"
+    image_key: Keys = ["jpg", "png", "webp", "jpeg"]
+    caption_key: Key = "txt"
     """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time."""
-    distinct_key: str | None = None
+    distinct_key: Key | None = None
     """`json.FIELD`: no two pairs of one batch share its value (two images of one concept are not negatives)."""
     holdout: float = Field(default=0.0, ge=0, lt=1)
     """Share of pairs, chosen by a hash of their key, that training never sees; a task with `subset: holdout` reads them."""
@@ -58,10 +58,10 @@ class _Task(Request):
     name: Name
     shards: Shards
     """Like `data.train.shards`, or a folder in CLIP_benchmark's layout: a split, or the root for its `test` split."""
-    image_key: list[str] = ["jpg", "png", "webp", "jpeg"]
+    image_key: Keys = ["jpg", "png", "webp", "jpeg"]
     subset: Literal["all", "holdout"] = "all"
     """`holdout` reads only the pairs that `data.train.holdout` keeps from training."""
-    where: dict[str, str | int | float | bool] = {}
+    where: Annotated[dict[Key, Line | int | float | bool], Field(max_length=100)] = {}
     """Only samples whose JSON has these values, as `{seen_concept: false}`."""
 
 
@@ -71,13 +71,13 @@ class ZeroShotTask(_Task):
     """A list, or the path or URI of a file with one class per line (or a JSON list); None: those of CLIP_benchmark's layout."""
     templates: Templates | None = None
     """Prompts with {} for the class name; None: those of CLIP_benchmark's layout, else `a photo of a {}.`"""
-    label_key: str = "cls"
+    label_key: Key = "cls"
     """`cls` (a file of the sample with the class number) or `json.FIELD`."""
 
 
 class RetrievalTask(_Task):
     kind: Literal["retrieval"]
-    caption_key: str = "txt"
+    caption_key: Key = "txt"
     """`txt` (a file of the sample with one caption per line) or `json.FIELD` (a text or a list of them)."""
 
 
@@ -85,7 +85,7 @@ class LinearProbeTask(_Task):
     kind: Literal["linear_probe"]
     train_shards: Shards | None = None
     """Training data of the probe; None: the `train` split of CLIP_benchmark's layout."""
-    label_key: str = "cls"
+    label_key: Key = "cls"
 
 
 EvaluationTask = Annotated[ZeroShotTask | RetrievalTask | LinearProbeTask, Field(discriminator="kind")]
@@ -94,4 +94,4 @@ EvaluationTask = Annotated[ZeroShotTask | RetrievalTask | LinearProbeTask, Field
 class EvaluationSpec(Request):
     every_steps: int | None = Field(default=None, ge=1)
     """Steps between evaluations; None: only at the end of each stage."""
-    tasks: list[EvaluationTask] = []
+    tasks: list[EvaluationTask] = Field(default=[], max_length=200)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from tinyclip.schemas._base import Request
+from tinyclip.schemas._base import Labels, Request
 from tinyclip.schemas.addresses import ModelName, Weights
 from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
 from tinyclip.schemas.spec.stages import Objective, OptimizerSpec, StageSpec, Temperature
@@ -66,15 +66,15 @@ class JobSpec(Request):
 
     spec_version: Literal[1] = 1
     name: Name
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     teacher: TeacherSpec | None = None
     """Omitted with `objective: {affinity: 0, contrastive: 1}`: a plain CLIP is trained."""
-    teachers: list[WeightedTeacher] = []
+    teachers: list[WeightedTeacher] = Field(default=[], max_length=100)
     """Several teachers, instead of `teacher`. Students inherit from the first and are compared with it. It is the teacher of all
     terms but `affinity`, whose target is the weighted mean of all teachers' affinities."""
     data: DataSpec
     evaluation: EvaluationSpec = EvaluationSpec()
-    stages: list[StageSpec] = Field(min_length=1)
+    stages: list[StageSpec] = Field(min_length=1, max_length=100)
     objective: Objective = Objective()
     temperature: Temperature = Temperature()
     optimizer: OptimizerSpec = OptimizerSpec()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinyclip.schemas._base import Request
+from tinyclip.schemas._base import Line, Request
 from tinyclip.schemas.addresses import Address
 from tinyclip.schemas.spec.data import Name
 
@@ -35,7 +35,7 @@ class TextTower(Request):
 class StudentSpec(Request):
     """A published architecture by name, or its towers."""
 
-    preset: str | None = None
+    preset: Line | None = None
     image: ImageTower | None = None
     text: TextTower | None = None
     embed_dim: int | None = Field(default=None, ge=1)
@@ -77,7 +77,7 @@ class PruneSpec(Request):
     """The step at which the masks are folded."""
     sparsity_warmup: int = Field(default=1000, ge=0)
     """Steps over which the target grows from `start_sparsity` to `target_sparsity`."""
-    towers: list[Literal["image", "text"]] = Field(default=["image", "text"], min_length=1)
+    towers: list[Literal["image", "text"]] = Field(default=["image", "text"], min_length=1, max_length=2)
     joint: bool = True
     """One target for both towers together; false: each tower reaches the target."""
     granularity: Literal["exact", "paper"] = "exact"

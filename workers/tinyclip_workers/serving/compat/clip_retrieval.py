@@ -1,6 +1,7 @@
 """clip-retrieval's search service: its `ClipClient` sends queries to `{endpoint}/knn-service`, its front end to `{endpoint}`."""
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,11 @@ from starlette.responses import JSONResponse, Response
 from tinyclip.artifacts.paths import INDEXES
 from tinyclip.schemas import FieldError, SearchRequest
 from tinyclip.schemas import Request as Schema
+from tinyclip.schemas._base import EncodedImage, Line, LongText
 
 from tinyclip_workers.retrieval.commits import newest
 from tinyclip_workers.serving.problems import field_error, invalid_input
-from tinyclip_workers.serving.queries.bodies import read_document, validated
+from tinyclip_workers.serving.queries.bodies import read_query, validated
 from tinyclip_workers.serving.queries.inputs import check_texts
 
 if TYPE_CHECKING:
@@ -30,11 +32,11 @@ class KnnRequest(Schema):
 
     model_config = ConfigDict(extra="ignore")
 
-    indice_name: str
-    text: str | None = None
-    image: str | None = None
-    image_url: str | None = None
-    embedding_input: list[FiniteFloat] | None = None
+    indice_name: Line
+    text: LongText | None = None
+    image: EncodedImage | None = None
+    image_url: EncodedImage | None = None
+    embedding_input: Annotated[list[FiniteFloat], Field(max_length=16_384, fail_fast=True)] | None = None
     """An embedding of this model."""
     modality: Literal["image"] = "image"
     """Indexes hold images."""
@@ -43,7 +45,7 @@ class KnnRequest(Schema):
 
 
 async def knn_service(replica: "Replica", request: Request) -> Response:
-    fields = validated(KnnRequest, await read_document(request, replica.options))
+    fields = await read_query(request, replica.options, partial(validated, KnnRequest))
     given = [one for one in (fields.text, fields.image, fields.image_url, fields.embedding_input) if one is not None]
     if len(given) != 1:
         message = "give exactly one of text, image, image_url and embedding_input"
@@ -56,7 +58,7 @@ async def knn_service(replica: "Replica", request: Request) -> Response:
     vector = None if fields.embedding_input is None else _normalized(fields.embedding_input, model.engine.embed_dim)
     found = await model.inference.search(query, vector)
     hits = [{**hit.metadata, "id": hit.id, "similarity": hit.score} for hit in found.hits]
-    return Response(orjson.dumps(hits), media_type="application/json")
+    return Response(await replica.run_in_thread(lambda: orjson.dumps(hits)), media_type="application/json")
 
 
 def _normalized(values: list[float], embed_dim: int) -> npt.NDArray[np.float32]:

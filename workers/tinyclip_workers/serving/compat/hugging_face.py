@@ -1,16 +1,19 @@
 """Hugging Face's shape of zero-shot image classification, as its pipelines and `InferenceClient` have it."""
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from tinyclip.schemas import JSON
 from tinyclip.schemas import Request as Schema
+from tinyclip.schemas._base import EncodedImage, LongText
 
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid_input
-from tinyclip_workers.serving.queries.bodies import read_document, validated
+from tinyclip_workers.serving.queries.bodies import read_query, validated
 from tinyclip_workers.serving.queries.inputs import Images
 from tinyclip_workers.serving.queries.zero_shot import MAX_LABELS, ZeroShotQuery, check_labels
 
@@ -21,12 +24,12 @@ TEMPLATE = "This is a photo of {}."
 
 
 class HuggingFaceParameters(Schema):
-    candidate_labels: list[str] | str
-    hypothesis_template: str = TEMPLATE
+    candidate_labels: Annotated[list[LongText], Field(max_length=MAX_LABELS)] | LongText
+    hypothesis_template: LongText = TEMPLATE
 
 
 class HuggingFaceRequest(Schema):
-    inputs: str
+    inputs: EncodedImage
     """An image."""
     parameters: HuggingFaceParameters
 
@@ -36,12 +39,12 @@ def is_hugging_face(document: JSON) -> bool:
 
 
 async def zero_shot(replica: "Replica", request: Request) -> Response:
-    return await answer_hugging_face(replica, await read_document(request, replica.options))
+    read = partial(hugging_face_query, options=replica.options)
+    return await answer_hugging_face(replica, await read_query(request, replica.options, read))
 
 
-async def answer_hugging_face(replica: "Replica", document: JSON) -> Response:
+async def answer_hugging_face(replica: "Replica", query: ZeroShotQuery) -> Response:
     """Answer with one bare list of all labels and their scores, best first."""
-    query = hugging_face_query(document, replica.options)
     model = await replica.model_for(None, canary=True)
     [scores] = (await model.inference.zero_shot(query)).results
     return Response(orjson.dumps([score.model_dump() for score in scores or []]), media_type="application/json")

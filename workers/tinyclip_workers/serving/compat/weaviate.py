@@ -1,5 +1,6 @@
 """Weaviate's inference module (`multi2vec-clip`): set its `CLIP_INFERENCE_API` to the endpoint of a deployment."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -8,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from tinyclip.schemas import Request as RequestSchema
 from tinyclip.schemas import Response as ResponseSchema
+from tinyclip.schemas._base import EncodedImage, LongText
 
-from tinyclip_workers.serving.queries.bodies import read_document, validated
+from tinyclip_workers.serving.queries.bodies import read_query, validated
 from tinyclip_workers.serving.queries.embeddings import MAX_INPUTS, EmbeddingInput, EmbeddingsQuery
 from tinyclip_workers.serving.queries.inputs import MAX_IMAGES, check_texts, with_pointers
 
@@ -20,8 +22,8 @@ VECTORIZE = "/vectorize"
 
 
 class VectorizeRequest(RequestSchema):
-    texts: list[str] | None = Field(default=None, max_length=MAX_INPUTS)
-    images: list[str] | None = Field(default=None, max_length=MAX_IMAGES)
+    texts: list[LongText] | None = Field(default=None, max_length=MAX_INPUTS)
+    images: list[EncodedImage] | None = Field(default=None, max_length=MAX_IMAGES)
 
 
 class VectorizeResponse(ResponseSchema):
@@ -30,7 +32,7 @@ class VectorizeResponse(ResponseSchema):
 
 
 async def vectorize(replica: "Replica", request: Request) -> Response:
-    fields = validated(VectorizeRequest, await read_document(request, replica.options))
+    fields = await read_query(request, replica.options, partial(validated, VectorizeRequest))
     texts, images = with_pointers("/texts", fields.texts or []), with_pointers("/images", fields.images or [])
     check_texts(texts)
     inputs = [EmbeddingInput("text", text, pointer) for pointer, text in texts]

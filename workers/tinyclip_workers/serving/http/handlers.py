@@ -1,18 +1,20 @@
 """The handlers of the deployment's own routes: zero-shot classification, embeddings, search, label sets and health."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tinyclip.schemas import LabelSet, LabelSetSummary, Page
+from tinyclip.schemas import JSON, LabelSet, LabelSetSummary, Page
 
-from tinyclip_workers.serving.compat.hugging_face import answer_hugging_face, is_hugging_face
+from tinyclip_workers.serving.compat.hugging_face import answer_hugging_face, hugging_face_query, is_hugging_face
+from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid_input
-from tinyclip_workers.serving.queries.bodies import is_form, read_document, read_form
+from tinyclip_workers.serving.queries.bodies import is_form, read_form_query, read_query
 from tinyclip_workers.serving.queries.embeddings import embeddings_response, read_embeddings
 from tinyclip_workers.serving.queries.search import read_search
-from tinyclip_workers.serving.queries.zero_shot import read_label_set, zero_shot_form_query, zero_shot_query
+from tinyclip_workers.serving.queries.zero_shot import ZeroShotQuery, read_label_set, zero_shot_form_query, zero_shot_query
 
 if TYPE_CHECKING:
     from tinyclip_workers.serving.replica.replica import Replica
@@ -23,17 +25,23 @@ MAX_PAGE_SIZE = 200
 
 
 async def zero_shot(replica: "Replica", request: Request) -> Response:
+    options = replica.options
     if is_form(request):
-        query = zero_shot_form_query(await read_form(request, replica.options), replica.options)
+        query = await read_form_query(request, options, partial(zero_shot_form_query, options=options))
     else:
-        document = await read_document(request, replica.options)
-        if is_hugging_face(document):
-            return await answer_hugging_face(replica, document)
-        query = zero_shot_query(document, replica.options)
+        query, shape = await read_query(request, options, partial(_zero_shot_query, options=options))
+        if shape == "hugging-face":
+            return await answer_hugging_face(replica, query)
     query = await replica.resolve_label_set(query)
     model = await replica.model_for(query.model, canary=True)
     answer = await model.inference.zero_shot(query)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(await replica.run_in_thread(answer.model_dump_json), media_type="application/json")
+
+
+def _zero_shot_query(document: JSON, options: ServingOptions) -> tuple[ZeroShotQuery, Literal["ours", "hugging-face"]]:
+    if is_hugging_face(document):
+        return hugging_face_query(document, options), "hugging-face"
+    return zero_shot_query(document, options), "ours"
 
 
 async def embeddings(replica: "Replica", request: Request) -> Response:
@@ -51,7 +59,7 @@ async def search(replica: "Replica", request: Request) -> Response:
     query = await read_search(request, replica.options)
     model = await replica.model_for_index(query.index)
     answer = await model.inference.search(query)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(await replica.run_in_thread(answer.model_dump_json), media_type="application/json")
 
 
 async def health(replica: "Replica", request: Request) -> Response:

@@ -12,7 +12,7 @@ from tinyclip.hosts import is_known_host
 from tinyclip_workers.serving.http.errors import internal_error, on_problem_error
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError, problem_error
-from tinyclip_workers.serving.request_context import RequestContext, set_current
+from tinyclip_workers.serving.request_context import RequestContext, release_bytes, set_current
 
 if TYPE_CHECKING:
     from tinyclip_workers.serving.replica.replica import Replica
@@ -49,6 +49,7 @@ class RequestMiddleware:
         try:
             await self._answer(replica, scope, receive, send_and_record)
         finally:
+            release_bytes(context)
             context.status = context.status or CLIENT_CLOSED_REQUEST
             replica.metrics.record_request(context)
 

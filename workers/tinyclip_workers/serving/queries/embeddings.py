@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
+from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from tinyclip.schemas import JSON, EmbeddingPart, EmbeddingsRequest, FieldError, Request
+from tinyclip.schemas._base import Line, LongText
+from tinyclip.schemas.inference import MOST_INPUTS
 
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid_input
@@ -17,15 +20,14 @@ from tinyclip_workers.serving.queries.bodies import (
     form_document,
     form_images,
     is_form,
-    read_document,
-    read_form,
+    read_form_query,
+    read_query,
     validated,
 )
 from tinyclip_workers.serving.queries.inputs import MAX_IMAGES, Images, check_texts, form_image_pointers
 from tinyclip_workers.types import ImageInput, Matrix
 
-MAX_INPUTS = 2048
-"""Inputs of one request, as in OpenAI's API."""
+MAX_INPUTS = MOST_INPUTS
 
 Modality = Literal["text", "image"]
 
@@ -69,18 +71,18 @@ class EmbeddingRows:
 class _EmbeddingsForm(Request):
     """The fields of a multipart form other than its files."""
 
-    input: list[str] = []
+    input: list[LongText] = Field(default=[], max_length=MAX_INPUTS)
     encoding_format: Literal["float", "base64"] = "float"
     on_error: Literal["fail", "skip"] = "fail"
     dimensions: int | None = None
-    model: str | None = None
+    model: Line | None = None
 
 
 async def read_embeddings(request: HttpRequest, options: ServingOptions) -> EmbeddingsQuery:
     """Raises ProblemError naming every invalid field."""
     if is_form(request):
-        return _form_query(await read_form(request, options))
-    return embeddings_query(await read_document(request, options))
+        return await read_form_query(request, options, _form_query)
+    return await read_query(request, options, embeddings_query)
 
 
 def embeddings_query(document: JSON) -> EmbeddingsQuery:
@@ -92,6 +94,7 @@ def embeddings_query(document: JSON) -> EmbeddingsQuery:
     if fields.messages is not None:
         inputs = _message_inputs(fields.messages)
     elif isinstance(fields.input, list):
+        _expect_few(len(fields.input))
         inputs = [_input(item, f"/input/{i}", fields.modality) for i, item in enumerate(fields.input)]
     else:
         inputs = [_input(fields.input, "/input", fields.modality)]
@@ -128,6 +131,7 @@ def _message_inputs(messages: list[JSON]) -> list[EmbeddingInput]:
         if isinstance(content, str):
             inputs.append(EmbeddingInput("text", content, pointer))
         elif isinstance(content, list) and content:
+            _expect_few(len(inputs) + len(content))
             inputs += [_message_part(part, f"{pointer}/{j}") for j, part in enumerate(content)]
         else:
             raise invalid_input(field_error(pointer, content, "give a text or a list of parts"))
@@ -161,11 +165,16 @@ def _form_query(parts: Parts) -> EmbeddingsQuery:
 def _checked_query(inputs: list[EmbeddingInput], fields: EmbeddingsRequest | _EmbeddingsForm) -> EmbeddingsQuery:
     """Raises ProblemError for too many inputs, or invalid texts."""
     query = EmbeddingsQuery(inputs, fields.encoding_format, fields.on_error == "skip", fields.dimensions, fields.model)
-    if not 1 <= len(inputs) <= MAX_INPUTS or len(query.images.images) > MAX_IMAGES:
-        limits = f"1 to {MAX_INPUTS:,} in one request, at most {MAX_IMAGES} of them images"
-        raise invalid_input(field_error("/input", len(inputs), f"{len(inputs):,} inputs; give {limits}"))
+    _expect_few(len(inputs), len(query.images.images))
     check_texts([(item.pointer, str(item.value)) for item in inputs if item.modality == "text"])
     return query
+
+
+def _expect_few(inputs: int, images: int = 0) -> None:
+    """Raises ProblemError for too many inputs."""
+    if not 1 <= inputs <= MAX_INPUTS or images > MAX_IMAGES:
+        limits = f"1 to {MAX_INPUTS:,} in one request, at most {MAX_IMAGES} of them images"
+        raise invalid_input(field_error("/input", inputs, f"{inputs:,} inputs; give {limits}"))
 
 
 def embeddings_response(query: EmbeddingsQuery, embeddings: EmbeddingRows, model: str) -> bytes:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tinyclip.validation import MAX_ERRORS
+
 from tinyclip_workers.serving.problems import field_error, invalid_input
 from tinyclip_workers.serving.queries.bodies import MAX_FILES
 from tinyclip_workers.types import ImageInput
@@ -31,9 +33,9 @@ def with_pointers(pointer: str, texts: str | Sequence[str]) -> list[tuple[str, s
 
 def check_texts(texts: Sequence[tuple[str, str]]) -> None:
     """Check (pointer, text) pairs. Raises ProblemError for texts that are blank, far too long or not Unicode."""
-    errors = [field_error(pointer, text, problem) for pointer, text in texts if (problem := _text_problem(text))]
-    if errors:
-        raise invalid_input(*errors)
+    problems = [(pointer, text, problem) for pointer, text in texts if (problem := _text_problem(text))]
+    if problems:
+        raise invalid_input(*(field_error(*problem) for problem in problems[:MAX_ERRORS]), total=len(problems))
 
 
 def _text_problem(text: str) -> str | None:

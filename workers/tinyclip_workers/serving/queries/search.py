@@ -1,9 +1,9 @@
 """Search queries, read and checked."""
 
 import base64
-import json
 
 from starlette.requests import Request
+from tinyclip.bounded_json import parse
 from tinyclip.filters import FilterError, parse_filter
 from tinyclip.schemas import JSON, FieldError, SearchRequest
 
@@ -14,8 +14,8 @@ from tinyclip_workers.serving.queries.bodies import (
     form_document,
     form_images,
     is_form,
-    read_document,
-    read_form,
+    read_form_query,
+    read_query,
     validated,
 )
 from tinyclip_workers.serving.queries.inputs import check_texts
@@ -23,7 +23,12 @@ from tinyclip_workers.serving.queries.inputs import check_texts
 
 async def read_search(request: Request, options: ServingOptions) -> SearchRequest:
     """Raises ProblemError."""
-    document = _form_document(await read_form(request, options)) if is_form(request) else await read_document(request, options)
+    if is_form(request):
+        return await read_form_query(request, options, lambda parts: _query(_form_document(parts)))
+    return await read_query(request, options, _query)
+
+
+def _query(document: JSON) -> SearchRequest:
     query = validated(SearchRequest, document)
     if (query.text is None) == (query.image is None):
         raise invalid_input(FieldError(pointer="/text", value=None, message="give exactly one of text and image"))
@@ -46,7 +51,7 @@ def _form_document(parts: Parts) -> JSON:
         document["image"] = image if isinstance(image, str) else base64.b64encode(image).decode()
     if isinstance(document.get("filter"), str):
         try:
-            document["filter"] = json.loads(document["filter"])
+            document["filter"] = parse(document["filter"].encode("utf-8", "surrogatepass"), allow_nul=True)
         except ValueError as error:
             raise invalid_input(field_error("/filter", document["filter"], f"is not JSON: {error}")) from error
     return document

@@ -1,16 +1,25 @@
 """Zero-shot queries and label sets, read and checked; JSON and multipart requests give the same query."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from tinyclip.schemas import JSON, FieldError, LabelSetPut, Request, ZeroShotRequest
+from tinyclip.schemas._base import Line, LongText
 
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import field_error, invalid_input
-from tinyclip_workers.serving.queries.bodies import Parts, form_document, form_images, read_document, validated
-from tinyclip_workers.serving.queries.inputs import MAX_IMAGES, Images, check_texts, form_image_pointers, with_pointers
+from tinyclip_workers.serving.queries.bodies import Parts, form_document, form_images, read_query, validated
+from tinyclip_workers.serving.queries.inputs import (
+    MAX_CHARACTERS,
+    MAX_IMAGES,
+    Images,
+    check_texts,
+    form_image_pointers,
+    with_pointers,
+)
 
 MAX_LABELS = 10_000
 
@@ -31,10 +40,10 @@ class ZeroShotQuery:
 class _ZeroShotForm(Request):
     """The fields of a multipart form other than its files."""
 
-    model: str | None = None
-    labels: list[str] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
-    label_set: str | None = None
-    templates: list[str] = Field(default=["{}"], min_length=1, max_length=200)
+    model: Line | None = None
+    labels: list[LongText] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
+    label_set: Line | None = None
+    templates: list[LongText] = Field(default=["{}"], min_length=1, max_length=200)
     top_k: int = Field(default=5, ge=1)
     on_error: Literal["fail", "skip"] = "fail"
 
@@ -72,6 +81,10 @@ def _checked_query(images: Images, fields: ZeroShotRequest | _ZeroShotForm, opti
     query = ZeroShotQuery(
         images, fields.labels or [], fields.templates, fields.top_k, fields.on_error == "skip", fields.label_set, fields.model
     )
+    scores = len(images.images) * min(fields.top_k, len(query.labels) or MAX_LABELS)
+    if scores > options.max_scores:
+        message = f"{len(images.images)} images times {fields.top_k} scores are more than {options.max_scores:,}"
+        raise invalid_input(field_error("/top_k", fields.top_k, f"{message}; give a smaller number, or send fewer images"))
     if query.label_set is None:
         check_labels(query.labels, query.templates, options)
     return query
@@ -92,6 +105,11 @@ def check_labels(
     if without_slot:
         raise invalid_input(*(field_error(pointer, text, "has no {} where the label goes") for pointer, text in without_slot))
     check_texts(with_pointers(labels_at, labels))
+    longest = max(map(len, labels), default=0)
+    too_long = [(pointer, text) for pointer, text in listed if len(text) + text.count("{}") * longest > MAX_CHARACTERS]
+    if too_long:
+        message = f"makes texts of more than {MAX_CHARACTERS:,} characters with the longest label; shorten it, or use {{}} once"
+        raise invalid_input(*(field_error(pointer, text, message) for pointer, text in too_long))
     if len(labels) * len(listed) > options.max_texts:
         message = f"{len(labels)} labels times {len(listed)} templates are more than {options.max_texts:,} texts"
         raise invalid_input(field_error(templates_at, len(listed), f"{message}; send fewer of either"))
@@ -99,6 +117,10 @@ def check_labels(
 
 async def read_label_set(request: HttpRequest, options: ServingOptions) -> LabelSetPut:
     """Raises ProblemError."""
-    label_set = validated(LabelSetPut, await read_document(request, options))
+    return await read_query(request, options, partial(_label_set, options=options))
+
+
+def _label_set(document: JSON, options: ServingOptions) -> LabelSetPut:
+    label_set = validated(LabelSetPut, document)
     check_labels(label_set.labels, label_set.templates, options)
     return label_set

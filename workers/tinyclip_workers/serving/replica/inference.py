@@ -64,12 +64,20 @@ class InferenceService:
         images, classifier_LE = await _gather_both(
             self._image_rows(query.images, skip_bad=query.skip_bad_images), self.classifier(query.labels, query.templates)
         )
-        good_BE = [row for row in images.rows if row is not None]
-        if not good_BE:
-            return ZeroShotResponse(results=[None] * len(images.rows), model=self._options.model, errors=images.errors)
-        rows = iter(_softmax((self._engine.logit_scale * np.stack(good_BE) @ classifier_LE.T).astype(np.float32)))
-        results = [None if row is None else _best_labels(next(rows), query) for row in images.rows]
+        results = await self._in_thread(lambda: self._results(images.rows, classifier_LE, query))
         return ZeroShotResponse(results=results, model=self._options.model, errors=images.errors)
+
+    def _results(
+        self, rows: Sequence[Matrix | None], classifier_LE: Matrix, query: ZeroShotQuery
+    ) -> list[list[LabelScore] | None]:
+        results: list[list[LabelScore] | None] = []
+        for row in rows:  # one at a time: all logits of a large request together take much memory
+            if row is None:
+                results.append(None)
+            else:
+                [scores_L] = _softmax((self._engine.logit_scale * row[None] @ classifier_LE.T).astype(np.float32))
+                results.append(_best_labels(scores_L, query))
+        return results
 
     async def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
         """Return the (labels, E) embeddings of the labels, cached."""

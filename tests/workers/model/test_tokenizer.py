@@ -1,0 +1,46 @@
+"""The tokenizer gives open_clip's tokens, at a bounded cost."""
+
+import random
+import string
+import time
+
+import pytest
+from open_clip.tokenizer import SimpleTokenizer
+from tinyclip_workers.model import folders
+from tinyclip_workers.model.folders import make_tokenizer
+
+from tests.workers.models import tiny_layout
+
+TEXTS = [
+    "a photo of a cat", "", "Émile's naïve café, 42!", "<start_of_text> inside <end_of_text>", "一只猫在桌子上 " * 40, "😀" * 200,
+    "word " * 500, "1234567890 " * 50, "a-b-c-d/e.f" * 60, "&amp; &lt;b&gt;", "ab" * 400,
+]
+
+
+def test_tokens_are_those_of_open_clip() -> None:
+    layout = tiny_layout()
+
+    ours, theirs = make_tokenizer(layout)(TEXTS), SimpleTokenizer(context_length=layout.text.context_length)(TEXTS)
+
+    assert ours.equal(theirs)
+
+
+def test_a_long_word_takes_no_longer_than_a_text() -> None:
+    letters = random.Random(0).choices(string.ascii_lowercase, k=10_000)
+    tokenize, began = make_tokenizer(tiny_layout()), time.process_time()
+
+    tokenize("".join(letters))
+
+    assert time.process_time() - began < 0.5
+
+
+def test_it_does_not_remember_every_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MAX_REMEMBERED_WORDS", 10)
+    tokenizer = make_tokenizer(tiny_layout())
+    before = tokenizer(TEXTS)
+
+    for number in range(100):
+        tokenizer(f"word{number}x{number}y")
+
+    assert len(tokenizer.cache) < 50  # type: ignore[attr-defined]
+    assert tokenizer(TEXTS).equal(before)
