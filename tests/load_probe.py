@@ -86,8 +86,8 @@ class ProbedProcess:
         return Load(float(answer["lag_s"]), int(answer["peak_rss"]) - self._rss)
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
+        with self.process:  # closes the pipes, and waits
+            self.process.terminate()
 
     def _ask(self) -> dict[str, Any]:
         assert self.process.stdin is not None

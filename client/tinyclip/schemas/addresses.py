@@ -64,9 +64,15 @@ def _addresses(type_: Any, value: Any, pointer: str) -> Iterator[Place]:
         for branch in arguments:
             if not isinstance(value, BaseModel):
                 yield from _addresses(branch, value, pointer)
-    elif origin in (list, tuple) and isinstance(value, list | tuple):
+    elif origin in (list, tuple) and isinstance(value, list | tuple) and not _is_plain_text(arguments[0]):
         for number, item in enumerate(value):
             yield from _addresses(arguments[0], item, f"{pointer}/{number}")
     elif origin is dict and isinstance(value, dict):
         for key, item in value.items():
             yield from _addresses(arguments[1], item, f"{pointer}/{key}")
+
+
+def _is_plain_text(type_: Any) -> bool:
+    """Return whether a type is a text that names no address, so that long lists of it need not be visited."""
+    marks = type_.__metadata__ if get_origin(type_) is Annotated else ()
+    return (get_args(type_)[0] if marks else type_) is str and not any(isinstance(mark, NamesAddress) for mark in marks)

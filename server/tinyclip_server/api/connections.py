@@ -34,6 +34,10 @@ class ConnectionLimits:
     """Bytes of the request line with all headers."""
     pipelined: int = 16
     """Requests that a connection may send before the first of them is answered."""
+    linger_seconds: float = 0.5
+    """Time that a refused client has to read the answer; what it still sends is not read."""
+    lingering: int = 64
+    """Refused connections that are kept for that; others may lose the answer."""
     open: Counter[str] = field(default_factory=Counter)
     """Connections by address."""
 
@@ -55,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._write_deadline: asyncio.TimerHandle | None = None
         self._head_bytes = self._body_bytes = 0
         self._in_head = self._in_body = False
+        self._refused = self._lingers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -74,22 +79,24 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self._limits.open[self._address]:
                 del self._limits.open[self._address]
             self._address = None
+        self._limits.lingering += self._lingers
+        self._lingers = False
         self._cancel()
         if self._write_deadline is not None:
             self._write_deadline.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if self._deadline is None and not self._in_body:
             self._await_head()
         if self._in_head:  # httptools passes on a header once it is complete
             self._count_head(len(data))
-            if self.transport.is_closing():
+            if self._refused:
                 return
         super().data_received(data)
-        if self._in_head and self._deadline is None:  # the head followed a whole request
+        if self._in_head and self._deadline is None and not self._refused:  # the head followed a whole request
             self._await_head()
         if len(self.pipeline) > self._limits.pipelined:
             self.transport.abort()
@@ -107,20 +114,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self.transport.is_closing():
+        if self._refused:
             return
         self._in_head, self._in_body = False, True
         self._await_body()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused:
             return
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self.transport.is_closing():
+        if self._refused:
             return
         self._in_body = False
         self._cancel()
@@ -138,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self._limits.head_bytes and not self.transport.is_closing():
+        if self._head_bytes > self._limits.head_bytes and not self._refused:
             self._refuse(431, f"the headers are larger than {self._limits.head_bytes:,} bytes; send less", retry_after=None)
 
     def _await_head(self) -> None:
@@ -174,5 +181,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer outside of the application, and close the connection."""
         retry = f"retry-after: {retry_after}\r\n" if retry_after is not None else ""
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n{retry}"
+        self._cancel()
+        self._refused = True
         self.transport.write(f"{head}content-length: {len(reason)}\r\nconnection: close\r\n\r\n{reason}".encode())
-        self.transport.close()
+        if self._limits.lingering > 0 and self.transport.can_write_eof():
+            self._limits.lingering -= 1
+            self._lingers = True
+            self.transport.write_eof()  # to close it while the client sends would reset it, and the answer would be lost
+            self._deadline = self.loop.call_later(self._limits.linger_seconds, self.transport.abort)
+        else:
+            self.transport.close()

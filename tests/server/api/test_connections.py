@@ -12,7 +12,7 @@ from tinyclip_server.api.connections import ConnectionLimits, protocol_with
 
 SOON = 5.0
 """Seconds, far above all limits here, in which a connection must have ended."""
-LIMITS = {"head_seconds": 0.3, "body_seconds": 0.3, "body_bytes": 100, "write_seconds": 0.3}
+LIMITS = {"lingering": 200, "head_seconds": 0.3, "body_seconds": 0.3, "body_bytes": 100, "write_seconds": 0.3}
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
 LARGE = 64 << 20
