@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.load_probe import MIB, ProbedProcess, expect_small_load, filled, listed
+from tests.workers.student_server import serving, serving_options
 from tests.workers.students import encoded, random_image
 
 pytestmark = [
@@ -131,3 +132,12 @@ def test_scores_are_limited(deployment: Deployment) -> None:
     answer = deployment.expect_small_cost(Shape("/zero-shot", lambda size: many), 0)
 
     assert answer.json()["errors"][0]["pointer"] == "/top_k"
+
+
+def test_the_memory_for_all_bodies_is_limited(artifacts: Path) -> None:
+    with serving(serving_options(artifacts, max_held_bytes=1000)) as served, served.client() as client:
+        refused = client.post("/embeddings", json={"input": "a" * 2000})
+        accepted = [client.post("/embeddings", json={"input": "a" * 900}).status_code for _ in range(3)]
+
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (429, "busy", "2")
+    assert accepted == [200, 200, 200]
