@@ -74,11 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._address is not None:
-            self._limits.open[self._address] -= 1
-            if not self._limits.open[self._address]:
-                del self._limits.open[self._address]
-            self._address = None
+        self._count_no_longer()
         self._limits.lingering += self._lingers
         self._lingers = False
         self._cancel()
@@ -143,6 +139,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write_deadline.cancel()
             self._write_deadline = None
 
+    def _count_no_longer(self) -> None:
+        if self._address is not None:
+            self._limits.open[self._address] -= 1
+            if not self._limits.open[self._address]:
+                del self._limits.open[self._address]
+            self._address = None
+
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self._limits.head_bytes and not self._refused:
@@ -182,7 +185,11 @@ class BoundedProtocol(HttpToolsProtocol):
         retry = f"retry-after: {retry_after}\r\n" if retry_after is not None else ""
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n{retry}"
         self._cancel()
+        self._count_no_longer()
         self._refused = True
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.write(f"{head}content-length: {len(reason)}\r\nconnection: close\r\n\r\n{reason}".encode())
         if self._limits.lingering > 0 and self.transport.can_write_eof():
             self._limits.lingering -= 1
