@@ -21,11 +21,12 @@ class RayCluster:
 
     def __init__(
         self, folder: Path, *, address: str = "127.0.0.1", cpus: int = 8, head_environment: Mapping[str, str] | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, inside: Sequence[str] = (),
     ) -> None:
-        """Prepare a cluster, not started. `environment` is for the head and all nodes."""
+        """Prepare a cluster, not started. `environment` is for the head and all nodes, `inside` as for `launch`, for the head."""
         self.folder, self._address, self._cpus = folder, address, cpus
         self._environment, self._head_environment = dict(environment or {}), head_environment
+        self._inside = inside
         self.marker = str(folder)
         folder.mkdir()
         self.token = folder / "token"
@@ -39,7 +40,7 @@ class RayCluster:
             "--head", f"--node-ip-address={self._address}", f"--port={self._port}", f"--num-cpus={self._cpus}",
             f"--dashboard-host={self._address}", f"--dashboard-port={self._dashboard}",
             f"--dashboard-agent-listen-port={self._agent}", f"--ray-client-server-port={self._client}",
-            f"--temp-dir={self.folder}", environment=self._head_environment,
+            f"--temp-dir={self.folder}", inside=self._inside, environment=self._head_environment,
         )
         wait_until(lambda: self.answers() or self._process.poll() is not None, "an answer of the Ray head")
         if self._process.poll() is not None:

@@ -124,9 +124,9 @@ class RunningJob:
         return self.client.jobs.get(self.id)
 
     def story(self) -> list[str]:
-        """Return its history without progress and log lines, to explain a failure; nothing if the API does not answer."""
+        """Return its first 500 events, without progress and logs, to explain a failure; none if the API does not answer."""
         try:
-            events = list(self.client.jobs.events(self.id))
+            events = self.client.jobs.events_page(self.id, page_size=500).items
         except (CannotReachServer, ProblemError):
             return []
         return [f"{event.attempt} {event.type}: {event.message}" for event in events if event.type not in ("progress", "log")]

@@ -12,6 +12,8 @@ from bench.chaos.cluster import RayCluster
 from bench.chaos.machine import resume, running, suspend, wait_until
 
 BRIDGE = f"tc-{os.getpid()}"
+OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""Runs a command that sees no other processes, among which `ray start` looks for a cluster, and ends with all of its own."""
 NETWORK = "10.213.77"
 """A rarely used private network; its first address is that of the bridge and of the head."""
 
@@ -36,7 +38,7 @@ class Node:
 
     def join(self, cluster: RayCluster, folder: Path) -> None:
         """Start its raylet, with its temporary files below `folder`, and wait until it has joined the cluster."""
-        inside = ["ip", "netns", "exec", self.namespace, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        inside = ["ip", "netns", "exec", self.namespace, *OWN_PROCESSES]
         temp = tempfile.mkdtemp(prefix="n", dir=folder)
         self._process = cluster.launch(
             f"--address={cluster.gcs}", f"--node-ip-address={self.address}", f"--num-cpus={self.cpus}", f"--temp-dir={temp}",

@@ -15,7 +15,7 @@ from tinyclip import Client
 from bench.chaos.cluster import RayCluster
 from bench.chaos.files import Files, LocalFiles, S3Files
 from bench.chaos.machine import processes_of, small_disk, wait_until
-from bench.chaos.nodes import BRIDGE, NETWORK, Node, network
+from bench.chaos.nodes import BRIDGE, NETWORK, OWN_PROCESSES, Node, network
 from bench.chaos.postgres import Postgres
 from tests.e2e.service import Service
 from tests.fault_proxy import FaultProxy, fault_proxy, s3_proxy
@@ -148,7 +148,7 @@ def two_nodes(folder: Path) -> Iterator[Profile]:
 def drivers_on_nodes(folder: Path) -> Iterator[Profile]:
     """Run a head without CPUs, and one of two nodes with CPUs for the drivers and workers of several jobs."""
     with network(2, cpus=6) as nodes:
-        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=0, environment=HEALTH_CHECKS)
+        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=0, environment=HEALTH_CHECKS, inside=OWN_PROCESSES)
         with _production("drivers on nodes", folder, head, environment={"TINYCLIP_DRIVER_CPUS": "0.1"}) as profile:
             profile.nodes = nodes
             nodes[0].join(head, folder)
