@@ -7,7 +7,7 @@ from pathlib import Path
 
 import braceexpand
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinyclip_workers.data import patterns
 from tinyclip_workers.data.errors import DataError
@@ -18,6 +18,7 @@ from tests.s3 import BUCKET, bucket_files, s3_server
 PIECES = ["a", "{", "}", ",", "{0..3}", "{07..10}", "{a..e}", "{e..a..2}", "{5..1..2}", "{1..9..0}", "\\{", "\\", "{x,y}", "{,z}"]
 
 
+@settings(deadline=None)  # a pattern may have thousands of expansions
 @given(st.lists(st.sampled_from(PIECES), max_size=7).map("".join))
 def test_the_count_is_that_of_the_expansion(pattern: str) -> None:
     with contextlib.suppress(braceexpand.UnbalancedBracesError):

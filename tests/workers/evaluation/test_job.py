@@ -33,7 +33,7 @@ def task(folder: Path, **changes: Any) -> JSON:
 
 
 def model(folder: Path, seed: int) -> JSON:
-    return {"name": f"m@{seed}", "source": {"model": f"local-dir:{folder}/model-{seed}"}}
+    return {"name": f"model-{seed}", "source": {"model": f"local-dir:{folder}/model-{seed}"}}
 
 
 def write_request(store: ArtifactsStore, folder: Path, *tasks: JSON, **changes: Any) -> None:
