@@ -245,5 +245,6 @@ def test_results_of_all_seeds_are_kept_and_a_failed_check_passes_none(tmp_path: 
 
 
 def _context(served: FakeControlPlane, seeds: int, **case: Any) -> CaseContext:
-    profile: Any = SimpleNamespace(name="SQLite", client=served.client(), files=LocalFiles(served.artifacts))
+    plane, files = SimpleNamespace(is_ready=lambda: True), LocalFiles(served.artifacts)
+    profile: Any = SimpleNamespace(name="SQLite", client=served.client(), files=files, plane=plane)
     return CaseContext(Case("driver", "", lambda context: "", **case), profile, lambda name: {**SPEC, "name": name}, seeds)

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from bench.chaos.jobs import RunningJob
+from bench.chaos.machine import wait_until
 from bench.chaos.outcome import Fault
 from bench.chaos.profiles import Profile
 
@@ -70,7 +71,8 @@ class CaseContext:
         return Random(f"{self._seed} {self._name} {seed}")
 
     def submit(self) -> RunningJob:
-        """Submit the next job."""
+        """Submit the next job, once the control plane is ready."""
+        wait_until(self.profile.plane.is_ready, "the control plane")
         spec = {**self._spec(f"{self._name}-{len(self.jobs) + 1}"), **self.case.changes}
         job = RunningJob(self.profile.client, self.profile.files, spec)
         self.jobs.append(job)
@@ -80,6 +82,13 @@ class CaseContext:
         """Distribute the seeds over the jobs."""
         size = ceil(len(self.seeds) / self.case.jobs)
         return [share for i in range(self.case.jobs) if (share := self.seeds[i * size : (i + 1) * size])]
+
+    def moments_of_jobs(self) -> Iterator[tuple[RunningJob, int]]:
+        """Submit the jobs, each after the last moment of the one before it, and yield a job and a seed at its moment."""
+        for seeds in self.shares():
+            job = self.submit()
+            for seed in self.moments(job, seeds):
+                yield job, seed
 
     def moments(self, job: RunningJob, seeds: Sequence[int]) -> Iterator[int]:
         """Yield each seed at its moment: the first soon after the submission, the others at random steps of the job."""

@@ -18,8 +18,8 @@ LATE_SECONDS = 0.5
 
 def kill_plane(context: CaseContext) -> str:
     """Kill the control plane and restart it each time, not waiting until it is ready."""
-    plane, job, while_starting = context.profile.plane, context.submit(), 0
-    for seed in context.moments(job, context.seeds):
+    plane, while_starting = context.profile.plane, 0
+    for job, seed in context.moments_of_jobs():
         if not plane.runs():
             raise RuntimeError(f"the control plane exited before kill {seed + 1}")
         while_starting += not plane.is_ready()
@@ -32,8 +32,7 @@ def kill_plane(context: CaseContext) -> str:
 
 def kill_each_plane(context: CaseContext) -> str:
     """Kill two control planes in turn: the other one takes over the job. The one that was killed restarts meanwhile."""
-    job = context.submit()
-    for seed in context.moments(job, context.seeds):
+    for job, seed in context.moments_of_jobs():
         plane, other = context.profile.planes[seed % 2], context.profile.planes[1 - seed % 2]
         wait_until(other.is_ready, "the other control plane")
         with context.fault(job, seed):
@@ -46,8 +45,8 @@ def kill_each_plane(context: CaseContext) -> str:
 
 def start_second_on_same_folder(context: CaseContext) -> str:
     """Start a second control plane on a SQLite folder: it is refused while the first one runs, and starts after its death."""
-    plane, job = context.profile.plane, context.submit()
-    for seed in context.moments(job, context.seeds):
+    plane = context.profile.plane
+    for job, seed in context.moments_of_jobs():
         with context.fault(job, seed):
             refused = plane.start_beside()
             if refused.code != 1 or "another tinyclip-server uses" not in refused.err:

@@ -12,7 +12,7 @@ from bench.chaos.machine import DiskFiller, wait_until
 from bench.chaos.outcome import examine
 from tests.fault_proxy import Fault, FaultProxy
 
-OUTAGE_SECONDS = (1.0, 3.0)
+OUTAGE_SECONDS = (0.5, 2.0)
 LONG_OUTAGE_SECONDS = 60.0
 """Time for which PostgreSQL is stopped: at first for a short time each, at last for a minute."""
 FULL_SECONDS = 20.0
