@@ -11,8 +11,9 @@ from bench.chaos.nodes import Node
 from bench.chaos.outcome import Fault
 from bench.chaos.profiles import Profile
 
-ORPHAN_SECONDS = 60.0
-"""Time in which an orphan ends once it can read that a newer attempt has superseded it."""
+ORPHAN_SECONDS = 150.0
+"""Time limit for the end of an orphan that can read that a newer attempt has superseded it. Ray's own processes may wait for a
+minute for the head that is gone."""
 LONG_ABSENCE_SECONDS = 600.0
 FREE = 5
 """Each `FREE`-th loss of the head finds the orphans running all the time; the other orphans are suspended until their successors

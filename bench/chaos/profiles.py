@@ -102,9 +102,9 @@ class Profile:
 
 @contextlib.contextmanager
 def embedded(folder: Path) -> Iterator[Profile]:
-    """Run `tinyclip-server up` with SQLite and an embedded Ray, and allow several jobs at once."""
+    """Run `tinyclip-server up` with SQLite and an embedded Ray."""
     with _disk(folder):
-        service = Service(folder, {"TINYCLIP_MAX_RUNNING_JOBS": "3"})
+        service = Service(folder)
         try:
             service.start()
             with Client(service.url) as client:
