@@ -1,6 +1,7 @@
 """`tinyclip-server up` with a probe of its event loop."""
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
@@ -15,7 +16,17 @@ _background: list[asyncio.Task[None]] = []
 
 async def _announce(settings: Settings, readiness: Readiness) -> None:
     _background.append(asyncio.create_task(report_load()))
+    await _listening(settings)
     print(f"http://{settings.host}:{settings.port}", flush=True)
+
+
+async def _listening(settings: Settings) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(settings.host, settings.port)
+            writer.close()
+            return
+        await asyncio.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ async def serve(artifacts: Path) -> None:
     replica = Replica(serving_options(artifacts))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # before its address is printed
         server = uvicorn.Server(uvicorn.Config(make_app(lambda: replica), log_config=None, lifespan="off"))
         probe = asyncio.create_task(report_load())
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)

@@ -192,7 +192,7 @@ async def test_a_client_that_does_not_read_is_disconnected() -> None:
 
 
 async def test_connections_of_one_address_are_limited_and_300_half_sent_requests_end() -> None:
-    async with serving(per_address=200) as served:
+    async with serving(per_address=200, head_seconds=3.0) as served:
         connections = [await served.connect(b"GET / HTTP/1.1\r\n") for _ in range(300)]
 
         answers = [await ended(*connection) for connection in connections]
