@@ -56,14 +56,17 @@ def open_filesystem(address: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-def call_remote(call: Callable[..., Any], address: str, *arguments: Any, limit_s: float | None, **options: Any) -> Any:
+def call_remote(
+    call: Callable[..., Any], address: str, *arguments: Any, limit_s: float | None, cut_off: bool = True, **options: Any
+) -> Any:
     """Call a method of a remote filesystem, again while its error is temporary, for `limit_s` or else `PATIENCE_SECONDS` in all.
 
-    With a limit the call itself is cut off too. Raises StoreUnavailable naming the address, and other errors as an OSError.
+    With a limit and `cut_off` the call itself is cut off too; else only the silence of the store ends it. Raises StoreUnavailable
+    naming the address, and other errors as an OSError.
     """
     end, wait = time.monotonic() + (limit_s or PATIENCE_SECONDS), FIRST_WAIT_SECONDS
     while True:
-        if limit_s is not None:
+        if limit_s is not None and cut_off:
             options["timeout"] = max(0.01, end - time.monotonic())
         try:
             return call(*arguments, **options)

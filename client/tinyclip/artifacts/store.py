@@ -32,6 +32,8 @@ class ArtifactsStore:
     def __init__(self, root: str, *, limit_s: float | None = None) -> None:
         """`limit_s` limits each call to a remote store; without, calls wait for minutes while it is away.
 
+        Transfers between files (`copy`, `get_file`, `put_file`) are not cut off while they make progress.
+
         Raises ValueError naming what to install where the URI's scheme has no driver.
         """
         from fsspec.asyn import AsyncFileSystem  # comes with the extras
@@ -136,25 +138,26 @@ class ArtifactsStore:
         if self.is_local:
             disk.link_file(Path(self._full(target)), Path(self._full(source)))
         else:
-            self._call("cp_file", source, self._full(target))
+            self._call("cp_file", source, self._full(target), cut_off=False)
 
     def get_file(self, path: str, target: Path) -> None:
         """Copy a file of the store to a local path. Raises FileNotFoundError."""
-        self._call("get_file", path, str(target))
+        self._call("get_file", path, str(target), cut_off=False)
 
     def put_file(self, source: Path, path: str) -> None:
         """Copy a local file into the store; for large ones, which `write_bytes` would hold in memory."""
         if self.is_local:
             disk.replace_file(Path(self._full(path)), source)
         else:
-            call_remote(self._fs.put_file, self.uri(path), str(source), self._full(path), limit_s=self._limit_s)
+            put, full = self._fs.put_file, self._full(path)
+            call_remote(put, self.uri(path), str(source), full, limit_s=self._limit_s, cut_off=False)
 
-    def _call(self, method: str, path: str, *arguments: Any, **options: Any) -> Any:
+    def _call(self, method: str, path: str, *arguments: Any, cut_off: bool = True, **options: Any) -> Any:
         """Call a method of the filesystem with a file's full path."""
-        call = getattr(self._fs, method)
+        call, full = getattr(self._fs, method), self._full(path)
         if self.is_local:
-            return call(self._full(path), *arguments, **options)
-        return call_remote(call, self.uri(path), self._full(path), *arguments, limit_s=self._limit_s, **options)
+            return call(full, *arguments, **options)
+        return call_remote(call, self.uri(path), full, *arguments, limit_s=self._limit_s, cut_off=cut_off, **options)
 
     def _full(self, path: str) -> str:
         return f"{self._base}/{path}"

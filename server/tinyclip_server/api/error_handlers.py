@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from tinyclip.artifacts.remote import StoreUnavailable
 from tinyclip.bounded_json import UNSTORABLE_TEXT
 from tinyclip.schemas import FieldError
 from tinyclip.validation import MAX_ERRORS, shown_value
@@ -31,6 +32,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
     for unavailable in (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
         app.add_exception_handler(unavailable, _on_database_unavailable)
+    app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
     for unstorable in (DBAPIError, UnicodeEncodeError):
         app.add_exception_handler(unstorable, _on_unstorable_text)
 
@@ -96,3 +98,9 @@ async def _on_database_unavailable(request: Request, error: Exception) -> Respon
         logger.error("the database has no tables; run tinyclip-server migrate")
     logger.warning("database unavailable: %s", error)
     return problem_response(request, Unavailable("the database cannot be reached; try again", retry_after=2))
+
+
+async def _on_store_unavailable(request: Request, error: Exception) -> Response:
+    logger.warning("artifacts store unavailable: %s", error)
+    detail = "the artifacts store does not answer; try again"
+    return problem_response(request, Unavailable(detail, code="store_unavailable", retry_after=5))

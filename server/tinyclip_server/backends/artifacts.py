@@ -1,52 +1,79 @@
-"""The artifacts store for async code: every call runs in a thread, because a store may be remote and slow."""
+"""The artifacts store for async code: every call runs in a thread and ends in limited time: a store may be remote and slow."""
 
 import asyncio
+import contextvars
+import errno
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+from tinyclip.artifacts.remote import StoreUnavailable
 from tinyclip.artifacts.store import ArtifactsStore, StoredFile
+
+CALL_SECONDS = 10.0
+"""Time limit of a call, with the wait for a thread."""
+REMOVAL_SECONDS = 60.0
+"""The same for removing a folder, which may hold thousands of files."""
+THREADS = 32
+"""Threads for the store only: while it hangs, everything else of the server still has its own."""
 
 StoredFiles = list[StoredFile]
 Names = list[str]
+T = TypeVar("T")
 
 GAP_SECONDS = 60.0
 """A pause between two readings that is longer is an interruption: an outage of the store, of Ray or of this server."""
 
 
 class AsyncArtifactsStore:
-    """An `ArtifactsStore` whose calls are awaited; it opens the server's own root and nothing else."""
+    """An `ArtifactsStore` whose calls are awaited; it opens the server's own root and nothing else.
+
+    Every call raises StoreUnavailable, an OSError, if the store fails or does not answer in time.
+    """
 
     def __init__(self, root: str) -> None:
         """Raises ValueError naming what to install where the root's scheme has no driver."""
-        self._store = ArtifactsStore(root)
+        self._store = ArtifactsStore(root, limit_s=CALL_SECONDS)
+        self._removing = ArtifactsStore(root, limit_s=REMOVAL_SECONDS)
+        self._threads = ThreadPoolExecutor(THREADS, "store")
         self.root, self.is_local = self._store.root, self._store.is_local
 
     def uri(self, path: str) -> str:
         return self._store.uri(path)
 
     async def write_bytes(self, path: str, data: bytes) -> None:
-        await asyncio.to_thread(self._store.write_bytes, path, data)
+        await self._run(path, lambda: self._store.write_bytes(path, data))
 
     async def create_bytes(self, path: str, data: bytes) -> bool:
-        return await asyncio.to_thread(self._store.create_bytes, path, data)
+        return await self._run(path, lambda: self._store.create_bytes(path, data))
 
     async def read_if_exists(self, path: str) -> bytes | None:
-        return await asyncio.to_thread(self._store.read_if_exists, path)
+        return await self._run(path, lambda: self._store.read_if_exists(path))
 
     async def read_range(self, path: str, start: int, end: int) -> bytes:
-        return await asyncio.to_thread(self._store.read_range, path, start, end)
+        return await self._run(path, lambda: self._store.read_range(path, start, end))
 
     async def exists(self, path: str) -> bool:
-        return await asyncio.to_thread(self._store.exists, path)
+        return await self._run(path, lambda: self._store.exists(path))
 
     async def list(self, path: str) -> Names:
-        return await asyncio.to_thread(self._store.list, path)
+        return await self._run(path, lambda: self._store.list(path))
 
     async def find(self, path: str) -> StoredFiles:
-        return await asyncio.to_thread(self._store.find, path)
+        return await self._run(path, lambda: self._store.find(path))
 
     async def remove(self, path: str) -> None:
-        await asyncio.to_thread(self._store.remove, path)
+        await self._run(path, lambda: self._removing.remove(path), REMOVAL_SECONDS)
+
+    async def _run(self, path: str, call: Callable[[], T], limit_s: float | None = None) -> T:
+        limit_s = limit_s or CALL_SECONDS
+        context = contextvars.copy_context()  # for the ids in log lines
+        try:
+            async with asyncio.timeout(limit_s):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
+        except TimeoutError as error:  # a mounted folder that hangs, or no thread was free
+            raise StoreUnavailable(errno.EIO, f"the store does not answer within {limit_s:g} s", self.uri(path)) from error
 
 
 class Readings:

@@ -106,6 +106,7 @@ def _series(names: Sequence[str], points: Sequence[Row[str, int, int, float]]) -
 async def checkpoints(job_id: str, services: ServicesDep, session: ReadSession, project: Project) -> Page[Checkpoint]:
     """List a job's committed checkpoints: those with a manifest in the artifacts store."""
     await service.get(session, project, job_id)
+    await session.close()  # the store may be slow: no connection is held meanwhile
     return Page(items=committed(await services.store.find(stages_folder(job_id))))
 
 
@@ -117,6 +118,7 @@ async def layout_picture(
     job = await service.get(session, project, job_id)
     if index >= len(job.stages):
         raise NotFound(f"job {job_id} has {len(job.stages)} stages, counted from 0", code="no_such_stage")
+    await session.close()
     picture = await services.store.read_if_exists(stage_picture(job_id, index, job.stages[index].name))
     if picture is None:
         message = f"stage {index} of {job_id} has no layout diagram; only an automatic stage has one, from its prune step on"

@@ -76,6 +76,7 @@ async def file(
 ) -> Response:
     """Download a file of a version, or a range of it."""
     found = await service.get_version(session, project, name, version)
+    await session.close()  # the store may be slow: no connection is held meanwhile
     return await file_response(request, services.store, found, find_file(found, path))
 
 

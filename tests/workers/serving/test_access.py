@@ -21,15 +21,18 @@ from tests.workers.student_server import serving_options
 GOOD, OTHER_PROJECT, READER, EXPIRED = (new_token() for _ in range(4))
 
 
-def publish(root: Path) -> None:
-    """Write the list of tokens as the control plane does."""
-    tokens = {
+def digests() -> dict[str, TokenDigest]:
+    return {
         digest(GOOD): TokenDigest(project="vision", scopes=[Scope.INFER]),
         digest(OTHER_PROJECT): TokenDigest(project="other", scopes=[Scope.ADMIN]),
         digest(READER): TokenDigest(project="vision", scopes=[Scope.READ]),
         digest(EXPIRED): TokenDigest(project="vision", scopes=[Scope.INFER], expires_at=datetime.now(UTC) - timedelta(seconds=1)),
     }
-    ArtifactsStore(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=tokens).model_dump_json().encode())
+
+
+def publish(root: Path) -> None:
+    """Write the list of tokens as the control plane does."""
+    ArtifactsStore(str(root)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens=digests()).model_dump_json().encode())
 
 
 @pytest.fixture
@@ -95,17 +98,14 @@ async def test_without_a_list_every_token_is_rejected(options: ServingOptions) -
     assert await rejection(Access(options), request(GOOD)) == (401, "token_unknown")
 
 
-async def test_a_revoked_token_is_rejected_after_the_list_was_read_again(
-    options: ServingOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_revoked_token_is_rejected_after_the_list_was_read_again(options: ServingOptions, tmp_path: Path) -> None:
     publish(tmp_path)
     access = Access(options)
     await access.check(request(GOOD))
     ArtifactsStore(str(tmp_path)).write_bytes(TOKEN_DIGESTS, TokenDigests(tokens={}).model_dump_json().encode())
 
     await access.check(request(GOOD))
-    later = monotonic() + access_module.REFRESH_SECONDS
-    monkeypatch.setattr(access_module, "monotonic", lambda: later)
+    access.refresh()
 
     assert await rejection(access, request(GOOD)) == (401, "token_unknown")
 
@@ -118,6 +118,7 @@ async def test_the_last_list_is_used_for_a_while_after_a_failed_read(
     await access.check(request(GOOD))
     (tmp_path / TOKEN_DIGESTS).write_bytes(b"{ torn")
     start = monotonic()
+    access.refresh()
 
     monkeypatch.setattr(access_module, "monotonic", lambda: start + access_module.MAX_STALE_SECONDS - 10)
     await access.check(request(GOOD))

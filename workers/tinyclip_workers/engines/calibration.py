@@ -18,6 +18,7 @@ from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import UnusableSample, image_bytes, is_held_out, sample_errors
 from tinyclip_workers.data.shards import read_shards
+from tinyclip_workers.model.folders import FILE_SECONDS
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.types import Pixels
 
@@ -65,7 +66,7 @@ def read_calibration(model_uri: str, size: int) -> Pixels | None:
 
     Returns None without the file, and, with a warning in the log, if it is damaged or does not fit the model.
     """
-    store = open_own_store(model_uri)
+    store = open_own_store(model_uri, limit_s=FILE_SECONDS)
     if not store.exists(CALIBRATION_FILE):
         return None
     try:

@@ -38,8 +38,8 @@ OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
 """Names of weights in a folder, in order of preference; the last is our compact form."""
-LIMIT_SECONDS = 30.0
-"""Time limit for each of the small files of a folder in a remote store."""
+FILE_SECONDS = 60.0
+"""Time limit for each file beside the weights, in a remote store."""
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """Limit of a configuration, a layout or a version's document. The last has the shards that the version was trained on."""
@@ -90,7 +90,7 @@ def find_folder(uri: str) -> ModelSource:
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
-    names = open_store(uri, limit_s=LIMIT_SECONDS).list("")
+    names = open_store(uri, limit_s=FILE_SECONDS).list("")
     if not names:
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
     if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= set(names):

@@ -18,7 +18,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.engines.calibration import split_calibration
 from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.folders import FILE_SECONDS, LoadedModel
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.types import Matrix, Pixels
 
@@ -62,7 +62,7 @@ def check_golden_queries(engine: Engine, model_uri: str) -> dict[str, float]:
     Returns the mean cosines of images and of texts; nothing without the file.
     Raises GoldenMismatch, and ValueError for a file that cannot be read.
     """
-    golden = _read(open_own_store(model_uri))
+    golden = _read(open_own_store(model_uri, limit_s=FILE_SECONDS))
     if golden is None:
         size = engine.image_size
         for rows in (engine.encode_text(TEXTS), engine.encode_image(np.full((1, size, size, 3), 127, np.uint8))):

@@ -1,8 +1,9 @@
 """Builds of indexes in PostgreSQL, and databases that cannot be used."""
 
-from pathlib import Path
+from pathlib import asyncio
 
 import numpy as np
+import Path
 import pytest
 from tinyclip.index_database import VARIABLE
 from tinyclip_workers.engines.protocol import Engine
@@ -64,9 +65,7 @@ class TestBuild:
             assert [hit.metadata for hit in actual] == [hit.metadata for hit in expected]
             np.testing.assert_allclose([hit.score for hit in actual], [hit.score for hit in expected], atol=1e-6)
 
-    def test_a_new_build_replaces_the_old_one(
-        self, tmp_path: Path, folder: Path, shards: str, index_database: str
-    ) -> None:
+    def test_a_new_build_replaces_the_old_one(self, tmp_path: Path, folder: Path, shards: str, index_database: str) -> None:
         request_build(tmp_path, folder, shards, **IN_POSTGRES)
         run_job(tmp_path)
         indexes = Indexes(str(tmp_path))
@@ -77,7 +76,9 @@ class TestBuild:
 
         assert len(tables(index_database)) == 2
         assert before.generation.count == COUNT
-        searched, found = indexes.nearest("gallery", "student@1", np.ones(24, np.float32), 9)  # despite the open reader
+        searched, found = asyncio.run(
+            indexes.nearest("gallery", "student@1", np.ones(24, np.float32), 9)
+        )  # despite the open reader
         assert (searched.build, [hit.id for hit in found.hits]) == (2, ["p00"])
 
     def test_from_files_to_the_database_and_back(self, tmp_path: Path, folder: Path, shards: str, index_database: str) -> None:
@@ -154,7 +155,7 @@ class TestUnusableDatabase:
         monkeypatch.setenv(VARIABLE, "postgresql://me:secret@127.0.0.1:1/x")
 
         with pytest.raises(ProblemError) as refused:
-            Indexes(str(tmp_path)).nearest("gallery", "student@1", unit_vectors(24), 3)
+            asyncio.run(Indexes(str(tmp_path)).nearest("gallery", "student@1", unit_vectors(24), 3))
 
         problem = refused.value.problem
         assert (problem.status, problem.code, problem.retryable) == (503, "index_unavailable", True)

@@ -18,6 +18,7 @@ from tinyclip_workers.retrieval.commits import newest
 from tinyclip_workers.serving.problems import field_error, invalid_input
 from tinyclip_workers.serving.queries.bodies import read_query, validated
 from tinyclip_workers.serving.queries.inputs import check_texts
+from tinyclip_workers.serving.replica.store_calls import call_store
 
 if TYPE_CHECKING:
     from tinyclip_workers.serving.replica.replica import Replica
@@ -72,7 +73,7 @@ def _normalized(values: list[float], embed_dim: int) -> npt.NDArray[np.float32]:
 
 
 async def indices_list(replica: "Replica", request: Request) -> Response:
-    return JSONResponse(await replica.run_in_thread(lambda: _index_names(replica)))
+    return JSONResponse(await call_store(lambda: _index_names(replica)))
 
 
 def _index_names(replica: "Replica") -> list[str]:

@@ -1,11 +1,13 @@
 """Access control of a deployment, by the token digests that the control plane writes to the artifacts store.
 
 The server itself is not contacted, so queries are answered while it is down. A revoked token is rejected as soon as this
-replica has read the list again.
+replica has read the list again. A thread reads it, so no query waits for the store.
 """
 
-import asyncio
 import logging
+import threading
+import time
+import weakref
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -15,14 +17,14 @@ from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
 from tinyclip.token_format import digest, is_well_formed
 
-from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError, problem_error
+from tinyclip_workers.serving.replica.store_calls import open_limited_store
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 5.0
-"""Interval of reading the list, while there are requests."""
+"""Interval of reading the list."""
 MAX_STALE_SECONDS = 300.0
 """Age up to which the last list is used while the store cannot be read; after that every request is rejected."""
 OPEN_PATHS = frozenset({"/healthz", "/.well-known/live", "/.well-known/ready", "/openapi.json"})
@@ -34,18 +36,21 @@ class Access:
     """The token digests as last read."""
 
     def __init__(self, options: ServingOptions) -> None:
+        """Read the list, and from now on again every `REFRESH_SECONDS`, until this object is no longer used."""
         self._options = options
-        self._store = open_own_store(options.artifacts) if options.auth == "tokens" else None
         self._tokens: dict[str, TokenDigest] = {}
-        self._read_at = self._tried_at = float("-inf")
-        self._refresh_lock = asyncio.Lock()
+        self._read_at = float("-inf")
+        if options.auth == "tokens":
+            self._store = open_limited_store(options.artifacts)
+            self.refresh()
+            threading.Thread(target=_refresh_repeatedly, args=(weakref.ref(self),), name="tokens", daemon=True).start()
 
     async def check(self, request: Request) -> None:
         """Raises ProblemError for a request that is not allowed."""
         if self._options.auth == "none" or is_open(request):
             return
         token = _bearer_token(request.headers.get("authorization"))
-        await self._refresh()
+        self._check_age()
         known = self._tokens.get(digest(token))
         if known is None:
             raise _unauthorized("token_unknown", "this token is not valid here: it was revoked, or has no scope infer")
@@ -57,18 +62,9 @@ class Access:
         if not Scope.INFER.is_granted_by(known.scopes):
             raise problem_error(403, "forbidden", "Forbidden", "querying a deployment needs a token with scope infer")
 
-    async def _refresh(self) -> None:
-        """Read the list if that is due; concurrent requests share one read. Raises ProblemError once the list is too old."""
-        async with self._refresh_lock:
-            if monotonic() - self._tried_at >= REFRESH_SECONDS:
-                await asyncio.to_thread(self._read)
-                self._tried_at = monotonic()
-        if monotonic() - self._read_at > MAX_STALE_SECONDS:
-            title, detail = "Service Unavailable", "the list of valid tokens cannot be read from the artifacts store; try again"
-            raise problem_error(503, "tokens_unavailable", title, detail, retryable=True, headers={"Retry-After": "5"})
-
-    def _read(self) -> None:
-        assert self._store is not None
+    def refresh(self) -> None:
+        """Read the list. The last one remains in use if that fails."""
+        started = monotonic()
         try:
             self._tokens = TokenDigests.model_validate_json(self._store.read_bytes(TOKEN_DIGESTS)).tokens
         except FileNotFoundError:
@@ -77,7 +73,23 @@ class Access:
         except Exception as error:  # of any remote store: the last list is used for a while
             log.warning("the list of tokens cannot be read: %s", error)
             return
-        self._read_at = monotonic()
+        self._read_at = started
+
+    def _check_age(self) -> None:
+        """Raises ProblemError once the list is too old."""
+        if monotonic() - self._read_at > MAX_STALE_SECONDS:
+            title, detail = "Service Unavailable", "the list of valid tokens cannot be read from the artifacts store; try again"
+            raise problem_error(503, "tokens_unavailable", title, detail, retryable=True, headers={"Retry-After": "5"})
+
+
+def _refresh_repeatedly(reference: "weakref.ref[Access]") -> None:
+    while True:
+        time.sleep(REFRESH_SECONDS)
+        access = reference()
+        if access is None:
+            return
+        access.refresh()
+        del access
 
 
 def is_open(request: Request) -> bool:

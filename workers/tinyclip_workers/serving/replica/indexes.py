@@ -1,12 +1,17 @@
 """The indexes that a replica searches: opened at their first query, and reopened when a new generation is committed."""
 
+import asyncio
+import logging
 import re
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 
 from tinyclip.artifacts.paths import index_request
+from tinyclip.artifacts.remote import StoreUnavailable
 from tinyclip.errors import MissingExtra
 from tinyclip.filters import Condition
 
@@ -20,12 +25,16 @@ from tinyclip_workers.retrieval.reader import (
     SearchResult,
     open_index,
 )
-from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
+from tinyclip_workers.serving.replica.store_calls import in_store_thread, open_limited_store, store_unavailable
 from tinyclip_workers.types import Matrix
+
+log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
 """Interval of checking the store for a newer generation, while there are queries."""
+REFRESH_WAIT_SECONDS = 2.0
+"""How long the query that finds the check due waits for it, if a reader is open. Others do not wait."""
 MAX_BYTES_HELD_TWICE = 1 << 30
 """Up to so many bytes of graphs that a new generation drops are kept in memory, and answer, until it is open. Larger ones are
 released first and queries wait, so that a replica needs memory for one generation only."""
@@ -47,50 +56,84 @@ class _OpenIndex:
 
 
 class Indexes:
-    """Open indexes by name. Thread-safe."""
+    """Open indexes by name. `get` is thread-safe, the async methods are for one event loop."""
 
     def __init__(self, artifacts: str) -> None:
-        self._store = open_own_store(artifacts)
+        self._store = open_limited_store(artifacts)
         self._open: dict[str, _OpenIndex] = {}
         self._lock = threading.Lock()
+        self._refreshing: dict[str, asyncio.Task[None]] = {}
 
     def get(self, name: str, model: str) -> IndexReader:
         """Return a reader of the index's newest generation.
 
         Raises ProblemError: 404 if there is no such index, 409 if it is still being built or holds another model's embeddings.
         """
-        if not _NAME.fullmatch(name):
-            raise invalid_input(field_error("/index", name, "is not the name of an index (a-z, 0-9, '.', '_' and '-')"))
-        reader = self._current_reader(name)
-        if reader.generation.model != model:
-            raise problem_error(
-                409,
-                "index_of_another_model",
-                "The index belongs to another model",
-                f"/index: {name} holds embeddings of {reader.generation.model} and this deployment serves {model}; "
-                f"query a deployment of {reader.generation.model}, or build the index again with model {model}",
-            )
-        return reader
+        _check_name(name)
+        return _of_model(self._current_reader(name), name, model)
 
-    def nearest(
-        self, name: str, model: str, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()
-    ) -> tuple[Generation, SearchResult]:
-        """Search the newest generation; return it with its hits.
+    async def open(self, name: str, model: str) -> IndexReader:
+        """As `get`, but if the store is slow, the reader that is open already is returned after `REFRESH_WAIT_SECONDS`.
 
-        Raises ProblemError as `get`, and 503 while a database cannot be reached.
+        Raises ProblemError as `get`, and 503 if the store fails and no reader is open.
         """
+        _check_name(name)
+        known = self._open.get(name)
+        if known is None or known.fresh_reader() is None:
+            await self._refreshed(name)
+        while (reader := self._open_reader(name)) is None:  # a large one was released before the next is opened
+            await self._refreshed(name)
+        return _of_model(reader, name, model)
+
+    async def nearest(
+        self, name: str, model: str, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = (),
+        executor: Executor | None = None,
+    ) -> tuple[Generation, SearchResult]:
+        """Search the newest generation in a thread of the executor; return it with its hits.
+
+        Raises ProblemError as `open`, and 503 while a database cannot be reached.
+        """
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
         try:
-            reader = self.get(name, model)
+            reader = await self.open(name, model)
             try:
-                return reader.generation, reader.nearest(query_E, top_k, conditions)
+                return reader.generation, await in_thread(reader.nearest, query_E, top_k, conditions)
             except GenerationRemoved:  # by a newer generation, since the last check
                 self._open[name].checked_at = -REFRESH_SECONDS
-                reader = self.get(name, model)
-                return reader.generation, reader.nearest(query_E, top_k, conditions)
+                reader = await self.open(name, model)
+                return reader.generation, await in_thread(reader.nearest, query_E, top_k, conditions)
         except DatabaseUnavailable as error:
             raise _unavailable(name, str(error)) from error
         except GenerationRemoved as error:
             raise _unavailable(name, f"{error}; try again in a moment; if this persists, PUT the index again") from error
+
+    def _open_reader(self, name: str) -> IndexReader | None:
+        known = self._open.get(name)
+        return known.reader if known is not None else None
+
+    async def _refreshed(self, name: str) -> None:
+        """Wait until the newest generation is open, or not for long if another one is. Raises ProblemError.
+
+        No variable holds a reader meanwhile: it would keep a generation in memory that `_open_generation` wants to release.
+        """
+        is_first = name not in self._refreshing
+        if is_first:
+            refresh = asyncio.create_task(in_store_thread(lambda: self._check_store(name)))
+            refresh.add_done_callback(lambda done: (self._refreshing.pop(name), done.cancelled() or done.exception()))
+            self._refreshing[name] = refresh
+        refresh = self._refreshing[name]
+        if self._open_reader(name) is not None:
+            if is_first:
+                await asyncio.wait([refresh], timeout=REFRESH_WAIT_SECONDS)
+            if not refresh.done() and self._open_reader(name) is not None:
+                return  # it continues; the previous generation answers meanwhile
+        try:
+            await asyncio.shield(refresh)  # the request that started it may be cancelled before it is done
+        except (StoreUnavailable, TimeoutError) as error:
+            raise store_unavailable() from error
+
+    def _check_store(self, name: str) -> None:
+        self._current_reader(name)
 
     def _current_reader(self, name: str) -> IndexReader:
         with self._lock:
@@ -113,13 +156,18 @@ class Indexes:
             known.lock.release()
 
     def _refresh(self, name: str, known: _OpenIndex) -> IndexReader:
-        """Open the newest generation if it is not open yet. The caller holds the lock."""
-        generation = self._newest(name)
-        if known.reader is None or known.reader.generation != generation:
-            try:
-                known.reader = self._open_generation(known, generation)
-            except FileNotFoundError:  # replaced or deleted after the check
-                known.reader = self._open_generation(known, self._newest(name))
+        """Open the newest generation if it is not open yet; keep the open one if the store fails. The caller holds the lock."""
+        try:
+            generation = self._newest(name)
+            if known.reader is None or known.reader.generation != generation:
+                try:
+                    known.reader = self._open_generation(known, generation)
+                except FileNotFoundError:  # replaced or deleted after the check
+                    known.reader = self._open_generation(known, self._newest(name))
+        except StoreUnavailable as error:
+            if known.reader is None:
+                raise
+            log.warning("index %s stays at generation %d: %s", name, known.reader.generation.number, error)
         known.checked_at = time.monotonic()
         return known.reader
 
@@ -154,6 +202,24 @@ class Indexes:
             "There is no such index",
             f"/index: there is no index {name}; create it with PUT /v1/indexes/{name} of the control plane",
         )
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise invalid_input(field_error("/index", name, "is not the name of an index (a-z, 0-9, '.', '_' and '-')"))
+
+
+def _of_model(reader: IndexReader, name: str, model: str) -> IndexReader:
+    """Return the reader. Raises ProblemError if it holds another model's embeddings."""
+    if reader.generation.model != model:
+        raise problem_error(
+            409,
+            "index_of_another_model",
+            "The index belongs to another model",
+            f"/index: {name} holds embeddings of {reader.generation.model} and this deployment serves {model}; "
+            f"query a deployment of {reader.generation.model}, or build the index again with model {model}",
+        )
+    return reader
 
 
 def _open_postgres(generation: Generation) -> IndexReader:

@@ -107,7 +107,7 @@ class InferenceService:
         Raises ProblemError for an index that does not exist or holds another model's embeddings.
         """
         model = self._options.model
-        await self._in_thread(lambda: self._indexes.get(query.index, model))  # fail before anything is encoded
+        await self._indexes.open(query.index, model)  # fail before anything is encoded
         if query.image is not None:
             [row] = (await self._image_rows(Images([query.image], ["/image"]), skip_bad=False)).rows
         elif query.text is not None:
@@ -117,9 +117,7 @@ class InferenceService:
         assert row is not None
         conditions = parse_filter(query.filter or {})
         with phase("search"):
-            generation, found = await self._in_thread(
-                lambda: self._indexes.nearest(query.index, model, row, query.top_k, conditions)
-            )
+            generation, found = await self._indexes.nearest(query.index, model, row, query.top_k, conditions, self._executor)
         add_count("hits", len(found.hits))
         return SearchResponse(hits=found.hits, model=model, kind=found.kind, generation=generation.number)
 

@@ -13,9 +13,13 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import LabelSet
 
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
+from tinyclip_workers.serving.replica.store_calls import call_store
 
 REFRESH_SECONDS = 2.0
-"""Maximum age of a cached label set: a change through another replica takes effect here after that."""
+"""Maximum age of a cached label set: a change through another replica takes effect here after that. While the store does not
+answer, the cached one is used."""
+REFRESH_WAIT_SECONDS = 1.0
+"""How long a query waits for the store if there is a cached label set."""
 MAX_SETS = 1000
 """Label sets of a deployment."""
 MAX_CACHED = 64
@@ -27,7 +31,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 @dataclass
 class _Cached:
     label_set: LabelSet
-    read_at: float
+    checked_at: float
 
 
 class LabelSets:
@@ -38,34 +42,53 @@ class LabelSets:
         self._cache: dict[str, _Cached] = {}
 
     async def get(self, name: str, pointer: str = "/label_set") -> LabelSet:
-        """Return a label set, at most `REFRESH_SECONDS` old. Raises ProblemError: 422 for an invalid name, 404."""
+        """Return a label set, at most `REFRESH_SECONDS` old unless the store does not answer.
+
+        Raises ProblemError: 422 for an invalid name, 404, and 503 if the store does not answer and none is cached.
+        """
         _check_name(name, pointer)
         cached = self._cache.get(name)
-        if cached is None or monotonic() - cached.read_at >= REFRESH_SECONDS:
-            cached = await asyncio.to_thread(self._read, name)
-            if cached is None:
-                self._cache.pop(name, None)
-                raise self._not_found(name)
-            self._add_to_cache(cached)
+        if cached is None:
+            return await self._read_into_cache(name)
+        if monotonic() - cached.checked_at < REFRESH_SECONDS:
+            return cached.label_set
+        cached.checked_at = monotonic()  # one query waits at a time
+        try:
+            async with asyncio.timeout(REFRESH_WAIT_SECONDS):
+                return await self._read_into_cache(name)
+        except TimeoutError:
+            return cached.label_set
+        except ProblemError as problem:
+            if problem.problem.status != 503:
+                raise
+            return cached.label_set
+
+    async def _read_into_cache(self, name: str) -> LabelSet:
+        """Raises ProblemError: 404, 503."""
+        cached = await call_store(lambda: self._read(name))
+        if cached is None:
+            self._cache.pop(name, None)
+            raise self._not_found(name)
+        self._add_to_cache(cached)
         return cached.label_set
 
     async def put(self, name: str, labels: list[str], templates: list[str]) -> tuple[LabelSet, bool]:
         """Create or replace a label set; return it, and True if it is new. Raises ProblemError: bad name, too many sets."""
         _check_name(name, "/name")
         label_set = LabelSet(name=name, labels=labels, templates=templates)
-        is_new = await asyncio.to_thread(self._write, label_set)
+        is_new = await call_store(lambda: self._write(label_set))
         self._add_to_cache(_Cached(label_set, monotonic()))
         return label_set, is_new
 
     async def delete(self, name: str) -> None:
         """Raises ProblemError (404)."""
         await self.get(name, "/name")
-        await asyncio.to_thread(self._store.remove, label_set_file(self._deployment, name))
+        await call_store(lambda: self._store.remove(label_set_file(self._deployment, name)))
         self._cache.pop(name, None)
 
     async def names(self) -> list[str]:
         """Return all names, sorted."""
-        return await asyncio.to_thread(self._names)
+        return await call_store(self._names)
 
     def _add_to_cache(self, cached: _Cached) -> None:
         """Add a set, evicting the one that was read longest ago if there are too many."""
@@ -75,12 +98,12 @@ class LabelSets:
             del self._cache[next(iter(self._cache))]
 
     def _read(self, name: str) -> _Cached | None:
-        read_at = monotonic()
+        checked_at = monotonic()
         try:
             data = self._store.read_bytes(label_set_file(self._deployment, name))
         except FileNotFoundError:
             return None
-        return _Cached(LabelSet.model_validate_json(data), read_at)
+        return _Cached(LabelSet.model_validate_json(data), checked_at)
 
     def _write(self, label_set: LabelSet) -> bool:
         names = self._names()

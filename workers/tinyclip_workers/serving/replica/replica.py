@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from tinyclip.schemas import LabelSet
 
 from tinyclip_workers.retrieval.commits import newest
-from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.serving import request_context
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.problems import ProblemError
@@ -20,6 +19,7 @@ from tinyclip_workers.serving.replica.hosted_models import HostedModels
 from tinyclip_workers.serving.replica.label_sets import LabelSets
 from tinyclip_workers.serving.replica.metrics import ServingMetrics
 from tinyclip_workers.serving.replica.served_model import ServedModel
+from tinyclip_workers.serving.replica.store_calls import call_store, open_limited_store
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Replica:
         self.started_at = int(time.time())
         self.access = Access(options)
         self.metrics = ServingMetrics(options)
-        self.store = open_own_store(options.artifacts)
+        self.store = open_limited_store(options.artifacts)
         self.label_sets = LabelSets(options.name, self.store)
         self.models = HostedModels(options, lambda model_options: ServedModel(model_options, self.metrics))
         self._warm_ups: set[asyncio.Task[None]] = set()
@@ -55,7 +55,7 @@ class Replica:
         """
         if len(self.models.names()) == 1:
             return _recorded(self.models.own)
-        return _recorded(await self.models.for_embeddings_of(await self.run_in_thread(lambda: self._model_name_of(index))))
+        return _recorded(await self.models.for_embeddings_of(await call_store(lambda: self._model_name_of(index))))
 
     def _model_name_of(self, index: str) -> str:
         generation = newest(self.store, index)
