@@ -61,7 +61,7 @@ def no_cluster() -> Iterator[pytest.MonkeyPatch]:
 
 
 class Job:
-    def __init__(self, folder: Path, spec: JobSpec) -> None:
+    def __init__(self, folder: Path | str, spec: JobSpec) -> None:
         self.root, self.store = str(folder), ArtifactsStore(str(folder))
         document = JobDocument(job="job_1", name=spec.name, spec=spec, model_name=spec.name, model_version=1)
         self.store.write_bytes(job_spec("job_1"), document.model_dump_json().encode())

@@ -6,6 +6,7 @@ the encoding of an image is checked.
 
 import base64
 import binascii
+import contextlib
 import re
 import string
 import uuid
@@ -45,7 +46,8 @@ async def accept_update(services: Services, session: AsyncSession, project: str,
         row = await service.get(session, project, name, lock=True)
         await service.accept_update(session, row, file)
     except BaseException:
-        await services.store.remove(path)  # it was not acknowledged
+        with contextlib.suppress(OSError):
+            await services.store.remove(path)  # it was not acknowledged
         raise
     return row
 

@@ -1,6 +1,7 @@
 """`/v1/jobs`: submit, find, change and end jobs. Their events, logs and metrics are in `history.py`."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -25,6 +26,8 @@ from tinyclip_server.problems import InvalidInput
 router = APIRouter(route_class=BoundedRoute, prefix="/jobs", tags=["jobs"])
 
 LONG_POLL_SECONDS = 0.25
+REMOVAL_SECONDS = 10.0
+"""How long the request that deletes a job waits for the removal of its artifacts, which continues without it."""
 
 
 @router.post("", status_code=201, response_model=Job, responses={200: {"model": Plan, "description": "with validate_only"}})
@@ -105,7 +108,9 @@ async def delete(job_id: str, services: ServicesDep, project: Project, if_match:
         job = await service.get(session, project, job_id, lock=True)
         expect_match(if_match, etag(job))
         await service.delete(session, job)
-    await cleanup.remove_deleted(services)  # if this is interrupted, the next round of the cleanup does it
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REMOVAL_SECONDS):
+            await cleanup.remove_deleted(services)  # if this is interrupted, the next round of the cleanup does it
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=Job)

@@ -108,11 +108,20 @@ def _endpoint(services: Services, row: DeploymentRow) -> str:
 
 
 async def _apply(services: Services, seen: ServeObservation) -> None:
-    """Write the observation to the rows that have not changed since they were read."""
+    """Write the observation to the rows that have not changed since they were read; remove the deleted last, one by one."""
     changed = [row for row in seen.rows if _changes(row, seen)]
+    await _write(services, seen, [row for row in changed if not _is_deleted(row, seen)])
     for deleted in (row for row in changed if _is_deleted(row, seen)):
-        if await _is_unchanged(services, deleted, seen):
-            await services.store.remove(deployment_folder(deleted.name))  # before the row: the next of that name starts empty
+        try:
+            if await _is_unchanged(services, deleted, seen):
+                await services.store.remove(deployment_folder(deleted.name))  # first: the next of that name starts empty
+        except OSError as error:
+            logger.warning("the files of deleted deployment %s cannot be removed yet: %s", deleted.name, error)
+            continue
+        await _write(services, seen, [deleted])
+
+
+async def _write(services: Services, seen: ServeObservation, changed: Sequence[DeploymentRow]) -> None:
     if not changed or seen.age.seconds() > MAX_AGE_SECONDS:
         return
     async with services.db.write() as session:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 from s3fs import S3FileSystem
 from tinyclip.artifacts import remote
@@ -136,6 +137,16 @@ class TestOthers:
 
         with pytest.raises(StoreUnavailable, match=f"{store.root}/a"):
             store.remove("a")
+
+
+class TestOptions:
+    def test_the_users_settings_of_the_driver_win(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 60, "signature_version": "s3v4"}})
+
+        files, _ = remote.open_filesystem("s3://bucket/a")
+
+        assert (files.config_kwargs["read_timeout"], files.config_kwargs["signature_version"]) == (60, "s3v4")
+        assert files.config_kwargs["connect_timeout"] == remote.CONNECT_SECONDS
 
 
 class TestUnavailable:

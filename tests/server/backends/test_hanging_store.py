@@ -14,7 +14,9 @@ from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 
 from tests.fault_proxy import Fault, FaultProxy
 from tests.s3 import BUCKET
+from tests.server.deployments.demo import MODEL, put
 from tests.server.events import write_segment
+from tests.server.fakes import ScriptedServe
 from tests.server.service import Service, Start
 
 HANGING = Fault("hang", forward=False)
@@ -103,6 +105,25 @@ class TestRounds:
         faulty_s3.set()
         await service.tick()
         assert ArtifactsStore(root).exists(job_control(stuck["id"]))
+
+
+    async def test_a_deleted_deployment_whose_files_hang_does_not_stop_the_others(
+        self, start: Start, root: str, faulty_s3: FaultProxy
+    ) -> None:
+        service = await start(ScriptedServe(), artifacts=root)
+        await service.register_model(MODEL)
+        for name in ("stuck", "other"):
+            await put(service, f"/v1/deployments/{name}")
+        await service.http.delete("/v1/deployments/stuck")
+        faulty_s3.set(Fault("hang", path="deployments/stuck", forward=False))
+
+        await service.reconcile("deployments")
+
+        states = {found["name"]: found["state"] for found in await service.items("/v1/deployments")}
+        assert states == {"stuck": "deleting", "other": "ready"}
+        faulty_s3.set()
+        await service.reconcile("deployments")
+        assert [found["name"] for found in await service.items("/v1/deployments")] == ["other"]
 
 
 class TestStore:

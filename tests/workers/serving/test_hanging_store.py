@@ -147,7 +147,7 @@ class TestLabelSets:
         faulty_s3.set(HANGING)
         await asyncio.sleep(0.06)
         assert (await label_sets.get("known")).labels == ["cat"]
-        faulty_s3.set()
+        faulty_s3.set(Fault("delay", methods=("GET",), seconds=2 * WAIT))  # slow, but it answers
         await LabelSets("demo", ArtifactsStore(root)).put("known", ["dog"], [])
 
         async def is_new() -> bool:

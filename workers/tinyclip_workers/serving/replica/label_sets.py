@@ -40,6 +40,7 @@ class LabelSets:
     def __init__(self, deployment: str, store: ArtifactsStore) -> None:
         self._deployment, self._store = deployment, store
         self._cache: dict[str, _Cached] = {}
+        self._reading: set[asyncio.Task[LabelSet]] = set()
 
     async def get(self, name: str, pointer: str = "/label_set") -> LabelSet:
         """Return a label set, at most `REFRESH_SECONDS` old unless the store does not answer.
@@ -53,11 +54,14 @@ class LabelSets:
         if monotonic() - cached.checked_at < REFRESH_SECONDS:
             return cached.label_set
         cached.checked_at = monotonic()  # one query waits at a time
-        try:
-            async with asyncio.timeout(REFRESH_WAIT_SECONDS):
-                return await self._read_into_cache(name)
-        except TimeoutError:
+        reading = asyncio.create_task(self._read_into_cache(name))
+        self._reading.add(reading)  # it continues after the wait: a slow store refreshes the cache too
+        reading.add_done_callback(lambda done: (self._reading.discard(done), done.cancelled() or done.exception()))
+        await asyncio.wait([reading], timeout=REFRESH_WAIT_SECONDS)
+        if not reading.done():
             return cached.label_set
+        try:
+            return reading.result()
         except ProblemError as problem:
             if problem.problem.status != 503:
                 raise
@@ -91,7 +95,10 @@ class LabelSets:
         return await call_store(self._names)
 
     def _add_to_cache(self, cached: _Cached) -> None:
-        """Add a set, evicting the one that was read longest ago if there are too many."""
+        """Add a set unless a newer one is cached, evicting the one that was read longest ago if there are too many."""
+        known = self._cache.get(cached.label_set.name)
+        if known is not None and known.checked_at > cached.checked_at:
+            return
         self._cache.pop(cached.label_set.name, None)
         self._cache[cached.label_set.name] = cached
         if len(self._cache) > MAX_CACHED:
