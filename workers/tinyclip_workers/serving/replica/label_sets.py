@@ -56,7 +56,7 @@ class LabelSets:
         cached.checked_at = monotonic()  # one query waits at a time
         reading = asyncio.create_task(self._read_into_cache(name))
         self._reading.add(reading)  # it continues after the wait: a slow store refreshes the cache too
-        reading.add_done_callback(lambda done: (self._reading.discard(done), done.cancelled() or done.exception()))
+        reading.add_done_callback(self._on_read)
         await asyncio.wait([reading], timeout=REFRESH_WAIT_SECONDS)
         if not reading.done():
             return cached.label_set
@@ -66,6 +66,11 @@ class LabelSets:
             if problem.problem.status != 503:
                 raise
             return cached.label_set
+
+    def _on_read(self, reading: asyncio.Task[LabelSet]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # retrieved, so that asyncio does not log it when no query is left
 
     async def _read_into_cache(self, name: str) -> LabelSet:
         """Raises ProblemError: 404, 503."""
