@@ -30,7 +30,7 @@ def test_lost_responses_change_nothing(tmp_path: Path, faulty_s3: FaultProxy) ->
     spec = specs_in(tmp_path)(STAGE)
     undisturbed, disturbed = Job(tmp_path / "artifacts", spec), Job(f"s3://{BUCKET}/{tmp_path.name}", spec)
     assert undisturbed.attempt()
-    faulty_s3.set(Fault("drop", probability=0.1, seed=5), Fault("error", probability=0.05, seed=6))
+    faulty_s3.set(Fault("drop", probability=0.08, seed=5), Fault("error", probability=0.04, seed=6))
     faulty_s3.forget_requests()
 
     assert disturbed.attempt()

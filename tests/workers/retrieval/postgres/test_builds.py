@@ -1,9 +1,9 @@
 """Builds of indexes in PostgreSQL, and databases that cannot be used."""
 
-from pathlib import asyncio
+import asyncio
+from pathlib import Path
 
 import numpy as np
-import Path
 import pytest
 from tinyclip.index_database import VARIABLE
 from tinyclip_workers.engines.protocol import Engine

@@ -5,7 +5,7 @@ They are kept in the artifacts store, so that all replicas of a deployment share
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from tinyclip.artifacts.paths import label_set_file, label_sets_folder
@@ -31,7 +31,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 @dataclass
 class _Cached:
     label_set: LabelSet
-    checked_at: float
+    read_at: float
+    checked_at: float = field(init=False)
+    """When a query last began to read it again, or it was read."""
+
+    def __post_init__(self) -> None:
+        self.checked_at = self.read_at
 
 
 class LabelSets:
@@ -102,7 +107,7 @@ class LabelSets:
     def _add_to_cache(self, cached: _Cached) -> None:
         """Add a set unless a newer one is cached, evicting the one that was read longest ago if there are too many."""
         known = self._cache.get(cached.label_set.name)
-        if known is not None and known.checked_at > cached.checked_at:
+        if known is not None and known.read_at > cached.read_at:
             return
         self._cache.pop(cached.label_set.name, None)
         self._cache[cached.label_set.name] = cached
@@ -110,12 +115,12 @@ class LabelSets:
             del self._cache[next(iter(self._cache))]
 
     def _read(self, name: str) -> _Cached | None:
-        checked_at = monotonic()
+        read_at = monotonic()
         try:
             data = self._store.read_bytes(label_set_file(self._deployment, name))
         except FileNotFoundError:
             return None
-        return _Cached(LabelSet.model_validate_json(data), checked_at)
+        return _Cached(LabelSet.model_validate_json(data), read_at)
 
     def _write(self, label_set: LabelSet) -> bool:
         names = self._names()
