@@ -71,7 +71,7 @@ class Access:
             log.warning("%s does not exist: every token is rejected until a server with TINYCLIP_AUTH=tokens runs", TOKEN_DIGESTS)
             self._tokens = {}
         except Exception as error:  # of any remote store: the last list is used for a while
-            log.warning("the list of tokens cannot be read: %s", error)
+            log.warning("the list of tokens cannot be read: %s", str(error))  # a record with the error would keep this object
             return
         self._read_at = started
 
