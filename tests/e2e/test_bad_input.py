@@ -57,7 +57,7 @@ def bad_data(world: World) -> dict[str, str]:
         ("data.train.shards={nothing}", "data.train.shards", "nothing.tar"),
         ("data.train.shards={no_pairs}", "data.train.shards", "no_pairs.tar"),
         ("data.train.shards={no_images}", "data.train", "pairs.tar"),
-        ("data.train.shards={one_caption}", "data.train.caption_key", "'image'"),
+        ("data.train.shards={one_caption}", "data.train.caption_key", "name the file or json.FIELD"),
         ("data.train.shards={numbers}", "data.train.caption_key", "not text"),
         ("evaluation.tasks.0.classes=[red, green]", "evaluation.tasks.0.classes", "2 classes"),
         ("evaluation.tasks.0.classes=nowhere.txt", "evaluation.tasks.0.classes", "there is no file"),

@@ -20,7 +20,7 @@ def test_an_imported_directory_is_a_teacher_for_the_next_job(world: World) -> No
     assert ran.code == 0, ran.err
     assert "| brought@1" in ran.out
     assert plan.code == 0, plan.err
-    assert "models/brought/1" in plan.out
+    assert '"model":"registry:brought@1"' in plan.out
 
 
 def test_a_hostile_file_is_refused_and_runs_nothing(world: World) -> None:

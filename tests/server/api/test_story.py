@@ -46,7 +46,7 @@ async def test_progress_metrics_and_logs_are_shown(service: Service) -> None:
     assert job["state"] == "running"
     assert job["progress"] == {
         "stage": 0, "stages": 2, "step": 5, "steps": 10, "fraction": 0.25, "samples_seen": 50, "pairs_per_second": 5.0,
-        "eta_seconds": 15.0,
+        "eta_seconds": 15.0, "waiting": None,
     }
     assert job["stages"][0]["state"] == "running"
     assert job["stages"][0]["metrics"] == {"last": {"loss": 2.0, "lr": 0.1, "step": 5}}

@@ -35,6 +35,15 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+def test_a_file_that_the_server_has_stored_for_an_import_is_read(artifacts: Path, tmp_path: Path) -> None:
+    upload = artifacts / "upload"
+    upload.write_bytes((artifacts / "models" / "victim" / "1" / "open_clip_model.safetensors").read_bytes())
+
+    source = read_source(str(upload), tmp_path / "scratch", upload_name="mine.safetensors", limit=1 << 30, pointer="/file")
+
+    assert (source.file, source.bytes) == ("mine.safetensors", upload.stat().st_size)
+
+
 @pytest.fixture(params=["direct", "link", "slashes", "file"])
 def spelled(request: pytest.FixtureRequest, artifacts: Path) -> Callable[[str], str]:
     """A function that spells the address of a file of the artifacts."""
@@ -146,5 +155,5 @@ def test_few_modules_choose_addresses_for_the_service() -> None:
         "runtime/addresses.py", "runtime/filesystems.py", "runtime/attempt.py", "jobs.py",
         "model/sources.py", "importing/source_files.py", "importing/convert.py", "exporting/job.py",
         "engines/load.py", "engines/cache.py", "engines/calibration.py", "versions/golden.py",
-        "serving/replica/access.py", "serving/replica/indexes.py", "serving/replica/replica.py",
+        "serving/replica/store_calls.py",
     }

@@ -77,13 +77,18 @@ def read_source(source: str, scratch: Path, *, upload_name: str | None, limit: i
         return ImportRefused(pointer, (upload_name or source).removesuffix(".tar"), message)
 
     try:
-        if upload_name is not None and upload_name.endswith(".tar"):
-            folder = _unpack(Path(source), scratch / "unpacked", refuse)
-            return _read_folder(folder, refuse)
+        if upload_name is not None:  # a file that the server has written
+            return _read_upload(Path(source), scratch, upload_name, refuse)
         path = _fetch(source, scratch / "fetched", limit, refuse)
-        return _read_folder(path, refuse) if path.is_dir() else _read_file(path, upload_name or path.name, refuse)
+        return _read_folder(path, refuse) if path.is_dir() else _read_file(path, path.name, refuse)
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror or error}; check the path and its permissions") from error
+
+
+def _read_upload(path: Path, scratch: Path, name: str, refuse: Refuse) -> SourceFile:
+    if name.endswith(".tar"):
+        return _read_folder(_unpack(path, scratch / "unpacked", refuse), refuse)
+    return _read_file(path, name, refuse)
 
 
 def _fetch(source: str, target: Path, limit: int, refuse: Refuse) -> Path:

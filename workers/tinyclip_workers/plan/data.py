@@ -132,7 +132,8 @@ def check_captions(samples: list[Sample], caption_key: str, pointer: str, diagno
     if all(text.replace(".", "").replace("-", "").isdigit() for text in texts):
         diagnostics.error(pointer, caption_key, "the captions are numbers, not text; point to the words")
     elif times == len(texts) >= MIN_CAPTIONS:
-        diagnostics.error(pointer, caption_key, f"all {times} captions read are the same: nothing can be learned from one")
+        same = f"all {times} captions read are the same: nothing can be learned from one"
+        diagnostics.error(pointer, caption_key, f"{same}; name the file or json.FIELD that holds the captions")
     elif times > len(texts) / 2 and len(texts) >= MIN_CAPTIONS:
         diagnostics.warn(f"{times} of {len(texts)} sampled captions are the same")
 
