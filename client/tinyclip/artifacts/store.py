@@ -70,7 +70,7 @@ class ArtifactsStore:
         """Write a whole file that must not exist yet. Return False, with nothing written, if it exists with other content.
 
         A file with the same content counts as this writer's own: the response to its first write may have been lost. Writers
-        that could write equal content and must be told apart include a nonce.
+        that could write equal content for different purposes include a nonce.
         """
         for _ in range(3):
             try:

@@ -104,8 +104,8 @@ class Readiness:
             await bind(self._services)
         except ForeignStore as error:
             return f"are not its own: {error}"
-        except (SQLAlchemyError, OSError):  # the check of the database reports it
-            pass
+        except (SQLAlchemyError, OSError):
+            return None  # the check of the database, or of the artifacts, reports it
         return None
 
     async def _ray(self) -> str | None:

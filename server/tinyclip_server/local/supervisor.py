@@ -123,7 +123,7 @@ async def _sole_embedded_server(settings: Settings) -> AsyncIterator[Coroutine[N
     async def keep() -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            with contextlib.suppress(SQLAlchemyError, OSError):  # the database is away: nobody else can take the lock
+            with contextlib.suppress(SQLAlchemyError, OSError):  # the database is away, so no other server can take the lock
                 if not await lock.still_held():
                     raise in_use
 

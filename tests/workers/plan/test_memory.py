@@ -121,7 +121,13 @@ def _global(number: int) -> bytes:
     return hostile.checked(block[:512]) + bytes(block[512:])
 
 
-@pytest.mark.parametrize("attack", list(SHARDS.values()), ids=list(SHARDS))
+LONG = ("braces in braces at the limit",)
+"""It takes a third of the time of all, and expands as many shards as the one before it."""
+
+
+@pytest.mark.parametrize(
+    "attack", [pytest.param(SHARDS[name], id=name, marks=[pytest.mark.long] * (name in LONG)) for name in SHARDS]
+)
 def test_hostile_shards_take_little_memory_and_time(planner: PlannerProcess, data: Path, tmp_path: Path, attack: Attack) -> None:
     document = spec(data)
     train = {"shards": attack(tmp_path), "image_key": ["png"]}

@@ -73,7 +73,7 @@ class Indexes:
         return _of_model(self._current_reader(name), name, model)
 
     async def open(self, name: str, model: str) -> IndexReader:
-        """As `get`, but if the store is slow, the reader that is open already is returned after `REFRESH_WAIT_SECONDS`.
+        """Return a reader like `get`; after `REFRESH_WAIT_SECONDS` of waiting for a slow store, the one that is open already.
 
         Raises ProblemError as `get`, and 503 if the store fails and no reader is open.
         """
