@@ -51,6 +51,8 @@ class TestBinding:
 
         await bind(second.app.state.services)
 
+        assert (await _row(second)).id in _file(second).read_text()
+
     async def test_a_new_database_adopts_the_id_of_its_store(self, service: Service) -> None:
         _file(service).parent.mkdir(exist_ok=True)
         _file(service).write_text('{"id": "of the store"}')
@@ -79,3 +81,5 @@ async def test_jobs_begin_once_the_store_is_known(start: Start) -> None:
         return bool(service.ray.submissions)
 
     await eventually(submitted)
+
+    assert len(service.ray.submissions) == 1
