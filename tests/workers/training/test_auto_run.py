@@ -15,7 +15,7 @@ from tests.workers.ray_jobs import RAY_MARKS, Artifacts
 from tests.workers.ray_workers import kill_train_workers
 from tests.workers.shapes_data import write_shards
 
-pytestmark = RAY_MARKS
+pytestmark = [*RAY_MARKS, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
