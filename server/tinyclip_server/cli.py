@@ -11,7 +11,7 @@ import typer
 from tinyclip.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from tinyclip_server.local.doctor import Check
+    from tinyclip_server.local.checks.result import Check
     from tinyclip_server.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)

@@ -200,6 +200,17 @@ class Settings(BaseSettings):
         inside = [root for root in self.data_roots if service_problem(root, self.address_rules.service)]
         return f"{inside[0]} in {DATA_ROOTS} belongs to the service itself; name a place beside it" if inside else None
 
+    @property
+    def cluster_problem(self) -> str | None:
+        """Return why the service must not start a cluster of its own, and what to do; None if it may, or has an address."""
+        if not self.embedded or self.embedded_ray_with_postgresql or self.async_database_url.startswith("sqlite"):
+            return None
+        return (
+            "TINYCLIP_DATABASE_URL is a PostgreSQL and no TINYCLIP_RAY_ADDRESS is set, so this server would start a cluster of "
+            "its own; set TINYCLIP_RAY_ADDRESS to the cluster of the other servers, or TINYCLIP_EMBEDDED_RAY_WITH_POSTGRESQL=1 "
+            "if there are none"
+        )
+
     def _service_places(self) -> Iterator[str]:
         """Yield the folders, files and URI prefixes of the service itself."""
         yield from (self.artifacts_root, str(self.data_dir), str(_config_file()))

@@ -44,9 +44,9 @@ class CannotStart(Exception):
 def up(settings: Settings) -> None:
     """Run the service until SIGINT or SIGTERM. Raises `CannotStart`."""
     _require_private_address(settings)
-    _require_own_database(settings)
-    if settings.roots_problem is not None:
-        raise CannotStart(settings.roots_problem)
+    for problem in (settings.cluster_problem, settings.roots_problem):
+        if problem is not None:
+            raise CannotStart(problem)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
         with (
@@ -223,16 +223,6 @@ async def _end_attempts(settings: Settings) -> None:
         await Scheduler(services).interrupt_all(every_cluster=sqlite_file(settings.async_database_url) is not None)
     finally:
         await services.close()
-
-
-def _require_own_database(settings: Settings) -> None:
-    """Raise `CannotStart` for an embedded cluster with PostgreSQL: servers with another cluster may use the database."""
-    if settings.embedded and sqlite_file(settings.async_database_url) is None and not settings.embedded_ray_with_postgresql:
-        raise CannotStart(
-            "TINYCLIP_DATABASE_URL is a PostgreSQL and no TINYCLIP_RAY_ADDRESS is set, so this server would start a cluster of "
-            "its own; set TINYCLIP_RAY_ADDRESS to the cluster of the other servers, or TINYCLIP_EMBEDDED_RAY_WITH_POSTGRESQL=1 "
-            "if there are none"
-        )
 
 
 def _require_private_address(settings: Settings) -> None:

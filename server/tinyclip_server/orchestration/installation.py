@@ -13,12 +13,14 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.paths import INSTALLATION
 
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.tables import InstallationRow
 from tinyclip_server.http.services import Services
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
+_ROW = select(InstallationRow).order_by(InstallationRow.created_at).limit(1)
 
 
 class ForeignStore(Exception):
@@ -50,7 +52,7 @@ async def bind(services: Services) -> None:
             found = await services.store.read_if_exists(INSTALLATION)
         await _record(services, id, _id(found))
     elif _id(found) != id:
-        raise ForeignStore(_message(services, bound))
+        raise ForeignStore(_message(services.store.root, bound))
 
 
 async def _record(services: Services, before: str, of_store: str) -> None:
@@ -60,13 +62,20 @@ async def _record(services: Services, before: str, of_store: str) -> None:
         if row.artifacts is None and row.id == before:
             row.id, row.artifacts = of_store, services.store.root
         elif row.id != of_store:
-            raise ForeignStore(_message(services, row.artifacts or "another place"))
+            raise ForeignStore(_message(services.store.root, row.artifacts or "another place"))
+
+
+async def foreign_store(session: AsyncSession, store: AsyncArtifactsStore) -> str | None:
+    """Return the message of `ForeignStore` if the database is bound to another store than this one."""
+    row = await session.scalar(_ROW)
+    if row is None or row.artifacts is None or _id(await store.read_if_exists(INSTALLATION)) == row.id:
+        return None
+    return _message(store.root, row.artifacts)
 
 
 async def installation(session: AsyncSession, *, lock: bool = False) -> InstallationRow:
     """Return the row of this database, which the migration has created."""
-    query = select(InstallationRow).order_by(InstallationRow.created_at).limit(1)
-    row = await session.scalar(query.with_for_update() if lock else query)
+    row = await session.scalar(_ROW.with_for_update() if lock else _ROW)
     if row is None:
         row = InstallationRow(id=secrets.token_hex(16))
         session.add(row)
@@ -81,8 +90,8 @@ def _id(found: bytes | None) -> str:
         return ""
 
 
-def _message(services: Services, bound: str) -> str:
+def _message(root: str, bound: str) -> str:
     return (
-        f"this database belongs to the artifacts store at {bound}, and TINYCLIP_ARTIFACTS is {services.store.root}, which is "
+        f"this database belongs to the artifacts store at {bound}, and TINYCLIP_ARTIFACTS is {root}, which is "
         f"another one: set it to the former. If the store was moved, move its file {INSTALLATION} too"
     )

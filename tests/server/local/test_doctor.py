@@ -22,14 +22,16 @@ from sqlalchemy import text
 from tinyclip_server import cli
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.migrate import head
-from tinyclip_server.local import doctor
-from tinyclip_server.local.doctor import Check, examine, examine_until_passed
+from tinyclip_server.local.checks import machine
+from tinyclip_server.local.checks.result import Check
+from tinyclip_server.local.doctor import examine, examine_until_passed
 from tinyclip_server.local.machine import free_port
+from tinyclip_server.orchestration.installation import bind
 from tinyclip_server.settings import Settings
 
 from tests.s3 import BUCKET, s3_server
 from tests.server.fake_ray import fake_ray
-from tests.server.service import on_both_databases
+from tests.server.service import Start, on_both_databases
 
 RAY = version("ray")
 
@@ -54,9 +56,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()  # cached instances keep the addresses of earlier servers
         yield
-    S3FileSystem.clear_instance_cache()
 
 
 @contextlib.contextmanager
@@ -167,7 +167,24 @@ class TestDatabase:
         assert (line.result, line.hint) == ("fail", "run tinyclip-server migrate")
 
 
+async def test_the_store_of_the_database(tmp_path: Path, start: Start) -> None:
+    service = await start()
+    await bind(service.app.state.services)
+    given = {"database_url": service.settings.database_url}
+
+    own = await found(settings_of(tmp_path, **given, artifacts=str(service.artifacts)), "binding")
+    another = await found(settings_of(tmp_path, **given, artifacts=str(tmp_path / "another")), "binding")
+
+    assert (own.result, another.result) == ("ok", "fail")
+    assert (str(service.artifacts) in another.message, another.hint.split(".")[0]) == (True, "set it to the former")
+
+
 class TestRay:
+    async def test_none_beside_a_postgresql(self, tmp_path: Path) -> None:
+        line = await found(settings_of(tmp_path, database_url="postgresql://u@127.0.0.1:1/d"), "ray")
+
+        assert (line.result, line.hint.startswith("set TINYCLIP_RAY_ADDRESS")) == ("fail", True)
+
     async def test_the_same_version_behind_its_token(self, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("a-token\n")
         with fake_ray(RAY) as ray:
@@ -231,7 +248,7 @@ class TestConditionalWrites:
 
 
 async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "FAIL_BYTES", 1 << 60)
+    monkeypatch.setattr(machine, "FAIL_BYTES", 1 << 60)
 
     line = await found(settings_of(tmp_path), "disk: artifacts")
 
@@ -248,7 +265,7 @@ class TestCommand:
     def test_json_is_a_list_and_failures_set_the_exit_status(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(doctor, "FAIL_BYTES", 0)
+        monkeypatch.setattr(machine, "FAIL_BYTES", 0)
         flags = ("--data-dir", str(tmp_path), "--port", str(free_port()), "--serve-port", str(free_port()), "--json")
         passed, output = self.run(monkeypatch, capsys, *flags)
         monkeypatch.setenv("TINYCLIP_RAY_ADDRESS", "http://127.0.0.1:1")
