@@ -31,7 +31,7 @@ from tinyclip_workers.engines.builder import ON_CPU, EngineBuilder
 from tinyclip_workers.engines.calibration import sample_calibration_images
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation import metrics
-from tinyclip_workers.evaluation.tasks import ClassRows, fill_template, retrieval_captions, task_lines
+from tinyclip_workers.evaluation.labels import ClassRows, fill_template, retrieval_captions, task_lines
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS

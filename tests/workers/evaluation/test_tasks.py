@@ -11,7 +11,8 @@ from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
-from tinyclip_workers.evaluation.tasks import ClassRows, evaluate_tasks, fill_template, task_lines
+from tinyclip_workers.evaluation.labels import ClassRows, fill_template, task_lines
+from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 
 from tests.workers.evaluations import evaluate

@@ -16,6 +16,7 @@ from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.patterns import MAX_SHARDS
+from tinyclip_workers.evaluation.labels import task_error
 from tinyclip_workers.runtime.user_files import read_file
 
 MAX_FILE_BYTES, MAX_DIGITS = 4 << 20, 9
@@ -57,7 +58,7 @@ def resolve_task(task: EvaluationTask) -> EvaluationTask:
         train = find_split(task.train_shards if task.train_shards is not None else f"{split.root}/{TRAINING_SPLIT}")
         if train is None and task.train_shards is None:
             message = f"task {task.name}: {split.root} has no {TRAINING_SPLIT}/nshards.txt; give train_shards"
-            raise _error(task, "train_shards", None, message)
+            raise task_error(task, "train_shards", message)
         return task.model_copy(
             update={"shards": split.shards, "train_shards": train.shards if train is not None else task.train_shards}
         )
@@ -90,13 +91,13 @@ def _without_layout(task: EvaluationTask) -> EvaluationTask:
         train = None if task.train_shards is None else find_split(task.train_shards)
         if task.train_shards is None:
             message = f"task {task.name} has no train_shards; give the shards that the probe learns from"
-            raise _error(task, "train_shards", None, message)
+            raise task_error(task, "train_shards", message)
         return task if train is None else task.model_copy(update={"train_shards": train.shards})
     if not isinstance(task, ZeroShotTask):
         return task
     if task.classes is None:
         message = f"task {task.name} has no classes, and its shards are not a folder in CLIP_benchmark's layout that has them"
-        raise _error(task, "classes", None, f"{message}; give a list or a file with one a line")
+        raise task_error(task, "classes", f"{message}; give a list or a file with one a line")
     return task if task.templates is not None else task.model_copy(update={"templates": DEFAULT_TEMPLATES})
 
 
@@ -105,18 +106,18 @@ def _expect_kind(task: EvaluationTask, split: Split) -> None:
     kind = "classification" if text is None else text.strip().lower()
     if kind == "multilabel":
         message = f"task {task.name}: {split.root} has several labels for an image, which no task supports; use another one"
-        raise _error(task, "shards", task.shards, message)
+        raise task_error(task, "shards", message, task.shards)
     if (kind == "retrieval") != isinstance(task, RetrievalTask):
         found = f"a {kind} set" if kind in ("retrieval", "classification") else "a set of another kind"
         expected = "retrieval" if kind == "retrieval" else "zero_shot or linear_probe"
-        raise _error(task, "kind", task.kind, f"task {task.name}: {split.root} is {found}; use kind: {expected}")
+        raise task_error(task, "kind", f"task {task.name}: {split.root} is {found}; use kind: {expected}", task.kind)
 
 
 def _lines(task: EvaluationTask, split: Split, file: str, field: str) -> list[str]:
     text = _read(f"{split.root}/{file}")
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     if not lines:
-        raise _error(task, field, None, f"task {task.name}: {split.root} has no {file}; give {field}")
+        raise task_error(task, field, f"task {task.name}: {split.root} has no {file}; give {field}")
     return lines
 
 
@@ -132,7 +133,3 @@ def _address(address: str, form: str) -> str:
     """Return the address of a file on a page of the Hugging Face hub: small files are at `raw`, large ones at `resolve`."""
     page = _HUB_PAGE.fullmatch(address)
     return f"{page[1]}/{form}/{page[2]}{page[3] or ''}" if page else address
-
-
-def _error(task: EvaluationTask, field: str, value: object, message: str) -> DataError:
-    return DataError(message, field=f"evaluation.tasks.{task.name}.{field}", value=value)

@@ -21,7 +21,7 @@ from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_shards
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.tasks import fill_template, is_selected, retrieval_captions, task_lines
+from tinyclip_workers.evaluation.labels import fill_template, is_selected, retrieval_captions, task_lines
 
 log = logging.getLogger(__name__)
 

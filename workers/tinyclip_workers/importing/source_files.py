@@ -3,7 +3,6 @@
 Pickles are read with torch's `weights_only`, which accepts only tensors and plain containers.
 """
 
-import json
 import pickle
 import re
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyclip_workers.model.documents import parse_object
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
@@ -184,13 +184,7 @@ def _read_config(path: Path, refuse: Refuse) -> dict[str, Any]:
         data = file.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise refuse(f"has a {path.name} of more than {MAX_DOCUMENT_BYTES:,} bytes; save only the model's configuration there")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise refuse(f"has a {path.name} that is not JSON; save it again") from error
-    if not isinstance(document, dict):
-        raise refuse(f"has a {path.name} that is not a JSON object; save it again")
-    return document
+    return parse_object(data, lambda what: refuse(f"has a {path.name} that is {what}; save it again"))
 
 
 def _read_file(path: Path, name: str, refuse: Refuse) -> SourceFile:

@@ -7,7 +7,6 @@ A model that was found (`ModelSource`) and one that was loaded (`LoadedModel`) a
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, build_clip, layout_from_config, state_shapes
+from tinyclip_workers.model.documents import parse_object
 from tinyclip_workers.model.headers import WeightsError, shown_name
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.towers import Clip, Model
@@ -268,13 +268,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise WeightsError(f"{address} has more than {limit:,} bytes; it is not the configuration of a model")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{address} is not JSON; write it again") from error
-    if not isinstance(document, dict):
-        raise WeightsError(f"{address} is not a JSON object")
-    return document
+    return parse_object(data, lambda what: WeightsError(f"{address} is {what}; write it again"))
 
 
 def own_towers(loaded: LoadedModel) -> Clip:

@@ -3,12 +3,13 @@
 Messages name tensors of the file, cut to a short length, and nothing else of its content.
 """
 
-import json
 import math
 import struct
-from typing import IO, Annotated, Any
+from typing import IO, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from tinyclip_workers.model.documents import parse_object
 
 MAX_HEADER_BYTES = 2 << 20
 """Limit of the header: that of a large CLIP has 200 kB, and a parsed one takes up to 25 times its size."""
@@ -56,7 +57,9 @@ def read_entries(file: IO[bytes], uri: str) -> tuple[dict[str, TensorEntry], dic
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise WeightsError(f"{uri} is not a safetensors file; convert it to safetensors")
-    document = _parse(file.read(length), uri)
+    document = parse_object(
+        file.read(length), lambda what: WeightsError(f"{uri} has a safetensors header that is {what}; convert it to safetensors")
+    )
     metadata = document.pop("__metadata__", None)
     try:
         entries = _entries.validate_python(document)
@@ -75,13 +78,3 @@ def shown_name(name: str) -> str:
     """Return a tensor's name as messages have it."""
     readable = name.encode("utf-8", "backslashreplace").decode()
     return readable if len(readable) <= MAX_SHOWN_NAME else f"{readable[:MAX_SHOWN_NAME]}…"
-
-
-def _parse(data: bytes, uri: str) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{uri} has a safetensors header that is not JSON; convert it to safetensors") from error
-    if not isinstance(document, dict):
-        raise WeightsError(f"{uri} has a safetensors header that is not a JSON object; convert it to safetensors")
-    return document

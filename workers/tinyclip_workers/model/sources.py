@@ -1,7 +1,6 @@
 """The teacher that a spec names: a folder, a model of a hub, or an open_clip architecture with weights."""
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config
+from tinyclip_workers.model.documents import parse_object
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LoadedModel,
@@ -156,13 +156,8 @@ def fetch_config(repository: str) -> dict[str, Any]:
         raise HubError(f"hf-hub:{repository} is not a repository; write hf-hub:ORG/NAME")
     _require_file(repository, CONFIG_FILE)
     path = _downloaded(f"hf-hub:{repository}", lambda: download_pretrained_from_hf(repository, filename=CONFIG_FILE))
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"the {CONFIG_FILE} of hf-hub:{repository} is not JSON; use another model") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"the {CONFIG_FILE} of hf-hub:{repository} is not a JSON object; use another model")
-    return config
+    address = f"the {CONFIG_FILE} of hf-hub:{repository}"
+    return parse_object(Path(path).read_bytes(), lambda what: WeightsError(f"{address} is {what}; use another model"))
 
 
 def fetch_weights(repository: str) -> str:

@@ -9,7 +9,7 @@ from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import Sample, UnusableSample, extensions, sample_errors, sample_json, text_field
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.tasks import (
+from tinyclip_workers.evaluation.labels import (
     MAX_PROMPTS,
     ClassRows,
     describe_label,

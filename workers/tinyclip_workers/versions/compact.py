@@ -17,7 +17,7 @@ from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import captions_of
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.tasks import fill_template, task_lines
+from tinyclip_workers.evaluation.labels import fill_template, task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
 from tinyclip_workers.runtime.filesystems import open_store
