@@ -28,6 +28,7 @@ def s3_environment(port: int) -> dict[str, str]:
 @contextmanager
 def s3_server(port: int | None = None) -> Iterator[dict[str, str]]:
     """Run moto's server with one bucket; yield its `s3_environment`."""
+    s3fs.S3FileSystem.clear_instance_cache()  # instances keep the address that they have seen first
     [port] = free_ports(1) if port is None else [port]
     environment = s3_environment(port)
     command = [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
@@ -36,6 +37,7 @@ def s3_server(port: int | None = None) -> Iterator[dict[str, str]]:
         _make_bucket(environment, process)
         yield environment
     finally:
+        s3fs.S3FileSystem.clear_instance_cache()
         process.kill()
         process.wait()
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import pytest
 from tinyclip.addresses import ARTIFACTS_ROOT, SERVICE_PLACES
 from tinyclip.schemas.spec import TeacherSpec
@@ -109,7 +108,6 @@ def test_another_projects_model_in_a_bucket_is_neither_imported_nor_read(
         assert check_teacher(TeacherSpec(model="registry:victim@1")).layout == tiny_layout()
 
     assert "open_clip_model.safetensors" in stolen
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_registered_model_is_found_by_its_pinned_version(artifacts: Path) -> None:
