@@ -57,6 +57,7 @@ class ScriptedRay:
         if not self.jobs.get(submission_id, RayJobStatus.SUCCEEDED).ended:
             raise RayUnavailable("the job is still running")
         self.jobs.pop(submission_id, None)
+        self.notes.pop(submission_id, None)
 
     async def ended_jobs(self) -> list[EndedJob]:
         self._expect_available()

@@ -130,7 +130,10 @@ class Follower(ABC, Generic[Row]):
         seen = await observe(
             services, job, known.next_segment, submitted=known.submitted, may_act=partial(self._is_current, known)
         )
-        if seen.verdict is Verdict.UNKNOWN:  # a restarted cluster has no record of it: submit the same job again
+        if seen.never_started is not None and await self._is_current(known):
+            await services.ray.delete_job(job.submission_id)  # its record, so that the same job can be submitted again
+            seen.status = None
+        if seen.verdict is Verdict.UNKNOWN:  # also a restarted cluster has no record of it: submit the same job again
             seen.submitted = False
         elif known.submitted:
             judge(services, job.submission_id, seen, known.progressed_at, services.settings.progress_seconds)
@@ -202,6 +205,8 @@ def _state(row: RayJobRow) -> tuple[object, ...]:
 def _message(known: RayJobRow, seen: Observation) -> str:
     """Return the message of a row: what its job waits for, once Ray has kept it pending for a while, else the present one."""
     waits = known.message.startswith(WAITING)
+    if seen.never_started is not None:
+        return f"{WAITING}: {seen.never_started}"
     if seen.status is RayJobStatus.PENDING and seen.note is not None:
         since = (now() - known.updated_at).total_seconds()
         return f"{WAITING}: {seen.note.message}" if waits or since >= PENDING_SECONDS else known.message

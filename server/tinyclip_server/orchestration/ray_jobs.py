@@ -94,6 +94,11 @@ class Observation:
             return Verdict.LOST
         return Verdict.STALLED if self.stalled else Verdict.ALIVE
 
+    @property
+    def never_started(self) -> str | None:
+        """Return Ray's message on a job that it gave up before it started, because the cluster had no room."""
+        return self.note.message if self.note is not None and self.note.never_started else None
+
     def has_changes(self, *, submitted: bool) -> bool:
         """Return whether there is anything to apply to a job that was `submitted` or not before."""
         decided = self.verdict in (Verdict.REFUSED, Verdict.LOST, Verdict.ABANDONED, Verdict.STALLED)

@@ -39,9 +39,9 @@ def judge(
         attempt_stopped(session, job)
     elif seen.verdict is Verdict.UNKNOWN:
         _judge_unknown(session, job, attempt, unknown_grace_s)
-    elif seen.verdict is Verdict.LOST and seen.note is not None and seen.note.never_started:
+    elif seen.verdict is Verdict.LOST and seen.never_started is not None:
         end_attempt(attempt, AttemptOutcome.INTERRUPTED)
-        attempt_interrupted(session, job, f"Ray found no room for its driver: {seen.note.message}")
+        attempt_interrupted(session, job, f"Ray found no room for its driver: {seen.never_started}")
     elif seen.verdict is Verdict.LOST:
         _lose(session, job, attempt, f"its driver ended without a final event (Ray reports {attempt.ray_status})")
     elif seen.verdict is Verdict.STALLED:

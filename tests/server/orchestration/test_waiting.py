@@ -132,9 +132,8 @@ class TestDriver:
 
 
 class TestOtherJobs:
-    async def test_an_evaluation_that_ray_keeps_pending_shows_that_until_it_starts(
-        self, service: Service, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def pending(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+        """Create an evaluation whose driver Ray keeps pending; return it and its submission's id."""
         monkeypatch.setattr(follower, "PENDING_SECONDS", 0.0)
         await service.register_model("emoji")
         task = {"name": "cars", "kind": "zero_shot", "shards": "/data/wds_cars"}
@@ -143,6 +142,12 @@ class TestOtherJobs:
         [submission] = service.ray.submissions
         service.ray.notes[submission] = RayJobNote(NOTE)
         await service.reconcile("evaluations")
+        return evaluation, submission
+
+    async def test_an_evaluation_that_ray_keeps_pending_shows_that_until_it_starts(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluation, submission = await self.pending(service, monkeypatch)
         shown = await service.get(f"/v1/evaluations/{evaluation['id']}")
 
         service.ray.jobs[submission] = RayJobStatus.RUNNING
@@ -151,3 +156,19 @@ class TestOtherJobs:
 
         assert (shown["state"], shown["message"]) == ("queued", f"waiting for Ray to start the job: {NOTE}")
         assert started["message"] == ""
+
+    async def test_one_that_ray_never_started_is_submitted_again_and_counts_as_no_failure(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluation, submission = await self.pending(service, monkeypatch)
+        times = 5
+
+        for _ in range(times):
+            service.ray.jobs[submission], service.ray.notes[submission] = RayJobStatus.FAILED, GIVEN_UP
+            await service.reconcile("evaluations")
+            given_up = await service.get(f"/v1/evaluations/{evaluation['id']}")
+            await service.reconcile("evaluations")
+
+        assert service.ray.submissions == [submission] * (1 + times)
+        assert (given_up["state"], given_up["message"]) == ("queued", f"waiting for Ray to start the job: {GIVEN_UP.message}")
+        assert service.ray.jobs[submission] is RayJobStatus.PENDING
