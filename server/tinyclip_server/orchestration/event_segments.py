@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import time
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,13 +16,16 @@ logger = logging.getLogger(__name__)
 
 MAX_SEGMENTS = 200
 """Read in one round; a server that was away for hours catches up over several."""
+READING_SECONDS = 5.0
+"""Time after which a round reads no further segment: what is read counts only if the lease on the job holds until then."""
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 async def read_segments(store: AsyncArtifactsStore, folder: str, first: int) -> tuple[list[list[WorkerEvent]], bool]:
     """Return the events of each segment from number `first` on, and whether these are all that exist by now."""
     segments: list[list[WorkerEvent]] = []
-    while len(segments) < MAX_SEGMENTS:
+    end = time.monotonic() + READING_SECONDS
+    while len(segments) < MAX_SEGMENTS and (not segments or time.monotonic() < end):
         path = event_segment(folder, first + len(segments))
         data = await store.read_if_exists(path)
         if data is None:

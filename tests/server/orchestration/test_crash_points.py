@@ -1,5 +1,6 @@
 """A scheduler killed between claim, observe and apply, and a stopped service: the next one continues with the same result."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -101,6 +102,25 @@ class TestCrashPoints:
         job = await second.job(worker.job)
         assert (job["state"], job["attempt"]) == ("running", 1)
 
+    async def test_two_servers_catch_up_although_a_slow_store_outlasts_their_leases(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(event_segments, "READING_SECONDS", 0.1, raising=False)
+        first = await start(lease_seconds=0.4)
+        worker = await first.running()
+        second = await start(first.ray, lease_seconds=0.4)
+        for step in range(1, 61):
+            worker.step(step % 10, loss=1.0)
+        for server in (first, second):
+            _slow_down_events(server, 0.01, monkeypatch)
+
+        rounds = [asyncio.create_task(_tick_for_ever(server)) for server in (first, second)]
+        await asyncio.sleep(4.0)
+        for each in rounds:
+            each.cancel()
+
+        assert [event["type"] for event in await first.events(worker.job)].count("progress") == 60
+
     async def test_the_job_of_a_running_scheduler_is_not_claimed(self, start: Start) -> None:
         first = await start(lease_seconds=3600)
         await first.running()
@@ -167,3 +187,21 @@ def _killed_at_the_third() -> Any:
         await real(*args)
 
     return apply
+
+
+def _slow_down_events(service: Service, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every read of an event segment take this long."""
+    store = service.app.state.services.store
+    read = store.read_if_exists
+
+    async def slow(path: str) -> bytes | None:
+        await asyncio.sleep(seconds if "/events/" in path else 0)
+        return await read(path)
+
+    monkeypatch.setattr(store, "read_if_exists", slow)
+
+
+async def _tick_for_ever(service: Service) -> None:
+    while True:
+        await service.tick()
+        await asyncio.sleep(0.05)
