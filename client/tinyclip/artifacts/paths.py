@@ -36,8 +36,12 @@ def job_control(job: str) -> str:
     return f"{job_folder(job)}/control.json"
 
 
+def attempts_folder(job: str) -> str:
+    return f"{job_folder(job)}/attempts"
+
+
 def attempt_folder(job: str, attempt: int) -> str:
-    return f"{job_folder(job)}/attempts/{attempt}"
+    return f"{attempts_folder(job)}/{attempt}"
 
 
 def attempt_driver(job: str, attempt: int) -> str:

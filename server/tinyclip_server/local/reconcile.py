@@ -1,7 +1,8 @@
 """Bring a restored database up to the artifacts: `tinyclip-server reconcile`, and a part of `tinyclip-server restore`.
 
 The database is the older copy of the two. What was written between the copies must not be taken for what is written next: an
-update of an index that got a used number would count as applied, and a job that got the number of an existing version would fail.
+update of an index that got a used number would count as applied, a job that got the number of an existing version would fail, and
+an attempt with a used number would take over the events of the earlier one, while its driver exits at once.
 """
 
 import re
@@ -10,15 +11,16 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.artifacts.paths import MODELS
+from tinyclip.artifacts.paths import MODELS, attempts_folder
 from tinyclip.schemas import IndexState
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.locks import DatabaseInUse, sole_server
 from tinyclip_server.database.migrate import WrongRevision, expect_head
-from tinyclip_server.database.tables import IndexRow, ModelRow
+from tinyclip_server.database.tables import AttemptRow, IndexRow, JobRow, ModelRow
 from tinyclip_server.indexes.database import DatabaseUnavailable
+from tinyclip_server.jobs.lifecycle import ENDED, ON_CLUSTER, AttemptOutcome, attempt_interrupted, end_attempt
 from tinyclip_server.local.stored_files import Stored, StoredIndex, examine
 from tinyclip_server.settings import Settings
 
@@ -55,11 +57,15 @@ async def reconcile_service(settings: Settings) -> Reconciled:
 
 
 async def reconcile(db: Database, store: AsyncArtifactsStore, index_database_url: str = "") -> Reconciled:
-    """Raise the numbers of versions and index updates above those in the store. No server may run. Repeated, it is a no-op."""
+    """Raise the numbers of versions, index updates and attempts above those in the store.
+
+    No server may run. Repeated, it is a no-op.
+    """
     stored = await examine(db, store, index_database_url)
-    numbers = _version_numbers(stored)
+    numbers, attempts = _version_numbers(stored), await _last_attempts(db, store)
     async with db.write() as session:
         changed = [*await _raise_versions(session, numbers), *await _raise_updates(session, stored.indexes)]
+        changed += await _raise_attempts(session, attempts)
         known = set(await session.scalars(select(ModelRow.name)))
     unknown = [f"{MODELS}/{name}/{number}" for name, found in numbers.items() if name not in known for number in sorted(found)]
     return Reconciled(changed, sorted(unknown), stored.missing)
@@ -93,4 +99,29 @@ async def _raise_updates(session: AsyncSession, indexes: dict[str, StoredIndex])
         row.updates = index.applied
         if row.state == IndexState.READY:
             row.applied, row.count = index.applied, index.count
+    return changed
+
+
+async def _last_attempts(db: Database, store: AsyncArtifactsStore) -> dict[str, int]:
+    """Return the highest number of an attempt in the store by the id of the job, of all jobs that have not ended."""
+    async with db.read() as session:
+        jobs = (await session.scalars(select(JobRow.id).where(JobRow.state.not_in(ENDED)))).all()
+    found = {job: [int(name) for name in await store.list(attempts_folder(job)) if name.isdecimal()] for job in jobs}
+    return {job: max(numbers) for job, numbers in found.items() if numbers}
+
+
+async def _raise_attempts(session: AsyncSession, last: dict[str, int]) -> list[str]:
+    """Let the next attempt be one that no driver has begun; it continues from the checkpoints of all."""
+    changed = []
+    for job in await session.scalars(select(JobRow).where(JobRow.id.in_(last)).order_by(JobRow.id)):
+        number = last[job.id]
+        if number <= job.attempt:
+            continue
+        changed.append(f"job {job.id}: the next attempt is {number + 1}, because the artifacts have {number}")
+        if job.state in ON_CLUSTER:
+            attempt = await session.get_one(AttemptRow, (job.id, job.attempt))
+            end_attempt(attempt, AttemptOutcome.INTERRUPTED)
+            attempt_interrupted(session, job, "restored from a backup; it continues from the last checkpoint")
+            job.lease_owner, job.lease_until = "", None
+        job.attempt = number
     return changed

@@ -20,6 +20,7 @@ from tinyclip_server.local.backup import CannotBackUp, Copied, back_up, restore
 from tinyclip_server.orchestration.installation import bind
 from tinyclip_server.settings import Settings
 
+from tests.server.events import Worker
 from tests.server.local.one_of_each import (
     EMBED_DIM,
     GALLERY,
@@ -190,6 +191,35 @@ class TestWrittenBetweenTheCopies:
         assert await again.register_model("unknown-to-the-database") == 1
         assert names(again.artifacts / "models/unknown-to-the-database") == []
 
+    @pytest.mark.parametrize("meanwhile", ["begins", "succeeds"])
+    async def test_an_attempt_gets_no_number_that_was_used(
+        self, start: Start, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+    ) -> None:
+        service = await start()
+        job = (await service.submit(max_attempts=1))["id"]
+        await _backed_up_while(service, saved, monkeypatch, _begun(service, job, succeeds=meanwhile == "succeeds"))
+
+        again = await restored(start, saved, tmp_path / "new")
+        await again.tick(2)
+
+        assert again.ray.submissions == [f"tc-{job}-a2"]
+        assert [event["type"] for event in await again.events(job)] == ["job.created", "job.starting", "attempt.submitted"]
+
+    async def test_an_attempt_that_was_followed_by_another_one_has_ended(
+        self, start: Start, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service = await start()
+        job = (await service.running(max_attempts=2)).job
+        await _backed_up_while(service, saved, monkeypatch, _lost_and_begun(service, job))
+
+        again = await restored(start, saved, tmp_path / "new")
+        queued = await again.job(job)
+        await again.tick(2)
+
+        assert (queued["state"], queued["attempt"]) == ("queued", 2)
+        assert again.ray.submissions == [f"tc-{job}-a3"]
+        assert (await again.job(job))["state"] == "starting"
+
 
 class TestKills:
     async def test_a_killed_backup_leaves_none_and_the_next_one_succeeds(
@@ -335,6 +365,22 @@ async def _written_versions(service: Service) -> None:
     for name in (f"{MODEL}/2", "unknown-to-the-database/1"):
         (service.artifacts / "models" / name).mkdir(parents=True)
         (service.artifacts / "models" / name / "model.json").write_text("{}")
+
+
+async def _begun(service: Service, job: str, *, succeeds: bool = False) -> None:
+    """Begin the next attempt of a job, whose driver registers."""
+    await service.tick()
+    worker = Worker(service.artifacts, await service.job(job))
+    worker.start()
+    (worker.folder.parent / "driver.json").write_text("{}")
+    if succeeds:
+        worker.succeed()
+
+
+async def _lost_and_begun(service: Service, job: str) -> None:
+    service.ray.jobs[f"tc-{job}-a1"] = RayJobStatus.FAILED
+    await service.tick()
+    await _begun(service, job)
 
 
 async def _backed_up_while(service: Service, target: Path, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
