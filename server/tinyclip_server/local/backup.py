@@ -98,11 +98,11 @@ def restore(settings: Settings, source: Path) -> Copied:
         interrupted = settings.data_dir / "restore.unfinished"
         if data.database.exists():
             raise CannotBackUp(f"{data.database} exists; move it and {data.artifacts} away, or choose another --data-dir")
-        if not interrupted.exists() and data.artifacts.is_dir() and any(data.artifacts.rglob("*")):
-            raise CannotBackUp(f"{data.artifacts} is not empty; move it away, or choose another --data-dir")
-        interrupted.touch()
+        if data.artifacts.is_dir() and any(data.artifacts.rglob("*")):
+            if not interrupted.exists() or interrupted.read_text() != str(data.artifacts):
+                raise CannotBackUp(f"{data.artifacts} is not empty; move it away, or choose another --data-dir")
+            shutil.rmtree(data.artifacts)
         new = _Data(_beside(data.database), _beside(data.artifacts))
-        shutil.rmtree(data.artifacts, ignore_errors=True)
         new.database.parent.mkdir(parents=True, exist_ok=True)
         for suffix in ("", "-wal", "-shm", "-journal"):  # of a restore that was interrupted
             Path(f"{new.database}{suffix}").unlink(missing_ok=True)
@@ -110,9 +110,11 @@ def restore(settings: Settings, source: Path) -> Copied:
         _mirror(source / ARTIFACTS, new.artifacts)
         copied = _bring_up(new, settings.index_database_url)
         _make_single_file(new.database)
+        interrupted.write_text(str(data.artifacts))  # from here on, what is there is a part of this restore
         os.sync()
         new.artifacts.rename(data.artifacts)
         new.database.rename(data.database)
+        os.sync()
         interrupted.unlink()
     return copied
 

@@ -254,6 +254,28 @@ class TestKills:
         again = await restored(start, saved, tmp_path / "new", auth="tokens", data_roots=["/data"])
         assert await answers(again, secret) == before
 
+    @pytest.mark.parametrize("step", ["migration", "rename"])
+    async def test_what_was_not_restored_is_not_removed_afterwards(
+        self, start: Start, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        await backed_up(await start(), saved)
+        new = tmp_path / "new"
+        with monkeypatch.context() as patch:
+            if step == "migration":  # before the artifacts are in place
+                patch.setattr(backup, "_bring_up", _die)
+            else:
+                patch.setattr(Path, "rename", _die)
+            with pytest.raises(Killed):
+                await asyncio.to_thread(restore, at(new), saved)
+        mine = tmp_path / "other-artifacts" if step == "rename" else new / "artifacts"
+        mine.mkdir()
+        (mine / "mine").touch()
+
+        with pytest.raises(CannotBackUp, match="is not empty"):
+            await asyncio.to_thread(restore, at(new).model_copy(update={"artifacts": str(mine)}), saved)
+
+        assert (mine / "mine").exists()
+
 
 class TestRefusals:
     def test_a_service_without_a_database_has_no_backup(self, tmp_path: Path, saved: Path) -> None:
