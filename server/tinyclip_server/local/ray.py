@@ -225,10 +225,13 @@ class LocalRay:
             self._process.poll()
 
     def _write_token(self) -> None:
-        if not self.token_path.exists():
-            descriptor = os.open(self.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not self.token_path.exists() or not self.token_path.read_text():  # empty after a kill, or a power failure
+            chosen = self.token_path.with_name("ray-token.new")
+            chosen.unlink(missing_ok=True)
+            descriptor = os.open(chosen, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
+            chosen.replace(self.token_path)
 
     def _log_tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()

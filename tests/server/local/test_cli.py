@@ -215,6 +215,16 @@ class TestRayRequiresItsToken:
         monkeypatch.setattr(ray, "address", "http://127.0.0.1:8265")
         assert not [argument for argument in ray._command() if "0.0.0.0" in argument]
 
+    def test_a_token_whose_writing_was_killed_is_replaced(self, tmp_path: Path) -> None:
+        ray = LocalRay(Settings(data_dir=tmp_path))
+        ray.token_path.touch()
+        ray.token_path.with_name("ray-token.new").write_text("12")
+
+        ray._write_token()
+
+        assert len(ray.token_path.read_text()) == 64
+        assert stat.S_IMODE(ray.token_path.stat().st_mode) == 0o600
+
 
 def test_migrate_creates_the_database(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
