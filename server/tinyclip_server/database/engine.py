@@ -19,6 +19,8 @@ POOL_SIZE, POOL_OVERFLOW = 10, 5
 """Connections that are kept open, and further ones that are closed after use: opening one takes longer than most requests."""
 IDLE_SECONDS = 1.0
 """A connection unused for longer is pinged before use; that takes three round trips, too many before every use."""
+SUSPENDED_SECONDS = 60
+"""Time after which PostgreSQL ends a session that is idle in a transaction: a suspended server must not keep its locks."""
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000")
 """FULL: the log is flushed to the disk with every commit, so a power failure loses no acknowledged write."""
 
@@ -64,8 +66,11 @@ class Database:
     """Opens sessions. Each is one transaction, which commits at the end of its block and rolls back on an exception."""
 
     def __init__(self, url: str) -> None:
-        pool: dict[str, Any] = {} if url.startswith("sqlite") else {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW}
-        self.engine: AsyncEngine = create_async_engine(url, **pool)
+        options: dict[str, Any] = {}
+        if not url.startswith("sqlite"):
+            limits = {"idle_in_transaction_session_timeout": f"{SUSPENDED_SECONDS * 1000}"}
+            options = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "connect_args": {"server_settings": limits}}
+        self.engine: AsyncEngine = create_async_engine(url, **options)
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
         else:

@@ -1,5 +1,6 @@
 """A server that is suspended in a round and continues after another server has gone on: it does no harm."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import DBAPIError
 from tinyclip_server.backends.ray_gateway import RayJobStatus
+from tinyclip_server.database import engine as engine_module
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import EvaluationRow, IndexRow
 from tinyclip_server.orchestration import attempts, follower
@@ -167,3 +170,25 @@ class TestTrainingJobs:
         assert submitted_at_first == []
         assert service.ray.submissions == [f"tc-{job['id']}-a1"]
         assert (await service.job(job["id"]))["attempt"] == 1
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+async def test_one_that_is_suspended_in_a_transaction_does_not_keep_its_locks(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "SUSPENDED_SECONDS", 1, raising=False)
+    suspended, other = await start(), await start()
+    job = await other.submit()
+
+    with pytest.raises(DBAPIError):  # it continues, and its session has ended
+        await _start_while(suspended, other.tick)
+
+    assert other.ray.submissions == [f"tc-{job['id']}-a1"]
+
+
+async def _start_while(service: Service, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Start the next job of a queue, in a transaction that is open meanwhile."""
+    async with service.app.state.services.db.write() as session:
+        await service.app.state.scheduler._start_next(session)
+        async with asyncio.timeout(10):
+            await meanwhile()
