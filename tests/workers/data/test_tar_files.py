@@ -169,6 +169,17 @@ def test_names_of_a_sample_cannot_replace_its_entries(tmp_path: Path) -> None:
     assert (sample["__key__"], sample["txt"], "__bad__" in sample) == ("a", b"one", False)
 
 
+@pytest.mark.parametrize("entry", ["__key__", "__url__", "__defects__"])
+def test_names_of_unreadable_files_cannot_remove_entries_of_a_sample(tmp_path: Path, entry: str) -> None:
+    unreadable = hostile.sparse(f"a.{entry}", packed=0, size=1)
+    (tmp_path / "a.tar").write_bytes(A + unreadable + B + hostile.END)
+
+    first, last = read_shards([str(tmp_path / "a.tar")], Skipped())
+
+    assert (first["__key__"], first["txt"], first["__defects__"]) == ("a", b"one", {})
+    assert (first["__url__"], last["__key__"]) == (str(tmp_path / "a.tar"), "b")
+
+
 def test_xz_with_a_large_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = lzma.compress(tar(CONTENT), preset=9)
     assert dict(read_members(io.BytesIO(packed))) == CONTENT

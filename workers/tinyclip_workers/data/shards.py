@@ -39,8 +39,8 @@ def _group(url: str, members: Iterable[tuple[str, bytes | Unread]]) -> Iterator[
     for name, content in members:
         parts = _KEY_AND_EXTENSION.fullmatch(name)
         key, extension = (parts[1], parts[2].lower()) if parts else (name, "")
-        if isinstance(content, bytes) and (parts is None or extension.startswith("__")):
-            continue  # a file of no sample, or one with the name of an entry of ours
+        if extension.startswith("__") or (parts is None and isinstance(content, bytes)):
+            continue  # a file with the name of an entry of ours, or one of no sample
         if sample is None or key != sample["__key__"]:
             if sample is not None:
                 yield sample
