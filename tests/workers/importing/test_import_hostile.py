@@ -18,6 +18,7 @@ from tinyclip_workers.importing import convert
 from tinyclip_workers.importing.convert import read_model, write_import
 from tinyclip_workers.importing.source_files import ImportRefused
 
+from tests.workers import hostile_files as hostile
 from tests.workers.imports import RunsCommand, import_request, official_names, read, refusal, save
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 
@@ -127,6 +128,36 @@ class TestTars:
         error = refusal(self.tar(tmp_path / "upload", (link, b"")), upload_name="m.tar")
 
         assert "only these plain files are read" in error.message
+
+    @pytest.mark.parametrize(
+        "member",
+        [
+            hostile.sparse("open_clip_model.safetensors", packed=0, size=50 * hostile.MIB),
+            hostile.pax({"GNU.sparse.size": str(50 * hostile.MIB), "GNU.sparse.numblocks": "0", "GNU.sparse.map": "0,0"})
+            + hostile.header("open_clip_model.safetensors"),
+        ],
+        ids=["GNU", "PAX"],
+    )
+    def test_a_small_tar_does_not_grow_on_the_disk(self, tmp_path: Path, member: bytes) -> None:
+        (tmp_path / "upload").write_bytes(member + hostile.END)
+
+        error = refusal(tmp_path / "upload", upload_name="m.tar")
+
+        assert "only these plain files are read" in error.message
+        assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < hostile.MIB
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            (hostile.header("x", 2, tarfile.GNUTYPE_LONGNAME) + hostile.padded(b"a")) * 3000,
+            hostile.pax({"GNU.sparse.size": "x", "GNU.sparse.map": "y"}),
+        ],
+        ids=["a long chain", "no numbers"],
+    )
+    def test_damaged_extended_headers_are_refused(self, tmp_path: Path, headers: bytes) -> None:
+        (tmp_path / "upload").write_bytes(headers + hostile.member("layout.json", b"{}") + hostile.END)
+
+        assert "is not a complete tar" in refusal(tmp_path / "upload", upload_name="m.tar").message
 
 
 class TestSources:

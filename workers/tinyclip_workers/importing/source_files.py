@@ -155,14 +155,17 @@ def _unpack(path: Path, target: Path, refuse: Refuse) -> Path:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if not member.isreg() or member.name not in known:
-                    raise refuse(f"holds {member.name!r}; only these plain files are read: {', '.join(sorted(known))}")
+                if not member.isreg() or member.issparse() or member.name not in known:  # a sparse file grows on the disk
+                    name = member.name[:MAX_SHOWN_NAME]
+                    raise refuse(f"holds {name!r}; only these plain files are read: {', '.join(sorted(known))}")
                 content = tar.extractfile(member)
                 assert content is not None
                 with open(target / member.name, "wb") as file:
                     shutil.copyfileobj(content, file)
-    except tarfile.TarError as error:
-        raise refuse(f"is not a complete tar ({error}); upload it again") from error
+    except ImportRefused:
+        raise
+    except (tarfile.TarError, ValueError, RecursionError) as error:  # damaged records, and long chains, of extended headers
+        raise refuse(f"is not a complete tar ({_first_line(error)}); upload it again") from error
     return target
 
 
