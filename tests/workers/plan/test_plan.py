@@ -224,6 +224,15 @@ def test_no_text_of_a_sample_is_repeated(tmp_path: Path, folder: Path, member: s
     assert "hunter2" not in json.dumps(answer)
 
 
+def test_malformed_json_beside_a_missing_label_is_an_error_of_its_field(tmp_path: Path, folder: Path) -> None:
+    samples = [{**sample, "json": b"{"} for sample in color_samples(20)]
+    write_shard(tmp_path / "0.tar", samples)
+    document = spec(folder)
+    document["evaluation"]["tasks"][2] |= {"train_shards": f"{tmp_path}/0.tar", "label_key": "absent"}
+
+    assert "/evaluation/tasks/2/label_key" in [error.pointer for error in errors_of(document)]
+
+
 def test_two_classes_of_one_name_are_a_warning_if_labels_are_numbers(folder: Path) -> None:
     document = spec(folder)
     document["evaluation"]["tasks"][0]["classes"] = ["red", "red", "blue", "white"]

@@ -152,7 +152,7 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagn
             without.append(sample)
     if without:
         sample = without[0]
-        fields = f"json fields {_json_fields(sample)}" if key.startswith("json.") else extensions(sample)
+        fields = f"json fields {json_fields(sample)}" if key.startswith("json.") else extensions(sample)
         message = f"sample {sample['__key__']} has none; it has {fields}"
         if not values:
             diagnostics.error("/data/train/distinct_key", key, message)
@@ -163,7 +163,8 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagn
         diagnostics.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a worker's batch: some repeat in it")
 
 
-def _json_fields(sample: Sample) -> str:
+def json_fields(sample: Sample) -> str:
+    """Return the names of the fields of a sample's JSON, for messages."""
     try:
         with sample_errors():
             return ", ".join(sorted(sample_json(sample))) or "none"

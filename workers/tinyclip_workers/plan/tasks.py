@@ -18,7 +18,7 @@ from tinyclip_workers.evaluation.labels import (
     prompts_problem,
     task_lines,
 )
-from tinyclip_workers.plan.data import check_captions, check_images, report_shards
+from tinyclip_workers.plan.data import check_captions, check_images, json_fields, report_shards
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.shards import ShardInspection, inspect_shards, shard_urls
 
@@ -185,7 +185,7 @@ def _labels(samples: list[Sample], key: str, pointer: str, diagnostics: Diagnost
         except UnusableSample:
             continue
     if samples and not labels:
-        fields = f" and in json {', '.join(sorted(sample_json(samples[0])))}" if "json" in samples[0] else ""
+        fields = f" and in json {json_fields(samples[0])}" if "json" in samples[0] else ""
         diagnostics.error(pointer, key, f"sample {samples[0]['__key__']} has none; it has {extensions(samples[0])}{fields}")
     elif len(labels) < len(samples):
         diagnostics.warn(f"{len(samples) - len(labels)} of {len(samples)} samples have no label under {key} and are skipped")
