@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import ValidationError
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.architecture import summarize
@@ -80,6 +81,17 @@ class TestClusters:
         error = error_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": "nowhere://c"}})
 
         assert (error.pointer, error.value) == ("/objective/clusters", "nowhere://c")
+
+    def test_a_store_whose_driver_fails_is_an_error(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*arguments: Any, **options: Any) -> bool:
+            raise RuntimeError("Could not connect to the endpoint")  # botocore's errors are no OSError either
+
+        monkeypatch.setattr(MemoryFileSystem, "exists", fail)
+
+        error = error_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": "memory://clusters"}})
+
+        assert (error.pointer, error.value) == ("/objective/clusters", "memory://clusters")
+        assert "Could not connect" in error.message
 
     def test_weights_are_not_accepted_as_clusters(self, folder: Path) -> None:
         weights = str(folder / "teacher" / "open_clip_model.safetensors")

@@ -38,6 +38,7 @@ from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.model.weights import Header, load_state_dict, read_header
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
+from tinyclip_workers.runtime.user_files import store_errors
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ def read_clusters_header(uri: str) -> Header:
     """Read shape and metadata without the centres. Raises ClustersError naming the file and the remedy."""
     try:
         fs, path = open_filesystem(uri)
-        header = read_header(uri) if fs.exists(path) else None
+        with store_errors(uri):
+            exists = fs.exists(path)
+        header = read_header(uri) if exists else None
     except (ValueError, OSError) as error:  # no driver for this kind of URI, no access, no safetensors
         raise ClustersError(f"{error}; make it with python -m tinyclip_workers.training.clusters SPEC OUT") from error
     if header is None:
