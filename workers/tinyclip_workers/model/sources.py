@@ -80,7 +80,7 @@ def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
             check_pretrained(tag, f"{spec.model} {spec.pretrained}")
         elif not spec.model.startswith(HF_HUB):
             check_weights(source.weights(), source.layout)
-    except (WeightsError, OSError, HubError) as error:
+    except (OSError, HubError, ValueError) as error:  # WeightsError, or an address without a driver
         raise TeacherError(pointer, value, str(error)) from error
     return source
 
@@ -97,7 +97,9 @@ def find_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
         if spec.model.startswith(REGISTRY):
             return find_folder(_registered(spec.model, at))
         return _find_open_clip(spec, at)
-    except (UnsupportedArchitecture, HubError, OSError, WeightsError) as error:
+    except TeacherError:
+        raise
+    except (UnsupportedArchitecture, HubError, OSError, ValueError) as error:  # WeightsError, or an address without a driver
         raise TeacherError(f"{at}/model", spec.model, str(error)) from error
 
 

@@ -93,6 +93,8 @@ def _private_host(address: str) -> str | None:
     host = urlsplit(address).hostname or ""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        return "has a host name with an empty or a very long part; correct it"
     except OSError:
         return None  # opening it reports that there is no such host
     private = any(is_private(str(target[0])) for *_, target in found)
