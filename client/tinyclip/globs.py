@@ -19,14 +19,13 @@ def match_paths(pattern: str, look: Callable[[], None]) -> Iterator[str]:
 
 def _match(folder: str, parts: list[str], look: Callable[[], None]) -> Iterator[str]:
     """`folder`: "" or a path; `parts`: patterns below it."""
-    part, *rest = parts
-    if not MAGIC.search(part):
-        path = os.path.join(folder, part)
-        if rest:
-            yield from _match(path, rest, look)
-        elif os.path.lexists(path):
-            yield path
+    plain = next((index for index, part in enumerate(parts) if MAGIC.search(part)), len(parts))
+    folder = os.path.join(folder, *parts[:plain])  # at once: a pattern may have thousands of parts
+    if plain == len(parts):
+        if os.path.lexists(folder):
+            yield folder
         return
+    part, *rest = parts[plain:]
     try:
         entries = os.scandir(folder or ".")
     except OSError:  # as `glob`: not a folder, or not a readable one

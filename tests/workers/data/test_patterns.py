@@ -67,6 +67,11 @@ def test_local_globs_match_what_glob_matches(
     assert found == sorted(glob.glob(whole))
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_glob_below_thousands_of_folders_that_do_not_exist_matches_nothing(tmp_path: Path, scheme: str) -> None:
+    assert expand_shards(f"{scheme}{tmp_path}/" + "x/" * 5000 + "*.tar") == []
+
+
 def test_a_glob_over_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         (tmp_path / f"{number}.tar").touch()
