@@ -114,6 +114,8 @@ BAD_MEMBERS = {
     "PAX size of many digits": hostile.pax({"size": "9" * 5000}) + hostile.member("bad.txt", b"bad"),
     "damaged PAX header": hostile.header("pax", 6, tarfile.XHDTYPE) + hostile.padded(b"99 a=b")
     + hostile.member("bad.txt", b"bad"),
+    "PAX header without records": hostile.header("pax", 6, tarfile.XHDTYPE) + hostile.padded(b"9z a=b")
+    + hostile.member("bad.txt", b"bad"),
     "large PAX header": hostile.pax({"comment": "x" * 2_000_000}) + hostile.member("bad.txt", b"bad"),
     "chain of PAX headers": hostile.pax({"comment": "x"}) * 3000 + hostile.pax({"size": "x"}) + hostile.member("bad.txt", b"bad"),
     "sparse file of GNU tar": hostile.sparse("bad.txt", packed=3, size=1 << 30) + hostile.padded(b"bad"),

@@ -158,9 +158,10 @@ class _Extended:
 
     def _read_records(self, data: bytes) -> None:
         at = 0
-        while match := _RECORD.match(data, at):
-            end = at + int(match[1])
-            if not match.end() < end <= len(data):
+        while at < len(data) and data[at]:  # some writers pad with zeros
+            match = _RECORD.match(data, at)
+            end = at + int(match[1]) if match else 0
+            if match is None or not match.end() < end <= len(data):
                 self.problem = "its header is damaged"
                 return
             self._apply(match[2], data[match.end() : end - 1])
