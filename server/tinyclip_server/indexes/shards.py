@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
+import os
 import re
-from pathlib import Path
 
 from tinyclip.addresses import AddressRules
 from tinyclip.globs import MAGIC, match_paths
@@ -66,7 +66,7 @@ def _problem_of_first(path: str, rules: AddressRules) -> str | None:
 
     try:
         readable = (found for found in match_paths(path, look) if rules.place_problem(found) is None)
-        exists = next(readable, None) is not None if MAGIC.search(path) else Path(path).is_file()
+        exists = next(readable, None) is not None if MAGIC.search(path) else os.path.isfile(path)
     except _TooManyFiles:
         return None  # the Ray job looks further
     return None if exists else f"{path} does not exist; check the path"

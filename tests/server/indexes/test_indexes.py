@@ -67,6 +67,7 @@ class TestPut:
             ({"source": {"shards": []}}, 422, "/source/shards"),
             ({"source": {"shard": "x"}}, 422, "did you mean shards?"),
             ({"source": {"shards": "/nowhere/{000..003}.tar"}}, 422, "/nowhere/000.tar does not exist"),
+            ({"source": {"shards": f"/{'n' * 300}.tar"}}, 422, "does not exist"),
             ({"source": {"shards": ["s3://b/x.tar", "/nowhere/*.tar"]}}, 422, "/source/shards/1"),
             ({"source": {"shards": "data/x.tar"}}, 422, "give an absolute path or a URL"),
             ({"model": "nothing@1"}, 404, "there is no model nothing"),
