@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -173,6 +174,24 @@ class TestSources:
 
         with pytest.raises(ImportRefused, match="at most 1,000 are read"):
             read_model(import_request(file, tmp_path / "scratch", limit=1000))
+
+    def test_a_file_of_a_directory_that_is_too_large_is_refused(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
+
+        with pytest.raises(ImportRefused, match="at most 1,000 are read"):
+            read_model(import_request(folder, tmp_path / "scratch", limit=1000))
+
+    @pytest.mark.parametrize("name", ["model.pt", "open_clip_config.json"])
+    def test_a_pipe_is_not_opened(self, tmp_path: Path, name: str) -> None:
+        folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        signal.alarm(20)  # opening a pipe would wait for ever
+
+        with pytest.raises(ImportRefused, match="regular file"):
+            read_model(import_request(folder / name if name == "model.pt" else folder, tmp_path / "scratch"))
+
+        signal.alarm(0)
 
     def test_a_remote_store_is_read(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())

@@ -135,11 +135,13 @@ def _checked_local_path(path: Path, limit: int, refuse: Refuse) -> Path:
     expect_address(str(path))
     if not path.exists():
         raise refuse("does not exist; check the path, or upload the file")
-    for name in (*FOLDER_WEIGHTS, *FOLDER_CONFIGS):
-        if (path / name).exists():
-            expect_address(str(path / name))
-    if path.is_file():
-        _expect_size(path.stat().st_size, limit, refuse)
+    inside = [path / name for name in (*FOLDER_WEIGHTS, *FOLDER_CONFIGS)] if path.is_dir() else []
+    for file in [each for each in inside if each.exists()] or [path]:
+        expect_address(str(file))
+        if file.is_file():
+            _expect_size(file.stat().st_size, limit, refuse)
+        elif not file.is_dir():  # opening a pipe waits for a writer
+            raise refuse("is, or holds, a pipe, a socket or a device; give a regular file")
     return path
 
 
