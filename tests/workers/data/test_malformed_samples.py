@@ -11,7 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tinyclip.schemas.spec import DataSpec, TrainData
 from tinyclip_workers.data.errors import Skipped
-from tinyclip_workers.data.samples import MAX_TEXT_BYTES, Sample, UnusableSample, captions_of, sample_errors, text_field
+from tinyclip_workers.data.samples import (
+    MAX_TEXT_BYTES,
+    Sample,
+    UnusableSample,
+    captions_of,
+    printable,
+    sample_errors,
+    text_field,
+)
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.data.stream import PairStream
 
@@ -196,6 +204,10 @@ def test_training_uses_the_good_samples_around_arbitrary_ones(tmp_path: Path, pa
 
     assert captions >= GOOD - ({"good 2", "good 3"} if skipped.shards else set())
     json.dumps(skipped.examples, ensure_ascii=False).encode()
+
+
+def test_messages_have_no_control_characters() -> None:
+    assert printable("a\0b\x1b[31m\x9bc\udcff\n\té") == "a\\x00b\\x1b[31m\\x9bc\\udcff\n\té"
 
 
 def test_sample_errors_keep_their_own_kind() -> None:

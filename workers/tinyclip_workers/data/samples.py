@@ -7,6 +7,7 @@ could not be read, by extension, the reason.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ MAX_TEXT_CHARACTERS = 4096
 MAX_NESTING = 100
 """Limit of the nesting of JSON that is stored."""
 MAX_MESSAGE = 500
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UnusableSample(ValueError):
@@ -52,9 +54,13 @@ def _reason(error: Exception) -> str:
 
 
 def printable(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Return a text for messages: shortened, and with escapes for the lone surrogates that names of files can contain."""
+    """Return a text for messages: shortened, and with escapes for what names of files can contain and no message may.
+
+    That is lone surrogates, NUL, which PostgreSQL does not store, and other control characters, which steer terminals.
+    """
     shortened = text if len(text) <= limit else f"{text[:limit]}…"
-    return shortened.encode("utf-8", "backslashreplace").decode()
+    escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", shortened)
+    return escaped.encode("utf-8", "backslashreplace").decode()
 
 
 def field_of(sample: Sample, key: str) -> Any:
