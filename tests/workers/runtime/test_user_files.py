@@ -1,14 +1,16 @@
 """Files that users name: only regular ones are opened, and no server can fill the memory or hold the reader."""
 
 import http.server
+import json
 import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
-from tinyclip.addresses import ALLOW_PRIVATE
+from tinyclip.addresses import ALLOW_PRIVATE, SERVICE_PLACES
 from tinyclip_workers.runtime import http_limits, user_files
+from tinyclip_workers.runtime.addresses import AddressRefused
 from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, read_file
 
 from tests.workers import hostile_files as hostile
@@ -34,6 +36,27 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             open_file(address)
     with pytest.raises(FileNotFoundError):
         open_file(str(tmp_path / "missing"))
+
+
+def test_a_link_that_is_replaced_after_the_check_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service/tokens.json").write_text("secret")
+    (tmp_path / "data.txt").write_text("data")
+    link = tmp_path / "link"
+    link.symlink_to("data.txt")
+    monkeypatch.setenv(SERVICE_PLACES, json.dumps([f"{tmp_path}/service"]))
+    assert read_file(str(link), 100) == b"data"
+    expect_regular = user_files._expect_regular
+
+    def replace_link(address: str, mode: int) -> None:
+        expect_regular(address, mode)
+        link.unlink()
+        link.symlink_to("service/tokens.json")
+
+    monkeypatch.setattr(user_files, "_expect_regular", replace_link)
+
+    with pytest.raises(AddressRefused, match="belongs to the service itself"):
+        read_file(str(link), 100)
 
 
 def test_a_file_up_to_the_limit_is_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from tinyclip_workers.runtime.addresses import ServiceAddress, expect_place
 from tinyclip_workers.runtime.filesystems import open_filesystem
 
 GRACE_SECONDS, MIN_BYTES_PER_SECOND = 60, 10_000
@@ -63,15 +64,29 @@ def store_errors(address: str) -> Iterator[None]:
 
 
 def _open_local(address: str, path: str) -> IO[bytes]:
-    """Open a regular file. Neither a pipe without a writer blocks, nor has a device an effect."""
+    """Open a regular file. Neither a pipe without a writer blocks, nor has a device an effect.
+
+    The file that was opened is checked, not only the path: a link may have been replaced since. Raises AddressRefused.
+    """
     _expect_regular(address, os.stat(path).st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _expect_regular(address, os.fstat(descriptor).st_mode)  # it may have been replaced in between
+        opened = _path_of(descriptor)
+        if opened is not None and not isinstance(address, ServiceAddress):
+            expect_place(address, opened)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _path_of(descriptor: int) -> str | None:
+    """Return the path of an open file; None on systems without /proc."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return None
 
 
 def _expect_regular(address: str, mode: int) -> None:
