@@ -7,10 +7,11 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.plan.planner import make_plan
-from tinyclip_workers.training.clusters import save_clusters
+from tinyclip_workers.training.clusters import ClustersError, read_clusters_header, save_clusters
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.plan_specs import Document, spec, write_data
@@ -99,6 +100,15 @@ class TestClusters:
         assert "has no table of centroids but" in error_of(
             spec(folder) | {"objective": {"cluster_instance": 1, "clusters": weights}}
         ).message
+
+    def test_errors_show_a_few_tensors_of_a_file_with_many(self, folder: Path, tmp_path: Path) -> None:
+        file = tmp_path / "many.safetensors"
+        save_file({f"{index}{'n' * 500}": torch.zeros(1) for index in range(100)}, file)
+
+        with pytest.raises(ClustersError, match=r"n…, …; make it with") as error:
+            read_clusters_header(str(file))
+
+        assert len(str(error.value)) < 1500
 
     def test_another_embedding_size_is_refused(self, folder: Path, clusters: str) -> None:
         save_clusters(clusters, torch.eye(24)[:5], {})

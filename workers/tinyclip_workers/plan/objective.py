@@ -6,6 +6,7 @@ from tinyclip.schemas import JobSpec, PlannedStage
 from tinyclip.schemas.spec import Objective
 
 from tinyclip_workers.model.folders import ModelSource
+from tinyclip_workers.model.headers import shown_name
 from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.training.clusters import CENTROIDS, ClustersError, read_clusters_header
@@ -66,4 +67,5 @@ def _check_clusters(objective: Objective, pointer: str, teacher: ModelSource | N
         message = f"has clusters of embeddings of {size}, the teacher's have {needed}; make it with this teacher"
         diagnostics.error(pointer, file, message)
     elif header.metadata.get("teacher", teacher.name) != teacher.name:
-        diagnostics.warn(f"{pointer} was made with the teacher {header.metadata['teacher']}, the spec has {teacher.name}")
+        made_with = shown_name(header.metadata["teacher"])
+        diagnostics.warn(f"{pointer} was made with the teacher {made_with}, the spec has {teacher.name}")

@@ -34,7 +34,7 @@ from tinyclip_workers.data.samples import Sample, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.embedding import embed_images, evaluation_mode
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.headers import WeightsError, shown_name
 from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.model.weights import Header, load_state_dict, read_header
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
@@ -43,6 +43,7 @@ from tinyclip_workers.runtime.user_files import store_errors
 log = logging.getLogger(__name__)
 
 CENTROIDS = "centroids"
+MAX_SHOWN_TENSORS = 5
 
 
 class ClustersError(ValueError):
@@ -77,7 +78,8 @@ def read_clusters_header(uri: str) -> Header:
     if header is None:
         raise ClustersError(f"there is no file {uri}; make it with python -m tinyclip_workers.training.clusters SPEC {uri}")
     if len(header.shapes.get(CENTROIDS, ())) != 2:
-        found = ", ".join(sorted(header.shapes)) or "nothing"
+        names = [shown_name(name) for name in header.shapes]
+        found = (", ".join(names[:MAX_SHOWN_TENSORS]) + (", …" if len(names) > MAX_SHOWN_TENSORS else "")) or "nothing"
         raise ClustersError(
             f"{uri} has no table of {CENTROIDS} but {found}; make it with python -m tinyclip_workers.training.clusters SPEC OUT"
         )
