@@ -110,6 +110,15 @@ def test_an_incomplete_folder_is_refused_with_the_missing_file(tmp_path: Path, f
         check_teacher(TeacherSpec(model=f"local-dir:{tmp_path}"))
 
 
+def test_a_large_configuration_of_a_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_bytes(b" " * (4 << 20) + b"{}")
+    monkeypatch.setattr(sources, "_require_file", lambda *arguments: None)
+    monkeypatch.setattr(sources, "download_pretrained_from_hf", lambda *arguments, **options: tmp_path / "config.json")
+
+    with pytest.raises(TeacherError, match="has more than 4,194,304 bytes"):
+        check_teacher(TeacherSpec(model="hf-hub:a/b"))
+
+
 def test_weights_trained_with_quick_gelu_get_it() -> None:
     assert get_pretrained_cfg("ViT-B-32", "openai")["quick_gelu"]
 

@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -23,6 +22,7 @@ from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_
 from tinyclip_workers.model.documents import parse_object
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
+    MAX_USER_DOCUMENT_BYTES,
     LoadedModel,
     ModelSource,
     check_weights,
@@ -159,7 +159,11 @@ def fetch_config(repository: str) -> dict[str, Any]:
     _require_file(repository, CONFIG_FILE)
     path = _downloaded(f"hf-hub:{repository}", lambda: download_pretrained_from_hf(repository, filename=CONFIG_FILE))
     address = f"the {CONFIG_FILE} of hf-hub:{repository}"
-    return parse_object(Path(path).read_bytes(), lambda what: WeightsError(f"{address} is {what}; use another model"))
+    with open(path, "rb") as file:
+        data = file.read(MAX_USER_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_USER_DOCUMENT_BYTES:
+        raise WeightsError(f"{address} has more than {MAX_USER_DOCUMENT_BYTES:,} bytes; use another model")
+    return parse_object(data, lambda what: WeightsError(f"{address} is {what}; use another model"))
 
 
 def fetch_weights(repository: str) -> str:
