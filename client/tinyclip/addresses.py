@@ -40,6 +40,8 @@ _RANGE = re.compile(r"\{\w+\.\.\w+(\.\.-?\d+)?\}")
 _DOTS = re.compile(r"\.\.|(?:^|[{},/])\.(?=[{},/]|$)")
 """Dots that can become a step upwards once braces are expanded."""
 _ESCAPED = re.compile(r"%2f|%5c|\\", re.IGNORECASE)
+_IN_BRACKETS = re.compile(r"\[[^\[\]/]*\]")
+"""An IPv6 address, or a glob. No bracket may begin inside: the search for many open ones would take quadratic time."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """Characters that parsers of URLs drop, so that what is checked is not what is opened."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -85,7 +87,7 @@ def address_problem(address: str, *, allow_private: bool) -> str | None:
     """Return why an address is refused, and what to do; None if its text is acceptable."""
     if _CONTROL.search(address):
         return "has a control character, as a tab or a line end; write it without"
-    if "::" in re.sub(r"\[[^\]/]*\]", "", address):
+    if "::" in _IN_BRACKETS.sub("", address):
         return "is a chain of addresses (::), which is not supported; name the file itself"
     scheme, mark, rest = address.partition("://")
     if not mark:

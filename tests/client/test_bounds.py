@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import tinyclip.schemas  # noqa: F401 -- defines the subclasses
-from tinyclip.schemas import Request
+from pydantic import ValidationError
+from tinyclip.schemas import EvaluationPost, LabelSetPut, Request
 
 
 def requests() -> list[type[Request]]:
@@ -63,3 +64,24 @@ def test_the_walk_finds_what_is_unbounded() -> None:
         mapping: dict[str, int]
 
     assert list(unbounded(Loose.model_json_schema())) == ["/text", "/texts", "/texts/*", "/mapping", "/mapping (keys)"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"templates": [0] * 999}, {"image_key": [0] * 99}, {"where": {f"k{number}": [] for number in range(99)}}],
+    ids=["templates", "image_key", "where"],
+)
+def test_a_wrong_list_or_mapping_of_many_tasks_gives_few_errors(changes: dict[str, Any]) -> None:
+    task = {"name": "a", "kind": "zero_shot", "shards": "/a", **changes}
+
+    with pytest.raises(ValidationError) as refused:
+        EvaluationPost.model_validate({"model": "a", "tasks": [task] * 200})
+
+    assert refused.value.error_count() <= 2 * 200  # one of each branch of a union
+
+
+def test_wrong_labels_give_one_error() -> None:
+    with pytest.raises(ValidationError) as refused:
+        LabelSetPut.model_validate({"labels": [0] * 10_000})
+
+    assert refused.value.error_count() == 1

@@ -24,7 +24,7 @@ LongText = Annotated[str, StringConstraints(max_length=100_000)]
 """A text to embed; those that are longer than a model reads are refused later, with what to do."""
 EncodedImage = Annotated[str, StringConstraints(max_length=64 << 20)]
 """An image in base64 or as a data URI, or its URL."""
-Keys = Annotated[list[Key], Field(max_length=100)]
+Keys = Annotated[list[Key], Field(max_length=100, fail_fast=True)]
 Lines = Annotated[list[Line], Field(max_length=100_000, fail_fast=True)]
 Labels = Annotated[dict[Key, Line], Field(max_length=200)]
 OpenObject = Annotated[dict[Key, Any], Field(max_length=1000)]

@@ -13,7 +13,7 @@ class ZeroShotRequest(Request):
     """The model of a deployment with several; None: the deployment's own, or its canary for a share of the queries."""
     image: EncodedImage | None = None
     images: Annotated[list[EncodedImage], Field(min_length=1, max_length=256)] | None = None
-    labels: Annotated[list[LongText], Field(min_length=1, max_length=10_000)] | None = None
+    labels: Annotated[list[LongText], Field(min_length=1, max_length=10_000, fail_fast=True)] | None = None
     label_set: Line | None = None
     """A registered label set, instead of labels and templates."""
     templates: list[LongText] = Field(default=["{}"], min_length=1, max_length=200)

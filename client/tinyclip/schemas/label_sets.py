@@ -6,7 +6,7 @@ from tinyclip.schemas._base import LongText, Request, Response
 
 
 class LabelSetPut(Request):
-    labels: list[LongText] = Field(min_length=1, max_length=10_000)
+    labels: list[LongText] = Field(min_length=1, max_length=10_000, fail_fast=True)
     templates: list[LongText] = Field(default=["{}"], min_length=1, max_length=200)
     """Such as `a photo of a {}.`; a label's embeddings with all of them are averaged."""
 

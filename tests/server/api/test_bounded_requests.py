@@ -48,6 +48,12 @@ def task(start: str, unit: str, end: str) -> Callable[[int], bytes]:
     return listed(before + start, unit, end + "}]}}")
 
 
+def tasks(field: str) -> Callable[[int], bytes]:
+    """Return a function that makes a job with 200 tasks, each with this field."""
+    unit = f'{{"name":"a","kind":"zero_shot","shards":"/a.tar",{field}}}'
+    return lambda size: (json.dumps(spec())[:-1] + f', "evaluation": {{"tasks": [{",".join([unit] * 200)}]}}}}').encode()
+
+
 def get(path: str, **headers: str) -> Shape:
     return Shape(lambda size: b"", path, "GET", {name.replace("_", "-"): value for name, value in headers.items()})
 
@@ -83,6 +89,9 @@ BODIES: dict[str, Shape] = {
     "invalid class names": Shape(task('"classes": [', "0", "]")),
     "templates": Shape(task('"templates": [', '"' + "{}" * 400 + '"', "]")),
     "shards": Shape(listed(json.dumps(spec())[:-1] + ', "data": {"train": {"shards": [', '"/data/{0..99999}.tar"', "]}}}")),
+    "brackets": Shape(listed(json.dumps(spec())[:-1] + ', "data": {"train": {"shards": [', '"' + "[" * 9_999 + '"', "]}}}")),
+    "invalid templates of all tasks": Shape(tasks(f'"templates":[{",".join("0" * 999)}]')),
+    "invalid conditions of all tasks": Shape(tasks('"where":{' + ",".join(f'"k{number}":[]' for number in range(99)) + "}")),
     "conditions": Shape(task('"where": {', '"k{#}":1', "}")),
     "text that is not JSON": Shape(filled("", "{\0", "")),
     "compressed": Shape(filled('{"name":"', "a", '"}'), headers={"Content-Encoding": "gzip"}),

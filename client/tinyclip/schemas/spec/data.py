@@ -1,8 +1,8 @@
 """The data of a job spec: training pairs and evaluation tasks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from tinyclip.schemas._base import Key, Keys, Line, Lines, Request
 from tinyclip.schemas.addresses import Address, Shards
@@ -10,8 +10,19 @@ from tinyclip.schemas.addresses import Address, Shards
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names of jobs, stages, models, deployments and indexes: they become folders and URL parts."""
 
-Templates = Annotated[list[Line], Field(max_length=1000)] | Address
+Templates = Annotated[list[Line], Field(max_length=1000, fail_fast=True)] | Address
 Classes = Lines | Address
+
+
+def _scalars(value: Any) -> Any:
+    """Refuse the first value that is no scalar: a union reports four errors for each."""
+    for key, each in value.items() if isinstance(value, dict) else ():
+        if not isinstance(each, str | int | float):
+            raise ValueError(f"the value of {str(key)[:50]} is not a text, a number, true or false")
+    return value
+
+
+Conditions = Annotated[dict[Key, Line | int | float | bool], Field(max_length=100), BeforeValidator(_scalars)]
 
 
 class ImageAugmentation(Request):
@@ -61,7 +72,7 @@ class _Task(Request):
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
     subset: Literal["all", "holdout"] = "all"
     """`holdout` reads only the pairs that `data.train.holdout` keeps from training."""
-    where: Annotated[dict[Key, Line | int | float | bool], Field(max_length=100)] = {}
+    where: Conditions = {}
     """Only samples whose JSON has these values, as `{seen_concept: false}`."""
 
 

@@ -24,7 +24,7 @@ TEMPLATE = "This is a photo of {}."
 
 
 class HuggingFaceParameters(Schema):
-    candidate_labels: Annotated[list[LongText], Field(max_length=MAX_LABELS)] | LongText
+    candidate_labels: Annotated[list[LongText], Field(max_length=MAX_LABELS, fail_fast=True)] | LongText
     hypothesis_template: LongText = TEMPLATE
 
 

@@ -41,7 +41,7 @@ class _ZeroShotForm(Request):
     """The fields of a multipart form other than its files."""
 
     model: Line | None = None
-    labels: list[LongText] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
+    labels: list[LongText] | None = Field(default=None, min_length=1, max_length=MAX_LABELS, fail_fast=True)
     label_set: Line | None = None
     templates: list[LongText] = Field(default=["{}"], min_length=1, max_length=200)
     top_k: int = Field(default=5, ge=1)
