@@ -57,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The address under which this connection is counted; None if it is not."""
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
-        self._head_bytes = self._body_bytes = 0
+        self._head_bytes = self._body_bytes = self._bytes_beside_body = 0
         self._in_head = self._in_body = False
         self._refused = self._lingers = False
 
@@ -91,13 +91,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._count_head(len(data))
             if self._refused:
                 return
+        in_body, self._bytes_beside_body = self._in_body, self._bytes_beside_body + len(data)
         super().data_received(data)
+        if in_body and self._in_body:
+            self._check_trailers()
         if self._in_head and self._deadline is None and not self._refused:  # the head followed a whole request
             self._await_head()
-        if len(self.pipeline) > self._limits.pipelined:
-            self.transport.abort()
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) > self._limits.pipelined:
+            self._refused = True
+            self.transport.abort()
+            raise ConnectionAbortedError("too many requests sent ahead")  # ends the parsing of what else has arrived
         super().on_message_begin()
         self._head_bytes, self._in_head = 0, True
 
@@ -112,7 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._refused:
             return
-        self._in_head, self._in_body = False, True
+        self._in_head, self._in_body, self._bytes_beside_body = False, True, 0
         self._await_body()
         super().on_headers_complete()
 
@@ -120,6 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._body_bytes += len(body)
+        self._bytes_beside_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -150,6 +156,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > self._limits.head_bytes and not self._refused:
             self._refuse(431, f"the headers are larger than {self._limits.head_bytes:,} bytes; send less", retry_after=None)
+
+    def _check_trailers(self) -> None:
+        """Refuse a long time without a byte of the body: httptools joins the pieces of a trailer until it is complete."""
+        if self._bytes_beside_body > self._limits.head_bytes and not self._refused:
+            self._refuse(431, f"the trailers are larger than {self._limits.head_bytes:,} bytes; send less", retry_after=None)
 
     def _await_head(self) -> None:
         self._cancel()

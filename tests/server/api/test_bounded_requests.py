@@ -89,7 +89,7 @@ BODIES: dict[str, Shape] = {
     "invalid class names": Shape(task('"classes": [', "0", "]")),
     "templates": Shape(task('"templates": [', '"' + "{}" * 400 + '"', "]")),
     "shards": Shape(listed(json.dumps(spec())[:-1] + ', "data": {"train": {"shards": [', '"/data/{0..99999}.tar"', "]}}}")),
-    "brackets": Shape(listed(json.dumps(spec())[:-1] + ', "data": {"train": {"shards": [', '"' + "[" * 9_999 + '"', "]}}}")),
+    "brackets": Shape(lambda size: json.dumps(spec() | {"data": {"train": {"shards": ["[" * 9_999] * 9}}}).encode()),
     "invalid templates of all tasks": Shape(tasks(f'"templates":[{",".join("0" * 999)}]')),
     "invalid conditions of all tasks": Shape(tasks('"where":{' + ",".join(f'"k{number}":[]' for number in range(99)) + "}")),
     "conditions": Shape(task('"where": {', '"k{#}":1', "}")),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
-from tinyclip_server.api.connections import ConnectionLimits, protocol_with
+from tinyclip_server.api.connections import BoundedProtocol, ConnectionLimits, protocol_with
 
 SOON = 5.0
 """Seconds, far above all limits here, in which a connection must have ended."""
@@ -169,6 +169,43 @@ async def test_headers_are_limited(sent: bytes) -> None:
 
         assert not answer or answer.startswith(b"HTTP/1.1 431")  # a client that still sends may lose the answer
         assert served.application.ended == []
+
+
+async def test_trailers_are_limited() -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\naa\r\n0\r\nX: "
+    async with serving(body_seconds=SOON) as served:
+        answer = await served.answer_to(chunked + b"b" * 2_000_000)
+
+        assert not answer or answer.startswith(b"HTTP/1.1 431")
+        assert served.application.ended == ["disconnected"]
+
+
+async def test_a_body_of_small_pieces_has_no_limit_of_their_heads() -> None:
+    async with serving() as served:
+        reader, writer = await served.connect(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            writer.write(b"1;" + b"x" * 2000 + b"\r\n")
+            await asyncio.sleep(0)
+            writer.write(b"a\r\n")
+        writer.write(b"0\r\n\r\n")
+
+        assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+
+
+async def test_the_parsing_of_requests_sent_ahead_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed, complete = 0, BoundedProtocol.on_headers_complete
+
+    def count(self: BoundedProtocol) -> None:
+        nonlocal parsed
+        parsed += 1
+        complete(self)
+
+    monkeypatch.setattr(BoundedProtocol, "on_headers_complete", count)
+    async with serving() as served:
+        await served.answer_to(REQUEST.replace(b"/", b"/slow", 1) + REQUEST * 1000)
+
+    assert parsed <= served.limits.pipelined + 2
 
 
 async def test_requests_sent_ahead_are_limited() -> None:
