@@ -16,7 +16,7 @@ from typing import Literal
 import structlog
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
 
 from tinyclip_server.settings import Settings
 
@@ -30,6 +30,7 @@ LOOKS_SECRET = re.compile(
     | (?<= [?&]) (?: x-amz-signature | x-amz-credential | x-amz-security-token | signature | token ) = [^&\s"']+   # a signed URL
     """
 )
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SECRET_VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY_ID|API_KEY|CREDENTIAL", re.IGNORECASE)
 SHORTEST_SECRET = 6
 """Characters; hiding shorter values would hide parts of ordinary words."""
@@ -44,6 +45,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_escape_controls] if style == "human" else []),  # JSON escapes them itself
         ]
         super().__init__(processors=[self.remove_processors_meta, *_renderers(style, colours)], foreign_pre_chain=shared)
         self._secrets = sorted((one for one in secrets if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
@@ -101,6 +103,11 @@ def known_secrets(settings: Settings) -> set[str]:
             with contextlib.suppress(OSError):
                 found.add(Path(path).read_text().strip())
     return found
+
+
+def _escape_controls(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escape line ends and control characters of a message: a path of a request may have them, and would forge log lines."""
+    return {**event, "event": CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(event["event"]))}
 
 
 def _renderers(style: Style, colours: bool) -> list[Processor]:

@@ -43,6 +43,13 @@ class TestStyles:
             "request_id": "req_1",
         }
 
+    @pytest.mark.parametrize("style", ["json", "human"])
+    def test_a_message_is_one_line_whatever_a_request_has_in_its_path(self, style: Style) -> None:
+        line = formatted(style, "GET %s", "/v1/jobs\r\n2026-01-01 [error] forged\x1b[2J\u2028\x85")
+
+        assert len(line.splitlines()) == 1
+        assert "\x1b" not in line
+
     def test_a_human_readable_line_has_them_too(self) -> None:
         line = formatted("human", "lost %d of %s", 3, "them", job_id="job_1")
 
