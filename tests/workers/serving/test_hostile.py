@@ -81,6 +81,16 @@ def test_regressions(http: httpx.Client, body: Any) -> None:
     assert defect(http.post("/zero-shot", content=json.dumps(body))) is None
 
 
+@pytest.mark.parametrize(
+    "rest", [b"bad", b'"b":' + b"[" * 20_000, b'"b":' + b"9" * 5000 + b"}", b'"b":"\xff"}'],
+    ids=["malformed", "deep", "a long number", "not UTF-8"],
+)
+def test_a_lone_surrogate_before_something_else_that_is_wrong(http: httpx.Client, rest: bytes) -> None:
+    answer = http.post("/zero-shot", content=b'{"image":"\\ud800",' + rest)
+
+    assert answer.status_code == 422, answer.text
+
+
 @pytest.mark.parametrize("kind", ["multipart/form-data", "Multipart/Form-Data; boundary=", "multipart/form-data; boundary=\xe4"])
 def test_forms_without_a_boundary(http: httpx.Client, kind: str) -> None:
     assert defect(http.post("/zero-shot", content=b"--x\r\n", headers={"content-type": kind.encode("latin-1")})) is None  # type: ignore[dict-item]

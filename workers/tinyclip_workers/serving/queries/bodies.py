@@ -6,6 +6,7 @@ Large bodies are parsed and checked in a thread, so that no query waits for anot
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pydantic
@@ -65,9 +66,10 @@ def _parse(body: bytes) -> Any:
     try:
         return parse(body, LIMITS, allow_nul=True)
     except UnstorableText:
-        if len(body) > INLINE_BYTES:
-            raise
-        return json.loads(body)
+        if len(body) <= INLINE_BYTES:
+            with suppress(ValueError, RecursionError):  # something after the surrogate is wrong too
+                return json.loads(body)
+        raise
 
 
 def is_form(request: Request) -> bool:
