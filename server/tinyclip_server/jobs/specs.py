@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from pydantic import ValidationError
+from tinyclip.bounded_json import MAX_DEPTH
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.validation import pointer_of, shown_value
 
@@ -63,6 +64,8 @@ def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
 def _set(document: Any, path: str, value: Any) -> None:
     """Set one value as the client's `--set` does: missing mappings are created, list entries must exist."""
     parts = path.split(".")
+    if len(parts) > MAX_DEPTH:
+        raise InvalidInput.field(_pointer(path), value, f"has {len(parts):,} parts, more than {MAX_DEPTH}")
     if not all(parts):
         raise InvalidInput.field(_pointer(path), value, "write the path as optimizer.lr or stages.0.train.steps")
     holder = document

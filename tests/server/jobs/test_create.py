@@ -175,6 +175,7 @@ class TestInvalidInput:
             ("seed.of.it", "seed is 0, which has no fields; end the path there"),
             ("optimizer..lr", "write the path as optimizer.lr or stages.0.train.steps"),
             ("", "write the path as optimizer.lr or stages.0.train.steps"),
+            ("a" + ".a" * 64, "has 65 parts, more than 64"),
         ],
     )
     async def test_an_invalid_path_of_a_clone_is_named_with_the_remedy(self, service: Service, path: str, message: str) -> None:
