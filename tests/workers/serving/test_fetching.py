@@ -271,3 +271,17 @@ class TestAnswers:
         assert first == pytest.approx(second, abs=1e-6)
         assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (422, "/input/0")
         assert "scale the image down" in bad.json()["errors"][0]["message"]
+
+    def test_the_memory_for_fetched_images_is_limited(
+        self, artifacts: Path, site: Site, resolver: Resolver, at: Any
+    ) -> None:
+        options = serving_options(
+            artifacts, image_urls=True, image_url_hosts=["images.test"], max_image_bytes=30_000, max_held_bytes=50_000
+        )
+        with serving(options) as served, served.client() as http:
+            served.replica.models.own.inference._fetcher = Fetcher(options, resolver, is_forbidden)
+            refused = http.post("/embeddings", json={"input": [at("images.test", "/large")] * 10, "modality": "image"})
+            accepted = http.post("/embeddings", json={"input": [at("images.test", "/image.png")] * 3, "modality": "image"})
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+        assert accepted.status_code == 200  # nothing of the refused request is held any more

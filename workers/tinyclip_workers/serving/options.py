@@ -36,7 +36,7 @@ class ServingOptions(Request):
     """The batching window: how long an idle queue waits for more items. A busy one gathers while it computes."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
     max_held_bytes: int = Field(default=256 * 2**20, ge=1)
-    """Bytes of all bodies that a replica is receiving or processing; above it requests are answered 429."""
+    """Bytes of all bodies and fetched images of the requests that a replica answers; above it requests are answered 429."""
     max_scores: int = Field(default=100_000, ge=1)
     """Scores of one zero-shot answer: images times `top_k`."""
     max_image_bytes: int = Field(default=20 * 2**20, ge=1)

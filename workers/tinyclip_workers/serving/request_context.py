@@ -28,14 +28,12 @@ class RequestContext:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by phase. Phases of one request may overlap: its images and its labels are computed at the same time."""
     counts: Counter[str] = field(default_factory=Counter)
-
-
     held_bytes: int = 0
-    """Bytes of its body, until it is answered."""
+    """Bytes of its body and of the images that were fetched for it, until it is answered."""
 
 
 _held_bytes = 0
-"""Bytes of the bodies of all requests of this process."""
+"""The same of all requests of this process."""
 
 _CURRENT: ContextVar[RequestContext | None] = ContextVar("tinyclip_request", default=None)
 
@@ -50,7 +48,7 @@ def current() -> RequestContext | None:
 
 
 def hold_bytes(size: int, limit: int) -> bool:
-    """Count bytes of the body of the current request until `release_bytes`; return False if all bodies would exceed the limit."""
+    """Count bytes of the current request until `release_bytes`; return False if those of all requests would exceed the limit."""
     global _held_bytes
     context = _CURRENT.get()
     if _held_bytes + size > limit:
@@ -62,7 +60,7 @@ def hold_bytes(size: int, limit: int) -> bool:
 
 
 def release_bytes(context: RequestContext) -> None:
-    """Count the body of a request that is answered no longer."""
+    """Count the bytes of a request that is answered no longer."""
     global _held_bytes
     _held_bytes -= context.held_bytes
     context.held_bytes = 0

@@ -121,12 +121,17 @@ async def read_body(request: Request, options: ServingOptions) -> bytes:
                 limit = f"the request is larger than {options.max_body_bytes:,} bytes"
                 detail = f"{limit}; send fewer or smaller images in one request"
                 raise problem_error(413, "request_too_large", "The request is too large", detail)
-            if not hold_bytes(len(chunk), options.max_held_bytes):
-                detail = "other requests fill the memory for bodies; try again in 2 s"
-                raise problem_error(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": "2"})
+            hold(len(chunk), options)
             chunks.append(chunk)
     add_count("bytes", size)
     return b"".join(chunks)
+
+
+def hold(size: int, options: ServingOptions) -> None:
+    """Count bytes that the current request holds in memory until it is answered. Raises ProblemError (429) above the limit."""
+    if not hold_bytes(size, options.max_held_bytes):
+        detail = "the memory for bodies and fetched images is full; try again in 2 s, or send fewer images in one request"
+        raise problem_error(429, "busy", "Too many requests", detail, retryable=True, headers={"Retry-After": "2"})
 
 
 def validated(model: type[Model], document: JSON, at: str = "") -> Model:

@@ -15,6 +15,7 @@ from tinyclip.addresses import is_private
 
 from tinyclip_workers.data.image_input import BadImage
 from tinyclip_workers.serving.options import ServingOptions
+from tinyclip_workers.serving.queries.bodies import hold
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -47,13 +48,13 @@ class Fetcher:
         self, options: ServingOptions, resolve: Resolve = resolve_host, is_forbidden: Callable[[str], bool] = is_private
     ) -> None:
         """Tests replace `resolve` and `is_forbidden`, which decides on an IP address."""
-        self._max_bytes, self._timeout_s = options.max_image_bytes, options.image_url_timeout_s
+        self._options, self._max_bytes, self._timeout_s = options, options.max_image_bytes, options.image_url_timeout_s
         self._hosts = [host.lower() for host in options.image_url_hosts]
         self._resolve, self._is_forbidden = resolve, is_forbidden
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def fetch(self, url: str) -> bytes:
-        """Return the bytes at a URL. Raises BadImage with the reason."""
+        """Return the bytes at a URL. Raises BadImage with the reason, ProblemError (429) if the memory for images is full."""
         async with self._slots:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -117,6 +118,7 @@ class Fetcher:
             data += chunk
             if len(data) > self._max_bytes:
                 raise self._too_large(len(data))
+            hold(len(chunk), self._options)
         return bytes(data)
 
     def _too_large(self, size: int) -> BadImage:

@@ -146,7 +146,7 @@ class InferenceService:
         given: list[ImageInput | BadImage] = list(images.images)
         if self._fetcher is not None and any(map(is_url, images.images)):
             with phase("fetch"):
-                given = list(await asyncio.gather(*map(self._fetch, images.images)))
+                given = await _gather([self._fetch(image) for image in images.images])
         with phase("decode"):
             read = await asyncio.gather(*(self._in_thread(partial(self._read, image)) for image in given))
         errors: list[FieldError] = [
@@ -190,10 +190,15 @@ def _softmax(logits_BL: Matrix) -> Matrix:
 
 
 async def _gather_both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """Run both concurrently; if one fails, cancel the other and raise the error itself."""
+    first, second = await _gather([one, other])
+    return first, second
+
+
+async def _gather(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run all concurrently; if one fails, cancel the others and raise the error itself."""
     try:
         async with asyncio.TaskGroup() as group:
-            first, second = group.create_task(one), group.create_task(other)
+            tasks = [group.create_task(call) for call in calls]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return first.result(), second.result()
+    return [task.result() for task in tasks]
