@@ -12,6 +12,7 @@ import openai
 import pytest
 from huggingface_hub import InferenceClient
 from tinyclip_workers.engines.protocol import Engine
+from tinyclip_workers.serving.http import openapi
 
 from tests.workers.student_server import Served, serving, serving_options
 from tests.workers.students import base64_image, encoded, random_image, square_of
@@ -267,6 +268,12 @@ class TestOpenApi:
         assert document["servers"] == [{"url": "/demo"}]
         assert names <= document["components"]["schemas"].keys()
         assert {"ZeroShotRequest", "ZeroShotResponse", "EmbeddingsRequest", "SearchRequest", "Problem", "LabelSet"} <= names
+
+    def test_it_is_made_once(self, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = http.get("/openapi.json").content
+        monkeypatch.setattr(openapi, "document", None)
+
+        assert http.get("/openapi.json").content == first
 
     def test_every_route_is_documented_and_answers(self, http: httpx.Client) -> None:
         paths = http.get("/openapi.json").json()["paths"]
