@@ -22,7 +22,7 @@ from tinyclip_server.api.error_handlers import problem_response
 from tinyclip_server.api.rate_limits import RateLimits
 from tinyclip_server.http.callers import ANONYMOUS, Caller
 from tinyclip_server.http.services import Services
-from tinyclip_server.problems import ApiError, Forbidden, TooLarge, Unavailable
+from tinyclip_server.problems import ApiError, Forbidden, TooLarge, TooManyRequests, Unavailable
 from tinyclip_server.tokens import service as tokens
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
@@ -159,24 +159,35 @@ class AccessGate:
 
 
 class _Bodies:
-    """The bytes of all bodies in memory, with an upper limit."""
+    """The bytes of all bodies in memory, with an upper limit, half of which one project may have where there are several."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._total, self._sizes = limit, 0, Counter[int]()
+        self._limit, self._total = limit, 0
+        self._sizes, self._projects = Counter[int](), Counter[str]()
 
     def add(self, request: Request, size: int) -> None:
-        """Count bytes of a request. Raises Unavailable above the limit."""
+        """Count bytes of a request. Raises Unavailable above the limit, TooManyRequests above its project's share."""
         if self._total + size > self._limit:
             raise Unavailable("the server is receiving too many large requests; try again", retry_after=1)
+        project = _project(request)
+        if project is not None and self._projects[project] + size > self._limit // 2:
+            raise TooManyRequests("this project sends too many large requests at once; try again", retry_after=1)
         self._sizes[id(request)] += size
         self._total += size
+        if project is not None:
+            self._projects[project] += size
 
     @contextlib.contextmanager
     def released_after(self, request: Request) -> Iterator[None]:
         try:
             yield
         finally:
-            self._total -= self._sizes.pop(id(request), 0)
+            size, project = self._sizes.pop(id(request), 0), _project(request)
+            self._total -= size
+            if project is not None:
+                self._projects[project] -= size
+                if not self._projects[project]:
+                    del self._projects[project]
 
 
 def scope_for(method: str, path: str) -> TokenScope | None:
@@ -197,6 +208,12 @@ def _expect_local_host(request: Request) -> None:
             f"without tokens this server accepts the Host localhost or 127.0.0.1, not {host[:100] or 'an empty one'}; set "
             "TINYCLIP_AUTH=tokens, or TINYCLIP_ALLOW_PUBLIC=1 behind a proxy that authenticates", code="host_not_allowed",
         )
+
+
+def _project(request: Request) -> str | None:
+    """Return the project of a request's token; None if it has none."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    return caller.project if caller is not None and caller.token_id is not None else None
 
 
 def _address(request: Request) -> str:

@@ -279,6 +279,33 @@ class TestLimits:
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert accepted.json()["code"] == "malformed_json"
 
+    async def test_one_project_cannot_fill_the_memory_for_the_bodies_of_all(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tinyclip_server.api.access.BODIES_AT_ONCE", 1)
+        service = await start(auth="tokens", max_body_bytes=1 << 20)
+        one, other = [bearer(await token(service, Scope.WRITE, project=name)) for name in ("one", "other")]
+        half_sent, rest = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b" " * 500_000
+            half_sent.set()
+            await rest.wait()
+
+        kind = {"content-type": "application/json"}
+        first = asyncio.create_task(service.http.post("/v1/jobs", content=slowly(), headers=one | kind))
+        await half_sent.wait()
+
+        refused, accepted = [
+            await service.http.post("/v1/jobs", content=b" " * 500_000, headers=headers | kind) for headers in (one, other)
+        ]
+        rest.set()
+        await first
+        later = await service.http.post("/v1/jobs", content=b" " * 500_000, headers=one | kind)
+
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert (accepted.json()["code"], later.json()["code"]) == ("malformed_json", "malformed_json")
+
     @pytest.mark.parametrize("size", [0, 501, -1, 10**30, "all"])
     async def test_page_sizes_are_limited(self, service: Service, size: object) -> None:
         for path in ("/v1/jobs", "/v1/models", "/v1/deployments", "/v1/indexes", "/v1/tokens"):
