@@ -14,6 +14,8 @@ from tinyclip_server.problems import InvalidInput
 
 MAX_LOOKED = 10_000
 """Limit of the files and folders that a glob looks at here."""
+_BRACES = re.compile(r"\{[^{}]*\}")
+_SEPARATOR = re.compile(r"\.\.|,")
 
 
 class _TooManyFiles(Exception):
@@ -41,9 +43,16 @@ async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, rules: 
 
 def first_of(pattern: str) -> str:
     """Return the first path of a brace list; globs are kept."""
-    while found := re.search(r"\{([^{}]*?)(?:\.\.|,)[^{}]*\}", pattern):
-        pattern = pattern[: found.start()] + found.group(1) + pattern[found.end() :]
+    expanded = None
+    while pattern != expanded:  # innermost braces first
+        expanded, pattern = pattern, _BRACES.sub(lambda found: _first_choice(found[0]), pattern)
     return pattern
+
+
+def _first_choice(braces: str) -> str:
+    """Return the first choice of `{a,b}` or `{0..9}`; braces without a choice unchanged."""
+    first, *others = _SEPARATOR.split(braces[1:-1], maxsplit=1)
+    return first if others else braces
 
 
 async def _problem(pattern: str, store: AsyncArtifactsStore, rules: AddressRules) -> str | None:
@@ -51,11 +60,11 @@ async def _problem(pattern: str, store: AsyncArtifactsStore, rules: AddressRules
         return None
     if not pattern.startswith("/"):
         return "is a relative path, but the job runs in another folder; give an absolute path or a URL"
+    return await asyncio.to_thread(_problem_of_first, pattern, rules) if store.is_local else None
+
+
+def _problem_of_first(pattern: str, rules: AddressRules) -> str | None:
     path = first_of(pattern)
-    return await asyncio.to_thread(_problem_of_first, path, rules) if store.is_local else None
-
-
-def _problem_of_first(path: str, rules: AddressRules) -> str | None:
     if problem := rules.problem(path):  # one that a brace spells
         return problem
     looked = itertools.count(1)
@@ -66,7 +75,7 @@ def _problem_of_first(path: str, rules: AddressRules) -> str | None:
 
     try:
         readable = (found for found in match_paths(path, look) if rules.place_problem(found) is None)
-        exists = next(readable, None) is not None if MAGIC.search(path) else os.path.isfile(path)
+        exists = next(readable, None) is not None if MAGIC.search(path) else os.path.isfile(path)  # no error if it is too long
     except _TooManyFiles:
         return None  # the Ray job looks further
     return None if exists else f"{path} does not exist; check the path"

@@ -90,6 +90,10 @@ BODIES: dict[str, Shape] = {
     "templates": Shape(task('"templates": [', '"' + "{}" * 400 + '"', "]")),
     "shards": Shape(listed(json.dumps(spec())[:-1] + ', "data": {"train": {"shards": [', '"/data/{0..99999}.tar"', "]}}}")),
     "brackets": Shape(lambda size: json.dumps(spec() | {"data": {"train": {"shards": ["[" * 9_999] * 9}}}).encode()),
+    "open braces of an index": Shape(
+        lambda size: json.dumps({"model": "emoji@1", "source": {"shards": ["/data/{" + "," * 9_990] * 9}}).encode(),
+        "/v1/indexes/braces", "PUT",
+    ),
     "invalid templates of all tasks": Shape(tasks(f'"templates":[{",".join("0" * 999)}]')),
     "invalid conditions of all tasks": Shape(tasks('"where":{' + ",".join(f'"k{number}":[]' for number in range(99)) + "}")),
     "conditions": Shape(task('"where": {', '"k{#}":1', "}")),
