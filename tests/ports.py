@@ -1,12 +1,11 @@
 """Free TCP ports."""
 
-import socket
+from tinyclip_server.local.machine import free_port
 
 
 def free_ports(count: int) -> list[int]:
     """Return distinct ports that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)

@@ -2,13 +2,14 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tinyclip_server.local.machine import free_port
 
 START_SECONDS, STOP_SECONDS = 180, 90
 BIN = Path(sys.executable).parent
@@ -24,7 +25,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.log = folder / "output.log"
-        self._port, serve_port = free_ports(2)
+        self._port, serve_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._command = [
             str(BIN / "tinyclip-server"), "up", "--data-dir", str(folder / "data"),
@@ -79,11 +80,3 @@ class Service:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             raise
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from tinyclip.cli import main
 
 from tests.client.clients import async_client_of, client_of
+from tests.ports import free_ports
 
 Cli = Callable[..., "Result"]
 Serve = Callable[[Starlette], "LocalServer"]
@@ -89,9 +90,7 @@ class LocalServer:
 
     def __init__(self, app: Starlette | None = None) -> None:
         self.app = app
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        [self.port] = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
 

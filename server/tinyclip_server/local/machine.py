@@ -3,12 +3,18 @@
 import contextlib
 import hashlib
 import os
+import random
 import socket
 import tempfile
 from pathlib import Path
 
 MARKER = "TINYCLIP_CLUSTER_OF"
 """Environment variable that every process of an embedded cluster inherits; its value names the data directory."""
+
+PORTS = range(20_000, 30_000)
+"""Ports that nothing else takes between their choice and their use: those of outgoing connections begin at 32768 by default, of
+Ray's workers at 10002, of Serve's replicas at 30000."""
+TRIES = 100
 
 
 class PortTaken(Exception):
@@ -30,13 +36,12 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
 
 def free_port(preferred: int = 0) -> int:
     """Return the preferred port of 127.0.0.1 if it is free, else another free one."""
-    for port in {preferred: None, 0: None}:
+    for port in ([preferred] if preferred else []) + random.sample(PORTS, TRIES):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-            found: int = probe.getsockname()[1]
-            return found
-    raise PortTaken("no port of 127.0.0.1 is free")
+            return port
+    raise PortTaken(f"no port of 127.0.0.1 from {PORTS[0]} to {PORTS[-1]} is free")
 
 
 def short_path(wanted: Path, *, max_bytes: int) -> Path:

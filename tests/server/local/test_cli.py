@@ -304,6 +304,13 @@ class TestMachine:
             assert free_port(port) != port
         assert free_port(port) == port
 
+    def test_another_port_is_none_that_an_outgoing_connection_may_take(self) -> None:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        if first < 32_768:
+            pytest.skip("this machine gives more ports than usual to outgoing connections")
+
+        assert max(free_port() for _ in range(20)) < first
+
     def test_a_bound_port_cannot_be_bound_again(self) -> None:
         with listen("127.0.0.1", 0, "--port") as first:
             first.listen()

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from prometheus_client.samples import Sample
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.serving.replica.metrics import METRICS
 
+from tests.ports import free_ports
 from tests.workers.student_server import serving_options
 from tests.workers.students import base64_image, encoded, random_image, square_of
 
@@ -48,9 +48,7 @@ class ServedOnRay:
 
 @pytest.fixture(scope="module")
 def served(artifacts: Path) -> Iterator[ServedOnRay]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     args = serving_options(artifacts, batch_wait_s=0.05).model_dump(exclude_unset=True)
     ray_dir = tempfile.mkdtemp(prefix="tc-ray-", dir="/tmp")  # short, because Ray creates sockets below it
     environment = {
