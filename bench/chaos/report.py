@@ -4,12 +4,14 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
@@ -37,6 +39,8 @@ class Row:
     profile: str = ""
     date: str = ""
     command: str = ""
+    commit: str = ""
+    """What was tested, as `git describe` names it."""
     wrong: list[str] = field(default_factory=list)
     remark: str = ""
     wanted: int = 0
@@ -70,7 +74,7 @@ class Report:
         """Begin a report; with `keep`, add to the saved rows. The undisturbed runs are repeated in each sitting."""
         self._path, self._page, self._console = path, page, Console(highlight=False, width=200)
         rows = [row for row in json.loads(path.read_text())["rows"] if "faults" in row] if keep and path.exists() else []
-        self._command = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]])
+        self._command, self._commit = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]]), _commit()
         self._document: dict[str, Any] = {
             "machine": _machine(), "seed": seed, "seeds": seeds, "absence": absence, "undisturbed": {}, "rows": rows,
         }
@@ -98,7 +102,8 @@ class Report:
 
     def add(self, case: Case, profile: str, row: Row) -> None:
         """Save the result of a case, instead of an earlier one."""
-        row.case, row.profile, row.date, row.command = case.name, profile, f"{datetime.now(UTC):%Y-%m-%d}", self._command
+        row.case, row.profile, row.date = case.name, profile, f"{datetime.now(UTC):%Y-%m-%d}"
+        row.command, row.commit = self._command, self._commit
         self.failed |= bool(row.wrong)
         rows = [old for old in self._document["rows"] if (old["case"], old["profile"]) != (row.case, row.profile)]
         self._document["rows"] = [*rows, asdict(row)]
@@ -128,9 +133,12 @@ class Report:
         """Return when, where and how the rows were measured."""
         dates = sorted({row.date for row in rows})
         days = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
-        commands = ", ".join(f"`{command}`" for command in dict.fromkeys(row.command for row in rows))
-        here = self._document
-        return f"{days}, {here['machine']}, {commands}, seed {self.seed}, {self.seeds} seeds, absence {self.absence:g} s."
+        commands, commits = (
+            ", ".join(f"`{value}`" for value in dict.fromkeys(getattr(row, name) for row in rows) if value)
+            for name in ("command", "commit")
+        )
+        how = f"seed {self.seed}, {self.seeds} seeds, absence {self.absence:g} s"
+        return fill(f"{days}, {self._document['machine']}, {commands} at {commits}, {how}.", 120, break_on_hyphens=False)
 
     def _rows(self) -> list[Row]:
         order = [case.name for case in CASES]
@@ -163,6 +171,11 @@ def _seconds(outcomes: Sequence[Outcome]) -> str:
     if len(seconds) < 2:
         return f"{seconds[0]:.0f}" if seconds else ""
     return f"{median(seconds):.0f} / {max(seconds):.0f}"
+
+
+def _commit() -> str:
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return described.stdout.strip()
 
 
 def _machine() -> str:
