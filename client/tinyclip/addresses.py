@@ -9,8 +9,9 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "memory", "http", "https")
@@ -27,6 +28,9 @@ SERVICE_PLACES = "TINYCLIP_SERVICE_PLACES"
 """The variable that passes the places of the service's own files on to workers, as a JSON list."""
 ARTIFACTS_ROOT = "TINYCLIP_ARTIFACTS_ROOT"
 """The variable that passes the root of the artifacts store on to workers, which find `registry:` models below it."""
+
+MAX_SEGMENTS = 500
+"""Slashes of an address, those of brace lists included. Resolving a path takes time that grows with their square."""
 
 NEVER_READ = ("/proc", "~/.ray/auth_token")
 """Environments and memory of processes, also of the service's; Ray's token, with which a client runs code on the cluster."""
@@ -46,6 +50,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """Characters that parsers of URLs drop, so that what is checked is not what is opened."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
+Resolve = Callable[[str], str]
+"""Returns an absolute path without links and `..`. One function with a memory may serve one request: links may change."""
+
 
 @dataclass(frozen=True)
 class AddressRules:
@@ -58,14 +65,18 @@ class AddressRules:
     allow_private: bool = False
     """Allow http(s) addresses on this machine and in private networks."""
 
-    def problem(self, address: str) -> str | None:
-        """Return why an address is refused, and what to do; None if it is acceptable before its host is resolved."""
-        return address_problem(address, allow_private=self.allow_private) or self.place_problem(address)
+    def problem(self, address: str, resolve: Resolve | None = None) -> str | None:
+        """Return why an address is refused, and what to do; None if it is acceptable before its host is resolved.
 
-    def place_problem(self, address: str) -> str | None:
+        `resolve` is one `resolver` for all addresses of a request; None: another for each address.
+        """
+        return address_problem(address, allow_private=self.allow_private) or self.place_problem(address, resolve)
+
+    def place_problem(self, address: str, resolve: Resolve | None = None) -> str | None:
         """Return why an address may not be read, by the place that it leads to."""
-        problem = service_problem(address, self.service)
-        return outside_problem(address, self.roots) if problem is None and self.roots else problem
+        resolve = resolve or resolver()
+        problem = service_problem(address, self.service, resolve)
+        return outside_problem(address, self.roots, resolve) if problem is None and self.roots else problem
 
     def environment(self) -> dict[str, str]:
         """Return the variables from which `from_environment` makes the same rules in a worker."""
@@ -85,6 +96,8 @@ class AddressRules:
 
 def address_problem(address: str, *, allow_private: bool) -> str | None:
     """Return why an address is refused, and what to do; None if its text is acceptable."""
+    if address.count("/") > MAX_SEGMENTS:
+        return f"has {address.count('/'):,} slashes, more than {MAX_SEGMENTS:,}; write a shorter path, or several patterns"
     if _CONTROL.search(address):
         return "has a control character, as a tab or a line end; write it without"
     if "::" in _IN_BRACKETS.sub("", address):
@@ -116,16 +129,21 @@ def root_problem(root: str) -> str | None:
     return problem or ("is a pattern; name the folder" if _PATTERN.search(root) else None)
 
 
-def service_problem(address: str, service: Sequence[str]) -> str | None:
+def resolver() -> Resolve:
+    """Return a function that resolves each path once, for the addresses of one request and the places they are compared with."""
+    return lru_cache(maxsize=1024)(_resolve)
+
+
+def service_problem(address: str, service: Sequence[str], resolve: Resolve | None = None) -> str | None:
     """Return why an address that leads to one of the places of the service is refused; None for any other.
 
     `..` and symlinks are resolved first. A pattern is refused if the folder before its first brace or glob is such a place;
     its matches are checked when it is expanded.
     """
-    local = _local_path(address)
+    local, resolve = _local_path(address), resolve or resolver()
     if local is not None:
-        found = {_resolve(path) for path in (local, _fixed_folder(local))}
-        places = [_resolve(place) for place in (*service, *NEVER_READ) if "://" not in place]
+        found = {resolve(path) for path in (local, _fixed_folder(local))}
+        places = [resolve(place) for place in (*service, *NEVER_READ) if "://" not in place]
         reached = any(_is_below(path, place) for path in found for place in places)
     else:
         variants = {address, unquote(address), unquote(unquote(address))}
@@ -136,13 +154,13 @@ def service_problem(address: str, service: Sequence[str]) -> str | None:
     return "belongs to the service itself, whose files no address may name; name a model as registry:NAME@VERSION"
 
 
-def outside_problem(address: str, roots: Sequence[str]) -> str | None:
+def outside_problem(address: str, roots: Sequence[str], resolve: Resolve | None = None) -> str | None:
     """Return why an address outside of all roots is refused, and what to do; None for one below a root.
 
     `..` and symlinks are resolved first. For a pattern, the folder before its first brace or glob is checked; its
     matches are checked when they are opened.
     """
-    local = _local_path(address)
+    local, resolve = _local_path(address), resolve or resolver()
     if local is None:
         return _outside_uri_problem(address, roots)
     folders = [root for root in roots if "://" not in root]
@@ -151,10 +169,10 @@ def outside_problem(address: str, roots: Sequence[str]) -> str | None:
     if _leads_upwards(local):
         return "has dots after a brace or glob that may lead upwards; write it without"
     path = _fixed_folder(local)
-    found = {_resolve(path), _resolve(local)}
-    if all(any(_is_below(each, _resolve(root)) for root in folders) for each in found):
+    found = {resolve(path), resolve(local)}
+    if all(any(_is_below(each, resolve(root)) for root in folders) for each in found):
         return None
-    leads = "" if _resolve(path) == path.rstrip("/") else f" (it leads to {_resolve(path)})"
+    leads = "" if resolve(path) == path.rstrip("/") else f" (it leads to {resolve(path)})"
     return _outside(roots, leads)
 
 

@@ -7,7 +7,6 @@ from tinyclip.artifacts.documents import EvaluatedModel, EvaluationRequest
 from tinyclip.schemas import Evaluation, EvaluationPost, EvaluationState
 from tinyclip.schemas.spec import TeacherSpec
 
-from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting, new_id
@@ -39,7 +38,7 @@ class CheckedEvaluation:
 
 async def check(services: Services, project: str, body: EvaluationPost) -> CheckedEvaluation:
     """Resolve the models and check the tasks' data, which the engine reads. Raises InvalidInput, Unavailable."""
-    await expect_readable(services.settings.address_rules, body)
+    await services.addresses.expect_readable(project, services.settings.address_rules, body)
     model = await resolve_model(services, project, body.model, "/model")
     against = None
     if body.against is not None:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore, Readings
+from tinyclip_server.backends.data_roots import AddressChecks
 from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray
@@ -29,6 +30,7 @@ class Services:
     ray: Ray
     planner: Planner
     importer: Importer
+    addresses: AddressChecks = field(default_factory=AddressChecks)
     metrics: Metrics = field(default_factory=Metrics)
     readings: Readings = field(default_factory=Readings)
     feeds: Feeds = field(default_factory=Feeds)

@@ -26,7 +26,7 @@ Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 @router.put("/{name}", status_code=202, response_model=Index)
 async def put(name: Name, body: IndexPut, services: ServicesDep, session: WriteSession, project: Project) -> Response:
     """Build an index from shards in a Ray job. An older build stays searchable until the new one is done."""
-    await service.check(services, body)
+    await service.check(services, project, body)
     return _response(await service.put(session, project, name, body), 202)
 
 

@@ -1,11 +1,11 @@
 """Operations on indexes. Each function works in the caller's transaction and only flushes."""
 
 import time
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
-from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting
@@ -19,11 +19,12 @@ MAX_ATTEMPTS = 3
 """Ray jobs that may be lost, as when their node dies, before the request must be repeated."""
 
 
-async def check(services: Services, body: IndexPut) -> None:
-    """Check the source of a build and the requested database. Raises InvalidInput, Unavailable."""
+async def check(services: Services, project: str, body: IndexPut) -> None:
+    """Check the source of a build and the requested database. Raises InvalidInput, TooManyRequests, Unavailable."""
     if body.source is not None:
-        await expect_readable(services.settings.address_rules, body)
-        await expect_shards(body.source, services.store, services.settings.address_rules)
+        rules, addresses = services.settings.address_rules, services.addresses
+        await addresses.expect_readable(project, rules, body)
+        await addresses.run(project, partial(expect_shards, body.source, rules, is_local=services.store.is_local))
     if body.store == "pgvector":
         await database.expect_fit(services.settings.index_database_url)
 

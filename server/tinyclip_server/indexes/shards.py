@@ -1,39 +1,38 @@
 """Checks of the shards of a build before its job is submitted: missing ones are refused by field."""
 
-import asyncio
 import itertools
 import os
 import re
 
-from tinyclip.addresses import AddressRules
+from tinyclip.addresses import AddressRules, resolver
 from tinyclip.globs import MAGIC, match_paths
 from tinyclip.schemas import FieldError, IndexSource
 
-from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.problems import InvalidInput
 
 MAX_LOOKED = 10_000
-"""Limit of the files and folders that a glob looks at here."""
+"""Limit of the files and folders that the globs of a request look at here."""
 _BRACES = re.compile(r"\{[^{}]*\}")
 _SEPARATOR = re.compile(r"\.\.|,")
 
 
 class _TooManyFiles(Exception):
-    """A glob over more than MAX_LOOKED files and folders."""
+    """Globs over more than MAX_LOOKED files and folders."""
 
 
-async def expect_shards(source: IndexSource, store: AsyncArtifactsStore, rules: AddressRules) -> None:
-    """Raise InvalidInput unless the first shard of every pattern exists.
+def expect_shards(source: IndexSource, rules: AddressRules, *, is_local: bool) -> None:
+    """Raise InvalidInput unless the first shard of every pattern exists. For a thread.
 
-    Only local paths are checked, and only if the artifacts are local too. The Ray job checks all others: the server fetches no
-    address that a user gives.
+    Only local paths are checked, and only if the artifacts are local too (`is_local`). The Ray job checks all others: the server
+    fetches no address that a user gives.
     """
     listed = source.shards if isinstance(source.shards, list) else [source.shards]
     if not listed:
         raise InvalidInput.field("/source/shards", [], "name at least one shard")
+    search = _Search(rules) if is_local else None
     errors = []
     for index, pattern in enumerate(listed):
-        problem = await _problem(pattern, store, rules)
+        problem = _problem(pattern, search)
         if problem is not None:
             pointer = f"/source/shards/{index}" if isinstance(source.shards, list) else "/source/shards"
             errors.append(FieldError(pointer=pointer, value=pattern, message=problem))
@@ -55,27 +54,36 @@ def _first_choice(braces: str) -> str:
     return first if others else braces
 
 
-async def _problem(pattern: str, store: AsyncArtifactsStore, rules: AddressRules) -> str | None:
+def _problem(pattern: str, search: "_Search | None") -> str | None:
     if "://" in pattern:
         return None
     if not pattern.startswith("/"):
         return "is a relative path, but the job runs in another folder; give an absolute path or a URL"
-    return await asyncio.to_thread(_problem_of_first, pattern, rules) if store.is_local else None
+    return search.problem(pattern) if search is not None else None
 
 
-def _problem_of_first(pattern: str, rules: AddressRules) -> str | None:
-    path = first_of(pattern)
-    if problem := rules.problem(path):  # one that a brace spells
-        return problem
-    looked = itertools.count(1)
+class _Search:
+    """The search for the first shards of one request."""
 
-    def look() -> None:
-        if next(looked) > MAX_LOOKED:
+    def __init__(self, rules: AddressRules) -> None:
+        self._rules, self._resolve = rules, resolver()
+        self._looked = itertools.count(1)
+
+    def problem(self, pattern: str) -> str | None:
+        path = first_of(pattern)
+        if path != pattern and (problem := self._rules.problem(path, self._resolve)):  # one that a brace spells
+            return problem
+        try:
+            exists = self._matches(path) if MAGIC.search(path) else os.path.isfile(path)  # no error if it is too long
+        except _TooManyFiles:
+            return None  # the Ray job looks further
+        return None if exists else f"{path} does not exist; check the path"
+
+    def _matches(self, path: str) -> bool:
+        """Return whether a glob matches a file that may be read. Raises _TooManyFiles."""
+        found = match_paths(path, self._look)
+        return any(self._rules.place_problem(match, self._resolve) is None for match in found)
+
+    def _look(self) -> None:
+        if next(self._looked) > MAX_LOOKED:
             raise _TooManyFiles
-
-    try:
-        readable = (found for found in match_paths(path, look) if rules.place_problem(found) is None)
-        exists = next(readable, None) is not None if MAGIC.search(path) else os.path.isfile(path)  # no error if it is too long
-    except _TooManyFiles:
-        return None  # the Ray job looks further
-    return None if exists else f"{path} does not exist; check the path"

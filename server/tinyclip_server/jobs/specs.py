@@ -8,7 +8,6 @@ from tinyclip.bounded_json import MAX_DEPTH
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.validation import pointer_of, shown_value
 
-from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.http.services import Services
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import ApiError, InvalidInput
@@ -18,7 +17,7 @@ REGISTRY = "registry:"
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
     """Return the spec with its teachers' versions pinned, and its plan. Raises InvalidInput."""
-    await expect_readable(services.settings.address_rules, spec)
+    await services.addresses.expect_readable(project, services.settings.address_rules, spec)
     pinned = await _pin_teachers(services, project, spec)
     return pinned, await services.planner.plan(project, pinned)
 

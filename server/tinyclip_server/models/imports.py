@@ -27,7 +27,6 @@ from starlette.requests import ClientDisconnect
 from tinyclip.artifacts.paths import IMPORTS, import_marker, model_version
 from tinyclip.schemas import ImportOptions, ImportUpload, ModelImport, ModelVersion
 
-from tinyclip_server.backends.data_roots import expect_readable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ModelRow
 from tinyclip_server.http.bodies import validated, whole_body
@@ -112,7 +111,7 @@ async def make_version(
     Raises InvalidInput, Conflict, StorageFull.
     """
     if source.upload_name is None:
-        await expect_readable(services.settings.address_rules, source.options)
+        await services.addresses.expect_readable(project, services.settings.address_rules, source.options)
     name, marker = _model_name(source), folder.name
     await _expect_available(services, project, name, source.options.alias)
     settings, pointer = services.settings, "/source" if source.upload_name is None else "/file"

@@ -1,12 +1,18 @@
 """Addresses of users lie below `TINYCLIP_DATA_ROOTS` and never reach the service's own files, however they are written."""
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import ValidationError
+from tinyclip import addresses
 from tinyclip.addresses import ARTIFACTS_ROOT, AddressRules, address_problem, outside_problem, service_problem
+from tinyclip_server.backends import data_roots
+from tinyclip_server.backends.data_roots import ADMITTED, AddressChecks
+from tinyclip_server.problems import TooManyRequests
 from tinyclip_server.settings import Settings
 
 from tests.server.documents import spec
@@ -75,6 +81,32 @@ class TestPaths:
         problem = outside_problem(path.format(root=roots), [str(roots)])
 
         assert reason in str(problem)
+
+    def test_an_address_has_a_limited_number_of_segments(self, roots: Path) -> None:
+        rules = AddressRules((str(roots), "s3://pairs"))
+
+        for address in (f"{roots}{'/a' * 501}", f"{roots}/{{{'a/b,' * 501}}}", f"s3://pairs{'/a' * 501}", f"{roots}{'/.' * 501}"):
+            assert "slashes, more than 500" in str(rules.problem(address))
+        assert rules.problem(f"{roots}{'/a' * 400}") is None
+
+    def test_the_places_are_resolved_once_for_all_addresses(self, roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        resolved: list[str] = []
+        monkeypatch.setattr(addresses, "_resolve", lambda path, real=addresses._resolve: resolved.append(path) or real(path))
+        rules, resolve = AddressRules((str(roots), "/srv"), (str(roots.parent / "secret"),)), addresses.resolver()
+
+        problems = [rules.problem(f"{roots}/{number}.tar", resolve) for number in range(20)]
+
+        assert problems == [None] * 20
+        assert len(resolved) == len(set(resolved)) <= 20 + 5
+
+    def test_a_link_that_changes_is_followed_again_for_the_next_request(self, roots: Path) -> None:
+        rules, link = AddressRules((str(roots),)), roots / "within"
+        assert rules.problem(f"{link}/00.tar") is None
+
+        link.unlink()
+        link.symlink_to(roots.parent / "secret")
+
+        assert "it leads to" in str(rules.problem(f"{link}/00.tar"))
 
     def test_one_of_several_roots_is_enough(self, roots: Path) -> None:
         assert outside_problem("/srv/a.tar", [str(roots), "/srv"]) is None
@@ -273,6 +305,33 @@ class TestJobs:
 
         assert refused(plan, roots) == ("/data/train/shards", "/data/{00..03}.tar")
         assert refused(clone, roots) == ("/data/train/shards", f"{roots}/link/00.tar")
+
+
+    async def test_the_addresses_of_a_request_have_a_limit_together(
+        self, guarded: Service, roots: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(data_roots, "MAX_SEGMENTS", 100)
+        body = spec(data={"train": {"shards": [f"{roots}/{number}.tar" for number in range(100)]}})
+
+        problem = (await guarded.http.post("/v1/jobs", json=body)).json()
+
+        assert (problem["status"], problem["code"]) == (422, "too_complex")
+        assert "slashes" in problem["detail"]
+
+    async def test_one_project_is_checked_in_one_thread_at_a_time(self) -> None:
+        checks, running, most = AddressChecks(), 0, 0
+
+        def check() -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            time.sleep(0.01)
+            running -= 1
+
+        done = await asyncio.gather(*(checks.run("a", check) for _ in range(ADMITTED + 3)), return_exceptions=True)
+
+        assert most == 1
+        assert [type(one) for one in done if one is not None] == [TooManyRequests] * 3
 
 
 class TestOthers:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.indexes import service as index_service
+from tinyclip_server.indexes import shards as index_shards
 
 from tests.server.events import index_finished, index_progress
 from tests.server.indexes.gallery import GALLERY, MODEL, SOURCE, build, get, lose_jobs, put
@@ -60,6 +61,24 @@ class TestPut:
 
         for shards in (f"{tmp_path}/a-{{0..9}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/{{a,b}}-0.tar"):
             assert (await put(service, source={"shards": shards}))["state"] == "building"
+
+    async def test_all_globs_of_a_request_look_at_a_limited_number_of_files(
+        self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service = await start(data_dir=tmp_path / "service")
+        await service.register_model(MODEL)
+        monkeypatch.setattr(index_shards, "MAX_LOOKED", 4)
+        folder = tmp_path / "shards"
+        folder.mkdir()
+        for number in range(4):
+            (folder / f"{number}.txt").touch()
+
+        body = {"model": f"{MODEL}@1", "source": {"shards": [f"{folder}/*.tar"]}}
+        refused = await service.call("PUT", GALLERY, body, status=422)
+        accepted = await put(service, source={"shards": [f"{folder}/*{end}" for end in (".txt", ".tar", ".tgz", ".tar.gz")]})
+
+        assert "does not exist" in refused["detail"]
+        assert accepted["state"] == "building"  # unknown: the Ray job looks further
 
     @pytest.mark.parametrize(
         ("changes", "status", "text"),

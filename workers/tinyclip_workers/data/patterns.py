@@ -9,7 +9,7 @@ import braceexpand
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
-from tinyclip.addresses import service_problem
+from tinyclip.addresses import resolver, service_problem
 from tinyclip.globs import MAGIC, match_paths
 
 from tinyclip_workers.data.errors import DataError
@@ -137,8 +137,8 @@ def _glob(url: str, budget: _Budget) -> list[str]:
     else:
         expect_address(url)
         found = sorted(budget.match(path) for path in match_paths(url, budget.look))
-    service = address_rules().service
-    if any(service_problem(match, service) for match in found):
+    service, resolve = address_rules().service, resolver()
+    if any(service_problem(match, service, resolve) for match in found):
         raise AddressRefused(f"{url} matches files of the service itself; name another folder")
     return found
 
