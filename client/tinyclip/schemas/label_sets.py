@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
-from tinyclip.schemas._base import LongText, Request, Response
+from tinyclip.schemas._base import Line, Request, Response
 
 
 class LabelSetPut(Request):
-    labels: list[LongText] = Field(min_length=1, max_length=10_000, fail_fast=True)
-    templates: list[LongText] = Field(default=["{}"], min_length=1, max_length=200)
+    labels: list[Line] = Field(min_length=1, max_length=10_000, fail_fast=True)
+    templates: list[Line] = Field(default=["{}"], min_length=1, max_length=200)
     """Such as `a photo of a {}.`; a label's embeddings with all of them are averaged."""
 
 

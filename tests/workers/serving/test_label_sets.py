@@ -81,6 +81,9 @@ class TestRoutes:
             ("x", {"labels": ["a"], "templates": ["b"]}, "/templates/0"),
             ("x", {"labels": ["a"], "template": "{}"}, "/template"),
             ("x", {"labels": ["l"] * 3000, "templates": ["{}"] * 100}, "/templates"),
+            ("x", {"labels": ["a", "l" * 1001]}, "/labels/1"),
+            ("x", {"labels": ["a"], "templates": ["{}" + "t" * 999]}, "/templates/0"),
+            ("x", {"labels": [f"{number}{'l' * 990}" for number in range(1100)]}, "/labels"),
         ],
     )
     def test_invalid_sets_are_rejected_and_not_stored(
@@ -197,6 +200,39 @@ class TestReplicas:
         await one.put("pets", LABELS, TEMPLATES)
 
         assert await LabelSets("another", ArtifactsStore(str(tmp_path))).names() == []
+
+    async def test_the_memory_of_cached_sets_is_limited(self, one: LabelSets, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(label_sets, "MAX_CACHED_BYTES", 5000)
+        for name in ("a", "b", "c"):
+            await one.put(name, [name * 1000, name * 900], ["{}"])
+
+        assert list(one._cache) == ["b", "c"]
+        await one.get("a")
+        assert list(one._cache) == ["c", "a"]
+        await one.put("b", ["b" * 6000], ["{}"])
+        assert list(one._cache) == []
+        assert (await one.get("b")).labels == ["b" * 6000]
+
+    async def test_a_list_reads_few_sets_at_once(self, one: LabelSets, other: LabelSets, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = [f"set-{number:02}" for number in range(20)]
+        for name in names:
+            await one.put(name, LABELS, TEMPLATES)
+        running = most = 0
+        read = other._read_into_cache
+
+        async def counted(name: str) -> LabelSet:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            try:
+                return await read(name)
+            finally:
+                running -= 1
+
+        monkeypatch.setattr(other, "_read_into_cache", counted)
+
+        assert [one.name for one in await other.summaries([*names, "gone"])] == names
+        assert most == label_sets.READ_AT_ONCE
 
     async def test_the_number_of_sets_is_limited(self, one: LabelSets, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(label_sets, "MAX_SETS", 1)

@@ -1,12 +1,11 @@
 """The handlers of the deployment's own routes: zero-shot classification, embeddings, search, label sets and health."""
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tinyclip.schemas import JSON, LabelSet, LabelSetSummary, Page
+from tinyclip.schemas import JSON, LabelSetSummary, Page
 
 from tinyclip_workers.serving.compat.hugging_face import answer_hugging_face, hugging_face_query, is_hugging_face
 from tinyclip_workers.serving.options import ServingOptions
@@ -87,12 +86,7 @@ async def list_label_sets(replica: "Replica", request: Request) -> Response:
     size = _page_size(request.query_params.get("page_size", "50"))
     after = request.query_params.get("page_token", "")
     names = [name for name in await replica.label_sets.names() if name > after]
-    found = await asyncio.gather(*(replica.label_sets.get(name) for name in names[:size]), return_exceptions=True)
-    items = [
-        LabelSetSummary(name=one.name, labels=len(one.labels), templates=len(one.templates))
-        for one in found
-        if isinstance(one, LabelSet)  # others were deleted after they were listed
-    ]
+    items = await replica.label_sets.summaries(names[:size])
     token = names[size - 1] if len(names) > size else None
     return JSONResponse(Page[LabelSetSummary](items=items, next_page_token=token).model_dump())
 

@@ -22,6 +22,8 @@ from tinyclip_workers.serving.queries.inputs import (
 )
 
 MAX_LABELS = 10_000
+MAX_SET_BYTES = 1 << 20
+"""Size of a label set in the store."""
 
 
 @dataclass(frozen=True)
@@ -123,4 +125,8 @@ async def read_label_set(request: HttpRequest, options: ServingOptions) -> Label
 def _label_set(document: JSON, options: ServingOptions) -> LabelSetPut:
     label_set = validated(LabelSetPut, document)
     check_labels(label_set.labels, label_set.templates, options)
+    size = len(label_set.model_dump_json().encode())
+    if size > MAX_SET_BYTES:
+        message = f"makes a set of {size:,} bytes, more than {MAX_SET_BYTES:,}; shorten the labels, or register several sets"
+        raise invalid_input(field_error("/labels", label_set.labels, message))
     return label_set
