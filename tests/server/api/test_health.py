@@ -1,12 +1,15 @@
 """Liveness, readiness, request ids and the background loops."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from tinyclip.schemas import Scope
-from tinyclip_server.api import readiness
+from tinyclip_server.api import openapi, readiness
 
 from tests.server.events import Worker
 from tests.server.guarded import bearer, token
@@ -124,6 +127,23 @@ async def test_the_openapi_document_names_every_route(service: Service) -> None:
     paths = (await service.http.get("/openapi.json")).json()["paths"]
 
     assert {"/v1/jobs", "/v1/jobs/{job_id}/events", "/v1/models", "/v1/compare", "/readyz"} <= set(paths)
+
+
+async def test_the_openapi_document_is_made_once_in_a_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_in: list[threading.Thread] = []
+
+    def make(*, make: Callable[..., dict[str, Any]] = openapi.get_openapi, **options: Any) -> dict[str, Any]:
+        made_in.append(threading.current_thread())
+        return make(**options)
+
+    monkeypatch.setattr(openapi, "get_openapi", make)
+
+    answers = await asyncio.gather(*(service.http.get("/openapi.json") for _ in range(3)))
+
+    assert len({answer.content for answer in answers}) == 1
+    assert answers[0].headers["content-type"] == "application/json"
+    assert len(made_in) == 1
+    assert made_in[0] is not threading.main_thread()
 
 
 async def test_the_scheduler_runs_in_the_background(start: Start) -> None:
