@@ -9,7 +9,8 @@ import itertools
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 from tinyclip.schemas import JobState
 
 from tinyclip_server.database.engine import Database
@@ -105,15 +107,11 @@ class Feeds:
             feed = self._feeds[job_id, kind] = Feed(db, job_id, after, read)
         return feed
 
-
-    def expect_few(self, reader: str) -> None:
-        """Raise TooManyRequests if a reader has too many streams."""
-        if self._open[reader] >= MAX_STREAMS:
-            raise TooManyRequests(f"this token has {MAX_STREAMS} open streams; close some of them", retry_after=5)
-
     @contextlib.contextmanager
     def counted(self, reader: str) -> Iterator[None]:
-        """Count a stream as open in the block."""
+        """Count a stream as open in the block. Raises TooManyRequests if the reader has too many."""
+        if self._open[reader] >= MAX_STREAMS:
+            raise TooManyRequests(f"this token has {MAX_STREAMS} open streams; close some of them", retry_after=5)
         self._open[reader] += 1
         try:
             yield
@@ -121,6 +119,22 @@ class Feeds:
             self._open[reader] -= 1
             if not self._open[reader]:
                 del self._open[reader]
+
+
+class _CountedResponse(EventSourceResponse):
+    """A stream that is counted from before its status is sent until it ends, so that simultaneous requests count too."""
+
+    def __init__(
+        self, counted: Callable[[], contextlib.AbstractContextManager[None]], messages: AsyncIterator[ServerSentEvent],
+        **options: Any,
+    ) -> None:
+        super().__init__(messages, **options)
+        self._counted = counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises TooManyRequests."""
+        with self._counted():
+            await super().__call__(scope, receive, send)
 
 
 def accepts_event_stream(request: Request) -> bool:
@@ -149,12 +163,7 @@ def stream(
     fetch: Callable[[AsyncSession, str, int, int], Awaitable[Sequence[RowT]]],
     view: Callable[[RowT], BaseModel],
 ) -> EventSourceResponse:
-    """Return a response that streams rows above `after` as they are written; `newest` is the last number so far.
-
-    Raises TooManyRequests.
-    """
-    reader = caller_of(request).token_id or (request.client.host if request.client else "")
-    feeds.expect_few(reader)
+    """Return a response that streams rows above `after` as they are written; `newest` is the last number so far."""
 
     async def read(session: AsyncSession, seq: int) -> list[Line]:
         return [Line(row.seq, view(row).model_dump_json()) for row in await fetch(session, job_id, seq, BATCH)]
@@ -162,13 +171,9 @@ def stream(
     stopping = anyio.Event()  # set when the server stops: the stream ends after a whole message, and the client resumes it
     feed = feeds.get(db, job_id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
 
-    async def messages() -> AsyncIterator[ServerSentEvent]:
-        with feeds.counted(reader):
-            async for message in _messages(db, feed, feeds.lagging_readers, after, read, stopping):
-                yield message
-
-    return EventSourceResponse(
-        messages(), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
+    return _CountedResponse(
+        partial(feeds.counted, caller_of(request).token_id or (request.client.host if request.client else "")),
+        _messages(db, feed, feeds.lagging_readers, after, read, stopping), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
         shutdown_grace_period=SHUTDOWN_GRACE_SECONDS,
     )
 

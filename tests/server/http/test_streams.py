@@ -210,3 +210,19 @@ async def test_streams_of_one_reader_are_limited(service: Service, url: str, mon
 
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
     assert again.status_code == 200
+
+
+async def test_simultaneous_streams_are_limited(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_STREAMS", 3)
+    job = (await service.submit())["id"]
+    answered = asyncio.Barrier(12)
+
+    async def status(client: httpx.AsyncClient) -> int:
+        async with client.stream("GET", f"{url}/v1/jobs/{job}/events", headers=EVENTS) as response:
+            await answered.wait()  # all streams are open at once
+            return response.status_code
+
+    async with httpx.AsyncClient(timeout=10) as client:
+        statuses = await asyncio.gather(*(status(client) for _ in range(12)))
+
+    assert sorted(statuses) == [200] * 3 + [429] * 9
