@@ -20,7 +20,7 @@ from tinyclip.schemas import Scope as TokenScope
 
 from tinyclip_server.api.error_handlers import problem_response
 from tinyclip_server.api.rate_limits import RateLimits
-from tinyclip_server.http.callers import ANONYMOUS, Caller
+from tinyclip_server.http.callers import ANONYMOUS, Caller, counted_address
 from tinyclip_server.http.services import Services
 from tinyclip_server.problems import ApiError, Forbidden, TooLarge, TooManyRequests, Unavailable
 from tinyclip_server.tokens import service as tokens
@@ -217,4 +217,4 @@ def _project(request: Request) -> str | None:
 
 
 def _address(request: Request) -> str:
-    return f"address {request.client.host}" if request.client else "address unknown"
+    return f"address {counted_address(request.client.host)}" if request.client else "address unknown"

@@ -14,6 +14,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tinyclip_server.http.callers import counted_address
+
 
 @dataclass
 class ConnectionLimits:
@@ -22,7 +24,7 @@ class ConnectionLimits:
     connections: int
     """Connections at once."""
     per_address: int
-    """Connections at once from one address."""
+    """Connections at once from one address, or one IPv6 network."""
     head_seconds: float = 10.0
     """Time from the first byte of a request, or from the connection, to the end of its headers."""
     body_seconds: float = 20.0
@@ -63,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        address = self.client[0] if self.client else "unknown"
+        address = counted_address(self.client[0]) if self.client else "unknown"
         if self._limits.open.total() >= self._limits.connections:
             self._refuse(503, "the server has too many connections; try again", retry_after=1)
         elif self._limits.open[address] >= self._limits.per_address:

@@ -24,7 +24,7 @@ from tinyclip.schemas import JobState
 
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.tables import JobRow
-from tinyclip_server.http.callers import caller_of
+from tinyclip_server.http.callers import caller_of, counted_address
 from tinyclip_server.problems import InvalidInput, TooManyRequests
 
 POLL_SECONDS = 0.3
@@ -35,7 +35,7 @@ BATCH = 500
 BUFFERED_LINES = 1000
 """Lines that a feed holds for slower readers; a reader that is further behind reads the database."""
 MAX_STREAMS = 100
-"""Streams of one token, or of one address where none is required, at once."""
+"""Streams of one token, or of one address or IPv6 network where none is required, at once."""
 MAX_LAGGING_READERS = 4
 """Readers of the database at once, so that other requests are served too."""
 
@@ -171,8 +171,9 @@ def stream(
     stopping = anyio.Event()  # set when the server stops: the stream ends after a whole message, and the client resumes it
     feed = feeds.get(db, job_id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
 
+    reader = caller_of(request).token_id or (counted_address(request.client.host) if request.client else "")
     return _CountedResponse(
-        partial(feeds.counted, caller_of(request).token_id or (request.client.host if request.client else "")),
+        partial(feeds.counted, reader),
         _messages(db, feed, feeds.lagging_readers, after, read, stopping), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
         shutdown_grace_period=SHUTDOWN_GRACE_SECONDS,
     )

@@ -13,6 +13,7 @@ from tinyclip.schemas import Scope
 from tinyclip.token_format import new_token
 from tinyclip_server.api.access import OPEN_PATHS, scope_for
 from tinyclip_server.database.engine import Database
+from tinyclip_server.http.callers import counted_address
 
 from tests.server.documents import spec
 from tests.server.guarded import ALL_BUT_METRICS, bearer, every_request, every_route, guarded, token
@@ -228,6 +229,30 @@ class TestLimits:
 
         assert [response.status_code for response in responses] == [401, 401, 429]
         assert (await service.http.get("/v1/jobs", headers=good)).status_code == 200
+
+    async def test_the_addresses_of_an_ipv6_network_are_counted_together(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 2)
+        service = await start(auth="tokens")
+
+        async def status_from(address: str) -> int:
+            transport = httpx.ASGITransport(service.app, client=(address, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return (await http.get("/v1/jobs", headers=bearer(new_token()))).status_code
+
+        assert [await status_from(f"2001:db8:0:7::{host}") for host in ("1", "2", "ffff:1", "3")] == [401, 401, 429, 429]
+        assert await status_from("2001:db8:0:8::1") == 401
+
+    @pytest.mark.parametrize(
+        ("host", "counted"),
+        [
+            ("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"),
+            ("::ffff:192.0.2.7", "192.0.2.7"), ("testclient", "testclient"),
+        ],
+    )
+    def test_counted_addresses(self, host: str, counted: str) -> None:
+        assert counted_address(host) == counted
 
     async def test_above_a_limit_the_database_is_not_read(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tinyclip_server.api.rate_limits.REFUSALS_PER_MINUTE", 1)
