@@ -188,6 +188,20 @@ class TestInternalErrors:
         assert "secret" not in answer.text
         assert "a secret of the engine" in caplog.text
 
+    def test_control_characters_of_a_path_are_escaped_in_the_log(
+        self, http: httpx.Client, served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(*arguments: Any) -> Any:
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(served.replica.label_sets, "get", broken)
+
+        answer = http.get("/label-sets/a%1B[2K%C2%85ERROR forged%E2%80%A8b")
+
+        [message] = [record.getMessage() for record in caplog.records if record.getMessage().endswith("failed")]
+        assert answer.status_code == 500
+        assert message == r"GET '/demo/label-sets/a\x1b[2K\x85ERROR forged\u2028b' failed"
+
 
 class TestLog:
     def test_a_line_has_sizes_and_times_but_no_content(self, http: httpx.Client, lines: Lines) -> None:

@@ -35,7 +35,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def internal_error(request: Request, error: Exception) -> Response:
     """Log an unexpected exception and answer 500 without its message."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %a failed", request.method, request.url.path, exc_info=error)  # a path may have control characters
     detail = "an internal error occurred; the deployment's log has the details under the request's id"
     return _response(request, Problem(status=500, code="internal_error", title="Internal error", detail=detail), {})
 
