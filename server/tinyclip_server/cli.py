@@ -134,12 +134,13 @@ def restore(
 @app.command()
 def reconcile(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database, artifacts and logs.")] = None,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Make this database the owner of the artifacts.")] = False,
 ) -> None:
     """Bring a restored database up to the restored artifacts. No server may run. `restore` does this itself."""
     from tinyclip_server.local.reconcile import CannotReconcile, reconcile_service
 
     try:
-        outcome = asyncio.run(reconcile_service(_settings(data_dir=data_dir)))
+        outcome = asyncio.run(reconcile_service(_settings(data_dir=data_dir), take_over=take_over))
     except CannotReconcile as error:
         _stop_with(str(error))
     for line in outcome.changed:

@@ -31,7 +31,7 @@ MEMORY = Path("/dev/shm")
 ROOM = 1 << 30
 """Bytes that must be free in memory; elsewhere a container may have 64 MiB."""
 CLEAR = "; ".join(f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables) if table.name != "installation")
-CLEAR += "; UPDATE installation SET artifacts = NULL"
+CLEAR += "; UPDATE installation SET artifacts = NULL, owners = '[]'"
 RESTART = "SELECT format('ALTER SEQUENCE %I RESTART', sequencename) FROM pg_sequences WHERE last_value IS NOT NULL"
 
 

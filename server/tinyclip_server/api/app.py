@@ -41,7 +41,7 @@ from tinyclip_server.orchestration import exports as exports_reconcile
 from tinyclip_server.orchestration import indexes as indexes_reconcile
 from tinyclip_server.orchestration import retention
 from tinyclip_server.orchestration import token_digests as tokens_publish
-from tinyclip_server.orchestration.installation import bind_when_reachable
+from tinyclip_server.orchestration.installation import bind_when_reachable, until_foreign
 from tinyclip_server.orchestration.loops import repeat
 from tinyclip_server.orchestration.scheduler import Scheduler
 from tinyclip_server.settings import Settings
@@ -147,9 +147,16 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
 
 
 async def _when_bound(services: Services, loops: list[Callable[[], Coroutine[None, None, None]]]) -> None:
-    """Run the loops once the artifacts store is known to be the database's own."""
-    await bind_when_reachable(services)
-    await asyncio.gather(*(loop() for loop in loops), return_exceptions=True)  # all are cancelled together
+    """Run the loops whenever the artifacts store is known to be the database's own."""
+    while True:
+        await bind_when_reachable(services)
+        running = [asyncio.create_task(loop()) for loop in loops]
+        try:
+            await until_foreign(services)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
 
 def build_services(

@@ -3,7 +3,8 @@
 *Not ready* takes this server out of a load balancer's rotation. It is reported for what another server may not have: a lost
 database connection, a database of another revision, a scheduler that hangs. Artifacts and Ray are the same for all servers;
 without them jobs wait, but can still be submitted, watched and cancelled, so the server is *degraded*. A server that has never
-reached them is not ready: its configuration is probably wrong, and a rollout should stop.
+reached them is not ready: its configuration is probably wrong, and a rollout should stop. So is one whose artifacts belong to
+another database.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from tinyclip.artifacts.paths import probe_file
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.migrate import WrongRevision, current, refuse_unless_head
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.installation import ForeignStore, bind
+from tinyclip_server.orchestration.installation import foreign_store
 
 SHARED = ("artifacts", "ray")
 """Dependencies that are the same for all servers."""
@@ -93,20 +94,21 @@ class Readiness:
     async def _artifacts(self) -> str | None:
         if time.monotonic() - self._wrote_at < ARTIFACTS_SECONDS:
             return None
-        problem = await probe(self._services.store) or await self._foreign()
+        problem = await self._foreign() or await probe(self._services.store)
         if problem is None:
             self._wrote_at = time.monotonic()
         return problem
 
     async def _foreign(self) -> str | None:
-        """Return a problem if the artifacts store is another database's: then no work is begun."""
+        """Return a problem if the artifacts store is another database's: then no work is done, whatever answered before."""
         try:
-            await bind(self._services)
-        except ForeignStore as error:
-            return f"are not its own: {error}"
+            problem = await foreign_store(self._services.db, self._services.store)
         except (SQLAlchemyError, OSError):
             return None  # the check of the database, or of the artifacts, reports it
-        return None
+        if problem is None:
+            return None
+        self._have_answered.discard("artifacts")
+        return f"are not its own: {problem}"
 
     async def _ray(self) -> str | None:
         return None if await self._services.ray.ready() else "cannot be reached"

@@ -38,15 +38,17 @@ class AsyncArtifactsStore:
         self._removing = ArtifactsStore(root, limit_s=REMOVAL_SECONDS)
         self._threads = ThreadPoolExecutor(THREADS, "store")
         self.root, self.is_local = self._store.root, self._store.is_local
+        self.refusal: str | None = None
+        """Why no change is made: the store belongs to another database."""
 
     def uri(self, path: str) -> str:
         return self._store.uri(path)
 
     async def write_bytes(self, path: str, data: bytes) -> None:
-        await self._run(path, lambda: self._store.write_bytes(path, data))
+        await self._change(path, lambda: self._store.write_bytes(path, data))
 
     async def create_bytes(self, path: str, data: bytes) -> bool:
-        return await self._run(path, lambda: self._store.create_bytes(path, data))
+        return await self._change(path, lambda: self._store.create_bytes(path, data))
 
     async def read_if_exists(self, path: str) -> bytes | None:
         return await self._run(path, lambda: self._store.read_if_exists(path))
@@ -64,7 +66,12 @@ class AsyncArtifactsStore:
         return await self._run(path, lambda: self._store.find(path))
 
     async def remove(self, path: str) -> None:
-        await self._run(path, lambda: self._removing.remove(path), REMOVAL_SECONDS)
+        await self._change(path, lambda: self._removing.remove(path), REMOVAL_SECONDS)
+
+    async def _change(self, path: str, call: Callable[[], T], limit_s: float | None = None) -> T:
+        if self.refusal is not None:
+            raise StoreUnavailable(errno.EACCES, self.refusal, self.uri(path))
+        return await self._run(path, call, limit_s)
 
     async def _run(self, path: str, call: Callable[[], T], limit_s: float | None = None) -> T:
         limit_s = limit_s or CALL_SECONDS

@@ -27,6 +27,7 @@ from tinyclip_server.database.locks import DatabaseInUse, sole_server, sqlite_fi
 from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, upgrade
 from tinyclip_server.local.reconcile import reconcile
 from tinyclip_server.local.stored_files import examine
+from tinyclip_server.orchestration.installation import take_over
 from tinyclip_server.settings import Settings
 
 DATABASE, ARTIFACTS = "tinyclip.db", "artifacts"
@@ -108,7 +109,7 @@ def restore(settings: Settings, source: Path) -> Copied:
             Path(f"{new.database}{suffix}").unlink(missing_ok=True)
         shutil.copyfile(source / DATABASE, new.database)
         _mirror(source / ARTIFACTS, new.artifacts)
-        copied = _bring_up(new, settings.index_database_url)
+        copied = _bring_up(new, settings)
         _make_single_file(new.database)
         interrupted.write_text(str(data.artifacts))  # from here on, what is there is a part of this restore
         os.sync()
@@ -213,9 +214,10 @@ def _check(database: Path, artifacts: Path) -> Copied:
     return Copied(*_size(database, artifacts), missing)
 
 
-def _bring_up(new: _Data, index_database_url: str) -> Copied:
+def _bring_up(new: _Data, settings: Settings) -> Copied:
     """Migrate a restored database and bring it up to its artifacts. Raises CannotBackUp for one of a newer release."""
-    outcome = _run(new.database, new.artifacts, partial(reconcile, index_database_url=index_database_url))
+    outcome = _run(new.database, new.artifacts, partial(reconcile, index_database_url=settings.index_database_url))
+    _run(new.database, new.artifacts, partial(take_over, root=settings.artifacts_root))  # the copy's owner may be a later one
     for folder in outcome.unknown:
         shutil.rmtree(new.artifacts / folder)
     return Copied(*_size(new.database, new.artifacts), outcome.missing, outcome.changed)

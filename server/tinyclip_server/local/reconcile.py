@@ -22,6 +22,7 @@ from tinyclip_server.database.tables import AttemptRow, IndexRow, JobRow, ModelR
 from tinyclip_server.indexes.database import DatabaseUnavailable
 from tinyclip_server.jobs.lifecycle import ENDED, ON_CLUSTER, AttemptOutcome, attempt_interrupted, end_attempt
 from tinyclip_server.local.stored_files import Stored, StoredIndex, examine
+from tinyclip_server.orchestration import installation
 from tinyclip_server.settings import Settings
 
 _VERSION = re.compile(rf"{MODELS}/([^/]+)/(\d+)/.+")
@@ -41,15 +42,23 @@ class CannotReconcile(Exception):
     """Database or artifacts that cannot be read; the message has the reason."""
 
 
-async def reconcile_service(settings: Settings) -> Reconciled:
-    """Reconcile the database and artifacts of the settings. Raises CannotReconcile."""
+async def reconcile_service(settings: Settings, *, take_over: bool = False) -> Reconciled:
+    """Reconcile the database and artifacts of the settings. Raises CannotReconcile.
+
+    An artifacts store of another database is refused, unless it is to `take_over`.
+    """
     url = settings.async_database_url
     try:
         with sole_server(url):
             await expect_head(url)
             db = Database(url)
             try:
-                return await reconcile(db, AsyncArtifactsStore(settings.artifacts_root), settings.index_database_url)
+                store = AsyncArtifactsStore(settings.artifacts_root)
+                if take_over:
+                    await installation.take_over(db, store)
+                elif (problem := await installation.foreign_store(db, store)) is not None:
+                    raise CannotReconcile(problem)
+                return await reconcile(db, store, settings.index_database_url)
             finally:
                 await db.close()
     except (DatabaseInUse, WrongRevision, DatabaseUnavailable, SQLAlchemyError, OSError, ValueError) as error:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from tinyclip.schemas import Scope
 from tinyclip_server.api import openapi, readiness
+from tinyclip_server.orchestration.installation import bind
 
 from tests.server.events import Worker
 from tests.server.guarded import bearer, token
@@ -64,7 +65,7 @@ async def test_artifacts_that_cannot_be_written_are_named(service: Service) -> N
 
 
 async def test_a_store_of_another_database_is_named(start: Start, service: Service, tmp_path: Path) -> None:
-    await service.http.get("/readyz")
+    await bind(service.app.state.services)
     second = await start(artifacts=str(tmp_path / "second"))
 
     response = await second.http.get("/readyz")

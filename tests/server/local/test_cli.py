@@ -85,7 +85,7 @@ class TestErrors:
 
         assert (refused[0], "TINYCLIP_RAY_ADDRESS" in refused[1]) == (1, True)
         assert not (tmp_path / "data").exists()
-        supervisor._require_own_database(Settings())
+        assert Settings().cluster_problem is None
 
     def test_another_artifacts_store_is_refused_with_the_one_of_the_database(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -6,6 +6,7 @@ import errno
 import http.client
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -175,7 +176,13 @@ async def test_the_store_of_the_database(tmp_path: Path, start: Start) -> None:
     own = await found(settings_of(tmp_path, **given, artifacts=str(service.artifacts)), "binding")
     another = await found(settings_of(tmp_path, **given, artifacts=str(tmp_path / "another")), "binding")
 
-    assert (own.result, another.result) == ("ok", "fail")
+    shutil.copy(tmp_path / "tinyclip.db", tmp_path / "copy.db")
+    await bind(service.app.state.services)
+    copy = settings_of(tmp_path, database_url=f"sqlite:///{tmp_path / 'copy.db'}", artifacts=str(service.artifacts))
+    of_copy = await found(copy, "binding")
+
+    assert (own.result, another.result, of_copy.result) == ("ok", "fail", "fail")
+    assert ("copy.db" in of_copy.message, "--take-over" in of_copy.hint) == (True, True)
     assert (str(service.artifacts) in another.message, another.hint.split(".")[0]) == (True, "set it to the former")
 
 

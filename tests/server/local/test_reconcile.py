@@ -69,6 +69,18 @@ async def test_updates_between_the_dumps_keep_their_numbers(
         assert {"v50", "v51", "v60"} <= {hit["id"] for hit in hits(again)}
 
 
+async def test_the_artifacts_of_another_database_are_taken_over_only_on_request(start: Start, tmp_path: Path) -> None:
+    service = await start()
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "installation.json").write_text('{"id": "i", "owner": "o", "database": "postgresql://db/lost"}')
+
+    with pytest.raises(CannotReconcile, match="belongs to the database postgresql://db/lost, .* reconcile --take-over"):
+        await reconcile_service(service.settings)
+    await reconcile_service(service.settings, take_over=True)
+
+    await bind(service.app.state.services)
+
+
 async def test_tables_that_were_not_restored_are_named(
     start: Start, index_database: str, postgres: str, tmp_path: Path
 ) -> None:

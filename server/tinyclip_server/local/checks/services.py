@@ -102,10 +102,9 @@ async def artifacts(settings: Settings) -> list[Check]:
 
 
 async def _binding(database: Database, settings: Settings) -> list[Check]:
-    """Check that the artifacts store is the one of the database, if both answer and the database has one."""
+    """Check that the artifacts store is the one of the database, if both answer."""
     try:
-        async with database.read() as session:
-            problem = await foreign_store(session, AsyncArtifactsStore(settings.artifacts_root))
+        problem = await foreign_store(database, AsyncArtifactsStore(settings.artifacts_root))
     except Exception:  # the check of the store reports it
         return []
     if problem is not None:
