@@ -6,7 +6,7 @@ Every step can be repeated, so a round that is killed at any point is completed 
 import logging
 from datetime import timedelta
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, select, tuple_, update
 from sqlalchemy.orm import raiseload
 from tinyclip.artifacts.documents import Control
 from tinyclip.artifacts.paths import job_control, job_folder
@@ -16,13 +16,11 @@ from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.http.services import Services
-from tinyclip_server.jobs.lifecycle import AttemptOutcome
+from tinyclip_server.jobs.lifecycle import ABANDONED_SECONDS, AttemptOutcome
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 100
-ABANDONED_SECONDS = 600.0
-"""Time after which an ended attempt on another cluster counts as released, if no server of that cluster has found it so."""
 NOT_SELF_REPORTED = tuple(outcome for outcome in AttemptOutcome if not outcome.self_reported)
 
 
@@ -33,25 +31,39 @@ async def reconcile(services: Services) -> None:
 
 
 async def release_attempts(services: Services) -> None:
-    """Mark ended attempts as released once their processes have ended, stopping those that do not exit."""
-    async with services.db.read() as session:
-        unreleased = (AttemptRow.outcome.is_not(None), AttemptRow.released_at.is_(None))
-        found = (await session.scalars(select(AttemptRow).where(*unreleased).limit(BATCH_SIZE))).all()
-        if not found:
+    """Mark ended attempts as released once their processes have ended, stopping those that do not exit.
+
+    All are visited, in batches: one that cannot be released does not hold up those after it.
+    """
+    order = tuple_(AttemptRow.job_id, AttemptRow.number)
+    last: tuple[str, int] = ("", 0)
+    while True:
+        async with services.db.read() as session:
+            unreleased = (AttemptRow.outcome.is_not(None), AttemptRow.released_at.is_(None), order > last)
+            query = select(AttemptRow).where(*unreleased).order_by(AttemptRow.job_id, AttemptRow.number)
+            found = (await session.scalars(query.limit(BATCH_SIZE))).all()
+            owners = select(JobRow).where(JobRow.id.in_({attempt.job_id for attempt in found})).options(raiseload(JobRow.stages))
+            jobs = {job.id: job for job in await session.scalars(owners)} if found else {}
+        for attempt in found:
+            try:
+                await _release(services, jobs[attempt.job_id], attempt)
+            except RayUnavailable as error:
+                logger.debug("%s: %s", attempt.ray_submission_id, error)
+                return
+            except OSError as error:
+                logger.warning("attempt %s cannot be released yet: %s", attempt.ray_submission_id, error)
+        if len(found) < BATCH_SIZE:
             return
-        owners = select(JobRow).where(JobRow.id.in_({attempt.job_id for attempt in found})).options(raiseload(JobRow.stages))
-        jobs = {job.id: job for job in await session.scalars(owners)}
-    for attempt in found:
-        await _fence(services, jobs[attempt.job_id], attempt)
-        try:
-            ended = await _has_ended(services, attempt)
-        except RayUnavailable as error:
-            logger.debug("%s: %s", attempt.ray_submission_id, error)
-            return
-        if ended:
-            async with services.db.write() as session:
-                this_one = (AttemptRow.job_id == attempt.job_id, AttemptRow.number == attempt.number)
-                await session.execute(update(AttemptRow).where(*this_one).values(released_at=now()))
+        last = (found[-1].job_id, found[-1].number)
+
+
+async def _release(services: Services, job: JobRow, attempt: AttemptRow) -> None:
+    """Mark an attempt as released if it has ended. Raises RayUnavailable, OSError."""
+    await _fence(services, job, attempt)
+    if await _has_ended(services, attempt):
+        async with services.db.write() as session:
+            this_one = (AttemptRow.job_id == attempt.job_id, AttemptRow.number == attempt.number)
+            await session.execute(update(AttemptRow).where(*this_one).values(released_at=now()))
 
 
 async def _fence(services: Services, job: JobRow, attempt: AttemptRow) -> None:
@@ -81,16 +93,25 @@ async def remove_deleted(services: Services) -> None:
     may_write = exists().where(
         AttemptRow.job_id == JobRow.id, AttemptRow.outcome.in_(NOT_SELF_REPORTED), AttemptRow.released_at.is_(None)
     )
-    async with services.db.read() as session:
-        query = select(JobRow.id).where(JobRow.deleted_at.is_not(None), ~may_write).limit(BATCH_SIZE)
-        found = (await session.scalars(query)).all()
-    for job_id in found:
-        try:
-            await services.store.remove(job_folder(job_id))
-        except OSError as error:
-            logger.warning("the artifacts of deleted job %s cannot be removed yet: %s", job_id, error)
-            continue
-        async with services.db.write() as session:
-            job = await session.get(JobRow, job_id)
-            if job is not None:  # unless another server has deleted it
-                await session.delete(job)
+    last = ""
+    while True:
+        async with services.db.read() as session:
+            deleted = (JobRow.deleted_at.is_not(None), ~may_write, JobRow.id > last)
+            found = (await session.scalars(select(JobRow.id).where(*deleted).order_by(JobRow.id).limit(BATCH_SIZE))).all()
+        for job_id in found:
+            await _remove_job(services, job_id)
+        if len(found) < BATCH_SIZE:
+            return
+        last = found[-1]
+
+
+async def _remove_job(services: Services, job_id: str) -> None:
+    try:
+        await services.store.remove(job_folder(job_id))
+    except OSError as error:
+        logger.warning("the artifacts of deleted job %s cannot be removed yet: %s", job_id, error)
+        return
+    async with services.db.write() as session:
+        job = await session.get(JobRow, job_id)
+        if job is not None:  # unless another server has deleted it
+            await session.delete(job)

@@ -17,6 +17,10 @@ from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, EventRow, JobRow, StageRow
 from tinyclip_server.problems import Conflict
 
+ABANDONED_SECONDS = 600.0
+"""Time without a lease, or after its end, after which an attempt on another cluster is no longer left to that cluster's servers:
+longer than an upgrade takes."""
+
 
 class AttemptOutcome(StrEnum):
     """How an attempt ended. It is set once; a running attempt has none."""

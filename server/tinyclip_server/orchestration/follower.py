@@ -19,9 +19,9 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus, RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.services import Services
+from tinyclip_server.jobs.lifecycle import ABANDONED_SECONDS
 from tinyclip_server.orchestration.age import Age
 from tinyclip_server.orchestration.event_segments import read_segments
-from tinyclip_server.orchestration.leases import ABANDONED_SECONDS
 from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, Verdict, observe
 from tinyclip_server.orchestration.stalls import judge
 

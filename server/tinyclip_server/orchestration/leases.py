@@ -10,9 +10,7 @@ from sqlalchemy import ColumnElement
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
-
-ABANDONED_SECONDS = 600.0
-"""Time after the end of a lease after which servers of other clusters take the job over: longer than an upgrade takes."""
+from tinyclip_server.jobs.lifecycle import ABANDONED_SECONDS
 
 
 def claimable(owner: str, cluster: str) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus
-from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, MetricPointRow, StageRow
+from tinyclip_server.database.tables import AttemptRow, EventRow, JobLabelRow, JobRow, MetricPointRow, StageRow
 from tinyclip_server.jobs import cleanup
 
 from tests.server.events import Worker
@@ -98,6 +98,28 @@ class TestEndedAttempts:
         await clean(service)
 
         assert worker.control() == {"fence": 3, "desired": "cancel"}
+
+    @pytest.mark.parametrize("stuck", ["Ray reports that it runs", "its control file cannot be written"])
+    async def test_one_that_stays_does_not_hold_up_the_others(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch, stuck: str
+    ) -> None:
+        monkeypatch.setattr(cleanup, "BATCH_SIZE", 1)
+        service = await start(stop_grace_seconds=0, max_running_jobs=3)
+        workers = sorted([await lost(service) for _ in range(3)], key=lambda worker: worker.job)
+        for worker in workers:
+            service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.FAILED
+        if stuck == "Ray reports that it runs":
+            service.ray.jobs[f"tc-{workers[0].job}-a1"] = RayJobStatus.RUNNING
+        else:
+            control = service.artifacts / "jobs" / workers[0].job / "control.json"
+            control.unlink()
+            control.mkdir()
+
+        await clean(service)
+
+        async with service.app.state.services.db.read() as session:
+            unreleased = await session.scalars(select(AttemptRow.job_id).where(AttemptRow.released_at.is_(None)))
+            assert unreleased.all() == [workers[0].job]
 
     async def test_one_that_reported_its_outcome_may_exit_on_its_own(self, service: Service) -> None:
         worker = await service.running()

@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
-from tinyclip_server.orchestration import leases
+from tinyclip_server.jobs import lifecycle
 
 from tests.server.fakes import ScriptedRay
 from tests.server.service import Service, Start, on_both_databases
@@ -99,7 +99,7 @@ class TestClaims:
         worker = await first.running()
         worker.step(4, loss=1.0)
         async with first.app.state.services.db.write() as session:
-            long_ago = now() - timedelta(seconds=leases.ABANDONED_SECONDS + 1)
+            long_ago = now() - timedelta(seconds=lifecycle.ABANDONED_SECONDS + 1)
             await session.execute(update(JobRow).values(lease_until=long_ago))
 
         await second.tick(2)
