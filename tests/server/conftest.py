@@ -138,7 +138,9 @@ async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engine_module, "create_async_engine", create_engine_with_compiled_statements)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start_one(ray: ScriptedRay | None = None, *, schedule: bool = False, **changes: Any) -> Service:
+        async def start_one(
+            ray: ScriptedRay | None = None, *, schedule: bool = False, cluster_lost: bool = False, **changes: Any
+        ) -> Service:
             given = {
                 "data_dir": tmp_path, "database_url": database_url, "ray_address": "http://127.0.0.1:1", "max_running_jobs": 1,
                 "status_seconds": 0, "planner_command": FAKE_PLANNER, "planner_timeout_seconds": 20.0,
@@ -147,7 +149,8 @@ async def start(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
             settings = Settings.model_validate({**given, **changes})
             ray, planner = ray or ScriptedRay(), ScriptedPlanner()
             app = create_app(
-                settings, ray=ray, schedule=schedule, planner=None if "planner_command" in changes else planner,
+                settings, ray=ray, schedule=schedule, cluster_lost=cluster_lost,
+                planner=None if "planner_command" in changes else planner,
                 importer=None if "import_command" in changes else Importer(InProcessImporter()),
             )
             await stack.enter_async_context(app.router.lifespan_context(app))

@@ -55,6 +55,8 @@ ROUTERS: list[APIRouter] = [
 ]
 """The routes under /v1, one router a resource."""
 
+Work = Callable[[], Coroutine[None, None, None]]
+
 RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
     "indexes": indexes_reconcile.reconcile,
@@ -80,8 +82,9 @@ def create_app(
     planner: Planner | None = None,
     importer: Importer | None = None,
     schedule: bool = True,
+    cluster_lost: bool = False,
 ) -> FastAPI:
-    """Create the control plane for these settings.
+    """Create the control plane for these settings. `cluster_lost`: its Ray cluster has ended, and its attempts with it.
 
     Tests pass their own `ray`, `planner` and `importer`, and `schedule=False` to run each round of the loops themselves.
     """
@@ -90,7 +93,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        background = [asyncio.create_task(work) for work in _background(services, scheduler)] if schedule else []
+        background = [asyncio.create_task(work) for work in _background(services, scheduler, cluster_lost)] if schedule else []
         yield
         services.stopping.set()
         for task in background:
@@ -134,7 +137,7 @@ async def _release(scheduler: Scheduler) -> None:
         logger.warning("leases are not released and will expire: %s", error or type(error).__name__)
 
 
-def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None, None, None]]:
+def _background(services: Services, scheduler: Scheduler, cluster_lost: bool) -> list[Coroutine[None, None, None]]:
     """Return the loops of a server."""
     loops: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
         "jobs": (scheduler.tick, services.settings.tick_seconds),
@@ -143,13 +146,17 @@ def _background(services: Services, scheduler: Scheduler) -> list[Coroutine[None
     }
     timed = services.metrics.timed
     repeated = [partial(repeat, name, timed(name, work), seconds) for name, (work, seconds) in loops.items()]
-    return [services.planner.warm_up(), _when_bound(services, [partial(imports.sweep, services), *repeated])]
+    first = scheduler.interrupt_when_reachable if cluster_lost else None
+    return [services.planner.warm_up(), _when_bound(services, first, [partial(imports.sweep, services), *repeated])]
 
 
-async def _when_bound(services: Services, loops: list[Callable[[], Coroutine[None, None, None]]]) -> None:
-    """Run the loops whenever the artifacts store is known to be the database's own."""
+async def _when_bound(services: Services, first: Work | None, loops: list[Work]) -> None:
+    """Run the loops whenever the artifacts store is known to be the database's own; `first` before them, once."""
     while True:
         await bind_when_reachable(services)
+        if first is not None:
+            await first()
+            first = None
         running = [asyncio.create_task(loop()) for loop in loops]
         try:
             await until_foreign(services)

@@ -18,7 +18,7 @@ from tinyclip_server.api.app import build_services, create_app
 from tinyclip_server.api.connections import ConnectionLimits, protocol_with
 from tinyclip_server.api.readiness import Readiness
 from tinyclip_server.database.engine import Database
-from tinyclip_server.database.locks import EMBEDDED_LOCK, DatabaseInUse, SessionLock, sole_server, sqlite_file
+from tinyclip_server.database.locks import EMBEDDED_LOCK, DatabaseInUse, SessionLock, sole_server
 from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, expect_head, upgrade
 from tinyclip_server.local.machine import PortTaken, listen
 from tinyclip_server.local.ray import LocalRay, RayDidNotStart
@@ -82,10 +82,8 @@ async def _run_with_ray(settings: Settings, bound: socket.socket, watch: Corouti
             await ray.clear()
             listen(settings.host, settings.serve_port, "--serve-port").close()
         settings = settings.model_copy(update=ray.settings())
-        if not adopted:
-            await _end_attempts(settings)
         try:
-            await _serve(settings, bound, [_supervise(ray, started=adopted), watch])
+            await _serve(settings, bound, [_supervise(ray, started=adopted), watch], cluster_lost=not adopted)
         finally:
             await ray.stop()
             await _end_attempts(settings)
@@ -136,9 +134,11 @@ async def _sole_embedded_server(settings: Settings) -> AsyncIterator[Coroutine[N
         await database.close()
 
 
-async def _serve(settings: Settings, bound: socket.socket, background: list[Coroutine[None, None, None]]) -> None:
+async def _serve(
+    settings: Settings, bound: socket.socket, background: list[Coroutine[None, None, None]], *, cluster_lost: bool = False
+) -> None:
     """Serve the API until a signal arrives or a background task fails."""
-    app = create_app(settings)
+    app = create_app(settings, cluster_lost=cluster_lost)
     limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_address)
     server = _Server(
         uvicorn.Config(
@@ -213,14 +213,13 @@ async def _supervise(ray: LocalRay, *, started: bool) -> None:
 
 
 async def _end_attempts(settings: Settings) -> None:
-    """Read the remaining events of attempts that ended with their cluster, and queue their jobs again.
-
-    A SQLite file has no other server. So its attempts are this one's, also those of a restored backup, or of a data folder that
-    is gone; what still runs of them sees the next attempt's fence.
-    """
+    """End the attempts of the cluster that was stopped, if database and store answer; else the next start does it."""
     services = build_services(settings)
     try:
-        await Scheduler(services).interrupt_all(every_cluster=sqlite_file(settings.async_database_url) is not None)
+        async with asyncio.timeout(STORE_SECONDS):
+            await Scheduler(services).interrupt_when_reachable()
+    except TimeoutError:
+        logger.warning("the attempts that were running are ended when the service starts again")
     finally:
         await services.close()
 

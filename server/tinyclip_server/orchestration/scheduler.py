@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, func, select, text, true, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import raiseload
 from structlog.contextvars import bind_contextvars
@@ -19,6 +20,7 @@ from tinyclip.schemas import JobState
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
+from tinyclip_server.database.locks import sqlite_file
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs.intake import apply_event
@@ -45,6 +47,7 @@ START_LOCK = 7_201_322
 """PostgreSQL's advisory lock under which one scheduler at a time counts the running jobs and starts the next."""
 
 SERVICE_STOPPED = "the service was stopped; started again, it continues from the last checkpoint"
+RETRY_SECONDS = 2.0
 PENDING_SECONDS = 10.0
 """Time after which a driver that Ray keeps pending is reported; a shorter one is part of every start."""
 PENDING_REPEAT_SECONDS = 60.0
@@ -94,6 +97,20 @@ class Scheduler:
                 await self._apply(claim, Observation(submitted=claim.submitted, segments=segments))
                 claim = replace(claim, next_segment=claim.next_segment + len(segments))
             await self._interrupt(claim)
+
+    async def interrupt_when_reachable(self) -> None:
+        """End the attempts of this server's cluster as soon as their events can be read.
+
+        A SQLite file has no other server. So its attempts are this one's, also those of a restored backup, or of a data folder
+        that is gone; what still runs of them sees the next attempt's fence.
+        """
+        while True:
+            try:
+                await self.interrupt_all(every_cluster=sqlite_file(self._settings.async_database_url) is not None)
+                return
+            except (OSError, SQLAlchemyError) as error:
+                logger.warning("the attempts of the last cluster wait for their events: %s", error or type(error).__name__)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _interrupt(self, claim: Claim) -> None:
         async with self._services.db.write() as session:

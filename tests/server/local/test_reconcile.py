@@ -74,7 +74,7 @@ async def test_the_artifacts_of_another_database_are_taken_over_only_on_request(
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "installation.json").write_text('{"id": "i", "owner": "o", "database": "postgresql://db/lost"}')
 
-    with pytest.raises(CannotReconcile, match="belongs to the database postgresql://db/lost, .* reconcile --take-over"):
+    with pytest.raises(CannotReconcile, match=r"belongs to the database postgresql://db/lost, .* reconcile --take-over"):
         await reconcile_service(service.settings)
     await reconcile_service(service.settings, take_over=True)
 

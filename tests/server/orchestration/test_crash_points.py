@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import JobRow
+from tinyclip_server.local import supervisor
 from tinyclip_server.orchestration import event_segments
 from tinyclip_server.orchestration import scheduler as scheduler_module
 from tinyclip_server.orchestration.attempts import Claim
 from tinyclip_server.orchestration.ray_jobs import Observation
 
 from tests.server.events import Worker
-from tests.server.service import Service, Start, on_both_databases
+from tests.server.service import Service, Start, eventually, on_both_databases
 
 
 class TestCrashPoints:
@@ -170,6 +172,49 @@ class TestServiceStopped:
         await service.app.state.scheduler.interrupt_all()
 
         assert (await service.job(worker.job))["state"] == "cancelled"
+
+
+    @pytest.mark.parametrize("broken", ["the store", "the database"])
+    async def test_a_start_waits_for_what_is_away_and_then_ends_them(
+        self, start: Start, service: Service, monkeypatch: pytest.MonkeyPatch, broken: str
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "RETRY_SECONDS", 0.01)
+        worker = await service.running(max_attempts=1)
+        worker.step(4, loss=1.0)
+        stored = (AsyncArtifactsStore, "read_if_exists")
+        target, name = stored if broken == "the store" else (scheduler_module.Scheduler, "_lease")
+        call, failed = getattr(target, name), []
+
+        async def away(self: Any, *args: Any) -> Any:
+            if len(failed) < 3 and (broken == "the database" or "events" in args[0]):
+                failed.append(True)
+                raise OSError("away")
+            return await call(self, *args)
+
+        monkeypatch.setattr(target, name, away)
+        again = await start(schedule=True, cluster_lost=True, tick_seconds=0.01)
+
+        async def begun() -> bool:
+            return bool(again.ray.submissions)
+
+        await eventually(begun)
+        job = await again.job(worker.job)
+        assert (job["state"], job["attempt"], job["progress"]["step"], len(failed)) == ("starting", 2, 4, 3)
+
+    async def test_a_stop_does_not_fail_while_the_store_is_away(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = await service.running()
+        monkeypatch.setattr(supervisor, "STORE_SECONDS", 0.1)
+
+        async def away(self: Any, path: str) -> Any:
+            raise OSError("away")
+
+        monkeypatch.setattr(AsyncArtifactsStore, "read_if_exists", away)
+
+        await supervisor._end_attempts(service.settings)
+
+        assert (await service.job(worker.job))["state"] == "running"
 
 
 async def _killed(claim: Claim, seen: Observation) -> None:
