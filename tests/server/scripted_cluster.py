@@ -78,7 +78,7 @@ class GatedStore:
             await self._gate(f"store read {path}", lambda: None)
         return found
 
-    async def write_bytes(self, path: str, data: bytes) -> None:
+    async def write_bytes(self, path: str, data: bytes, *, within_s: float = 0.0) -> None:
         await self._gate(f"store write {path}", lambda: self._write(path, data))
 
     async def remove(self, path: str) -> None:

@@ -5,23 +5,30 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+Check = Callable[[], None]
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}
 """Errors of network file systems that do not flush folders."""
 
 
-def replace_file(target: Path, source: Path | bytes) -> None:
-    """Write a file, replacing an older one. `source` is its content, or a file to copy. Raises OSError naming the target."""
+def replace_file(target: Path, source: Path | bytes, *, check: Check = lambda: None) -> None:
+    """Write a file, replacing an older one. `source` is its content, or a file to copy. Raises OSError naming the target.
+
+    `check`, here and below, is called right before a name changes: it raises if the caller may no longer do so.
+    """
     with _written_aside(target, source) as aside:
+        check()
         os.replace(aside, target)
         sync_folder(target.parent)
 
 
-def create_file(target: Path, data: bytes) -> None:
+def create_file(target: Path, data: bytes, *, check: Check = lambda: None) -> None:
     """Write a new file. Raises FileExistsError where the name is taken, and OSError naming the target."""
     with _written_aside(target, data) as aside:
+        check()
         os.link(aside, target)  # unlike a rename, this fails where the name is taken
         sync_folder(target.parent)
 
@@ -42,6 +49,18 @@ def link_file(target: Path, source: Path) -> None:
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(target.parent)
+
+
+def remove_tree(path: Path, *, check: Check) -> None:
+    """Delete a file, or a folder with everything below it."""
+    if path.is_symlink() or not path.is_dir():
+        check()
+        path.unlink()
+        return
+    for entry in list(path.iterdir()):
+        remove_tree(entry, check=check)
+    check()
+    path.rmdir()
 
 
 def make_folders(folder: Path) -> None:

@@ -39,6 +39,21 @@ class StoreUnavailable(OSError):
     """A remote store fails or does not answer in time: the same call may succeed later. A write may have been done or not."""
 
 
+class Deadline:
+    """A moment after which a call begins no request: by the clock that is ahead, since a suspension stops one of the two."""
+
+    def __init__(self, seconds: float) -> None:
+        self._steady, self._wall = time.monotonic() + seconds, time.time() + seconds
+
+    def left_s(self) -> float:
+        return min(self._steady - time.monotonic(), self._wall - time.time())
+
+    def check(self, address: str) -> None:
+        """Raises StoreUnavailable if the moment has passed."""
+        if self.left_s() <= 0:
+            raise StoreUnavailable(errno.EIO, "the store does not answer in time", address)
+
+
 def open_filesystem(address: str) -> tuple[Any, str]:
     """Return the filesystem of a path or URI, and the path in it. Listings are not cached: others write there too.
 
@@ -57,23 +72,24 @@ def open_filesystem(address: str) -> tuple[Any, str]:
 
 
 def call_remote(
-    call: Callable[..., Any], address: str, *arguments: Any, limit_s: float | None, cut_off: bool = True, **options: Any
+    call: Callable[..., Any], address: str, *arguments: Any, deadline: Deadline | None, cut_off: bool = True, **options: Any
 ) -> Any:
-    """Call a method of a remote filesystem, again while its error is temporary, for `limit_s` or else `PATIENCE_SECONDS` in all.
+    """Call a method of a remote filesystem, again while its error is temporary, until a deadline or for `PATIENCE_SECONDS`.
 
-    With a limit and `cut_off` the call itself is cut off too; else only the silence of the store ends it. Raises StoreUnavailable
-    naming the address, and other errors as an OSError.
+    With a deadline and `cut_off` the call itself is cut off too; else only the silence of the store ends it. Raises
+    StoreUnavailable naming the address, and other errors as an OSError.
     """
-    end, wait = time.monotonic() + (limit_s or PATIENCE_SECONDS), FIRST_WAIT_SECONDS
+    end, wait = deadline or Deadline(PATIENCE_SECONDS), FIRST_WAIT_SECONDS
     while True:
-        if limit_s is not None and cut_off:
-            options["timeout"] = max(0.01, end - time.monotonic())
+        end.check(address)
+        if deadline is not None and cut_off:
+            options["timeout"] = max(0.01, end.left_s())
         try:
             return call(*arguments, **options)
         except Exception as error:  # drivers raise anything
             if not _is_temporary(error):
                 raise _as_os_error(error, address) from error
-            if time.monotonic() + wait > end:
+            if wait > end.left_s():
                 raise StoreUnavailable(errno.EIO, f"the store does not answer ({_text(error)})", address) from error
             log.warning("%s: %s; trying again in %.0f s", address, _text(error), wait)
         time.sleep(wait)

@@ -6,14 +6,16 @@ that take addresses from users check them first.
 """
 
 import contextlib
+import copy
 import errno
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinyclip.artifacts import disk
-from tinyclip.artifacts.remote import StoreUnavailable, call_remote, open_filesystem
+from tinyclip.artifacts.remote import Deadline, StoreUnavailable, call_remote, open_filesystem
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,18 @@ class ArtifactsStore:
         self._base = base.rstrip("/")
         self.is_local = isinstance(self._fs, LocalFileSystem)
         """True for a folder of this machine or one that all nodes mount."""
-        self._limit_s = limit_s if isinstance(self._fs, AsyncFileSystem) else None
+        self._limit_s = limit_s
+        self._can_be_cut_off = isinstance(self._fs, AsyncFileSystem)
+        self._end: Deadline | None = None
+
+    def until(self, end: Deadline) -> "ArtifactsStore":
+        """Return this store with one deadline for all calls: after it, no request begins, and no local file changes.
+
+        A request that has begun by then may still take effect. Transfers between files have no deadline on a disk.
+        """
+        limited = copy.copy(self)
+        limited._end = end
+        return limited
 
     @property
     def filesystem(self) -> tuple[Any, str]:
@@ -62,7 +75,7 @@ class ArtifactsStore:
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a whole file; after a kill it is the old one or the new one. Raises OSError naming the path."""
         if self.is_local:
-            disk.replace_file(Path(self._full(path)), data)
+            disk.replace_file(Path(self._full(path)), data, check=self._check(path))
         else:
             self._call("pipe_file", path, data)
 
@@ -75,7 +88,7 @@ class ArtifactsStore:
         for _ in range(3):
             try:
                 if self.is_local:
-                    disk.create_file(Path(self._full(path)), data)
+                    disk.create_file(Path(self._full(path)), data, check=self._check(path))
                 else:
                     self._call("pipe_file", path, data, mode="create")  # on S3 a conditional write: If-None-Match
             except FileExistsError:
@@ -129,7 +142,10 @@ class ArtifactsStore:
             if not self.exists(path):
                 return
             with contextlib.suppress(FileNotFoundError):  # removed by another process, or before a response was lost
-                self._call("rm", path, recursive=True)  # S3's driver ignores errors of single files
+                if self.is_local:
+                    disk.remove_tree(Path(self._full(path)), check=self._check(path))
+                else:
+                    self._call("rm", path, recursive=True)  # S3's driver ignores errors of single files
         if self.exists(path):
             raise StoreUnavailable(errno.EIO, "could not be removed completely", self.uri(path))
 
@@ -150,14 +166,25 @@ class ArtifactsStore:
             disk.replace_file(Path(self._full(path)), source)
         else:
             put, full = self._fs.put_file, self._full(path)
-            call_remote(put, self.uri(path), str(source), full, limit_s=self._limit_s, cut_off=False)
+            call_remote(put, self.uri(path), str(source), full, deadline=self._deadline(), cut_off=False)
 
     def _call(self, method: str, path: str, *arguments: Any, cut_off: bool = True, **options: Any) -> Any:
         """Call a method of the filesystem with a file's full path."""
         call, full = getattr(self._fs, method), self._full(path)
         if self.is_local:
             return call(full, *arguments, **options)
-        return call_remote(call, self.uri(path), full, *arguments, limit_s=self._limit_s, cut_off=cut_off, **options)
+        deadline, cut_off = self._deadline(), cut_off and self._can_be_cut_off
+        return call_remote(call, self.uri(path), full, *arguments, deadline=deadline, cut_off=cut_off, **options)
+
+    def _deadline(self) -> Deadline | None:
+        if self._end is not None or self._limit_s is None:
+            return self._end
+        return Deadline(self._limit_s)
+
+    def _check(self, path: str) -> disk.Check:
+        """Return the check before the name of a local file changes."""
+        end = self._end
+        return (lambda: None) if end is None else partial(end.check, self.uri(path))
 
     def _full(self, path: str) -> str:
         return f"{self._base}/{path}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from tinyclip.artifacts.remote import StoreUnavailable
+from tinyclip.artifacts.remote import Deadline, StoreUnavailable
 from tinyclip.artifacts.store import ArtifactsStore, StoredFile
 
 CALL_SECONDS = 10.0
@@ -29,13 +29,13 @@ GAP_SECONDS = 60.0
 class AsyncArtifactsStore:
     """An `ArtifactsStore` whose calls are awaited; it opens the server's own root and nothing else.
 
-    Every call raises StoreUnavailable, an OSError, if the store fails or does not answer in time.
+    Every call raises StoreUnavailable, an OSError, if the store fails or does not answer in time. Its thread may go on, but
+    begins no request to the store after the limit. `within_s` is a shorter limit, such as the rest of a lease.
     """
 
     def __init__(self, root: str) -> None:
         """Raises ValueError naming what to install where the root's scheme has no driver."""
-        self._store = ArtifactsStore(root, limit_s=CALL_SECONDS)
-        self._removing = ArtifactsStore(root, limit_s=REMOVAL_SECONDS)
+        self._store = ArtifactsStore(root)
         self._threads = ThreadPoolExecutor(THREADS, "store")
         self.root, self.is_local = self._store.root, self._store.is_local
         self.refusal: str | None = None
@@ -44,41 +44,43 @@ class AsyncArtifactsStore:
     def uri(self, path: str) -> str:
         return self._store.uri(path)
 
-    async def write_bytes(self, path: str, data: bytes) -> None:
-        await self._change(path, lambda: self._store.write_bytes(path, data))
+    async def write_bytes(self, path: str, data: bytes, *, within_s: float = float("inf")) -> None:
+        limit_s = min(CALL_SECONDS, max(0.0, within_s))
+        await self._change(path, lambda store: store.write_bytes(path, data), limit_s)
 
     async def create_bytes(self, path: str, data: bytes) -> bool:
-        return await self._change(path, lambda: self._store.create_bytes(path, data))
+        return await self._change(path, lambda store: store.create_bytes(path, data))
 
     async def read_if_exists(self, path: str) -> bytes | None:
-        return await self._run(path, lambda: self._store.read_if_exists(path))
+        return await self._run(path, lambda store: store.read_if_exists(path))
 
     async def read_range(self, path: str, start: int, end: int) -> bytes:
-        return await self._run(path, lambda: self._store.read_range(path, start, end))
+        return await self._run(path, lambda store: store.read_range(path, start, end))
 
     async def exists(self, path: str) -> bool:
-        return await self._run(path, lambda: self._store.exists(path))
+        return await self._run(path, lambda store: store.exists(path))
 
     async def list(self, path: str) -> Names:
-        return await self._run(path, lambda: self._store.list(path))
+        return await self._run(path, lambda store: store.list(path))
 
     async def find(self, path: str) -> StoredFiles:
-        return await self._run(path, lambda: self._store.find(path))
+        return await self._run(path, lambda store: store.find(path))
 
     async def remove(self, path: str) -> None:
-        await self._change(path, lambda: self._removing.remove(path), REMOVAL_SECONDS)
+        await self._change(path, lambda store: store.remove(path), REMOVAL_SECONDS)
 
-    async def _change(self, path: str, call: Callable[[], T], limit_s: float | None = None) -> T:
+    async def _change(self, path: str, call: Callable[[ArtifactsStore], T], limit_s: float | None = None) -> T:
         if self.refusal is not None:
             raise StoreUnavailable(errno.EACCES, self.refusal, self.uri(path))
         return await self._run(path, call, limit_s)
 
-    async def _run(self, path: str, call: Callable[[], T], limit_s: float | None = None) -> T:
-        limit_s = limit_s or CALL_SECONDS
+    async def _run(self, path: str, call: Callable[[ArtifactsStore], T], limit_s: float | None = None) -> T:
+        limit_s = CALL_SECONDS if limit_s is None else limit_s
+        store = self._store.until(Deadline(limit_s))
         context = contextvars.copy_context()  # for the ids in log lines
         try:
             async with asyncio.timeout(limit_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call, store)
         except TimeoutError as error:  # a mounted folder that hangs, or no thread was free
             raise StoreUnavailable(errno.EIO, f"the store does not answer within {limit_s:g} s", self.uri(path)) from error
 

@@ -1,6 +1,7 @@
 """Locks that belong to a database, so that all servers which use it see them, whatever their folders and settings are."""
 
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tinyclip_server.database.engine import Database
 
 EMBEDDED_LOCK = 7_201_323
 """PostgreSQL's advisory lock of the one server with an embedded cluster."""
+
+REMOVAL_TURN_SECONDS = 75.0
+"""Idle time after which PostgreSQL takes the turn of removing a folder away; longer than a removal may last (60 s)."""
 
 
 class DatabaseInUse(Exception):
@@ -79,6 +83,11 @@ class SessionLock:
         if self._connection is not None:
             await self._connection.close()
         self._connection = None
+
+
+def key_of(name: str) -> int:
+    """Return the key of PostgreSQL's advisory lock of something with a name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 @contextlib.asynccontextmanager

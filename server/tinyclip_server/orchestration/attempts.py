@@ -75,7 +75,12 @@ class Claim:
     @property
     def holds(self) -> bool:
         """Return whether no other server can have taken the lease since this claim."""
-        return now() < self.lease_until and self.age.seconds() < self.lease_left_s
+        return self.left_s > 0
+
+    @property
+    def left_s(self) -> float:
+        """Return the seconds for which no other server can take the lease."""
+        return min((self.lease_until - now()).total_seconds(), self.lease_left_s - self.age.seconds())
 
     async def still_holds(self) -> bool:
         return self.holds
@@ -145,7 +150,7 @@ async def _write_control(services: Services, claim: Claim, *, verify: bool) -> s
     if claim.control != claim.wanted_control or (verify and await services.store.read_if_exists(path) != wanted):
         if not claim.holds:
             return None
-        await services.store.write_bytes(path, wanted)
+        await services.store.write_bytes(path, wanted, within_s=claim.left_s)
         return claim.wanted_control
     return None
 

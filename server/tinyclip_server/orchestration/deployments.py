@@ -15,6 +15,7 @@ from tinyclip.schemas import DeploymentState
 
 from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.database.engine import now
+from tinyclip_server.database.locks import REMOVAL_TURN_SECONDS, key_of, turn
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
 from tinyclip_server.deployments.serve_config import DEPLOYMENT, applications_of, others_on_serve
@@ -112,13 +113,20 @@ async def _apply(services: Services, seen: ServeObservation) -> None:
     changed = [row for row in seen.rows if _changes(row, seen)]
     await _write(services, seen, [row for row in changed if not _is_deleted(row, seen)])
     for deleted in (row for row in changed if _is_deleted(row, seen)):
-        try:
-            if await _is_unchanged(services, deleted, seen):
-                await services.store.remove(deployment_folder(deleted.name))  # first: the next of that name starts empty
-        except OSError as error:
-            logger.warning("the files of deleted deployment %s cannot be removed yet: %s", deleted.name, error)
-            continue
-        await _write(services, seen, [deleted])
+        async with turn(services.db, key_of(deployment_folder(deleted.name)), REMOVAL_TURN_SECONDS) as session:
+            if session is not None:
+                await _remove(services, seen, deleted)
+
+
+async def _remove(services: Services, seen: ServeObservation, deleted: DeploymentRow) -> None:
+    """Remove the files, then the row: the next deployment of that name starts empty."""
+    try:
+        if await _is_unchanged(services, deleted, seen):
+            await services.store.remove(deployment_folder(deleted.name))
+    except OSError as error:
+        logger.warning("the files of deleted deployment %s cannot be removed yet: %s", deleted.name, error)
+        return
+    await _write(services, seen, [deleted])
 
 
 async def _write(services: Services, seen: ServeObservation, changed: Sequence[DeploymentRow]) -> None:

@@ -7,7 +7,7 @@ Killed at any point, the next round sees the same and does the same. A subclass 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from tinyclip.artifacts.documents import WorkerEvent
 
 from tinyclip_server.backends.ray_gateway import RayJobStatus, RayUnavailable
 from tinyclip_server.database.engine import now
+from tinyclip_server.database.locks import REMOVAL_TURN_SECONDS, key_of, turn
 from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs.lifecycle import ABANDONED_SECONDS
@@ -32,6 +33,8 @@ MODULE = "tinyclip_workers.jobs"
 
 FRESH_SECONDS = 5.0
 """Age at which a row is read again before Ray or files are changed."""
+REMOVALS_AT_ONCE = 4
+"""Each holds a connection to the database."""
 WAITING = "waiting for Ray to start the job"
 PENDING_SECONDS = 10.0
 """Time after which a job that Ray keeps pending shows that it waits."""
@@ -47,9 +50,12 @@ class Follower(ABC, Generic[Row]):
     active: Sequence[str]
     """States in which a job is expected to work."""
     deleting: str
+    reuses_names = False
+    """True if a row can be created again under the name of a removed one, with the same folders."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._removals = asyncio.Semaphore(REMOVALS_AT_ONCE)
 
     @abstractmethod
     async def unsettled(self, session: AsyncSession) -> Sequence[Row]:
@@ -167,9 +173,26 @@ class Follower(ABC, Generic[Row]):
             self.fail(row, "attempt_lost", f"{lost}, like the attempts before it; its log is in Ray's dashboard")
 
     async def _remove(self, known: Row, job: RayJob) -> None:
+        """Remove what belongs to the row, then the row. Raises RayUnavailable.
+
+        If the name can be used again, one server at a time does it: a late request must not find the files of the next one.
+        """
+        if not self.reuses_names:
+            await self._remove_all(known, job, partial(self._is_current, known))
+            return
+        async with self._removals, turn(self._services.db, key_of(job.request_path), REMOVAL_TURN_SECONDS) as session:
+            if session is not None:
+                await self._remove_all(known, job, partial(self._has_turn, session, known))
+
+    async def _has_turn(self, session: AsyncSession, known: Row) -> bool:
+        """Return whether the row is current. Raises DBAPIError if the session has lost its lock."""
+        await session.execute(sa.select(1))
+        return await self._is_current(known)
+
+    async def _remove_all(self, known: Row, job: RayJob, may_act: Callable[[], Awaitable[bool]]) -> None:
         """Remove the request, so that a running job exits; the rest once it has ended. Raises RayUnavailable."""
         elsewhere = known.cluster not in (None, self._services.settings.cluster)
-        if not await self._is_current(known) or (elsewhere and self._silent(known) < ABANDONED_SECONDS):
+        if not await may_act() or (elsewhere and self._silent(known) < ABANDONED_SECONDS):
             return
         await self._services.store.remove(job.request_path)
         status = await self._services.ray.job_status(job.submission_id) if job.submission_id else None
@@ -179,7 +202,7 @@ class Follower(ABC, Generic[Row]):
         obstacle = await self.release(known)
         if obstacle is None:
             for folder in self.folders(known):
-                if not await self._is_current(known):  # removed meanwhile, and perhaps created again under this name
+                if not await may_act():  # removed meanwhile, and perhaps created again under this name
                     return
                 await self._services.store.remove(folder)
         elif obstacle == known.message:

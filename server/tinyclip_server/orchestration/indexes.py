@@ -25,6 +25,7 @@ class IndexFollower(Follower[IndexRow]):
     noun = "job"
     active = (IndexState.BUILDING, IndexState.UPDATING)
     deleting = IndexState.DELETING
+    reuses_names = True
 
     async def unsettled(self, session: AsyncSession) -> Sequence[IndexRow]:
         return await repository.unsettled(session)

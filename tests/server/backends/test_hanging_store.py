@@ -1,7 +1,9 @@
 """A server whose artifacts store on S3 never answers, or fails: only what needs the store is refused, in limited time."""
 
 import asyncio
+import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,56 @@ class TestStore:
 
         with pytest.raises(StoreUnavailable, match=f"{tmp_path}/a"):
             await store.read_if_exists("a")
+
+    @pytest.mark.parametrize("method", ["write_bytes", "create_bytes", "remove"])
+    async def test_a_call_that_has_failed_changes_nothing_later(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        """The folder hangs until the next holder of the lease has written its file."""
+        ArtifactsStore(str(tmp_path)).write_bytes("kept/old", b"old")
+        monkeypatch.setattr(artifacts_module, "CALL_SECONDS", 0.2)
+        monkeypatch.setattr(artifacts_module, "REMOVAL_SECONDS", 0.2)
+        hangs = threading.Event()
+        full = ArtifactsStore._full
+
+        def hanging(self: ArtifactsStore, path: str) -> str:
+            hangs.wait(5)
+            return full(self, path)
+
+        monkeypatch.setattr(ArtifactsStore, "_full", hanging)
+        store = AsyncArtifactsStore(str(tmp_path))
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "write_bytes": lambda: store.write_bytes("kept/old", b"fence 1"),
+            "create_bytes": lambda: store.create_bytes("kept/new", b"late"),
+            "remove": lambda: store.remove("kept"),
+        }
+        with pytest.raises(StoreUnavailable):
+            await calls[method]()
+        (tmp_path / "kept" / "old").write_bytes(b"fence 2")
+
+        hangs.set()
+        await asyncio.to_thread(store._threads.shutdown)
+
+        assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == {"old": b"fence 2"}
+
+    async def test_a_write_has_no_more_time_than_the_lease(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ArtifactsStore, "write_bytes", lambda *_: time.sleep(0.5))
+        store = AsyncArtifactsStore(str(tmp_path))
+
+        with pytest.raises(StoreUnavailable, match=r"within 0\.1 s"):
+            await store.write_bytes("a", b"", within_s=0.1)
+
+    async def test_repetitions_end_with_the_call(
+        self, root: str, faulty_s3: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call that has several requests, such as a removal, has one limit for all of them."""
+        store = AsyncArtifactsStore(root)
+        await store.write_bytes("folder/file", b"")
+        faulty_s3.set(HANGING)
+        with pytest.raises(StoreUnavailable):
+            await store.remove("folder")
+        faulty_s3.set()
+
+        await asyncio.to_thread(store._threads.shutdown)
+
+        assert ArtifactsStore(root).exists("folder/file")

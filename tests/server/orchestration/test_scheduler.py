@@ -59,7 +59,7 @@ class TestFullDisk:
     ) -> None:
         control = service.artifacts / "jobs"
 
-        async def full(path: str, data: bytes) -> None:
+        async def full(path: str, data: bytes, **limit: float) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(service.artifacts / path))
 
         with monkeypatch.context() as patch:

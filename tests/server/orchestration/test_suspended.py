@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
+from tinyclip.artifacts.paths import deployment_folder, index_request
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database import engine as engine_module
 from tinyclip_server.database.engine import now
+from tinyclip_server.database.locks import key_of, turn
 from tinyclip_server.database.tables import EvaluationRow, IndexRow
 from tinyclip_server.orchestration import attempts, follower
 from tinyclip_server.orchestration.attempts import observe_attempt
@@ -124,9 +126,9 @@ class TestTrainingJobs:
         written: list[str] = []
         write = store.write_bytes
 
-        async def counted(path: str, data: bytes) -> None:
+        async def counted(path: str, data: bytes, **limit: float) -> None:
             written.append(path)
-            await write(path, data)
+            await write(path, data, **limit)
             if len(written) == writes:
                 monkeypatch.setattr(attempts, "now", lambda: claim.lease_until)
 
@@ -154,9 +156,9 @@ class TestTrainingJobs:
         store = service.app.state.services.store
         write, hung_for = store.write_bytes, timedelta()
 
-        async def hanging_write(path: str, data: bytes) -> None:
+        async def hanging_write(path: str, data: bytes, **limit: float) -> None:
             nonlocal hung_for
-            await write(path, data)
+            await write(path, data, **limit)
             hung_for = timedelta(minutes=1)
 
         monkeypatch.setattr(store, "write_bytes", hanging_write)
@@ -170,6 +172,28 @@ class TestTrainingJobs:
         assert submitted_at_first == []
         assert service.ray.submissions == [f"tc-{job['id']}-a1"]
         assert (await service.job(job["id"]))["attempt"] == 1
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("kind", ["indexes", "deployments"])
+async def test_one_server_at_a_time_removes_a_name_that_can_be_used_again(start: Start, kind: str) -> None:
+    service = await start(ScriptedServe())
+    await service.register_model(MODEL)
+    await service.call("PUT", f"/v1/{kind}/pets", {"model": f"{MODEL}@1"}, status=202)
+    folder = service.artifacts / kind / "pets"
+    (folder / "files").mkdir(parents=True)
+    await service.http.delete(f"/v1/{kind}/pets")
+    name = index_request("pets") if kind == "indexes" else deployment_folder("pets")
+
+    async with turn(service.app.state.services.db, key_of(name), 60) as other:
+        assert other is not None
+        await service.reconcile(kind, 2)
+        assert (await service.get(f"/v1/{kind}/pets"))["state"] == "deleting"
+        assert (folder / "files").exists()
+    await service.reconcile(kind, 2)
+
+    assert not folder.exists()
+    assert await service.items(f"/v1/{kind}") == []
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
