@@ -1,9 +1,10 @@
 """Surroundings of every test: without the user's settings, and with a home folder of its own."""
 
 import functools
+import gc
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,22 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests that start Ray first: together they take longest, and another worker runs the rest meanwhile."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+RARELY = 100
+"""Collections of the middle generation before a full one, which without the modules in it would come often."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Exclude the modules from garbage collection: they have a million objects, and each full collection would take a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], RARELY)
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
