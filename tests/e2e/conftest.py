@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from tinyclip import Client
 from tinyclip.schemas import Job
@@ -32,6 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     service = Service(folder)
     service.start()
     try:
+        assert httpx.get(f"{service.url}/readyz", timeout=30).status_code == 200
         with Client(service.url) as client:
             yield World(folder, spec_file, service, client)
         status = service.stop()
@@ -40,6 +42,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         service.end_everything()
     assert status == 0, "stopping is not clean"
     assert not left, "something was left running"
+    assert not (service.data / "ray.json").exists()
 
 
 @dataclass(frozen=True)

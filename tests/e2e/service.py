@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tinyclip_server.local.machine import marked_processes
 
@@ -123,9 +124,9 @@ class Service:
         """Return the ids of the cluster's processes that are still running."""
         return marked_processes(str(self.data))
 
-    def cpus(self) -> int:
-        """Return the CPUs that its cluster has for trainings."""
-        found: int = json.loads((self.data / "ray.json").read_text())["cpus"]
+    def cluster(self) -> dict[str, Any]:
+        """Return what the service records about its cluster: address, process and CPUs for trainings."""
+        found: dict[str, Any] = json.loads((self.data / "ray.json").read_text())
         return found
 
     def client(self, *arguments: str | Path, timeout: float = 900.0) -> CommandResult:

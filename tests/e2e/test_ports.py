@@ -31,6 +31,7 @@ def test_the_service_listens_on_loopback_but_for_one_port_of_a_replica_that_requ
     found = listeners(world.service.processes() | {world.service.pid})
 
     assert deployment in httpx.get(f"{world.service.url}/v1/deployments").text
+    assert httpx.get(f"{world.service.cluster()['address']}/api/jobs/", timeout=30).status_code == 401
     assert {"haproxy", "gcs_server", "raylet"} <= set(found.values())
     public = {address: name for address, name in found.items() if not is_loopback(address[0])}
     assert {name.partition(":Student")[0] for name in public.values()} <= {f"ray::ServeReplica:{deployment}"}

@@ -1,4 +1,4 @@
-"""Jobs submitted to the embedded service at once: one trains at a time, in order, and deployments start beside it."""
+"""Jobs submitted to the embedded service at once: one trains at a time, in order; deployments start beside it."""
 
 import itertools
 from typing import Any
@@ -8,6 +8,7 @@ from tinyclip.schemas import Event, Job, JobState
 from tinyclip.specfile import load_spec
 
 from tests.e2e.conftest import Undisturbed, World
+from tests.e2e.service import wait_for
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 
@@ -30,12 +31,12 @@ def time_of(world: World, job: Job, *types: str) -> Any:
     return next(event.created_at for event in events if event.type in types)
 
 
-def test_a_deployment_starts_beside_a_training_that_uses_every_cpu_and_the_next_job_waits_for_its_end(
+def test_beside_a_training_a_deployment_starts_and_the_next_job_waits_and_cancelled_it_leaves_nothing_running(
     world: World, undisturbed: Undisturbed
 ) -> None:
     assert undisturbed.job.model is not None
     model = f"{undisturbed.job.model.name}@{undisturbed.job.model.version}"
-    cpus = world.service.cpus()
+    cpus = world.service.cluster()["cpus"]
     endless = submit(world, steps=1_000_000, resources={"workers": 1, "cpus_per_worker": cpus})
     following = submit(world, steps=1)
     next(job for job in world.client.jobs.watch(endless.id, timeout=END_SECONDS) if job.progress.step > 0)
@@ -44,15 +45,19 @@ def test_a_deployment_starts_beside_a_training_that_uses_every_cpu_and_the_next_
     deployed = world.client.deployments.wait("beside", timeout=120)
     meanwhile = (state(world, endless), state(world, following))
     world.client.deployments.delete("beside")
-    world.client.jobs.cancel(endless.id)
+    asked = world.service.client("jobs", "cancel", endless.id)
+    watched = world.service.client("jobs", "watch", endless.id)
     next(job for job in world.client.jobs.watch(following.id, timeout=END_SECONDS) if job.state is not JobState.QUEUED)
     world.client.jobs.cancel(following.id)
     ended = [world.client.jobs.wait(job.id, timeout=END_SECONDS).state for job in (endless, following)]
 
     assert deployed.state == "ready", deployed.message
     assert meanwhile == (JobState.RUNNING, JobState.QUEUED)
+    assert asked.code == 0, asked.err
+    assert watched.code == 3, watched.out + watched.err
     assert ended == [JobState.CANCELLED, JobState.CANCELLED]
     assert time_of(world, endless, "job.cancelled") <= time_of(world, following, "job.starting")
+    wait_for(lambda: not world.service.training_workers(), 30, "the workers' end")
 
 
 @pytest.mark.long

@@ -197,7 +197,7 @@ class TestCreateToken:
 
 
 class TestRayRequiresItsToken:
-    """Ray starts with token authentication in any environment; `test_up.py` checks a real cluster."""
+    """Ray starts with token authentication in any environment; `e2e/test_ports.py` checks a real cluster."""
 
     def test_the_environment_of_an_embedded_cluster(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
