@@ -83,7 +83,7 @@ def test_a_search_keeps_nothing_of_the_steps_behind_it(shards: str) -> None:
     trainer, results, alive = trainer_of(spec_of(shards, auto(0.5))), list[StepResult](), []
     batch = next(batches_of(trainer))
 
-    for _ in range(5):
+    for _ in range(3):
         results.append(trainer.train_step(batch)[0])
         gc.collect()
         alive.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
