@@ -1,6 +1,5 @@
 """The database: one engine, read and write transactions, and the types both databases share."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -9,18 +8,12 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, MetaData, event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
-POOL_SIZE, POOL_OVERFLOW = 10, 5
-"""Connections that are kept open, and further ones that are closed after use: opening one takes longer than most requests."""
-IDLE_SECONDS = 1.0
-"""A connection unused for longer is pinged before use; that takes three round trips, too many before every use."""
-SUSPENDED_SECONDS = 60
-"""Time after which PostgreSQL ends a session that is idle in a transaction: a suspended server must not keep its locks."""
+from tinyclip_server.database.postgresql import STATEMENT_SECONDS, engine_options, install_limits
+
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000")
 """FULL: the log is flushed to the disk with every commit, so a power failure loses no acknowledged write."""
 
@@ -65,16 +58,13 @@ def now() -> datetime:
 class Database:
     """Opens sessions. Each is one transaction, which commits at the end of its block and rolls back on an exception."""
 
-    def __init__(self, url: str) -> None:
-        options: dict[str, Any] = {}
-        if not url.startswith("sqlite"):
-            limits = {"idle_in_transaction_session_timeout": f"{SUSPENDED_SECONDS * 1000}"}
-            options = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "connect_args": {"server_settings": limits}}
-        self.engine: AsyncEngine = create_async_engine(url, **options)
+    def __init__(self, url: str, *, statement_s: float | None = STATEMENT_SECONDS) -> None:
+        """Create the engine. `statement_s` is the timeout of a statement on PostgreSQL; None for one that may take any time."""
+        self.engine: AsyncEngine = create_async_engine(url, **({} if url.startswith("sqlite") else engine_options(statement_s)))
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
         else:
-            _ping_idle_connections(self.engine)
+            install_limits(self.engine)
         self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
         # SQLite cannot turn a read transaction into a write one while another writes: take the write lock at once.
         self._writers = async_sessionmaker(
@@ -96,27 +86,6 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
-
-
-def _ping_idle_connections(engine: AsyncEngine) -> None:
-    """Ping a connection that was idle: if a restart of the database has cut it off, the pool reopens all of them.
-
-    One that is cut off within IDLE_SECONDS of its last use fails like one that is cut off in use.
-    """
-    dialect = engine.sync_engine.dialect
-
-    @event.listens_for(engine.sync_engine, "checkin")
-    def _note(connection: Any, record: ConnectionPoolEntry) -> None:
-        record.info["used_at"] = time.monotonic()
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def _ping(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-        if time.monotonic() - record.info.get("used_at", float("inf")) <= IDLE_SECONDS:
-            return
-        try:
-            dialect.do_ping(connection)
-        except dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error
 
 
 def _make_sqlite_transactional(engine: AsyncEngine) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import make_url, text
@@ -17,6 +18,13 @@ EMBEDDED_LOCK = 7_201_323
 
 REMOVAL_TURN_SECONDS = 75.0
 """Idle time after which PostgreSQL takes the turn of removing a folder away; longer than a removal may last (60 s)."""
+
+OWN_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+OWN_LOCK = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = :key AND pid = pg_backend_pid())"
+END_SESSION = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE pid = :pid AND backend_start = :backend_start AND pid <> pg_backend_pid()
+"""
 
 
 class DatabaseInUse(Exception):
@@ -53,28 +61,42 @@ class SessionLock:
     def __init__(self, database: Database, key: int) -> None:
         self._database, self._key = database, key
         self._connection: AsyncConnection | None = None
+        self._session: dict[str, Any] | None = None
+        """The process of PostgreSQL that got the lock, and its start."""
 
     async def acquire(self) -> bool:
-        """Try to take the lock; return False if another session holds it. Raises SQLAlchemyError or OSError."""
+        """Try to take the lock; return False if another session holds it. Raises SQLAlchemyError or OSError.
+
+        An earlier session of this lock is ended first: if its connection was cut off, PostgreSQL may not have noticed.
+        """
         if self._database.engine.dialect.name != "postgresql":
             return True
+        held = False
         self._connection = await self._database.engine.connect()
-        await self._connection.execution_options(isolation_level="AUTOCOMMIT")
-        held = bool(await self._connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
-        if not held:
-            await self.close()
+        try:
+            await self._connection.execution_options(isolation_level="AUTOCOMMIT")
+            if self._session is not None:
+                await self._connection.execute(text(END_SESSION), self._session)
+            held = bool(await self._connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
+            if held:
+                self._session = dict((await self._connection.execute(text(OWN_SESSION))).mappings().one())
+        finally:
+            if not held:
+                await self.close()
         return held
 
     async def still_held(self) -> bool:
-        """Return whether the session lives; else take the lock again and return whether that succeeded. Raises as `acquire`."""
+        """Return whether the session lives; else take the lock again and return whether that succeeded. Raises as `acquire`.
+
+        A session that hangs is lost, since PostgreSQL may have ended it.
+        """
         if self._connection is None:
             return await self.acquire()
-        try:
-            await self._connection.scalar(text("SELECT 1"))
-            return True
-        except (SQLAlchemyError, OSError):
-            await self.close()
-            return await self.acquire()
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            if await self._connection.scalar(text(OWN_LOCK), {"key": self._key}):
+                return True
+        await self.close()
+        return await self.acquire()
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -122,7 +122,7 @@ async def _migrate(url: str, change: Change) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _file_lock(path):
-        database = Database(url)
+        database = Database(url, statement_s=None)
         try:
             async with database.engine.connect() as connection:
                 if path is not None:

@@ -4,6 +4,7 @@ The key is reserved in a transaction of its own before the work, and the respons
 after a crash there is either the effect with its response, or neither.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.bounded_json import INLINE_BYTES
 
@@ -27,6 +29,8 @@ from tinyclip_server.problems import Conflict, InvalidInput
 
 Make = Callable[[], Awaitable[tuple[BaseModel, dict[str, str]]]]
 """Does the work in the request's session and returns the body and the headers of the response."""
+RELEASE_SECONDS = 5.0
+"""Time to release the key of a request that has failed."""
 
 
 class IdempotentRequest:
@@ -51,7 +55,9 @@ class IdempotentRequest:
             await self._store(session, self._key, taken_at, status, body, headers)
         except BaseException:
             await session.rollback()
-            await self._release(self._key, taken_at)
+            with contextlib.suppress(SQLAlchemyError, OSError):  # the database may be away; then the reservation expires
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._release(self._key, taken_at)
             raise
         return _response(status, body, headers)
 

@@ -51,7 +51,7 @@ async def reconcile_service(settings: Settings, *, take_over: bool = False) -> R
     try:
         with sole_server(url):
             await expect_head(url)
-            db = Database(url)
+            db = Database(url, statement_s=None)
             try:
                 store = AsyncArtifactsStore(settings.artifacts_root)
                 if take_over:

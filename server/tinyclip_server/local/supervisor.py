@@ -121,7 +121,7 @@ async def _sole_embedded_server(settings: Settings) -> AsyncIterator[Coroutine[N
     async def keep() -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            with contextlib.suppress(SQLAlchemyError, OSError):  # the database is away, so no other server can take the lock
+            with contextlib.suppress(SQLAlchemyError, OSError):  # it is away or hangs: once it answers, the lock is checked
                 if not await lock.still_held():
                     raise in_use
 

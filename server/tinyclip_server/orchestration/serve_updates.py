@@ -64,7 +64,7 @@ async def update_serve(services: Services) -> ServeUpdate | None:
             owner = (await installation(session)).id
             return await _send(services, rows, status, owner, age)
     except DBAPIError as error:
-        logger.warning("Serve is not changed: the database has ended the session that held the lock: %s", error.orig)
+        logger.warning("Serve is not changed: the session that held the lock is lost: %s", error.orig)
         return None
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
-from tinyclip_server.database import engine as db
+from tinyclip_server.database import postgresql
 from tinyclip_server.database.engine import Database
 from tinyclip_server.settings import Settings
 
@@ -62,13 +62,13 @@ class TestConnections:
     async def test_an_idle_one_that_was_cut_off_is_replaced(
         self, cut_off: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(db, "IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(postgresql, "IDLE_SECONDS", 0.0)
 
         async with cut_off.read() as session:
             assert await session.scalar(text("SELECT 1")) == 1
 
     async def test_one_cut_off_right_after_its_use_fails_once(self, cut_off: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(db, "IDLE_SECONDS", 60.0)
+        monkeypatch.setattr(postgresql, "IDLE_SECONDS", 60.0)
 
         with pytest.raises(DBAPIError):
             async with cut_off.read() as session:

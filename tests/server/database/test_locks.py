@@ -1,14 +1,19 @@
 """Locks of a database: a file beside SQLite's, and PostgreSQL's advisory locks, which end with their session."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from tinyclip_server.database import postgresql
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.locks import DatabaseInUse, SessionLock, sole_server, turn
 from tinyclip_server.settings import Settings
+
+from tests.tcp_relay import relay
 
 KEY = 42
 
@@ -70,6 +75,28 @@ class TestSessionLock:
         assert not await lock.still_held()
         await lock.close()
         await other.close()
+
+    async def test_it_is_not_held_while_its_session_hangs_and_taken_again_from_the_session_that_remains(
+        self, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 0.5)
+        at = urlsplit(database_url)
+        async with relay(at.port or 5432) as way:
+            url = at._replace(scheme="postgresql+asyncpg", netloc=f"{at.netloc.rpartition(':')[0]}:{way.port}").geturl()
+            database = Database(url, statement_s=0.5)
+            lock, other = SessionLock(database, KEY), SessionLock(database, KEY)
+            assert await lock.acquire()
+            way.hang()
+
+            async with asyncio.timeout(10):
+                with pytest.raises(OperationalError):
+                    await lock.still_held()
+
+            way.recover(old=False)  # PostgreSQL has not noticed that the connection is cut off
+            assert not await other.acquire()
+            assert await lock.still_held()
+            await lock.close()
+            await database.close()
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
 from tinyclip.artifacts.paths import deployment_folder, index_request
 from tinyclip_server.backends.ray_gateway import RayJobStatus
-from tinyclip_server.database import engine as engine_module
+from tinyclip_server.database import postgresql
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.locks import key_of, turn
 from tinyclip_server.database.tables import EvaluationRow, IndexRow
@@ -200,7 +200,7 @@ async def test_one_server_at_a_time_removes_a_name_that_can_be_used_again(start:
 async def test_one_that_is_suspended_in_a_transaction_does_not_keep_its_locks(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "SUSPENDED_SECONDS", 1, raising=False)
+    monkeypatch.setattr(postgresql, "SUSPENDED_SECONDS", 1)
     suspended, other = await start(), await start()
     job = await other.submit()
 
