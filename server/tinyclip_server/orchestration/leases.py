@@ -2,6 +2,9 @@
 
 An attempt belongs to the cluster that it is submitted to, and only servers of that cluster can ask for its status. Servers of
 another cluster on the same database leave it alone, unless all servers of its cluster have been away for long.
+
+Leases are compared with the clock of each server. A clock that is ahead takes over a live server's jobs too early, which
+costs time only: writes need the lease's token. `doctor` compares the clocks.
 """
 
 from datetime import timedelta

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,10 @@ import pytest
 from s3fs import S3FileSystem
 from sqlalchemy import text
 from tinyclip_server import cli
+from tinyclip_server.database import engine
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.migrate import head
-from tinyclip_server.local.checks import machine
+from tinyclip_server.local.checks import machine, services
 from tinyclip_server.local.checks.result import Check
 from tinyclip_server.local.doctor import examine, examine_until_passed
 from tinyclip_server.local.machine import free_port
@@ -160,6 +162,20 @@ class TestDatabase:
         line = await found(settings, "migrations")
 
         assert (line.result, "9999" in line.message, f"migrate --to {head()}" in line.hint) == ("fail", True, True)
+
+    @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+    @pytest.mark.parametrize(
+        ("ahead_s", "result", "message"),
+        [(1, "ok", "within 5 s"), (60, "warn", "60.0 s ahead of"), (-60, "warn", "60.0 s behind")],
+    )
+    async def test_the_clock_is_compared(
+        self, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, ahead_s: int, result: str, message: str
+    ) -> None:
+        monkeypatch.setattr(services, "now", lambda: engine.now() + timedelta(seconds=ahead_s))
+
+        line = await found(settings_of(tmp_path, database_url=database_url), "clock")
+
+        assert (line.result, message in line.message, "NTP" in line.hint) == (result, True, result == "warn")
 
     @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
     async def test_an_empty_postgresql(self, tmp_path: Path, empty_database_url: str) -> None:

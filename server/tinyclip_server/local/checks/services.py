@@ -8,15 +8,16 @@ import uuid
 from pathlib import Path
 
 import httpx
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tinyclip.artifacts.paths import probe_file
 from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 
 from tinyclip_server.api.readiness import probe
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayGateway, RayUnavailable
-from tinyclip_server.database.engine import Database
+from tinyclip_server.database.engine import Database, now
 from tinyclip_server.database.migrate import WrongRevision, current, fit, head, refuse_unless_head
 from tinyclip_server.indexes import database as indexes
 from tinyclip_server.local.checks.machine import package_version
@@ -25,6 +26,8 @@ from tinyclip_server.orchestration.installation import foreign_store
 from tinyclip_server.settings import Settings
 
 WRITERS = 8
+CLOCK_SECONDS = 5.0
+"""Difference from the database's clock that leases allow for: a third of the shortest time for which one is valid."""
 STORE_HINT = (
     "events and index updates would be lost: use a store that honours If-None-Match (S3, SeaweedFS after March 2026), without "
     "a proxy that drops the header, or a file system with hard links"
@@ -47,6 +50,7 @@ async def database(settings: Settings) -> list[Check]:
             server_version = await connection.scalar(text(query))
             revision = await current(connection)
             checks = [ok("database", f"{name} {server_version}"), _revision(revision, embedded=name == "sqlite")]
+            checks += [] if name == "sqlite" else [await _clock(connection)]
         return checks + (await _binding(database, settings) if revision == head() else [])
     except (SQLAlchemyError, OSError) as error:
         why = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -99,6 +103,18 @@ async def artifacts(settings: Settings) -> list[Check]:
         message = "a local folder, with a cluster that may have other nodes"
         checks.append(warn("artifacts", message, hint))
     return checks
+
+
+async def _clock(connection: AsyncConnection) -> Check:
+    """Compare this machine's clock with the database's, which stands for those of all servers."""
+    before = now()
+    at = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    ahead = ((before + (now() - before) / 2) - at).total_seconds()
+    if abs(ahead) <= CLOCK_SECONDS:
+        return ok("clock", f"within {CLOCK_SECONDS:g} s of the database's")
+    difference = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    message = f"{difference}; leases compare the clocks of all servers"
+    return warn("clock", message, f"synchronize the clocks of all servers and the database (NTP) to within {CLOCK_SECONDS:g} s")
 
 
 async def _binding(database: Database, settings: Settings) -> list[Check]:
