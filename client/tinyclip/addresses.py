@@ -48,7 +48,10 @@ _IN_BRACKETS = re.compile(r"\[[^\[\]/]*\]")
 """An IPv6 address, or a glob. No bracket may begin inside: the search for many open ones would take quadratic time."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """Characters that parsers of URLs drop, so that what is checked is not what is opened."""
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+"""All public IPv6 addresses, except for those that only stand for an IPv4 address."""
+_IPV4_IN_IPV6 = (ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("64:ff9b::/96"))
+"""Mapped addresses, and those of NAT64, whose last 32 bits are the IPv4 address that is reached."""
 
 Resolve = Callable[[str], str]
 """Returns an absolute path without links and `..`. One function with a memory may serve one request: links may change."""
@@ -252,12 +255,13 @@ def is_private(ip: str) -> bool:
     An IPv4 address embedded in IPv6 is checked too.
     """
     address = ipaddress.ip_address(ip.partition("%")[0])
-    inner: list[ipaddress.IPv4Address | None] = []
     if isinstance(address, ipaddress.IPv6Address):
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return not address.is_global or address.is_multicast or any(ip4 and not ip4.is_global for ip4 in inner)
+        if any(address in network for network in _IPV4_IN_IPV6):
+            return is_private(str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)))
+        inner = (address.sixtofour, *(address.teredo or ()))
+        if address not in _PUBLIC_IPV6 or any(ip4 is not None and is_private(str(ip4)) for ip4 in inner):
+            return True
+    return not address.is_global or address.is_multicast
 
 
 def private_problem(host: str) -> str:

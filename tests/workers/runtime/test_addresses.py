@@ -123,12 +123,19 @@ class TestTextOfAddresses:
         assert address_problem(address, allow_private=False) is None
 
     @pytest.mark.parametrize(
-        "ip", ["127.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "fe80::1%eth0", "fd00::1", "224.0.0.1", "2002:7f00:1::"]
+        "ip",
+        [
+            "127.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "fe80::1%eth0", "fd00::1", "fec0::1", "::", "224.0.0.1",
+            "ff0e::1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:80ff:fffe", "::127.0.0.1", "::ffff:127.0.0.1",
+            "::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "::ffff:224.0.0.1",
+        ],
     )
     def test_private_addresses(self, ip: str) -> None:
         assert is_private(ip)
-        assert not is_private(PUBLIC)
-        assert not is_private("2606:4700:4700::1111")
+
+    @pytest.mark.parametrize("ip", [PUBLIC, "2606:4700:4700::1111", f"::ffff:{PUBLIC}", f"64:ff9b::{PUBLIC}", "2002:5db8:d822::"])
+    def test_public_addresses(self, ip: str) -> None:
+        assert not is_private(ip)
 
 
 class TestConnections:
