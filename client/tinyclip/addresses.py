@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "memory", "http", "https")
 """Schemes of file stores. Other schemes of the same drivers run code, open sessions or unpack archives inside archives."""
@@ -103,16 +103,21 @@ def address_problem(address: str, *, allow_private: bool) -> str | None:
         return f"has {address.count('/'):,} slashes, more than {MAX_SEGMENTS:,}; write a shorter path, or several patterns"
     if _CONTROL.search(address):
         return "has a control character, as a tab or a line end; write it without"
+    scheme, mark, rest = address.partition("://")
+    web = mark and scheme.lower() in WEB
+    if web and _split_url(address) is None:
+        return "is not a URL"
     if "::" in _IN_BRACKETS.sub("", address):
         return "is a chain of addresses (::), which is not supported; name the file itself"
-    scheme, mark, rest = address.partition("://")
     if not mark:
         colon = re.match(r"(file|local):", address, re.IGNORECASE)
         return f"starts with {colon[0]} but is not a URL; write the path alone, or file:///PATH" if colon else None
     if scheme.lower() not in SCHEMES:
         return f"has the scheme {scheme}://; use one of {', '.join(SCHEMES)}, or a local path"
-    if scheme.lower() in WEB:
+    if web:
         return _web_problem(address, allow_private)
+    if scheme.lower() != "file" and not _segments(address)[1]:
+        return f"names no bucket; write {scheme}://BUCKET/PATH"
     if rest.startswith("arn:"):
         return "names a bucket by its ARN; give the bucket's own name"
     return "has .. in its path; write the path without it" if ".." in rest.split("/") else None
@@ -269,11 +274,10 @@ def private_problem(host: str) -> str:
 
 
 def _web_problem(address: str, allow_private: bool) -> str | None:
-    try:
-        parts = urlsplit(address)
-        host = parts.hostname
-    except ValueError:
+    parts = _split_url(address)
+    if parts is None:
         return "is not a URL"
+    host = parts.hostname
     if not host:
         return "names no host"
     if parts.username is not None:
@@ -283,3 +287,10 @@ def _web_problem(address: str, allow_private: bool) -> str | None:
     except ValueError:  # a name, which is resolved when the address is opened
         private = host == "localhost" or host.endswith(".localhost")
     return private_problem(host) if private and not allow_private else None
+
+
+def _split_url(address: str) -> SplitResult | None:
+    try:
+        return urlsplit(address)
+    except ValueError:  # a bracket without its counterpart, or no IPv6 address in brackets
+        return None
