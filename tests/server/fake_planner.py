@@ -42,13 +42,16 @@ def answer(question: dict) -> dict:
         if not os.path.exists(marker):
             open(marker, "w").close()
             os._exit(3)
-    if name == "hangs":
+    if name in ("hangs", "fails"):
         shards = question["spec"]["data"]["train"]["shards"]
         doing = {"pointer": "/data/train/shards", "value": shards, "what": "reading the shards"}
         print(json.dumps({"id": question["id"], "doing": doing}), flush=True)
+    if name == "hangs":
         time.sleep(60)
     if name == "exhausts":
         return {"id": question["id"], "exhausted": True}
+    if name == "fails":
+        return {"id": question["id"], "failed": True}
     if name == "mumbles":
         return {"something": "else"}
     if name == "impossible":

@@ -1,8 +1,8 @@
 """Plans specs and checks evaluations with the engine, in warm processes (`python -m tinyclip_workers.plan.planner`).
 
 One JSON line is written, `{"id", "spec"}`. Lines `{"id", "doing": {"pointer", "value", "what"}}` report the current step, and
-`{"id", "plan"}`, `{"id", "errors"}` or `{"id", "exhausted": true}` is the answer. The first line of a process is
-`{"ready": true}`. A process is started when first needed, and again after it died.
+`{"id", "plan"}`, `{"id", "errors"}`, `{"id", "failed": true}` or `{"id", "exhausted": true}` is the answer. The first line of a
+process is `{"ready": true}`. A process is started when first needed, and again after it died.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from typing import Any
 from pydantic import TypeAdapter
 from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import FieldError, JobSpec, Plan
+from tinyclip.validation import shown_value
 
 from tinyclip_server.backends.helper_process import HelperDied, HelperProcess
 from tinyclip_server.backends.turns import Turns
-from tinyclip_server.problems import InvalidInput, Unavailable
+from tinyclip_server.problems import ApiError, InvalidInput, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ class Planner:
         self._turns = Turns(len(processes), admitted=ADMITTED, patience_s=timeout_s, work="planning")
 
     async def plan(self, project: str, spec: JobSpec) -> Plan:
-        """Return the plan of a spec. Raises InvalidInput if it is impossible, TooManyRequests, Unavailable without an engine."""
+        """Return the plan of a spec.
+
+        Raises InvalidInput if it is impossible, TooManyRequests, Unavailable without an engine, ApiError for an internal error.
+        """
         answer = await self._in_turn(project, {"spec": spec.model_dump(mode="json")})
         if answer.get("errors"):
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_spec")
@@ -73,7 +77,10 @@ class Planner:
                 exchange = _Exchange(process)
                 try:
                     async with process.exchange():
-                        return await exchange.ask(question)
+                        answer = await exchange.ask(question)
+                    if answer.get("failed"):
+                        raise exchange.failure()
+                    return answer
                 except TimeoutError:
                     raise exchange.problem(f"took longer than {process.timeout_s:g} s", "planner_timeout") from None
                 except (HelperDied, OSError) as error:
@@ -114,6 +121,15 @@ class _Exchange:
             return InvalidInput(f"planning {what}; use fewer or smaller files, and check that they can be reached", code=code)
         message = f"{self._doing['what']} {what}; use fewer or smaller files, and check that they can be reached"
         return InvalidInput.field(self._doing["pointer"], self._doing["value"], message, code=code)
+
+    def failure(self) -> ApiError:
+        """Return the error of a question that the engine failed to answer."""
+        message = "failed with an internal error; the planner's log has its traceback"
+        if self._doing is None:
+            return ApiError(f"planning {message}", code="planner_failed")
+        message = f"{self._doing['what']} {message}"
+        at = FieldError(pointer=self._doing["pointer"], value=shown_value(self._doing["value"]), message=message)
+        return ApiError(message, code="planner_failed", errors=[at])
 
     def death(self, error: Exception) -> InvalidInput | Unavailable:
         """Return the error of a process that died twice: of this question, or it does not run at all."""

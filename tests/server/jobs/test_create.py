@@ -236,6 +236,18 @@ class TestPlannerFailures:
         assert "TINYCLIP_PLANNER_MEMORY_BYTES" in problem["detail"]
         assert (await post(planned, spec())).status_code == 201
 
+    async def test_an_internal_error_of_the_planner_costs_its_request_only(self, planned: Service) -> None:
+        assert (await post(planned, spec())).status_code == 201
+        process = planned.app.state.services.planner._processes[-1]
+        pid = process._process.pid
+
+        problem = assert_problem(await post(planned, spec(name="fails")), 500, "planner_failed")
+
+        assert problem["retryable"] is False
+        assert problem["errors"][0]["pointer"] == "/data/train/shards"
+        assert (await post(planned, spec(name="next"))).status_code == 201
+        assert process._process.pid == pid
+
     async def test_a_slow_spec_blocks_neither_other_projects_nor_more_than_a_few_of_its_own(self, start: Start) -> None:
         service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=3.0)
         planner = service.app.state.services.planner

@@ -193,6 +193,23 @@ def test_a_process_with_little_memory_plans_and_reports_when_it_is_too_little(
     assert json.loads(answers.getvalue().splitlines()[-1]) == {"id": "b", "exhausted": True}
 
 
+def test_an_internal_error_costs_its_question_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = io.StringIO()
+    monkeypatch.setattr(planner, "take_stdout", lambda: answers)
+    monkeypatch.setattr(planner, "make_plan", lambda *_: {}["hunter2"])
+    questions = [{"id": "a", "spec": spec(folder)}, {"id": "b", "spec": {}}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(question) + "\n" for question in questions)))
+
+    planner.main()
+
+    first, second = (json.loads(line) for line in answers.getvalue().splitlines()[-2:])
+    assert first == {"id": "a", "failed": True}
+    assert (second["id"], second["errors"][0]["pointer"]) == ("b", "/name")
+    assert "KeyError: 'hunter2'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("field", ["classes", "templates"])
 @pytest.mark.parametrize(
     "content", ["hunter2\n", "PASSWORD=hunter2\0HOME=/root\0", '["hunter2", {"a": "hunter2"}]', '["hunter2'],

@@ -2,11 +2,13 @@
 
 It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec"}` with `{"id", "plan"}` or
 `{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. Before an answer, lines `{"id", "doing"}`
-report its steps. Out of memory, it answers `{"id", "exhausted": true}` and exits. All other output is written to stderr.
+report its steps. After an internal error, it answers `{"id", "failed": true}`; out of memory, `{"id", "exhausted": true}`, and
+exits. All other output is written to stderr.
 """
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import IO, Any
@@ -33,7 +35,7 @@ OnStep = Callable[[str, Any, str], None]
 
 
 def main() -> None:
-    """Answer until stdin ends. An internal error ends the process with a traceback, which the control plane notices."""
+    """Answer until stdin ends. An internal error costs its question only; its traceback is written to stderr."""
     answers = take_stdout()
     write_answer(answers, {"ready": True})
     for line in sys.stdin:
@@ -43,10 +45,11 @@ def main() -> None:
         try:
             found = _answer(request, partial(_report_step, answers, request["id"]))
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            write_answer(answers, {"id": request["id"], "exhausted": True})
-            return  # memory may be fragmented: the next question is for a new process
+            if is_out_of_memory(error):
+                write_answer(answers, {"id": request["id"], "exhausted": True})
+                return  # memory may be fragmented: the next question is for a new process
+            traceback.print_exc()
+            found = {"failed": True}
         write_answer(answers, {"id": request["id"], **found})
 
 
