@@ -1,5 +1,6 @@
 """Plans of valid specs, and errors of invalid ones with their fields and remedies."""
 
+import http.server
 import io
 import json
 import subprocess
@@ -7,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tinyclip.addresses import ALLOW_PRIVATE
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.plan import planner
 from tinyclip_workers.plan import shards as plan_shards
 from tinyclip_workers.plan.planner import make_plan, plan_or_errors
 
+from tests.workers import hostile_files as hostile
 from tests.workers.models import tiny_layout
 from tests.workers.plan_specs import INVALID, Change, Document, spec, write_data
 from tests.workers.shards import color_samples, write_shard
@@ -191,6 +194,27 @@ def test_a_process_with_little_memory_plans_and_reports_when_it_is_too_little(
 
     assert "plan" in json.loads(done.stdout.splitlines()[-1])
     assert json.loads(answers.getvalue().splitlines()[-1]) == {"id": "b", "exhausted": True}
+
+
+@pytest.mark.parametrize("stamp", [None, "ETag", "Last-Modified"])
+def test_a_shard_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamp: str | None) -> None:
+    monkeypatch.setenv(ALLOW_PRIVATE, "1")
+    key = "one"
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        write_shard(tmp_path / "a.tar", [{"__key__": key, "txt": "a cat"}])
+        request.send_response(200)
+        if stamp is not None:
+            request.send_header(stamp, key)
+        request.end_headers()
+        request.wfile.write((tmp_path / "a.tar").read_bytes())
+
+    with hostile.server(answer) as address:
+        first = plan_shards.inspect_shards(f"{address}/a.tar")
+        key = "two"
+        second = plan_shards.inspect_shards(f"{address}/a.tar")
+
+    assert [found.samples[0]["__key__"] for found in (first, second)] == ["one", "two"]
 
 
 def test_an_internal_error_costs_its_question_only(

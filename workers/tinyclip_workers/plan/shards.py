@@ -37,6 +37,9 @@ BLOCK_BYTES = 4 << 20
 SAMPLES_WITH_IMAGES = 8
 """The first samples of each shard keep their images."""
 
+STAMPS = ("mtime", "ETag", "LastModified", "Last-Modified")
+"""Fields of a file's description, of which one changes with its content: local, S3 and other stores, http."""
+
 MAX_PROBLEMS = 5
 
 Problem = tuple[str, str]
@@ -127,7 +130,10 @@ def _shown(patterns: str | Sequence[str]) -> str:
 
 
 def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int, str]]:
-    """Return bytes and a stamp that changes with the content, for every shard or, if there are many, for some of them."""
+    """Return bytes and a stamp that changes with the content, for every shard or, if there are many, for some of them.
+
+    The stamp is "" if the store reports none.
+    """
     sizes: dict[str, tuple[int, str]] = {}
     for url in _spread(urls, SIZED_REMOTE_SHARDS if "://" in urls[0] else SIZED_LOCAL_SHARDS):
         try:
@@ -139,8 +145,8 @@ def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int,
         except (OSError, ValueError) as error:
             inspection.add_problem(url, f"cannot be read ({error}); check address and access")
         else:
-            stamp = str(info.get("mtime") or info.get("ETag") or info.get("LastModified") or "")
-            sizes[url] = int(info.get("size") or 0), stamp
+            stamp = next((info[field] for field in STAMPS if info.get(field)), "")
+            sizes[url] = int(info.get("size") or 0), str(stamp)
     return sizes
 
 
@@ -161,7 +167,9 @@ _readings: OrderedDict[tuple[str, tuple[int, str], int | None], _Reading] = Orde
 
 
 def _read(url: str, size: tuple[int, str], limit: int | None) -> _Reading:
-    """Return a reading, cached until the shard's size or stamp changes."""
+    """Return a reading, cached until the shard's size or stamp changes; never one without a stamp."""
+    if not size[1]:
+        return _read_shard(url, limit)
     key = (url, size, limit)
     if key not in _readings:
         _readings[key] = _read_shard(url, limit)
