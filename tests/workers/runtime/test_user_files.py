@@ -1,12 +1,15 @@
 """Files that users name: only regular ones are opened, and no server can fill the memory or hold the reader."""
 
+import gzip
 import http.server
 import json
 import os
 import socket
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from tinyclip.addresses import ALLOW_PRIVATE, SERVICE_PLACES
 from tinyclip_workers.runtime import http_limits, user_files
@@ -84,6 +87,31 @@ def test_a_response_that_exceeds_the_requested_range_is_cut_off(monkeypatch: pyt
 
     with hostile.server(answer) as address, pytest.raises(UnreadableFile, match="more than 1,048,576 bytes for one"):
         read_file(f"{address}/a.txt", 1000)
+
+
+def test_a_compressed_response_is_unpacked_in_pieces_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "MAX_RESPONSE_BYTES", 1 << 20)
+    packed, pieces = gzip.compress(bytes(64 << 20)), []
+    iter_any = aiohttp.StreamReader.iter_any
+
+    async def recorded(reader: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+        async for piece in iter_any(reader):
+            pieces.append(len(piece))
+            yield piece
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        if "Range" in request.headers:
+            request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(packed)))
+        request.end_headers()
+        request.wfile.write(packed if "Range" in request.headers else b"")
+
+    monkeypatch.setattr(aiohttp.StreamReader, "iter_any", recorded)
+    with hostile.server(answer) as address, pytest.raises(UnreadableFile, match="more than 1,048,576 bytes for one"):
+        read_file(f"{address}/a.txt", 1000)
+
+    assert 0 < max(pieces) < 4 << 20
 
 
 def test_a_slow_response_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

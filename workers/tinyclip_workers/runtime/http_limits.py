@@ -11,7 +11,10 @@ TIMEOUT = ClientTimeout(total=300, sock_connect=10, sock_read=30)
 
 
 class LimitedResponse(ClientResponse):
-    """A response whose `read` is limited; fsspec reads ranges and listings with it, whatever the server sends."""
+    """A response whose `read` is limited; fsspec reads ranges and listings with it, whatever the server sends.
+
+    What is counted has been unpacked (Content-Encoding). aiohttp before 3.14.1 unpacks a received piece whole, 100 MiB and more.
+    """
 
     async def read(self) -> bytes:
         """Raises UnreadableFile if the response is too large."""
