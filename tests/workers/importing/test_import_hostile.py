@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip_workers.importing import convert
+from tinyclip_workers.importing import convert, source_files
 from tinyclip_workers.importing.convert import read_model, write_import
 from tinyclip_workers.importing.source_files import ImportRefused
 
@@ -152,11 +154,29 @@ class TestTars:
         [
             (hostile.header("x", 2, tarfile.GNUTYPE_LONGNAME) + hostile.padded(b"a")) * 3000,
             hostile.pax({"GNU.sparse.size": "x", "GNU.sparse.map": "y"}),
+            hostile.padded(hostile.header("x", 2 * hostile.MIB, b"x") + bytes(2 * hostile.MIB)),
         ],
-        ids=["a long chain", "no numbers"],
+        ids=["a long chain", "no numbers", "too large"],
     )
-    def test_damaged_extended_headers_are_refused(self, tmp_path: Path, headers: bytes) -> None:
+    def test_odd_extended_headers_are_refused(self, tmp_path: Path, headers: bytes) -> None:
         (tmp_path / "upload").write_bytes(headers + hostile.member("layout.json", b"{}") + hostile.END)
+
+        assert "only these plain files are read" in refusal(tmp_path / "upload", upload_name="m.tar").message
+
+    @pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
+    def test_a_large_extended_header_takes_little_memory(self, tmp_path: Path, kind: bytes) -> None:
+        start = hostile.header("x", 100 * hostile.MIB, kind)
+        upload = hostile.with_hole(tmp_path / "upload", start, 100 * hostile.MIB)
+        tracemalloc.start()
+
+        refusal(Path(upload), upload_name="m.tar")
+
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 * hostile.MIB
+
+    def test_a_damaged_tar_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "upload").write_bytes(hostile.member("layout.json", b"{}") + b"x" * 512 + hostile.END)
 
         assert "is not a complete tar" in refusal(tmp_path / "upload", upload_name="m.tar").message
 
@@ -192,6 +212,40 @@ class TestSources:
             read_model(import_request(folder / name if name == "model.pt" else folder, tmp_path / "scratch"))
 
         signal.alarm(0)
+
+    @pytest.mark.parametrize("name", ["open_clip_pytorch_model.pt", "open_clip_model.safetensors", "open_clip_config.json"])
+    def test_a_link_that_is_replaced_after_the_check_is_not_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
+        if name.endswith(".pt"):
+            (folder / "open_clip_model.safetensors").unlink()
+            save(folder / name, tiny_model().state_dict())
+        (folder / name).rename(tmp_path / "allowed")
+        (tmp_path / "secret").write_bytes(b"secret")
+        (folder / name).symlink_to(tmp_path / "allowed")
+        expect_size = source_files._expect_size
+
+        def replace_link(size: int, limit: int, refuse: source_files.Refuse) -> None:
+            expect_size(size, limit, refuse)
+            if size == (tmp_path / "allowed").stat().st_size:
+                (folder / name).unlink()
+                (folder / name).symlink_to(tmp_path / "secret")
+
+        monkeypatch.setattr(source_files, "_expect_size", replace_link)
+
+        assert read_model(import_request(folder, tmp_path / "scratch")).summary.layout == tiny_layout()
+
+    def test_a_folder_is_not_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
+        store = ArtifactsStore("memory://imports/large")
+        for file in folder.iterdir():
+            store.write_bytes(file.name, file.read_bytes())
+        monkeypatch.setattr(MemoryFileSystem, "ls", None)
+        monkeypatch.setattr(Path, "iterdir", None)
+
+        for source in (folder, "memory://imports/large"):
+            read_model(import_request(source, tmp_path / "scratch"))
 
     def test_a_remote_store_is_read(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())

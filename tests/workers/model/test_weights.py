@@ -1,10 +1,12 @@
 """State dicts in files: whole, compact, torn."""
 
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
+from tinyclip_workers.model import weights
 from tinyclip_workers.model.architecture import state_shapes
 from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.weights import (
@@ -69,6 +71,23 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
         read_header(str(path))
     with pytest.raises(WeightsError, match=r"w\.safetensors has .* bytes, it should have .* again"):
         load_state_dict(str(path))
+
+
+def test_a_link_that_is_replaced_after_the_check_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("allowed", 1.0), ("secret", 2.0)):
+        write_weights(ArtifactsStore(str(tmp_path)), name, {"a": torch.full((3,), value)})
+    link, read_entries = tmp_path / "w.safetensors", weights.read_entries
+    link.symlink_to("allowed")
+
+    def replace_link(file: IO[bytes], uri: str) -> Any:
+        found = read_entries(file, uri)
+        link.unlink()
+        link.symlink_to("secret")
+        return found
+
+    monkeypatch.setattr(weights, "read_entries", replace_link)
+
+    assert load_state_dict(str(link))["a"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"PK\x03\x04 this is a zip file, perhaps of pickles"])

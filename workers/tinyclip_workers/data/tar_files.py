@@ -59,28 +59,74 @@ def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes | Unread]]:
     reading continues at the next valid one, and the name is "". Raises tarfile.TarError if it is not a tar, is truncated or
     unpacks to far more than its size; OSError or EOFError if the stream ends early.
     """
-    stream, extended = _LimitedStream(file), _Extended()
+    stream = _LimitedStream(file)
+    for entry in _read_entries(stream):
+        if entry is None:
+            yield "", Unread("a header in the tar is damaged")
+        elif not entry.info.isreg() or _METADATA.match(entry.name):
+            stream.skip(_padded(entry.size) if entry.info.isreg() or entry.info.type not in tarfile.SUPPORTED_TYPES else 0)
+        elif problem := entry.problem or _problem(entry.info, entry.name, entry.size):
+            stream.skip(_padded(entry.size))
+            yield entry.name[:MAX_NAME], Unread(problem)
+        else:
+            content = stream.read_exactly(entry.size)
+            stream.skip(_padded(entry.size) - entry.size)
+            yield entry.name, content
+
+
+def read_entries(file: IO[bytes]) -> Iterator["Entry"]:
+    """Yield the entries of an uncompressed tar, of any kind and size; the caller reads each one before the next.
+
+    Raises tarfile.TarError if it is not a tar, is damaged or truncated.
+    """
+    for entry in _read_entries(_LimitedStream(file, unpack=False)):
+        if entry is None:
+            raise tarfile.ReadError("a header in it is damaged")
+        yield entry
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file, link, folder or device in a tar."""
+
+    info: tarfile.TarInfo
+    name: str
+    size: int
+    problem: str
+    """What is wrong with its extended header, or ""."""
+    _stream: "_LimitedStream"
+
+    @property
+    def is_plain(self) -> bool:
+        """True for a file with all its bytes."""
+        return self.info.isreg() and self.info.type != tarfile.GNUTYPE_SPARSE
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the content of a plain file in pieces. Raises tarfile.ReadError if it is truncated."""
+        left = self.size
+        while left > 0:
+            piece = self._stream.read_exactly(min(left, PIECE))
+            left -= len(piece)
+            yield piece
+        self._stream.skip(_padded(self.size) - self.size)
+
+
+def _read_entries(stream: "_LimitedStream") -> Iterator[Entry | None]:
+    """Yield the entries, whose bytes the caller reads or skips; None for damaged headers. Raises tarfile.ReadError."""
+    extended = _Extended()
     for found in _read_headers(stream):
         if found is None:
-            yield "", Unread("a header in the tar is damaged")
+            yield None
             continue
         info, block = found
         if info.type in _EXTENDED:
             extended.read(info, stream)
             continue
         header, extended = extended, _Extended()
-        name, size = header.name or info.name, info.size if header.size is None else header.size
         if info.type == tarfile.GNUTYPE_SPARSE:
             _skip_sparse_map(stream, block)
-        if not info.isreg() or _METADATA.match(name):
-            stream.skip(_padded(size) if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0)
-        elif problem := header.problem or _problem(info, name, size):
-            stream.skip(_padded(size))
-            yield name[:MAX_NAME], Unread(problem)
-        else:
-            content = stream.read_exactly(size)
-            stream.skip(_padded(size) - size)
-            yield name, content
+        size = info.size if header.size is None else header.size
+        yield Entry(info, header.name or info.name, size, header.problem, stream)
 
 
 def _read_headers(stream: "_LimitedStream") -> Iterator[tuple[tarfile.TarInfo, bytes] | None]:
@@ -186,11 +232,11 @@ def _text(data: bytes) -> str:
 class _LimitedStream:
     """The decompressed tar, with a limit on its ratio to the compressed bytes that were read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], *, unpack: bool = True) -> None:
         self._source = _CountingReader(file)
         packed = io.BufferedReader(self._source, BLOCK)
         head = packed.peek(16)
-        unpacker = next((kind for magic, kind in _UNPACKERS.items() if magic.match(head)), None)
+        unpacker = next((kind for magic, kind in _UNPACKERS.items() if unpack and magic.match(head)), None)
         self._file: Any = packed if unpacker is None else unpacker(packed)
         self._unpacked = 0
 

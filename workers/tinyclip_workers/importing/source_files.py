@@ -3,33 +3,35 @@
 Pickles are read with torch's `weights_only`, which accepts only tensors and plain containers.
 """
 
+import os
 import pickle
 import re
-import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
+from tinyclip_workers.data.tar_files import read_entries
 from tinyclip_workers.model.documents import parse_object
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
     MAX_DOCUMENT_BYTES,
-    MAX_SHOWN_FILES,
     PREPROCESS_FILE,
     WEIGHTS_FILES,
 )
 from tinyclip_workers.model.headers import MAX_SHOWN_NAME, WeightsError, shown_name
-from tinyclip_workers.model.weights import file_digest, load_state_dict
-from tinyclip_workers.runtime.addresses import ServiceAddress, expect_address
+from tinyclip_workers.model.weights import read_digest, read_state_dict
+from tinyclip_workers.runtime.addresses import ServiceAddress, address_in, expect_address
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.memory import is_out_of_memory
+from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, opened_path
 
 FOLDER_WEIGHTS = (*WEIGHTS_FILES, "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt", "pytorch_model.bin")
 """File names of weights in a directory, in order of preference."""
@@ -78,32 +80,33 @@ def read_source(source: str, scratch: Path, *, upload_name: str | None, limit: i
 
     try:
         if upload_name is not None:  # a file that the server has written
-            return _read_upload(Path(source), scratch, upload_name, refuse)
-        path = _fetch(source, scratch / "fetched", limit, refuse)
-        return _read_folder(path, refuse) if path.is_dir() else _read_file(path, path.name, refuse)
+            return _read_upload(Path(source), scratch, upload_name, limit, refuse)
+        address = _fetch(source, scratch / "fetched", limit, refuse)
+        name = address.rstrip("/").rsplit("/", 1)[-1]
+        return _read_folder(address, limit, refuse) if os.path.isdir(address) else _read_file(address, name, limit, refuse)
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror or error}; check the path and its permissions") from error
 
 
-def _read_upload(path: Path, scratch: Path, name: str, refuse: Refuse) -> SourceFile:
+def _read_upload(path: Path, scratch: Path, name: str, limit: int, refuse: Refuse) -> SourceFile:
     if name.endswith(".tar"):
-        return _read_folder(_unpack(path, scratch / "unpacked", refuse), refuse)
-    return _read_file(path, name, refuse)
+        return _read_folder(_unpack(path, scratch / "unpacked", refuse), limit, refuse)
+    return _read_file(ServiceAddress(path), name, limit, refuse)
 
 
-def _fetch(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
-    """Return the local path of a source; remote files are copied to `target`."""
+def _fetch(source: str, target: Path, limit: int, refuse: Refuse) -> str:
+    """Return the local path of a source, which is checked again when it is opened; remote files are copied to `target`."""
     scheme, separator, _ = source.partition("://")
     if not separator:
         if not source.startswith("/"):
             raise refuse("is a relative path, which the server cannot resolve; give an absolute path or a URI, or upload it")
-        return _checked_local_path(Path(source), limit, refuse)
+        return _existing_path(source, refuse)
     if scheme not in SCHEMES:
         raise refuse(f"has the unsupported scheme {scheme}; upload the file, or use one of {', '.join(SCHEMES)}")
     if scheme == "file":
-        return _checked_local_path(Path(source.removeprefix("file://")), limit, refuse)
+        return _existing_path(source.removeprefix("file://"), refuse)
     try:
-        return _download(source, target, limit, refuse)
+        return ServiceAddress(_download(source, target, limit, refuse))
     except (ImportRefused, OSError):
         raise
     except Exception as error:  # a store's library may be missing, and may raise anything for wrong keys or names
@@ -115,13 +118,13 @@ def _download(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
     if not fs.exists(path):
         raise refuse("does not exist; check the URI")
     target.mkdir(parents=True)
-    if not fs.isdir(path):
+    if fs.info(path)["type"] != "directory":  # S3's `isdir` lists the folder
         copy = target / str(path).rsplit("/", 1)[-1]
         _copy(fs, path, copy, limit, refuse)
         return copy
-    present = {str(name).rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(path, detail=False)}
-    weights = [name for name in FOLDER_WEIGHTS if name in present][:1]
-    for name in [*weights, *(name for name in FOLDER_CONFIGS if name in present)]:
+    weights = next((name for name in FOLDER_WEIGHTS if fs.exists(f"{path}/{name}")), None)  # a listing may be endless
+    configs = [name for name in FOLDER_CONFIGS if fs.exists(f"{path}/{name}")]
+    for name in [*([] if weights is None else [weights]), *configs]:
         _copy(fs, f"{path}/{name}", target / name, limit, refuse)
     return target
 
@@ -131,18 +134,23 @@ def _copy(fs: Any, path: str, target: Path, limit: int, refuse: Refuse) -> None:
     fs.get_file(path, str(target))
 
 
-def _checked_local_path(path: Path, limit: int, refuse: Refuse) -> Path:
-    expect_address(str(path))
-    if not path.exists():
+def _existing_path(path: str, refuse: Refuse) -> str:
+    expect_address(path)
+    if not os.path.exists(path):
         raise refuse("does not exist; check the path, or upload the file")
-    inside = [path / name for name in (*FOLDER_WEIGHTS, *FOLDER_CONFIGS)] if path.is_dir() else []
-    for file in [each for each in inside if each.exists()] or [path]:
-        expect_address(str(file))
-        if file.is_file():
-            _expect_size(file.stat().st_size, limit, refuse)
-        elif not file.is_dir():  # opening a pipe waits for a writer
-            raise refuse("is, or holds, a pipe, a socket or a device; give a regular file")
     return path
+
+
+@contextmanager
+def _open(address: str, limit: int, refuse: Refuse) -> Iterator[IO[bytes]]:
+    """Open a file of at most `limit` bytes. All of it is read from there: a link may be replaced at any time."""
+    try:
+        file = open_file(address)
+    except UnreadableFile as error:
+        raise refuse("is, or holds, a pipe, a socket, a device or another folder; give a regular file") from error
+    with file:
+        _expect_size(os.fstat(file.fileno()).st_size, limit, refuse)
+        yield file
 
 
 def _expect_size(size: int, limit: int, refuse: Refuse) -> None:
@@ -150,76 +158,71 @@ def _expect_size(size: int, limit: int, refuse: Refuse) -> None:
         raise refuse(f"has {size:,} bytes, at most {limit:,} are read; raise TINYCLIP_MAX_IMPORT_BYTES")
 
 
-def _unpack(path: Path, target: Path, refuse: Refuse) -> Path:
+def _unpack(path: Path, target: Path, refuse: Refuse) -> ServiceAddress:
     """Extract the known files of an uploaded tar; refuse anything but a plain file of a known name."""
     target.mkdir(parents=True)
     known = {*FOLDER_WEIGHTS, *FOLDER_CONFIGS}
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isreg() or member.issparse() or member.name not in known:  # a sparse file grows on the disk
-                    name = member.name[:MAX_SHOWN_NAME]
-                    raise refuse(f"holds {name!r}; only these plain files are read: {', '.join(sorted(known))}")
-                content = tar.extractfile(member)
-                assert content is not None
-                with open(target / member.name, "wb") as file:
-                    shutil.copyfileobj(content, file)
-    except ImportRefused:
-        raise
-    except (tarfile.TarError, ValueError, RecursionError) as error:  # damaged records, and long chains, of extended headers
+        with open(path, "rb") as upload:
+            for entry in read_entries(upload):
+                if entry.problem or not entry.is_plain or entry.name not in known:
+                    shown = entry.name[:MAX_SHOWN_NAME]
+                    raise refuse(f"holds {shown!r}; only these plain files are read: {', '.join(sorted(known))}")
+                with open(target / entry.name, "wb") as file:
+                    for piece in entry.read():
+                        file.write(piece)
+    except tarfile.TarError as error:
         raise refuse(f"is not a complete tar ({_first_line(error)}); upload it again") from error
-    return target
+    return ServiceAddress(target)
 
 
-def _read_folder(folder: Path, refuse: Refuse) -> SourceFile:
-    names = sorted(path.name for path in folder.iterdir())
-    shown = ", ".join(names[:MAX_SHOWN_FILES]) + (", …" if len(names) > MAX_SHOWN_FILES else "")
-    weights = next((name for name in FOLDER_WEIGHTS if name in names), None)
+def _read_folder(folder: str, limit: int, refuse: Refuse) -> SourceFile:
+    weights = next((name for name in FOLDER_WEIGHTS if os.path.exists(address_in(folder, name))), None)
     if weights is None:
-        raise refuse(f"has no weights; one of {', '.join(FOLDER_WEIGHTS)} is needed, it has {shown or 'nothing'}")
-    source = _read_file(folder / weights, weights, refuse)
+        raise refuse(f"has no weights; one of {', '.join(FOLDER_WEIGHTS)} is needed")
+    source = _read_file(address_in(folder, weights), weights, limit, refuse)
     for name in FOLDER_CONFIGS:
-        if name in names:
-            source.configs[name] = _read_config(folder / name, refuse)
+        if os.path.exists(address_in(folder, name)):
+            source.configs[name] = _read_config(address_in(folder, name), name, limit, refuse)
     return source
 
 
-def _read_config(path: Path, refuse: Refuse) -> dict[str, Any]:
-    with open(path, "rb") as file:
+def _read_config(address: str, name: str, limit: int, refuse: Refuse) -> dict[str, Any]:
+    with _open(address, limit, refuse) as file:
         data = file.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
-        raise refuse(f"has a {path.name} of more than {MAX_DOCUMENT_BYTES:,} bytes; save only the model's configuration there")
-    return parse_object(data, lambda what: refuse(f"has a {path.name} that is {what}; save it again"))
+        raise refuse(f"has a {name} of more than {MAX_DOCUMENT_BYTES:,} bytes; save only the model's configuration there")
+    return parse_object(data, lambda what: refuse(f"has a {name} that is {what}; save it again"))
 
 
-def _read_file(path: Path, name: str, refuse: Refuse) -> SourceFile:
-    with open(path, "rb") as file:
+def _read_file(address: str, name: str, limit: int, refuse: Refuse) -> SourceFile:
+    with _open(address, limit, refuse) as file:
         start = file.read(4)
-    if start == ZIP or start[:1] == PICKLE:
-        wrapper, state = _extract_state_dict(_unpickle(path, refuse), refuse)
-    else:
-        wrapper, state = None, _read_safetensors(path, refuse)
-    return SourceFile(name, file_digest(ServiceAddress(path)), path.stat().st_size, state, wrapper)
+        if start == ZIP or start[:1] == PICKLE:
+            wrapper, state = _extract_state_dict(_unpickle(file, refuse), refuse)
+        else:
+            wrapper, state = None, _read_safetensors(file, refuse)
+        return SourceFile(name, read_digest(file), os.fstat(file.fileno()).st_size, state, wrapper)
 
 
-def _read_safetensors(path: Path, refuse: Refuse) -> dict[str, Tensor]:
+def _read_safetensors(file: IO[bytes], refuse: Refuse) -> dict[str, Tensor]:
     try:
-        return load_state_dict(ServiceAddress(path))  # checked when it was found, or uploaded
+        return read_state_dict(file, "this")
     except WeightsError as error:
-        reason = str(error).replace(str(path), "this")
-        raise refuse(f"is neither a safetensors file nor one written by torch.save: {reason}") from error
+        raise refuse(f"is neither a safetensors file nor one written by torch.save: {error}") from error
 
 
-def _unpickle(path: Path, refuse: Refuse) -> object:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+def _unpickle(file: IO[bytes], refuse: Refuse) -> object:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise refuse("is a compressed archive, not a file of torch.save; upload the file inside it")
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise refuse("is a TorchScript program, which is not run; save its weights: torch.save(model.state_dict(), FILE)")
+    file.seek(0)
     try:
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        content: object = torch.load(opened_path(file) or file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise refuse(_unsafe_pickle_message(str(error))) from error
     except Exception as error:  # bytes that are not a checkpoint can make the reader raise anything, with a text from the file

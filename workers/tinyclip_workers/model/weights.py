@@ -13,14 +13,12 @@ from typing import IO
 
 import safetensors.torch
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
 from tinyclip_workers.model.headers import TensorEntry, WeightsError, read_entries
-from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.user_files import open_file, store_errors
+from tinyclip_workers.runtime.user_files import open_file, opened_path
 
 EMBEDDING = "token_embedding.weight"
 ROWS = "token_embedding.rows"
@@ -50,11 +48,17 @@ def load_state_dict(uri: str) -> dict[str, Tensor]:
 
     Raises FileNotFoundError, or WeightsError if the file is truncated or not safetensors.
     """
-    read_header(uri)  # its messages are better than those of safetensors, which repeat content of the file
-    fs, path = open_filesystem(uri)
+    with open_file(uri) as file:
+        return read_state_dict(file, uri)
+
+
+def read_state_dict(file: IO[bytes], uri: str) -> dict[str, Tensor]:
+    """Load a state dict as `load_state_dict` from an open file; `uri` is its address, for errors."""
+    file.seek(0)
+    _read_header(file, uri)  # its messages are better than those of safetensors, which repeat content of the file
+    path = opened_path(file)
     try:
-        local = isinstance(fs, LocalFileSystem)
-        state = safetensors.torch.load_file(path) if local else safetensors.torch.load(_read_whole(uri))
+        state = safetensors.torch.load(_read_whole(file)) if path is None else safetensors.torch.load_file(path)
     except SafetensorError as error:
         raise WeightsError(f"{uri} is not a whole safetensors file; copy or download it again") from error
     return _expand(state, uri) if VALUES in state else state
@@ -82,19 +86,21 @@ def read_header(uri: str) -> Header:
 
     Raises FileNotFoundError, or WeightsError if the file is not safetensors or incomplete.
     """
-    fs, path = open_filesystem(uri)
     with open_file(uri, block_bytes=HEADER_BLOCK_BYTES) as file:
-        entries, metadata, start = read_entries(file, uri)
-        size = start + max((entry.data_offsets[1] for entry in entries.values()), default=0)
-        with store_errors(uri):
-            found = fs.size(path)
-        if found != size:
-            raise WeightsError(f"{uri} has {found} bytes, it should have {size}; copy or download it again")
-        shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
-        if VALUES in shapes:
-            shapes[EMBEDDING] = (_vocab_size(file, entries, start, uri), entries[VALUES].shape[1])
-            for name in (VALUES, ROWS, VOCAB_SIZE):
-                del shapes[name]
+        return _read_header(file, uri)
+
+
+def _read_header(file: IO[bytes], uri: str) -> Header:
+    entries, metadata, start = read_entries(file, uri)
+    size = start + max((entry.data_offsets[1] for entry in entries.values()), default=0)
+    found = file.seek(0, io.SEEK_END)
+    if found != size:
+        raise WeightsError(f"{uri} has {found} bytes, it should have {size}; copy or download it again")
+    shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
+    if VALUES in shapes:
+        shapes[EMBEDDING] = (_vocab_size(file, entries, start, uri), entries[VALUES].shape[1])
+        for name in (VALUES, ROWS, VOCAB_SIZE):
+            del shapes[name]
     return Header(shapes, size, metadata)
 
 
@@ -114,19 +120,25 @@ def _vocab_size(file: IO[bytes], entries: Mapping[str, TensorEntry], start: int,
 
 def file_digest(uri: str) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with open_file(uri) as file:
-        while chunk := file.read(PIECE):
-            digest.update(chunk)
+        return read_digest(file)
+
+
+def read_digest(file: IO[bytes]) -> str:
+    """Return the SHA-256 of an open file, in hexadecimal."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(PIECE):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
-def _read_whole(uri: str) -> bytes:
+def _read_whole(file: IO[bytes]) -> bytes:
     """Return the bytes of a remote file, in pieces: a response of a whole file exceeds the limit of responses."""
     buffer = io.BytesIO()
-    with open_file(uri) as file:
-        while chunk := file.read(PIECE):
-            buffer.write(chunk)
+    file.seek(0)
+    while chunk := file.read(PIECE):
+        buffer.write(chunk)
     return buffer.getvalue()
 
 

@@ -81,6 +81,18 @@ def _open_local(address: str, path: str) -> IO[bytes]:
         raise
 
 
+def opened_path(file: IO[bytes]) -> str | None:
+    """Return a path that leads to an open local file, whatever its address leads to by now.
+
+    None for a remote file, and on systems without /proc.
+    """
+    try:
+        path = f"/proc/self/fd/{file.fileno()}"
+    except OSError:  # a remote file has no descriptor
+        return None
+    return path if os.path.exists(path) else None
+
+
 def _path_of(descriptor: int) -> str | None:
     """Return the path of an open file; None on systems without /proc."""
     try:
