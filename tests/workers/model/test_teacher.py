@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -112,11 +113,43 @@ def test_an_incomplete_folder_is_refused_with_the_missing_file(tmp_path: Path, f
 
 def test_a_large_configuration_of_a_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_bytes(b" " * (4 << 20) + b"{}")
-    monkeypatch.setattr(sources, "_require_file", lambda *arguments: None)
+    monkeypatch.setattr(sources, "_require_file", lambda *arguments, **options: None)
     monkeypatch.setattr(sources, "download_pretrained_from_hf", lambda *arguments, **options: tmp_path / "config.json")
 
     with pytest.raises(TeacherError, match="has more than 4,194,304 bytes"):
         check_teacher(TeacherSpec(model="hf-hub:a/b"))
+
+
+@pytest.mark.parametrize("cached", [None, "/cache/old"])
+@pytest.mark.parametrize("large", ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_large_files_of_a_hub_are_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: str, cached: str | None
+) -> None:
+    write_folder(tmp_path, tiny_model(), tiny_layout())
+    downloaded: list[str] = []
+
+    def metadata(url: str, **options: object) -> SimpleNamespace:
+        return SimpleNamespace(size=(16 << 30) + 1 if url.endswith(large) else 1000)
+
+    def download(repository: str, filename: str = "open_clip_model.safetensors") -> Path:
+        downloaded.append(filename)
+        return tmp_path / filename
+
+    monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *arguments: cached)
+    monkeypatch.setattr(sources, "get_hf_file_metadata", metadata)
+    monkeypatch.setattr(sources, "download_pretrained_from_hf", download)
+
+    for use in (check_teacher, load_teacher):
+        with pytest.raises(TeacherError, match=rf"{large} of hf-hub:a/b has 17,179,869,185 bytes, at most .* are downloaded"):
+            use(TeacherSpec(model="hf-hub:a/b"))
+    assert set(downloaded) <= {"open_clip_config.json"} - {large}
+
+
+def test_a_folder_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, tiny_model(), tiny_layout())
+    monkeypatch.setattr(ArtifactsStore, "list", None)
+
+    assert check_teacher(TeacherSpec(model=f"local-dir:{tmp_path}")).layout == tiny_layout()
 
 
 def test_weights_trained_with_quick_gelu_get_it() -> None:

@@ -38,6 +38,8 @@ OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
 """Names of weights in a folder, in order of preference; the last is our compact form."""
+FOLDER_FILES = (*WEIGHTS_FILES, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, MODEL_DOCUMENT)
+"""Names that are read in a folder."""
 FILE_SECONDS = 60.0
 """Time limit for each file beside the weights, in a remote store."""
 
@@ -47,7 +49,7 @@ MAX_USER_DOCUMENT_BYTES = 4 << 20
 """The same for a folder that a user names: a parsed document takes up to 25 times its size."""
 MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
 """Limits of the sizes in a layout: several times those of the largest published models."""
-MAX_NAME, MAX_SHOWN_FILES = 200, 20
+MAX_NAME = 200
 MAX_WORD_BYTES = 1000
 """Bytes of one word, the longest run of letters or of signs; the rest is not read. More than fit into the context length."""
 MAX_REMEMBERED_WORDS = 100_000
@@ -90,12 +92,12 @@ def find_folder(uri: str) -> ModelSource:
 
     Raises FileNotFoundError, WeightsError or UnsupportedArchitecture, naming the file.
     """
-    names = open_store(uri, limit_s=FILE_SECONDS).list("")
-    if not names:
+    store = open_store(uri, limit_s=FILE_SECONDS)
+    names = {name for name in FOLDER_FILES if store.exists(name)}  # not a listing: a folder may have millions of files
+    if not names and not store.exists(""):
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
-    if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= set(names):
-        found = ", ".join(names[:MAX_SHOWN_FILES]) + (", …" if len(names) > MAX_SHOWN_FILES else "")
-        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed, this has {found}")
+    if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= names:
+        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed")
     weights = next((name for name in WEIGHTS_FILES if name in names), None)
     if weights is None:
         raise FileNotFoundError(f"{uri} has no weights; put one of {', '.join(WEIGHTS_FILES)} there")

@@ -9,6 +9,8 @@ from typing import Any
 import open_clip
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from open_clip.pretrained import (
+    HF_SAFE_WEIGHTS_NAME,
+    HF_WEIGHTS_NAME,
     download_pretrained,
     download_pretrained_from_hf,
     get_pretrained_cfg,
@@ -35,6 +37,9 @@ from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.runtime.addresses import ServiceAddress
 
 TIMEOUT_S = 10.0
+MAX_HUB_WEIGHTS_BYTES = 16 << 30
+"""Limit of the weights of a hub's model: the largest plain CLIP, ViT-bigG, has 10 GB in fp32."""
+HUB_WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 LOCAL_DIR, HF_HUB, REGISTRY = "local-dir:", "hf-hub:", "registry:"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _PINNED = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})@([0-9]{1,9})", re.ASCII)
@@ -78,7 +83,9 @@ def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
         tag = get_pretrained_cfg(spec.model.replace("/", "-"), spec.pretrained) if spec.pretrained else None
         if tag:
             check_pretrained(tag, f"{spec.model} {spec.pretrained}")
-        elif not spec.model.startswith(HF_HUB):
+        elif spec.model.startswith(HF_HUB):
+            _require_weights(spec.model.removeprefix(HF_HUB))
+        else:
             check_weights(source.weights(), source.layout)
     except (OSError, HubError, ValueError) as error:  # WeightsError, or an address without a driver
         raise TeacherError(pointer, value, str(error)) from error
@@ -156,7 +163,7 @@ def fetch_config(repository: str) -> dict[str, Any]:
     """Read the `open_clip_config.json` of a repository `ORG/NAME` from the local cache or the hub."""
     if not _REPOSITORY.fullmatch(repository) or ".." in repository:
         raise HubError(f"hf-hub:{repository} is not a repository; write hf-hub:ORG/NAME")
-    _require_file(repository, CONFIG_FILE)
+    _require_file(repository, CONFIG_FILE, limit=MAX_USER_DOCUMENT_BYTES)
     path = _downloaded(f"hf-hub:{repository}", lambda: download_pretrained_from_hf(repository, filename=CONFIG_FILE))
     address = f"the {CONFIG_FILE} of hf-hub:{repository}"
     with open(path, "rb") as file:
@@ -167,7 +174,11 @@ def fetch_config(repository: str) -> dict[str, Any]:
 
 
 def fetch_weights(repository: str) -> str:
-    """Return the local path of a repository's weights, downloading them if not in the cache. Raises HubError."""
+    """Return the local path of a repository's weights, downloading them if not in the cache. Raises HubError.
+
+    Weights of more than MAX_HUB_WEIGHTS_BYTES are not downloaded.
+    """
+    _require_weights(repository)
     return _downloaded(f"hf-hub:{repository}", lambda: download_pretrained_from_hf(repository))
 
 
@@ -191,14 +202,39 @@ def check_pretrained(tag: dict[str, Any], name: str) -> None:
         _require_file(repository, file or "open_clip_pytorch_model.bin", name)
 
 
-def _require_file(repository: str, file: str, name: str | None = None) -> None:
+def _require_weights(repository: str) -> None:
+    """Raise HubError if the hub has no weights of a repository, or too large ones; those in the cache do while it is away."""
+    missing: list[HubError] = []
+    for file in HUB_WEIGHTS_FILES:  # open_clip downloads the second one if it fails to download the first one
+        try:
+            _require_file(repository, file, limit=MAX_HUB_WEIGHTS_BYTES)
+        except _TooLarge:
+            raise
+        except HubError as error:
+            missing.append(error)
+    if len(missing) == len(HUB_WEIGHTS_FILES):
+        raise missing[-1]
+
+
+class _TooLarge(HubError):
+    """A file beyond its limit."""
+
+
+def _require_file(repository: str, file: str, name: str | None = None, *, limit: int | None = None) -> None:
+    """Raise HubError if a file is neither in the cache nor on the hub, or if the one that would be downloaded is too large."""
     safe = file.rsplit(".", 1)[0] + ".safetensors"
-    if any(isinstance(try_to_load_from_cache(repository, known), str) for known in (file, safe, "open_clip_model.safetensors")):
+    cached = any(isinstance(try_to_load_from_cache(repository, known), str) for known in (file, safe, HF_SAFE_WEIGHTS_NAME))
+    if cached and limit is None:
         return
     try:
-        get_hf_file_metadata(hf_hub_url(repository, file), timeout=TIMEOUT_S)
+        size = get_hf_file_metadata(hf_hub_url(repository, file), timeout=TIMEOUT_S).size
     except Exception as error:  # connection errors of several libraries, 401, 404, offline mode
+        if cached:
+            return
         raise _unreachable(name or f"hf-hub:{repository}", error) from error
+    if limit is not None and (size is None or size > limit):
+        found = "no size" if size is None else f"{size:,} bytes"
+        raise _TooLarge(f"{file} of hf-hub:{repository} has {found}, at most {limit:,} bytes are downloaded; use another model")
 
 
 def _unreachable(name: str, error: Exception) -> HubError:
