@@ -122,6 +122,8 @@ async def _compare(db: Database, store: AsyncArtifactsStore) -> tuple[bytes | No
     found = await store.read_if_exists(INSTALLATION)  # first: an owner is in the database before it is in the store
     async with db.read() as session:
         row = await session.scalar(_ROW)
+    if found is None and row is not None and row.artifacts is not None:  # another server may have bound them in between
+        found = await store.read_if_exists(INSTALLATION)
     document = _document(found)
     if row is not None and row.artifacts is not None and document.get("id") != row.id:
         return found, _message_of_bound(store.root, row.artifacts)

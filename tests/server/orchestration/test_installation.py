@@ -81,6 +81,24 @@ class TestBinding:
             assert await foreign_store(each.app.state.services.db, each.app.state.services.store) is None
 
 
+    async def test_a_server_that_is_bound_while_another_one_reads_is_no_obstacle(
+        self, start: Start, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second = await start()
+        store = second.app.state.services.store
+        read = store.read_if_exists
+
+        async def read_before_the_other_is_bound(path: str) -> bytes | None:
+            found: bytes | None = await read(path)
+            monkeypatch.setattr(store, "read_if_exists", read)
+            await bind(service.app.state.services)
+            return found
+
+        monkeypatch.setattr(store, "read_if_exists", read_before_the_other_is_bound)
+
+        await bind(second.app.state.services)
+
+
 class TestAnotherDatabase:
     @pytest.mark.parametrize("document", ['{"id": "other"}', '{"id": "other", "owner": "o", "database": "postgresql://db/first"}'])
     async def test_a_new_one_is_refused(self, service: Service, document: str) -> None:
@@ -132,9 +150,15 @@ class TestAnotherDatabase:
         monkeypatch.setattr(installation, "CHECK_SECONDS", 0.02)
         monkeypatch.setattr(installation, "RETRY_SECONDS", 0.02)
         await bind(service.app.state.services)
+        before = _file(service).read_text()
         running = await start(schedule=True, tick_seconds=0.01)
         second = await _beside(start, _copied(service, tmp_path), tmp_path, service)
         store = running.app.state.services.store
+
+        async def bound() -> bool:
+            return _file(service).read_text() != before
+
+        await eventually(bound)
 
         async def refused() -> bool:
             return store.refusal is not None
