@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
-from tinyclip.schemas import JobError, JobState, ModelVersion, StageState, StudentSummary
+from tinyclip.schemas import JobError, JobState, ModelVersion, Scores, StageState, StudentSummary
 
 from tinyclip_server.database.tables import AttemptRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.jobs.lifecycle import (
@@ -27,7 +27,7 @@ from tinyclip_server.models import service as models
 
 logger = logging.getLogger(__name__)
 
-MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 """Raised by handlers for malformed event data; they read all they need before they change anything."""
 
 
@@ -97,9 +97,10 @@ async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, eve
     stage = _stage(job, event)
     metrics = {name: value for name, value in (event.data.get("metrics") or {}).items() if value is not None}
     step = int(event.data["step"])
-    stage.metrics = {**stage.metrics, "last": {**metrics, "step": step}}
+    points = _points(job, stage.index, step, metrics)
     _show_progress(job, stage, event.data)
-    await _add_points(session, job, stage.index, step, metrics)
+    stage.metrics = {**stage.metrics, "last": {**metrics, "step": step}}
+    await _add_points(session, points)
 
 
 async def _stage_evaluating(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -109,9 +110,11 @@ async def _stage_evaluating(session: AsyncSession, job: JobRow, attempt: Attempt
 async def _evaluation(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     stage, task = _stage(job, event), str(event.data["task"])
     student, teacher = event.data["student"], event.data.get("teacher")
-    stage.evaluation = {**stage.evaluation, task: {"student": student, "teacher": teacher}}
     numbers = {f"{task}/{name}": value for name, value in student.items()}
-    await _add_points(session, job, stage.index, int(event.data.get("step", 0)), numbers)
+    points = _points(job, stage.index, int(event.data.get("step", 0)), numbers)
+    scores = Scores.model_validate({"student": student, "teacher": teacher})
+    stage.evaluation = {**stage.evaluation, task: scores.model_dump()}
+    await _add_points(session, points)
 
 
 async def _stage_finished(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -125,22 +128,30 @@ async def _model_exported(session: AsyncSession, job: JobRow, attempt: AttemptRo
 
 
 async def _attempt_succeeded(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    end_attempt(attempt, AttemptOutcome.SUCCEEDED)
     assert job.model_version is not None
-    if attempt.model is None:
-        _fail(session, job, "no_model", "the attempt succeeded without exporting a model")
+    problem = _model_problem(attempt.model)
+    if attempt.model is not None and problem is None:
+        await models.register(session, attempt.model, name=job.model_name, version=job.model_version, job_id=job.id)
+    end_attempt(attempt, AttemptOutcome.SUCCEEDED)
+    if problem is not None:
+        _fail(session, job, *problem)
         return
-    try:
-        ModelVersion.model_validate(attempt.model)
-    except ValidationError as error:
-        _fail(session, job, "bad_model_document", f"model.json is not a valid model version: {error.errors()[0]['msg']}")
-        return
-    await models.register(session, attempt.model, name=job.model_name, version=job.model_version, job_id=job.id)
     job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
     change_state(
         session, job, JobState.SUCCEEDED, f"made {job.model_name}@{job.model_version}",
         data={"model": {"name": job.model_name, "version": job.model_version}},
     )
+
+
+def _model_problem(document: dict[str, Any] | None) -> tuple[str, str] | None:
+    """Return the code and the message of the error if an attempt exported no valid model."""
+    if document is None:
+        return "no_model", "the attempt succeeded without exporting a model"
+    try:
+        ModelVersion.model_validate(document)
+    except ValidationError as error:
+        return "bad_model_document", f"model.json is not a valid model version: {error.errors()[0]['msg']}"
+    return None
 
 
 async def _attempt_failed(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -195,23 +206,31 @@ def _show_progress(job: JobRow, stage: StageRow, reported: dict[str, Any]) -> No
     step, steps = int(reported["step"]), int(reported.get("steps", stage.steps))
     total = sum(one.steps for one in job.stages)
     done = sum(one.steps for one in job.stages if one.index < stage.index) + step
-    eta = reported.get("eta_seconds")
+    eta, rate = (_number(reported.get(name)) for name in ("eta_seconds", "pairs_per_second"))
     if eta is not None and steps > step:
         eta = eta * (total - done) / (steps - step)
     job.progress = {
         "stage": stage.index, "stages": len(job.stages), "step": step, "steps": steps,
         "fraction": min(1.0, done / total) if total else 0.0,
         "samples_seen": int(reported.get("samples_seen", job.progress.get("samples_seen", 0))),
-        "pairs_per_second": reported.get("pairs_per_second"), "eta_seconds": eta,
+        "pairs_per_second": rate, "eta_seconds": eta,
     }
 
 
-async def _add_points(session: AsyncSession, job: JobRow, stage: int, step: int, metrics: dict[str, Any]) -> None:
-    points = [
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _points(job: JobRow, stage: int, step: int, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the finite numbers among the metrics."""
+    return [
         {"job_id": job.id, "name": name, "stage": stage, "step": step, "value": float(value)}
         for name, value in metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     ]
+
+
+async def _add_points(session: AsyncSession, points: list[dict[str, Any]]) -> None:
     if points:
         new = (pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert)(MetricPointRow).values(points)
         keys = ["job_id", "name", "stage", "step"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.artifacts.paths import evaluation_events, evaluation_folder, evaluation_request
-from tinyclip.schemas import EvaluationError, EvaluationState
+from tinyclip.schemas import EvaluationError, EvaluationState, Scores
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import EvaluationRow
@@ -61,7 +61,7 @@ class EvaluationFollower(Follower[EvaluationRow]):
         if event.type == "evaluation.started":
             row.state = EvaluationState.RUNNING
         elif event.type == "evaluation.progress":
-            row.progress, row.message = min(0.99, event.data["fraction"] or 0.0), event.message
+            row.progress, row.message = min(0.99, float(event.data["fraction"] or 0.0)), event.message
         elif event.type == "evaluation.failed":
             _fail(row, EvaluationError.model_validate({**event.data, "message": event.message}))
         elif event.type == "evaluation.finished":
@@ -70,11 +70,14 @@ class EvaluationFollower(Follower[EvaluationRow]):
 
 async def _finish(session: AsyncSession, row: EvaluationRow, event: WorkerEvent) -> None:
     """Keep the numbers, also with the registered version that was evaluated."""
-    row.results, row.message = event.data["results"], ""
+    results, message = event.data["results"], ""
+    for scores in results.values():
+        Scores.model_validate(scores)
     if row.model_name is not None and row.model_version is not None:
         teacher = event.data["models"].get("teacher", {}).get("sha256")
-        kept = await models.add_evaluation(session, row.model_name, row.model_version, row.id, row.results, teacher)
-        row.message = f"{row.model} keeps what its training has measured as {', '.join(kept)}" if kept else ""
+        kept = await models.add_evaluation(session, row.model_name, row.model_version, row.id, results, teacher)
+        message = f"{row.model} keeps what its training has measured as {', '.join(kept)}" if kept else ""
+    row.results, row.message = results, message
     row.state, row.progress, row.finished_at = EvaluationState.SUCCEEDED, 1.0, now()
 
 

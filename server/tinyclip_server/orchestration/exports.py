@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.artifacts.paths import export_events, export_folder, export_request, exported_files
-from tinyclip.schemas import ExportError, ExportFormat, ExportState
+from tinyclip.schemas import ExportCheck, ExportError, ExportFormat, ExportState, ModelFile
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow
@@ -62,12 +62,15 @@ class ExportFollower(Follower[ExportRow]):
         if row.state == ExportState.DELETING:  # its files are not listed any more
             return
         if event.type == "export.progress":
-            row.state, row.progress, row.message = ExportState.RUNNING, min(0.99, event.data["fraction"]), event.message
+            row.progress, row.message = min(0.99, float(event.data["fraction"])), event.message
+            row.state = ExportState.RUNNING
         elif event.type == "export.failed":
             _fail(row, ExportError.model_validate({**event.data, "message": event.message}))
         elif event.type == "export.finished":
+            files = [ModelFile.model_validate(file).model_dump() for file in event.data["files"]]
+            ExportCheck.model_validate(event.data.get("check"))
+            await service.list_files(session, row, files)
             row.document, row.error = event.data, None
-            await service.list_files(session, row, event.data["files"])
             row.state, row.progress, row.message, row.finished_at = ExportState.SUCCEEDED, 1.0, event.message, now()
 
 

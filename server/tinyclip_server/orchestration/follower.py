@@ -20,6 +20,7 @@ from tinyclip_server.database.engine import now
 from tinyclip_server.database.locks import REMOVAL_TURN_SECONDS, key_of, turn
 from tinyclip_server.database.tables import RayJobRow
 from tinyclip_server.http.services import Services
+from tinyclip_server.jobs.intake import MALFORMED
 from tinyclip_server.jobs.lifecycle import ABANDONED_SECONDS
 from tinyclip_server.orchestration.age import Age
 from tinyclip_server.orchestration.event_segments import read_segments
@@ -69,7 +70,8 @@ class Follower(ABC, Generic[Row]):
         """Return the folders of the artifacts store to remove with the row."""
 
     @abstractmethod
-    async def apply_event(self, session: AsyncSession, row: Row, event: WorkerEvent) -> None: ...
+    async def apply_event(self, session: AsyncSession, row: Row, event: WorkerEvent) -> None:
+        """Apply an event to the row. For malformed data it raises one of `MALFORMED`, before it changes anything."""
 
     @abstractmethod
     def retry(self, row: Row) -> bool:
@@ -111,7 +113,7 @@ class Follower(ABC, Generic[Row]):
             row.next_segment += len(seen.segments)
             for events in seen.segments:
                 for event in events:
-                    await self.apply_event(session, row, event)
+                    await self._apply_event(session, row, event)
             if row.state in self.active and row.ray_submission_id == job.submission_id:  # else its events began another job
                 self._judge(row, seen)
 
@@ -144,6 +146,12 @@ class Follower(ABC, Generic[Row]):
         elif known.submitted:
             judge(services, job.submission_id, seen, known.progressed_at, services.settings.progress_seconds)
         return seen
+
+    async def _apply_event(self, session: AsyncSession, row: Row, event: WorkerEvent) -> None:
+        try:
+            await self.apply_event(session, row, event)
+        except MALFORMED as error:  # skipped: another try would fail too, and would hold up the row for good
+            logger.error("%s: %s has malformed data %r: %r", row.ray_submission_id, event.type, event.data, error)
 
     def _silent(self, known: Row) -> float:
         return (now() - (known.progressed_at or known.updated_at)).total_seconds()

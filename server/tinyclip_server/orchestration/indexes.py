@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import IndexRequest, UpdateFile, WorkerEvent
 from tinyclip.artifacts.paths import index_folder, index_job_events, index_request, model_version
-from tinyclip.schemas import IndexSource, IndexState
+from tinyclip.schemas import IndexSource, IndexState, RejectedItem
 
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.services import Services
@@ -76,18 +76,19 @@ class IndexFollower(Follower[IndexRow]):
         if event.type == "index.progress":
             _show_progress(row, event)
         elif event.type == "index.finished":
-            row.state, row.progress, row.message = IndexState.READY, 1.0, event.message
             _show_generation(row, event)
+            row.state, row.progress, row.message = IndexState.READY, 1.0, event.message
             if row.updates > row.applied:
                 service.begin_updates(row)
                 row.message = event.message
         elif event.type == "index.updated":
-            row.message, row.applied = "", event.data["applied"]
-            rejected = [item for item in event.data["rejected"] if item not in row.rejected]
-            row.rejected = [*rejected, *row.rejected][:SHOWN_REJECTED]
+            applied, is_last = int(event.data["applied"]), event.data["last"]
+            items = [RejectedItem.model_validate(item).model_dump() for item in event.data["rejected"]]
             _show_generation(row, event)
+            row.message, row.applied = "", applied
+            row.rejected = [*(item for item in items if item not in row.rejected), *row.rejected][:SHOWN_REJECTED]
             await repository.delete_applied_updates(session, row)
-            if event.data["last"]:
+            if is_last:
                 row.state = IndexState.READY
                 if row.updates > row.applied:
                     service.begin_updates(row)
@@ -97,10 +98,12 @@ class IndexFollower(Follower[IndexRow]):
 
 def _show_progress(row: IndexRow, event: WorkerEvent) -> None:
     done, total, linking = event.data["done"], event.data["total"], event.data.get("phase") == "linking"
-    if row.state == IndexState.BUILDING:
-        row.progress = min(0.99, done / total) if total else 0.0
-    row.message = f"{done:,} items" + (f" of about {total:,}" if total else "") + (" linked" if linking else "")
+    message = f"{done:,} items" + (f" of about {total:,}" if total else "") + (" linked" if linking else "")
+    fraction = min(0.99, done / total) if total else 0.0
+    row.progress = fraction if row.state == IndexState.BUILDING else row.progress
+    row.message = message
 
 
 def _show_generation(row: IndexRow, event: WorkerEvent) -> None:
-    row.count, row.kind, row.recall = event.data["count"], event.data.get("kind", "exact"), event.data.get("recall")
+    count, kind, recall = int(event.data["count"]), str(event.data.get("kind", "exact")), event.data.get("recall")
+    row.count, row.kind, row.recall = count, kind, None if recall is None else float(recall)
