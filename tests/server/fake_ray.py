@@ -28,8 +28,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/version":
             self._answer({"ray_version": self.server.version, "version": "4"})
         elif self.path.startswith("/api/jobs/"):
-            job = self.server.jobs.get(self.path.rsplit("/", 1)[1])
-            self._answer(job or {}, 200 if job else 404)
+            id = self.path.rsplit("/", 1)[1]
+            job = self.server.jobs.get(id)
+            self._answer(job or f"Job {id} does not exist", 200 if job else 404)
         else:
             self._answer({"applications": {}})
 
@@ -39,9 +40,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.jobs.setdefault(body["submission_id"], {"status": "RUNNING"})
         self._answer({})
 
-    def _answer(self, document: dict[str, Any], status: int = 200) -> None:
+    def _answer(self, answer: dict[str, Any] | str, status: int = 200) -> None:
+        """Send a JSON document or a text."""
         allowed = not self.server.token or self.headers.get("authorization") == f"Bearer {self.server.token}"
-        data = json.dumps(document if allowed else {}).encode()
+        content = answer if allowed else {}
+        data = (content if isinstance(content, str) else json.dumps(content)).encode()
         self.send_response(status if allowed else 401)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -22,6 +22,8 @@ JOB_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 START_TIMEOUT = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+UNKNOWN_JOB = "Job {} does not exist"
+"""The body of Ray's 404 for a job that it has no record of."""
 
 
 class RayJobStatus(StrEnum):
@@ -133,14 +135,14 @@ class RayGateway:
 
     async def job_status(self, submission_id: str) -> RayJobStatus | None:
         answer = await self._ask("GET", f"/api/jobs/{submission_id}")
-        if answer.status_code == 404:
+        if _is_unknown_job(answer, submission_id):
             return None
         _expect_success(answer)
         return RayJobStatus(answer.json()["status"])
 
     async def job_note(self, submission_id: str) -> RayJobNote | None:
         answer = await self._ask("GET", f"/api/jobs/{submission_id}")
-        if answer.status_code == 404:
+        if _is_unknown_job(answer, submission_id):
             return None
         _expect_success(answer)
         job = answer.json()
@@ -148,12 +150,12 @@ class RayGateway:
 
     async def stop_job(self, submission_id: str) -> None:
         answer = await self._ask("POST", f"/api/jobs/{submission_id}/stop")
-        if answer.status_code not in (400, 404):
+        if answer.status_code != 400 and not _is_unknown_job(answer, submission_id):
             _expect_success(answer)
 
     async def delete_job(self, submission_id: str) -> None:
         answer = await self._ask("DELETE", f"/api/jobs/{submission_id}")
-        if answer.status_code != 404:
+        if not _is_unknown_job(answer, submission_id):
             _expect_success(answer)
 
     async def ended_jobs(self) -> list[EndedJob]:
@@ -231,6 +233,11 @@ class RayGateway:
 def _expect_success(answer: httpx.Response) -> None:
     if not answer.is_success:
         raise RayUnavailable(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {_last_line(answer)}")
+
+
+def _is_unknown_job(answer: httpx.Response, submission_id: str) -> bool:
+    """Return whether Ray answered that it has no record of a job. A 404 of anything else, as of a proxy, is no such answer."""
+    return answer.status_code == 404 and answer.text.strip() == UNKNOWN_JOB.format(submission_id)
 
 
 def _last_line(answer: httpx.Response) -> str:

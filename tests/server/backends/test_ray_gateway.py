@@ -24,6 +24,8 @@ class FakeRay:
         self.stopped: list[str] = []
         self.serve: dict[str, Any] = {}
         self.failing = False
+        self.path_is_lost = False
+        """True: a proxy before Ray answers 404, because it no longer knows the path to Ray."""
 
     async def submit(self, request: Request) -> Response:
         body = await request.json()
@@ -39,12 +41,19 @@ class FakeRay:
 
     async def info(self, request: Request) -> Response:
         job = self.jobs.get(request.path_params["id"])
-        return JSONResponse(job) if job else PlainTextResponse("Job does not exist", 404)
+        return JSONResponse(job) if job and not self.path_is_lost else self.not_found(request)
+
+    def not_found(self, request: Request) -> Response:
+        text = "404 page not found" if self.path_is_lost else f"Job {request.path_params['id']} does not exist"
+        return PlainTextResponse(text, 404)
 
     async def stop(self, request: Request) -> Response:
         self.stopped.append(request.path_params["id"])
         known = request.path_params["id"] in self.jobs
-        return JSONResponse({"stopped": True}) if known else PlainTextResponse("Job does not exist", 404)
+        return JSONResponse({"stopped": True}) if known and not self.path_is_lost else self.not_found(request)
+
+    async def delete(self, request: Request) -> Response:
+        return self.not_found(request)
 
     async def put_serve(self, request: Request) -> Response:
         self.serve = await request.json()
@@ -62,7 +71,8 @@ class FakeRay:
             routes=[
                 Route("/api/version", self.version),
                 Route("/api/jobs/", self.submit, methods=["POST"]),
-                Route("/api/jobs/{id}", self.info),
+                Route("/api/jobs/{id}", self.info, methods=["GET"]),
+                Route("/api/jobs/{id}", self.delete, methods=["DELETE"]),
                 Route("/api/jobs/{id}/stop", self.stop, methods=["POST"]),
                 Route("/api/serve/applications/", self.put_serve, methods=["PUT"]),
                 Route("/api/serve/applications/", self.get_serve, methods=["GET"]),
@@ -124,8 +134,18 @@ async def test_an_unknown_job_has_no_status_and_needs_no_stopping(fake: FakeRay,
     assert await gateway.job_status("tc-9") is None
 
     await gateway.stop_job("tc-9")
+    await gateway.delete_job("tc-9")
 
     assert fake.stopped == ["tc-9"]
+
+
+async def test_a_404_that_is_not_of_rays_jobs_is_unavailable(fake: FakeRay, gateway: RayGateway) -> None:
+    await gateway.submit_job("tc-1", "exec python", {})
+    fake.path_is_lost = True
+
+    for call in (gateway.job_status, gateway.job_note, gateway.stop_job, gateway.delete_job):
+        with pytest.raises(RayUnavailable, match="404 page not found"):
+            await call("tc-1")
 
 
 @pytest.mark.parametrize(
