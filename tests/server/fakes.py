@@ -26,6 +26,8 @@ class ScriptedRay:
         self.notes: dict[str, RayJobNote] = {}
         self.unavailable = False
         self.refusal_reason: str | None = None
+        self.submission_error: str | None = None
+        """The answer to submissions that Ray does not take, although it answers everything else."""
         self.serve_bodies: list[dict[str, Any]] = []
         self.serve: dict[str, Any] = {"applications": {}}
         self.proxy_routes = True
@@ -35,6 +37,8 @@ class ScriptedRay:
         self._expect_available()
         if self.refusal_reason:
             raise RayRefused(self.refusal_reason)
+        if self.submission_error:
+            raise RayUnavailable(f"POST /api/jobs/: {self.submission_error}", self.submission_error)
         self.submissions.append(submission_id)
         self.jobs.setdefault(submission_id, RayJobStatus.PENDING)
         self.entrypoints[submission_id] = entrypoint

@@ -61,6 +61,11 @@ class EndedJob:
 class RayUnavailable(Exception):
     """No usable answer: the request may or may not have taken effect."""
 
+    def __init__(self, message: str, answer: str = "no answer") -> None:
+        """`answer`: what Ray answered, for users; `message` may name addresses within the cluster."""
+        super().__init__(message)
+        self.answer = answer
+
 
 class RayRefused(Exception):
     """Ray understood the request and refused it."""
@@ -232,7 +237,8 @@ class RayGateway:
 
 def _expect_success(answer: httpx.Response) -> None:
     if not answer.is_success:
-        raise RayUnavailable(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {_last_line(answer)}")
+        given = f"{answer.status_code} {_last_line(answer)}"
+        raise RayUnavailable(f"{answer.request.method} {answer.request.url.path}: {given}", given)
 
 
 def _is_unknown_job(answer: httpx.Response, submission_id: str) -> bool:

@@ -37,8 +37,9 @@ FRESH_SECONDS = 5.0
 REMOVALS_AT_ONCE = 4
 """Each holds a connection to the database."""
 WAITING = "waiting for Ray to start the job"
+NOT_TAKEN = "waiting for Ray to take the job"
 PENDING_SECONDS = 10.0
-"""Time after which a job that Ray keeps pending shows that it waits."""
+"""Time after which a job that Ray does not take or keeps pending shows that it waits."""
 
 Row = TypeVar("Row", bound=RayJobRow)
 
@@ -234,11 +235,13 @@ def _state(row: RayJobRow) -> tuple[object, ...]:
 
 
 def _message(known: RayJobRow, seen: Observation) -> str:
-    """Return the message of a row: what its job waits for, once Ray has kept it pending for a while, else the present one."""
-    waits = known.message.startswith(WAITING)
+    """Return the message of a row: what its job waits for, once Ray has not started it for a while, else the present one."""
+    waits = known.message.startswith((WAITING, NOT_TAKEN))
+    late = waits or (now() - known.updated_at).total_seconds() >= PENDING_SECONDS
     if seen.never_started is not None:
         return f"{WAITING}: {seen.never_started}"
+    if seen.not_taken is not None:
+        return f"{NOT_TAKEN}: {seen.not_taken}" if late else known.message
     if seen.status is RayJobStatus.PENDING and seen.note is not None:
-        since = (now() - known.updated_at).total_seconds()
-        return f"{WAITING}: {seen.note.message}" if waits or since >= PENDING_SECONDS else known.message
+        return f"{WAITING}: {seen.note.message}" if late else known.message
     return "" if waits and seen.answered else known.message

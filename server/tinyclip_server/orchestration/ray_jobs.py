@@ -68,6 +68,8 @@ class Observation:
     """None with `answered`: Ray does not know the job."""
     note: RayJobNote | None = None
     """Ray's explanation, for a job whose driver has not started or may never have."""
+    not_taken: str | None = None
+    """Ray's answer to a submission that failed, to be repeated; None if the job is submitted."""
     segments: list[list[WorkerEvent]] = field(default_factory=list)
     caught_up: bool = False
     """True if everything that the job had written by then was read."""
@@ -135,6 +137,7 @@ async def observe(
         seen.refused = str(error)
     except RayUnavailable as error:
         logger.debug("%s: %s", job.submission_id, error)
+        seen.not_taken = error.answer if submit and not seen.submitted else None
     seen.segments, seen.caught_up = await read_segments(services.store, job.events, next_segment)
     return seen
 

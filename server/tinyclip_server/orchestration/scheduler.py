@@ -49,7 +49,7 @@ START_LOCK = 7_201_322
 SERVICE_STOPPED = "the service was stopped; started again, it continues from the last checkpoint"
 RETRY_SECONDS = 2.0
 PENDING_SECONDS = 10.0
-"""Time after which a driver that Ray keeps pending is reported; a shorter one is part of every start."""
+"""Time after which a driver that Ray does not take or keeps pending is reported; a shorter one is part of every start."""
 PENDING_REPEAT_SECONDS = 60.0
 
 
@@ -139,16 +139,17 @@ class Scheduler:
         await self._report_pending(claim, seen)
 
     async def _report_pending(self, claim: Claim, seen: Observation) -> None:
-        """Record what a driver waits for that Ray keeps pending: after a while, then at intervals."""
-        if seen.status is not RayJobStatus.PENDING or seen.note is None:
-            if seen.answered:
-                self._pending.pop(claim.submission_id, None)
+        """Record what a driver waits for that Ray does not take or keeps pending: after a while, then at intervals."""
+        message = _waiting(seen)
+        if seen.submitted != claim.submitted or (message is None and seen.answered):
+            self._pending.pop(claim.submission_id, None)
+        if message is None:
             return
         at = time.monotonic()
         if at < self._pending.setdefault(claim.submission_id, at + PENDING_SECONDS):
             return
         self._pending[claim.submission_id] = at + PENDING_REPEAT_SECONDS
-        message = f"waiting for Ray to start the driver: {seen.note.message}"
+        logger.info("job %s is %s", claim.job_id, message)
         async with self._services.db.write() as session:
             job = await session.scalar(select(JobRow).where(JobRow.id == claim.job_id).with_for_update())
             if job is not None and (job.lease_token, job.attempt) == (claim.lease_token, claim.attempt):
@@ -231,6 +232,7 @@ class Scheduler:
                 attempt.submitted = True
                 message = f"submitted as Ray job {attempt.ray_submission_id}"
                 record(session, job, "attempt.submitted", message, attempt=attempt.number)
+                show_waiting(job, None)
             for events in seen.segments:
                 for event in events:
                     await apply_event(session, job, attempt, event)
@@ -239,6 +241,15 @@ class Scheduler:
                 time_out(session, job, attempt, claim.timeouts)
             elif attempt.outcome is None:
                 judge(session, job, attempt, seen, self._settings.unknown_grace_seconds, claim.timeouts)
+
+
+def _waiting(seen: Observation) -> str | None:
+    """Return what a driver waits for that has not started; None if it has, or if that is not known."""
+    if seen.not_taken is not None:
+        return f"waiting for Ray to take the job: {seen.not_taken}"
+    if seen.status is RayJobStatus.PENDING and seen.note is not None:
+        return f"waiting for Ray to start the driver: {seen.note.message}"
+    return None
 
 
 async def _seconds_on_cluster(session: AsyncSession, job: JobRow) -> float:

@@ -58,6 +58,63 @@ class TestWorkerGroup:
 
 NOTE = "Job has not started yet. It may be waiting for resources (CPUs, GPUs, memory, custom resources) to become available."
 GIVEN_UP = RayJobNote("Job supervisor actor failed to start within 900.0 seconds.", never_started=True)
+NO_AGENT = "500 RuntimeError: Timed out waiting for an available job agent"
+
+
+class TestSubmission:
+    """A job that Ray does not take, although its API answers, or because it does not."""
+
+    async def refused(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
+        """Submit a job that Ray does not take; return its id."""
+        monkeypatch.setattr(scheduler, "PENDING_SECONDS", 0.0)
+        service.ray.submission_error = NO_AGENT
+        job: str = (await service.submit())["id"]
+        await service.tick(5)
+        return job
+
+    async def test_the_answer_is_shown_and_recorded_once_in_a_while(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = await self.refused(service, monkeypatch)
+
+        assert await waiting(service, job) == f"waiting for Ray to take the job: {NO_AGENT}"
+        events = [event for event in await service.events(job) if event["type"] == "attempt.pending"]
+        assert [(event["attempt"], event["message"]) for event in events] == [(1, await waiting(service, job))]
+
+    async def test_it_is_recorded_again_after_a_while(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scheduler, "PENDING_REPEAT_SECONDS", 0.0)
+
+        job = await self.refused(service, monkeypatch)
+
+        assert [event["type"] for event in await service.events(job)].count("attempt.pending") > 1
+
+    async def test_a_cluster_that_does_not_answer_is_shown_too(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        service.ray.unavailable = True
+
+        job = await self.refused(service, monkeypatch)
+
+        assert await waiting(service, job) == "waiting for Ray to take the job: no answer"
+
+    async def test_the_submission_ends_the_wait(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        job = await self.refused(service, monkeypatch)
+        monkeypatch.setattr(scheduler, "PENDING_SECONDS", 60.0)
+        service.ray.notes[f"tc-{job}-a1"] = RayJobNote(NOTE)
+
+        service.ray.submission_error = None
+        await service.tick(3)
+
+        assert (await service.job(job))["state"] == "starting"
+        assert (await service.events(job))[-1]["type"] == "attempt.submitted"
+        assert await waiting(service, job) is None
+
+    async def test_an_error_that_soon_passes_is_not_reported(self, service: Service) -> None:
+        service.ray.submission_error = NO_AGENT
+        job = await service.submit()
+
+        await service.tick(5)
+
+        assert "attempt.pending" not in [event["type"] for event in await service.events(job["id"])]
+        assert await waiting(service, job["id"]) is None
 
 
 class TestDriver:
@@ -156,6 +213,22 @@ class TestOtherJobs:
 
         assert (shown["state"], shown["message"]) == ("queued", f"waiting for Ray to start the job: {NOTE}")
         assert started["message"] == ""
+
+    async def test_an_evaluation_that_ray_does_not_take_shows_that_until_it_is_submitted(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await service.register_model("emoji")
+        task = {"name": "cars", "kind": "zero_shot", "shards": "/data/wds_cars"}
+        evaluation = await service.call("POST", "/v1/evaluations", {"model": "emoji@1", "tasks": [task]}, status=201)
+        messages = []
+        for seconds, error in ((10.0, NO_AGENT), (0.0, NO_AGENT), (10.0, "no answer"), (10.0, None)):
+            monkeypatch.setattr(follower, "PENDING_SECONDS", seconds)
+            service.ray.submission_error = error
+            await service.reconcile("evaluations")
+            messages.append((await service.get(f"/v1/evaluations/{evaluation['id']}"))["message"])
+
+        shown = "waiting for Ray to take the job"
+        assert messages == ["", f"{shown}: {NO_AGENT}", f"{shown}: no answer", ""]
 
     async def test_one_that_ray_never_started_is_submitted_again_and_counts_as_no_failure(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
