@@ -98,6 +98,18 @@ class TestPickles:
         assert "is neither a safetensors file nor one written by torch.save" in refusal(tmp_path / "m.pt").message
 
 
+def test_safetensors_whose_header_has_the_first_byte_of_a_pickle_are_read(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
+    weights = folder / "open_clip_model.safetensors"
+    data = weights.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    padding = (0x80 - size) % 256
+    weights.write_bytes((size + padding).to_bytes(8, "little") + data[8 : 8 + size] + b" " * padding + data[8 + size :])
+
+    assert weights.read_bytes()[:1] == source_files.PICKLE
+    assert read(folder).summary.layout == tiny_layout()
+
+
 class TestTars:
     def tar(self, path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
         with tarfile.open(path, "w") as tar:

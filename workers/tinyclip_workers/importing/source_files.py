@@ -41,6 +41,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
 """Schemes that a user may name. http(s) is not among them: the server makes no web requests on behalf of users."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+SAFETENSORS = re.compile(rb".{3}\0{5}\{", re.DOTALL)
+"""The size of the header, less than 16 MiB, whose first byte may be that of a pickle, and the header's first character."""
 
 
 class ImportRefused(ValueError):
@@ -197,8 +199,8 @@ def _read_config(address: str, name: str, limit: int, refuse: Refuse) -> dict[st
 
 def _read_file(address: str, name: str, limit: int, refuse: Refuse) -> SourceFile:
     with _open(address, limit, refuse) as file:
-        start = file.read(4)
-        if start == ZIP or start[:1] == PICKLE:
+        start = file.read(9)
+        if start.startswith((ZIP, PICKLE)) and not SAFETENSORS.match(start):
             wrapper, state = _extract_state_dict(_unpickle(file, refuse), refuse)
         else:
             wrapper, state = None, _read_safetensors(file, refuse)
