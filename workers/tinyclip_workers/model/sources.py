@@ -227,13 +227,13 @@ def _require_file(repository: str, file: str, name: str | None = None, *, limit:
     if cached and limit is None:
         return
     try:
-        size = get_hf_file_metadata(hf_hub_url(repository, file), timeout=TIMEOUT_S).size
+        metadata = get_hf_file_metadata(hf_hub_url(repository, file), timeout=TIMEOUT_S)
     except Exception as error:  # connection errors of several libraries, 401, 404, offline mode
         if cached:
             return
         raise _unreachable(name or f"hf-hub:{repository}", error) from error
-    if limit is not None and (size is None or size > limit):
-        found = "no size" if size is None else f"{size:,} bytes"
+    if limit is not None and (metadata.size is None or metadata.size > limit):
+        found = "no size" if metadata.size is None else f"{metadata.size:,} bytes"
         raise _TooLarge(f"{file} of hf-hub:{repository} has {found}, at most {limit:,} bytes are downloaded; use another model")
 
 
