@@ -244,6 +244,20 @@ def test_results_of_all_seeds_are_kept_and_a_failed_check_passes_none(tmp_path: 
     assert report.failed
 
 
+def test_two_processes_add_to_the_same_results(tmp_path: Path) -> None:
+    by_name, path = {case.name: case for case in CASES}, tmp_path / "chaos.json"
+    first = Report(0, 2, 30.0, keep=False, path=path, page=None)
+    first.add(by_name["driver"], "SQLite", Row())
+    second = Report(0, 2, 30.0, keep=True, path=path, page=None)
+
+    second.add(by_name["driver"], "PostgreSQL", Row())
+    first.keep_undisturbed("short", Outcome("job_1", "succeeded", 60.0, 1, 0, 0, 50, "ab"))
+    first.add(by_name["worker"], "SQLite", Row())
+
+    rows = {(row["case"], row["profile"]) for row in json.loads(path.read_text())["rows"]}
+    assert rows == {("driver", "SQLite"), ("driver", "PostgreSQL"), ("worker", "SQLite")}
+
+
 def _context(served: FakeControlPlane, seeds: int, **case: Any) -> CaseContext:
     plane, files = SimpleNamespace(is_ready=lambda: True), LocalFiles(served.artifacts)
     profile: Any = SimpleNamespace(name="SQLite", client=served.client(), files=files, plane=plane)

@@ -5,7 +5,8 @@
 A case submits small jobs, injects its fault at a random moment for each seed, and compares the outcome with an undisturbed run of
 the same spec: the same student bit for bit, a history without gaps, one model version, no process left. Results are written to
 `bench/results/chaos.json` after each case and from there to the table of `docs/reliability.md`. `--only` repeats cases;
-`--missing` continues after an interruption. PostgreSQL must be installed; the full disks and the nodes need root.
+`--missing` continues after an interruption, or shares a run that another process has begun, with other profiles (`--on`).
+PostgreSQL must be installed; the full disks and the nodes need root.
 """
 
 import argparse

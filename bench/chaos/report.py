@@ -14,6 +14,7 @@ from statistics import median
 from textwrap import fill
 from typing import Any
 
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
@@ -71,13 +72,19 @@ class Report:
     def __init__(
         self, seed: int, seeds: int, absence: float, *, keep: bool, path: Path = RESULTS, page: Path | None = PAGE
     ) -> None:
-        """Begin a report; with `keep`, add to the saved rows. The undisturbed runs are repeated in each sitting."""
+        """Begin a report; with `keep`, add to the saved rows, to which another process may add as well.
+
+        The undisturbed runs are repeated in each process.
+        """
         self._path, self._page, self._console = path, page, Console(highlight=False, width=200)
-        rows = [row for row in json.loads(path.read_text())["rows"] if "faults" in row] if keep and path.exists() else []
+        self._lock = FileLock(path.with_suffix(".lock"))
         self._command, self._commit = shlex.join(["python", "-m", "bench.chaos", *sys.argv[1:]]), _commit()
         self._document: dict[str, Any] = {
-            "machine": _machine(), "seed": seed, "seeds": seeds, "absence": absence, "undisturbed": {}, "rows": rows,
+            "machine": _machine(), "seed": seed, "seeds": seeds, "absence": absence, "undisturbed": {}, "rows": [],
         }
+        if not keep:
+            path.unlink(missing_ok=True)
+        self._save()
         self.seed, self.seeds, self.absence = seed, seeds, absence
         self.failed = False
 
@@ -105,15 +112,14 @@ class Report:
         row.case, row.profile, row.date = case.name, profile, f"{datetime.now(UTC):%Y-%m-%d}"
         row.command, row.commit = self._command, self._commit
         self.failed |= bool(row.wrong)
-        rows = [old for old in self._document["rows"] if (old["case"], old["profile"]) != (row.case, row.profile)]
-        self._document["rows"] = [*rows, asdict(row)]
-        self._save()
+        self._save(row)
         verdict = "; ".join(row.wrong) if row.wrong else row.remark if row.left_out else f"the same student; {row.remark}"
         style = "red" if row.wrong else "yellow" if row.left_out else "green"
         self._console.print(f"         {_seconds(row.outcomes)} s, {row.passed} of {row.wanted}: {verdict}", style=style)
 
     def write(self) -> None:
         """Write the table to the terminal and to the page, if there are rows."""
+        self._save()
         rows = self._rows()
         if not rows:
             return
@@ -145,10 +151,18 @@ class Report:
         rows = [Row.read(row) for row in self._document["rows"] if row["case"] in order]
         return sorted(rows, key=lambda row: (order.index(row.case), row.profile != "SQLite", row.profile))
 
-    def _save(self) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._document, indent=1) + "\n")
-        temporary.replace(self._path)
+    def _saved_rows(self) -> list[dict[str, Any]]:
+        return [row for row in json.loads(self._path.read_text())["rows"] if "faults" in row] if self._path.exists() else []
+
+    def _save(self, *rows: Row) -> None:
+        """Save the document with further rows, besides those that another process has added."""
+        keys = [(row.case, row.profile) for row in rows]
+        with self._lock:
+            others = [old for old in self._saved_rows() if (old["case"], old["profile"]) not in keys]
+            self._document["rows"] = [*others, *map(asdict, rows)]
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self._document, indent=1) + "\n")
+            temporary.replace(self._path)
 
 
 def _cells(row: Row) -> list[str]:
