@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -56,6 +57,8 @@ ROUTERS: list[APIRouter] = [
 """The routes under /v1, one router a resource."""
 
 Work = Callable[[], Coroutine[None, None, None]]
+Loop = Callable[[asyncio.Event], Coroutine[None, None, None]]
+"""Work that ends once the event is set."""
 
 RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
@@ -68,6 +71,9 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
 """The reconcilers of resources other than jobs by name, each of which runs in a loop of its own."""
 RECONCILE_SECONDS = 1.0
 RETENTION_SECONDS = 600.0
+ROUND_SECONDS = 2.0
+"""The time in which the rounds of the loops can end before they are cancelled: a statement that is cancelled on SQLite may keep
+the write lock until Python frees it."""
 RELEASE_SECONDS = 3.0
 """The time that a stopping server has to release its leases."""
 
@@ -96,9 +102,7 @@ def create_app(
         background = [asyncio.create_task(work) for work in _background(services, scheduler, cluster_lost)] if schedule else []
         yield
         services.stopping.set()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await _end(background, ROUND_SECONDS + 1)
         if schedule:
             await _release(scheduler)
         await services.close()
@@ -145,25 +149,34 @@ def _background(services: Services, scheduler: Scheduler, cluster_lost: bool) ->
         **{name: (partial(reconcile, services), RECONCILE_SECONDS) for name, reconcile in RECONCILERS.items()},
     }
     timed = services.metrics.timed
-    repeated = [partial(repeat, name, timed(name, work), seconds) for name, (work, seconds) in loops.items()]
+    repeated: list[Loop] = [partial(repeat, name, timed(name, work), seconds) for name, (work, seconds) in loops.items()]
     first = scheduler.interrupt_when_reachable if cluster_lost else None
-    return [services.planner.warm_up(), _when_bound(services, first, [partial(imports.sweep, services), *repeated])]
+    return [services.planner.warm_up(), _when_bound(services, first, [lambda _: imports.sweep(services), *repeated])]
 
 
-async def _when_bound(services: Services, first: Work | None, loops: list[Work]) -> None:
+async def _when_bound(services: Services, first: Work | None, loops: list[Loop]) -> None:
     """Run the loops whenever the artifacts store is known to be the database's own; `first` before them, once."""
-    while True:
-        await bind_when_reachable(services)
+    while await bind_when_reachable(services):
         if first is not None:
             await first()
             first = None
-        running = [asyncio.create_task(loop()) for loop in loops]
+        ending = asyncio.Event()
+        running = [asyncio.create_task(loop(ending)) for loop in loops]
         try:
             await until_foreign(services)
+            ending.set()
+            await asyncio.wait(running, timeout=ROUND_SECONDS)
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await _end(running)
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]], within_s: float = 0.0) -> None:
+    """Wait for the end of tasks, and cancel those that take longer than `within_s`."""
+    if tasks and within_s:
+        await asyncio.wait(tasks, timeout=within_s)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def build_services(

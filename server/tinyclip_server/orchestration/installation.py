@@ -6,7 +6,6 @@ first into the database, then into the store, at its start and every few minutes
 store is another one, or a copy from before: its servers do no work.
 """
 
-import asyncio
 import json
 import logging
 import secrets
@@ -21,6 +20,7 @@ from tinyclip_server.database.engine import Database
 from tinyclip_server.database.tables import InstallationRow
 from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.age import Age
+from tinyclip_server.orchestration.loops import wait
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +38,30 @@ class ForeignStore(Exception):
     """The artifacts store is not the one of the database; the message names both and the remedy."""
 
 
-async def bind_when_reachable(services: Services) -> None:
-    """Bind as soon as database and store answer, and not before the store is the database's own."""
-    while True:
+async def bind_when_reachable(services: Services) -> bool:
+    """Bind as soon as database and store answer, and not before the store is the database's own.
+
+    Return False if the server stops before.
+    """
+    while not services.stopping.is_set():
         try:
             await bind(services)
-            return
+            return True
         except ForeignStore as error:
             logger.error("%s", error)
         except Exception as error:  # each kind of store raises errors of its own
             logger.warning("no work is begun yet: %s", error or type(error).__name__)
-        await asyncio.sleep(RETRY_SECONDS)
+        await wait(RETRY_SECONDS, services.stopping)
+    return False
 
 
 async def until_foreign(services: Services) -> None:
-    """Check the binding at intervals. Return once another database owns the store."""
+    """Check the binding at intervals. Return once another database owns the store, or the server stops."""
     bound = Age()
     while True:
-        await asyncio.sleep(CHECK_SECONDS)
+        await wait(CHECK_SECONDS, services.stopping)
+        if services.stopping.is_set():
+            return
         try:
             if bound.seconds() < OWNER_SECONDS:
                 await _check(services)
