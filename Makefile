@@ -15,11 +15,15 @@ STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
 
-# Two workers, one for each core; TEST_ARGS passes more to pytest, as in `make test TEST_ARGS="-k scheduler"`.
-TEST_WORKERS ?= 2
+# Three workers keep two cores busy, because many tests wait for processes; the types are checked beside them. TEST_ARGS passes
+# more to pytest, as in `make test TEST_ARGS="-k scheduler"`.
+TEST_WORKERS ?= 3
 TEST_ARGS ?=
-test: lint
-	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --durations 20 $(TEST_ARGS)
+test: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/lint-imports
+	@$(BIN)/mypy & types=$$!; \
+	    $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --durations 20 $(TEST_ARGS); tests=$$?; \
+	    wait $$types && exit $$tests
 
 test-long: $(STAMP)
 	@$(BIN)/pytest -m long
