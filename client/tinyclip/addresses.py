@@ -5,7 +5,6 @@ Three rules apply, in this order: the text is acceptable (`address_problem`), it
 arrives, the engine checks again when it opens a file.
 """
 
-import ipaddress
 import json
 import os
 import re
@@ -13,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from tinyclip.hosts import is_private
 
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "memory", "http", "https")
 """Schemes of file stores. Other schemes of the same drivers run code, open sessions or unpack archives inside archives."""
@@ -48,11 +49,6 @@ _IN_BRACKETS = re.compile(r"\[[^\[\]/]*\]")
 """An IPv6 address, or a glob. No bracket may begin inside: the search for many open ones would take quadratic time."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """Characters that parsers of URLs drop, so that what is checked is not what is opened."""
-_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
-"""All public IPv6 addresses, except for those that only stand for an IPv4 address."""
-_IPV4_IN_IPV6 = (ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("64:ff9b::/96"))
-"""Mapped addresses, and those of NAT64, whose last 32 bits are the IPv4 address that is reached."""
-
 Resolve = Callable[[str], str]
 """Returns an absolute path without links and `..`. One function with a memory may serve one request: links may change."""
 
@@ -252,21 +248,6 @@ def _starts_with(segments: tuple[str, ...], prefix: tuple[str, ...]) -> bool:
 
 def _is_below(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
-
-
-def is_private(ip: str) -> bool:
-    """Return whether an IP address is not public: of this machine, a private network, or reserved.
-
-    An IPv4 address embedded in IPv6 is checked too.
-    """
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if any(address in network for network in _IPV4_IN_IPV6):
-            return is_private(str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)))
-        inner = (address.sixtofour, *(address.teredo or ()))
-        if address not in _PUBLIC_IPV6 or any(ip4 is not None and is_private(str(ip4)) for ip4 in inner):
-            return True
-    return not address.is_global or address.is_multicast
 
 
 def private_problem(host: str) -> str:

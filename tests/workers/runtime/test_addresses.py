@@ -13,7 +13,8 @@ from typing import Any
 import fsspec
 import pytest
 from huggingface_hub.constants import HF_HUB_CACHE
-from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS, address_problem, is_private
+from tinyclip.addresses import ALLOW_PRIVATE, READABLE_ROOTS, address_problem
+from tinyclip.hosts import is_private
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.importing.source_files import ImportRefused, read_source

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from tinyclip.addresses import is_private
+from tinyclip.hosts import is_private
 from tinyclip_workers.data.image_input import BadImage
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.queries.fetching import Fetcher

@@ -4,16 +4,13 @@ Headers are decoded by `tarfile.TarInfo.frombuf`. `tarfile.TarFile` is not used:
 memory, follows chains of them recursively, seeks beyond the end of a stream for ever, and ends silently at a damaged header.
 """
 
-import bz2
-import gzip
-import io
-import lzma
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
+
+from tinyclip_workers.data.tar_streams import BLOCK, PIECE, LimitedStream
 
 MAX_MEMBER_BYTES = 64 << 20
 """Limit of one file inside, which is read into memory whole; an image has a few megabytes at most."""
@@ -23,21 +20,6 @@ MAX_NAME = 4096
 """Limit of the characters of a name."""
 MAX_LOST_BYTES = 256 << 20
 """Limit of what is skipped to find the next header after a damaged one."""
-MAX_RATIO = 100
-"""Limit of the compression ratio beyond ALWAYS_ALLOWED_BYTES: images are compressed already."""
-ALWAYS_ALLOWED_BYTES = 256 << 20
-BLOCK = 1 << 16
-PIECE = 1 << 20
-"""The most bytes that are requested from the stream at once: decompressors and remote files hold several times as much."""
-XZ_MEMORY = 96 << 20
-"""Limit of xz's dictionary; its largest preset needs 65 MiB."""
-
-_XZ = re.compile(rb"\xfd7zXZ\x00")
-_UNPACKERS: dict[re.Pattern[bytes], Any] = {
-    re.compile(rb"\x1f\x8b\x08"): gzip.open,
-    re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
-    _XZ: lambda file: io.BufferedReader(_XzReader(file), BLOCK),
-}
 _METADATA = re.compile(r"__[^/]*__($|/)")
 """Metadata of WebDataset, which is not part of any sample."""
 _RECORD = re.compile(rb"(\d{1,7}) ([^=\n]{1,1000})=")
@@ -59,7 +41,7 @@ def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes | Unread]]:
     reading continues at the next valid one, and the name is "". Raises tarfile.TarError if it is not a tar, is truncated or
     unpacks to far more than its size; OSError or EOFError if the stream ends early.
     """
-    stream = _LimitedStream(file)
+    stream = LimitedStream(file)
     for entry in _read_entries(stream):
         if entry is None:
             yield "", Unread("a header in the tar is damaged")
@@ -79,7 +61,7 @@ def read_entries(file: IO[bytes]) -> Iterator["Entry"]:
 
     Raises tarfile.TarError if it is not a tar, is damaged or truncated.
     """
-    for entry in _read_entries(_LimitedStream(file, unpack=False)):
+    for entry in _read_entries(LimitedStream(file, unpack=False)):
         if entry is None:
             raise tarfile.ReadError("a header in it is damaged")
         yield entry
@@ -94,7 +76,7 @@ class Entry:
     size: int
     problem: str
     """What is wrong with its extended header, or ""."""
-    _stream: "_LimitedStream"
+    _stream: "LimitedStream"
 
     @property
     def is_plain(self) -> bool:
@@ -111,7 +93,7 @@ class Entry:
         self._stream.skip(_padded(self.size) - self.size)
 
 
-def _read_entries(stream: "_LimitedStream") -> Iterator[Entry | None]:
+def _read_entries(stream: "LimitedStream") -> Iterator[Entry | None]:
     """Yield the entries, whose bytes the caller reads or skips; None for damaged headers. Raises tarfile.ReadError."""
     extended = _Extended()
     for found in _read_headers(stream):
@@ -129,7 +111,7 @@ def _read_entries(stream: "_LimitedStream") -> Iterator[Entry | None]:
         yield Entry(info, header.name or info.name, size, header.problem, stream)
 
 
-def _read_headers(stream: "_LimitedStream") -> Iterator[tuple[tarfile.TarInfo, bytes] | None]:
+def _read_headers(stream: "LimitedStream") -> Iterator[tuple[tarfile.TarInfo, bytes] | None]:
     """Yield the headers; None for each run of blocks that are skipped because they are none. Raises tarfile.ReadError."""
     started, lost = False, 0
     while block := stream.read(tarfile.BLOCKSIZE):
@@ -171,7 +153,7 @@ def _problem(info: tarfile.TarInfo, name: str, size: int) -> str:
     return "its name is not a path inside a folder" if outside else ""
 
 
-def _skip_sparse_map(stream: "_LimitedStream", block: bytes) -> None:
+def _skip_sparse_map(stream: "LimitedStream", block: bytes) -> None:
     """Skip the blocks that continue the map of a sparse file of GNU tar; a byte in each one marks that another one follows."""
     extended = bool(block[482])
     while extended:
@@ -190,7 +172,7 @@ class _Extended:
     size: int | None = None
     problem: str = ""
 
-    def read(self, info: tarfile.TarInfo, stream: "_LimitedStream") -> None:
+    def read(self, info: tarfile.TarInfo, stream: "LimitedStream") -> None:
         if info.size > MAX_HEADER_BYTES:
             self.problem = f"its header has {info.size:,} bytes, at most {MAX_HEADER_BYTES:,} are read"
         if info.size > MAX_HEADER_BYTES or info.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
@@ -227,95 +209,3 @@ class _Extended:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
-
-
-class _LimitedStream:
-    """The decompressed tar, with a limit on its ratio to the compressed bytes that were read."""
-
-    def __init__(self, file: IO[bytes], *, unpack: bool = True) -> None:
-        self._source = _CountingReader(file)
-        packed = io.BufferedReader(self._source, BLOCK)
-        head = packed.peek(16)
-        unpacker = next((kind for magic, kind in _UNPACKERS.items() if unpack and magic.match(head)), None)
-        self._file: Any = packed if unpacker is None else unpacker(packed)
-        self._unpacked = 0
-
-    def read(self, size: int) -> bytes:
-        """Return at most PIECE bytes; fewer than `size` only at the end. Raises as `read_members`."""
-        try:
-            data: bytes = self._file.read(min(size, PIECE))
-        except (zlib.error, lzma.LZMAError) as error:
-            raise tarfile.ReadError(f"it is damaged: {error}") from error
-        self._unpacked += len(data)
-        if self._unpacked > ALWAYS_ALLOWED_BYTES + MAX_RATIO * self._source.count:
-            raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO} times its size")
-        return data
-
-    def read_exactly(self, size: int) -> bytes:
-        """Return that many bytes. Raises tarfile.ReadError if there are fewer."""
-        if size <= PIECE:
-            data = self.read(size)
-        else:
-            buffer = io.BytesIO()
-            while buffer.tell() < size and (piece := self.read(size - buffer.tell())):
-                buffer.write(piece)
-            data = buffer.getvalue()
-        if len(data) < size:
-            raise tarfile.ReadError("it is truncated")
-        return data
-
-    def skip(self, size: int) -> None:
-        """Read and drop that many bytes. Raises tarfile.ReadError if there are fewer."""
-        while size > 0:
-            count = len(self.read(min(size, PIECE)))
-            if count == 0:
-                raise tarfile.ReadError("it is truncated")
-            size -= count
-
-
-class _CountingReader(io.RawIOBase):
-    """A readable stream that counts the bytes read from it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.count = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(min(len(buffer), PIECE))
-        buffer[: len(data)] = data
-        self.count += len(data)
-        return len(data)
-
-
-class _XzReader(io.RawIOBase):
-    """The content of xz data, unpacked with limited memory, which `lzma.LZMAFile` cannot limit."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._packed, self._decoder = packed, _xz_decoder()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Raises lzma.LZMAError, or EOFError if the data is truncated."""
-        while True:
-            packed = b""
-            if self._decoder.eof:
-                packed = self._decoder.unused_data or self._packed.read(BLOCK)
-                if not packed.strip(b"\0"):  # the end, or padding
-                    return 0
-                self._decoder = _xz_decoder()
-            elif self._decoder.needs_input:
-                packed = self._packed.read(BLOCK)
-                if not packed:
-                    raise EOFError("the compressed data is truncated")
-            data = self._decoder.decompress(packed, len(buffer))
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-
-
-def _xz_decoder() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)

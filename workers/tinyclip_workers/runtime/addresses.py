@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import fsspec.config
-from tinyclip.addresses import ALLOW_PRIVATE, WEB, AddressRules, is_private, private_problem
+from tinyclip.addresses import ALLOW_PRIVATE, WEB, AddressRules, private_problem
+from tinyclip.hosts import is_private
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType, ClientSession

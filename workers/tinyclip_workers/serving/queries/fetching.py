@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinyclip.addresses import is_private
+from tinyclip.hosts import is_private
 
 from tinyclip_workers.data.image_input import BadImage
 from tinyclip_workers.serving.options import ServingOptions
