@@ -76,6 +76,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ModuleScheduling(config, log)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the tests that start Ray have the processors first: together, in one worker, they take longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ and item.get_closest_marker("ray") is None:
+        _lower_priority()
+
+
+@functools.cache
+def _lower_priority() -> None:
+    os.nice(5)
+
+
 @functools.cache
 def _starts_ray(module: str) -> bool:
     """Return whether a module is marked `ray`; the controller, which schedules, knows the names of the tests alone."""
