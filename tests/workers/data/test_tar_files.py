@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tinyclip_workers.data import shards, tar_files
+from tinyclip_workers.data import shards, tar_files, tar_streams
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_shard, read_shards
 from tinyclip_workers.data.tar_files import Unread, read_members
@@ -68,7 +68,7 @@ def test_a_file_with_a_name_outside_the_folder_is_not_read(tmp_path: Path, name:
 
 
 def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_files, "ALWAYS_ALLOWED_BYTES", 1 << 20)
+    monkeypatch.setattr(tar_streams, "ALWAYS_ALLOWED_BYTES", 1 << 20)
     bomb = gzip.compress(tar({f"{i}.txt": bytes(1 << 19) for i in range(40)}))
     assert len(bomb) < 40_000
     read: list[int] = []
@@ -186,7 +186,7 @@ def test_xz_with_a_large_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) 
     packed = lzma.compress(tar(CONTENT), preset=9)
     assert dict(read_members(io.BytesIO(packed))) == CONTENT
 
-    monkeypatch.setattr(tar_files, "XZ_MEMORY", 32 << 20)
+    monkeypatch.setattr(tar_streams, "XZ_MEMORY", 32 << 20)
 
     with pytest.raises(tarfile.ReadError, match="Memory usage limit"):
         list(read_members(io.BytesIO(packed)))
