@@ -9,7 +9,7 @@ from tinyclip import Student
 from tests.e2e.conftest import Undisturbed, World
 from tests.workers.shapes_data import draw_shape
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.ray, pytest.mark.long]
 
 LABELS = ["a red square", "a blue circle"]
 
