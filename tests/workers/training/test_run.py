@@ -92,7 +92,7 @@ class TestInterruption:
         found = artifacts.student()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
-    @pytest.mark.long  # the next test stops and continues in the same way, as another job
+    @pytest.mark.long  # e2e/test_queue.py stops a job in the same way, and the next test continues from a checkpoint
     def test_paused_and_continued_by_the_next_attempt_it_ends_with_the_same_student(
         self, tmp_path: Path, uninterrupted: Artifacts
     ) -> None:
