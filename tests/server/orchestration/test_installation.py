@@ -98,6 +98,8 @@ class TestBinding:
 
         await bind(second.app.state.services)
 
+        assert store.refusal is None
+
 
 class TestAnotherDatabase:
     @pytest.mark.parametrize("document", ['{"id": "other"}', '{"id": "other", "owner": "o", "database": "postgresql://db/first"}'])
@@ -190,6 +192,7 @@ class TestAnotherDatabase:
         monkeypatch.setattr(installation, "CHECK_SECONDS", 60.0)
         await asyncio.sleep(0.1)  # cancelled in its pause: a cancelled statement would keep its connection open
         watch.cancel()
+        assert json.loads(_file(service).read_text())["owner"] != json.loads(before)["owner"]
 
     async def test_a_database_that_was_lost_is_replaced_by_a_step_of_its_own(self, service: Service) -> None:
         _file(service).parent.mkdir(exist_ok=True)
