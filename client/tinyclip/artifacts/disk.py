@@ -52,15 +52,16 @@ def link_file(target: Path, source: Path) -> None:
 
 
 def remove_tree(path: Path, *, check: Check) -> None:
-    """Delete a file, or a folder with everything below it."""
+    """Delete a file, or a folder with everything below it. What another process deletes meanwhile is no error."""
     if path.is_symlink() or not path.is_dir():
         check()
-        path.unlink()
+        path.unlink(missing_ok=True)
         return
-    for entry in list(path.iterdir()):
-        remove_tree(entry, check=check)
-    check()
-    path.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(path.iterdir()):
+            remove_tree(entry, check=check)
+        check()
+        path.rmdir()
 
 
 def make_folders(folder: Path) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tinyclip.artifacts import disk
 from tinyclip.artifacts.store import ArtifactsStore
 
 
@@ -158,3 +159,18 @@ class TestFolders:
         store.remove("a")
 
         assert (store.list("a"), store.find("a")) == ([], [])
+
+
+def test_what_another_process_removes_at_the_same_time_is_no_error(tmp_path: Path) -> None:
+    folder = tmp_path / "jobs" / "one"
+    folder.mkdir(parents=True)
+    for number in range(20):
+        (folder / str(number)).write_text("a")
+
+    def remove_one_more() -> None:
+        for path in sorted(folder.glob("*"))[:1]:
+            path.unlink()
+
+    disk.remove_tree(tmp_path / "jobs", check=remove_one_more)
+
+    assert not (tmp_path / "jobs").exists()
