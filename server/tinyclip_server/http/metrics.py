@@ -57,7 +57,9 @@ class Metrics:
     def timed(self, loop: str, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Return a function that does the work and counts it as one round of the loop."""
         self._ended[loop] = self._ended_well[loop] = time.monotonic()
+        # Series exist from the start: a rate over one that appears with its first round would miss that round.
         self.failures.labels(loop)
+        self.round_seconds.labels(loop)
 
         async def round() -> None:
             began = time.monotonic()

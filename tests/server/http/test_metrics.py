@@ -99,10 +99,12 @@ class TestProcess:
             if rounds > 1:
                 raise ValueError("a failed round")
 
-        await repeat("jobs", metrics.timed("jobs", work), 0.001, ending)
+        timed, value = metrics.timed("jobs", work), metrics.registry.get_sample_value
+        assert value("tinyclip_loop_round_seconds_count", {"loop": "jobs"}) == 0
+
+        await repeat("jobs", timed, 0.001, ending)
 
         metrics.refresh_lag()
-        value = metrics.registry.get_sample_value
         assert value("tinyclip_loop_failures_total", {"loop": "jobs"}) == 2
         assert value("tinyclip_loop_round_seconds_count", {"loop": "jobs"}) == 3
         lag, age = value("tinyclip_loop_lag_seconds", {"loop": "jobs"}), metrics.seconds_since_round("jobs")
