@@ -13,7 +13,7 @@ from bench.chaos.profiles import Profile
 
 ORPHAN_SECONDS = 300.0
 """Time limit for the end of an orphan that can read that a newer attempt has superseded it. Its worker stops at the next step;
-Ray's controller, and then Ray's shutdown in the driver, wait for a minute each for the head that is gone."""
+Ray's controller waits for more than a minute for the head that is gone."""
 LONG_ABSENCE_SECONDS = 600.0
 FREE = 5
 """Each `FREE`-th loss of the head finds the orphans running all the time; the other orphans are suspended until their successors

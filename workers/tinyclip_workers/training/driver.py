@@ -47,7 +47,10 @@ def main() -> None:
     run = JobAttempt.open(arguments.artifacts, arguments.job, arguments.attempt)
     if run.control().read() is Command.FENCED or not run.register_driver():
         return
-    sys.exit(0 if run_attempt(run, arguments.artifacts) else 1)
+    status = 0 if run_attempt(run, arguments.artifacts) else 1
+    if run.control().read() is Command.FENCED:
+        _exit_without_ray(status)
+    sys.exit(status)
 
 
 def run_attempt(run: JobAttempt, artifacts: str) -> bool:
@@ -69,6 +72,13 @@ def run_attempt(run: JobAttempt, artifacts: str) -> bool:
         events.send("attempt.failed", message=describe_failure(error), data={"code": "attempt_failed", "retryable": True})
         return False
     return _report_outcome(outcome, events)
+
+
+def _exit_without_ray(status: int) -> None:
+    """Exit at once. If the Ray head was lost, which is one reason for a newer attempt, Ray's shutdown waits a minute for it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def describe_failure(error: Exception) -> str:
