@@ -1,6 +1,7 @@
 """Reports of a worker group that waits for resources: `worker_group.waiting` events until Ray has placed the group.
 
-Ray Train retries the placement for ever and reports nothing, so the driver looks at the cluster while the trainer runs.
+Ray Train retries the placement for ever and reports nothing, so the driver looks at the cluster while the trainer runs. With each
+report of a wait it removes the groups that Ray has forgotten.
 """
 
 import logging
@@ -13,6 +14,7 @@ import ray
 from ray.util import placement_group_table
 
 from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.training.leaked_groups import own_job, remove_leaked_groups
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class _Watch:
                 if reported is None or now - reported >= REPEAT_S:
                     reported = now
                     self._report(free)
+                    self._remove_leaked_groups()
             elif free is None and reported is not None:
                 reported = None
                 self._send("worker_group.placed", f"{_amounts(self._needed)} are reserved", {"needed": self._needed})
@@ -76,6 +79,12 @@ class _Watch:
         enough = all(free[kind] >= amount for kind, amount in self._needed.items())
         # Enough, and no group is pending: Ray Train is about to request one, or has just removed it.
         return None if enough and "PENDING" not in groups else free
+
+    def _remove_leaked_groups(self) -> None:
+        try:
+            remove_leaked_groups()
+        except Exception as error:  # the dashboard does not answer; the next report tries again
+            log.debug("cannot look for leaked placement groups: %s", error)
 
     def _report(self, free: dict[str, float]) -> None:
         size: dict[str, float] = ray.cluster_resources()
@@ -96,7 +105,7 @@ class _Watch:
 
 def _own_placement_groups() -> set[str]:
     """Return the states of this Ray job's placement groups, whose ids end with the job's."""
-    job = ray.get_runtime_context().get_job_id()
+    job = own_job()
     return {str(group["state"]) for id, group in placement_group_table().items() if id.endswith(job)}
 
 
