@@ -188,11 +188,18 @@ def _seconds(outcomes: Sequence[Outcome]) -> str:
 
 
 def _commit() -> str:
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return described.stdout.strip()
+    """Return the present commit, with `-dirty` if files are changed other than those of the results."""
+    described = _git("describe", "--always")
+    written = (f":!{path.relative_to(ROOT)}" for path in (RESULTS.parent, PAGE))
+    return f"{described}-dirty" if described and _git("status", "--porcelain", "--", ".", *written) else described
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def _machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} cores of {(models or [platform.machine()])[0]}, {platform.system()} {platform.release()}"
+    kernel = platform.release().split("-")[0]
+    return f"{os.cpu_count()} cores of {(models or [platform.machine()])[0]}, {platform.system()} {kernel}"
