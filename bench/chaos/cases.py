@@ -4,7 +4,7 @@ from bench.chaos import kills, lost_nodes, outages, suspensions
 from bench.chaos.case import Case
 
 MANY = {"max_attempts": 100}
-STALLED = {**MANY, "timeouts": {"progress_seconds": 40}}
+STALLED = {**MANY, "timeouts": {"progress_seconds": 60}}
 EMBEDDED, PRODUCTION, S3, NODES = ("SQLite",), ("PostgreSQL",), ("S3",), ("drivers on nodes",)
 
 CASES = [
@@ -24,7 +24,7 @@ CASES = [
          "long"),
     Case("worker-stopped", "SIGSTOP of the training worker for longer than a lease, then SIGCONT", suspensions.suspend_worker,
          PRODUCTION, "long"),
-    Case("driver-hung", "a driver hangs (SIGSTOP) for good", suspensions.hang_drivers, PRODUCTION, changes=STALLED, jobs=5,
+    Case("driver-hung", "a driver hangs (SIGSTOP) for good", suspensions.hang_drivers, PRODUCTION, changes=STALLED, jobs=4,
          attempts=(1, 2)),
     Case("ray-partition", "a partition between control plane and Ray", outages.cut_off_ray, PRODUCTION, jobs=4),
     Case("store-partition", "a partition between the nodes and the object store", outages.cut_off_store, S3, "long"),
