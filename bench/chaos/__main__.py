@@ -130,6 +130,8 @@ class Sitting:
                     row.remark = case.inject(context)
                     self._judge(case, context, undisturbed, row)
                     profile.prepare(1)
+                    if not row.wrong:
+                        _delete(context.jobs)
                 finally:
                     row.faults, row.wanted = context.faults, len(context.seeds)
                     if len(row.outcomes) < len(context.jobs) or row.wrong:
@@ -160,6 +162,12 @@ class Sitting:
             raise RuntimeError(f"the undisturbed job failed: {outcome}")
         self._report.keep_undisturbed(spec, outcome)
         return outcome
+
+
+def _delete(jobs: list[RunningJob]) -> None:
+    """Delete jobs, so that the small disk has room for those of the next case."""
+    for job in jobs:
+        job.client.jobs.delete(job.id)
 
 
 def differences(case: Case, outcome: Outcome, undisturbed: Outcome, faults: int) -> Iterator[str]:

@@ -21,7 +21,7 @@ from tests.e2e.service import Service
 from tests.fault_proxy import FaultProxy, fault_proxy, s3_proxy
 from tests.s3 import s3_server
 
-DISK_MB = 768
+DISK_MB = 1536
 LEASE_SECONDS, UNKNOWN_GRACE_SECONDS, STATUS_SECONDS = 2.0, 3.0, 0.5
 """Settings of the control planes with PostgreSQL, below their defaults (30, 60 and 2 s) so that each fault takes seconds."""
 STORE_TIMEOUTS = {"connect_timeout": 2, "read_timeout": 3}
