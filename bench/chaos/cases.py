@@ -4,7 +4,7 @@ from bench.chaos import kills, lost_nodes, outages, suspensions
 from bench.chaos.case import Case
 
 MANY = {"max_attempts": 100}
-STALLED = {**MANY, "timeouts": {"progress_seconds": 60}}
+STALLED = {**MANY, "timeouts": {"progress_seconds": 90}}
 EMBEDDED, PRODUCTION, S3, NODES = ("SQLite",), ("PostgreSQL",), ("S3",), ("drivers on nodes",)
 
 CASES = [
@@ -25,7 +25,7 @@ CASES = [
     Case("worker-stopped", "SIGSTOP of the training worker for longer than a lease, then SIGCONT", suspensions.suspend_worker,
          PRODUCTION, "long"),
     Case("driver-hung", "a driver hangs (SIGSTOP) for good", suspensions.hang_drivers, PRODUCTION, changes=STALLED, jobs=4,
-         attempts=(1, 2)),
+         attempts=(1, 2), seconds=1500),
     Case("ray-partition", "a partition between control plane and Ray", outages.cut_off_ray, PRODUCTION, jobs=4),
     Case("store-partition", "a partition between the nodes and the object store", outages.cut_off_store, S3, "long"),
     Case("store-lost", "the object store's responses are lost", outages.lose_responses, S3, jobs=4),
