@@ -15,6 +15,8 @@ from tinyclip.errors import CannotReachServer, ProblemError
 _TRANSIENT_STATUSES = {429, 502, 503, 504}
 _INTERRUPTED = "http_500"
 """The code of a 500 without a problem document: a server that is shutting down interrupts requests with it."""
+_IN_FLIGHT = "idempotency_in_flight"
+"""The code for a repeated request whose first sending the server is still answering."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Retries:
     attempts: int = 5
     for_seconds: float = 60.0
     """No wait begins that would end later than this after the first attempt."""
+    in_flight_seconds: float = 300.0
+    """The same for a request that the server is still answering, such as a submission with a slow plan. The number of attempts
+    does not count then, unless it is 1."""
     first_wait: float = 0.25
     """Doubles with each attempt, up to `longest_wait`; the real wait is drawn between 0 and that (full jitter)."""
     longest_wait: float = 8.0
@@ -39,7 +44,7 @@ class Retries:
         return {
             "retry": tenacity.retry_if_exception(is_transient),
             "wait": lambda state: self.delay(state.attempt_number, state.outcome.exception() if state.outcome else None),
-            "stop": tenacity.stop_any(tenacity.stop_after_attempt(self.attempts), tenacity.stop_before_delay(self.for_seconds)),
+            "stop": self._used_up,
             "before_sleep": self._report,
             "reraise": True,
         }
@@ -49,6 +54,12 @@ class Retries:
         jittered = random.uniform(0.0, min(self.longest_wait, self.first_wait * 2 ** min(failures, 30)))
         requested = failure.retry_after if isinstance(failure, ProblemError) else None
         return jittered if requested is None else requested + min(jittered, self.first_wait)
+
+    def _used_up(self, state: tenacity.RetryCallState) -> bool:
+        failure = state.outcome.exception() if state.outcome else None
+        if self.attempts > 1 and isinstance(failure, ProblemError) and failure.problem.code == _IN_FLIGHT:
+            return tenacity.stop_before_delay(max(self.in_flight_seconds, self.for_seconds))(state)
+        return state.attempt_number >= self.attempts or tenacity.stop_before_delay(self.for_seconds)(state)
 
     def _report(self, state: tenacity.RetryCallState) -> None:
         failure = state.outcome.exception() if state.outcome else None

@@ -50,6 +50,26 @@ def test_a_retryable_conflict_is_retried() -> None:
     assert len(server.requests) == 2
 
 
+def test_a_request_that_the_server_is_still_answering_is_repeated_until_it_has_the_answer(clock: Clock) -> None:
+    in_flight = problem(409, "still being answered", code="idempotency_in_flight", retryable=True)
+    conflict = httpx.Response(409, json=in_flight, headers={"Retry-After": "1"})
+    server = Recorder(httpx.ReadTimeout("slow"), *[conflict] * 100, httpx.Response(201, json=JOB))
+
+    assert client_of(server, Retries()).jobs.submit({"name": "x"}).id == "job_1"
+    assert len({request.headers["Idempotency-Key"] for request in server.requests}) == 1
+    assert len(server.requests) == 102
+
+
+def test_a_request_that_is_never_answered_is_an_error_in_the_end(clock: Clock) -> None:
+    in_flight = problem(409, "still being answered", code="idempotency_in_flight", retryable=True)
+    server = Recorder(httpx.Response(409, json=in_flight, headers={"Retry-After": "1"}))
+
+    with pytest.raises(tinyclip.Conflict):
+        client_of(server, Retries(first_wait=0.0)).jobs.submit({"name": "x"})
+
+    assert 290 <= sum(clock.sleeps) <= 300
+
+
 def test_attempts_are_limited() -> None:
     server = Recorder(httpx.ConnectError("refused"))
 
