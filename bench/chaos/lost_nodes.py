@@ -11,9 +11,9 @@ from bench.chaos.nodes import Node
 from bench.chaos.outcome import Fault
 from bench.chaos.profiles import Profile
 
-ORPHAN_SECONDS = 300.0
-"""Time limit for the end of an orphan that can read that a newer attempt has superseded it. Its worker stops at the next step;
-Ray's controller waits for more than a minute for the head that is gone."""
+ORPHAN_SECONDS = 150.0
+"""Time limit for the end of an orphan that can read that a newer attempt has superseded it. Its worker stops at the next step,
+its driver once Ray Train's controller has given up the head that is gone, and the rest with its node."""
 LONG_ABSENCE_SECONDS = 600.0
 FREE = 5
 """Each `FREE`-th loss of the head finds the orphans running all the time; the other orphans are suspended until their successors

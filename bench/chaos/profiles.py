@@ -26,7 +26,7 @@ LEASE_SECONDS, UNKNOWN_GRACE_SECONDS, STATUS_SECONDS = 2.0, 3.0, 0.5
 """Settings of the control planes with PostgreSQL, below their defaults (30, 60 and 2 s) so that each fault takes seconds."""
 STORE_TIMEOUTS = {"connect_timeout": 2, "read_timeout": 3}
 """Seconds, for all clients of the object store."""
-SEPARATIONS = {
+RAY_TIME_LIMITS = {
     "RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_grpc_client_keepalive_time_ms": "5000", "RAY_grpc_client_keepalive_timeout_ms": "5000",
@@ -151,7 +151,7 @@ def two_nodes(folder: Path) -> Iterator[Profile]:
 def drivers_on_nodes(folder: Path) -> Iterator[Profile]:
     """Run a head without CPUs, and one of two nodes with CPUs for the drivers and workers of several jobs."""
     with network(2, cpus=6) as nodes:
-        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=0, environment=SEPARATIONS, inside=OWN_PROCESSES)
+        head = RayCluster(folder / "ray", address=f"{NETWORK}.1", cpus=0, environment=RAY_TIME_LIMITS, inside=OWN_PROCESSES)
         with _production("drivers on nodes", folder, head, environment={"TINYCLIP_DRIVER_CPUS": "0.1"}) as profile:
             profile.nodes = nodes
             nodes[0].join(head, folder)

@@ -56,6 +56,7 @@ class Retries:
         return jittered if requested is None else requested + min(jittered, self.first_wait)
 
     def _used_up(self, state: tenacity.RetryCallState) -> bool:
+        """Return whether the last failure is final."""
         failure = state.outcome.exception() if state.outcome else None
         if self.attempts > 1 and isinstance(failure, ProblemError) and failure.problem.code == _IN_FLIGHT:
             return tenacity.stop_before_delay(max(self.in_flight_seconds, self.for_seconds))(state)

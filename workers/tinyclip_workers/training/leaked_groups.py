@@ -13,6 +13,8 @@ from ray.util.state import list_jobs
 
 log = logging.getLogger(__name__)
 
+ATTEMPT_PREFIX = "tc-"
+"""The submission ids of attempts, which the control plane chooses, begin with it."""
 ENDED = {"FAILED", "STOPPED", "SUCCEEDED"}
 JOB_ID_DIGITS = 8
 """The id of a placement group ends with the id of the Ray job that created it, in hexadecimal digits."""
@@ -41,4 +43,4 @@ def own_job() -> str:
 def _is_ended_attempt(job: str) -> bool:
     """Return whether a Ray job was an attempt, by its submission id, and has ended."""
     found = list_jobs(filters=[("job_id", "=", job)])
-    return any((one.submission_id or "").startswith("tc-") and one.status in ENDED for one in found)
+    return any((one.submission_id or "").startswith(ATTEMPT_PREFIX) and one.status in ENDED for one in found)
