@@ -13,8 +13,8 @@ from ray.util.state import list_jobs
 
 log = logging.getLogger(__name__)
 
-ATTEMPT_PREFIX = "tc-"
-"""The submission ids of attempts, which the control plane chooses, begin with it."""
+SUBMISSION_PREFIX = "tc-"
+"""The control plane submits its Ray jobs, attempts among them, under ids that begin with it."""
 ENDED = {"FAILED", "STOPPED", "SUCCEEDED"}
 JOB_ID_DIGITS = 8
 """The id of a placement group ends with the id of the Ray job that created it, in hexadecimal digits."""
@@ -27,7 +27,7 @@ def remove_leaked_groups() -> int:
     """
     own = own_job()
     existing = [id for id, group in placement_group_table().items() if group["state"] != "REMOVED" and not id.endswith(own)]
-    ended = {job for job in {id[-JOB_ID_DIGITS:] for id in existing} if _is_ended_attempt(job)}
+    ended = {job for job in {id[-JOB_ID_DIGITS:] for id in existing} if _is_ended(job)}
     leaked = [id for id in existing if id[-JOB_ID_DIGITS:] in ended]
     for id in leaked:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(id))))
@@ -40,7 +40,7 @@ def own_job() -> str:
     return ray.get_runtime_context().get_job_id()
 
 
-def _is_ended_attempt(job: str) -> bool:
-    """Return whether a Ray job was an attempt, by its submission id, and has ended."""
+def _is_ended(job: str) -> bool:
+    """Return whether the control plane submitted this Ray job, and it has ended."""
     found = list_jobs(filters=[("job_id", "=", job)])
-    return any((one.submission_id or "").startswith(ATTEMPT_PREFIX) and one.status in ENDED for one in found)
+    return any((one.submission_id or "").startswith(SUBMISSION_PREFIX) and one.status in ENDED for one in found)
