@@ -82,7 +82,7 @@ class Planner:
                         raise exchange.failure()
                     return answer
                 except TimeoutError:
-                    raise exchange.problem(f"took longer than {process.timeout_s:g} s", "planner_timeout") from None
+                    raise exchange.timeout() from None
                 except (HelperDied, OSError) as error:
                     if last_try:
                         raise exchange.death(error) from error
@@ -130,6 +130,13 @@ class _Exchange:
         message = f"{self._doing['what']} {message}"
         at = FieldError(pointer=self._doing["pointer"], value=shown_value(self._doing["value"]), message=message)
         return ApiError(message, code="planner_failed", errors=[at])
+
+    def timeout(self) -> InvalidInput | Unavailable:
+        """Return the error of a process that took too long, for this question or to start."""
+        if not self._asked:
+            message = f"the planner did not start within {self._process.timeout_s:g} s; its log has details"
+            return Unavailable(message, code="planner_unavailable", retry_after=5)
+        return self.problem(f"took longer than {self._process.timeout_s:g} s", "planner_timeout")
 
     def death(self, error: Exception) -> InvalidInput | Unavailable:
         """Return the error of a process that died twice: of this question, or it does not run at all."""
