@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
-from tinyclip_server.database.postgresql import STATEMENT_SECONDS, engine_options, install_limits
+from tinyclip_server.database.postgresql import STATEMENT_SECONDS, SUSPENDED_SECONDS, engine_options, install_limits
 
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000")
 """FULL: the log is flushed to the disk with every commit, so a power failure loses no acknowledged write."""
@@ -58,13 +58,18 @@ def now() -> datetime:
 class Database:
     """Opens sessions. Each is one transaction, which commits at the end of its block and rolls back on an exception."""
 
-    def __init__(self, url: str, *, statement_s: float | None = STATEMENT_SECONDS) -> None:
-        """Create the engine. `statement_s` is the timeout of a statement on PostgreSQL; None for one that may take any time."""
+    def __init__(
+        self, url: str, *, statement_s: float | None = STATEMENT_SECONDS, idle_s: float = SUSPENDED_SECONDS
+    ) -> None:
+        """Create the engine.
+
+        On PostgreSQL a statement may take `statement_s` seconds (None: any time), and a transaction may be idle for `idle_s`.
+        """
         self.engine: AsyncEngine = create_async_engine(url, **({} if url.startswith("sqlite") else engine_options(statement_s)))
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
         else:
-            install_limits(self.engine)
+            install_limits(self.engine, idle_s)
         self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
         # SQLite cannot turn a read transaction into a write one while another writes: take the write lock at once.
         self._writers = async_sessionmaker(

@@ -5,6 +5,7 @@ wait for as long as TCP does. The limits are short enough for an answer to every
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -27,7 +28,9 @@ PING_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
 """Time within which a request is answered although the database hangs: closing a hung connection takes SQLAlchemy 2 s more."""
 SUSPENDED_SECONDS = 60
-"""Time after which PostgreSQL ends a session that is idle in a transaction, or whose client is gone without a sign."""
+"""Time after which PostgreSQL ends a session whose client is gone without a sign, or by default one idle in a transaction."""
+LEAST_IDLE_SECONDS = 5.0
+"""The shortest time limit of an idle transaction: a live server on a busy machine may pause for a second or two."""
 
 UNAVAILABLE_CODES = ("08", "25P03", "53", "55P03", "57")
 """SQLSTATE codes, or their classes: the connection, a time limit, the server's resources, or an administrator ended it."""
@@ -41,10 +44,10 @@ def engine_options(statement_s: float | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def install_limits(engine: AsyncEngine) -> None:
-    """Install the limits that are not options of an engine."""
+def install_limits(engine: AsyncEngine, idle_s: float) -> None:
+    """Install the limits that are not options of an engine. PostgreSQL ends a session idle in a transaction for `idle_s`."""
     target: Engine = engine.sync_engine
-    event.listen(target, "connect", _limit_session)
+    event.listen(target, "connect", partial(_limit_session, max(idle_s, LEAST_IDLE_SECONDS)))
     event.listen(target, "checkin", _note_use)
     event.listen(target, "checkout", _ping_if_idle)
     event.listen(target, "handle_error", _convert)
@@ -79,14 +82,14 @@ class WatchedPool(AsyncAdaptedQueuePool):
         return connection
 
 
-def _limit_session(connection: Any, record: ConnectionPoolEntry) -> None:
+def _limit_session(idle_s: float, connection: Any, record: ConnectionPoolEntry) -> None:
     """Let PostgreSQL end the session of a server that is suspended or cut off, which must not keep its locks.
 
     These are statements because PgBouncer refuses parameters that it does not know at the start of a session.
     """
     probe_s = SUSPENDED_SECONDS // 4
     limits = {
-        "idle_in_transaction_session_timeout": SUSPENDED_SECONDS * 1000, "tcp_user_timeout": SUSPENDED_SECONDS * 1000,
+        "idle_in_transaction_session_timeout": idle_s * 1000, "tcp_user_timeout": SUSPENDED_SECONDS * 1000,
         "tcp_keepalives_idle": probe_s, "tcp_keepalives_interval": probe_s, "tcp_keepalives_count": 3,
     }  # fmt: skip
     statements = "; ".join(f"SET {name} = {int(value)}" for name, value in limits.items())

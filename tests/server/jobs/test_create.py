@@ -249,13 +249,13 @@ class TestPlannerFailures:
         assert process._process.pid == pid
 
     async def test_a_slow_spec_blocks_neither_other_projects_nor_more_than_a_few_of_its_own(self, start: Start) -> None:
-        service = await start(planner_command=FAKE_PLANNER, planner_timeout_seconds=3.0)
+        service = await start(planner_command=FAKE_PLANNER)
         planner = service.app.state.services.planner
         slow, quick = JobSpec.model_validate(spec(name="hangs")), JobSpec.model_validate(spec())
         slow_ones = [asyncio.create_task(planner.plan("slow", slow)) for _ in range(ADMITTED)]
         await asyncio.sleep(0)
 
-        other = await asyncio.wait_for(planner.plan("other", quick), 2.5)
+        other = await asyncio.wait_for(planner.plan("other", quick), 15)
         with pytest.raises(TooManyRequests):
             await planner.plan("slow", slow)
 
