@@ -9,15 +9,14 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
-from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from tinyclip_server.database import postgresql
 from tinyclip_server.database.engine import Database
-from tinyclip_server.database.tables import JobRow
 from tinyclip_server.http import idempotency
 
 from tests.server.documents import spec
-from tests.server.service import Service, Start, eventually
+from tests.server.service import Service, Start
 from tests.tcp_relay import Relay, relay
 
 LIMITS = {"CONNECT_SECONDS": 1.5, "POOL_SECONDS": 0.5, "PING_SECONDS": 0.3, "IDLE_SECONDS": 0.0}
@@ -171,24 +170,6 @@ async def test_a_database_without_a_free_connection_is_unavailable(database_url:
         finally:
             await database.close()
             other.execute("DROP ROLE tinyclip_without_connections")
-
-
-async def test_a_job_that_a_suspended_server_keeps_locked_is_taken_over(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "LEAST_IDLE_SECONDS", 0.5)
-    suspended = await start(lease_seconds=0.5)
-    other = await start(suspended.ray)
-    worker = await suspended.running()
-    worker.step(1, loss=1.0)
-
-    async def has_taken_over() -> bool:
-        await other.tick()
-        return "progress" in [event["type"] for event in await other.events(worker.job)]
-
-    async with suspended.app.state.services.db.read() as session:
-        await session.execute(select(JobRow).where(JobRow.id == worker.job).with_for_update())
-        await eventually(has_taken_over, seconds=20)
-        with pytest.raises(DBAPIError):
-            await session.execute(select(JobRow))
 
 
 async def test_a_connection_ends_after_a_minute_without_a_sign_of_its_client(database_url: str) -> None:

@@ -7,20 +7,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 from tinyclip.artifacts.paths import deployment_folder, index_request
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database import postgresql
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.locks import key_of, turn
-from tinyclip_server.database.tables import EvaluationRow, IndexRow
+from tinyclip_server.database.tables import EvaluationRow, IndexRow, JobRow
 from tinyclip_server.orchestration import attempts, follower
 from tinyclip_server.orchestration.attempts import observe_attempt
 
 from tests.server.deployments.demo import MODEL
 from tests.server.fakes import ScriptedServe
-from tests.server.service import Service, Start
+from tests.server.service import Service, Start, eventually
 
 TASK = {"name": "val", "kind": "zero_shot", "shards": "/data/val.tar", "classes": ["a", "b"], "templates": ["{}"]}
 
@@ -196,12 +196,34 @@ async def test_one_server_at_a_time_removes_a_name_that_can_be_used_again(start:
     assert await service.items(f"/v1/{kind}") == []
 
 
+@pytest.fixture
+def short_idle_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "LEAST_IDLE_SECONDS", 0.5)
+
+
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-async def test_one_that_is_suspended_in_a_transaction_does_not_keep_its_locks(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgresql, "SUSPENDED_SECONDS", 1)
-    suspended, other = await start(), await start()
+@pytest.mark.usefixtures("short_idle_transactions")
+async def test_a_job_that_a_suspended_server_keeps_locked_is_taken_over(start: Start) -> None:
+    suspended = await start(lease_seconds=0.5)
+    other = await start(suspended.ray)
+    worker = await suspended.running()
+    worker.step(1, loss=1.0)
+
+    async def has_taken_over() -> bool:
+        await other.tick()
+        return "progress" in [event["type"] for event in await other.events(worker.job)]
+
+    async with suspended.app.state.services.db.read() as session:
+        await session.execute(select(JobRow).where(JobRow.id == worker.job).with_for_update())
+        await eventually(has_taken_over, seconds=20)
+        with pytest.raises(DBAPIError):
+            await session.execute(select(JobRow))
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+@pytest.mark.usefixtures("short_idle_transactions")
+async def test_one_that_is_suspended_in_a_transaction_does_not_keep_its_locks(start: Start) -> None:
+    suspended, other = await start(lease_seconds=1), await start()
     job = await other.submit()
 
     with pytest.raises(DBAPIError):  # it continues, and its session has ended
