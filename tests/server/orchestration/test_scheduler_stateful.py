@@ -165,7 +165,7 @@ class Histories(RuleBasedStateMachine):
         self._deliver(held_up.gate.held if arrives else [])
         Clock.at += timedelta(seconds=61)
         followed = self._on_cluster()
-        for each in [*self.servers, held_up]:  # only those of the job's cluster follow it, perhaps only the one held up
+        for each in [*self.servers, *self.servers]:  # what they were at arrives first; only those of its cluster follow a job
             self.world.run(each.finish(cleans=False))
         assert not self.world.stale_controls & followed & self._on_cluster()  # what came too late is put right
 

@@ -76,23 +76,26 @@ class EventWriter:
         self._segment = b""
 
 
-def log_to_events(events: EventWriter, source: str) -> None:
+@contextmanager
+def log_to_events(events: EventWriter, source: str) -> Iterator[None]:
     """Also write this process's log records, from INFO up, as `log` events: these outlive Ray."""
-    logger = logging.getLogger("tinyclip_workers")
+    logger, handler = logging.getLogger("tinyclip_workers"), EventLogHandler(events, source)
     logger.setLevel(logging.INFO)
-    logger.addHandler(EventLogHandler(events, source))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager
 def reporting(store: ArtifactsStore, folder: str, attempt: int, source: str) -> Iterator[EventWriter]:
     """Yield a writer of a job's events that also receives this process's log records; flush it at the end."""
     events = EventWriter(store, folder, attempt)
-    handler = EventLogHandler(events, source)
-    logging.getLogger("tinyclip_workers").addHandler(handler)
     try:
-        yield events
+        with log_to_events(events, source):
+            yield events
     finally:
-        logging.getLogger("tinyclip_workers").removeHandler(handler)
         events.flush()
 
 

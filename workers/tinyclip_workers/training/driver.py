@@ -56,7 +56,11 @@ def main() -> None:
 def run_attempt(run: JobAttempt, artifacts: str) -> bool:
     """Do the rest of the job and report its end; returns False if it failed."""
     events = run.events()
-    log_to_events(events, "driver")
+    with log_to_events(events, "driver"):
+        return _run_attempt(run, artifacts, events)
+
+
+def _run_attempt(run: JobAttempt, artifacts: str, events: EventWriter) -> bool:
     events.send("attempt.started", message=f"attempt {run.attempt} started")
     try:
         if adopted := adopt(run):

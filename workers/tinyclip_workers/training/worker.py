@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,11 +87,13 @@ class StageWorker:
         self._run, self._stage, self._device = run, stage, device
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
-        if self._events:
-            log_to_events(self._events, f"stage {stage.name}")
 
     def train(self) -> None:
         """Build, restore, train, evaluate, and store the student."""
+        with log_to_events(self._events, f"stage {self._stage.name}") if self._events else nullcontext():
+            self._train()
+
+    def _train(self) -> None:
         pieces = self._build()
         trainer = StageTrainer(
             self._run.spec,
