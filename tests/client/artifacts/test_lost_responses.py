@@ -175,7 +175,8 @@ class TestUnavailable:
         with pytest.raises(StoreUnavailable, match=limited.root):
             limited.read_bytes("a/b")
 
-    def test_it_answers_again_after_the_outage(self, limited: ArtifactsStore, faulty_s3: FaultProxy) -> None:
+    def test_it_answers_again_after_the_outage(self, store: ArtifactsStore, faulty_s3: FaultProxy) -> None:
+        limited = ArtifactsStore(store.root, limit_s=3.0)
         faulty_s3.set(Fault("hang", forward=False))
         with pytest.raises(StoreUnavailable):
             limited.write_bytes("a/b", b"1")

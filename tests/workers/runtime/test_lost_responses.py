@@ -60,7 +60,7 @@ class TestEvents:
         assert messages(store, "events") == ["same", "same"]
 
     def test_events_of_a_failed_write_are_written_once_by_the_next(self, store: ArtifactsStore, faulty_s3: FaultProxy) -> None:
-        events = EventWriter(ArtifactsStore(store.root, limit_s=1.0), "events", 1)
+        events = EventWriter(ArtifactsStore(store.root, limit_s=3.0), "events", 1)
         faulty_s3.set(Fault("hang", methods=("PUT",)))  # committed, but the writer is not informed
         with pytest.raises(StoreUnavailable):
             events.send("stage.started", message="1")
@@ -73,7 +73,7 @@ class TestEvents:
     def test_a_log_line_that_cannot_be_written_now_does_not_disturb_its_caller(
         self, store: ArtifactsStore, faulty_s3: FaultProxy, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        events = EventWriter(ArtifactsStore(store.root, limit_s=1.0), "events", 1, interval_s=0)
+        events = EventWriter(ArtifactsStore(store.root, limit_s=3.0), "events", 1, interval_s=0)
         logger = logging.Logger("test")
         logger.addHandler(EventLogHandler(events, "worker"))
         faulty_s3.set(Fault("hang", methods=("PUT",)))

@@ -136,10 +136,9 @@ class TestLabelSets:
         waiting = [asyncio.create_task(label_sets.get(f"other-{number}")) for number in range(50)]
         await asyncio.sleep(0.05)
 
-        started = time.monotonic()
         await asyncio.to_thread(len, "a query that decodes an image")
 
-        assert time.monotonic() - started < SLACK
+        assert not any(query.done() for query in waiting)
         assert {type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)} == {ProblemError}
 
     async def test_a_change_is_seen_after_the_outage(self, label_sets: LabelSets, root: str, faulty_s3: FaultProxy) -> None:
