@@ -185,7 +185,7 @@ def build_services(
     """Create the parts of a server without starting them."""
     return Services(
         settings=settings,
-        # A server whose transaction is idle for longer than a lease has lost its leases: nobody should wait for its locks.
+        # A server whose transaction is idle for longer than a lease has lost its leases; its locks must not block the others.
         db=Database(settings.async_database_url, idle_s=settings.lease_seconds),
         store=AsyncArtifactsStore(settings.artifacts_root),
         ray=ray
