@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     status_seconds: float = Field(default=2.0, ge=0)
     """Interval at which Ray's status of a running attempt is read."""
     lease_seconds: float = Field(default=30.0, gt=0)
-    """Time after which a lease on a job expires unless its server renews it, and PostgreSQL ends an idle transaction."""
+    """Time after which a lease on a job expires unless its server renews it, and limit of an idle transaction in PostgreSQL."""
     stop_grace_seconds: float = Field(default=20.0, ge=0)
     """Time that a running attempt has for a graceful shutdown before Ray stops it."""
     unknown_grace_seconds: float = Field(default=60.0, ge=0)
