@@ -1,6 +1,7 @@
 """From image bytes to pixels: decoding, the training crop and the evaluation transform (METHOD section 8)."""
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ MAX_SCANNED_PIXELS = 1_000_000_000
 """Limit of pixels times scans of a progressive JPEG: each scan visits every pixel, however short it is. Encoders write ten."""
 MAX_ASPECT_RATIO = 16
 """An image with a larger ratio of its sides is cropped before it is resized: most of the resized image would be thrown away."""
+CROP_DRAWS, CROP_RATIOS = 10, (3 / 4, 4 / 3)
+"""Draws of a training crop before the central one is used, and the range of its aspect ratio (width to height)."""
 ALWAYS_ALLOWED_TILE = 1 << 20
 """Pixels that a tile of a TIFF may have, even if the image has fewer."""
 _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 322, 323
@@ -111,13 +114,27 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float], rng: np.random.Generator) -> Pixels:
     """Return a random part of the image (share `scale` of its area, aspect ratio 3:4 to 4:3) as (size, size, 3), bicubic."""
-    width, height = image.size
-    area = width * height * rng.uniform(*scale)
-    ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
-    crop_w, crop_h = min(width, float(np.sqrt(area * ratio))), min(height, float(np.sqrt(area / ratio)))
-    left, top = rng.uniform(0, width - crop_w), rng.uniform(0, height - crop_h)
-    box = (left, top, left + crop_w, top + crop_h)
+    left, top, width, height = random_crop(*image.size, scale, rng)
+    box = (left, top, left + width, top + height)
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def random_crop(width: int, height: int, scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of a random crop, in pixels, as torchvision's `RandomResizedCrop` draws it.
+
+    Of ten draws of area and aspect ratio (uniform in its logarithm) the first that fits into the image is used. If none fits,
+    as in an elongated image, it is the largest central crop of the nearest aspect ratio allowed.
+    """
+    narrowest, widest = CROP_RATIOS
+    for _ in range(CROP_DRAWS):
+        area = width * height * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))
+        crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_w <= width and 0 < crop_h <= height:
+            top, left = rng.integers(height - crop_h + 1), rng.integers(width - crop_w + 1)
+            return int(left), int(top), crop_w, crop_h
+    crop_w, crop_h = min(width, round(height * widest)), min(height, round(width / narrowest))
+    return (width - crop_w) // 2, (height - crop_h) // 2, crop_w, crop_h
 
 
 def eval_transform(size: int) -> Callable[[Image.Image], Tensor]:

@@ -25,11 +25,14 @@ def _scalars(value: Any) -> Any:
 Conditions = Annotated[dict[Key, Line | int | float | bool], Field(max_length=100), BeforeValidator(_scalars)]
 
 
+Share = Annotated[float, Field(ge=0)]
+
+
 class ImageAugmentation(Request):
     """Augmentation of training images (METHOD section 8 is the default)."""
 
-    crop_scale: tuple[float, float] = (0.9, 1.0)
-    """Share of the image's area that a random crop keeps."""
+    crop_scale: tuple[Share, Share] = (0.9, 1.0)
+    """Share of the image's area that a random crop keeps, of aspect ratio 3:4 to 4:3, drawn as by torchvision."""
     degrees: float = Field(default=0.0, ge=0, le=180)
     """Random rotation, either way."""
     translate: float = Field(default=0.0, ge=0, lt=1)
