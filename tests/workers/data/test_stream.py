@@ -88,6 +88,16 @@ class TestRepeatability:
 
         assert all(equal(a, b) for a, b in zip(whole[13:], resumed, strict=True))
 
+    def test_with_another_number_of_loader_processes_it_continues_with_the_next_epoch(self, tmp_path: Path) -> None:
+        shards, position = write_shards(tmp_path), DataPosition()
+        for batch in take(stream(shards), 13):  # 12 batches an epoch
+            position.advance(batch)
+
+        resumed = take(stream(shards, start=DataPosition.from_json(position.to_json())), 4, processes=2)
+
+        assert position.shares == {0: (1, 1)}
+        assert {batch.position for batch in resumed} == {(2, 1), (2, 2)}
+
 
 class TestSplitting:
     @pytest.mark.parametrize("shards", [2, 8])

@@ -2,7 +2,8 @@
 
 A *share* is what one loader process of one rank reads; there are world size x loader processes of them. Batch number b of
 epoch e of a share depends on (seed, e, share, b) alone, so a position is two numbers, and a resumed run gets the same batches
-as an uninterrupted one. Batches do not cross epochs: the samples at the end of an epoch that do not fill a batch are dropped.
+as an uninterrupted one. A position of another number of loader processes becomes the start of the next
+epoch. Batches do not cross epochs: the samples at the end of an epoch that do not fill a batch are dropped.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -50,6 +51,8 @@ class Batch:
     position: tuple[int, int]
     """(epoch, batches of it that this share has yielded, including this one)."""
     skipped: Skipped
+    processes: int = 1
+    """Loader processes of its rank."""
 
 
 @dataclass
@@ -58,10 +61,26 @@ class DataPosition:
 
     batches: int = 0
     shares: dict[int, tuple[int, int]] = field(default_factory=dict)
+    processes: int = 0
+    """Loader processes that the shares belong to; 0: unknown, in checkpoints of older versions."""
+    epoch: int = 0
+    """The epoch in which shares without a position start."""
 
     def advance(self, batch: Batch) -> None:
         self.batches += 1
         self.shares[batch.share] = batch.position
+        self.processes = batch.processes
+
+    def next_epoch(self) -> "DataPosition":
+        """Return the start of the epoch after the furthest one: where a stream that is split differently continues."""
+        return DataPosition(epoch=1 + max([self.epoch, *(epoch for epoch, _ in self.shares.values())]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "shares": {str(share): position for share, position in self.shares.items()}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "DataPosition":
+        return cls(**{**data, "shares": {int(share): (epoch, done) for share, (epoch, done) in data["shares"].items()}})
 
 
 @dataclass(frozen=True)
@@ -107,8 +126,9 @@ class PairStream(IterableDataset[Batch]):
         """Yield this loader process's batches, without end. Raises DataError if an epoch has none."""
         info = get_worker_info()
         count, index = (info.num_workers, info.id) if info else (1, 0)
-        share = (index + self._start.batches) % count  # the loader starts with process 0: it continues at the rank's position
-        epoch, done = self._start.shares.get(share, (0, 0))
+        start = self._start if self._start.processes in (0, count) else self._start.next_epoch()
+        share = (index + start.batches) % count  # the loader starts with process 0: it continues at the rank's position
+        epoch, done = start.shares.get(share, (start.epoch, 0))
         while True:
             batches = 0
             for number, samples in enumerate(self._sample_batches(epoch, self._rank * count + share, self._world_size * count)):
@@ -119,6 +139,7 @@ class PairStream(IterableDataset[Batch]):
                 batch = self._make_batch(samples, rng, share, (epoch, number + 1))
                 if batch is not None:
                     batches += 1
+                    batch.processes = count
                     yield batch
             if not batches:
                 raise DataError(self._no_batch_message(), value=self._spec.train.shards)

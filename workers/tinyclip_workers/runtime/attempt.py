@@ -26,6 +26,9 @@ from tinyclip_workers.runtime.control import ControlFile
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.filesystems import open_own_store
 
+POSITION = "position.json"
+"""The file of a finished student's folder with the workers' positions in the data."""
+
 
 @dataclass(frozen=True)
 class JobAttempt:
@@ -78,12 +81,20 @@ class JobAttempt:
         layout = Layout.model_validate_json(files["layout.json"])
         return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]))
 
+    def position_after_stage(self, index: int) -> dict[str, Any] | None:
+        """Return where a finished stage ended in the data; None for a student of an older version, which has no such file."""
+        files = read_committed(self.store, self.student_folder(index), only=POSITION) or {}
+        position: dict[str, Any] | None = json.loads(files[POSITION]) if POSITION in files else None
+        return position
+
     def finish_stage(self, index: int, student: "FinishedStudent") -> None:
         files = {
             "model.safetensors": student.weights,
             "layout.json": student.layout.model_dump_json(indent=1).encode(),
             "evaluation.json": json.dumps(student.evaluation, indent=1).encode(),
         }
+        if student.position is not None:
+            files[POSITION] = json.dumps(student.position).encode()
         write_committed(self.store, self.student_folder(index), files)
 
     def outcome(self) -> "Outcome | None":
@@ -103,6 +114,8 @@ class FinishedStudent:
     weights: bytes
     """safetensors."""
     evaluation: dict[str, Any]
+    position: dict[str, Any] | None = None
+    """The workers' positions in the data, for the next stage (`training/positions.py`); set to store a student, not read back."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ def write_committed(store: ArtifactsStore, path: str, files: dict[str, bytes]) -
     store.write_bytes(f"{path}/{MANIFEST}", json.dumps({"sha256": digests}, indent=1).encode())
 
 
-def read_committed(store: ArtifactsStore, path: str) -> dict[str, bytes] | None:
+def read_committed(store: ArtifactsStore, path: str, *, only: str | None = None) -> dict[str, bytes] | None:
     """Return the files of a committed folder; None if the manifest is missing or a file does not match it.
+
+    `only` is the name of the single file to read: others are neither read nor checked, and it may be missing.
 
     Raises StoreUnavailable: a folder that cannot be read now may be complete.
     """
@@ -28,7 +30,7 @@ def read_committed(store: ArtifactsStore, path: str) -> dict[str, bytes] | None:
         return None
     try:
         digests: dict[str, str] = json.loads(store.read_bytes(f"{path}/{MANIFEST}"))["sha256"]
-        files = {name: store.read_bytes(f"{path}/{name}") for name in digests}
+        files = {name: store.read_bytes(f"{path}/{name}") for name in digests if only in (None, name)}
     except StoreUnavailable:
         raise
     except (OSError, ValueError, KeyError) as error:

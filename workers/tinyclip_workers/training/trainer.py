@@ -26,6 +26,7 @@ from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import StudentEmbeddings
 from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.positions import all_positions, own_position
 from tinyclip_workers.training.projection import Projection
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
@@ -119,19 +120,15 @@ class StageTrainer:
         state = checkpoint.state
         self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
         self.step = int(state["step"])
-        self.position = _position(state["positions"])
+        self.position = own_position(state["positions"])
         if state["scaler"]:
             self._precision.scaler.load_state_dict(state["scaler"])
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds besides `learner.tensors()`. Collective: every worker calls it."""
-        own = {"batches": self.position.batches, "shares": {str(k): v for k, v in self.position.shares.items()}}
-        positions: list[Any] = [own] * world_size()
-        if world_size() > 1:
-            dist.all_gather_object(positions, own)
         scaler = self._precision.scaler
         return {
-            "positions": positions,
+            "positions": all_positions(self.position),
             "scaler": scaler.state_dict() if scaler.is_enabled() else {},
             "layout": self.learner.layout.model_dump(mode="json"),
         }
@@ -224,12 +221,3 @@ def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:
         dist.all_reduce(numbers)
         numbers[:-1] /= world_size()
     return [float(v) for v in numbers]
-
-
-def _position(positions: list[dict[str, Any]]) -> DataPosition:
-    """Return this worker's position in the data. With another number of workers than before, all start the next epoch."""
-    if len(positions) == world_size():
-        own = positions[rank()]
-        return DataPosition(own["batches"], {int(k): (v[0], v[1]) for k, v in own["shares"].items()})
-    epochs = [share[0] for worker in positions for share in worker["shares"].values()]
-    return DataPosition(0, {share: (max(epochs, default=0) + 1, 0) for share in range(64)})

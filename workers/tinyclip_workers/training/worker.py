@@ -16,7 +16,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer, loader_processes, make_loader
+from tinyclip_workers.data.stream import DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.inherit import ImpossibleInheritance
@@ -30,6 +30,7 @@ from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Parent, Stage, build_student
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
@@ -104,6 +105,7 @@ class StageWorker:
             mean=pieces.student.image_mean,
             std=pieces.student.image_std,
         )
+        trainer.position = self._first_position()
         self._restore(trainer)
         log.info(
             "training %s from step %d to %d on %s, %d workers, %d threads each",
@@ -114,8 +116,10 @@ class StageWorker:
         stopped = trainer.run(self._batches(trainer, pieces.student), hooks)
         if stopped is not Command.RUN:
             self._stop(stopped, trainer.step)
-        elif rank() == 0:
-            self._finish(current_student(pieces.student, trainer), evaluator)
+            return
+        position = position_document(trainer.position, self._stage.batch_size)
+        if rank() == 0:
+            self._finish(current_student(pieces.student, trainer), evaluator, position)
 
     def _build(self) -> _Pieces:
         spec: JobSpec = self._run.spec
@@ -151,6 +155,11 @@ class StageWorker:
         if before is None:
             raise RuntimeError(f"the student is missing from {self._run.stage_folder(self._stage.index - 1)}")
         return Parent(from_safetensors(before.weights), before.layout)
+
+    def _first_position(self) -> DataPosition:
+        """Return where the stage starts in the data: where the previous one ended."""
+        index, batch_size = self._stage.index, self._stage.batch_size
+        return position_after(self._run.position_after_stage(index - 1) if index else None, batch_size)
 
     def _restore(self, trainer: StageTrainer) -> None:
         checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
@@ -231,13 +240,14 @@ class StageWorker:
         if self._events:
             self._events.flush()
 
-    def _finish(self, student: LoadedModel, evaluator: StageEvaluator) -> None:
+    def _finish(self, student: LoadedModel, evaluator: StageEvaluator, position: dict[str, Any]) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
         evaluation = evaluator.evaluate(student, self._stage.steps)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.read() is not Command.FENCED:
-            self._run.finish_stage(self._stage.index, FinishedStudent(student.layout, to_safetensors(weights), evaluation))
+            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, position)
+            self._run.finish_stage(self._stage.index, finished)
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))
 
