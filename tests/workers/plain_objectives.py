@@ -48,6 +48,26 @@ def feature_mimicry(own: Pair, frozen: Pair, theirs: Pair, scale: float, cluster
     return total
 
 
+def cosine(a: Array, b: Array) -> float:
+    return float(sum(a * b) / np.sqrt(sum(a * a) * sum(b * b)))
+
+
+def inheritance(own: Pair, frozen: Pair, theirs: Pair, scale: float, clusters: Array) -> float:
+    total = 0.0
+    for mine, other in zip(own, theirs, strict=True):
+        half = mine.shape[1] // 2
+        total += np.mean([1 - cosine(a[:half], b[:half]) for a, b in zip(mine, other, strict=True)])
+    return float(total)
+
+
+def exploration(own: Pair, frozen: Pair, theirs: Pair, scale: float, clusters: Array) -> float:
+    total = 0.0
+    for mine, other in zip(own, theirs, strict=True):
+        half = mine.shape[1] // 2
+        total += np.mean([abs(cosine(a[half:], b[half:])) for a, b in zip(mine, other, strict=True)])
+    return float(total)
+
+
 def interactive_contrastive(own: Pair, frozen: Pair, theirs: Pair, scale: float, clusters: Array) -> float:
     return (info_nce(own.image, theirs.text, scale) + info_nce(own.text, theirs.image, scale)) / 2
 
@@ -94,6 +114,8 @@ def affinity(own: Pair, teachers: list[tuple[float, Pair, float]], scale: float)
 Term = Callable[[Pair, Pair, Pair, float, Array], float]
 TERMS: dict[str, Term] = {
     "feature_mimicry": feature_mimicry,
+    "inheritance": inheritance,
+    "exploration": exploration,
     "interactive_contrastive": interactive_contrastive,
     "vertical_relational": vertical_relational,
     "cross_relational": cross_relational,

@@ -137,8 +137,8 @@ class TestTerms:
 
         assert hours["affinity"] == hours["feature_mimicry"] > hours["contrastive"]
 
-    @pytest.mark.parametrize("term", ["affinity", "feature_mimicry", "interactive_contrastive", "vertical_relational",
-                                      "cross_relational", "cluster_instance"])  # fmt: skip
+    @pytest.mark.parametrize("term", ["affinity", "feature_mimicry", "inheritance", "exploration", "interactive_contrastive",
+                                      "vertical_relational", "cross_relational", "cluster_instance"])  # fmt: skip
     def test_a_term_without_a_teacher_is_refused(self, folder: Path, term: str) -> None:
         document = spec(folder) | {"teacher": None, "objective": {term: 1}}
 

@@ -112,6 +112,42 @@ def test_the_projected_embeddings_are_compared_where_there_are_any() -> None:
         assert term(name, other, theirs, clusters_KE=unit(5, K, E)) == wanted
 
 
+class TestInheritanceAndExploration:
+    """One half of the dimensions follows the teacher, the other half avoids it."""
+
+    def pair(self, first: float, second: float) -> StudentEmbeddings:
+        """Return the teacher's embeddings with their halves multiplied."""
+        theirs, factors = teacher(), torch.tensor([first] * (E // 2) + [second] * (E - E // 2), dtype=torch.float64)
+        return StudentEmbeddings(normalize(theirs.image_BE * factors), normalize(theirs.text_BE * factors), SCALE)
+
+    @pytest.mark.parametrize(
+        ("first", "second", "inheritance", "exploration"),
+        [(1, 1, 0, 2), (3, 1, 0, 2), (1, -1, 0, 2), (-1, 1, 4, 2), (1, 0, 0, 0)],
+    )
+    def test_values_are_those_of_the_halves_directions(
+        self, first: float, second: float, inheritance: float, exploration: float
+    ) -> None:
+        own = self.pair(first, second)
+
+        assert term("inheritance", own, teacher()).item() == pytest.approx(inheritance, abs=1e-9)
+        assert term("exploration", own, teacher()).item() == pytest.approx(exploration, abs=1e-9)
+
+    @pytest.mark.parametrize(("name", "untouched"), [("inheritance", slice(E // 2, None)), ("exploration", slice(0, E // 2))])
+    def test_each_term_moves_its_own_half_only(self, name: str, untouched: slice) -> None:
+        own = student()
+
+        term(name, own, teacher()).backward()
+
+        for gradient_BE in (own.image_BD.grad, own.text_BD.grad):
+            assert gradient_BE is not None
+            assert gradient_BE.abs().max() > 1e-3
+            assert not gradient_BE[:, untouched].any()
+
+    def test_they_do_not_use_the_logit_scale(self) -> None:
+        assert not Objective(affinity=0, inheritance=1, exploration=1).uses_logit_scale()
+        assert Objective(affinity=1, inheritance=1, exploration=1).uses_logit_scale()
+
+
 def test_the_objective_is_the_weighted_sum() -> None:
     weights = Objective(affinity=0, contrastive=0.5, feature_mimicry=2000, cross_relational=3).weights()
 

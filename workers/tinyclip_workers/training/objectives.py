@@ -61,6 +61,30 @@ def feature_mimicry_loss(image_BE: Tensor, text_BE: Tensor, teacher_image_BE: Te
 
 
 @in_fp32
+def inheritance_loss(image_BE: Tensor, text_BE: Tensor, teacher_image_BE: Tensor, teacher_text_BE: Tensor) -> Tensor:
+    """Compute 1 - cosine between the first halves of the student's and the teacher's dimensions (Huang et al. 2021, IE-KD).
+
+    IE-KD (arXiv 2107.00181) divides a student's features into a part that inherits the teacher's and a part that explores. Its
+    published code divides channels in the middle, offers this cosine form beside a distance, and takes the mean over rows. Chosen
+    here: the features are final embeddings, compared with the same half of the teacher's instead of through auto-encoders (where
+    sizes differ, `projection.py` maps the student's first); images and texts are added. Between 0 and 4.
+    """
+    pairs = (image_BE, teacher_image_BE), (text_BE, teacher_text_BE)
+    return torch.stack([1 - F.cosine_similarity(_halves(own)[0], _halves(theirs)[0]).mean() for own, theirs in pairs]).sum()
+
+
+@in_fp32
+def exploration_loss(image_BE: Tensor, text_BE: Tensor, teacher_image_BE: Tensor, teacher_text_BE: Tensor) -> Tensor:
+    """Compute the absolute cosine between the second halves: features unlike the teacher's are orthogonal to them (IE-KD).
+
+    As in the published code (arXiv 2107.00181) the opposite of a feature is as similar to it as the feature. Otherwise as in
+    `inheritance_loss`. Between 0 and 2.
+    """
+    pairs = (image_BE, teacher_image_BE), (text_BE, teacher_text_BE)
+    return torch.stack([F.cosine_similarity(_halves(own)[1], _halves(theirs)[1]).abs().mean() for own, theirs in pairs]).sum()
+
+
+@in_fp32
 def interactive_contrastive_loss(
     image_BE: Tensor, text_BE: Tensor, logit_scale: Scale, teacher_image_BE: Tensor, teacher_text_BE: Tensor
 ) -> Tensor:
@@ -163,6 +187,8 @@ TERMS: dict[str, Callable[[EmbeddedBatch], Tensor]] = {
     "affinity": _affinity,
     "contrastive": lambda batch: contrastive_loss(batch.student.image_BD, batch.student.text_BD, batch.student.scale),
     "feature_mimicry": lambda batch: feature_mimicry_loss(*batch.pair, *batch.teacher_pair),
+    "inheritance": lambda batch: inheritance_loss(*batch.pair, *batch.teacher_pair),
+    "exploration": lambda batch: exploration_loss(*batch.pair, *batch.teacher_pair),
     "interactive_contrastive": lambda batch: interactive_contrastive_loss(*batch.pair, batch.student.scale, *batch.teacher_pair),
     "vertical_relational": lambda batch: vertical_relational_loss(*batch.pair, batch.student.scale, *batch.teacher_pair),
     "cross_relational": lambda batch: cross_relational_loss(*batch.pair, batch.student.scale, *batch.teacher_pair),
@@ -187,6 +213,12 @@ def objective_terms(weights: Mapping[str, float], batch: EmbeddedBatch) -> dict[
 def weighted_sum(weights: Mapping[str, float], terms: Mapping[str, Tensor]) -> Tensor:
     """Return the number to minimise (scalar)."""
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def _halves(x_BE: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and the second half of the dimensions."""
+    half = x_BE.shape[1] // 2
+    return x_BE[:, :half], x_BE[:, half:]
 
 
 def _both_directions(x_BE: Tensor, teacher_BE: Tensor, logit_scale: Scale) -> tuple[Tensor, Tensor]:

@@ -85,11 +85,14 @@ class PruneSpec(Request):
 
 
 TEACHER_SPACE_TERMS = (
-    "feature_mimicry", "interactive_contrastive", "vertical_relational", "cross_relational", "cluster_instance",
+    "feature_mimicry", "inheritance", "exploration", "interactive_contrastive", "vertical_relational", "cross_relational",
+    "cluster_instance",
 )
 """Terms that compare embeddings of student and teacher, through a learned projection if their sizes differ."""
 
 TEACHER_TERMS = ("affinity", *TEACHER_SPACE_TERMS)
+
+WITHOUT_LOGIT_SCALE = ("feature_mimicry", "inheritance", "exploration")
 
 
 class Objective(Request):
@@ -101,6 +104,10 @@ class Objective(Request):
     """CLIP's loss, which needs no teacher."""
     feature_mimicry: float = Field(default=0.0, ge=0)
     """CLIP-KD: mean squared difference to the teacher's embeddings. It is small: published with weight 2000."""
+    inheritance: float = Field(default=0.0, ge=0)
+    """IE-KD: the first half of the embedding's dimensions points in the direction of the teacher's."""
+    exploration: float = Field(default=0.0, ge=0)
+    """IE-KD: the second half is orthogonal to the teacher's. Useful only beside terms that give it something to learn."""
     interactive_contrastive: float = Field(default=0.0, ge=0)
     """CLIP-KD: contrast of the student's images with the teacher's texts, and of its texts with the teacher's images."""
     vertical_relational: float = Field(default=0.0, ge=0)
@@ -126,7 +133,7 @@ class Objective(Request):
 
     def uses_logit_scale(self) -> bool:
         """Return whether any term of positive weight uses the student's logit scale."""
-        return any(weight > 0 for name, weight in self.weights().items() if name != "feature_mimicry")
+        return any(weight > 0 for name, weight in self.weights().items() if name not in WITHOUT_LOGIT_SCALE)
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
