@@ -121,6 +121,8 @@ class WorkerEvent(Response):
     progress          {step, steps, samples_seen, pairs_per_second, eta_seconds, metrics: {loss: 1.2, lr: …}}
     checkpoint        {step, path, bytes}
     evaluation        {task, step, student: {top1: …}, teacher: {top1: …} | null}
+    agreement.measured  {step, kl, start_kl, pairs, held_out}: the student's KL divergence from its teacher on fixed pairs
+    agreement.worse   {step, kl, start_kl}: it is worse than at the start of the stage; the remedy is in `message`
     stage.evaluating  {}
     stage.finished    {}
     worker.restarted  {reason}

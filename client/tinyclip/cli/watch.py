@@ -18,7 +18,7 @@ from tinyclip.schemas import Event, Job, JobState, StudentSummary
 _EVENTS_PER_PAGE = 200
 
 _SHOWN_BY_THE_JOB = (
-    "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded",
+    "agreement.measured", "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded",
     "attempt.pending", "checkpoint", "evaluation", "job.", "log", "model.", "progress", "stage.", "teacher.", "worker_group.",
 )
 """Event types, or prefixes of them, that repeat what the job shows or are not for people."""

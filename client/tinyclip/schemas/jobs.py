@@ -63,7 +63,7 @@ class StageView(Response):
     inherit: str
     student: StudentSummary | None = None
     metrics: JSON = {}
-    """`{"last": {"loss": …, "step": …}}`."""
+    """`{"last": {"loss": …, "step": …}, "agreement": {"start_kl": …, "kl": …, "step": …}}`."""
     evaluation: dict[str, Scores] = {}
 
 

@@ -103,6 +103,16 @@ async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, eve
     await _add_points(session, points)
 
 
+async def _agreement_measured(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
+    stage, step = _stage(job, event), int(event.data["step"])
+    found = {name: float(event.data[name]) for name in ("start_kl", "kl")}
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError("a divergence is not finite")
+    points = _points(job, stage.index, step, {"teacher_kl": found["kl"]})
+    stage.metrics = {**stage.metrics, "agreement": {**found, "step": step}}
+    await _add_points(session, points)
+
+
 async def _stage_evaluating(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
     change_stage(_stage(job, event), StageState.EVALUATING)
 
@@ -175,6 +185,7 @@ HANDLERS: Mapping[str, Handler] = {
     "worker_group.placed": _worker_group_placed,
     "stage.pruned": _stage_pruned,
     "progress": _progress,
+    "agreement.measured": _agreement_measured,
     "stage.evaluating": _stage_evaluating,
     "evaluation": _evaluation,
     "stage.finished": _stage_finished,

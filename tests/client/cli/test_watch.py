@@ -1,5 +1,6 @@
 """`jobs watch`: its lines, its exit codes, and an interrupted server."""
 
+import copy
 import json
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,25 @@ stage 1/1 half: captions R@1 31.0 (teacher 33.0), R@10 70.0 (teacher 74.0)
 | half    |         2.5M |                            1.2M | 310M |       61.2 / 90.0 |         31.0 / 70.0 |
 model shapes@1
 """
+
+
+def test_the_agreement_with_the_teacher_is_shown_and_a_decline_is_noted(cli: Cli, serve: Serve) -> None:
+    events = [
+        event(1, "agreement.measured", "KL to the teacher 0.9000 at step 0 of stage half"),
+        event(2, "agreement.worse", "stage half agrees less with its teacher than at its start"),
+    ]
+    agreement = {"agreement": {"start_kl": 0.8765, "kl": 0.25, "step": 100}}
+    running, ended = at_step(50), copy.deepcopy(SUCCEEDED)
+    running["stages"][0]["metrics"] |= agreement
+    ended["stages"][0]["metrics"] |= agreement
+    serve(JobServer(running, ended, events=events).app())
+
+    lines = cli("jobs", "watch", "job_1").out.splitlines()
+
+    assert lines[0] == "agreement.worse: stage half agrees less with its teacher than at its start"
+    assert "stage 1/1 half: step 50/100  loss 1.5  KL 0.25  272 pairs/s  eta 50s" in lines
+    table = [line.split("|")[-2].strip() for line in lines if line.startswith("|")]
+    assert [table[0], *table[2:]] == ["KL to teacher", "–", "0.876 → 0.25"]
 
 
 def test_failure_prints_stage_and_reason_and_exits_with_1(cli: Cli, serve: Serve) -> None:

@@ -31,6 +31,20 @@ async def test_a_job_becomes_a_model_version(service: Service) -> None:
     }
 
 
+async def test_the_agreement_with_the_teacher_is_shown(service: Service) -> None:
+    worker = await service.running()
+    for step, kl in ((0, 0.9), (4, 0.4)):
+        worker.emit({"type": "agreement.measured", "stage": 0, "data": {"step": step, "kl": kl, "start_kl": 0.9, "pairs": 256}})
+    worker.emit(progress(5, loss=2.0))
+
+    await service.tick()
+
+    metrics = (await service.job(worker.job))["stages"][0]["metrics"]
+    assert metrics == {"agreement": {"start_kl": 0.9, "kl": 0.4, "step": 4}, "last": {"loss": 2.0, "step": 5}}
+    series = (await service.get(f"/v1/jobs/{worker.job}/metrics?names=teacher_kl"))["series"]
+    assert series == {"teacher_kl": [{"stage": 0, "step": 0, "value": 0.9}, {"stage": 0, "step": 4, "value": 0.4}]}
+
+
 async def test_progress_metrics_and_logs_are_shown(service: Service) -> None:
     worker = await service.running()
     service.ray.jobs[f"tc-{worker.job}-a1"] = RayJobStatus.RUNNING

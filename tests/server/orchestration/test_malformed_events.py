@@ -33,6 +33,8 @@ INDEX: list[dict[str, Any]] = [
 TRAINING: list[dict[str, Any]] = [
     {**progress(2), "data": {"step": 2, "metrics": {"loss": 1.0}, "eta_seconds": "soon"}},
     {**progress(2), "data": {"step": 2, "metrics": {"loss": 10**400}}},
+    {"type": "agreement.measured", "stage": 0, "data": {"step": 2, "kl": 0.5}},
+    {"type": "agreement.measured", "stage": 0, "data": {"step": 2, "kl": "inf", "start_kl": 0.5}},
     {"type": "evaluation", "stage": 0, "data": {"task": "cars", "student": SCORES, "step": "last"}},
     {"type": "evaluation", "stage": 0, "data": {"task": "cars", "student": SCORES, "teacher": 3}},
     {"type": "evaluation", "stage": 0, "data": {"task": "cars", "student": [1]}},

@@ -27,6 +27,7 @@ from tinyclip_workers.model.sources import TeacherError, load_teacher
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
+from tinyclip_workers.training.agreement import AgreementWatch
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import rank, world_size
@@ -34,7 +35,7 @@ from tinyclip_workers.training.positions import position_after, position_documen
 from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Parent, Stage, build_student
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
-from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer
+from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class StageWorker:
         self._run, self._stage, self._device = run, stage, device
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
+        self._watch: AgreementWatch | None = None
+        """On worker 0, if there is a teacher."""
 
     def train(self) -> None:
         """Build, restore, train, evaluate, and store the student."""
@@ -105,6 +108,9 @@ class StageWorker:
             mean=pieces.student.image_mean,
             std=pieces.student.image_std,
         )
+        if self._events and pieces.teachers:
+            spec, student = self._run.spec, pieces.student
+            self._watch = AgreementWatch(spec, self._stage, student, pieces.teachers, self._device, self._events)
         trainer.position = self._first_position()
         self._restore(trainer)
         log.info(
@@ -113,11 +119,16 @@ class StageWorker:
         )  # fmt: skip
         evaluator = StageEvaluator(self._run, self._stage, pieces.original, self._device, self._events)
         hooks = self._hooks(trainer, pieces.student, evaluator)
-        stopped = trainer.run(self._batches(trainer, pieces.student), hooks)
+        batches = self._batches(trainer, pieces.student)
+        if self._watch and trainer.step == 0:
+            self._watch.begin(trainer.learner, 0)
+        stopped = trainer.run(batches, hooks)
         if stopped is not Command.RUN:
             self._stop(stopped, trainer.step)
             return
         position = position_document(trainer.position, self._stage.batch_size)
+        if self._watch:
+            self._watch.end(trainer.learner)
         if rank() == 0:
             self._finish(current_student(pieces.student, trainer), evaluator, position)
 
@@ -166,6 +177,8 @@ class StageWorker:
         if checkpoint is None:
             return
         trainer.restore(checkpoint)
+        if self._watch:
+            self._watch.restore(checkpoint.state.get("agreement"))
         if self._events:
             self._events.send(
                 "worker.restarted",
@@ -198,11 +211,16 @@ class StageWorker:
         progress = StageProgress(self._stage, trainer.step, self._events, job=self._run.document)
         return Hooks(
             command=self._control.poll,
-            progress=progress.step,
+            progress=lambda result: self._report(progress, result, trainer),
             checkpoint=self._checkpoint,
             evaluate=lambda t: self._evaluate(evaluator, student, t),
             pruned=self._pruned,
         )
+
+    def _report(self, progress: StageProgress, result: StepResult, trainer: StageTrainer) -> None:
+        progress.step(result)
+        if self._watch:
+            self._watch.after_step(trainer.learner, trainer.step)
 
     def _evaluate(self, evaluator: StageEvaluator, student: LoadedModel, trainer: StageTrainer) -> None:
         if rank() == 0:
@@ -221,10 +239,12 @@ class StageWorker:
                 data=summarize(trainer.learner.layout).model_dump(mode="json"),
                 message=f"stage {self._stage.name} pruned at step {trainer.step}: sparsity {sparsity:.3f}",
             )
+        if self._watch:
+            self._watch.begin(trainer.learner, trainer.step)
 
     def _checkpoint(self, trainer: StageTrainer) -> None:
         """Write a checkpoint on worker 0, unless a newer attempt has superseded this one. Collective."""
-        state = trainer.state()
+        state = trainer.state() | ({"agreement": self._watch.state()} if self._watch else {})
         if rank() == 0 and self._control.read() is not Command.FENCED:
             folder = self._run.checkpoint_folder(self._stage.index)
             path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.learner.tensors(), state)

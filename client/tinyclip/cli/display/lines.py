@@ -82,10 +82,12 @@ class Lines:
 
 
 def speed(job: Job) -> str:
-    """Return `  loss 1.234  272 pairs/s  eta 1m12s`, as far as it is known."""
+    """Return `  loss 1.234  KL 0.31  272 pairs/s  eta 1m12s`, as far as it is known."""
     progress = job.progress
-    last = job.stages[progress.stage].metrics.get("last", {}) if progress.stage < len(job.stages) else {}
+    metrics = job.stages[progress.stage].metrics if progress.stage < len(job.stages) else {}
+    last, agreement = metrics.get("last", {}), metrics.get("agreement", {})
     loss = f"  loss {number(float(last['loss']))}" if "loss" in last else ""
+    loss += f"  KL {agreement['kl']:.3g}" if "kl" in agreement else ""
     pairs = f"  {progress.pairs_per_second:.0f} pairs/s" if progress.pairs_per_second else ""
     eta = f"  eta {duration(progress.eta_seconds)}" if progress.eta_seconds is not None else ""
     return loss + pairs + eta

@@ -24,6 +24,8 @@ class Row:
     """Image params, text params without the embedding, MACs."""
     evaluation: dict[str, dict[str, Any]]
     """Metrics by task."""
+    agreement: str = MISSING
+    """KL divergence from the teacher's affinities at the start of the stage and at its end."""
 
 
 def summary_tables(out: Console, job: Job, teacher: StudentSummary | None) -> list[Table]:
@@ -70,13 +72,17 @@ def _tasks_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
 
 def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     timed = any(_milliseconds(row) != MISSING for row in rows)
+    measured = any(row.agreement != MISSING for row in rows)
     headings = (f"{task} {_heading(task, rows)}".rstrip() for task in tasks)
     numbers = ["image params", "text params (without embedding)", "MACs", *headings]
+    if measured:
+        numbers.append("KL to teacher")
     if timed:
         numbers.append("ms per image")
     table = new_table(out, "model", *numbers, right=tuple(numbers))
     for row in rows:
         cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
+        cells += [row.agreement] if measured else []
         table.add_row(row.name, *row.sizes, *cells, *([_milliseconds(row)] if timed else []))
     return table
 
@@ -88,7 +94,8 @@ def _rows_of_job(job: Job, teacher: StudentSummary | None) -> Iterator[Row]:
     if teacher is not None or of_teacher:
         yield Row("teacher", _sizes(teacher), of_teacher)
     for stage in job.stages:
-        yield Row(stage.name, _sizes(stage.student), {task: scores.student for task, scores in stage.evaluation.items()})
+        scores = {task: scores.student for task, scores in stage.evaluation.items()}
+        yield Row(stage.name, _sizes(stage.student), scores, _agreement(stage.metrics.get("agreement", {})))
 
 
 def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
@@ -121,6 +128,10 @@ def _pair(scores: dict[str, Any]) -> str:
         if first in scores:
             return " / ".join(percent(scores[key]) if key in scores else MISSING for key in (first, second))
     return MISSING
+
+
+def _agreement(measured: dict[str, Any]) -> str:
+    return f"{measured['start_kl']:.3g} → {measured['kl']:.3g}" if measured.keys() >= {"start_kl", "kl"} else MISSING
 
 
 def _milliseconds(row: Row) -> str:
