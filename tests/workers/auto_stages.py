@@ -30,6 +30,7 @@ STUDENT = StudentSpec.model_validate(
 )
 TEACHER: Layout = resolve_layout(STUDENT, None)
 STEPS, PRUNE_STEP, BATCH = 32, 28, 8
+CPU = torch.device("cpu")
 QUICK_MASKS = {"lr": 1e-3, "mask_lr": 0.4}
 """Log-odds have to move by about five, in few steps."""
 
@@ -59,6 +60,7 @@ def trainer_of(
     before: StageTrainer | None = None,
     original: Layout = TEACHER,
     taught_by: FrozenTeacher | None = None,
+    device: torch.device = CPU,
 ) -> StageTrainer:
     """Make a stage's trainer, whose student inherits from the teacher or from the stage `before`.
 
@@ -73,7 +75,7 @@ def trainer_of(
         inherited = weights if stage.inherit == "auto" else inherit_manual(student, weights, stage.layout, layout)
         student.load_state_dict(inherited)
     frozen = taught_by or FrozenTeacher(teacher, 20.0)
-    return StageTrainer(spec, stage, student, [frozen], torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD)
+    return StageTrainer(spec, stage, student, [frozen.to(device)], device, mean=OPENAI_MEAN, std=OPENAI_STD)
 
 
 def batches_of(trainer: StageTrainer) -> Iterator[Batch]:

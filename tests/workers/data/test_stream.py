@@ -25,13 +25,16 @@ from torch import Tensor
 
 from tests.workers.shapes_data import add_file, write_shards
 
+END = "~"
+"""The largest of the letters, as CLIP's end-of-text is of its tokens."""
+
 
 def letters(text: str) -> Tensor:
-    return torch.tensor([ord(c) for c in f"{text:<24}"[:24]])
+    return torch.tensor([ord(c) for c in f"{text + END:<24}"[:24]])
 
 
 def texts(batch: Batch) -> list[str]:
-    return ["".join(chr(c) for c in row).strip() for row in batch.tokens_BT.tolist()]
+    return ["".join(chr(c) for c in row).strip().removesuffix(END) for row in batch.tokens_BT.tolist()]
 
 
 def stream(shards: str, **options: object) -> PairStream:
@@ -46,6 +49,21 @@ def take(source: PairStream, count: int, processes: int = 0) -> list[Batch]:
 
 def equal(one: Batch, other: Batch) -> bool:
     return torch.equal(one.images_BCHW, other.images_BCHW) and torch.equal(one.tokens_BT, other.tokens_BT)
+
+
+class TestLengths:
+    def test_a_batch_ends_with_its_longest_text(self, tmp_path: Path) -> None:
+        for batch in take(stream(write_shards(tmp_path)), 4):
+            assert batch.tokens_BT.shape == (8, max(map(len, texts(batch))) + 1)
+            assert batch.tokens_BT.is_contiguous()
+
+    def test_lengths_are_multiples_up_to_the_context_length(self, tmp_path: Path) -> None:
+        shards = write_shards(tmp_path)
+
+        lengths = [[batch.tokens_BT.shape[1] for batch in take(stream(shards, text_multiple=n), 4)] for n in (7, 100)]
+
+        assert set(lengths[0]) <= {14, 21}
+        assert set(lengths[1]) == {24}
 
 
 class TestPickling:

@@ -59,7 +59,7 @@ def test_one_towers_lagrangian_and_its_gradients_are_those_of_the_reference(case
         penalty = separate_lagrangian([(masks, size_of(tower))], CONSTRAINT, step)
         penalty.loss.backward()
         found["loss"].append(penalty.loss)
-        found["expected"].append(torch.tensor(penalty.expected_sparsity))
+        found["expected"].append(penalty.expected_sparsity)
         found["target"].append(torch.tensor(penalty.target_sparsity))
         found["dlambda"].append(lambda_gradients(masks))
         for group, gradient in loga_gradients(masks).items():

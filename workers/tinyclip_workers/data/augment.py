@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
+from tinyclip_workers.model.transfer import constants, to_device
+
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -37,7 +39,7 @@ def _warp(images_BCHW: Tensor, settings: ImageAugmentation, generator: torch.Gen
     mirror = 1 - 2 * (torch.rand(count, generator=generator) < settings.horizontal_flip).float()
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     theta_B23 = torch.stack([cos * mirror, -sin, shift[0], sin * mirror, cos, shift[1]], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(theta_B23.to(images_BCHW.device), list(images_BCHW.shape), align_corners=False)
+    grid = F.affine_grid(to_device(theta_B23, images_BCHW.device), list(images_BCHW.shape), align_corners=False)
     return F.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -49,10 +51,11 @@ def _recolor(images_BCHW: Tensor, settings: ImageAugmentation, generator: torch.
     saturation = _uniform(count, 1 - strength, 1 + strength, generator)
     saturation = saturation * (torch.rand(count, generator=generator) >= settings.gray)
     hue = _uniform(count, -strength / 4, strength / 4, generator) * (2 * math.pi)
-    matrix_B33 = (_saturate(saturation) @ _rotate_hue(hue) * (brightness * contrast).view(-1, 1, 1)).to(images_BCHW.device)
+    device = images_BCHW.device
+    matrix_B33 = to_device(_saturate(saturation) @ _rotate_hue(hue) * (brightness * contrast).view(-1, 1, 1), device)
     mean_B3 = images_BCHW.mean(dim=(2, 3))
-    luma_B = brightness.to(mean_B3.device) * (mean_B3 @ mean_B3.new_tensor(_LUMA))
-    offset_B = luma_B * (1 - contrast.to(mean_B3.device))
+    luma_B = to_device(brightness, device) * (mean_B3 @ constants(_LUMA, mean_B3))
+    offset_B = luma_B * to_device(1 - contrast, device)
     mixed = torch.einsum("bij,bjhw->bihw", matrix_B33, images_BCHW)
     return (mixed + offset_B.view(-1, 1, 1, 1)).clamp(0, 1)
 

@@ -26,6 +26,7 @@ from tinyclip_workers.data.images import decode_image, random_resized_crop
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, is_held_out, sample_errors, text_field
 from tinyclip_workers.data.shards import read_shards
+from tinyclip_workers.model.towers import longest_text
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Batch:
     images_BCHW: Tensor
     """uint8, cropped, not yet augmented or normalised."""
     tokens_BT: Tensor
+    """Up to the end of the longest text."""
     share: int
     """Number of the loader process within its rank."""
     position: tuple[int, int]
@@ -108,9 +110,11 @@ class PairStream(IterableDataset[Batch]):
         rank: int = 0,
         world_size: int = 1,
         start: DataPosition | None = None,
+        text_multiple: int = 1,
     ) -> None:
+        """`text_multiple`: the number of tokens of a batch is rounded up to a multiple of this."""
         self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
-        self._tokenize = lru_cache(TOKEN_CACHE_SIZE)(tokenize)
+        self._tokenize, self._text_multiple = lru_cache(TOKEN_CACHE_SIZE)(tokenize), text_multiple
         self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
         self._urls = expand_shards(spec.train.shards)
         self._skipped = Skipped()
@@ -226,7 +230,9 @@ class PairStream(IterableDataset[Batch]):
             return None
         whole = [i % len(images) for i in range(self._batch_size)]
         images_BHWC = torch.from_numpy(np.stack([images[i] for i in whole]))
-        return Batch(images_BHWC.permute(0, 3, 1, 2), torch.stack([tokens[i] for i in whole]), share, position, self._skipped)
+        tokens_BT = torch.stack([tokens[i] for i in whole])
+        tokens_BT = tokens_BT[:, : longest_text(tokens_BT, self._text_multiple)].contiguous()
+        return Batch(images_BHWC.permute(0, 3, 1, 2), tokens_BT, share, position, self._skipped)
 
 
 def loader_processes(cpus: float) -> int:

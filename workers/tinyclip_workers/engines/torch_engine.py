@@ -37,7 +37,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Matrix:
-        return _normalized(encode_text(self._model, self._tokenize(list(texts)).to(self._device)))
+        return _normalized(encode_text(self._model, self._tokenize(list(texts))))
 
 
 def _normalized(features_BE: Tensor) -> Matrix:

@@ -81,10 +81,9 @@ def embed_images(
 
 def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
     """Encode texts: (texts, E), of unit length, on the CPU."""
-    device = loaded.model.logit_scale.device
     parts = [torch.zeros(0, loaded.layout.embed_dim)]
     for start in range(0, len(texts), TEXT_BATCH):
-        tokens_BT = loaded.tokenizer(list(texts[start : start + TEXT_BATCH])).to(device)
+        tokens_BT = loaded.tokenizer(list(texts[start : start + TEXT_BATCH]))
         parts.append(F.normalize(encode_text(loaded.model, tokens_BT).float(), dim=-1).cpu())
     return _check_finite(torch.cat(parts), loaded.name)
 

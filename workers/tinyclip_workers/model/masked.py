@@ -60,7 +60,7 @@ class MaskedTowers(nn.Module):
         """Draw the random numbers of one forward pass, image before text; every worker draws its own."""
         return {tower: masks.noise(generator) for tower, masks in self.tower_masks().items()}
 
-    def forward(self, images_BCHW: Tensor, tokens_BT: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images_BCHW: Tensor, tokens_BL: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier, under one sample of the masks.
 
         Without noise the masks are the deterministic ones, as in evaluation.
@@ -70,7 +70,7 @@ class MaskedTowers(nn.Module):
         else:
             masks = {tower: masks.sample(noise[tower]) for tower, masks in self.tower_masks().items()}
         image_BD = normalized(self.clip.encode_image(images_BCHW, masks.get("image")))
-        text_BD = normalized(self.clip.encode_text(tokens_BT, masks.get("text")))
+        text_BD = normalized(self.clip.encode_tokens(tokens_BL, masks.get("text")))
         return image_BD, text_BD, self.clip.logit_scale.exp()
 
     def sparsity_penalty(self, step: int) -> SparsityPenalty:

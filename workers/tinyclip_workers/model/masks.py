@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tinyclip_workers.model.transfer import to_device
+
 BETA = 2 / 3
 STRETCH_FROM, STRETCH_TO = -0.1, 1.1
 EPS = 1e-6
@@ -76,7 +78,7 @@ class TowerMasks(nn.Module):
         draws: dict[Group, Tensor] = {}
         for group, loga in self.loga().items():
             u = torch.empty(loga.shape, device=device).uniform_(EPS, 1 - EPS, generator=generator)
-            draws[group] = u.to(loga.device)
+            draws[group] = to_device(u, loga.device)
         return draws
 
     def sample(self, noise: dict[Group, Tensor]) -> Mask:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from tinyclip_workers.model.transfer import constants
+
 Color = tuple[float, float, float]
 """One number per RGB channel."""
 
@@ -14,4 +16,4 @@ def normalize(images_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ..
     """Convert uint8 or 0..1 float pixels to the towers' input, fp32."""
     pixels = images_BCHW.float() / 255 if images_BCHW.dtype == torch.uint8 else images_BCHW
     shape = (1, 3, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+    return (pixels - constants(mean, pixels).view(shape)) / constants(std, pixels).view(shape)

@@ -67,7 +67,8 @@ class SparsityPenalty:
     """The Lagrangian term to add to the loss, and the sparsities that it was computed from."""
 
     loss: Tensor
-    expected_sparsity: float
+    expected_sparsity: Tensor
+    """Scalar, without gradient."""
     target_sparsity: float
 
 
@@ -82,13 +83,13 @@ def joint_lagrangian(towers: Towers, constraint: Constraint, step: int) -> Spars
     lambda_2 = torch.stack([masks.lambda_2 for masks, _ in towers]).mean()
     # One-sided: a student smaller than the target has no penalty.
     gap = (constraint.at(step) - sparsity).clamp(min=0)
-    return SparsityPenalty(lambda_1 * gap + lambda_2 * gap.square(), sparsity.item(), constraint.at(step))
+    return SparsityPenalty(lambda_1 * gap + lambda_2 * gap.square(), sparsity.detach(), constraint.at(step))
 
 
 def separate_lagrangian(towers: Towers, constraint: Constraint, step: int) -> SparsityPenalty:
     """Constrain each tower; the expected sparsity is that of all together."""
     penalties = [joint_lagrangian([tower], constraint, step) for tower in towers]
     prunable = [size.prunable for _, size in towers]
-    removed = sum(penalty.expected_sparsity * count for penalty, count in zip(penalties, prunable, strict=True))
-    sparsity = removed / sum(prunable)
+    removed = [penalty.expected_sparsity * count for penalty, count in zip(penalties, prunable, strict=True)]
+    sparsity = torch.stack(removed).sum() / sum(prunable)
     return SparsityPenalty(torch.stack([penalty.loss for penalty in penalties]).sum(), sparsity, constraint.at(step))

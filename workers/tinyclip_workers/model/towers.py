@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from tinyclip_workers.model.blocks import MaskedLayerNorm, Transformer, scaled
 from tinyclip_workers.model.masks import Mask
 from tinyclip_workers.model.precision import fp32
+from tinyclip_workers.model.transfer import to_device
 
 RESNET_STEM = 3
 """Convolutions of a ResNet before its first block."""
-SHAPES_ON_CUDA = 8
-"""On CUDA, lengths are rounded up to a multiple of this: fewer kernels to choose and graphs to keep."""
+LENGTHS_ON_CUDA = 8
+"""On CUDA, lengths of texts are rounded up to a multiple of this: fewer kernels to choose and graphs to keep."""
 
 
 class Clip(nn.Module):
@@ -50,7 +51,7 @@ class Clip(nn.Module):
 
     def encode_text(self, tokens_BT: Tensor, mask: Mask | None = None) -> Tensor:
         """Return text embeddings (B, E), not normalised, read at the end-of-text token (the largest id)."""
-        return self.encode_tokens(tokens_BT[:, : longest_text(tokens_BT)], mask)
+        return self.encode_tokens(without_padding(tokens_BT, self.logit_scale.device), mask)
 
     def encode_tokens(self, tokens_BL: Tensor, mask: Mask | None = None) -> Tensor:
         """Do the same without trimming the padding: no shape depends on the tokens' values."""
@@ -106,12 +107,22 @@ def encode_text(model: CLIP | CustomTextCLIP | Clip, tokens_BT: Tensor) -> Tenso
     """Return text embeddings (B, E), not normalised: as `model.encode_text`, without computing the padding.
 
     Exact where attention is causal and the embedding is read at the end-of-text token (the first one of the largest id):
-    it does not depend on what follows. Text towers of another kind encode the whole context.
+    it does not depend on what follows. Text towers of another kind encode the whole context. Tokens may be on the CPU, where
+    their lengths are read without waiting for the model's device.
     """
+    if isinstance(model, Clip):
+        return model.encode_text(tokens_BT)
+    device = model.logit_scale.device
     if not (isinstance(model, CLIP) and model.text_pool_type == "argmax" and model.attn_mask is not None):
-        whole: Tensor = model.encode_text(tokens_BT)
+        whole: Tensor = model.encode_text(to_device(tokens_BT, device))
         return whole
-    tokens_BL = tokens_BT[:, : longest_text(tokens_BT)]
+    return encode_tokens(model, without_padding(tokens_BT, device))
+
+
+def encode_tokens(model: Model, tokens_BL: Tensor) -> Tensor:
+    """Do the same for a plain CLIP model and tokens on its device, without trimming: no shape depends on the tokens' values."""
+    if isinstance(model, Clip):
+        return model.encode_tokens(tokens_BL)
     length = tokens_BL.shape[1]
     dtype = model.transformer.get_cast_dtype()
     x_BLd = model.token_embedding(tokens_BL).to(dtype) + model.positional_embedding[:length].to(dtype)
@@ -119,12 +130,23 @@ def encode_text(model: CLIP | CustomTextCLIP | Clip, tokens_BT: Tensor) -> Tenso
     return _project(_at_end_of_text(x_BLd, tokens_BL), model.text_projection)
 
 
-def longest_text(tokens_BT: Tensor) -> int:
-    """Return the number of tokens up to and including the last end-of-text of the batch."""
+def longest_text(tokens_BT: Tensor, multiple: int = 1) -> int:
+    """Return the number of tokens up to and including the last end-of-text of the batch, rounded up to a multiple.
+
+    Tokens belong on the CPU here: on another device this would wait for all that is queued there.
+    """
     length = int(tokens_BT.argmax(dim=1).max()) + 1
-    if tokens_BT.is_cuda:
-        length = -(-length // SHAPES_ON_CUDA) * SHAPES_ON_CUDA
-    return min(length, tokens_BT.shape[1])
+    return min(-(-length // multiple) * multiple, tokens_BT.shape[1])
+
+
+def length_multiple(device: torch.device) -> int:
+    """Return what lengths of texts are rounded up to a multiple of, for a model on a device."""
+    return LENGTHS_ON_CUDA if device.type == "cuda" else 1
+
+
+def without_padding(tokens_BT: Tensor, device: torch.device) -> Tensor:
+    """Cut the padding after the longest text (`longest_text`), and move what remains to a device."""
+    return to_device(tokens_BT[:, : longest_text(tokens_BT, length_multiple(device))], device)
 
 
 def _at_end_of_text(x_BLd: Tensor, tokens_BL: Tensor) -> Tensor:
@@ -151,8 +173,11 @@ class TwoTowers(nn.Module):
         super().__init__()
         self.clip = clip
 
-    def forward(self, images_BCHW: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier (scalar)."""
+    def forward(self, images_BCHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier (scalar).
+
+        Padding is not trimmed here: the training stream has done it, on the CPU.
+        """
         image_BD = normalized(self.clip.encode_image(images_BCHW))
-        text_BD = normalized(encode_text(self.clip, tokens_BT))
+        text_BD = normalized(encode_tokens(self.clip, tokens_BL))
         return image_BD, text_BD, self.clip.logit_scale.exp()

@@ -29,7 +29,7 @@ from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.data.stream import SingleTextTokenizer, Tokenize
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import Color, normalize
-from tinyclip_workers.model.towers import Model, TwoTowers
+from tinyclip_workers.model.towers import Model, TwoTowers, without_padding
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import TeacherEmbeddings
@@ -109,7 +109,7 @@ class TeacherAgreement:
 
     def _batches(self) -> list[tuple[Tensor, Tensor]]:
         parts = zip(self.pairs.images_NCHW.split(BATCH), self.pairs.tokens_NT.split(BATCH), strict=True)
-        return [(self._prepared(images_BCHW), tokens_BT.to(self._device)) for images_BCHW, tokens_BT in parts]
+        return [(self._prepared(images_BCHW), without_padding(tokens_BT, self._device)) for images_BCHW, tokens_BT in parts]
 
     def _prepared(self, images_BCHW: Tensor) -> Tensor:
         images_BCHW = normalize(images_BCHW.to(self._device), self._mean, self._std)

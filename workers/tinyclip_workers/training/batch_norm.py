@@ -50,7 +50,8 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None  # noqa: PT018
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        # Without momentum, the statistics are the means over all batches.
+        momentum: Any = (1 / self.num_batches_tracked).to(mean_C.dtype) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(unbiased_var_C.to(self.running_var.dtype), momentum)
 
@@ -66,8 +67,8 @@ def _synchronized(plain: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
     return new
 
 
-def _global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Return mean and (biased) variance of every channel over all workers, fp32 or finer, and the number of values of a channel.
+def _global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and (biased) variance of every channel over all workers, fp32 or finer, and a channel's number of values.
 
     Workers' means and variances are merged: sums of squares would lose digits on which all workers must agree.
     """
@@ -75,14 +76,14 @@ def _global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, float]:
         x_BCHW = x_BCHW.detach()
         x_BCHW = x_BCHW if x_BCHW.dtype in (torch.float32, torch.float64) else x_BCHW.float()
         var_C, mean_C = torch.var_mean(x_BCHW, dim=(0, 2, 3), correction=0)
-        count = mean_C.new_tensor([x_BCHW.numel() / x_BCHW.shape[1]])
+        count = mean_C.new_full((1,), x_BCHW.numel() / x_BCHW.shape[1])
         channels = len(mean_C)
         statistics = gather(torch.cat([mean_C, var_C, count])[None])
         mean_WC, var_WC, count_W1 = statistics.tensor_split([channels, 2 * channels], dim=1)
         share_W1 = count_W1 / count_W1.sum()
         mean_C = (share_W1 * mean_WC).sum(0)
         var_C = (share_W1 * (var_WC + (mean_WC - mean_C).square())).sum(0)
-        return mean_C, var_C, count_W1.sum().item()
+        return mean_C, var_C, count_W1.sum()
 
 
 class _Normalise(torch.autograd.Function):
@@ -90,22 +91,21 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean_C: Tensor, var_C: Tensor, count: float, eps: float
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean_C: Tensor, var_C: Tensor, count: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean_C, (var_C + eps).rsqrt())
-        ctx.count = count
+        ctx.save_for_backward(x, weight, mean_C, (var_C + eps).rsqrt(), count)
         return F.batch_norm(x, mean_C, var_C, weight, bias, False, 0.0, eps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean_C, inverse_std_C = ctx.saved_tensors
+        x, weight, mean_C, inverse_std_C, count = ctx.saved_tensors
         grad = grads[0].to(mean_C.dtype)
         normal = (x.to(mean_C.dtype) - _channels(mean_C)) * _channels(inverse_std_C)
         sums_2C = torch.cat([grad.sum((0, 2, 3)), (grad * normal).sum((0, 2, 3))])
         grad_bias_C, grad_weight_C = sums_2C.clone().chunk(2)
         # DDP averages the gradients of weight and bias like any other; only the input's needs all rows here.
         dist.all_reduce(sums_2C)
-        mean_grad_C, mean_grad_normal_C = (sums_2C / ctx.count).chunk(2)
+        mean_grad_C, mean_grad_normal_C = (sums_2C / count).chunk(2)
         slope_C = inverse_std_C if weight is None else inverse_std_C * weight
         grad_x = _channels(slope_C) * (grad - _channels(mean_grad_C) - normal * _channels(mean_grad_normal_C))
         return (

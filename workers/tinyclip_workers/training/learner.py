@@ -78,26 +78,27 @@ class StageLearner:
             optimizer.zero_grad(set_to_none=True)
         return lr
 
-    def update(self, scaler: torch.amp.GradScaler) -> float:
-        """Clip gradients, take the optimizers' steps, keep masks and temperature in range; returns the gradient's norm.
+    def clip_gradients(self, scaler: torch.amp.GradScaler) -> Tensor:
+        """Undo the scaling of gradients and clip them; returns their norm before (scalar).
 
-        A gradient that is not finite on any worker changes nothing on any: gradients are already averaged, so all workers
-        compute the same norm and take the same decision.
+        Gradients are already averaged, so all workers compute the same norm.
         """
         for optimizer in self._optimizers():
             scaler.unscale_(optimizer)
         parameters = [p for p in self.towers.parameters() if p.grad is not None]
         clip_norm = self.stage.optimizer.clip_norm
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf")))
-        if math.isfinite(grad_norm):
+        return nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf"))
+
+    def update(self, scaler: torch.amp.GradScaler, *, finite: bool) -> None:
+        """Take the optimizers' steps, keep masks and temperature in range. Gradients that are not finite change nothing."""
+        if finite:
             for optimizer in self._optimizers():
-                scaler.step(optimizer)
+                optimizer.step()  # not `scaler.step`, which would read from the device again whether gradients are finite
             if self.search is not None:
                 self.search.clamp_()
             with torch.no_grad():
                 self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         scaler.update()
-        return grad_norm
 
     def prune_if_due(self, step: int) -> bool:
         """Fold the masks at the prune step; the folded model continues with a new optimizer."""

@@ -15,6 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import FP32, Precision
 from tinyclip_workers.model.preprocessing import Color
 from tinyclip_workers.model.towers import Model, TwoTowers
+from tinyclip_workers.model.transfer import constants
 from tinyclip_workers.training.gradient_cache import micro_batches
 from tinyclip_workers.training.losses import TeacherEmbeddings
 
@@ -44,7 +45,7 @@ class View:
             images_BCHW = F.interpolate(images_BCHW, size, mode="bicubic", antialias=True)
         if self.factor == (1, 1, 1) and self.shift == (0, 0, 0):
             return images_BCHW
-        factor, shift = (images_BCHW.new_tensor(color).view(1, 3, 1, 1) for color in (self.factor, self.shift))
+        factor, shift = (constants(color, images_BCHW).view(1, 3, 1, 1) for color in (self.factor, self.shift))
         return images_BCHW * factor + shift
 
 

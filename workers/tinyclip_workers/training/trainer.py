@@ -1,5 +1,6 @@
 """The loop of one stage, up to its last step or a command to stop, and the training step."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.transfer import to_device
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.clusters import load_clusters
@@ -169,39 +171,40 @@ class StageTrainer:
         terms = objective_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE))
         loss = cache.backward(weighted_sum(self._weights, terms), None if penalty is None else penalty.loss)
 
-        grad_norm = self.learner.update(precision.scaler)
+        norm = self.learner.clip_gradients(precision.scaler)
+        alike = [norm] if penalty is None else [norm, penalty.expected_sparsity]
+        means, (grad_norm, *expected_sparsity), command = _read([loss, *terms.values()], alike, command)
+        finite = math.isfinite(grad_norm)
+        self.learner.update(precision.scaler, finite=finite)
         self.position.advance(batch)
         self.step += 1
-        means = _mean_over_workers([loss, *terms.values()], command)
         result = StepResult(
             step=self.step,
             loss=means[0],
-            terms=dict(zip(terms, means[1:-1], strict=True)),
+            terms=dict(zip(terms, means[1:], strict=True)),
             lr=lr,
             grad_norm=grad_norm,
             skipped_samples=batch.skipped.samples,
-            finite=bool(np.isfinite(grad_norm)),
-            sparsity=self._sparsity(penalty),
+            finite=finite,
+            sparsity=self._sparsity() if penalty is None else _under_masks(expected_sparsity[0], penalty),
         )
         self._raise_if_diverged(result)
-        return result, Command(int(means[-1]))
+        return result, command
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Move a batch to the device, augment and normalise its images, with draws seeded by `_seed`."""
         generator = torch.Generator().manual_seed(self._seed(FOR_AUGMENTATION))
-        images = batch.images_BCHW.to(self.device, non_blocking=True)
-        augmented_BCHW = augment(images, self.spec.data.train.augment, generator)
+        images_BCHW = to_device(batch.images_BCHW, self.device)
+        augmented_BCHW = augment(images_BCHW, self.spec.data.train.augment, generator)
         images_BCHW = normalize(augmented_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
-        return images_BCHW, batch.tokens_BT.to(self.device, non_blocking=True)
+        return images_BCHW, to_device(batch.tokens_BT, self.device)
 
     def _seed(self, purpose: list[int]) -> int:
         """Return the seed of a step's random draws, which depends on (seed, stage, step, worker, purpose)."""
         entropy = [self.spec.seed, self.stage.index, self.step, rank(), *purpose]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def _sparsity(self, penalty: SparsityPenalty | None) -> dict[str, float]:
-        if penalty is not None:
-            return {"sparsity": penalty.expected_sparsity, "target_sparsity": penalty.target_sparsity}
+    def _sparsity(self) -> dict[str, float]:
         real = self.learner.sparsity()
         return {} if real is None else {"sparsity": real, **kept_units(self.learner.layout, self.stage.original)}
 
@@ -214,10 +217,19 @@ class StageTrainer:
             )
 
 
-def _mean_over_workers(values: list[Tensor], command: Command) -> list[float]:
-    """Return the means of scalars, followed by worker 0's command, in one collective."""
-    numbers = torch.stack([*(v.detach().float().reshape(()) for v in values), values[0].new_tensor(float(command)).float()])
+def _under_masks(expected: float, penalty: SparsityPenalty) -> dict[str, float]:
+    return {"sparsity": expected, "target_sparsity": penalty.target_sparsity}
+
+
+def _read(values: list[Tensor], alike: list[Tensor], command: Command) -> tuple[list[float], list[float], Command]:
+    """Return the means of scalars over the workers, scalars that are the same on all, and worker 0's command.
+
+    One collective and one copy to the CPU: the only point of a step at which the CPU waits for the device.
+    """
+    numbers = torch.stack([*(v.detach().float().reshape(()) for v in values), values[0].new_full((), float(command)).float()])
     if world_size() > 1:
         dist.all_reduce(numbers)
         numbers[:-1] /= world_size()
-    return [float(v) for v in numbers]
+    own = torch.stack([v.detach().float().reshape(()) for v in alike])
+    read = torch.cat([numbers, own]).cpu().tolist()
+    return read[: len(values)], read[len(values) + 1 :], Command(int(read[len(values)]))

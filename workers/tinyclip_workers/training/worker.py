@@ -24,6 +24,7 @@ from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import TeacherError, load_teacher
+from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
@@ -204,6 +205,7 @@ class StageWorker:
             rank=rank(),
             world_size=workers,
             start=trainer.position,
+            text_multiple=length_multiple(self._device),
         )
         return iter(make_loader(stream, loader_processes(self._run.spec.resources.cpus_per_worker)))
 
