@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from tinyclip_server.settings import Settings
+from tinyclip_workers.data.stream import PREFETCH_BYTES
 
 from tests.deploy.settings import expect_settings
 from tests.postgres import connected_to, database
@@ -60,6 +61,11 @@ class TestCompose:
 
         assert {environments(compose)[node]["RAY_SERVE_HAPROXY_BINARY_PATH"] for node in NODES} == {script}
         assert f"-m tinyclip_server.local.haproxy {script}\n" in (ROOT / "deploy/Dockerfile").read_text()
+
+    def test_a_node_with_eight_gpus_has_shared_memory_for_the_batches_of_all(self, compose: dict[str, Any]) -> None:
+        limit = compose["services"]["ray-worker-gpu"]["shm_size"]
+
+        assert int(limit.removesuffix("gb")) << 30 >= 2 * 8 * PREFETCH_BYTES
 
     def test_what_is_depended_on_can_be_waited_for(self, compose: dict[str, Any]) -> None:
         services = compose["services"]

@@ -13,6 +13,7 @@ from tinyclip_workers.data import stream as stream_module
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.data.stream import (
+    MAX_PREFETCH,
     Batch,
     DataPosition,
     PairStream,
@@ -20,6 +21,7 @@ from tinyclip_workers.data.stream import (
     count_pairs,
     loader_processes,
     make_loader,
+    prefetch,
 )
 from torch import Tensor
 
@@ -64,6 +66,47 @@ class TestLengths:
 
         assert set(lengths[0]) <= {14, 21}
         assert set(lengths[1]) == {24}
+
+
+class TestPrefetch:
+    @pytest.mark.parametrize(
+        ("processes", "batch", "ahead"),
+        [
+            pytest.param(1, 64 * 150_528, MAX_PREFETCH, id="small"),
+            pytest.param(7, 1024 * 150_528, 1, id="a-full-gpu"),
+            pytest.param(7, 256 * 150_528, 3, id="in-between"),
+            pytest.param(8, 8192 * 150_528, 1, id="beyond-the-budget"),
+        ],
+    )
+    def test_it_is_bounded_by_bytes(self, processes: int, batch: int, ahead: int) -> None:
+        assert prefetch(processes, batch) == ahead
+
+    def test_a_loader_prepares_that_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = stream(write_shards(tmp_path))
+        monkeypatch.setattr(stream_module, "PREFETCH_BYTES", 3 * source.batch_bytes)
+
+        assert source.batch_bytes == take(source, 1)[0].images_BCHW.nbytes
+        assert [make_loader(source, processes).prefetch_factor for processes in (2, 1, 0)] == [1, 3, None]
+
+    def test_a_loader_that_pins_pins_every_tensor_of_a_batch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = stream(write_shards(tmp_path))
+        pinned: list[Tensor] = []
+        monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+        batch = take(source, 1)[0]
+
+        copy = batch.pin_memory()
+
+        assert [id(tensor) for tensor in pinned] == [id(batch.images_BCHW), id(batch.tokens_BT)]
+        assert (copy.position, copy.share, copy.skipped) == (batch.position, batch.share, batch.skipped)
+        assert [make_loader(source, 0, pin=pin).pin_memory for pin in (False, True)] == [False, True]
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("processes", [0, 1])
+    def test_a_pinning_loader_yields_pinned_batches(self, tmp_path: Path, processes: int) -> None:
+        batch = next(iter(make_loader(stream(write_shards(tmp_path)), processes, pin=True)))
+
+        assert batch.images_BCHW.is_pinned()
+        assert batch.tokens_BT.is_pinned()
 
 
 class TestPickling:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,6 +36,9 @@ Tokenize = Callable[[str], Tensor]
 TOKEN_CACHE_SIZE = 100_000
 """Texts whose tokens each process caches."""
 
+PREFETCH_BYTES, MAX_PREFETCH = 1 << 30, 4
+"""Images that the loader processes of a worker hold ready in shared memory, and batches that each one does; at least one."""
+
 SHARDS_PER_SHARE = 4
 """With fewer shards for each share, shares split samples instead of shards: whole shards would be too uneven."""
 
@@ -55,6 +58,10 @@ class Batch:
     skipped: Skipped
     processes: int = 1
     """Loader processes of its rank."""
+
+    def pin_memory(self) -> "Batch":
+        """Copy the tensors to memory from which CUDA copies without keeping the CPU waiting; the loader calls this."""
+        return replace(self, images_BCHW=self.images_BCHW.pin_memory(), tokens_BT=self.tokens_BT.pin_memory())
 
 
 @dataclass
@@ -118,6 +125,11 @@ class PairStream(IterableDataset[Batch]):
         self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
         self._urls = expand_shards(spec.train.shards)
         self._skipped = Skipped()
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the images of one batch, beside which those of the tokens are few."""
+        return self._batch_size * 3 * self._image_size**2
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the token cache, for loader processes that are not forked (Python 3.14's default)."""
@@ -240,9 +252,18 @@ def loader_processes(cpus: float) -> int:
     return min(8, max(1, int(cpus) - 1))
 
 
-def make_loader(stream: PairStream, processes: int) -> DataLoader[Batch]:
-    """Return a loader that prepares batches ahead in that many processes (0: on demand, in this process)."""
-    return DataLoader(stream, batch_size=None, num_workers=processes, prefetch_factor=4 if processes else None)
+def make_loader(stream: PairStream, processes: int, *, pin: bool = False) -> DataLoader[Batch]:
+    """Return a loader that prepares batches ahead in that many processes (0: on demand, in this process).
+
+    `pin` puts them into pinned memory, for CUDA.
+    """
+    ahead = prefetch(processes, stream.batch_bytes) if processes else None
+    return DataLoader(stream, batch_size=None, num_workers=processes, prefetch_factor=ahead, pin_memory=pin)
+
+
+def prefetch(processes: int, batch_bytes: int) -> int:
+    """Return the batches that each loader process prepares ahead."""
+    return min(MAX_PREFETCH, max(1, PREFETCH_BYTES // (processes * batch_bytes)))
 
 
 def count_pairs(spec: DataSpec) -> int:

@@ -207,7 +207,8 @@ class StageWorker:
             start=trainer.position,
             text_multiple=length_multiple(self._device),
         )
-        return iter(make_loader(stream, loader_processes(self._run.spec.resources.cpus_per_worker)))
+        processes = loader_processes(self._run.spec.resources.cpus_per_worker)
+        return iter(make_loader(stream, processes, pin=self._device.type == "cuda"))
 
     def _hooks(self, trainer: StageTrainer, student: LoadedModel, evaluator: StageEvaluator) -> Hooks:
         progress = StageProgress(self._stage, trainer.step, self._events, job=self._run.document)
