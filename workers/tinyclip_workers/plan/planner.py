@@ -28,6 +28,7 @@ from tinyclip_workers.plan.resources import resolve_device
 from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
+from tinyclip_workers.plan.tuning import check_tuning
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 from tinyclip_workers.runtime.memory import is_out_of_memory
 
@@ -92,6 +93,7 @@ def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | l
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
     diagnostics.begin("/objective", None, "reading the files of objectives")
     check_objectives(spec, teacher, diagnostics)
+    check_tuning(spec, diagnostics)
     stages: list[PlannedStage] = []
     if teacher is not None or not teachers:
         diagnostics.begin("/stages", None, "deriving the students")

@@ -1,9 +1,9 @@
 """Checkpoints: everything that the next step depends on, committed by a manifest that is written last.
 
 Files of `step-N/`: `model.safetensors`, `optimizer.safetensors`; before the prune step of an automatic stage also
-`masks.safetensors` and `mask_optimizer.safetensors`; `projection.safetensors` if the objective has one; `state.json`;
-`manifest.json` (SHA-256 of the others). A folder without a valid manifest is ignored. No random state is saved: every draw of the
-engine is seeded by (seed, step).
+`masks.safetensors` and `mask_optimizer.safetensors`; `projection.safetensors` if the objective has one; `average.safetensors` if
+weights are averaged; `state.json`; `manifest.json` (SHA-256 of the others). A folder without a valid manifest is ignored. No
+random state is saved: every draw of the engine is seeded by (seed, step).
 """
 
 import json

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tinyclip_workers.model.masked import MaskedTowers, Noise, removed_share
 from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty
 from tinyclip_workers.model.towers import Clip, Model, TwoTowers
+from tinyclip_workers.training.averaging import WeightAverage
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
 from tinyclip_workers.training.distributed import world_size
 from tinyclip_workers.training.optimizer import (
@@ -98,6 +99,8 @@ class StageLearner:
                 self.search.clamp_()
             with torch.no_grad():
                 self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            if self.average is not None:
+                self.average.update()
         scaler.update()
 
     def prune_if_due(self, step: int) -> bool:
@@ -138,6 +141,8 @@ class StageLearner:
             kept["mask_optimizer"] = optimizer_tensors(self._mask_optimizer)
         if self.projection is not None:
             kept["projection"] = self.projection.state_dict()
+        if self.average is not None:
+            kept["average"] = self.average.tensors()
         return kept
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], layout: Layout) -> None:
@@ -148,6 +153,8 @@ class StageLearner:
         if self.projection is not None:
             self.projection.load_state_dict(tensors["projection"])
         restore_optimizer(self.optimizer, tensors["optimizer"])
+        if self.average is not None:
+            self.average.restore(tensors.get("average"))
         if self.search is not None and self._mask_optimizer is not None:
             self.search.masks.load_state_dict(tensors["masks"])
             restore_optimizer(self._mask_optimizer, tensors["mask_optimizer"])
@@ -168,6 +175,9 @@ class StageLearner:
         towers = TwoTowers(model) if self.search is None else self.search
         self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)
         self.optimizer = make_optimizer(model, self.stage.optimizer, self.projection)
+        averaging = self.stage.averaging
+        # Units that a search removes have no place in an average: it starts after the cut.
+        self.average = WeightAverage(model, averaging.decay) if averaging and averaging.decay and self.search is None else None
 
     def _end_search(self, folded: Clip) -> None:
         self.search, self._mask_optimizer, self.layout = None, None, folded.layout

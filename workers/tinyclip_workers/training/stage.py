@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 from tinyclip.schemas import JobSpec, Layout
-from tinyclip.schemas.spec import Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
+from tinyclip.schemas.spec import Averaging, Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
 from torch import Tensor
 
 from tinyclip_workers.model.architecture import build_clip, resolve_layout
@@ -36,6 +36,7 @@ class Stage:
     prune: PruneSpec | None = None
     original: Layout | None = None
     """In an automatic stage, the layout that its sparsity is relative to: where the first such stage in a row started."""
+    averaging: Averaging | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, to be sent to a worker."""
@@ -46,7 +47,7 @@ class Stage:
     def from_json(cls, data: dict[str, Any]) -> "Stage":
         kinds: dict[str, type[BaseModel]] = {
             "layout": Layout, "objective": Objective, "optimizer": OptimizerSpec, "parent": Layout, "prune": PruneSpec,
-            "original": Layout,
+            "original": Layout, "averaging": Averaging,
         }
         models = {name: kind.model_validate(data[name]) for name, kind in kinds.items() if data[name] is not None}
         return cls(**{**data, **models})
@@ -78,6 +79,7 @@ def resolve_stage(
         parent=parent,
         prune=stage.prune,
         original=original,
+        averaging=stage.averaging or spec.averaging,
     )
 
 

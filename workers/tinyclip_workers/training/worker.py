@@ -28,7 +28,6 @@ from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
-from tinyclip_workers.training.agreement import AgreementWatch
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import rank, world_size
@@ -37,6 +36,7 @@ from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Parent, Stage, build_student
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
+from tinyclip_workers.training.watch import AgreementWatch
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +128,10 @@ class StageWorker:
             self._stop(stopped, trainer.step)
             return
         position = position_document(trainer.position, self._stage.batch_size)
-        if self._watch:
-            self._watch.end(trainer.learner)
         if rank() == 0:
-            self._finish(current_student(pieces.student, trainer), evaluator, position)
+            student = current_student(pieces.student, trainer)
+            student = replace(student, model=self._watch.end(trainer.learner)) if self._watch else student
+            self._finish(student, evaluator, position)
 
     def _build(self) -> _Pieces:
         spec: JobSpec = self._run.spec

@@ -24,6 +24,7 @@ from tinyclip.schemas.spec.job import (
     WorkerRange,
 )
 from tinyclip.schemas.spec.stages import (
+    Averaging,
     ImageTower,
     Objective,
     OptimizerSpec,
@@ -36,6 +37,7 @@ from tinyclip.schemas.spec.stages import (
 )
 
 __all__ = [
+    "Averaging",
     "CheckpointSpec",
     "Classes",
     "DataSpec",

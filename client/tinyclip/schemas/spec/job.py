@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from tinyclip.schemas._base import Labels, Request
 from tinyclip.schemas.addresses import ModelName, Weights
 from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
-from tinyclip.schemas.spec.stages import Objective, OptimizerSpec, StageSpec, Temperature
+from tinyclip.schemas.spec.stages import Averaging, Objective, OptimizerSpec, StageSpec, Temperature
 
 
 class TeacherSpec(Request):
@@ -78,6 +78,8 @@ class JobSpec(Request):
     objective: Objective = Objective()
     temperature: Temperature = Temperature()
     optimizer: OptimizerSpec = OptimizerSpec()
+    averaging: Averaging | None = None
+    """None: the last weights are exported."""
     batch_size: int = Field(default=256, ge=1)
     """The global batch size, over all workers."""
     micro_batch: int | None = Field(default=None, ge=1)

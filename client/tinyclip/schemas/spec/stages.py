@@ -160,6 +160,13 @@ class OptimizerSpec(Request):
     mask_lr: float = Field(default=0.02, gt=0)
 
 
+class Averaging(Request):
+    """An exponential moving average of the student's weights; exported if it agrees better with the teacher."""
+
+    decay: float = Field(default=0.99, ge=0, lt=1)
+    """Share of the average that a step keeps, after some steps in which it grows; 0: no averaging."""
+
+
 class StageSpec(Request):
     name: Name
     inherit: Literal["manual", "auto", "none"] = "manual"
@@ -168,6 +175,7 @@ class StageSpec(Request):
     prune: PruneSpec | None = None
     objective: Objective | None = None
     optimizer: OptimizerSpec | None = None
+    averaging: Averaging | None = None
     batch_size: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
