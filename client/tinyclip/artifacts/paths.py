@@ -123,6 +123,11 @@ def stage_picture(job: str, index: int, name: str) -> str:
     return f"{stage_folder(job, index, name)}/layout.svg"
 
 
+def stage_rate(job: str, index: int, name: str) -> str:
+    """The result of a stage's test of learning rates (`optimizer.lr: auto`), created once."""
+    return f"{stage_folder(job, index, name)}/lr.json"
+
+
 # Models
 
 MODELS = "models"

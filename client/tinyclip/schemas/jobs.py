@@ -111,6 +111,9 @@ class PlannedStage(Response):
     samples: int
     student: StudentSummary
     device_hours: float
+    """With the steps of the test if `lr` is `auto`."""
+    lr: float | Literal["auto"] | None = None
+    """None: the plan is from an older server."""
 
 
 class Plan(Response):

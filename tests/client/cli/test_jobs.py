@@ -48,7 +48,8 @@ class TestSubmit:
             "index": 0, "name": "half", "inherit": "manual", "steps": 100, "samples": 6400, "student": HALF,
             "device_hours": 0.0123,
         }
-        searched = {**stage, "name": "search", "inherit": "auto", "student": {**HALF, "estimated": True}}
+        searched = {**stage, "name": "search", "inherit": "auto", "student": {**HALF, "estimated": True}, "lr": "auto"}
+        stage["lr"] = 3e-4
         plan = {
             "spec": job()["spec"], "teacher": TEACHER, "stages": [stage, searched], "steps": 100, "samples_per_epoch": 512,
             "device": "cpu", "device_hours": 0.0123, "warnings": ["12 of 512 captions are longer than 16 tokens"],
@@ -64,11 +65,11 @@ class TestSubmit:
 
         assert result.code == 0
         assert result.out == """\
-| model   | inherit | image params | text params (without embedding) |  MACs | steps | samples | device-hours |
-|---------|---------|--------------|---------------------------------|-------|-------|---------|--------------|
-| teacher |         |           5M |                            2.4M |  620M |       |         |              |
-| half    | manual  |         2.5M |                            1.2M |  310M |   100 |    6.4k |       0.0123 |
-| search  | auto    |        ~2.5M |                           ~1.2M | ~310M |   100 |    6.4k |       0.0123 |
+| model   | inherit | image params | text params (without embedding) |  MACs |     lr | steps | samples | device-hours |
+|---------|---------|--------------|---------------------------------|-------|--------|-------|---------|--------------|
+| teacher |         |           5M |                            2.4M |  620M |        |       |         |              |
+| half    | manual  |         2.5M |                            1.2M |  310M | 0.0003 |   100 |    6.4k |       0.0123 |
+| search  | auto    |        ~2.5M |                           ~1.2M | ~310M |   auto |   100 |    6.4k |       0.0123 |
 100 steps on cpu, about 0.0123 device-hours; 512 pairs an epoch
 warning: 12 of 512 captions are longer than 16 tokens
 """

@@ -36,12 +36,40 @@ def test_averaging_is_part_of_the_resolved_spec(folder: Path) -> None:
     assert (plan.spec.averaging.decay, plan.warnings) == (0.9, [])
 
 
+def test_the_steps_of_a_test_of_rates_are_planned(folder: Path) -> None:
+    document = spec(folder)
+    document["stages"][1]["optimizer"] = {"lr": "auto"}
+
+    plan = planned(document)
+
+    assert isinstance(plan, Plan)
+    assert plan.teacher is not None
+    deep, slim = plan.stages
+    assert (deep.lr, slim.lr, plan.warnings) == (1e-4, "auto", [])
+    steps = 30 + 5 * 5
+    assert slim.steps == 30
+    assert slim.device_hours == pytest.approx(2 * 4 * steps * (3 * slim.student.macs + plan.teacher.macs) / 60e9 / 3600)
+
+
+def test_the_search_of_an_automatic_stage_needs_a_number(folder: Path) -> None:
+    prune = {"target_sparsity": 0.3, "prune_step": 400, "sparsity_warmup": 10, "towers": ["text"]}
+    stages = [{"name": name, "inherit": "auto", "prune": prune, "train": {"steps": 500}} for name in ("a", "b")]
+    stages[1]["prune"] = {**prune, "target_sparsity": 0.5}
+
+    errors = planned({**spec(folder), "stages": stages, "optimizer": {"lr": "auto"}})
+
+    assert not isinstance(errors, Plan)
+    assert [(error.pointer, error.value) for error in errors] == [("/optimizer/lr", "auto")]
+    assert errors[0].message.endswith("give a number")
+
+
 def test_without_a_teacher_there_is_nothing_to_decide_by(folder: Path) -> None:
-    errors = planned(without_teacher(spec(folder) | AVERAGED))
+    errors = planned(without_teacher(spec(folder) | AVERAGED | {"optimizer": {"lr": "auto"}}))
 
     assert not isinstance(errors, Plan)
     message = "is decided by the agreement with a teacher, and the spec has none; remove it or add a teacher"
-    assert [(e.pointer, e.value, e.message) for e in errors] == [("/averaging", {"decay": 0.9}, message)]
+    assert [(e.pointer, e.value) for e in errors] == [("/averaging", {"decay": 0.9}), ("/optimizer/lr", "auto")]
+    assert {e.message for e in errors} == {message}
 
 
 def test_without_a_holdout_it_is_decided_on_trained_pairs(folder: Path) -> None:
@@ -53,5 +81,5 @@ def test_without_a_holdout_it_is_decided_on_trained_pairs(folder: Path) -> None:
 
     assert isinstance(plan, Plan)
     assert plan.warnings == [
-        "/averaging is decided on pairs that are trained on; set data.train.holdout, to 0.02 for example"
+        "/averaging: decided on pairs that are trained on; set data.train.holdout, to 0.02 for example"
     ]

@@ -12,6 +12,7 @@ from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_pr
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
+from tinyclip_workers.training.rate_test import RATES, steps_per_rate
 from tinyclip_workers.training.stage import steps_of
 
 SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}
@@ -192,8 +193,10 @@ def _planned(
     objective = stage.objective or spec.objective
     running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
     search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
-    student_macs = search * parent_macs + (steps - search) * student.macs
-    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + steps * sum(running))
+    optimizer = stage.optimizer or spec.optimizer
+    tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
+    student_macs = search * parent_macs + (steps - search + tested) * student.macs
+    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + (steps + tested) * sum(running))
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,
@@ -203,6 +206,7 @@ def _planned(
         samples=steps * batch_size,
         student=student,
         device_hours=flops / speed / 3600,
+        lr=optimizer.lr,
     )
 
 

@@ -3,11 +3,13 @@
 Shapes: B local batch, W world size, N = W*B global batch, D embedding size.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -18,6 +20,15 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of workers in the process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def from_first_worker(value: T) -> T:
+    """Return the value of worker 0, which can be pickled. Collective."""
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    first: T = values[0]
+    return first
 
 
 def gather(x_BD: Tensor) -> Tensor:

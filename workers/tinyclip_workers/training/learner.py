@@ -56,6 +56,8 @@ class StageLearner:
         self.stage, self.layout = stage, stage.layout
         self.projection = None if projection is None else projection.to(device)
         self._temperature, self._device = temperature, device
+        self.lr: float | None = None
+        """A rate that replaces the schedule's, in a test of rates."""
         self.search: MaskedTowers | None = None
         self._mask_optimizer: torch.optim.Optimizer | None = None
         if stage.prune is not None:
@@ -73,7 +75,7 @@ class StageLearner:
 
     def start_step(self, step: int) -> float:
         """Set the learning rate of a step and clear the gradients; returns the rate."""
-        lr = learning_rate(step, self.stage.steps, self.stage.optimizer)
+        lr = learning_rate(step, self.stage.steps, self.stage.optimizer) if self.lr is None else self.lr
         set_learning_rate(self.optimizer, lr)
         for optimizer in self._optimizers():
             optimizer.zero_grad(set_to_none=True)

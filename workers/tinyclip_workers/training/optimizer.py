@@ -22,7 +22,8 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec, projection: nn.Module 
         {"params": [p for name, p in named if _decays(name, p)], "weight_decay": spec.weight_decay},
         {"params": [p for name, p in named if not _decays(name, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)
+    # Each step sets its rate.
+    return torch.optim.AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps, fused=True)
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
@@ -38,7 +39,9 @@ def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.o
 
 
 def learning_rate(step: int, steps: int, spec: OptimizerSpec) -> float:
-    """Return the rate of a step: linear warm-up to `lr`, then a half cosine to 0."""
+    """Return the rate of a step: linear warm-up to `lr`, then a half cosine to 0. Raises ValueError while `lr` is `auto`."""
+    if spec.lr == "auto":
+        raise ValueError("optimizer.lr is auto, and no rate has been selected; give a number")
     if step < spec.warmup_steps:
         return spec.lr * (step + 1) / spec.warmup_steps
     return spec.lr * 0.5 * (1 + math.cos(math.pi * (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps)))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,8 @@ class Hooks:
     evaluate: Callable[["StageTrainer"], None]
     pruned: Callable[["StageTrainer"], None] = lambda _: None
     """Called after the prune step of an automatic stage; after a resumption perhaps again."""
+    select_rate: Callable[["StageTrainer", Iterator[Batch]], Iterator[Batch]] = lambda _, batches: batches
+    """Called before the first step and after the prune step with the batches to come; returns the batches to train on."""
 
 
 class StageTrainer:
@@ -123,8 +125,14 @@ class StageTrainer:
         self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
         self.step = int(state["step"])
         self.position = own_position(state["positions"])
+        self._skipped_in_a_row = 0
         if state["scaler"]:
             self._precision.scaler.load_state_dict(state["scaler"])
+
+    def use_rate(self, lr: float) -> None:
+        """Train at a rate that was selected for `optimizer.lr: auto`."""
+        optimizer = self.stage.optimizer.model_copy(update={"lr": lr})
+        self.stage = self.learner.stage = replace(self.stage, optimizer=optimizer)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds besides `learner.tensors()`. Collective: every worker calls it."""
@@ -137,9 +145,11 @@ class StageTrainer:
 
     def run(self, batches: Iterator[Batch], hooks: Hooks) -> Command:
         """Train to the end of the stage. Returns RUN at the end, else the command that stopped the loop."""
+        batches = hooks.select_rate(self, batches)
         while self.step < self.stage.steps:
             if self.learner.prune_if_due(self.step):
                 hooks.pruned(self)
+                batches = hooks.select_rate(self, batches)
             batch = next(batches)
             result, command = self.train_step(batch, hooks.command() if rank() == 0 else Command.RUN)
             hooks.progress(result)
@@ -213,7 +223,7 @@ class StageTrainer:
         if self._skipped_in_a_row > MAX_SKIPPED_STEPS:
             raise Diverged(
                 f"no finite gradient in {MAX_SKIPPED_STEPS} steps before step {result.step} of stage {self.stage.name}; "
-                f"lower optimizer.lr (now {self.stage.optimizer.lr:g}) or lengthen optimizer.warmup_steps"
+                f"lower optimizer.lr (now {self.stage.optimizer.lr}) or lengthen optimizer.warmup_steps"
             )
 
 

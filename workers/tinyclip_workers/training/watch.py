@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tinyclip.schemas import JobSpec
+from tinyclip.schemas.spec import OptimizerSpec
 
 from tinyclip_workers.data.stream import SingleTextTokenizer
 from tinyclip_workers.model.folders import LoadedModel
@@ -79,7 +80,7 @@ class AgreementWatch:
             is_better = math.isfinite(averaged_kl) and not kl <= averaged_kl
             self._report_average(kl, averaged_kl, "averaged" if is_better else "last")
             model, kl = (averaged, averaged_kl) if is_better else (model, kl)
-        self._report(kl, self._stage.steps, searching=learner.search is not None)
+        self._report(kl, self._stage.steps, learner)
         return model
 
     def kl(self, model: Model) -> float | None:
@@ -97,9 +98,9 @@ class AgreementWatch:
         return TeacherAgreement(pairs, self._teachers, self._device, **colors)
 
     def _measure(self, learner: StageLearner, step: int) -> None:
-        self._report(self.kl(learner.folded_model()[0]), step, searching=learner.search is not None)
+        self._report(self.kl(learner.folded_model()[0]), step, learner)
 
-    def _report(self, kl: float | None, step: int, *, searching: bool) -> None:
+    def _report(self, kl: float | None, step: int, learner: StageLearner) -> None:
         if kl is None or (self._start is None and not math.isfinite(kl)):
             return
         self._start = kl if self._start is None else self._start
@@ -113,10 +114,10 @@ class AgreementWatch:
                 message=f"KL to the teacher {kl:.4f} at step {step} of stage {self._stage.name}",
             )
         # A search removes units on purpose, and an objective without a teacher need not agree with one.
-        compared = not searching and bool(self._stage.objective.teacher_terms())
+        compared = learner.search is None and bool(self._stage.objective.teacher_terms())
         is_worse = compared and not kl <= WORSE * self._start + SLACK  # also if it is not a number
         if is_worse and not self._warned:
-            self._warn(kl, step)
+            self._warn(kl, step, learner.stage.optimizer)
         self._warned = is_worse
 
     def _report_average(self, kl: float, averaged_kl: float, exported: str) -> None:
@@ -131,7 +132,7 @@ class AgreementWatch:
             ),
         )
 
-    def _warn(self, kl: float, step: int) -> None:
+    def _warn(self, kl: float, step: int, optimizer: OptimizerSpec) -> None:
         assert self._start is not None
         self._events.send(
             "agreement.worse",
@@ -139,8 +140,8 @@ class AgreementWatch:
             data={"step": step, "kl": kl if math.isfinite(kl) else None, "start_kl": self._start},
             message=(
                 f"stage {self._stage.name} agrees less with its teacher than at its start: KL {kl:.4f} at step {step}, "
-                f"{self._start:.4f} at the start; lower optimizer.lr (now {self._stage.optimizer.lr:g}) "
-                f"or lengthen optimizer.warmup_steps (now {self._stage.optimizer.warmup_steps})"
+                f"{self._start:.4f} at the start; lower optimizer.lr (now {optimizer.lr}) "
+                f"or lengthen optimizer.warmup_steps (now {optimizer.warmup_steps})"
             ),
         )
 

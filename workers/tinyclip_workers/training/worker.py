@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.stream import DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
+from tinyclip_workers.data.stream import Batch, DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.inherit import ImpossibleInheritance
@@ -30,8 +31,9 @@ from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
-from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.distributed import from_first_worker, rank, world_size
 from tinyclip_workers.training.positions import position_after, position_document
+from tinyclip_workers.training.rate_test import RateTest, select_rate
 from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Parent, Stage, build_student
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
@@ -178,6 +180,8 @@ class StageWorker:
         if checkpoint is None:
             return
         trainer.restore(checkpoint)
+        if lr := checkpoint.state.get("lr"):
+            trainer.use_rate(lr)
         if self._watch:
             self._watch.restore(checkpoint.state.get("agreement"))
         if self._events:
@@ -218,7 +222,28 @@ class StageWorker:
             checkpoint=self._checkpoint,
             evaluate=lambda t: self._evaluate(evaluator, student, t),
             pruned=self._pruned,
+            select_rate=self._select_rate,
         )
+
+    def _select_rate(self, trainer: StageTrainer, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Set the rate of a stage with `lr: auto`: the one that was selected before, else by a test. Collective."""
+        if trainer.stage.optimizer.lr != "auto" or trainer.learner.search is not None:
+            return batches
+        index, own = self._stage.index, self._run.rate_test(self._stage.index) if rank() == 0 else None
+        stored = from_first_worker(own)
+        if stored is None:
+            found, batches = select_rate(trainer, batches, self._watch.kl if self._watch else None)
+            if rank() == 0:
+                self._run.keep_rate_test(index, found.to_json())
+                own = self._run.rate_test(index)  # an earlier attempt that still runs may have been the first
+            stored = from_first_worker(own)
+        assert stored is not None
+        result = RateTest.from_json(stored)
+        trainer.use_rate(result.lr)
+        if self._events:
+            message = f"stage {self._stage.name} trains with lr {result.lr:g}; KL to the teacher {result}"
+            self._events.send("lr.selected", stage=index, data=stored, message=message)
+        return batches
 
     def _report(self, progress: StageProgress, result: StepResult, trainer: StageTrainer) -> None:
         progress.step(result)
@@ -248,6 +273,8 @@ class StageWorker:
     def _checkpoint(self, trainer: StageTrainer) -> None:
         """Write a checkpoint on worker 0, unless a newer attempt has superseded this one. Collective."""
         state = trainer.state() | ({"agreement": self._watch.state()} if self._watch else {})
+        if self._stage.optimizer.lr == "auto" != trainer.stage.optimizer.lr:
+            state["lr"] = trainer.stage.optimizer.lr
         if rank() == 0 and self._control.read() is not Command.FENCED:
             folder = self._run.checkpoint_folder(self._stage.index)
             path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.learner.tensors(), state)

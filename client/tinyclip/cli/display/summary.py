@@ -40,17 +40,17 @@ def comparison_tables(out: Console, comparison: Comparison) -> list[Table]:
 
 def plan_table(out: Console, plan: Plan) -> Table:
     """Return a table of a plan's teachers and stages."""
-    numbers = ("image params", "text params (without embedding)", "MACs", "steps", "samples", "device-hours")
+    numbers = ("image params", "text params (without embedding)", "MACs", "lr", "steps", "samples", "device-hours")
     table = new_table(out, "model", "inherit", *numbers, right=numbers)
     several = len(plan.teachers) > 1
     for at, teacher in zip(plan.spec.every_teacher(), plan.teachers, strict=False):
-        table.add_row(f"teacher {at.spec.model}" if several else "teacher", "", *_sizes(teacher), "", "", "")
+        table.add_row(f"teacher {at.spec.model}" if several else "teacher", "", *_sizes(teacher), "", "", "", "")
     if plan.teacher is not None and not plan.teachers:  # from an older server
-        table.add_row("teacher", "", *_sizes(plan.teacher), "", "", "")
+        table.add_row("teacher", "", *_sizes(plan.teacher), "", "", "", "")
     for stage in plan.stages:
-        table.add_row(
-            stage.name, stage.inherit, *_sizes(stage.student), str(stage.steps), count(stage.samples), f"{stage.device_hours:.3g}"
-        )
+        lr = MISSING if stage.lr is None else str(stage.lr) if stage.lr == "auto" else f"{stage.lr:g}"
+        cost = str(stage.steps), count(stage.samples), f"{stage.device_hours:.3g}"
+        table.add_row(stage.name, stage.inherit, *_sizes(stage.student), lr, *cost)
     return table
 
 
