@@ -17,6 +17,7 @@ stages:
   - {name: thinner, student: {text: {layers: 1}}, train: {steps: 120}}
   - {name: half, student: {image: {width: 2}}, train: {steps: 120}}
 batch_size: 16
+precision: fp32
 optimizer: {lr: 1e-3}
 checkpoint: {every_steps: 20, keep: 2}
 """

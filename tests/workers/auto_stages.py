@@ -49,6 +49,7 @@ def spec_of(shards: str, *stages: dict[str, Any], **changes: Any) -> JobSpec:
         "stages": [*stages],
         "optimizer": QUICK_MASKS,
         "batch_size": BATCH,
+        "precision": "fp32",
         **changes,
     }
     return JobSpec.model_validate(document)

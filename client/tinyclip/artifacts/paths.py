@@ -123,9 +123,9 @@ def stage_picture(job: str, index: int, name: str) -> str:
     return f"{stage_folder(job, index, name)}/layout.svg"
 
 
-def stage_rate(job: str, index: int, name: str) -> str:
-    """The result of a stage's test of learning rates (`optimizer.lr: auto`), created once."""
-    return f"{stage_folder(job, index, name)}/lr.json"
+def stage_selection(job: str, index: int, name: str, setting: str) -> str:
+    """The result of a stage's test for a setting that is `auto`: `lr` or `precision`. Created once."""
+    return f"{stage_folder(job, index, name)}/{setting}.json"
 
 
 # Models

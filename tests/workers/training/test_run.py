@@ -35,6 +35,7 @@ def two_stages(folder: Path, **changes: Any) -> JobSpec:
         "objective": {"contrastive": 1},
         "optimizer": {"lr": 1e-3},
         "batch_size": 16,
+        "precision": "fp32",  # the same for every job
         "checkpoint": {"every_steps": 10, "keep": 2},
         **changes,
     }

@@ -14,21 +14,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 class Precision:
     """`autocast` for every forward pass, and a `scaler` of gradients, a no-op except with fp16."""
 
+    name: str
+    """fp32, bf16 or fp16."""
     autocast: Callable[[], AbstractContextManager[Any]]
     scaler: torch.amp.GradScaler
 
 
 def precision_of(precision: str, device: torch.device) -> Precision:
-    """Resolve a spec's precision; `auto` is bf16 where CUDA has it in hardware, else fp32."""
+    """Resolve a spec's precision; `auto` without a measurement is bf16 where CUDA has it, else fp32."""
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     if precision == "fp32":
-        return Precision(nullcontext, scaler)
+        return Precision(precision, nullcontext, scaler)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     autocast: Callable[[torch.dtype], AbstractContextManager[Any]]
     autocast = _autocast_on_cpu if device.type == "cpu" else lambda dtype: torch.autocast(device.type, dtype=dtype)
-    return Precision(lambda: autocast(dtype), scaler)
+    return Precision(precision, lambda: autocast(dtype), scaler)
 
 
 FP32 = precision_of("fp32", torch.device("cpu"))

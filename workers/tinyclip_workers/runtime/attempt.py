@@ -16,7 +16,7 @@ from tinyclip.artifacts.paths import (
     model_version,
     stage_checkpoints,
     stage_folder,
-    stage_rate,
+    stage_selection,
     stage_student,
 )
 from tinyclip.artifacts.store import ArtifactsStore
@@ -98,15 +98,15 @@ class JobAttempt:
             files[POSITION] = json.dumps(student.position).encode()
         write_committed(self.store, self.student_folder(index), files)
 
-    def rate_test(self, index: int) -> dict[str, Any] | None:
-        """Return the result of a stage's test of learning rates; None before."""
-        path = stage_rate(self.document.job, index, self.spec.stages[index].name)
+    def selection(self, index: int, setting: str) -> dict[str, Any] | None:
+        """Return the result of a stage's test for a setting that is `auto`; None before."""
+        path = stage_selection(self.document.job, index, self.spec.stages[index].name, setting)
         found: dict[str, Any] | None = json.loads(self.store.read_bytes(path)) if self.store.exists(path) else None
         return found
 
-    def keep_rate_test(self, index: int, result: dict[str, Any]) -> None:
-        """Store the result of a stage's test of learning rates, unless there is one."""
-        path = stage_rate(self.document.job, index, self.spec.stages[index].name)
+    def keep_selection(self, index: int, setting: str, result: dict[str, Any]) -> None:
+        """Store the result of a stage's test for a setting, unless there is one."""
+        path = stage_selection(self.document.job, index, self.spec.stages[index].name, setting)
         self.store.create_bytes(path, json.dumps(result).encode())
 
     def outcome(self) -> "Outcome | None":

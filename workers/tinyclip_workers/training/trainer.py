@@ -97,7 +97,7 @@ class StageTrainer:
         self.step = 0
         self.position = DataPosition()
         self._skipped_in_a_row = 0
-        self._precision = precision_of(spec.precision, device)
+        self.precision = precision_of(spec.precision, device)
         temperature = spec.temperature.student
         fixed = None if temperature == "learned" else temperature
         self.learner = StageLearner(student, stage, fixed, device, self._projection())
@@ -126,8 +126,10 @@ class StageTrainer:
         self.step = int(state["step"])
         self.position = own_position(state["positions"])
         self._skipped_in_a_row = 0
+        if self.spec.precision == "auto" and "precision" in state:
+            self.precision = precision_of(state["precision"], self.device)
         if state["scaler"]:
-            self._precision.scaler.load_state_dict(state["scaler"])
+            self.precision.scaler.load_state_dict(state["scaler"])
 
     def use_rate(self, lr: float) -> None:
         """Train at a rate that was selected for `optimizer.lr: auto`."""
@@ -136,9 +138,10 @@ class StageTrainer:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds besides `learner.tensors()`. Collective: every worker calls it."""
-        scaler = self._precision.scaler
+        scaler = self.precision.scaler
         return {
             "positions": all_positions(self.position),
+            "precision": self.precision.name,
             "scaler": scaler.state_dict() if scaler.is_enabled() else {},
             "layout": self.learner.layout.model_dump(mode="json"),
         }
@@ -173,7 +176,7 @@ class StageTrainer:
         lr = self.learner.start_step(self.step)
         images_BCHW, tokens_BT = self.prepare(batch)
         noise, penalty = self.learner.noise(self._seed(FOR_MASKS)), self.learner.sparsity_penalty(self.step)
-        precision, micro_batch = self._precision, self.spec.micro_batch
+        precision, micro_batch = self.precision, self.spec.micro_batch
         cache = GradientCache(self.learner.towers, precision, micro_batch)
 
         teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)

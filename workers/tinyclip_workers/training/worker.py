@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.stream import Batch, DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
+from tinyclip_workers.data.stream import DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.inherit import ImpossibleInheritance
@@ -29,11 +28,11 @@ from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
+from tinyclip_workers.training.auto_settings import AutoSettings
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
-from tinyclip_workers.training.distributed import from_first_worker, rank, world_size
+from tinyclip_workers.training.distributed import rank, world_size
 from tinyclip_workers.training.positions import position_after, position_document
-from tinyclip_workers.training.rate_test import RateTest, select_rate
 from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Parent, Stage, build_student
 from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
@@ -115,14 +114,17 @@ class StageWorker:
             spec, student = self._run.spec, pieces.student
             self._watch = AgreementWatch(spec, self._stage, student, pieces.teachers, self._device, self._events)
         trainer.position = self._first_position()
-        self._restore(trainer)
+        restored = self._restore(trainer)
+        batches = self._batches(trainer, pieces.student)
+        if not restored:
+            batches = self._auto_settings().select_precision(trainer, batches)
         log.info(
-            "training %s from step %d to %d on %s, %d workers, %d threads each",
-            self._stage.name, trainer.step, self._stage.steps, self._device, world_size(), torch.get_num_threads(),
+            "training %s from step %d to %d in %s on %s, %d workers, %d threads each",
+            self._stage.name, trainer.step, self._stage.steps, trainer.precision.name, self._device, world_size(),
+            torch.get_num_threads(),
         )  # fmt: skip
         evaluator = StageEvaluator(self._run, self._stage, pieces.original, self._device, self._events)
         hooks = self._hooks(trainer, pieces.student, evaluator)
-        batches = self._batches(trainer, pieces.student)
         if self._watch and trainer.step == 0:
             self._watch.begin(trainer.learner, 0)
         stopped = trainer.run(batches, hooks)
@@ -175,10 +177,11 @@ class StageWorker:
         index, batch_size = self._stage.index, self._stage.batch_size
         return position_after(self._run.position_after_stage(index - 1) if index else None, batch_size)
 
-    def _restore(self, trainer: StageTrainer) -> None:
+    def _restore(self, trainer: StageTrainer) -> bool:
+        """Continue from the furthest checkpoint. Returns whether there is one."""
         checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
         if checkpoint is None:
-            return
+            return False
         trainer.restore(checkpoint)
         if lr := checkpoint.state.get("lr"):
             trainer.use_rate(lr)
@@ -191,6 +194,7 @@ class StageWorker:
                 data={"step": trainer.step, "checkpoint": checkpoint.path},
                 message=f"stage {self._stage.name} continues from step {trainer.step}",
             )
+        return True
 
     def _batches(self, trainer: StageTrainer, student: LoadedModel) -> Any:
         workers, batch_size = world_size(), self._stage.batch_size
@@ -222,28 +226,11 @@ class StageWorker:
             checkpoint=self._checkpoint,
             evaluate=lambda t: self._evaluate(evaluator, student, t),
             pruned=self._pruned,
-            select_rate=self._select_rate,
+            select_rate=self._auto_settings().select_rate,
         )
 
-    def _select_rate(self, trainer: StageTrainer, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Set the rate of a stage with `lr: auto`: the one that was selected before, else by a test. Collective."""
-        if trainer.stage.optimizer.lr != "auto" or trainer.learner.search is not None:
-            return batches
-        index, own = self._stage.index, self._run.rate_test(self._stage.index) if rank() == 0 else None
-        stored = from_first_worker(own)
-        if stored is None:
-            found, batches = select_rate(trainer, batches, self._watch.kl if self._watch else None)
-            if rank() == 0:
-                self._run.keep_rate_test(index, found.to_json())
-                own = self._run.rate_test(index)  # an earlier attempt that still runs may have been the first
-            stored = from_first_worker(own)
-        assert stored is not None
-        result = RateTest.from_json(stored)
-        trainer.use_rate(result.lr)
-        if self._events:
-            message = f"stage {self._stage.name} trains with lr {result.lr:g}; KL to the teacher {result}"
-            self._events.send("lr.selected", stage=index, data=stored, message=message)
-        return batches
+    def _auto_settings(self) -> AutoSettings:
+        return AutoSettings(self._run, self._stage, self._events, self._watch)
 
     def _report(self, progress: StageProgress, result: StepResult, trainer: StageTrainer) -> None:
         progress.step(result)

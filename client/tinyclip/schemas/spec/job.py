@@ -85,6 +85,7 @@ class JobSpec(Request):
     micro_batch: int | None = Field(default=None, ge=1)
     """Pairs that a worker processes at once; the gradient is that of the whole batch. Costs one more forward pass."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 if the training machines are faster with it, else fp32; each stage measures at its start."""
     resources: Resources = Resources()
     checkpoint: CheckpointSpec = CheckpointSpec()
     max_attempts: int = Field(default=3, ge=1, le=100)
