@@ -15,6 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
@@ -49,21 +50,22 @@ def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, observe:
     parent = original.layout if original else None
     before: LoadedModel | None = original
     last: Stage | None = None
-    steps, seconds = 0, 0.0
+    past = _Past()
     for index in range(len(spec.stages)):
         stage = resolve_stage(spec, index, parent, last, 0)
-        run = _StageRun(spec, stage, before, original, _Past(steps, seconds), observe)
+        run = _StageRun(spec, stage, before, original, past, observe)
         trained = run.train(f"{title} · {stage.name}")
-        steps, seconds = steps + stage.steps, seconds + trained.seconds
+        past = _Past(past.steps + stage.steps, past.seconds + trained.seconds, run.end())
         before, parent, last = trained.student, trained.student.layout, stage
         yield trained
 
 
 class _Past(NamedTuple):
-    """Steps and seconds of the previous stages."""
+    """Steps and seconds of the previous stages, and where they ended in the data."""
 
-    steps: int
-    seconds: float
+    steps: int = 0
+    seconds: float = 0.0
+    end: dict[str, Any] | None = None
 
 
 class _StageRun:
@@ -90,12 +92,14 @@ class _StageRun:
             mean=self._mean,
             std=self._std,
         )
+        self._trainer.position = position_after(past.end, stage.batch_size)
         self._stream = PairStream(
             spec.data,
             batch_size=stage.batch_size,
             image_size=stage.layout.image.image_size,
             tokenize=lambda text: self._tokenizer(text)[0],
             seed=spec.seed,
+            start=self._trainer.position,
         )
 
     def train(self, title: str) -> Trained:
@@ -106,6 +110,10 @@ class _StageRun:
         )  # fmt: skip
         self._trainer.run(_shown(batches, self._stage.steps, title), hooks)
         return Trained(self._stage, self._student(), self._seconds())
+
+    def end(self) -> dict[str, Any]:
+        """Return where the stage ended in the data."""
+        return position_document(self._trainer.position, self._stage.batch_size)
 
     def _evaluate(self, trainer: StageTrainer) -> None:
         before = time.process_time()

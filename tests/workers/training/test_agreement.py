@@ -21,10 +21,14 @@ from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.watch import AgreementWatch
 
 from tests.workers.attempts import Job, no_cluster, specs_in
-from tests.workers.auto_stages import TEACHER, auto, spec_of
+from tests.workers.auto_stages import RESNET, TEACHER, TEXT, all_tensors, auto, batches_of, equal, spec_of, trainer_of
+from tests.workers.processes import on_workers
 from tests.workers.shapes_data import write_shards
 
 SAME = {"text": {}}
+RESNET_STAGE = {
+    "name": "resnet", "inherit": "none", "student": {"embed_dim": 16, "image": RESNET, "text": TEXT}, "train": {"steps": 20},
+}  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -208,6 +212,26 @@ class TestWatch:
         watch.end(learner)
 
         assert [type for type, _, _ in sent.events] == ["agreement.measured"] * 2
+
+
+def train_on(rank: int, shards: str, watched: bool) -> dict[str, torch.Tensor]:
+    """Train a ResNet, whose batch norm is synchronised, for three steps; worker 0 measures after each one."""
+    trainer = trainer_of(spec_of(shards, RESNET_STAGE))
+    measured = agreement_of(random_pairs(8), FrozenTeacher(random_model(1), 20.0))
+    batches = batches_of(trainer)
+    for _ in range(3):
+        trainer.train_step(next(batches))
+        if watched and rank == 0:
+            measured.kl(trainer.student)
+    return all_tensors(trainer)
+
+
+def test_worker_0_measures_without_the_others_and_changes_nothing(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path)
+
+    watched, plain = on_workers(2, train_on, shards, True), on_workers(2, train_on, shards, False)
+
+    assert all(equal(one, other) for one, other in zip(watched, plain, strict=True))
 
 
 class TestJob:
