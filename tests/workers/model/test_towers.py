@@ -1,7 +1,10 @@
 """Trimmed texts have the embeddings of whole contexts."""
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from tinyclip_workers.model.towers import encode_text
 
 from tests.workers.layouts import Config, open_clip_model
@@ -50,6 +53,20 @@ def test_only_the_longest_text_of_the_batch_is_computed() -> None:
     encode_text(model, texts([3, 5, 2]))
 
     assert seen == [5]
+
+
+def test_attention_is_causal_without_a_mask_that_would_prevent_a_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, attention, seen = open_clip_model(CONFIG), F.scaled_dot_product_attention, []
+
+    def attend(q: Any, k: Any, v: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False) -> torch.Tensor:
+        seen.append((attn_mask, is_causal))
+        return attention(q, k, v, attn_mask, dropout_p, is_causal)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    encode_text(model, texts([3, 5]))
+
+    assert seen == [(None, True)] * 3
 
 
 def test_a_tower_that_reads_its_last_token_sees_the_whole_context() -> None:

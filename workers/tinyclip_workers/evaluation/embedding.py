@@ -19,6 +19,7 @@ from torch import Tensor
 from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import encode_text
 
@@ -90,8 +91,8 @@ def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
 
 @contextmanager
 def evaluation_mode(models: Iterable[LoadedModel], device: torch.device) -> Iterator[None]:
-    """Put models on a device, in evaluation mode and without gradients; restore their mode afterwards."""
-    with ExitStack() as stack, torch.no_grad():
+    """Put models on a device, in evaluation mode, exact and without gradients; restore their mode afterwards."""
+    with ExitStack() as stack, torch.no_grad(), exact():
         for loaded in models:
             stack.callback(loaded.model.train, loaded.model.training)
             loaded.model.to(device).eval()

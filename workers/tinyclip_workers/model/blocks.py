@@ -4,11 +4,13 @@ Shapes: B batch, T tokens, d width, H_l heads and m_l MLP units of layer l, h wi
 Of a branch without heads (or MLP units) only a constant remains: its output bias.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tinyclip_workers.model.masks import Mask
 
@@ -108,8 +110,15 @@ class Block(nn.Module):
         self.ln_2 = MaskedLayerNorm(width) if units else None
         self.mlp = Mlp(width, units, quick_gelu)
 
-    def forward(self, x_BTd: Tensor, mask: Mask | None = None, kept_d: Tensor | None = None, layer: int = 0) -> Tensor:
-        hidden_d, heads, units = (None,) * 3 if mask is None else (mask.hidden, mask.heads[layer], mask.intermediate[layer])
+    def forward(
+        self,
+        x_BTd: Tensor,
+        kept_d: Tensor | None = None,
+        hidden_d: Tensor | None = None,
+        heads: Tensor | None = None,
+        units: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the block; the last three are its layer's part of a mask, `kept_d` is `Mask.kept_channels`."""
         attention = self.attn(x_BTd if self.ln_1 is None else self.ln_1(x_BTd, kept_d), heads)
         x_BTd = x_BTd + scaled(attention, hidden_d)
         mlp = self.mlp(x_BTd if self.ln_2 is None else self.ln_2(x_BTd, kept_d), units)
@@ -117,12 +126,17 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, each of its own size."""
+    """A stack of blocks, each of its own size.
+
+    With `grad_checkpointing`, the name that open_clip's has, training keeps only what enters each block and computes the
+    rest again in the backward pass.
+    """
 
     def __init__(
         self, width: int, heads: Sequence[int], mlp: Sequence[int], head_width: int, causal: bool, quick_gelu: bool
     ) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         self.resblocks = nn.ModuleList(
             Block(width, block_heads, units, head_width, causal, quick_gelu)
             for block_heads, units in zip(heads, mlp, strict=True)
@@ -130,8 +144,27 @@ class Transformer(nn.Module):
 
     def forward(self, x_BTd: Tensor, mask: Mask | None = None, kept_d: Tensor | None = None) -> Tensor:
         for layer, block in enumerate(self.resblocks):
-            x_BTd = block(x_BTd, mask, kept_d, layer)
+            masks = () if mask is None else (kept_d, mask.hidden, mask.heads[layer], mask.intermediate[layer])
+            x_BTd = run_block(block, self.grad_checkpointing, x_BTd, *masks)
         return x_BTd
+
+
+def run_block(block: Callable[..., Tensor], checkpointing: bool, *inputs: Any) -> Tensor:
+    """Call a block; with checkpointing keep only its inputs for the backward pass."""
+    if checkpointing and torch.is_grad_enabled():
+        # Blocks draw no random numbers, so no random state has to be kept.
+        output: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return output
+    return block(*inputs)
+
+
+def causal_block(block: Any, x_BLd: Tensor, mask_LL: Tensor) -> Tensor:
+    """Compute a block of open_clip's text tower; with `is_causal` instead of its mask, attention can be a fused kernel."""
+    normal_BLd = block.ln_1(x_BLd)
+    attention_BLd, _ = block.attn(normal_BLd, normal_BLd, normal_BLd, need_weights=False, attn_mask=mask_LL, is_causal=True)
+    x_BLd = x_BLd + block.ls_1(attention_BLd)
+    result_BLd: Tensor = x_BLd + block.ls_2(block.mlp(block.ln_2(x_BLd)))
+    return result_BLd
 
 
 def scaled(x: Tensor, factor_d: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """The meaning of a spec's `precision`: the type in which products are computed, and gradient scaling."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -31,6 +32,30 @@ def precision_of(precision: str, device: torch.device) -> Precision:
     autocast: Callable[[torch.dtype], AbstractContextManager[Any]]
     autocast = _autocast_on_cpu if device.type == "cpu" else lambda dtype: torch.autocast(device.type, dtype=dtype)
     return Precision(precision, lambda: autocast(dtype), scaler)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid in the block that CUDA rounds the operands of fp32 products to TF32, which has 10 bits of mantissa."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    _set_tf32("high" if allowed else "highest", allowed)
+    try:
+        yield
+    finally:
+        _set_tf32(*before)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute in the block as an evaluation does: fp32 products without TF32, and nothing compiled for its shapes."""
+    may_be_compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")  # importing it takes seconds
+    with tf32(False), torch.compiler.set_stance("force_eager") if may_be_compiled else nullcontext():
+        yield
+
+
+def _set_tf32(products: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 FP32 = precision_of("fp32", torch.device("cpu"))

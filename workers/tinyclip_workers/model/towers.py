@@ -15,7 +15,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from tinyclip.schemas.layouts import ImageLayout, Layout
 from torch import Tensor, nn
 
-from tinyclip_workers.model.blocks import MaskedLayerNorm, Transformer, scaled
+from tinyclip_workers.model.blocks import MaskedLayerNorm, Transformer, causal_block, run_block, scaled
 from tinyclip_workers.model.masks import Mask
 from tinyclip_workers.model.precision import fp32
 from tinyclip_workers.model.transfer import to_device
@@ -24,6 +24,10 @@ RESNET_STEM = 3
 """Convolutions of a ResNet before its first block."""
 LENGTHS_ON_CUDA = 8
 """On CUDA, lengths of texts are rounded up to a multiple of this: fewer kernels to choose and graphs to keep."""
+
+
+COMPILED_BLOCK = "compiled_block"
+"""Attribute of open_clip's text transformer: what computes its blocks instead of `causal_block` (`acceleration.py`)."""
 
 
 class Clip(nn.Module):
@@ -43,6 +47,11 @@ class Clip(nn.Module):
         self.ln_final = MaskedLayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.zeros(text.width, layout.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Do as open_clip's models: compute blocks again in the backward pass instead of keeping what they computed."""
+        self.visual.set_grad_checkpointing(enable)  # type: ignore[operator]  # both kinds of image tower have it
+        self.transformer.grad_checkpointing = enable
 
     def encode_image(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
         """Return image embeddings (B, E), not normalised. A ResNet takes no mask."""
@@ -81,6 +90,9 @@ class ImageTower(nn.Module):
         self.ln_pre = MaskedLayerNorm(width)
         self.transformer = Transformer(width, heads, mlp, layout.head_width, False, quick_gelu)
         self.ln_post = MaskedLayerNorm(width)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.transformer.grad_checkpointing = enable
 
     def forward(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
         """Return image embeddings (B, E), not normalised."""
@@ -126,7 +138,11 @@ def encode_tokens(model: Model, tokens_BL: Tensor) -> Tensor:
     length = tokens_BL.shape[1]
     dtype = model.transformer.get_cast_dtype()
     x_BLd = model.token_embedding(tokens_BL).to(dtype) + model.positional_embedding[:length].to(dtype)
-    x_BLd = model.ln_final(model.transformer(x_BLd, attn_mask=model.attn_mask[:length, :length]))
+    mask_LL = model.attn_mask[:length, :length].to(dtype)
+    compute = getattr(model.transformer, COMPILED_BLOCK, causal_block)
+    for block in model.transformer.resblocks:
+        x_BLd = run_block(compute, model.transformer.grad_checkpointing, block, x_BLd, mask_LL)
+    x_BLd = model.ln_final(x_BLd)
     return _project(_at_end_of_text(x_BLd, tokens_BL), model.text_projection)
 
 

@@ -144,6 +144,8 @@ def _check_student(
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), diagnostics)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
         diagnostics.warn("micro_batch with a ResNet: batch normalisation uses the statistics of one part of the batch at a time")
+    if (spec.gradient_checkpointing or spec.compile) and layout.image.kind == "resnet":
+        diagnostics.warn("gradient_checkpointing and compile have no effect on a ResNet, only on the blocks of transformers")
     if teacher is not None and (stage.objective or spec.objective).teacher_terms():
         for misfit in _input_problems(layout, teacher):
             _report(index, student, misfit, diagnostics)

@@ -22,6 +22,7 @@ from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.data.stream import Tokenize
+from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import Color, normalize
 from tinyclip_workers.model.towers import Model, TwoTowers, without_padding
 from tinyclip_workers.training.losses import TeacherEmbeddings
@@ -73,10 +74,12 @@ class TeacherAgreement:
     ) -> None:
         self.pairs, self._device, self._mean, self._std = pairs, device, mean, std
         self._targets: list[tuple[Tensor, Tensor]] = []
-        for images_BCHW, tokens_BT in self._batches():
-            self._targets.append(_affinities(teachers_forward(teachers, images_BCHW, tokens_BT)))
+        with exact():
+            for images_BCHW, tokens_BT in self._batches():
+                self._targets.append(_affinities(teachers_forward(teachers, images_BCHW, tokens_BT)))
 
     @torch.no_grad()
+    @exact()
     def kl(self, model: Model) -> float:
         """Return the divergence of a model on the same device, in nats; not finite if the model's embeddings are not."""
         was_training, total = model.training, 0.0

@@ -21,6 +21,7 @@ from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.model.transfer import to_device
 from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.training.acceleration import Acceleration
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.clusters import load_clusters
 from tinyclip_workers.training.distributed import rank, world_size
@@ -100,7 +101,9 @@ class StageTrainer:
         self.precision = precision_of(spec.precision, device)
         temperature = spec.temperature.student
         fixed = None if temperature == "learned" else temperature
-        self.learner = StageLearner(student, stage, fixed, device, self._projection())
+        for teacher in self.teachers:
+            Acceleration(compile=spec.compile).apply(teacher.towers.clip)
+        self.learner = StageLearner(student, stage, fixed, device, self._projection(), Acceleration.of(spec))
         self._clusters_KE = None
         if stage.objective.clusters is not None and stage.objective.cluster_instance > 0:
             self._clusters_KE = load_clusters(stage.objective.clusters).to(device)

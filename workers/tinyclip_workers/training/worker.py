@@ -28,6 +28,7 @@ from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
+from tinyclip_workers.training.acceleration import fast_kernels
 from tinyclip_workers.training.auto_settings import AutoSettings
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
@@ -127,7 +128,8 @@ class StageWorker:
         hooks = self._hooks(trainer, pieces.student, evaluator)
         if self._watch and trainer.step == 0:
             self._watch.begin(trainer.learner, 0)
-        stopped = trainer.run(batches, hooks)
+        with fast_kernels(self._run.spec.precision, self._device):
+            stopped = trainer.run(batches, hooks)
         if stopped is not Command.RUN:
             self._stop(stopped, trainer.step)
             return

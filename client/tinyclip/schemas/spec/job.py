@@ -84,8 +84,14 @@ class JobSpec(Request):
     """The global batch size, over all workers."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Pairs that a worker processes at once; the gradient is that of the whole batch. Costs one more forward pass."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks of transformers again in the backward pass instead of keeping what they computed: less memory, about a
+    third more time, the same gradient."""
+    compile: bool = False
+    """Compile the blocks of transformers (`torch.compile`): a minute at the start, faster steps on GPUs, other rounding."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto`: bf16 if the training machines are faster with it, else fp32; each stage measures at its start."""
+    """`auto`: bf16 if the training machines are faster with it, else fp32; each stage measures at its start. On GPUs `fp32` is
+    exact; with the others, products of fp32 may be rounded to TF32."""
     resources: Resources = Resources()
     checkpoint: CheckpointSpec = CheckpointSpec()
     max_attempts: int = Field(default=3, ge=1, le=100)
