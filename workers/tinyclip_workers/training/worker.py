@@ -97,7 +97,8 @@ class StageWorker:
 
     def train(self) -> None:
         """Build, restore, train, evaluate, and store the student."""
-        with log_to_events(self._events, f"stage {self._stage.name}") if self._events else nullcontext():
+        logged = log_to_events(self._events, f"stage {self._stage.name}") if self._events else nullcontext()
+        with logged, fast_kernels(self._run.spec.precision, self._device):
             self._train()
 
     def _train(self) -> None:
@@ -128,8 +129,7 @@ class StageWorker:
         hooks = self._hooks(trainer, pieces.student, evaluator)
         if self._watch and trainer.step == 0:
             self._watch.begin(trainer.learner, 0)
-        with fast_kernels(self._run.spec.precision, self._device):
-            stopped = trainer.run(batches, hooks)
+        stopped = trainer.run(batches, hooks)
         if stopped is not Command.RUN:
             self._stop(stopped, trainer.step)
             return
