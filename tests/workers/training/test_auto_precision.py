@@ -115,6 +115,7 @@ class TestChoice:
         found = measured(trainer_of(masked(shards)))
 
         assert str(found) == "bf16 (fp32: 272.0 ms, bf16: 168.0 ms a step of 8 pairs)"
+        assert str(PrecisionTest("fp32", {}, 0)) == "fp32: the GPU has no bf16"
         assert PrecisionTest.from_json(json.loads(json.dumps(found.to_json()))) == found
 
     def test_a_step_that_does_not_fit_into_memory_is_slower_than_any(self, monkeypatch: pytest.MonkeyPatch, shards: str) -> None:
