@@ -3,6 +3,8 @@
 Shapes: B local batch, W world size, N = W*B global batch, D embedding size.
 """
 
+from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=30)
+"""Time limit of waiting for a worker that works alone. One that hangs ends earlier: `timeouts.progress_seconds`."""
 
 
 def rank() -> int:
@@ -22,8 +27,29 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def prepare_to_wait() -> None:
+    """Create what `wait_for_all` needs. Collective: to be called where all workers start."""
+    if world_size() > 1:
+        _patient_group(dist.group.WORLD)
+
+
+def wait_for_all() -> None:
+    """Wait for a worker that works alone, as worker 0 in an evaluation, for longer than a collective may take. Collective.
+
+    The others would wait in the next collective of the step, which fails after 30 minutes.
+    """
+    if world_size() > 1:
+        dist.barrier(_patient_group(dist.group.WORLD))
+
+
+@lru_cache(maxsize=1)
+def _patient_group(_: Any) -> Any:
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
 def from_first_worker(value: T) -> T:
-    """Return the value of worker 0, which can be pickled. Collective."""
+    """Return the value of worker 0, which can be pickled and may take long to compute. Collective."""
+    wait_for_all()
     values: list[Any] = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)

@@ -24,7 +24,7 @@ from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.acceleration import Acceleration
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.clusters import load_clusters
-from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.distributed import rank, wait_for_all, world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import StudentEmbeddings
@@ -64,7 +64,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Callbacks of the loop, called on every worker at the same step."""
+    """Callbacks of the loop, called on every worker at the same step. While worker 0 does more in one, the others wait."""
 
     command: Callable[[], Command]
     """Called on worker 0 before each step."""
@@ -155,6 +155,7 @@ class StageTrainer:
         while self.step < self.stage.steps:
             if self.learner.prune_if_due(self.step):
                 hooks.pruned(self)
+                wait_for_all()
                 batches = hooks.select_rate(self, batches)
             batch = next(batches)
             result, command = self.train_step(batch, hooks.command() if rank() == 0 else Command.RUN)
@@ -164,11 +165,13 @@ class StageTrainer:
                 return command
             if command is Command.PAUSE or last or self.step % self.spec.checkpoint.every_steps == 0:
                 hooks.checkpoint(self)
+                wait_for_all()
             if command is Command.PAUSE and not last:
                 return command
             every = self.spec.evaluation.every_steps
             if every and not last and self.step % every == 0:
                 hooks.evaluate(self)
+                wait_for_all()
         return Command.RUN
 
     def train_step(self, batch: Batch, command: Command = Command.RUN) -> tuple[StepResult, Command]:

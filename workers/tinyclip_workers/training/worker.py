@@ -32,7 +32,7 @@ from tinyclip_workers.training.acceleration import fast_kernels
 from tinyclip_workers.training.auto_settings import AutoSettings
 from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
-from tinyclip_workers.training.distributed import rank, world_size
+from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
 from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Parent, Stage, build_student
@@ -89,6 +89,7 @@ class StageWorker:
     """One stage on one worker."""
 
     def __init__(self, run: JobAttempt, stage: Stage, device: torch.device) -> None:
+        prepare_to_wait()
         self._run, self._stage, self._device = run, stage, device
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
@@ -103,6 +104,7 @@ class StageWorker:
 
     def _train(self) -> None:
         pieces = self._build()
+        wait_for_all()  # teachers may be downloaded at different speeds
         trainer = StageTrainer(
             self._run.spec,
             self._stage,
@@ -129,6 +131,7 @@ class StageWorker:
         hooks = self._hooks(trainer, pieces.student, evaluator)
         if self._watch and trainer.step == 0:
             self._watch.begin(trainer.learner, 0)
+        wait_for_all()
         stopped = trainer.run(batches, hooks)
         if stopped is not Command.RUN:
             self._stop(stopped, trainer.step)
