@@ -29,6 +29,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], JobSpec]:
         shards,
         stage,
         teacher={"model": f"local-dir:{folder}/teacher"},
+        averaging={"decay": 0.9},
         resources={"workers": 2},
         checkpoint={"every_steps": PRUNE_STEP // 2, "keep": 2},
     )
@@ -51,6 +52,8 @@ def test_killed_after_the_prune_step_two_workers_end_with_the_same_student(
     assert len(killed) >= 2  # and the processes that load data for them
     assert "worker.restarted" in broken.types(1)
     assert "stage.pruned" in broken.types(1)
+    compared = [next(e["data"] for e in job.events(1) if e["type"] == "average.compared") for job in (uninterrupted, broken)]
+    assert compared[0] == compared[1]
     wanted, found = student(uninterrupted), student(broken)
     assert wanted.keys() == found.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
