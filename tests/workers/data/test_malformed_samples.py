@@ -32,8 +32,8 @@ KEY = "json.meta.caption"
 
 
 def letters(text: str) -> torch.Tensor:
-    """A tokenizer that fails on what the real one fails on."""
-    return torch.tensor(list(text.encode()[:16].ljust(16)))
+    """A tokenizer that fails on what the real one fails on; its end of the text is the largest token, too."""
+    return torch.tensor([*text.encode()[:16].ljust(16), 255])
 
 
 def good(number: int) -> bytes:
@@ -91,7 +91,7 @@ def one_epoch(shards: str, batch_size: int = 1) -> tuple[set[str], Skipped]:
     data = DataSpec(train=train_data(shards), shuffle=0)
     source = PairStream(data, batch_size=batch_size, image_size=8, tokenize=letters, seed=1)
     batches = list(itertools.takewhile(lambda batch: batch.position[0] == 0, source))
-    return {bytes(row.tolist()).decode().strip() for batch in batches for row in batch.tokens_BT}, batches[-1].skipped
+    return {bytes(row.tolist()[:-1]).decode().strip() for batch in batches for row in batch.tokens_BT}, batches[-1].skipped
 
 
 GOOD = {f"good {number}" for number in range(4)}

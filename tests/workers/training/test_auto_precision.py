@@ -69,8 +69,8 @@ class TestComparison:
 
         assert pairs == 128  # 32 pairs take 0.22 seconds, in both
         assert seconds == {"fp32": pytest.approx(0.64), "bf16": pytest.approx(0.256)}
-        assert [size for _, size in calls[::2]] == [8, 8, 32, 128, 128, 128, 128]
-        assert [name for name, _ in calls] == ["fp32", "bf16"] * 7
+        assert [size for _, size in calls[::2]] == [8, 8, 32, 32, 128, 128, 128, 128, 128]
+        assert [name for name, _ in calls] == ["fp32", "bf16"] * 9
 
     @pytest.mark.parametrize("most", [1, 5, 20])
     def test_it_grows_to_what_a_worker_encodes_at_once(self, most: int) -> None:

@@ -48,8 +48,15 @@ def tf32(allowed: bool) -> Iterator[None]:
 @contextmanager
 def exact() -> Iterator[None]:
     """Compute in the block as an evaluation does: fp32 products without TF32, and nothing compiled for its shapes."""
+    with tf32(False), eager():
+        yield
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Compile nothing in the block: modules that are compiled in training compute without it."""
     may_be_compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")  # importing it takes seconds
-    with tf32(False), torch.compiler.set_stance("force_eager") if may_be_compiled else nullcontext():
+    with torch.compiler.set_stance("force_eager") if may_be_compiled else nullcontext():
         yield
 
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from tinyclip_workers.data.stream import Batch
-from tinyclip_workers.model.precision import precision_of
+from tinyclip_workers.model.precision import eager, precision_of
 from tinyclip_workers.training.distributed import world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.teachers import teachers_forward
@@ -85,11 +85,12 @@ def compare(seconds_of: Seconds, most: int) -> tuple[int, dict[str, float]]:
     """
     pairs = min(FEWEST_PAIRS, most)
     best = _both(seconds_of, pairs)
-    if sum(best.values()) >= MAX_SECONDS:  # the first steps also allocate memory and load kernels, which is little of this
+    if sum(best.values()) >= MAX_SECONDS:  # the first steps of a size also allocate memory and choose kernels: little of this
         return pairs, best
     best = _both(seconds_of, pairs)
     while pairs < most and sum(best.values()) < SUFFICIENT_SECONDS:
         pairs = min(GROWTH * pairs, most)
+        _both(seconds_of, pairs)
         best = _both(seconds_of, pairs)
     spent, repetitions = sum(best.values()), 0
     while repetitions < REPETITIONS and spent < MAX_SECONDS:
@@ -122,7 +123,8 @@ def _timed_step(trainer: StageTrainer, batch: Batch) -> Seconds:
         _synchronize(device)
         started = time.perf_counter()
         try:
-            step(name, pairs)
+            with eager():  # compilation for these sizes would take longer than all else
+                step(name, pairs)
             _synchronize(device)
             return time.perf_counter() - started
         except torch.OutOfMemoryError:
