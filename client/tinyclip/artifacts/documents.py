@@ -124,6 +124,7 @@ class WorkerEvent(Response):
     agreement.measured  {step, kl, start_kl, pairs, held_out}: the student's KL divergence from its teacher on fixed pairs
     agreement.worse   {step, kl, start_kl}: it is worse than at the start of the stage; the remedy is in `message`
     lr.selected       {lr, tested: [{lr, kl}], steps}: the rate of a stage with `optimizer.lr: auto`
+    micro_batch.selected  {micro_batch, local_batch, peaks: {pairs: bytes}, budget}: the parts of a stage with `micro_batch: auto`
     precision.selected  {precision, seconds: {fp32, bf16}, pairs}: the precision of a stage with `precision: auto`
     average.compared  {kl, averaged_kl, exported: averaged | last}: the weights that agree better with the teacher
     stage.evaluating  {}

@@ -124,7 +124,7 @@ def stage_picture(job: str, index: int, name: str) -> str:
 
 
 def stage_selection(job: str, index: int, name: str, setting: str) -> str:
-    """The result of a stage's test for a setting that is `auto`: `lr` or `precision`. Created once."""
+    """The result of a stage's test for a setting that is `auto`: `lr`, `micro_batch` or `precision`. Created once."""
     return f"{stage_folder(job, index, name)}/{setting}.json"
 
 

@@ -11,6 +11,7 @@ from tinyclip_workers.model.architecture import summarize, try_layout
 from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
+from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.training.rate_test import RATES, steps_per_rate
 from tinyclip_workers.training.stage import steps_of
@@ -37,6 +38,8 @@ def plan_stages(
             break
         parent_macs = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
         planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, parent_macs))
+        largest = chain.parent if stage.prune is not None and chain.parent is not None else student.layout
+        check_memory(spec, stage, largest, device, diagnostics)
         _check_length(planned[-1], stage, chain.before, spec, diagnostics)
         chain.add(stage, student)
     return planned
@@ -143,7 +146,8 @@ def _check_student(
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), diagnostics)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
-        diagnostics.warn("micro_batch with a ResNet: batch normalisation uses the statistics of one part of the batch at a time")
+        what = "auto processes the whole batch" if spec.micro_batch == "auto" else "uses the statistics of one part at a time"
+        diagnostics.warn(f"micro_batch with a ResNet, which has batch normalisation: {what}")
     if (spec.gradient_checkpointing or spec.compile) and layout.image.kind == "resnet":
         diagnostics.warn("gradient_checkpointing and compile have no effect on a ResNet, only on the blocks of transformers")
     if teacher is not None and (stage.objective or spec.objective).teacher_terms():

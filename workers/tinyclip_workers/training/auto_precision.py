@@ -71,7 +71,7 @@ def measure_precision(trainer: StageTrainer, batches: Iterator[Batch]) -> tuple[
         return PrecisionTest("fp32", {}, 0), batches
     first = next(batches)
     seconds_of, local_batch = _timed_step(trainer, first), len(first.images_BCHW)
-    most = min(local_batch, trainer.spec.micro_batch or local_batch)
+    most = min(local_batch, trainer.micro_batch or local_batch)
     pairs, seconds = compare(lambda name, pairs: _slowest(seconds_of(name, pairs), device), most)
     faster = seconds["bf16"] * REQUIRED_SPEEDUP <= seconds["fp32"]
     return PrecisionTest("bf16" if faster else "fp32", seconds, pairs), chain([first], batches)

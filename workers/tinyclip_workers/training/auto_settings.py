@@ -7,6 +7,7 @@ from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.training.auto_micro_batch import MicroBatchTest, measure_micro_batch
 from tinyclip_workers.training.auto_precision import PrecisionTest, measure_precision
 from tinyclip_workers.training.distributed import from_first_worker, rank
 from tinyclip_workers.training.rate_test import RateTest, select_rate
@@ -14,7 +15,7 @@ from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.trainer import StageTrainer
 from tinyclip_workers.training.watch import AgreementWatch
 
-Selected = tuple[RateTest | PrecisionTest, Iterator[Batch]]
+Selected = tuple[RateTest | PrecisionTest | MicroBatchTest, Iterator[Batch]]
 
 
 class AutoSettings:
@@ -32,6 +33,16 @@ class AutoSettings:
         result = PrecisionTest.from_json(stored)
         trainer.precision = precision_of(result.precision, trainer.device)
         self._send("precision.selected", stored, f"trains in {result}")
+        return batches
+
+    def select_micro_batch(self, trainer: StageTrainer, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Set the parts of a stage with `micro_batch: auto`; returns the batches to train on. Collective."""
+        if trainer.spec.micro_batch != "auto":
+            return batches
+        stored, batches = self._selected("micro_batch", batches, lambda: measure_micro_batch(trainer, batches))
+        result = MicroBatchTest.from_json(stored)
+        trainer.micro_batch = result.micro_batch
+        self._send("micro_batch.selected", stored, f"processes {result}")
         return batches
 
     def select_rate(self, trainer: StageTrainer, batches: Iterator[Batch]) -> Iterator[Batch]:

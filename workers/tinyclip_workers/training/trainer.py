@@ -99,6 +99,7 @@ class StageTrainer:
         self.position = DataPosition()
         self._skipped_in_a_row = 0
         self.precision = precision_of(spec.precision, device)
+        self.micro_batch = None if spec.micro_batch == "auto" else spec.micro_batch
         temperature = spec.temperature.student
         fixed = None if temperature == "learned" else temperature
         for teacher in self.teachers:
@@ -131,6 +132,8 @@ class StageTrainer:
         self._skipped_in_a_row = 0
         if self.spec.precision == "auto" and "precision" in state:
             self.precision = precision_of(state["precision"], self.device)
+        if self.spec.micro_batch == "auto":
+            self.micro_batch = state["micro_batch"]
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
 
@@ -145,6 +148,7 @@ class StageTrainer:
         return {
             "positions": all_positions(self.position),
             "precision": self.precision.name,
+            "micro_batch": self.micro_batch,
             "scaler": scaler.state_dict() if scaler.is_enabled() else {},
             "layout": self.learner.layout.model_dump(mode="json"),
         }
@@ -182,7 +186,7 @@ class StageTrainer:
         lr = self.learner.start_step(self.step)
         images_BCHW, tokens_BT = self.prepare(batch)
         noise, penalty = self.learner.noise(self._seed(FOR_MASKS)), self.learner.sparsity_penalty(self.step)
-        precision, micro_batch = self.precision, self.spec.micro_batch
+        precision, micro_batch = self.precision, self.micro_batch
         cache = GradientCache(self.learner.towers, precision, micro_batch)
 
         teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)

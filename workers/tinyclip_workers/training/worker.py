@@ -122,6 +122,7 @@ class StageWorker:
         batches = self._batches(trainer, pieces.student)
         if not restored:
             batches = self._auto_settings().select_precision(trainer, batches)
+            batches = self._auto_settings().select_micro_batch(trainer, batches)
         log.info(
             "training %s from step %d to %d in %s on %s, %d workers, %d threads each",
             self._stage.name, trainer.step, self._stage.steps, trainer.precision.name, self._device, world_size(),

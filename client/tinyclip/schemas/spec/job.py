@@ -82,8 +82,9 @@ class JobSpec(Request):
     """None: the last weights are exported."""
     batch_size: int = Field(default=256, ge=1)
     """The global batch size, over all workers."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Pairs that a worker processes at once; the gradient is that of the whole batch. Costs one more forward pass."""
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Pairs that a worker processes at once; the gradient is that of the whole batch. Costs one more forward pass. null: the
+    whole local batch. `auto`: as many as fit into the GPU's memory, which each stage measures at its start."""
     gradient_checkpointing: bool = False
     """Compute the blocks of transformers again in the backward pass instead of keeping what they computed: less memory, about a
     third more time, the same gradient."""
