@@ -38,7 +38,8 @@ def test_a_watched_job_ends_with_the_teachers_numbers_above_the_students(undistu
     lines = undisturbed.ran.out.splitlines()
 
     heading, _, teacher, thinner, half = lines[-6:-1]
-    assert heading.split("|")[1].strip() == "model"
+    columns = [column.strip() for column in heading.strip("|").split("|")]
+    assert columns[0] == "model"
     assert "colours top-1 / top-5" in heading
     assert "captions R@1 / R@10" in heading
     assert "ms per image" in heading
@@ -46,9 +47,11 @@ def test_a_watched_job_ends_with_the_teachers_numbers_above_the_students(undistu
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[0] == name
         assert all(cells)
+        agreement = cells.pop(columns.index("KL to teacher"))
         assert "–" not in cells
+        assert re.fullmatch("–" if name == "teacher" else r"[\d.e-]+ → [\d.e-]+", agreement)
     assert re.fullmatch(r"model shapes@\d+", lines[-1])
-    assert any(re.match(r"stage 2/2 half: step \d+/120  loss [\d.]+  \d+ pairs/s  eta", line) for line in lines)
+    assert any(re.match(r"stage 2/2 half: step \d+/120  loss [\d.]+  KL [\d.e-]+  \d+ pairs/s  eta", line) for line in lines)
 
 
 def test_history_and_metrics_tell_the_same_story(world: World, undisturbed: Undisturbed) -> None:
