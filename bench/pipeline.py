@@ -21,6 +21,7 @@ from tinyclip.specfile import load_spec
 from tinyclip_workers.data.stream import Batch, PairStream, count_pairs, make_loader
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training import trainer as trainer_module
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
@@ -71,7 +72,8 @@ def time_step(trainer: StageTrainer, clock: Clock) -> None:
     clock.time_calls(trainer_module, "teachers_forward", "teacher forward")
     for owner, name in ((GradientCache, "forward"), (trainer_module, "objective_terms"), (GradientCache, "backward")):
         clock.time_calls(owner, name, "student forward and backward")
-    clock.time_calls(trainer.learner, "update", "clip and optimizer")
+    for name in ("clip_gradients", "update"):
+        clock.time_calls(trainer.learner, name, "clip and optimizer")
 
 
 def main() -> None:
@@ -117,8 +119,9 @@ def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -
         image_size=stage.layout.image.image_size,
         tokenize=lambda text: tokenizer(text)[0],
         seed=spec.seed,
+        text_multiple=length_multiple(device),
     )
-    return trainer, iter(make_loader(stream, max(1, threads - 1)))
+    return trainer, iter(make_loader(stream, max(1, threads - 1), pin=device.type == "cuda"))
 
 
 def show(seconds: Mapping[str, float], wall: float, steps: int, trainer: StageTrainer) -> None:

@@ -35,9 +35,12 @@ def computed_blocks(trainer: StageTrainer) -> int:
 
 class TestGradientCheckpointing:
     @STAGES
-    @pytest.mark.parametrize("micro_batch", [None, 3])
-    def test_the_student_is_the_same_bit_for_bit(self, shards: str, stage: dict[str, Any], micro_batch: int | None) -> None:
-        specs = [spec_of(shards, stage, micro_batch=micro_batch, gradient_checkpointing=on) for on in (False, True)]
+    @pytest.mark.parametrize(("micro_batch", "precision"), [(None, "fp32"), (3, "fp32"), (None, "bf16")])
+    def test_the_student_is_the_same_bit_for_bit(
+        self, shards: str, stage: dict[str, Any], micro_batch: int | None, precision: str
+    ) -> None:
+        changes = {"micro_batch": micro_batch, "precision": precision}
+        specs = [spec_of(shards, stage, gradient_checkpointing=on, **changes) for on in (False, True)]
 
         without, with_it = (all_tensors(train(trainer_of(spec))) for spec in specs)
 

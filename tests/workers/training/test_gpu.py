@@ -1,6 +1,10 @@
 """What only a GPU can show (`make test-gpu`)."""
 
+import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +136,14 @@ def test_micro_batch_auto_takes_a_part_that_fits(shards: str, stage: dict[str, A
     assert part.micro_batch is not None
     assert part.micro_batch < BATCH
     assert trainer.train_step(next(batches))[0].finite
+
+
+def test_the_bench_measures_speed_and_memory(tmp_path: Path) -> None:
+    options = ["--presets", "tiny", "--teacher", "tiny", "--precisions", "bf16", "--compile", "off", "--batch", "64"]
+    command = [sys.executable, "bench/gpu.py", *options, "--steps", "2", "--out", str(tmp_path / "gpu.jsonl")]
+
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[3])
+
+    [result] = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert result["pairs_per_second"] > 0
+    assert result["peak_memory_gb"] > 0

@@ -19,6 +19,8 @@ class Precision:
     """fp32, bf16 or fp16."""
     autocast: Callable[[], AbstractContextManager[Any]]
     scaler: torch.amp.GradScaler
+    backward: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """For every backward pass, which repeats parts of the forward pass with `gradient_checkpointing`."""
 
 
 def precision_of(precision: str, device: torch.device) -> Precision:
@@ -29,9 +31,9 @@ def precision_of(precision: str, device: torch.device) -> Precision:
     if precision == "fp32":
         return Precision(precision, nullcontext, scaler)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    autocast: Callable[[torch.dtype], AbstractContextManager[Any]]
-    autocast = _autocast_on_cpu if device.type == "cpu" else lambda dtype: torch.autocast(device.type, dtype=dtype)
-    return Precision(precision, lambda: autocast(dtype), scaler)
+    if device.type == "cpu":
+        return Precision(precision, lambda: _autocast_on_cpu(dtype), scaler, _unfused_attention)
+    return Precision(precision, lambda: torch.autocast(device.type, dtype=dtype), scaler)
 
 
 @contextmanager
@@ -70,9 +72,14 @@ FP32 = precision_of("fp32", torch.device("cpu"))
 
 @contextmanager
 def _autocast_on_cpu(dtype: torch.dtype) -> Iterator[None]:
-    """Use unfused attention: on a CPU, torch 2.13's fused backward in half types is six times slower than in fp32."""
-    with torch.autocast("cpu", dtype=dtype), sdpa_kernel(SDPBackend.MATH):
+    with torch.autocast("cpu", dtype=dtype), _unfused_attention():
         yield
+
+
+def _unfused_attention() -> AbstractContextManager[Any]:
+    """Return a context for half types on CPUs, where torch 2.13's fused backward is six times slower than in fp32."""
+    context: AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH)
+    return context
 
 
 def fp32(x: Tensor) -> Tensor:

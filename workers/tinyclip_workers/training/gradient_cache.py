@@ -70,7 +70,8 @@ class GradientCache:
         scale = self._precision.scaler.scale
         if len(self._parts) == 1:
             total = loss if penalty is None else loss + penalty
-            scale(total).backward()
+            with self._precision.backward():
+                scale(total).backward()
             return total.detach()
         if penalty is None:
             penalty = loss.new_zeros(())
@@ -99,7 +100,8 @@ class GradientCache:
                 surrogate = surrogate + (output * cached.grad[first:last]).sum()
             elif penalty is not None:
                 surrogate = surrogate + output * cached.grad
-        surrogate.backward()
+        with self._precision.backward():
+            surrogate.backward()
         return last
 
 
