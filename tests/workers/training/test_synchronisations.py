@@ -6,6 +6,7 @@ import pytest
 import torch
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.training import batch_norm
+from tinyclip_workers.training.objectives import TERMS
 from tinyclip_workers.training.teachers import FrozenTeacher, View
 
 from tests.workers.auto_stages import STUDENT, TEACHER, auto, batches_of, spec_of, trainer_of
@@ -20,6 +21,11 @@ CASES: dict[str, dict[str, Any]] = {
     "masked": {"stage": auto(0.5)},
     "masked, towers apart": {"stage": auto(0.5, joint=False)},
     "two teachers": {"stage": MANUAL, "teachers": 2},
+    "many terms": {
+        "stage": MANUAL,
+        "objective": {term: 1.0 for term in TERMS if term != "cluster_instance"},
+        "averaging": {},
+    },
 }
 
 

@@ -30,6 +30,7 @@ def world_size() -> int:
 def prepare_to_wait() -> None:
     """Create what `wait_for_all` needs. Collective: to be called where all workers start."""
     if world_size() > 1:
+        dist.all_gather_object([None] * world_size(), None)  # one that has not started is noticed within the usual limit
         _patient_group(dist.group.WORLD)
 
 

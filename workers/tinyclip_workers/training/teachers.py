@@ -66,6 +66,8 @@ class FrozenTeacher:
     def to(self, device: torch.device) -> Self:
         """Move the weights to a device."""
         self.towers.to(device)
+        if device.type == "cuda":  # the format of the images: else convolutions would convert their weights every time
+            self.towers.clip.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     def __call__(self, images_BCHW: Tensor, tokens_BT: Tensor) -> TeacherEmbeddings:
