@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tinyclip_workers.model.inherit import inherit_manual
+from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.model.masked import MaskedTowers, Noise
 from tinyclip_workers.model.masks import GROUPS
 from tinyclip_workers.model.towers import Clip, TwoTowers
@@ -58,7 +58,7 @@ class Run:
     def _manual(self, teacher: dict[str, Tensor]) -> tuple[Any, nn.Module]:
         config = self.document["student_manual"]
         student = open_clip_model(config, self.quick_gelu).double()
-        student.load_state_dict(inherit_manual(student, teacher, layout_of(config), layout_of(self.document["teacher"])))
+        student.load_state_dict(inherit_leading(student, teacher, layout_of(config), layout_of(self.document["teacher"])))
         return student, TwoTowers(student)
 
     def _auto(self, teacher: dict[str, Tensor]) -> tuple[Any, nn.Module]:

@@ -1,8 +1,8 @@
 """The engine of TinyCLIP: it trains, evaluates, exports, indexes and serves models.
 
-Its packages, lowest layer first; each imports only those below it: `types`, `runtime`, `model`, `data`, `engines`, `evaluation`,
-`versions`, `training`, `retrieval`, `importing` and `exporting`, `plan`, `serving`. `jobs` is the entry point of Ray jobs
-other than training.
+Its packages, lowest layer first; each imports only those below it: `types`, `runtime`, `model`, `inheritance`, `data`, `engines`,
+`evaluation`, `versions`, `training`, `retrieval`, `importing` and `exporting`, `plan`, `serving`. `jobs` is the entry point of
+Ray jobs other than training.
 """
 
 from importlib.util import find_spec

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import StudentSpec
+from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.architecture import resolve_layout
-from tinyclip_workers.model.inherit import ImpossibleInheritance
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint

@@ -58,13 +58,17 @@ class Attention(nn.Module):
     def forward(self, x_BTd: Tensor, heads_mask: Tensor | None = None) -> Tensor:
         if isinstance(self.out_proj, OutputBias):
             return self.out_proj.expand_to(x_BTd)
+        return F.linear(self.head_outputs(x_BTd, heads_mask), self.out_proj.weight, self.out_proj.bias)
+
+    def head_outputs(self, x_BTd: Tensor, heads_mask: Tensor | None = None) -> Tensor:
+        """Return the outputs of all heads side by side (B, T, H_l*h), the input of the output projection."""
         batch, tokens, _ = x_BTd.shape
         qkv = F.linear(x_BTd, self.in_proj_weight, self.in_proj_bias).view(batch, tokens, 3, self.heads, -1)
         q_BHTh, k_BHTh, v_BHTh = qkv.permute(2, 0, 3, 1, 4)
         out_BHTh = F.scaled_dot_product_attention(q_BHTh, k_BHTh, v_BHTh, is_causal=self.causal)
         if heads_mask is not None:
             out_BHTh = out_BHTh * heads_mask[:, None, None].to(out_BHTh.dtype)
-        return F.linear(out_BHTh.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        return out_BHTh.transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):
@@ -82,10 +86,12 @@ class Mlp(nn.Module):
     def forward(self, x_BTd: Tensor, units_mask: Tensor | None = None) -> Tensor:
         if isinstance(self.c_proj, OutputBias):
             return self.c_proj.expand_to(x_BTd)
-        x_BTm = self.gelu(self.c_fc(x_BTd))
-        if units_mask is not None:
-            x_BTm = x_BTm * units_mask.to(x_BTm.dtype)
-        return F.linear(x_BTm, self.c_proj.weight, self.c_proj.bias)
+        return F.linear(self.activations(x_BTd, units_mask), self.c_proj.weight, self.c_proj.bias)
+
+    def activations(self, x_BTd: Tensor, units_mask: Tensor | None = None) -> Tensor:
+        """Return the activations of all units (B, T, m_l), the input of the output projection."""
+        x_BTm: Tensor = self.gelu(self.c_fc(x_BTd))
+        return x_BTm if units_mask is None else x_BTm * units_mask.to(x_BTm.dtype)
 
 
 class OutputBias(nn.Module):

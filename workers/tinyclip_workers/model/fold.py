@@ -4,12 +4,13 @@ Works on state dicts with open_clip's names. d width, H_l heads of width h and m
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
-from tinyclip_workers.model.masks import Mask
+from tinyclip_workers.model.masks import Mask, Tower
 
 State = dict[str, Tensor]
 
@@ -17,7 +18,7 @@ PREFIXES = {"image": "visual.", "text": ""}
 """Prefix of a tower's tensor names."""
 
 
-def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[str, Mask], parity: bool = False) -> tuple[State, Layout]:
+def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[Tower, Mask], parity: bool = False) -> tuple[State, Layout]:
     """Remove the units of factor 0 and multiply the other factors into the weights, for "image", "text" or both.
 
     The folded model computes what the masked one did; a layer that loses all heads keeps the constant that they added.
@@ -36,10 +37,10 @@ def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[str, Mask],
     return folded, folded_layout(layout, masks)
 
 
-def folded_layout(layout: Layout, masks: Mapping[str, Mask]) -> Layout:
+def folded_layout(layout: Layout, masks: Mapping[Tower, Mask]) -> Layout:
     """Return the layout that remains after folding these masks."""
     towers = {"image": layout.image, "text": layout.text}
-    changed = {
+    changed: dict[str, Any] = {
         tower: towers[tower].model_copy(
             update={
                 "width": int((mask.hidden != 0).sum()),

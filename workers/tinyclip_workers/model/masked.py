@@ -11,18 +11,26 @@ Shapes: B batch, D embedding size.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from torch import Tensor, nn
 
 from tinyclip_workers.model.fold import fold
-from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, Group, Mask, TowerMasks
+from tinyclip_workers.model.masks import (
+    GROUPS,
+    LOGA_CEILING,
+    LOGA_FLOOR,
+    TOWERS,
+    Granularity,
+    Group,
+    Mask,
+    Tower,
+    TowerMasks,
+)
 from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty, TowerSize, joint_lagrangian, separate_lagrangian
 from tinyclip_workers.model.towers import Clip, normalized
 
-Tower = Literal["image", "text"]
 Noise = Mapping[str, dict[Group, Tensor]]
 
 FARTHEST_OFFSET = 2 * (LOGA_CEILING - LOGA_FLOOR)
@@ -50,11 +58,15 @@ class MaskedTowers(nn.Module):
         super().__init__()
         self.clip, self.constraint, self.joint = clip, constraint, joint
         self.masks = nn.ModuleDict({tower: fresh_masks(_tower(clip.layout, tower), granularity) for tower in towers})
-        self.sizes: dict[str, TowerSize] = {tower: size_of(_tower(original, tower)) for tower in towers}
-        self.offsets: dict[str, float] = dict.fromkeys(towers, 0.0)
+        self.sizes: dict[Tower, TowerSize] = {tower: size_of(_tower(original, tower)) for tower in towers}
+        self.offsets: dict[Tower, float] = dict.fromkeys(towers, 0.0)
 
-    def tower_masks(self) -> dict[str, TowerMasks]:
-        return {tower: masks for tower, masks in self.masks.items() if isinstance(masks, TowerMasks)}
+    def tower_masks(self) -> dict[Tower, TowerMasks]:
+        found: dict[Tower, TowerMasks] = {}
+        for tower in TOWERS:
+            if tower in self.masks and isinstance(masks := self.masks[tower], TowerMasks):
+                found[tower] = masks
+        return found
 
     def noise(self, generator: torch.Generator) -> Noise:
         """Draw the random numbers of one forward pass, image before text; every worker draws its own."""
@@ -84,7 +96,7 @@ class MaskedTowers(nn.Module):
         for masks in self.tower_masks().values():
             masks.clamp_()
 
-    def deterministic(self) -> dict[str, Mask]:
+    def deterministic(self) -> dict[Tower, Mask]:
         """Return the masks of evaluation and of the fold; after `match_target_sparsity`, of the target size."""
         return {tower: masks.deterministic(self.offsets[tower]) for tower, masks in self.tower_masks().items()}
 
@@ -100,7 +112,7 @@ class MaskedTowers(nn.Module):
         for towers in [list(self.offsets)] if self.joint else [[tower] for tower in self.offsets]:
             self._match_target(towers)
 
-    def _match_target(self, towers: Sequence[str]) -> None:
+    def _match_target(self, towers: Sequence[Tower]) -> None:
         few_enough, too_many = -FARTHEST_OFFSET, FARTHEST_OFFSET
         while too_many - few_enough > OFFSET_ACCURACY:
             middle = (few_enough + too_many) / 2
@@ -115,7 +127,7 @@ class MaskedTowers(nn.Module):
         """Return the share of the prunable parameters that the deterministic masks remove, as the constraint counts them."""
         return self._sparsity_of(list(self.offsets))
 
-    def _sparsity_of(self, towers: Sequence[str]) -> float:
+    def _sparsity_of(self, towers: Sequence[Tower]) -> float:
         masks, kept = self.deterministic(), 0.0
         for tower in towers:
             channels, heads, units = (float(torch.cat(masks[tower].rows(group)).count_nonzero()) for group in GROUPS)
@@ -135,6 +147,13 @@ def fresh_masks(layout: ImageLayout | TextLayout, granularity: Granularity = "ex
     """Make masks that keep every unit of a tower."""
     heads, mlp = _branches(layout)
     return TowerMasks(layout.width, heads, mlp, granularity)
+
+
+def full_mask(layout: Layout, tower: Tower) -> Mask:
+    """Return the mask of a tower that keeps every unit, with factor 1."""
+    sizes = _tower(layout, tower)
+    heads, mlp = _branches(sizes)
+    return Mask(torch.ones(sizes.width), tuple(torch.ones(count) for count in heads), tuple(torch.ones(count) for count in mlp))
 
 
 def size_of(layout: ImageLayout | TextLayout) -> TowerSize:

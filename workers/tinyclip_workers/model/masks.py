@@ -26,6 +26,9 @@ LOGA_AT_START = 10.0
 LAMBDA_AT_START = 10.0
 LOGA_FLOOR, LOGA_CEILING = math.log(0.01), math.log(100)
 
+Tower = Literal["image", "text"]
+TOWERS: tuple[Tower, ...] = ("image", "text")
+
 Group = Literal["hidden", "heads", "intermediate"]
 GROUPS: tuple[Group, ...] = ("hidden", "heads", "intermediate")
 
@@ -45,6 +48,15 @@ class Mask:
     def rows(self, group: Group) -> tuple[Tensor, ...]:
         """Return the vectors of a group, one per layer (a single one for `hidden`)."""
         return {"hidden": (self.hidden,), "heads": self.heads, "intermediate": self.intermediate}[group]
+
+    def leaves(self) -> tuple[Tensor, ...]:
+        """Return all vectors: hidden, those of heads, those of intermediate."""
+        return (self.hidden, *self.heads, *self.intermediate)
+
+    def binary(self) -> "Mask":
+        """Return the mask that keeps the same units with factor 1."""
+        hidden, *rest = ((vector.detach() != 0).to(vector.dtype) for vector in self.leaves())
+        return Mask(hidden, tuple(rest[: len(self.heads)]), tuple(rest[len(self.heads) :]))
 
     def kept_channels(self) -> Tensor:
         """Return 1 for every kept channel, else 0, (d,), without gradient: LayerNorm uses no more of a mask."""

@@ -65,10 +65,14 @@ class Clip(nn.Module):
     def encode_tokens(self, tokens_BL: Tensor, mask: Mask | None = None) -> Tensor:
         """Do the same without trimming the padding: no shape depends on the tokens' values."""
         kept_d = None if mask is None else mask.kept_channels()
-        x_BLd = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
-        x_BLd = scaled(x_BLd, None if mask is None else mask.hidden)
+        x_BLd = scaled(self.embed_tokens(tokens_BL), None if mask is None else mask.hidden)
         x_BLd = self.ln_final(self.transformer(x_BLd, mask, kept_d), kept_d)
         return _at_end_of_text(x_BLd, tokens_BL) @ self.text_projection
+
+    def embed_tokens(self, tokens_BL: Tensor) -> Tensor:
+        """Return the residual stream before the text tower's first block (B, L, d)."""
+        x_BLd: Tensor = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
+        return x_BLd
 
 
 Model: TypeAlias = CLIP | Clip
@@ -97,13 +101,21 @@ class ImageTower(nn.Module):
     def forward(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
         """Return image embeddings (B, E), not normalised."""
         kept_d = None if mask is None else mask.kept_channels()
-        patches_BTd = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
-        class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(patches_BTd.shape[0], 1, -1)
-        x_BTd = torch.cat([class_B1d, patches_BTd], dim=1) + self.positional_embedding.to(patches_BTd.dtype)
-        x_BTd = self.ln_pre(scaled(x_BTd, None if mask is None else mask.hidden), kept_d)
-        x_BTd = self.transformer(x_BTd, mask, kept_d)
+        x_BTd = self.transformer(self.embed(images_BCHW, mask), mask, kept_d)
         image_BE: Tensor = self.ln_post(x_BTd[:, 0], kept_d) @ self.proj
         return image_BE
+
+    def embed(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """Return the residual stream before the first block (B, T, d): class token and patches with their positions."""
+        x_BTd = scaled(self.tokens(images_BCHW), None if mask is None else mask.hidden)
+        normed_BTd: Tensor = self.ln_pre(x_BTd, None if mask is None else mask.kept_channels())
+        return normed_BTd
+
+    def tokens(self, images_BCHW: Tensor) -> Tensor:
+        """Return class token and patches with their positions (B, T, d), not normalised."""
+        patches_BTd = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
+        class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(patches_BTd.shape[0], 1, -1)
+        return torch.cat([class_B1d, patches_BTd], dim=1) + self.positional_embedding.to(patches_BTd.dtype)
 
 
 def image_tower(layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> nn.Module:

@@ -29,7 +29,7 @@ class ImpossibleInheritance(ValueError):
         self.message = message
 
 
-def inherit_manual(
+def inherit_leading(
     student: nn.Module | Mapping[str, Tensor],
     teacher_state: Mapping[str, Tensor],
     student_layout: Layout,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tinyclip_workers.model.inherit import ImpossibleInheritance, inherit_manual, source_block
+from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inherit_leading, source_block
 from torch import Tensor
 
 from tests.workers.layouts import Config, layout_of, open_clip_model
@@ -61,7 +61,7 @@ def test_every_tensor_comes_from_the_entries_that_the_reference_takes(case: str,
         teacher = dict(sorted(teacher.items()))
 
     student = student_state(config["student"])
-    state = inherit_manual(student, teacher, layout_of(config["student"]), layout_of(config["teacher"]))
+    state = inherit_leading(student, teacher, layout_of(config["student"]), layout_of(config["teacher"]))
 
     wanted = expected(case, teacher)
     assert state.keys() == wanted.keys() | {"logit_scale"}
@@ -74,7 +74,7 @@ def test_the_student_loads_what_it_inherits_and_shares_no_memory_with_the_teache
     config = VIT
     teacher, student = open_clip_model(config["teacher"]).half(), open_clip_model(config["student"])
 
-    state = inherit_manual(student, teacher.state_dict(), layout_of(config["student"]), layout_of(config["teacher"]))
+    state = inherit_leading(student, teacher.state_dict(), layout_of(config["student"]), layout_of(config["teacher"]))
     student.load_state_dict(state, strict=True)
     before = student.visual.proj.detach().clone()
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_a_deeper_or_wider_student_is_refused_with_the_field_and_the_sizes(tower
     student[tower][setting] = size * 2
 
     with pytest.raises(ImpossibleInheritance, match=rf"{field}: {size * 2} is more than the {size} .*inherit: none") as refused:
-        inherit_manual(student_state(student), {}, layout_of(student), layout_of(VIT["teacher"]))
+        inherit_leading(student_state(student), {}, layout_of(student), layout_of(VIT["teacher"]))
 
     assert (refused.value.field, refused.value.value) == (field, size * 2)
 
@@ -121,12 +121,12 @@ def test_one_stage_of_a_resnet_that_is_too_deep_is_refused() -> None:
     student["vision_cfg"]["layers"][2] += 1
 
     with pytest.raises(ImpossibleInheritance, match=r"image\.layers"):
-        inherit_manual({}, {}, layout_of(student), layout_of(RESNET["teacher"]))
+        inherit_leading({}, {}, layout_of(student), layout_of(RESNET["teacher"]))
 
 
 def test_a_vit_does_not_inherit_from_a_resnet() -> None:
     with pytest.raises(ImpossibleInheritance, match="vit cannot inherit from a resnet"):
-        inherit_manual({}, {}, layout_of(VIT["student"]), layout_of(RESNET["teacher"]))
+        inherit_leading({}, {}, layout_of(VIT["student"]), layout_of(RESNET["teacher"]))
 
 
 def test_a_wider_mlp_is_refused_with_the_block() -> None:
@@ -135,7 +135,7 @@ def test_a_wider_mlp_is_refused_with_the_block() -> None:
     student = layout.model_copy(update={"text": layout.text.model_copy(update={"mlp": mlp})})
 
     with pytest.raises(ImpossibleInheritance, match=rf"text\.mlp_ratio: block {len(mlp) - 1} has {mlp[-1]} MLP units"):
-        inherit_manual({}, {}, student, layout)
+        inherit_leading({}, {}, student, layout)
 
 
 def test_a_larger_axis_of_a_tensor_is_named() -> None:
@@ -144,7 +144,7 @@ def test_a_larger_axis_of_a_tensor_is_named() -> None:
     student["visual.proj"] = torch.zeros(len(teacher["visual.proj"]) + 1, 2, dtype=torch.float64)
 
     with pytest.raises(ImpossibleInheritance, match=r"visual\.proj: axis 0 has \d+ entries in the student and \d+ in the model"):
-        inherit_manual(student, teacher, layout_of(VIT["student"]), layout_of(VIT["teacher"]))
+        inherit_leading(student, teacher, layout_of(VIT["student"]), layout_of(VIT["teacher"]))
 
 
 def test_a_tensor_that_the_teacher_lacks_is_named() -> None:
@@ -152,4 +152,4 @@ def test_a_tensor_that_the_teacher_lacks_is_named() -> None:
     del teacher["visual.ln_pre.weight"]
 
     with pytest.raises(ImpossibleInheritance, match=r"no tensor visual\.ln_pre\.weight"):
-        inherit_manual(student_state(VIT["student"]), teacher, layout_of(VIT["student"]), layout_of(VIT["teacher"]))
+        inherit_leading(student_state(VIT["student"]), teacher, layout_of(VIT["student"]), layout_of(VIT["teacher"]))
