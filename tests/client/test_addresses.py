@@ -57,8 +57,10 @@ def test_the_addresses_of_a_spec_are_found_with_their_pointers() -> None:
     spec = JobSpec.model_validate({
         "name": "x", "data": {"train": {"shards": ["/a", "/b"]}}, "evaluation": {"tasks": tasks},
         "teachers": [{"model": "local-dir:/m"}, {"model": "a", "pretrained": "/w"}, {"model": "a", "pretrained": "openai"}],
-        "objective": {"clusters": "/c"},
-        "stages": [{"name": "s", "student": {"preset": "p"}, "train": {"steps": 1}, "objective": {"clusters": "/s"}}],
+        "objective": {"affinity": 1, "clusters": "/c"},
+        "stages": [
+            {"name": "s", "student": {"preset": "p"}, "train": {"steps": 1}, "objective": {"affinity": 1, "clusters": "/s"}},
+        ],
     })
 
     assert dict(addresses_in(spec)) == {

@@ -44,8 +44,8 @@ def divergence(rows: Array, columns: Array, scale: float, of: tuple[Array, Array
 def feature_mimicry(own: Pair, frozen: Pair, theirs: Pair, scale: float, clusters: Array) -> float:
     total = 0.0
     for mine, other in zip(own, theirs, strict=True):
-        total += sum((a - b) ** 2 for a, b in zip(mine.flatten(), other.flatten(), strict=True)) / mine.size
-    return total
+        total += sum((a - b) ** 2 for a, b in zip(mine.flatten(), other.flatten(), strict=True)) / len(mine)
+    return 2000 / 512 * total
 
 
 def cosine(a: Array, b: Array) -> float:

@@ -11,6 +11,9 @@ from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.training.clusters import CENTROIDS, ClustersError, read_clusters_header
 
+LARGE_WEIGHT = 100
+"""Above it a weight was probably meant for the published form of a term, a mean over the embedding's numbers."""
+
 
 def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:
     """Check the spec's objective, if a stage uses it, and those of stages. `teacher`: the first one, None if it is unusable."""
@@ -19,6 +22,11 @@ def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Di
         objectives = {"/objective": spec.objective, **objectives}
     for pointer, objective in objectives.items():
         _check_clusters(objective, pointer, teacher, diagnostics)
+        if objective.feature_mimicry > LARGE_WEIGHT:
+            diagnostics.warn(
+                f"{pointer}/feature_mimicry is {objective.feature_mimicry:g}: weight 1 is what is published as 2000; "
+                f"did you mean {objective.feature_mimicry / 2000:g}?"
+            )
 
 
 def check_ensemble(

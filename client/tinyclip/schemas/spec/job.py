@@ -1,13 +1,13 @@
 """The whole job spec, its teachers and its resources."""
 
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from tinyclip.schemas._base import Labels, Request
 from tinyclip.schemas.addresses import ModelName, Weights
 from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
-from tinyclip.schemas.spec.stages import Averaging, Objective, OptimizerSpec, StageSpec, Temperature
+from tinyclip.schemas.spec.stages import DEFAULT_OBJECTIVE, Averaging, Objective, OptimizerSpec, StageSpec, Temperature
 
 
 class TeacherSpec(Request):
@@ -75,7 +75,7 @@ class JobSpec(Request):
     data: DataSpec
     evaluation: EvaluationSpec = EvaluationSpec()
     stages: list[StageSpec] = Field(min_length=1, max_length=100)
-    objective: Objective = Objective()
+    objective: Objective = DEFAULT_OBJECTIVE
     temperature: Temperature = Temperature()
     optimizer: OptimizerSpec = OptimizerSpec()
     averaging: Averaging | None = None
@@ -109,17 +109,6 @@ class JobSpec(Request):
         total = sum(teacher.weight for teacher in self.teachers)
         several = [TeacherAt(f"/teachers/{i}", teacher, teacher.weight / total) for i, teacher in enumerate(self.teachers)]
         return several if self.teacher is None else [TeacherAt("/teacher", self.teacher, 1.0)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _omitted_terms_have_weight_0(cls, data: Any) -> Any:
-        """Set `affinity` to 0 if an objective names other terms only: `{contrastive: 1}` means contrastive alone."""
-        if isinstance(data, dict):
-            for holder in [data, *(s for s in data.get("stages") or [] if isinstance(s, dict))]:
-                objective = holder.get("objective")
-                if isinstance(objective, dict) and objective.keys() - {"clusters"} and "affinity" not in objective:
-                    objective["affinity"] = 0.0
-        return data
 
     @model_validator(mode="after")
     def _teachers_match_objectives(self) -> Self:
