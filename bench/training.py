@@ -15,6 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
+from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
@@ -78,19 +79,24 @@ class _StageRun:
         past: _Past,
         observe: Callable[[Snapshot], None],
     ) -> None:
-        parent = Parent(before.model.state_dict(), before.layout) if before else None
+        self._start = time.process_time()
+        parent = Parent(before.model.state_dict(), before.layout) if before and stage.inherit != "none" else None
         self._stage, self._past, self._observe = stage, past, observe
         self._observing = 0.0
         self._tokenizer = make_tokenizer(stage.layout)
         self._mean, self._std = (original.image_mean, original.image_std) if original else (OPENAI_MEAN, OPENAI_STD)
+        student = build_student(stage, spec.seed, None)
+        start = LoadedModel(student, stage.layout, self._tokenizer, self._mean, self._std, name=stage.name, digest="")
+        calibration = calibration_of(spec, stage.index, start, parent, original) if parent else None
         self._trainer = StageTrainer(
             spec,
             stage,
-            build_student(stage, spec.seed, None if stage.inherit == "none" else parent),
+            build_student(stage, spec.seed, parent, calibration),
             [FrozenTeacher(original.model, spec.temperature.teacher)] if original else [],
             torch.device("cpu"),
             mean=self._mean,
             std=self._std,
+            calibration=calibration,
         )
         self._trainer.position = position_after(past.end, stage.batch_size)
         self._stream = PairStream(
@@ -103,7 +109,6 @@ class _StageRun:
         )
 
     def train(self, title: str) -> Trained:
-        self._start = time.process_time()
         batches = iter(make_loader(self._stream, 1))
         hooks = Hooks(
             command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=self._evaluate

@@ -7,9 +7,9 @@ import torch
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.data.stream import Batch, PairStream, make_loader
+from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout
 from tinyclip_workers.model.folders import make_tokenizer
-from tinyclip_workers.model.inherit import inherit_manual
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.runtime.control import Command
@@ -37,7 +37,7 @@ QUICK_MASKS = {"lr": 1e-3, "mask_lr": 0.4}
 
 def auto(target: float, name: str = "auto", **changes: Any) -> dict[str, Any]:
     """Return an automatic stage of a spec."""
-    prune = {"target_sparsity": target, "prune_step": PRUNE_STEP, "sparsity_warmup": 1, **changes}
+    prune = {"search": "joint", "target_sparsity": target, "prune_step": PRUNE_STEP, "sparsity_warmup": 1, **changes}
     return {"name": name, "inherit": "auto", "prune": prune, "train": {"steps": STEPS}}
 
 
@@ -73,7 +73,7 @@ def trainer_of(
     stage = resolve_stage(spec, index, layout, before.stage if before else None, 96)
     student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_clip(stage.layout)
     if stage.inherit != "none":
-        inherited = weights if stage.inherit == "auto" else inherit_manual(student, weights, stage.layout, layout)
+        inherited = weights if stage.inherit == "auto" else inherit_leading(student, weights, stage.layout, layout)
         student.load_state_dict(inherited)
     frozen = taught_by or FrozenTeacher(teacher, 20.0)
     return StageTrainer(spec, stage, student, [frozen.to(device)], device, mean=OPENAI_MEAN, std=OPENAI_STD)

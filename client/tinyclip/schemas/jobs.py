@@ -111,9 +111,13 @@ class PlannedStage(Response):
     samples: int
     student: StudentSummary
     device_hours: float
-    """With the steps of the test if `lr` is `auto`."""
+    """With the calibration that selects what a student inherits, and the steps of the test if `lr` is `auto`."""
     lr: float | Literal["auto"] | None = None
     """None: the plan is from an older server."""
+    select: Literal["importance", "leading"] | None = None
+    """What a manual stage takes from its parent; None in other stages."""
+    search: Literal["frozen", "importance", "joint"] | None = None
+    """How an automatic stage selects what it keeps; None in other stages."""
 
 
 class Plan(Response):

@@ -14,6 +14,8 @@ from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.plan import planner
 from tinyclip_workers.plan import shards as plan_shards
 from tinyclip_workers.plan.planner import make_plan, plan_or_errors
+from tinyclip_workers.plan.stages import CALIBRATION_PASSES
+from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
 
 from tests.workers import hostile_files as hostile
 from tests.workers.models import tiny_layout
@@ -24,6 +26,18 @@ from tests.workers.shards import color_samples, write_shard
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("plan"))
+
+
+def test_a_stage_of_leading_parts_needs_no_calibration(folder: Path) -> None:
+    document = spec(folder)
+    document["stages"][1]["select"] = "leading"
+
+    plan = plan_of(document)
+
+    slim = plan.stages[1]
+    assert slim.select == "leading"
+    assert plan.teacher is not None
+    assert slim.device_hours == pytest.approx(2 * 120 * (3 * slim.student.macs + plan.teacher.macs) / 60e9 / 3600)
 
 
 def errors_of(document: Document) -> list[FieldError]:
@@ -49,7 +63,9 @@ def test_a_valid_spec_becomes_a_plan_with_sizes_steps_and_hours(folder: Path) ->
     assert teacher.macs > deep.student.macs > slim.student.macs
     assert slim.student.layout.image.width == 2
     assert slim.samples == 120
-    flops = 2 * 120 * (3 * slim.student.macs + teacher.macs)
+    assert (slim.select, slim.search) == ("importance", None)
+    calibration = CALIBRATION_PAIRS * CALIBRATION_PASSES * deep.student.macs
+    flops = 2 * (120 * (3 * slim.student.macs + teacher.macs) + calibration)
     assert slim.device_hours == pytest.approx(flops / 60e9 / 3600)
     assert plan.device_hours == pytest.approx(deep.device_hours + slim.device_hours)
     assert plan.warnings == []

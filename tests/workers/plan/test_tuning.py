@@ -38,7 +38,7 @@ def test_averaging_is_part_of_the_resolved_spec(folder: Path) -> None:
 
 def test_the_steps_of_a_test_of_rates_are_planned(folder: Path) -> None:
     document = spec(folder)
-    document["stages"][1]["optimizer"] = {"lr": "auto"}
+    document["stages"][1] |= {"optimizer": {"lr": "auto"}, "select": "leading"}
 
     plan = planned(document)
 
@@ -51,8 +51,18 @@ def test_the_steps_of_a_test_of_rates_are_planned(folder: Path) -> None:
     assert slim.device_hours == pytest.approx(2 * 4 * steps * (3 * slim.student.macs + plan.teacher.macs) / 60e9 / 3600)
 
 
-def test_the_search_of_an_automatic_stage_needs_a_number(folder: Path) -> None:
+def test_a_frozen_search_needs_no_number(folder: Path) -> None:
     prune = {"target_sparsity": 0.3, "prune_step": 400, "sparsity_warmup": 10, "towers": ["text"]}
+    stages = [{"name": "a", "inherit": "auto", "prune": prune, "train": {"steps": 500}}]
+
+    plan = planned({**spec(folder), "stages": stages, "optimizer": {"lr": "auto"}})
+
+    assert isinstance(plan, Plan)
+    assert (plan.stages[0].search, plan.stages[0].lr) == ("frozen", "auto")
+
+
+def test_a_joint_search_needs_a_number(folder: Path) -> None:
+    prune = {"search": "joint", "target_sparsity": 0.3, "prune_step": 400, "sparsity_warmup": 10, "towers": ["text"]}
     stages = [{"name": name, "inherit": "auto", "prune": prune, "train": {"steps": 500}} for name in ("a", "b")]
     stages[1]["prune"] = {**prune, "target_sparsity": 0.5}
 
@@ -60,7 +70,7 @@ def test_the_search_of_an_automatic_stage_needs_a_number(folder: Path) -> None:
 
     assert not isinstance(errors, Plan)
     assert [(error.pointer, error.value) for error in errors] == [("/optimizer/lr", "auto")]
-    assert errors[0].message.endswith("give a number")
+    assert errors[0].message.endswith("give a number, or use search: frozen")
 
 
 def test_without_a_teacher_there_is_nothing_to_decide_by(folder: Path) -> None:

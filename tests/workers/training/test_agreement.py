@@ -241,7 +241,8 @@ class TestJob:
             yield patch
 
     def test_it_changes_nothing_in_training(self, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
-        spec, stage = specs_in(tmp_path / "inputs"), {"name": "same", "student": SAME, "train": {"steps": 20}}
+        stage = {"name": "same", "student": SAME, "select": "leading", "train": {"steps": 20}}
+        spec = specs_in(tmp_path / "inputs")
         with_it, without = Job(tmp_path / "with", spec(stage)), Job(tmp_path / "without", spec(stage))
 
         assert with_it.attempt()

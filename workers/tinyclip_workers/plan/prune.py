@@ -25,7 +25,7 @@ def check_prune(
     if prune.target_sparsity <= prune.start_sparsity:
         message = f"is not more than start_sparsity {prune.start_sparsity:g}; raise it or lower start_sparsity"
         diagnostics.error(f"{at}/target_sparsity", prune.target_sparsity, message)
-    if prune.sparsity_warmup > prune.prune_step:
+    if prune.prune_step is not None and prune.sparsity_warmup > prune.prune_step:
         diagnostics.error(
             f"{at}/sparsity_warmup", prune.sparsity_warmup,
             f"ends after the prune step {prune.prune_step}, so that the target would never be reached; "
@@ -46,6 +46,8 @@ def check_prune_step(
     """Check what depends on the stage's length. `before`: the previous stage."""
     prune, earlier = stage.prune, before.prune if before is not None else None
     assert prune is not None
+    if prune.prune_step is None:
+        return
     if prune.prune_step >= steps:
         diagnostics.error(
             f"/stages/{index}/prune/prune_step", prune.prune_step,

@@ -7,14 +7,15 @@ from typing import Any, Literal
 from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
+from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.model.architecture import summarize, try_layout
-from tinyclip_workers.model.inherit import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
+from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
 from tinyclip_workers.training.rate_test import RATES, steps_per_rate
-from tinyclip_workers.training.stage import steps_of
+from tinyclip_workers.training.stage import is_calibrated, steps_of
 
 SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}
 """Assumed speed of training, in floating point operations a second: fp32 on one core (small towers reach 80 to 95 G on a
@@ -22,6 +23,10 @@ recent x86 core), bf16 on one data-centre GPU at about a tenth of its peak. An o
 
 TRAINING_PASSES = 3
 """A forward pass and its backward pass, which costs two."""
+SEARCH_PASSES = {"joint": TRAINING_PASSES, "frozen": 2, "importance": 0}
+"""Passes of a step of a search: the gradients of weights, a third of a training step, are not needed if they are frozen."""
+CALIBRATION_PASSES = 14
+"""Passes of the parent that cut a student by importance: principal axes, importance and least squares."""
 
 
 def plan_stages(
@@ -36,7 +41,7 @@ def plan_stages(
         student = _student(spec, index, stage, chain, teacher, diagnostics)
         if student is None:
             break
-        parent_macs = summarize(chain.parent).macs if stage.prune is not None and chain.parent is not None else student.macs
+        parent_macs = summarize(chain.parent).macs if stage.inherit != "none" and chain.parent is not None else student.macs
         planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, parent_macs))
         largest = chain.parent if stage.prune is not None and chain.parent is not None else student.layout
         check_memory(spec, stage, largest, device, diagnostics)
@@ -193,16 +198,17 @@ def _planned(
     spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int],
     parent_macs: int,
 ) -> PlannedStage:
-    """`parent_macs`: an automatic stage trains all of its parent until its prune step."""
+    """`parent_macs`: an automatic stage runs all of its parent until its prune step, and so does a calibration."""
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
     objective = stage.objective or spec.objective
     running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
-    search = min(stage.prune.prune_step, steps) if stage.prune is not None else 0
+    search, search_passes = (min(stage.prune.cut_step, steps), SEARCH_PASSES[stage.prune.search]) if stage.prune else (0, 0)
     optimizer = stage.optimizer or spec.optimizer
     tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
-    student_macs = search * parent_macs + (steps - search + tested) * student.macs
-    flops = 2 * batch_size * (TRAINING_PASSES * student_macs + (steps + tested) * sum(running))
+    student_macs = search_passes * search * parent_macs + TRAINING_PASSES * (steps - search + tested) * student.macs
+    flops = 2 * batch_size * (student_macs + (steps + tested) * sum(running))
+    flops += 2 * CALIBRATION_PAIRS * CALIBRATION_PASSES * parent_macs * is_calibrated(stage)
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,
@@ -213,19 +219,22 @@ def _planned(
         student=student,
         device_hours=flops / speed / 3600,
         lr=optimizer.lr,
+        select=stage.select if stage.inherit == "manual" else None,
+        search=stage.prune.search if stage.prune is not None else None,
     )
 
 
 def _check_length(
     planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, diagnostics: Diagnostics
 ) -> None:
-    optimizer = stage.optimizer or spec.optimizer
-    if stage.prune is not None:
+    optimizer, prune = stage.optimizer or spec.optimizer, stage.prune
+    if prune is not None:
         check_prune_step(planned.index, stage, before, planned.steps, optimizer, diagnostics)
-        return
-    warmup = optimizer.warmup_steps
-    if warmup >= planned.steps:
+    own = prune is not None and prune.warmup_steps is not None
+    warmup = prune.warmup_steps if prune is not None and prune.warmup_steps is not None else optimizer.warmup_steps
+    steps = planned.steps - (prune.cut_step if prune is not None else 0)
+    if 0 < steps <= warmup:
         diagnostics.warn(
-            f"stage {stage.name} has {planned.steps} steps, all of them inside the warm-up of {warmup}: "
-            "it never trains at its full learning rate; lower optimizer.warmup_steps"
+            f"stage {stage.name} has {steps} steps{' after its cut' if prune else ''}, all of them inside the warm-up of "
+            f"{warmup}: it never trains at its full learning rate; lower {'prune' if own else 'optimizer'}.warmup_steps"
         )

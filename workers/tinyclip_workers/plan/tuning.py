@@ -20,10 +20,10 @@ def check_tuning(spec: JobSpec, diagnostics: Diagnostics) -> None:
     searching = {
         f"/stages/{index}/optimizer/lr" if stage.optimizer else "/optimizer/lr"
         for index, stage in enumerate(spec.stages)
-        if stage.prune is not None and (stage.optimizer or spec.optimizer).lr == "auto"
+        if stage.prune is not None and stage.prune.search == "joint" and (stage.optimizer or spec.optimizer).lr == "auto"
     }
     for pointer in sorted(searching):
-        message = "selects no rate for the search of an automatic stage, whose model every rate makes worse; give a number"
+        message = "selects no rate for a joint search, whose model every rate makes worse; give a number, or use search: frozen"
         diagnostics.error(pointer, "auto", message)
 
 

@@ -141,7 +141,8 @@ def _budget(trainer: StageTrainer, local_batch: int) -> int:
     _clear(trainer.device)
     free, _ = torch.cuda.mem_get_info(trainer.device)
     weights = sum(p.numel() * p.element_size() for p in trainer.learner.towers.parameters() if p.requires_grad)
-    moments = 0 if trainer.learner.optimizer.state else 2 * weights
+    optimizer = trainer.learner.optimizer
+    moments = 0 if optimizer is None or optimizer.state else 2 * weights
     terms = sum(weight > 0 for weight in trainer.stage.objective.weights().values())
     losses = terms * LOSS_MATRICES * 4 * local_batch * local_batch * world_size()
     return int((1 - MARGIN) * free) - moments - losses

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,11 @@ from tinyclip.schemas.spec import PruneSpec
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tinyclip_workers.inheritance.importance import unit_importance
+from tinyclip_workers.inheritance.shape import masks_of_size
+from tinyclip_workers.inheritance.students import Calibration, cut_by_masks
 from tinyclip_workers.model.masked import MaskedTowers, Noise, removed_share
+from tinyclip_workers.model.masks import Mask, Tower
 from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty
 from tinyclip_workers.model.towers import Clip, Model, TwoTowers
 from tinyclip_workers.training.acceleration import PLAIN, Acceleration
@@ -19,12 +24,12 @@ from tinyclip_workers.training.averaging import WeightAverage
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
 from tinyclip_workers.training.distributed import world_size
 from tinyclip_workers.training.optimizer import (
-    learning_rate,
     make_optimizer,
     mask_optimizer,
     optimizer_tensors,
     restore_optimizer,
     set_learning_rate,
+    stage_learning_rate,
 )
 from tinyclip_workers.training.projection import Projection, WithProjection
 from tinyclip_workers.training.stage import Stage
@@ -50,21 +55,25 @@ class StageLearner:
         device: torch.device,
         projection: Projection | None = None,
         acceleration: Acceleration = PLAIN,
+        calibration: Callable[[], Calibration] | None = None,
     ) -> None:
         """`temperature` is the fixed similarity multiplier, `None` for a learned one. `stage.layout` is the model's layout.
 
         `projection` maps into the teacher's space, if the objective needs it. It is trained here but no part of the student.
+        `calibration` provides what a frozen or importance search cuts its student by.
         """
         self.stage, self.layout = stage, stage.layout
         self.projection = None if projection is None else projection.to(device)
         self._temperature, self._device, self._acceleration = temperature, device, acceleration
+        self._calibration = calibration
         self.lr: float | None = None
         """A rate that replaces the schedule's, in a test of rates."""
         self.search: MaskedTowers | None = None
         self._mask_optimizer: torch.optim.Optimizer | None = None
         if stage.prune is not None:
             self.search = _masked(model, stage, stage.prune).to(device)
-            self._mask_optimizer = mask_optimizer(self.search.tower_masks(), stage.optimizer.mask_lr)
+            rates = stage.optimizer.mask_lr, stage.optimizer.multiplier_lr
+            self._mask_optimizer = mask_optimizer(self.search.tower_masks(), *rates)
         self._start_training(model)
 
     def noise(self, seed: int) -> Noise | None:
@@ -77,8 +86,9 @@ class StageLearner:
 
     def start_step(self, step: int) -> float:
         """Set the learning rate of a step and clear the gradients; returns the rate."""
-        lr = learning_rate(step, self.stage.steps, self.stage.optimizer) if self.lr is None else self.lr
-        set_learning_rate(self.optimizer, lr)
+        lr = stage_learning_rate(step, self.stage) if self.lr is None else self.lr
+        if self.optimizer is not None:
+            set_learning_rate(self.optimizer, lr)
         for optimizer in self._optimizers():
             optimizer.zero_grad(set_to_none=True)
         return lr
@@ -109,8 +119,11 @@ class StageLearner:
 
     def prune_if_due(self, step: int) -> bool:
         """Fold the masks at the prune step; the folded model continues with a new optimizer."""
-        if self.search is None or self.stage.prune is None or step < self.stage.prune.prune_step:
+        if self.search is None or self.stage.prune is None or step < self.stage.prune.cut_step:
             return False
+        if self.stage.prune.search == "importance":
+            self._end_search(self._cut(self._most_important()))
+            return True
         target, found = self.stage.prune.target_sparsity, self.search.sparsity()
         if found < target - SHORTFALL:
             log.warning(
@@ -120,8 +133,21 @@ class StageLearner:
             )
         if self.stage.prune.granularity == "exact":
             self.search.match_target_sparsity()
-        self._end_search(self.search.folded_model())
+        joint = self.stage.prune.search == "joint"
+        self._end_search(self.search.folded_model() if joint else self._cut(self.search.deterministic()))
         return True
+
+    def _most_important(self) -> dict[Tower, Mask]:
+        """Return masks of the target size that keep the most important units."""
+        assert self.search is not None and self.stage.prune is not None and self._calibration is not None  # noqa: PT018
+        scores = unit_importance(self.search.clip, self._calibration().pairs)
+        masked = {tower: mask for tower, mask in scores.items() if tower in self.search.masks}
+        return masks_of_size(masked, self.search.sizes, self.stage.prune.target_sparsity)
+
+    def _cut(self, masks: Mapping[Tower, Mask]) -> Clip:
+        """Return the student that keeps what the masks do, fitted to the teacher."""
+        assert self.search is not None and self._calibration is not None  # noqa: PT018
+        return cut_by_masks(self.search.clip, masks, self._calibration())
 
     def folded_model(self) -> tuple[Model, Layout]:
         """Return the model to evaluate and its layout; under masks, what they would be folded into now."""
@@ -139,7 +165,9 @@ class StageLearner:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return every tensor of a checkpoint; masks are part of it until the prune step."""
-        kept = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+        kept = {"model": self.model.state_dict()}
+        if self.optimizer is not None:
+            kept["optimizer"] = optimizer_tensors(self.optimizer)
         if self.search is not None and self._mask_optimizer is not None:
             kept["masks"] = self.search.masks.state_dict()
             kept["mask_optimizer"] = optimizer_tensors(self._mask_optimizer)
@@ -156,7 +184,8 @@ class StageLearner:
         self.model.load_state_dict(tensors["model"])
         if self.projection is not None:
             self.projection.load_state_dict(tensors["projection"])
-        restore_optimizer(self.optimizer, tensors["optimizer"])
+        if self.optimizer is not None:
+            restore_optimizer(self.optimizer, tensors["optimizer"])
         if self.average is not None:
             self.average.restore(tensors.get("average"))
         if self.search is not None and self._mask_optimizer is not None:
@@ -164,7 +193,9 @@ class StageLearner:
             restore_optimizer(self._mask_optimizer, tensors["mask_optimizer"])
 
     def _start_training(self, model: Model) -> None:
-        """Prepare a model for training, with a new optimizer."""
+        """Prepare a model for training, with a new optimizer; in a frozen search, for the training of masks only."""
+        frozen = self.search is not None and self.stage.prune is not None and self.stage.prune.search != "joint"
+        model.to(self._device).requires_grad_(not frozen).train(not frozen)
         if self._temperature is not None:
             # Fixed from the first step on (METHOD F8), and outside the clip norm (F18).
             with torch.no_grad():
@@ -172,14 +203,14 @@ class StageLearner:
             model.logit_scale.requires_grad_(False)
         if not self.stage.objective.uses_logit_scale():
             model.logit_scale.requires_grad_(False)  # data-parallel workers would wait for its gradient
-        model.to(self._device).train()
         self._acceleration.apply(model)
         # 1.3x faster convolutions on CPU, tensor cores on CUDA
         model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Model = synchronize_batch_norm(model)
         towers = TwoTowers(model) if self.search is None else self.search
+        projection = None if frozen else self.projection
         self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)
-        self.optimizer = make_optimizer(model, self.stage.optimizer, self.projection)
+        self.optimizer = None if frozen else make_optimizer(model, self.stage.optimizer, projection)
         averaging = self.stage.averaging
         # Units that a search removes have no place in an average: it starts after the cut.
         self.average = WeightAverage(model, averaging.decay) if averaging and averaging.decay and self.search is None else None
@@ -189,7 +220,7 @@ class StageLearner:
         self._start_training(folded)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        return [self.optimizer] if self._mask_optimizer is None else [self.optimizer, self._mask_optimizer]
+        return [optimizer for optimizer in (self.optimizer, self._mask_optimizer) if optimizer is not None]
 
 
 def _masked(model: Model, stage: Stage, prune: PruneSpec) -> MaskedTowers:

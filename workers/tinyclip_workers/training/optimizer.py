@@ -8,7 +8,8 @@ import torch
 from tinyclip.schemas.spec import OptimizerSpec
 from torch import Tensor, nn
 
-from tinyclip_workers.model.masks import TowerMasks
+from tinyclip_workers.model.masks import Tower, TowerMasks
+from tinyclip_workers.training.stage import Stage
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec, projection: nn.Module | None = None) -> torch.optim.AdamW:
@@ -30,11 +31,13 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
 
 
-def mask_optimizer(masks: Mapping[str, TowerMasks], lr: float = 0.02) -> torch.optim.AdamW:
-    """Make the masks' AdamW, at a constant rate: descent for log-odds, ascent for lambdas, which only grow."""
+def mask_optimizer(
+    masks: Mapping[Tower, TowerMasks], lr: float = 0.02, multiplier_lr: float | None = None
+) -> torch.optim.AdamW:
+    """Make the masks' AdamW, at constant rates: descent for log-odds, ascent for lambdas, which only grow."""
     loga = [parameter for tower in masks.values() for parameter in tower.loga().values()]
     lambdas = [parameter for tower in masks.values() for parameter in (tower.lambda_1, tower.lambda_2)]
-    groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True}]
+    groups: list[dict[str, Any]] = [{"params": loga}, {"params": lambdas, "maximize": True, "lr": multiplier_lr or lr}]
     return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
 
 
@@ -45,6 +48,24 @@ def learning_rate(step: int, steps: int, spec: OptimizerSpec) -> float:
     if step < spec.warmup_steps:
         return spec.lr * (step + 1) / spec.warmup_steps
     return spec.lr * 0.5 * (1 + math.cos(math.pi * (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps)))
+
+
+def stage_learning_rate(step: int, stage: Stage) -> float:
+    """Return the rate of a step of a stage (METHOD section 5). In an automatic stage the schedule starts anew after the cut.
+
+    Before it, the rate warms up in a joint search, as in the paper, and is 0 in a frozen one. Raises ValueError as
+    `learning_rate`.
+    """
+    prune, optimizer = stage.prune, stage.optimizer
+    if prune is None:
+        return learning_rate(step, stage.steps, optimizer)
+    if step < prune.cut_step:
+        if prune.search == "frozen":
+            return 0.0
+        return learning_rate(step, stage.steps, optimizer.model_copy(update={"warmup_steps": prune.cut_step}))
+    if prune.warmup_steps is not None:
+        optimizer = optimizer.model_copy(update={"warmup_steps": prune.warmup_steps})
+    return learning_rate(step - prune.cut_step, stage.steps - prune.cut_step, optimizer)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

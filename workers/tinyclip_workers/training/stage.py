@@ -1,7 +1,7 @@
 """A stage with every setting resolved, and the student that it starts with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import Averaging, Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
 from torch import Tensor
 
+from tinyclip_workers.inheritance.leading import inherit_leading
+from tinyclip_workers.inheritance.students import Calibration, inherit_by_importance, on_principal_axes
 from tinyclip_workers.model.architecture import build_clip, resolve_layout
-from tinyclip_workers.model.inherit import inherit_manual
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.towers import Clip, Model
 
@@ -24,6 +25,7 @@ class Stage:
     index: int
     name: str
     inherit: str
+    select: str
     layout: Layout
     """Layout of the student at the start of the stage: in an automatic stage, that of its parent."""
     steps: int
@@ -65,12 +67,11 @@ def resolve_stage(
     original = None
     if stage.prune is not None:
         original = before.original if before is not None and before.original is not None else parent
-        # The search runs while the learning rate warms up (METHOD section 5).
-        optimizer = optimizer.model_copy(update={"warmup_steps": stage.prune.prune_step})
     return Stage(
         index=index,
         name=stage.name,
         inherit=stage.inherit,
+        select=stage.select,
         layout=_first_layout(stage, parent),
         steps=steps_of(stage.train, batch_size, samples_per_epoch),
         batch_size=batch_size,
@@ -91,6 +92,13 @@ def _first_layout(stage: StageSpec, parent: Layout | None) -> Layout:
     return parent
 
 
+def is_calibrated(stage: StageSpec) -> bool:
+    """Return whether a stage cuts its student by calibration pairs."""
+    if stage.inherit == "manual":
+        return stage.select == "importance"
+    return stage.prune is not None and stage.prune.search != "joint"
+
+
 def steps_of(length: TrainLength, batch_size: int, samples_per_epoch: int) -> int:
     """Convert a length in steps, samples or epochs to optimizer steps; at least one."""
     if length.steps is not None:
@@ -104,20 +112,39 @@ class Parent(NamedTuple):
 
     weights: Mapping[str, Tensor]
     layout: Layout
+    device: torch.device = torch.device("cpu")
+
+    def model(self) -> Clip:
+        """Return a copy as a model of our own in evaluation mode, on the device."""
+        clip = Clip(self.layout).to(self.device).eval().requires_grad_(False)
+        clip.load_state_dict({name: tensor for name, tensor in self.weights.items() if name != "attn_mask"})
+        return clip
 
 
-def build_student(stage: Stage, seed: int, parent: Parent | None) -> Model:
-    """Build the student of a stage (METHOD section 7).
+def build_student(
+    stage: Stage, seed: int, parent: Parent | None, calibration: Callable[[], Calibration] | None = None
+) -> Model:
+    """Build the student of a stage (METHOD sections 7 and 13).
 
-    Its weights are random, from the seed, with `inherit: none`; the leading part of the parent's with `manual`; all of the
-    parent's with `auto`, where masks select. Raises ImpossibleInheritance.
+    Its weights are random, from the seed, without a parent: with `inherit: none`, or if they are restored from a checkpoint. With
+    `manual` they are the leading part of the parent's or selected by importance; with `auto` all of the parent's, for the search.
+    `calibration` provides pairs and targets where they are needed. Raises ImpossibleInheritance.
     """
     torch.manual_seed(seed + stage.index)
     student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_clip(stage.layout)
-    if stage.inherit != "none":
-        assert parent is not None, "the spec's schema requires a teacher here"
-        weights = parent.weights
-        if stage.inherit == "manual":
-            weights = inherit_manual(student, weights, stage.layout, parent.layout)
-        student.load_state_dict(weights)
+    if parent is None:
+        return student
+    if stage.inherit == "manual" and stage.select == "leading":
+        student.load_state_dict(inherit_leading(student, parent.weights, stage.layout, parent.layout))
+    elif stage.prune is not None and stage.prune.search == "joint":
+        student.load_state_dict(parent.weights)
+    else:
+        assert calibration is not None, "inheritance by importance needs calibration pairs"
+        found, model = calibration(), parent.model()
+        if stage.prune is None:
+            student.load_state_dict(inherit_by_importance(stage.layout, model, found))
+        else:
+            student.load_state_dict(on_principal_axes(model, found.pairs, stage.prune.towers))
+    with torch.no_grad():  # in the published scripts it is fixed, so that it makes no difference there
+        student.logit_scale.copy_(parent.weights["logit_scale"])
     return student

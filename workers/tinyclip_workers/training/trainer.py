@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinyclip_workers.data.augment import augment
 from tinyclip_workers.data.stream import Batch, DataPosition
+from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.masked import kept_units
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import normalize
@@ -90,6 +91,7 @@ class StageTrainer:
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        calibration: Callable[[], Calibration] | None = None,
     ) -> None:
         self.spec, self.stage, self.device = spec, stage, device
         self.teachers = list(teachers) if stage.objective.teacher_terms() else []
@@ -104,7 +106,8 @@ class StageTrainer:
         fixed = None if temperature == "learned" else temperature
         for teacher in self.teachers:
             Acceleration(compile=spec.compile).apply(teacher.towers.clip)
-        self.learner = StageLearner(student, stage, fixed, device, self._projection(), Acceleration.of(spec))
+        extras = self._projection(), Acceleration.of(spec), calibration
+        self.learner = StageLearner(student, stage, fixed, device, *extras)
         self._clusters_KE = None
         if stage.objective.clusters is not None and stage.objective.cluster_instance > 0:
             self._clusters_KE = load_clusters(stage.objective.clusters).to(device)

@@ -3,40 +3,36 @@
 import json
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from tinyclip.artifacts.paths import stage_picture
-from tinyclip.schemas import JobSpec
-from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.stream import DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
+from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.architecture import summarize
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
-from tinyclip_workers.model.inherit import ImpossibleInheritance
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.layouts import ImpossibleStudent
-from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model.sources import TeacherError, load_teacher
+from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.acceleration import fast_kernels
 from tinyclip_workers.training.auto_settings import AutoSettings
-from tinyclip_workers.training.checkpoints import latest_checkpoint, remove_old_checkpoints, save_checkpoint
+from tinyclip_workers.training.checkpoints import Checkpoint, latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
+from tinyclip_workers.training.pieces import load_pieces
 from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
-from tinyclip_workers.training.stage import Parent, Stage, build_student
-from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
+from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
 from tinyclip_workers.training.watch import AgreementWatch
 
@@ -77,14 +73,6 @@ def train_stage_worker(config: dict[str, Any]) -> None:
             raise  # the others wait in a collective: Ray must end the group
 
 
-@dataclass
-class _Pieces:
-    original: LoadedModel | None
-    """The teacher, or the first of several: the one to inherit from and to evaluate."""
-    teachers: list[FrozenTeacher]
-    student: LoadedModel
-
-
 class StageWorker:
     """One stage on one worker."""
 
@@ -103,7 +91,8 @@ class StageWorker:
             self._train()
 
     def _train(self) -> None:
-        pieces = self._build()
+        checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
+        pieces = load_pieces(self._run, self._stage, self._device, fresh=checkpoint is None)
         wait_for_all()  # teachers may be downloaded at different speeds
         trainer = StageTrainer(
             self._run.spec,
@@ -113,14 +102,16 @@ class StageWorker:
             self._device,
             mean=pieces.student.image_mean,
             std=pieces.student.image_std,
+            calibration=pieces.calibration,
         )
         if self._events and pieces.teachers:
             spec, student = self._run.spec, pieces.student
             self._watch = AgreementWatch(spec, self._stage, student, pieces.teachers, self._device, self._events)
         trainer.position = self._first_position()
-        restored = self._restore(trainer)
+        if checkpoint is not None:
+            self._restore(trainer, checkpoint)
         batches = self._batches(trainer, pieces.student)
-        if not restored:
+        if checkpoint is None:
             batches = self._auto_settings().select_precision(trainer, batches)
             batches = self._auto_settings().select_micro_batch(trainer, batches)
         log.info(
@@ -143,51 +134,13 @@ class StageWorker:
             student = replace(student, model=self._watch.end(trainer.learner)) if self._watch else student
             self._finish(student, evaluator, position)
 
-    def _build(self) -> _Pieces:
-        spec: JobSpec = self._run.spec
-        originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in self._teachers()]
-        original = originals[0] if originals else None
-        parent = None if self._stage.inherit == "none" else self._parent(original)
-        student = build_student(self._stage, spec.seed, parent)
-        return _Pieces(
-            original,
-            freeze_teachers(originals, [teacher.share for teacher in self._teachers()], spec.temperature.teacher),
-            LoadedModel(
-                model=student,
-                layout=self._stage.layout,
-                tokenizer=make_tokenizer(self._stage.layout),
-                image_mean=original.image_mean if original else OPENAI_MEAN,
-                image_std=original.image_std if original else OPENAI_STD,
-                name=self._stage.name,
-                digest="",
-            ),
-        )
-
-    def _teachers(self) -> list[TeacherAt]:
-        """Return all teachers if the stage mimics affinities; other terms use only the first."""
-        teachers = self._run.spec.every_teacher()
-        return teachers if self._stage.objective.affinity > 0 else teachers[:1]
-
-    def _parent(self, original: LoadedModel | None) -> Parent:
-        """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
-        if self._stage.index == 0:
-            assert original is not None  # the spec's schema requires a teacher here
-            return Parent(original.model.state_dict(), original.layout)
-        before = self._run.finished_stage(self._stage.index - 1)
-        if before is None:
-            raise RuntimeError(f"the student is missing from {self._run.stage_folder(self._stage.index - 1)}")
-        return Parent(from_safetensors(before.weights), before.layout)
-
     def _first_position(self) -> DataPosition:
         """Return where the stage starts in the data: where the previous one ended."""
         index, batch_size = self._stage.index, self._stage.batch_size
         return position_after(self._run.position_after_stage(index - 1) if index else None, batch_size)
 
-    def _restore(self, trainer: StageTrainer) -> bool:
-        """Continue from the furthest checkpoint. Returns whether there is one."""
-        checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
-        if checkpoint is None:
-            return False
+    def _restore(self, trainer: StageTrainer, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
         trainer.restore(checkpoint)
         if lr := checkpoint.state.get("lr"):
             trainer.use_rate(lr)
@@ -200,7 +153,6 @@ class StageWorker:
                 data={"step": trainer.step, "checkpoint": checkpoint.path},
                 message=f"stage {self._stage.name} continues from step {trainer.step}",
             )
-        return True
 
     def _batches(self, trainer: StageTrainer, student: LoadedModel) -> Any:
         workers, batch_size = world_size(), self._stage.batch_size

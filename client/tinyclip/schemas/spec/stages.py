@@ -1,6 +1,6 @@
 """The stages of a job spec: the student, its inheritance, its objective and its length."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,17 +64,22 @@ class TrainLength(Request):
 
 
 class PruneSpec(Request):
-    """Learnable masks and the step at which they are folded (METHOD sections 3 and 6).
+    """The search for what a student keeps, and the step at which everything else is removed (METHOD sections 3, 6 and 13)."""
 
-    The stage's learning rate warms up until that step, regardless of `optimizer.warmup_steps`, and decays afterwards.
-    """
-
+    search: Literal["importance", "frozen", "joint"] = "importance"
+    """`importance`: the most important units per parameter are kept; the cut is before the first step.
+    `frozen`: masks are learned while weights are not; then everything that they keep is kept with its weights.
+    `joint`: masks and weights are learned together, as in the paper; the learning rate warms up until the prune step.
+    If it is omitted, `prune_step` implies `frozen`, and `granularity: paper` implies `joint`. The first two cut the student on
+    the principal axes of its channels and fit it to the teacher."""
     target_sparsity: float = Field(gt=0, lt=1)
     """Share of weights in attention and MLPs to remove, relative to the model at the start of consecutive automatic stages."""
     start_sparsity: float = Field(default=0.0, ge=0, lt=1)
     """The target at the stage's first step."""
-    prune_step: int = Field(ge=1)
-    """The step at which the masks are folded."""
+    prune_step: int | None = Field(default=None, ge=1)
+    """The step at which a search by masks ends and the student is cut."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps over which the learning rate rises after the cut, when a new optimizer starts; None: `optimizer.warmup_steps`."""
     sparsity_warmup: int = Field(default=1000, ge=0)
     """Steps over which the target grows from `start_sparsity` to `target_sparsity`."""
     towers: list[Literal["image", "text"]] = Field(default=["image", "text"], min_length=1, max_length=2)
@@ -82,6 +87,29 @@ class PruneSpec(Request):
     """One target for both towers together; false: each tower reaches the target."""
     granularity: Literal["exact", "paper"] = "exact"
     """How much a unit at either end of the masks' range counts: 0 and 1 (`exact`), or 4.7% and 99.8% (`paper`)."""
+
+    @property
+    def cut_step(self) -> int:
+        """The step before which the student is cut: 0 without a search by masks."""
+        return self.prune_step or 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _implied_search(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "search" not in data:
+            by_masks = "frozen" if data.get("prune_step") is not None else "importance"
+            return {**data, "search": "joint" if data.get("granularity") == "paper" else by_masks}
+        return data
+
+    @model_validator(mode="after")
+    def _masks_need_steps(self) -> Self:
+        if self.search == "importance" and self.prune_step is not None:
+            raise ValueError("search: importance cuts before the first step; remove prune_step, or use search: frozen")
+        if self.search != "importance" and self.prune_step is None:
+            raise ValueError(f"search: {self.search} needs prune_step, the step at which the masks end")
+        if self.search != "joint" and self.granularity == "paper":
+            raise ValueError("granularity: paper belongs to search: joint; remove it, or use search: joint")
+        return self
 
 
 TEACHER_SPACE_TERMS = (
@@ -96,14 +124,17 @@ WITHOUT_LOGIT_SCALE = ("feature_mimicry", "inheritance", "exploration")
 
 
 class Objective(Request):
-    """Weights of the terms of the loss; a term of weight 0 is not computed. Formulas and sources: METHOD section 12."""
+    """Weights of the terms of the loss; a term of weight 0 is not computed. Formulas and sources: METHOD section 12.
 
-    affinity: float = Field(default=1.0, ge=0)
+    Without an `objective` a spec has `DEFAULT_OBJECTIVE`; the paper's is `{affinity: 1}`.
+    """
+
+    affinity: float = Field(default=0.0, ge=0)
     """Affinity mimicking, the method of TinyCLIP; with several teachers, of all of them."""
     contrastive: float = Field(default=0.0, ge=0)
     """CLIP's loss, which needs no teacher."""
     feature_mimicry: float = Field(default=0.0, ge=0)
-    """CLIP-KD: mean squared difference to the teacher's embeddings. It is small: published with weight 2000."""
+    """CLIP-KD: squared distance to the teacher's embeddings. Weight 1 is the published weight, whatever the embeddings' size."""
     inheritance: float = Field(default=0.0, ge=0)
     """IE-KD: the first half of the embedding's dimensions points in the direction of the teacher's."""
     exploration: float = Field(default=0.0, ge=0)
@@ -142,6 +173,9 @@ class Objective(Request):
         return self
 
 
+DEFAULT_OBJECTIVE = Objective(affinity=1, feature_mimicry=1)
+
+
 class Temperature(Request):
     """Logit scales (inverse temperatures); METHOD section 2."""
 
@@ -159,6 +193,9 @@ class OptimizerSpec(Request):
     warmup_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=5.0, gt=0)
     mask_lr: float = Field(default=0.02, gt=0)
+    """The rate of masks, which is constant."""
+    multiplier_lr: float | None = Field(default=None, gt=0)
+    """The rate of the multipliers of the sparsity constraint, which is constant; None: `mask_lr`."""
 
 
 class Averaging(Request):
@@ -171,6 +208,9 @@ class Averaging(Request):
 class StageSpec(Request):
     name: Name
     inherit: Literal["manual", "auto", "none"] = "manual"
+    select: Literal["importance", "leading"] = "importance"
+    """What `inherit: manual` takes from the parent: the most important blocks, heads and MLP units, on the principal axes of its
+    channels, fitted to the teacher (`importance`), or the leading part of every tensor, as in the paper (`leading`)."""
     student: StudentSpec | None = None
     train: TrainLength
     prune: PruneSpec | None = None
@@ -182,7 +222,7 @@ class StageSpec(Request):
     @model_validator(mode="after")
     def _fits_its_inheritance(self) -> Self:
         if self.inherit == "auto" and self.prune is None:
-            raise ValueError("inherit: auto needs prune: {target_sparsity, prune_step, …}")
+            raise ValueError("inherit: auto needs prune: {target_sparsity: …}")
         if self.inherit == "auto" and self.student is not None:
             raise ValueError("inherit: auto determines the student; remove student or use inherit: manual")
         if self.inherit != "auto" and self.prune is not None:

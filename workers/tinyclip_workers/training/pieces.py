@@ -1,0 +1,71 @@
+"""What a stage starts with on every worker: its teachers, its student, and the pairs that the student is cut by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from safetensors.torch import load as from_safetensors
+from tinyclip.schemas.spec import TeacherAt
+
+from tinyclip_workers.inheritance.students import Calibration
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.runtime.attempt import JobAttempt
+from tinyclip_workers.training.calibration import calibration_of
+from tinyclip_workers.training.stage import Parent, Stage, build_student
+from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a stage starts with."""
+
+    original: LoadedModel | None
+    """The teacher, or the first of several: the one to inherit from and to evaluate."""
+    teachers: list[FrozenTeacher]
+    student: LoadedModel
+    calibration: Callable[[], Calibration] | None
+    """Pairs and targets to cut the student by; `None` without a parent."""
+
+
+def load_pieces(run: JobAttempt, stage: Stage, device: torch.device, *, fresh: bool) -> Pieces:
+    """Load the teachers and build the student; unless `fresh`, without its weights, which are in a checkpoint.
+
+    Raises TeacherError, DataError, ImpossibleInheritance, and RuntimeError if the previous stage's student is missing.
+    """
+    seed, at = run.spec.seed, _teachers(run, stage)
+    originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in at]
+    original = originals[0] if originals else None
+    student = LoadedModel(
+        model=build_student(stage, seed, None),
+        layout=stage.layout,
+        tokenizer=make_tokenizer(stage.layout),
+        image_mean=original.image_mean if original else OPENAI_MEAN,
+        image_std=original.image_std if original else OPENAI_STD,
+        name=stage.name,
+        digest="",
+    )
+    parent = None if stage.inherit == "none" else _parent(run, stage, original, device)
+    calibration = None if parent is None else calibration_of(run.spec, stage.index, student, parent, original)
+    if fresh and parent is not None:
+        student = replace(student, model=build_student(stage, seed, parent, calibration))
+    teachers = freeze_teachers(originals, [teacher.share for teacher in at], run.spec.temperature.teacher)
+    return Pieces(original, teachers, student, calibration)
+
+
+def _teachers(run: JobAttempt, stage: Stage) -> list[TeacherAt]:
+    """Return all teachers if the stage mimics affinities; other terms use only the first."""
+    teachers = run.spec.every_teacher()
+    return teachers if stage.objective.affinity > 0 else teachers[:1]
+
+
+def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device: torch.device) -> Parent:
+    """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
+    if stage.index == 0:
+        assert original is not None  # the spec's schema requires a teacher here
+        return Parent(original.model.state_dict(), original.layout, device)
+    before = run.finished_stage(stage.index - 1)
+    if before is None:
+        raise RuntimeError(f"the student is missing from {run.stage_folder(stage.index - 1)}")
+    return Parent(from_safetensors(before.weights), before.layout, device)
