@@ -9,6 +9,8 @@ Comparisons:
   teacher's weights in attention and MLPs and learn from the same affinities; only where their weights come from differs.
 - Stages against one shot at a quarter: `manual-staged-25` and `auto-staged-25` have the steps of the one-shot runs in all.
 - Objectives: the student of `manual-50` (whose objective is affinity) taught by each of the other published terms.
+- Inheritance by importance (METHOD section 13), taught by feature mimicry: `importance-manual-N`, `importance-auto-N` and
+  `frozen-auto-N` have the sizes of the others. All the others repeat the paper: leading parts and joint masks.
 """
 
 import argparse
@@ -52,12 +54,15 @@ CLUSTERS, CLUSTER_FILE = 128, HERE / "results" / "clusters.safetensors"
 # Each term alone, with its paper's weight where that matters (only clipping depends on it).
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "contrastive": {"contrastive": 1},
-    "feature-mimicry": {"feature_mimicry": 2000},
+    "feature-mimicry": {"feature_mimicry": 1},  # recorded before it was 1: 2000 times a mean over 256 numbers, or 2 times this
     "interactive-contrastive": {"interactive_contrastive": 1},
     "relational": {"vertical_relational": 1, "cross_relational": 1},
     "relational-beside-contrastive": {"contrastive": 1, "vertical_relational": 1, "cross_relational": 1},
     "cluster-instance": {"cluster_instance": 1, "clusters": str(CLUSTER_FILE)},
 }
+
+
+MIMICRY = {"feature_mimicry": 1}
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ def runs() -> Iterator[Run]:
         yield Run(f"manual-{size}", [_manual(size, STEPS)])
         yield Run(f"scratch-{size}", [_manual(size, STEPS) | {"inherit": "none"}])
         yield Run(f"auto-{size}", [_auto(size, STEPS, before=None)])
+        yield Run(f"importance-manual-{size}", [_manual(size, STEPS, "importance")], MIMICRY)
+        yield Run(f"importance-auto-{size}", [_auto(size, STEPS, before=None, search="importance")], MIMICRY)
+        yield Run(f"frozen-auto-{size}", [_auto(size, STEPS, before=None, search="frozen")], MIMICRY)
     yield Run("manual-staged-25", [_manual(size, steps) for size, steps in STAGED.items()])
     befores = (None, *STAGED)
     yield Run("auto-staged-25", [_auto(size, steps, befores[i]) for i, (size, steps) in enumerate(STAGED.items())])
@@ -96,14 +104,16 @@ def runs() -> Iterator[Run]:
         yield Run(f"objective-{name}", [_manual(50, STEPS)], objective)
 
 
-def _manual(size: int, steps: int) -> dict[str, Any]:
-    return {"name": f"to-{size}", "inherit": "manual", "student": STUDENTS[size], "train": {"steps": steps}}
+def _manual(size: int, steps: int, select: str = "leading") -> dict[str, Any]:
+    student = {"select": select, "student": STUDENTS[size]}
+    return {"name": f"to-{size}", "inherit": "manual", **student, "train": {"steps": steps}}
 
 
-def _auto(size: int, steps: int, before: int | None) -> dict[str, Any]:
+def _auto(size: int, steps: int, before: int | None, search: str = "joint") -> dict[str, Any]:
     """Return a stage whose masks remove as much as the manual student of this size lacks."""
     start = 0.0 if before is None else removed_by(before)
-    prune = {"target_sparsity": removed_by(size), "start_sparsity": start, **SEARCH}
+    by_masks = {} if search == "importance" else {"start_sparsity": start, **SEARCH}
+    prune = {"search": search, "target_sparsity": removed_by(size), **by_masks}
     return {"name": f"to-{size}", "inherit": "auto", "prune": prune, "train": {"steps": steps}}
 
 

@@ -48,7 +48,9 @@ def test_a_watched_job_ends_with_the_teachers_numbers_above_the_students(undistu
         assert cells[0] == name
         assert all(cells)
         agreement = cells.pop(columns.index("KL to teacher"))
+        kept = cells.pop(next(number for number, column in enumerate(columns) if column.startswith("of teacher's")))
         assert "–" not in cells
+        assert re.fullmatch("–" if name == "teacher" else r"\d+\.\d%( / \d+\.\d%)*", kept)
         assert re.fullmatch("–" if name == "teacher" else r"[\d.e-]+ → [\d.e-]+", agreement)
     assert re.fullmatch(r"model shapes@\d+", lines[-1])
     assert any(re.match(r"stage 2/2 half: step \d+/120  loss [\d.]+  KL [\d.e-]+  \d+ pairs/s  eta", line) for line in lines)

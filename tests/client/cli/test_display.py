@@ -8,7 +8,7 @@ from rich.table import Table
 from tinyclip.cli.display.bars import Bars
 from tinyclip.cli.display.console import print_table
 from tinyclip.cli.display.numbers import curve
-from tinyclip.cli.display.summary import comparison_tables, plan_table
+from tinyclip.cli.display.summary import Row, _tables, comparison_tables, plan_table
 from tinyclip.cli.problems import lines_of
 from tinyclip.errors import InvalidRequest
 from tinyclip.schemas import Comparison, Job, Plan, Problem
@@ -125,3 +125,24 @@ class TestErrors:
         assert lines_of(InvalidRequest(Problem.model_validate(PROBLEM | {"errors": errors}))) == [
             'error: nmae = "x"', "  unknown; did you mean name?", "error: name", "  is missing",
         ]
+
+
+def test_a_table_of_students_shows_what_each_kept_of_its_teacher() -> None:
+    of_teacher = {"find": {"text_to_image_r1": 0.4, "text_to_image_r10": 0.8}, "name": {"top1": 0.5, "top5": 0.9}}
+    of_student = {"find": {"text_to_image_r1": 0.3, "text_to_image_r10": 0.6}, "name": {"top1": 0.49, "top5": 0.8}}
+    sizes = ("1M", "1M", "1M")
+    out = Console(width=200, file=io.StringIO())
+
+    [table] = _tables(out, [Row("teacher", sizes, of_teacher), Row("half", sizes, of_student, teacher=of_teacher)])
+
+    kept = next(column for column in table.columns if str(column.header).startswith("of teacher's"))
+    assert str(kept.header) == "kept R@10 / top-1"
+    assert [*kept.cells] == ["–", "75.0% / 98.0%"]
+
+
+def test_a_table_without_a_teacher_has_no_such_column() -> None:
+    scores = {"name": {"top1": 0.5, "top5": 0.9}}
+
+    [table] = _tables(Console(file=io.StringIO()), [Row("alone", ("1M", "1M", "1M"), scores)])
+
+    assert not any("kept" in str(column.header) for column in table.columns)

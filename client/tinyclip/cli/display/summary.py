@@ -1,7 +1,7 @@
 """Tables of models: a job's teacher and students, a comparison, or a plan, with sizes and scores."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +13,8 @@ from tinyclip.schemas import Comparison, Job, Plan, StudentSummary
 
 _METRIC_PAIRS = (("top1", "top5", "top-1 / top-5"), ("text_to_image_r1", "text_to_image_r10", "R@1 / R@10"))
 """The two metrics of a task that a table shows, by the kind of task that has them, and their heading."""
+_KEPT_METRICS = {"top1": "top-1", "text_to_image_r10": "R@10"}
+"""The metric of a task whose share of the teacher's is shown, and its heading."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Row:
     """Metrics by task."""
     agreement: str = MISSING
     """KL divergence from the teacher's affinities at the start of the stage and at its end."""
+    teacher: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The teacher's metrics by task, of a student."""
 
 
 def summary_tables(out: Console, job: Job, teacher: StudentSummary | None) -> list[Table]:
@@ -76,6 +80,9 @@ def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     measured = any(row.agreement != MISSING for row in rows)
     headings = (f"{task} {_heading(task, rows)}".rstrip() for task in tasks)
     numbers = ["image params", "text params (without embedding)", "MACs", *headings]
+    kept = {task: label for task in tasks if (label := _kept_label(task, rows))}
+    if kept:
+        numbers.append(f"kept {' / '.join(kept.values())}")
     if measured:
         numbers.append("KL to teacher")
     if timed:
@@ -83,6 +90,7 @@ def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     table = new_table(out, "model", *numbers, right=tuple(numbers))
     for row in rows:
         cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
+        cells += [_kept(row, list(kept))] if kept else []
         cells += [row.agreement] if measured else []
         table.add_row(row.name, *row.sizes, *cells, *([_milliseconds(row)] if timed else []))
     return table
@@ -96,7 +104,7 @@ def _rows_of_job(job: Job, teacher: StudentSummary | None) -> Iterator[Row]:
         yield Row("teacher", _sizes(teacher), of_teacher)
     for stage in job.stages:
         scores = {task: scores.student for task, scores in stage.evaluation.items()}
-        yield Row(stage.name, _sizes(stage.student), scores, _agreement(stage.metrics.get("agreement", {})))
+        yield Row(stage.name, _sizes(stage.student), scores, _agreement(stage.metrics.get("agreement", {})), of_teacher)
 
 
 def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
@@ -106,7 +114,7 @@ def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
             teacher = model.teacher
             yield Row(f"teacher {teacher or ''}".rstrip(), _sizes(None), model.teacher_evaluation)
         sizes = (count(model.params.image), count(model.params.text_without_embedding), count(model.macs))
-        yield Row(f"{model.name}@{model.version}", sizes, model.evaluation)
+        yield Row(f"{model.name}@{model.version}", sizes, model.evaluation, teacher=model.teacher_evaluation)
 
 
 def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
@@ -129,6 +137,27 @@ def _pair(scores: dict[str, Any]) -> str:
         if first in scores:
             return " / ".join(percent(scores[key]) if key in scores else MISSING for key in (first, second))
     return MISSING
+
+
+def _kept_label(task: str, rows: list[Row]) -> str:
+    """Return the name of the metric that students keep a share of; empty if there is no teacher to compare with."""
+    for row in rows:
+        for metric, label in _KEPT_METRICS.items():
+            if row.teacher.get(task, {}).get(metric) and metric in row.evaluation.get(task, {}):
+                return label
+    return ""
+
+
+def _kept(row: Row, tasks: list[str]) -> str:
+    """Return a student's metrics as shares of its teacher's."""
+    if not row.teacher:
+        return MISSING
+    shares = []
+    for task in tasks:
+        own, of_teacher = row.evaluation.get(task, {}), row.teacher.get(task, {})
+        metric = next((m for m in _KEPT_METRICS if of_teacher.get(m) and m in own), None)
+        shares.append(MISSING if metric is None else f"{100 * own[metric] / of_teacher[metric]:.1f}%")
+    return " / ".join(shares)
 
 
 def _agreement(measured: dict[str, Any]) -> str:
