@@ -48,7 +48,7 @@ def test_a_watched_job_ends_with_the_teachers_numbers_above_the_students(undistu
         assert cells[0] == name
         assert all(cells)
         agreement = cells.pop(columns.index("KL to teacher"))
-        kept = cells.pop(next(number for number, column in enumerate(columns) if column.startswith("of teacher's")))
+        kept = cells.pop(next(number for number, column in enumerate(columns) if column.startswith("kept ")))
         assert "–" not in cells
         assert re.fullmatch("–" if name == "teacher" else r"\d+\.\d%( / \d+\.\d%)*", kept)
         assert re.fullmatch("–" if name == "teacher" else r"[\d.e-]+ → [\d.e-]+", agreement)
