@@ -8,12 +8,14 @@ from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.data.stream import Batch, PairStream, make_loader
 from tinyclip_workers.inheritance.leading import inherit_leading
+from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout
-from tinyclip_workers.model.folders import make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.runtime.control import Command
-from tinyclip_workers.training.stage import resolve_stage
+from tinyclip_workers.training.calibration import draw_calibration
+from tinyclip_workers.training.stage import Parent, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 from torch import Tensor
@@ -77,6 +79,24 @@ def trainer_of(
         student.load_state_dict(inherited)
     frozen = taught_by or FrozenTeacher(teacher, 20.0)
     return StageTrainer(spec, stage, student, [frozen.to(device)], device, mean=OPENAI_MEAN, std=OPENAI_STD)
+
+
+def calibrated_trainer(spec: JobSpec, noise: float = 0.0) -> StageTrainer:
+    """Make the trainer of a first stage that cuts its student by calibration pairs, to which `noise` is added."""
+    torch.manual_seed(3)
+    teacher, stage = build_model(TEACHER).eval(), resolve_stage(spec, 0, TEACHER, None, 96)
+    frozen, parent = FrozenTeacher(teacher, 20.0), Parent(teacher.state_dict(), TEACHER)
+    start = LoadedModel(teacher, TEACHER, make_tokenizer(TEACHER), OPENAI_MEAN, OPENAI_STD, name="start", digest="")
+
+    def calibration() -> Calibration:
+        pairs = draw_calibration(spec, 0, start, teacher, torch.device("cpu"), pairs=64).pairs
+        pairs = pairs._replace(images_NCHW=pairs.images_NCHW + noise * torch.randn_like(pairs.images_NCHW))
+        return Calibration(pairs, embedding_targets(teacher, pairs, TEACHER.embed_dim))
+
+    student = build_student(stage, spec.seed, parent, calibration)
+    return StageTrainer(
+        spec, stage, student, [frozen], torch.device("cpu"), mean=OPENAI_MEAN, std=OPENAI_STD, calibration=calibration
+    )
 
 
 def batches_of(trainer: StageTrainer) -> Iterator[Batch]:

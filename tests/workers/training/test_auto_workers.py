@@ -9,7 +9,18 @@ from tinyclip_workers.model.masked import MaskedTowers
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged
 from torch import Tensor
 
-from tests.workers.auto_stages import BATCH, all_tensors, auto, batches_of, hooks, spec_of, trainer_of, weights
+from tests.workers.auto_stages import (
+    BATCH,
+    all_tensors,
+    auto,
+    batches_of,
+    calibrated_trainer,
+    hooks,
+    spec_of,
+    train,
+    trainer_of,
+    weights,
+)
 from tests.workers.processes import on_workers
 from tests.workers.shapes_data import write_shards
 
@@ -85,6 +96,24 @@ class TestSeveralWorkers:
                 seeds |= {trainer._seed([]), trainer._seed([1])}
 
         assert len(seeds) == 12
+
+
+def calibrated_stage(rank: int, shards: str, search: dict[str, Any]) -> dict[str, Tensor]:
+    """Train a stage that is cut by calibration pairs; returns the weights after the cut and at the end."""
+    stage = {"name": "cut", "inherit": "auto", "train": {"steps": 6}, "prune": {"target_sparsity": 0.4, **search}}
+    trainer = calibrated_trainer(spec_of(shards, stage), noise=1e-3 * rank)
+    cut: dict[str, Tensor] = {}
+    train(trainer, pruned=lambda pruned: cut.update({f"cut {name}": tensor for name, tensor in weights(pruned).items()}))
+    return {**cut, **weights(trainer)}
+
+
+@pytest.mark.parametrize("search", [{}, {"prune_step": 3, "sparsity_warmup": 1}], ids=["importance", "frozen"])
+def test_workers_whose_calibration_is_rounded_differently_train_one_student(shards: str, search: dict[str, Any]) -> None:
+    one, other = on_workers(2, calibrated_stage, shards, search)
+
+    assert any(name.startswith("cut ") for name in one)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 class TestMicroBatches:

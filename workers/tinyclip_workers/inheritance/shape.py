@@ -15,7 +15,7 @@ def masks_of_size(scores: Mapping[Tower, Mask], sizes: Mapping[Tower, TowerSize]
     `scores` are from `unit_importance`, `sizes` of the unpruned towers. One threshold on the score per parameter holds for all
     groups, layers and towers, so that they trade size with each other; a tower keeps at least its most important channel.
     """
-    values = {tower: _per_parameter(mask, sizes[tower]) for tower, mask in scores.items()}
+    values = {tower: _per_parameter(mask.to(torch.device("cpu")), sizes[tower]) for tower, mask in scores.items()}
     allowed = (1 - sparsity) * sum(size.prunable for size in sizes.values())
     thresholds = torch.cat([vector for mask in values.values() for vector in mask.leaves()]).unique()  # ascending
     low, high = 0, len(thresholds)

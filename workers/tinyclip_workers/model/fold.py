@@ -26,6 +26,8 @@ def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[Tower, Mask
     `parity` repeats two faults of the reference: projections scaled once more (F1), and that constant lost (F2: it is 0).
     """
     folded = {name: tensor.detach().clone() for name, tensor in state.items()}
+    device = next(iter(folded.values())).device
+    masks = {tower: mask.to(device) for tower, mask in masks.items()}
     head_widths = {"image": layout.image.head_width, "text": layout.text.head_width}
     for tower, mask in masks.items():
         prefix, head_width = PREFIXES[tower], head_widths[tower]

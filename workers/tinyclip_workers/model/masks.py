@@ -53,6 +53,11 @@ class Mask:
         """Return all vectors: hidden, those of heads, those of intermediate."""
         return (self.hidden, *self.heads, *self.intermediate)
 
+    def to(self, device: torch.device) -> "Mask":
+        """Return the mask on a device."""
+        hidden, *rest = (vector.to(device) for vector in self.leaves())
+        return Mask(hidden, tuple(rest[: len(self.heads)]), tuple(rest[len(self.heads) :]))
+
     def binary(self) -> "Mask":
         """Return the mask that keeps the same units with factor 1."""
         hidden, *rest = ((vector.detach() != 0).to(vector.dtype) for vector in self.leaves())

@@ -22,7 +22,7 @@ from tinyclip_workers.model.towers import Clip, Model, TwoTowers
 from tinyclip_workers.training.acceleration import PLAIN, Acceleration
 from tinyclip_workers.training.averaging import WeightAverage
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
-from tinyclip_workers.training.distributed import world_size
+from tinyclip_workers.training.distributed import from_first_worker, world_size
 from tinyclip_workers.training.optimizer import (
     make_optimizer,
     mask_optimizer,
@@ -142,7 +142,8 @@ class StageLearner:
         assert self.search is not None and self.stage.prune is not None and self._calibration is not None  # noqa: PT018
         scores = unit_importance(self.search.clip, self._calibration().pairs)
         masked = {tower: mask for tower, mask in scores.items() if tower in self.search.masks}
-        return masks_of_size(masked, self.search.sizes, self.stage.prune.target_sparsity)
+        # Rounding may differ between machines, and all workers need the same student.
+        return from_first_worker(masks_of_size(masked, self.search.sizes, self.stage.prune.target_sparsity))
 
     def _cut(self, masks: Mapping[Tower, Mask]) -> Clip:
         """Return the student that keeps what the masks do, fitted to the teacher."""
