@@ -107,6 +107,8 @@ INVALID: list[tuple[str, Change, str, str]] = [
     ("wider", at(*STUDENT)({"image": {"width": 8}}), "/stages/1/student/image/width", "give at most 4"),
     ("stages of a resnet", at(*STUDENT)({"image": {"layers": [1, 2, 1, 1]}}), "/stages/1/student/image/layers", "at most 1"),
     ("heads", at(*STUDENT)({"text": {"heads": 3}}), "/stages/1/student/text/heads", "do not divide the width 16"),
+    ("heads of another width", at(*STUDENT)({"text": {"width": 8, "heads": 2}}), "/stages/1/student/text/heads",
+     "heads of width 4 cannot be selected"),
     ("vit of a resnet", at(*STUDENT)({"image": {"layers": 2, "width": 64, "patch_size": 8}}),
      "/stages/1/student/image", "cannot inherit"),
     ("preset name", at(*STUDENT)({"preset": "TinyCLIP-ViT-8M"}), "/stages/1/student/preset", "did you mean TinyCLIP-ViT-8M-16"),

@@ -3,7 +3,7 @@
 The formulas are in METHOD section 13. Shapes: N calibration pairs, B of a part, D and E embedding sizes of student and teacher.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
 from tinyclip_workers.inheritance.importance import unit_importance
-from tinyclip_workers.inheritance.leading import check_inheritable, inherit_leading
+from tinyclip_workers.inheritance.leading import ImpossibleInheritance, check_inheritable, inherit_leading
 from tinyclip_workers.inheritance.reconstruction import Reconstruction
 from tinyclip_workers.inheritance.resnets import cut_resnet
 from tinyclip_workers.inheritance.streams import Pairs, TransformerTower
@@ -50,6 +50,23 @@ def embedding_targets(teacher: Model, pairs: Pairs, embed_dim: int) -> dict[Towe
     return {tower: [lengths[tower] * part @ axes_ED for part in parts] for tower, parts in units.items()}
 
 
+def selection_problems(student: Layout, parent: Layout) -> Iterator[ImpossibleInheritance]:
+    """Yield every size that a student selected by importance must share with its parent and does not."""
+    if student.image.kind != parent.image.kind:
+        return  # one of `inheritance_problems`
+    shared = [
+        ("image.image_size", student.image.image_size, parent.image.image_size),
+        ("image.patch_size", student.image.patch_size, parent.image.patch_size),
+        ("image.head_width", student.image.head_width, parent.image.head_width),
+        ("text.heads", student.text.head_width, parent.text.head_width),
+    ]
+    for field, own, there in shared:
+        if own != there:
+            what = "heads of width " if field == "text.heads" else ""
+            message = f"{what}{own} cannot be selected from {what}{there}, the parent's; give {there}, or use select: leading"
+            yield ImpossibleInheritance(field, own, message)
+
+
 def inherit_by_importance(student: Layout, parent: Clip, calibration: Calibration) -> State:
     """Return the state dict of a student of a layout that fits into its parent's, with open_clip's names.
 
@@ -59,6 +76,8 @@ def inherit_by_importance(student: Layout, parent: Clip, calibration: Calibratio
     Raises ImpossibleInheritance.
     """
     check_inheritable(student, parent.layout)
+    for problem in selection_problems(student, parent.layout):
+        raise problem
     pairs = calibration.pairs
     scores = unit_importance(parent, pairs)
     state, layout = dict(parent.state_dict()), parent.layout

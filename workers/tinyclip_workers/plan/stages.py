@@ -8,6 +8,7 @@ from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inheritance_problems
+from tinyclip_workers.inheritance.students import selection_problems
 from tinyclip_workers.model.architecture import summarize, try_layout
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
@@ -131,6 +132,8 @@ def _check_inheritance(
     assert chain.parent is not None
     problems = Diagnostics() if chain.estimated else diagnostics
     for problem in inheritance_problems(layout, chain.parent):
+        _report(index, student, problem, problems)
+    for problem in selection_problems(layout, chain.parent) if stage.select == "importance" else ():
         _report(index, student, problem, problems)
     for error in problems.errors if chain.estimated else ():
         diagnostics.warn(f"{error.pointer} may not fit the student of the automatic stage before (an estimate): {error.message}")
