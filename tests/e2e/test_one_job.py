@@ -30,7 +30,7 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(world: World) -> No
     ran = world.service.client("jobs", "submit", world.spec_file, "--dry-run", "--set", "stages.1.train.steps=7")
 
     assert ran.code == 0, ran.err
-    assert re.search(r"\| half +\| manual +\|.*\| +7 \|", ran.out)
+    assert re.search(r"\| half +\| manual importance +\|.*\| +7 \|", ran.out)
     assert world.client.jobs.page().items == before
 
 

@@ -185,6 +185,17 @@ class TestResNets:
         assert all((score[::2] == 0).all() for group, score in scores.items() if group != "heads")
         assert distance(cut, clip, NEW_PAIRS) < 0.02
 
+    def test_batch_norms_of_weight_0_with_which_training_starts_are_no_obstacle(self) -> None:
+        clip, student = random_clip(resnet_layout(width=8)), resnet_layout(width=6)
+        for name, module in clip.visual.named_modules():
+            if name.endswith("bn3") and "." in name:
+                module.weight.zero_()
+
+        cut = by_importance(student, clip)
+
+        assert all(tensor.isfinite().all() for tensor in cut.state_dict().values())
+        assert distance(cut, clip, NEW_PAIRS) < 0.2
+
     def test_a_student_of_the_parents_size_computes_the_same(self) -> None:
         clip = random_clip(resnet_layout())
 

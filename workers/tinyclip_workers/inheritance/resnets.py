@@ -28,6 +28,10 @@ MAX_ROWS = 16_384
 """Positions of one part of the pairs that a fit uses, evenly spaced: neighbouring ones are alike."""
 
 
+SMALLEST_SLOPE = 1e-3
+"""Slope of a batch norm's channel, relative to the largest, below which it is raised before weights are divided by it."""
+
+
 @dataclass(frozen=True)
 class Convolution:
     """A convolution with its batch norm, and the groups of channels that it reads and writes."""
@@ -204,8 +208,7 @@ class _Fit:
         The batch norm's statistics become those of the calibration images, by which it normalises in training as well.
         """
         conv, norm = self._student.get_submodule(conv_name), self._student.get_submodule(norm_name)
-        slope_O = norm.weight / (norm.running_var + norm.eps).sqrt()
-        slope_O = torch.where(slope_O < 0, -1.0, 1.0) * slope_O.abs().clamp(min=1e-3 * float(slope_O.abs().max()))
+        slope_O = _not_zero(norm.weight / (norm.running_var + norm.eps).sqrt())
         sums = LeastSquares(conv.weight[0].numel(), len(slope_O))
         for input_BCHW, target_BOHW in zip(inputs, targets, strict=True):
             rows = F.unfold(input_BCHW, conv.kernel_size, padding=conv.padding, stride=conv.stride).transpose(1, 2).flatten(0, 1)
@@ -229,6 +232,13 @@ class _Fit:
         weight, bias = sums.solve(output.weight)
         output.weight.copy_(weight)
         output.bias.copy_(bias)
+
+
+def _not_zero(slope_O: Tensor) -> Tensor:
+    """Return slopes by which can be divided: a ResNet starts with batch norms of weight 0, and training may end with some."""
+    largest = slope_O.abs().max()
+    smallest = torch.where(largest > 0, SMALLEST_SLOPE * largest, torch.ones_like(largest))
+    return torch.where(slope_O < 0, -1.0, 1.0) * slope_O.abs().clamp(min=smallest)
 
 
 def _normed(module: nn.Module, conv: str, norm: str, x_BCHW: Tensor) -> Tensor:
