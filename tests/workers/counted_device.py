@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import Library
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -107,7 +108,7 @@ def _refuse_mixed(name: str, args: Any) -> None:
 
 
 _setup_privateuseone_for_python_backend(NAME, _Backend())
-_KEPT = [torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")]
+_KEPT = [Library("_", "IMPL"), Library("aten", "IMPL")]
 _KEPT[0].fallback(_compute, "PrivateUse1")
 _KEPT[1].impl("_copy_from", _copy, "PrivateUse1")
 DEVICE = torch.device(NAME, 0)

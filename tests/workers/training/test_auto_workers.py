@@ -6,6 +6,8 @@ import pytest
 import torch
 from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.model.masked import MaskedTowers
+from tinyclip_workers.training.learner import StageLearner
+from tinyclip_workers.training.projection import Projection
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged
 from torch import Tensor
 
@@ -114,6 +116,22 @@ def test_workers_whose_calibration_is_rounded_differently_train_one_student(shar
     assert any(name.startswith("cut ") for name in one)
     assert one.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_projection_is_trained_only_after_the_cut_of_a_frozen_search(shards: str) -> None:
+    prune = {"target_sparsity": 0.4, "prune_step": 2, "sparsity_warmup": 1}
+    trainer = calibrated_trainer(spec_of(shards, {"name": "cut", "inherit": "auto", "train": {"steps": 4}, "prune": prune}))
+    old, projection = trainer.learner, Projection(16, 12, seed=0)
+    learner = StageLearner(old.model, trainer.stage, 20.0, torch.device("cpu"), projection, calibration=old._calibration)
+
+    searching = [parameter.requires_grad for parameter in projection.parameters()]
+    learner.prune_if_due(2)
+
+    assert not any(searching)
+    assert all(parameter.requires_grad for parameter in projection.parameters())
+    assert learner.optimizer is not None
+    trained = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}
+    assert {id(parameter) for parameter in projection.parameters()} <= trained
 
 
 class TestMicroBatches:

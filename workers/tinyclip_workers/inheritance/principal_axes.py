@@ -44,15 +44,22 @@ def principal_axes(tower: TransformerTower, inputs: list[Tensor], width: int) ->
 def _normalised_streams(tower: TransformerTower, inputs: Tensor) -> Iterator[Tensor]:
     """Yield what each LayerNorm reads, as rows of mean 0 and variance 1 (R, d), in fp64 on the CPU."""
     stream_BTd, used_BT = tower.start(inputs), tower.used(inputs)
-    read = [stream_BTd]
+    yield _normalised(_tokens(stream_BTd, used_BT))
     for block in tower.blocks:
-        read.append(attend(block, read[-1]))
-        read.append(transform(block, read[-1]))
-    tokens = [stream.flatten(0, 1) if used_BT is None else stream[used_BT] for stream in read]
-    for rows_Rd in (*tokens, tower.read(inputs, read[-1])):
-        rows = rows_Rd.cpu().double()
-        rows = rows - rows.mean(1, keepdim=True)
-        yield rows / rows.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
+        for step in (attend, transform):
+            stream_BTd = step(block, stream_BTd)
+            yield _normalised(_tokens(stream_BTd, used_BT))
+    yield _normalised(tower.read(inputs, stream_BTd))
+
+
+def _tokens(stream_BTd: Tensor, used_BT: Tensor | None) -> Tensor:
+    return stream_BTd.flatten(0, 1) if used_BT is None else stream_BTd[used_BT]
+
+
+def _normalised(rows_Rd: Tensor) -> Tensor:
+    rows_Rd = rows_Rd.cpu().double()
+    centred_Rd = rows_Rd - rows_Rd.mean(1, keepdim=True)
+    return centred_Rd / centred_Rd.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
 
 
 def _zero_mean_basis(width: int) -> Tensor:

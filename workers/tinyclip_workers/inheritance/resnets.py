@@ -1,4 +1,4 @@
-"""The image tower of a student whose parent's is a ResNet: its most important channels and blocks, fitted by least squares.
+"""The image tower of a student whose parent's is a ResNet: its most important channels, fitted by least squares.
 
 Channels belong to groups that are cut together: those between two convolutions of a block, and those of the residual stream of a
 stage. A gate on a channel behind a ReLU is a factor of the weight and bias of the batch norms that write it, so its derivative is
@@ -26,8 +26,6 @@ from tinyclip_workers.model.towers import Clip
 PREFIX = "visual."
 MAX_ROWS = 16_384
 """Positions of one part of the pairs that a fit uses, evenly spaced: neighbouring ones are alike."""
-
-
 SMALLEST_SLOPE = 1e-3
 """Slope of a batch norm's channel, relative to the largest, below which it is raised before weights are divided by it."""
 

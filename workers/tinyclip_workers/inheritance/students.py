@@ -23,7 +23,7 @@ from tinyclip_workers.model.towers import Clip, Model, encode_text, normalized
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a student is cut by."""
+    """Pairs and targets by which a student is cut out of its parent."""
 
     pairs: Pairs
     targets: Mapping[Tower, list[Tensor]]

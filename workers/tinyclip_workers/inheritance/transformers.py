@@ -18,7 +18,7 @@ from tinyclip_workers.model.towers import Clip
 
 @dataclass(frozen=True)
 class Cut:
-    """What a student's tower has inherited."""
+    """The parts of its parent that a student's tower has inherited."""
 
     blocks: list[int]
     """Numbers of the parent's blocks."""

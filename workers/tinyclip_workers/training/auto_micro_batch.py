@@ -1,7 +1,7 @@
 """`micro_batch: auto`: the largest part of a local batch that fits into a GPU's memory, measured at the start of a stage.
 
 Memory grows linearly with the part, so two small parts predict it. The largest power of two that is predicted to fit is
-tried, and halved until it does. Nothing here waits for another worker, so one that runs out of memory blocks nobody.
+tried, and halved until it does. Nothing here waits for another worker, so one that runs out of memory does not block the others.
 """
 
 import copy

@@ -56,7 +56,7 @@ def draw_calibration(
         seed=seed,
     )
     generator, images, tokens = torch.Generator().manual_seed(seed), [], []
-    for batch, _ in zip(stream, range(-(-pairs // part)), strict=False):
+    for _, batch in zip(range(-(-pairs // part)), stream, strict=False):  # in this order no further batch is read
         augmented = augment(batch.images_BCHW, spec.data.train.augment, generator)
         images.append(normalize(augmented, student.image_mean, student.image_std))
         tokens.append(batch.tokens_BT)

@@ -118,11 +118,11 @@ class StageLearner:
         scaler.update()
 
     def prune_if_due(self, step: int) -> bool:
-        """Fold the masks at the prune step; the folded model continues with a new optimizer."""
+        """Cut the student if this is the step to do so; it continues with a new optimizer. Returns whether it was cut."""
         if self.search is None or self.stage.prune is None or step < self.stage.prune.cut_step:
             return False
         if self.stage.prune.search == "importance":
-            self._end_search(self._cut(self._most_important()))
+            self._end_search(self._cut())
             return True
         target, found = self.stage.prune.target_sparsity, self.search.sparsity()
         if found < target - SHORTFALL:
@@ -137,18 +137,19 @@ class StageLearner:
         self._end_search(self.search.folded_model() if joint else self._cut(self.search.deterministic()))
         return True
 
-    def _most_important(self) -> dict[Tower, Mask]:
+    def _cut(self, masks: Mapping[Tower, Mask] | None = None) -> Clip:
+        """Return the student that keeps what the masks do (`None`: the most important units), fitted to the teacher."""
+        assert self.search is not None and self._calibration is not None  # noqa: PT018
+        calibration = self._calibration()
+        return cut_by_masks(self.search.clip, masks or self._most_important(calibration), calibration)
+
+    def _most_important(self, calibration: Calibration) -> dict[Tower, Mask]:
         """Return masks of the target size that keep the most important units."""
-        assert self.search is not None and self.stage.prune is not None and self._calibration is not None  # noqa: PT018
-        scores = unit_importance(self.search.clip, self._calibration().pairs)
+        assert self.search is not None and self.stage.prune is not None  # noqa: PT018
+        scores = unit_importance(self.search.clip, calibration.pairs)
         masked = {tower: mask for tower, mask in scores.items() if tower in self.search.masks}
         # Rounding may differ between machines, and all workers need the same student.
         return from_first_worker(masks_of_size(masked, self.search.sizes, self.stage.prune.target_sparsity))
-
-    def _cut(self, masks: Mapping[Tower, Mask]) -> Clip:
-        """Return the student that keeps what the masks do, fitted to the teacher."""
-        assert self.search is not None and self._calibration is not None  # noqa: PT018
-        return cut_by_masks(self.search.clip, masks, self._calibration())
 
     def folded_model(self) -> tuple[Model, Layout]:
         """Return the model to evaluate and its layout; under masks, what they would be folded into now."""
@@ -209,9 +210,10 @@ class StageLearner:
         model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Model = synchronize_batch_norm(model)
         towers = TwoTowers(model) if self.search is None else self.search
-        projection = None if frozen else self.projection
+        if self.projection is not None:
+            self.projection.requires_grad_(not frozen)  # nothing would clear its gradients, which count in the clip norm
         self.towers = _parallel(towers if self.projection is None else WithProjection(towers, self.projection), self._device)
-        self.optimizer = None if frozen else make_optimizer(model, self.stage.optimizer, projection)
+        self.optimizer = None if frozen else make_optimizer(model, self.stage.optimizer, self.projection)
         averaging = self.stage.averaging
         # Units that a search removes have no place in an average: it starts after the cut.
         self.average = WeightAverage(model, averaging.decay) if averaging and averaging.decay and self.search is None else None

@@ -1,4 +1,4 @@
-"""What a stage starts with on every worker: its teachers, its student, and the pairs that the student is cut by."""
+"""The start of a stage on every worker: its teachers, its student, and the pairs that the student is cut by."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a stage starts with."""
+    """Teachers, student and calibration of a stage."""
 
     original: LoadedModel | None
     """The teacher, or the first of several: the one to inherit from and to evaluate."""

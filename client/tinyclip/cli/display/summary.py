@@ -54,7 +54,7 @@ def plan_table(out: Console, plan: Plan) -> Table:
     for stage in plan.stages:
         lr = MISSING if stage.lr is None else str(stage.lr) if stage.lr == "auto" else f"{stage.lr:g}"
         cost = str(stage.steps), count(stage.samples), f"{stage.device_hours:.3g}"
-        how = ' '.join(part for part in (stage.inherit, stage.select or stage.search) if part)
+        how = " ".join(part for part in (stage.inherit, stage.select or stage.search) if part)
         table.add_row(stage.name, how, *_sizes(stage.student), lr, *cost)
     return table
 
