@@ -1,8 +1,11 @@
 """Students by importance: what is redundant is lost without loss, and what is lost is compensated as far as it can be."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tinyclip.schemas.layouts import Layout
+from tinyclip_workers.inheritance.depth import resnet_blocks_to_keep
 from tinyclip_workers.inheritance.importance import unit_importance
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inherit_leading
 from tinyclip_workers.inheritance.resnets import channel_importance
@@ -15,7 +18,7 @@ from tinyclip_workers.inheritance.students import (
 )
 from tinyclip_workers.model.masked import full_mask
 from tinyclip_workers.model.masks import Mask
-from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.model.towers import Clip, normalized
 
 from tests.workers.inheritance.towers import (
     calibration_of,
@@ -24,6 +27,7 @@ from tests.workers.inheritance.towers import (
     model_of,
     random_clip,
     random_pairs,
+    random_resnet,
     resnet_layout,
     vit_layout,
 )
@@ -37,6 +41,14 @@ def by_importance(student: Layout, parent: Clip) -> Clip:
 
 def blocks_of(clip: Clip) -> list[torch.nn.Module]:
     return [*clip.visual.transformer.resblocks, *clip.transformer.resblocks]
+
+
+def change_without(visual: torch.nn.Module, layer: str, block: int, clip: Clip) -> float:
+    """Return the mean squared distance of a clip's image embeddings to those of a ResNet without one of its blocks."""
+    shorter = deepcopy(visual)
+    del shorter.get_submodule(layer)[block]
+    found, wanted = (normalized(model(PAIRS.images_NCHW)) for model in (shorter, clip.visual))
+    return float((found - wanted).square().sum(1).mean())
 
 
 def narrowed(clip: Clip, rank: int) -> None:
@@ -150,6 +162,48 @@ class TestBlocks:
         cut = by_importance(vit_layout(layers=2), clip)
 
         assert distance(cut, clip, NEW_PAIRS) < 0.01  # without any other block: about 0.1
+
+
+class TestBlocksOfResNets:
+    @pytest.mark.parametrize("removed", [1, 2])
+    def test_a_block_that_changes_nothing_is_the_one_that_is_not_inherited(self, removed: int) -> None:
+        clip = random_resnet(resnet_layout(layers=[1, 3, 1, 2]), PAIRS)
+        last = clip.visual.layer2[removed].bn3
+        last.weight.zero_()
+        last.bias.zero_()
+
+        cut = by_importance(resnet_layout(layers=[1, 2, 1, 2]), clip)
+
+        inherited, own = clip.visual.layer2[3 - removed], cut.visual.layer2[1]
+        for name in ("conv1.weight", "conv2.weight", "conv3.weight"):  # those of other blocks differ by about 0.1
+            torch.testing.assert_close(own.get_parameter(name), inherited.get_parameter(name), atol=1e-3, rtol=0)
+        assert distance(cut, clip, NEW_PAIRS) < 0.02
+
+    @torch.no_grad()
+    def test_of_each_stage_the_blocks_are_removed_without_which_embeddings_change_least(self) -> None:
+        """Against models of which blocks were deleted."""
+        clip, layers = random_resnet(resnet_layout(layers=[1, 4, 1, 3]), PAIRS), [1, 2, 1, 2]
+        wanted, shorter = [], deepcopy(clip.visual)
+        for name, count in zip(("layer1", "layer2", "layer3", "layer4"), layers, strict=True):
+            kept = list(range(len(shorter.get_submodule(name))))
+            while len(kept) > count:
+                removed = min(range(1, len(kept)), key=lambda block: change_without(shorter, name, block, clip))
+                del kept[removed], shorter.get_submodule(name)[removed]
+            wanted.append(kept)
+
+        found = resnet_blocks_to_keep(clip.visual, PAIRS.inputs("image"), layers)
+
+        evenly_spaced = [[0], [0, 2], [0], [0, 1]]
+        assert found == wanted != evenly_spaced
+
+    def test_the_first_block_of_a_stage_stays_even_if_it_changes_least(self) -> None:
+        clip = random_resnet(resnet_layout(layers=[1, 3, 1, 1]), PAIRS)
+        for block in clip.visual.layer2:
+            block.bn3.weight.zero_()
+
+        found = resnet_blocks_to_keep(clip.visual, PAIRS.inputs("image"), [1, 1, 1, 1])
+
+        assert found == [[0], [0], [0], [0]]
 
 
 class TestEmbeddings:

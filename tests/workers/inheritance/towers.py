@@ -1,5 +1,7 @@
 """Small random models whose redundant parts are known, and pairs to calibrate by."""
 
+from collections.abc import Sequence
+
 import torch
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from tinyclip_workers.inheritance.streams import Pairs
@@ -18,8 +20,8 @@ def vit_layout(width: int = 32, layers: int = 3, heads: int = 4, mlp: int = 48) 
     return Layout(embed_dim=12, image=image, text=text)
 
 
-def resnet_layout(width: int = 8, text: int = 2) -> Layout:
-    image = ImageLayout(kind="resnet", image_size=32, width=width, layers=[1, 2, 1, 1], head_width=32)
+def resnet_layout(width: int = 8, text: int = 2, layers: Sequence[int] = (1, 2, 1, 1)) -> Layout:
+    image = ImageLayout(kind="resnet", image_size=32, width=width, layers=list(layers), head_width=32)
     return vit_layout(layers=text).model_copy(update={"image": image})
 
 
@@ -36,6 +38,18 @@ def random_clip(layout: Layout, seed: int = 0) -> Clip:
         if "running" in name:
             buffer.copy_(torch.rand_like(buffer) * 0.2 + ("var" in name) * 0.1)
     return clip
+
+
+@torch.no_grad()
+def random_resnet(layout: Layout, pairs: Pairs) -> Clip:
+    """A random model whose batch norms normalise the pairs' images, so that its embeddings depend on every block."""
+    clip = random_clip(layout)
+    for module in clip.visual.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    clip.visual.train()(pairs.images_NCHW)
+    return clip.eval()
 
 
 def random_pairs(count: int = 96, seed: int = 1) -> Pairs:

@@ -1,4 +1,4 @@
-"""The image tower of a student whose parent's is a ResNet: its most important channels, fitted by least squares.
+"""The image tower of a student whose parent's is a ResNet: its most important blocks and channels, fitted by least squares.
 
 Channels belong to groups that are cut together: those between two convolutions of a block, and those of the residual stream of a
 stage. A gate on a channel behind a ReLU is a factor of the weight and bias of the batch norms that write it, so its derivative is
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor, nn
 
+from tinyclip_workers.inheritance.depth import resnet_blocks_to_keep
 from tinyclip_workers.inheritance.importance import likelihood_gradients
-from tinyclip_workers.inheritance.leading import source_block
 from tinyclip_workers.inheritance.reconstruction import LeastSquares
 from tinyclip_workers.inheritance.streams import Pairs
 from tinyclip_workers.model.fold import State
@@ -86,12 +86,12 @@ def channel_importance(clip: Clip, pairs: Pairs, seed: int = 0) -> dict[str, Ten
 def cut_resnet(parent: Clip, student: Layout, pairs: Pairs, targets: Sequence[Tensor]) -> State:
     """Return the image tower of a student (names with `visual.`): important channels and heads, fitted to the targets.
 
-    `targets` are the image embeddings of each part of the pairs. Blocks beyond the first of a stage are the evenly spaced ones.
+    `targets` are the image embeddings of each part of the pairs.
     """
     with torch.enable_grad():
         scores = channel_importance(parent, pairs)
     visual: Any = Clip(student).visual.to(parent.logit_scale.device).eval()
-    sources = Sources(student.image.layers, parent.layout.image.layers)
+    sources = Sources(resnet_blocks_to_keep(parent.visual, pairs.inputs("image"), student.image.layers))
     kept = _most_important(visual, scores, sources)
     visual.load_state_dict(_selected(dict(parent.visual.state_dict()), visual, kept, sources))
     _Fit(visual, parent.visual, kept, sources).fit(pairs.inputs("image"), targets)
@@ -100,20 +100,20 @@ def cut_resnet(parent: Clip, student: Layout, pairs: Pairs, targets: Sequence[Te
 
 @dataclass(frozen=True)
 class Sources:
-    """The parent's block that each block of a student comes from."""
+    """The parent's blocks that a student has."""
 
-    layers: Sequence[int]
-    parent_layers: Sequence[int]
+    blocks: list[list[int]]
+    """Their numbers in each stage."""
 
     def convolutions(self) -> Iterator[tuple[Convolution, Convolution]]:
         """Yield each convolution of the student with the parent's."""
-        for own in convolutions(self.layers):
+        for own in convolutions([len(blocks) for blocks in self.blocks]):
             reads = None if own.reads is None else self._renamed(own.reads)
             yield own, Convolution(self._renamed(own.conv), self._renamed(own.norm), reads, self._renamed(own.writes))
 
     def block(self, stage: int, block: int) -> int:
         """Return the parent's block for a student's; stages count from 1."""
-        return source_block(block, self.layers[stage - 1], self.parent_layers[stage - 1])
+        return self.blocks[stage - 1][block]
 
     def _renamed(self, name: str) -> str:
         layer, _, rest = name.partition(".")
@@ -176,7 +176,7 @@ class _Fit:
         self._fit_pool(streams, targets)
 
     def _fit_block(self, stage: int, block: int, streams: Parts, parents: Parts) -> tuple[Parts, Parts]:
-        """Fit a block; the parents' stream passes its source and the blocks up to the next source."""
+        """Fit a block; the parent's stream passes its source and the blocks up to the next source."""
         layer = self._parent.get_submodule(f"layer{stage}")
         at, source = f"layer{stage}.{block}.", self._sources.block(stage, block)
         pool = self._student.get_submodule(f"layer{stage}")[block].avgpool
@@ -185,14 +185,14 @@ class _Fit:
             wanted = [_normed(layer[source], f"conv{number}", f"bn{number}", x) for x in wanted]
             inner = self._fit(f"{at}conv{number}", f"{at}bn{number}", inner, self._kept_of(wanted, f"{at}inner{number}"))
             wanted, inner = [x.relu() for x in wanted], [x.relu() for x in inner]
-        last = self._sources.layers[stage - 1] == block + 1
+        last = len(self._sources.blocks[stage - 1]) == block + 1
         end = len(layer) if last else self._sources.block(stage, block + 1)
         if block == 0:
             shortcut = self._kept_of([layer[source].downsample(x) for x in parents], f"layer{stage}")
             streams = self._fit(f"{at}downsample.0", f"{at}downsample.1", [pool(x) for x in streams], shortcut)
-        for skipped in range(source, end - 1):
-            parents = [layer[skipped](x) for x in parents]
-        sums = [_before_relu(layer[end - 1], x) for x in parents]
+        sums = [_before_relu(layer[source], x) for x in parents]
+        for skipped in layer[source + 1 : end]:
+            sums = [_equal_behind_relu(_before_relu(skipped, x.relu()), x) for x in sums]
         rest = [wanted - own for wanted, own in zip(self._kept_of(sums, f"layer{stage}"), streams, strict=True)]
         added = self._fit(f"{at}conv3", f"{at}bn3", [pool(x) for x in inner], rest)
         return [(own + more).relu() for own, more in zip(streams, added, strict=True)], [x.relu() for x in sums]
@@ -250,6 +250,14 @@ def _before_relu(block: Any, x_BCHW: Tensor) -> Tensor:
     shortcut = x_BCHW if block.downsample is None else block.downsample(x_BCHW)
     added: Tensor = block.bn3(block.conv3(block.avgpool(inner))) + shortcut
     return added
+
+
+def _equal_behind_relu(sum_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
+    """Lower sums that are not positive to those before the block that is not inherited: behind the ReLU, both are 0.
+
+    So a block that adds nothing makes no difference to what the one before it is fitted to.
+    """
+    return torch.where(sum_BCHW > 0, sum_BCHW, sum_BCHW.minimum(before_BCHW))
 
 
 def _pooled(pool: Any, x_BCHW: Tensor) -> Tensor:

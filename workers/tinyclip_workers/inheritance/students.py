@@ -71,8 +71,8 @@ def inherit_by_importance(student: Layout, parent: Clip, calibration: Calibratio
     """Return the state dict of a student of a layout that fits into its parent's, with open_clip's names.
 
     Of each transformer tower it has the most important heads and MLP units of the blocks whose loss would change most, on the
-    principal axes of the residual stream, fitted to the targets; of a ResNet, the most important channels. Words, positions and
-    the size of the embedding are the leading ones. The parent is in evaluation mode and is not changed.
+    principal axes of the residual stream, fitted to the targets; of a ResNet, the most important channels of such blocks. Words,
+    positions and the size of the embedding are the leading ones. The parent is in evaluation mode and is not changed.
     Raises ImpossibleInheritance.
     """
     check_inheritable(student, parent.layout)
