@@ -37,7 +37,7 @@ from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training.acceleration import fast_kernels
-from tinyclip_workers.training.auto_micro_batch import measure_micro_batch
+from tinyclip_workers.training.auto_settings.micro_batch import measure_micro_batch
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer

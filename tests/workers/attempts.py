@@ -22,7 +22,7 @@ from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training import driver as driver
 from tinyclip_workers.training import worker
 from tinyclip_workers.training.learner import StageLearner
-from tinyclip_workers.training.reporting import StageProgress
+from tinyclip_workers.training.observation.reporting import StageProgress
 from tinyclip_workers.training.stage import Stage
 
 from tests.workers.auto_stages import TEACHER, auto, spec_of
@@ -56,7 +56,7 @@ def no_cluster() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr("ray.is_initialized", lambda: True)
         patch.setattr("ray.train.report", lambda metrics: None)
         patch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
-        patch.setattr("tinyclip_workers.training.reporting.Gauge", lambda *_, **__: gauge)
+        patch.setattr("tinyclip_workers.training.observation.reporting.Gauge", lambda *_, **__: gauge)
         yield patch
 
 

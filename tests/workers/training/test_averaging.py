@@ -12,8 +12,8 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.training.averaging import UPDATES, WeightAverage
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
+from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.trainer import StageTrainer
-from tinyclip_workers.training.watch import AgreementWatch
 from torch import nn
 
 from tests.workers.attempts import Job, no_cluster, specs_in

@@ -11,8 +11,7 @@ import pytest
 import torch
 from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.model.blocks import causal_block
-from tinyclip_workers.training import auto_micro_batch
-from tinyclip_workers.training.auto_micro_batch import measure_micro_batch
+from tinyclip_workers.training.auto_settings.micro_batch import measure_micro_batch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.workers.auto_stages import BATCH, STUDENT, all_tensors, auto, batches_of, spec_of, train, trainer_of
@@ -128,7 +127,7 @@ def test_text_attention_runs_as_flash_attention() -> None:
 def test_micro_batch_auto_takes_a_part_that_fits(shards: str, stage: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(spec_of(shards, stage, micro_batch="auto"), device=CUDA)
     whole, _ = measure_micro_batch(trainer, batches_of(trainer))
-    monkeypatch.setattr(auto_micro_batch, "_budget", lambda *_: (whole.peaks[BATCH] or 0) - 1)
+    monkeypatch.setattr("tinyclip_workers.training.auto_settings.micro_batch._budget", lambda *_: (whole.peaks[BATCH] or 0) - 1)
     part, batches = measure_micro_batch(trainer, batches_of(trainer))
     trainer.micro_batch = part.micro_batch
 

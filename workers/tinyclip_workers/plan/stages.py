@@ -14,8 +14,8 @@ from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
+from tinyclip_workers.training.auto_settings.learning_rate import RATES, steps_per_rate
 from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
-from tinyclip_workers.training.rate_test import RATES, steps_per_rate
 from tinyclip_workers.training.stage import is_calibrated, steps_of
 
 SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}

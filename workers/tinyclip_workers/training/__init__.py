@@ -2,9 +2,11 @@
 
 - `driver` runs the stages of a job, `worker` one stage on one worker of the group, `stage` resolves what a spec leaves open.
 - `trainer` has the loop and the training step, made of `teachers`, `gradient_cache`, `losses`, `objectives`, `projection`.
-- `learner` and `optimizer` hold and update the student; `batch_norm` and `distributed` make W workers compute what one would.
-- `auto_settings` selects what is `auto`: `auto_precision` measures fp32 and bf16, `rate_test` learning rates.
-- `watch` measures the `agreement` with the teacher and compares the weights of `averaging` at the end.
-- `checkpoints` saves and adopts, `positions` are those in the data, `reporting` sends progress and evaluations as events.
+- `learner`, `optimizer` and `averaging` hold and update the student; `batch_norm` and `distributed` make W workers compute what
+  one would; `acceleration` has what makes steps faster.
+- `pieces` loads teachers and student, `calibration` draws the pairs that the student is cut by.
+- `checkpoints` saves and adopts, `positions` are those in the data.
+- `auto_settings` selects what is `auto` before the first step; `observation` reports progress, evaluations and agreement.
+- `placement` reports a group that waits for room in the cluster; `leaked_groups` removes what keeps it occupied.
 - `clusters` is a program of its own: k-means of a teacher's embeddings.
 """

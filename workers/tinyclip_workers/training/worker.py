@@ -25,16 +25,16 @@ from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcom
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.acceleration import fast_kernels
-from tinyclip_workers.training.auto_settings import AutoSettings
+from tinyclip_workers.training.auto_settings.selection import AutoSettings
 from tinyclip_workers.training.checkpoints import Checkpoint, latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
+from tinyclip_workers.training.observation.reporting import StageEvaluator, StageProgress
+from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.pieces import load_pieces
 from tinyclip_workers.training.positions import position_after, position_document
-from tinyclip_workers.training.reporting import StageEvaluator, StageProgress
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
-from tinyclip_workers.training.watch import AgreementWatch
 
 log = logging.getLogger(__name__)
 

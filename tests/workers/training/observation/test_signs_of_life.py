@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tinyclip_workers.training import reporting
-from tinyclip_workers.training.reporting import StageEvaluator
+from tinyclip_workers.training.observation import reporting
+from tinyclip_workers.training.observation.reporting import StageEvaluator
 
 
 class Events:

@@ -13,11 +13,11 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import OptimizerSpec
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.model.towers import Model
+from tinyclip_workers.training.auto_settings.learning_rate import RATES, RateTest, best_rate, select_rate, steps_per_rate
 from tinyclip_workers.training.distributed import from_first_worker
+from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.optimizer import learning_rate
-from tinyclip_workers.training.rate_test import RATES, RateTest, best_rate, select_rate, steps_per_rate
 from tinyclip_workers.training.trainer import StageTrainer
-from tinyclip_workers.training.watch import AgreementWatch
 
 from tests.workers.attempts import Job, no_cluster, specs_in
 from tests.workers.auto_stages import RESNET, TEXT, all_tensors, batches_of, equal, spec_of, trainer_of

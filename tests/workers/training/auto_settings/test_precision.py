@@ -10,8 +10,8 @@ import torch
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.runtime.control import Command
-from tinyclip_workers.training import auto_precision
-from tinyclip_workers.training.auto_precision import PrecisionTest, Seconds, compare, measure_precision
+from tinyclip_workers.training.auto_settings import precision
+from tinyclip_workers.training.auto_settings.precision import PrecisionTest, Seconds, compare, measure_precision
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.trainer import StageTrainer
 
@@ -51,7 +51,7 @@ def linear(fp32: float, bf16: float) -> Seconds:
 
 
 def taking(monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float) -> None:
-    monkeypatch.setattr(auto_precision, "_timed_step", lambda trainer, batch: linear(fp32, bf16))
+    monkeypatch.setattr(precision, "_timed_step", lambda trainer, batch: linear(fp32, bf16))
 
 
 class TestComparison:
@@ -144,7 +144,7 @@ class TestChoice:
             return forward(self, images, *rest)
 
         monkeypatch.setattr(type(trainer.learner.towers), "forward", noted)
-        monkeypatch.setattr(auto_precision, "SUFFICIENT_SECONDS", 1e9)
+        monkeypatch.setattr(precision, "SUFFICIENT_SECONDS", 1e9)
 
         measured(trainer)
 

@@ -14,8 +14,8 @@ from tinyclip_workers.data.stream import SingleTextTokenizer
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.training.agreement import MAX_READ, TeacherAgreement, read_pairs
 from tinyclip_workers.training.learner import StageLearner
+from tinyclip_workers.training.observation.agreement import MAX_READ, TeacherAgreement, read_pairs
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 
@@ -26,6 +26,7 @@ WORSE, SLACK = 1.05, 0.01
 """A divergence is worse than another one if it exceeds this many times the other, plus `SLACK` nats."""
 
 log = logging.getLogger(__name__)
+
 
 class AgreementWatch:
     """Measures and reports the agreement during a stage, on worker 0; warns when it is worse than at the start."""

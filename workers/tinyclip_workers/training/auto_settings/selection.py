@@ -7,13 +7,13 @@ from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.training.auto_micro_batch import MicroBatchTest, measure_micro_batch
-from tinyclip_workers.training.auto_precision import PrecisionTest, measure_precision
+from tinyclip_workers.training.auto_settings.learning_rate import RateTest, select_rate
+from tinyclip_workers.training.auto_settings.micro_batch import MicroBatchTest, measure_micro_batch
+from tinyclip_workers.training.auto_settings.precision import PrecisionTest, measure_precision
 from tinyclip_workers.training.distributed import from_first_worker, rank
-from tinyclip_workers.training.rate_test import RateTest, select_rate
+from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.trainer import StageTrainer
-from tinyclip_workers.training.watch import AgreementWatch
 
 Selected = tuple[RateTest | PrecisionTest | MicroBatchTest, Iterator[Batch]]
 

@@ -13,12 +13,12 @@ from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, normalize
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.training import agreement
-from tinyclip_workers.training.agreement import FixedPairs, TeacherAgreement, read_pairs
 from tinyclip_workers.training.learner import StageLearner
+from tinyclip_workers.training.observation import agreement
+from tinyclip_workers.training.observation.agreement import FixedPairs, TeacherAgreement, read_pairs
+from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
-from tinyclip_workers.training.watch import AgreementWatch
 
 from tests.workers.attempts import Job, no_cluster, specs_in
 from tests.workers.auto_stages import RESNET, TEACHER, TEXT, all_tensors, auto, batches_of, equal, spec_of, trainer_of

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from tinyclip_workers.data.stream import Batch
-from tinyclip_workers.training import auto_micro_batch
-from tinyclip_workers.training.auto_micro_batch import MicroBatchTest, Peak, largest_part, measure_micro_batch
+from tinyclip_workers.training.auto_settings import micro_batch
+from tinyclip_workers.training.auto_settings.micro_batch import MicroBatchTest, Peak, largest_part, measure_micro_batch
 from tinyclip_workers.training.checkpoints import Checkpoint
 
 from tests.workers.attempts import Job, no_cluster, specs_in
@@ -30,7 +30,7 @@ def linear(fixed: int, each: int, memory: int = 10**12) -> Peak:
 
 
 def having(monkeypatch: pytest.MonkeyPatch, fixed: int, each: int, budget: int) -> None:
-    monkeypatch.setattr(auto_micro_batch, "_memory", lambda trainer, batch: (linear(fixed, each), budget))
+    monkeypatch.setattr(micro_batch, "_memory", lambda trainer, batch: (linear(fixed, each), budget))
 
 
 class TestParts:
@@ -124,12 +124,12 @@ class TestJobs:
         spec = specs_in(tmp_path)({**auto(0.4, prune_step=2), "train": {"steps": 3}})
         spec = spec.model_copy(update={"precision": "fp32"})
         students = []
-        for name, micro_batch in (("auto", "auto"), ("number", 4)):
-            job = Job(tmp_path / name, spec.model_copy(update={"micro_batch": micro_batch}))
+        for name, setting in (("auto", "auto"), ("number", 4)):
+            job = Job(tmp_path / name, spec.model_copy(update={"micro_batch": setting}))
             with no_cluster():
                 assert job.attempt()
             students.append(job.weights())
             reported = [event["data"]["micro_batch"] for event in job.events("micro_batch.selected")]
-            assert reported == ([4] if micro_batch == "auto" else [])
+            assert reported == ([4] if setting == "auto" else [])
 
         assert equal(*students)
