@@ -3,6 +3,7 @@
 Shapes: B local batch, W world size, N = W*B global batch, D embedding size.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -73,6 +74,21 @@ def gather_with_gradient(x_BD: Tensor) -> Tensor:
         return x_BD
     gathered: Tensor = _Gather.apply(x_BD)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def read_scalars(averaged: Sequence[Tensor], alike: Sequence[Tensor], summed: float) -> tuple[list[float], list[float], float]:
+    """Return the means of scalars over the workers, scalars that are the same on all, and the sum of the workers' numbers.
+
+    One collective and one copy to the CPU: the only point of a step at which the CPU waits for the device.
+    """
+    numbers = torch.stack([*(x.detach().float().reshape(()) for x in averaged), averaged[0].new_full((), summed).float()])
+    if world_size() > 1:
+        dist.all_reduce(numbers)
+        numbers[:-1] /= world_size()
+    own = torch.stack([x.detach().float().reshape(()) for x in alike])
+    read = torch.cat([numbers, own]).cpu().tolist()
+    count = len(averaged)
+    return read[:count], read[count + 1 :], read[count]
 
 
 class _Gather(torch.autograd.Function):

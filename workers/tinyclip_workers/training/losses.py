@@ -101,4 +101,3 @@ def contrastive_loss(image_BD: Tensor, text_BD: Tensor, logit_scale: Scale) -> T
 def own_columns(x_BD: Tensor) -> Tensor:
     """Return the global column of each local row (B, int64)."""
     return torch.arange(len(x_BD), device=x_BD.device) + rank() * len(x_BD)
-

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import JobSpec
 from torch import Tensor
@@ -25,7 +24,7 @@ from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.acceleration import Acceleration
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.clusters import load_clusters
-from tinyclip_workers.training.distributed import rank, wait_for_all, world_size
+from tinyclip_workers.training.distributed import rank, read_scalars, wait_for_all
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import StudentEmbeddings
@@ -184,7 +183,7 @@ class StageTrainer:
     def train_step(self, batch: Batch, command: Command = Command.RUN) -> tuple[StepResult, Command]:
         """Take one optimizer step on this worker's part of the global batch. Collective.
 
-        Returns the result and the `command` of worker 0, the same on all workers.
+        Returns the result and the `command` of worker 0, the same on all workers; the others' must be RUN, which is 0.
         """
         lr = self.learner.start_step(self.step)
         images_BCHW, tokens_BT = self.prepare(batch)
@@ -199,7 +198,7 @@ class StageTrainer:
 
         norm = self.learner.clip_gradients(precision.scaler)
         alike = [norm] if penalty is None else [norm, penalty.expected_sparsity]
-        means, (grad_norm, *expected_sparsity), command = _read([loss, *terms.values()], alike, command)
+        means, (grad_norm, *expected_sparsity), commands = read_scalars([loss, *terms.values()], alike, command)
         finite = math.isfinite(grad_norm)
         self.learner.update(precision.scaler, finite=finite)
         self.position.advance(batch)
@@ -215,7 +214,7 @@ class StageTrainer:
             sparsity=self._sparsity() if penalty is None else _under_masks(expected_sparsity[0], penalty),
         )
         self._raise_if_diverged(result)
-        return result, command
+        return result, Command(int(commands))
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Move a batch to the device, augment and normalise its images, with draws seeded by `_seed`."""
@@ -245,17 +244,3 @@ class StageTrainer:
 
 def _under_masks(expected: float, penalty: SparsityPenalty) -> dict[str, float]:
     return {"sparsity": expected, "target_sparsity": penalty.target_sparsity}
-
-
-def _read(values: list[Tensor], alike: list[Tensor], command: Command) -> tuple[list[float], list[float], Command]:
-    """Return the means of scalars over the workers, scalars that are the same on all, and worker 0's command.
-
-    One collective and one copy to the CPU: the only point of a step at which the CPU waits for the device.
-    """
-    numbers = torch.stack([*(v.detach().float().reshape(()) for v in values), values[0].new_full((), float(command)).float()])
-    if world_size() > 1:
-        dist.all_reduce(numbers)
-        numbers[:-1] /= world_size()
-    own = torch.stack([v.detach().float().reshape(()) for v in alike])
-    read = torch.cat([numbers, own]).cpu().tolist()
-    return read[: len(values)], read[len(values) + 1 :], Command(int(read[len(values)]))

@@ -10,14 +10,11 @@ import ray.train
 import ray.train.torch
 import torch
 from safetensors.torch import save as to_safetensors
-from tinyclip.artifacts.paths import stage_picture
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.stream import DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.model.towers import length_multiple
@@ -29,7 +26,7 @@ from tinyclip_workers.training.auto_settings.selection import AutoSettings
 from tinyclip_workers.training.checkpoints import Checkpoint, latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
-from tinyclip_workers.training.observation.reporting import StageEvaluator, StageProgress
+from tinyclip_workers.training.observation.reporting import StageEvaluator, StageProgress, report_pruned
 from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.pieces import load_pieces
 from tinyclip_workers.training.positions import position_after, position_document
@@ -200,18 +197,8 @@ class StageWorker:
             evaluator.evaluate(current_student(student, trainer), trainer.step)
 
     def _pruned(self, trainer: StageTrainer) -> None:
-        """Report the pruned student and store its diagram beside the stage's checkpoints."""
         if self._events:
-            sparsity = trainer.learner.sparsity() or 0.0
-            diagram = layout_svg(trainer.learner.layout, self._stage.original)
-            path = stage_picture(self._run.document.job, self._stage.index, self._stage.name)
-            self._run.store.write_bytes(path, diagram.encode())
-            self._events.send(
-                "stage.pruned",
-                stage=self._stage.index,
-                data=summarize(trainer.learner.layout).model_dump(mode="json"),
-                message=f"stage {self._stage.name} pruned at step {trainer.step}: sparsity {sparsity:.3f}",
-            )
+            report_pruned(self._run, self._stage, trainer, self._events)
         if self._watch:
             self._watch.begin(trainer.learner, trainer.step)
 

@@ -1,4 +1,4 @@
-"""Progress and evaluations of a stage: events for the control plane and gauges for the Ray dashboard."""
+"""Progress, pruning and evaluations of a stage: events for the control plane and gauges for the Ray dashboard."""
 
 import logging
 import time
@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from ray.util.metrics import Gauge
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.paths import stage_picture
 
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
+from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.trainer import StepResult
+from tinyclip_workers.training.trainer import StageTrainer, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,19 @@ class StageProgress:
         if now - self._last_logged >= LOG_EVERY_S or result.step == self._stage.steps:
             self._last_logged = now
             log.info("step %d of %d: loss %.4f, %.0f pairs/s", result.step, self._stage.steps, result.loss, speed)
+
+
+def report_pruned(run: JobAttempt, stage: Stage, trainer: StageTrainer, events: EventWriter) -> None:
+    """Report the pruned student and store its diagram beside the stage's checkpoints."""
+    learner = trainer.learner
+    path = stage_picture(run.document.job, stage.index, stage.name)
+    run.store.write_bytes(path, layout_svg(learner.layout, stage.original).encode())
+    events.send(
+        "stage.pruned",
+        stage=stage.index,
+        data=summarize(learner.layout).model_dump(mode="json"),
+        message=f"stage {stage.name} pruned at step {trainer.step}: sparsity {learner.sparsity() or 0.0:.3f}",
+    )
 
 
 class StageEvaluator:

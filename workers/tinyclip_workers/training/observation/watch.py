@@ -145,4 +145,3 @@ class AgreementWatch:
                 f"or lengthen optimizer.warmup_steps (now {optimizer.warmup_steps})"
             ),
         )
-
