@@ -78,6 +78,13 @@ class Job:
     def version(self) -> ModelVersion:
         return ModelVersion.model_validate_json(self.store.read_bytes("models/shapes/1/model.json"))
 
+    def assert_same_student(self, wanted: "Job") -> None:
+        """Compare layouts and weights, bit for bit."""
+        own, other = self.weights(), wanted.weights()
+        assert self.version().layout == wanted.version().layout
+        assert own.keys() == other.keys()
+        assert all(torch.equal(own[name], tensor) for name, tensor in other.items())
+
     def weights(self) -> dict[str, torch.Tensor]:
         return load_folder(self.store.uri("models/shapes/1")).model.state_dict()
 

@@ -1,37 +1,21 @@
 """A whole job of automatic and other stages with driver and worker in this process; everything else is real."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.masked import removed_share
 
-from tests.workers.attempts import PRUNE_STEP, STEPS, TWO, Job, kill_attempt, no_cluster, specs_in
+from tests.workers.attempts import PRUNE_STEP, STEPS, TWO, Job, kill_attempt
 from tests.workers.auto_stages import TEACHER, auto
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_a_cluster() -> Iterator[None]:
-    with no_cluster():
-        yield
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., JobSpec]:
-    return specs_in(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, spec: Callable[..., JobSpec]) -> Job:
-    job = Job(tmp_path_factory.mktemp("uninterrupted"), spec(*TWO))
-    assert job.attempt()
-    return job
+pytestmark = pytest.mark.usefixtures("without_a_cluster")
+STAGES = TWO
 
 
 def test_two_automatic_stages_end_as_a_version_with_their_diagrams(uninterrupted: Job) -> None:
@@ -52,7 +36,7 @@ def test_two_automatic_stages_end_as_a_version_with_their_diagrams(uninterrupted
     assert load_folder(job.store.uri("models/shapes/1")).layout == version.layout
 
 
-def test_automatic_stages_may_be_anywhere_in_a_chain(tmp_path: Path, spec: Callable[..., JobSpec]) -> None:
+def test_automatic_stages_may_be_anywhere_in_a_chain(tmp_path: Path, spec_of_stages: Callable[..., JobSpec]) -> None:
     small = {"image": {"layers": 1, "width": 8, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
     narrow = {"image": {"width": 24}, "text": {"width": 24}}
     fresh = {**small, "embed_dim": 16, "image": {**small["image"], "patch_size": 16}}
@@ -64,7 +48,7 @@ def test_automatic_stages_may_be_anywhere_in_a_chain(tmp_path: Path, spec: Calla
         {"name": "cut", "student": small, "train": {"steps": 2}, "objective": {"contrastive": 1}},
         {"name": "fresh", "inherit": "none", "student": fresh, "train": {"steps": 2}},
     ]
-    job = Job(tmp_path / "store", spec(*stages))
+    job = Job(tmp_path / "store", spec_of_stages(*stages))
 
     assert job.attempt()
 
@@ -101,26 +85,23 @@ def last_progress(job: Job, stage: int) -> dict[str, Any]:
     ],
 )
 def test_a_job_whose_process_is_killed_is_finished_by_the_next_attempt_with_the_same_student(
-    tmp_path: Path, spec: Callable[..., JobSpec], uninterrupted: Job, point: str, place: str
+    tmp_path: Path, spec_of_stages: Callable[..., JobSpec], uninterrupted: Job, point: str, place: str
 ) -> None:
     """kill -9 before, at and after a prune step, between two files of a checkpoint, and between stages."""
-    broken = Job(tmp_path, spec(*TWO))
+    broken = Job(tmp_path, spec_of_stages(*STAGES))
 
     assert kill_attempt(broken.root, point, place) == -signal.SIGKILL
     assert not broken.store.exists("models/shapes/1/model.json")
     assert broken.attempt(2)
 
-    wanted, found = uninterrupted.weights(), broken.weights()
-    assert broken.version().layout == uninterrupted.version().layout
-    assert wanted.keys() == found.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    broken.assert_same_student(uninterrupted)
 
 
 def test_a_student_larger_than_the_pruned_one_fails_the_job_without_a_retry(
-    tmp_path: Path, spec: Callable[..., JobSpec]
+    tmp_path: Path, spec_of_stages: Callable[..., JobSpec]
 ) -> None:
     wide = {"image": {"width": 32, "mlp_ratio": 1}, "text": {"width": 8, "heads": 1, "mlp_ratio": 1}}
-    job = Job(tmp_path / "store", spec(auto(0.3), {"name": "wide", "student": wide, "train": {"steps": 2}}))
+    job = Job(tmp_path / "store", spec_of_stages(auto(0.3), {"name": "wide", "student": wide, "train": {"steps": 2}}))
 
     assert not job.attempt()
 

@@ -1,18 +1,18 @@
 """A whole job whose students are cut by calibration pairs, with driver and worker in this process; everything else is real."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.masked import removed_share
 
-from tests.workers.attempts import Job, kill_attempt, no_cluster, specs_in
+from tests.workers.attempts import Job, kill_attempt
 from tests.workers.auto_stages import TEACHER
 
+pytestmark = pytest.mark.usefixtures("without_a_cluster")
 CUT = 12
 STAGES: list[dict[str, Any]] = [
     {"name": "manual", "student": {"image": {"width": 24, "mlp_ratio": 3}}, "train": {"steps": 6}},
@@ -22,24 +22,6 @@ STAGES: list[dict[str, Any]] = [
     },
     {"name": "units", "inherit": "auto", "train": {"steps": 12}, "prune": {"search": "importance", "target_sparsity": 0.5}},
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_a_cluster() -> Iterator[None]:
-    with no_cluster():
-        yield
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., JobSpec]:
-    return specs_in(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, spec: Callable[..., JobSpec]) -> Job:
-    job = Job(tmp_path_factory.mktemp("uninterrupted"), spec(*STAGES))
-    assert job.attempt()
-    return job
 
 
 def test_every_stage_ends_with_a_student_of_its_size(uninterrupted: Job) -> None:
@@ -70,15 +52,12 @@ def test_a_frozen_search_reports_a_rate_of_zero_until_its_cut(uninterrupted: Job
     [("step", "0/3"), ("step", f"1/{CUT - 1}"), ("folded", "1"), ("step", f"1/{CUT + 9}"), ("folded", "2"), ("step", "2/11")],
 )
 def test_a_job_whose_process_is_killed_is_finished_by_the_next_attempt_with_the_same_student(
-    tmp_path: Path, spec: Callable[..., JobSpec], uninterrupted: Job, point: str, place: str
+    tmp_path: Path, spec_of_stages: Callable[..., JobSpec], uninterrupted: Job, point: str, place: str
 ) -> None:
     """kill -9 before the first checkpoint of a manual stage, and before, at and after the cuts of the automatic ones."""
-    broken = Job(tmp_path, spec(*STAGES))
+    broken = Job(tmp_path, spec_of_stages(*STAGES))
 
     assert kill_attempt(broken.root, point, place) == -signal.SIGKILL
     assert broken.attempt(2)
 
-    wanted, found = uninterrupted.weights(), broken.weights()
-    assert broken.version().layout == uninterrupted.version().layout
-    assert wanted.keys() == found.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    broken.assert_same_student(uninterrupted)
