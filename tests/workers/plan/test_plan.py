@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tinyclip.addresses import ALLOW_PRIVATE
 from tinyclip.schemas import FieldError, JobSpec, Plan
-from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.model.architecture import summarize, text_macs
 from tinyclip_workers.plan import planner
 from tinyclip_workers.plan import shards as plan_shards
+from tinyclip_workers.plan.cost import CALIBRATION_PASSES
 from tinyclip_workers.plan.planner import make_plan, plan_or_errors
-from tinyclip_workers.plan.stages import CALIBRATION_PASSES
 from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
 
 from tests.workers import hostile_files as hostile
@@ -69,6 +69,19 @@ def test_a_valid_spec_becomes_a_plan_with_sizes_steps_and_hours(folder: Path) ->
     assert slim.device_hours == pytest.approx(flops / 60e9 / 3600)
     assert plan.device_hours == pytest.approx(deep.device_hours + slim.device_hours)
     assert plan.warnings == []
+
+
+def test_the_selection_of_blocks_is_part_of_the_cost(folder: Path) -> None:
+    teacher, document = tiny_layout(), spec(folder)
+    document["stages"][0]["train"] = {"steps": 30}
+
+    deep = plan_of(document).stages[0]
+
+    assert (teacher.text.layers, deep.student.layout.text.layers) == (2, 1)
+    whole = summarize(teacher).macs
+    calibration = CALIBRATION_PAIRS * (CALIBRATION_PASSES * whole + 2 * text_macs(teacher))
+    flops = 2 * (120 * (3 * deep.student.macs + whole) + calibration)
+    assert deep.device_hours == pytest.approx(flops / 60e9 / 3600)
 
 
 def test_the_resolved_spec_gives_the_same_plan(folder: Path) -> None:

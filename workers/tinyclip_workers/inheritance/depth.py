@@ -43,6 +43,11 @@ def resnet_blocks_to_keep(visual: Any, inputs: list[Tensor], layers: Sequence[in
     return kept
 
 
+def removal_passes(blocks: int, count: int) -> int:
+    """Return the forward passes, each of at most the whole tower, by which `count` of some blocks are selected."""
+    return sum(range(count + 1, blocks + 1))
+
+
 def _without_least_missed(blocks: list[int], count: int, change: Callable[[list[int]], float]) -> list[int]:
     """Remove blocks until `count` are left; `change` measures the effect of a tower's having only the given ones of them."""
     kept = blocks

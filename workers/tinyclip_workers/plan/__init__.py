@@ -4,5 +4,5 @@
 - `diagnostics`: the errors and warnings that all checks add to
 - `shards`: samples of the shards; `data`: checks of the training data and of images and captions
 - `tasks`: checks of evaluation tasks; `objective`: of objectives and of several teachers
-- `stages`: each stage's student and its cost; `prune`: checks and estimates of automatic stages
+- `stages`: each stage's student; `cost`: its device-hours; `prune`: checks and estimates of automatic stages
 """

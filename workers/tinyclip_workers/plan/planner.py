@@ -80,7 +80,7 @@ def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | l
 
     Reads the teacher's configuration and the header of its weights, and samples of the shards (all samples if they are small);
     trains nothing and downloads no weights. `registry:` teachers must be resolved before.
-    Device-hours are estimated from an assumed speed, `stages.SUSTAINED_FLOPS`.
+    Device-hours are estimated from an assumed speed, `cost.SUSTAINED_FLOPS`.
     """
     diagnostics = diagnostics or Diagnostics()
     device = resolve_device(spec, diagnostics)

@@ -1,4 +1,4 @@
-"""Plans of stages: each stage's student, checked against its parent and teacher, and the cost of its training."""
+"""Plans of stages: each stage's student, checked against its parent and teacher."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,11 @@ from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inherita
 from tinyclip_workers.inheritance.students import selection_problems
 from tinyclip_workers.model.architecture import summarize, try_layout
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
+from tinyclip_workers.plan.cost import stage_hours
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
-from tinyclip_workers.training.auto_settings.learning_rate import RATES, steps_per_rate
-from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
-from tinyclip_workers.training.stage import is_calibrated, steps_of
-
-SUSTAINED_FLOPS = {"cpu": 60e9, "cuda": 100e12}
-"""Assumed speed of training, in floating point operations a second: fp32 on one core (small towers reach 80 to 95 G on a
-recent x86 core), bf16 on one data-centre GPU at about a tenth of its peak. An order of magnitude."""
-
-TRAINING_PASSES = 3
-"""A forward pass and its backward pass, which costs two."""
-SEARCH_PASSES = {"joint": TRAINING_PASSES, "frozen": 2, "importance": 0}
-"""Passes of a step of a search: the gradients of weights, a third of a training step, are not needed if they are frozen."""
-CALIBRATION_PASSES = 14
-"""Passes of the parent that cut a student by importance: principal axes, importance and least squares."""
+from tinyclip_workers.training.stage import steps_of
 
 
 def plan_stages(
@@ -42,8 +30,8 @@ def plan_stages(
         student = _student(spec, index, stage, chain, teacher, diagnostics)
         if student is None:
             break
-        parent_macs = summarize(chain.parent).macs if stage.inherit != "none" and chain.parent is not None else student.macs
-        planned.append(_planned(spec, index, stage, student, samples, device, teacher_macs, parent_macs))
+        parent = chain.parent if stage.inherit != "none" and chain.parent is not None else student.layout
+        planned.append(_planned(spec, index, student, samples, device, teacher_macs, parent))
         largest = chain.parent if stage.prune is not None and chain.parent is not None else student.layout
         check_memory(spec, stage, largest, device, diagnostics)
         _check_length(planned[-1], stage, chain.before, spec, diagnostics)
@@ -198,21 +186,11 @@ def _written_value(student: StudentSpec, field: str, otherwise: object) -> Any:
 
 
 def _planned(
-    spec: JobSpec, index: int, stage: StageSpec, student: StudentSummary, samples: int, device: str, teacher_macs: list[int],
-    parent_macs: int,
+    spec: JobSpec, index: int, student: StudentSummary, samples: int, device: str, teacher_macs: list[int], parent: Layout
 ) -> PlannedStage:
-    """`parent_macs`: an automatic stage runs all of its parent until its prune step, and so does a calibration."""
+    stage = spec.stages[index]
     batch_size = stage.batch_size or spec.batch_size
     steps = steps_of(stage.train, batch_size, samples)
-    objective = stage.objective or spec.objective
-    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
-    search, search_passes = (min(stage.prune.cut_step, steps), SEARCH_PASSES[stage.prune.search]) if stage.prune else (0, 0)
-    optimizer = stage.optimizer or spec.optimizer
-    tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
-    student_macs = search_passes * search * parent_macs + TRAINING_PASSES * (steps - search + tested) * student.macs
-    flops = 2 * batch_size * (student_macs + (steps + tested) * sum(running))
-    flops += 2 * CALIBRATION_PAIRS * CALIBRATION_PASSES * parent_macs * is_calibrated(stage)
-    speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return PlannedStage(
         index=index,
         name=stage.name,
@@ -220,8 +198,8 @@ def _planned(
         steps=steps,
         samples=steps * batch_size,
         student=student,
-        device_hours=flops / speed / 3600,
-        lr=optimizer.lr,
+        device_hours=stage_hours(spec, index, steps, student, parent, teacher_macs, device),
+        lr=(stage.optimizer or spec.optimizer).lr,
         select=stage.select if stage.inherit == "manual" else None,
         search=stage.prune.search if stage.prune is not None else None,
     )
