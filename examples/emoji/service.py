@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tinyclip_server.local.machine import free_port
+from tinyclip_server.local.machine import free_ports
 
 START_SECONDS, STOP_SECONDS = 180, 90
 BIN = Path(sys.executable).parent
@@ -25,7 +25,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.log = folder / "output.log"
-        self._port, serve_port = free_port(), free_port()
+        self._port, serve_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._port}"
         self._command = [
             str(BIN / "tinyclip-server"), "up", "--data-dir", str(folder / "data"),

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from tinyclip.index_database import VARIABLE as INDEX_DATABASE
 from tinyclip_server.backends.ray_gateway import RayGateway
 from tinyclip_server.deployments.serve_config import SERVING_CPU
 from tinyclip_server.local.haproxy import write_start_script
-from tinyclip_server.local.machine import MARKER, free_port, marked_processes, short_path
+from tinyclip_server.local.machine import MARKER, claim, free_port, free_ports, hold, listen, marked_processes, short_path
 from tinyclip_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0, `ray start` binds 127.0.0.1 on Linux too, as it does on macOS; else it takes the machine's address instead."""
 START_SCRIPT = "start-haproxy"
 DASHBOARD_PORT = 8265
-"""Ray's default; another one is chosen if it is in use."""
+"""Ray's default; another one is chosen if it is in use, or claimed by a service that starts at the same time."""
+HELD_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
+"""Ports of 127.0.0.1 that are held with the one of deployments until Serve's proxies bind them: at the first deployment, perhaps
+days after the start. Ray's own are bound within seconds. By default the fallback is 8500 in all clusters, which share it."""
 START_SECONDS = 240.0
 STOP_SECONDS = 30.0
 
@@ -65,6 +69,7 @@ class LocalRay:
         self._folder = short_path(settings.data_dir / "ray", max_bytes=107 - LONGEST_SESSION_PATH)
         self._proxy_folder = short_path(self._folder / "haproxy", max_bytes=97 - LONGEST_PROXY_PATH)
         self._process: subprocess.Popen[bytes] | None = None
+        self._claim: socket.socket | None = None
         self.token_path = settings.data_dir / "ray-token"
         self.address = ""
 
@@ -81,9 +86,11 @@ class LocalRay:
         return True
 
     async def clear(self) -> None:
-        """Kill the remaining processes of an earlier cluster, and choose the address of the next one."""
+        """Kill the remaining processes of an earlier cluster, and choose the address of the next one. Raises `PortTaken`."""
         await self._kill_marked()
-        self.address = f"http://127.0.0.1:{free_port(DASHBOARD_PORT)}"
+        listen(self._settings.host, self._settings.serve_port, "--serve-port").close()
+        self._claim = self._claim or claim(DASHBOARD_PORT)
+        self.address = f"http://127.0.0.1:{free_port(DASHBOARD_PORT if self._claim else 0)}"
 
     def settings(self) -> dict[str, object]:
         """Return the settings of this cluster for the rest of the service. Call `adopt` or `clear` first."""
@@ -93,7 +100,7 @@ class LocalRay:
         return own | {"unknown_grace_seconds": 5.0, "driver_cpus": None}
 
     async def start(self) -> None:
-        """Kill what is left of an earlier head, start one, and wait until it answers. Raises `RayDidNotStart`."""
+        """Kill what is left of an earlier head, start one, and wait until it answers. Raises `RayDidNotStart`, `PortTaken`."""
         await self._kill_marked()
         process = self._launch()
         try:
@@ -132,6 +139,8 @@ class LocalRay:
             if self._process is not None and self._process.poll() is None:
                 self._process.kill()
         await self._kill_marked()
+        if self._claim is not None:
+            self._claim.close()
         self._file.unlink(missing_ok=True)
         for folder in (self._folder, self._proxy_folder):
             if not folder.is_relative_to(self._settings.data_dir):
@@ -147,11 +156,17 @@ class LocalRay:
         except FileNotFoundError as error:
             raise RayDidNotStart(str(error)) from error
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                self._command(), env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
         settings = self._settings
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(open(self._log, "ab"))
+            serve = stack.enter_context(hold(settings.host, settings.serve_port, "--serve-port"))
+            held = {name: stack.enter_context(hold("127.0.0.1", free_port(), "a restart")) for name in HELD_PORTS}
+            self._process = subprocess.Popen(
+                self._command(),
+                env=self._environment() | {name: str(each.getsockname()[1]) for name, each in held.items()},
+                pass_fds=[each.fileno() for each in (serve, *held.values())],  # the head keeps them, which outlives this process
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
         cluster = Cluster(self._process.pid, self.address, serve_port=settings.serve_port, cpus=settings.embedded_cpus)
         self._file.write_text(json.dumps(asdict(cluster)))
         return self._process
@@ -168,10 +183,11 @@ class LocalRay:
         ray = Path(sys.executable).with_name("ray")
         cpus = self._settings.embedded_cpus
         serving = json.dumps({SERVING_CPU: cpus + SPARE_SERVING_CPUS})
+        gcs, agent, client = free_ports(3)
         return [
             str(ray), "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
-            f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.address.rsplit(':', 1)[1]}",
-            f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
+            f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.address.rsplit(':', 1)[1]}",
+            f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
             f"--num-cpus={cpus}", f"--resources={serving}", f"--temp-dir={self._folder}",
             f"--object-store-memory={self._settings.ray_object_store_bytes}",
         ]
@@ -195,8 +211,7 @@ class LocalRay:
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy / START_SCRIPT),
             "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # a client that sends nothing, or does not read
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",  # HAProxy binds ports that `hold` keeps for it
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "stat.sock"),

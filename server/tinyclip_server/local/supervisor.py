@@ -80,7 +80,6 @@ async def _run_with_ray(settings: Settings, bound: socket.socket, watch: Corouti
         adopted = await ray.adopt()
         if not adopted:
             await ray.clear()
-            listen(settings.host, settings.serve_port, "--serve-port").close()
         settings = settings.model_copy(update=ray.settings())
         try:
             await _serve(settings, bound, [_supervise(ray, started=adopted), watch], cluster_lost=not adopted)

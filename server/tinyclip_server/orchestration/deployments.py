@@ -46,6 +46,8 @@ class ServeObservation:
     """Deployments that Serve could not be configured for, and why."""
     health: dict[str, dict[str, Any]] = field(default_factory=dict)
     """A replica's report, of running deployments that are not yet ready or have a canary."""
+    proxy: str = ""
+    """Why running deployments get no requests."""
     age: Age = field(default_factory=Age)
 
 
@@ -86,7 +88,7 @@ async def _observe(services: Services, rows: Sequence[DeploymentRow], owner: str
             return None
         seen = ServeObservation(update.rows, blocked=update.blocked)
         status = await services.ray.serve_status()
-    seen.applications = _own(services, seen.rows, status, owner)
+    seen.applications, seen.proxy = _own(services, seen.rows, status, owner), _proxy_message(status)
     seen.unknown = {row.name for row in seen.rows} - known_before
     asked = [row for row in seen.rows if _is_asked(row, seen)]
     reports = await asyncio.gather(*(services.ray.deployment_health(_endpoint(services, row)) for row in asked))
@@ -197,9 +199,21 @@ def _state(row: DeploymentRow, seen: ServeObservation) -> tuple[DeploymentState,
     if running["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
         return DeploymentState.UNHEALTHY, message or f"Ray Serve reports {running['status']}"
     if running["status"] == "RUNNING":
-        message = "it runs, but the proxy does not pass requests to it yet"
+        message = seen.proxy
     answering = row.state in ANSWERING and row.name not in seen.unknown
     return (DeploymentState.UPDATING if answering else DeploymentState.DEPLOYING), message
+
+
+def _proxy_message(status: dict[str, Any]) -> str:
+    """Return why no request arrives: Serve's proxies do not run, or their routes are not yet up to date."""
+    states = {proxy.get("status") for proxy in (status.get("proxies") or {}).values()}
+    if not states or "HEALTHY" in states:
+        return "it runs, but the proxy does not pass requests to it yet"
+    port = (status.get("http_options") or {}).get("port")
+    return (
+        f"it runs, but Ray Serve's proxy does not; if that lasts, another program probably listens on port {port} of the head: "
+        "stop it, or shut Serve down and set another TINYCLIP_SERVE_PORT"
+    )
 
 
 def _canary_message(health: dict[str, Any]) -> str:

@@ -128,6 +128,20 @@ class TestReconcile:
         assert (waiting["state"], waiting["message"]) == ("deploying", "no CPUs")
         assert (failed["state"], failed["message"]) == ("unhealthy", "FileNotFoundError: no weights")
 
+    async def test_a_proxy_that_does_not_start_is_reported_with_its_port(self, service: Service, ray: ScriptedServe) -> None:
+        ray.proxy_routes = False
+        await put(service)
+        await service.reconcile("deployments")
+        messages = []
+        for status in ("STARTING", "UNHEALTHY", "HEALTHY"):
+            ray.serve |= {"http_options": {"port": 9000}, "proxies": {"node": {"status": status}}}
+            await service.reconcile("deployments")
+            messages.append((await get(service))["message"])
+
+        assert "does not pass requests to it yet" in messages[2]
+        assert messages[0] == messages[1] != messages[2]
+        assert all(part in messages[0] for part in ("proxy", "port 9000", "TINYCLIP_SERVE_PORT"))
+
     async def test_it_is_ready_only_once_the_proxy_routes_requests(self, service: Service, ray: ScriptedServe) -> None:
         ray.proxy_routes = False
         await put(service)

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tinyclip_server.local.haproxy import write_start_script
-from tinyclip_server.local.machine import free_port
+from tinyclip_server.local.machine import free_port, hold
 
 haproxy = pytest.importorskip("ray.serve._private.haproxy")
 HTTPOptions = pytest.importorskip("ray.serve.config").HTTPOptions
@@ -82,6 +82,20 @@ def test_a_page_of_another_site_cannot_read_them_by_a_name_that_it_resolves_to_t
         "localhost": [200, 200], "127.0.0.1:9101": [200, 200],
         "evil.example": [403, 403], "127.0.0.1.evil.example:80": [403, 403],
     }  # fmt: skip
+
+
+def test_it_binds_ports_that_are_held_for_it(tmp_path: Path) -> None:
+    config, script = generated(tmp_path, "127.0.0.1"), write_start_script(tmp_path / "start")
+    subprocess.run([script, "-c", "-f", config], check=True, capture_output=True, timeout=60)
+    ports = re.findall(r"^\s+bind 127\.0\.0\.1:(\d+)", config.read_text(), re.MULTILINE)
+
+    with contextlib.ExitStack() as held:
+        for port in ports:
+            held.enter_context(hold("127.0.0.1", int(port), "--serve-port"))
+        with running(config, script) as urls:
+            answers = [httpx.get(url, trust_env=False).status_code for url in urls]
+
+    assert (len(ports), answers) == (3, [200, 200])
 
 
 def test_headers_of_a_request_have_a_time_limit(tmp_path: Path) -> None:
