@@ -47,7 +47,10 @@ class Snapshot:
 
 
 def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, observe: Callable[[Snapshot], None]) -> Iterator[Trained]:
-    """Train the stages of a spec one after the other; call `observe` every `evaluation.every_steps` steps."""
+    """Train the stages of a spec one after the other.
+
+    `observe` is called before the first step of each, and then every `evaluation.every_steps` steps.
+    """
     parent = original.layout if original else None
     before: LoadedModel | None = original
     last: Stage | None = None
@@ -109,6 +112,8 @@ class _StageRun:
         )
 
     def train(self, title: str) -> Trained:
+        self._trainer.learner.prune_if_due(0)  # a student by importance is cut before its first step
+        self._evaluate(self._trainer)
         batches = iter(make_loader(self._stream, 1))
         hooks = Hooks(
             command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=self._evaluate
@@ -129,7 +134,10 @@ class _StageRun:
         return time.process_time() - self._start - self._observing
 
     def _student(self) -> LoadedModel:
-        model, layout = self._trainer.learner.folded_model()
+        learner = self._trainer.learner
+        model, layout = learner.folded_model()
+        if learner.average is not None:
+            model = learner.average.averaged(model)
         return LoadedModel(model, layout, self._tokenizer, self._mean, self._std, name=self._stage.name, digest="")
 
 
