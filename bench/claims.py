@@ -1,14 +1,13 @@
-"""The paper's claims at the size of the emoji drawings: `python bench/claims.py [--seeds 0 1 2] [--only NAME …] [--part 0/2]`.
+"""The paper's claims at the size of the emoji drawings: `python bench/claims.py [--seeds 0 1 2] [--only NAME …]`.
 
 Trains the students of `claims_runs.py`, of the example's two teachers, and evaluates each before its first step, six times on the
 way and at the end: on the style that training never sees, its unseen concepts, held-out pictures and their agreement with the
 teacher, and styles far from those of training. A result is one JSON line in `bench/results/claims.jsonl`; recorded runs are not
-repeated, so it may be stopped at any time, and several processes may train parts of the runs. `bench/claims_report.py` makes the
-tables and the curves.
+repeated, so it may be stopped at any time, and several processes may run side by side. `bench/claims_report.py` makes the tables
+and the curves.
 """
 
 import argparse
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from claims_runs import BASES, CLUSTER_FILE, MASK_LR, TOWERS, Run, runs
 from distant_styles import distant_tasks
 from hardware import cpu
 from random_units import in_random_order
+from recorded import Recorded
 from tinyclip.schemas import JobSpec
 from tinyclip.specfile import load_spec
 from tinyclip_workers.data.stream import SingleTextTokenizer
@@ -30,7 +30,7 @@ from tinyclip_workers.training.teachers import FrozenTeacher
 from training import Scores, Snapshot, run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "claims.jsonl"
+RESULTS = Recorded(HERE / "results" / "claims.jsonl", "run", "steps", "seed")
 DISTANT = HERE / "results" / "distant"
 BATCH, EVALUATIONS, CLUSTERS = 64, 6, 128
 CURVE_TASKS = ("style-subgroup", "style-retrieval", "picture-subgroup")
@@ -40,19 +40,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="names of runs (default: all)")
-    parser.add_argument("--part", default="0/1", help="I/N: every Nth run from the Ith on, for N processes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="bf16", help="as a spec's; auto measures bf16 and fp32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    RESULTS.parent.mkdir(exist_ok=True)
     for name in BASES:
-        keep_teacher(name)
-    part, parts = map(int, arguments.part.split("/"))
-    wanted = [(run, seed) for seed in arguments.seeds for run in runs() if arguments.only is None or run.name in arguments.only]
-    for run, seed in wanted[part::parts]:
-        if (run.name, run.steps, seed) not in {(line["run"], line["steps"], line["seed"]) for line in read_results()}:
-            keep(train(run, seed, arguments.precision))
+        with RESULTS.missing(f"teacher-{name}", 0, 0) as missing:
+            if missing:
+                RESULTS.keep(teacher_line(name))
+    for seed in arguments.seeds:
+        for run in runs():
+            if arguments.only is None or run.name in arguments.only:
+                with RESULTS.missing(run.name, run.steps, seed) as missing:
+                    if missing:
+                        RESULTS.keep(train(run, seed, arguments.precision))
 
 
 def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
@@ -109,13 +110,11 @@ def spec_of(run: Run, seed: int, precision: str) -> JobSpec:
     return JobSpec.model_validate({**base, **changes, **run.changes})
 
 
-def keep_teacher(name: str) -> None:
-    """Record the scores of a teacher, unless they are."""
-    if any(line["run"] == f"teacher-{name}" for line in read_results()):
-        return
+def teacher_line(name: str) -> dict[str, Any]:
+    """Return the result line of a teacher."""
     spec, teacher = _spec_and_teacher(name)
     summary = summarize(teacher.layout).model_dump(mode="json")
-    keep({"run": f"teacher-{name}", "teacher": name, "steps": 0, "seed": 0, **summary, "scores": scores_of(teacher, spec)})
+    return {"run": f"teacher-{name}", "teacher": name, "steps": 0, "seed": 0, **summary, "scores": scores_of(teacher, spec)}
 
 
 def _curve_scores(model: LoadedModel, spec: JobSpec, teacher: str) -> dict[str, float]:
@@ -146,16 +145,6 @@ def _spec_and_teacher(name: str) -> tuple[JobSpec, LoadedModel]:
     teacher = teacher_of(spec)
     assert teacher is not None
     return spec, teacher
-
-
-def keep(result: dict[str, Any]) -> None:
-    """Append a line in one write, so that those of two processes do not mix."""
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(result) + "\n")
-
-
-def read_results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 if __name__ == "__main__":

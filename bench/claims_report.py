@@ -4,136 +4,161 @@ Every figure is read from `bench/results/claims.jsonl`; a comparison whose runs 
 number of seeds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
-from claims import BATCH, EVALUATE_EVERY, OBJECTIVES, SEARCH, STEPS, STUDENTS, read_results
+from claims import BATCH
+from claims import RESULTS as RECORDED
+from claims_runs import LONG, MIDDLE, OBJECTIVES, SETTINGS, SHORT, STUDENTS
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
-METRICS = (("style-subgroup", "top1"), ("style-retrieval", "text_to_image_r1"), ("style-retrieval", "text_to_image_r10"))
-COLUMNS = ("run", "seeds", "kept of blocks", "params without embedding", "sub-group top-1", "R@1", "R@10", "CPU time of training")
+Runs = dict[tuple[str, int], list[Line]]
+"""The lines of each run, by its name and number of steps."""
+
+SELECTED = ("random", "leading", "manual", "joint", "frozen", "auto")
+DISTANT = ("distant-black-and-white", "distant-outlined", "distant-inverted")
+COLUMNS = (
+    "run", "seeds", "kept of blocks", "MACs", "KL: before training, after", "held-out pictures", "style top-1", "style R@10",
+    "unseen concepts", "distant styles kept", "CPU s",
+)  # fmt: skip
 
 
 def main() -> None:
-    by_run: dict[str, list[Line]] = {}
-    for line in read_results():
-        by_run.setdefault(line["run"], []).append(line)
+    by_run: Runs = {}
+    for line in RECORDED.lines():
+        by_run.setdefault((line["run"], line["steps"]), []).append(line)
+    sizes = [(f"{kind}-{size}", SHORT) for size in STUDENTS for kind in SELECTED]
+    paper = [(f"{kind}-{size}", MIDDLE) for size in (50, 25) for kind in ("scratch", "paper-manual", "paper-auto")]
+    staged = [(f"paper-{kind}-staged-25", MIDDLE) for kind in ("manual", "auto")]
+    budgets = [(f"{kind}-50", steps) for kind in ("leading", "manual", "auto") for steps in (SHORT, MIDDLE, LONG)]
+    others = [*(f"objective-{name}" for name in OBJECTIVES), *SETTINGS]
     parts = [
-        f"Students of the emoji ViT teacher after {STEPS} steps of {BATCH} pairs; percent on the style that training never sees,",
-        "mean over the seeds, in brackets the lowest and the highest. `bench/README.md` explains how. CPU times are",
-        "compared if both runs are of one machine:",
-        *(f"- {name}" for name in sorted({line["cpu"] for lines in by_run.values() for line in lines})),
+        f"Students of the emoji teachers, batches of {BATCH} pairs. Percent, mean over the seeds, in brackets the lowest and the",
+        "highest. `bench/README.md` explains how, and `bench/claims_runs.py` what the runs are. KL is that of the student's",
+        "affinities from the teacher's on held-out pairs. Distant styles: the share of the teacher's top-1, a mean over three",
+        f"styles. CPU: {', '.join(sorted({line['cpu'] for lines in by_run.values() for line in lines if 'cpu' in line}))}.",
         "",
-        "## Steps to the final accuracy of the student from scratch",
-        f"Evaluated every {EVALUATE_EVERY} steps, so no smaller number is possible. An automatic student is small only",
-        f"after its prune step {SEARCH['prune_step']}; only its scores from then on count.",
-        *speedups(by_run),
-        "## Sizes, stages and one shot",
-        *table(by_run, [name for name in by_run if not name.startswith("objective-")]),
-        "## Objectives, on the student of `manual-50`",
-        *table(by_run, ["manual-50", *(f"objective-{name}" for name in OBJECTIVES)]),
-        "![accuracy over steps](claims.svg)",
+        f"## What is inherited: {SHORT} steps, feature mimicry",
+        *table(by_run, [("teacher-vit", 0), *sizes]),
+        *verdicts(by_run),
+        f"## The ResNet teacher: {SHORT} steps, feature mimicry",
+        *table(by_run, [("teacher-resnet", 0), *((f"resnet-{kind}-50", SHORT) for kind in ("leading", "manual"))]),
+        f"## The paper: {MIDDLE} steps, affinity alone",
+        *table(by_run, [*paper, *staged]),
+        "## Budgets: 300, 600 and 2,400 steps, feature mimicry",
+        *table(by_run, budgets, with_steps=True),
+        f"## Objectives and settings: {SHORT} steps, the student of `auto-50`",
+        *table(by_run, [("auto-50", SHORT), *((name, SHORT) for name in others)]),
+        "![divergence and accuracy over steps](claims.svg)",
     ]
     (RESULTS / "claims.md").write_text("\n".join(parts) + "\n")
     curves(by_run)
 
 
-def table(by_run: dict[str, list[Line]], names: Iterable[str]) -> list[str]:
-    rows = [_row(name, by_run[name]) for name in names if name in by_run]
+def table(by_run: Runs, keys: Iterable[tuple[str, int]], with_steps: bool = False) -> list[str]:
+    teachers = {lines[0]["teacher"]: lines[0] for (name, _), lines in by_run.items() if name.startswith("teacher-")}
+    rows = [_row(f"{key[0]}, {key[1]}" if with_steps else key[0], by_run[key], teachers) for key in keys if key in by_run]
     return ["", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *rows, ""]
 
 
-def _row(name: str, lines: Sequence[Line]) -> str:
-    params = mean(line["image_params"] + line["text_params_without_embedding"] for line in lines) / 1e6
-    scores = [_spread([100 * line["scores"][task][metric] for line in lines]) for task, metric in METRICS]
-    seconds = _spread([line["curve"][-1]["seconds"] for line in lines], digits=0)
-    kept = f"{100 * mean(line['kept_of_blocks'] for line in lines):.1f}%"
-    return f"| {name} | {len(lines)} | {kept} | {params:.2f}M | {' | '.join(scores)} | {seconds} s |"
+def _row(name: str, lines: Sequence[Line], teachers: dict[str, Line]) -> str:
+    teacher = teachers[lines[0]["teacher"]]
+    trained = "curve" in lines[0]
+    cells = [
+        name,
+        str(len(lines)) if trained else "",
+        _spread([100 * line["kept_of_blocks"] for line in lines]) if trained else "",
+        f"{mean(line['macs'] for line in lines) / 1e6:.1f}M",
+        f"{_before(lines)} {_spread([line['curve'][-1]['kl'] for line in lines], 3)}" if trained else "",
+        _percent(lines, "picture-subgroup", "top1"),
+        _percent(lines, "style-subgroup", "top1"),
+        _percent(lines, "style-retrieval", "text_to_image_r10"),
+        _percent(lines, "concept-subgroup", "top1"),
+        _spread([100 * distant_share(line, teacher) for line in lines], 0) if trained else "",
+        _spread([line["curve"][-1]["seconds"] for line in lines], 0) if trained else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _before(lines: Sequence[Line]) -> str:
+    """Return the divergence before the first step of a student that is as small as at the end then."""
+    small = not any(word in lines[0]["run"] for word in ("frozen", "joint", "paper-auto"))
+    return f"{mean(line['curve'][0]['kl'] for line in lines):.2f}," if small else ""
+
+
+def distant_share(line: Line, teacher: Line) -> float:
+    """Return the mean over the distant styles of the top-1 as a share of the teacher's."""
+    return mean(line["scores"][style]["top1"] / teacher["scores"][style]["top1"] for style in DISTANT)
+
+
+def _percent(lines: Sequence[Line], task: str, metric: str) -> str:
+    return _spread([100 * line["scores"][task][metric] for line in lines])
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:
-    low, high = min(values), max(values)
-    return f"{mean(values):.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if len(values) > 1 else "")
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return f"{mean(values):.{digits}f}" + (f" ({low} to {high})" if low != high else "")
 
 
-def speedups(by_run: dict[str, list[Line]]) -> list[str]:
-    """Compare steps and CPU time until a student with inheritance reaches the final accuracy of the one from scratch."""
-    rows = ["", "| student | measure | seeds | steps | times fewer steps | times less CPU time |", "|---|---|---|---|---|---|"]
+MEASURES: dict[str, Callable[[Line], float]] = {
+    "KL": lambda line: -float(line["curve"][-1]["kl"]),
+    "held-out pictures": lambda line: float(line["scores"]["picture-subgroup"]["top1"]),
+    "style top-1": lambda line: float(line["scores"]["style-subgroup"]["top1"]),
+    "style R@10": lambda line: float(line["scores"]["style-retrieval"]["text_to_image_r10"]),
+}
+"""Larger is better."""
+
+
+def verdicts(by_run: Runs) -> list[str]:
+    """Compare automatic students with manual ones of the same size."""
+    rows = ["| size | MACs, automatic and manual | " + " | ".join(MEASURES) + " |", "|---" * (2 + len(MEASURES)) + "|"]
     for size in STUDENTS:
-        for kind in ("manual", "auto"):
-            for measure in ("top1", "r10"):
-                found = list(_reached(by_run, f"{kind}-{size}", f"scratch-{size}", measure))
-                if found:
-                    rows.append(_speedup_row(f"{kind}-{size}", measure, found))
-    return [*rows, ""]
+        auto, manual = by_run.get((f"auto-{size}", SHORT), []), by_run.get((f"manual-{size}", SHORT), [])
+        if auto and manual:
+            macs = " and ".join(f"{mean(line['macs'] for line in lines) / 1e6:.1f}M" for lines in (auto, manual))
+            answers = " | ".join(_better(auto, manual, measure) for measure in MEASURES.values())
+            rows.append(f"| {size}% | {macs} | {answers} |")
+    return ["Is automatic better than manual? Disjoint: no seed of one is within the range of the other.", "", *rows, ""]
 
 
-class Reached(NamedTuple):
-    step: float
-    times_fewer: float
-    times_less_cpu: float | None
-    """`None` if the two runs were on different machines."""
+def _better(auto: Sequence[Line], manual: Sequence[Line], measure: Callable[[Line], float]) -> str:
+    ours, theirs = [measure(line) for line in auto], [measure(line) for line in manual]
+    answer = "yes" if mean(ours) > mean(theirs) else "no" if mean(ours) < mean(theirs) else "equal"
+    return answer + (", disjoint" if min(ours) > max(theirs) or max(ours) < min(theirs) else "")
 
 
-def _reached(by_run: dict[str, list[Line]], name: str, scratch: str, measure: str) -> Iterable[Reached | None]:
-    """Yield a comparison for each seed of both; `None` if the accuracy is never reached.
-
-    Before its prune step an automatic student is not small yet, so its scores there do not count.
-    """
-    small_from = SEARCH["prune_step"] if name.startswith("auto") else 0
-    scratches = {line["seed"]: line for line in by_run.get(scratch, [])}
-    for line in by_run.get(name, []):
-        if (other := scratches.get(line["seed"])) is not None:
-            end = other["curve"][-1]
-            moments = (m for m in line["curve"] if m["step"] > small_from)
-            moment = next((m for m in moments if m[measure] >= end[measure]), None)
-            comparable = line["cpu"] == other["cpu"]
-            yield moment and Reached(
-                moment["step"], end["step"] / moment["step"], end["seconds"] / moment["seconds"] if comparable else None
-            )
+CURVES = (("leading-50", MIDDLE), ("manual-50", MIDDLE), ("auto-50", MIDDLE), ("scratch-50", MIDDLE), ("paper-manual-50", MIDDLE))
 
 
-def _speedup_row(name: str, measure: str, found: Sequence[Reached | None]) -> str:
-    reached = [each for each in found if each is not None]
-    if len(reached) < len(found):
-        return f"| {name} | {measure} | {len(found)} | not reached by {len(found) - len(reached)} | | |"
-    steps, times = _spread([each.step for each in reached], 0), _spread([each.times_fewer for each in reached])
-    seconds = [each.times_less_cpu for each in reached if each.times_less_cpu is not None]
-    return f"| {name} | {measure} | {len(found)} | {steps} | {times} | {_spread(seconds) if seconds else ''} |"
-
-
-def curves(by_run: dict[str, list[Line]]) -> None:
-    """Draw accuracy over steps, one panel per size, the smallest with the staged runs. A band is the range over the seeds."""
-    figure, panels = plt.subplots(1, len(STUDENTS), figsize=(13, 4), sharey=True, layout="constrained")
-    for panel, size in zip(panels, STUDENTS, strict=True):
-        names = [f"{kind}-{size}" for kind in ("scratch", "manual", "auto")]
-        if size == min(STUDENTS):
-            names += [f"manual-staged-{size}", f"auto-staged-{size}"]
-        for name in names:
-            if name in by_run:
-                _draw(panel, name, by_run[name])
-        panel.axvline(SEARCH["prune_step"], color="gray", linewidth=0.8, linestyle=":")  # auto is small from here on
-        panel.set_title(f"{size}%")
+def curves(by_run: Runs) -> None:
+    """Draw divergence and accuracy over steps at a half. A band is the range over the seeds."""
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+    for panel, measure, factor in zip(panels, ("kl", "top1"), (1, 100), strict=True):
+        for key in CURVES:
+            if key in by_run:
+                _draw(panel, key[0], by_run[key], measure, factor)
         panel.set_xlabel("steps")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
-    panels[0].set_ylabel("sub-group top-1, percent")
+    panels[0].set_yscale("log")
+    panels[0].set_ylabel("KL to the teacher's affinities, held-out pairs")
+    panels[1].set_ylabel("sub-group top-1 of an unseen style, percent")
+    panels[1].legend(fontsize="small")
     figure.savefig(RESULTS / "claims.svg", metadata={"Date": None})
 
 
-def _draw(panel: Any, name: str, lines: Sequence[Line]) -> None:
+def _draw(panel: Any, name: str, lines: Sequence[Line], measure: str, factor: float) -> None:
     steps = [moment["step"] for moment in lines[0]["curve"]]
-    top1_SM = 100 * np.array([[moment["top1"] for moment in line["curve"]] for line in lines])
-    [drawn] = panel.plot(steps, top1_SM.mean(0), label=name, linestyle="--" if "staged" in name else "-")
-    panel.fill_between(steps, top1_SM.min(0), top1_SM.max(0), color=drawn.get_color(), alpha=0.15)
+    values_SM = factor * np.array([[moment[measure] for moment in line["curve"]] for line in lines])
+    [drawn] = panel.plot(steps, values_SM.mean(0), label=name)
+    panel.fill_between(steps, values_SM.min(0), values_SM.max(0), color=drawn.get_color(), alpha=0.15)
 
 
 if __name__ == "__main__":

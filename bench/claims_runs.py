@@ -58,6 +58,16 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "cluster-instance": {"cluster_instance": 1, "clusters": str(CLUSTER_FILE)},
     "exploration": {"affinity": 1, "inheritance": 1, "exploration": 1},
 }
+BOTH = OBJECTIVES["affinity-and-mimicry"]
+SETTINGS: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
+    "affinity-low-rate": (AFFINITY, 3e-4, {}),
+    "low-rate": (MIMICRY, 3e-4, {}),
+    "very-low-rate": (MIMICRY, 1e-4, {}),
+    "averaging": (MIMICRY, 1e-3, {"averaging": {"decay": 0.98}}),
+    "temperature-20": (BOTH, 1e-3, {"temperature": {"teacher": 20, "student": "learned"}}),
+    "temperature-50": (BOTH, 1e-3, {"temperature": {"teacher": 50, "student": "learned"}}),
+}
+"""Objective, learning rate and other changes."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +135,8 @@ def _objectives() -> Iterator[Run]:
     stages = [_auto(50, SHORT, "importance")]
     for name, objective in OBJECTIVES.items():
         yield Run(f"objective-{name}", SHORT, stages, objective)
-    yield Run("objective-affinity-low-rate", SHORT, stages, AFFINITY, lr=3e-4)
-    yield Run("averaging", SHORT, stages, changes={"averaging": {"decay": 0.98}})
-    both = OBJECTIVES["affinity-and-mimicry"]
-    for teacher in (20, 50):
-        changes = {"temperature": {"teacher": teacher, "student": "learned"}}
-        yield Run(f"temperature-{teacher}", SHORT, stages, both, changes=changes)
+    for name, (objective, lr, changes) in SETTINGS.items():
+        yield Run(name, SHORT, stages, objective, lr, changes=changes)
 
 
 def _manual(size: int, steps: int, select: str) -> dict[str, Any]:

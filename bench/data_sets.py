@@ -1,4 +1,4 @@
-"""The recipe on other data sets: `python bench/data_sets.py FOLDER [--sets caltech101 openclipart] [--seeds 0 1 2] [--part 0/2]`.
+"""The recipe on other data sets: `python bench/data_sets.py FOLDER [--sets caltech101 openclipart] [--seeds 0 1 2]`.
 
 FOLDER has a folder for each data set, with `train-*.tar`, `val-*.tar` and `dataset.json` (its classes). For each set this trains
 the teacher of `examples/caltech101/teacher.yaml` (once, into `bench/results/teachers`), then a half of it as in `half.yaml`, and
@@ -8,12 +8,12 @@ shorter runs that compare objectives and learning rates on held-out training pic
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from hardware import cpu
+from recorded import Recorded
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save
@@ -25,7 +25,8 @@ from training import run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "caltech101"
-RESULTS, TEACHERS = HERE / "results" / "data_sets.jsonl", HERE / "results" / "teachers"
+RESULTS = Recorded(HERE / "results" / "data_sets.jsonl", "set", "run", "seed")
+TEACHERS = HERE / "results" / "teachers"
 SHORT = 300
 SHOWN = ("held-out", "validation")
 
@@ -70,34 +71,30 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="names of runs (default: all)")
-    parser.add_argument("--part", default="0/1", help="I/N: every Nth run from the Ith on, for N processes")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for name in arguments.sets:
-        keep_teacher(arguments.folder, name)
-    part, parts = map(int, arguments.part.split("/"))
-    for name, run, seed in list(_wanted(arguments))[part::parts]:
-        if not any((line["set"], line["run"], line["seed"]) == (name, run.name, seed) for line in read_results()):
-            keep(train(arguments.folder, name, run, seed))
-    show(read_results())
-
-
-def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, Run, int]]:
+        with RESULTS.missing(name, "teacher", 0) as missing:
+            if missing:
+                RESULTS.keep(train_teacher(arguments.folder, name))
     for seed in arguments.seeds:
         for name in arguments.sets:
-            yield from ((name, run, seed) for run in RUNS if arguments.only is None or run.name in arguments.only)
+            for run in RUNS:
+                if arguments.only is None or run.name in arguments.only:
+                    with RESULTS.missing(name, run.name, seed) as missing:
+                        if missing:
+                            RESULTS.keep(train(arguments.folder, name, run, seed))
+    show(RESULTS.lines())
 
 
-def keep_teacher(folder: Path, name: str) -> None:
-    """Train the teacher of a set and record its scores, unless it is there."""
-    if (TEACHERS / name).exists():
-        return
+def train_teacher(folder: Path, name: str) -> dict[str, Any]:
+    """Train and save the teacher of a set; return its result line."""
     spec = JobSpec.model_validate(example(folder, name, "teacher"))
     trained = list(run_stages(spec, None, f"{name} teacher", observe=lambda _: None))[-1]
     _save(trained.student, TEACHERS / name)
     scores = scores_of(trained.student, spec)
-    keep({"set": name, "run": "teacher", "seed": 0, "cpu": cpu(), "seconds": round(trained.seconds), "scores": scores})
+    return {"set": name, "run": "teacher", "seed": 0, "cpu": cpu(), "seconds": round(trained.seconds), "scores": scores}
 
 
 def train(folder: Path, name: str, run: Run, seed: int) -> dict[str, Any]:
@@ -154,16 +151,6 @@ def _save(model: LoadedModel, folder: Path) -> None:
     for file, content in model_files(model.layout, weights, model.image_mean, model.image_std, None).items():
         (temporary / file).write_bytes(content)
     temporary.rename(folder)
-
-
-def keep(result: dict[str, Any]) -> None:
-    """Append a line in one write, so that those of two processes do not mix."""
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(result) + "\n")
-
-
-def read_results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def show(results: list[dict[str, Any]]) -> None:
