@@ -36,8 +36,7 @@ def main() -> None:
     for line in RECORDED.lines():
         by_run.setdefault((line["run"], line["steps"]), []).append(line)
     sizes = [(f"{kind}-{size}", SHORT) for size in STUDENTS for kind in SELECTED]
-    paper = [(f"{kind}-{size}", MIDDLE) for size in (50, 25) for kind in ("scratch", "paper-manual", "paper-auto")]
-    staged = [(f"paper-{kind}-staged-25", MIDDLE) for kind in ("manual", "auto")]
+    paper = ("scratch-50", "paper-manual-50", "paper-manual-25", "paper-auto-25", "paper-manual-staged-25", "paper-auto-staged-25")
     budgets = [(f"{kind}-50", steps) for kind in ("leading", "manual", "auto") for steps in (SHORT, MIDDLE, LONG)]
     others = [*(f"objective-{name}" for name in OBJECTIVES), *SETTINGS]
     parts = [
@@ -52,7 +51,7 @@ def main() -> None:
         f"## The ResNet teacher: {SHORT} steps, feature mimicry",
         *table(by_run, [("teacher-resnet", 0), *((f"resnet-{kind}-50", SHORT) for kind in ("leading", "manual"))]),
         f"## The paper: {MIDDLE} steps, affinity alone",
-        *table(by_run, [*paper, *staged]),
+        *table(by_run, [(name, MIDDLE) for name in paper]),
         "## Budgets: 300, 600 and 2,400 steps, feature mimicry",
         *table(by_run, budgets, with_steps=True),
         f"## Objectives and settings: {SHORT} steps, the student of `auto-50`",

@@ -87,9 +87,9 @@ class Run:
 def runs() -> Iterator[Run]:
     """Yield every run of one seed, those that others are compared with first."""
     yield from _selection()
-    yield from _paper()
-    yield from _budgets(MIDDLE)
     yield from _resnet()
+    yield from _budgets(MIDDLE)
+    yield from _paper()
     yield from _objectives()
     yield from _budgets(LONG)
 
@@ -107,11 +107,11 @@ def _selection() -> Iterator[Run]:
 
 def _paper() -> Iterator[Run]:
     paper: dict[str, Any] = {"objective": AFFINITY, "lr": 3e-4}
+    scratch = _manual(50, MIDDLE, "leading") | {"inherit": "none"}
+    yield Run("scratch-50", MIDDLE, [scratch], objective=AFFINITY)
     for size in (50, 25):
-        scratch = _manual(size, MIDDLE, "leading") | {"inherit": "none"}
-        yield Run(f"scratch-{size}", MIDDLE, [scratch], objective=AFFINITY)
         yield Run(f"paper-manual-{size}", MIDDLE, [_manual(size, MIDDLE, "leading")], **paper)
-        yield Run(f"paper-auto-{size}", MIDDLE, [_auto(size, MIDDLE, "joint")], **paper)
+    yield Run("paper-auto-25", MIDDLE, [_auto(25, MIDDLE, "joint")], **paper)
     yield Run("paper-manual-staged-25", MIDDLE, [_manual(size, steps, "leading") for size, steps in STAGED.items()], **paper)
     befores = (None, *STAGED)
     staged = [_auto(size, steps, "joint", befores[i]) for i, (size, steps) in enumerate(STAGED.items())]
