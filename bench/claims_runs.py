@@ -36,7 +36,7 @@ STUDENTS: dict[int, dict[str, Any]] = {
     75: {"image": {"width": 160}, "text": {"mlp_ratio": 3}},
     50: {"image": {"width": 128}, "text": {"layers": 2, "mlp_ratio": 3}},
     25: {"image": {"width": 96}, "text": {"layers": 1, "width": 160, "heads": 5, "mlp_ratio": 3}},
-    12: {"image": {"width": 64, "layers": 6}, "text": {"layers": 1, "width": 128, "heads": 4, "mlp_ratio": 2}},
+    12: {"image": {"width": 64}, "text": {"layers": 1, "width": 128, "heads": 4}},
 }
 RESNET = {"image": {"width": 22}, "text": {"layers": 2}}
 # Log-odds move by about mask_lr per step and have to move by 6 from "kept" to "removed": fast enough for a search of 160 steps.
