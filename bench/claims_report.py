@@ -36,7 +36,7 @@ def main() -> None:
     for line in RECORDED.lines():
         by_run.setdefault((line["run"], line["steps"]), []).append(line)
     sizes = [(f"{kind}-{size}", SHORT) for size in STUDENTS for kind in SELECTED]
-    paper = ["scratch-50", *(f"paper-{name}" for name in ("manual-50", "manual-25", "auto-25", "manual-staged-25", "auto-staged-25"))]
+    paper = [name for name, steps in by_run if steps == MIDDLE and name.startswith(("scratch", "paper"))]
     budgets = [(f"{kind}-50", steps) for kind in ("leading", "manual", "auto") for steps in (SHORT, MIDDLE, LONG)]
     others = [*(f"objective-{name}" for name in OBJECTIVES), *SETTINGS]
     parts = [

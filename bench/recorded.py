@@ -22,10 +22,10 @@ class Recorded:
     def lines(self) -> list[Line]:
         return [json.loads(line) for line in self._file.read_text().splitlines()] if self._file.exists() else []
 
-    def keep(self, line: Line) -> None:
-        """Append a line in one write, so that those of two processes do not mix."""
+    def keep(self, *lines: Line) -> None:
+        """Append lines in one write, so that those of two processes do not mix."""
         with self._file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     @contextmanager
     def missing(self, *values: Any) -> Iterator[bool]:

@@ -1,16 +1,17 @@
 """Compare the demo's student with one trained from scratch over seeds: `python bench/seeds.py [--seeds 0 1 2] [--threads 2]`.
 
 Trains `examples/emoji/half.yaml` and `half-scratch.yaml` stage by stage in this process (`training.py`) and evaluates each
-student and the teacher. A result is one JSON line in `bench/results/seeds.jsonl`; seeds with a result are skipped. Prints a
-table of means and ranges.
+student and the teacher, also on styles far from those of training. A result is one JSON line in `bench/results/seeds.jsonl`;
+seeds with a result are skipped, and several processes may run side by side. Prints a table of means and ranges.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from distant_styles import STYLES, distant_tasks
+from recorded import Recorded
 from rich.console import Console
 from rich.table import Table
 from tinyclip.schemas import JobSpec, StudentSummary
@@ -20,7 +21,8 @@ from tinyclip_workers.model.folders import LoadedModel
 from training import run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "seeds.jsonl"
+RESULTS = Recorded(HERE / "results" / "seeds.jsonl", "spec", "seed")
+DISTANT = HERE / "results" / "distant"
 EXAMPLES = HERE.parent / "examples" / "emoji"
 SHOWN = (
     ("style-subgroup", "top1", "sub-group top-1"),
@@ -28,7 +30,8 @@ SHOWN = (
     ("style-retrieval", "text_to_image_r1", "R@1"),
     ("style-retrieval", "text_to_image_r10", "R@10"),
     ("concept-subgroup", "top1", "new concepts top-1"),
-    ("picture-subgroup", "top1", "new pictures top-1"),
+    ("picture-subgroup", "top1", "held-out pictures top-1"),
+    *((f"distant-{style}", "top1", style) for style in STYLES),
 )
 
 
@@ -39,30 +42,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    RESULTS.parent.mkdir(exist_ok=True)
-    done = read_results()
-    for name in arguments.specs:
-        for seed in arguments.seeds:
-            if not any((r["spec"], r["seed"]) == (name, seed) for r in done):
-                run_spec(name, seed)
-    show(read_results())
-
-
-def read_results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    for seed in arguments.seeds:
+        for name in arguments.specs:
+            with RESULTS.missing(name, seed) as missing:
+                if missing:
+                    run_spec(name, seed)
+    show(RESULTS.lines())
 
 
 def run_spec(name: str, seed: int) -> None:
     """Train every stage of a spec, then append one result line for each."""
-    spec = JobSpec.model_validate(load_spec(EXAMPLES / f"{name}.yaml", [f"seed={seed}"]))
+    described = load_spec(EXAMPLES / f"{name}.yaml", [f"seed={seed}"])
+    described["evaluation"]["tasks"] += distant_tasks(described, DISTANT)
+    spec = JobSpec.model_validate(described)
     original = teacher_of(spec)
     lines = []
     if original is not None:
         lines.append(_line(name, seed, "teacher", original, spec))
     for trained in run_stages(spec, original, f"{name} seed {seed}", observe=lambda _: None):
-        lines.append(_line(name, seed, trained.stage.name, trained.student, spec))
-    with RESULTS.open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        line = _line(name, seed, trained.stage.name, trained.student, spec)
+        lines.append(line | {"seconds": round(trained.seconds, 1)})
+    RESULTS.keep(*lines)
 
 
 def _line(name: str, seed: int, stage: str, model: LoadedModel, spec: JobSpec) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def show(results: list[dict[str, Any]]) -> None:
             cells.append(f"{sum(values) / len(values):.1f}{spread}")
         seeds = "" if stage == "teacher" else str(len(found))
         table.add_row(f"{spec} {stage}".strip(), seeds, f"{found[0]['params'] / 1e6:.2f}M", *cells)
-    Console(width=160).print(table)
+    Console(width=200).print(table)
 
 
 if __name__ == "__main__":
