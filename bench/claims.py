@@ -24,8 +24,8 @@ from tinyclip_workers.data.stream import SingleTextTokenizer
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.masked import removed_share
-from tinyclip_workers.training.agreement import TeacherAgreement, read_pairs
 from tinyclip_workers.training.clusters import make_clusters
+from tinyclip_workers.training.observation.agreement import TeacherAgreement, read_pairs
 from tinyclip_workers.training.teachers import FrozenTeacher
 from training import Scores, Snapshot, run_stages, scores_of, teacher_of
 

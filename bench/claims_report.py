@@ -131,7 +131,8 @@ def verdicts(by_run: Runs) -> list[str]:
 def _better(auto: Sequence[Line], manual: Sequence[Line], measure: Callable[[Line], float]) -> str:
     ours, theirs = [measure(line) for line in auto], [measure(line) for line in manual]
     answer = "yes" if mean(ours) > mean(theirs) else "no" if mean(ours) < mean(theirs) else "equal"
-    return answer + (", disjoint" if min(ours) > max(theirs) or max(ours) < min(theirs) else "")
+    disjoint = min(len(ours), len(theirs)) > 1 and (min(ours) > max(theirs) or max(ours) < min(theirs))
+    return answer + (", disjoint" if disjoint else "")
 
 
 CURVES = (("leading-50", MIDDLE), ("manual-50", MIDDLE), ("auto-50", MIDDLE), ("scratch-50", MIDDLE), ("paper-manual-50", MIDDLE))
@@ -149,7 +150,8 @@ def curves(by_run: Runs) -> None:
     panels[0].set_yscale("log")
     panels[0].set_ylabel("KL to the teacher's affinities, held-out pairs")
     panels[1].set_ylabel("sub-group top-1 of an unseen style, percent")
-    panels[1].legend(fontsize="small")
+    if panels[1].lines:
+        panels[1].legend(fontsize="small")
     figure.savefig(RESULTS / "claims.svg", metadata={"Date": None})
 
 
