@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "caltech101"
 RESULTS = Recorded(HERE / "results" / "data_sets.jsonl", "set", "run", "seed")
 TEACHERS = HERE / "results" / "teachers"
-SHORT = 300
+SHORT, HOLDOUT = 300, 0.1
 SHOWN = ("held-out", "validation")
 
 
@@ -126,9 +126,10 @@ def train(folder: Path, name: str, run: Run, seed: int) -> dict[str, Any]:
 
 
 def example(folder: Path, name: str, file: str) -> dict[str, Any]:
-    """Return a spec of the example, for another data set, with a tenth of the training pictures held out."""
+    """Return a spec of the example, for another data set, with some of the training pictures held out."""
     kind, data = SETS[name], folder.absolute() / name
-    labels = next(iter(json.loads((data / "dataset.json").read_text())["labels"].values()))
+    document = json.loads((data / "dataset.json").read_text())
+    labels = next(iter(document["labels"].values()))
     spec = load_spec(EXAMPLE / f"{file}.yaml")
     task = {
         "kind": "zero_shot",
@@ -138,7 +139,13 @@ def example(folder: Path, name: str, file: str) -> dict[str, Any]:
         "label_key": f"json.{labels['field']}",
     }
     train, val = str(data / "train-*.tar"), str(data / "val-*.tar")
-    spec["data"]["train"] |= {"shards": train, "image_key": [kind.image_key], "caption_key": kind.caption_key, "holdout": 0.1}
+    spec["data"]["train"] |= {
+        "shards": train,
+        "image_key": [kind.image_key],
+        "caption_key": kind.caption_key,
+        "holdout": HOLDOUT,
+        "samples": round((1 - HOLDOUT) * document["splits"]["train"]["samples"]),
+    }
     held_out = {**task, "name": "held-out", "shards": train, "subset": "holdout"}
     return spec | {"evaluation": {"tasks": [held_out, {**task, "name": "validation", "shards": val}]}}
 

@@ -56,7 +56,9 @@ def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, observe:
     last: Stage | None = None
     past = _Past()
     for index in range(len(spec.stages)):
-        stage = resolve_stage(spec, index, parent, last, 0)
+        stage = resolve_stage(spec, index, parent, last, spec.data.train.samples or 0)
+        if stage.steps == 0:
+            raise ValueError("lengths in epochs need data.train.samples here: nothing counts the pairs")
         run = _StageRun(spec, stage, before, original, past, observe)
         trained = run.train(f"{title} · {stage.name}")
         past = _Past(past.steps + stage.steps, past.seconds + trained.seconds, run.end())
