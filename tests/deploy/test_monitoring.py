@@ -73,7 +73,7 @@ class TestNames:
             pytest.skip("ray is not installed")
         folder = Path(found.origin).parent / "dashboard" / "modules" / "metrics" / "dashboards"
         text = "".join(path.read_text() for path in folder.glob("*_panels.py"))
-        reporting = (ROOT / "workers" / "tinyclip_workers" / "training" / "reporting.py").read_text()
+        reporting = (ROOT / "workers" / "tinyclip_workers" / "training" / "observation" / "reporting.py").read_text()
         gauges = re.search(r"^GAUGES = \{(.*)\}$", reporting, re.MULTILINE)
         assert gauges
         of_workers = {f"ray_tinyclip_{name}" for name in re.findall(r'"(\w+)":', gauges[1])}

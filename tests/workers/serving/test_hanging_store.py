@@ -78,12 +78,14 @@ class TestTokens:
     async def test_the_list_is_valid_for_five_minutes_and_read_again_after_the_outage(
         self, options: ServingOptions, faulty_s3: FaultProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        access, now = Access(options), time.monotonic()
+        before = time.monotonic()
+        access = Access(options)
         faulty_s3.set(HANGING)
+        after = time.monotonic()
         with monkeypatch.context() as later:
-            later.setattr(access_module, "monotonic", lambda: now + 299)
+            later.setattr(access_module, "monotonic", lambda: before + 299)
             await access.check(request(GOOD))
-            later.setattr(access_module, "monotonic", lambda: now + 302)
+            later.setattr(access_module, "monotonic", lambda: after + 302)
             assert await rejection(access, request(GOOD)) == (503, "tokens_unavailable")
 
         faulty_s3.set()
