@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training import trainer as trainer_module
+from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
@@ -109,10 +111,14 @@ def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -
         before = stages[-1] if stages else None
         stages.append(resolve_stage(spec, index, before.layout if before else original.layout, before, count_pairs(spec.data)))
     stage = stages[stage_index]
-    student = build_student(stage, spec.seed, Parent(original.model.state_dict(), original.layout))
+    parent, tokenizer = Parent(original.model.state_dict(), original.layout), make_tokenizer(stage.layout)
+    start = replace(original, model=build_student(stage, spec.seed, None), layout=stage.layout, tokenizer=tokenizer)
+    calibration = calibration_of(spec, stage.index, start, parent, original)
+    student = build_student(stage, spec.seed, parent, calibration)
     teacher = FrozenTeacher(original.model, spec.temperature.teacher).to(device)
-    trainer = StageTrainer(spec, stage, student, [teacher], device, mean=original.image_mean, std=original.image_std)
-    tokenizer = make_tokenizer(stage.layout)
+    colors = {"mean": original.image_mean, "std": original.image_std}
+    trainer = StageTrainer(spec, stage, student, [teacher], device, **colors, calibration=calibration)
+    trainer.learner.prune_if_due(0)  # a student by importance is cut before its first step
     stream = PairStream(
         spec.data,
         batch_size=stage.batch_size,
