@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims_runs import BASES, CLUSTER_FILE, MASK_LR, TOWERS, Run, runs
+from claims_runs import CLUSTER_FILE, MASK_LR, TEACHERS, TOWERS, Run, base_of, runs
 from distant_styles import distant_tasks
 from hardware import cpu
 from random_units import in_random_order
 from recorded import Recorded
 from tinyclip.schemas import JobSpec
-from tinyclip.specfile import load_spec
 from tinyclip_workers.data.stream import SingleTextTokenizer
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
@@ -40,17 +39,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="names of runs (default: all)")
+    parser.add_argument("--steps", type=int, nargs="+", help="budgets (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="bf16", help="as a spec's; auto measures bf16 and fp32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for name in BASES:
+    for name in TEACHERS:
         with RESULTS.missing(f"teacher-{name}", 0, 0) as missing:
             if missing:
                 RESULTS.keep(teacher_line(name))
     for seed in arguments.seeds:
         for run in runs():
-            if arguments.only is None or run.name in arguments.only:
+            if run.name in (arguments.only or [run.name]) and run.steps in (arguments.steps or [run.steps]):
                 with RESULTS.missing(run.name, run.steps, seed) as missing:
                     if missing:
                         RESULTS.keep(train(run, seed, arguments.precision))
@@ -95,7 +95,7 @@ def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
 
 def spec_of(run: Run, seed: int, precision: str) -> JobSpec:
     """Return the spec of a run: the example of its teacher with other stages and settings."""
-    base = load_spec(BASES[run.teacher])
+    base = base_of(run.teacher)
     tasks = [*base["evaluation"]["tasks"], *distant_tasks(base, DISTANT)]
     changes = {
         "name": run.name,

@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from claims import BATCH
 from claims import RESULTS as RECORDED
-from claims_runs import LONG, MIDDLE, OBJECTIVES, SETTINGS, SHORT, STUDENTS
+from claims_runs import LONG, MIDDLE, NARROW, NARROW_RATES, OBJECTIVES, SETTINGS, SHORT, STUDENTS
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -56,6 +56,8 @@ def main() -> None:
         *table(by_run, budgets, with_steps=True),
         f"## Objectives and settings: {SHORT} steps, the student of `auto-50`",
         *table(by_run, [("auto-50", SHORT), *((name, SHORT) for name in others)]),
+        f"Embeddings of {NARROW} numbers instead of 256, the student of `manual-50`:",
+        *table(by_run, [("manual-50", SHORT), *((f"narrow-{name}", SHORT) for name in NARROW_RATES)]),
         "![divergence and accuracy over steps](claims.svg)",
     ]
     (RESULTS / "claims.md").write_text("\n".join(parts) + "\n")

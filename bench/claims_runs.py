@@ -7,7 +7,8 @@ A run is named KIND-SIZE; SIZE is the share of the teacher's weights in attentio
 - The paper: `scratch`, `paper-manual`, `paper-auto`, and `…-staged` with the steps of the one-shot runs in all; leading slices or
   joint masks, and affinity alone.
 - Budgets: some of these with 300, 600 and 2,400 steps.
-- Objectives: the student of `auto-50` taught by other terms.
+- Objectives: the student of `auto-50` taught by other terms, and `narrow-…`, that of `manual-50` with half of the teacher's
+  embedding size.
 
 The learning rates were selected on held-out training pictures: 1e-3 for feature mimicry and random weights, 3e-4 for affinity on
 what was inherited.
@@ -27,7 +28,8 @@ from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.model.sources import find_teacher
 
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji"
-BASES = {"vit": EMOJI / "auto-quarter.yaml", "resnet": EMOJI / "half.yaml"}
+BASE = EMOJI / "half.yaml"
+TEACHERS = ("vit", "resnet")
 SHORT, MIDDLE, LONG = 300, 600, 2400
 TOWERS = ("image", "text")
 
@@ -38,6 +40,8 @@ STUDENTS: dict[int, dict[str, Any]] = {
     25: {"image": {"width": 96}, "text": {"layers": 1, "width": 160, "heads": 5, "mlp_ratio": 3}},
     12: {"image": {"width": 64}, "text": {"layers": 1, "width": 128, "heads": 4}},
 }
+MORE_REMOVED = {25: 0.0065}
+"""Share of the teacher's weights that automatic students lack in addition to what the manual one lacks, by size: equal MACs."""
 RESNET = {"image": {"width": 22}, "text": {"layers": 2}}
 # Log-odds move by about mask_lr per step and have to move by 6 from "kept" to "removed": fast enough for a search of 160 steps.
 MASK_LR = 0.06
@@ -68,6 +72,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
     "temperature-50": (BOTH, 1e-3, {"temperature": {"teacher": 50, "student": "learned"}}),
 }
 """Objective, learning rate and other changes."""
+
+NARROW = 128
+NARROW_RATES = {"mimicry": 1e-3, "affinity-and-mimicry": 1e-3, "affinity": 3e-4}
+"""Learning rate of each objective."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,10 @@ def _objectives() -> Iterator[Run]:
         yield Run(f"objective-{name}", SHORT, stages, objective)
     for name, (objective, lr, changes) in SETTINGS.items():
         yield Run(name, SHORT, stages, objective, lr, changes=changes)
+    student = STUDENTS[50] | {"embed_dim": NARROW}
+    for name, lr in NARROW_RATES.items():
+        stage = _manual(50, SHORT, "importance") | {"student": student}
+        yield Run(f"narrow-{name}", SHORT, [stage], OBJECTIVES.get(name, MIMICRY), lr)
 
 
 def _manual(size: int, steps: int, select: str) -> dict[str, Any]:
@@ -148,13 +160,19 @@ def _auto(size: int, steps: int, search: str, before: int | None = None) -> dict
     """Return a stage that removes as much as the manual student of this size lacks."""
     start = 0.0 if before is None else removed_by(before)
     by_masks = {} if search == "importance" else {"start_sparsity": start, **SEARCH}
-    prune = {"search": search, "target_sparsity": removed_by(size), **by_masks}
+    more = MORE_REMOVED.get(size, 0) if search == "importance" else 0
+    prune = {"search": search, "target_sparsity": removed_by(size) + more, **by_masks}
     return {"name": f"to-{size}", "inherit": "auto", "prune": prune, "train": {"steps": steps}}
+
+
+def base_of(teacher: str) -> dict[str, Any]:
+    """Return the example's spec with one of its teachers."""
+    return load_spec(BASE) | {"teacher": {"model": f"local-dir:{EMOJI / 'teachers' / teacher}"}}
 
 
 @cache
 def removed_by(size: int) -> float:
     """Return the share of the ViT teacher's weights in attention and MLPs that a manual student lacks."""
-    teacher = find_teacher(JobSpec.model_validate(load_spec(BASES["vit"])).teacher).layout
+    teacher = find_teacher(JobSpec.model_validate(base_of("vit")).teacher).layout
     student = resolve_layout(StudentSpec.model_validate(STUDENTS[size]), teacher)
     return round(removed_share(teacher, student, TOWERS), 4)
