@@ -38,7 +38,7 @@ def main() -> None:
     sizes = [(f"{kind}-{size}", SHORT) for size in STUDENTS for kind in SELECTED]
     paper = [name for name, steps in by_run if steps == MIDDLE and name.startswith(("scratch", "paper"))]
     budgets = [(f"{kind}-50", steps) for kind in ("leading", "manual", "auto") for steps in (SHORT, MIDDLE, LONG)]
-    others = [*(f"objective-{name}" for name in OBJECTIVES), *SETTINGS]
+    others = [*(f"objective-{name}{rate}" for name in OBJECTIVES for rate in ("", "-low-rate")), *SETTINGS]
     parts = [
         f"Students of the emoji teachers, batches of {BATCH} pairs. Percent, mean over the seeds, in brackets the lowest and the",
         "highest. `bench/README.md` explains how, and `bench/claims_runs.py` what the runs are. KL is that of the student's",

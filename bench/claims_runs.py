@@ -7,8 +7,8 @@ A run is named KIND-SIZE; SIZE is the share of the teacher's weights in attentio
 - The paper: `scratch`, `paper-manual`, `paper-auto`, and `…-staged` with the steps of the one-shot runs in all; leading slices or
   joint masks, and affinity alone.
 - Budgets: some of these with 300, 600 and 2,400 steps.
-- Objectives: the student of `auto-50` taught by other terms, and `narrow-…`, that of `manual-50` with half of the teacher's
-  embedding size.
+- Objectives: the student of `auto-50` taught by other terms, each with two learning rates, and `narrow-…`, that of `manual-50`
+  with half of the teacher's embedding size.
 
 The learning rates were selected on held-out training pictures: 1e-3 for feature mimicry and random weights, 3e-4 for affinity on
 what was inherited.
@@ -63,9 +63,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "exploration": {"affinity": 1, "inheritance": 1, "exploration": 1},
 }
 BOTH = OBJECTIVES["affinity-and-mimicry"]
+LOW_RATE = 3e-4
 SETTINGS: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
-    "affinity-low-rate": (AFFINITY, 3e-4, {}),
-    "low-rate": (MIMICRY, 3e-4, {}),
+    "low-rate": (MIMICRY, LOW_RATE, {}),
     "very-low-rate": (MIMICRY, 1e-4, {}),
     "averaging": (MIMICRY, 1e-3, {"averaging": {"decay": 0.98}}),
     "temperature-20": (BOTH, 1e-3, {"temperature": {"teacher": 20, "student": "learned"}}),
@@ -74,7 +74,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
 """Objective, learning rate and other changes."""
 
 NARROW = 128
-NARROW_RATES = {"mimicry": 1e-3, "affinity-and-mimicry": 1e-3, "affinity": 3e-4}
+NARROW_RATES = {"mimicry": 1e-3, "affinity-and-mimicry": 1e-3, "affinity": LOW_RATE}
 """Learning rate of each objective."""
 
 
@@ -143,6 +143,7 @@ def _objectives() -> Iterator[Run]:
     stages = [_auto(50, SHORT, "importance")]
     for name, objective in OBJECTIVES.items():
         yield Run(f"objective-{name}", SHORT, stages, objective)
+        yield Run(f"objective-{name}-low-rate", SHORT, stages, objective, LOW_RATE)
     for name, (objective, lr, changes) in SETTINGS.items():
         yield Run(name, SHORT, stages, objective, lr, changes=changes)
     student = STUDENTS[50] | {"embed_dim": NARROW}
