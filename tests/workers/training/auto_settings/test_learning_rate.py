@@ -34,6 +34,9 @@ class TestChoice:
     def test_the_largest_rate_that_is_as_good_as_the_best_is_selected(self) -> None:
         assert best_rate({1e-4: 0.5, 3e-4: 0.4, 1e-3: 0.41, 3e-3: 0.6}) == 1e-3
 
+    def test_close_to_the_teacher_a_hundredth_more_is_as_good(self) -> None:
+        assert best_rate({1e-4: 0.036, 3e-4: 0.039, 1e-3: 0.065}) == 3e-4
+
     def test_a_rate_that_fails_is_not_selected(self) -> None:
         assert best_rate({1e-4: 0.5, 3e-4: math.inf}) == 1e-4
 

@@ -1,9 +1,10 @@
 """`optimizer.lr: auto`: a test that selects the learning rate of a stage before its weights are trained.
 
 From the weights that the stage starts with, each rate trains for a few steps on the stage's first batches, with a fresh
-optimizer, and the agreement with the teacher is measured. The largest rate is selected whose divergence is at most 5% above the
-best one: few steps favour small rates. All workers take the steps, so these are the steps of the training itself; afterwards
-weights, data and random draws are as before.
+optimizer, and the agreement with the teacher is measured. The largest rate is selected that is not worse than the best one, as
+the warning during training defines it: few steps favour small rates, above all for students that start close to their teacher.
+All workers take the steps, so these are the steps of the training itself; afterwards weights, data and random draws are as
+before.
 """
 
 import itertools
@@ -18,14 +19,12 @@ from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.distributed import from_first_worker
+from tinyclip_workers.training.observation.agreement import is_worse
 from tinyclip_workers.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-
-TOLERANCE = 1.05
-"""A divergence at most this many times the smallest one counts as equally good."""
 
 
 def steps_per_rate(steps: int) -> int:
@@ -82,9 +81,9 @@ def select_rate(
 
 
 def best_rate(kls: dict[float, float]) -> float:
-    """Return the largest rate with a divergence close to the smallest one; the smallest rate if all have failed."""
+    """Return the largest rate that is not worse than the best one; the smallest rate if all have failed."""
     best = min(kls.values())
-    return max((rate for rate, kl in kls.items() if kl <= TOLERANCE * best < math.inf), default=min(kls))
+    return max((rate for rate, kl in kls.items() if kl < math.inf and not is_worse(kl, best)), default=min(kls))
 
 
 def _train(trainer: StageTrainer, batches: Sequence[Batch], rate: float) -> None:

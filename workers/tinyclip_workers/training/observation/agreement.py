@@ -31,6 +31,12 @@ from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
 MAX_PAIRS, BATCH = 256, 64
 MAX_READ = 20_000
 """Samples that are read to find the pairs; with a small holdout there may be fewer pairs."""
+WORSE, SLACK = 1.05, 0.01
+
+
+def is_worse(kl: float, other: float) -> bool:
+    """Return whether a divergence is larger than another one by more than 5% and 0.01 nats, or not a number."""
+    return not kl <= WORSE * other + SLACK
 
 
 @dataclass(frozen=True)

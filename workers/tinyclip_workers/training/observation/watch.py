@@ -15,15 +15,12 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.learner import StageLearner
-from tinyclip_workers.training.observation.agreement import MAX_READ, TeacherAgreement, read_pairs
+from tinyclip_workers.training.observation.agreement import MAX_READ, TeacherAgreement, is_worse, read_pairs
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 
 MEASUREMENTS = 10
 """Measurements of a stage, if the spec has no `evaluation.every_steps`; the last one is at its end."""
-
-WORSE, SLACK = 1.05, 0.01
-"""A divergence is worse than another one if it exceeds this many times the other, plus `SLACK` nats."""
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +113,10 @@ class AgreementWatch:
             )
         # A search removes units on purpose, and an objective without a teacher need not agree with one.
         compared = learner.search is None and bool(self._stage.objective.teacher_terms())
-        is_worse = compared and not kl <= WORSE * self._start + SLACK  # also if it is not a number
-        if is_worse and not self._warned:
+        warn = compared and is_worse(kl, self._start)
+        if warn and not self._warned:
             self._warn(kl, step, learner.stage.optimizer)
-        self._warned = is_worse
+        self._warned = warn
 
     def _report_average(self, kl: float, averaged_kl: float, exported: str) -> None:
         numbers = {name: x if math.isfinite(x) else None for name, x in (("kl", kl), ("averaged_kl", averaged_kl))}
