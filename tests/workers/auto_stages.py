@@ -91,7 +91,7 @@ def calibrated_trainer(spec: JobSpec, noise: float = 0.0) -> StageTrainer:
     def calibration() -> Calibration:
         pairs = draw_calibration(spec, 0, start, teacher, torch.device("cpu"), pairs=64).pairs
         pairs = pairs._replace(images_NCHW=pairs.images_NCHW + noise * torch.randn_like(pairs.images_NCHW))
-        return Calibration(pairs, embedding_targets(teacher, pairs, TEACHER.embed_dim))
+        return Calibration(pairs, embedding_targets(teacher, pairs, stage.layout.embed_dim))
 
     student = build_student(stage, spec.seed, parent, calibration)
     return StageTrainer(

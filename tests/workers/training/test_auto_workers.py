@@ -118,6 +118,18 @@ def test_workers_whose_calibration_is_rounded_differently_train_one_student(shar
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+def narrow_stage(rank: int, shards: str) -> dict[str, Tensor]:
+    stage = {"name": "narrow", "student": {"embed_dim": 12, "text": {}}, "train": {"steps": 2}}
+    return all_tensors(train(calibrated_trainer(spec_of(shards, stage), noise=1e-3 * rank)))
+
+
+def test_workers_whose_calibration_is_rounded_differently_train_one_projection(shards: str) -> None:
+    one, other = on_workers(2, narrow_stage, shards)
+
+    assert "projection.text.weight" in one
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 def test_a_projection_is_trained_only_after_the_cut_of_a_frozen_search(shards: str) -> None:
     prune = {"target_sparsity": 0.4, "prune_step": 2, "sparsity_warmup": 1}
     trainer = calibrated_trainer(spec_of(shards, {"name": "cut", "inherit": "auto", "train": {"steps": 4}, "prune": prune}))

@@ -15,7 +15,7 @@ from tests.workers.auto_stages import TEACHER
 pytestmark = pytest.mark.usefixtures("without_a_cluster")
 CUT = 12
 STAGES: list[dict[str, Any]] = [
-    {"name": "manual", "student": {"image": {"width": 24, "mlp_ratio": 3}}, "train": {"steps": 6}},
+    {"name": "manual", "student": {"embed_dim": 12, "image": {"width": 24, "mlp_ratio": 3}}, "train": {"steps": 6}},
     {
         "name": "frozen", "inherit": "auto", "train": {"steps": CUT + 10},
         "prune": {"search": "frozen", "target_sparsity": 0.3, "prune_step": CUT, "sparsity_warmup": 1},

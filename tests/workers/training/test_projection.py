@@ -13,9 +13,9 @@ from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkp
 from tinyclip_workers.training.clusters import save_clusters
 from tinyclip_workers.training.losses import TeacherEmbeddings
 from tinyclip_workers.training.optimizer import make_optimizer
-from tinyclip_workers.training.projection import Projection, WithProjection
+from tinyclip_workers.training.projection import RIDGE, Projection, WithProjection
 from tinyclip_workers.training.teachers import FrozenTeacher
-from tinyclip_workers.training.trainer import StageTrainer
+from tinyclip_workers.training.trainer import StageTrainer, StepResult
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
@@ -27,6 +27,7 @@ from tests.workers.auto_stages import (
     all_tensors,
     auto,
     batches_of,
+    calibrated_trainer,
     equal,
     spec_of,
     train,
@@ -112,6 +113,20 @@ def test_it_is_fp32_under_autocast_and_leaves_the_random_state_alone() -> None:
         torch.testing.assert_close(one.norm(dim=1), torch.ones(4))
 
 
+def test_a_fit_finds_the_map_into_the_teachers_space_for_both_modalities() -> None:
+    generator = torch.Generator().manual_seed(4)
+    rotation_DE = torch.linalg.qr(torch.randn(SIZE, 8, generator=generator)).Q.T
+    image_BD, text_BD = normalize(torch.randn(2, 40, 8, generator=generator), dim=-1)
+    projection = Projection(8, SIZE, seed=5)
+
+    projection.fit([image_BD, text_BD], [image_BD @ rotation_DE, text_BD @ rotation_DE])
+
+    image_BE, text_BE = projection(image_BD, text_BD)
+    torch.testing.assert_close(image_BE, image_BD @ rotation_DE, rtol=0, atol=RIDGE)
+    torch.testing.assert_close(text_BE, text_BD @ rotation_DE, rtol=0, atol=RIDGE)
+    assert torch.equal(projection.image.weight, projection.text.weight)
+
+
 def test_its_matrices_decay_and_its_biases_do_not(tmp_path: Path) -> None:
     spec = spec_of("unread", auto(0.5))
     projection = Projection(8, SIZE, seed=0)
@@ -169,6 +184,19 @@ class TestTraining:
         assert trainer_of(spec_of(shards, stage, objective={"feature_mimicry": 1})).learner.projection is None
         assert self.trainer(shards, {"affinity": 1}).learner.projection is None
         assert self.trainer(shards, {"feature_mimicry": 1}).learner.projection is not None
+
+    def test_a_student_that_is_cut_by_calibration_pairs_starts_with_a_fit(self, shards: str) -> None:
+        stage = {"name": "s", "student": {"embed_dim": 12, "text": {}}, "train": {"steps": 1}}
+        first: list[float] = []
+
+        def keep(result: StepResult) -> None:
+            first.append(result.terms["feature_mimicry"])
+
+        for trainer in (calibrated_trainer(spec_of(shards, stage)), self.trainer(shards, {"feature_mimicry": 1})):
+            train(trainer, progress=keep)
+
+        fitted, random = first[0], first[1]
+        assert fitted < 0.2 * random
 
     def test_a_contrastive_stage_does_not_run_the_teacher(self, shards: str) -> None:
         assert not self.trainer(shards, {"contrastive": 1}).teachers

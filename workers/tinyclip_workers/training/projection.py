@@ -1,22 +1,32 @@
 """The projection from the student's embedding space into the teacher's, if their sizes differ, trained with the student.
 
 It serves the objective only: it is part of checkpoints, is kept at the prune step, starts anew in every stage, and is never part
-of the student. Shapes: B batch, D student and E teacher embedding size.
+of the student. Shapes: B batch, N calibration pairs, D student and E teacher embedding size.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tinyclip_workers.inheritance.streams import Pairs
 from tinyclip_workers.model.precision import without_autocast
-from tinyclip_workers.model.towers import normalized
+from tinyclip_workers.model.towers import Model, TwoTowers, normalized
+from tinyclip_workers.training.distributed import from_first_worker
+from tinyclip_workers.training.losses import TeacherEmbeddings
+
+Teacher = Callable[[Tensor, Tensor], TeacherEmbeddings]
+
+RIDGE = 1e-4
+"""Of the fit, relative to the mean square of the student's embeddings in a direction."""
 
 
 class Projection(nn.Module):
     """One linear map for images and one for texts, with bias, as in CLIP-KD's published code (arXiv 2307.12732).
 
-    That code applies them to raw embeddings, this one to normalised ones, which every student provides.
+    That code applies them to raw embeddings, this one to normalised ones, which every student provides. They start at random,
+    or with `fit`.
     """
 
     def __init__(self, embed_dim: int, teacher_embed_dim: int, seed: int) -> None:
@@ -30,6 +40,32 @@ class Projection(nn.Module):
         """Return image_BE and text_BE, L2-normalised, in fp32 under autocast, too."""
         with without_autocast(image_BD):
             return normalized(self.image(image_BD)), normalized(self.text(text_BD))
+
+    @torch.no_grad()
+    def fit(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+        """Start with the linear map that brings embeddings of calibration pairs (N, D) closest to the teacher's (N, E).
+
+        Images and texts start with the same map. At random they would start with two that disagree, and objectives that compare
+        a student with its teacher in each modality by itself would separate its images from its texts.
+        """
+        x_MD, y_ME = (torch.cat([*parts]).double().cpu() for parts in (student, teacher))
+        gram_DD = x_MD.T @ x_MD
+        ridge_DD = RIDGE * gram_DD.trace() / len(gram_DD) * torch.eye(len(gram_DD), dtype=torch.float64)
+        weight_DE = from_first_worker(torch.linalg.solve(gram_DD + ridge_DD, x_MD.T @ y_ME))
+        for linear in (self.image, self.text):
+            linear.weight.copy_(weight_DE.T)
+            linear.bias.zero_()
+
+
+@torch.no_grad()
+def fit_projection(projection: Projection, student: Model, teacher: Teacher, pairs: Pairs) -> None:
+    """Fit a projection to a student and a teacher on calibration pairs. All workers get that of worker 0. Collective."""
+    was_training, parts = student.training, list(pairs.parts())
+    towers = TwoTowers(student).eval()
+    own = [towers(*part)[:2] for part in parts]
+    student.train(was_training)
+    wanted = [(found.image_BE, found.text_BE) for found in (teacher(*part) for part in parts)]
+    projection.fit([x_BD for pair in own for x_BD in pair], [x_BE for pair in wanted for x_BE in pair])
 
 
 class WithProjection(nn.Module):

@@ -30,7 +30,7 @@ from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import StudentEmbeddings
 from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.positions import all_positions, own_position
-from tinyclip_workers.training.projection import Projection
+from tinyclip_workers.training.projection import Projection, fit_projection
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
 
@@ -105,6 +105,7 @@ class StageTrainer:
         fixed = None if temperature == "learned" else temperature
         for teacher in self.teachers:
             Acceleration(compile=spec.compile).apply(teacher.towers.clip)
+        self._calibration, self._is_new = calibration, True
         extras = self._projection(), Acceleration.of(spec), calibration
         self.learner = StageLearner(student, stage, fixed, device, *extras)
         self._clusters_KE = None
@@ -127,6 +128,7 @@ class StageTrainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue exactly from a checkpoint."""
+        self._is_new = False
         state = checkpoint.state
         self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
         self.step = int(state["step"])
@@ -157,6 +159,8 @@ class StageTrainer:
 
     def run(self, batches: Iterator[Batch], hooks: Hooks) -> Command:
         """Train to the end of the stage. Returns RUN at the end, else the command that stopped the loop."""
+        if self._is_new and self.learner.projection is not None and self._calibration is not None:
+            fit_projection(self.learner.projection, self.student, self.teachers[0], self._calibration().pairs)
         batches = hooks.select_rate(self, batches)
         while self.step < self.stage.steps:
             if self.learner.prune_if_due(self.step):
