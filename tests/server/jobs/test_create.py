@@ -36,7 +36,7 @@ class TestCreate:
         assert response.headers["location"] == f"/v1/jobs/{job['id']}"
         assert response.headers["etag"] == f'"{job["etag"]}"'
         assert (job["labels"], job["project"], job["priority"]) == ({"team": "search"}, "default", 0)
-        assert job["spec"]["optimizer"]["lr"] == 1e-4
+        assert job["spec"]["optimizer"]["lr"] == 3e-4
         assert job["progress"]["stages"] == 2
 
     async def test_validate_only_returns_the_plan_without_an_effect(self, service: Service) -> None:

@@ -45,7 +45,7 @@ def test_the_steps_of_a_test_of_rates_are_planned(folder: Path) -> None:
     assert isinstance(plan, Plan)
     assert plan.teacher is not None
     deep, slim = plan.stages
-    assert (deep.lr, slim.lr, plan.warnings) == (1e-4, "auto", [])
+    assert (deep.lr, slim.lr, plan.warnings) == (3e-4, "auto", [])
     steps = 30 + 5 * 5
     assert slim.steps == 30
     assert slim.device_hours == pytest.approx(2 * 4 * steps * (3 * slim.student.macs + plan.teacher.macs) / 60e9 / 3600)

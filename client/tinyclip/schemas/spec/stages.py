@@ -185,8 +185,9 @@ class Temperature(Request):
 
 
 class OptimizerSpec(Request):
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-4
-    """`auto`: the rate is selected before the first step of a stage, by its effect on the agreement with the teacher."""
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 3e-4
+    """Of the weights. The default is for students that inherit by importance (docs/recipes.md); the paper's scripts have 1e-4.
+    `auto`: selected before the first step of a stage, by its effect on the agreement with the teacher."""
     weight_decay: float = Field(default=0.2, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
