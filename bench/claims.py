@@ -19,6 +19,7 @@ from hardware import cpu
 from random_units import in_random_order
 from recorded import Recorded
 from tinyclip.schemas import JobSpec
+from tinyclip.schemas.layouts import Layout
 from tinyclip_workers.data.stream import SingleTextTokenizer
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
@@ -86,11 +87,20 @@ def train(run: Run, seed: int, precision: str) -> dict[str, Any]:
         "seed": seed,
         "precision": precision,
         "cpu": cpu(),
-        "kept_of_blocks": round(1 - removed_share(original.layout, student.layout, TOWERS), 4),
+        "kept_of_blocks": round(kept_share(original.layout, student.layout), 4),
         **summarize(student.layout).model_dump(mode="json"),
         "scores": scores_of(student, spec),
         "curve": curve,
     }
+
+
+def kept_share(teacher: Layout, student: Layout) -> float:
+    """Return the share of the teacher's weights in attention and MLPs; of a ResNet's, of all weights but the word embedding."""
+    if teacher.image.kind == "resnet":
+        sizes = [summarize(layout) for layout in (student, teacher)]
+        own, whole = (size.image_params + size.text_params_without_embedding for size in sizes)
+        return own / whole
+    return 1 - removed_share(teacher, student, TOWERS)
 
 
 def spec_of(run: Run, seed: int, precision: str) -> JobSpec:
