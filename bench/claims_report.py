@@ -18,6 +18,8 @@ from claims_runs import LONG, MIDDLE, NARROW, NARROW_RATES, OBJECTIVES, SETTINGS
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+matplotlib.rcParams["svg.hashsalt"] = "claims"  # the same file for the same results
+
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
 Runs = dict[tuple[str, int], list[Line]]
@@ -48,7 +50,7 @@ def main() -> None:
         f"## What is inherited: {SHORT} steps, feature mimicry",
         *table(by_run, [("teacher-vit", 0), *sizes]),
         *verdicts(by_run),
-        f"## The ResNet teacher: {SHORT} steps, feature mimicry",
+        f"## The ResNet teacher: {SHORT} steps, feature mimicry (kept: of all weights but the word embedding)",
         *table(by_run, [("teacher-resnet", 0), *((f"resnet-{kind}-50", SHORT) for kind in ("leading", "manual"))]),
         f"## The paper: {MIDDLE} steps, affinity alone",
         *table(by_run, [(name, MIDDLE) for name in paper]),

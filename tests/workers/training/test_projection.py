@@ -192,7 +192,9 @@ class TestTraining:
         def keep(result: StepResult) -> None:
             first.append(result.terms["feature_mimicry"])
 
-        for trainer in (calibrated_trainer(spec_of(shards, stage)), self.trainer(shards, {"feature_mimicry": 1})):
+        fits, starts_at_random = (calibrated_trainer(spec_of(shards, stage)) for _ in range(2))
+        starts_at_random._calibration = None
+        for trainer in (fits, starts_at_random):
             train(trainer, progress=keep)
 
         fitted, random = first[0], first[1]

@@ -1,7 +1,7 @@
 """The projection from the student's embedding space into the teacher's, if their sizes differ, trained with the student.
 
 It serves the objective only: it is part of checkpoints, is kept at the prune step, starts anew in every stage, and is never part
-of the student. Shapes: B batch, N calibration pairs, D student and E teacher embedding size.
+of the student. Shapes: B batch, N rows to fit, D student and E teacher embedding size.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ RIDGE = 1e-4
 class Projection(nn.Module):
     """One linear map for images and one for texts, with bias, as in CLIP-KD's published code (arXiv 2307.12732).
 
-    That code applies them to raw embeddings, this one to normalised ones, which every student provides. They start at random,
-    or with `fit`.
+    That code applies them to raw embeddings, this one to normalised ones, which every student provides. They are random
+    until `fit` sets them.
     """
 
     def __init__(self, embed_dim: int, teacher_embed_dim: int, seed: int) -> None:
@@ -43,15 +43,16 @@ class Projection(nn.Module):
 
     @torch.no_grad()
     def fit(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
-        """Start with the linear map that brings embeddings of calibration pairs (N, D) closest to the teacher's (N, E).
+        """Set both maps to the one that brings a student's embeddings closest to its teacher's, by least squares.
 
-        Images and texts start with the same map. At random they would start with two that disagree, and objectives that compare
-        a student with its teacher in each modality by itself would separate its images from its texts.
+        Both arguments are parts, (B, D) and (B, E), with images and texts in the same order; together they have N rows. Two
+        random maps disagree: an objective that compares student and teacher in each modality by itself would then separate the
+        student's images from its texts.
         """
-        x_MD, y_ME = (torch.cat([*parts]).double().cpu() for parts in (student, teacher))
-        gram_DD = x_MD.T @ x_MD
+        x_ND, y_NE = (torch.cat([*parts]).double().cpu() for parts in (student, teacher))
+        gram_DD = x_ND.T @ x_ND
         ridge_DD = RIDGE * gram_DD.trace() / len(gram_DD) * torch.eye(len(gram_DD), dtype=torch.float64)
-        weight_DE = from_first_worker(torch.linalg.solve(gram_DD + ridge_DD, x_MD.T @ y_ME))
+        weight_DE = from_first_worker(torch.linalg.solve(gram_DD + ridge_DD, x_ND.T @ y_NE))
         for linear in (self.image, self.text):
             linear.weight.copy_(weight_DE.T)
             linear.bias.zero_()
