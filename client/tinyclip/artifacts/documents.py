@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
+from tinyclip.schemas.datasets import DatasetPut, DatasetVersion, ReinforcementPost
 from tinyclip.schemas.exports import ExportFormat
 from tinyclip.schemas.indexes import IndexItem, IndexKind, IndexSource, IndexStore
 from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
@@ -22,7 +23,9 @@ class JobDocument(Response):
     job: str
     name: str
     spec: JobSpec
-    """Resolved: `registry:` teachers have the number of their version."""
+    """Resolved: `registry:` teachers and the data set have the number of their version."""
+    dataset: DatasetVersion | None = None
+    """The version that `spec.data.train.dataset` names."""
     model_name: str
     model_version: int
     """The version that a success creates, in `models/<model_name>/<model_version>/`. Reserved by the server, one a job."""
@@ -112,6 +115,30 @@ class IndexRequest(Response):
     """None: build from `source`. Else: apply these to the newest generation of build number `build`."""
 
 
+class DatasetRequest(Response):
+    """`datasets/<name>/request.json`: written before each attempt of a registration, removed with the data set."""
+
+    name: str
+    version: int
+    """The version that a success creates; reserved by the server."""
+    attempt: int
+    """The only attempt that may write."""
+    request: DatasetPut
+    previous: str | None = None
+    """Digest of the newest version: a job that finds the same data reports that nothing changed."""
+
+
+class ReinforcementRequest(Response):
+    """`…/reinforcements/<id>/request.json`: written before each attempt, removed with the reinforcement."""
+
+    id: str
+    dataset: str
+    version: int
+    attempt: int
+    """The only attempt that may write."""
+    request: ReinforcementPost
+
+
 class WorkerEvent(Response):
     """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
 
@@ -144,6 +171,12 @@ class WorkerEvent(Response):
     evaluation.progress  {fraction}
     evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}
     evaluation.failed    {code, pointer, value}
+    dataset.progress  {fraction}
+    dataset.finished  the `dataset.json` document; `{unchanged: true}` if the shards equal the newest version's
+    dataset.failed    {code, pointer, value}
+    reinforcement.progress  {fraction}
+    reinforcement.finished  the `reinforcement.json` document
+    reinforcement.failed    {code}
     export.progress   {fraction}
     export.finished   the `export.json` document
     export.failed     {code}

@@ -263,6 +263,89 @@ def index_table(name: str, id: str) -> str:
     return f"{index_tables(name)}/{id}"
 
 
+# Data sets
+
+DATASETS = "datasets"
+DATASET_DOCUMENT = "dataset.json"
+"""The file that completes a version: a `DatasetVersion`, written last."""
+REINFORCEMENT_DOCUMENT = "reinforcement.json"
+"""The file that completes a reinforcement, written last."""
+
+
+def dataset_folder(name: str) -> str:
+    return f"{DATASETS}/{name}"
+
+
+def dataset_request(name: str) -> str:
+    """A `DatasetRequest`."""
+    return f"{dataset_folder(name)}/request.json"
+
+
+def dataset_events(name: str, version: int, attempt: int) -> str:
+    return f"{dataset_folder(name)}/jobs/{version}-a{attempt}/events"
+
+
+def dataset_version(name: str, version: int) -> str:
+    return f"{dataset_folder(name)}/{version}"
+
+
+def dataset_document(name: str, version: int) -> str:
+    return f"{dataset_version(name, version)}/{DATASET_DOCUMENT}"
+
+
+def dataset_report(version: str) -> str:
+    """A `DatasetReport`; `version` is the folder of one."""
+    return f"{version}/report.json"
+
+
+def dataset_shards(version: str) -> str:
+    """The shards: address, size, digest and count of samples, as Parquet."""
+    return f"{version}/shards.parquet"
+
+
+def dataset_blocks(version: str) -> str:
+    """Stretches of shards that are read at once, as Parquet."""
+    return f"{version}/blocks.parquet"
+
+
+def dataset_samples(version: str, shard: int) -> str:
+    """The samples of one shard, as Parquet."""
+    return f"{version}/samples/{shard:06d}.parquet"
+
+
+def dataset_findings(version: str, shard: int) -> str:
+    """What the report needs of one shard; removed when the report is written."""
+    return f"{version}/findings/{shard:06d}.json"
+
+
+def job_dataset(job: str) -> str:
+    """The anonymous version of the data set that a job with `shards` reads."""
+    return f"{job_folder(job)}/dataset"
+
+
+def reinforcement_folder(dataset: str, version: int, id: str) -> str:
+    return f"{dataset_version(dataset, version)}/reinforcements/{id}"
+
+
+def reinforcement_request(folder: str) -> str:
+    """A `ReinforcementRequest`."""
+    return f"{folder}/request.json"
+
+
+def reinforcement_events(folder: str, attempt: int) -> str:
+    return f"{folder}/attempts/{attempt}/events"
+
+
+def reinforcement_shard(folder: str, shard: int) -> str:
+    """The views and embeddings of one shard."""
+    return f"{folder}/shards/{shard:06d}.safetensors"
+
+
+def reinforcement_texts(folder: str, part: int) -> str:
+    """The teachers' embeddings of distinct texts, by their hash."""
+    return f"{folder}/texts/{part:06d}.safetensors"
+
+
 # Deployments
 
 

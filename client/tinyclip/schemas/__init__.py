@@ -1,6 +1,21 @@
 """The wire schemas of client, server and workers."""
 
 from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
+from tinyclip.schemas.datasets import (
+    AgreementReport,
+    Dataset,
+    DatasetPut,
+    DatasetReport,
+    DatasetSample,
+    DatasetSource,
+    DatasetState,
+    DatasetVersion,
+    Finding,
+    Reinforcement,
+    ReinforcementCost,
+    ReinforcementPost,
+    ReinforcementState,
+)
 from tinyclip.schemas.deployments import Canary, Deployment, DeploymentPut, DeploymentState, EngineName, ReplicaRange
 from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
 from tinyclip.schemas.exports import (
@@ -68,11 +83,19 @@ from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, Tok
 __all__ = [
     "JSON",
     "Agreement",
+    "AgreementReport",
     "AliasPut",
     "Canary",
     "Checkpoint",
     "ComparedModel",
     "Comparison",
+    "Dataset",
+    "DatasetPut",
+    "DatasetReport",
+    "DatasetSample",
+    "DatasetSource",
+    "DatasetState",
+    "DatasetVersion",
     "Deployment",
     "DeploymentPut",
     "DeploymentState",
@@ -96,6 +119,7 @@ __all__ = [
     "ExportState",
     "ExportTolerance",
     "FieldError",
+    "Finding",
     "Hit",
     "ImageLayout",
     "ImportOptions",
@@ -136,6 +160,10 @@ __all__ = [
     "Problem",
     "Progress",
     "ProjectName",
+    "Reinforcement",
+    "ReinforcementCost",
+    "ReinforcementPost",
+    "ReinforcementState",
     "RejectedItem",
     "ReplicaRange",
     "Request",

@@ -123,7 +123,7 @@ class PairStream(IterableDataset[Batch]):
         self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
         self._tokenize, self._text_multiple = lru_cache(TOKEN_CACHE_SIZE)(tokenize), text_multiple
         self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
-        self._urls = expand_shards(spec.train.shards)
+        self._urls = expand_shards(spec.train.patterns)
         self._skipped = Skipped()
 
     @property
@@ -271,7 +271,7 @@ def count_pairs(spec: DataSpec) -> int:
     if spec.train.samples is not None:
         return spec.train.samples
     pairs, logged_at = 0, time.monotonic()
-    for sample in read_shards(expand_shards(spec.train.shards), Skipped()):
+    for sample in read_shards(expand_shards(spec.train.patterns), Skipped()):
         pairs += not is_held_out(sample["__key__"], spec.train.holdout)
         if time.monotonic() - logged_at >= COUNT_LOG_SECONDS:
             logged_at = time.monotonic()

@@ -44,7 +44,7 @@ def sample_calibration_images(data: DataSpec, size: int) -> Pixels:
     Returns none if no shard can be read.
     """
     try:
-        urls = expand_shards(data.train.shards)
+        urls = expand_shards(data.train.patterns)
         chosen = urls[:: -(-len(urls) // MAX_SHARDS)] if urls else []
         share = -(-image_count(size) // max(1, len(chosen)))
         images = [image for url in chosen for image in islice(_read_images(url, data, size), share)][: image_count(size)]

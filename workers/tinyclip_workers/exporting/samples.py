@@ -111,7 +111,7 @@ def _task_pairs(task: EvaluationTask, holdout: float) -> Pairs:
 
 def _training_pairs(train: TrainData) -> Pairs:
     yield from _decode(
-        _sample_shards(expand_shards(train.shards)), train.image_key,
+        _sample_shards(expand_shards(train.patterns)), train.image_key,
         lambda sample: not is_held_out(sample["__key__"], train.holdout),
         lambda sample: captions_of(sample, train.caption_key)[0],
     )  # fmt: skip

@@ -32,7 +32,7 @@ MIN_CAPTIONS = 8
 def check_training_data(spec: JobSpec, diagnostics: Diagnostics) -> tuple[int, bool]:
     """Check `data.train`. Return the pairs in one epoch (0 if the shards cannot be used) and whether the number is exact."""
     train = spec.data.train
-    inspection = inspect_shards(train.shards)
+    inspection = inspect_shards(train.patterns)
     report_shards(inspection, "/data/train/shards", diagnostics)
     check_images(inspection.samples, train.image_key, "/data/train", diagnostics)
     check_captions(inspection.samples, train.caption_key, "/data/train/caption_key", diagnostics)

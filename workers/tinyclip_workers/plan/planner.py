@@ -89,7 +89,7 @@ def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | l
     diagnostics.begin("/data/train/shards", spec.data.train.shards, "reading the shards")
     samples, exact = check_training_data(spec, diagnostics)
     check_batches(spec, samples, exact, diagnostics)
-    training = TrainingData(shard_urls(spec.data.train.shards), spec.data.train.holdout)
+    training = TrainingData(shard_urls(spec.data.train.patterns), spec.data.train.holdout)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
     diagnostics.begin("/objective", None, "reading the files of objectives")
     check_objectives(spec, teacher, diagnostics)

@@ -47,7 +47,8 @@ class JobAttempt:
 
     @property
     def spec(self) -> JobSpec:
-        return self.document.spec
+        """The job's spec, with the shards and keys of its data set."""
+        return self.document.dataset.resolve(self.document.spec) if self.document.dataset else self.document.spec
 
     def register_driver(self) -> bool:
         """Return whether this is the attempt's first driver: a late or repeated submission starts another one."""

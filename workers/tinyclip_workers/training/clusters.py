@@ -127,7 +127,7 @@ def make_clusters(spec: JobSpec, out: str, clusters: int, images: int = 200_000,
 
 def _embeddings(teacher: LoadedModel, train: TrainData, images: int, seed: int, device: torch.device) -> Tensor:
     """Return L2-normalised embeddings (N, E) of at most `images` images, from shards in an order given by the seed."""
-    urls = expand_shards(train.shards)
+    urls = expand_shards(train.patterns)
     random.Random(seed).shuffle(urls)
     skipped = Skipped()
 

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def job_texts(spec: JobSpec) -> Iterator[str]:
     """Yield every text that a job trains or evaluates with: captions and class prompts."""
-    yield from _captions(spec.data.train.shards, spec.data.train.caption_key)
+    yield from _captions(spec.data.train.patterns, spec.data.train.caption_key)
     for task in map(resolve_task, spec.evaluation.tasks):
         if isinstance(task, RetrievalTask):
             yield from _captions(task.shards, task.caption_key)

@@ -139,7 +139,7 @@ or `tinyclip-client deployments create NAME --model {version.name}@{version.vers
 
 
 def _training_origin(version: ModelVersion, spec: JobSpec) -> str:
-    shards = spec.data.train.shards if isinstance(spec.data.train.shards, str) else ", ".join(spec.data.train.shards)
+    shards = ", ".join(spec.data.train.patterns)
     lines = ["## Origin", "", f"- training data: `{shards}`"]
     for stage in spec.stages:
         length = ", ".join(f"{value:g} {unit}" for unit, value in stage.train.model_dump(exclude_none=True).items())

@@ -175,7 +175,7 @@ def _lineage(spec: JobSpec, sources: Sequence[ModelSource]) -> JSON:
         "teacher": teachers[0] if teachers else None,
         **({"teachers": several} if len(several) > 1 else {}),
         **({"clusters": clusters} if (clusters := _clusters(spec)) else {}),
-        "data": data_digests(spec.data.train.shards),
+        "data": data_digests(spec.data.train.patterns),
         "code": code_versions(),
     }
 

@@ -1,8 +1,8 @@
 """The data of a job spec: training pairs and evaluation tasks."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from tinyclip.schemas._base import Key, Keys, Line, Lines, Request
 from tinyclip.schemas.addresses import Address, Shards
@@ -47,9 +47,20 @@ class ImageAugmentation(Request):
     """Probability of losing all colour."""
 
 
+DatasetRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}@[a-z0-9][a-z0-9._-]{0,62}$")]
+"""A version of a data set: NAME@VERSION_OR_ALIAS."""
+ReinforcementId = Annotated[str, StringConstraints(pattern=r"^reinf_[a-z0-9]{16}$")]
+
+
 class TrainData(Request):
-    shards: Shards
+    """Training pairs: a registered data set, or shards, which the job reads once before it trains."""
+
+    shards: Shards | None = None
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
+    dataset: DatasetRef | None = None
+    """A registered data set, instead of `shards`, as `emoji@1`; keys and `holdout` are those that it was registered with."""
+    reinforcement: ReinforcementId | None = None
+    """Stored teacher embeddings of the data set: no teacher runs in the training step."""
     samples: int | None = Field(default=None, ge=1, le=10**12)
     """Pairs in one epoch; None: counted once when the job starts."""
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
@@ -61,11 +72,28 @@ class TrainData(Request):
     """Share of pairs, chosen by a hash of their key, that training never sees; a task with `subset: holdout` reads them."""
     augment: ImageAugmentation = ImageAugmentation()
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.shards is None) == (self.dataset is None):
+            raise ValueError("give either shards or dataset")
+        if self.dataset is not None and self.samples is not None:
+            raise ValueError("samples is known for a data set; omit it")
+        if self.reinforcement is not None and self.dataset is None:
+            raise ValueError("a reinforcement belongs to a data set; give dataset instead of shards")
+        return self
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of `shards`: those of its data set in a resolved spec (`DatasetVersion.resolve`)."""
+        return [self.shards] if isinstance(self.shards, str) else self.shards or []
+
 
 class DataSpec(Request):
     train: TrainData
     shuffle: int = Field(default=10_000, ge=0)
-    """Pairs held in memory to draw from; 0 keeps the order of the shards."""
+    """Pairs of all workers together that are drawn from at any time; 0: every epoch has the same order."""
+    shuffle_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Limit of the memory of all workers together for pairs that are held to draw from."""
 
 
 class _Task(Request):

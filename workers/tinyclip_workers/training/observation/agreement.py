@@ -58,7 +58,7 @@ def read_pairs(spec: DataSpec, image_size: int, tokenize: Tokenize) -> FixedPair
     train, skipped = spec.train, Skipped()
     images: list[Tensor] = []
     tokens: list[Tensor] = []
-    for number, sample in enumerate(read_shards(expand_shards(train.shards), skipped)):
+    for number, sample in enumerate(read_shards(expand_shards(train.patterns), skipped)):
         if number == MAX_READ or len(images) == MAX_PAIRS:
             break
         if train.holdout > 0 and not is_held_out(sample["__key__"], train.holdout):
