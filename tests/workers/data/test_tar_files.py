@@ -5,14 +5,14 @@ import gzip
 import io
 import lzma
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tinyclip_workers.data import shards, tar_files, tar_streams
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_shard, read_shards
-from tinyclip_workers.data.tar_files import Unread, read_members
+from tinyclip_workers.data.tar_files import Member, Unread, read_members
 
 from tests.workers import hostile_files as hostile
 
@@ -31,6 +31,10 @@ def tar(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
     return file.getvalue()
 
 
+def contents(members: Iterator[Member]) -> dict[str, bytes | Unread]:
+    return {member.name: member.content for member in members}
+
+
 def link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
@@ -39,11 +43,11 @@ def link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 def test_plain_and_compressed_tars_give_the_same_files(pack: Callable[[bytes], bytes]) -> None:
-    assert dict(read_members(io.BytesIO(pack(tar(CONTENT))))) == CONTENT
+    assert contents(read_members(io.BytesIO(pack(tar(CONTENT))))) == CONTENT
 
 
 def test_a_plain_tar_whose_first_name_looks_like_a_compression_header_is_read() -> None:
-    assert dict(read_members(io.BytesIO(tar({"BZh1.txt": b"x"})))) == {"BZh1.txt": b"x"}
+    assert contents(read_members(io.BytesIO(tar({"BZh1.txt": b"x"})))) == {"BZh1.txt": b"x"}
 
 
 def test_links_devices_and_folders_are_skipped() -> None:
@@ -52,7 +56,7 @@ def test_links_devices_and_folders_are_skipped() -> None:
         link("folder.txt", tarfile.DIRTYPE, ""), link("device.txt", tarfile.CHRTYPE, ""), link("pipe.txt", tarfile.FIFOTYPE, ""),
     ]
 
-    assert dict(read_members(io.BytesIO(tar(CONTENT, *special)))) == CONTENT
+    assert contents(read_members(io.BytesIO(tar(CONTENT, *special)))) == CONTENT
 
 
 @pytest.mark.parametrize("name", ["/etc/cron.txt", "../up.txt", "a/../../up.txt", "a/../.txt", "..\\up.txt"])
@@ -74,7 +78,7 @@ def test_a_decompression_bomb_is_refused_before_it_fills_the_memory(monkeypatch:
     read: list[int] = []
 
     with pytest.raises(tarfile.ReadError, match="more than 100 times its size"):
-        read.extend(len(data) for _, data in read_members(io.BytesIO(bomb)))
+        read.extend(len(data) for _, data, *_ in read_members(io.BytesIO(bomb)))
 
     assert sum(read) < 6 << 20
 
@@ -83,7 +87,7 @@ def test_a_file_beyond_the_size_limit_is_not_read(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tar_files, "MAX_MEMBER_BYTES", 1000)
     files = {"small.txt": b"x" * 1000, "huge.txt": b"x" * 1001, "next.txt": b"x"}
 
-    found = dict(read_members(io.BytesIO(tar(files))))
+    found = contents(read_members(io.BytesIO(tar(files))))
 
     assert found == {**files, "huge.txt": Unread("it has 1,001 bytes, at most 1,000 are read")}
 
@@ -101,7 +105,7 @@ def test_names_of_all_formats_are_read(format: str) -> None:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
 
-    assert dict(read_members(io.BytesIO(file.getvalue()))) == files
+    assert contents(read_members(io.BytesIO(file.getvalue()))) == files
 
 
 A, B = hostile.member("a.txt", b"one"), hostile.member("b.txt", b"two")
@@ -184,7 +188,7 @@ def test_names_of_unreadable_files_cannot_remove_entries_of_a_sample(tmp_path: P
 
 def test_xz_with_a_large_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = lzma.compress(tar(CONTENT), preset=9)
-    assert dict(read_members(io.BytesIO(packed))) == CONTENT
+    assert contents(read_members(io.BytesIO(packed))) == CONTENT
 
     monkeypatch.setattr(tar_streams, "XZ_MEMORY", 32 << 20)
 

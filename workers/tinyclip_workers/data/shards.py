@@ -3,10 +3,11 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, NamedTuple
 
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.samples import Sample
-from tinyclip_workers.data.tar_files import Unread, read_members
+from tinyclip_workers.data.tar_files import Member, Unread, read_members
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.user_files import open_file, store_errors
 
@@ -29,26 +30,40 @@ def read_shard(url: str, *, block_bytes: int | None = None) -> Iterator[Sample]:
     is forbidden.
     """
     with open_file(url, block_bytes=block_bytes) as file:
-        yield from _group(url, read_members(file))
+        yield from (placed.sample for placed in read_placed(url, file))
 
 
-def _group(url: str, members: Iterable[tuple[str, bytes | Unread]]) -> Iterator[Sample]:
+class PlacedSample(NamedTuple):
+    """A sample, and its place in the decompressed tar: it can be read again from there."""
+
+    sample: Sample
+    start: int
+    end: int
+
+
+def read_placed(url: str, file: IO[bytes]) -> Iterator[PlacedSample]:
+    """Yield the samples of an open shard, or of a part of an uncompressed one that begins with a sample; as `read_shard`."""
+    return _group(url, read_members(file))
+
+
+def _group(url: str, members: Iterable[Member]) -> Iterator[PlacedSample]:
     """Yield the samples of successive files, as webdataset's `group_by_keys`; files that cannot be used are `__defects__`."""
     sample: Sample | None = None
-    used = 0
-    for name, content in members:
+    used = start = end = 0
+    for name, content, first, last in members:
         parts = _KEY_AND_EXTENSION.fullmatch(name)
         key, extension = (parts[1], parts[2].lower()) if parts else (name, "")
         if extension.startswith("__") or (parts is None and isinstance(content, bytes)):
             continue  # a file with the name of an entry of ours, or one of no sample
         if sample is None or key != sample["__key__"]:
             if sample is not None:
-                yield sample
-            sample, used = {"__key__": key, "__url__": url, "__defects__": {}}, 0
+                yield PlacedSample(sample, start, end)
+            sample, used, start = {"__key__": key, "__url__": url, "__defects__": {}}, 0, first
         used += len(content) if isinstance(content, bytes) else 0
         _add(sample, extension, content if used <= MAX_SAMPLE_BYTES else Unread(f"its files exceed {MAX_SAMPLE_BYTES:,} bytes"))
+        end = last
     if sample is not None:
-        yield sample
+        yield PlacedSample(sample, start, end)
 
 
 def _add(sample: Sample, extension: str, content: bytes | Unread) -> None:

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 from tinyclip_workers.data.tar_streams import BLOCK, PIECE, LimitedStream
 
@@ -34,8 +34,19 @@ class Unread:
     reason: str
 
 
-def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes | Unread]]:
-    """Yield name and content of each plain file of a tar (also compressed), in order; links, folders and devices are skipped.
+class Member(NamedTuple):
+    """A plain file of a tar, and its place in the decompressed tar."""
+
+    name: str
+    content: bytes | Unread
+    start: int
+    """Offset of its first header."""
+    end: int
+    """Offset after its content and padding."""
+
+
+def read_members(file: IO[bytes]) -> Iterator[Member]:
+    """Yield each plain file of a tar (also compressed), in order; links, folders and devices are skipped.
 
     A file that is too large, sparse, outside the archive's folder or has an invalid header is `Unread`; after a damaged header,
     reading continues at the next valid one, and the name is "". Raises tarfile.TarError if it is not a tar, is truncated or
@@ -44,16 +55,16 @@ def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes | Unread]]:
     stream = LimitedStream(file)
     for entry in _read_entries(stream):
         if entry is None:
-            yield "", Unread("a header in the tar is damaged")
+            yield Member("", Unread("a header in the tar is damaged"), stream.position, stream.position)
         elif not entry.info.isreg() or _METADATA.match(entry.name):
             stream.skip(_padded(entry.size) if entry.info.isreg() or entry.info.type not in tarfile.SUPPORTED_TYPES else 0)
         elif problem := entry.problem or _problem(entry.info, entry.name, entry.size):
             stream.skip(_padded(entry.size))
-            yield entry.name[:MAX_NAME], Unread(problem)
+            yield Member(entry.name[:MAX_NAME], Unread(problem), entry.start, stream.position)
         else:
             content = stream.read_exactly(entry.size)
             stream.skip(_padded(entry.size) - entry.size)
-            yield entry.name, content
+            yield Member(entry.name, content, entry.start, stream.position)
 
 
 def read_entries(file: IO[bytes]) -> Iterator["Entry"]:
@@ -76,6 +87,8 @@ class Entry:
     size: int
     problem: str
     """What is wrong with its extended header, or ""."""
+    start: int
+    """Offset of its first header, which may be an extended one."""
     _stream: "LimitedStream"
 
     @property
@@ -95,12 +108,13 @@ class Entry:
 
 def _read_entries(stream: "LimitedStream") -> Iterator[Entry | None]:
     """Yield the entries, whose bytes the caller reads or skips; None for damaged headers. Raises tarfile.ReadError."""
-    extended = _Extended()
+    extended, start = _Extended(), None
     for found in _read_headers(stream):
         if found is None:
             yield None
             continue
         info, block = found
+        start = stream.position - tarfile.BLOCKSIZE if start is None else start
         if info.type in _EXTENDED:
             extended.read(info, stream)
             continue
@@ -108,7 +122,8 @@ def _read_entries(stream: "LimitedStream") -> Iterator[Entry | None]:
         if info.type == tarfile.GNUTYPE_SPARSE:
             _skip_sparse_map(stream, block)
         size = info.size if header.size is None else header.size
-        yield Entry(info, header.name or info.name, size, header.problem, stream)
+        yield Entry(info, header.name or info.name, size, header.problem, start, stream)
+        start = None
 
 
 def _read_headers(stream: "LimitedStream") -> Iterator[tuple[tarfile.TarInfo, bytes] | None]:

@@ -37,6 +37,11 @@ class LimitedStream:
         self._file: Any = packed if unpacker is None else unpacker(packed)
         self._unpacked = 0
 
+    @property
+    def position(self) -> int:
+        """Bytes of the decompressed tar that were read."""
+        return self._unpacked
+
     def read(self, size: int) -> bytes:
         """Return at most PIECE bytes; fewer than `size` only at the end.
 

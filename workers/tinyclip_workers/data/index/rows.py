@@ -1,0 +1,178 @@
+"""The tables of an index: samples, one table for each shard; shards; and blocks, the stretches that training reads at once."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+
+class Use(IntEnum):
+    """The use of a sample."""
+
+    TRAINING = 0
+    HELD_OUT = 1
+    EXCLUDED = 2
+    """It does not meet `where`."""
+    UNUSABLE = 3
+    """It has no readable image or no caption; `problem` has the reason."""
+
+
+@dataclass
+class SampleRow:
+    """One sample of a shard."""
+
+    key: str
+    offset: int
+    """Of its first header in the decompressed shard, in bytes."""
+    length: int
+    """From there to the end of its last file, in bytes."""
+    captions: int = 0
+    """Captions in the shard."""
+    width: int = 0
+    height: int = 0
+    """Pixels, upright; 0: unknown."""
+    distinct: int = 0
+    """The first 8 bytes of the SHA-256 of its `distinct_key`; 0: it has none."""
+    crc: int = 0
+    """CRC-32 of the contents of its files in order."""
+    use: int = Use.TRAINING
+    problem: str | None = None
+    more_captions: list[str] | None = None
+    """Captions from another file, which are joined to those in the shard."""
+
+
+SAMPLES = pa.schema([
+    ("key", pa.binary()),  # a name in a tar need not be UTF-8
+    ("offset", pa.int64()), ("length", pa.int64()), ("captions", pa.int32()), ("width", pa.int32()), ("height", pa.int32()),
+    ("distinct", pa.uint64()), ("crc", pa.uint32()), ("use", pa.uint8()), ("problem", pa.string()),
+    ("more_captions", pa.list_(pa.string())),
+])  # fmt: skip
+
+
+@dataclass
+class ShardRow:
+    """One shard."""
+
+    url: str
+    bytes: int
+    """Of the file, as it is stored."""
+    sha256: str | None
+    """None: its content was not read."""
+    samples: int
+    pairs: int
+    """Samples for training."""
+    sequential: bool = False
+    """True if it cannot be read from an offset: it is compressed, or its server has no range requests."""
+
+
+SHARDS = pa.schema([
+    ("url", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string()), ("samples", pa.int64()), ("pairs", pa.int64()),
+    ("sequential", pa.bool_()),
+])  # fmt: skip
+
+
+BLOCKS = pa.schema([
+    ("shard", pa.int32()), ("first", pa.int32()), ("rows", pa.int32()), ("pairs", pa.int32()), ("offset", pa.int64()),
+    ("length", pa.int64()),
+])  # fmt: skip
+
+
+@dataclass
+class Blocks:
+    """All blocks of an index in the order of the shards, as columns of equal length."""
+
+    shard: NDArray[np.int32]
+    first: NDArray[np.int32]
+    """Row of its first sample in the shard."""
+    rows: NDArray[np.int32]
+    pairs: NDArray[np.int32]
+    """Samples for training."""
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def table(self) -> pa.Table:
+        return pa.table({field.name: getattr(self, field.name) for field in fields(self)}, schema=BLOCKS)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Blocks":
+        return cls(**{name: table.column(name).to_numpy() for name in BLOCKS.names})
+
+
+class ShardSamples:
+    """The samples of one shard as columns (N samples)."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self.offset_N: NDArray[np.int64] = table.column("offset").to_numpy()
+        self.length_N: NDArray[np.int64] = table.column("length").to_numpy()
+        self.distinct_N: NDArray[np.uint64] = table.column("distinct").to_numpy()
+        self.crc_N: NDArray[np.uint32] = table.column("crc").to_numpy()
+        self.training_rows: NDArray[np.int64] = np.flatnonzero(table.column("use").to_numpy() == Use.TRAINING)
+        self._more: list[list[str] | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offset_N)
+
+    def key(self, row: int) -> str:
+        data: bytes = self.table.column("key")[row].as_py()
+        return data.decode("utf-8", "surrogateescape")
+
+    def more_captions(self, row: int) -> list[str]:
+        """Return the captions of a sample that are not in the shard."""
+        if self._more is None:
+            column = self.table.column("more_captions")
+            self._more = [] if column.null_count == len(column) else column.to_pylist()
+        return (self._more[row] or []) if self._more else []
+
+
+def samples_table(rows: Sequence[SampleRow]) -> pa.Table:
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in SAMPLES.names if name != "key"}
+    return pa.table({"key": [row.key.encode("utf-8", "surrogateescape") for row in rows], **columns}, schema=SAMPLES)
+
+
+def shards_table(rows: Sequence[ShardRow]) -> pa.Table:
+    return pa.table({name: [getattr(row, name) for row in rows] for name in SHARDS.names}, schema=SHARDS)
+
+
+def shard_rows(table: pa.Table) -> list[ShardRow]:
+    return [ShardRow(**row) for row in table.to_pylist()]
+
+
+def cut_blocks(shard: int, samples: pa.Table, block_bytes: int) -> list[tuple[int, int, int, int, int, int]]:
+    """Cut a shard into blocks of successive whole samples, each the shortest of at least `block_bytes`, as rows of `BLOCKS`."""
+    offset_N, length_N = samples.column("offset").to_numpy(), samples.column("length").to_numpy()
+    training_N = samples.column("use").to_numpy() == Use.TRAINING
+    blocks, first = [], 0
+    for row in range(len(offset_N)):
+        end = int(offset_N[row] + length_N[row])
+        if end - int(offset_N[first]) >= block_bytes or row == len(offset_N) - 1:
+            start = int(offset_N[first])
+            blocks.append((shard, first, row + 1 - first, int(training_N[first : row + 1].sum()), start, end - start))
+            first = row + 1
+    return blocks
+
+
+def blocks_of(rows: Sequence[tuple[int, int, int, int, int, int]]) -> Blocks:
+    columns = np.array(rows, dtype=np.int64).reshape(-1, len(BLOCKS)).T
+    narrow = [column.astype(kind.type.to_pandas_dtype()) for column, kind in zip(columns, BLOCKS, strict=True)]
+    return Blocks(*narrow)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return the bytes of a Parquet file, the same for the same table."""
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def from_parquet(data: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(data))

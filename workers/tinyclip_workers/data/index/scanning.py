@@ -1,0 +1,152 @@
+"""Scan one shard: find the place of each sample, and check that it has an image and a caption."""
+
+import hashlib
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+from fsspec.implementations.http import HTTPFileSystem
+from tinyclip.schemas.spec import TrainData
+
+from tinyclip_workers.data.images import decoder_errors, open_image, upright_transpose
+from tinyclip_workers.data.index.rows import SampleRow, ShardRow, Use, samples_table
+from tinyclip_workers.data.samples import (
+    Sample,
+    UnusableSample,
+    captions_of,
+    image_bytes,
+    is_held_out,
+    printable,
+    sample_errors,
+    text_field,
+)
+from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
+from tinyclip_workers.runtime.filesystems import open_filesystem
+from tinyclip_workers.runtime.user_files import open_file, store_errors
+
+MAX_PROBLEM = 200
+READ_BYTES = 8 << 20
+"""Size of the requests for remote shards."""
+
+Examine = Callable[[Sample, SampleRow, list[str]], None]
+"""Looks at a usable sample with its captions. It may change the row's `use`, and raise UnusableSample."""
+
+
+@dataclass
+class ScannedShard:
+    """The result of scanning one shard."""
+
+    shard: ShardRow
+    samples: pa.Table
+    broken: str | None = None
+    """Why the shard could not be read to its end; samples before that are kept."""
+
+
+def scan_shard(url: str, train: TrainData, examine: Examine | None = None) -> ScannedShard:
+    """Read a shard once. Broken samples become rows that say so; a shard that breaks off keeps what came before.
+
+    Raises an OSError if the store cannot be reached at all; DataError never.
+    """
+    rows: list[SampleRow] = []
+    broken = None
+    with _Hashing(open_file(url, block_bytes=READ_BYTES)) as file:
+        try:
+            for sample, start, end in read_placed(url, file):  # type: ignore[arg-type]  # it has what is read from a file
+                rows.append(scan_sample(sample, start, end, train, examine))
+        except BROKEN_SHARD as error:
+            broken = printable(str(error), MAX_PROBLEM)
+        file.finish()
+    pairs = sum(row.use == Use.TRAINING for row in rows)
+    sequential = file.is_compressed or not has_ranges(url)
+    return ScannedShard(ShardRow(url, file.count, file.hexdigest(), len(rows), pairs, sequential), samples_table(rows), broken)
+
+
+def scan_sample(sample: Sample, start: int, end: int, train: TrainData, examine: Examine | None = None) -> SampleRow:
+    """Make the row of one sample, which is never an error."""
+    row = SampleRow(sample["__key__"], start, end - start, crc=content_crc(sample))
+    try:
+        with sample_errors():
+            row.width, row.height = _upright_size(image_bytes(sample, train.image_key))
+            captions = captions_of(sample, train.caption_key)
+            row.captions = len(captions)
+            row.distinct = distinct_hash(sample, train.distinct_key)
+            if is_held_out(sample["__key__"], train.holdout):
+                row.use = Use.HELD_OUT
+            if examine is not None:
+                examine(sample, row, captions)
+    except UnusableSample as error:
+        row.use, row.problem = Use.UNUSABLE, printable(str(error), MAX_PROBLEM)
+    return row
+
+
+def content_crc(sample: Sample) -> int:
+    """Return the CRC-32 of the contents of a sample's files, in the order of the shard."""
+    crc = 0
+    for name, content in sample.items():
+        if not name.startswith("__"):
+            crc = zlib.crc32(content, crc)
+    return crc
+
+
+def distinct_hash(sample: Sample, key: str | None) -> int:
+    """Return a hash of a field that no two pairs of a batch share; 0 for samples without it, which are distinct from all."""
+    if key is None:
+        return 0
+    try:
+        with sample_errors():
+            value = text_field(sample, key)
+    except UnusableSample:
+        return 0
+    return int.from_bytes(hashlib.sha256(value.encode()).digest()[:8], "big") if value else 0
+
+
+def has_ranges(url: str) -> bool:
+    """Return whether a part of a file can be requested."""
+    fs, path = open_filesystem(url)
+    if not isinstance(fs, HTTPFileSystem):
+        return True
+    with store_errors(url):
+        return bool(fs.info(path).get("partial"))
+
+
+def _upright_size(data: bytes) -> tuple[int, int]:
+    with decoder_errors():
+        image = open_image(data)
+    turn = upright_transpose(image)
+    swapped = turn is not None and turn.name in ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+    return (image.height, image.width) if swapped else (image.width, image.height)
+
+
+class _Hashing(io.RawIOBase):
+    """A file that counts and hashes what is read from it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._sha256, self.count = file, hashlib.sha256(), 0
+        self.is_compressed = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        if not self.count:
+            self.is_compressed = data[:6].startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"))
+        self.count += len(data)
+        self._sha256.update(data)
+        return data
+
+    def finish(self) -> None:
+        """Read the rest: the digest is that of the whole file."""
+        while self.read(1 << 20):
+            pass
+
+    def hexdigest(self) -> str:
+        return self._sha256.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
