@@ -15,6 +15,7 @@ TASK = RetrievalTask(name="z", kind="retrieval", shards="/z")
 
 NO_ADDRESSES = {
     "alias", "id", "index", "label_set", "labels", "model", "models", "name", "origin", "preset", "user",  # names of the service
+    "dataset", "reinforcement",  # likewise
     "caption_key", "distinct_key", "image_key", "label_key", "metadata_keys", "where", "filter",  # fields of samples and items
     "classes", "templates", "text", "input", "messages", "metadata",  # texts; of the first two, a file is marked
     "image", "images",  # encoded, or a URL that replicas fetch under the rules of `serve_image_urls`
