@@ -29,8 +29,11 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
+from tinyclip_workers.data.augment import VIEW
 from tinyclip_workers.data.errors import Skipped
-from tinyclip_workers.data.stream import Batch, PairStream, SingleTextTokenizer, loader_processes, make_loader
+from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream, SingleTextTokenizer, loader_processes
 from tinyclip_workers.model.architecture import build_clip, image_macs, resolve_layout, text_macs
 from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS
@@ -179,7 +182,8 @@ def synthetic_pairs(trainer: StageTrainer, length: int) -> Iterator[Batch]:
     images_BCHW = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     tokens_BT = torch.randint(1, text.vocab_size - 1, (count, min(length, text.context_length)), generator=generator)
     tokens_BT[:, -1] = text.vocab_size - 1
-    batch = Batch(images_BCHW, tokens_BT, 0, (0, 1), Skipped())
+    views_BP, numbers_B = torch.ones(count, len(VIEW)), torch.arange(count)
+    batch = Batch(images_BCHW, tokens_BT, views_BP, numbers_B, torch.ones(count, dtype=torch.bool), DataPosition(0, 1), Skipped())
     return itertools.repeat(batch.pin_memory() if trainer.device.type == "cuda" else batch)
 
 
@@ -188,13 +192,14 @@ def real_pairs(trainer: StageTrainer, cpus: int) -> Iterator[Batch]:
     layout, on_gpu = trainer.stage.layout, trainer.device.type == "cuda"
     stream = PairStream(
         trainer.spec.data,
+        index_shards(trainer.spec.data.train),
         batch_size=trainer.stage.batch_size,
         image_size=layout.image.image_size,
         tokenize=SingleTextTokenizer(make_tokenizer(layout)),
         seed=0,
         text_multiple=length_multiple(trainer.device),
     )
-    return iter(make_loader(stream, loader_processes(cpus), pin=on_gpu))
+    return iter(BatchLoader(stream, loader_processes(cpus), pin=on_gpu))
 
 
 def measure(trainer: StageTrainer, batches: Iterator[Batch], steps: int) -> Measured:

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.schemas import JobSpec
 from tinyclip.specfile import load_spec
-from tinyclip_workers.data.stream import Batch, PairStream, count_pairs, make_loader
+from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.towers import length_multiple
@@ -107,13 +108,14 @@ def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -
     assert spec.teacher is not None, "give a spec that has a teacher"
     original: LoadedModel = load_teacher(spec.teacher)
     stages: list[Stage] = []
-    for index in range(len(spec.stages)):
+    index = index_shards(spec.data.train)
+    for number in range(len(spec.stages)):
         before = stages[-1] if stages else None
-        stages.append(resolve_stage(spec, index, before.layout if before else original.layout, before, count_pairs(spec.data)))
+        stages.append(resolve_stage(spec, number, before.layout if before else original.layout, before, index.pairs))
     stage = stages[stage_index]
     parent, tokenizer = Parent(original.model.state_dict(), original.layout), make_tokenizer(stage.layout)
     start = replace(original, model=build_student(stage, spec.seed, None), layout=stage.layout, tokenizer=tokenizer)
-    calibration = calibration_of(spec, stage.index, start, parent, original)
+    calibration = calibration_of(spec, index, stage.index, start, parent, original)
     student = build_student(stage, spec.seed, parent, calibration)
     teacher = FrozenTeacher(original.model, spec.temperature.teacher).to(device)
     colors = {"mean": original.image_mean, "std": original.image_std}
@@ -121,13 +123,14 @@ def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -
     trainer.learner.prune_if_due(0)  # a student by importance is cut before its first step
     stream = PairStream(
         spec.data,
+        index,
         batch_size=stage.batch_size,
         image_size=stage.layout.image.image_size,
         tokenize=lambda text: tokenizer(text)[0],
         seed=spec.seed,
         text_multiple=length_multiple(device),
     )
-    return trainer, iter(make_loader(stream, max(1, threads - 1), pin=device.type == "cuda"))
+    return trainer, iter(BatchLoader(stream, max(1, threads - 1), pin=device.type == "cuda"))
 
 
 def show(seconds: Mapping[str, float], wall: float, steps: int, trainer: StageTrainer) -> None:

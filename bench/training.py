@@ -9,14 +9,15 @@ import torch
 from rich.progress import track
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import EvaluationTask
-from tinyclip_workers.data.stream import Batch, PairStream, make_loader
+from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import calibration_of
-from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
@@ -91,8 +92,9 @@ class _StageRun:
         self._tokenizer = make_tokenizer(stage.layout)
         self._mean, self._std = (original.image_mean, original.image_std) if original else (OPENAI_MEAN, OPENAI_STD)
         student = build_student(stage, spec.seed, None)
+        index = index_shards(spec.data.train)
         start = LoadedModel(student, stage.layout, self._tokenizer, self._mean, self._std, name=stage.name, digest="")
-        calibration = calibration_of(spec, stage.index, start, parent, original) if parent else None
+        calibration = calibration_of(spec, index, stage.index, start, parent, original) if parent else None
         self._trainer = StageTrainer(
             spec,
             stage,
@@ -103,9 +105,10 @@ class _StageRun:
             std=self._std,
             calibration=calibration,
         )
-        self._trainer.position = position_after(past.end, stage.batch_size)
+        self._trainer.position = DataPosition.from_json(past.end, stage.batch_size)
         self._stream = PairStream(
             spec.data,
+            index,
             batch_size=stage.batch_size,
             image_size=stage.layout.image.image_size,
             tokenize=lambda text: self._tokenizer(text)[0],
@@ -116,7 +119,7 @@ class _StageRun:
     def train(self, title: str) -> Trained:
         self._trainer.learner.prune_if_due(0)  # a student by importance is cut before its first step
         self._evaluate(self._trainer)
-        batches = iter(make_loader(self._stream, 1))
+        batches = iter(BatchLoader(self._stream, 1))
         hooks = Hooks(
             command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=self._evaluate
         )  # fmt: skip
@@ -125,7 +128,7 @@ class _StageRun:
 
     def end(self) -> dict[str, Any]:
         """Return where the stage ended in the data."""
-        return position_document(self._trainer.position, self._stage.batch_size)
+        return self._trainer.position.to_json(self._stage.batch_size)
 
     def _evaluate(self, trainer: StageTrainer) -> None:
         before = time.process_time()

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
-from tinyclip_workers.data.stream import Batch, PairStream, make_loader
+from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout
@@ -89,7 +90,7 @@ def calibrated_trainer(spec: JobSpec, noise: float = 0.0) -> StageTrainer:
     start = LoadedModel(teacher, TEACHER, make_tokenizer(TEACHER), OPENAI_MEAN, OPENAI_STD, name="start", digest="")
 
     def calibration() -> Calibration:
-        pairs = draw_calibration(spec, 0, start, teacher, torch.device("cpu"), pairs=64).pairs
+        pairs = draw_calibration(spec, index_shards(spec.data.train), 0, start, teacher, torch.device("cpu"), pairs=64).pairs
         pairs = pairs._replace(images_NCHW=pairs.images_NCHW + noise * torch.randn_like(pairs.images_NCHW))
         return Calibration(pairs, embedding_targets(teacher, pairs, stage.layout.embed_dim))
 
@@ -103,13 +104,14 @@ def batches_of(trainer: StageTrainer) -> Iterator[Batch]:
     tokenizer = make_tokenizer(trainer.stage.layout)
     stream = PairStream(
         trainer.spec.data,
+        index_shards(trainer.spec.data.train),
         batch_size=trainer.stage.batch_size,
         image_size=32,
         tokenize=lambda text: tokenizer(text)[0],
         seed=trainer.spec.seed,
         start=trainer.position,
     )
-    return iter(make_loader(stream, 0))
+    return iter(BatchLoader(stream, 0))
 
 
 def hooks(**replaced: Any) -> Hooks:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tinyclip.schemas.spec import DataSpec, TrainData
 from tinyclip_workers.data.errors import Skipped
+from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.samples import (
     MAX_TEXT_BYTES,
     Sample,
@@ -21,7 +22,7 @@ from tinyclip_workers.data.samples import (
     text_field,
 )
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.data.stream import PairStream
+from tinyclip_workers.data.stream import BatchLoader, PairStream
 
 from tests.workers import hostile_files as hostile
 from tests.workers.hostile_files import member, pax
@@ -89,8 +90,8 @@ def train_data(shards: str) -> TrainData:
 def one_epoch(shards: str, batch_size: int = 1) -> tuple[set[str], Skipped]:
     """Return the captions of one epoch of training, and what was skipped."""
     data = DataSpec(train=train_data(shards), shuffle=0)
-    source = PairStream(data, batch_size=batch_size, image_size=8, tokenize=letters, seed=1)
-    batches = list(itertools.takewhile(lambda batch: batch.position[0] == 0, source))
+    source = PairStream(data, index_shards(data.train), batch_size=batch_size, image_size=8, tokenize=letters, seed=1)
+    batches = list(itertools.takewhile(lambda batch: batch.position.epoch == 0, BatchLoader(source, 0)))
     return {bytes(row.tolist()[:-1]).decode().strip() for batch in batches for row in batch.tokens_BT}, batches[-1].skipped
 
 

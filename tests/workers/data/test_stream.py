@@ -1,5 +1,6 @@
 """The training stream is repeatable, resumable and split without overlap, and skips broken samples."""
 
+import copy
 import itertools
 import pickle
 import tarfile
@@ -11,21 +12,22 @@ from open_clip import SimpleTokenizer
 from tinyclip.schemas.spec import DataSpec
 from tinyclip_workers.data import stream as stream_module
 from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.data.stream import (
     MAX_PREFETCH,
     Batch,
-    DataPosition,
+    BatchLoader,
     PairStream,
     SingleTextTokenizer,
-    count_pairs,
     loader_processes,
-    make_loader,
     prefetch,
 )
 from torch import Tensor
 
 from tests.workers.shapes_data import add_file, write_shards
+from tests.workers.shards import png
 
 END = "~"
 """The largest of the letters, as CLIP's end-of-text is of its tokens."""
@@ -42,15 +44,16 @@ def texts(batch: Batch) -> list[str]:
 def stream(shards: str, **options: object) -> PairStream:
     train = {"shards": shards, "caption_key": "json.captions", **options.pop("train", {})}  # type: ignore[dict-item]
     defaults = {"batch_size": 8, "image_size": 32, "tokenize": letters, "seed": 3}
-    return PairStream(DataSpec.model_validate({"train": train}), **{**defaults, **options})  # type: ignore[arg-type]
+    spec = DataSpec.model_validate({"train": train})
+    return PairStream(spec, index_shards(spec.train), **{**defaults, **options})  # type: ignore[arg-type]
 
 
 def take(source: PairStream, count: int, processes: int = 0) -> list[Batch]:
-    return list(itertools.islice(make_loader(source, processes), count))
+    return list(itertools.islice(BatchLoader(source, processes), count))
 
 
 def equal(one: Batch, other: Batch) -> bool:
-    return torch.equal(one.images_BCHW, other.images_BCHW) and torch.equal(one.tokens_BT, other.tokens_BT)
+    return torch.equal(one.images_BCHW, other.images_BCHW) and texts(one) == texts(other)
 
 
 class TestLengths:
@@ -70,23 +73,23 @@ class TestLengths:
 
 class TestPrefetch:
     @pytest.mark.parametrize(
-        ("processes", "batch", "ahead"),
+        ("batch", "ahead"),
         [
-            pytest.param(1, 64 * 150_528, MAX_PREFETCH, id="small"),
-            pytest.param(7, 1024 * 150_528, 1, id="a-full-gpu"),
-            pytest.param(7, 256 * 150_528, 3, id="in-between"),
-            pytest.param(8, 8192 * 150_528, 1, id="beyond-the-budget"),
+            pytest.param(64 * 150_528, MAX_PREFETCH, id="small"),
+            pytest.param(4096 * 150_528, 1, id="large"),
+            pytest.param(2048 * 150_528, 3, id="in-between"),
+            pytest.param(16384 * 150_528, 1, id="beyond-the-budget"),
         ],
     )
-    def test_it_is_bounded_by_bytes(self, processes: int, batch: int, ahead: int) -> None:
-        assert prefetch(processes, batch) == ahead
+    def test_it_is_bounded_by_bytes(self, batch: int, ahead: int) -> None:
+        assert prefetch(batch) == ahead
 
     def test_a_loader_prepares_that_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = stream(write_shards(tmp_path))
         monkeypatch.setattr(stream_module, "PREFETCH_BYTES", 3 * source.batch_bytes)
 
         assert source.batch_bytes == take(source, 1)[0].images_BCHW.nbytes
-        assert [make_loader(source, processes).prefetch_factor for processes in (2, 1, 0)] == [1, 3, None]
+        assert [BatchLoader(source, processes).prefetch for processes in (2, 1, 0)] == [3, 3, None]
 
     def test_a_loader_that_pins_pins_every_tensor_of_a_batch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = stream(write_shards(tmp_path))
@@ -97,13 +100,12 @@ class TestPrefetch:
         copy = batch.pin_memory()
 
         assert [id(tensor) for tensor in pinned] == [id(batch.images_BCHW), id(batch.tokens_BT)]
-        assert (copy.position, copy.share, copy.skipped) == (batch.position, batch.share, batch.skipped)
-        assert [make_loader(source, 0, pin=pin).pin_memory for pin in (False, True)] == [False, True]
+        assert (copy.position, copy.skipped) == (batch.position, batch.skipped)
 
     @pytest.mark.gpu
-    @pytest.mark.parametrize("processes", [0, 1])
+    @pytest.mark.parametrize("processes", [0, 1, 2])
     def test_a_pinning_loader_yields_pinned_batches(self, tmp_path: Path, processes: int) -> None:
-        batch = next(iter(make_loader(stream(write_shards(tmp_path)), processes, pin=True)))
+        batch = next(iter(BatchLoader(stream(write_shards(tmp_path)), processes, pin=True)))
 
         assert batch.images_BCHW.is_pinned()
         assert batch.tokens_BT.is_pinned()
@@ -129,7 +131,7 @@ class TestRepeatability:
 
         first, second = take(stream(shards), 30), take(stream(shards), 30)
 
-        assert first[-1].position[0] >= 2
+        assert first[-1].position.epoch >= 2
         assert all(equal(a, b) for a, b in zip(first, second, strict=True))
 
     def test_another_seed_yields_other_batches(self, tmp_path: Path) -> None:
@@ -141,36 +143,37 @@ class TestRepeatability:
     def test_a_resumed_stream_continues_at_its_position(self, tmp_path: Path, processes: int) -> None:
         shards = write_shards(tmp_path)
         whole = take(stream(shards), 20, processes)
-        position = DataPosition()
-        for batch in whole[:13]:
-            position.advance(batch)
 
-        resumed = take(stream(shards, start=position), 7, processes)
+        resumed = take(stream(shards, start=whole[12].position), 7, processes)
 
         assert all(equal(a, b) for a, b in zip(whole[13:], resumed, strict=True))
+        assert [batch.position for batch in whole[11:13]] == [DataPosition(0, 12), DataPosition(1, 1)]  # 12 batches an epoch
 
-    def test_with_another_number_of_loader_processes_it_continues_with_the_next_epoch(self, tmp_path: Path) -> None:
-        shards, position = write_shards(tmp_path), DataPosition()
-        for batch in take(stream(shards), 13):  # 12 batches an epoch
-            position.advance(batch)
+    def test_it_continues_with_another_number_of_loader_processes(self, tmp_path: Path) -> None:
+        shards = write_shards(tmp_path)
+        whole = take(stream(shards), 8, processes=2)
 
-        resumed = take(stream(shards, start=DataPosition.from_json(position.to_json())), 4, processes=2)
+        resumed = take(stream(shards, start=whole[2].position), 5, processes=1)
 
-        assert position.shares == {0: (1, 1)}
-        assert {batch.position for batch in resumed} == {(2, 1), (2, 2)}
+        assert all(equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
 
 
 class TestSplitting:
-    @pytest.mark.parametrize("shards", [2, 8])
-    def test_ranks_see_different_pairs_and_together_all_of_them(self, tmp_path: Path, shards: int) -> None:
-        pattern = write_shards(tmp_path, shards=shards, pairs=8)
-        keys = []
-        for rank in (0, 1):
-            source = stream(pattern, rank=rank, world_size=2)
-            keys.append([sample["__key__"] for sample, _ in source._share_samples(0, rank, 2)])
+    @pytest.mark.parametrize(("workers", "processes"), [(1, 2), (2, 0), (2, 2), (4, 1), (3, 2)])
+    def test_workers_together_see_the_batches_of_one(self, tmp_path: Path, workers: int, processes: int) -> None:
+        shards = write_shards(tmp_path)
+        options = {"batch_size": 12, "train": {"augment": {"crop_scale": [0.4, 1.0], "degrees": 20, "color_jitter": 0.3}}}
+        whole = take(stream(shards, **copy.deepcopy(options)), 10)  # 8 batches an epoch
 
-        assert not set(keys[0]) & set(keys[1])
-        assert len(keys[0]) + len(keys[1]) == shards * 8
+        ranks = [
+            take(stream(shards, rank=rank, world_size=workers, **copy.deepcopy(options)), 10, processes)
+            for rank in range(workers)
+        ]
+
+        for batch, *parts in zip(whole, *ranks, strict=True):
+            assert [text for part in parts for text in texts(part)] == texts(batch)
+            for name in ("images_BCHW", "samples_B", "views_BP"):
+                assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
 
     def test_no_batch_has_two_pairs_with_the_same_distinct_key(self, tmp_path: Path) -> None:
         shards = write_shards(tmp_path)
@@ -181,31 +184,22 @@ class TestSplitting:
 
     def test_held_out_samples_are_never_trained_on(self, tmp_path: Path) -> None:
         shards = write_shards(tmp_path)
-        source = stream(shards, train={"holdout": 0.25})
+        index = index_shards(DataSpec.model_validate({"train": {"shards": shards, "holdout": 0.25}}).train)
+        seen = {
+            number for batch in take(stream(shards, train={"holdout": 0.25}), 24) for number in batch.samples_B.tolist()
+        }
 
-        keys = [sample["__key__"] for sample, _ in source._share_samples(0, 0, 1)]
+        keys = [index.load_samples(number // 48).key(number % 48) for number in seen]
 
-        assert 0 < len(keys) < 96
         assert not any(is_held_out(key, 0.25) for key in keys)
-        assert count_pairs(DataSpec.model_validate({"train": {"shards": shards, "holdout": 0.25}})) == len(keys)
-
-    def test_a_count_shows_that_it_makes_progress(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.setattr(stream_module, "COUNT_LOG_SECONDS", 0.0)
-        caplog.set_level("INFO", "tinyclip_workers")
-
-        pairs = count_pairs(DataSpec.model_validate({"train": {"shards": write_shards(tmp_path)}}))
-
-        lines = [record.message for record in caplog.records if "counted" in record.message]
-        assert (len(lines), lines[-1]) == (pairs, f"counted {pairs} pairs so far")
+        assert 0 < len(keys) <= index.pairs < 96
 
 
 class TestBrokenData:
     def test_a_broken_image_is_counted_and_the_batch_stays_full(self, tmp_path: Path) -> None:
         shards = write_shards(tmp_path, shards=1, pairs=15)
         with tarfile.open(tmp_path / "train-000000.tar", "a") as tar:
-            add_file(tar, "bad.png", b"not an image")
+            add_file(tar, "bad.png", png_without_pixels())
             add_file(tar, "bad.json", b'{"captions": ["a broken thing"]}')
 
         batches = take(stream(shards), 2)
@@ -218,7 +212,54 @@ class TestBrokenData:
         shards = write_shards(tmp_path, shards=1, pairs=5)
 
         with pytest.raises(DataError, match="lower batch_size or add data"):
-            take(stream(shards), 1)
+            stream(shards)
+
+    @pytest.mark.parametrize("processes", [0, 2])
+    def test_a_batch_without_a_good_pair_takes_those_of_another(self, tmp_path: Path, processes: int) -> None:
+        write_shards(tmp_path, shards=1, pairs=4)
+        with tarfile.open(tmp_path / "train-000000.tar", "a") as tar:
+            for number in range(12):
+                add_file(tar, f"bad{number}.png", png_without_pixels())
+                add_file(tar, f"bad{number}.json", b'{"captions": ["a broken thing"]}')
+
+        batches = take(stream(str(tmp_path / "*.tar"), batch_size=2), 16, processes)
+
+        assert not any("broken" in text for batch in batches for text in texts(batch))
+        assert [batch.position.batch for batch in batches] == [*range(1, 9)] * 2
+        assert batches[-1].skipped.samples >= 12
+
+    def test_an_epoch_without_a_good_pair_is_an_error(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            for number in range(4):
+                add_file(tar, f"bad{number}.png", png_without_pixels())
+                add_file(tar, f"bad{number}.json", b'{"captions": ["a broken thing"]}')
+
+        with pytest.raises(DataError, match=r"no pair of an epoch can be used \(sample bad"):
+            take(stream(str(tmp_path / "a.tar"), batch_size=2), 1)
+
+    @pytest.mark.parametrize("processes", [0, 1, 2])
+    def test_a_shard_that_has_changed_is_an_error(self, tmp_path: Path, processes: int) -> None:
+        source = stream(write_shards(tmp_path, shards=1))
+        path = tmp_path / "train-000000.tar"
+        path.write_bytes(path.read_bytes().replace(b"a red square", b"a bad square"))
+
+        with pytest.raises(DataError, match=r"has changed .* the content of sample .*register the data set again"):
+            take(source, 20, processes)
+
+    @pytest.mark.parametrize("processes", [0, 2])
+    def test_a_block_that_cannot_be_read_is_counted(self, tmp_path: Path, processes: int) -> None:
+        source = stream(write_shards(tmp_path, shards=2), batch_size=2)
+        (tmp_path / "train-000001.tar").unlink()
+
+        batches = take(source, 48, processes)
+
+        assert batches[-1].skipped.samples == 48
+        assert all(len(batch.images_BCHW) == 2 and bool(batch.good_B.all()) for batch in batches)
+
+
+def png_without_pixels() -> bytes:
+    """Return a PNG whose header is valid: only decoding finds that it is broken."""
+    return png((1, 2, 3))[:45]
 
 
 @pytest.mark.parametrize(("cpus", "processes"), [(0.5, 1), (1, 1), (2, 1), (4, 3), (4.5, 3), (64, 8)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream import slots_of
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.runtime.control import Command
@@ -182,7 +182,7 @@ def step_on_a_part(rank: int, world_size: int, image: dict[str, Any], shards: st
     whole = next(batches_of(trainer))
     size = spec.batch_size // world_size
     part = slice(rank * size, (rank + 1) * size)
-    batch = Batch(whole.images_BCHW[part], whole.tokens_BT[part], 0, whole.position, whole.skipped)
+    batch = slots_of(whole, part)
     result, _ = trainer.train_step(batch)
     gradients = {name: p.grad.clone() for name, p in trainer.student.named_parameters() if p.grad is not None}
     return {"loss": torch.tensor(result.loss), "grad_norm": torch.tensor(result.grad_norm), **gradients}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream import Batch, slots_of
 from tinyclip_workers.training.distributed import from_first_worker, prepare_to_wait, wait_for_all
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
@@ -43,7 +43,7 @@ def trained_times(rank: int, shards: str) -> dict[str, list[float]]:
     trainer = trainer_of(spec)
     part = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     parts = (
-        Batch(whole.images_BCHW[part], whole.tokens_BT[part], 0, whole.position, whole.skipped) for whole in batches_of(trainer)
+        slots_of(whole, part) for whole in batches_of(trainer)
     )
     ended: list[float] = []
     began: list[float] = []

@@ -1,56 +1,88 @@
-"""Augmentation of a whole batch at once, on the training device: one warp and one colour matrix for each image.
+"""Augmentation: the random view of each image, drawn for its sample, and its effect on a whole batch on the training device.
 
-B batch, C=3 colours, H height, W width. Random numbers come from a generator
-seeded for the step, so a resumed run draws the same.
+A view is a vector of the numbers in `VIEW`. The loader draws it, or finds a stored one, and crops; warp and colours follow on
+the device: one warp and one colour matrix for each image.
+
+B batch, C=3 colours, H height, W width, P numbers of a view.
 """
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
+from tinyclip_workers.data.images import random_crop
 from tinyclip_workers.model.transfer import constants, to_device
+
+VIEW = (
+    "left", "top", "width", "height",  # of the crop, in pixels of the upright image
+    "angle", "zoom", "shift_x", "shift_y", "mirror",  # radians; factor; shares of half a side; -1 or 1
+    "brightness", "contrast", "saturation", "hue",  # factors; radians
+)  # fmt: skip
+"""The numbers of a view, in the order in which they are drawn and stored."""
+_CROP, _NEUTRAL = 4, (0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
 
 _LUMA = (0.299, 0.587, 0.114)
 
+View = NDArray[np.float32]
 
-def augment(images_BCHW: Tensor, settings: ImageAugmentation, generator: torch.Generator) -> Tensor:
-    """Convert uint8 pixels to randomly altered float pixels in 0..1."""
+
+def draw_view(settings: ImageAugmentation, width: int, height: int, rng: np.random.Generator) -> View:
+    """Draw the view (P) of an image of these sides. What the settings do not change is not drawn."""
+    view = np.array([*random_crop(width, height, settings.crop_scale, rng), *_NEUTRAL], dtype=np.float32)
+    if warps(settings):
+        angle = rng.uniform(-settings.degrees, settings.degrees) * (math.pi / 180)
+        zoom = rng.uniform(*(settings.scale or (1.0, 1.0)))
+        shifts = rng.uniform(-2 * settings.translate, 2 * settings.translate, 2)
+        view[4:9] = angle, zoom, *shifts, -1 if rng.random() < settings.horizontal_flip else 1
+    if recolors(settings):
+        strength = settings.color_jitter
+        brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+        hue = rng.uniform(-strength / 4, strength / 4) * (2 * math.pi)
+        view[9:13] = brightness, contrast, 0 if rng.random() < settings.gray else saturation, hue
+    return view
+
+
+def crop_of(view: View) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of a view's crop."""
+    left, top, width, height = (int(number) for number in view[:_CROP])
+    return left, top, width, height
+
+
+def warps(settings: ImageAugmentation) -> bool:
+    return bool(settings.degrees or settings.translate or settings.scale or settings.horizontal_flip)
+
+
+def recolors(settings: ImageAugmentation) -> bool:
+    return bool(settings.color_jitter or settings.gray)
+
+
+def augment(images_BCHW: Tensor, settings: ImageAugmentation, views_BP: Tensor) -> Tensor:
+    """Convert cropped uint8 pixels to the views' float pixels in 0..1. `views_BP` is on the CPU."""
     images = images_BCHW.float() / 255
-    if settings.degrees or settings.translate or settings.scale or settings.horizontal_flip:
-        images = _warp(images, settings, generator)
-    if settings.color_jitter or settings.gray:
-        images = _recolor(images, settings, generator)
+    if warps(settings):
+        images = _warp(images, views_BP)
+    if recolors(settings):
+        images = _recolor(images, views_BP)
     return images
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) * (high - low) + low
-
-
-def _warp(images_BCHW: Tensor, settings: ImageAugmentation, generator: torch.Generator) -> Tensor:
+def _warp(images_BCHW: Tensor, views_BP: Tensor) -> Tensor:
     """Rotate, zoom, shift and mirror; areas from outside the image repeat its border."""
-    count = len(images_BCHW)
-    angle = _uniform(count, -settings.degrees, settings.degrees, generator) * (math.pi / 180)
-    zoom = _uniform(count, *(settings.scale or (1.0, 1.0)), generator)
-    shift = _uniform(2 * count, -2 * settings.translate, 2 * settings.translate, generator).view(2, count)
-    mirror = 1 - 2 * (torch.rand(count, generator=generator) < settings.horizontal_flip).float()
+    angle, zoom, shift_x, shift_y, mirror = views_BP[:, 4:9].unbind(1)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    theta_B23 = torch.stack([cos * mirror, -sin, shift[0], sin * mirror, cos, shift[1]], dim=1).view(count, 2, 3)
+    theta_B23 = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(to_device(theta_B23, images_BCHW.device), list(images_BCHW.shape), align_corners=False)
     return F.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _recolor(images_BCHW: Tensor, settings: ImageAugmentation, generator: torch.Generator) -> Tensor:
+def _recolor(images_BCHW: Tensor, views_BP: Tensor) -> Tensor:
     """Change brightness, contrast, saturation and hue by one 3x3 matrix and one offset for each image."""
-    count, strength = len(images_BCHW), settings.color_jitter
-    brightness = _uniform(count, 1 - strength, 1 + strength, generator)
-    contrast = _uniform(count, 1 - strength, 1 + strength, generator)
-    saturation = _uniform(count, 1 - strength, 1 + strength, generator)
-    saturation = saturation * (torch.rand(count, generator=generator) >= settings.gray)
-    hue = _uniform(count, -strength / 4, strength / 4, generator) * (2 * math.pi)
+    brightness, contrast, saturation, hue = views_BP[:, 9:13].unbind(1)
     device = images_BCHW.device
     matrix_B33 = to_device(_saturate(saturation) @ _rotate_hue(hue) * (brightness * contrast).view(-1, 1, 1), device)
     mean_B3 = images_BCHW.mean(dim=(2, 3))

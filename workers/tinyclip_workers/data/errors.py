@@ -1,7 +1,7 @@
 """Data that cannot be used: errors that name the field of the spec, and the counts of skipped samples and shards."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,13 @@ class Skipped:
     samples: int = 0
     shards: int = 0
     examples: list[str] = field(default_factory=list)
+
+    @classmethod
+    def sum(cls, counts: "Iterable[Skipped]") -> "Skipped":
+        """Add the counts of several processes."""
+        found = list(counts)
+        examples = [example for each in found for example in each.examples][:MAX_EXAMPLES]
+        return cls(sum(each.samples for each in found), sum(each.shards for each in found), examples)
 
     @contextmanager
     def unusable(self, sample: Sample) -> Iterator[None]:

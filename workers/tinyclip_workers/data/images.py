@@ -114,9 +114,13 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float], rng: np.random.Generator) -> Pixels:
     """Return a random part of the image (share `scale` of its area, aspect ratio 3:4 to 4:3) as (size, size, 3), bicubic."""
-    left, top, width, height = random_crop(*image.size, scale, rng)
-    box = (left, top, left + width, top + height)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return crop_image(image, random_crop(*image.size, scale, rng), size)
+
+
+def crop_image(image: Image.Image, crop: tuple[int, int, int, int], size: int) -> Pixels:
+    """Return a crop (left, top, width, height in pixels) as (size, size, 3), bicubic."""
+    left, top, width, height = crop
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)))
 
 
 def random_crop(width: int, height: int, scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:

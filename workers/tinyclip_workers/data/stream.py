@@ -1,19 +1,21 @@
-"""The training input: an endless, repeatable stream of batches, split over ranks and loader processes.
+"""The training input: an endless, repeatable stream of batches, split over workers and loader processes.
 
-A *share* is what one loader process of one rank reads; there are world size x loader processes of them. Batch number b of
-epoch e of a share depends on (seed, e, share, b) alone, so a position is two numbers, and a resumed run gets the same batches
-as an uninterrupted one. A position of another number of loader processes becomes the start of the next
-epoch. Batches do not cross epochs: the samples at the end of an epoch that do not fill a batch are dropped.
+Global batch number b of epoch e is the same for any number of workers and loader processes (`order.py`); the view of an image and
+the caption of a pair are drawn for the sample. So a position is two numbers, and a stream that continues from it, with whatever
+workers there are by then, yields the batches that an uninterrupted one would.
+
+A worker takes its share of the slots of each batch. Its loader processes divide these slots by readers; each yields its part of
+every batch, and `BatchLoader` joins the parts.
 """
 
-import hashlib
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,75 +23,65 @@ from tinyclip.schemas.spec import DataSpec
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from tinyclip_workers.data.augment import VIEW, View, crop_of, draw_view
 from tinyclip_workers.data.errors import DataError, Skipped
-from tinyclip_workers.data.images import decode_image, random_resized_crop
-from tinyclip_workers.data.patterns import expand_shards
-from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, is_held_out, sample_errors, text_field
-from tinyclip_workers.data.shards import read_shards
+from tinyclip_workers.data.fetching import BlockReader, Found, ReadStatistics
+from tinyclip_workers.data.images import crop_image, decode_image
+from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.order import Place, SampleOrder
+from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.samples import captions_of, image_bytes
 from tinyclip_workers.model.towers import longest_text
 
 log = logging.getLogger(__name__)
 
-COUNT_LOG_SECONDS = 60.0
-"""Time between the log lines of a count: an attempt that writes nothing for long counts as stalled."""
 Tokenize = Callable[[str], Tensor]
 TOKEN_CACHE_SIZE = 100_000
 """Texts whose tokens each process caches."""
 
 PREFETCH_BYTES, MAX_PREFETCH = 1 << 30, 4
-"""Images that the loader processes of a worker hold ready in shared memory, and batches that each one does; at least one."""
+"""Images that the loader processes of a worker hold ready in shared memory, and parts of batches that each one does."""
 
-SHARDS_PER_SHARE = 4
-"""With fewer shards for each share, shares split samples instead of shards: whole shards would be too uneven."""
+AHEAD = 4
+"""Batches whose blocks are read ahead."""
 
 
 @dataclass
 class Batch:
-    """Pairs and their position in the data."""
+    """Pairs, or a loader process's part of them, and their position in the data."""
 
     images_BCHW: Tensor
     """uint8, cropped, not yet augmented or normalised."""
     tokens_BT: Tensor
-    """Up to the end of the longest text."""
-    share: int
-    """Number of the loader process within its rank."""
-    position: tuple[int, int]
-    """(epoch, batches of it that this share has yielded, including this one)."""
+    """Up to the end of the longest text; in a part, to the context length."""
+    views_BP: Tensor
+    """Views of the images (`augment.VIEW`)."""
+    samples_B: Tensor
+    """Numbers of the samples in their data set."""
+    good_B: Tensor
+    """False for pairs that could not be used, until others take their place."""
+    position: DataPosition
+    """The position after this batch."""
     skipped: Skipped
-    processes: int = 1
-    """Loader processes of its rank."""
+    targets: "list[tuple[Tensor, Tensor]] | None" = None
+    """Stored embeddings of images (B, E) and texts (B, E) by each teacher."""
 
     def pin_memory(self) -> "Batch":
         """Copy the tensors to memory from which CUDA copies without keeping the CPU waiting; the loader calls this."""
-        return replace(self, images_BCHW=self.images_BCHW.pin_memory(), tokens_BT=self.tokens_BT.pin_memory())
+        targets = self.targets and [(images.pin_memory(), texts.pin_memory()) for images, texts in self.targets]
+        return replace(
+            self, images_BCHW=self.images_BCHW.pin_memory(), tokens_BT=self.tokens_BT.pin_memory(), targets=targets
+        )
 
 
-@dataclass
-class DataPosition:
-    """The position of each loader process of this rank; the part of a checkpoint that concerns the data."""
+class StoredViews(Protocol):
+    """A reinforcement: stored views of every image, and the teachers' embeddings of them and of every caption."""
 
-    batches: int = 0
-    shares: dict[int, tuple[int, int]] = field(default_factory=dict)
-    processes: int = 0
-    """Loader processes that the shares belong to; 0: unknown, in checkpoints of older versions."""
-    epoch: int = 0
-    """The epoch in which shares without a position start."""
+    def view(self, shard: int, row: int, epoch: int) -> View:
+        """Return the view (P) of a sample in an epoch. Raises UnusableSample."""
 
-    def advance(self, batch: Batch) -> None:
-        self.batches += 1
-        self.shares[batch.share] = batch.position
-        self.processes = batch.processes
-
-    def next_epoch(self) -> "DataPosition":
-        """Return the start of the epoch after the furthest one: where a stream that is split differently continues."""
-        return DataPosition(epoch=1 + max([self.epoch, *(epoch for epoch, _ in self.shares.values())]))
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shares": {str(share): position for share, position in self.shares.items()}}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "DataPosition":
-        return cls(**{**data, "shares": {int(share): (epoch, done) for share, (epoch, done) in data["shares"].items()}})
+    def targets(self, shard: int, row: int, epoch: int, caption: str) -> list[tuple[Tensor, Tensor]]:
+        """Return each teacher's embeddings of that view (E) and of a caption (E). Raises UnusableSample."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +95,21 @@ class SingleTextTokenizer:
         return self.tokenizer(text)[0]
 
 
+@dataclass(frozen=True)
+class _Pair:
+    pixels: Any
+    tokens_T: Tensor
+    view: View
+    targets: list[tuple[Tensor, Tensor]] | None
+
+
 class PairStream(IterableDataset[Batch]):
-    """One rank's batches. Iterate it through `make_loader`."""
+    """One worker's batches. Iterate it through `BatchLoader`."""
 
     def __init__(
         self,
         spec: DataSpec,
+        index: DatasetIndex,
         *,
         batch_size: int,
         image_size: int,
@@ -118,18 +119,54 @@ class PairStream(IterableDataset[Batch]):
         world_size: int = 1,
         start: DataPosition | None = None,
         text_multiple: int = 1,
+        stored: StoredViews | None = None,
+        readers: int | None = None,
     ) -> None:
-        """`text_multiple`: the number of tokens of a batch is rounded up to a multiple of this."""
-        self._spec, self._batch_size, self._image_size, self._seed = spec, batch_size, image_size, seed
-        self._tokenize, self._text_multiple = lru_cache(TOKEN_CACHE_SIZE)(tokenize), text_multiple
-        self._rank, self._world_size, self._start = rank, world_size, start or DataPosition()
-        self._urls = expand_shards(spec.train.patterns)
+        """`batch_size`: of all workers together. `text_multiple`: the tokens of a batch are rounded up to a multiple of this.
+
+        Raises DataError if an epoch does not fill one batch.
+        """
+        self._spec, self._image_size, self._seed, self.index = spec, image_size, seed, index
+        self._tokenize, self.text_multiple = lru_cache(TOKEN_CACHE_SIZE)(tokenize), text_multiple
+        self._start, self._stored = start or DataPosition(), stored
+        self._order = SampleOrder(
+            index,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=spec.shuffle,
+            shuffle_bytes=spec.shuffle_bytes,
+            distinct=spec.train.distinct_key is not None,
+            readers=readers,
+        )
+        if not self._order.batches:
+            raise DataError(
+                f"the {index.pairs} pairs do not fill one batch of {batch_size}; lower batch_size or add data",
+                value=spec.train.shards,
+            )
+        self._first_samples = index.first_samples()
+        self.slots = range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+        """This worker's slots of every batch."""
         self._skipped = Skipped()
+        self.statistics = ReadStatistics()
+        """What this process has read."""
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return self._order.batches
 
     @property
     def batch_bytes(self) -> int:
-        """Bytes of the images of one batch, beside which those of the tokens are few."""
-        return self._batch_size * 3 * self._image_size**2
+        """Bytes of the images of one batch of this worker, beside which those of the tokens are few."""
+        return len(self.slots) * 3 * self._image_size**2
+
+    def parts(self, processes: int) -> list[range]:
+        """Divide the worker's slots among at most that many loader processes, by readers."""
+        readers = self._order.readers_of(self.slots)
+        count, share = min(max(1, processes), len(readers)), self._order.share
+        limits = [readers[len(readers) * part // count] * share for part in range(1, count)]
+        edges = [self.slots.start, *limits, self.slots.stop]
+        return [range(start, stop) for start, stop in pairwise(edges)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the token cache, for loader processes that are not forked (Python 3.14's default)."""
@@ -139,112 +176,91 @@ class PairStream(IterableDataset[Batch]):
         self.__dict__.update(state, _tokenize=lru_cache(TOKEN_CACHE_SIZE)(state["_tokenize"]))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield this loader process's batches, without end. Raises DataError if an epoch has none."""
+        """Yield this loader process's parts of the batches, without end. An error ends it, and is yielded: see `BatchLoader`."""
         info = get_worker_info()
-        count, index = (info.num_workers, info.id) if info else (1, 0)
-        start = self._start if self._start.processes in (0, count) else self._start.next_epoch()
-        share = (index + start.batches) % count  # the loader starts with process 0: it continues at the rank's position
-        epoch, done = start.shares.get(share, (start.epoch, 0))
-        while True:
-            batches = 0
-            for number, samples in enumerate(self._sample_batches(epoch, self._rank * count + share, self._world_size * count)):
-                if number < done:
-                    batches += 1
-                    continue
-                rng = np.random.default_rng([self._seed, epoch, self._rank, share, number])
-                batch = self._make_batch(samples, rng, share, (epoch, number + 1))
-                if batch is not None:
-                    batches += 1
-                    batch.processes = count
-                    yield batch
-            if not batches:
-                raise DataError(self._no_batch_message(), value=self._spec.train.shards)
-            epoch, done = epoch + 1, 0
-
-    def _no_batch_message(self) -> str:
-        examples = "; ".join(self._skipped.examples) or "there are too few pairs"
-        return f"the shards do not fill one batch of {self._batch_size} a worker ({examples}); lower batch_size or add data"
-
-    def _sample_batches(self, epoch: int, share: int, shares: int) -> Iterator[list[Sample]]:
-        """Yield usable samples, shuffled, in full batches in which no two have the same `distinct_key`."""
-        held_back: deque[tuple[Sample, str]] = deque()
-        batch: list[Sample] = []
-        seen: set[str] = set()
-        for item in self._shuffled(epoch, share, shares):
-            held_back.append(item)
-            if len(held_back) > 4 * self._batch_size:  # most samples have one value: allow it twice in a batch
-                seen.clear()
-            for _ in range(len(held_back)):
-                sample, value = held_back.popleft()
-                if value in seen:
-                    held_back.append((sample, value))
-                    continue
-                batch.append(sample)
-                seen |= {value} - {""}
-                if len(batch) == self._batch_size:
-                    yield batch
-                    batch, seen = [], set()
-
-    def _shuffled(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
-        """Yield samples drawn from a buffer of `data.shuffle` samples that is refilled from the shards."""
-        rng = np.random.default_rng([self._seed, epoch, share])
-        buffer: list[tuple[Sample, str]] = []
-        for item in self._share_samples(epoch, share, shares):
-            if len(buffer) < self._spec.shuffle:
-                buffer.append(item)
-                continue
-            if not buffer:
-                yield item
-                continue
-            index = int(rng.integers(len(buffer)))
-            yield buffer[index]
-            buffer[index] = item
-        rng.shuffle(buffer)
-        yield from buffer
-
-    def _share_samples(self, epoch: int, share: int, shares: int) -> Iterator[tuple[Sample, str]]:
-        urls = list(self._urls)
-        if self._spec.shuffle:
-            np.random.default_rng([self._seed, epoch]).shuffle(urls)
-        by_shard = len(urls) >= SHARDS_PER_SHARE * shares
-        for number, sample in enumerate(read_shards(urls[share::shares] if by_shard else urls, self._skipped)):
-            if is_held_out(sample["__key__"], self._spec.train.holdout):
-                continue
-            value = self._distinct_value(sample)
-            chooser = int(hashlib.sha256(value.encode()).hexdigest()[:8], 16) if value else number
-            if by_shard or chooser % shares == share:
-                yield sample, value
-
-    def _distinct_value(self, sample: Sample) -> str:
-        key = self._spec.train.distinct_key
-        if key is None:
-            return ""
+        slots = self.parts(info.num_workers)[info.id] if info else self.slots
         try:
-            with sample_errors():
-                return text_field(sample, key)
-        except UnusableSample:  # without a value, a pair is distinct from all
-            return ""
+            yield from self._parts(slots)
+        except DataError as error:
+            if info is None:
+                raise
+            yield error  # type: ignore[misc]  # raised from a loader process it would become another error
 
-    def _make_batch(self, samples: list[Sample], rng: np.random.Generator, share: int, position: tuple[int, int]) -> Batch | None:
-        """Decode the samples. A broken one is counted and replaced by a good one: every rank needs a full batch.
+    def _parts(self, slots: range) -> Iterator[Batch]:
+        """Raises DataError if a shard has changed."""
+        epoch, first = self._start.epoch, self._start.batch
+        while True:
+            order = self._order.epoch(epoch)
+            readers = len(self._order.readers_of(slots)) / self._order.readers
+            reader = BlockReader(order, slots, int(self._spec.shuffle_bytes * readers), self.statistics)
+            try:
+                places = (order.batch(number, slots) for number in range(first, self._order.batches))
+                for number, place in enumerate(_ahead(places, reader), start=first):
+                    yield self._make_part(reader.read(place), epoch, number)
+            finally:
+                reader.close()
+            epoch, first = epoch + 1, 0
 
-        Returns None if there is no good one.
-        """
-        train, images, tokens = self._spec.train, [], []
-        for sample in samples:
-            with self._skipped.unusable(sample):
-                image = decode_image(image_bytes(sample, train.image_key))
-                captions = captions_of(sample, train.caption_key)
-                pixels = random_resized_crop(image, self._image_size, train.augment.crop_scale, rng)
-                tokens.append(self._tokenize(captions[int(rng.integers(len(captions)))]))
-                images.append(pixels)
-        if not images:
+    def _make_part(self, found: Sequence[Found], epoch: int, number: int) -> Batch:
+        """Decode pairs. One that cannot be used is counted and marked."""
+        pairs = [self._make_pair(each, epoch) for each in found]
+        good = next((pair for pair in pairs if pair), None)
+        if good is None:
+            pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
+            good = _Pair(pixels, self._tokenize(""), np.ones(len(VIEW), np.float32), None)
+        whole = [pair or good for pair in pairs]
+        return Batch(
+            images_BCHW=torch.from_numpy(np.stack([pair.pixels for pair in whole])).permute(0, 3, 1, 2),
+            tokens_BT=torch.stack([pair.tokens_T for pair in whole]),
+            views_BP=torch.from_numpy(np.stack([pair.view for pair in whole])),
+            samples_B=torch.tensor([int(self._first_samples[each.shard]) + each.row for each in found]),
+            good_B=torch.tensor([pair is not None for pair in pairs]),
+            position=DataPosition(epoch, number + 1),
+            skipped=self._skipped,
+            targets=_stack_targets([pair.targets for pair in whole]) if self._stored else None,
+        )
+
+    def _make_pair(self, found: Found, epoch: int) -> _Pair | None:
+        """Decode a pair; the view and the caption are drawn for the sample and the epoch. Returns None if it cannot be used."""
+        sample, train = found.sample, self._spec.train
+        if sample is None:
+            self._skipped.add_sample(found.samples.key(found.row), found.reason)
             return None
-        whole = [i % len(images) for i in range(self._batch_size)]
-        images_BHWC = torch.from_numpy(np.stack([images[i] for i in whole]))
-        tokens_BT = torch.stack([tokens[i] for i in whole])
-        tokens_BT = tokens_BT[:, : longest_text(tokens_BT, self._text_multiple)].contiguous()
-        return Batch(images_BHWC.permute(0, 3, 1, 2), tokens_BT, share, position, self._skipped)
+        with self._skipped.unusable(sample):
+            captions = [*captions_of(sample, train.caption_key), *found.samples.more_captions(found.row)]
+            rng = np.random.default_rng([self._seed, epoch, int(self._first_samples[found.shard]) + found.row])
+            caption = captions[int(rng.integers(len(captions)))]
+            image = decode_image(image_bytes(sample, train.image_key))
+            if self._stored is None:
+                view, targets = draw_view(train.augment, *image.size, rng), None
+            else:
+                view = self._stored.view(found.shard, found.row, epoch)
+                targets = self._stored.targets(found.shard, found.row, epoch, caption)
+            return _Pair(crop_image(image, crop_of(view), self._image_size), self._tokenize(caption), view, targets)
+        return None
+
+
+def _ahead(places: Iterator[Place], reader: BlockReader) -> Iterator[Place]:
+    """Yield places while the blocks of those that follow are being read."""
+    waiting: deque[Place] = deque()
+    for place in places:
+        reader.prefetch(place)
+        waiting.append(place)
+        if len(waiting) > AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _stack_targets(targets: Sequence[list[tuple[Tensor, Tensor]] | None]) -> list[tuple[Tensor, Tensor]]:
+    """Return stored embeddings (B, E) by teacher. Pairs without them are bad, and are replaced."""
+    some = next((each for each in targets if each is not None), None)
+    if some is None:
+        return []
+    whole = [each or some for each in targets]
+    return [
+        (torch.stack([each[teacher][0] for each in whole]), torch.stack([each[teacher][1] for each in whole]))
+        for teacher in range(len(some))
+    ]
 
 
 def loader_processes(cpus: float) -> int:
@@ -252,28 +268,131 @@ def loader_processes(cpus: float) -> int:
     return min(8, max(1, int(cpus) - 1))
 
 
-def make_loader(stream: PairStream, processes: int, *, pin: bool = False) -> DataLoader[Batch]:
-    """Return a loader that prepares batches ahead in that many processes (0: on demand, in this process).
+class BatchLoader:
+    """Prepares the batches of a stream ahead, in loader processes (0: on demand, in this process). Iterate it once."""
 
-    `pin` puts them into pinned memory, for CUDA.
-    """
-    ahead = prefetch(processes, stream.batch_bytes) if processes else None
-    return DataLoader(stream, batch_size=None, num_workers=processes, prefetch_factor=ahead, pin_memory=pin)
+    def __init__(self, stream: PairStream, processes: int, *, pin: bool = False) -> None:
+        """`pin`: put batches into pinned memory, for CUDA."""
+        self._stream, self._pin = stream, pin
+        self.processes = len(stream.parts(processes)) if processes else 0
+        self.prefetch = prefetch(stream.batch_bytes) if self.processes else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches without end. Raises DataError if a shard has changed, or if no pair of an epoch can be used."""
+        loader = DataLoader(self._stream, batch_size=None, num_workers=self.processes, prefetch_factor=self.prefetch)
+        parts = iter(loader)  # starts processes, which must not be forks of another thread
+        batches = map(self._finish, self._complete(self._joined(_raising(parts))))
+        if self.processes <= 1 and not self._pin:
+            yield from batches
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="join") as thread:  # joining and pinning take as long as a short step
+            following = thread.submit(next, batches)
+            while True:
+                batch = following.result()
+                following = thread.submit(next, batches)
+                yield batch
+
+    def _joined(self, parts: Iterator[Batch]) -> Iterator[Batch]:
+        skipped: dict[int, Skipped] = {}
+        while True:
+            several = [next(parts) for _ in range(max(1, self.processes))]  # one of each process, in their order
+            skipped |= {process: part.skipped for process, part in enumerate(several)}
+            yield join(several, Skipped.sum([self._stream.index.skipped, *skipped.values()]))
+
+    def _finish(self, batch: Batch) -> Batch:
+        """Shorten the texts, and pin."""
+        longest = longest_text(batch.tokens_BT, self._stream.text_multiple)
+        batch = replace(batch, tokens_BT=batch.tokens_BT[:, :longest].contiguous())
+        return batch.pin_memory() if self._pin else batch
+
+    def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Give each bad pair the place of a good one: every worker needs a full batch. Raises DataError."""
+        spare: Batch | None = None
+        for batch in batches:
+            if bool(batch.good_B.all()):
+                spare = batch
+                yield batch
+                continue
+            if not bool(batch.good_B.any()) and spare is None:
+                batch, ahead = self._first_good(batch, batches)
+                spare = batch
+                yield from (replace(batch, position=position) for position in ahead)
+            spare = fill(batch, spare)
+            yield spare
+
+    def _first_good(self, batch: Batch, batches: Iterator[Batch]) -> tuple[Batch, list[DataPosition]]:
+        """Return the first batch with a good pair, and the positions of those before it. Raises DataError."""
+        ahead: list[DataPosition] = []
+        while not bool(batch.good_B.any()):
+            ahead.append(batch.position)
+            if len(ahead) > self._stream.batches:
+                examples = "; ".join(batch.skipped.examples)
+                raise DataError(f"no pair of an epoch can be used ({examples}); check keys and data")
+            batch = next(batches)
+        return fill(batch, batch), ahead
 
 
-def prefetch(processes: int, batch_bytes: int) -> int:
-    """Return the batches that each loader process prepares ahead."""
-    return min(MAX_PREFETCH, max(1, PREFETCH_BYTES // (processes * batch_bytes)))
+def join(parts: Sequence[Batch], skipped: Skipped) -> Batch:
+    """Join the parts of a batch."""
+    if len(parts) == 1:
+        return replace(parts[0], skipped=skipped)
+    return Batch(
+        images_BCHW=torch.cat([part.images_BCHW for part in parts]),
+        tokens_BT=torch.cat([part.tokens_BT for part in parts]),
+        views_BP=torch.cat([part.views_BP for part in parts]),
+        samples_B=torch.cat([part.samples_B for part in parts]),
+        good_B=torch.cat([part.good_B for part in parts]),
+        position=parts[0].position,
+        skipped=skipped,
+        targets=_join_targets([part.targets for part in parts]),
+    )
 
 
-def count_pairs(spec: DataSpec) -> int:
-    """Return the pairs in one epoch: from the spec, or counted by reading every shard once, which is logged now and then."""
-    if spec.train.samples is not None:
-        return spec.train.samples
-    pairs, logged_at = 0, time.monotonic()
-    for sample in read_shards(expand_shards(spec.train.patterns), Skipped()):
-        pairs += not is_held_out(sample["__key__"], spec.train.holdout)
-        if time.monotonic() - logged_at >= COUNT_LOG_SECONDS:
-            logged_at = time.monotonic()
-            log.info("counted %s pairs so far", f"{pairs:,}")
-    return pairs
+def _join_targets(targets: Sequence[list[tuple[Tensor, Tensor]] | None]) -> list[tuple[Tensor, Tensor]] | None:
+    """Join stored embeddings by teacher. A part without any has only bad pairs, for which others are found."""
+    some = [each for each in targets if each]
+    if len(some) < len(targets):
+        return None
+    return [
+        (torch.cat([images for images, _ in teacher]), torch.cat([texts for _, texts in teacher]))
+        for teacher in zip(*some, strict=True)
+    ]
+
+
+def fill(batch: Batch, spare: Batch | None) -> Batch:
+    """Return a batch whose bad pairs are replaced by its good ones in turn, or by those of `spare` if it has none."""
+    source = batch if bool(batch.good_B.any()) else spare
+    assert source is not None
+    good = torch.nonzero(source.good_B).flatten()
+    if source is not batch:
+        good = torch.arange(len(source.good_B))
+    bad = torch.nonzero(~batch.good_B).flatten()
+    chosen = good[torch.arange(len(bad)) % len(good)]
+    filled = replace(batch, good_B=torch.ones_like(batch.good_B))
+    for name in ("images_BCHW", "tokens_BT", "views_BP", "samples_B"):
+        getattr(filled, name)[bad] = getattr(source, name)[chosen]
+    if source.targets:
+        filled.targets = filled.targets or [(images.clone(), texts.clone()) for images, texts in source.targets]
+        for own, theirs in zip(chain.from_iterable(filled.targets), chain.from_iterable(source.targets), strict=True):
+            own[bad] = theirs[chosen]
+    return filled
+
+
+def _raising(parts: Iterator[Batch]) -> Iterator[Batch]:
+    """Raise the errors of loader processes."""
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        yield part
+
+
+def prefetch(batch_bytes: int) -> int:
+    """Return the parts of batches that each loader process prepares ahead; all of a batch have `batch_bytes`."""
+    return min(MAX_PREFETCH, max(1, PREFETCH_BYTES // batch_bytes))
+
+
+def slots_of(batch: Batch, slots: slice) -> Batch:
+    """Return a part of a batch."""
+    tensors = {name: getattr(batch, name)[slots] for name in ("images_BCHW", "tokens_BT", "views_BP", "samples_B", "good_B")}
+    targets = batch.targets and [(images[slots], texts[slots]) for images, texts in batch.targets]
+    return replace(batch, **tensors, targets=targets)

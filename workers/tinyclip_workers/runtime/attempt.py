@@ -28,7 +28,7 @@ from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.filesystems import open_own_store
 
 POSITION = "position.json"
-"""The file of a finished student's folder with the workers' positions in the data."""
+"""The file of a finished student's folder with the position in the data."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class FinishedStudent:
     """safetensors."""
     evaluation: dict[str, Any]
     position: dict[str, Any] | None = None
-    """The workers' positions in the data, for the next stage (`training/positions.py`); set to store a student, not read back."""
+    """The position in the data, for the next stage (`data/positions.py`); set to store a student, not read back."""
 
 
 @dataclass(frozen=True)

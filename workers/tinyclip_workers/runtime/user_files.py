@@ -52,6 +52,22 @@ def read_file(address: str, limit: int) -> bytes:
     return data
 
 
+def read_range(address: str, start: int, length: int) -> bytes:
+    """Return a part of a file; of a remote one by a single request. Raises as `open_file`, EOFError if the file is shorter."""
+    fs, path = open_filesystem(address)
+    if isinstance(fs, LocalFileSystem):
+        with _open_local(address, path) as file:
+            data = os.pread(file.fileno(), length, start)
+            while len(data) < length and (more := os.pread(file.fileno(), length - len(data), start + len(data))):
+                data += more
+    else:
+        with store_errors(address):
+            data = fs.cat_file(path, start=start, end=start + length)
+    if len(data) != length:
+        raise EOFError(f"{address} has {len(data):,} bytes from {start:,} on, not {length:,}")
+    return data
+
+
 @contextmanager
 def store_errors(address: str) -> Iterator[None]:
     """Convert the exceptions of a store's driver that are no OSError to OSError: those of HTTP clients, and of odd answers."""

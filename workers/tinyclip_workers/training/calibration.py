@@ -7,7 +7,9 @@ import torch
 from tinyclip.schemas import JobSpec
 
 from tinyclip_workers.data.augment import augment
-from tinyclip_workers.data.stream import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.order import reader_count
+from tinyclip_workers.data.stream import BatchLoader, PairStream, SingleTextTokenizer
 from tinyclip_workers.inheritance.streams import PART, Pairs
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.folders import LoadedModel
@@ -21,10 +23,17 @@ CALIBRATION_PAIRS = 512
 """Pairs of a calibration. Twice as many change the student's start by less than another draw of the same number does."""
 CALIBRATION_STREAM = 1_000_003
 """Added to the spec's seed: the order of calibration pairs is independent of that of training."""
+CALIBRATION_READERS = 8
+"""Readers of calibration pairs: few, since each of them reads whole blocks."""
 
 
 def calibration_of(
-    spec: JobSpec, stage: int, student: LoadedModel, parent: Parent, original: LoadedModel | None
+    spec: JobSpec,
+    index: DatasetIndex,
+    stage: int,
+    student: LoadedModel,
+    parent: Parent,
+    original: LoadedModel | None,
 ) -> Callable[[], Calibration]:
     """Return a function that draws a stage's calibration pairs, on the parent's device. It raises DataError.
 
@@ -34,13 +43,19 @@ def calibration_of(
 
     def draw() -> Calibration:
         target = original.model.to(parent.device).eval() if original is not None and like_teacher else parent.model()
-        return draw_calibration(spec, stage, student, target, parent.device)
+        return draw_calibration(spec, index, stage, student, target, parent.device)
 
     return draw
 
 
 def draw_calibration(
-    spec: JobSpec, stage: int, student: LoadedModel, target: Model, device: torch.device, pairs: int = CALIBRATION_PAIRS
+    spec: JobSpec,
+    index: DatasetIndex,
+    stage: int,
+    student: LoadedModel,
+    target: Model,
+    device: torch.device,
+    pairs: int = CALIBRATION_PAIRS,
 ) -> Calibration:
     """Draw training pairs of a stage, augmented and normalised as in training, and compute their targets with a model.
 
@@ -50,14 +65,16 @@ def draw_calibration(
     seed = spec.seed + CALIBRATION_STREAM + stage
     stream = PairStream(
         spec.data,
+        index,
         batch_size=part,
         image_size=student.layout.image.image_size,
         tokenize=SingleTextTokenizer(student.tokenizer),
         seed=seed,
+        readers=reader_count(part, most=CALIBRATION_READERS),
     )
-    generator, images, tokens = torch.Generator().manual_seed(seed), [], []
-    for _, batch in zip(range(-(-pairs // part)), stream, strict=False):  # in this order no further batch is read
-        augmented = augment(batch.images_BCHW, spec.data.train.augment, generator)
+    images, tokens = [], []
+    for _, batch in zip(range(-(-pairs // part)), BatchLoader(stream, 0), strict=False):  # in this order no further batch is read
+        augmented = augment(batch.images_BCHW, spec.data.train.augment, batch.views_BP)
         images.append(normalize(augmented, student.image_mean, student.image_std))
         tokens.append(batch.tokens_BT)
     longest = max(part_tokens.shape[1] for part_tokens in tokens)

@@ -18,13 +18,13 @@ from tinyclip.artifacts.paths import attempt_ray_storage
 from tinyclip.schemas import Layout
 from tinyclip.schemas.spec import WorkerRange
 
-from tinyclip_workers.data.stream import count_pairs
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import adopt
+from tinyclip_workers.training.dataset import prepare_index
 from tinyclip_workers.training.placement import report_waits
 from tinyclip_workers.training.stage import Stage, resolve_stage
 from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code, train_stage_worker
@@ -117,9 +117,10 @@ def _train_stages(run: JobAttempt, artifacts: str, events: EventWriter) -> Outco
     A stage is resolved when its parent is finished: the student of an automatic stage is known only then.
     """
     spec, parent = run.spec, _load_teacher_layout(run, events)
-    samples = count_pairs(spec.data) if any(stage.train.epochs is not None for stage in spec.stages) else 0
     if not ray.is_initialized():
         ray.init()
+    pairs = prepare_index(run)
+    samples = spec.data.train.samples or pairs
     log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in _cluster_size().items()))
     before: Stage | None = None
     for index in range(len(spec.stages)):

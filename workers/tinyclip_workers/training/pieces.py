@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load as from_safetensors
 from tinyclip.schemas.spec import TeacherAt
 
+from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
@@ -29,7 +30,7 @@ class Pieces:
     """Pairs and targets to cut the student by; `None` without a parent."""
 
 
-def load_pieces(run: JobAttempt, stage: Stage, device: torch.device, *, fresh: bool) -> Pieces:
+def load_pieces(run: JobAttempt, stage: Stage, index: DatasetIndex, device: torch.device, *, fresh: bool) -> Pieces:
     """Load the teachers and build the student; unless `fresh`, without its weights, which are in a checkpoint.
 
     Raises TeacherError, DataError, ImpossibleInheritance, and RuntimeError if the previous stage's student is missing.
@@ -47,7 +48,7 @@ def load_pieces(run: JobAttempt, stage: Stage, device: torch.device, *, fresh: b
         digest="",
     )
     parent = None if stage.inherit == "none" else _parent(run, stage, original, device)
-    calibration = None if parent is None else calibration_of(run.spec, stage.index, student, parent, original)
+    calibration = None if parent is None else calibration_of(run.spec, index, stage.index, student, parent, original)
     if fresh and parent is not None:
         student = replace(student, model=build_student(stage, seed, parent, calibration))
     teachers = freeze_teachers(originals, [teacher.share for teacher in at], run.spec.temperature.teacher)

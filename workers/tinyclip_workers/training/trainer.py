@@ -12,7 +12,8 @@ from tinyclip.schemas.spec import JobSpec
 from torch import Tensor
 
 from tinyclip_workers.data.augment import augment
-from tinyclip_workers.data.stream import Batch, DataPosition
+from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.masked import kept_units
 from tinyclip_workers.model.precision import precision_of
@@ -29,18 +30,12 @@ from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.losses import StudentEmbeddings
 from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
-from tinyclip_workers.training.positions import all_positions, own_position
 from tinyclip_workers.training.projection import Projection, fit_projection
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
 
 MAX_SKIPPED_STEPS = 100
 """A run with more steps in a row without a finite gradient has diverged (METHOD section 4)."""
-
-FOR_AUGMENTATION: list[int] = []
-FOR_MASKS = [1]
-"""Suffixes of the entropy of a step's random draws, one per purpose."""
-
 
 class Diverged(RuntimeError):
     """A loss that stays infinite or NaN. All workers compute the same number and raise at the same step."""
@@ -132,7 +127,7 @@ class StageTrainer:
         state = checkpoint.state
         self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
         self.step = int(state["step"])
-        self.position = own_position(state["positions"])
+        self.position = DataPosition.from_json(state.get("position", state), self.stage.batch_size)
         self._skipped_in_a_row = 0
         if self.spec.precision == "auto" and "precision" in state:
             self.precision = precision_of(state["precision"], self.device)
@@ -147,10 +142,10 @@ class StageTrainer:
         self.stage = self.learner.stage = replace(self.stage, optimizer=optimizer)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds besides `learner.tensors()`. Collective: every worker calls it."""
+        """Return what a checkpoint holds besides `learner.tensors()`."""
         scaler = self.precision.scaler
         return {
-            "positions": all_positions(self.position),
+            "position": self.position.to_json(self.stage.batch_size),
             "precision": self.precision.name,
             "micro_batch": self.micro_batch,
             "scaler": scaler.state_dict() if scaler.is_enabled() else {},
@@ -191,7 +186,7 @@ class StageTrainer:
         """
         lr = self.learner.start_step(self.step)
         images_BCHW, tokens_BT = self.prepare(batch)
-        noise, penalty = self.learner.noise(self._seed(FOR_MASKS)), self.learner.sparsity_penalty(self.step)
+        noise, penalty = self.learner.noise(self._mask_seed()), self.learner.sparsity_penalty(self.step)
         precision, micro_batch = self.precision, self.micro_batch
         cache = GradientCache(self.learner.towers, precision, micro_batch)
 
@@ -205,7 +200,7 @@ class StageTrainer:
         means, (grad_norm, *expected_sparsity), commands = read_scalars([loss, *terms.values()], alike, command)
         finite = math.isfinite(grad_norm)
         self.learner.update(precision.scaler, finite=finite)
-        self.position.advance(batch)
+        self.position = batch.position
         self.step += 1
         result = StepResult(
             step=self.step,
@@ -221,17 +216,15 @@ class StageTrainer:
         return result, Command(int(commands))
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Move a batch to the device, augment and normalise its images, with draws seeded by `_seed`."""
-        generator = torch.Generator().manual_seed(self._seed(FOR_AUGMENTATION))
+        """Move a batch to the device, augment and normalise its images."""
         images_BCHW = to_device(batch.images_BCHW, self.device)
-        augmented_BCHW = augment(images_BCHW, self.spec.data.train.augment, generator)
+        augmented_BCHW = augment(images_BCHW, self.spec.data.train.augment, batch.views_BP)
         images_BCHW = normalize(augmented_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
         return images_BCHW, to_device(batch.tokens_BT, self.device)
 
-    def _seed(self, purpose: list[int]) -> int:
-        """Return the seed of a step's random draws, which depends on (seed, stage, step, worker, purpose)."""
-        entropy = [self.spec.seed, self.stage.index, self.step, rank(), *purpose]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    def _mask_seed(self) -> int:
+        """Return the seed of a step's draws for masks: the same on all workers, however many there are."""
+        return int(np.random.SeedSequence([self.spec.seed, self.stage.index, self.step]).generate_state(1)[0])
 
     def _sparsity(self) -> dict[str, float]:
         real = self.learner.sparsity()

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.stream import DataPosition, PairStream, SingleTextTokenizer, loader_processes, make_loader
+from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.stream import BatchLoader, PairStream, SingleTextTokenizer, loader_processes
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layouts import ImpossibleStudent
@@ -25,11 +27,11 @@ from tinyclip_workers.training.acceleration import fast_kernels
 from tinyclip_workers.training.auto_settings.selection import AutoSettings
 from tinyclip_workers.training.checkpoints import Checkpoint, latest_checkpoint, remove_old_checkpoints, save_checkpoint
 from tinyclip_workers.training.clusters import ClustersError
+from tinyclip_workers.training.dataset import open_index_of
 from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
 from tinyclip_workers.training.observation.reporting import StageEvaluator, StageProgress, report_pruned
 from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.pieces import load_pieces
-from tinyclip_workers.training.positions import position_after, position_document
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
 
@@ -78,6 +80,7 @@ class StageWorker:
         self._run, self._stage, self._device = run, stage, device
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
+        self._index: DatasetIndex = open_index_of(run)
         self._watch: AgreementWatch | None = None
         """On worker 0, if there is a teacher."""
 
@@ -89,7 +92,7 @@ class StageWorker:
 
     def _train(self) -> None:
         checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
-        pieces = load_pieces(self._run, self._stage, self._device, fresh=checkpoint is None)
+        pieces = load_pieces(self._run, self._stage, self._index, self._device, fresh=checkpoint is None)
         wait_for_all()  # teachers may be downloaded at different speeds
         trainer = StageTrainer(
             self._run.spec,
@@ -125,16 +128,15 @@ class StageWorker:
         if stopped is not Command.RUN:
             self._stop(stopped, trainer.step)
             return
-        position = position_document(trainer.position, self._stage.batch_size)
         if rank() == 0:
             student = current_student(pieces.student, trainer)
             student = replace(student, model=self._watch.end(trainer.learner)) if self._watch else student
-            self._finish(student, evaluator, position)
+            self._finish(student, evaluator, trainer.position)
 
     def _first_position(self) -> DataPosition:
         """Return where the stage starts in the data: where the previous one ended."""
         index, batch_size = self._stage.index, self._stage.batch_size
-        return position_after(self._run.position_after_stage(index - 1) if index else None, batch_size)
+        return DataPosition.from_json(self._run.position_after_stage(index - 1) if index else None, batch_size)
 
     def _restore(self, trainer: StageTrainer, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
@@ -161,7 +163,8 @@ class StageWorker:
             )
         stream = PairStream(
             self._run.spec.data,
-            batch_size=batch_size // workers,
+            self._index,
+            batch_size=batch_size,
             image_size=self._stage.layout.image.image_size,
             tokenize=SingleTextTokenizer(student.tokenizer),
             seed=self._run.spec.seed,
@@ -171,7 +174,7 @@ class StageWorker:
             text_multiple=length_multiple(self._device),
         )
         processes = loader_processes(self._run.spec.resources.cpus_per_worker)
-        return iter(make_loader(stream, processes, pin=self._device.type == "cuda"))
+        return iter(BatchLoader(stream, processes, pin=self._device.type == "cuda"))
 
     def _hooks(self, trainer: StageTrainer, student: LoadedModel, evaluator: StageEvaluator) -> Hooks:
         progress = StageProgress(self._stage, trainer.step, self._events, job=self._run.document)
@@ -222,13 +225,14 @@ class StageWorker:
         if self._events:
             self._events.flush()
 
-    def _finish(self, student: LoadedModel, evaluator: StageEvaluator, position: dict[str, Any]) -> None:
+    def _finish(self, student: LoadedModel, evaluator: StageEvaluator, position: DataPosition) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
         evaluation = evaluator.evaluate(student, self._stage.steps)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.read() is not Command.FENCED:
-            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, position)
+            at = position.to_json(self._stage.batch_size)
+            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, at)
             self._run.finish_stage(self._stage.index, finished)
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))

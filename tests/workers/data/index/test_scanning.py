@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tinyclip.schemas.spec import TrainData
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.index.dataset_index import index_in_memory
 from tinyclip_workers.data.index.rows import Use, from_parquet, samples_table, to_parquet
 from tinyclip_workers.data.index.scanning import content_crc, scan_shard
@@ -34,7 +35,7 @@ def test_every_sample_can_be_read_again_from_its_place(shard: str) -> None:
         assert row["crc"] == content_crc(again)
         assert row["key"].decode() == sample["__key__"]
     assert scanned.shard.bytes == len(data)
-    assert scanned.broken is None
+    assert scanned.skipped == Skipped()
 
 
 def test_held_out_samples_are_no_training_pairs(shard: str) -> None:
@@ -61,7 +62,8 @@ def test_samples_before_the_end_of_a_truncated_shard_are_kept(shard: str) -> Non
 
     scanned = scan_shard(shard, TRAIN)
 
-    assert scanned.broken == "it is truncated"
+    assert (scanned.skipped.shards, scanned.skipped.samples) == (1, 0)
+    assert "it is truncated" in scanned.skipped.examples[0]
     assert 0 < len(scanned.samples) < 20
 
 

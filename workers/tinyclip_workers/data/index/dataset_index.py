@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tinyclip.artifacts.paths import dataset_blocks, dataset_samples, dataset_shards
 from tinyclip.artifacts.store import ArtifactsStore
+from tinyclip.schemas.spec import TrainData
 
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.index.rows import (
     Blocks,
     ShardRow,
@@ -23,7 +25,8 @@ from tinyclip_workers.data.index.rows import (
     shards_table,
     to_parquet,
 )
-from tinyclip_workers.data.index.scanning import ScannedShard
+from tinyclip_workers.data.index.scanning import ScannedShard, scan_or_empty
+from tinyclip_workers.data.patterns import expand_shards
 
 REMOTE_BLOCK_BYTES = 8 << 20
 """The least that is requested of a remote store at once."""
@@ -43,6 +46,8 @@ class DatasetIndex:
     """Returns the samples of a shard by its number. Raises OSError."""
     digest: str
     """Identifies the data: the order of an epoch depends on it."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """Samples that cannot be used, and shards that could not be read to their ends."""
 
     @property
     def pairs(self) -> int:
@@ -61,7 +66,13 @@ def index_in_memory(scanned: Sequence[ScannedShard]) -> DatasetIndex:
     size = block_bytes(shards)
     rows = [block for number, each in enumerate(scanned) for block in cut_blocks(number, each.samples, size)]
     samples = [ShardSamples(each.samples) for each in scanned]
-    return DatasetIndex(shards, blocks_of(rows), samples.__getitem__, digest_of(shards))
+    skipped = Skipped.sum(each.skipped for each in scanned)
+    return DatasetIndex(shards, blocks_of(rows), samples.__getitem__, digest_of(shards), skipped)
+
+
+def index_shards(train: TrainData) -> DatasetIndex:
+    """Index the shards of a spec in memory, one after the other. Raises as `expand_shards`."""
+    return index_in_memory([scan_or_empty(url, train) for url in expand_shards(train.patterns)])
 
 
 def block_bytes(shards: Sequence[ShardRow]) -> int:
@@ -99,7 +110,7 @@ def write_index(store: ArtifactsStore, folder: str, shards: Sequence[ShardRow]) 
     return blocks
 
 
-def open_index(store: ArtifactsStore, folder: str, digest: str) -> DatasetIndex:
+def open_index(store: ArtifactsStore, folder: str, digest: str, skipped: Skipped | None = None) -> DatasetIndex:
     """Open the index in a version's folder. Raises OSError."""
     shards = shard_rows(from_parquet(store.read_bytes(dataset_shards(folder))))
     blocks = Blocks.of(from_parquet(store.read_bytes(dataset_blocks(folder))))
@@ -107,4 +118,4 @@ def open_index(store: ArtifactsStore, folder: str, digest: str) -> DatasetIndex:
     def load(number: int) -> ShardSamples:
         return ShardSamples(from_parquet(store.read_bytes(dataset_samples(folder, number))))
 
-    return DatasetIndex(shards, blocks, lru_cache(CACHED_SHARDS)(load), digest)
+    return DatasetIndex(shards, blocks, lru_cache(CACHED_SHARDS)(load), digest, skipped or Skipped())

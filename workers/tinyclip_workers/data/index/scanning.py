@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pyarrow as pa
 from fsspec.implementations.http import HTTPFileSystem
 from tinyclip.schemas.spec import TrainData
 
+from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.images import decoder_errors, open_image, upright_transpose
 from tinyclip_workers.data.index.rows import SampleRow, ShardRow, Use, samples_table
 from tinyclip_workers.data.samples import (
@@ -27,6 +29,8 @@ from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.user_files import open_file, store_errors
 
+log = logging.getLogger(__name__)
+
 MAX_PROBLEM = 200
 READ_BYTES = 8 << 20
 """Size of the requests for remote shards."""
@@ -41,8 +45,8 @@ class ScannedShard:
 
     shard: ShardRow
     samples: pa.Table
-    broken: str | None = None
-    """Why the shard could not be read to its end; samples before that are kept."""
+    skipped: Skipped
+    """Samples that cannot be used, and the shard if it could not be read to its end; samples before that are kept."""
 
 
 def scan_shard(url: str, train: TrainData, examine: Examine | None = None) -> ScannedShard:
@@ -51,17 +55,34 @@ def scan_shard(url: str, train: TrainData, examine: Examine | None = None) -> Sc
     Raises an OSError if the store cannot be reached at all; DataError never.
     """
     rows: list[SampleRow] = []
-    broken = None
+    skipped = Skipped()
     with _Hashing(open_file(url, block_bytes=READ_BYTES)) as file:
         try:
             for sample, start, end in read_placed(url, file):  # type: ignore[arg-type]  # it has what is read from a file
                 rows.append(scan_sample(sample, start, end, train, examine))
         except BROKEN_SHARD as error:
-            broken = printable(str(error), MAX_PROBLEM)
+            skipped.add_shard(url, printable(str(error), MAX_PROBLEM))
         file.finish()
     pairs = sum(row.use == Use.TRAINING for row in rows)
     sequential = file.is_compressed or not has_ranges(url)
-    return ScannedShard(ShardRow(url, file.count, file.hexdigest(), len(rows), pairs, sequential), samples_table(rows), broken)
+    for row in rows:
+        if row.problem is not None:
+            skipped.add_sample(row.key, row.problem)
+    return ScannedShard(ShardRow(url, file.count, file.hexdigest(), len(rows), pairs, sequential), samples_table(rows), skipped)
+
+
+def scan_or_empty(url: str, train: TrainData) -> ScannedShard:
+    """Scan a shard; one that cannot be opened, twice, has no samples."""
+    for last_try in (False, True):
+        try:
+            return scan_shard(url, train)
+        except (OSError, EOFError) as error:
+            log.warning("shard %s cannot be read: %s", url, error)
+            if last_try:
+                skipped = Skipped()
+                skipped.add_shard(url, error)
+                return ScannedShard(ShardRow(url, 0, None, 0, 0), samples_table([]), skipped)
+    raise AssertionError("unreachable")
 
 
 def scan_sample(sample: Sample, start: int, end: int, train: TrainData, examine: Examine | None = None) -> SampleRow:

@@ -1,0 +1,214 @@
+"""Reading the blocks of an epoch's order: each byte once, ahead of its use, within a limit of memory."""
+
+import io
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.index.rows import ShardSamples
+from tinyclip_workers.data.index.scanning import content_crc
+from tinyclip_workers.data.order import EpochOrder, Place
+from tinyclip_workers.data.samples import Sample
+from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
+from tinyclip_workers.runtime.user_files import open_file, read_range
+
+log = logging.getLogger(__name__)
+
+READING_THREADS = 4
+MAX_OPEN_SHARDS = 16
+"""Sequential shards that are kept open to continue where the last block ended."""
+SEQUENTIAL_REQUEST_BYTES = 8 << 20
+
+
+def shard_changed(url: str, reason: str) -> DataError:
+    """Return the error of a shard that is not the one that was registered."""
+    remedy = "register the data set again and use its new version, or retry the job if it names shards"
+    return DataError(f"{url} has changed since it was read first: {reason}; {remedy}", value=url)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A pair as it was read. `sample` is None if its block could not be read, for `reason`."""
+
+    shard: int
+    row: int
+    samples: ShardSamples
+    """The index of its shard."""
+    sample: Sample | None
+    reason: str = ""
+
+
+@dataclass
+class ReadStatistics:
+    """What was requested of the store."""
+
+    bytes: int = 0
+    requests: int = 0
+    sizes: list[int] = field(default_factory=list)
+    """Of the first thousand requests."""
+
+    def add(self, size: int) -> None:
+        self.bytes += size
+        self.requests += 1
+        if len(self.sizes) < 1000:
+            self.sizes.append(size)
+
+
+@dataclass
+class _Piece:
+    """The part of a block that this process uses: its pairs from `first` on, by row of the shard."""
+
+    first: int
+    rows: list[int]
+    samples: dict[int, Sample]
+    bytes: int
+    left: int
+    """Pairs that were not used yet."""
+    reason: str = ""
+    """Why it could not be read."""
+
+
+class BlockReader:
+    """Reads the pairs of one epoch for some slots of its batches, at most `max_bytes` of them held at a time."""
+
+    def __init__(self, order: EpochOrder, slots: range, max_bytes: int, statistics: ReadStatistics | None = None) -> None:
+        self._order, self._index = order, order.order.index
+        self._stretch, self._max_bytes = order.stretch(slots), max_bytes
+        self.statistics = statistics or ReadStatistics()
+        self._pieces: OrderedDict[int, Future[_Piece]] = OrderedDict()
+        self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="blocks")
+        self._sequential = _SequentialShards(self._index, self.statistics)
+
+    def prefetch(self, place: Place) -> None:
+        """Begin to read the blocks of pairs that are wanted soon, as far as there is memory."""
+        for block in dict.fromkeys(place.block_M.tolist()):
+            if block not in self._pieces and self._held() < self._max_bytes:
+                self._request(block)
+
+    def read(self, place: Place) -> list[Found]:
+        """Return pairs in this order. Raises DataError if a shard has changed."""
+        found = []
+        for block, pair in zip(place.block_M.tolist(), place.pair_M.tolist(), strict=True):
+            found.append(self._take(block, pair))
+        return found
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._sequential.close()
+
+    def _take(self, block: int, pair: int) -> Found:
+        if block not in self._pieces:
+            self._request(block)
+        self._pieces.move_to_end(block)
+        piece = self._pieces[block].result()
+        shard = int(self._index.blocks.shard[self._order.block_order[block]])
+        row = piece.rows[pair - piece.first]
+        piece.left -= 1
+        if piece.left == 0:
+            del self._pieces[block]
+        return Found(shard, row, self._index.load_samples(shard), piece.samples.get(row), piece.reason)
+
+    def _request(self, block: int) -> None:
+        """Read a block; those that were used least recently make room for it, and are read again if they are needed."""
+        while self._pieces and self._held() > self._max_bytes:
+            self._pieces.popitem(last=False)
+        shard = self._index.shards[int(self._index.blocks.shard[self._order.block_order[block]])]
+        if shard.sequential:
+            done: Future[_Piece] = Future()
+            done.set_result(self._read(block))
+            self._pieces[block] = done
+        else:
+            self._pieces[block] = self._threads.submit(self._read, block)
+
+    def _held(self) -> int:
+        """Return the bytes of the blocks that are held or being read."""
+        mean = int(self._index.blocks.length.mean())
+        return sum(future.result().bytes if future.done() else mean for future in self._pieces.values())
+
+    def _read(self, block: int) -> _Piece:
+        number = int(self._order.block_order[block])
+        shard = int(self._index.blocks.shard[number])
+        samples = self._index.load_samples(shard)
+        first, rows = self._wanted(block, number, samples)
+        length = int(samples.offset_N[rows[-1]] + samples.length_N[rows[-1]] - samples.offset_N[rows[0]])
+        reason = ""
+        for _ in range(2):
+            try:
+                read = self._read_rows(shard, samples, rows[0], rows[-1] + 1, length)
+                return _Piece(first, rows, {row: read[row] for row in rows}, length, len(rows))
+            except BROKEN_SHARD as error:
+                reason = str(error)
+                log.warning("block %d of %s cannot be read: %s", number, self._index.shards[shard].url, reason)
+        return _Piece(first, rows, {}, 0, len(rows), f"shard {self._index.shards[shard].url}: {reason}")
+
+    def _wanted(self, block: int, number: int, samples: ShardSamples) -> tuple[int, list[int]]:
+        """Return the number of the first pair of a block that lies in this process's stretch, and the rows of all that do."""
+        blocks = self._index.blocks
+        start = int(self._order.ends[block]) - int(blocks.pairs[number])
+        low = max(0, self._stretch.start - start)
+        high = min(int(blocks.pairs[number]), self._stretch.stop - start)
+        before = int(np.searchsorted(samples.training_rows, blocks.first[number]))
+        return low, samples.training_rows[before + low : before + high].tolist()
+
+    def _read_rows(self, shard: int, samples: ShardSamples, first: int, last: int, length: int) -> dict[int, Sample]:
+        """Return the samples of rows `first` to `last` of a shard. Raises one of BROKEN_SHARD, or DataError if it has changed."""
+        row = self._index.shards[shard]
+        if row.sequential:
+            return self._sequential.read(shard, samples, first, last)
+        data = read_range(row.url, int(samples.offset_N[first]), length)
+        self.statistics.add(length)
+        placed = read_placed(row.url, io.BytesIO(data))
+        return _check(row.url, samples, first, [each.sample for each in placed], last - first)
+
+
+def _check(url: str, samples: ShardSamples, first: int, read: Sequence[Sample], expected: int) -> dict[int, Sample]:
+    """Return samples by their rows. Raises DataError unless they are those of the index."""
+    if len(read) != expected:
+        raise shard_changed(url, f"it has {len(read)} samples where {expected} were")
+    for row, sample in enumerate(read, start=first):
+        if sample["__key__"] != samples.key(row):
+            raise shard_changed(url, f"sample {sample['__key__']!r} is where {samples.key(row)!r} was")
+        if content_crc(sample) != int(samples.crc_N[row]):
+            raise shard_changed(url, f"the content of sample {samples.key(row)!r} is another one")
+    return dict(enumerate(read, start=first))
+
+
+class _SequentialShards:
+    """Shards that can be read from their beginning only: each is kept open behind the last row that was read."""
+
+    def __init__(self, index: DatasetIndex, statistics: ReadStatistics) -> None:
+        self._index, self._statistics = index, statistics
+        self._open: OrderedDict[int, tuple[int, Iterator[Sample]]] = OrderedDict()
+
+    def read(self, shard: int, samples: ShardSamples, first: int, last: int) -> dict[int, Sample]:
+        """Return rows `first` to `last`. Raises one of BROKEN_SHARD, or DataError if it has changed."""
+        url = self._index.shards[shard].url
+        at, stream = self._open.pop(shard, (0, None))
+        if stream is None or at > first:
+            at, stream = 0, self._stream(url)
+        found: list[Sample] = []
+        for row, sample in enumerate(stream, start=at):
+            if row >= first:
+                found.append(sample)
+            if row == last - 1:
+                break
+        self._open[shard] = last, stream
+        if len(self._open) > MAX_OPEN_SHARDS:
+            self._open.popitem(last=False)
+        return _check(url, samples, first, found, last - first)
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def _stream(self, url: str) -> Iterator[Sample]:
+        with closing(open_file(url, block_bytes=SEQUENTIAL_REQUEST_BYTES)) as file:
+            self._statistics.requests += 1
+            yield from (placed.sample for placed in read_placed(url, file))
+
