@@ -269,7 +269,7 @@ def loader_processes(cpus: float) -> int:
 
 
 class BatchLoader:
-    """Prepares the batches of a stream ahead, in loader processes (0: on demand, in this process). Iterate it once."""
+    """Prepares the batches of a stream ahead, in loader processes (0: on demand, in this process)."""
 
     def __init__(self, stream: PairStream, processes: int, *, pin: bool = False) -> None:
         """`pin`: put batches into pinned memory, for CUDA."""
@@ -278,10 +278,13 @@ class BatchLoader:
         self.prefetch = prefetch(stream.batch_bytes) if self.processes else None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches without end. Raises DataError if a shard has changed, or if no pair of an epoch can be used."""
+        """Return an endless iterator. It raises DataError if a shard has changed, or if no pair of an epoch can be used."""
         loader = DataLoader(self._stream, batch_size=None, num_workers=self.processes, prefetch_factor=self.prefetch)
         parts = iter(loader)  # starts processes, which must not be forks of another thread
-        batches = map(self._finish, self._complete(self._joined(_raising(parts))))
+        return self._batches(map(self._finish, self._complete(self._joined(_raising(parts)))))
+
+    def _batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield batches; where more than one process makes them, the next one is prepared in a thread."""
         if self.processes <= 1 and not self._pin:
             yield from batches
             return

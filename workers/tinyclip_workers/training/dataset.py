@@ -93,6 +93,9 @@ def _write(run: JobAttempt, folder: str, shards: Sequence[ShardRow], skipped: Sk
             write_shard_samples(run.store, folder, number, samples_table([]))
     write_index(run.store, folder, shards)
     pairs = sum(shard.pairs for shard in shards)
+    if not pairs:
+        examples = "; ".join(skipped.examples) or "all are held out"
+        raise DataError(f"no pair of the shards can be used ({examples}); check image_key, caption_key and holdout")
     document = {
         "digest": digest_of(shards), "samples": sum(shard.samples for shard in shards), "pairs": pairs,
         "shards": sum(shard.samples > 0 for shard in shards), "skipped": asdict(skipped),

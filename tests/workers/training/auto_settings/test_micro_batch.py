@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.training.auto_settings import micro_batch
 from tinyclip_workers.training.auto_settings.micro_batch import MicroBatchTest, Peak, largest_part, measure_micro_batch
@@ -75,7 +76,7 @@ def part_on_worker(rank: int, shards: str) -> tuple[int | None, int]:
         having(patch, 0, 10, budget=[80, 45][rank])
         trainer = trainer_of(spec_of(shards, MANUAL, micro_batch="auto"))
         result, batches = measure_micro_batch(trainer, batches_of(trainer))
-        return result.micro_batch, next(batches).position[1]
+        return result.micro_batch, next(batches).position.batch
 
 
 class TestWorkers:
@@ -90,7 +91,7 @@ class TestTraining:
         result, batches = measure_micro_batch(trainer, batches_of(trainer))
 
         assert (result.micro_batch, result.local_batch, result.peaks) == (None, BATCH, {})
-        assert next(batches).position == (0, 1)
+        assert next(batches).position == DataPosition(0, 1)
         assert trainer.micro_batch is None
 
     def test_it_is_kept_by_a_checkpoint(self, shards: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,7 @@ from tinyclip_workers.data.index.rows import (
 )
 from tinyclip_workers.data.index.scanning import ScannedShard, scan_or_empty
 from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.runtime.filesystems import open_own_store
 
 REMOTE_BLOCK_BYTES = 8 << 20
 """The least that is requested of a remote store at once."""
@@ -115,7 +117,24 @@ def open_index(store: ArtifactsStore, folder: str, digest: str, skipped: Skipped
     shards = shard_rows(from_parquet(store.read_bytes(dataset_shards(folder))))
     blocks = Blocks.of(from_parquet(store.read_bytes(dataset_blocks(folder))))
 
-    def load(number: int) -> ShardSamples:
-        return ShardSamples(from_parquet(store.read_bytes(dataset_samples(folder, number))))
+    return DatasetIndex(shards, blocks, StoredSamples(store.root, folder), digest, skipped or Skipped())
 
-    return DatasetIndex(shards, blocks, lru_cache(CACHED_SHARDS)(load), digest, skipped or Skipped())
+
+class StoredSamples:
+    """Loads the samples of shards from a version's folder, and keeps those of the last ones."""
+
+    def __init__(self, root: str, folder: str) -> None:
+        self._root, self._folder = root, folder
+        self._process, self._load = 0, lru_cache(CACHED_SHARDS)(self._read)
+
+    def __call__(self, number: int) -> ShardSamples:
+        """Return the samples of a shard. Raises OSError."""
+        if self._process != os.getpid():  # the clients of stores do not survive a fork
+            self._process, self._store = os.getpid(), open_own_store(self._root)
+        return self._load(number)
+
+    def _read(self, number: int) -> ShardSamples:
+        return ShardSamples(from_parquet(self._store.read_bytes(dataset_samples(self._folder, number))))
+
+    def __reduce__(self) -> tuple[type["StoredSamples"], tuple[str, str]]:
+        return StoredSamples, (self._root, self._folder)
