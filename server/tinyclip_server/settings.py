@@ -89,8 +89,8 @@ class Settings(BaseSettings):
     unknown_grace_seconds: float = Field(default=60.0, ge=0)
     """Time after which an attempt that Ray does not know is replaced by a new one."""
     progress_seconds: float = Field(default=7200.0, gt=0)
-    """Time after which an evaluation, an export or an index's job without a new event is stopped and tried again. A training job
-    has its own, in its spec."""
+    """Time after which the registration of a data set, an evaluation, an export or an index's job without a new event is stopped
+    and tried again. A training job has its own, in its spec."""
     worker_python: str = sys.executable
     """Interpreter with `tinyclip[workers]` on the cluster's nodes."""
     driver_cpus: float | None = Field(default=None, ge=0)
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     keep_ray_jobs_days: float = Field(default=7.0, ge=0)
     """Ray's own records of ended jobs, which its dashboard lists."""
     keep_orphans_days: float = Field(default=30.0, ge=0)
-    """Folders of the artifacts store that belong to no job, counted from their last change."""
+    """Folders of the artifacts store that belong to no job and to no version of a data set, counted from their last change."""
     idempotency_hours: float = Field(default=24.0, ge=24.0)
 
     _embedded: bool = PrivateAttr()

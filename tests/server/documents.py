@@ -40,3 +40,28 @@ def model_document(name: str, version: int, **changes: Any) -> dict[str, Any]:
         "created_at": "2026-01-02T03:04:05Z",
         **changes,
     }
+
+
+def dataset_document(name: str, version: int, **changes: Any) -> dict[str, Any]:
+    """Return the `dataset.json` of a worker."""
+    return {
+        "name": name, "version": version, "samples": 100, "pairs": 90, "shards": 2, "bytes": 123_456, "digest": "cd" * 32,
+        "source": {"shards": "/data/{00..01}.tar"}, "holdout": 0.05,
+        "caption_stats": {
+            "captions": 100, "per_sample": 1.0, "characters": {"min": 3, "mean": 9, "p95": 20, "max": 30}, "distinct": 95,
+        },
+        "image_sizes": {
+            "width": {"min": 10, "p5": 20, "median": 60, "p95": 90, "max": 100},
+            "height": {"min": 10, "p5": 20, "median": 60, "p95": 90, "max": 100}, "smaller_than_input": 0.25,
+        },
+        "findings": {"duplicate_captions": 5}, "created_at": "2026-01-02T03:04:05Z", **changes,
+    }  # fmt: skip
+
+
+def dataset_report(**changes: Any) -> dict[str, Any]:
+    """Return the `report.json` of a worker."""
+    finding = {
+        "code": "duplicate_captions", "severity": "warning", "count": 5, "share": 0.05, "message": "5 captions repeat others",
+        "remedy": "remove them", "examples": [{"key": "a", "shard": "/data/00.tar", "detail": "a cat"}],
+    }
+    return {"samples": 100, "usable": 95, "findings": [finding], "languages": {"en": 1.0}, **changes}

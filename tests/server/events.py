@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.server.documents import STEPS, STUDENT, model_document
+from tests.server.documents import STEPS, STUDENT, dataset_document, model_document
 
 SCORES = {"top1": 0.6, "top5": 0.9, "per_class": [0.5, None], "worst_classes": []}
 
@@ -80,6 +80,19 @@ def evaluation_finished(*tasks: str, teacher: str | None = None, **scores: Any) 
 
 def evaluation_failed(code: str, message: str, **where: Any) -> dict[str, Any]:
     return {"type": "evaluation.failed", "message": message, "data": {"code": code, "pointer": None, "value": None, **where}}
+
+
+def dataset_progress(message: str, fraction: float) -> dict[str, Any]:
+    return {"type": "dataset.progress", "message": message, "data": {"fraction": fraction}}
+
+
+def dataset_finished(name: str, version: int, **changes: Any) -> dict[str, Any]:
+    data = dataset_document(name, version, **changes)
+    return {"type": "dataset.finished", "message": f"{data['pairs']} pairs", "data": data}
+
+
+def dataset_failed(code: str, message: str, **where: Any) -> dict[str, Any]:
+    return {"type": "dataset.failed", "message": message, "data": {"code": code, "pointer": None, "value": None, **where}}
 
 
 def export_progress(message: str, fraction: float) -> dict[str, Any]:

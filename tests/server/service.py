@@ -13,6 +13,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
 from tinyclip.artifacts.paths import (
+    dataset_events,
+    dataset_folder,
     evaluation_events,
     evaluation_folder,
     export_events,
@@ -120,7 +122,7 @@ class Service:
             await RECONCILERS[resource](self.app.state.services)
 
     def emit(self, *events: dict[str, Any], submission: str | None = None) -> None:
-        """Write the next segment of a Ray job of an evaluation, an export or an index, by default the newest."""
+        """Write the next segment of a Ray job of a data set, an evaluation, an export or an index, by default the newest."""
         _, folder, attempt = _ray_job(submission or self.ray.submissions[-1])
         write_segment(self.artifacts / folder, *events, attempt=attempt)
 
@@ -137,6 +139,9 @@ def _ray_job(submission: str) -> tuple[str, str, int]:
         name, _, job = rest.partition("-b")
         return index_folder(name), index_job_events(name, f"b{job}"), 1
     id, _, attempt = rest.rpartition("-a")
+    if kind == "dataset":
+        name, _, version = id.rpartition("-v")
+        return dataset_folder(name), dataset_events(name, int(version), int(attempt)), int(attempt)
     if kind == "export":
         return export_folder(id), export_events(id, int(attempt)), int(attempt)
     assert kind == "evaluation"

@@ -4,6 +4,7 @@ from tinyclip.schemas._base import JSON, Page, Request, Response, Timestamp
 from tinyclip.schemas.datasets import (
     AgreementReport,
     Dataset,
+    DatasetError,
     DatasetPut,
     DatasetReport,
     DatasetSample,
@@ -90,6 +91,7 @@ __all__ = [
     "ComparedModel",
     "Comparison",
     "Dataset",
+    "DatasetError",
     "DatasetPut",
     "DatasetReport",
     "DatasetSample",

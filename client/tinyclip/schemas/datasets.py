@@ -72,6 +72,12 @@ class DatasetPut(Request):
     image_size: int | None = Field(default=None, ge=16, le=4096)
     """Side of the student's input, with which image sizes are compared; null: 224."""
 
+    @model_validator(mode="after")
+    def _measurable(self) -> Self:
+        if isinstance(self.source.where.get("agreement"), Range) and self.teacher is None:
+            raise ValueError("source.where.agreement is measured by a teacher; give one, or omit the range")
+        return self
+
 
 class DatasetState(StrEnum):
     REGISTERING = "registering"
@@ -87,8 +93,12 @@ class DatasetState(StrEnum):
 
 
 class DatasetError(Response):
+    """The reason of a failure; `pointer` names the field of the request that caused it, if there is one."""
+
     code: str
     message: str
+    pointer: str | None = None
+    value: Any = None
 
 
 class Dataset(Response):
@@ -103,6 +113,7 @@ class Dataset(Response):
     progress: float = 0.0
     message: str = ""
     error: DatasetError | None = None
+    """The reason why the newest registration failed."""
     ray_submission_id: str | None = None
     created_at: Timestamp
     updated_at: Timestamp
@@ -197,7 +208,6 @@ class DatasetVersion(Response):
     """Counts of the report's findings by code."""
     created_at: Timestamp
 
-
     def resolve(self, spec: JobSpec) -> JobSpec:
         """Return a job's spec with the shards, keys and holdout of this version, for the workers."""
         source = self.source
@@ -212,6 +222,8 @@ class DatasetVersion(Response):
 class DatasetSample(Response):
     """One sample in the index of a version."""
 
+    number: int
+    """Its place among all samples of the version, counted from 0."""
     key: str
     shard: str
     offset: int
@@ -255,6 +267,11 @@ class ReinforcementState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DELETING = "deleting"
+
+    @property
+    def terminal(self) -> bool:
+        """True when the embeddings are stored, or there is a reason why not."""
+        return self in (ReinforcementState.SUCCEEDED, ReinforcementState.FAILED)
 
 
 class ReinforcementCost(Response):

@@ -27,6 +27,8 @@ from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray, RayGateway
 from tinyclip_server.database.engine import Database
+from tinyclip_server.datasets import endpoints as datasets
+from tinyclip_server.datasets import version_endpoints as dataset_versions
 from tinyclip_server.deployments import endpoints as deployments
 from tinyclip_server.evaluations import endpoints as evaluations
 from tinyclip_server.exports import endpoints as exports
@@ -36,6 +38,7 @@ from tinyclip_server.jobs import cleanup, history
 from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
+from tinyclip_server.orchestration import datasets as datasets_reconcile
 from tinyclip_server.orchestration import deployments as deployments_reconcile
 from tinyclip_server.orchestration import evaluations as evaluations_reconcile
 from tinyclip_server.orchestration import exports as exports_reconcile
@@ -51,8 +54,8 @@ from tinyclip_server.tokens import endpoints as tokens
 logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
-    jobs.router, history.router, models.router, models.compare_router, deployments.router, indexes.router,
-    indexes.items_router, evaluations.router, exports.router, tokens.router, tokens.me_router,
+    jobs.router, history.router, datasets.router, dataset_versions.router, models.router, models.compare_router,
+    deployments.router, indexes.router, indexes.items_router, evaluations.router, exports.router, tokens.router, tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 
@@ -62,6 +65,7 @@ Loop = Callable[[asyncio.Event], Coroutine[None, None, None]]
 
 RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
+    "datasets": datasets_reconcile.reconcile,
     "indexes": indexes_reconcile.reconcile,
     "evaluations": evaluations_reconcile.reconcile,
     "exports": exports_reconcile.reconcile,

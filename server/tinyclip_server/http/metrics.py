@@ -11,10 +11,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Scope
-from tinyclip.schemas import DeploymentState, EvaluationState, ExportState, IndexState, JobState
+from tinyclip.schemas import DatasetState, DeploymentState, EvaluationState, ExportState, IndexState, JobState
 
 from tinyclip_server.database.engine import now
-from tinyclip_server.database.tables import AttemptRow, DeploymentRow, EvaluationRow, ExportRow, IndexRow, JobRow, ModelVersionRow
+from tinyclip_server.database.tables import (
+    AttemptRow,
+    DatasetRow,
+    DeploymentRow,
+    EvaluationRow,
+    ExportRow,
+    IndexRow,
+    JobRow,
+    ModelVersionRow,
+)
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -106,6 +115,7 @@ async def database_metrics(session: AsyncSession) -> CollectorRegistry:
     await _count(session, registry, "tinyclip_jobs", "Jobs by state.", "state", JobRow.state, JobState, not_deleted)
     await _count(session, registry, "tinyclip_attempts", "Attempts by outcome.", "outcome", AttemptRow.outcome, ("running",))
     await _count(session, registry, "tinyclip_deployments", "Deployments.", "state", DeploymentRow.state, DeploymentState)
+    await _count(session, registry, "tinyclip_datasets", "Data sets.", "state", DatasetRow.state, DatasetState)
     await _count(session, registry, "tinyclip_indexes", "Indexes.", "state", IndexRow.state, IndexState)
     await _count(session, registry, "tinyclip_evaluations", "Evaluations.", "state", EvaluationRow.state, EvaluationState)
     await _count(session, registry, "tinyclip_exports", "Exports.", "state", ExportRow.state, ExportState)

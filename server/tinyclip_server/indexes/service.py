@@ -6,12 +6,12 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Index, IndexPut, IndexState
 
+from tinyclip_server.backends.shards import expect_shards
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting
 from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import database, repository
-from tinyclip_server.indexes.shards import expect_shards
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 
@@ -24,7 +24,7 @@ async def check(services: Services, project: str, body: IndexPut) -> None:
     if body.source is not None:
         rules, addresses = services.settings.address_rules, services.addresses
         await addresses.expect_readable(project, rules, body)
-        await addresses.run(project, partial(expect_shards, body.source, rules, is_local=services.store.is_local))
+        await addresses.run(project, partial(expect_shards, body.source.shards, rules, is_local=services.store.is_local))
     if body.store == "pgvector":
         await database.expect_fit(services.settings.index_database_url)
 

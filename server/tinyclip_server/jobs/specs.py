@@ -9,10 +9,8 @@ from tinyclip.schemas import JobSpec, Plan
 from tinyclip.validation import pointer_of, shown_value
 
 from tinyclip_server.http.services import Services
-from tinyclip_server.models import service as models
-from tinyclip_server.problems import ApiError, InvalidInput
-
-REGISTRY = "registry:"
+from tinyclip_server.models.teachers import pin
+from tinyclip_server.problems import InvalidInput
 
 
 async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
@@ -23,27 +21,10 @@ async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec
 
 
 async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> JobSpec:
-    """Return the spec with `registry:name@alias` as `registry:name@3`, which workers find in the artifacts store."""
-    pinned = spec
-    for at in spec.every_teacher():
-        if not at.spec.model.startswith(REGISTRY):
-            continue
-        reference = at.spec.model.removeprefix(REGISTRY)
-        async with services.db.read() as session:
-            try:
-                name, version = await models.resolve(session, project, reference)
-            except ApiError as error:
-                raise InvalidInput.field(f"{at.pointer}/model", at.spec.model, error.detail, code="unknown_model") from error
-        pinned = _with_teacher(pinned, at.pointer, f"{REGISTRY}{name}@{version}")
-    return pinned
-
-
-def _with_teacher(spec: JobSpec, pointer: str, model: str) -> JobSpec:
-    if spec.teacher is not None:
-        return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"model": model})})
-    changed = int(pointer.rpartition("/")[-1])
-    teachers = [t.model_copy(update={"model": model}) if i == changed else t for i, t in enumerate(spec.teachers)]
-    return spec.model_copy(update={"teachers": teachers})
+    """Return the spec with `registry:name@alias` as `registry:name@3`."""
+    teacher = await pin(services, project, spec.teacher, "/teacher") if spec.teacher is not None else None
+    teachers = [await pin(services, project, each, f"/teachers/{index}") for index, each in enumerate(spec.teachers)]
+    return spec.model_copy(update={"teacher": teacher, "teachers": teachers})
 
 
 def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:

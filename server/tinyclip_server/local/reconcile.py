@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.artifacts.paths import MODELS, attempts_folder
+from tinyclip.artifacts.paths import DATASETS, MODELS, attempts_folder
 from tinyclip.schemas import IndexState
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
 from tinyclip_server.database.locks import DatabaseInUse, sole_server
 from tinyclip_server.database.migrate import WrongRevision, expect_head
-from tinyclip_server.database.tables import AttemptRow, IndexRow, JobRow, ModelRow
+from tinyclip_server.database.tables import AttemptRow, DatasetNameRow, IndexRow, JobRow, ModelRow
 from tinyclip_server.indexes.database import DatabaseUnavailable
 from tinyclip_server.jobs.lifecycle import ENDED, ON_CLUSTER, AttemptOutcome, attempt_interrupted, end_attempt
 from tinyclip_server.local.stored_files import Stored, StoredIndex, examine
 from tinyclip_server.orchestration import installation
 from tinyclip_server.settings import Settings
 
-_VERSION = re.compile(rf"{MODELS}/([^/]+)/(\d+)/.+")
+_VERSION = re.compile(r"([^/]+)/([^/]+)/(\d+)/.+")
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,23 @@ async def reconcile(db: Database, store: AsyncArtifactsStore, index_database_url
     No server may run. Repeated, it is a no-op.
     """
     stored = await examine(db, store, index_database_url)
-    numbers, attempts = _version_numbers(stored), await _last_attempts(db, store)
+    numbers, attempts = _version_numbers(stored, MODELS), await _last_attempts(db, store)
     async with db.write() as session:
         changed = [*await _raise_versions(session, numbers), *await _raise_updates(session, stored.indexes)]
+        changed += await _raise_dataset_versions(session, _version_numbers(stored, DATASETS))
         changed += await _raise_attempts(session, attempts)
         known = set(await session.scalars(select(ModelRow.name)))
     unknown = [f"{MODELS}/{name}/{number}" for name, found in numbers.items() if name not in known for number in sorted(found)]
     return Reconciled(changed, sorted(unknown), stored.missing)
 
 
-def _version_numbers(stored: Stored) -> dict[str, set[int]]:
+def _version_numbers(stored: Stored, folder: str) -> dict[str, set[int]]:
+    """Return the numbers of the versions in a folder of the store, by the name of the model or the data set."""
     numbers: dict[str, set[int]] = {}
     for path in stored.files:
-        if match := _VERSION.fullmatch(path):
-            numbers.setdefault(match[1], set()).add(int(match[2]))
+        match = _VERSION.fullmatch(path)
+        if match is not None and match[1] == folder:
+            numbers.setdefault(match[2], set()).add(int(match[3]))
     return numbers
 
 
@@ -95,6 +98,18 @@ async def _raise_versions(session: AsyncSession, numbers: dict[str, set[int]]) -
         if free > row.next_version:
             changed.append(f"model {row.name}: the next version is {free}, because the artifacts have {free - 1}")
             row.next_version = free
+    return changed
+
+
+async def _raise_dataset_versions(session: AsyncSession, numbers: dict[str, set[int]]) -> list[str]:
+    """Also of names without a row, which a later data set may get."""
+    changed = []
+    for name, found in sorted(numbers.items()):
+        row = await session.get(DatasetNameRow, name) or DatasetNameRow(name=name, next_version=1)
+        if max(found) >= row.next_version:
+            changed.append(f"data set {name}: the next version is {max(found) + 1}, because the artifacts have {max(found)}")
+            row.next_version = max(found) + 1
+            session.add(row)
     return changed
 
 

@@ -12,12 +12,19 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.paths import (
+    DATASETS,
     EXPORT_DOCUMENT,
     INDEXES,
     MODELS,
     SEGMENT_GRAPH,
     SEGMENT_ITEMS,
     SEGMENT_VECTORS,
+    dataset_blocks,
+    dataset_document,
+    dataset_report,
+    dataset_samples,
+    dataset_shards,
+    dataset_version,
     exported_files,
     index_generation,
     index_generations,
@@ -32,7 +39,7 @@ from tinyclip.schemas.exports import ExportFormat
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
-from tinyclip_server.database.tables import ExportRow, IndexRow, IndexUpdateRow, ModelVersionRow
+from tinyclip_server.database.tables import DatasetVersionRow, ExportRow, IndexRow, IndexUpdateRow, ModelVersionRow
 from tinyclip_server.indexes.database import read_states
 
 
@@ -56,7 +63,7 @@ class Stored:
     """The content of a store, compared with a database."""
 
     files: frozenset[str]
-    """Paths of the files of models and indexes."""
+    """Paths of the files of models, indexes and data sets."""
     indexes: dict[str, StoredIndex]
     """The indexes that have rows. Of one in the index database the state there, if its URL was given."""
     missing: list[str]
@@ -66,10 +73,10 @@ class Stored:
 async def examine(db: Database, store: AsyncArtifactsStore, index_database_url: str = "") -> Stored:
     """Compare a store with a database. Raises OSError, DatabaseUnavailable."""
     async with db.read() as session:
-        wanted = [*await _of_versions(session), *await _of_exports(session)]
+        wanted = [*await _of_versions(session), *await _of_exports(session), *await _of_datasets(session)]
         rows = (await session.scalars(select(IndexRow).where(IndexRow.state != IndexState.DELETING))).all()
         updates = (await session.scalars(select(IndexUpdateRow))).all()
-    files = frozenset([file.path for folder in (MODELS, INDEXES) for file in await store.find(folder)])
+    files = frozenset([file.path for folder in (MODELS, INDEXES, DATASETS) for file in await store.find(folder)])
     newest = {row.name: await _newest(store, row.name, files) for row in rows}
     for row in rows:
         index = newest[row.name]
@@ -96,6 +103,17 @@ async def _of_exports(session: AsyncSession) -> list[str]:
         folder = exported_files(row.model_name, row.model_version, ExportFormat(row.format), row.int8)
         names = [EXPORT_DOCUMENT, *(file["path"] for file in (row.document or {"files": []})["files"])]
         paths += [f"{folder}/{name}" for name in names]
+    return paths
+
+
+async def _of_datasets(session: AsyncSession) -> list[str]:
+    rows = (await session.scalars(select(DatasetVersionRow).where(DatasetVersionRow.deleted_at.is_(None)))).all()
+    paths = []
+    for row in rows:
+        folder = dataset_version(row.dataset_name, row.version)
+        paths += [dataset_document(row.dataset_name, row.version), dataset_report(folder)]
+        paths += [dataset_shards(folder), dataset_blocks(folder)]
+        paths += [dataset_samples(folder, shard) for shard in range(row.document["shards"])]
     return paths
 
 

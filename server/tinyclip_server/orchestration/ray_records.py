@@ -1,4 +1,4 @@
-"""Deletes Ray's records of jobs other than attempts: of evaluations, exports, indexes, and of rows deleted in the meantime.
+"""Deletes Ray's records of jobs other than attempts: of data sets, evaluations, exports, indexes, and of rows deleted meanwhile.
 
 Their rows know the newest job only and are deleted before Ray's record. So the jobs that Ray lists are compared with the rows:
 a job of this service that ended long ago and that no row needs is deleted there. An interrupted round is repeated safely.
@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
-from tinyclip.schemas import EvaluationState, ExportState, IndexState
+from tinyclip.schemas import DatasetState, EvaluationState, ExportState, IndexState
 
 from tinyclip_server.backends.ray_gateway import EndedJob, RayUnavailable
-from tinyclip_server.database.tables import AttemptRow, EvaluationRow, ExportRow, IndexRow
+from tinyclip_server.database.tables import AttemptRow, DatasetRow, EvaluationRow, ExportRow, IndexRow
 from tinyclip_server.http.services import Services
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "tc-"
-FOLLOWED: tuple[tuple[type[EvaluationRow | ExportRow | IndexRow], Sequence[str]], ...] = (
+FOLLOWED: tuple[tuple[type[DatasetRow | EvaluationRow | ExportRow | IndexRow], Sequence[str]], ...] = (
+    (DatasetRow, (DatasetState.READY, DatasetState.FAILED)),
     (EvaluationRow, (EvaluationState.SUCCEEDED, EvaluationState.FAILED)),
     (ExportRow, (ExportState.SUCCEEDED, ExportState.FAILED)),
     (IndexRow, (IndexState.READY, IndexState.FAILED)),

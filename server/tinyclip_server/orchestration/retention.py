@@ -26,6 +26,7 @@ from tinyclip_server.database.tables import AttemptRow, EventRow, JobRow, LogLin
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs import repository
 from tinyclip_server.jobs.lifecycle import ENDED
+from tinyclip_server.orchestration import datasets
 from tinyclip_server.orchestration.ray_records import delete_old_records
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ async def reconcile(services: Services) -> None:
     if (limit := _before(settings.keep_ray_jobs_days)) is not None:
         await delete_old_records(services, limit)
     await remove_orphans(services, settings.keep_orphans_days)
+    if (limit := _before(settings.keep_orphans_days)) is not None:
+        await datasets.remove_orphans(services, limit)
 
 
 async def expire_checkpoints(services: Services, days: float) -> None:

@@ -80,6 +80,7 @@ class TestProjects:
         for path, body in (
             ("/v1/deployments/emoji", {"model": "emoji@1"}),
             ("/v1/indexes/gallery", {"model": "emoji@1", "source": {"shards": __file__}}),
+            ("/v1/datasets/pairs", {"source": {"shards": __file__}}),
             ("/v1/models/emoji/aliases/best", {"version": 1}),
         ):
             assert (await open_service.http.put(path, json=body)).is_success
@@ -96,7 +97,7 @@ class TestProjects:
 
         checked = 0
         for method, pattern in every_route(guarded.app):
-            path = pattern.replace("/indexes/{name}", "/indexes/gallery")
+            path = pattern.replace("/indexes/{name}", "/indexes/gallery").replace("/datasets/{name}", "/datasets/pairs")
             creates = method == "PUT" and "alias" not in path  # names are shared by all projects
             if creates or path == pattern.partition("{")[0]:
                 continue
@@ -106,7 +107,7 @@ class TestProjects:
             assert response.status_code == 404, (method, path, response.status_code, response.text)
             checked += 1
         assert checked > 20
-        for path in ("/v1/jobs", "/v1/models", "/v1/deployments", "/v1/indexes"):
+        for path in ("/v1/jobs", "/v1/models", "/v1/deployments", "/v1/indexes", "/v1/datasets"):
             assert (await guarded.http.get(path, headers=theirs)).json()["items"] == [], path
             assert len((await guarded.http.get(path, headers=mine)).json()["items"]) == 1, path
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tinyclip_server.backends import shards as source_shards
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.indexes import service as index_service
-from tinyclip_server.indexes import shards as index_shards
 
 from tests.server.events import index_finished, index_progress
 from tests.server.indexes.gallery import GALLERY, MODEL, SOURCE, build, get, lose_jobs, put
@@ -67,7 +67,7 @@ class TestPut:
     ) -> None:
         service = await start(data_dir=tmp_path / "service")
         await service.register_model(MODEL)
-        monkeypatch.setattr(index_shards, "MAX_LOOKED", 4)
+        monkeypatch.setattr(source_shards, "MAX_LOOKED", 4)
         folder = tmp_path / "shards"
         folder.mkdir()
         for number in range(4):

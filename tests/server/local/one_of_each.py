@@ -13,6 +13,7 @@ from tinyclip_workers import jobs
 from tinyclip_workers.serving.replica.indexes import Indexes
 from tinyclip_workers.serving.replica.label_sets import LabelSets
 
+from tests.server.datasets.pairs import EMOJI, register
 from tests.server.documents import spec
 from tests.server.events import evaluation_finished
 from tests.server.exports.test_exports import write_files
@@ -24,10 +25,10 @@ MODEL, WEIGHTS = "emoji-half", b"weights"
 VERSION = f"/v1/models/{MODEL}/versions/1"
 EMBED_DIM = 32
 GALLERY = "/v1/indexes/gallery"
-GUARDED = {"auth": "tokens", "data_roots": ["/data"], "requests_per_minute": 100_000}
+GUARDED = {"auth": "tokens", "data_roots": ["/data", "s3://bucket"], "requests_per_minute": 100_000}
 PATHS = (
     "/v1/me", "/v1/tokens", "/v1/jobs", "/v1/models", f"{VERSION}", f"{VERSION}/exports", "/v1/evaluations", "/v1/indexes",
-    "/v1/deployments", "/v1/deployments/demo",
+    "/v1/deployments", "/v1/deployments/demo", "/v1/datasets", f"{EMOJI}/versions", f"{EMOJI}/versions/best/report",
 )  # fmt: skip
 
 
@@ -42,6 +43,8 @@ async def service_with_one_of_each(start: Start, **changes: Any) -> tuple[Servic
     await service.call("PUT", f"/v1/models/{MODEL}/aliases/best", {"version": 1})
     await _evaluated(service)
     await _exported(service)
+    await register(service)
+    await service.call("PUT", f"{EMOJI}/aliases/best", {"version": 1})
     await indexed(service, store)
     await service.call("PUT", "/v1/deployments/demo", {"model": f"{MODEL}@best"}, status=202)
     await LabelSets("demo", ArtifactsStore(str(service.artifacts))).put("pets", ["cat", "dog"], ["a photo of a {}"])

@@ -20,6 +20,10 @@ from tinyclip_server.local.backup import CannotBackUp, Copied, back_up, restore
 from tinyclip_server.orchestration.installation import bind
 from tinyclip_server.settings import Settings
 
+from tests.server.datasets.pairs import NAME
+from tests.server.datasets.pairs import body as dataset_body
+from tests.server.datasets.pairs import write_files as write_dataset
+from tests.server.documents import dataset_document
 from tests.server.events import Worker
 from tests.server.local.one_of_each import (
     EMBED_DIM,
@@ -136,7 +140,8 @@ class TestEmbedded:
         assert names(saved) == ["artifacts", "tinyclip.db"]
 
     @pytest.mark.parametrize(
-        "lost", ["segments", "generations", "exports/onnx/image.onnx"], ids=lambda name: str(name).rpartition("/")[2]
+        "lost", ["segments", "generations", "exports/onnx/image.onnx", "emoji/1/report.json", "emoji/1/samples/000001.parquet"],
+        ids=lambda name: str(name).rpartition("/")[2],
     )
     async def test_what_a_row_needs_is_missed(self, start: Start, saved: Path, lost: str) -> None:
         service, _ = await service_with_one_of_each(start)
@@ -190,6 +195,18 @@ class TestWrittenBetweenTheCopies:
         assert await again.register_model(MODEL) == 3
         assert await again.register_model("unknown-to-the-database") == 1
         assert names(again.artifacts / "models/unknown-to-the-database") == []
+
+    @pytest.mark.parametrize("name", [NAME, "unknown-to-the-database"])
+    async def test_a_version_of_a_data_set_gets_no_number_that_was_used(
+        self, start: Start, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        service, _ = await service_with_one_of_each(start)
+        await _backed_up_while(service, saved, monkeypatch, _written_dataset(service, name, 2))
+
+        again = await restored(start, saved, tmp_path / "new")
+        registering = await again.call("PUT", f"/v1/datasets/{name}", dataset_body(), status=202)
+
+        assert registering["ray_submission_id"] == f"tc-dataset-{name}-v3-a1"
 
     @pytest.mark.parametrize("meanwhile", ["begins", "succeeds"])
     async def test_an_attempt_gets_no_number_that_was_used(
@@ -387,6 +404,10 @@ async def _written_versions(service: Service) -> None:
     for name in (f"{MODEL}/2", "unknown-to-the-database/1"):
         (service.artifacts / "models" / name).mkdir(parents=True)
         (service.artifacts / "models" / name / "model.json").write_text("{}")
+
+
+async def _written_dataset(service: Service, name: str, version: int) -> None:
+    write_dataset(service, dataset_document(name, version))
 
 
 async def _begun(service: Service, job: str, *, succeeds: bool = False) -> None:

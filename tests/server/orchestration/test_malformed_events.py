@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 
-from tests.server.events import SCORES, Worker, evaluation_finished, index_finished, progress
+from tests.server.documents import dataset_document
+from tests.server.events import SCORES, Worker, dataset_finished, evaluation_finished, index_finished, progress
 from tests.server.exports.test_exports import EXPORTS, finish
 from tests.server.indexes.gallery import GALLERY, MODEL, put
 from tests.server.service import Service
 
+DATASET: list[dict[str, Any]] = [
+    {"type": "dataset.progress", "data": {}},
+    {"type": "dataset.progress", "data": {"fraction": [1]}},
+    {"type": "dataset.failed", "data": {"code": 7}},
+    {"type": "dataset.finished", "data": {}},
+    {"type": "dataset.finished", "data": {"unchanged": "yes"}},
+    {"type": "dataset.finished", "data": {**dataset_document("emoji", 1), "samples": "many"}},
+]
 EVALUATION: list[dict[str, Any]] = [
     {"type": "evaluation.progress", "data": {}},
     {"type": "evaluation.progress", "data": {"fraction": "half"}},
@@ -39,6 +48,22 @@ TRAINING: list[dict[str, Any]] = [
     {"type": "evaluation", "stage": 0, "data": {"task": "cars", "student": SCORES, "teacher": 3}},
     {"type": "evaluation", "stage": 0, "data": {"task": "cars", "student": [1]}},
 ]
+
+
+@pytest.mark.parametrize("event", DATASET)
+async def test_a_registration_ends_with_the_next_valid_event(service: Service, event: dict[str, Any]) -> None:
+    await service.call("PUT", "/v1/datasets/emoji", {"source": {"shards": "s3://bucket/0.tar"}}, status=202)
+    await service.reconcile("datasets")
+
+    service.emit(event)
+    await service.reconcile("datasets")
+    kept = await service.get("/v1/datasets/emoji")
+    service.emit(dataset_finished("emoji", 1))
+    await service.reconcile("datasets")
+    ended = await service.get("/v1/datasets/emoji")
+
+    assert [kept[field] for field in ("state", "progress", "message", "versions")] == ["registering", 0.0, "", []]
+    assert (ended["state"], ended["versions"]) == ("ready", [1])
 
 
 @pytest.mark.parametrize("event", EVALUATION)

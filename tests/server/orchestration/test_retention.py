@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import update
+from tinyclip.artifacts.paths import dataset_folder
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
@@ -16,6 +17,8 @@ from tinyclip_server.jobs import cleanup
 from tinyclip_server.orchestration import evaluations as evaluations_reconcile
 from tinyclip_server.orchestration import retention
 
+from tests.server.datasets.pairs import NAME, put, register, write_files
+from tests.server.documents import dataset_document
 from tests.server.events import Worker, evaluation_failed
 from tests.server.service import Service, Start, on_both_databases
 
@@ -215,6 +218,21 @@ class TestOrphans:
 
         assert sorted(os.listdir(service.artifacts / "jobs")) == sorted([young.name, other.name, job.job])
 
+    async def test_an_old_folder_of_no_version_of_a_data_set_is_removed(self, start: Start) -> None:
+        service = await service_that_keeps(start, orphans=OLD_DAYS - 1)
+        await register(service)
+        await put(service)
+        for number in (1, 2, 3, 4):
+            write_files(service, dataset_document(NAME, number))
+        long_ago = time.time() - OLD_DAYS * 86400
+        for path in (service.artifacts / dataset_folder(NAME)).rglob("*.*"):
+            if "/4/" not in str(path):
+                os.utime(path, (long_ago, long_ago))
+
+        await sweep(service)
+
+        assert sorted(os.listdir(service.artifacts / dataset_folder(NAME))) == ["1", "2", "4", "jobs", "request.json"]
+
 
 @pytest.mark.parametrize("days", ["inf", "30", "0.5"])
 async def test_formats_of_days(start: Start, monkeypatch: pytest.MonkeyPatch, days: str) -> None:
@@ -226,7 +244,7 @@ async def test_formats_of_days(start: Start, monkeypatch: pytest.MonkeyPatch, da
 
 
 class TestOtherRecordsOfRay:
-    """Records of evaluations, exports and indexes, whose rows know the newest job only."""
+    """Records of data sets, evaluations, exports and indexes, whose rows know the newest job only."""
 
     def record(self, service: Service, id: str, *, days: float = OLD_DAYS, store: str | None = None) -> None:
         root = store or str(service.artifacts)
@@ -246,7 +264,10 @@ class TestOtherRecordsOfRay:
     @BOTH
     async def test_those_of_jobs_that_ended_long_ago_are_deleted(self, start: Start, days: float) -> None:
         service = await service_that_keeps(start, ray_jobs=days)
-        ids = ["tc-evaluation-eval_a-a1", "tc-export-export_a-a3", "tc-index-gallery-b1764-u3", "tc-job_deleted-a1"]
+        ids = [
+            "tc-dataset-emoji-v1-a1", "tc-evaluation-eval_a-a1", "tc-export-export_a-a3", "tc-index-gallery-b1764-u3",
+            "tc-job_deleted-a1",
+        ]
         for id in ids:
             self.record(service, id)
 

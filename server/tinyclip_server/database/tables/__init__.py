@@ -2,13 +2,14 @@
 
 from tinyclip_server.database.engine import Base
 from tinyclip_server.database.tables.access import IdempotencyRow, TokenRow
+from tinyclip_server.database.tables.datasets import DatasetAliasRow, DatasetNameRow, DatasetRow, DatasetVersionRow
 from tinyclip_server.database.tables.installation import InstallationRow
 from tinyclip_server.database.tables.jobs import AttemptRow, EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.database.tables.models import AliasRow, DeploymentRow, ModelRow, ModelVersionRow
 from tinyclip_server.database.tables.ray_jobs import EvaluationRow, ExportRow, IndexRow, IndexUpdateRow, RayJobRow
 
 __all__ = [
-    "AliasRow", "AttemptRow", "Base", "DeploymentRow", "EvaluationRow", "EventRow", "ExportRow",
-    "IdempotencyRow", "IndexRow", "IndexUpdateRow", "InstallationRow", "JobLabelRow", "JobRow", "LogLineRow",
-    "MetricPointRow", "ModelRow", "ModelVersionRow", "RayJobRow", "StageRow", "TokenRow",
+    "AliasRow", "AttemptRow", "Base", "DatasetAliasRow", "DatasetNameRow", "DatasetRow", "DatasetVersionRow", "DeploymentRow",
+    "EvaluationRow", "EventRow", "ExportRow", "IdempotencyRow", "IndexRow", "IndexUpdateRow", "InstallationRow", "JobLabelRow",
+    "JobRow", "LogLineRow", "MetricPointRow", "ModelRow", "ModelVersionRow", "RayJobRow", "StageRow", "TokenRow",
 ]  # fmt: skip

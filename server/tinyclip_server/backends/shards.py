@@ -1,12 +1,13 @@
-"""Checks of the shards of a build before its job is submitted: missing ones are refused by field."""
+"""Checks of the files of a `source` before its Ray job is submitted: missing ones are refused by field."""
 
 import itertools
 import os
 import re
+from collections.abc import Sequence
 
 from tinyclip.addresses import AddressRules, resolver
 from tinyclip.globs import MAGIC, match_paths
-from tinyclip.schemas import FieldError, IndexSource
+from tinyclip.schemas import FieldError
 
 from tinyclip_server.problems import InvalidInput
 
@@ -20,13 +21,15 @@ class _TooManyFiles(Exception):
     """Globs over more than MAX_LOOKED files and folders."""
 
 
-def expect_shards(source: IndexSource, rules: AddressRules, *, is_local: bool) -> None:
-    """Raise InvalidInput unless the first shard of every pattern exists. For a thread.
+def expect_shards(
+    shards: str | Sequence[str], rules: AddressRules, *, is_local: bool, captions: str | None = None
+) -> None:
+    """Raise InvalidInput unless the first shard of every pattern of a source exists, and its file of captions. For a thread.
 
     Only local paths are checked, and only if the artifacts are local too (`is_local`). The Ray job checks all others: the server
     fetches no address that a user gives.
     """
-    listed = source.shards if isinstance(source.shards, list) else [source.shards]
+    listed = [shards] if isinstance(shards, str) else shards
     if not listed:
         raise InvalidInput.field("/source/shards", [], "name at least one shard")
     search = _Search(rules) if is_local else None
@@ -34,8 +37,10 @@ def expect_shards(source: IndexSource, rules: AddressRules, *, is_local: bool) -
     for index, pattern in enumerate(listed):
         problem = _problem(pattern, search)
         if problem is not None:
-            pointer = f"/source/shards/{index}" if isinstance(source.shards, list) else "/source/shards"
+            pointer = "/source/shards" if isinstance(shards, str) else f"/source/shards/{index}"
             errors.append(FieldError(pointer=pointer, value=pattern, message=problem))
+    if captions is not None and (problem := _problem(captions, search)):
+        errors.append(FieldError(pointer="/source/captions", value=captions, message=problem))
     if errors:
         raise InvalidInput.of(errors)
 
