@@ -112,11 +112,11 @@ class TestInvalidInput:
 
     async def test_a_missing_field_is_named(self, service: Service) -> None:
         body = spec()
-        del body["data"]["train"]["shards"]
+        del body["data"]["train"]
 
         problem = assert_problem(await post(service, body), 422, "invalid_input")
 
-        assert problem["errors"] == [{"pointer": "/data/train/shards", "value": None, "message": "this field is required"}]
+        assert problem["errors"] == [{"pointer": "/data/train", "value": None, "message": "this field is required"}]
 
     async def test_errors_of_the_planner_are_returned(self, service: Service) -> None:
         problem = assert_problem(await post(service, spec(name="impossible")), 422, "impossible_spec")
