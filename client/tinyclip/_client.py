@@ -10,6 +10,7 @@ from tinyclip._http.calls import Call
 from tinyclip._http.retries import Retries
 from tinyclip._http.transport import Transport
 from tinyclip._profiles import Profile, current
+from tinyclip._resources.datasets import AsyncDatasets, Datasets
 from tinyclip._resources.deployments import AsyncDeployments, Deployments
 from tinyclip._resources.evaluations import AsyncEvaluations, Evaluations
 from tinyclip._resources.indexes import AsyncIndexes, Indexes
@@ -41,6 +42,7 @@ class Client:
         self.url, self.retries = profile.url, retries or Retries()
         self._transport = Transport(profile.url, profile.token, timeout, self.retries, BlockingBackend(transport))
         self.jobs = Jobs(self._transport)
+        self.datasets = Datasets(self._transport)
         self.models = Models(self._transport)
         self.deployments = Deployments(self._transport)
         self.indexes = Indexes(self._transport)
@@ -82,6 +84,7 @@ class AsyncClient:
         self.url, self.retries = profile.url, retries or Retries()
         self._transport = Transport(profile.url, profile.token, timeout, self.retries, AsyncBackend(transport))
         self.jobs = AsyncJobs(self._transport)
+        self.datasets = AsyncDatasets(self._transport)
         self.models = AsyncModels(self._transport)
         self.deployments = AsyncDeployments(self._transport)
         self.indexes = AsyncIndexes(self._transport)

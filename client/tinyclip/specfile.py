@@ -6,7 +6,7 @@ relative to the current folder.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from tinyclip.errors import InputError
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PREFIX = re.compile(r"(hf-hub|local-dir|registry):")
 _WEIGHTS_FILE = re.compile(r"[/\\]|\.(pt|pth|bin|safetensors|npz)$")
 
 
@@ -47,6 +48,30 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return spec
 
 
+def load_dataset(file: Path | None, changes: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the description of a data set, set `changes` (values by dotted paths) and `a.b=1` overrides; make paths absolute.
+
+    Without a file there is only what is set. Raises `InputError` as `load_spec`."""
+    document = {} if file is None else _read(file)
+    if file is not None:
+        _resolve_paths(document, file.absolute().parent)
+    for path, value in changes.items():
+        _set_value(document, path, value, f"{path} in {file}")
+    for override in overrides:
+        set_value(document, override)
+    _resolve_paths(document, Path.cwd())
+    return document
+
+
+def teacher_of(model: str) -> dict[str, str]:
+    """Return the spec of a teacher that is named as in evaluations: `ARCHITECTURE/TAG`, `NAME@VERSION`, `hf-hub:ORG/NAME`, …"""
+    model = absolute_model(model)
+    if _PREFIX.match(model):
+        return {"model": model}
+    architecture, slash, tag = model.rpartition("/")
+    return {"model": architecture, "pretrained": tag} if slash else {"model": f"registry:{model}"}
+
+
 def load_tasks(file: Path) -> tuple[list[dict[str, Any]], float | None]:
     """Return the evaluation tasks of a file, with absolute paths, and its holdout.
 
@@ -77,6 +102,10 @@ def parse_assignments(overrides: Sequence[str]) -> dict[str, Any]:
 def set_value(spec: dict[str, Any], override: str) -> None:
     """Apply an override such as `stages.0.train.steps=10`. Missing mappings are created; list entries must exist."""
     path, value = _parse(override)
+    _set_value(spec, path, value, f"--set {override}")
+
+
+def _set_value(spec: dict[str, Any], path: str, value: Any, origin: str) -> None:
     *parents, last = path.split(".")
     holder: Any = spec
     for depth, key in enumerate(parents):
@@ -85,11 +114,11 @@ def set_value(spec: dict[str, Any], override: str) -> None:
                 holder[key] = {}
             holder = holder[key]
         else:
-            holder = holder[_list_index(holder, key, override, ".".join(parents[:depth]))]
+            holder = holder[_list_index(holder, key, origin, ".".join(parents[:depth]))]
     if isinstance(holder, dict):
         holder[last] = value
     else:
-        holder[_list_index(holder, last, override, ".".join(parents))] = value
+        holder[_list_index(holder, last, origin, ".".join(parents))] = value
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -123,11 +152,11 @@ def _parse(override: str) -> tuple[str, Any]:
         raise InputError(f"--set {override}", f"the value is not YAML; quote it ({reason})") from error
 
 
-def _list_index(holder: Any, key: str, override: str, parent: str) -> int:
+def _list_index(holder: Any, key: str, origin: str, parent: str) -> int:
     if not isinstance(holder, list):
-        raise InputError(f"--set {override}", f"{parent} is {_kind(holder)} and has nothing below it")
+        raise InputError(origin, f"{parent} is {_kind(holder)} and has nothing below it")
     if not key.isdigit() or int(key) >= len(holder):
-        raise InputError(f"--set {override}", f"{parent} has entries 0 to {len(holder) - 1}, not {key}")
+        raise InputError(origin, f"{parent} has entries 0 to {len(holder) - 1}, not {key}")
     return int(key)
 
 
@@ -140,11 +169,12 @@ def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
     for teacher in [_mapping(spec.get("teacher")), *_mappings(spec.get("teachers"))]:
         _replace(teacher, "model", lambda model: _local_dir(model, folder))
         _replace(teacher, "pretrained", lambda tag: absolute(tag, folder) if _WEIGHTS_FILE.search(tag) else tag)
-    train = _mapping(_mapping(spec.get("data")).get("train"))
-    _replace(train, "shards", lambda shards: absolute(shards, folder))
+    for holder in (_mapping(_mapping(spec.get("data")).get("train")), _mapping(spec.get("source"))):  # of a job, of a data set
+        for key in ("shards", "captions"):
+            _replace(holder, key, lambda file: absolute(file, folder))
     for holder in [spec, *_mappings(spec.get("stages"))]:
         _replace(_mapping(holder.get("objective")), "clusters", lambda file: absolute(file, folder))
-    for task in _mappings(_mapping(spec.get("evaluation")).get("tasks")):
+    for task in [*_mappings(_mapping(spec.get("evaluation")).get("tasks")), *_mappings(spec.get("tasks"))]:
         for key in ("shards", "train_shards"):
             _replace(task, key, lambda shards: absolute(shards, folder))
         for key in ("classes", "templates"):

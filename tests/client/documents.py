@@ -84,6 +84,51 @@ def version(files: dict[str, bytes] = FILES, **changes: Any) -> JSON:
     }  # fmt: skip
 
 
+def dataset(**changes: Any) -> JSON:
+    """Return a data set with one version."""
+    return {
+        "name": "pairs", "state": "ready", "latest": 1, "aliases": {"best": 1}, "versions": [1], "source": {"shards": "/d/0.tar"},
+        "progress": 0.5, **TIMES, **changes,
+    }  # fmt: skip
+
+
+def dataset_version(**changes: Any) -> JSON:
+    return {
+        "name": "pairs", "version": 1, "aliases": ["best"], "samples": 1200, "pairs": 1100, "shards": 2, "bytes": 3_400_000,
+        "digest": "ab" * 32, "source": {"shards": ["/d/0.tar", "/d/1.tar"], "caption_key": "json.captions"}, "holdout": 0.05,
+        "compressed": True, "findings": {"shifted_captions": 1100, "small_images": 240},
+        "created_at": "2026-01-02T03:04:05Z", **changes,
+    }  # fmt: skip
+
+
+def finding(code: str, **changes: Any) -> JSON:
+    return {
+        "code": code, "severity": "warning", "count": 240, "share": 0.2, "message": f"{code} found", "remedy": f"remove {code}",
+        "examples": [{"key": "a/1", "shard": "/d/0.tar", "detail": "20 px"}], **changes,
+    }  # fmt: skip
+
+
+def dataset_report(**changes: Any) -> JSON:
+    sides = {"min": 20, "p5": 30, "median": 200, "p95": 400, "max": 640}
+    return {
+        "samples": 1200, "usable": 1150,
+        "findings": [
+            finding("shifted_captions", severity="error", count=1100, share=1.0, estimated=True, examples=[]),
+            finding("small_images"), finding("urls", severity="info"), finding("languages", severity="info"),
+        ],
+        "caption_stats": {
+            "captions": 2300, "per_sample": 2.0, "characters": {"min": 3, "mean": 21.5, "p95": 40, "max": 90}, "distinct": 2100,
+        },
+        "image_sizes": {"width": sides, "height": sides, "smaller_than_input": 0.21},
+        "languages": {"en": 0.98, "de": 0.02},
+        "agreement": {
+            "teacher": "ViT-B-32/openai", "pairs": 512, "auc": 0.5123, "true_mean": 0.1801, "shuffled_mean": 0.1799,
+            "bins": [-0.1, 0.0, 0.1, 0.2, 0.3], "true_counts": [0, 1, 8, 4], "shuffled_counts": [1, 8, 4, 0],
+        },
+        **changes,
+    }  # fmt: skip
+
+
 PROBLEM: JSON = {
     "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "code": "invalid_spec", "request_id": "req_1",
     "detail": "/stages/0/student/image/layers: deeper", "retryable": False,

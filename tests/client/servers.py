@@ -11,7 +11,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.client.documents import FILES, JSON, TIMES, job, page, student, version
+from tests.client.documents import (
+    FILES,
+    JSON,
+    TIMES,
+    dataset,
+    dataset_report,
+    dataset_version,
+    job,
+    page,
+    student,
+    version,
+)
 
 HALF = student(2_500_000, 1_200_000, 310_000_000)
 TEACHER = student(5_000_000, 2_400_000, 620_000_000)
@@ -228,6 +239,50 @@ class IndexServer(ResourceServer):
         self.updates += 1
         self.bodies.append(request.path_params["id"])
         return JSONResponse(self.document("updating"), 202)
+
+
+class DatasetServer(ResourceServer):
+    """A data set that is ready at the second request, its version and its report."""
+
+    def __init__(self) -> None:
+        super().__init__("registering", "ready")
+        self.error: JSON | None = None
+        self.removed: list[str] = []
+
+    def app(self) -> Starlette:
+        return Starlette(routes=[
+            Route("/v1/datasets", self.list),
+            Route("/v1/datasets/pairs", self.get),
+            Route("/v1/datasets/pairs", self.put, methods=["PUT"]),
+            Route("/v1/datasets/pairs", self.delete, methods=["DELETE"]),
+            Route("/v1/datasets/pairs/versions/{version}", self.version),
+            Route("/v1/datasets/pairs/versions/{version}", self.delete, methods=["DELETE"]),
+            Route("/v1/datasets/pairs/versions/{version}/report", self.report),
+            Route("/v1/datasets/pairs/aliases/{alias}", self.alias, methods=["PUT"]),
+            Route("/v1/datasets/pairs/aliases/{alias}", self.delete, methods=["DELETE"]),
+        ])
+
+    def document(self, state: str) -> JSON:
+        return dataset(state=state, message=self.message, error=self.error)
+
+    async def list(self, request: Request) -> Response:
+        return JSONResponse(page(self.document("ready"), next_page_token="more"))
+
+    async def put(self, request: Request) -> Response:
+        return await self.accept(request, self.document("registering"))
+
+    async def delete(self, request: Request) -> Response:
+        self.removed.append(request.url.path.removeprefix("/v1/datasets/"))
+        return JSONResponse(self.document("deleting"), 202) if request.url.path.endswith("pairs") else Response(status_code=204)
+
+    async def version(self, request: Request) -> Response:
+        return JSONResponse(dataset_version())
+
+    async def report(self, request: Request) -> Response:
+        return JSONResponse(dataset_report())
+
+    async def alias(self, request: Request) -> Response:
+        return await self.accept(request, self.document("ready"), 200, alias=request.path_params["alias"])
 
 
 class DeploymentServer(ResourceServer):

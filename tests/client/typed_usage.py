@@ -6,7 +6,7 @@ from typing import Any, assert_type
 
 import httpx
 from tinyclip import AsyncClient, Call, Client, EmbeddedImages
-from tinyclip.schemas import Deployment, Event, Export, Job, LabelSet, Me, Page, ZeroShotResponse
+from tinyclip.schemas import DatasetReport, DatasetVersion, Deployment, Event, Export, Job, LabelSet, Me, Page, ZeroShotResponse
 
 VERSION: Call[str] = Call("GET", "/v1/version", lambda response: response.text)
 
@@ -18,6 +18,8 @@ def blocking(client: Client) -> None:
     assert_type(client.jobs.list(state="queued"), Iterator[Job])
     assert_type(client.jobs.events("job_1", after=3), Iterator[Event])
     assert_type(client.jobs.wait("job_1", timeout=1.0), Job)
+    assert_type(client.datasets.report("pairs@1"), DatasetReport)
+    assert_type(client.datasets.versions("pairs"), Iterator[DatasetVersion])
     assert_type(client.models.pull("shapes@1", "here"), Path)
     assert_type(client.models.wait_for_exports("shapes@1"), list[Export])
     assert_type(client.tokens.me(), Me)

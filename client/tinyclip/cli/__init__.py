@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip.cli.commands import deployments, indexes, jobs, label_sets, login, models, queries, tokens
+from tinyclip.cli.commands import datasets, deployments, indexes, jobs, label_sets, login, models, queries, tokens
 from tinyclip.cli.display.console import messages
 from tinyclip.cli.problems import exit_code, lines_of
 from tinyclip.cli.session import Server
@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False,
 )
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
 app.add_typer(deployments.app, name="deployments")
 app.add_typer(indexes.app, name="indexes")

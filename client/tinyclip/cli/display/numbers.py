@@ -44,3 +44,9 @@ def curve(values: Sequence[float], width: int = 24) -> str:
     shown = [max(segment, key=lambda value: abs(value - mean)) for segment in segments]
     span = most - least or 1.0
     return "".join(_BARS[min(len(_BARS) - 1, int((value - least) / span * len(_BARS)))] for value in shown)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Draw counts from zero: `▁▃█▂ `; a space stands for none."""
+    most = max(counts, default=0)
+    return "".join(_BARS[-(-value * len(_BARS) // most) - 1] if value > 0 else " " for value in counts)
