@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tinyclip_workers.data.decoding import decode_square
+from tinyclip_workers.data.crops import Crop
+from tinyclip_workers.data.decoding import decode_crop, decode_square
 from tinyclip_workers.data.image_input import BadImage, read_image
 from tinyclip_workers.data.images import UnreadableImage, decode_image
 
@@ -66,6 +67,9 @@ def test_a_mutated_file_gives_pixels_or_unreadable_image(data: bytes) -> None:
     started = time.perf_counter()
     with contextlib.suppress(UnreadableImage):
         seen = decode_square(data, SIZE)
+        assert (seen.shape, seen.dtype) == ((SIZE, SIZE, 3), np.uint8)
+    with contextlib.suppress(UnreadableImage):
+        seen = decode_crop(data, SIZE, lambda width, height: Crop(width // 3, height // 4, -(-width // 2), -(-height // 2)))
         assert (seen.shape, seen.dtype) == ((SIZE, SIZE, 3), np.uint8)
     with contextlib.suppress(UnreadableImage):
         assert decode_image(data).mode == "RGB"

@@ -6,11 +6,14 @@ import pickle
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from open_clip import SimpleTokenizer
 from tinyclip.schemas.spec import DataSpec
 from tinyclip_workers.data import stream as stream_module
+from tinyclip_workers.data.augment import crop_of
+from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.positions import DataPosition
@@ -28,6 +31,7 @@ from torch import Tensor
 
 from tests.workers.shapes_data import add_file, write_shards
 from tests.workers.shards import png
+from tests.workers.students import encoded, random_image
 
 END = "~"
 """The largest of the letters, as CLIP's end-of-text is of its tokens."""
@@ -193,6 +197,25 @@ class TestSplitting:
 
         assert not any(is_held_out(key, 0.25) for key in keys)
         assert 0 < len(keys) <= index.pairs < 96
+
+
+class TestViews:
+    @pytest.mark.parametrize("format", ["JPEG", "PNG"])
+    def test_the_crop_of_a_view_replays_the_pixels(self, tmp_path: Path, format: str) -> None:
+        files = [encoded(random_image(number, (90, 70 + number)), format) for number in range(8)]
+        shard = tmp_path / "train-000000.tar"
+        with tarfile.open(shard, "w") as tar:
+            for number, data in enumerate(files):
+                add_file(tar, f"{number}.{'jpg' if format == 'JPEG' else 'png'}", data)
+                add_file(tar, f"{number}.txt", b"noise")
+
+        [batch] = take(stream(str(shard), train={"caption_key": "txt"}), 1)
+
+        crops = [crop_of(view) for view in batch.views_BP.numpy()]
+        assert len(set(crops)) == 8
+        for image, number, crop in zip(batch.images_BCHW, batch.samples_B.tolist(), crops, strict=True):
+            replayed = decode_crop(files[number], 32, lambda width, height, crop=crop: crop)
+            np.testing.assert_array_equal(image.permute(1, 2, 0), replayed)
 
 
 class TestBrokenData:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tinyclip_workers.data.images import random_crop, random_resized_crop
+from tinyclip_workers.data.crops import Crop, random_crop, upright_size
 from torchvision.transforms import RandomResizedCrop
 
 from tests.workers.students import random_image
@@ -98,19 +98,15 @@ class TestFallback:
         assert random_crop(40, 36, (1.5, 2.0), np.random.default_rng(0)) == (0, 0, 40, 36)
 
 
-class TestPixels:
-    def test_the_crop_is_resized(self) -> None:
-        image = random_image(1, (90, 80))
+class TestBeforeTurning:
+    @pytest.mark.parametrize("turn", [None, *Image.Transpose])
+    def test_the_stored_part_turned_is_the_part_of_the_upright_image(self, turn: Image.Transpose | None) -> None:
+        stored = random_image(2, (9, 7))
+        upright = stored if turn is None else stored.transpose(turn)
+        crop = Crop(1, 2, 5, 3)
 
-        pixels = random_resized_crop(image, 32, (0.3, 0.6), np.random.default_rng(5))
+        part = stored.crop(crop.before(turn, *stored.size).box)
 
-        left, top, width, height = random_crop(90, 80, (0.3, 0.6), np.random.default_rng(5))
-        cropped = image.crop((left, top, left + width, top + height)).resize((32, 32), Image.Resampling.BICUBIC)
-        # Filters at the edge of a crop see the pixels around it.
-        np.testing.assert_array_equal(pixels[3:-3, 3:-3], np.asarray(cropped)[3:-3, 3:-3])
-
-    @pytest.mark.parametrize("size", [(1_000_000, 1), (1, 1_000_000), (1, 1)], ids=str)
-    def test_lines_and_single_pixels_are_enlarged(self, size: tuple[int, int]) -> None:
-        pixels = random_resized_crop(Image.new("RGB", size, "red"), 32, (0.9, 1.0), np.random.default_rng(0))
-
-        assert (pixels == (255, 0, 0)).all()
+        assert upright_size(*stored.size, turn) == upright.size
+        turned = part if turn is None else part.transpose(turn)
+        np.testing.assert_array_equal(turned, upright.crop(crop.box))

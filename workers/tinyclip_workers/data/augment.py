@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
-from tinyclip_workers.data.images import random_crop
+from tinyclip_workers.data.crops import Crop, random_crop
 from tinyclip_workers.model.transfer import constants, to_device
 
 VIEW = (
@@ -47,10 +47,8 @@ def draw_view(settings: ImageAugmentation, width: int, height: int, rng: np.rand
     return view
 
 
-def crop_of(view: View) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of a view's crop."""
-    left, top, width, height = (int(number) for number in view[:_CROP])
-    return left, top, width, height
+def crop_of(view: View) -> Crop:
+    return Crop(*(int(number) for number in view[:_CROP]))
 
 
 def warps(settings: ImageAugmentation) -> bool:

@@ -1,7 +1,6 @@
 """From image bytes to pixels: decoding, the training crop and the evaluation transform (METHOD section 8)."""
 
 import io
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +10,6 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tinyclip_workers.types import Pixels
-
 Image.init()
 FORMATS = tuple({"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO"} & Image.OPEN.keys())
 """Raster images only: PIL also opens formats that call other programs (EPS, PDF) or read further files."""
@@ -20,10 +17,10 @@ MAX_PIXELS = 64_000_000
 """A larger image is refused before it is decoded: a small file can unpack to gigabytes."""
 MAX_SCANNED_PIXELS = 1_000_000_000
 """Limit of pixels times scans of a progressive JPEG: each scan visits every pixel, however short it is. Encoders write ten."""
+SCAN_BYTES = 10
+"""Bytes of the shortest header of a scan."""
 MAX_ASPECT_RATIO = 16
 """An image with a larger ratio of its sides is cropped before it is resized: most of the resized image would be thrown away."""
-CROP_DRAWS, CROP_RATIOS = 10, (3 / 4, 4 / 3)
-"""Draws of a training crop before the central one is used, and the range of its aspect ratio (width to height)."""
 ALWAYS_ALLOWED_TILE = 1 << 20
 """Pixels that a tile of a TIFF may have, even if the image has fewer."""
 _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 322, 323
@@ -65,15 +62,29 @@ def open_image(data: bytes) -> Image.Image:
     file: Any = Image.open(io.BytesIO(data), formats=FORMATS)
     # An ICO file contains an image whose size may differ from that in its directory.
     width, height = file.ico.getimage(file.size).size if file.format == "ICO" else file.size
+    check_pixels(width, height)
     pixels = width * height
-    if pixels > MAX_PIXELS:
-        raise UnreadableImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}; scale the image down")
     if file.format == "TIFF" and _tile_pixels(file) > max(pixels, ALWAYS_ALLOWED_TILE):
         raise UnreadableImage(f"its tiles are larger than the image of {width}x{height} pixels; save it with smaller tiles")
-    if file.format in ("JPEG", "MPO") and pixels * (scans := data.count(b"\xff\xda")) > MAX_SCANNED_PIXELS:
-        raise UnreadableImage(f"{scans} scans of {width}x{height} pixels are too many; save it as a baseline JPEG")
+    if file.format in ("JPEG", "MPO"):
+        check_scans(data, width, height)
     image: Image.Image = file
     return image
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise UnreadableImage if an image of that size has more than MAX_PIXELS."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}; scale the image down")
+
+
+def check_scans(data: bytes, width: int, height: int) -> None:
+    """Raise UnreadableImage if the scans of a JPEG visit more than MAX_SCANNED_PIXELS."""
+    pixels = width * height
+    if pixels * (len(data) // SCAN_BYTES) <= MAX_SCANNED_PIXELS:
+        return  # however many scans there are: counting takes as long as a tenth of decoding
+    if pixels * (scans := data.count(b"\xff\xda")) > MAX_SCANNED_PIXELS:
+        raise UnreadableImage(f"{scans} scans of {width}x{height} pixels are too many; save it as a baseline JPEG")
 
 
 def _tile_pixels(file: Any) -> int:
@@ -110,35 +121,6 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     else:
         top = 255.0 if image.mode == "I" and grey.max() <= 255 else 65535.0
     return Image.fromarray((grey.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
-
-
-def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float], rng: np.random.Generator) -> Pixels:
-    """Return a random part of the image (share `scale` of its area, aspect ratio 3:4 to 4:3) as (size, size, 3), bicubic."""
-    return crop_image(image, random_crop(*image.size, scale, rng), size)
-
-
-def crop_image(image: Image.Image, crop: tuple[int, int, int, int], size: int) -> Pixels:
-    """Return a crop (left, top, width, height in pixels) as (size, size, 3), bicubic."""
-    left, top, width, height = crop
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)))
-
-
-def random_crop(width: int, height: int, scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of a random crop, in pixels, as torchvision's `RandomResizedCrop` draws it.
-
-    Of ten draws of area and aspect ratio (uniform in its logarithm) the first that fits into the image is used. If none fits,
-    as in an elongated image, it is the largest central crop of the nearest aspect ratio allowed.
-    """
-    narrowest, widest = CROP_RATIOS
-    for _ in range(CROP_DRAWS):
-        area = width * height * rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))
-        crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < crop_w <= width and 0 < crop_h <= height:
-            top, left = rng.integers(height - crop_h + 1), rng.integers(width - crop_w + 1)
-            return int(left), int(top), crop_w, crop_h
-    crop_w, crop_h = min(width, round(height * widest)), min(height, round(width / narrowest))
-    return (width - crop_w) // 2, (height - crop_h) // 2, crop_w, crop_h
 
 
 def eval_transform(size: int) -> Callable[[Image.Image], Tensor]:

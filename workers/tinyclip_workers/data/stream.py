@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tinyclip_workers.data.augment import VIEW, View, crop_of, draw_view
+from tinyclip_workers.data.crops import Crop
+from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.fetching import BlockReader, Found, ReadStatistics
-from tinyclip_workers.data.images import crop_image, decode_image
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.order import Place, SampleOrder
 from tinyclip_workers.data.positions import DataPosition
@@ -230,13 +231,19 @@ class PairStream(IterableDataset[Batch]):
             captions = [*captions_of(sample, train.caption_key), *found.samples.more_captions(found.row)]
             rng = np.random.default_rng([self._seed, epoch, int(self._first_samples[found.shard]) + found.row])
             caption = captions[int(rng.integers(len(captions)))]
-            image = decode_image(image_bytes(sample, train.image_key))
-            if self._stored is None:
-                view, targets = draw_view(train.augment, *image.size, rng), None
-            else:
+            view, targets = None, None
+            if self._stored is not None:
                 view = self._stored.view(found.shard, found.row, epoch)
                 targets = self._stored.targets(found.shard, found.row, epoch, caption)
-            return _Pair(crop_image(image, crop_of(view), self._image_size), self._tokenize(caption), view, targets)
+
+            def crop(width: int, height: int) -> Crop:
+                nonlocal view
+                view = draw_view(train.augment, width, height, rng) if view is None else view
+                return crop_of(view)
+
+            pixels = decode_crop(image_bytes(sample, train.image_key), self._image_size, crop)
+            assert view is not None
+            return _Pair(pixels, self._tokenize(caption), view, targets)
         return None
 
 
