@@ -1,4 +1,4 @@
-"""Index jobs in processes of their own that are killed at an exact point."""
+"""Ray jobs in processes of their own that are killed at an exact point."""
 
 import multiprocessing
 import os
@@ -19,16 +19,30 @@ from tests.workers.index_jobs import job_arguments
 def kill_job(
     root: Path, job: str, target: str, *, after: bool = False, path: str = "", settings: Mapping[str, Any] | None = None
 ) -> None:
+    """Run an index job and kill it where it calls `target`, as `kill_at`."""
+    kill_at(job_arguments(root, job), root / "reached", target, after=after, path=path, settings=settings)
+
+
+def kill_at(
+    arguments: list[str],
+    reached: Path,
+    target: str,
+    *,
+    after: bool = False,
+    path: str = "",
+    settings: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run a job and kill it where it calls `target`, or after that call returned.
 
-    `path`: only at calls with a path that contains this text. `settings`: values of module variables by dotted name.
+    `reached`: a file that the process creates there. `path`: only at calls with a path that contains this text. `settings`:
+    values of module variables by dotted name. `environment`: variables of the process.
     """
     context = multiprocessing.get_context("forkserver")  # its server has done the slow imports, and has no threads
     context.set_forkserver_preload(["tests.workers.killed_jobs", "tinyclip_workers.retrieval.job"])
-    reached, environment = root / "reached", {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}
-    process = context.Process(
-        target=_run_until, args=(environment, reached, target, after, path, settings or {}, job_arguments(root, job))
-    )
+    variables = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ} | dict(environment or {})
+    reached.unlink(missing_ok=True)
+    process = context.Process(target=_run_until, args=(variables, reached, target, after, path, settings or {}, arguments))
     process.start()
     deadline = time.monotonic() + 120
     while not reached.exists() and time.monotonic() < deadline:

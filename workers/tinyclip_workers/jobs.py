@@ -3,6 +3,8 @@
     python -m tinyclip_workers.jobs export     --artifacts ROOT --export ID     --attempt N     (tc-export-<id>-a<attempt>)
     python -m tinyclip_workers.jobs evaluation --artifacts ROOT --evaluation ID --attempt N     (tc-evaluation-<id>-a<attempt>)
     python -m tinyclip_workers.jobs index      --artifacts ROOT --index NAME    --job JOB       (tc-index-<name>-<job>)
+    python -m tinyclip_workers.jobs reinforcement --artifacts ROOT --dataset NAME --version V --reinforcement ID --attempt N
+                                                                                    (tc-reinforcement-<id>-a<attempt>)
 
 Each job reads its request from the artifacts store and writes events there. A kind imports its package only when it runs.
 """
@@ -12,7 +14,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from tinyclip.artifacts.paths import evaluation_events, export_events, index_job_events
+from tinyclip.artifacts.paths import (
+    evaluation_events,
+    export_events,
+    index_job_events,
+    reinforcement_events,
+    reinforcement_folder,
+)
 from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.runtime.filesystems import open_own_store
@@ -46,8 +54,16 @@ def _run_index(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     return run(store, index_job_events(name, job), 1, "index", partial(build_or_update, store, name, job))
 
 
+def _run_reinforcement(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.reinforcing.job import reinforce
+
+    dataset, version, id, attempt = arguments.dataset, arguments.version, arguments.reinforcement, arguments.attempt
+    events = reinforcement_events(reinforcement_folder(dataset, version, id), attempt)
+    return run(store, events, attempt, "reinforcement", partial(reinforce, store, dataset, version, id, attempt))
+
+
 KINDS: dict[str, Callable[[ArtifactsStore, argparse.Namespace], int]] = {
-    "export": _run_export, "evaluation": _run_evaluation, "index": _run_index,
+    "export": _run_export, "evaluation": _run_evaluation, "index": _run_index, "reinforcement": _run_reinforcement,
 }
 
 
@@ -63,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--artifacts", required=True)
     index.add_argument("--index", required=True)
     index.add_argument("--job", required=True)
+    reinforcement = kinds.add_parser("reinforcement", help="Store teachers' embeddings of a data set.")
+    for name in ("artifacts", "dataset", "reinforcement"):
+        reinforcement.add_argument(f"--{name}", required=True)
+    for name in ("version", "attempt"):
+        reinforcement.add_argument(f"--{name}", required=True, type=int)
     return parser
 
 

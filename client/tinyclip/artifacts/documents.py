@@ -13,7 +13,7 @@ from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.datasets import DatasetPut, DatasetVersion, ReinforcementPost
 from tinyclip.schemas.exports import ExportFormat
 from tinyclip.schemas.indexes import IndexItem, IndexKind, IndexSource, IndexStore
-from tinyclip.schemas.spec import EvaluationTask, JobSpec, TeacherSpec
+from tinyclip.schemas.spec import EvaluationTask, ImageAugmentation, JobSpec, TeacherSpec
 from tinyclip.schemas.tokens import Scope
 
 
@@ -139,6 +139,50 @@ class ReinforcementRequest(Response):
     request: ReinforcementPost
 
 
+class StoredTeacher(Response):
+    """A teacher whose embeddings a reinforcement has: what they depend on, and what training needs beside them."""
+
+    name: str
+    sha256: str
+    """Of the weights file."""
+    weight: float = 1.0
+    """Its share of the mean of affinities; all shares add up to 1."""
+    scale: float
+    """Its own similarity multiplier."""
+    embed_dim: int
+    image_size: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+
+class ReinforcementDocument(Response):
+    """`…/reinforcements/<id>/reinforcement.json`: a complete reinforcement, written last."""
+
+    id: str
+    dataset: str
+    version: int
+    digest: str
+    """Of the data set's version."""
+    teachers: list[StoredTeacher]
+    context_length: int
+    """Tokens of a text that the teachers have read, of CLIP's tokenizer."""
+    augmentations: int
+    augment: ImageAugmentation
+    captions: Literal["all", "first"]
+    dtype: Literal["bf16", "fp32", "int8"]
+    precision: str
+    """Of the computation: fp32 or bf16; `import`: the embeddings are from elsewhere."""
+    shards: int
+    samples: int
+    """Samples with embeddings."""
+    skipped: int
+    """Training samples without, because they could not be read."""
+    views: int
+    texts: int
+    """Distinct texts."""
+    bytes: int
+
+
 class WorkerEvent(Response):
     """One line of a segment `…/events/<seq:08d>.jsonl` (seq counts from 1). Types and data:
 
@@ -175,8 +219,8 @@ class WorkerEvent(Response):
     dataset.finished  the `dataset.json` document; `{unchanged: true}` if the shards equal the newest version's
     dataset.failed    {code, pointer, value}
     reinforcement.progress  {fraction}
-    reinforcement.finished  the `reinforcement.json` document
-    reinforcement.failed    {code}
+    reinforcement.finished  the `reinforcement.json` document, and `seconds` that this attempt took
+    reinforcement.failed    {code, pointer, value}
     export.progress   {fraction}
     export.finished   the `export.json` document
     export.failed     {code}

@@ -332,18 +332,28 @@ def reinforcement_request(folder: str) -> str:
     return f"{folder}/request.json"
 
 
+def reinforcement_document(folder: str) -> str:
+    """A `ReinforcementDocument`, written last."""
+    return f"{folder}/{REINFORCEMENT_DOCUMENT}"
+
+
 def reinforcement_events(folder: str, attempt: int) -> str:
     return f"{folder}/attempts/{attempt}/events"
 
 
-def reinforcement_shard(folder: str, shard: int) -> str:
-    """The views and embeddings of one shard."""
-    return f"{folder}/shards/{shard:06d}.safetensors"
+def reinforcement_images(folder: str, shard: int) -> str:
+    """The views of the images of one shard, and the teachers' embeddings of them."""
+    return f"{folder}/images/{shard:06d}.safetensors"
 
 
-def reinforcement_texts(folder: str, part: int) -> str:
-    """The teachers' embeddings of distinct texts, by their hash."""
-    return f"{folder}/texts/{part:06d}.safetensors"
+def reinforcement_texts(folder: str, shard: int) -> str:
+    """The places of the embeddings of a shard's distinct texts, and those that no shard before it has."""
+    return f"{folder}/texts/{shard:06d}.safetensors"
+
+
+def reinforcement_work(folder: str) -> str:
+    """Files of an incomplete reinforcement; removed before its document is written."""
+    return f"{folder}/work"
 
 
 # Deployments

@@ -16,6 +16,7 @@ from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
 from tinyclip_workers.data.crops import Crop, random_crop
+from tinyclip_workers.model.preprocessing import Color, normalize
 from tinyclip_workers.model.transfer import constants, to_device
 
 VIEW = (
@@ -67,6 +68,11 @@ def augment(images_BCHW: Tensor, settings: ImageAugmentation, views_BP: Tensor) 
     if recolors(settings):
         images = _recolor(images, views_BP)
     return images
+
+
+def model_input(images_BCHW: Tensor, settings: ImageAugmentation, views_BP: Tensor, mean: Color, std: Color) -> Tensor:
+    """Convert cropped uint8 pixels to what a model receives in training: augmented, normalised, channels last."""
+    return normalize(augment(images_BCHW, settings, views_BP), mean, std).contiguous(memory_format=torch.channels_last)
 
 
 def _warp(images_BCHW: Tensor, views_BP: Tensor) -> Tensor:

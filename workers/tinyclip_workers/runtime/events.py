@@ -47,7 +47,7 @@ class EventWriter:
             type=type, time=datetime.now(UTC), attempt=self._attempt, writer=self._writer, stage=stage, message=message,
             data=data or {},
         )  # fmt: skip
-        may_wait = type in ("progress", "log", "index.progress", "evaluation.progress", "export.progress")
+        may_wait = type == "log" or type.split(".")[-1] == "progress"
         with self._lock:
             self._pending.append(json.dumps(event.model_dump(mode="json"), allow_nan=False))
             if not may_wait or time.monotonic() - self._last_flush >= self._interval_s:

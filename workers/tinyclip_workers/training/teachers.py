@@ -14,7 +14,7 @@ from torch import Tensor
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import FP32, Precision
 from tinyclip_workers.model.preprocessing import Color
-from tinyclip_workers.model.towers import Model, TwoTowers
+from tinyclip_workers.model.towers import Model, TwoTowers, encode_tokens, normalized
 from tinyclip_workers.model.transfer import constants
 from tinyclip_workers.training.gradient_cache import micro_batches
 from tinyclip_workers.training.losses import TeacherEmbeddings
@@ -76,6 +76,14 @@ class FrozenTeacher:
             images_BCHW = self._view(images_BCHW)
         image_BE, text_BE, own_scale = self.towers(images_BCHW, tokens_BT)
         return TeacherEmbeddings(image_BE, text_BE, own_scale if self._scale is None else self._scale, self.weight)
+
+    def encode_images(self, images_BCHW: Tensor) -> Tensor:
+        """Return embeddings of images (B, E), as they are in pairs."""
+        return normalized(self.towers.clip.encode_image(images_BCHW if self._view is None else self._view(images_BCHW)))
+
+    def encode_texts(self, tokens_BT: Tensor) -> Tensor:
+        """Return embeddings of texts (B, E), as they are in pairs; tokens are trimmed already."""
+        return normalized(encode_tokens(self.towers.clip, tokens_BT))
 
 
 def freeze_teachers(models: Sequence[LoadedModel], weights: Sequence[float], scale: float | None) -> list[FrozenTeacher]:

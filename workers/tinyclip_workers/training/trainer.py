@@ -11,13 +11,13 @@ from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import JobSpec
 from torch import Tensor
 
-from tinyclip_workers.data.augment import augment
+from tinyclip_workers.data.augment import model_input
 from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.stream import Batch
 from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.masked import kept_units
 from tinyclip_workers.model.precision import precision_of
-from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.preprocessing import Color
 from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.model.transfer import to_device
@@ -83,8 +83,8 @@ class StageTrainer:
         teachers: Sequence[FrozenTeacher],
         device: torch.device,
         *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: Color,
+        std: Color,
         calibration: Callable[[], Calibration] | None = None,
     ) -> None:
         self.spec, self.stage, self.device = spec, stage, device
@@ -217,9 +217,8 @@ class StageTrainer:
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Move a batch to the device, augment and normalise its images."""
-        images_BCHW = to_device(batch.images_BCHW, self.device)
-        augmented_BCHW = augment(images_BCHW, self.spec.data.train.augment, batch.views_BP)
-        images_BCHW = normalize(augmented_BCHW, self._mean, self._std).contiguous(memory_format=torch.channels_last)
+        images_BCHW, settings = to_device(batch.images_BCHW, self.device), self.spec.data.train.augment
+        images_BCHW = model_input(images_BCHW, settings, batch.views_BP, self._mean, self._std)
         return images_BCHW, to_device(batch.tokens_BT, self.device)
 
     def _mask_seed(self) -> int:

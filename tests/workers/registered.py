@@ -1,0 +1,71 @@
+"""Registered data sets and reinforcements in an artifacts store, without the jobs of the server."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from tinyclip.artifacts.documents import ReinforcementRequest
+from tinyclip.artifacts.paths import (
+    dataset_document,
+    dataset_version,
+    reinforcement_events,
+    reinforcement_folder,
+    reinforcement_request,
+)
+from tinyclip.artifacts.store import ArtifactsStore
+from tinyclip.schemas.datasets import DatasetSource, DatasetVersion, ReinforcementPost
+from tinyclip.schemas.spec import TrainData
+from tinyclip_workers.data.index.dataset_index import digest_of, write_index, write_shard_samples
+from tinyclip_workers.data.index.rows import SampleRow, samples_table
+from tinyclip_workers.data.index.scanning import scan_shard
+from tinyclip_workers.data.patterns import expand_shards
+
+DATASET, ID = "shapes", "reinf_0123456789abcdef"
+
+
+def register(
+    store: ArtifactsStore, shards: str, *, more_captions: dict[str, list[str]] | None = None, holdout: float = 0.0, **keys: Any
+) -> DatasetVersion:
+    """Index shards as version 1 of DATASET."""
+    source = DatasetSource(shards=shards, **{"image_key": ["png", "jpg"], **keys})
+    train = TrainData(shards=shards, holdout=holdout, image_key=source.image_key, caption_key=source.caption_key)
+    folder = dataset_version(DATASET, 1)
+    scanned = [scan_shard(url, train) for url in expand_shards(shards)]
+    for number, each in enumerate(scanned):
+        found = [SampleRow(**{**row, "key": row["key"].decode()}) for row in each.samples.to_pylist()]
+        for row in found:
+            row.more_captions = (more_captions or {}).get(row.key)
+        write_shard_samples(store, folder, number, samples_table(found))
+    rows = [each.shard for each in scanned]
+    write_index(store, folder, rows)
+    version = DatasetVersion(
+        name=DATASET, version=1, samples=sum(row.samples for row in rows), pairs=sum(row.pairs for row in rows), shards=len(rows),
+        bytes=sum(row.bytes for row in rows), digest=digest_of(rows), source=source, holdout=holdout,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    store.write_bytes(dataset_document(DATASET, 1), version.model_dump_json().encode())
+    return version
+
+
+def request_reinforcement(store: ArtifactsStore, attempt: int = 1, **post: Any) -> str:
+    """Write a request; returns the reinforcement's folder."""
+    request = ReinforcementRequest(
+        id=ID, dataset=DATASET, version=1, attempt=attempt, request=ReinforcementPost.model_validate(post)
+    )
+    folder = reinforcement_folder(DATASET, 1, ID)
+    store.write_bytes(reinforcement_request(folder), request.model_dump_json().encode())
+    return folder
+
+
+def reinforcement_arguments(root: object, attempt: int = 1) -> list[str]:
+    """Return the arguments of `tinyclip_workers.jobs`."""
+    return [
+        "reinforcement", "--artifacts", str(root), "--dataset", DATASET, "--version", "1", "--reinforcement", ID,
+        "--attempt", str(attempt),
+    ]  # fmt: skip
+
+
+def events_of(store: ArtifactsStore, folder: str, attempt: int = 1) -> list[dict[str, Any]]:
+    events = reinforcement_events(folder, attempt)
+    segments = [store.read_bytes(f"{events}/{name}").decode() for name in store.list(events)]
+    return [json.loads(line) for segment in segments for line in segment.splitlines()]
