@@ -85,6 +85,8 @@ class BlockReader:
         self._pieces: OrderedDict[int, Future[_Piece]] = OrderedDict()
         self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="blocks")
         self._sequential = _SequentialShards(self._index, self.statistics)
+        self._following: dict[int, int] = {}
+        """For each sequential shard the block behind the last one that was read."""
 
     def prefetch(self, place: Place) -> None:
         """Begin to read the blocks of pairs that are wanted soon, as far as there is memory."""
@@ -108,7 +110,7 @@ class BlockReader:
             self._request(block)
         self._pieces.move_to_end(block)
         piece = self._pieces[block].result()
-        shard = int(self._index.blocks.shard[self._order.block_order[block]])
+        shard = self._shard(block)
         row = piece.rows[pair - piece.first]
         piece.left -= 1
         if piece.left == 0:
@@ -119,13 +121,34 @@ class BlockReader:
         """Read a block; those that were used least recently make room for it, and are read again if they are needed."""
         while self._pieces and self._held() > self._max_bytes:
             self._pieces.popitem(last=False)
-        shard = self._index.shards[int(self._index.blocks.shard[self._order.block_order[block]])]
-        if shard.sequential:
-            done: Future[_Piece] = Future()
-            done.set_result(self._read(block))
-            self._pieces[block] = done
-        else:
+        shard = self._shard(block)
+        if not self._index.shards[shard].sequential:
             self._pieces[block] = self._threads.submit(self._read, block)
+            return
+        for earlier in range(self._first_sequential(block, shard), block + 1):  # in the order in which they can be read
+            if earlier not in self._pieces:
+                self._pieces[earlier] = Future()
+                self._pieces[earlier].set_result(self._read(earlier))
+        self._following[shard] = block + 1
+
+    def _first_sequential(self, block: int, shard: int) -> int:
+        """Return the first block to read of a sequential shard, so that it is not read from its beginning again for each block.
+
+        That is the block behind the last one that was read, else the first one of the window that `block` is in.
+        """
+        following = self._following.get(shard, block + 1)
+        if following <= block:
+            return following
+        starts = self._order.ends - self._index.blocks.pairs[self._order.block_order]
+        first = block
+        while first > 0 and self._shard(first - 1) == shard and self._order.ends[first - 1] > self._stretch.start:
+            if starts[block] - self._order.ends[first - 1] > self._order.order.window:
+                break
+            first -= 1
+        return first
+
+    def _shard(self, block: int) -> int:
+        return int(self._index.blocks.shard[self._order.block_order[block]])
 
     def _held(self) -> int:
         """Return the bytes of the blocks that are held or being read."""

@@ -18,7 +18,6 @@ from tinyclip_workers.data.samples import (
     sample_json,
     text_field,
 )
-from tinyclip_workers.data.stream import loader_processes
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.shards import ShardInspection, inspect_shards
 
@@ -51,9 +50,8 @@ def check_training_data(spec: JobSpec, diagnostics: Diagnostics) -> tuple[int, b
 
 
 def check_batches(spec: JobSpec, samples: int, exact: bool, diagnostics: Diagnostics) -> None:
-    """Check that every stage's batch divides over the workers, and that the data fills one in every loader process."""
+    """Check that every stage's batch divides over the workers, and that the data fills one."""
     workers = _worker_counts(spec)
-    processes = loader_processes(spec.resources.cpus_per_worker)
     pointers = {"/batch_size": spec.batch_size} if any(s.batch_size is None for s in spec.stages) else {}
     pointers |= {f"/stages/{i}/batch_size": s.batch_size for i, s in enumerate(spec.stages) if s.batch_size is not None}
     for pointer, size in pointers.items():
@@ -62,9 +60,8 @@ def check_batches(spec: JobSpec, samples: int, exact: bool, diagnostics: Diagnos
             step = uneven[-1]
             below, above = size // step * step, (size // step + 1) * step
             diagnostics.error(pointer, size, f"does not divide over {step} workers; try {f'{below} or ' if below else ''}{above}")
-        if exact and samples and size * processes > samples:
-            most = samples // processes
-            diagnostics.error(pointer, size, f"an epoch of {samples} pairs fills batches of at most {most}; lower it or add data")
+        if exact and samples and size > samples:
+            diagnostics.error(pointer, size, f"an epoch of {samples} pairs fills no such batch; lower it or add data")
 
 
 def report_shards(inspection: ShardInspection, pointer: str, diagnostics: Diagnostics) -> None:
