@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("dataset_name", sa.String(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("document", document, nullable=False),
+        sa.Column("request", document, nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(

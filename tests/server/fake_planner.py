@@ -6,7 +6,7 @@ import sys
 import time
 
 
-def plan(spec: dict) -> dict:
+def plan(spec: dict, dataset: dict | None) -> dict:
     student = json.loads(os.environ["FAKE_PLANNER_STUDENT"])
     stages = [
         {
@@ -16,8 +16,9 @@ def plan(spec: dict) -> dict:
         for index, stage in enumerate(spec["stages"])
     ]
     steps = sum(stage["steps"] for stage in stages)
+    pairs = dataset["pairs"] if dataset else 100
     return {
-        "spec": spec, "teacher": student, "stages": stages, "steps": steps, "samples_per_epoch": 100, "device": "cpu",
+        "spec": spec, "teacher": student, "stages": stages, "steps": steps, "samples_per_epoch": pairs, "device": "cpu",
         "device_hours": 0.2,
     }
 
@@ -57,7 +58,7 @@ def answer(question: dict) -> dict:
     if name == "impossible":
         error = {"pointer": "/stages/0/student/image/layers", "value": 2, "message": "the teacher has 1 layer; give at most 1"}
         return {"id": question["id"], "errors": [error]}
-    return {"id": question["id"], "plan": plan(question["spec"])}
+    return {"id": question["id"], "plan": plan(question["spec"], question.get("dataset"))}
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Registered data sets and reinforcements in an artifacts store, without the jobs of the server."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from tinyclip.artifacts.documents import ReinforcementRequest
 from tinyclip.artifacts.paths import (
     dataset_document,
+    dataset_report,
     dataset_version,
     reinforcement_events,
     reinforcement_folder,
@@ -24,26 +26,29 @@ DATASET, ID = "shapes", "reinf_0123456789abcdef"
 
 
 def register(
-    store: ArtifactsStore, shards: str, *, more_captions: dict[str, list[str]] | None = None, holdout: float = 0.0, **keys: Any
+    store: ArtifactsStore, shards: str, *, number: int = 1, more_captions: dict[str, list[str]] | None = None,
+    holdout: float = 0.0, findings: Sequence[dict[str, Any]] = (), **keys: Any,
 ) -> DatasetVersion:
-    """Index shards as version 1 of DATASET."""
+    """Index shards as a version of DATASET, with a report that has these findings."""
     source = DatasetSource(shards=shards, **{"image_key": ["png", "jpg"], **keys})
     train = TrainData(shards=shards, holdout=holdout, image_key=source.image_key, caption_key=source.caption_key)
-    folder = dataset_version(DATASET, 1)
+    folder = dataset_version(DATASET, number)
     scanned = [scan_shard(url, train) for url in expand_shards(shards)]
-    for number, each in enumerate(scanned):
+    for shard, each in enumerate(scanned):
         found = [SampleRow(**{**row, "key": row["key"].decode()}) for row in each.samples.to_pylist()]
         for row in found:
             row.more_captions = (more_captions or {}).get(row.key)
-        write_shard_samples(store, folder, number, samples_table(found))
+        write_shard_samples(store, folder, shard, samples_table(found))
     rows = [each.shard for each in scanned]
     write_index(store, folder, rows)
     version = DatasetVersion(
-        name=DATASET, version=1, samples=sum(row.samples for row in rows), pairs=sum(row.pairs for row in rows), shards=len(rows),
-        bytes=sum(row.bytes for row in rows), digest=digest_of(rows), source=source, holdout=holdout,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        name=DATASET, version=number, samples=sum(row.samples for row in rows), pairs=sum(row.pairs for row in rows),
+        shards=len(rows), bytes=sum(row.bytes for row in rows), digest=digest_of(rows), source=source, holdout=holdout,
+        compressed=any(row.sequential for row in rows), created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )  # fmt: skip
-    store.write_bytes(dataset_document(DATASET, 1), version.model_dump_json().encode())
+    report = {"samples": version.samples, "usable": version.samples, "findings": list(findings)}
+    store.write_bytes(dataset_report(folder), json.dumps(report).encode())
+    store.write_bytes(dataset_document(DATASET, number), version.model_dump_json().encode())
     return version
 
 

@@ -1,8 +1,9 @@
 """Plans specs and checks evaluations with the engine, in warm processes (`python -m tinyclip_workers.plan.planner`).
 
-One JSON line is written, `{"id", "spec"}`. Lines `{"id", "doing": {"pointer", "value", "what"}}` report the current step, and
-`{"id", "plan"}`, `{"id", "errors"}`, `{"id", "failed": true}` or `{"id", "exhausted": true}` is the answer. The first line of a
-process is `{"ready": true}`. A process is started when first needed, and again after it died.
+One JSON line is written, `{"id", "spec", "dataset"}` or `{"id", "evaluation"}`. Lines `{"id", "doing": {"pointer", "value",
+"what"}}` report the current step, and `{"id", "plan"}`, `{"id", "errors"}`, `{"id", "failed": true}` or `{"id", "exhausted":
+true}` is the answer. The first line of a process is `{"ready": true}`. A process is started when first needed, and again after
+it died.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from tinyclip.artifacts.documents import EvaluationRequest
-from tinyclip.schemas import FieldError, JobSpec, Plan
+from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan
 from tinyclip.validation import shown_value
 
 from tinyclip_server.backends.helper_process import HelperDied, HelperProcess
@@ -36,12 +37,14 @@ class Planner:
         timeout_s = processes[0].timeout_s
         self._turns = Turns(len(processes), admitted=ADMITTED, patience_s=timeout_s, work="planning")
 
-    async def plan(self, project: str, spec: JobSpec) -> Plan:
-        """Return the plan of a spec.
+    async def plan(self, project: str, spec: JobSpec, dataset: DatasetVersion | None = None) -> Plan:
+        """Return the plan of a spec; `dataset` is the version that it names.
 
         Raises InvalidInput if it is impossible, TooManyRequests, Unavailable without an engine, ApiError for an internal error.
         """
-        answer = await self._in_turn(project, {"spec": spec.model_dump(mode="json")})
+        answer = await self._in_turn(project, {
+            "spec": spec.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json") if dataset is not None else None,
+        })
         if answer.get("errors"):
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_spec")
         return Plan.model_validate(answer["plan"])

@@ -7,12 +7,15 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import DatasetState
+from tinyclip.schemas import DatasetState, JobState
 
-from tinyclip_server.database.tables import DatasetAliasRow, DatasetNameRow, DatasetRow, DatasetVersionRow
+from tinyclip_server.database.tables import DatasetAliasRow, DatasetNameRow, DatasetRow, DatasetVersionRow, JobRow
 from tinyclip_server.http.pagination import Rows, fitting_rows
 
 UNSETTLED = (DatasetState.REGISTERING, DatasetState.DELETING)
+ACTIVE_JOBS = tuple(state for state in JobState if not state.terminal)
+SHOWN_USERS = 5
+"""Jobs that a refused deletion names."""
 MAX_REMOVED = 100
 """Deleted versions whose files are removed in one round."""
 
@@ -27,6 +30,12 @@ async def lock_name(session: AsyncSession, name: str) -> DatasetNameRow:
 async def find(session: AsyncSession, project: str, name: str, *, lock: bool = False) -> DatasetRow | None:
     query = select(DatasetRow).where(DatasetRow.project == project, DatasetRow.name == name)
     return await session.scalar(query.with_for_update() if lock else query)
+
+
+async def find_shared(session: AsyncSession, project: str, name: str) -> DatasetRow | None:
+    """Return a data set and lock it against changes, but not against others that call this."""
+    query = select(DatasetRow).where(DatasetRow.project == project, DatasetRow.name == name)
+    return await session.scalar(query.with_for_update(read=True))
 
 
 async def by_name(session: AsyncSession, project: str, after: str, limit: int) -> Rows[DatasetRow]:
@@ -87,3 +96,12 @@ async def used_numbers(session: AsyncSession, name: str) -> set[int]:
     versions = await session.scalars(select(DatasetVersionRow.version).where(DatasetVersionRow.dataset_name == name))
     newest = await session.scalars(select(DatasetRow.number).where(DatasetRow.name == name))
     return {*versions, *newest}
+
+
+async def jobs_using(session: AsyncSession, name: str, version: int | None = None) -> Sequence[str]:
+    """Return some of the jobs that have not ended and train on a data set, or on a version of it."""
+    mine = [JobRow.dataset["name"].as_string() == name]
+    if version is not None:
+        mine.append(JobRow.dataset["version"].as_integer() == version)
+    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE_JOBS), JobRow.deleted_at.is_(None), *mine)
+    return (await session.scalars(query.order_by(JobRow.created_at).limit(SHOWN_USERS))).all()

@@ -84,9 +84,19 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 
 async def delete(session: AsyncSession, row: DatasetRow) -> None:
-    """Mark a data set for deletion; its row is deleted after its Ray job has ended and its files are removed."""
+    """Mark a data set for deletion; its row is deleted after its Ray job has ended and its files are removed. Raises Conflict."""
+    await expect_unused(session, row.name)
     mark_deleting(row)
     await session.flush()
+
+
+async def expect_unused(session: AsyncSession, name: str, version: int | None = None) -> None:
+    """Raise Conflict while a job that has not ended trains on a data set, or on a version of it. The row must be locked."""
+    jobs = await repository.jobs_using(session, name, version)
+    if jobs:
+        reference = name if version is None else f"{name}@{version}"
+        message = f"{', '.join(jobs)} trains on {reference}; cancel it, or wait until it has ended"
+        raise Conflict(message, code="dataset_in_use")
 
 
 async def set_alias(session: AsyncSession, row: DatasetRow, alias: str, version: int) -> None:

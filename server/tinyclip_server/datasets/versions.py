@@ -38,6 +38,13 @@ def expect_report(document: bytes | None, version: DatasetVersion, place: str) -
     return DatasetReport.model_validate_json(document)
 
 
+async def lock(session: AsyncSession, project: str, version: DatasetVersion) -> None:
+    """Lock a version's data set against its deletion. Raises Conflict if the version is deleted."""
+    row = await repository.find_shared(session, project, version.name)
+    if row is None or row.state == DatasetState.DELETING or not await repository.version(session, version.name, version.version):
+        raise Conflict(f"data set {version.name}@{version.version} is deleted; name another version", code="dataset_deleted")
+
+
 async def read_report(store: AsyncArtifactsStore, version: DatasetVersion) -> DatasetReport:
     """Read the report of a version. Raises NotFound, StoreUnavailable."""
     path = dataset_report(dataset_version(version.name, version.version))
@@ -50,17 +57,18 @@ async def register(session: AsyncSession, row: DatasetRow, document: DatasetVers
     if await session.get(DatasetVersionRow, (row.name, row.number)) is None:
         stored = checked.model_dump(mode="json")
         new = DatasetVersionRow(
-            dataset_name=row.name, version=row.number, document=stored, created_at=checked.created_at
+            dataset_name=row.name, version=row.number, document=stored, request=row.spec, created_at=checked.created_at
         )
         session.add(new)
         await session.flush()
 
 
 async def delete(session: AsyncSession, row: DatasetRow, version: DatasetVersionRow) -> None:
-    """Hide a version and remove its aliases; its files are removed later. Raises Conflict while the data set is registered.
+    """Hide a version and remove its aliases; its files are removed later. The data set must be locked.
 
-    A registration compares its shards with the newest version, which must not go meanwhile.
+    Raises Conflict if the version is used. A registration uses the newest one: it compares its shards with it.
     """
+    await service.expect_unused(session, version.dataset_name, version.version)
     if row.state == DatasetState.REGISTERING:
         message = f"data set {row.name} is being registered; wait until it is ready, or delete all of it"
         raise Conflict(message, code="dataset_registering")

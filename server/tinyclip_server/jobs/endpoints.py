@@ -42,10 +42,10 @@ async def create(
     """Submit a job. Its spec is planned first: an invalid one is refused with the field, the value and what to change."""
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
-        spec, plan = await specs.plan(services, project, body)
+        planned = await specs.plan(services, project, body)
         if validate_only:
-            return plan, {}
-        return _body_and_headers(await service.create(session, project, spec, plan), spec)
+            return planned.plan, {}
+        return _body_and_headers(await service.create(session, project, planned), planned.spec)
 
     return await idempotent.respond(session, 200 if validate_only else 201, make)
 
@@ -150,8 +150,9 @@ async def clone(
     async def make() -> tuple[BaseModel, dict[str, str]]:
         async with services.db.read() as reading:
             original = await service.get(reading, project, job_id)
-        spec, plan = await specs.plan(services, project, await asyncio.to_thread(specs.with_changes, original.spec, body.set))
-        return _body_and_headers(await service.create(session, project, spec, plan), spec)
+        changed = await asyncio.to_thread(specs.with_changes, original.spec, body.set)
+        planned = await specs.plan(services, project, changed)
+        return _body_and_headers(await service.create(session, project, planned), planned.spec)
 
     return await idempotent.respond(session, 201, make)
 

@@ -3,19 +3,24 @@
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import JobPatch, JobSpec, JobState, Plan, StageState
+from tinyclip.schemas import DatasetVersion, JobPatch, JobState, StageState
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import JobRow, StageRow
+from tinyclip_server.datasets import versions
 from tinyclip_server.http.resources import new_id
 from tinyclip_server.jobs import repository
 from tinyclip_server.jobs.lifecycle import NEXT_STEP, ON_CLUSTER, change_state, first_event, record
+from tinyclip_server.jobs.specs import PlannedJob
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
 
 
-async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan) -> JobRow:
-    """Queue a new job. Raises Conflict if its name is that of another project's model."""
+async def create(session: AsyncSession, project: str, planned: PlannedJob) -> JobRow:
+    """Queue a new job. Raises Conflict if its name is that of another project's model, or its data set was deleted meanwhile."""
+    spec, plan, dataset = planned.spec, planned.plan, planned.dataset
+    if dataset is not None:
+        await versions.lock(session, project, dataset)
     await models.claim_name(session, project, spec.name)
     job = _queued(
         project=project,
@@ -24,6 +29,7 @@ async def create(session: AsyncSession, project: str, spec: JobSpec, plan: Plan)
         priority=0,
         spec=spec.model_dump(mode="json"),
         resolved_spec=plan.spec.model_dump(mode="json"),
+        dataset=dataset.model_dump(mode="json") if dataset is not None else None,
         progress={"stages": len(plan.stages), "steps": plan.stages[0].steps if plan.stages else 0},
         model_name=spec.name,
         stages=[
@@ -52,6 +58,8 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
     if old.checkpoints_expired_at is not None:
         message = f"the checkpoints of {old.id} have expired; clone it to train again"
         raise Conflict(message, code="checkpoints_expired")
+    if old.dataset is not None:
+        await versions.lock(session, project, DatasetVersion.model_validate(old.dataset))
     job = _queued(
         project=old.project,
         name=old.name,
@@ -59,6 +67,7 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
         priority=old.priority,
         spec=old.spec,
         resolved_spec=old.resolved_spec,
+        dataset=old.dataset,
         progress=old.progress,
         model_name=old.model_name,
         adopts=[old.id, *(old.adopts or [])],

@@ -1,23 +1,35 @@
-"""Specs on their way from the user to a worker: registry teachers resolved, planned, changed by dotted paths."""
+"""Specs on their way from the user to a worker: teachers and data set resolved, planned, changed by dotted paths."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from tinyclip.bounded_json import MAX_DEPTH
-from tinyclip.schemas import JobSpec, Plan
+from tinyclip.schemas import DatasetVersion, JobSpec, Plan
 from tinyclip.validation import pointer_of, shown_value
 
 from tinyclip_server.http.services import Services
+from tinyclip_server.jobs import datasets
 from tinyclip_server.models.teachers import pin
 from tinyclip_server.problems import InvalidInput
 
 
-async def plan(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec, Plan]:
-    """Return the spec with its teachers' versions pinned, and its plan. Raises InvalidInput."""
+@dataclass(frozen=True)
+class PlannedJob:
+    """A spec that can be submitted."""
+
+    spec: JobSpec
+    """With the versions of teachers and data set pinned."""
+    plan: Plan
+    dataset: DatasetVersion | None
+
+
+async def plan(services: Services, project: str, spec: JobSpec) -> PlannedJob:
+    """Pin the versions of a spec, and plan it. Raises InvalidInput."""
     await services.addresses.expect_readable(project, services.settings.address_rules, spec)
-    pinned = await _pin_teachers(services, project, spec)
-    return pinned, await services.planner.plan(project, pinned)
+    pinned, dataset = await datasets.pin(services, project, await _pin_teachers(services, project, spec))
+    return PlannedJob(pinned, await services.planner.plan(project, pinned, dataset), dataset)
 
 
 async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> JobSpec:
@@ -33,6 +45,8 @@ def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
     Raises InvalidInput.
     """
     document = copy.deepcopy(spec)
+    if changes.get("data.train.dataset") is not None:
+        datasets.without_owned(document)
     for path, value in changes.items():
         _set(document, path, value)
     try:

@@ -59,8 +59,8 @@ class Claim:
             next_segment=attempt.next_segment,
             control=job.control,
             document={
-                "job": job.id, "name": job.name, "spec": {**job.resolved_spec, **_teachers(job)}, "model_name": job.model_name,
-                "model_version": job.model_version, "adopts": job.adopts or [],
+                "job": job.id, "name": job.name, "spec": {**job.resolved_spec, **_teachers(job)}, "dataset": job.dataset,
+                "model_name": job.model_name, "model_version": job.model_version, "adopts": job.adopts or [],
             },
             stop_requested_at=job.stop_requested_at,
             lease_until=job.lease_until or now(),

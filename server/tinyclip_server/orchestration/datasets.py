@@ -68,11 +68,16 @@ class DatasetFollower(Follower[DatasetRow]):
 
 
 async def _request(session: AsyncSession, row: DatasetRow) -> DatasetRequest:
-    newest = await repository.newest_version(session, row.name)
-    return DatasetRequest(
-        name=row.name, version=row.number, attempt=row.attempt, request=DatasetPut.model_validate(row.spec),
-        previous=None if newest is None else newest.document["digest"],
-    )
+    newest, request = await repository.newest_version(session, row.name), DatasetPut.model_validate(row.spec)
+    previous = None
+    if newest is not None and _reported(DatasetPut.model_validate(newest.request)) == _reported(request):
+        previous = newest.document["digest"]
+    return DatasetRequest(name=row.name, version=row.number, attempt=row.attempt, request=request, previous=previous)
+
+
+def _reported(request: DatasetPut) -> tuple[object, ...]:
+    """Return what the report depends on beside the data: with another teacher, the same data gets a new version."""
+    return request.teacher, request.tasks, request.image_size
 
 
 def _fail(row: DatasetRow, error: DatasetError) -> None:

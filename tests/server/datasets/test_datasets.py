@@ -58,6 +58,13 @@ class TestPut:
         assert (request["version"], request["previous"]) == (2, "cd" * 32)
         assert (dataset["state"], dataset["versions"], dataset["message"]) == ("ready", [1], "equal to version 1")
 
+    async def test_with_another_teacher_the_same_data_gets_a_new_version(self, service: Service) -> None:
+        await register(service)
+        await put(service, teacher={"model": "ViT-B-32", "pretrained": "openai"})
+        await service.reconcile("datasets")
+
+        assert (service.ray_request()["version"], service.ray_request()["previous"]) == (2, None)
+
     async def test_the_version_of_a_registered_teacher_is_resolved(self, service: Service) -> None:
         await service.register_model("emoji-half")
         await service.call("PUT", "/v1/models/emoji-half/aliases/best", {"version": 1})
@@ -226,6 +233,19 @@ class TestDelete:
         again = await put(service)
 
         assert again["ray_submission_id"] == submission(2, 1)
+
+    @on_both_databases
+    async def test_not_while_a_job_trains_on_it(self, service: Service) -> None:
+        await register(service)
+        job = await service.submit(data={"train": {"dataset": "emoji@1"}})
+
+        refused = await service.call("DELETE", EMOJI, status=409)
+        await service.call("POST", f"/v1/jobs/{job['id']}/cancel", status=202)
+        accepted = await service.call("DELETE", EMOJI, status=202)
+
+        assert refused["code"] == "dataset_in_use"
+        assert refused["detail"] == f"{job['id']} trains on emoji; cancel it, or wait until it has ended"
+        assert accepted["state"] == "deleting"
 
     async def test_a_stale_condition_is_refused(self, service: Service) -> None:
         await register(service)

@@ -104,6 +104,17 @@ class TestDelete:
         assert not folder_of(service, 1).exists()
         assert json.loads((folder_of(service, 2) / "report.json").read_text())["samples"] == 100
 
+    @on_both_databases
+    async def test_not_while_a_job_trains_on_it(self, service: Service) -> None:
+        await register(service)
+        await register(service)
+        job = await service.submit(data={"train": {"dataset": "emoji@1"}})
+
+        problem = await service.call("DELETE", f"{EMOJI}/versions/1", status=409)
+        other = await service.http.delete(f"{EMOJI}/versions/2")
+
+        assert (problem["code"], job["id"] in problem["detail"], other.status_code) == ("dataset_in_use", True, 204)
+
     async def test_not_while_the_data_set_is_registered(self, service: Service) -> None:
         await register(service)
         await put(service)

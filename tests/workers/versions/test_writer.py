@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.versions.writer import data_digests, write_student_version
+from tinyclip_workers.versions.lineage import data_digests, training_spec
+from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import TINY, tiny_layout, tiny_model, write_folder
+from tests.workers.registered import register
 from tests.workers.shards import color_samples, write_shard
 from tests.workers.version_case import finished_student, job_run, weights_of
 
@@ -87,6 +90,27 @@ def test_the_document_has_the_files_and_the_lineage(tmp_path: Path) -> None:
     for entry, file in ((lineage["teacher"], "teacher/open_clip_model.safetensors"), (lineage["data"][0], "train.tar")):
         assert entry["sha256"] == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
     assert lineage["code"].keys() >= {"tinyclip", "torch", "open_clip_torch", "python"}
+
+
+@pytest.mark.usefixtures("teacher")
+def test_the_lineage_and_the_card_name_the_version_of_the_data_set(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    dataset = register(run.store, f"{tmp_path}/train.tar", number=3)
+    train = {"dataset": "shapes@3"}
+    spec = JobSpec.model_validate({**run.document.spec.model_dump(), "data": {"train": train}})
+    document = run.document.model_copy(update={"spec": spec, "dataset": dataset})
+
+    version = write_student_version(replace(run, document=document), finished_student(stage))
+
+    lineage = version.lineage
+    assert (lineage["dataset"]["name"], lineage["dataset"]["version"], lineage["dataset"]["pairs"]) == ("shapes", 3, 4)
+    assert lineage["data"][0]["sha256"] == hashlib.sha256((tmp_path / "train.tar").read_bytes()).hexdigest()
+    assert lineage["spec"]["data"]["train"]["shards"] is None
+    spec_again = training_spec(version)
+    assert spec_again is not None
+    assert (spec_again.data.train.patterns, spec_again.data.train.image_key) == ([f"{tmp_path}/train.tar"], ["png", "jpg"])
+    card = (tmp_path / "store/models/small/2/README.md").read_text()
+    assert f"- training data: data set `shapes@3`, 4 pairs, digest `{dataset.digest}`, `{tmp_path}/train.tar`" in card
 
 
 @pytest.mark.usefixtures("teacher")
@@ -173,6 +197,6 @@ def test_a_model_without_a_teacher_has_no_teacher_in_document_and_card(tmp_path:
 
 def test_large_data_is_identified_by_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_shard(tmp_path / "a.tar", color_samples(2))
-    monkeypatch.setattr("tinyclip_workers.versions.writer.MAX_BYTES_TO_HASH", 10)
+    monkeypatch.setattr("tinyclip_workers.versions.lineage.MAX_BYTES_TO_HASH", 10)
 
     assert data_digests(shard) == [{"url": shard, "bytes": (tmp_path / "a.tar").stat().st_size}]

@@ -14,7 +14,7 @@ from tinyclip.artifacts.documents import ExportRequest
 from tinyclip.artifacts.paths import EXPORT_DOCUMENT, export_request, exported_files, model_document, model_version
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import MissingExtra
-from tinyclip.schemas import ExportDocument, JobSpec, ModelVersion
+from tinyclip.schemas import ExportDocument, ModelVersion
 
 from tinyclip_workers.engines.calibration import read_calibration
 from tinyclip_workers.exporting.check import ExportMismatch
@@ -27,6 +27,7 @@ from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.runtime.addresses import ServiceAddress
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
+from tinyclip_workers.versions.lineage import training_spec
 from tinyclip_workers.versions.writer import json_bytes
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _load_model_and_samples(store: ArtifactsStore, request: ExportRequest) -> tu
     except (OSError, WeightsError, UnsupportedArchitecture, ImpossibleStudent, ValidationError) as error:
         raise JobFailed("unreadable_model", f"{request.name}@{request.version}: {error}") from error
     try:
-        spec = JobSpec.model_validate(version.lineage["spec"]) if "spec" in version.lineage else None
+        spec = training_spec(version)
     except ValidationError as error:  # of an older TinyCLIP
         log.warning("cannot use the data of the version's spec: %s", error)
         spec = None

@@ -45,8 +45,9 @@ from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 from tinyclip_workers.runtime.memory import is_out_of_memory
+from tinyclip_workers.versions.lineage import code_versions
 from tinyclip_workers.versions.model_card import import_card
-from tinyclip_workers.versions.writer import code_versions, json_bytes, model_files, version_document, write_version
+from tinyclip_workers.versions.writer import json_bytes, model_files, version_document, write_version
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The planner's process, which the control plane keeps warm: `python -m tinyclip_workers.plan.planner`.
 
-It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec"}` with `{"id", "plan"}` or
-`{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. Before an answer, lines `{"id", "doing"}`
-report its steps. After an internal error, it answers `{"id", "failed": true}`; out of memory, `{"id", "exhausted": true}`, and
-exits. All other output is written to stderr.
+It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec", "dataset"}` with
+`{"id", "plan"}` or `{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. Before an answer, lines
+`{"id", "doing"}` report its steps. After an internal error, it answers `{"id", "failed": true}`; out of memory, `{"id",
+"exhausted": true}`, and exits. All other output is written to stderr.
 """
 
 import json
@@ -15,13 +15,14 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import EvaluationRequest
-from tinyclip.schemas import FieldError, JobSpec, Plan, PlannedStage
+from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan, PlannedStage
 from tinyclip.validation import field_errors
 
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.sources import TeacherError, check_teacher
 from tinyclip_workers.plan.data import check_batches, check_training_data
+from tinyclip_workers.plan.dataset import check_dataset
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
 from tinyclip_workers.plan.resources import resolve_device
@@ -56,7 +57,7 @@ def main() -> None:
 
 def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
     if "spec" in request:
-        return plan_or_errors(request["spec"], Diagnostics(on_step=on_step))
+        return plan_or_errors(request["spec"], Diagnostics(on_step=on_step), request.get("dataset"))
     return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
 
 
@@ -64,10 +65,14 @@ def _report_step(answers: IO[str], id: str, pointer: str, value: Any, what: str)
     write_answer(answers, {"id": id, "doing": {"pointer": pointer, "value": value, "what": what}})
 
 
-def plan_or_errors(spec: dict[str, Any], diagnostics: Diagnostics | None = None) -> dict[str, Any]:
-    """Return `{"plan": …}` or `{"errors": […]}` for a spec as plain data."""
+def plan_or_errors(
+    spec: dict[str, Any], diagnostics: Diagnostics | None = None, dataset: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return `{"plan": …}` or `{"errors": […]}` for a spec, and the `DatasetVersion` that it names, as plain data."""
+    version = DatasetVersion.model_validate(dataset) if dataset is not None else None
     try:
-        planned = make_plan(JobSpec.model_validate(spec), diagnostics)
+        parsed = JobSpec.model_validate(spec)
+        planned = make_plan(version.resolve(parsed) if version is not None else parsed, diagnostics, version)
     except ValidationError as error:
         planned = field_errors(error.errors(), spec, JobSpec)
     if isinstance(planned, Plan):
@@ -75,8 +80,10 @@ def plan_or_errors(spec: dict[str, Any], diagnostics: Diagnostics | None = None)
     return {"errors": [error.model_dump(mode="json") for error in planned]}
 
 
-def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | list[FieldError]:
-    """Return the plan of a spec, or all its errors.
+def make_plan(
+    spec: JobSpec, diagnostics: Diagnostics | None = None, dataset: DatasetVersion | None = None
+) -> Plan | list[FieldError]:
+    """Return the plan of a spec, or all its errors. The spec of a job with a data set must be resolved by its version.
 
     Reads the teacher's configuration and the header of its weights, and samples of the shards (all samples if they are small);
     trains nothing and downloads no weights. `registry:` teachers must be resolved before.
@@ -86,10 +93,8 @@ def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | l
     device = resolve_device(spec, diagnostics)
     teachers = _check_teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
-    diagnostics.begin("/data/train/shards", spec.data.train.shards, "reading the shards")
-    samples, exact = check_training_data(spec, diagnostics)
+    training, samples, exact = _check_data(spec, dataset, diagnostics)
     check_batches(spec, samples, exact, diagnostics)
-    training = TrainingData(shard_urls(spec.data.train.patterns), spec.data.train.holdout)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
     diagnostics.begin("/objective", None, "reading the files of objectives")
     check_objectives(spec, teacher, diagnostics)
@@ -103,7 +108,7 @@ def make_plan(spec: JobSpec, diagnostics: Diagnostics | None = None) -> Plan | l
     if diagnostics.errors:
         return diagnostics.errors
     return Plan(
-        spec=_resolve_spec(spec, stages, samples if exact else None),
+        spec=_resolve_spec(spec, stages, samples if exact and dataset is None else None),
         teacher=summarize(teacher.layout) if teacher is not None else None,
         teachers=[summarize(source.layout) for source in teachers if source is not None],
         stages=stages,
@@ -147,8 +152,24 @@ def _check_teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource
     return found
 
 
+def _check_data(
+    spec: JobSpec, dataset: DatasetVersion | None, diagnostics: Diagnostics
+) -> tuple[TrainingData, int, bool]:
+    """Check the training data. Return it, the pairs in one epoch (0 if it cannot be used), and whether these are exact."""
+    train = spec.data.train
+    if dataset is not None:
+        diagnostics.begin("/data/train/dataset", train.dataset, "looking at the shards of the data set")
+        return TrainingData(check_dataset(dataset, diagnostics), train.holdout), dataset.pairs, True
+    diagnostics.begin("/data/train/shards", train.shards, "reading the shards")
+    samples, exact = check_training_data(spec, diagnostics)
+    return TrainingData(shard_urls(train.patterns), train.holdout), samples, exact
+
+
 def _resolve_spec(spec: JobSpec, planned: list[PlannedStage], samples: int | None) -> JobSpec:
+    """Return the spec for the workers. That of a job with a data set names no shards: the workers get its version beside it."""
     train = spec.data.train.model_copy(update={"samples": samples})
+    if train.dataset is not None:
+        train = train.model_copy(update={"shards": None})
     stages = [resolve_stage_spec(stage, plan) for stage, plan in zip(spec.stages, planned, strict=True)]
     return spec.model_copy(update={"stages": stages, "data": spec.data.model_copy(update={"train": train})})
 

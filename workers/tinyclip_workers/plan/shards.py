@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -42,6 +42,7 @@ STAMPS = ("mtime", "ETag", "LastModified", "Last-Modified")
 
 MAX_PROBLEMS = 5
 
+T = TypeVar("T")
 Problem = tuple[str, str]
 """A shard (or pattern) and what is wrong with it."""
 
@@ -105,7 +106,7 @@ def inspect_shards(patterns: str | Sequence[str]) -> ShardInspection:
     inspection.bytes = round(sum(known) / max(1, len(known)) * len(urls))
     inspection.complete = len(sizes) == len(urls) and inspection.bytes <= READ_WHOLE_BYTES
     existing, limit = list(sizes), None if inspection.complete else SAMPLES_PER_SHARD
-    for url in existing if inspection.complete else _spread(existing, SAMPLED_SHARDS):
+    for url in existing if inspection.complete else spread(existing, SAMPLED_SHARDS):
         reading = _read(url, sizes[url], limit)
         if reading.problem:
             inspection.add_problem(url, reading.problem)
@@ -135,7 +136,7 @@ def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int,
     The stamp is "" if the store reports none.
     """
     sizes: dict[str, tuple[int, str]] = {}
-    for url in _spread(urls, SIZED_REMOTE_SHARDS if "://" in urls[0] else SIZED_LOCAL_SHARDS):
+    for url in spread(urls, SIZED_REMOTE_SHARDS if "://" in urls[0] else SIZED_LOCAL_SHARDS):
         try:
             fs, path = open_filesystem(url)
             with store_errors(url):
@@ -226,7 +227,8 @@ def _image_extensions() -> frozenset[str]:
     return frozenset(extension.lstrip(".") for extension in Image.registered_extensions())
 
 
-def _spread(urls: list[str], count: int) -> list[str]:
-    if len(urls) <= count:
-        return urls
-    return [urls[round(i * (len(urls) - 1) / (count - 1))] for i in range(count)]
+def spread(items: Sequence[T], count: int) -> Sequence[T]:
+    """Return at most `count` items, at even distances from the first to the last."""
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]

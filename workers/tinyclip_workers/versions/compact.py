@@ -21,6 +21,7 @@ from tinyclip_workers.evaluation.labels import fill_template, task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
 from tinyclip_workers.runtime.filesystems import open_store
+from tinyclip_workers.versions.lineage import training_spec
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     version = ModelVersion.model_validate_json(open_store(arguments.source).read_bytes(MODEL_DOCUMENT))
     # An imported version has no job: --texts gives all of its texts.
-    texts = [*job_texts(JobSpec.model_validate(version.lineage["spec"]))] if "spec" in version.lineage else []
+    spec = training_spec(version)
+    texts = [*job_texts(spec)] if spec is not None else []
     for file in arguments.texts:
         texts += task_lines(file)
     rows = compact_folder(arguments.source, arguments.target, texts)

@@ -139,8 +139,7 @@ or `tinyclip-client deployments create NAME --model {version.name}@{version.vers
 
 
 def _training_origin(version: ModelVersion, spec: JobSpec) -> str:
-    shards = ", ".join(spec.data.train.patterns)
-    lines = ["## Origin", "", f"- training data: `{shards}`"]
+    lines = ["## Origin", "", f"- training data: {_training_data(version, spec)}"]
     for stage in spec.stages:
         length = ", ".join(f"{value:g} {unit}" for unit, value in stage.train.model_dump(exclude_none=True).items())
         weights = (stage.objective or spec.objective).weights()
@@ -149,6 +148,15 @@ def _training_origin(version: ModelVersion, spec: JobSpec) -> str:
     code: dict[str, Any] = version.lineage.get("code", {})
     lines += [f"- job `{version.job}`, seed {spec.seed}", "- " + ", ".join(f"{name} {number}" for name, number in code.items())]
     return "\n".join([*lines, "", "`model.json` has the whole spec and the digests of data, teacher and files.", ""])
+
+
+def _training_data(version: ModelVersion, spec: JobSpec) -> str:
+    shards = f"`{', '.join(spec.data.train.patterns)}`"
+    dataset: dict[str, Any] | None = version.lineage.get("dataset")
+    if dataset is None:
+        return shards
+    name, digest = f"{dataset['name']}@{dataset['version']}", dataset["digest"]
+    return f"data set `{name}`, {dataset['pairs']:,} pairs, digest `{digest}`, {shards}"
 
 
 def _count(number: int) -> str:

@@ -5,18 +5,15 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version as installed
 from typing import Any
 
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
-from tinyclip.schemas.spec import DataSpec, JobSpec
+from tinyclip.schemas.spec import DataSpec
 
-from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.engines.calibration import (
     CALIBRATION_FILE,
     MIN_CALIBRATION_IMAGES,
@@ -36,14 +33,10 @@ from tinyclip_workers.model.folders import (
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.sources import find_teacher
-from tinyclip_workers.model.weights import file_digest
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
-from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
+from tinyclip_workers.versions.lineage import student_lineage
 from tinyclip_workers.versions.model_card import model_card
-
-MAX_BYTES_TO_HASH = 4 << 30
-"""Training data up to this size is hashed; larger data is identified by size and the store's ETag."""
 
 
 def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVersion:
@@ -117,26 +110,6 @@ def version_document(name: str, version: int, summary: StudentSummary, **rest: A
     )
 
 
-def code_versions() -> JSON:
-    """Return the versions of the software that writes a version, for its lineage."""
-    packages = {name: installed(name) for name in ("tinyclip", "torch", "open_clip_torch")}
-    return {**packages, "python": platform.python_version()}
-
-
-def data_digests(shards: str | Sequence[str]) -> list[JSON]:
-    """Identify each shard by `url`, `bytes`, and `sha256` if all together have at most 4 GiB, else the store's `etag`.
-
-    A shard that cannot be read has only its url.
-    """
-    digests = [_shard_info(url) for url in expand_shards(shards)]
-    is_small = sum(entry.get("bytes") or 0 for entry in digests) <= MAX_BYTES_TO_HASH
-    for entry in digests:
-        if is_small and entry.get("bytes"):
-            entry["sha256"] = file_digest(entry["url"])
-            entry.pop("etag", None)
-    return digests
-
-
 def _existing_version(run: JobAttempt, folder: str) -> ModelVersion:
     document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/{MODEL_DOCUMENT}"))
     if document.job != run.document.job:
@@ -161,40 +134,8 @@ def _student_document(run: JobAttempt, student: StudentSummary, sources: Sequenc
         evaluation={task: Scores.model_validate(scores) for task, scores in evaluation.items()},
         teacher=sources[0].name if sources else None,
         job=run.document.job,
-        lineage=_lineage(run.spec, sources),
+        lineage=student_lineage(run, sources),
     )
-
-
-def _lineage(spec: JobSpec, sources: Sequence[ModelSource]) -> JSON:
-    """Return the lineage. `teacher` is the first of several; `teachers`, only if there are several, has all with their shares."""
-    teachers = [{"name": source.name, "sha256": file_digest(source.weights())} for source in sources]
-    shares = [at.share for at in spec.every_teacher()]
-    several = [{**teacher, "share": share} for teacher, share in zip(teachers, shares, strict=True)]
-    return {
-        "spec": spec.model_dump(mode="json"),
-        "teacher": teachers[0] if teachers else None,
-        **({"teachers": several} if len(several) > 1 else {}),
-        **({"clusters": clusters} if (clusters := _clusters(spec)) else {}),
-        "data": data_digests(spec.data.train.patterns),
-        "code": code_versions(),
-    }
-
-
-def _clusters(spec: JobSpec) -> list[JSON]:
-    """Return the files of clusters that stages learned from."""
-    objectives = [stage.objective or spec.objective for stage in spec.stages]
-    files = {o.clusters for o in objectives if o.clusters is not None and o.cluster_instance > 0}
-    return [{"url": file, "sha256": file_digest(file)} for file in sorted(files)]
-
-
-def _shard_info(url: str) -> dict[str, Any]:
-    try:
-        fs, path = open_filesystem(url)
-        info = fs.info(path)
-    except (OSError, ValueError):
-        return {"url": url}
-    etag = info.get("ETag") or info.get("etag")
-    return {"url": url, "bytes": info.get("size"), **({"etag": str(etag)} if etag else {})}
 
 
 def _file(name: str, data: bytes) -> ModelFile:

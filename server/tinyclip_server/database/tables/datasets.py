@@ -41,6 +41,8 @@ class DatasetVersionRow(Base):
     version: Mapped[int] = mapped_column(primary_key=True)
     document: Mapped[dict[str, Any]]
     """A `DatasetVersion` without its aliases."""
+    request: Mapped[dict[str, Any]]
+    """The `DatasetPut` that it was registered with."""
     deleted_at: Mapped[datetime | None]
     """Set when a version is deleted: it is hidden from then on, and `orchestration/datasets.py` removes the rest."""
     created_at: Mapped[datetime]

@@ -29,6 +29,8 @@ class JobRow(Base):
     """The submitted spec, with defaults; the versions of `registry:` teachers are pinned."""
     resolved_spec: Mapped[dict[str, Any]]
     """The spec that workers get, from the plan."""
+    dataset: Mapped[dict[str, Any] | None]
+    """The `DatasetVersion` that the job trains on, without aliases; None: its spec names shards."""
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
     revision: Mapped[int] = mapped_column(default=1)
     last_event: Mapped[int] = mapped_column(default=0)
