@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
 from tinyclip.artifacts.documents import ReinforcementRequest
 from tinyclip.artifacts.paths import (
     dataset_document,
     dataset_report,
     dataset_version,
+    reinforcement_document,
     reinforcement_events,
     reinforcement_folder,
     reinforcement_request,
@@ -21,6 +23,11 @@ from tinyclip_workers.data.index.dataset_index import digest_of, write_index, wr
 from tinyclip_workers.data.index.rows import SampleRow, samples_table
 from tinyclip_workers.data.index.scanning import scan_shard
 from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.reinforcing.actor import description, load_encoder, precision_for, reinforced_version
+from tinyclip_workers.reinforcing.encoder import ShardEncoder
+from tinyclip_workers.reinforcing.job import document_of
+from tinyclip_workers.reinforcing.merging import finish_group, groups_of, merge_part
+from tinyclip_workers.reinforcing.progress import read_group
 
 DATASET, ID = "shapes", "reinf_0123456789abcdef"
 
@@ -60,6 +67,24 @@ def request_reinforcement(store: ArtifactsStore, attempt: int = 1, **post: Any) 
     folder = reinforcement_folder(DATASET, 1, ID)
     store.write_bytes(reinforcement_request(folder), request.model_dump_json().encode())
     return folder
+
+
+def reinforce_here(store: ArtifactsStore, folder: str) -> None:
+    """Make the requested reinforcement in this process, without Ray."""
+    request = ReinforcementRequest.model_validate_json(store.read_bytes(reinforcement_request(folder)))
+    device = torch.device("cpu")
+    version, precision = reinforced_version(store, folder, request), precision_for(request.request, device)
+    teachers = load_encoder(request.request, device, precision)
+    shards = [number for number, shard in enumerate(version.index.shards) if shard.pairs]
+    counts = [ShardEncoder(version, teachers).encode(shard) for shard in shards]
+    merge_part(store, folder, shards, 0, 1)
+    widths = [teacher.embed_dim for teacher in teachers.described]
+    for number, group in enumerate(groups_of(shards)):
+        finish_group(store, folder, number, group, 1, widths, request.request.dtype)
+    groups = [read_group(store, folder, number) for number in range(len(groups_of(shards)))]
+    texts, size = (sum(each[name] for each in groups) for name in ("texts", "bytes"))
+    document = document_of(request, version.version, description(teachers, precision), counts, texts, size)
+    store.write_bytes(reinforcement_document(folder), document.model_dump_json().encode())
 
 
 def reinforcement_arguments(root: object, attempt: int = 1) -> list[str]:

@@ -31,7 +31,7 @@ from tinyclip_workers.data.fetching import BlockReader, Found, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.order import Place, SampleOrder
 from tinyclip_workers.data.positions import DataPosition
-from tinyclip_workers.data.samples import captions_of, image_bytes
+from tinyclip_workers.data.samples import Sample, captions_of, image_bytes
 from tinyclip_workers.model.towers import longest_text
 
 log = logging.getLogger(__name__)
@@ -78,11 +78,15 @@ class Batch:
 class StoredViews(Protocol):
     """A reinforcement: stored views of every image, and the teachers' embeddings of them and of every caption."""
 
-    def view(self, shard: int, row: int, epoch: int) -> View:
-        """Return the view (P) of a sample in an epoch. Raises UnusableSample."""
+    @property
+    def first_caption_only(self) -> bool:
+        """True if only the first caption of each sample has embeddings."""
+
+    def view(self, shard: int, row: int, epoch: int) -> View | None:
+        """Return the view (P) of a sample in an epoch; None if the sample has no embeddings. Raises DataError, OSError."""
 
     def targets(self, shard: int, row: int, epoch: int, caption: str) -> list[tuple[Tensor, Tensor]]:
-        """Return each teacher's embeddings of that view (E) and of a caption (E). Raises UnusableSample."""
+        """Return each teacher's embeddings of that view (E) and of a caption (E). Raises DataError, OSError."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ class _Pair:
     pixels: Any
     tokens_T: Tensor
     view: View
-    targets: list[tuple[Tensor, Tensor]] | None
+    caption: str
+    targets: list[tuple[Tensor, Tensor]] | None = None
 
 
 class PairStream(IterableDataset[Batch]):
@@ -208,7 +213,7 @@ class PairStream(IterableDataset[Batch]):
         good = next((pair for pair in pairs if pair), None)
         if good is None:
             pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
-            good = _Pair(pixels, self._tokenize(""), np.ones(len(VIEW), np.float32), None)
+            good = _Pair(pixels, self._tokenize(""), np.ones(len(VIEW), np.float32), "")
         whole = [pair or good for pair in pairs]
         return Batch(
             images_BCHW=torch.from_numpy(np.stack([pair.pixels for pair in whole])).permute(0, 3, 1, 2),
@@ -223,18 +228,27 @@ class PairStream(IterableDataset[Batch]):
 
     def _make_pair(self, found: Found, epoch: int) -> _Pair | None:
         """Decode a pair; the view and the caption are drawn for the sample and the epoch. Returns None if it cannot be used."""
-        sample, train = found.sample, self._spec.train
-        if sample is None:
+        if found.sample is None:
             self._skipped.add_sample(found.samples.key(found.row), found.reason)
             return None
+        if self._stored is None:
+            return self._decode(found.sample, found, epoch)
+        view = self._stored.view(found.shard, found.row, epoch)
+        if view is None:
+            self._skipped.add_sample(found.samples.key(found.row), "it could not be read when its embeddings were stored")
+            return None
+        pair = self._decode(found.sample, found, epoch, view)
+        return pair and replace(pair, targets=self._stored.targets(found.shard, found.row, epoch, pair.caption))
+
+    def _decode(self, sample: Sample, found: Found, epoch: int, view: View | None = None) -> _Pair | None:
+        """Decode the crop of a view (`None`: one that is drawn), and tokenize a caption."""
+        train = self._spec.train
         with self._skipped.unusable(sample):
             captions = [*captions_of(sample, train.caption_key), *found.samples.more_captions(found.row)]
+            if self._stored is not None and self._stored.first_caption_only:
+                del captions[1:]
             rng = np.random.default_rng([self._seed, epoch, int(self._first_samples[found.shard]) + found.row])
             caption = captions[int(rng.integers(len(captions)))]
-            view, targets = None, None
-            if self._stored is not None:
-                view = self._stored.view(found.shard, found.row, epoch)
-                targets = self._stored.targets(found.shard, found.row, epoch, caption)
 
             def crop(width: int, height: int) -> Crop:
                 nonlocal view
@@ -243,7 +257,7 @@ class PairStream(IterableDataset[Batch]):
 
             pixels = decode_crop(image_bytes(sample, train.image_key), self._image_size, crop)
             assert view is not None
-            return _Pair(pixels, self._tokenize(caption), view, targets)
+            return _Pair(pixels, self._tokenize(caption), view, caption)
         return None
 
 

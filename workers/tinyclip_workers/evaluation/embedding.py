@@ -22,6 +22,7 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import encode_text
+from tinyclip_workers.model.transfer import on_device
 
 IMAGE_BATCH = 64
 TEXT_BATCH = 256
@@ -91,11 +92,12 @@ def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
 
 @contextmanager
 def evaluation_mode(models: Iterable[LoadedModel], device: torch.device) -> Iterator[None]:
-    """Put models on a device, in evaluation mode, exact and without gradients; restore their mode afterwards."""
-    with ExitStack() as stack, torch.no_grad(), exact():
-        for loaded in models:
-            stack.callback(loaded.model.train, loaded.model.training)
-            loaded.model.to(device).eval()
+    """Put models on a device, in evaluation mode, exact and without gradients; restore their mode and device afterwards."""
+    found = [loaded.model for loaded in models]
+    with ExitStack() as stack, on_device(found, device), torch.no_grad(), exact():
+        for model in found:
+            stack.callback(model.train, model.training)
+            model.eval()
         yield
 
 

@@ -48,12 +48,7 @@ class EncoderActor:
         except OSError as error:
             return Failure("reinforcement_failed", str(error), retryable=True)
         self._encoder = ShardEncoder(version, teachers, self._threads)
-        return {
-            "teachers": [teacher.model_dump(mode="json") for teacher in teachers.described],
-            "context_length": teachers.context_length,
-            "precision": precision.name,
-            "batch": teachers.batch,
-        }
+        return description(teachers, precision)
 
     def encode(self, shard: int) -> ShardCounts | Failure:
         """Encode a shard and write its files."""
@@ -96,6 +91,16 @@ def reinforced_version(store: ArtifactsStore, folder: str, request: Reinforcemen
     version = read_version(store, request.dataset, request.version)
     index = open_index(store, dataset_version(request.dataset, request.version), version.digest)
     return ReinforcedVersion(store, folder, request.request, version, index)
+
+
+def description(teachers: TeacherEncoder, precision: Precision) -> dict[str, Any]:
+    """Return what the embeddings depend on, beside the request."""
+    return {
+        "teachers": [teacher.model_dump(mode="json") for teacher in teachers.described],
+        "context_length": teachers.context_length,
+        "precision": precision.name,
+        "batch": teachers.batch,
+    }
 
 
 def teacher_bytes(post: ReinforcementPost) -> int:

@@ -20,6 +20,7 @@ from tinyclip.artifacts.paths import (
     reinforcement_work,
 )
 from tinyclip.artifacts.store import ArtifactsStore
+from tinyclip.schemas.datasets import DatasetVersion
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import open_index
@@ -88,7 +89,7 @@ class _Reinforcing:
         finally:
             pool.close()
         texts, text_bytes = self._merge(described, sum(each.texts for each in counts))
-        document = self._document(described, counts, texts, text_bytes)
+        document = document_of(self._request, self._version, described, counts, texts, text_bytes)
         _read_request(self._store, self._folder, self._attempt)
         self._store.write_bytes(reinforcement_document(self._folder), json_bytes(document.model_dump(mode="json")))
 
@@ -161,19 +162,6 @@ class _Reinforcing:
             ray.get(done)
             self._expect_wanted()
 
-    def _document(
-        self, described: dict[str, Any], counts: Sequence[progress.ShardCounts], texts: int, text_bytes: int
-    ) -> ReinforcementDocument:
-        post, samples = self._request.request, sum(each.samples for each in counts)
-        return ReinforcementDocument(
-            id=self._request.id, dataset=self._request.dataset, version=self._request.version, digest=self._version.digest,
-            teachers=[StoredTeacher.model_validate(teacher) for teacher in described["teachers"]],
-            context_length=described["context_length"], augmentations=post.augmentations, augment=post.augment,
-            captions=post.captions, dtype=post.dtype, precision=described["precision"], shards=len(self._shards),
-            samples=samples, skipped=sum(each.skipped for each in counts), views=samples * post.augmentations, texts=texts,
-            bytes=sum(each.bytes for each in counts) + text_bytes,
-        )  # fmt: skip
-
     def _report(self, fraction: float, message: str) -> None:
         self._events.send("reinforcement.progress", message=message, data={"fraction": round(min(1.0, fraction), 4)})
 
@@ -182,6 +170,26 @@ class _Reinforcing:
         if time.monotonic() - self._asked_at >= WANTED_SECONDS:
             self._asked_at = time.monotonic()
             _read_request(self._store, self._folder, self._attempt)
+
+
+def document_of(
+    request: ReinforcementRequest,
+    version: DatasetVersion,
+    described: dict[str, Any],
+    counts: Sequence[progress.ShardCounts],
+    texts: int,
+    text_bytes: int,
+) -> ReinforcementDocument:
+    """Return the document of a complete reinforcement. `described`: by the actors; `counts`: of the shards."""
+    post, samples = request.request, sum(each.samples for each in counts)
+    return ReinforcementDocument(
+        id=request.id, dataset=request.dataset, version=request.version, digest=version.digest,
+        teachers=[StoredTeacher.model_validate(teacher) for teacher in described["teachers"]],
+        context_length=described["context_length"], augmentations=post.augmentations, augment=post.augment,
+        captions=post.captions, dtype=post.dtype, precision=described["precision"], shards=len(counts),
+        samples=samples, skipped=sum(each.skipped for each in counts), views=samples * post.augmentations, texts=texts,
+        bytes=sum(each.bytes for each in counts) + text_bytes,
+    )  # fmt: skip
 
 
 def merge_part_of(root: str, folder: str, shards: list[int], part: int, parts: int) -> None:

@@ -15,6 +15,7 @@ from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.training.stage import Parent
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ def calibration_of(
     like_teacher = original is not None and original.layout.embed_dim == parent.layout.embed_dim
 
     def draw() -> Calibration:
-        target = original.model.to(parent.device).eval() if original is not None and like_teacher else parent.model()
-        return draw_calibration(spec, index, stage, student, target, parent.device)
+        target = original.model.eval() if original is not None and like_teacher else parent.model()
+        with on_device([target], parent.device):
+            return draw_calibration(spec, index, stage, student, target, parent.device)
 
     return draw
 

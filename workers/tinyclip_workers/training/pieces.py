@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from safetensors.torch import load as from_safetensors
+from tinyclip.artifacts.documents import StoredTeacher
 from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
@@ -15,7 +16,7 @@ from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.stage import Parent, Stage, build_student
-from tinyclip_workers.training.teachers import FrozenTeacher, freeze_teachers
+from tinyclip_workers.training.teachers import FrozenTeacher, describe_teacher, freeze_teachers
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,23 @@ class Pieces:
     original: LoadedModel | None
     """The teacher, or the first of several: the one to inherit from and to evaluate."""
     teachers: list[FrozenTeacher]
+    described: list[StoredTeacher]
+    """What the embeddings of the teachers depend on."""
     student: LoadedModel
     calibration: Callable[[], Calibration] | None
     """Pairs and targets to cut the student by; `None` without a parent."""
 
 
-def load_pieces(run: JobAttempt, stage: Stage, index: DatasetIndex, device: torch.device, *, fresh: bool) -> Pieces:
+def load_pieces(
+    run: JobAttempt, stage: Stage, index: DatasetIndex, device: torch.device, *, fresh: bool, first_only: bool = False
+) -> Pieces:
     """Load the teachers and build the student; unless `fresh`, without its weights, which are in a checkpoint.
+
+    `first_only`: load no teacher but the first one.
 
     Raises TeacherError, DataError, ImpossibleInheritance, and RuntimeError if the previous stage's student is missing.
     """
-    seed, at = run.spec.seed, _teachers(run, stage)
+    seed, at = run.spec.seed, _teachers(run, stage)[: 1 if first_only else None]
     originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in at]
     original = originals[0] if originals else None
     student = LoadedModel(
@@ -51,8 +58,10 @@ def load_pieces(run: JobAttempt, stage: Stage, index: DatasetIndex, device: torc
     calibration = None if parent is None else calibration_of(run.spec, index, stage.index, student, parent, original)
     if fresh and parent is not None:
         student = replace(student, model=build_student(stage, seed, parent, calibration))
-    teachers = freeze_teachers(originals, [teacher.share for teacher in at], run.spec.temperature.teacher)
-    return Pieces(original, teachers, student, calibration)
+    shares = [teacher.share for teacher in at]
+    described = [describe_teacher(model, share) for model, share in zip(originals, shares, strict=True)]
+    teachers = freeze_teachers(originals, shares, run.spec.temperature.teacher)
+    return Pieces(original, teachers, described, student, calibration)
 
 
 def _teachers(run: JobAttempt, stage: Stage) -> list[TeacherAt]:

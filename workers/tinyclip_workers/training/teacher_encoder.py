@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tinyclip.artifacts.documents import StoredTeacher
 from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import Precision, exact
 from tinyclip_workers.model.towers import without_padding
 from tinyclip_workers.model.transfer import to_device
-from tinyclip_workers.training.teachers import freeze_teachers
+from tinyclip_workers.training.teachers import describe_teacher, freeze_teachers
 from tinyclip_workers.types import Pixels
 
 BATCH = {"cpu": 64, "cuda": 256}
@@ -71,17 +70,3 @@ class TeacherEncoder:
         tokens_BT = without_padding(self._first.tokenizer(list(texts)), self._device)
         with self._precision.autocast():
             return [teacher.encode_texts(tokens_BT).float().cpu() for teacher in self._teachers]
-
-
-def describe_teacher(model: LoadedModel, share: float) -> StoredTeacher:
-    """Return what a teacher's embeddings depend on."""
-    return StoredTeacher(
-        name=model.name,
-        sha256=model.digest,
-        weight=share,
-        scale=float(model.model.logit_scale.detach().exp()),
-        embed_dim=model.layout.embed_dim,
-        image_size=model.layout.image.image_size,
-        image_mean=model.image_mean,
-        image_std=model.image_std,
-    )

@@ -9,6 +9,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from tinyclip.artifacts.documents import StoredTeacher
 from torch import Tensor
 
 from tinyclip_workers.model.folders import LoadedModel
@@ -92,6 +93,20 @@ def freeze_teachers(models: Sequence[LoadedModel], weights: Sequence[float], sca
         FrozenTeacher(loaded.model, scale, view=View.of(loaded, models[0]) if index else None, weight=weight)
         for index, (loaded, weight) in enumerate(zip(models, weights, strict=True))
     ]
+
+
+def describe_teacher(model: LoadedModel, share: float) -> StoredTeacher:
+    """Return what a teacher's embeddings depend on."""
+    return StoredTeacher(
+        name=model.name,
+        sha256=model.digest,
+        weight=share,
+        scale=float(model.model.logit_scale.detach().exp()),
+        embed_dim=model.layout.embed_dim,
+        image_size=model.layout.image.image_size,
+        image_mean=model.image_mean,
+        image_std=model.image_std,
+    )
 
 
 @torch.no_grad()

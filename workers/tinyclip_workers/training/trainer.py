@@ -20,7 +20,7 @@ from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import Color
 from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
-from tinyclip_workers.model.transfer import to_device
+from tinyclip_workers.model.transfer import on_device, to_device
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.acceleration import Acceleration
 from tinyclip_workers.training.checkpoints import Checkpoint
@@ -32,6 +32,7 @@ from tinyclip_workers.training.losses import StudentEmbeddings
 from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.projection import Projection, fit_projection
 from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.stored import StoredTargets
 from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
 
 MAX_SKIPPED_STEPS = 100
@@ -73,7 +74,7 @@ class Hooks:
 
 
 class StageTrainer:
-    """One worker's part of a stage: its student, its teachers, its position in the data."""
+    """One worker's part of a stage: its student, its teachers or their stored embeddings, its position in the data."""
 
     def __init__(
         self,
@@ -86,9 +87,14 @@ class StageTrainer:
         mean: Color,
         std: Color,
         calibration: Callable[[], Calibration] | None = None,
+        stored: StoredTargets | None = None,
     ) -> None:
+        """`teachers` are on the device, unless their `stored` embeddings come with the batches: then no step uses them."""
         self.spec, self.stage, self.device = spec, stage, device
-        self.teachers = list(teachers) if stage.objective.teacher_terms() else []
+        used = bool(stage.objective.teacher_terms())
+        self.teachers = list(teachers) if used and stored is None else []
+        self._stored = stored if used else None
+        self._first_teacher = teachers[0] if teachers else None
         self._weights = stage.objective.weights()
         self._mean, self._std = mean, std
         self.step = 0
@@ -114,9 +120,9 @@ class StageTrainer:
 
     def _projection(self) -> Projection | None:
         """Make a projection for a stage that compares embeddings with a teacher's of another size."""
-        if not self.teachers or not self.stage.objective.teacher_space_terms():
+        if self._first_teacher is None or not self.stage.objective.teacher_space_terms():
             return None
-        embed_dim, teacher_embed_dim = self.stage.layout.embed_dim, self.teachers[0].embed_dim
+        embed_dim, teacher_embed_dim = self.stage.layout.embed_dim, self._first_teacher.embed_dim
         if embed_dim == teacher_embed_dim:
             return None
         return Projection(embed_dim, teacher_embed_dim, seed=self.spec.seed + self.stage.index)
@@ -155,7 +161,9 @@ class StageTrainer:
     def run(self, batches: Iterator[Batch], hooks: Hooks) -> Command:
         """Train to the end of the stage. Returns RUN at the end, else the command that stopped the loop."""
         if self._is_new and self.learner.projection is not None and self._calibration is not None:
-            fit_projection(self.learner.projection, self.student, self.teachers[0], self._calibration().pairs)
+            assert self._first_teacher is not None
+            with on_device([self._first_teacher.towers], self.device):
+                fit_projection(self.learner.projection, self.student, self._first_teacher, self._calibration().pairs)
         batches = hooks.select_rate(self, batches)
         while self.step < self.stage.steps:
             if self.learner.prune_if_due(self.step):
@@ -190,7 +198,10 @@ class StageTrainer:
         precision, micro_batch = self.precision, self.micro_batch
         cache = GradientCache(self.learner.towers, precision, micro_batch)
 
-        teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)
+        if self._stored is None:
+            teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)
+        else:
+            teachers = self._stored.embeddings(batch)
         student = StudentEmbeddings(*cache.forward(images_BCHW, tokens_BT, noise))
         terms = objective_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE))
         loss = cache.backward(weighted_sum(self._weights, terms), None if penalty is None else penalty.loss)

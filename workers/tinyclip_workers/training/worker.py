@@ -14,6 +14,7 @@ from safetensors.torch import save as to_safetensors
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.reinforcement.check import check_reinforcement
 from tinyclip_workers.data.stream import BatchLoader, PairStream, SingleTextTokenizer, loader_processes
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.folders import LoadedModel
@@ -31,8 +32,9 @@ from tinyclip_workers.training.dataset import open_index_of
 from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
 from tinyclip_workers.training.observation.reporting import StageEvaluator, StageProgress, report_pruned
 from tinyclip_workers.training.observation.watch import AgreementWatch
-from tinyclip_workers.training.pieces import load_pieces
+from tinyclip_workers.training.pieces import Pieces, load_pieces
 from tinyclip_workers.training.stage import Stage
+from tinyclip_workers.training.stored import StoredTargets, open_reinforcement, verify_stored
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class StageWorker:
         self._control: ControlFile = run.control()
         self._events: EventWriter | None = run.events() if rank() == 0 else None
         self._index: DatasetIndex = open_index_of(run)
+        self._reinforcement = open_reinforcement(run, stage)
         self._watch: AgreementWatch | None = None
         """On worker 0, if there is a teacher."""
 
@@ -92,17 +95,20 @@ class StageWorker:
 
     def _train(self) -> None:
         checkpoint = latest_checkpoint(self._run.store, self._run.stage_folder(self._stage.index))
-        pieces = load_pieces(self._run, self._stage, self._index, self._device, fresh=checkpoint is None)
+        fresh, first_only = checkpoint is None, self._reinforcement is not None and rank() > 0
+        pieces = load_pieces(self._run, self._stage, self._index, self._device, fresh=fresh, first_only=first_only)
+        stored = self._stored_targets(pieces)
         wait_for_all()  # teachers may be downloaded at different speeds
         trainer = StageTrainer(
             self._run.spec,
             self._stage,
             pieces.student.model,
-            [teacher.to(self._device) for teacher in pieces.teachers],
+            pieces.teachers if stored else [teacher.to(self._device) for teacher in pieces.teachers],
             self._device,
             mean=pieces.student.image_mean,
             std=pieces.student.image_std,
             calibration=pieces.calibration,
+            stored=stored,
         )
         if self._events and pieces.teachers:
             spec, student = self._run.spec, pieces.student
@@ -132,6 +138,18 @@ class StageWorker:
             student = current_student(pieces.student, trainer)
             student = replace(student, model=self._watch.end(trainer.learner)) if self._watch else student
             self._finish(student, evaluator, trainer.position)
+
+    def _stored_targets(self, pieces: Pieces) -> StoredTargets | None:
+        """Check and verify the reinforcement; None without one. Raises DataError."""
+        if self._reinforcement is None:
+            return None
+        spec, document = self._run.spec, self._reinforcement.document
+        context_length = pieces.student.layout.text.context_length
+        check_reinforcement(document, spec, self._run.document.dataset, pieces.described, [context_length])
+        if rank() == 0:
+            verify_stored(self._reinforcement, spec, self._index, pieces.student, pieces.teachers, self._device)
+        used = document.teachers if self._stage.objective.affinity > 0 else document.teachers[:1]
+        return StoredTargets(used, spec.temperature.teacher, self._device)
 
     def _first_position(self) -> DataPosition:
         """Return where the stage starts in the data: where the previous one ended."""
@@ -172,6 +190,7 @@ class StageWorker:
             world_size=workers,
             start=trainer.position,
             text_multiple=length_multiple(self._device),
+            stored=self._reinforcement,
         )
         processes = loader_processes(self._run.spec.resources.cpus_per_worker)
         return iter(BatchLoader(stream, processes, pin=self._device.type == "cuda"))

@@ -21,7 +21,6 @@ from tinyclip_workers.data.reinforcement import file_format
 from tinyclip_workers.data.reinforcement.embeddings import SCALE, from_stored
 from tinyclip_workers.data.reinforcement.tensor_files import PageCache, TensorFile
 from tinyclip_workers.data.reinforcement.texts import TextTable
-from tinyclip_workers.data.samples import UnusableSample
 from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.runtime.filesystems import open_own_store
 
@@ -58,12 +57,14 @@ class StoredReinforcement:
         """True if only the first caption of each sample has embeddings."""
         return self.document.captions == "first"
 
-    def view(self, shard: int, row: int, epoch: int) -> View:
-        """Return the view (P) of a sample in an epoch.
+    def view(self, shard: int, row: int, epoch: int) -> View | None:
+        """Return the view (P) of a sample in an epoch; None if it could not be read when the reinforcement was made.
 
-        Raises UnusableSample if it could not be read when the reinforcement was made, DataError if it is not part of it.
+        Raises DataError if the sample is not part of the reinforcement, OSError.
         """
         images, place = self._image(shard, row)
+        if not images.usable[place]:
+            return None
         return images.file.part(file_format.VIEWS, (self._view_number(epoch), place)).copy()
 
     def targets(self, shard: int, row: int, epoch: int, caption: str) -> list[tuple[Tensor, Tensor]]:
@@ -95,14 +96,12 @@ class StoredReinforcement:
         return self._opened[1]
 
     def _image(self, shard: int, row: int) -> "tuple[_Images, int]":
-        """Return the file of a shard's images, and the place of a sample in it. Raises UnusableSample, DataError."""
+        """Return the file of a shard's images, and the place of a sample in it. Raises DataError, OSError."""
         with self._file_errors(shard):
             images = self._files.images(shard)
         at = int(np.searchsorted(images.rows, row))
         if at == len(images.rows) or images.rows[at] != row:
             raise self._error(f"has no sample {row} of shard {shard}: it was made of another version of the data set")
-        if not images.usable[at]:
-            raise UnusableSample("it has no stored embeddings: it could not be read when the reinforcement was made")
         return images, at
 
     @contextmanager

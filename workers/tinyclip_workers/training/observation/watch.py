@@ -13,6 +13,7 @@ from tinyclip.schemas.spec import OptimizerSpec
 from tinyclip_workers.data.stream import SingleTextTokenizer
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.observation.agreement import MAX_READ, TeacherAgreement, is_worse, read_pairs
@@ -37,7 +38,7 @@ class AgreementWatch:
         device: torch.device,
         events: EventWriter,
     ) -> None:
-        """`student` has the tokenizer and the color normalization; `teachers` are one or more, on the device."""
+        """`student` has the tokenizer and the color normalization; `teachers` are one or more, on any device."""
         self._spec, self._stage, self._student, self._events = spec, stage, student, events
         self._teachers, self._device = teachers, device
         self._start: float | None = None
@@ -93,7 +94,8 @@ class AgreementWatch:
             log.warning("agreement with the teacher is not measured: no two usable held-out pairs in %d samples", MAX_READ)
             return None
         colors = {"mean": self._student.image_mean, "std": self._student.image_std}
-        return TeacherAgreement(pairs, self._teachers, self._device, **colors)
+        with on_device([teacher.towers for teacher in self._teachers], self._device):
+            return TeacherAgreement(pairs, self._teachers, self._device, **colors)
 
     def _measure(self, learner: StageLearner, step: int) -> None:
         self._report(self.kl(learner.folded_model()[0]), step, learner)
