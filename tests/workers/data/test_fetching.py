@@ -11,11 +11,11 @@ import s3fs
 import torch
 from PIL import Image
 from tinyclip.schemas.spec import DataSpec
-from tinyclip_workers.data import fetching
 from tinyclip_workers.data.fetching import BlockReader, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import REMOTE_BLOCK_BYTES, DatasetIndex, index_shards
 from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.stream import PairStream
+from tinyclip_workers.runtime.user_files import RangeReader
 
 from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.shapes_data import write_shards
@@ -93,8 +93,9 @@ class TestBytes:
             for number in range(4):
                 reader.prefetch(order.batch(number))
                 samples += [each.sample for each in reader.read(order.batch(number))]
-                assert reader._held() <= memory + REMOTE_BLOCK_BYTES
+                assert 0 <= reader._held <= memory + REMOTE_BLOCK_BYTES
             found.append((samples, reader.statistics.bytes))
+            assert reader._held == sum(map(reader._bytes_of, reader._pieces))
             reader.close()
 
         assert found[0][0] == found[1][0]
@@ -158,8 +159,8 @@ def test_more_blocks_are_read_ahead_than_one(tmp_path: Path, monkeypatch: pytest
     shards = write_shards(tmp_path, shards=3, pairs=96)
     index = index_of(shards)
     events: list[str] = []
-    read, take = fetching.read_range, BlockReader.read
-    monkeypatch.setattr(fetching, "read_range", lambda *a: (events.append("request"), read(*a))[1])
+    read, take = RangeReader.read, BlockReader.read
+    monkeypatch.setattr(RangeReader, "read", lambda *a: (events.append("request"), read(*a))[1])
     monkeypatch.setattr(BlockReader, "read", lambda self, place: (events.append("batch"), take(self, place))[1])
     stream = stream_of(index, shards, batch_size=3, shuffle=1)
 

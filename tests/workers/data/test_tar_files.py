@@ -212,3 +212,33 @@ def test_xz_with_a_large_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_damaged_tar_raises_only_the_exceptions_of_a_broken_shard(data: bytes) -> None:
     with pytest.raises(BROKEN_SHARD):
         list(read_members(io.BytesIO(data)))
+
+
+class TestPlainHeaders:
+    @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    @pytest.mark.parametrize("name", ["a.txt", "b/c.txt", "ü.txt", "x" * 100, "folder/" * 20 + "y.txt", "ends/"])
+    @pytest.mark.parametrize("size", [0, 7, 8**9])
+    def test_they_are_decoded_as_by_tarfile_or_left_to_it(self, format: int, name: str, size: int) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        blocks = info.tobuf(format, "utf-8", "surrogateescape")
+        header = blocks[-512:]
+
+        found, expected = tar_files._plain_header(header), tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+
+        assert (found is None) == (name == "ends/" or header[345] != 0)
+        if found is not None:
+            assert (found.name, found.size, found.isreg()) == (expected.name, expected.size, True)
+
+    @pytest.mark.parametrize("at", [0, 100, 124, 130, 150, 156, 257, 511])
+    def test_a_changed_header_is_left_to_tarfile(self, at: int) -> None:
+        header = bytearray(tar({"a.txt": b"one"})[:512])
+        assert tar_files._plain_header(bytes(header)) is not None
+
+        header[at] ^= 1
+
+        assert tar_files._plain_header(bytes(header)) is None
+
+    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+    def test_other_kinds_are_left_to_tarfile(self, kind: bytes) -> None:
+        assert tar_files._plain_header(tar({}, link("a", kind, "b"))[:512]) is None

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +15,7 @@ import pytest
 from tinyclip.addresses import ALLOW_PRIVATE, SERVICE_PLACES
 from tinyclip_workers.runtime import http_limits, user_files
 from tinyclip_workers.runtime.addresses import AddressRefused
-from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, read_file
+from tinyclip_workers.runtime.user_files import RangeReader, UnreadableFile, open_file, read_file
 
 from tests.workers import hostile_files as hostile
 
@@ -143,3 +144,49 @@ def test_errors_of_a_server_are_errors_of_the_file(status: int) -> None:
 
     with hostile.server(answer) as address, pytest.raises(OSError, match=str(status)):
         read_file(f"{address}/a.txt", 1000)
+
+
+class TestRangeReader:
+    @pytest.fixture
+    def opened(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The addresses of files that were opened."""
+        opened, open_local = [], user_files._open_local
+        monkeypatch.setattr(user_files, "_open_local", lambda address, path: opened.append(address) or open_local(address, path))
+        return opened
+
+    def test_it_keeps_the_files_open_that_were_read_last(self, tmp_path: Path, opened: list[str]) -> None:
+        addresses = [str(tmp_path / name) for name in "abc"]
+        for address in addresses:
+            Path(address).write_text(address[-1] + "0123456789")
+        reader = RangeReader(most_open=2)
+
+        parts = [reader.read(addresses[number], 3, 4) for number in (0, 1, 0, 2, 0, 1)]
+        reader.close()
+
+        assert parts == [b"2345"] * 6
+        assert [address[-1] for address in opened] == ["a", "b", "c", "b"]
+
+    def test_threads_read_one_file_at_a_time_each(self, tmp_path: Path) -> None:
+        address = str(tmp_path / "file")
+        Path(address).write_bytes(bytes(range(256)) * 100)
+        reader = RangeReader(most_open=2)
+
+        with ThreadPoolExecutor(8) as threads:
+            parts = list(threads.map(lambda start: reader.read(address, start, 256), range(0, 20_000, 7)))
+        reader.close()
+
+        assert all(part[0] == start % 256 for part, start in zip(parts, range(0, 20_000, 7), strict=True))
+
+    def test_a_file_that_ends_early_is_an_error_that_names_it(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("0123456789")
+        reader = RangeReader(most_open=2)
+
+        with pytest.raises(EOFError, match=r"file has 3 bytes from 7 on, not 4"):
+            reader.read(str(tmp_path / "file"), 7, 4)
+        reader.close()
+
+    def test_only_regular_files_are_read(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+
+        with pytest.raises(UnreadableFile, match="is a pipe; name a regular file"):
+            RangeReader(most_open=2).read(f"{tmp_path}/pipe", 0, 1)

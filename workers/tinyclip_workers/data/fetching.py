@@ -17,13 +17,13 @@ from tinyclip_workers.data.index.scanning import content_crc
 from tinyclip_workers.data.order import EpochOrder, Place
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
-from tinyclip_workers.runtime.user_files import open_file, read_range
+from tinyclip_workers.runtime.user_files import RangeReader, open_file
 
 log = logging.getLogger(__name__)
 
 READING_THREADS = 4
 MAX_OPEN_SHARDS = 16
-"""Sequential shards that are kept open to continue where the last block ended."""
+"""Shards that are kept open; sequential ones, to continue where the last block ended."""
 SEQUENTIAL_REQUEST_BYTES = 8 << 20
 
 
@@ -68,7 +68,6 @@ class _Piece:
     first: int
     rows: list[int]
     samples: dict[int, Sample]
-    bytes: int
     left: int
     """Pairs that were not used yet."""
     reason: str = ""
@@ -83,15 +82,18 @@ class BlockReader:
         self._stretch, self._max_bytes = order.stretch(slots), max_bytes
         self.statistics = statistics or ReadStatistics()
         self._pieces: OrderedDict[int, Future[_Piece]] = OrderedDict()
+        self._held = 0
+        """Bytes of the blocks that are held or being read."""
         self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="blocks")
         self._sequential = _SequentialShards(self._index, self.statistics)
+        self._ranges = RangeReader(MAX_OPEN_SHARDS)
         self._following: dict[int, int] = {}
         """For each sequential shard the block behind the last one that was read."""
 
     def prefetch(self, place: Place) -> None:
         """Begin to read the blocks of pairs that are wanted soon, as far as there is memory."""
         for block in dict.fromkeys(place.block_M.tolist()):
-            if block not in self._pieces and self._held() < self._max_bytes:
+            if block not in self._pieces and self._held < self._max_bytes:
                 self._request(block)
 
     def read(self, place: Place) -> list[Found]:
@@ -104,6 +106,7 @@ class BlockReader:
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._sequential.close()
+        self._ranges.close()
 
     def _take(self, block: int, pair: int) -> Found:
         if block not in self._pieces:
@@ -115,20 +118,24 @@ class BlockReader:
         piece.left -= 1
         if piece.left == 0:
             del self._pieces[block]
+            self._held -= self._bytes_of(block)
         return Found(shard, row, self._index.load_samples(shard), piece.samples.get(row), piece.reason)
 
     def _request(self, block: int) -> None:
         """Read a block; those that were used least recently make room for it, and are read again if they are needed."""
-        while self._pieces and self._held() > self._max_bytes:
-            self._pieces.popitem(last=False)
+        while self._pieces and self._held > self._max_bytes:
+            removed, _ = self._pieces.popitem(last=False)
+            self._held -= self._bytes_of(removed)
         shard = self._shard(block)
         if not self._index.shards[shard].sequential:
             self._pieces[block] = self._threads.submit(self._read, block)
+            self._held += self._bytes_of(block)
             return
         for earlier in range(self._first_sequential(block, shard), block + 1):  # in the order in which they can be read
             if earlier not in self._pieces:
                 self._pieces[earlier] = Future()
                 self._pieces[earlier].set_result(self._read(earlier))
+                self._held += self._bytes_of(earlier)
         self._following[shard] = block + 1
 
     def _first_sequential(self, block: int, shard: int) -> int:
@@ -150,10 +157,8 @@ class BlockReader:
     def _shard(self, block: int) -> int:
         return int(self._index.blocks.shard[self._order.block_order[block]])
 
-    def _held(self) -> int:
-        """Return the bytes of the blocks that are held or being read."""
-        mean = int(self._index.blocks.length.mean())
-        return sum(future.result().bytes if future.done() else mean for future in self._pieces.values())
+    def _bytes_of(self, block: int) -> int:
+        return int(self._index.blocks.length[self._order.block_order[block]])
 
     def _read(self, block: int) -> _Piece:
         number = int(self._order.block_order[block])
@@ -165,11 +170,11 @@ class BlockReader:
         for _ in range(2):
             try:
                 read = self._read_rows(shard, samples, rows[0], rows[-1] + 1, length)
-                return _Piece(first, rows, {row: read[row] for row in rows}, length, len(rows))
+                return _Piece(first, rows, {row: read[row] for row in rows}, len(rows))
             except BROKEN_SHARD as error:
                 reason = str(error)
                 log.warning("block %d of %s cannot be read: %s", number, self._index.shards[shard].url, reason)
-        return _Piece(first, rows, {}, 0, len(rows), f"shard {self._index.shards[shard].url}: {reason}")
+        return _Piece(first, rows, {}, len(rows), f"shard {self._index.shards[shard].url}: {reason}")
 
     def _wanted(self, block: int, number: int, samples: ShardSamples) -> tuple[int, list[int]]:
         """Return the number of the first pair of a block that lies in this process's stretch, and the rows of all that do."""
@@ -185,7 +190,7 @@ class BlockReader:
         row = self._index.shards[shard]
         if row.sequential:
             return self._sequential.read(shard, samples, first, last)
-        data = read_range(row.url, int(samples.offset_N[first]), length)
+        data = self._ranges.read(row.url, int(samples.offset_N[first]), length)
         self.statistics.add(length)
         placed = read_placed(row.url, io.BytesIO(data))
         return _check(row.url, samples, first, [each.sample for each in placed], last - first)

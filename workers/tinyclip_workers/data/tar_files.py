@@ -136,7 +136,7 @@ def _read_headers(stream: "LimitedStream") -> Iterator[tuple[tarfile.TarInfo, by
             stream.read(BLOCK)  # to the checksum of compressed data, unless there is more padding
             return
         try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            info = _plain_header(block) or tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             if info.size < 0:
                 raise tarfile.ReadError("the size of a file is negative")
         except tarfile.TarError as error:
@@ -154,6 +154,24 @@ def _read_headers(stream: "LimitedStream") -> Iterator[tuple[tarfile.TarInfo, by
         raise tarfile.ReadError("it is empty")
     if lost:
         yield None
+
+
+def _plain_header(block: bytes) -> tarfile.TarInfo | None:
+    """Decode the usual header of a plain file, in a third of the time of `frombuf`. Returns None for any other."""
+    name = block[:100].partition(b"\0")[0]
+    if block[156] not in b"0\0" or block[257:262] != b"ustar" or block[345] or not name or name.endswith(b"/"):
+        return None  # another kind, an old format, a prefix of the name, or a folder
+    size, checksum = block[124:135], block[148:154]
+    if not size.isdigit() or block[135] not in b"\0 " or not checksum.isdigit():
+        return None
+    try:
+        if int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
+            return None
+        info = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+        info.size = int(size, 8)
+    except ValueError:  # 8 or 9 among the digits
+        return None
+    return info
 
 
 def _problem(info: tarfile.TarInfo, name: str, size: int) -> str:

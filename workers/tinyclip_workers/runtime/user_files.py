@@ -3,7 +3,9 @@
 import io
 import os
 import stat
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -52,17 +54,50 @@ def read_file(address: str, limit: int) -> bytes:
     return data
 
 
-def read_range(address: str, start: int, length: int) -> bytes:
-    """Return a part of a file; of a remote one by a single request. Raises as `open_file`, EOFError if the file is shorter."""
-    fs, path = open_filesystem(address)
-    if isinstance(fs, LocalFileSystem):
-        with _open_local(address, path) as file:
+class RangeReader:
+    """Reads parts of files, in any number of threads.
+
+    The local files that were read last stay open: to open one, with the checks of its address, takes longer than to read 64 KB.
+    """
+
+    def __init__(self, most_open: int) -> None:
+        self._most_open, self._idle = most_open, OrderedDict[str, IO[bytes]]()
+        self._lock = threading.Lock()
+
+    def read(self, address: str, start: int, length: int) -> bytes:
+        """Return a part; of a remote file by a single request. Raises as `open_file`, EOFError if the file is shorter."""
+        with self._lock:
+            file = self._idle.pop(address, None)
+        if file is None:
+            fs, path = open_filesystem(address)
+            if not isinstance(fs, LocalFileSystem):
+                with store_errors(address):
+                    return _whole(address, fs.cat_file(path, start=start, end=start + length), start, length)
+            file = _open_local(address, path)
+        try:
             data = os.pread(file.fileno(), length, start)
             while len(data) < length and (more := os.pread(file.fileno(), length - len(data), start + len(data))):
                 data += more
-    else:
-        with store_errors(address):
-            data = fs.cat_file(path, start=start, end=start + length)
+        finally:
+            self._keep(address, file)
+        return _whole(address, data, start, length)
+
+    def close(self) -> None:
+        """Close the files, once no thread reads any more."""
+        while self._idle:
+            self._idle.popitem()[1].close()
+
+    def _keep(self, address: str, file: IO[bytes]) -> None:
+        with self._lock:
+            unneeded = [self._idle.pop(address)] if address in self._idle else []  # another thread has opened it, too
+            self._idle[address] = file
+            if len(self._idle) > self._most_open:
+                unneeded.append(self._idle.popitem(last=False)[1])
+        for each in unneeded:
+            each.close()
+
+
+def _whole(address: str, data: bytes, start: int, length: int) -> bytes:
     if len(data) != length:
         raise EOFError(f"{address} has {len(data):,} bytes from {start:,} on, not {length:,}")
     return data
