@@ -23,8 +23,8 @@ from tinyclip_workers.data.index.dataset_index import digest_of, write_index, wr
 from tinyclip_workers.data.index.rows import SampleRow, samples_table
 from tinyclip_workers.data.index.scanning import scan_shard
 from tinyclip_workers.data.patterns import expand_shards
-from tinyclip_workers.reinforcing.actor import description, load_encoder, precision_for, reinforced_version
 from tinyclip_workers.reinforcing.encoder import ShardEncoder
+from tinyclip_workers.reinforcing.inputs import description, load_encoder, precision_for, reinforced_version
 from tinyclip_workers.reinforcing.job import document_of
 from tinyclip_workers.reinforcing.merging import finish_group, groups_of, merge_part
 from tinyclip_workers.reinforcing.progress import read_group

@@ -134,6 +134,8 @@ class Plan(Response):
     samples_per_epoch: int
     device: Literal["cpu", "cuda"]
     device_hours: float
+    saved_device_hours: float = 0.0
+    """Device-hours of the teachers that `data.train.reinforcement` saves; they are not part of `device_hours`."""
     warnings: list[str] = []
 
 

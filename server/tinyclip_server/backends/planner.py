@@ -1,9 +1,9 @@
 """Plans specs and checks evaluations with the engine, in warm processes (`python -m tinyclip_workers.plan.planner`).
 
-One JSON line is written, `{"id", "spec", "dataset"}` or `{"id", "evaluation"}`. Lines `{"id", "doing": {"pointer", "value",
-"what"}}` report the current step, and `{"id", "plan"}`, `{"id", "errors"}`, `{"id", "failed": true}` or `{"id", "exhausted":
-true}` is the answer. The first line of a process is `{"ready": true}`. A process is started when first needed, and again after
-it died.
+One JSON line is written, `{"id", "spec", "dataset"}`, `{"id", "evaluation"}` or `{"id", "reinforcement"}`. Lines `{"id", "doing":
+{"pointer", "value", "what"}}` report the current step, and `{"id", "plan"}`, `{"id", "cost"}`, `{"id", "errors"}`, `{"id",
+"failed": true}` or `{"id", "exhausted": true}` is the answer. The first line of a process is `{"ready": true}`. A process is
+started when first needed, and again after it died.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from tinyclip.artifacts.documents import EvaluationRequest
-from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan
+from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan, ReinforcementCost, ReinforcementPost
 from tinyclip.validation import shown_value
 
 from tinyclip_server.backends.helper_process import HelperDied, HelperProcess
@@ -55,6 +55,16 @@ class Planner:
         if answer.get("errors"):
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_evaluation")
         return [str(warning) for warning in answer["warnings"]]
+
+    async def reinforcement_cost(
+        self, project: str, dataset: str, version: int, request: ReinforcementPost
+    ) -> ReinforcementCost:
+        """Return what a reinforcement would cost; its teachers' versions are pinned. Raises as `plan`."""
+        question = {"dataset": dataset, "version": version, "request": request.model_dump(mode="json")}
+        answer = await self._in_turn(project, {"reinforcement": question})
+        if answer.get("errors"):
+            raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_reinforcement")
+        return ReinforcementCost.model_validate(answer["cost"])
 
     async def warm_up(self) -> None:
         """Start a process ahead of the first question; a failure is only logged."""

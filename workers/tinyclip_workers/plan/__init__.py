@@ -3,7 +3,7 @@
 - `planner`: the entry point, a process that the control plane keeps warm; plans of jobs and checks of evaluations
 - `diagnostics`: the errors and warnings that all checks add to
 - `shards`: samples of the shards; `data`: checks of the training data and of images and captions;
-  `dataset`: of a registered data set
+  `dataset`: of a registered data set; `reinforcement`: of stored embeddings
 - `tasks`: checks of evaluation tasks; `objective`: of objectives and of several teachers
 - `stages`: each stage's student; `cost`: its device-hours; `prune`: checks and estimates of automatic stages
 """

@@ -28,15 +28,29 @@ def stage_hours(
 ) -> float:
     """Estimate the device-hours of a stage. `teacher_macs` has all teachers', `parent` the layout to inherit from."""
     stage = spec.stages[index]
-    objective, optimizer = stage.objective or spec.objective, stage.optimizer or spec.optimizer
-    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
+    optimizer = stage.optimizer or spec.optimizer
     parent_macs = image_macs(parent) + text_macs(parent)  # a search runs all of its parent
     search, search_passes = (min(stage.prune.cut_step, steps), SEARCH_PASSES[stage.prune.search]) if stage.prune else (0, 0)
     tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
     student_macs = search_passes * search * parent_macs + TRAINING_PASSES * (steps - search + tested) * student.macs
-    macs = (stage.batch_size or spec.batch_size) * (student_macs + (steps + tested) * sum(running))
+    macs = (stage.batch_size or spec.batch_size) * student_macs
     if is_calibrated(stage):
         macs += CALIBRATION_PAIRS * (CALIBRATION_PASSES * parent_macs + _depth_macs(stage, parent, student.layout))
+    live = spec.data.train.reinforcement is None
+    return _hours(macs, spec, device) + (teacher_hours(spec, index, steps, teacher_macs, device) if live else 0.0)
+
+
+def teacher_hours(spec: JobSpec, index: int, steps: int, teacher_macs: Sequence[int], device: str) -> float:
+    """Estimate the device-hours of a stage's teachers, which a reinforcement saves."""
+    stage = spec.stages[index]
+    objective, optimizer = stage.objective or spec.objective, stage.optimizer or spec.optimizer
+    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
+    search = min(stage.prune.cut_step, steps) if stage.prune else 0
+    tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
+    return _hours((stage.batch_size or spec.batch_size) * (steps + tested) * sum(running), spec, device)
+
+
+def _hours(macs: float, spec: JobSpec, device: str) -> float:
     speed = SUSTAINED_FLOPS[device] * (spec.resources.cpus_per_worker if device == "cpu" else 1)
     return 2 * macs / speed / 3600
 

@@ -1,9 +1,9 @@
 """The planner's process, which the control plane keeps warm: `python -m tinyclip_workers.plan.planner`.
 
 It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec", "dataset"}` with
-`{"id", "plan"}` or `{"id", "errors"}`, and `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`. Before an answer, lines
-`{"id", "doing"}` report its steps. After an internal error, it answers `{"id", "failed": true}`; out of memory, `{"id",
-"exhausted": true}`, and exits. All other output is written to stderr.
+`{"id", "plan"}` or `{"id", "errors"}`, `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`, and `{"id", "reinforcement"}`
+with `{"id", "cost"}` or `{"id", "errors"}`. Before an answer, lines `{"id", "doing"}` report its steps. After an internal error,
+it answers `{"id", "failed": true}`; out of memory, `{"id", "exhausted": true}`, and exits. All other output is written to stderr.
 """
 
 import json
@@ -21,10 +21,12 @@ from tinyclip.validation import field_errors
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.sources import TeacherError, check_teacher
+from tinyclip_workers.plan.cost import teacher_hours
 from tinyclip_workers.plan.data import check_batches, check_training_data
 from tinyclip_workers.plan.dataset import check_dataset
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
+from tinyclip_workers.plan.reinforcement import check_stored, cost_or_errors
 from tinyclip_workers.plan.resources import resolve_device
 from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
@@ -58,6 +60,8 @@ def main() -> None:
 def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
     if "spec" in request:
         return plan_or_errors(request["spec"], Diagnostics(on_step=on_step), request.get("dataset"))
+    if "reinforcement" in request:
+        return cost_or_errors(request["reinforcement"], Diagnostics(on_step=on_step))
     return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
 
 
@@ -105,6 +109,8 @@ def make_plan(
         layouts = [source.layout for source in teachers if source is not None]
         stages = plan_stages(spec, layouts, samples, device, diagnostics)
         check_ensemble(spec, teachers, stages, diagnostics)
+        diagnostics.begin("/data/train/reinforcement", spec.data.train.reinforcement, "comparing the reinforcement")
+        check_stored(spec, dataset, teachers, stages, diagnostics)
     if diagnostics.errors:
         return diagnostics.errors
     return Plan(
@@ -116,8 +122,17 @@ def make_plan(
         samples_per_epoch=samples,
         device=device,
         device_hours=sum(stage.device_hours for stage in stages),
+        saved_device_hours=_saved_hours(spec, stages, teachers, device),
         warnings=diagnostics.warnings,
     )
+
+
+def _saved_hours(spec: JobSpec, stages: list[PlannedStage], teachers: list[ModelSource | None], device: str) -> float:
+    """Return the device-hours of teachers that a reinforcement saves."""
+    if spec.data.train.reinforcement is None:
+        return 0.0
+    macs = [summarize(source.layout).macs for source in teachers if source is not None]
+    return sum(teacher_hours(spec, stage.index, stage.steps, macs, device) for stage in stages)
 
 
 def evaluation_errors(document: Mapping[str, Any], diagnostics: Diagnostics | None = None) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 job        the work of the Ray job `tc-reinforcement-<id>-a<attempt>`, resumed shard by shard
 progress   what is done already, and the plan that all attempts have in common
+actor      the Ray actor: an encoder in a process of its own
 pool       actors that keep the teachers loaded; a lost one is replaced
 encoder    one shard: decode, draw views, encode, write
+inputs     the teachers of a request, and the version of a data set
 merging    each text is stored once: which shard keeps the embeddings of a text that several have
 cost       what a reinforcement would cost and save
 """

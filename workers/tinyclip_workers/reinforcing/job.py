@@ -13,7 +13,6 @@ import ray
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import ReinforcementDocument, ReinforcementRequest, StoredTeacher
 from tinyclip.artifacts.paths import (
-    dataset_version,
     reinforcement_document,
     reinforcement_folder,
     reinforcement_request,
@@ -23,9 +22,10 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.datasets import DatasetVersion
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.index.dataset_index import open_index
+from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.reinforcing import progress
-from tinyclip_workers.reinforcing.actor import EncoderActor, read_version, teacher_bytes
+from tinyclip_workers.reinforcing.actor import EncoderActor, teacher_failure
+from tinyclip_workers.reinforcing.inputs import open_version, teacher_bytes
 from tinyclip_workers.reinforcing.merging import finish_group, groups_of, merge_part, part_count
 from tinyclip_workers.reinforcing.pool import EncoderPool, EncodingFailed, actor_count
 from tinyclip_workers.runtime.events import EventWriter
@@ -71,8 +71,7 @@ class _Reinforcing:
         self, store: ArtifactsStore, folder: str, request: ReinforcementRequest, attempt: int, events: EventWriter
     ) -> None:
         self._store, self._folder, self._request, self._attempt, self._events = store, folder, request, attempt, events
-        self._version = read_version(store, request.dataset, request.version)
-        index = open_index(store, dataset_version(request.dataset, request.version), self._version.digest)
+        self._version, index = open_version(store, request.dataset, request.version)
         self._shards = [number for number, shard in enumerate(index.shards) if shard.pairs]
         self._pairs = index.pairs
         self._asked_at = time.monotonic()
@@ -94,7 +93,10 @@ class _Reinforcing:
         self._store.write_bytes(reinforcement_document(self._folder), json_bytes(document.model_dump(mode="json")))
 
     def _actor_count(self) -> int:
-        each = BASE_BYTES + COPIES * teacher_bytes(self._request.request)
+        try:
+            each = BASE_BYTES + COPIES * teacher_bytes(self._request.request)
+        except TeacherError as error:
+            raise EncodingFailed(teacher_failure(error)) from error
         count = actor_count(len(self._shards), ray.cluster_resources(), each)
         log.info("encoding with at most %d actors", count)
         return count

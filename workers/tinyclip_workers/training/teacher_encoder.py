@@ -49,6 +49,12 @@ class TeacherEncoder:
         return self._first.layout.image.image_size
 
     @property
+    def first_share(self) -> float:
+        """Share of the first teacher in the parameters of all."""
+        sizes = [sum(parameter.numel() for parameter in teacher.towers.parameters()) for teacher in self._teachers]
+        return sizes[0] / sum(sizes)
+
+    @property
     def context_length(self) -> int:
         return self._first.layout.text.context_length
 

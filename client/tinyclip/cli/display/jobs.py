@@ -32,7 +32,8 @@ def show_jobs(page: Page[Job]) -> None:
 def show_plan(plan: Plan) -> None:
     out = console()
     print_table(out, plan_table(out, plan))
-    cost = f"{plan.steps} steps on {plan.device}, about {plan.device_hours:.3g} device-hours"
+    saved = f" ({plan.saved_device_hours:.3g} saved by the reinforcement)" if plan.saved_device_hours else ""
+    cost = f"{plan.steps} steps on {plan.device}, about {plan.device_hours:.3g} device-hours{saved}"
     out.print(f"{cost}; {plan.samples_per_epoch} pairs an epoch")
     for warning in plan.warnings:
         out.print(f"warning: {warning}", markup=False)
