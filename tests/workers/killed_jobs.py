@@ -15,6 +15,8 @@ from tinyclip_workers import jobs
 
 from tests.workers.index_jobs import job_arguments
 
+PRELOADED = ["tests.workers.killed_jobs", "tinyclip_workers.retrieval.job", "tinyclip_workers.datasets.job"]
+
 
 def kill_job(
     root: Path, job: str, target: str, *, after: bool = False, path: str = "", settings: Mapping[str, Any] | None = None
@@ -39,7 +41,7 @@ def kill_at(
     values of module variables by dotted name. `environment`: variables of the process.
     """
     context = multiprocessing.get_context("forkserver")  # its server has done the slow imports, and has no threads
-    context.set_forkserver_preload(["tests.workers.killed_jobs", "tinyclip_workers.retrieval.job"])
+    context.set_forkserver_preload(PRELOADED)
     variables = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ} | dict(environment or {})
     reached.unlink(missing_ok=True)
     process = context.Process(target=_run_until, args=(variables, reached, target, after, path, settings or {}, arguments))
@@ -50,6 +52,7 @@ def kill_at(
         time.sleep(0.002)
     process.kill()
     process.join()
+    reached.unlink()
     assert process.exitcode == -signal.SIGKILL
 
 

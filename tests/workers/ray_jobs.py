@@ -3,10 +3,12 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from safetensors.torch import load
 from tinyclip.artifacts.documents import Control, JobDocument
@@ -17,6 +19,7 @@ from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.driver import run_attempt
 
 from tests.ports import free_ports
+from tests.s3 import s3_environment
 
 [S3_PORT] = free_ports(1)
 """Chosen before Ray starts, because its processes take their environment from it."""
@@ -28,6 +31,21 @@ RAY_MARKS = [
     # Ray's own: files and sockets of its processes, and names that it is about to rename.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
+
+
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """A cluster of this process, with four processors."""
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        **s3_environment(S3_PORT),
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 class Artifacts:

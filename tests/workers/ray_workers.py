@@ -7,7 +7,12 @@ from pathlib import Path
 
 def kill_train_workers() -> list[int]:
     """Kill every training worker at once, as the loss of a machine would; returns their process ids."""
-    pids = [pid for pid in _descendants(os.getpid()) if _command(pid).startswith("ray::RayTrainWorker")]
+    return kill_ray_processes("RayTrainWorker")
+
+
+def kill_ray_processes(name: str) -> list[int]:
+    """Kill every process that runs a task or an actor whose name begins so; returns their process ids."""
+    pids = [pid for pid in _descendants(os.getpid()) if _command(pid).startswith(f"ray::{name}")]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return pids

@@ -3,6 +3,8 @@
     python -m tinyclip_workers.jobs export     --artifacts ROOT --export ID     --attempt N     (tc-export-<id>-a<attempt>)
     python -m tinyclip_workers.jobs evaluation --artifacts ROOT --evaluation ID --attempt N     (tc-evaluation-<id>-a<attempt>)
     python -m tinyclip_workers.jobs index      --artifacts ROOT --index NAME    --job JOB       (tc-index-<name>-<job>)
+    python -m tinyclip_workers.jobs dataset    --artifacts ROOT --dataset NAME  --version V --attempt N
+                                                                                      (tc-dataset-<name>-v<version>-a<attempt>)
     python -m tinyclip_workers.jobs reinforcement --artifacts ROOT --dataset NAME --version V --reinforcement ID --attempt N
                                                                                     (tc-reinforcement-<id>-a<attempt>)
 
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tinyclip.artifacts.paths import (
+    dataset_events,
     evaluation_events,
     export_events,
     index_job_events,
@@ -54,6 +57,14 @@ def _run_index(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     return run(store, index_job_events(name, job), 1, "index", partial(build_or_update, store, name, job))
 
 
+def _run_dataset(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.datasets.job import register
+
+    name, version, attempt = arguments.dataset, arguments.version, arguments.attempt
+    folder = dataset_events(name, version, attempt)
+    return run(store, folder, attempt, "dataset", partial(register, store, name, version, attempt))
+
+
 def _run_reinforcement(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.reinforcing.job import reinforce
 
@@ -63,7 +74,8 @@ def _run_reinforcement(store: ArtifactsStore, arguments: argparse.Namespace) -> 
 
 
 KINDS: dict[str, Callable[[ArtifactsStore, argparse.Namespace], int]] = {
-    "export": _run_export, "evaluation": _run_evaluation, "index": _run_index, "reinforcement": _run_reinforcement,
+    "export": _run_export, "evaluation": _run_evaluation, "index": _run_index, "dataset": _run_dataset,
+    "reinforcement": _run_reinforcement,
 }
 
 
@@ -79,11 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--artifacts", required=True)
     index.add_argument("--index", required=True)
     index.add_argument("--job", required=True)
+    dataset = kinds.add_parser("dataset", help="Register a version of a data set.")
     reinforcement = kinds.add_parser("reinforcement", help="Store teachers' embeddings of a data set.")
-    for name in ("artifacts", "dataset", "reinforcement"):
-        reinforcement.add_argument(f"--{name}", required=True)
-    for name in ("version", "attempt"):
-        reinforcement.add_argument(f"--{name}", required=True, type=int)
+    reinforcement.add_argument("--reinforcement", required=True)
+    for command in (dataset, reinforcement):
+        for name in ("artifacts", "dataset"):
+            command.add_argument(f"--{name}", required=True)
+        for name in ("version", "attempt"):
+            command.add_argument(f"--{name}", required=True, type=int)
     return parser
 
 

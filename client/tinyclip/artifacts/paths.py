@@ -313,9 +313,14 @@ def dataset_samples(version: str, shard: int) -> str:
     return f"{version}/samples/{shard:06d}.parquet"
 
 
+def dataset_findings_folder(version: str) -> str:
+    """What the report is made from; removed when the version is complete."""
+    return f"{version}/findings"
+
+
 def dataset_findings(version: str, shard: int) -> str:
-    """What the report needs of one shard; removed when the report is written."""
-    return f"{version}/findings/{shard:06d}.json"
+    """What the report needs of one shard, as Parquet."""
+    return f"{dataset_findings_folder(version)}/{shard:06d}.parquet"
 
 
 def job_dataset(job: str) -> str:

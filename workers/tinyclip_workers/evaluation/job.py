@@ -17,6 +17,7 @@ from tinyclip.schemas import JSON
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import ShardProgress
+from tinyclip_workers.evaluation.labels import task_pointer
 from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import TeacherError, load_teacher
@@ -43,7 +44,7 @@ def _results(store: ArtifactsStore, id: str, events: EventWriter) -> JSON:
     try:
         document = evaluate_request(request, events)
     except DataError as error:
-        raise JobFailed("unreadable_data", str(error), pointer=_pointer(request, error), value=error.value) from error
+        raise JobFailed("unreadable_data", str(error), pointer=task_pointer(request.tasks, error), value=error.value) from error
     except (ValueError, OSError) as error:
         raise JobFailed("evaluation_failed", str(error)) from error
     text = json.dumps(document, allow_nan=False)
@@ -85,15 +86,6 @@ def _read_request(store: ArtifactsStore, id: str) -> EvaluationRequest:
     except ValidationError as error:
         message = f"{store.uri(evaluation_request(id))} is not a request for an evaluation: {error}"
         raise JobFailed("evaluation_failed", message) from error
-
-
-def _pointer(request: EvaluationRequest, error: DataError) -> str | None:
-    """Return the JSON pointer into the request for an error's field, `evaluation.tasks.NAME.FIELD`."""
-    place = error.field.removeprefix("evaluation.tasks.")
-    for index, task in enumerate(request.tasks):
-        if place.startswith(f"{task.name}."):
-            return f"/tasks/{index}/{place.removeprefix(f'{task.name}.')}"
-    return None
 
 
 class _Progress:

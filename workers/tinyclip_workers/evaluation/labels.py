@@ -16,6 +16,8 @@ MAX_PROMPTS = 5_000_000
 """Limit of classes times templates."""
 MAX_WITHOUT_CLASS = 0.1
 """Limit of the share of labels without a class."""
+TASKS = "evaluation.tasks."
+"""The beginning of the field of a task's error."""
 MAX_DIGITS = 9
 """Limit of the digits of a class's row."""
 
@@ -131,4 +133,13 @@ def prompts_problem(classes: Sequence[str], templates: Sequence[str]) -> str:
 
 def task_error(task: EvaluationTask, field: str, message: str, value: object = None) -> DataError:
     """Return the error of a field of a task."""
-    return DataError(message, field=f"evaluation.tasks.{task.name}.{field}", value=value)
+    return DataError(message, field=f"{TASKS}{task.name}.{field}", value=value)
+
+
+def task_pointer(tasks: Sequence[EvaluationTask], error: DataError) -> str | None:
+    """Return the JSON pointer into a request with these tasks for the error of one; None for another error."""
+    place = error.field.removeprefix(TASKS)
+    for index, task in enumerate(tasks):
+        if place.startswith(f"{task.name}."):
+            return f"/tasks/{index}/{place.removeprefix(f'{task.name}.')}"
+    return None

@@ -116,7 +116,7 @@ def load_folder(uri: str) -> LoadedModel:
     return load_source(source, source.weights())
 
 
-class _BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
+class BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
     """CLIP's byte-pair tokenizer at a bounded cost: it stops at the context length, where open_clip's cuts its result.
 
     The time of open_clip's grows with the square of a word's length, to three seconds for 10,000 letters, and it remembers all
@@ -137,7 +137,7 @@ class _BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has
 
 def make_tokenizer(layout: Layout) -> Tokenizer:
     """Return CLIP's byte-pair tokenizer with the layout's context length."""
-    return cast(Tokenizer, _BoundedTokenizer(context_length=layout.text.context_length))
+    return cast(Tokenizer, BoundedTokenizer(context_length=layout.text.context_length))
 
 
 def check_weights(uri: str, layout: Layout) -> None:

@@ -7,16 +7,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import MAX_TEXT_BYTES, Sample
+from tinyclip_workers.data.shard_files import ShardFile, describe_shard
 from tinyclip_workers.data.shards import TAR_BLOCK, read_shard
-from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.user_files import store_errors
 
 READ_WHOLE_BYTES = 256 << 20
 """Shards of at most this many bytes together are read to the end: counts and labels are then exact."""
@@ -36,9 +35,6 @@ BLOCK_BYTES = 4 << 20
 
 SAMPLES_WITH_IMAGES = 8
 """The first samples of each shard keep their images."""
-
-STAMPS = ("mtime", "ETag", "LastModified", "Last-Modified")
-"""Fields of a file's description, of which one changes with its content: local, S3 and other stores, http."""
 
 MAX_PROBLEMS = 5
 
@@ -102,7 +98,7 @@ def inspect_shards(patterns: str | Sequence[str]) -> ShardInspection:
         inspection.add_problem(_shown(patterns), "names no shard; check the path and the pattern")
         return inspection
     sizes = _sizes(urls, inspection)
-    known = [size for size, _ in sizes.values()]
+    known = [file.bytes for file in sizes.values()]
     inspection.bytes = round(sum(known) / max(1, len(known)) * len(urls))
     inspection.complete = len(sizes) == len(urls) and inspection.bytes <= READ_WHOLE_BYTES
     existing, limit = list(sizes), None if inspection.complete else SAMPLES_PER_SHARD
@@ -130,24 +126,16 @@ def _shown(patterns: str | Sequence[str]) -> str:
     return first[:200] if isinstance(patterns, str) or len(patterns) < 2 else f"{first[:200]} and {len(patterns) - 1} more"
 
 
-def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, tuple[int, str]]:
-    """Return bytes and a stamp that changes with the content, for every shard or, if there are many, for some of them.
-
-    The stamp is "" if the store reports none.
-    """
-    sizes: dict[str, tuple[int, str]] = {}
+def _sizes(urls: list[str], inspection: ShardInspection) -> dict[str, ShardFile]:
+    """Describe every shard or, if there are many, some of them."""
+    sizes: dict[str, ShardFile] = {}
     for url in spread(urls, SIZED_REMOTE_SHARDS if "://" in urls[0] else SIZED_LOCAL_SHARDS):
         try:
-            fs, path = open_filesystem(url)
-            with store_errors(url):
-                info: dict[str, Any] = fs.info(path)
+            sizes[url] = describe_shard(url)
         except FileNotFoundError:
             inspection.add_problem(url, "is not there; check the path")
         except (OSError, ValueError) as error:
             inspection.add_problem(url, f"cannot be read ({error}); check address and access")
-        else:
-            stamp = next((info[field] for field in STAMPS if info.get(field)), "")
-            sizes[url] = int(info.get("size") or 0), str(stamp)
     return sizes
 
 
@@ -163,15 +151,15 @@ class _Reading:
     """True if reading stopped because they take too much."""
 
 
-_readings: OrderedDict[tuple[str, tuple[int, str], int | None], _Reading] = OrderedDict()
+_readings: OrderedDict[tuple[str, ShardFile, int | None], _Reading] = OrderedDict()
 """The last readings, by shard, its size and stamp, and the limit of samples."""
 
 
-def _read(url: str, size: tuple[int, str], limit: int | None) -> _Reading:
+def _read(url: str, file: ShardFile, limit: int | None) -> _Reading:
     """Return a reading, cached until the shard's size or stamp changes; never one without a stamp."""
-    if not size[1]:
+    if not file.stamp:
         return _read_shard(url, limit)
-    key = (url, size, limit)
+    key = (url, file, limit)
     if key not in _readings:
         _readings[key] = _read_shard(url, limit)
     _readings.move_to_end(key)

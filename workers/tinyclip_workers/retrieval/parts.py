@@ -18,8 +18,8 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.data.errors import Skipped
+from tinyclip_workers.data.shard_files import describe_shard
 from tinyclip_workers.retrieval.items import ShardPosition
-from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.types import Matrix
 
@@ -103,12 +103,8 @@ def _build_plan(request: IndexRequest, urls: Sequence[str]) -> JSON:
 
 
 def _fingerprint(url: str) -> str | None:
-    """Return a text that changes with the file, from the size, times or checksum that its filesystem reports.
-
-    None if it reports none; a missing shard is detected when it is read.
-    """
+    """Return a text that changes with the file; None if its store reports none. A missing shard is detected when it is read."""
     try:
-        fs, path = open_filesystem(url)
-        return str(fs.ukey(path))
+        return describe_shard(url).stamp or None
     except (OSError, ValueError):
         return None

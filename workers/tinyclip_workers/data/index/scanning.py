@@ -1,12 +1,13 @@
 """Scan one shard: find the place of each sample, and check that it has an image and a caption."""
 
+import gzip
 import hashlib
 import io
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 import pyarrow as pa
 from fsspec.implementations.http import HTTPFileSystem
@@ -27,7 +28,7 @@ from tinyclip_workers.data.samples import (
 )
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
 from tinyclip_workers.runtime.filesystems import open_filesystem
-from tinyclip_workers.runtime.user_files import open_file, store_errors
+from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,25 @@ MAX_PROBLEM = 200
 READ_BYTES = 8 << 20
 """Size of the requests for remote shards."""
 
-Examine = Callable[[Sample, SampleRow, list[str]], None]
-"""Looks at a usable sample with its captions. It may change the row's `use`, and raise UnusableSample."""
+
+class Examiner(Protocol):
+    """Looks at the samples of one shard while it is scanned."""
+
+    def selects(self, sample: Sample) -> bool:
+        """Return False for a sample that is not part of the data set, which is not looked at further. Raises any exception."""
+        ...
+
+    def examine(self, sample: Sample, row: SampleRow, captions: list[str]) -> None:
+        """Look at a sample with an image and captions. It may change the row, also later. Raises any exception."""
+        ...
+
+    def passed(self, sample: Sample, row: SampleRow) -> None:
+        """Take note of a sample after everything else, usable or not."""
+        ...
+
+    def finish(self) -> None:
+        """Make the last changes to rows."""
+        ...
 
 
 @dataclass
@@ -47,28 +65,52 @@ class ScannedShard:
     samples: pa.Table
     skipped: Skipped
     """Samples that cannot be used, and the shard if it could not be read to its end; samples before that are kept."""
+    broken: str | None = None
+    """Why the shard could not be read to its end."""
+    passing: bool = False
+    """True if the reason may pass: the store failed, rather than that the shard is damaged."""
 
 
-def scan_shard(url: str, train: TrainData, examine: Examine | None = None) -> ScannedShard:
+def scan_shard(url: str, train: TrainData, examiner: Examiner | None = None) -> ScannedShard:
     """Read a shard once. Broken samples become rows that say so; a shard that breaks off keeps what came before.
 
     Raises an OSError if the store cannot be reached at all; DataError never.
     """
+    steps = scan_steps(url, train, examiner)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            scanned: ScannedShard = end.value
+            return scanned
+
+
+def scan_steps(url: str, train: TrainData, examiner: Examiner | None = None) -> Generator[int, None, ScannedShard]:
+    """Scan a shard as `scan_shard`, and yield the bytes that were read of it after each sample."""
     rows: list[SampleRow] = []
-    skipped = Skipped()
+    broken, passing, skipped = None, False, Skipped()
     with _Hashing(open_file(url, block_bytes=READ_BYTES)) as file:
         try:
             for sample, start, end in read_placed(url, file):  # type: ignore[arg-type]  # it has what is read from a file
-                rows.append(scan_sample(sample, start, end, train, examine))
+                rows.append(scan_sample(sample, start, end, train, examiner))
+                yield file.count
         except BROKEN_SHARD as error:
-            skipped.add_shard(url, printable(str(error), MAX_PROBLEM))
-        file.finish()
-    pairs = sum(row.use == Use.TRAINING for row in rows)
-    sequential = file.is_compressed or not has_ranges(url)
+            broken, passing = printable(str(error) or type(error).__name__, MAX_PROBLEM), may_pass(error)
+        try:
+            file.finish()
+        except OSError as error:
+            broken, passing = broken or printable(str(error), MAX_PROBLEM), True
+    if examiner is not None:
+        examiner.finish()
+    if broken is not None:
+        skipped.add_shard(url, broken)
     for row in rows:
         if row.problem is not None:
             skipped.add_sample(row.key, row.problem)
-    return ScannedShard(ShardRow(url, file.count, file.hexdigest(), len(rows), pairs, sequential), samples_table(rows), skipped)
+    pairs = sum(row.use == Use.TRAINING for row in rows)
+    sequential = file.is_compressed or not has_ranges(url)
+    shard = ShardRow(url, file.count, file.hexdigest(), len(rows), pairs, sequential)
+    return ScannedShard(shard, samples_table(rows), skipped, broken, passing)
 
 
 def scan_or_empty(url: str, train: TrainData) -> ScannedShard:
@@ -79,28 +121,49 @@ def scan_or_empty(url: str, train: TrainData) -> ScannedShard:
         except (OSError, EOFError) as error:
             log.warning("shard %s cannot be read: %s", url, error)
             if last_try:
-                skipped = Skipped()
-                skipped.add_shard(url, error)
-                return ScannedShard(ShardRow(url, 0, None, 0, 0), samples_table([]), skipped)
+                return unread_shard(url, error)
     raise AssertionError("unreachable")
 
 
-def scan_sample(sample: Sample, start: int, end: int, train: TrainData, examine: Examine | None = None) -> SampleRow:
+def unread_shard(url: str, error: Exception) -> ScannedShard:
+    """Return the result for a shard that cannot be opened."""
+    skipped, reason = Skipped(), printable(str(error) or type(error).__name__, MAX_PROBLEM)
+    skipped.add_shard(url, reason)
+    return ScannedShard(ShardRow(url, 0, None, 0, 0), samples_table([]), skipped, reason, may_pass(error))
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether an error of reading a shard is one of its store, which may pass."""
+    lasting = (gzip.BadGzipFile, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, UnreadableFile)
+    return isinstance(error, OSError) and not isinstance(error, lasting)
+
+
+def scan_sample(sample: Sample, start: int, end: int, train: TrainData, examiner: Examiner | None = None) -> SampleRow:
     """Make the row of one sample, which is never an error."""
     row = SampleRow(sample["__key__"], start, end - start, crc=content_crc(sample))
     try:
         with sample_errors():
-            row.width, row.height = _upright_size(image_bytes(sample, train.image_key))
-            captions = captions_of(sample, train.caption_key)
-            row.captions = len(captions)
-            row.distinct = distinct_hash(sample, train.distinct_key)
-            if is_held_out(sample["__key__"], train.holdout):
-                row.use = Use.HELD_OUT
-            if examine is not None:
-                examine(sample, row, captions)
+            if examiner is None or examiner.selects(sample):
+                _fill_row(row, sample, train, examiner)
+            else:
+                row.use = Use.EXCLUDED
     except UnusableSample as error:
         row.use, row.problem = Use.UNUSABLE, printable(str(error), MAX_PROBLEM)
+    if examiner is not None:
+        examiner.passed(sample, row)
     return row
+
+
+def _fill_row(row: SampleRow, sample: Sample, train: TrainData, examiner: Examiner | None) -> None:
+    """Raises any exception."""
+    row.width, row.height = _upright_size(image_bytes(sample, train.image_key))
+    captions = captions_of(sample, train.caption_key)
+    row.captions = len(captions)
+    row.distinct = distinct_hash(sample, train.distinct_key)
+    if is_held_out(sample["__key__"], train.holdout):
+        row.use = Use.HELD_OUT
+    if examiner is not None:
+        examiner.examine(sample, row, captions)
 
 
 def content_crc(sample: Sample) -> int:

@@ -1,0 +1,9 @@
+"""Registration of data sets: one pass over the shards, which makes their index and a report on their content.
+
+job             the work of the Ray job, and its errors
+registration    the flow from shards to a committed version
+shard_tasks     the Ray tasks, each of which scans one shard and writes a part
+examination     what is looked at in each sample: image_checks, caption_checks, languages, filters
+parts, merging  the parts in the artifacts store, and their sum
+report          from the sum to findings
+"""
