@@ -89,8 +89,8 @@ class Settings(BaseSettings):
     unknown_grace_seconds: float = Field(default=60.0, ge=0)
     """Time after which an attempt that Ray does not know is replaced by a new one."""
     progress_seconds: float = Field(default=7200.0, gt=0)
-    """Time after which the registration of a data set, an evaluation, an export or an index's job without a new event is stopped
-    and tried again. A training job has its own, in its spec."""
+    """Time after which the registration or reinforcement of a data set, an evaluation, an export or an index's job without a new
+    event is stopped and tried again. A training job has its own, in its spec."""
     worker_python: str = sys.executable
     """Interpreter with `tinyclip[workers]` on the cluster's nodes."""
     driver_cpus: float | None = Field(default=None, ge=0)

@@ -129,6 +129,14 @@ def dataset_report(**changes: Any) -> JSON:
     }  # fmt: skip
 
 
+def reinforcement(**changes: Any) -> JSON:
+    return {
+        "id": "reinf_1", "dataset": "pairs", "version": 1, "state": "succeeded", "teachers": ["ViT-B-32/openai"],
+        "augmentations": 5, "augment": {}, "captions": "all", "dtype": "bf16", "views": 5500, "texts": 2100, "bytes": 12_000_000,
+        "progress": 0.5, "message": "", **TIMES, **changes,
+    }  # fmt: skip
+
+
 PROBLEM: JSON = {
     "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "code": "invalid_spec", "request_id": "req_1",
     "detail": "/stages/0/student/image/layers: deeper", "retryable": False,

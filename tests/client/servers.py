@@ -20,6 +20,7 @@ from tests.client.documents import (
     dataset_version,
     job,
     page,
+    reinforcement,
     student,
     version,
 )
@@ -248,6 +249,7 @@ class DatasetServer(ResourceServer):
         super().__init__("registering", "ready")
         self.error: JSON | None = None
         self.removed: list[str] = []
+        self.reinforcement_states = ["running", "succeeded"]
 
     def app(self) -> Starlette:
         return Starlette(routes=[
@@ -258,6 +260,10 @@ class DatasetServer(ResourceServer):
             Route("/v1/datasets/pairs/versions/{version}", self.version),
             Route("/v1/datasets/pairs/versions/{version}", self.delete, methods=["DELETE"]),
             Route("/v1/datasets/pairs/versions/{version}/report", self.report),
+            Route("/v1/datasets/pairs/versions/{version}/reinforcements", self.reinforcements),
+            Route("/v1/datasets/pairs/versions/{version}/reinforcements", self.reinforce, methods=["POST"]),
+            Route("/v1/datasets/pairs/versions/1/reinforcements/reinf_1", self.reinforcement),
+            Route("/v1/datasets/pairs/versions/1/reinforcements/reinf_1", self.delete_reinforcement, methods=["DELETE"]),
             Route("/v1/datasets/pairs/aliases/{alias}", self.alias, methods=["PUT"]),
             Route("/v1/datasets/pairs/aliases/{alias}", self.delete, methods=["DELETE"]),
         ])
@@ -280,6 +286,23 @@ class DatasetServer(ResourceServer):
 
     async def report(self, request: Request) -> Response:
         return JSONResponse(dataset_report())
+
+    async def reinforce(self, request: Request) -> Response:
+        assert request.headers["idempotency-key"]
+        return await self.accept(request, reinforcement(state="queued", views=0))
+
+    async def reinforcement(self, request: Request) -> Response:
+        return JSONResponse(reinforcement(state=self.next_reinforcement(), message=self.message))
+
+    async def reinforcements(self, request: Request) -> Response:
+        return JSONResponse(page(reinforcement(), next_page_token="more"))
+
+    async def delete_reinforcement(self, request: Request) -> Response:
+        return JSONResponse(reinforcement(state="deleting"), 202)
+
+    def next_reinforcement(self) -> str:
+        states = self.reinforcement_states
+        return states.pop(0) if len(states) > 1 else states[0]
 
     async def alias(self, request: Request) -> Response:
         return await self.accept(request, self.document("ready"), 200, alias=request.path_params["alias"])

@@ -6,7 +6,19 @@ from typing import Any, assert_type
 
 import httpx
 from tinyclip import AsyncClient, Call, Client, EmbeddedImages
-from tinyclip.schemas import DatasetReport, DatasetVersion, Deployment, Event, Export, Job, LabelSet, Me, Page, ZeroShotResponse
+from tinyclip.schemas import (
+    DatasetReport,
+    DatasetVersion,
+    Deployment,
+    Event,
+    Export,
+    Job,
+    LabelSet,
+    Me,
+    Page,
+    Reinforcement,
+    ZeroShotResponse,
+)
 
 VERSION: Call[str] = Call("GET", "/v1/version", lambda response: response.text)
 
@@ -20,6 +32,7 @@ def blocking(client: Client) -> None:
     assert_type(client.jobs.wait("job_1", timeout=1.0), Job)
     assert_type(client.datasets.report("pairs@1"), DatasetReport)
     assert_type(client.datasets.versions("pairs"), Iterator[DatasetVersion])
+    assert_type(client.datasets.wait_for_reinforcement("pairs@1", "reinf_1"), Reinforcement)
     assert_type(client.models.pull("shapes@1", "here"), Path)
     assert_type(client.models.wait_for_exports("shapes@1"), list[Export])
     assert_type(client.tokens.me(), Me)

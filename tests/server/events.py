@@ -95,6 +95,23 @@ def dataset_failed(code: str, message: str, **where: Any) -> dict[str, Any]:
     return {"type": "dataset.failed", "message": message, "data": {"code": code, "pointer": None, "value": None, **where}}
 
 
+def reinforcement_progress(message: str, fraction: float) -> dict[str, Any]:
+    return {"type": "reinforcement.progress", "message": message, "data": {"fraction": fraction}}
+
+
+def reinforcement_finished(dataset: str, version: int, id: str) -> dict[str, Any]:
+    teacher = {
+        "name": "t", "sha256": "aa", "scale": 50.0, "embed_dim": 32, "image_size": 64, "image_mean": [0, 0, 0],
+        "image_std": [1, 1, 1],
+    }  # fmt: skip
+    data = {
+        "id": id, "dataset": dataset, "version": version, "digest": "cd" * 32, "teachers": [teacher], "context_length": 77,
+        "augmentations": 5, "augment": {}, "captions": "all", "dtype": "bf16", "precision": "fp32", "shards": 2, "samples": 90,
+        "skipped": 0, "views": 450, "texts": 80, "bytes": 12_345, "seconds": 7.5,
+    }  # fmt: skip
+    return {"type": "reinforcement.finished", "message": "450 views", "data": data}
+
+
 def export_progress(message: str, fraction: float) -> dict[str, Any]:
     return {"type": "export.progress", "message": message, "data": {"fraction": fraction}}
 

@@ -15,12 +15,14 @@ from sqlalchemy import update
 from tinyclip.artifacts.paths import (
     dataset_events,
     dataset_folder,
+    dataset_version,
     evaluation_events,
     evaluation_folder,
     export_events,
     export_folder,
     index_folder,
     index_job_events,
+    reinforcement_events,
 )
 from tinyclip_server.api.app import RECONCILERS
 from tinyclip_server.database.engine import now
@@ -123,22 +125,26 @@ class Service:
 
     def emit(self, *events: dict[str, Any], submission: str | None = None) -> None:
         """Write the next segment of a Ray job of a data set, an evaluation, an export or an index, by default the newest."""
-        _, folder, attempt = _ray_job(submission or self.ray.submissions[-1])
+        _, folder, attempt = _ray_job(self.artifacts, submission or self.ray.submissions[-1])
         write_segment(self.artifacts / folder, *events, attempt=attempt)
 
     def ray_request(self, submission: str | None = None) -> dict[str, Any]:
         """Read the request of such a job."""
-        folder, _, _ = _ray_job(submission or self.ray.submissions[-1])
+        folder, _, _ = _ray_job(self.artifacts, submission or self.ray.submissions[-1])
         return json.loads((self.artifacts / folder / "request.json").read_text())
 
 
-def _ray_job(submission: str) -> tuple[str, str, int]:
+def _ray_job(artifacts: Path, submission: str) -> tuple[str, str, int]:
     """Return the folder of a Ray job's resource, that of its events, and its attempt."""
     kind, _, rest = submission.removeprefix("tc-").partition("-")
     if kind == "index":
         name, _, job = rest.partition("-b")
         return index_folder(name), index_job_events(name, f"b{job}"), 1
     id, _, attempt = rest.rpartition("-a")
+    if kind == "reinforcement":  # its folder is in that of the data set's version, which the id does not name
+        [folder] = artifacts.glob(f"{dataset_version('*', 1).rpartition('/')[0]}/*/reinforcements/{id}")
+        place = str(folder.relative_to(artifacts))
+        return place, reinforcement_events(place, int(attempt)), int(attempt)
     if kind == "dataset":
         name, _, version = id.rpartition("-v")
         return dataset_folder(name), dataset_events(name, int(version), int(attempt)), int(attempt)

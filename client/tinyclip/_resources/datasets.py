@@ -4,18 +4,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from tinyclip._http.calls import Call, as_model, no_content, path
-from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, iteration, method, operation
+from tinyclip._http.methods import AsyncResource, Resource, iteration, method, operation
 from tinyclip._http.waiting import Deadline
+from tinyclip._resources.reinforcements import ReinforcementMethods, version_path
 from tinyclip.errors import InputError
 from tinyclip.schemas import AliasPut, Dataset, DatasetReport, DatasetVersion, Page
-
-
-def version_path(reference: str, *below: str | int) -> str:
-    """Return the path of a version named as `emoji@3`, `emoji@best` or `emoji` (its latest). Raises `InputError`."""
-    name, _, which = reference.partition("@")
-    if not name:
-        raise InputError(f"data set {reference!r}", "name it as NAME@VERSION, NAME@ALIAS or NAME")
-    return path("datasets", name, "versions", which or "latest", *below)
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Dataset]]:
@@ -93,7 +86,7 @@ def remove_alias(name: str, alias: str) -> Call[None]:
     return Call("DELETE", path("datasets", name, "aliases", alias), no_content)
 
 
-class DatasetMethods(ResourceMethods):
+class DatasetMethods(ReinforcementMethods):
     page = method(page)
     get = method(get)
     put = method(put)

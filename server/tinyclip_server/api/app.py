@@ -43,19 +43,22 @@ from tinyclip_server.orchestration import deployments as deployments_reconcile
 from tinyclip_server.orchestration import evaluations as evaluations_reconcile
 from tinyclip_server.orchestration import exports as exports_reconcile
 from tinyclip_server.orchestration import indexes as indexes_reconcile
+from tinyclip_server.orchestration import reinforcements as reinforcements_reconcile
 from tinyclip_server.orchestration import retention
 from tinyclip_server.orchestration import token_digests as tokens_publish
 from tinyclip_server.orchestration.installation import bind_when_reachable, until_foreign
 from tinyclip_server.orchestration.loops import repeat
 from tinyclip_server.orchestration.scheduler import Scheduler
+from tinyclip_server.reinforcements import endpoints as reinforcements
 from tinyclip_server.settings import Settings
 from tinyclip_server.tokens import endpoints as tokens
 
 logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
-    jobs.router, history.router, datasets.router, dataset_versions.router, models.router, models.compare_router,
-    deployments.router, indexes.router, indexes.items_router, evaluations.router, exports.router, tokens.router, tokens.me_router,
+    jobs.router, history.router, datasets.router, dataset_versions.router, reinforcements.router, models.router,
+    models.compare_router, deployments.router, indexes.router, indexes.items_router, evaluations.router, exports.router,
+    tokens.router, tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 
@@ -66,6 +69,7 @@ Loop = Callable[[asyncio.Event], Coroutine[None, None, None]]
 RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "deployments": deployments_reconcile.reconcile,
     "datasets": datasets_reconcile.reconcile,
+    "reinforcements": reinforcements_reconcile.reconcile,
     "indexes": indexes_reconcile.reconcile,
     "evaluations": evaluations_reconcile.reconcile,
     "exports": exports_reconcile.reconcile,

@@ -9,13 +9,20 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import DatasetState, JobState
 
-from tinyclip_server.database.tables import DatasetAliasRow, DatasetNameRow, DatasetRow, DatasetVersionRow, JobRow
+from tinyclip_server.database.tables import (
+    DatasetAliasRow,
+    DatasetNameRow,
+    DatasetRow,
+    DatasetVersionRow,
+    JobRow,
+    ReinforcementRow,
+)
 from tinyclip_server.http.pagination import Rows, fitting_rows
 
 UNSETTLED = (DatasetState.REGISTERING, DatasetState.DELETING)
 ACTIVE_JOBS = tuple(state for state in JobState if not state.terminal)
 SHOWN_USERS = 5
-"""Jobs that a refused deletion names."""
+"""Jobs and reinforcements that a refused deletion names."""
 MAX_REMOVED = 100
 """Deleted versions whose files are removed in one round."""
 
@@ -105,3 +112,11 @@ async def jobs_using(session: AsyncSession, name: str, version: int | None = Non
         mine.append(JobRow.dataset["version"].as_integer() == version)
     query = select(JobRow.id).where(JobRow.state.in_(ACTIVE_JOBS), JobRow.deleted_at.is_(None), *mine)
     return (await session.scalars(query.order_by(JobRow.created_at).limit(SHOWN_USERS))).all()
+
+
+async def reinforcements_of(session: AsyncSession, name: str, version: int | None = None) -> Sequence[str]:
+    """Return some of the reinforcements of a data set, or of a version of it."""
+    query = select(ReinforcementRow.id).where(ReinforcementRow.dataset_name == name)
+    if version is not None:
+        query = query.where(ReinforcementRow.dataset_version == version)
+    return (await session.scalars(query.order_by(ReinforcementRow.created_at).limit(SHOWN_USERS))).all()

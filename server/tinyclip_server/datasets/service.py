@@ -91,11 +91,16 @@ async def delete(session: AsyncSession, row: DatasetRow) -> None:
 
 
 async def expect_unused(session: AsyncSession, name: str, version: int | None = None) -> None:
-    """Raise Conflict while a job that has not ended trains on a data set, or on a version of it. The row must be locked."""
-    jobs = await repository.jobs_using(session, name, version)
-    if jobs:
-        reference = name if version is None else f"{name}@{version}"
+    """Raise Conflict while a data set, or a version of it, has reinforcements, or a job that has not ended trains on it.
+
+    The data set must be locked.
+    """
+    reference = name if version is None else f"{name}@{version}"
+    if jobs := await repository.jobs_using(session, name, version):
         message = f"{', '.join(jobs)} trains on {reference}; cancel it, or wait until it has ended"
+        raise Conflict(message, code="dataset_in_use")
+    if reinforcements := await repository.reinforcements_of(session, name, version):
+        message = f"{reference} has reinforcements, {', '.join(reinforcements)}; delete them first"
         raise Conflict(message, code="dataset_in_use")
 
 

@@ -1,5 +1,7 @@
 """Operations on versions of data sets. Each function works in the caller's transaction and only flushes."""
 
+from functools import partial
+
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.paths import dataset_report, dataset_version
@@ -38,9 +40,13 @@ def expect_report(document: bytes | None, version: DatasetVersion, place: str) -
     return DatasetReport.model_validate_json(document)
 
 
-async def lock(session: AsyncSession, project: str, version: DatasetVersion) -> None:
-    """Lock a version's data set against its deletion. Raises Conflict if the version is deleted."""
-    row = await repository.find_shared(session, project, version.name)
+async def lock(session: AsyncSession, project: str, version: DatasetVersion, *, exclusive: bool = False) -> None:
+    """Lock a version's data set against its deletion; `exclusive`: also against others that call this.
+
+    Raises Conflict if the version is deleted.
+    """
+    find = partial(repository.find, lock=True) if exclusive else repository.find_shared
+    row = await find(session, project, version.name)
     if row is None or row.state == DatasetState.DELETING or not await repository.version(session, version.name, version.version):
         raise Conflict(f"data set {version.name}@{version.version} is deleted; name another version", code="dataset_deleted")
 

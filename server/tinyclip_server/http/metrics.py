@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Scope
-from tinyclip.schemas import DatasetState, DeploymentState, EvaluationState, ExportState, IndexState, JobState
+from tinyclip.schemas import DatasetState, DeploymentState, EvaluationState, ExportState, IndexState, JobState, ReinforcementState
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import (
@@ -23,6 +23,7 @@ from tinyclip_server.database.tables import (
     IndexRow,
     JobRow,
     ModelVersionRow,
+    ReinforcementRow,
 )
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -116,6 +117,8 @@ async def database_metrics(session: AsyncSession) -> CollectorRegistry:
     await _count(session, registry, "tinyclip_attempts", "Attempts by outcome.", "outcome", AttemptRow.outcome, ("running",))
     await _count(session, registry, "tinyclip_deployments", "Deployments.", "state", DeploymentRow.state, DeploymentState)
     await _count(session, registry, "tinyclip_datasets", "Data sets.", "state", DatasetRow.state, DatasetState)
+    column = ReinforcementRow.state
+    await _count(session, registry, "tinyclip_reinforcements", "Reinforcements.", "state", column, ReinforcementState)
     await _count(session, registry, "tinyclip_indexes", "Indexes.", "state", IndexRow.state, IndexState)
     await _count(session, registry, "tinyclip_evaluations", "Evaluations.", "state", EvaluationRow.state, EvaluationState)
     await _count(session, registry, "tinyclip_exports", "Exports.", "state", ExportRow.state, ExportState)

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from tinyclip.schemas import DatasetVersion, FieldError, JobSpec
+from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, ReinforcementState
 from tinyclip.schemas.spec import TrainData
 from tinyclip.validation import shown_value
 
 from tinyclip_server.datasets import versions
 from tinyclip_server.http.services import Services
 from tinyclip_server.problems import ApiError, InvalidInput
+from tinyclip_server.reinforcements import repository as reinforcements
 
 POINTER = "/data/train"
 OWNED = ("image_key", "caption_key", "distinct_key", "holdout")
@@ -29,6 +30,8 @@ async def pin(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec,
             version = versions.view(await versions.resolve(session, project, name, which), {})
         except ApiError as error:
             raise InvalidInput.field(f"{POINTER}/dataset", train.dataset, error.detail, code="unknown_dataset") from error
+    if train.reinforcement is not None:
+        await _expect_reinforcement(services, version, train.reinforcement)
     owned = {"image_key": version.source.image_key, "caption_key": version.source.caption_key,
              "distinct_key": version.source.distinct_key, "holdout": version.holdout}  # fmt: skip
     _expect_agreement(train, owned, version)
@@ -40,6 +43,17 @@ def without_owned(document: dict[str, Any]) -> None:
     """Remove from a stored spec what belongs to a data set: another one has values of its own."""
     for field in OWNED:
         document["data"]["train"].pop(field, None)
+
+
+async def _expect_reinforcement(services: Services, version: DatasetVersion, id: str) -> None:
+    """Raise InvalidInput unless a version has this reinforcement, and it is complete."""
+    async with services.db.read() as session:
+        known = {row.id: row for row in await reinforcements.of_version(session, version.name, version.version)}
+    complete = [row.id for row in known.values() if row.state == ReinforcementState.SUCCEEDED]
+    if id not in complete:
+        state = f"is {known[id].state}" if id in known else f"is none of {version.name}@{version.version}"
+        message = f"{state}; those that can be used are {', '.join(complete) or 'none yet'}"
+        raise InvalidInput.field(f"{POINTER}/reinforcement", id, message, code="unknown_reinforcement")
 
 
 def _expect_agreement(train: TrainData, owned: dict[str, Any], version: DatasetVersion) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import DatasetVersion, JobPatch, JobState, StageState
+from tinyclip.schemas import DatasetVersion, JobPatch, JobSpec, JobState, StageState
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import JobRow, StageRow
@@ -14,13 +14,14 @@ from tinyclip_server.jobs.lifecycle import NEXT_STEP, ON_CLUSTER, change_state, 
 from tinyclip_server.jobs.specs import PlannedJob
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, NotFound
+from tinyclip_server.reinforcements import service as reinforcements
 
 
 async def create(session: AsyncSession, project: str, planned: PlannedJob) -> JobRow:
     """Queue a new job. Raises Conflict if its name is that of another project's model, or its data set was deleted meanwhile."""
     spec, plan, dataset = planned.spec, planned.plan, planned.dataset
     if dataset is not None:
-        await versions.lock(session, project, dataset)
+        await _lock_data(session, project, spec, dataset)
     await models.claim_name(session, project, spec.name)
     job = _queued(
         project=project,
@@ -59,7 +60,7 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
         message = f"the checkpoints of {old.id} have expired; clone it to train again"
         raise Conflict(message, code="checkpoints_expired")
     if old.dataset is not None:
-        await versions.lock(session, project, DatasetVersion.model_validate(old.dataset))
+        await _lock_data(session, project, JobSpec.model_validate(old.spec), DatasetVersion.model_validate(old.dataset))
     job = _queued(
         project=old.project,
         name=old.name,
@@ -78,6 +79,13 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
     record(session, old, "job.retried", f"{job.id} continues from here", data={"job": job.id})
     await session.flush()
     return job
+
+
+async def _lock_data(session: AsyncSession, project: str, spec: JobSpec, dataset: DatasetVersion) -> None:
+    """Lock what a new job trains on against its deletion. Raises Conflict if it is deleted."""
+    await versions.lock(session, project, dataset)
+    if spec.data.train.reinforcement is not None:
+        await reinforcements.lock(session, spec.data.train.reinforcement)
 
 
 def _queued(**given: Any) -> JobRow:

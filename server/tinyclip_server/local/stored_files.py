@@ -33,13 +33,22 @@ from tinyclip.artifacts.paths import (
     index_tombstones,
     index_update,
     model_version,
+    reinforcement_document,
+    reinforcement_folder,
 )
-from tinyclip.schemas import ExportState, IndexState
+from tinyclip.schemas import ExportState, IndexState, ReinforcementState
 from tinyclip.schemas.exports import ExportFormat
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
-from tinyclip_server.database.tables import DatasetVersionRow, ExportRow, IndexRow, IndexUpdateRow, ModelVersionRow
+from tinyclip_server.database.tables import (
+    DatasetVersionRow,
+    ExportRow,
+    IndexRow,
+    IndexUpdateRow,
+    ModelVersionRow,
+    ReinforcementRow,
+)
 from tinyclip_server.indexes.database import read_states
 
 
@@ -74,6 +83,7 @@ async def examine(db: Database, store: AsyncArtifactsStore, index_database_url: 
     """Compare a store with a database. Raises OSError, DatabaseUnavailable."""
     async with db.read() as session:
         wanted = [*await _of_versions(session), *await _of_exports(session), *await _of_datasets(session)]
+        wanted += await _of_reinforcements(session)
         rows = (await session.scalars(select(IndexRow).where(IndexRow.state != IndexState.DELETING))).all()
         updates = (await session.scalars(select(IndexUpdateRow))).all()
     files = frozenset([file.path for folder in (MODELS, INDEXES, DATASETS) for file in await store.find(folder)])
@@ -115,6 +125,12 @@ async def _of_datasets(session: AsyncSession) -> list[str]:
         paths += [dataset_shards(folder), dataset_blocks(folder)]
         paths += [dataset_samples(folder, shard) for shard in range(row.document["shards"])]
     return paths
+
+
+async def _of_reinforcements(session: AsyncSession) -> list[str]:
+    rows = await session.scalars(select(ReinforcementRow).where(ReinforcementRow.state == ReinforcementState.SUCCEEDED))
+    folders = [reinforcement_folder(row.dataset_name, row.dataset_version, row.id) for row in rows]
+    return [reinforcement_document(folder) for folder in folders]
 
 
 async def _newest(store: AsyncArtifactsStore, index: str, files: Iterable[str]) -> StoredIndex | None:

@@ -158,6 +158,53 @@ class TestShow:
         assert lines[-1] == "more: --page-token more"
 
 
+class TestReinforce:
+    def test_it_waits_until_the_embeddings_are_stored(self, cli: Cli, server: DatasetServer) -> None:
+        result = cli("datasets", "reinforce", "pairs@best", "--teacher", "ViT-B-32/openai", "--augmentations", "3")
+
+        assert (result.code, result.out) == (0, "reinf_1 pairs@1 with ViT-B-32/openai succeeded, 5.5k views, 12MB\n")
+        assert server.bodies == [{"teacher": {"model": "ViT-B-32", "pretrained": "openai"}, "augmentations": 3}]
+
+    def test_several_teachers_and_settings_of_a_file(self, cli: Cli, server: DatasetServer, tmp_path: Path) -> None:
+        (tmp_path / "r.yaml").write_text("teacher: {model: 'local-dir:teacher'}\naugment: {horizontal_flip: 0.5}\n")
+        named = ("--teacher", "emoji@best", "--teacher", "ViT-B-32/openai")
+
+        cli("datasets", "reinforce", "pairs", "--file", "r.yaml", "--dtype", "int8", "--set", "augment.gray=0.1", "--no-wait")
+        cli("datasets", "reinforce", "pairs", *named, "--captions", "first", "--no-wait")
+
+        several = [{"model": "registry:emoji@best"}, {"model": "ViT-B-32", "pretrained": "openai"}]
+        assert server.bodies == [
+            {
+                "teacher": {"model": f"local-dir:{tmp_path}/teacher"}, "augment": {"horizontal_flip": 0.5, "gray": 0.1},
+                "dtype": "int8",
+            },
+            {"teachers": several, "captions": "first"},
+        ]  # fmt: skip
+
+    def test_a_failure(self, cli: Cli, server: DatasetServer) -> None:
+        server.reinforcement_states, server.message = ["failed"], "no weights"
+
+        result = cli("datasets", "reinforce", "pairs", "--teacher", "ViT-B-32/openai")
+
+        assert (result.code, result.out.endswith("failed, 5.5k views, 12MB: no weights\n")) == (1, True)
+
+    def test_json_is_the_reinforcement(self, cli: Cli, server: DatasetServer) -> None:
+        result = cli("datasets", "reinforce", "pairs", "--teacher", "ViT-B-32/openai", "--json")
+
+        assert json.loads(result.out)["state"] == "succeeded"
+
+    def test_without_a_teacher_it_is_refused(self, cli: Cli, server: DatasetServer) -> None:
+        assert (cli("datasets", "reinforce", "pairs").code, server.bodies) == (2, [])
+
+    def test_a_list_and_a_deletion(self, cli: Cli, server: DatasetServer) -> None:
+        lines = cli("datasets", "reinforcements", "pairs").out.splitlines()
+        deleted = cli("datasets", "delete", "pairs@1", "--reinforcement", "reinf_1")
+
+        row = [cell.strip() for cell in lines[2].strip("|").split("|")]
+        assert row == ["reinf_1", "ViT-B-32/openai", "succeeded", "5", "5.5k", "2.1k", "12MB", "50%", ""]
+        assert deleted.out.startswith("reinf_1 pairs@1 with ViT-B-32/openai deleting 50%")
+
+
 class TestChange:
     def test_an_alias_is_set_and_removed(self, cli: Cli, server: DatasetServer) -> None:
         set_, removed = cli("datasets", "alias", "pairs", "best", "1"), cli("datasets", "alias", "pairs", "best", "--remove")

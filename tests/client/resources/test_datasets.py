@@ -10,7 +10,7 @@ from tinyclip._http.calls import Call
 from tinyclip._resources import datasets as calls
 
 from tests.client.clients import Connect
-from tests.client.documents import JSON, dataset, dataset_report, dataset_version, page
+from tests.client.documents import JSON, dataset, dataset_report, dataset_version, page, reinforcement
 
 
 class Server:
@@ -67,6 +67,31 @@ def test_reports_and_versions_are_read(connect: Connect) -> None:
 
     assert [finding.code for finding in report.findings][:2] == ["shifted_captions", "small_images"]
     assert [each.version for each in versions] == [2, 1]
+
+
+def test_a_version_is_reinforced_and_waited_for(connect: Connect) -> None:
+    requests: list[httpx.Request] = []
+    states = iter(["running", "succeeded"])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        if request.method == "POST":
+            return httpx.Response(202, json=reinforcement(state="queued"))
+        if request.url.path.endswith("reinforcements"):
+            return httpx.Response(200, json=page(reinforcement()))
+        return httpx.Response(200, json=reinforcement(state=next(states)))
+
+    client = connect(handle)
+    teacher = {"model": "ViT-B-32", "pretrained": "openai"}
+
+    started = client.datasets.reinforce("pairs@best", teacher, augmentations=3)
+    done = client.datasets.wait_for_reinforcement("pairs@1", started.id)
+
+    assert (started.state, done.state, done.views) == ("queued", "succeeded", 5500)
+    assert [each.id for each in client.datasets.reinforcements("pairs")] == ["reinf_1"]
+    assert json.loads(requests[0].content) == {"teacher": teacher, "augmentations": 3}
+    assert requests[0].url.path == "/v1/datasets/pairs/versions/best/reinforcements"
+    assert requests[0].headers["idempotency-key"]
 
 
 @pytest.mark.parametrize(

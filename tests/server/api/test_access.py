@@ -93,7 +93,10 @@ class TestProjects:
             "path": "model.json", "index": "0", "export": "onnx",
         }  # fmt: skip
         bodies: dict[str, Any] = {"PATCH": {"priority": 1}, "PUT": {"version": 1}, "POST": {}}
-        special = {"items": {"items": [{"id": "a", "text": "b"}]}, "exports": {"formats": ["onnx"]}}
+        special: dict[str, Any] = {
+            "items": {"items": [{"id": "a", "text": "b"}]}, "exports": {"formats": ["onnx"]},
+            "reinforcements": {"teacher": {"model": "ViT-B-32", "pretrained": "openai"}},
+        }  # fmt: skip
 
         checked = 0
         for method, pattern in every_route(guarded.app):

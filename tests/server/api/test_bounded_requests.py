@@ -115,6 +115,15 @@ BODIES: dict[str, Shape] = {
     "an image in base64": Shape(filled('{"items":[{"id":"a","image":"', "QUJD", '"}]}'), ITEMS),
     "spaces in base64": Shape(filled('{"items":[{"id":"a","image":"', "AB ", '"}]}'), ITEMS),
     "deployments": Shape(listed('{"model":"a@1","models":[', '"a"', "]}"), "/v1/deployments/a", "PUT"),
+    "conditions of a data set": Shape(
+        listed('{"source":{"shards":"/a.tar","where":{', '"k{#}":{"min":1}', "}}}"), "/v1/datasets/a", "PUT"
+    ),
+    "open braces of a data set": Shape(
+        lambda size: json.dumps({"source": {"shards": ["/data/{" + "," * 9_990] * 9}}).encode(), "/v1/datasets/a", "PUT"
+    ),
+    "teachers of a reinforcement": Shape(
+        listed('{"teachers":[', '{"model":"a","weight":0}', "]}"), "/v1/datasets/a/versions/1/reinforcements"
+    ),
     "evaluation tasks": Shape(listed('{"model":"a","tasks":[', '{"kind":1}', "]}"), "/v1/evaluations"),
     "scopes": Shape(listed('{"name":"a","scopes":[', '"x"', "]}"), "/v1/tokens"),
     "formats": Shape(listed('{"formats":[', '"x"', "]}"), "/v1/models/a/versions/1/exports"),

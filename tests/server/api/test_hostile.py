@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tinyclip.schemas import Scope
 
+from tests.server.datasets.pairs import EMOJI, register
 from tests.server.documents import spec
 from tests.server.events import log_line
 from tests.server.guarded import bearer, every_request, token
 from tests.server.hostile import Target, check_response, page_token, targets
+from tests.server.reinforcements.test_reinforcements import reinforced
 from tests.server.service import Service, Start, on_both_databases
 
 OPEN = {"GET /livez", "GET /readyz"}
@@ -31,6 +33,9 @@ BODIES: dict[str, Any] = {
     "PUT /v1/indexes/{name}": {"model": "emoji@1", "source": {"shards": __file__, "metadata_keys": ["json"]}},
     "POST /v1/indexes/{name}/items": {"items": [{"id": "a", "text": "a cat"}]},
     "POST /v1/models/{name}/versions/{version}/exports": {"formats": ["onnx"]},
+    "PUT /v1/datasets/{name}": {"source": {"shards": __file__, "where": {"short_side": {"min": 1}}}, "holdout": 0.1},
+    "PUT /v1/datasets/{name}/aliases/{alias}": {"version": 1},
+    "POST /v1/datasets/{name}/versions/{version}/reinforcements": {"teacher": {"model": "ViT-B-32", "pretrained": "openai"}},
     "POST /v1/evaluations": {"model": "emoji@1", "tasks": [TASK]},
     "POST /v1/tokens": {"name": "ci", "scopes": ["read"], "expires_in_days": 3},
 }
@@ -39,7 +44,7 @@ BODIES: dict[str, Any] = {
 class TestHostileRequests:
     @on_both_databases
     async def test_hundreds_find_no_undeclared_response(self, start: Start) -> None:
-        statuses = await attack(start, 250)
+        statuses = await attack(start, 400)
 
         assert len(always_refused(statuses)) < 0.2 * len(statuses)
 
@@ -131,6 +136,9 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
         ("/v1/indexes/gallery", BODIES["PUT /v1/indexes/{name}"]),
     ):
         assert (await before.http.put(path, json=body)).is_success, path
+    await register(before)
+    await before.call("PUT", f"{EMOJI}/aliases/best", {"version": 1})
+    reinforcement = await reinforced(before)
     exports = BODIES["POST /v1/models/{name}/versions/{version}/exports"]
     assert (await before.http.post("/v1/models/emoji/versions/1/exports", json=exports)).is_success
     evaluation = (await before.http.post("/v1/evaluations", json=BODIES["POST /v1/evaluations"])).json()
@@ -140,7 +148,7 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
     return service, {
         "job_id": [worker.job, queued["id"], cancelled["id"]], "name": ["emoji", "gallery"], "version": ["1", "best", "latest"],
         "alias": ["best"], "index": ["1"], "path": ["open_clip_model.safetensors"], "token_id": [tokens[0]["id"]],
-        "evaluation_id": [evaluation["id"]], "export": ["onnx"],
+        "evaluation_id": [evaluation["id"]], "export": ["onnx"], "reinforcement": [reinforcement],
     }
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from tinyclip.artifacts.paths import model_version
+from tinyclip.artifacts.paths import model_version, reinforcement_document, reinforcement_folder
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import Scope
 from tinyclip_server.orchestration.installation import bind
@@ -15,9 +15,10 @@ from tinyclip_workers.serving.replica.label_sets import LabelSets
 
 from tests.server.datasets.pairs import EMOJI, register
 from tests.server.documents import spec
-from tests.server.events import evaluation_finished
+from tests.server.events import evaluation_finished, reinforcement_finished
 from tests.server.exports.test_exports import write_files
 from tests.server.guarded import ALL_BUT_METRICS, bearer, token
+from tests.server.reinforcements.test_reinforcements import REINFORCEMENTS, reinforced
 from tests.server.service import Service, Start
 from tests.workers.index_jobs import unit_vectors, vector_items
 
@@ -29,6 +30,7 @@ GUARDED = {"auth": "tokens", "data_roots": ["/data", "s3://bucket"], "requests_p
 PATHS = (
     "/v1/me", "/v1/tokens", "/v1/jobs", "/v1/models", f"{VERSION}", f"{VERSION}/exports", "/v1/evaluations", "/v1/indexes",
     "/v1/deployments", "/v1/deployments/demo", "/v1/datasets", f"{EMOJI}/versions", f"{EMOJI}/versions/best/report",
+    REINFORCEMENTS,
 )  # fmt: skip
 
 
@@ -45,6 +47,7 @@ async def service_with_one_of_each(start: Start, **changes: Any) -> tuple[Servic
     await _exported(service)
     await register(service)
     await service.call("PUT", f"{EMOJI}/aliases/best", {"version": 1})
+    await _reinforced(service)
     await indexed(service, store)
     await service.call("PUT", "/v1/deployments/demo", {"model": f"{MODEL}@best"}, status=202)
     await LabelSets("demo", ArtifactsStore(str(service.artifacts))).put("pets", ["cat", "dog"], ["a photo of a {}"])
@@ -123,6 +126,12 @@ async def _evaluated(service: Service) -> None:
     service.emit(evaluation_finished("cars"))
     await service.reconcile("evaluations")
     assert (await service.get(f"/v1/evaluations/{created['id']}"))["state"] == "succeeded"
+
+
+async def _reinforced(service: Service) -> None:
+    id = await reinforced(service)
+    path = reinforcement_document(reinforcement_folder("emoji", 1, id))
+    (service.artifacts / path).write_text(json.dumps(reinforcement_finished("emoji", 1, id)["data"]))
 
 
 async def _exported(service: Service) -> None:

@@ -140,7 +140,8 @@ class TestEmbedded:
         assert names(saved) == ["artifacts", "tinyclip.db"]
 
     @pytest.mark.parametrize(
-        "lost", ["segments", "generations", "exports/onnx/image.onnx", "emoji/1/report.json", "emoji/1/samples/000001.parquet"],
+        "lost",
+        ["segments", "generations", "onnx/image.onnx", "emoji/1/report.json", "/000001.parquet", "/reinforcement.json"],
         ids=lambda name: str(name).rpartition("/")[2],
     )
     async def test_what_a_row_needs_is_missed(self, start: Start, saved: Path, lost: str) -> None:

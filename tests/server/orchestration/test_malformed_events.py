@@ -4,10 +4,21 @@ from typing import Any
 
 import pytest
 
+from tests.server.datasets.pairs import register
 from tests.server.documents import dataset_document
-from tests.server.events import SCORES, Worker, dataset_finished, evaluation_finished, index_finished, progress
+from tests.server.events import (
+    SCORES,
+    Worker,
+    dataset_finished,
+    evaluation_finished,
+    index_finished,
+    progress,
+    reinforcement_finished,
+)
 from tests.server.exports.test_exports import EXPORTS, finish
 from tests.server.indexes.gallery import GALLERY, MODEL, put
+from tests.server.reinforcements.test_reinforcements import get as get_reinforcement
+from tests.server.reinforcements.test_reinforcements import post as post_reinforcement
 from tests.server.service import Service
 
 DATASET: list[dict[str, Any]] = [
@@ -17,6 +28,11 @@ DATASET: list[dict[str, Any]] = [
     {"type": "dataset.finished", "data": {}},
     {"type": "dataset.finished", "data": {"unchanged": "yes"}},
     {"type": "dataset.finished", "data": {**dataset_document("emoji", 1), "samples": "many"}},
+]
+REINFORCEMENT: list[dict[str, Any]] = [
+    {"type": "reinforcement.progress", "data": {}},
+    {"type": "reinforcement.failed", "data": {}},
+    {"type": "reinforcement.finished", "data": {"views": 5}},
 ]
 EVALUATION: list[dict[str, Any]] = [
     {"type": "evaluation.progress", "data": {}},
@@ -64,6 +80,22 @@ async def test_a_registration_ends_with_the_next_valid_event(service: Service, e
 
     assert [kept[field] for field in ("state", "progress", "message", "versions")] == ["registering", 0.0, "", []]
     assert (ended["state"], ended["versions"]) == ("ready", [1])
+
+
+@pytest.mark.parametrize("event", REINFORCEMENT)
+async def test_a_reinforcement_ends_with_the_next_valid_event(service: Service, event: dict[str, Any]) -> None:
+    await register(service)
+    made = await post_reinforcement(service)
+    await service.reconcile("reinforcements")
+
+    service.emit(event)
+    await service.reconcile("reinforcements")
+    kept = await get_reinforcement(service, made["id"])
+    service.emit(reinforcement_finished("emoji", 1, made["id"]))
+    await service.reconcile("reinforcements")
+
+    assert [kept[field] for field in ("state", "progress", "message", "views")] == ["queued", 0.0, "", 0]
+    assert (await get_reinforcement(service, made["id"]))["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("event", EVALUATION)

@@ -266,7 +266,7 @@ class TestOtherRecordsOfRay:
         service = await service_that_keeps(start, ray_jobs=days)
         ids = [
             "tc-dataset-emoji-v1-a1", "tc-evaluation-eval_a-a1", "tc-export-export_a-a3", "tc-index-gallery-b1764-u3",
-            "tc-job_deleted-a1",
+            "tc-reinforcement-reinf_a-a1", "tc-job_deleted-a1",
         ]
         for id in ids:
             self.record(service, id)

@@ -7,12 +7,13 @@ import typer
 
 from tinyclip._client import Client
 from tinyclip._resources import datasets as calls
+from tinyclip._resources import reinforcements as reinforcing
 from tinyclip.cli.display import datasets as display
 from tinyclip.cli.display.console import messages, print_json
 from tinyclip.cli.display.progress import progress_bar
 from tinyclip.cli.problems import FAILED
 from tinyclip.cli.session import AsJson, NoWait, PageSize, PageToken, Timeout, connect, run, send
-from tinyclip.schemas import Dataset, DatasetState
+from tinyclip.schemas import Dataset, DatasetState, ReinforcementState
 from tinyclip.specfile import load_dataset, load_tasks, teacher_of
 
 app = typer.Typer(help="Register data sets, and show what reading them found.", no_args_is_help=True)
@@ -93,6 +94,56 @@ def report(context: typer.Context, dataset: Reference, as_json: AsJson = False) 
 
 
 @app.command()
+def reinforce(
+    context: typer.Context,
+    dataset: Reference,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="ViT-B-32/laion2b_s34b_b79k, emoji@best, hf-hub:ORG/NAME; may be repeated.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="YAML: teacher or teachers, augment, …; options replace its values.")] = None,
+    augmentations: Annotated[int | None, typer.Option(min=1, help="Views of each image; by default 5.")] = None,
+    captions: Annotated[str | None, typer.Option(help="all (the default), or first.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Type of the stored embeddings: bf16 (the default), fp32 or int8.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Set a value, as augment.horizontal_flip=0.5.")] = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = 7 * 24 * 3600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Store teachers' embeddings of a version, so that training needs no teacher."""
+    if not teacher and file is None:
+        raise typer.BadParameter("name the teacher: give --teacher or --file")
+    named = [teacher_of(each) for each in teacher or []]
+    given: dict[str, Any] = {
+        "teacher": named[0] if len(named) == 1 else None, "teachers": named if len(named) > 1 else None,
+        "augmentations": augmentations, "captions": captions, "dtype": dtype,
+    }  # fmt: skip
+    document = load_dataset(file, {key: value for key, value in given.items() if value is not None}, overrides or [])
+    with connect(context) as client:
+        started, response = client.send_with_response(reinforcing.reinforce_with(dataset, document))
+        if not no_wait:
+            version = f"{started.dataset}@{started.version}"
+            with progress_bar(f"reinforcing {version}") as show:
+                client.datasets.wait_for_reinforcement(
+                    version, started.id, timeout=timeout, on_progress=lambda now: show(now.progress)
+                )
+            started, response = client.send_with_response(reinforcing.get_reinforcement(version, started.id))
+        if as_json:
+            print_json(response.text)
+        else:
+            display.show_reinforcement(started)
+        raise typer.Exit(FAILED if started.state is ReinforcementState.FAILED else 0)
+
+
+@app.command()
+def reinforcements(
+    context: typer.Context, dataset: Reference, page_size: PageSize = 50, page_token: PageToken = None, as_json: AsJson = False
+) -> None:
+    """List the reinforcements of a version."""
+    call = reinforcing.reinforcements_page(dataset, page_size=page_size, page_token=page_token)
+    run(context, call, display.show_reinforcements, as_json)
+
+
+@app.command()
 def alias(
     context: typer.Context,
     name: Name,
@@ -112,9 +163,16 @@ def alias(
 
 
 @app.command()
-def delete(context: typer.Context, dataset: Reference, as_json: AsJson = False) -> None:
-    """Delete a data set, or with @ a version of it. The shards are kept."""
-    if "@" in dataset:
+def delete(
+    context: typer.Context,
+    dataset: Reference,
+    reinforcement: Annotated[str | None, typer.Option(metavar="ID", help="Delete this reinforcement of the version.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a data set, with @ a version of it, or a reinforcement. The shards are kept."""
+    if reinforcement is not None:
+        run(context, reinforcing.delete_reinforcement(dataset, reinforcement), display.show_reinforcement, as_json)
+    elif "@" in dataset:
         run(context, calls.delete_version(dataset), lambda _: None, as_json)
     else:
         run(context, calls.delete(dataset), display.show_dataset, as_json)

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from tinyclip.cli.display.console import console, new_table, print_next_page, print_table
 from tinyclip.cli.display.numbers import bars, count, number, percent
-from tinyclip.schemas import AgreementReport, Dataset, DatasetReport, DatasetVersion, Page
+from tinyclip.schemas import AgreementReport, Dataset, DatasetReport, DatasetVersion, Page, Reinforcement
 
 HEADLINES = 3
 """Findings that are shown after a registration."""
@@ -53,6 +53,27 @@ def show_version(version: DatasetVersion) -> None:
         if value:
             table.add_row(name, value)
     print_table(out, table)
+
+
+def show_reinforcement(reinforcement: Reinforcement) -> None:
+    teachers, version = " and ".join(reinforcement.teachers), f"{reinforcement.dataset}@{reinforcement.version}"
+    done = f" {100 * reinforcement.progress:.0f}%" if not reinforcement.state.terminal else ""
+    size = f", {count(reinforcement.views)} views, {count(reinforcement.bytes)}B" if reinforcement.views else ""
+    message = f": {reinforcement.message}" if reinforcement.message else ""
+    line = f"{reinforcement.id} {version} with {teachers} {reinforcement.state}{done}{size}{message}"
+    console().print(line, markup=False)
+
+
+def show_reinforcements(page: Page[Reinforcement]) -> None:
+    out = console()
+    numbers = ("views of each", "views", "texts", "size", "done")
+    table = new_table(out, "id", "teachers", "state", *numbers, "message", right=numbers)
+    for each in page.items:
+        sizes = (count(each.views), count(each.texts), f"{count(each.bytes)}B") if each.views else ("", "", "")
+        done = f"{100 * each.progress:.0f}%"
+        table.add_row(each.id, ", ".join(each.teachers), each.state, str(each.augmentations), *sizes, done, each.message)
+    print_table(out, table)
+    print_next_page(out, page.next_page_token)
 
 
 def show_registered(version: DatasetVersion, report: DatasetReport) -> None:

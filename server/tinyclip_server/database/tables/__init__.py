@@ -2,7 +2,13 @@
 
 from tinyclip_server.database.engine import Base
 from tinyclip_server.database.tables.access import IdempotencyRow, TokenRow
-from tinyclip_server.database.tables.datasets import DatasetAliasRow, DatasetNameRow, DatasetRow, DatasetVersionRow
+from tinyclip_server.database.tables.datasets import (
+    DatasetAliasRow,
+    DatasetNameRow,
+    DatasetRow,
+    DatasetVersionRow,
+    ReinforcementRow,
+)
 from tinyclip_server.database.tables.installation import InstallationRow
 from tinyclip_server.database.tables.jobs import AttemptRow, EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.database.tables.models import AliasRow, DeploymentRow, ModelRow, ModelVersionRow
@@ -11,5 +17,6 @@ from tinyclip_server.database.tables.ray_jobs import EvaluationRow, ExportRow, I
 __all__ = [
     "AliasRow", "AttemptRow", "Base", "DatasetAliasRow", "DatasetNameRow", "DatasetRow", "DatasetVersionRow", "DeploymentRow",
     "EvaluationRow", "EventRow", "ExportRow", "IdempotencyRow", "IndexRow", "IndexUpdateRow", "InstallationRow", "JobLabelRow",
-    "JobRow", "LogLineRow", "MetricPointRow", "ModelRow", "ModelVersionRow", "RayJobRow", "StageRow", "TokenRow",
+    "JobRow", "LogLineRow", "MetricPointRow", "ModelRow", "ModelVersionRow", "RayJobRow", "ReinforcementRow", "StageRow",
+    "TokenRow",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Data sets, their versions and aliases."""
+"""Data sets, their versions and aliases, and reinforcements of versions."""
 
 from datetime import datetime
 from typing import Any
@@ -59,3 +59,28 @@ class DatasetAliasRow(Base):
     dataset_name: Mapped[str] = mapped_column(primary_key=True)
     alias: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int]
+
+
+class ReinforcementRow(RayJobRow, Base):
+    """Stored embeddings of a version. `spec` is the `ReinforcementPost` with versions resolved."""
+
+    __tablename__ = "reinforcements"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["dataset_name", "dataset_version"], ["dataset_versions.dataset_name", "dataset_versions.version"]
+        ),
+        Index("ix_reinforcements_newest", "dataset_name", "dataset_version", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    dataset_name: Mapped[str]
+    dataset_version: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+    document: Mapped[dict[str, Any] | None]
+    """The `reinforcement.json` that workers wrote; without it there are no embeddings."""
+    error: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Grows with every job of this row, so that each has its own id."""
+    lost: Mapped[int] = mapped_column(default=0)
+    """Jobs that ended without a final event since the reinforcement was requested."""
+    finished_at: Mapped[datetime | None]

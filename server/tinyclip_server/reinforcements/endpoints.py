@@ -1,0 +1,69 @@
+"""`/v1/datasets/{name}/versions/{version}/reinforcements`: create, find and delete reinforcements."""
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from tinyclip.schemas import Page, Reinforcement, ReinforcementPost
+
+from tinyclip_server.database.tables import ReinforcementRow
+from tinyclip_server.http.bodies import BoundedRoute
+from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.http.idempotency import Idempotent
+from tinyclip_server.http.pagination import Paging
+from tinyclip_server.http.resources import resource_response
+from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
+from tinyclip_server.reinforcements import repository, service
+
+router = APIRouter(
+    route_class=BoundedRoute, prefix="/datasets/{name}/versions/{version}/reinforcements", tags=["datasets"]
+)
+
+
+@router.post("", status_code=202, response_model=Reinforcement)
+async def create(
+    name: str, version: str, body: ReinforcementPost, services: ServicesDep, project: Project, session: WriteSession,
+    idempotent: Idempotent,
+) -> Response:
+    """Store the embeddings of one or several teachers for K views of every image and for every caption, in a Ray job.
+
+    An equal reinforcement that exists or is in progress is returned; one that has failed continues.
+    """
+
+    async def make() -> tuple[BaseModel, dict[str, str]]:
+        async with services.db.read() as reading:
+            found = await service.find_version(reading, project, name, version)
+        row = await service.create(session, project, found, await service.check(services, project, body))
+        location = f"/v1/datasets/{found.name}/versions/{found.version}/reinforcements/{row.id}"
+        return service.view(row), {"ETag": quoted(service.etag(row)), "Location": location}
+
+    return await idempotent.respond(session, 202, make)
+
+
+@router.get("", response_model=Page[Reinforcement])
+async def find(
+    name: str, version: str, session: ReadSession, project: Project, paging: Paging
+) -> Page[Reinforcement]:
+    """List the reinforcements of a version, newest first."""
+    found = await service.find_version(session, project, name, version)
+    rows = await repository.newest(session, found.name, found.version, paging.after_newest(), paging.page_size + 1)
+    return paging.page(rows, service.view, lambda row: (row.created_at, row.id))
+
+
+@router.get("/{reinforcement}", response_model=Reinforcement)
+async def get(name: str, version: str, reinforcement: str, session: ReadSession, project: Project) -> Response:
+    """Get a reinforcement."""
+    return _response(await service.get(session, project, name, version, reinforcement), 200)
+
+
+@router.delete("/{reinforcement}", status_code=202, response_model=Reinforcement)
+async def delete(
+    name: str, version: str, reinforcement: str, session: WriteSession, project: Project, if_match: IfMatch = None
+) -> Response:
+    """Delete a reinforcement and its files, stopping it if it runs."""
+    row = await service.get(session, project, name, version, reinforcement, lock=True)
+    expect_match(if_match, service.etag(row))
+    await service.delete(session, row)
+    return _response(row, 202)
+
+
+def _response(row: ReinforcementRow, status: int) -> Response:
+    return resource_response(service.view(row), service.etag(row), status)
