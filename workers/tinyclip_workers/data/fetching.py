@@ -3,17 +3,16 @@
 import io
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.index.reading import check_rows
 from tinyclip_workers.data.index.rows import ShardSamples
-from tinyclip_workers.data.index.scanning import content_crc
 from tinyclip_workers.data.order import EpochOrder, Place
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
@@ -25,12 +24,6 @@ READING_THREADS = 4
 MAX_OPEN_SHARDS = 16
 """Shards that are kept open; sequential ones, to continue where the last block ended."""
 SEQUENTIAL_REQUEST_BYTES = 8 << 20
-
-
-def shard_changed(url: str, reason: str) -> DataError:
-    """Return the error of a shard that is not the one that was registered."""
-    remedy = "register the data set again and use its new version, or retry the job if it names shards"
-    return DataError(f"{url} has changed since it was read first: {reason}; {remedy}", value=url)
 
 
 @dataclass(frozen=True)
@@ -193,19 +186,7 @@ class BlockReader:
         data = self._ranges.read(row.url, int(samples.offset_N[first]), length)
         self.statistics.add(length)
         placed = read_placed(row.url, io.BytesIO(data))
-        return _check(row.url, samples, first, [each.sample for each in placed], last - first)
-
-
-def _check(url: str, samples: ShardSamples, first: int, read: Sequence[Sample], expected: int) -> dict[int, Sample]:
-    """Return samples by their rows. Raises DataError unless they are those of the index."""
-    if len(read) != expected:
-        raise shard_changed(url, f"it has {len(read)} samples where {expected} were")
-    for row, sample in enumerate(read, start=first):
-        if sample["__key__"] != samples.key(row):
-            raise shard_changed(url, f"sample {sample['__key__']!r} is where {samples.key(row)!r} was")
-        if content_crc(sample) != int(samples.crc_N[row]):
-            raise shard_changed(url, f"the content of sample {samples.key(row)!r} is another one")
-    return dict(enumerate(read, start=first))
+        return check_rows(row.url, samples, first, [each.sample for each in placed], last - first)
 
 
 class _SequentialShards:
@@ -230,7 +211,7 @@ class _SequentialShards:
         self._open[shard] = last, stream
         if len(self._open) > MAX_OPEN_SHARDS:
             self._open.popitem(last=False)
-        return _check(url, samples, first, found, last - first)
+        return check_rows(url, samples, first, found, last - first)
 
     def close(self) -> None:
         self._open.clear()

@@ -22,8 +22,8 @@ from tinyclip_workers.data.augment import View, crop_of, draw_view
 from tinyclip_workers.data.crops import Crop
 from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.errors import Skipped
-from tinyclip_workers.data.fetching import shard_changed
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.index.reading import shard_changed
 from tinyclip_workers.data.index.rows import ShardSamples
 from tinyclip_workers.data.index.scanning import READ_BYTES, content_crc
 from tinyclip_workers.data.reinforcement import file_format
