@@ -17,6 +17,7 @@ from tinyclip.schemas import (
     Me,
     Page,
     Reinforcement,
+    ReinforcementCost,
     ZeroShotResponse,
 )
 
@@ -32,6 +33,7 @@ def blocking(client: Client) -> None:
     assert_type(client.jobs.wait("job_1", timeout=1.0), Job)
     assert_type(client.datasets.report("pairs@1"), DatasetReport)
     assert_type(client.datasets.versions("pairs"), Iterator[DatasetVersion])
+    assert_type(client.datasets.estimate_reinforcement("pairs@1", {"teacher": {}}), ReinforcementCost)
     assert_type(client.datasets.wait_for_reinforcement("pairs@1", "reinf_1"), Reinforcement)
     assert_type(client.models.pull("shapes@1", "here"), Path)
     assert_type(client.models.wait_for_exports("shapes@1"), list[Export])

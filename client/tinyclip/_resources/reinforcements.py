@@ -7,7 +7,7 @@ from tinyclip._http.calls import Call, as_model, idempotency_header, path
 from tinyclip._http.methods import ResourceMethods, iteration, method, operation
 from tinyclip._http.waiting import Deadline
 from tinyclip.errors import InputError
-from tinyclip.schemas import Page, Reinforcement
+from tinyclip.schemas import Page, Reinforcement, ReinforcementCost
 
 
 def version_path(reference: str, *below: str | int) -> str:
@@ -49,6 +49,15 @@ def reinforce_with(
     return Call("POST", where, as_model(Reinforcement), body=dict(document), headers=headers, wait=60.0)
 
 
+def estimate_reinforcement(reference: str, document: Mapping[str, Any]) -> Call[ReinforcementCost]:
+    """Return what a reinforcement would cost and save, measured on a few samples; nothing is stored.
+
+    `document` is what `reinforce` sends: `{"teacher": {…}, "augmentations": 5}`.
+    """
+    where, body = version_path(reference, "reinforcements"), {**document, "dry_run": True}
+    return Call("POST", where, as_model(ReinforcementCost), body=body, headers=idempotency_header(), wait=300.0)
+
+
 def reinforcements_page(
     reference: str, *, page_size: int | None = None, page_token: str | None = None
 ) -> Call[Page[Reinforcement]]:
@@ -69,6 +78,7 @@ def delete_reinforcement(reference: str, id: str) -> Call[Reinforcement]:
 
 class ReinforcementMethods(ResourceMethods):
     reinforce = method(reinforce)
+    estimate_reinforcement = method(estimate_reinforcement)
     reinforcements_page = method(reinforcements_page)
     get_reinforcement = method(get_reinforcement)
     delete_reinforcement = method(delete_reinforcement)

@@ -1,8 +1,10 @@
 """`/v1/datasets/{name}/versions/{version}/reinforcements`: create, find and delete reinforcements."""
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from tinyclip.schemas import Page, Reinforcement, ReinforcementPost
+from tinyclip.schemas import Page, Reinforcement, ReinforcementCost, ReinforcementPost
 
 from tinyclip_server.database.tables import ReinforcementRow
 from tinyclip_server.http.bodies import BoundedRoute
@@ -18,24 +20,31 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=202, response_model=Reinforcement)
+ESTIMATE: dict[int | str, dict[str, Any]] = {200: {"model": ReinforcementCost, "description": "with dry_run"}}
+
+
+@router.post("", status_code=202, response_model=Reinforcement, responses=ESTIMATE)
 async def create(
     name: str, version: str, body: ReinforcementPost, services: ServicesDep, project: Project, session: WriteSession,
     idempotent: Idempotent,
 ) -> Response:
     """Store the embeddings of one or several teachers for K views of every image and for every caption, in a Ray job.
 
-    An equal reinforcement that exists or is in progress is returned; one that has failed continues.
+    An equal reinforcement that exists or is in progress is returned; one that has failed continues. With `dry_run`, nothing is
+    stored, and the cost is estimated from a few samples.
     """
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
         async with services.db.read() as reading:
             found = await service.find_version(reading, project, name, version)
-        row = await service.create(session, project, found, await service.check(services, project, body))
+        checked = await service.check(services, project, body)
+        if body.dry_run:
+            return await services.planner.reinforcement_cost(project, found.name, found.version, checked), {}
+        row = await service.create(session, project, found, checked)
         location = f"/v1/datasets/{found.name}/versions/{found.version}/reinforcements/{row.id}"
         return service.view(row), {"ETag": quoted(service.etag(row)), "Location": location}
 
-    return await idempotent.respond(session, 202, make)
+    return await idempotent.respond(session, 200 if body.dry_run else 202, make)
 
 
 @router.get("", response_model=Page[Reinforcement])

@@ -9,14 +9,12 @@ from tinyclip_server.datasets import versions
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting, new_id
 from tinyclip_server.http.services import Services
 from tinyclip_server.models.teachers import pin
-from tinyclip_server.problems import Conflict, InvalidInput, NotFound
+from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.reinforcements import repository
 
 
 async def check(services: Services, project: str, body: ReinforcementPost) -> ReinforcementPost:
     """Check the addresses of a request, and return it with the versions of its teachers resolved. Raises InvalidInput."""
-    if body.dry_run:
-        raise InvalidInput.field("/dry_run", True, "costs are not estimated by this server; omit it", code="no_estimate")
     await services.addresses.expect_readable(project, services.settings.address_rules, body)
     teacher = await pin(services, project, body.teacher, "/teacher") if body.teacher is not None else None
     teachers = [await pin(services, project, each, f"/teachers/{index}") for index, each in enumerate(body.teachers)]

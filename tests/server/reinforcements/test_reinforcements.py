@@ -123,6 +123,23 @@ class TestPost:
         assert (await service.http.post(f"{path}/reinforcements", json={"teacher": TEACHER})).status_code == 404
 
 
+class TestDryRun:
+    async def test_it_returns_the_cost_without_an_effect(self, service: Service) -> None:
+        body = {"teacher": TEACHER, "augmentations": 3, "dry_run": True}
+
+        cost = await service.call("POST", REINFORCEMENTS, body)
+
+        assert (cost["views"], cost["seconds"], cost["epochs_to_pay"]) == (300, 7.5, 2.5)
+        assert await service.items(REINFORCEMENTS) == []
+
+    async def test_an_error_of_the_engine_names_the_field(self, service: Service) -> None:
+        body = {"teacher": {"model": "ViT-B-23"}, "dry_run": True}
+
+        problem = await service.call("POST", REINFORCEMENTS, body, status=422)
+
+        assert (problem["code"], problem["errors"][0]["pointer"]) == ("impossible_reinforcement", "/teacher/model")
+
+
 class TestEvents:
     async def test_progress_and_sizes_are_shown(self, service: Service) -> None:
         id = (await post(service))["id"]

@@ -105,6 +105,7 @@ def reinforce(
     captions: Annotated[str | None, typer.Option(help="all (the default), or first.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the stored embeddings: bf16 (the default), fp32 or int8.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Set a value, as augment.horizontal_flip=0.5.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate what it would cost and save.")] = False,
     no_wait: NoWait = False,
     timeout: Timeout = 7 * 24 * 3600.0,
     as_json: AsJson = False,
@@ -118,6 +119,9 @@ def reinforce(
         "augmentations": augmentations, "captions": captions, "dtype": dtype,
     }  # fmt: skip
     document = load_dataset(file, {key: value for key, value in given.items() if value is not None}, overrides or [])
+    if dry_run:
+        run(context, reinforcing.estimate_reinforcement(dataset, document), display.show_cost, as_json)
+        return
     with connect(context) as client:
         started, response = client.send_with_response(reinforcing.reinforce_with(dataset, document))
         if not no_wait:

@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from tinyclip.cli.display.console import console, new_table, print_next_page, print_table
-from tinyclip.cli.display.numbers import bars, count, number, percent
-from tinyclip.schemas import AgreementReport, Dataset, DatasetReport, DatasetVersion, Page, Reinforcement
+from tinyclip.cli.display.numbers import bars, count, duration, number, percent
+from tinyclip.schemas import AgreementReport, Dataset, DatasetReport, DatasetVersion, Page, Reinforcement, ReinforcementCost
 
 HEADLINES = 3
 """Findings that are shown after a registration."""
@@ -62,6 +62,14 @@ def show_reinforcement(reinforcement: Reinforcement) -> None:
     message = f": {reinforcement.message}" if reinforcement.message else ""
     line = f"{reinforcement.id} {version} with {teachers} {reinforcement.state}{done}{size}{message}"
     console().print(line, markup=False)
+
+
+def show_cost(cost: ReinforcementCost) -> None:
+    out = console()
+    size = f"{count(cost.views)} views and {count(cost.texts)} texts, {count(cost.bytes)}B"
+    out.print(f"{size}, about {duration(cost.seconds)} of one core or GPU", markup=False)
+    share = f"live teachers take about {percent(cost.teacher_share)}% of a step"
+    out.print(f"{share}; the reinforcement takes as long as they do in {cost.epochs_to_pay:g} epochs", markup=False)
 
 
 def show_reinforcements(page: Page[Reinforcement]) -> None:
