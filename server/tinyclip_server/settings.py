@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     planner_timeout_seconds: float = Field(default=120.0, gt=0)
     """Time limit of one plan. A request waits as long at most for its turn, then it is refused with 429."""
     planner_processes: int = Field(default=2, ge=1, le=64)
-    """Processes that plan, started when needed; each project uses one at a time. One takes 420 MiB."""
+    """Processes that plan, and read samples of data sets; started when needed, one for a project at a time. One takes 420 MiB."""
     planner_memory_bytes: int = Field(default=4 << 30, ge=1 << 30)
     """Memory that one of them can allocate. Without any work it takes 0.4 GiB of it with torch for CPUs."""
     import_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.importing.convert"])

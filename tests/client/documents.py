@@ -129,6 +129,13 @@ def dataset_report(**changes: Any) -> JSON:
     }  # fmt: skip
 
 
+def sample(number: int, **changes: Any) -> JSON:
+    return {
+        "number": number, "key": f"a/{number}", "shard": "/d/0.tar", "offset": 0, "length": 1024, "width": 64, "height": 48,
+        "captions": ["a cat", "a small cat"], "use": "training", **changes,
+    }  # fmt: skip
+
+
 def reinforcement(**changes: Any) -> JSON:
     return {
         "id": "reinf_1", "dataset": "pairs", "version": 1, "state": "succeeded", "teachers": ["ViT-B-32/openai"],

@@ -21,6 +21,7 @@ from tests.client.documents import (
     job,
     page,
     reinforcement,
+    sample,
     student,
     version,
 )
@@ -260,6 +261,7 @@ class DatasetServer(ResourceServer):
             Route("/v1/datasets/pairs/versions/{version}", self.version),
             Route("/v1/datasets/pairs/versions/{version}", self.delete, methods=["DELETE"]),
             Route("/v1/datasets/pairs/versions/{version}/report", self.report),
+            Route("/v1/datasets/pairs/versions/{version}/samples", self.samples),
             Route("/v1/datasets/pairs/versions/{version}/reinforcements", self.reinforcements),
             Route("/v1/datasets/pairs/versions/{version}/reinforcements", self.reinforce, methods=["POST"]),
             Route("/v1/datasets/pairs/versions/1/reinforcements/reinf_1", self.reinforcement),
@@ -286,6 +288,12 @@ class DatasetServer(ResourceServer):
 
     async def report(self, request: Request) -> Response:
         return JSONResponse(dataset_report())
+
+    async def samples(self, request: Request) -> Response:
+        unusable = sample(1, use="unusable", width=0, height=0, captions=[], problem="it has no txt")
+        every = [sample(0), unusable, sample(2, use="held_out")]
+        shown = [each for each in every if request.query_params.get("use", each["use"]) == each["use"]]
+        return JSONResponse(page(*shown, next_page_token="more"))
 
     async def reinforce(self, request: Request) -> Response:
         assert request.headers["idempotency-key"]

@@ -1,5 +1,6 @@
 """A fake of `python -m tinyclip_workers.plan.planner` without the engine. A spec's name selects its behaviour."""
 
+import base64
 import json
 import os
 import sys
@@ -41,9 +42,36 @@ def cost(request: dict) -> dict:
     return {"cost": {"views": views, "texts": 80, "bytes": 9000, "seconds": 7.5, "teacher_share": 0.6, "epochs_to_pay": 2.5}}
 
 
+def samples(question: dict) -> dict:
+    """Ten samples, of which the last is unusable."""
+    every = [
+        {
+            "number": number, "key": f"a/{number}", "shard": "/data/00.tar", "offset": 1000 * number, "length": 1000,
+            "captions": [f"caption {number}"], "width": 64, "height": 64, "use": "unusable" if number == 9 else "training",
+        }
+        for number in range(10)
+    ]
+    wanted = [each for each in every if question["use"] in (None, each["use"])]
+    shown = [each for each in wanted if each["number"] >= question["start"]][: question["limit"]]
+    last = shown[-1]["number"] if shown else 9
+    return {"items": shown, "next": last + 1 if last < wanted[-1]["number"] else None}
+
+
+def thumbnail(question: dict) -> dict:
+    if question["key"] == "slow":
+        return {"unavailable": "the store does not answer"}
+    if question["key"] != "a/3" or question["number"] not in (None, 3):
+        return {"missing": f"there is no sample {question['key']}"}
+    return {"jpeg": base64.b64encode(f"jpeg of {question['size']}".encode()).decode()}
+
+
 def answer(question: dict) -> dict:
     if "evaluation" in question:
         return {"id": question["id"], **evaluation(question["evaluation"])}
+    if "samples" in question:
+        return {"id": question["id"], **samples(question["samples"])}
+    if "thumbnail" in question:
+        return {"id": question["id"], **thumbnail(question["thumbnail"])}
     if "reinforcement" in question:
         return {"id": question["id"], **cost(question["reinforcement"])}
     name = question["spec"]["name"]

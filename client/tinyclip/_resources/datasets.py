@@ -8,7 +8,7 @@ from tinyclip._http.methods import AsyncResource, Resource, iteration, method, o
 from tinyclip._http.waiting import Deadline
 from tinyclip._resources.reinforcements import ReinforcementMethods, version_path
 from tinyclip.errors import InputError
-from tinyclip.schemas import AliasPut, Dataset, DatasetReport, DatasetVersion, Page
+from tinyclip.schemas import AliasPut, Dataset, DatasetReport, DatasetSample, DatasetVersion, Page, SampleUse
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Dataset]]:
@@ -67,6 +67,21 @@ def report(reference: str) -> Call[DatasetReport]:
     return Call("GET", version_path(reference, "report"), as_model(DatasetReport))
 
 
+def samples_page(
+    reference: str, *, use: SampleUse | str | None = None, page_size: int | None = None, page_token: str | None = None
+) -> Call[Page[DatasetSample]]:
+    """Return one page of the samples of a version, with their captions; only those of a `use`, as `unusable`."""
+    query = {"use": use, "page_size": page_size, "page_token": page_token}
+    return Call("GET", version_path(reference, "samples"), as_model(Page[DatasetSample]), query=query, wait=120.0)
+
+
+def thumbnail(reference: str, key: str, *, number: int | None = None, size: int | None = None) -> Call[bytes]:
+    """Return a small JPEG of a sample's image; its `number` finds it at once."""
+    query = {"number": number, "size": size}
+    where = version_path(reference, "samples", key, "thumbnail")
+    return Call("GET", where, lambda response: response.content, query=query, wait=120.0)
+
+
 def delete_version(reference: str) -> Call[None]:
     """Delete a version, which must be named as `emoji@3`; its shards are kept. Raises `InputError`."""
     name, at, which = reference.partition("@")
@@ -95,6 +110,8 @@ class DatasetMethods(ReinforcementMethods):
     version = method(version)
     versions_page = method(versions_page)
     report = method(report)
+    samples_page = method(samples_page)
+    thumbnail = method(thumbnail)
     delete_version = method(delete_version)
     put_alias = method(put_alias)
     remove_alias = method(remove_alias)
@@ -108,6 +125,11 @@ class DatasetMethods(ReinforcementMethods):
     def versions(self, name: str) -> AsyncGenerator[DatasetVersion, None]:
         """Iterate over the versions of a data set, newest first."""
         return self._items(lambda token: versions_page(name, page_token=token))
+
+    @iteration
+    def samples(self, reference: str, *, use: SampleUse | str | None = None) -> AsyncGenerator[DatasetSample, None]:
+        """Iterate over the samples of a version, in the order of its shards; only those of a `use`, as `unusable`."""
+        return self._items(lambda token: samples_page(reference, use=use, page_token=token))
 
     @operation
     async def wait(

@@ -16,6 +16,7 @@ from tinyclip.schemas.datasets import (
     ReinforcementCost,
     ReinforcementPost,
     ReinforcementState,
+    SampleUse,
 )
 from tinyclip.schemas.deployments import Canary, Deployment, DeploymentPut, DeploymentState, EngineName, ReplicaRange
 from tinyclip.schemas.evaluations import Evaluation, EvaluationError, EvaluationPost, EvaluationState
@@ -170,6 +171,7 @@ __all__ = [
     "ReplicaRange",
     "Request",
     "Response",
+    "SampleUse",
     "Scope",
     "Scores",
     "SearchRequest",

@@ -219,6 +219,15 @@ class DatasetVersion(Response):
         return spec.model_copy(update={"data": spec.data.model_copy(update={"train": train})})
 
 
+class SampleUse(StrEnum):
+    TRAINING = "training"
+    HELD_OUT = "held_out"
+    EXCLUDED = "excluded"
+    """It does not meet `where`."""
+    UNUSABLE = "unusable"
+    """It has no readable image or no caption; `problem` has the reason."""
+
+
 class DatasetSample(Response):
     """One sample in the index of a version."""
 
@@ -229,10 +238,14 @@ class DatasetSample(Response):
     offset: int
     length: int
     captions: list[str]
+    """Those in its shard, and those that were joined to them; shortened."""
     width: int
     height: int
+    use: SampleUse
     problem: str | None = None
-    """Why it is not used; null: it is."""
+    """Why it is unusable."""
+    unread: str | None = None
+    """Why its captions could not be read from the shard."""
 
 
 class ReinforcementPost(Request):

@@ -7,6 +7,7 @@ started when first needed, and again after it died.
 """
 
 import asyncio
+import base64
 import logging
 import secrets
 from collections.abc import Sequence
@@ -14,12 +15,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from tinyclip.artifacts.documents import EvaluationRequest
-from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan, ReinforcementCost, ReinforcementPost
+from tinyclip.schemas import (
+    DatasetSample,
+    DatasetVersion,
+    FieldError,
+    JobSpec,
+    Plan,
+    ReinforcementCost,
+    ReinforcementPost,
+    SampleUse,
+)
 from tinyclip.validation import shown_value
 
 from tinyclip_server.backends.helper_process import HelperDied, HelperProcess
 from tinyclip_server.backends.turns import Turns
-from tinyclip_server.problems import ApiError, InvalidInput, Unavailable
+from tinyclip_server.problems import ApiError, InvalidInput, NotFound, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +76,19 @@ class Planner:
             raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_reinforcement")
         return ReinforcementCost.model_validate(answer["cost"])
 
+    async def samples(
+        self, project: str, dataset: str, version: int, *, start: int, limit: int, use: SampleUse | None
+    ) -> tuple[list[DatasetSample], int | None]:
+        """Return samples of a version from number `start` on, and the number to continue with. Raises as `plan`, and NotFound."""
+        question = {"dataset": dataset, "version": version, "start": start, "limit": limit, "use": use}
+        answer = _found(await self._in_turn(project, {"samples": question}))
+        return [DatasetSample.model_validate(item) for item in answer["items"]], answer["next"]
+
+    async def thumbnail(self, project: str, dataset: str, version: int, *, key: str, number: int | None, size: int) -> bytes:
+        """Return the thumbnail of a sample as a JPEG. Raises as `plan`, and NotFound."""
+        question = {"dataset": dataset, "version": version, "key": key, "number": number, "size": size}
+        return base64.b64decode(_found(await self._in_turn(project, {"thumbnail": question}))["jpeg"])
+
     async def warm_up(self) -> None:
         """Start a process ahead of the first question; a failure is only logged."""
         process = self._idle[-1]
@@ -103,6 +126,15 @@ class Planner:
         finally:
             self._idle.append(process)
         raise AssertionError("unreachable")
+
+
+def _found(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a question about samples. Raises NotFound, Unavailable."""
+    if "missing" in answer:
+        raise NotFound(str(answer["missing"]), code="no_such_sample")
+    if "unavailable" in answer:
+        raise Unavailable(str(answer["unavailable"]), code="store_unavailable", retry_after=5)
+    return answer
 
 
 class _Exchange:

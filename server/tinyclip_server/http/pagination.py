@@ -66,7 +66,7 @@ class PageParams:
         """Return a page of `rows`, which have one more than `page_size` if there are more, or end early."""
         shown = rows[: self.page_size]
         more = len(rows) > self.page_size or (isinstance(rows, Rows) and rows.end_early)
-        return Page(items=[view(row) for row in shown], next_page_token=_token(key(shown[-1])) if more else None)
+        return Page(items=[view(row) for row in shown], next_page_token=page_token(*key(shown[-1])) if more else None)
 
 
 class Rows(list[Row]):
@@ -89,7 +89,8 @@ async def fitting_rows(
 Paging = Annotated[PageParams, Depends()]
 
 
-def _token(key: tuple[Any, ...]) -> str:
+def page_token(*key: Any) -> str:
+    """Return the token of the page after the row with a key."""
     values = [value.isoformat() if isinstance(value, datetime) else value for value in key]
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 

@@ -151,6 +151,17 @@ class TestShow:
 
         assert cli("datasets", "get", "pairs").out == "pairs ready, pairs@1 is the latest\n"
 
+    def test_samples_have_captions_or_the_reason_why_not(self, cli: Cli, server: DatasetServer) -> None:
+        lines = cli("datasets", "samples", "pairs@best").out.splitlines()
+        unusable = json.loads(cli("datasets", "samples", "pairs", "--use", "unusable", "--json").out)["items"]
+
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:5]]
+        assert rows == [
+            ["0", "a/0", "64x48", "training", "a cat / a small cat"], ["1", "a/1", "", "unusable", "it has no txt"],
+            ["2", "a/2", "64x48", "held_out", "a cat / a small cat"],
+        ]  # fmt: skip
+        assert [each["number"] for each in unusable] == [1]
+
     def test_a_list(self, cli: Cli, server: DatasetServer) -> None:
         lines = cli("datasets", "list").out.splitlines()
 

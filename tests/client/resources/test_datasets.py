@@ -10,7 +10,7 @@ from tinyclip._http.calls import Call
 from tinyclip._resources import datasets as calls
 
 from tests.client.clients import Connect
-from tests.client.documents import JSON, dataset, dataset_report, dataset_version, page, reinforcement
+from tests.client.documents import JSON, dataset, dataset_report, dataset_version, page, reinforcement, sample
 
 
 class Server:
@@ -67,6 +67,24 @@ def test_reports_and_versions_are_read(connect: Connect) -> None:
 
     assert [finding.code for finding in report.findings][:2] == ["shifted_captions", "small_images"]
     assert [each.version for each in versions] == [2, 1]
+
+
+def test_samples_are_listed_and_shown(connect: Connect) -> None:
+    requests: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        requests.append(request.url.raw_path.decode())
+        if request.url.path.endswith("/thumbnail"):
+            return httpx.Response(200, content=b"jpeg")
+        number = 1 if "page_token" in request.url.params else 0
+        return httpx.Response(200, json=page(sample(number), next_page_token="t" if number == 0 else None))
+
+    client = connect(handle)
+
+    assert [each.number for each in client.datasets.samples("pairs@1", use="training")] == [0, 1]
+    assert client.datasets.thumbnail("pairs@1", "a/0", number=0, size=64) == b"jpeg"
+    assert requests[0] == "/v1/datasets/pairs/versions/1/samples?use=training"
+    assert requests[2] == "/v1/datasets/pairs/versions/1/samples/a%2F0/thumbnail?number=0&size=64"
 
 
 def test_a_version_is_reinforced_and_waited_for(connect: Connect) -> None:

@@ -149,6 +149,7 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
         "job_id": [worker.job, queued["id"], cancelled["id"]], "name": ["emoji", "gallery"], "version": ["1", "best", "latest"],
         "alias": ["best"], "index": ["1"], "path": ["open_clip_model.safetensors"], "token_id": [tokens[0]["id"]],
         "evaluation_id": [evaluation["id"]], "export": ["onnx"], "reinforcement": [reinforcement],
+        "key": ["a/3"],
     }
 
 

@@ -5,5 +5,6 @@ registration    the flow from shards to a committed version
 shard_tasks     the Ray tasks, each of which scans one shard and writes a part
 examination     what is looked at in each sample: image_checks, caption_checks, languages, filters
 parts, merging  the parts in the artifacts store, and their sum
+browsing        samples of a version for people
 report          from the sum to findings
 """

@@ -5,5 +5,6 @@
 - `shards`: samples of the shards; `data`: checks of the training data and of images and captions;
   `dataset`: of a registered data set; `reinforcement`: of stored embeddings
 - `tasks`: checks of evaluation tasks; `objective`: of objectives and of several teachers
+- `samples`: samples of a data set for the control plane
 - `stages`: each stage's student; `cost`: its device-hours; `prune`: checks and estimates of automatic stages
 """

@@ -1,9 +1,10 @@
 """The planner's process, which the control plane keeps warm: `python -m tinyclip_workers.plan.planner`.
 
 It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec", "dataset"}` with
-`{"id", "plan"}` or `{"id", "errors"}`, `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`, and `{"id", "reinforcement"}`
-with `{"id", "cost"}` or `{"id", "errors"}`. Before an answer, lines `{"id", "doing"}` report its steps. After an internal error,
-it answers `{"id", "failed": true}`; out of memory, `{"id", "exhausted": true}`, and exits. All other output is written to stderr.
+`{"id", "plan"}` or `{"id", "errors"}`, `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`, and `{"id",
+"reinforcement"}` with `{"id", "cost"}` or `{"id", "errors"}`. Questions about samples have the answers of `plan.samples`.
+Before an answer, lines `{"id", "doing"}` report its steps. After an internal error, it answers `{"id", "failed": true}`; out of
+memory, `{"id", "exhausted": true}`, and exits. All other output is written to stderr.
 """
 
 import json
@@ -28,6 +29,7 @@ from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
 from tinyclip_workers.plan.reinforcement import check_stored, cost_or_errors
 from tinyclip_workers.plan.resources import resolve_device
+from tinyclip_workers.plan.samples import samples_or_problem, thumbnail_or_problem
 from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
@@ -62,6 +64,10 @@ def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
         return plan_or_errors(request["spec"], Diagnostics(on_step=on_step), request.get("dataset"))
     if "reinforcement" in request:
         return cost_or_errors(request["reinforcement"], Diagnostics(on_step=on_step))
+    if "samples" in request:
+        return samples_or_problem(request["samples"], Diagnostics(on_step=on_step))
+    if "thumbnail" in request:
+        return thumbnail_or_problem(request["thumbnail"], Diagnostics(on_step=on_step))
     return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
 
 

@@ -13,7 +13,7 @@ from tinyclip.cli.display.console import messages, print_json
 from tinyclip.cli.display.progress import progress_bar
 from tinyclip.cli.problems import FAILED
 from tinyclip.cli.session import AsJson, NoWait, PageSize, PageToken, Timeout, connect, run, send
-from tinyclip.schemas import Dataset, DatasetState, ReinforcementState
+from tinyclip.schemas import Dataset, DatasetState, ReinforcementState, SampleUse
 from tinyclip.specfile import load_dataset, load_tasks, teacher_of
 
 app = typer.Typer(help="Register data sets, and show what reading them found.", no_args_is_help=True)
@@ -91,6 +91,19 @@ def report(context: typer.Context, dataset: Reference, as_json: AsJson = False) 
             print_json(response.text)
         else:
             display.show_report(client.send(calls.version(dataset)), found)
+
+
+@app.command()
+def samples(
+    context: typer.Context,
+    dataset: Reference,
+    use: Annotated[SampleUse | None, typer.Option(help="Only samples of this use.")] = None,
+    page_size: PageSize = 50,
+    page_token: PageToken = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the samples of a version, with their captions."""
+    run(context, calls.samples_page(dataset, use=use, page_size=page_size, page_token=page_token), display.show_samples, as_json)
 
 
 @app.command()

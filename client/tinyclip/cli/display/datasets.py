@@ -4,7 +4,16 @@ from rich.console import Console
 
 from tinyclip.cli.display.console import console, new_table, print_next_page, print_table
 from tinyclip.cli.display.numbers import bars, count, duration, number, percent
-from tinyclip.schemas import AgreementReport, Dataset, DatasetReport, DatasetVersion, Page, Reinforcement, ReinforcementCost
+from tinyclip.schemas import (
+    AgreementReport,
+    Dataset,
+    DatasetReport,
+    DatasetSample,
+    DatasetVersion,
+    Page,
+    Reinforcement,
+    ReinforcementCost,
+)
 
 HEADLINES = 3
 """Findings that are shown after a registration."""
@@ -53,6 +62,17 @@ def show_version(version: DatasetVersion) -> None:
         if value:
             table.add_row(name, value)
     print_table(out, table)
+
+
+def show_samples(page: Page[DatasetSample]) -> None:
+    out = console()
+    table = new_table(out, "number", "key", "pixels", "use", "captions", right=("number", "pixels"))
+    for sample in page.items:
+        pixels = f"{sample.width}x{sample.height}" if sample.width else ""
+        text = sample.problem or sample.unread or " / ".join(sample.captions)
+        table.add_row(str(sample.number), sample.key, pixels, sample.use, text)
+    print_table(out, table)
+    print_next_page(out, page.next_page_token)
 
 
 def show_reinforcement(reinforcement: Reinforcement) -> None:
