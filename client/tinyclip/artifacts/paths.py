@@ -313,6 +313,14 @@ def dataset_samples(version: str, shard: int) -> str:
     return f"{version}/samples/{shard:06d}.parquet"
 
 
+def dataset_values(version: str) -> str:
+    """The hashed values of `distinct_key` of all pairs, in the order of the blocks: one number of 8 bytes each.
+
+    There is no such file if no pair has a value.
+    """
+    return f"{version}/values.bin"
+
+
 def dataset_findings_folder(version: str) -> str:
     """What the report is made from; removed when the version is complete."""
     return f"{version}/findings"

@@ -199,6 +199,7 @@ class LocalRay:
         return inherited | ({INDEX_DATABASE: index_database} if index_database else {}) | {
             MARKER: self._marker,
             "TINYCLIP_ENGINE_CACHE": str(self._settings.data_dir / "engines"),  # the service writes only below data_dir
+            "TINYCLIP_DATA_CACHE": str(self._settings.data_dir / "data"),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -77,6 +77,11 @@ class TestEpoch:
 
         assert pairs == sorted(pairs)
 
+    def test_a_batch_beyond_its_end_is_refused(self, order: SampleOrder) -> None:
+        for number in (-1, order.batches, order.batches + 100):
+            with pytest.raises(IndexError, match=f"an epoch has {order.batches} batches, there is no batch {number}"):
+                order.epoch(0).batch(number)
+
     def test_blocks_of_a_sequential_shard_stay_in_order(self) -> None:
         order = SampleOrder(index_of(5, 40, sequential=True), batch_size=8, seed=1)
 

@@ -7,7 +7,7 @@ slots reads the stretches of their readers only, from any position on: an order 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -101,7 +101,12 @@ class EpochOrder:
         self._segments = lru_cache(2)(self._distinct_segment)
 
     def batch(self, number: int, slots: range | None = None) -> Place:
-        """Return the pairs of a global batch, or of some of its slots, in the order of the slots."""
+        """Return the pairs of a global batch, or of some of its slots, in the order of the slots.
+
+        Raises IndexError if the epoch has no such batch.
+        """
+        if not 0 <= number < self.order.batches:
+            raise IndexError(f"an epoch has {self.order.batches} batches, there is no batch {number}")
         slots = range(self.order.batch_size) if slots is None else slots
         if self.order.distinct:
             segment, within = divmod(number, self._segment_batches())
@@ -169,24 +174,18 @@ class EpochOrder:
     def _distinct_segment(self, segment: int) -> Numbers:
         """Return the places of successive batches (M, N), with pairs exchanged so that the values in each batch differ."""
         first = segment * self._segment_batches()
-        last = min(self.order.batches, first + self._segment_batches())
-        every = range(self.order.readers), range(self.order.batch_size)
-        places_MN = np.stack([self._batch_places(number, *every) for number in range(first, last)])
+        count = min(self.order.batches - first, self._segment_batches())
+        share = self.order.share
+        readers = [self._reader_places(each, first * share, (first + count) * share) for each in range(self.order.readers)]
+        places_MN = np.stack(readers).reshape(-1, count, share).transpose(1, 0, 2).reshape(count, -1)
         values_MN = self._values(places_MN.ravel()).reshape(places_MN.shape)
-        separate(places_MN, values_MN, self.order.share)
+        separate(places_MN, values_MN, share)
         return places_MN
 
     def _values(self, places_M: Numbers) -> NDArray[np.uint64]:
         """Return the hashed values of pairs that no two of a batch share."""
         index, found = self.order.index, self.place(places_M)
-        blocks_M = self.block_order[found.block_M]
-        values_M = np.empty(len(places_M), dtype=np.uint64)
-        for shard in np.unique(index.blocks.shard[blocks_M]):
-            samples = index.load_samples(int(shard))
-            own = np.flatnonzero(index.blocks.shard[blocks_M] == shard)
-            first = np.searchsorted(samples.training_rows, index.blocks.first[blocks_M[own]])
-            values_M[own] = samples.distinct_N[samples.training_rows[first + found.pair_M[own]]]
-        return values_M
+        return index.values(index.first_pairs[self.block_order[found.block_M]] + found.pair_M)
 
 
 def _shuffled_blocks(order: SampleOrder, epoch: int) -> Numbers:
@@ -195,14 +194,16 @@ def _shuffled_blocks(order: SampleOrder, epoch: int) -> Numbers:
     if not order.shuffle:
         return np.arange(len(blocks))
     rng = np.random.default_rng([*order.entropy, epoch, _BLOCKS])
-    sequential = np.array([shard.sequential for shard in order.index.shards])
     key = rng.permutation(len(blocks)).astype(np.int64)
+    sequential = np.fromiter((shard.sequential for shard in order.index.shards), bool, len(order.index.shards))
     if sequential.any():
         together = sequential[blocks.shard]
         starts = np.flatnonzero(np.r_[True, blocks.shard[1:] != blocks.shard[:-1]])
         first = starts[np.searchsorted(starts, np.arange(len(blocks)), side="right") - 1]
-        key = np.where(together, key[first], key)
-    return np.lexsort((np.arange(len(blocks)), key))
+        return np.argsort(np.where(together, key[first], key), kind="stable")
+    shuffled = np.empty_like(key)
+    shuffled[key] = np.arange(len(key))
+    return shuffled
 
 
 def separate(places_MN: Numbers, values_MN: NDArray[np.uint64], share: int) -> None:
@@ -216,14 +217,15 @@ def separate(places_MN: Numbers, values_MN: NDArray[np.uint64], share: int) -> N
         value = int(values_MN[batch, slot])
         if counts[batch][value] < 2:  # the other pair has been exchanged
             continue
-        for other, place in _exchanges(batch, slot, len(values_MN), share):
-            theirs = int(values_MN[other, place])
-            if theirs != value and not counts[other][value] and not (theirs and counts[batch][theirs]):
-                for array in (places_MN, values_MN):
-                    array[batch, slot], array[other, place] = array[other, place], array[batch, slot]
-                counts[batch].update({value: -1, theirs: 1})
-                counts[other].update({value: 1, theirs: -1})
-                break
+        found = _exchange(values_MN, counts, batch, slot, share)
+        if found is None:
+            continue
+        other, place = found
+        theirs = int(values_MN[other, place])
+        for array in (places_MN, values_MN):
+            array[batch, slot], array[other, place] = array[other, place], array[batch, slot]
+        counts[batch].update({value: -1, theirs: 1})
+        counts[other].update({value: 1, theirs: -1})
 
 
 def _repeated(values_MN: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
@@ -236,9 +238,16 @@ def _repeated(values_MN: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
             yield batch, int(slot)
 
 
-def _exchanges(batch: int, slot: int, batches: int, share: int) -> Iterator[tuple[int, int]]:
-    """Yield batches and slots for an exchange, beginning with the next batch."""
-    start = slot // share * share
-    for step in range(1, batches):
-        for place in range(start, start + share):
-            yield (batch + step) % batches, place
+def _exchange(
+    values_MN: NDArray[np.uint64], counts: Sequence[Counter[int]], batch: int, slot: int, share: int
+) -> tuple[int, int] | None:
+    """Return batch and slot of the first pair, from the next batch on, with which an exchange repeats no value."""
+    value, start = int(values_MN[batch, slot]), slot // share * share
+    for step in range(1, len(values_MN)):
+        other = (batch + step) % len(values_MN)
+        if counts[other][value]:
+            continue
+        for place, theirs in enumerate(values_MN[other, start : start + share].tolist(), start):
+            if not (theirs and counts[batch][theirs]):
+                return other, place
+    return None

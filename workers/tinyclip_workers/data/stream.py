@@ -27,7 +27,7 @@ from tinyclip_workers.data.augment import VIEW, View, crop_of, draw_view
 from tinyclip_workers.data.crops import Crop
 from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.errors import DataError, Skipped
-from tinyclip_workers.data.fetching import BlockReader, Found, ReadStatistics
+from tinyclip_workers.data.fetching import AHEAD, BlockReader, Found, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.order import Place, SampleOrder
 from tinyclip_workers.data.positions import DataPosition
@@ -43,8 +43,8 @@ TOKEN_CACHE_SIZE = 100_000
 PREFETCH_BYTES, MAX_PREFETCH = 1 << 30, 4
 """Images that the loader processes of a worker hold ready in shared memory, and parts of batches that each one does."""
 
-AHEAD = 4
-"""Batches whose blocks are read ahead."""
+MIN_READ_BYTES = 256 << 20
+"""Limit of the memory of a loader process for pairs that it has read, if its share of `shuffle_bytes` is less."""
 
 
 @dataclass
@@ -197,8 +197,7 @@ class PairStream(IterableDataset[Batch]):
         epoch, first = self._start.epoch, self._start.batch
         while True:
             order = self._order.epoch(epoch)
-            readers = len(self._order.readers_of(slots)) / self._order.readers
-            reader = BlockReader(order, slots, int(self._spec.shuffle_bytes * readers), self.statistics)
+            reader = BlockReader(order, slots, self._max_bytes(slots), self.statistics)
             try:
                 places = (order.batch(number, slots) for number in range(first, self._order.batches))
                 for number, place in enumerate(_ahead(places, reader), start=first):
@@ -206,6 +205,11 @@ class PairStream(IterableDataset[Batch]):
             finally:
                 reader.close()
             epoch, first = epoch + 1, 0
+
+    def _max_bytes(self, slots: range) -> int:
+        """Return the limit of the memory for pairs that were read for some slots."""
+        share = len(self._order.readers_of(slots)) / self._order.readers
+        return max(MIN_READ_BYTES, int(self._spec.shuffle_bytes * share))
 
     def _make_part(self, found: Sequence[Found], epoch: int, number: int) -> Batch:
         """Decode pairs. One that cannot be used is counted and marked."""
@@ -229,13 +233,13 @@ class PairStream(IterableDataset[Batch]):
     def _make_pair(self, found: Found, epoch: int) -> _Pair | None:
         """Decode a pair; the view and the caption are drawn for the sample and the epoch. Returns None if it cannot be used."""
         if found.sample is None:
-            self._skipped.add_sample(found.samples.key(found.row), found.reason)
+            self._skipped.add_sample(found.key, found.reason)
             return None
         if self._stored is None:
             return self._decode(found.sample, found, epoch)
         view = self._stored.view(found.shard, found.row, epoch)
         if view is None:
-            self._skipped.add_sample(found.samples.key(found.row), "it could not be read when its embeddings were stored")
+            self._skipped.add_sample(found.key, "it could not be read when its embeddings were stored")
             return None
         pair = self._decode(found.sample, found, epoch, view)
         return pair and replace(pair, targets=self._stored.targets(found.shard, found.row, epoch, pair.caption))
@@ -244,7 +248,7 @@ class PairStream(IterableDataset[Batch]):
         """Decode the crop of a view (`None`: one that is drawn), and tokenize a caption."""
         train = self._spec.train
         with self._skipped.unusable(sample):
-            captions = [*captions_of(sample, train.caption_key), *found.samples.more_captions(found.row)]
+            captions = [*captions_of(sample, train.caption_key), *found.more_captions]
             if self._stored is not None and self._stored.first_caption_only:
                 del captions[1:]
             rng = np.random.default_rng([self._seed, epoch, int(self._first_samples[found.shard]) + found.row])

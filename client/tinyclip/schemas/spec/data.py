@@ -93,7 +93,7 @@ class DataSpec(Request):
     shuffle: int = Field(default=10_000, ge=0)
     """Pairs of all workers together that are drawn from at any time; 0: every epoch has the same order."""
     shuffle_bytes: int = Field(default=1 << 30, ge=1 << 20)
-    """Limit of the memory of all workers together for pairs that are held to draw from."""
+    """Limit of the memory of all workers together for pairs that are held to draw from. A loader process may hold 256 MB."""
 
 
 class _Task(Request):

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from tinyclip.artifacts.paths import dataset_blocks, dataset_samples, dataset_shards
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TrainData
@@ -22,11 +24,13 @@ from tinyclip_workers.data.index.rows import (
     blocks_of,
     cut_blocks,
     from_parquet,
+    join_blocks,
     shard_rows,
     shards_table,
     to_parquet,
 )
 from tinyclip_workers.data.index.scanning import ScannedShard, scan_or_empty
+from tinyclip_workers.data.index.values import Numbers, StoredValues, Values, ValuesFile, values_of
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.runtime.filesystems import open_own_store
 
@@ -34,8 +38,10 @@ REMOTE_BLOCK_BYTES = 8 << 20
 """The least that is requested of a remote store at once."""
 MIN_BLOCK_BYTES, BLOCKS_PER_DATASET = 64 << 10, 4096
 """Blocks of local shards are as small as allows this many: the smaller, the better an epoch is shuffled."""
-CACHED_SHARDS = 1024
-"""Shards whose samples a process keeps in memory."""
+CACHED_BYTES = 128 << 20
+"""Memory of a process for the samples of shards. More do not help where there are many shards: each block is of another one."""
+READING_THREADS = 32
+"""Of `write_index`: a remote store takes long to answer."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,31 @@ class DatasetIndex:
     """Identifies the data: the order of an epoch depends on it."""
     skipped: Skipped = field(default_factory=Skipped)
     """Samples that cannot be used, and shards that could not be read to their ends."""
+    load_values: Callable[[Numbers], Values] | None = None
+    """Returns the values of pairs, if not from the samples. Raises OSError."""
+
+    def values(self, pairs_M: Numbers) -> Values:
+        """Return the hashed values of `distinct_key` of pairs, by their numbers in the order of the blocks; 0: it has none.
+
+        Raises OSError.
+        """
+        return self._values_P[pairs_M] if self.load_values is None else self.load_values(pairs_M)
+
+    @cached_property
+    def _values_P(self) -> Values:
+        return np.concatenate([values_of(self.load_samples(shard)) for shard in range(len(self.shards))])
+
+    @cached_property
+    def first_pairs(self) -> Numbers:
+        """For each block the number of its first pair among all pairs."""
+        return np.cumsum(self.blocks.pairs, dtype=np.int64) - self.blocks.pairs
 
     @property
     def pairs(self) -> int:
         """Samples for training."""
         return int(self.blocks.pairs.sum())
 
-    def first_samples(self) -> NDArray[np.int64]:
+    def first_samples(self) -> Numbers:
         """Return for each shard the number of its first sample among all samples of the version."""
         counts = np.array([shard.samples for shard in self.shards], dtype=np.int64)
         return np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
@@ -100,41 +124,73 @@ def write_shard_samples(store: ArtifactsStore, folder: str, number: int, samples
 
 
 def write_index(store: ArtifactsStore, folder: str, shards: Sequence[ShardRow]) -> Blocks:
-    """Write shards and blocks of a version whose samples are written. The index counts once the version's document is written."""
-    size = block_bytes(shards)
-    rows = []
-    for number in range(len(shards)):
-        samples = from_parquet(store.read_bytes(dataset_samples(folder, number)))
-        rows += cut_blocks(number, samples, size)
-    blocks = blocks_of(rows)
+    """Write shards, blocks and values of a version whose samples are written.
+
+    The index counts once the version's document is written.
+    """
+    size, parts = block_bytes(shards), [blocks_of([])]
+    with ValuesFile() as values:
+        for number, samples in enumerate(_read_samples(store, folder, len(shards))):
+            parts.append(blocks_of(cut_blocks(number, samples, size)))
+            values.append(values_of(ShardSamples(samples)))
+        values.save(store, folder)
+    blocks = join_blocks(parts)
     store.write_bytes(dataset_shards(folder), to_parquet(shards_table(shards)))
     store.write_bytes(dataset_blocks(folder), to_parquet(blocks.table()))
     return blocks
+
+
+def _read_samples(store: ArtifactsStore, folder: str, shards: int) -> Iterator[pa.Table]:
+    """Yield the samples of all shards in order, a few of which are read at a time."""
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        for first in range(0, shards, READING_THREADS):
+            paths = [dataset_samples(folder, number) for number in range(first, min(shards, first + READING_THREADS))]
+            yield from map(from_parquet, threads.map(store.read_bytes, paths))
 
 
 def open_index(store: ArtifactsStore, folder: str, digest: str, skipped: Skipped | None = None) -> DatasetIndex:
     """Open the index in a version's folder. Raises OSError."""
     shards = shard_rows(from_parquet(store.read_bytes(dataset_shards(folder))))
     blocks = Blocks.of(from_parquet(store.read_bytes(dataset_blocks(folder))))
-
-    return DatasetIndex(shards, blocks, StoredSamples(store.root, folder), digest, skipped or Skipped())
+    values = StoredValues(store.root, folder, digest, int(blocks.pairs.sum()))
+    return DatasetIndex(shards, blocks, StoredSamples(store.root, folder), digest, skipped or Skipped(), values)
 
 
 class StoredSamples:
-    """Loads the samples of shards from a version's folder, and keeps those of the last ones."""
+    """Loads the samples of shards from a version's folder, in any number of threads, and keeps those that were used last."""
 
     def __init__(self, root: str, folder: str) -> None:
         self._root, self._folder = root, folder
-        self._process, self._load = 0, lru_cache(CACHED_SHARDS)(self._read)
+        self._cache: _Cache | None = None
 
     def __call__(self, number: int) -> ShardSamples:
         """Return the samples of a shard. Raises OSError."""
-        if self._process != os.getpid():  # the clients of stores do not survive a fork
-            self._process, self._store = os.getpid(), open_own_store(self._root)
-        return self._load(number)
-
-    def _read(self, number: int) -> ShardSamples:
-        return ShardSamples(from_parquet(self._store.read_bytes(dataset_samples(self._folder, number))))
+        if self._cache is None or self._cache.process != os.getpid():  # the clients of stores do not survive a fork
+            self._cache = _Cache(open_own_store(self._root))
+        return self._cache.get(dataset_samples(self._folder, number))
 
     def __reduce__(self) -> tuple[type["StoredSamples"], tuple[str, str]]:
         return StoredSamples, (self._root, self._folder)
+
+
+class _Cache:
+    """Samples that a process has read."""
+
+    def __init__(self, store: ArtifactsStore) -> None:
+        self.process, self._store = os.getpid(), store
+        self._kept: OrderedDict[str, ShardSamples] = OrderedDict()
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def get(self, path: str) -> ShardSamples:
+        with self._lock:
+            if path in self._kept:
+                self._kept.move_to_end(path)
+                return self._kept[path]
+        samples = ShardSamples(from_parquet(self._store.read_bytes(path)))
+        with self._lock:
+            if path not in self._kept:
+                self._kept[path] = samples
+                self._bytes += samples.nbytes
+            while self._bytes > CACHED_BYTES and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return samples

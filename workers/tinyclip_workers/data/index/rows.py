@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -55,7 +55,7 @@ SAMPLES = pa.schema([
 ])  # fmt: skip
 
 
-@dataclass
+@dataclass(slots=True)
 class ShardRow:
     """One shard."""
 
@@ -100,7 +100,7 @@ class Blocks:
         return len(self.shard)
 
     def table(self) -> pa.Table:
-        return pa.table({field.name: getattr(self, field.name) for field in fields(self)}, schema=BLOCKS)
+        return pa.table({name: getattr(self, name) for name in BLOCKS.names}, schema=BLOCKS)
 
     @classmethod
     def of(cls, table: pa.Table) -> "Blocks":
@@ -117,7 +117,7 @@ class ShardSamples:
         self.distinct_N: NDArray[np.uint64] = table.column("distinct").to_numpy()
         self.crc_N: NDArray[np.uint32] = table.column("crc").to_numpy()
         self.training_rows: NDArray[np.int64] = np.flatnonzero(table.column("use").to_numpy() == Use.TRAINING)
-        self._more: list[list[str] | None] | None = None
+        self._has_more = table.column("more_captions").null_count < len(table)
 
     def __len__(self) -> int:
         return len(self.offset_N)
@@ -128,10 +128,15 @@ class ShardSamples:
 
     def more_captions(self, row: int) -> list[str]:
         """Return the captions of a sample that are not in the shard."""
-        if self._more is None:
-            column = self.table.column("more_captions")
-            self._more = [] if column.null_count == len(column) else column.to_pylist()
-        return (self._more[row] or []) if self._more else []
+        if not self._has_more:
+            return []
+        captions: list[str] | None = self.table.column("more_captions")[row].as_py()  # texts of a whole shard take megabytes
+        return captions or []
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return int(self.table.nbytes) + self.training_rows.nbytes
 
 
 def samples_table(rows: Sequence[SampleRow]) -> pa.Table:
@@ -144,20 +149,21 @@ def shards_table(rows: Sequence[ShardRow]) -> pa.Table:
 
 
 def shard_rows(table: pa.Table) -> list[ShardRow]:
-    return [ShardRow(**row) for row in table.to_pylist()]
+    columns = [table.column(name).to_pylist() for name in SHARDS.names]
+    return [ShardRow(*values) for values in zip(*columns, strict=True)]
 
 
 def cut_blocks(shard: int, samples: pa.Table, block_bytes: int) -> list[tuple[int, int, int, int, int, int]]:
     """Cut a shard into blocks of successive whole samples, each the shortest of at least `block_bytes`, as rows of `BLOCKS`."""
-    offset_N, length_N = samples.column("offset").to_numpy(), samples.column("length").to_numpy()
-    training_N = samples.column("use").to_numpy() == Use.TRAINING
+    offset_N = samples.column("offset").to_numpy()
+    end_N = offset_N + samples.column("length").to_numpy()
+    pairs = np.append(0, np.cumsum(samples.column("use").to_numpy() == Use.TRAINING))
     blocks, first = [], 0
-    for row in range(len(offset_N)):
-        end = int(offset_N[row] + length_N[row])
-        if end - int(offset_N[first]) >= block_bytes or row == len(offset_N) - 1:
-            start = int(offset_N[first])
-            blocks.append((shard, first, row + 1 - first, int(training_N[first : row + 1].sum()), start, end - start))
-            first = row + 1
+    while first < len(offset_N):
+        start = int(offset_N[first])
+        stop = min(int(np.searchsorted(end_N, start + block_bytes)) + 1, len(offset_N))
+        blocks.append((shard, first, stop - first, int(pairs[stop] - pairs[first]), start, int(end_N[stop - 1]) - start))
+        first = stop
     return blocks
 
 
@@ -165,6 +171,11 @@ def blocks_of(rows: Sequence[tuple[int, int, int, int, int, int]]) -> Blocks:
     columns = np.array(rows, dtype=np.int64).reshape(-1, len(BLOCKS)).T
     narrow = [column.astype(kind.type.to_pandas_dtype()) for column, kind in zip(columns, BLOCKS, strict=True)]
     return Blocks(*narrow)
+
+
+def join_blocks(parts: Sequence[Blocks]) -> Blocks:
+    """Return the blocks of all parts of an index, at least one."""
+    return Blocks(*(np.concatenate([getattr(part, name) for part in parts]) for name in BLOCKS.names))
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -175,4 +186,4 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    return pq.read_table(io.BytesIO(data))
+    return pq.ParquetFile(pa.BufferReader(data)).read()  # `read_table` imports data sets, 70 MB
