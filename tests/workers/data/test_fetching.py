@@ -11,6 +11,7 @@ import s3fs
 import torch
 from PIL import Image
 from tinyclip.schemas.spec import DataSpec
+from tinyclip_workers.data import fetching
 from tinyclip_workers.data.fetching import BlockReader, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import REMOTE_BLOCK_BYTES, DatasetIndex, index_shards
 from tinyclip_workers.data.positions import DataPosition
@@ -100,6 +101,27 @@ class TestBytes:
 
         assert found[0][0] == found[1][0]
         assert found[0][1] < found[1][1]
+
+    def test_many_readers_read_pieces_of_blocks_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shards = write_shards(tmp_path, shards=3, pairs=96)
+        index = index_of(shards)
+        order = stream_of(index, shards, shuffle=24)._order.epoch(0)
+        places = [order.batch(number) for number in range(order.order.batches)]
+        memory = 2 * int(index.blocks.length.mean())
+        whole, pieces = BlockReader(order, range(24), 1 << 30), BlockReader(order, range(24), memory)
+        monkeypatch.setattr(fetching, "MIN_PIECE_BYTES", 1024)
+        pieces._split = fetching._pieces_of_a_block(order, 24, memory)
+
+        expected = [whole.read(place) for place in places]
+        found = [pieces.read(place) for place in places]
+
+        assert found == expected
+        assert pieces._split > 4
+        assert not pieces._pieces
+        assert pieces.statistics.requests > 2 * whole.statistics.requests
+        assert pieces.statistics.bytes <= 1.1 * whole.statistics.bytes
+        for reader in (whole, pieces):
+            reader.close()
 
     def test_a_compressed_shard_is_read_once_from_its_beginning(self, tmp_path: Path) -> None:
         plain = write_shards(tmp_path / "plain", shards=2)
