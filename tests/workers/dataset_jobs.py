@@ -16,7 +16,7 @@ from tinyclip_workers import jobs
 from tinyclip_workers.runtime.ray_tasks import TaskStep
 
 NAME = "pairs"
-TASK_RUNNERS = ("tinyclip_workers.datasets.shard_tasks.run_tasks", "tinyclip_workers.datasets.task_images.run_tasks")
+TASK_RUNNERS = tuple(f"tinyclip_workers.datasets.{name}.run_tasks" for name in ("shard_tasks", "task_images", "teacher_sample"))
 """Where tasks are started."""
 
 

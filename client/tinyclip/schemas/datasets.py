@@ -198,6 +198,8 @@ class DatasetVersion(Response):
     bytes: int
     digest: str
     """SHA-256 over the digests of the shards and the settings: equal for equal data."""
+    report_digest: str = ""
+    """SHA-256 over `digest` and what the report was made with: teacher, evaluation tasks, image size."""
     source: DatasetSource
     holdout: float = 0.0
     compressed: bool = False

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 
 from tinyclip_workers.model.folders import BoundedTokenizer
 
@@ -83,10 +84,16 @@ def affixes(normalized: str) -> tuple[str, str] | None:
 
 def length_check(context_length: int) -> Callable[[str], bool]:
     """Return a function that returns True for captions with more tokens than a model of this context length reads."""
-    tokenizer, room = BoundedTokenizer(context_length=context_length), context_length - 2
+    tokenizer, room = tokenizer_of(context_length), context_length - 2
 
     def is_too_long(caption: str) -> bool:
         # A token has at least one byte, so most captions need not be tokenized. Cleaning a text can make it longer, but rarely.
         return len(caption.encode()) > room and len(tokenizer.encode(caption)) > room
 
     return is_too_long
+
+
+@cache
+def tokenizer_of(context_length: int) -> BoundedTokenizer:
+    """Return CLIP's tokenizer for a context length, the same one each time: its vocabulary takes 20 MB and a while to read."""
+    return BoundedTokenizer(context_length=context_length)

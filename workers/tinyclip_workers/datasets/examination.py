@@ -1,23 +1,24 @@
 """The examination of a shard's samples while it is scanned: `where`, images, captions."""
 
 import hashlib
-import heapq
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tinyclip.schemas.datasets import Where
-from tinyclip.schemas.spec import TrainData
+from tinyclip.schemas.spec import TeacherSpec, TrainData
 
+from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.index.rows import SampleRow, Use
 from tinyclip_workers.data.samples import Sample, UnusableSample, field_of, image_bytes, sample_errors, sample_json
 from tinyclip_workers.datasets import caption_checks as checks
+from tinyclip_workers.datasets.caption_counts import CaptionCounter
 from tinyclip_workers.datasets.filters import SampleFilter
-from tinyclip_workers.datasets.image_checks import examine_image
-from tinyclip_workers.datasets.languages import CaptionLanguage, is_uncovered, probable_languages
+from tinyclip_workers.datasets.image_checks import Tone, examine_image
 from tinyclip_workers.datasets.parts import SampleMarks
 from tinyclip_workers.datasets.statistics import Statistics, example
+from tinyclip_workers.datasets.teacher import BATCH, teacher_of
+from tinyclip_workers.types import Pixels
 
 FORMAT = 1
 """Version of the examination; increment it when what it writes changes."""
@@ -37,29 +38,48 @@ class ExaminationSettings:
     context_length: int = checks.DEFAULT_CONTEXT
     language_captions: int = 1000
     """Captions of each shard whose language is determined."""
-    teacher: str = ""
-    """Digest of the teacher that encodes every sample; "" if none does."""
+    teacher: TeacherSpec | None = None
+    """The teacher that encodes every sample; None if `where` does not bound its agreement."""
+    teacher_digest: str = ""
+    """Of its weights."""
 
     def digest(self) -> str:
         """Return a digest of the settings and of the version of the examination."""
         where = {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in self.where.items()}
         train = self.train.model_dump(mode="json", include={"image_key", "caption_key", "distinct_key", "holdout"})
-        document = [FORMAT, train, where, self.context_length, self.language_captions, self.teacher]
+        document = [FORMAT, train, where, self.context_length, self.language_captions, self.teacher_digest]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class _Looked:
+    """A sample that was looked at."""
+
+    sample: Sample
+    """Without its files."""
+    row: SampleRow
+    marks: SampleMarks
+    tone: Tone | None
+    captions: list[str]
+    square: Pixels | None
+    """For the teacher."""
 
 
 class ShardExaminer:
     """Examines the samples of one shard; an `Examiner`."""
 
     def __init__(self, url: str, settings: ExaminationSettings) -> None:
+        """Raises TeacherError."""
         self._url, self._train, self._filter = url, settings.train, SampleFilter(settings.where)
-        self._is_too_long: Callable[[str], bool] = checks.length_check(settings.context_length)
-        self._languages = _CaptionSample(settings.language_captions)
+        self._teacher = teacher_of(settings.teacher) if settings.teacher is not None else None
         self._image_failed = False
+        self._looked: _Looked | None = None
+        self._waiting: list[_Looked] = []
+        """Samples for the next batch of the teacher."""
         self.statistics = Statistics()
+        self._captions = CaptionCounter(url, self.statistics, settings.context_length, settings.language_captions)
         self.marks: list[SampleMarks] = []
         """A row for each sample that has passed."""
-        self._next = SampleMarks()
 
     def selects(self, sample: Sample) -> bool:
         return self._filter.selects(sample)
@@ -70,36 +90,66 @@ class ShardExaminer:
             row.use = Use.EXCLUDED
             return
         self._image_failed = True
-        image = examine_image(image_bytes(sample, self._train.image_key))
+        data = image_bytes(sample, self._train.image_key)
+        image = examine_image(data)
+        square = None if self._teacher is None else decode_square(data, self._teacher.image_size)
         self._image_failed = False
-        texts = [checks.normalized(caption) for caption in captions]
-        self._next.captions = [checks.text_hash(text) for text in dict.fromkeys(texts)]
+        marks = SampleMarks(row.use)
         if image.tone is None:
-            self._next.image, self._next.thumbnail = image.hash, image.thumbnail
-        else:
-            code = "black_images" if image.tone == "black" else "blank_images"
-            self._count(code, sample, f"{row.width}x{row.height} pixels, {image.tone}", reason=image.tone)
-        self._count_size(row)
-        self._count_captions(sample, captions, texts)
+            marks.image, marks.thumbnail = image.hash, image.thumbnail
+        marks.captions = [checks.text_hash(text) for text in dict.fromkeys(map(checks.normalized, captions))]
+        named: Sample = {"__key__": sample["__key__"]}
+        self._looked = _Looked(named, row, marks, image.tone, captions, square)
 
     def passed(self, sample: Sample, row: SampleRow) -> None:
-        statistics = self.statistics
-        statistics.samples += 1
-        statistics.excluded += row.use == Use.EXCLUDED
-        statistics.usable += row.use in (Use.TRAINING, Use.HELD_OUT)
+        self.statistics.samples += 1
+        if self.statistics.samples <= SAMPLED_FIELDS:
+            self.statistics.fields.update(_fields_of_words(sample))
+        looked, self._looked = self._looked, None
+        self.marks.append(looked.marks if looked is not None else SampleMarks(row.use))
         if row.problem is not None:
             self._count_problem(sample, row)
-        if statistics.samples <= SAMPLED_FIELDS:
-            statistics.fields.update(_fields_of_words(sample))
-        self.marks.append(self._next if row.use in (Use.TRAINING, Use.HELD_OUT) else SampleMarks())
-        self.marks[-1].use = row.use
-        self._next, self._image_failed = SampleMarks(), False
+        elif looked is None:
+            self.statistics.excluded += 1
+        elif looked.square is None:
+            self._keep(looked)
+        else:
+            self._waiting.append(looked)
+            if len(self._waiting) == BATCH:
+                self._measure()
+        self._image_failed = False
 
     def finish(self) -> None:
-        """Find the probable languages of the sample of captions."""
-        for key, text in self._languages.texts():
-            uncovered = example(key, self._url, text) if is_uncovered(text) else None
-            self.statistics.languages.append(CaptionLanguage(probable_languages(text), uncovered))
+        """Measure the last samples, and find the probable languages of the sample of captions."""
+        if self._waiting:
+            self._measure()
+        self._captions.finish()
+
+    def _measure(self) -> None:
+        """Let the teacher compare images and captions, and exclude those samples whose agreement is out of bounds."""
+        assert self._teacher is not None, "only with one do samples wait"
+        waiting, self._waiting = self._waiting, []
+        squares = [looked.square for looked in waiting if looked.square is not None]
+        agreements = self._teacher.agreements(squares, [looked.captions for looked in waiting])
+        for looked, agreement in zip(waiting, agreements.tolist(), strict=True):
+            looked.square = None
+            if self._filter.selects_agreement(agreement):
+                looked.marks.agreement = agreement
+                self._keep(looked)
+            else:
+                looked.row.use = looked.marks.use = Use.EXCLUDED
+                looked.marks.image = looked.marks.thumbnail = looked.marks.captions = None
+                self.statistics.excluded += 1
+
+    def _keep(self, looked: _Looked) -> None:
+        """Count a usable sample."""
+        self.statistics.usable += 1
+        if looked.tone is not None:
+            code = "black_images" if looked.tone == "black" else "blank_images"
+            detail = f"{looked.row.width}x{looked.row.height} pixels, {looked.tone}"
+            self._count(code, looked.sample, detail, reason=looked.tone)
+        self._count_size(looked.row)
+        self._captions.add(looked.sample["__key__"], looked.captions)
 
     def _count(self, code: str, sample: Sample, detail: str, reason: str | None = None) -> None:
         self.statistics.count(code, example(sample["__key__"], self._url, detail), reason)
@@ -109,31 +159,6 @@ class ShardExaminer:
         statistics.widths[row.width] += 1
         statistics.heights[row.height] += 1
         statistics.short_sides[min(row.width, row.height)] += 1
-
-    def _count_captions(self, sample: Sample, captions: list[str], texts: list[str]) -> None:
-        statistics, weight = self.statistics, 1 / len(captions)
-        statistics.captions += len(captions)
-        for caption, text in zip(captions, texts, strict=True):
-            statistics.lengths[len(caption)] += 1
-            statistics.texts.add(text[: checks.MAX_NO_TEXT], weight)
-            if (ends := checks.affixes(text)) is not None:
-                statistics.beginnings.add(ends[0], weight)
-                statistics.endings.add(ends[1], weight)
-        kinds = [checks.no_text(caption) for caption in captions]
-        if all(kinds):
-            self._count("no_text_captions", sample, captions[0], reason=str(kinds[0]))
-        for code, is_found in self._caption_checks():
-            if (found := next((caption for caption in captions if is_found(caption)), None)) is not None:
-                self._count(code, sample, found)
-        if all(" " not in text for text in texts):
-            statistics.count("single_word_captions")
-        self._languages.add(sample["__key__"], captions)
-
-    def _caption_checks(self) -> tuple[tuple[str, Callable[[str], bool]], ...]:
-        return (
-            ("url_captions", checks.has_url), ("html_captions", checks.has_html), ("cut_captions", checks.is_cut),
-            ("truncated_captions", self._is_too_long),
-        )  # fmt: skip
 
     def _count_problem(self, sample: Sample, row: SampleRow) -> None:
         assert row.problem is not None, "the caller checks it"
@@ -187,23 +212,3 @@ def _fields_of_words(sample: Sample) -> list[str]:
         except UnusableSample:
             continue
     return found
-
-
-class _CaptionSample:
-    """Captions of some samples, chosen by a hash of their key, one of each."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._heap: list[tuple[int, str, str]] = []
-
-    def add(self, key: str, captions: list[str]) -> None:
-        rank = checks.text_hash(key.encode("utf-8", "surrogatepass").hex())
-        entry = (-rank, key, captions[rank % len(captions)])
-        if len(self._heap) < self._size:
-            heapq.heappush(self._heap, entry)
-        elif self._heap and entry > self._heap[0]:
-            heapq.heapreplace(self._heap, entry)
-
-    def texts(self) -> list[tuple[str, str]]:
-        """Return keys and captions."""
-        return [(key, text) for _, key, text in sorted(self._heap, reverse=True)]

@@ -12,6 +12,7 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.datasets.registration import register_version
 from tinyclip_workers.datasets.requests import expect_wanted
 from tinyclip_workers.evaluation.labels import task_pointer
+from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed
 from tinyclip_workers.runtime.ray_tasks import TaskLost
@@ -26,6 +27,8 @@ def register(store: ArtifactsStore, name: str, version: int, attempt: int, event
     except DataError as error:
         pointer = task_pointer(request.request.tasks, error) or f"/{error.field.replace('.', '/')}"
         raise JobFailed("unreadable_data", str(error), pointer=pointer, value=error.value) from error
+    except TeacherError as error:
+        raise JobFailed("unreadable_model", error.message, pointer=error.pointer, value=error.value) from error
     except TaskLost as error:
         raise JobFailed("worker_lost", str(error)) from error
     except (ValueError, OSError, MissingExtra) as error:

@@ -9,8 +9,7 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from tinyclip.schemas import JSON
 
-from tinyclip_workers.datasets.caption_checks import DEFAULT_CONTEXT
-from tinyclip_workers.model.folders import BoundedTokenizer
+from tinyclip_workers.datasets.caption_checks import DEFAULT_CONTEXT, tokenizer_of
 
 LANGUAGES = [
     "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "gu", "he", "hi", "hr", "hu", "id",
@@ -81,7 +80,7 @@ def is_uncovered(text: str) -> bool:
     beginning = text[:MEASURED_CHARACTERS]
     if not any(character.isalpha() and not character.isascii() for character in beginning):
         return False
-    return len(_tokenizer().encode(beginning)) >= UNCOVERED_TOKENS * len(beginning)
+    return len(tokenizer_of(DEFAULT_CONTEXT).encode(beginning)) >= UNCOVERED_TOKENS * len(beginning)
 
 
 @cache
@@ -89,8 +88,3 @@ def _identifier() -> Any:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(LANGUAGES)
     return identifier
-
-
-@cache
-def _tokenizer() -> BoundedTokenizer:
-    return BoundedTokenizer(context_length=DEFAULT_CONTEXT)

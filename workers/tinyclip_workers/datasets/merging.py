@@ -32,6 +32,8 @@ class Merged:
     shards: list[ShardRow] = field(default_factory=list)
     broken: list[BrokenShard] = field(default_factory=list)
     statistics: Statistics = field(default_factory=merged)
+    usable: list[int] = field(default_factory=list)
+    """The usable samples of each shard."""
 
 
 class Parts:
@@ -61,6 +63,7 @@ def merge_parts(parts: Parts) -> Merged:
     for _, summary in parts:
         total.shards.append(summary.shard)
         total.statistics.add(summary.statistics)
+        total.usable.append(summary.statistics.usable)
         if summary.broken is not None:
             total.broken.append(BrokenShard(summary.shard.url, summary.shard.samples, summary.broken))
     return total

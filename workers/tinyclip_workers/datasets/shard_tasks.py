@@ -36,6 +36,8 @@ class Registration:
     version: int
     attempt: int
     settings: ExaminationSettings
+    teacher_memory: float = 0.0
+    """Bytes that a task with a teacher takes; 0 if none encodes every sample."""
 
     @property
     def folder(self) -> str:
@@ -73,7 +75,7 @@ def scan_shards(
 def _scan(registration: Registration, shards: Sequence[tuple[int, str]]) -> Iterator[TaskStep | None]:
     calls = [(registration, number, url) for number, url in shards]
     try:
-        yield from run_tasks(scan_to_part, calls, num_cpus=1)
+        yield from run_tasks(scan_to_part, calls, memory=registration.teacher_memory, gpu=registration.teacher_memory > 0)
     except TaskLost as error:
         url = shards[error.call][1]
         raise TaskLost(error.call, f"reading {url} ended its process, or its node was lost ({error})") from error

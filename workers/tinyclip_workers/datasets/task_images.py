@@ -102,7 +102,7 @@ def scan_task_images(scan: TaskScan, shards: Sequence[TaskShard]) -> None:
     """Hash the images of all shards on all nodes, but for those that are hashed already. Raises OSError, TaskLost."""
     store = open_own_store(scan.artifacts)
     missing = [n for n, shard in enumerate(shards) if _read(store, scan, n, _settings(scan, shard)) is None]
-    for _ in run_tasks(hash_task_images, [(scan, number, shards[number]) for number in missing], num_cpus=1):
+    for _ in run_tasks(hash_task_images, [(scan, number, shards[number]) for number in missing]):
         pass
 
 

@@ -21,6 +21,8 @@ RETRIES = 3
 QUEUED = 2
 """Tasks in flight for each processor: the next one begins as soon as one ends."""
 WAIT_REPORT_SECONDS = 60.0
+NODE_SHARE = 0.9
+"""Share of a node's memory that a task may ask for."""
 
 
 class TaskLost(RuntimeError):
@@ -43,15 +45,19 @@ class TaskStep:
 
 
 def run_tasks(
-    task: Callable[..., Iterator[float]], calls: Sequence[tuple[Any, ...]], *, tick_s: float = 5.0, **resources: float
-) -> Iterator[TaskStep | None]:
+    task: Callable[..., Iterator[float]], calls: Sequence[tuple[Any, ...]], *, memory: float = 0.0, gpu: bool = False,
+    tick_s: float = 5.0,
+) -> Iterator[TaskStep | None]:  # fmt: skip
     """Run `task(*call)` for every call on the cluster; yield its steps as they come, and None when `tick_s` pass without one.
 
-    `resources`: of each task, as `num_cpus` and `num_gpus`. Calls begin in order. The others are cancelled when the caller stops.
-    Raises what a task raises, and TaskLost.
+    Each takes a processor and `memory` bytes, and with `gpu` a GPU if the cluster has any. Calls begin in order. Those that run
+    are cancelled when the caller stops. Raises what a task raises, and TaskLost.
     """
+    if not calls:
+        return
     if not ray.is_initialized():
         ray.init()
+    resources = _resources(memory, gpu)
     remote = ray.remote(max_retries=RETRIES, **resources)(task).options(num_returns="streaming")  # type: ignore[call-overload]
     waiting, running = list(range(len(calls)))[::-1], dict[Any, int]()
     waits = _Waits(resources)
@@ -84,6 +90,14 @@ def _next_step(steps: Any, running: dict[Any, int]) -> TaskStep:
         raise error.as_instanceof_cause() from None
     except RayError as error:
         raise TaskLost(call, error) from error
+
+
+def _resources(memory: float, gpu: bool) -> dict[str, float]:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # A task that asks for more memory than any node has would wait for ever.
+    possible = min(memory, NODE_SHARE * max((node.get("memory", 0.0) for node in nodes), default=0.0))
+    gpus = {"num_gpus": 1.0} if gpu and any(node.get("GPU") for node in nodes) else {}
+    return {"num_cpus": 1.0, **({"memory": possible} if possible else {}), **gpus}
 
 
 def _in_flight(resources: dict[str, float]) -> int:

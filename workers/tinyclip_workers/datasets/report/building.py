@@ -1,18 +1,24 @@
 """Build the report on a version."""
 
+from collections import Counter
+from dataclasses import dataclass
+
 import pyarrow as pa
 from tinyclip.schemas.datasets import CaptionStatistics, DatasetPut, DatasetReport, Finding, ImageSizes
 
+from tinyclip_workers.datasets.captions_file import JoinedCaptions
 from tinyclip_workers.datasets.languages import determine, shares
 from tinyclip_workers.datasets.merging import BrokenShard, Merged, Parts
-from tinyclip_workers.datasets.report.captions import caption_findings
+from tinyclip_workers.datasets.report.agreement import agreement_findings, measure
+from tinyclip_workers.datasets.report.captions import caption_findings, joined_findings
 from tinyclip_workers.datasets.report.distinct import count_distinct
-from tinyclip_workers.datasets.report.duplicates import duplicate_finding
+from tinyclip_workers.datasets.report.duplicates import duplicate_findings
 from tinyclip_workers.datasets.report.imbalance import imbalance_findings
 from tinyclip_workers.datasets.report.leakage import leakage_findings
 from tinyclip_workers.datasets.report.numbers import mean, share_below, summary
 from tinyclip_workers.datasets.report.rules import counted_findings, make_finding, part_of, severity_of
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, Statistics, example
+from tinyclip_workers.datasets.teacher_sample import EncodedPairs
 
 DEFAULT_INPUT = 224
 """Side of most students' input."""
@@ -23,24 +29,43 @@ SMALL_SHARE = 0.1
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
-def build_report(parts: Parts, request: DatasetPut, merged: Merged, task_images: pa.Table) -> DatasetReport:
-    """Return the report, the most serious findings first. Raises OSError."""
-    statistics = merged.statistics
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured, but for what the parts have."""
+
+    merged: Merged
+    joined: JoinedCaptions | None
+    task_images: pa.Table
+    teacher: str
+    """The teacher's name; "" without one."""
+    pairs: EncodedPairs | None
+    """What the teacher has encoded."""
+
+
+def build_report(parts: Parts, request: DatasetPut, measured: Measured, teacher_size: int | None) -> DatasetReport:
+    """Return the report, the most serious findings first. `teacher_size`: side of the teacher's input. Raises OSError."""
+    statistics, merged = measured.merged.statistics, measured.merged
     distinct, languages = count_distinct(parts, statistics.captions), determine(statistics.languages)
-    sizes = _sizes(statistics, request.image_size or DEFAULT_INPUT)
+    side = request.image_size or teacher_size
     findings = [
         *_broken(merged.broken, len(merged.shards)),
         *counted_findings(statistics, request.source),
         *caption_findings(request, statistics, distinct, languages),
-        *_small(statistics, request.image_size),
+        *joined_findings(measured.joined, statistics.usable),
+        *_small(statistics, side),
         *imbalance_findings(parts, request.source, statistics.usable),
-        *leakage_findings(parts, task_images, request.tasks),
+        *leakage_findings(parts, measured.task_images, request.tasks),
+        *duplicate_findings(parts),
     ]
-    if (duplicates := duplicate_finding(parts)) is not None:
-        findings.append(duplicates)
+    agreement = None
+    if measured.pairs is not None:
+        agreement, similarities = measure(measured.pairs, measured.teacher)
+        findings += agreement_findings(parts, measured.pairs, agreement, similarities, findings)
     return DatasetReport(
         samples=statistics.samples, usable=statistics.usable, findings=most_serious_first(findings),
-        caption_stats=_captions(statistics, distinct.distinct), image_sizes=sizes, languages=shares(languages, SMALLEST_LANGUAGE),
+        caption_stats=_captions(statistics, measured.joined, distinct.distinct),
+        image_sizes=_sizes(statistics, side or DEFAULT_INPUT), languages=shares(languages, SMALLEST_LANGUAGE),
+        agreement=agreement,
     )  # fmt: skip
 
 
@@ -74,10 +99,12 @@ def _small(statistics: Statistics, image_size: int | None) -> list[Finding]:
     return [make_finding("small_images", severity, count, statistics.usable, message, remedy)]
 
 
-def _captions(statistics: Statistics, distinct: int) -> CaptionStatistics:
-    characters = {**summary(statistics.lengths, 95), "mean": round(mean(statistics.lengths), 1)}
-    per_sample = round(statistics.captions / max(1, statistics.usable), 2)
-    return CaptionStatistics(captions=statistics.captions, per_sample=per_sample, characters=characters, distinct=distinct)
+def _captions(statistics: Statistics, joined: JoinedCaptions | None, distinct: int) -> CaptionStatistics:
+    lengths = statistics.lengths + (joined.statistics.lengths if joined is not None else Counter())
+    captions = statistics.captions + (joined.captions if joined is not None else 0)
+    characters = {**summary(lengths, 95), "mean": round(mean(lengths), 1)}
+    per_sample = round(captions / max(1, statistics.usable), 2)
+    return CaptionStatistics(captions=captions, per_sample=per_sample, characters=characters, distinct=distinct)
 
 
 def _sizes(statistics: Statistics, side: int) -> ImageSizes:

@@ -5,6 +5,7 @@ from collections import Counter
 from tinyclip.schemas.datasets import DatasetPut, Finding
 
 from tinyclip_workers.datasets.caption_checks import NoText
+from tinyclip_workers.datasets.captions_file import JoinedCaptions
 from tinyclip_workers.datasets.report.distinct import DistinctCaptions
 from tinyclip_workers.datasets.report.rules import Severity, make_finding, part_of, severity_of
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, Statistics, example
@@ -29,13 +30,36 @@ def caption_findings(
         return []
     found = [
         _no_text(request, statistics),
-        _frequent(statistics),
+        _frequent(statistics, statistics.usable),
         _duplicates(request, statistics, distinct),
         _boilerplate(statistics),
         _single_words(statistics),
         _uncovered(statistics, languages),
     ]
     return [finding for finding in found if finding is not None]
+
+
+def joined_findings(joined: JoinedCaptions | None, usable: int) -> list[Finding]:
+    """Return findings on captions from another file."""
+    if joined is None:
+        return []
+    found = []
+    if joined.unknown:
+        known = joined.samples + joined.unknown
+        message = f"{part_of(joined.unknown, known)} keys of the file of captions belong to no sample"
+        severity = severity_of(joined.unknown / known, 0.01, 0.5)
+        remedy = "Keys are names in the shards up to the first dot, with their folders; write the file with these."
+        examples = joined.unknown_examples
+        found.append(make_finding("unknown_caption_keys", severity, joined.unknown, known, message, remedy, examples))
+    if joined.malformed:
+        message = f"{joined.malformed:,} lines or rows of the file of captions are no key with captions"
+        remedy = 'Write an object as {"key": "…", "captions": ["…"]} on each line, or these columns in Parquet.'
+        severity = severity_of(joined.malformed / max(1, joined.malformed + joined.samples), 0.01, 0.5)
+        examples = joined.malformed_examples
+        found.append(make_finding("malformed_captions", severity, joined.malformed, usable, message, remedy, examples))
+    if joined.samples >= MIN_SAMPLES and (frequent := _frequent(joined.statistics, joined.samples)) is not None:
+        found.append(frequent.model_copy(update={"message": f"in the file of captions, {frequent.message}"}))
+    return found
 
 
 def _no_text(request: DatasetPut, statistics: Statistics) -> Finding | None:
@@ -60,9 +84,9 @@ def _no_text(request: DatasetPut, statistics: Statistics) -> Finding | None:
     )  # fmt: skip
 
 
-def _frequent(statistics: Statistics) -> Finding | None:
+def _frequent(statistics: Statistics, total: int) -> Finding | None:
     text, weight = next(iter(statistics.texts.most(1)), ("", 0.0))
-    share, total = weight / statistics.usable, statistics.usable
+    share = weight / total
     if share < FREQUENT_SHARE:
         return None
     count, examples = round(weight), [example("", "", text)]

@@ -32,8 +32,8 @@ class _Images:
     row_N: NDArray[np.int64]
 
 
-def duplicate_finding(parts: Parts) -> Finding | None:
-    """Return the finding on near-duplicate images; None if there are hardly any. Raises OSError."""
+def duplicate_findings(parts: Parts) -> list[Finding]:
+    """Return the finding on near-duplicate images, unless there are hardly any. Raises OSError."""
     total, divisor, images = _load(parts)
     links = _Links(len(images.hash_N))
     candidates_A, pairs = _candidates(images.hash_N)
@@ -46,15 +46,16 @@ def duplicate_finding(parts: Parts) -> Finding | None:
         links.join(first, second, same=bool(difference[pair] <= SAME_COLOR_DIFFERENCE))
     count = links.redundant * divisor
     if not total or count / total < 0.001:
-        return None
+        return []
     about = "about " if divisor > 1 else ""
     identical = f", {about}{links.same * divisor:,} of them identical" if links.same else ""
     message = f"{about}{part_of(count, total)} images are near-duplicates of an earlier one{identical}"
     remedy = "Remove the repeated images: training sees them more often than others, and as each other's negatives."
     severity = severity_of(count / total, WARNING, 2.0)
-    return make_finding(
-        "near_duplicate_images", severity, count, total, message, remedy, _examples(parts, images, links), estimated=divisor > 1
-    )  # fmt: skip
+    examples = _examples(parts, images, links)
+    return [
+        make_finding("near_duplicate_images", severity, count, total, message, remedy, examples, estimated=divisor > 1)
+    ]  # fmt: skip
 
 
 def _load(parts: Parts) -> tuple[int, int, _Images]:
