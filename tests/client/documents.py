@@ -103,7 +103,7 @@ def dataset_version(**changes: Any) -> JSON:
 
 def finding(code: str, **changes: Any) -> JSON:
     return {
-        "code": code, "severity": "warning", "count": 240, "share": 0.2, "message": f"{code} found", "remedy": f"remove {code}",
+        "code": code, "severity": "warning", "count": 240, "share": 0.2, "message": f"{code} found.", "remedy": f"Remove {code}.",
         "examples": [{"key": "a/1", "shard": "/d/0.tar", "detail": "20 px"}], **changes,
     }  # fmt: skip
 

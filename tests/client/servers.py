@@ -250,6 +250,8 @@ class DatasetServer(ResourceServer):
         super().__init__("registering", "ready")
         self.error: JSON | None = None
         self.removed: list[str] = []
+        self.latest: int | None = None
+        """Before the registration."""
         self.reinforcement_states = ["running", "succeeded"]
 
     def app(self) -> Starlette:
@@ -277,7 +279,7 @@ class DatasetServer(ResourceServer):
         return JSONResponse(page(self.document("ready"), next_page_token="more"))
 
     async def put(self, request: Request) -> Response:
-        return await self.accept(request, self.document("registering"))
+        return await self.accept(request, {**self.document("registering"), "latest": self.latest})
 
     async def delete(self, request: Request) -> Response:
         self.removed.append(request.url.path.removeprefix("/v1/datasets/"))

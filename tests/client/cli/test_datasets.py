@@ -31,11 +31,19 @@ class TestCreate:
         result = cli("datasets", "create", "pairs", "--shards", "train/{0..3}.tar", *options)
 
         assert (result.code, result.out) == (0, (
-            f"{SIZE}error: shifted_captions found; remove shifted_captions\nwarning: small_images found; remove small_images\n"
-            "info: urls found; remove urls\n1 more: tinyclip-client datasets report pairs@1\n"
+            f"{SIZE}error: shifted_captions found. Remove shifted_captions.\n"
+            "warning: small_images found. Remove small_images.\ninfo: urls found. Remove urls.\n"
+            "1 more: tinyclip-client datasets report pairs@1\n"
         ))  # fmt: skip
         source = {"shards": f"{tmp_path}/train/{{0..3}}.tar", "caption_key": "json.t"}
         assert server.bodies == [{"source": source, "holdout": 0.05}]
+
+    def test_unchanged_data_is_noted(self, cli: Cli, server: DatasetServer) -> None:
+        server.latest, server.message = 1, "shards and settings equal those of the newest version"
+
+        result = cli("datasets", "create", "pairs", "--shards", "s3://b/0.tar")
+
+        assert result.out.splitlines()[1] == "shards and settings equal those of the newest version"
 
     def test_options_replace_values_of_a_file(self, cli: Cli, server: DatasetServer, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
@@ -82,7 +90,7 @@ tasks: [{name: cars, kind: retrieval, shards: val.tar}]
     def test_without_waiting_the_request_is_shown(self, cli: Cli, server: DatasetServer) -> None:
         result = cli("datasets", "create", "pairs", "--shards", "s3://b/0.tar", "--no-wait")
 
-        assert (result.code, result.out) == (0, "pairs registering 50%, pairs@1 is the latest\n")
+        assert (result.code, result.out) == (0, "pairs registering 50%\n")
 
     def test_a_failure_names_the_field(self, cli: Cli, server: DatasetServer) -> None:
         server.states, server.message = ["failed"], "no shard has samples"
@@ -107,7 +115,7 @@ class TestShow:
         lines = result.out.splitlines()
         assert lines[0] == SIZE.strip()
         assert [cell.strip() for cell in lines[3].strip("|").split("|")] == [
-            "error", "shifted_captions", "~1,100", "~100.0%", "shifted_captions found", "remove shifted_captions",
+            "error", "shifted_captions", "~1,100", "~100.0%", "shifted_captions found.", "Remove shifted_captions.",
         ]
         assert "| small_images | a/1     | /d/0.tar | 20 px  |" in lines
         assert "captions: 2.3k captions, 2.1k distinct, 2 a sample; characters: min 3, mean 21.5, p95 40, max 90" in lines

@@ -75,14 +75,14 @@ def test_the_spec_of_the_plan_is_one_that_workers_resolve(folder: Path) -> None:
 
 def test_serious_findings_of_the_report_are_warnings(folder: Path) -> None:
     def finding(code: str, severity: str) -> dict[str, Any]:
-        about = {"count": 9, "share": 0.1, "message": f"9 samples are {code}.", "remedy": f"remove the {code} ones"}
+        about = {"count": 9, "share": 0.1, "message": f"9 samples are {code}.", "remedy": f"Remove the {code} ones."}
         return {"code": code, "severity": severity, **about}
 
     findings = [finding("shifted", "error"), finding("small", "warning"), finding("short", "info")]
 
     assert plan_of(folder, registered(folder, findings=findings)).warnings == [
-        "data set shapes@1: 9 samples are shifted; remove the shifted ones",
-        "data set shapes@1: 9 samples are small; remove the small ones",
+        "data set shapes@1: 9 samples are shifted. Remove the shifted ones.",
+        "data set shapes@1: 9 samples are small. Remove the small ones.",
     ]
 
 

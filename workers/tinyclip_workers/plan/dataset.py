@@ -40,7 +40,7 @@ def check_dataset(version: DatasetVersion, diagnostics: Diagnostics) -> set[str]
     _check_files(name, shards, diagnostics)
     for finding in report.findings:
         if finding.severity in SERIOUS:
-            diagnostics.warn(f"data set {name}: {finding.message.rstrip('.')}; {finding.remedy}")
+            diagnostics.warn(f"data set {name}: {finding.message} {finding.remedy}")
     if version.compressed:
         diagnostics.warn(
             f"data set {name}: shards are compressed, or their server has no range requests, so a job that resumes reads them "

@@ -56,14 +56,14 @@ def create(
         if no_wait:
             send(client, calls.put_document(name, document), display.show_dataset, as_json)
             return
-        client.send(calls.put_document(name, document))
+        before = client.send(calls.put_document(name, document)).latest
         with progress_bar(f"data set {name}") as show:
             client.datasets.wait(name, timeout=timeout, on_progress=lambda dataset: show(dataset.progress))
         dataset, response = client.send_with_response(calls.get(name))
         if as_json:
             print_json(response.text)
         else:
-            _show_registered(client, dataset)
+            _show_registered(client, dataset, before)
         raise typer.Exit(0 if dataset.state is DatasetState.READY else FAILED)
 
 
@@ -195,11 +195,13 @@ def delete(
         run(context, calls.delete(dataset), display.show_dataset, as_json)
 
 
-def _show_registered(client: Client, dataset: Dataset) -> None:
+def _show_registered(client: Client, dataset: Dataset, before: int | None) -> None:
+    """Print the latest version, or why there is none; `before` was the latest one when the registration began."""
     if dataset.state is not DatasetState.READY or dataset.latest is None:
         display.show_dataset(dataset)
         if dataset.error is not None and dataset.error.pointer:
             messages().print(f"{dataset.error.pointer}: {dataset.error.value}", style="red", markup=False)
         return
     reference = f"{dataset.name}@{dataset.latest}"
-    display.show_registered(client.send(calls.version(reference)), client.send(calls.report(reference)))
+    note = dataset.message if dataset.latest == before else ""
+    display.show_registered(client.send(calls.version(reference)), client.send(calls.report(reference)), note)

@@ -104,12 +104,14 @@ def show_reinforcements(page: Page[Reinforcement]) -> None:
     print_next_page(out, page.next_page_token)
 
 
-def show_registered(version: DatasetVersion, report: DatasetReport) -> None:
-    """Print a version and the headlines of its report."""
+def show_registered(version: DatasetVersion, report: DatasetReport, note: str = "") -> None:
+    """Print a version and the headlines of its report. `note`: why the version is not a new one."""
     out = console()
     _print_size(out, version)
+    if note:
+        out.print(note, markup=False)
     for finding in report.findings[:HEADLINES]:
-        out.print(f"{finding.severity}: {finding.message}; {finding.remedy}", markup=False)
+        out.print(f"{finding.severity}: {finding.message} {finding.remedy}", markup=False)
     if len(report.findings) > HEADLINES:
         more = len(report.findings) - HEADLINES
         out.print(f"{more} more: tinyclip-client datasets report {version.name}@{version.version}", style="dim", markup=False)
