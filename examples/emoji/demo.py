@@ -1,7 +1,8 @@
 """The main flow of `make demo`: from a job spec to answered queries, on the emoji drawings beside this file.
 
-It starts the embedded service in a temporary folder, submits half.yaml, deploys the student, classifies three images
-of a style that the student has never seen, searches an index of this style by text, and stops everything.
+It starts the embedded service in a temporary folder, registers the training pictures as a data set (dataset.yaml), submits
+half.yaml, deploys the student, classifies three images of a style that the student has never seen, searches an index of this
+style by text, and stops everything.
 """
 
 import json
@@ -30,7 +31,7 @@ from tinyclip import Client, Student, TinyClipError
 from tinyclip.schemas import DeploymentState, Hit, IndexState, LabelScore
 
 HERE = Path(__file__).parent
-SPEC = HERE / "half.yaml"
+DATASET, SPEC = HERE / "dataset.yaml", HERE / "half.yaml"
 DATA = HERE / "data"
 VAL_SHARD = DATA / "val-000000.tar.gz"
 
@@ -80,10 +81,8 @@ def main() -> int:
 def run(url: str) -> None:
     """Run the demo against a running service."""
     drawings = read_drawings(VAL_SHARD)
-    console.print(f"\n[bold]tinyclip-client jobs submit {_shown(SPEC)} --watch[/]")
-    status = subprocess.call([BIN / "tinyclip-client", "jobs", "submit", SPEC, "--watch"], env=os.environ | {"TINYCLIP_URL": url})
-    if status != 0:
-        raise DemoFailed(f"the job did not succeed (tinyclip-client exited with {status})")
+    call(url, "datasets", "create", "emoji", "--file", DATASET)
+    call(url, "jobs", "submit", SPEC, "--set", "data.train.shards=null", "--set", "data.train.dataset=emoji@1", "--watch")
     with Client(url) as client:
         job = next(client.jobs.list(name="emoji-half"))
         if job.model is None:
@@ -98,6 +97,15 @@ def run(url: str) -> None:
         for query in QUERIES:
             console.print(f"\n[bold]Search:[/] {query}")
             show_hits(student.search("emoji", query, top_k=HITS).hits, drawings)
+
+
+def call(url: str, *arguments: str | Path) -> None:
+    """Run a command of the client, which prints its progress and its result."""
+    shown = [_shown(each) if isinstance(each, Path) else each for each in arguments]
+    console.print(f"\n[bold]tinyclip-client {' '.join(shown)}[/]", soft_wrap=True)
+    status = subprocess.call([BIN / "tinyclip-client", *arguments], env=os.environ | {"TINYCLIP_URL": url})
+    if status != 0:
+        raise DemoFailed(f"tinyclip-client {shown[0]} {shown[1]} exited with {status}")
 
 
 def deploy(client: Client, model: str) -> Student:
