@@ -9,8 +9,9 @@ import torch
 from rich.progress import track
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import EvaluationTask
-from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.index.dataset_index import DatasetIndex, index_shards
 from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
@@ -19,9 +20,11 @@ from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
+from tinyclip_workers.training.stored import StoredTargets
 from tinyclip_workers.training.teachers import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 
+CPU = torch.device("cpu")
 Scores = dict[str, dict[str, float]]
 """Metrics that are fractions or durations, by task."""
 
@@ -47,11 +50,21 @@ class Snapshot:
     student: LoadedModel
 
 
-def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, observe: Callable[[Snapshot], None]) -> Iterator[Trained]:
+def run_stages(
+    spec: JobSpec,
+    original: LoadedModel | None,
+    title: str,
+    observe: Callable[[Snapshot], None],
+    *,
+    index: DatasetIndex | None = None,
+    stored: StoredReinforcement | None = None,
+) -> Iterator[Trained]:
     """Train the stages of a spec one after the other.
 
-    `observe` is called before the first step of each, and then every `evaluation.every_steps` steps.
+    `observe` is called before the first step of each, and then every `evaluation.every_steps` steps. `index`: of the shards, if
+    they are indexed already. `stored`: train from these embeddings.
     """
+    index = index or index_shards(spec.data.train)
     parent = original.layout if original else None
     before: LoadedModel | None = original
     last: Stage | None = None
@@ -60,7 +73,7 @@ def run_stages(spec: JobSpec, original: LoadedModel | None, title: str, observe:
         stage = resolve_stage(spec, index, parent, last, spec.data.train.samples or 0)
         if stage.steps == 0:
             raise ValueError("lengths in epochs need data.train.samples here: nothing counts the pairs")
-        run = _StageRun(spec, stage, before, original, past, observe)
+        run = _StageRun(spec, stage, before, original, past, observe, index, stored)
         trained = run.train(f"{title} · {stage.name}")
         past = _Past(past.steps + stage.steps, past.seconds + trained.seconds, run.end())
         before, parent, last = trained.student, trained.student.layout, stage
@@ -84,6 +97,8 @@ class _StageRun:
         original: LoadedModel | None,
         past: _Past,
         observe: Callable[[Snapshot], None],
+        index: DatasetIndex,
+        stored: StoredReinforcement | None,
     ) -> None:
         self._start = time.process_time()
         parent = Parent(before.model.state_dict(), before.layout) if before and stage.inherit != "none" else None
@@ -92,7 +107,6 @@ class _StageRun:
         self._tokenizer = make_tokenizer(stage.layout)
         self._mean, self._std = (original.image_mean, original.image_std) if original else (OPENAI_MEAN, OPENAI_STD)
         student = build_student(stage, spec.seed, None)
-        index = index_shards(spec.data.train)
         start = LoadedModel(student, stage.layout, self._tokenizer, self._mean, self._std, name=stage.name, digest="")
         calibration = calibration_of(spec, index, stage.index, start, parent, original) if parent else None
         self._trainer = StageTrainer(
@@ -100,10 +114,11 @@ class _StageRun:
             stage,
             build_student(stage, spec.seed, parent, calibration),
             [FrozenTeacher(original.model, spec.temperature.teacher)] if original else [],
-            torch.device("cpu"),
+            CPU,
             mean=self._mean,
             std=self._std,
             calibration=calibration,
+            stored=StoredTargets(stored.document.teachers, spec.temperature.teacher, CPU) if stored else None,
         )
         self._trainer.position = DataPosition.from_json(past.end, stage.batch_size)
         self._stream = PairStream(
@@ -114,6 +129,7 @@ class _StageRun:
             tokenize=lambda text: self._tokenizer(text)[0],
             seed=spec.seed,
             start=self._trainer.position,
+            stored=stored,
         )
 
     def train(self, title: str) -> Trained:
