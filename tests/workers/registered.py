@@ -24,10 +24,11 @@ from tinyclip_workers.data.index.rows import SampleRow, samples_table
 from tinyclip_workers.data.index.scanning import scan_shard
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.reinforcing.encoder import ShardEncoder
-from tinyclip_workers.reinforcing.inputs import description, load_encoder, precision_for, reinforced_version
+from tinyclip_workers.reinforcing.inputs import IMPORTED, description, load_encoder, precision_for, reinforced_version
 from tinyclip_workers.reinforcing.job import document_of
 from tinyclip_workers.reinforcing.merging import finish_group, groups_of, merge_part
 from tinyclip_workers.reinforcing.progress import read_group
+from tinyclip_workers.reinforcing.published import PublishedShards
 
 DATASET, ID = "shapes", "reinf_0123456789abcdef"
 
@@ -43,8 +44,8 @@ def register(
     scanned = [scan_shard(url, train) for url in expand_shards(shards)]
     for shard, each in enumerate(scanned):
         found = [SampleRow(**{**row, "key": row["key"].decode()}) for row in each.samples.to_pylist()]
-        for row in found:
-            row.more_captions = (more_captions or {}).get(row.key)
+        for row in found if more_captions else ():
+            row.more_captions = more_captions.get(row.key)
         write_shard_samples(store, folder, shard, samples_table(found))
     rows = [each.shard for each in scanned]
     write_index(store, folder, rows)
@@ -76,14 +77,17 @@ def reinforce_here(store: ArtifactsStore, folder: str) -> None:
     version, precision = reinforced_version(store, folder, request), precision_for(request.request, device)
     teachers = load_encoder(request.request, device, precision)
     shards = [number for number, shard in enumerate(version.index.shards) if shard.pairs]
-    counts = [ShardEncoder(version, teachers).encode(shard) for shard in shards]
+    computed = request.request.embeddings == "compute"
+    writer = ShardEncoder(version, teachers) if computed else PublishedShards(version, teachers)
+    counts = [writer.write(shard) for shard in shards]
     merge_part(store, folder, shards, 0, 1)
     widths = [teacher.embed_dim for teacher in teachers.described]
     for number, group in enumerate(groups_of(shards)):
         finish_group(store, folder, number, group, 1, widths, request.request.dtype)
     groups = [read_group(store, folder, number) for number in range(len(groups_of(shards)))]
     texts, size = (sum(each[name] for each in groups) for name in ("texts", "bytes"))
-    document = document_of(request, version.version, description(teachers, precision), counts, texts, size)
+    described = description(teachers, precision.name if computed else IMPORTED)
+    document = document_of(request, version.version, described, counts, texts, size)
     store.write_bytes(reinforcement_document(folder), document.model_dump_json().encode())
 
 

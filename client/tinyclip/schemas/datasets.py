@@ -250,6 +250,10 @@ class DatasetSample(Response):
     """Why its captions could not be read from the shard."""
 
 
+DATACOMPDR_AUGMENT = ImageAugmentation(crop_scale=(0.08, 1.0))
+"""Crops of DataCompDR, of torchvision's `RandomResizedCrop` by default; its RandAugment is stored with the views."""
+
+
 class ReinforcementPost(Request):
     """A request to store teachers' embeddings of several views of every image, and of every caption."""
 
@@ -259,6 +263,9 @@ class ReinforcementPost(Request):
     augmentations: int = Field(default=5, ge=1, le=100)
     """Views of each image (K). Epoch e trains on view e modulo K."""
     augment: ImageAugmentation = ImageAugmentation()
+    embeddings: Literal["compute", "datacompdr"] = "compute"
+    """`datacompdr`: take views and embeddings from the shards, which have them in the layout of DataCompDR, instead of computing
+    them. The teachers are those that have computed them, in their order, and `augment` is that of DataCompDR."""
     captions: Literal["all", "first"] = "all"
     dtype: Literal["bf16", "fp32", "int8"] = "bf16"
     """The type of the stored embeddings."""
@@ -269,6 +276,10 @@ class ReinforcementPost(Request):
     def _has_teachers(self) -> Self:
         if (self.teacher is None) == (not self.teachers):
             raise ValueError("give either teacher or teachers")
+        if self.embeddings == "datacompdr":
+            if self.augment not in (ImageAugmentation(), DATACOMPDR_AUGMENT):
+                raise ValueError("the views are those of the shards; omit augment")
+            self.augment = DATACOMPDR_AUGMENT
         return self
 
     def every_teacher(self) -> list[WeightedTeacher]:

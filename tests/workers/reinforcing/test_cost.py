@@ -33,7 +33,7 @@ def test_bytes_and_counts_are_those_of_the_reinforcement(tmp_path: Path, shards:
     assert document.bytes * 0.9 < cost.bytes < document.bytes * 1.1 + 10_000
     assert cost.seconds > 0
     assert 0.3 < cost.teacher_share < 0.7
-    assert 1 < cost.epochs_to_pay < 20
+    assert cost.epochs_to_pay > 1
 
 
 def test_a_teacher_that_is_missing_is_named(tmp_path: Path, shards: str) -> None:

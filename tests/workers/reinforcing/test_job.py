@@ -80,7 +80,9 @@ def test_views_and_captions_have_the_teachers_embeddings(whole: Reinforced, teac
             continue
         data, captions = image_bytes(sample, ["png"]), captions_of(sample, "json.captions")
         for epoch in range(4):
-            view = stored.view(0, row, epoch)
+            found = stored.view(0, row, epoch)
+            assert found is not None
+            view = found.view
             caption = captions[epoch % len(captions)]
             [(image_E, text_E)] = stored.targets(0, row, epoch, caption)
             pixels = decode_crop(data, encoder.image_size, lambda *_, view=view: crop_of(view))  # type: ignore[misc]
@@ -88,8 +90,12 @@ def test_views_and_captions_have_the_teachers_embeddings(whole: Reinforced, teac
             [expected_text_BE] = encoder.encode_texts([caption])
             assert torch.cosine_similarity(image_E.float(), expected_image_BE[0], dim=0) > 0.9999
             assert torch.cosine_similarity(text_E.float(), expected_text_BE[0], dim=0) > 0.9999
-        assert np.array_equal(stored.view(0, row, 0), stored.view(0, row, 3))
-        assert not np.array_equal(stored.view(0, row, 0), stored.view(0, row, 1))
+        first, second, _, fourth = (stored.view(0, row, epoch) for epoch in range(4))
+        assert first is not None
+        assert second is not None
+        assert fourth is not None
+        assert np.array_equal(first.view, fourth.view)
+        assert not np.array_equal(first.view, second.view)
         compared += 1
     assert compared == len(rows_of(whole, 0)) > 20
 

@@ -34,7 +34,7 @@ View = NDArray[np.float32]
 
 def draw_view(settings: ImageAugmentation, width: int, height: int, rng: np.random.Generator) -> View:
     """Draw the view (P) of an image of these sides. What the settings do not change is not drawn."""
-    view = np.array([*random_crop(width, height, settings.crop_scale, rng), *_NEUTRAL], dtype=np.float32)
+    view = neutral_view(random_crop(width, height, settings.crop_scale, rng))
     if warps(settings):
         angle = rng.uniform(-settings.degrees, settings.degrees) * (math.pi / 180)
         zoom = rng.uniform(*(settings.scale or (1.0, 1.0)))
@@ -46,6 +46,11 @@ def draw_view(settings: ImageAugmentation, width: int, height: int, rng: np.rand
         hue = rng.uniform(-strength / 4, strength / 4) * (2 * math.pi)
         view[9:13] = brightness, contrast, 0 if rng.random() < settings.gray else saturation, hue
     return view
+
+
+def neutral_view(crop: Crop) -> View:
+    """Return the view (P) that is a crop without warp and change of colours."""
+    return np.array([*crop, *_NEUTRAL], dtype=np.float32)
 
 
 def crop_of(view: View) -> Crop:

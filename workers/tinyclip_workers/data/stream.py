@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.fetching import AHEAD, BlockReader, Found, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.operations import apply_operations
 from tinyclip_workers.data.order import Place, SampleOrder
 from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.reinforcement.views import StoredView, StoredViews
 from tinyclip_workers.data.samples import Sample, captions_of, image_bytes
 from tinyclip_workers.model.towers import longest_text
 
@@ -73,20 +75,6 @@ class Batch:
         return replace(
             self, images_BCHW=self.images_BCHW.pin_memory(), tokens_BT=self.tokens_BT.pin_memory(), targets=targets
         )
-
-
-class StoredViews(Protocol):
-    """A reinforcement: stored views of every image, and the teachers' embeddings of them and of every caption."""
-
-    @property
-    def first_caption_only(self) -> bool:
-        """True if only the first caption of each sample has embeddings."""
-
-    def view(self, shard: int, row: int, epoch: int) -> View | None:
-        """Return the view (P) of a sample in an epoch; None if the sample has no embeddings. Raises DataError, OSError."""
-
-    def targets(self, shard: int, row: int, epoch: int, caption: str) -> list[tuple[Tensor, Tensor]]:
-        """Return each teacher's embeddings of that view (E) and of a caption (E). Raises DataError, OSError."""
 
 
 @dataclass(frozen=True)
@@ -244,9 +232,9 @@ class PairStream(IterableDataset[Batch]):
         pair = self._decode(found.sample, found, epoch, view)
         return pair and replace(pair, targets=self._stored.targets(found.shard, found.row, epoch, pair.caption))
 
-    def _decode(self, sample: Sample, found: Found, epoch: int, view: View | None = None) -> _Pair | None:
+    def _decode(self, sample: Sample, found: Found, epoch: int, stored: StoredView | None = None) -> _Pair | None:
         """Decode the crop of a view (`None`: one that is drawn), and tokenize a caption."""
-        train = self._spec.train
+        train, view = self._spec.train, stored.view if stored else None
         with self._skipped.unusable(sample):
             captions = [*captions_of(sample, train.caption_key), *found.more_captions]
             if self._stored is not None and self._stored.first_caption_only:
@@ -261,6 +249,8 @@ class PairStream(IterableDataset[Batch]):
 
             pixels = decode_crop(image_bytes(sample, train.image_key), self._image_size, crop)
             assert view is not None
+            if stored is not None and stored.operations:
+                pixels = apply_operations(pixels, stored.operations)
             return _Pair(pixels, self._tokenize(caption), view, caption)
         return None
 

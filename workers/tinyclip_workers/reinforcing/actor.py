@@ -9,9 +9,11 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.shards import BROKEN_SHARD
 from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.reinforcing.encoder import ShardEncoder
-from tinyclip_workers.reinforcing.inputs import description, load_encoder, precision_for, reinforced_version
+from tinyclip_workers.reinforcing.inputs import IMPORTED, description, load_encoder, precision_for, reinforced_version
 from tinyclip_workers.reinforcing.pool import Failure
 from tinyclip_workers.reinforcing.progress import ShardCounts
+from tinyclip_workers.reinforcing.published import PublishedShards
+from tinyclip_workers.reinforcing.shard_files import ShardWriter
 from tinyclip_workers.runtime.filesystems import open_own_store
 
 
@@ -23,7 +25,7 @@ class EncoderActor:
         self._root, self._folder, self._threads = root, folder, threads
         self._request = ReinforcementRequest.model_validate(request)
         self._device = torch.device("cuda" if gpu else "cpu")
-        self._encoder: ShardEncoder | None = None
+        self._writer: ShardWriter | None = None
 
     def describe(self) -> dict[str, Any] | Failure:
         """Load the teachers; returns what the result depends on beside the request."""
@@ -37,15 +39,16 @@ class EncoderActor:
             return teacher_failure(error)
         except OSError as error:
             return Failure("reinforcement_failed", str(error), retryable=True)
-        self._encoder = ShardEncoder(version, teachers, self._threads)
-        return description(teachers, precision)
+        computed = post.embeddings == "compute"
+        self._writer = ShardEncoder(version, teachers, self._threads) if computed else PublishedShards(version, teachers)
+        return description(teachers, precision.name if computed else IMPORTED)
 
     def encode(self, shard: int) -> ShardCounts | Failure:
         """Encode a shard and write its files."""
         torch.set_num_threads(1)
-        assert self._encoder is not None
+        assert self._writer is not None
         try:
-            return self._encoder.encode(shard)
+            return self._writer.write(shard)
         except DataError as error:
             return Failure("unusable_data", str(error), f"/{error.field.replace('.', '/')}", error.value)
         except BROKEN_SHARD as error:
@@ -53,7 +56,7 @@ class EncoderActor:
 
     def done(self) -> int:
         """Return the samples of the current shard that are encoded."""
-        return self._encoder.done if self._encoder is not None else 0
+        return self._writer.done if self._writer is not None else 0
 
 
 def teacher_failure(error: TeacherError) -> Failure:

@@ -15,10 +15,12 @@ from tinyclip_workers.data.index.dataset_index import DatasetIndex, open_index
 from tinyclip_workers.model.architecture import state_shapes
 from tinyclip_workers.model.precision import Precision, precision_of
 from tinyclip_workers.model.sources import TeacherError, find_teacher, load_teacher
-from tinyclip_workers.reinforcing.encoder import ReinforcedVersion
+from tinyclip_workers.reinforcing.shard_files import ReinforcedVersion
 from tinyclip_workers.training.teacher_encoder import TeacherEncoder
 
 FLOAT_BYTES = 4
+IMPORTED = "import"
+"""The precision of embeddings that were computed elsewhere."""
 
 
 def teachers_of(post: ReinforcementPost) -> list[TeacherAt]:
@@ -58,12 +60,12 @@ def open_version(store: ArtifactsStore, dataset: str, number: int) -> tuple[Data
     return version, open_index(store, dataset_version(dataset, number), version.digest)
 
 
-def description(teachers: TeacherEncoder, precision: Precision) -> dict[str, Any]:
-    """Return what the embeddings depend on, beside the request."""
+def description(teachers: TeacherEncoder, precision: str) -> dict[str, Any]:
+    """Return what the embeddings depend on, beside the request. `precision`: of the computation, or IMPORTED."""
     return {
         "teachers": [teacher.model_dump(mode="json") for teacher in teachers.described],
         "context_length": teachers.context_length,
-        "precision": precision.name,
+        "precision": precision,
         "batch": teachers.batch,
     }
 

@@ -44,6 +44,10 @@ class TeacherEncoder:
         return BATCH.get(self._device.type, BATCH["cpu"])
 
     @property
+    def on_gpu(self) -> bool:
+        return self._device.type == "cuda"
+
+    @property
     def image_size(self) -> int:
         """Side of the crops."""
         return self._first.layout.image.image_size

@@ -13,6 +13,7 @@ import pyarrow as pa
 from fsspec.implementations.http import HTTPFileSystem
 from tinyclip.schemas.spec import TrainData
 
+from tinyclip_workers.data.datacompdr import synthetic_captions
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.images import decoder_errors, open_image, upright_transpose
 from tinyclip_workers.data.index.rows import SampleRow, ShardRow, Use, samples_table
@@ -158,7 +159,7 @@ def _fill_row(row: SampleRow, sample: Sample, train: TrainData, examiner: Examin
     """Raises any exception."""
     row.width, row.height = _upright_size(image_bytes(sample, train.image_key))
     captions = captions_of(sample, train.caption_key)
-    row.captions = len(captions)
+    row.captions, row.more_captions = len(captions), synthetic_captions(sample) or None
     row.distinct = distinct_hash(sample, train.distinct_key)
     if is_held_out(sample["__key__"], train.holdout):
         row.use = Use.HELD_OUT

@@ -18,6 +18,8 @@ from tinyclip_workers.data.reinforcement.tensor_files import Shapes
 
 ROWS, USABLE, VIEWS = "rows", "usable", "views"
 """Rows of the samples in the shard (N), 1 for those with embeddings and 0 for those that could not be read, views (K, N, P)."""
+OPERATIONS, MAX_OPERATIONS, NO_OPERATION = "operations", 2, -1
+"""Number and magnitude of each operation after the crop (K, N, 2, 2), in imported reinforcements; number -1: none."""
 HASHES, OWNERS, PLACES = "hashes", "owners", "places"
 """For each text of the shard, sorted by hash: its hash (2, M), the shard that has its embeddings (M), and its number among that
 shard's texts (M), in the order in which they occur there."""
@@ -37,11 +39,13 @@ def text(teacher: int) -> str:
     return f"text.{teacher}"
 
 
-def image_shapes(views: int, samples: int, widths: Sequence[int], dtype: str) -> Shapes:
+def image_shapes(views: int, samples: int, widths: Sequence[int], dtype: str, *, operations: bool = False) -> Shapes:
     """Return the tensors of a shard's images. `widths`: the teachers' embedding sizes."""
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
         ROWS: ("I32", (samples,)), USABLE: ("U8", (samples,)), VIEWS: ("F32", (views, samples, len(VIEW))),
     }  # fmt: skip
+    if operations:
+        shapes[OPERATIONS] = ("F32", (views, samples, MAX_OPERATIONS, 2))
     for teacher, width in enumerate(widths):
         shapes |= embedding_tensors(image(teacher), (views, samples, width), dtype)
     return shapes

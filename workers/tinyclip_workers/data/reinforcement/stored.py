@@ -15,12 +15,12 @@ from tinyclip.artifacts.paths import reinforcement_document, reinforcement_image
 from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
-from tinyclip_workers.data.augment import View
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.reinforcement import file_format
 from tinyclip_workers.data.reinforcement.embeddings import SCALE, from_stored
 from tinyclip_workers.data.reinforcement.tensor_files import PageCache, TensorFile
 from tinyclip_workers.data.reinforcement.texts import TextTable
+from tinyclip_workers.data.reinforcement.views import StoredView
 from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.runtime.filesystems import open_own_store
 
@@ -57,15 +57,20 @@ class StoredReinforcement:
         """True if only the first caption of each sample has embeddings."""
         return self.document.captions == "first"
 
-    def view(self, shard: int, row: int, epoch: int) -> View | None:
-        """Return the view (P) of a sample in an epoch; None if it could not be read when the reinforcement was made.
+    def view(self, shard: int, row: int, epoch: int) -> StoredView | None:
+        """Return the view of a sample in an epoch; None if it could not be read when the reinforcement was made.
 
         Raises DataError if the sample is not part of the reinforcement, OSError.
         """
         images, place = self._image(shard, row)
         if not images.usable[place]:
             return None
-        return images.file.part(file_format.VIEWS, (self._view_number(epoch), place)).copy()
+        index = self._view_number(epoch), place
+        view = images.file.part(file_format.VIEWS, index).copy()
+        if file_format.OPERATIONS not in images.file.entries:
+            return StoredView(view)
+        found = images.file.part(file_format.OPERATIONS, index).tolist()
+        return StoredView(view, tuple((int(number), magnitude) for number, magnitude in found if number >= 0))
 
     def targets(self, shard: int, row: int, epoch: int, caption: str) -> list[tuple[Tensor, Tensor]]:
         """Return each teacher's embeddings of that view (E) and of a caption (E); bf16 or fp32. Raises as `view`."""
