@@ -14,6 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tinyclip.artifacts.paths import dataset_samples
+from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TrainData
 from tinyclip_workers.data.crops import Crop
 from tinyclip_workers.data.datacompdr import (
@@ -22,10 +24,12 @@ from tinyclip_workers.data.datacompdr import (
     published_views,
     synthetic_captions,
 )
-from tinyclip_workers.data.index.rows import ShardSamples, Use
+from tinyclip_workers.data.index.dataset_index import write_shard_samples
+from tinyclip_workers.data.index.rows import ShardSamples, Use, from_parquet
 from tinyclip_workers.data.index.scanning import scan_shard
 from tinyclip_workers.data.operations import OPERATIONS, apply_operations
 from tinyclip_workers.data.samples import Sample, UnusableSample, sample_errors
+from tinyclip_workers.datasets.captions_file import join_captions
 from torchvision.transforms import InterpolationMode, RandAugment
 from torchvision.transforms.autoaugment import _apply_op
 
@@ -174,3 +178,19 @@ class TestIndex:
         assert [samples.more_captions(row) for row in range(2)] == [["a synthetic one", "two"], []]
         assert scanned.samples.column("use").to_pylist() == [Use.TRAINING, Use.TRAINING, Use.UNUSABLE]
         assert "syn_text" in scanned.samples.column("problem")[2].as_py()
+
+    def test_captions_of_a_file_follow_the_synthetic_ones_however_often_they_are_joined(self, tmp_path: Path) -> None:
+        png = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(png, "PNG")
+        files = {"png": png.getvalue(), "txt": b"a caption", "syn.json": json.dumps({"syn_text": ["synthetic"]}).encode()}
+        shard = str(write_shard(tmp_path / "a.tar", {"one": files, "two": files}))
+        store, folder = ArtifactsStore(str(tmp_path / "store")), "datasets/a/1"
+        write_shard_samples(store, folder, 0, scan_shard(shard, TrainData(shards=shard, image_key=["png"])).samples)
+        captions = tmp_path / "captions.jsonl"
+
+        for text in ("an older text", "from the file"):  # the first one as by a join that was interrupted
+            captions.write_text(json.dumps({"key": "one", "captions": [text]}))
+            join_captions(store, folder, str(captions), [shard], 77)
+
+        samples = ShardSamples(from_parquet(store.read_bytes(dataset_samples(folder, 0))))
+        assert [samples.more_captions(row) for row in range(2)] == [["synthetic", "from the file"], ["synthetic"]]

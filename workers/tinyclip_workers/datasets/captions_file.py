@@ -85,15 +85,16 @@ def _join_shard(
 ) -> None:
     before = from_parquet(store.read_bytes(dataset_samples(folder, shard)))
     found: list[list[str] | None] = []
-    for key, use in zip(before.column("key").to_pylist(), before.column("use").to_pylist(), strict=True):
-        texts = captions.take(key)
+    columns = (before.column(name).to_pylist() for name in ("key", "use", "synthetic", "more_captions"))
+    for key, use, synthetic, more in zip(*columns, strict=True):
+        texts, own = captions.take(key), (more or [])[:synthetic]  # without those of an earlier, interrupted join
         if texts and use in (Use.TRAINING, Use.HELD_OUT):
             joined.samples += 1
             joined.captions += len(texts)
             counter.add(key.decode("utf-8", "surrogateescape"), texts)
-            found.append(texts)
+            found.append([*own, *texts])
         else:
-            found.append(None)
+            found.append(own or None)
     name = "more_captions"
     column = pa.array(found, SAMPLES.field(name).type)
     after = before.set_column(before.schema.get_field_index(name), SAMPLES.field(name), column)

@@ -43,6 +43,8 @@ class SampleRow:
     """CRC-32 of the contents of its files in order."""
     use: int = Use.TRAINING
     problem: str | None = None
+    synthetic: int = 0
+    """Captions at the start of `more_captions` that are in the shard itself (`syn.json`)."""
     more_captions: list[str] | None = None
     """Captions from another file, which are joined to those in the shard."""
 
@@ -51,7 +53,7 @@ SAMPLES = pa.schema([
     ("key", pa.binary()),  # a name in a tar need not be UTF-8
     ("offset", pa.int64()), ("length", pa.int64()), ("captions", pa.int32()), ("width", pa.int32()), ("height", pa.int32()),
     ("distinct", pa.uint64()), ("crc", pa.uint32()), ("use", pa.uint8()), ("problem", pa.string()),
-    ("more_captions", pa.list_(pa.string())),
+    ("synthetic", pa.int32()), ("more_captions", pa.list_(pa.string())),
 ])  # fmt: skip
 
 

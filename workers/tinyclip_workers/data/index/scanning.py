@@ -159,7 +159,8 @@ def _fill_row(row: SampleRow, sample: Sample, train: TrainData, examiner: Examin
     """Raises any exception."""
     row.width, row.height = _upright_size(image_bytes(sample, train.image_key))
     captions = captions_of(sample, train.caption_key)
-    row.captions, row.more_captions = len(captions), synthetic_captions(sample) or None
+    synthetic = synthetic_captions(sample)
+    row.captions, row.synthetic, row.more_captions = len(captions), len(synthetic), synthetic or None
     row.distinct = distinct_hash(sample, train.distinct_key)
     if is_held_out(sample["__key__"], train.holdout):
         row.use = Use.HELD_OUT
