@@ -93,7 +93,8 @@ class SyntheticSet:
             "key": self._keys(number), "offset": layout.start_N, "length": layout.end_N - layout.start_N,
             "captions": np.ones(count, np.int32), "width": np.full(count, 500, np.int32), "height": np.full(count, 375, np.int32),
             "distinct": self.values(number), "crc": crcs()[layout.size_N], "use": layout.use_N,
-            "problem": pa.nulls(count, pa.string()), "more_captions": pa.nulls(count, pa.list_(pa.string())),
+            "problem": pa.nulls(count, pa.string()), "synthetic": np.zeros(count, np.int32),
+            "more_captions": pa.nulls(count, pa.list_(pa.string())),
         }  # fmt: skip
         return pa.table(columns, schema=SAMPLES)
 
