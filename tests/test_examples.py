@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyclip.schemas import JobSpec
-from tinyclip.specfile import load_spec
+from tinyclip.schemas import DatasetPut, JobSpec
+from tinyclip.specfile import load_dataset, load_spec
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DATA = EXAMPLES / "emoji" / "data"
-SPECS = sorted(EXAMPLES.glob("*/*.yaml"))
+SPECS = sorted(file for file in EXAMPLES.glob("*/*.yaml") if file.stem != "dataset")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,15 @@ def length(spec: JobSpec) -> dict[str, float]:
     """Return the training length of all stages together, by unit."""
     lengths = [stage.train.model_dump(exclude_none=True) for stage in spec.stages]
     return {unit: sum(each.get(unit, 0) for each in lengths) for unit in ("steps", "samples", "epochs")}
+
+
+def test_the_data_set_can_be_registered_as_it_is_and_is_that_of_the_demo() -> None:
+    put = DatasetPut.model_validate(load_dataset(EXAMPLES / "emoji" / "dataset.yaml", {}, []))
+    train = JobSpec.model_validate(load_spec(EXAMPLES / "emoji" / "half.yaml")).data.train
+
+    keys = ("shards", "caption_key", "distinct_key")
+    assert [getattr(put.source, key) for key in keys] == [getattr(train, key) for key in keys]
+    assert put.holdout == train.holdout
 
 
 @pytest.mark.parametrize("file", SPECS, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -21,6 +21,7 @@ from tinyclip.schemas import JobSpec, JobState, Plan, StudentSummary
 from tinyclip_server.database.tables import JobRow
 from tinyclip_server.jobs import service
 from tinyclip_server.jobs.lifecycle import ON_CLUSTER
+from tinyclip_server.jobs.specs import PlannedJob
 from tinyclip_server.problems import Conflict, NotFound
 
 from tests.server.documents import STUDENT, spec
@@ -76,7 +77,8 @@ class Histories(RuleBasedStateMachine):
             timeouts = {"progress_seconds": LIMIT_SECONDS}
             given = spec(stages=[spec()["stages"][0]], max_attempts=max_attempts, timeouts=timeouts)
             parsed = JobSpec.model_validate(given)
-            self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, parsed, _plan(parsed))).id)
+            planned = PlannedJob(parsed, _plan(parsed), dataset=None)
+            self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, planned)).id)
 
     @rule(which=which, what=st.sampled_from(["cancel", "pause", "resume", "retry", "delete"]))
     def ask(self, which: int, what: str) -> None:
