@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, shards: str) -> None
     tracemalloc.start()
     try:
         store = ArtifactsStore(str(tmp_path / "first"))
-        found = captions_file.join_captions(store, dataset_version(jobs.NAME, 1), str(path), ["a", "b"], 77)
+        found = captions_file.join_captions(store, dataset_version(jobs.NAME, 1), str(path), ["a", "b"], 77, lambda message: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -188,3 +188,23 @@ def test_another_teacher_makes_another_report(pairs: Pairs, tmp_path: Path) -> N
     assert jobs.document(tmp_path / "store", version=2).digest == digest
     assert jobs.report(tmp_path / "store", version=2).agreement is not None
     assert jobs.events(tmp_path / "store", version=3)[-1]["data"] == {"unchanged": True}
+
+
+def test_an_attempt_that_is_superseded_while_the_teacher_encodes_ends_silently(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = shards_of(tmp_path / "shards", pairs[:64])
+    encode = teacher_sample.encode_shard
+
+    def superseded(*arguments: Any) -> Iterator[float]:
+        jobs.request(tmp_path / "store", shards, attempt=2, **SETTINGS)
+        yield from encode(*arguments)
+
+    monkeypatch.setattr(teacher_sample, "encode_shard", superseded)
+    jobs.request(tmp_path / "store", shards, **SETTINGS)
+
+    with jobs.without_ray():
+        assert jobs.run_job(tmp_path / "store") == 0
+
+    assert {event["type"] for event in jobs.events(tmp_path / "store")} <= {"dataset.progress", "log"}
+    assert not jobs.files(tmp_path / "store").keys() & {"report.json", "dataset.json"}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -56,14 +56,19 @@ class JoinedCaptions:
 
 
 def join_captions(
-    store: ArtifactsStore, folder: str, address: str, urls: Sequence[str], context_length: int
+    store: ArtifactsStore, folder: str, address: str, urls: Sequence[str], context_length: int, on_step: Callable[[str], None]
 ) -> JoinedCaptions:
-    """Join the captions of a file to the samples of a version. Raises DataError if it cannot be read, and OSError."""
+    """Join the captions of a file to the samples of a version.
+
+    `on_step` is called with a description now and then. Raises what it raises, and DataError if the file cannot be read.
+    """
     try:
         joined = JoinedCaptions(_digest(address))
         with tempfile.TemporaryDirectory(prefix="tinyclip-captions-") as scratch:
             captions = _Captions(Path(scratch) / "captions.sqlite")
             for number, entry in enumerate(_entries(address), start=1):
+                if number % ROWS_AT_ONCE == 0:
+                    on_step(f"{number:,} rows of captions")
                 if isinstance(entry, str):
                     joined.malformed += 1
                     if len(joined.malformed_examples) < MAX_EXAMPLES:
@@ -71,6 +76,7 @@ def join_captions(
                 else:
                     captions.add(*entry)
             for shard, url in enumerate(urls):
+                on_step(f"captions of {shard:,} of {len(urls):,} shards")
                 _join_shard(store, folder, shard, CaptionCounter(url, joined.statistics, context_length, 0), captions, joined)
             joined.unknown, keys = captions.unused()
             joined.unknown_examples = [example(key, address, "no sample has this key") for key in keys]

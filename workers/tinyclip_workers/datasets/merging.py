@@ -1,6 +1,6 @@
 """The parts of all shards together: the rows of the shards, and the sum of the statistics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -39,8 +39,9 @@ class Merged:
 class Parts:
     """All parts of a version, in the order of its shards; they are read again each time."""
 
-    def __init__(self, store: ArtifactsStore, folder: str, urls: Sequence[str]) -> None:
-        self.store, self.folder, self.urls = store, folder, urls
+    def __init__(self, store: ArtifactsStore, folder: str, urls: Sequence[str], on_step: Callable[[str], None]) -> None:
+        """`on_step` is called with a description now and then, and may raise."""
+        self.store, self.folder, self.urls, self._on_step, self._read_parts = store, folder, urls, on_step, 0
 
     def __iter__(self) -> Iterator[tuple[Marks, ShardSummary]]:
         """Raises FileNotFoundError, or another OSError."""
@@ -51,6 +52,8 @@ class Parts:
                     if part is None:
                         path = self.store.uri(dataset_findings(self.folder, number))
                         raise FileNotFoundError(f"{path} is missing; register the data set again")
+                    self._read_parts += 1
+                    self._on_step(f"comparing samples: {self._read_parts:,} parts")
                     yield part
 
     def _read(self, number: int) -> tuple[Marks, ShardSummary] | None:

@@ -16,7 +16,7 @@ from tinyclip_workers.datasets.captions_file import JoinedCaptions, join_caption
 from tinyclip_workers.datasets.inputs import Inputs, find_inputs
 from tinyclip_workers.datasets.merging import Merged, Parts, merge_parts, remove_findings
 from tinyclip_workers.datasets.report.building import Measured, build_report
-from tinyclip_workers.datasets.shard_tasks import Registration, scan_shards
+from tinyclip_workers.datasets.shard_tasks import WANTED_SECONDS, Registration, scan_shards
 from tinyclip_workers.datasets.task_images import TaskScan, read_task_images, scan_task_images
 from tinyclip_workers.datasets.teacher_sample import EncodedPairs, TeacherScan, choose_runs, encode_sample, read_encoded
 from tinyclip_workers.datasets.version_document import data_digest, is_unchanged, report_digest, version_document
@@ -51,8 +51,8 @@ class _Registering:
             measuring.memory if measuring is not None else 0.0,
         )  # fmt: skip
         self._folder = self._registration.folder
-        self._parts = Parts(store, self._folder, self._inputs.urls)
-        self._progress = _Progress(events, len(self._inputs.urls))
+        self._parts = Parts(store, self._folder, self._inputs.urls, self._on_step)
+        self._progress, self._checked_at = _Progress(events, len(self._inputs.urls)), time.monotonic()
 
     def run(self) -> JSON:
         """Do them all, and return the version's document or that nothing has changed."""
@@ -79,17 +79,26 @@ class _Registering:
         remove_findings(self._store, self._folder)
         return version.model_dump(mode="json")
 
+    def _on_step(self, message: str) -> None:
+        """Report what is done, and look at the request now and then. Raises RequestWithdrawn."""
+        if time.monotonic() - self._checked_at >= WANTED_SECONDS:
+            self._checked_at = time.monotonic()
+            self._registration.expect_wanted(self._store)
+        self._progress.report_step(message)
+
     def _join(self) -> JoinedCaptions | None:
         address = self._request.request.source.captions
         if address is None:
             return None
         self._progress.report("joining captions", SCANNED)
-        return join_captions(self._store, self._folder, address, self._inputs.urls, self._inputs.context_length)
+        context = self._inputs.context_length
+        return join_captions(self._store, self._folder, address, self._inputs.urls, context, self._on_step)
 
     def _task_images(self) -> pa.Table:
         request, put = self._request, self._request.request
         scan = TaskScan(self._store.root, request.name, request.version, request.attempt, tuple(put.tasks), put.holdout)
-        scan_task_images(scan, self._inputs.task_shards)
+        scan_task_images(scan, self._inputs.task_shards, self._on_step)
+        self._registration.expect_wanted(self._store)  # otherwise the tasks have written nothing
         return read_task_images(self._store, scan, self._inputs.task_shards)
 
     def _report(self, merged: Merged, joined: JoinedCaptions | None, task_images: pa.Table) -> DatasetReport:
@@ -110,7 +119,8 @@ class _Registering:
             tuple(source.image_key), source.caption_key,
         )  # fmt: skip
         chosen = choose_runs(merged.usable)
-        encode_sample(scan, merged.shards, chosen)
+        encode_sample(scan, merged.shards, chosen, self._on_step)
+        self._registration.expect_wanted(self._store)  # as above
         return read_encoded(self._store, scan, chosen)
 
 
@@ -138,6 +148,7 @@ class _Progress:
 
     def __init__(self, events: EventWriter, shards: int) -> None:
         self._events, self._shards, self._reported_at, self._reported = events, shards, 0.0, (-1, 0.0)
+        self._share, self._message = 0.0, ""
 
     def report_scan(self, finished: int, share: float) -> None:
         """Send an event if there is progress: without any, the control plane ends the attempt after some time."""
@@ -145,5 +156,12 @@ class _Progress:
             self._reported_at, self._reported = time.monotonic(), (finished, share)
             self.report(f"{finished:,} of {self._shards:,} shards", SCANNED * share)
 
+    def report_step(self, message: str) -> None:
+        """Send an event if the message has changed, about once a second."""
+        if message != self._message and time.monotonic() - self._reported_at >= 1:
+            self._reported_at = time.monotonic()
+            self.report(message, self._share)
+
     def report(self, message: str, share: float) -> None:
+        self._share, self._message = share, message
         self._events.send("dataset.progress", message=message, data={"fraction": round(share, 4)})

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,12 +98,19 @@ def _exists(url: str) -> bool:
     return True
 
 
-def scan_task_images(scan: TaskScan, shards: Sequence[TaskShard]) -> None:
-    """Hash the images of all shards on all nodes, but for those that are hashed already. Raises OSError, TaskLost."""
+def scan_task_images(scan: TaskScan, shards: Sequence[TaskShard], on_step: Callable[[str], None]) -> None:
+    """Hash the images of all shards on all nodes, but for those that are hashed already.
+
+    `on_step` is called with a description while tasks run. Raises what it raises, OSError and TaskLost.
+    """
     store = open_own_store(scan.artifacts)
     missing = [n for n, shard in enumerate(shards) if _read(store, scan, n, _settings(scan, shard)) is None]
-    for _ in run_tasks(hash_task_images, [(scan, number, shards[number]) for number in missing]):
-        pass
+    seen: dict[int, float] = {}
+    for step in run_tasks(hash_task_images, [(scan, number, shards[number]) for number in missing]):
+        if step is not None:
+            seen[step.call] = max(step.done, seen.get(step.call, 0.0))
+        on_step(f"{sum(seen.values()):,.0f} images of evaluation tasks")
+    on_step("images of evaluation tasks are compared")
 
 
 def hash_task_images(scan: TaskScan, number: int, shard: TaskShard) -> Iterator[float]:

@@ -6,7 +6,7 @@ Successive pairs tell captions that were shifted from captions that are wrong. S
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +105,21 @@ def runs_of(usable_rows: NDArray[np.int64], pairs: int) -> list[Run]:
     return [Run(run, number % SWAPPED_EVERY == 0) for number, run in enumerate(rows)]
 
 
-def encode_sample(scan: TeacherScan, shards: Sequence[ShardRow], chosen: dict[int, int]) -> None:
-    """Encode the chosen pairs on all nodes, but for those that are encoded already. Raises OSError, TaskLost, TeacherError."""
+def encode_sample(
+    scan: TeacherScan, shards: Sequence[ShardRow], chosen: dict[int, int], on_step: Callable[[str], None]
+) -> None:
+    """Encode the chosen pairs on all nodes, but for those that are encoded already.
+
+    `on_step` is called with a description while tasks run. Raises what it raises, OSError, TaskLost and TeacherError.
+    """
     store = open_own_store(scan.artifacts)
     missing = [shard for shard in chosen if _settings_of(store, scan, shard) != _settings(scan, shards[shard], chosen[shard])]
     calls = [(scan, shard, shards[shard], chosen[shard]) for shard in missing]
-    for _ in run_tasks(encode_shard, calls, memory=scan.memory, gpu=True):
-        pass
+    seen: dict[int, float] = {}
+    for step in run_tasks(encode_shard, calls, memory=scan.memory, gpu=True):
+        if step is not None:
+            seen[step.call] = max(step.done, seen.get(step.call, 0.0))
+        on_step(f"about {RUN * sum(seen.values()):,.0f} of {sum(chosen.values()):,} pairs with the teacher")
 
 
 def encode_shard(scan: TeacherScan, number: int, shard: ShardRow, pairs: int) -> Iterator[float]:
