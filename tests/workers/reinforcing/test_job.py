@@ -171,6 +171,7 @@ def test_a_driver_that_is_killed_continues(
     assert reinforced.files() == whole.files()
 
 
+@pytest.mark.long  # with two busy cores it has taken more than two minutes
 def test_an_actor_that_is_killed_is_replaced(whole: Reinforced, tmp_path: Path, shards: str, teacher: str) -> None:
     reinforced = Reinforced(tmp_path, shards, teacher={"model": teacher})
     killed: list[int] = []
