@@ -322,13 +322,18 @@ def dataset_values(version: str) -> str:
 
 
 def dataset_findings_folder(version: str) -> str:
-    """What the report is made from; removed when the version is complete."""
+    """The source of the report; removed when the version is complete."""
     return f"{version}/findings"
 
 
 def dataset_findings(version: str, shard: int) -> str:
-    """What the report needs of one shard, as Parquet."""
+    """The part of one shard in the report, as Parquet."""
     return f"{dataset_findings_folder(version)}/{shard:06d}.parquet"
+
+
+def dataset_shard_summary(version: str, shard: int) -> str:
+    """The result of scanning one shard of an anonymous version, written after its samples."""
+    return f"{version}/scanned/{shard:06d}.json"
 
 
 def job_dataset(job: str) -> str:

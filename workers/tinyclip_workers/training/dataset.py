@@ -3,34 +3,33 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import ray
-from tinyclip.artifacts.paths import DATASET_DOCUMENT, dataset_samples, dataset_version, job_dataset
+from tinyclip.artifacts.paths import DATASET_DOCUMENT, dataset_shard_summary, dataset_version, job_dataset
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TrainData
 
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, digest_of, open_index, write_index, write_shard_samples
-from tinyclip_workers.data.index.rows import ShardRow, samples_table
+from tinyclip_workers.data.index.rows import ShardRow
 from tinyclip_workers.data.index.scanning import scan_or_empty
 from tinyclip_workers.data.patterns import expand_shards
+from tinyclip_workers.data.shard_files import describe_shard
 from tinyclip_workers.runtime.attempt import JobAttempt
-from tinyclip_workers.runtime.filesystems import open_filesystem, open_own_store
-from tinyclip_workers.runtime.user_files import store_errors
+from tinyclip_workers.runtime.filesystems import open_own_store
+from tinyclip_workers.runtime.ray_tasks import run_tasks
 
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 256 << 20
 """Shards of at most this many bytes are read here; more of them by the cluster, one task a shard."""
 READ_WHOLE_BYTES = 4 << 30
-"""Of larger sets of shards, a job reads only as many as it needs pairs."""
-TASKS_AHEAD = 64
+"""A job reads only as many of the shards of a larger set as it needs pairs."""
 LOG_SECONDS = 60.0
 """Time between log lines: an attempt that writes nothing for long counts as stalled."""
 
@@ -67,35 +66,35 @@ def _document(run: JobAttempt) -> dict[str, Any] | None:
 
 
 def _index_shards(run: JobAttempt) -> None:
+    """Scan the shards and write their index. Raises DataError."""
     train, folder = run.spec.data.train, job_dataset(run.document.job)
     urls = expand_shards(train.patterns)
-    sizes = [_size(url) for url in urls]
-    needed = _needed_pairs(run.spec) if sum(sizes) > READ_WHOLE_BYTES else None
+    total = sum(_bytes(url) for url in urls)
+    needed = _needed_pairs(run.spec) if total > READ_WHOLE_BYTES else None
     order = np.random.default_rng(run.spec.seed).permutation(len(urls)).tolist() if needed else list(range(len(urls)))
-    shards: dict[int, ShardRow] = {}
-    skipped, logged_at = Skipped(), time.monotonic()
-    for number, shard, found in _scan(run.store, folder, train, [(number, urls[number]) for number in order], sum(sizes)):
-        shards[number] = shard
-        skipped = Skipped.sum([skipped, found])
-        if needed and sum(each.pairs for each in shards.values()) >= needed:
-            break
-        if time.monotonic() - logged_at >= LOG_SECONDS:
-            logged_at = time.monotonic()
-            log.info("indexed %d of %d shards", len(shards), len(urls))
-    if not any(shard.samples for shard in shards.values()):
+    shards = [ShardRow(url, 0, None, 0, 0) for url in urls]
+    skipped, scanned, pairs, logged_at = list[Skipped](), 0, 0, time.monotonic()
+    with closing(_scan(run.store, folder, train, [(number, urls[number]) for number in order], total)) as found:
+        for number, shard, broken in found:
+            shards[number] = shard
+            scanned, pairs = scanned + 1, pairs + shard.pairs
+            skipped.append(broken)
+            if needed and pairs >= needed:
+                break
+            if time.monotonic() - logged_at >= LOG_SECONDS:
+                logged_at = time.monotonic()
+                log.info("indexed %d of %d shards", scanned, len(urls))
+    if not any(shard.samples for shard in shards):
         raise DataError(f"none of the {len(urls)} shards can be read, the first is {urls[0]}; check the paths", value=urls[0])
-    _write(run, folder, [shards.get(number) or ShardRow(url, 0, None, 0, 0) for number, url in enumerate(urls)], skipped)
+    _write(run, folder, shards, Skipped.sum(skipped))
 
 
 def _write(run: JobAttempt, folder: str, shards: Sequence[ShardRow], skipped: Skipped) -> None:
-    for number, shard in enumerate(shards):
-        if not shard.samples and not run.store.exists(dataset_samples(folder, number)):
-            write_shard_samples(run.store, folder, number, samples_table([]))
-    write_index(run.store, folder, shards)
     pairs = sum(shard.pairs for shard in shards)
     if not pairs:
         examples = "; ".join(skipped.examples) or "all are held out"
         raise DataError(f"no pair of the shards can be used ({examples}); check image_key, caption_key and holdout")
+    write_index(run.store, folder, shards)
     document = {
         "digest": digest_of(shards), "samples": sum(shard.samples for shard in shards), "pairs": pairs,
         "shards": sum(shard.samples > 0 for shard in shards), "skipped": asdict(skipped),
@@ -120,48 +119,43 @@ Scanned = tuple[int, ShardRow, Skipped]
 
 def _scan(
     store: ArtifactsStore, folder: str, train: TrainData, shards: Sequence[tuple[int, str]], total_bytes: int
-) -> Iterator[Scanned]:
-    """Scan shards and write their samples; yields number, shard and what is skipped, in any order."""
+) -> Generator[Scanned, None, None]:
+    """Scan shards and write their samples; yields number, shard and what was skipped, in any order. Tasks end with it."""
     if total_bytes <= SMALL_BYTES:
         for number, url in shards:
-            yield _scan_one(store, folder, train, number, url)
+            yield scan_into(store, folder, train, number, url)
         return
-    remote = ray.remote(num_cpus=1, max_retries=3)(_scan_one_of)
-    task = (remote.remote(store.root, folder, train.model_dump(), number, url).future() for number, url in shards)
-    yield from _completed(task)
+    calls = [(store.root, folder, train.model_dump(), number, url) for number, url in shards]
+    for step in run_tasks(scan_shard_of_job, calls):
+        if step is not None and step.finished:
+            number = shards[step.call][0]
+            yield number, *_read_summary(store, folder, number)
 
 
-def _completed(tasks: Iterable[Future[Scanned]]) -> Iterator[Scanned]:
-    """Yield the results of tasks, of which at most TASKS_AHEAD are submitted at a time."""
-    running: set[Future[Scanned]] = set()
-    source = iter(tasks)
-    while True:
-        for future in source:
-            running.add(future)
-            if len(running) >= TASKS_AHEAD:
-                break
-        if not running:
-            return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
+def scan_shard_of_job(root: str, folder: str, train: dict[str, Any], number: int, url: str) -> Iterator[float]:
+    """Scan a shard as a Ray task, and write its samples and then its summary."""
+    store = open_own_store(root)
+    _, shard, skipped = scan_into(store, folder, TrainData.model_validate(train), number, url)
+    summary = {"shard": asdict(shard), "skipped": asdict(skipped)}
+    store.write_bytes(dataset_shard_summary(folder, number), json.dumps(summary).encode())
+    yield 1.0
 
 
-def _scan_one_of(root: str, folder: str, train: dict[str, Any], number: int, url: str) -> Scanned:
-    return _scan_one(open_own_store(root), folder, TrainData.model_validate(train), number, url)
+def _read_summary(store: ArtifactsStore, folder: str, number: int) -> tuple[ShardRow, Skipped]:
+    summary = json.loads(store.read_bytes(dataset_shard_summary(folder, number)))
+    return ShardRow(**summary["shard"]), Skipped(**summary["skipped"])
 
 
-def _scan_one(store: ArtifactsStore, folder: str, train: TrainData, number: int, url: str) -> Scanned:
+def scan_into(store: ArtifactsStore, folder: str, train: TrainData, number: int, url: str) -> Scanned:
+    """Scan a shard and write its samples."""
     scanned = scan_or_empty(url, train)
     write_shard_samples(store, folder, number, scanned.samples)
     return number, scanned.shard, scanned.skipped
 
 
-def _size(url: str) -> int:
-    """Return the bytes of a shard; 0 if they are not known."""
+def _bytes(url: str) -> int:
+    """Return the size of a shard; 0 for one that cannot be read, which its scan reports."""
     try:
-        fs, path = open_filesystem(url)
-        with store_errors(url):
-            return int(fs.size(path) or 0)
+        return describe_shard(url).bytes
     except (OSError, ValueError):
         return 0

@@ -124,13 +124,14 @@ def write_shard_samples(store: ArtifactsStore, folder: str, number: int, samples
 
 
 def write_index(store: ArtifactsStore, folder: str, shards: Sequence[ShardRow]) -> Blocks:
-    """Write shards, blocks and values of a version whose samples are written.
+    """Write shards, blocks and values of a version whose samples are written. Files of shards without samples are not read.
 
     The index counts once the version's document is written.
     """
     size, parts = block_bytes(shards), [blocks_of([])]
     with ValuesFile() as values:
-        for number, samples in enumerate(_read_samples(store, folder, len(shards))):
+        filled = [number for number, shard in enumerate(shards) if shard.samples]
+        for number, samples in zip(filled, _read_samples(store, folder, filled), strict=True):
             parts.append(blocks_of(cut_blocks(number, samples, size)))
             values.append(values_of(ShardSamples(samples)))
         values.save(store, folder)
@@ -140,11 +141,11 @@ def write_index(store: ArtifactsStore, folder: str, shards: Sequence[ShardRow]) 
     return blocks
 
 
-def _read_samples(store: ArtifactsStore, folder: str, shards: int) -> Iterator[pa.Table]:
-    """Yield the samples of all shards in order, a few of which are read at a time."""
+def _read_samples(store: ArtifactsStore, folder: str, shards: Sequence[int]) -> Iterator[pa.Table]:
+    """Yield the samples of these shards in order, a few of which are read at a time."""
     with ThreadPoolExecutor(READING_THREADS) as threads:
-        for first in range(0, shards, READING_THREADS):
-            paths = [dataset_samples(folder, number) for number in range(first, min(shards, first + READING_THREADS))]
+        for first in range(0, len(shards), READING_THREADS):
+            paths = [dataset_samples(folder, number) for number in shards[first : first + READING_THREADS]]
             yield from map(from_parquet, threads.map(store.read_bytes, paths))
 
 
