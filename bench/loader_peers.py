@@ -4,6 +4,7 @@ B batch. All take the same random crop, none tokenizes, and only ours shuffles a
 """
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -41,7 +42,7 @@ def no_tokens(caption: str) -> Tensor:
     return torch.zeros(77, dtype=torch.int64)
 
 
-class _ShardBatches(IterableDataset[Pairs]):
+class _ShardBatches(IterableDataset[Pairs], ABC):
     """Batches of the shards that belong to this loader process."""
 
     def __init__(self, folder: ShardFolder) -> None:
@@ -58,8 +59,9 @@ class _ShardBatches(IterableDataset[Pairs]):
                     yield self.pixels([data for data, _ in pairs]), [caption for _, caption in pairs]
                     pairs = []
 
+    @abstractmethod
     def pixels(self, jpegs: list[bytes]) -> Tensor:
-        raise NotImplementedError
+        """Decode and crop images: (B, 3, size, size)."""
 
 
 def tinyclip_decoding(folder: ShardFolder, processes: int) -> Iterator[Pairs]:

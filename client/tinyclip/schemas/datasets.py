@@ -149,9 +149,9 @@ class Finding(Response):
     """Of all samples."""
     estimated: bool = False
     message: str
-    """What was found, with the numbers."""
+    """The finding in a sentence, with its numbers."""
     remedy: str
-    """What to do about it."""
+    """The action that mends it."""
     examples: list[JSON] = []
     """At most five: `{key, shard, detail}`."""
 
@@ -172,7 +172,7 @@ class AgreementReport(Response):
 
 
 class DatasetReport(Response):
-    """What reading a data set found. The most serious findings come first."""
+    """The findings of reading a data set, the most serious first, and its statistics."""
 
     samples: int
     usable: int
@@ -180,7 +180,7 @@ class DatasetReport(Response):
     caption_stats: CaptionStatistics | None = None
     image_sizes: ImageSizes | None = None
     languages: dict[str, float] = {}
-    """Shares of a sample of captions, by ISO 639-1 code; captions too short to tell are `und`."""
+    """Shares of a sample of captions, by ISO 639-1 code; captions too short to determine it are `und`."""
     agreement: AgreementReport | None = None
 
 

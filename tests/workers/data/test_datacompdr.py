@@ -154,11 +154,14 @@ class TestEmbeddings:
             "syn.json": synthetic_captions,
         }  # fmt: skip
         for content in (data, gzip.compress(data)):
+            found: object = None
             try:
                 with sample_errors():
-                    read[name]({"__key__": "a", "__url__": "u", "__defects__": {}, name: content})
-            except UnusableSample:
-                pass
+                    found = read[name]({"__key__": "a", "__url__": "u", "__defects__": {}, name: content})
+            except UnusableSample as error:
+                assert str(error)
+                continue
+            assert isinstance(found, list | tuple)
 
 
 class TestIndex:
@@ -190,7 +193,7 @@ class TestIndex:
 
         for text in ("an older text", "from the file"):  # the first one as by a join that was interrupted
             captions.write_text(json.dumps({"key": "one", "captions": [text]}))
-            join_captions(store, folder, str(captions), [shard], 77)
+            join_captions(store, folder, str(captions), [shard], 77, lambda _: None)
 
         samples = ShardSamples(from_parquet(store.read_bytes(dataset_samples(folder, 0))))
         assert [samples.more_captions(row) for row in range(2)] == [["synthetic", "from the file"], ["synthetic"]]

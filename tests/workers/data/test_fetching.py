@@ -1,4 +1,4 @@
-"""What is read of the shards: each byte once by all loader processes together, from any position, in large requests."""
+"""Reading of the shards: each byte once by all loader processes together, from any position, in large requests."""
 
 import gzip
 from collections.abc import Iterator

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import torch
@@ -29,6 +28,7 @@ from tinyclip_workers.training.teacher_encoder import TeacherEncoder
 
 from tests.workers.killed_jobs import kill_at
 from tests.workers.ray_jobs import RAY_MARKS
+from tests.workers.ray_workers import kill_ray_processes
 from tests.workers.registered import events_of, register, reinforcement_arguments, request_reinforcement
 from tests.workers.shapes_data import write_shards
 
@@ -171,26 +171,25 @@ def test_a_driver_that_is_killed_continues(
     assert reinforced.files() == whole.files()
 
 
-@pytest.mark.long  # with two busy cores it has taken more than two minutes
+@pytest.mark.long  # Ray's workers have a low priority: beside other busy processes, actors take minutes to load
 def test_an_actor_that_is_killed_is_replaced(whole: Reinforced, tmp_path: Path, shards: str, teacher: str) -> None:
     reinforced = Reinforced(tmp_path, shards, teacher={"model": teacher})
-    killed: list[int] = []
+    killed, ended = list[int](), threading.Event()
 
     def kill_an_actor() -> None:
         counts = f"{reinforced.folder}/work/shards"
         while not reinforced.store.list(counts):
             time.sleep(0.01)
-        for process in psutil.process_iter():
-            if "EncoderActor.encode" in "".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                process.kill()
-                killed.append(process.pid)
-                return
+        while not killed and not ended.is_set():
+            killed.extend(kill_ray_processes("EncoderActor.encode"))
 
     thread = threading.Thread(target=kill_an_actor, daemon=True)
     thread.start()
-    assert reinforced.run() == 0
+    status = reinforced.run()
+    ended.set()
     thread.join()
 
+    assert status == 0
     assert killed
     messages = [event["message"] for event in events_of(reinforced.store, reinforced.folder)]
     assert any("an actor was lost" in message for message in messages)

@@ -85,7 +85,7 @@ def decode_crop(data: bytes, size: int, draw: Callable[[int, int], Crop]) -> Pix
 
 
 class _Jpeg(NamedTuple):
-    """What the header of a JPEG says about its stored pixels."""
+    """The stored pixels of a JPEG, by its header."""
 
     width: int
     height: int

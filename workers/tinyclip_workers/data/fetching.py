@@ -46,7 +46,7 @@ class Found:
 
 @dataclass
 class ReadStatistics:
-    """What was requested of the store."""
+    """Counts of requests to the store."""
 
     bytes: int = 0
     requests: int = 0

@@ -2,8 +2,8 @@
 
 The blocks of a data set are shuffled for each epoch, and the sequence of their pairs is divided into equal stretches, one for
 each of R *readers*. A reader shuffles its stretch within windows, and every global batch takes the same number of pairs from each
-reader, in the order of the readers: a batch has N *slots*, of which reader r fills slots r*N/R to (r+1)*N/R. Whoever has some
-slots reads the stretches of their readers only, from any position on: an order is computed from the index, without reading data.
+reader, in the order of the readers: a batch has N *slots*, of which reader r fills slots r*N/R to (r+1)*N/R. A process reads
+the stretches of the readers of its slots only, from any position on: an order is computed from the index, without reading data.
 """
 
 from collections import Counter

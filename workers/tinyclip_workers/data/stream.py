@@ -142,7 +142,7 @@ class PairStream(IterableDataset[Batch]):
         """This worker's slots of every batch."""
         self._skipped = Skipped()
         self.statistics = ReadStatistics()
-        """What this process has read."""
+        """Counts of what this process has read."""
 
     @property
     def batches(self) -> int:

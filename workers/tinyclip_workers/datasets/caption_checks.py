@@ -1,4 +1,4 @@
-"""What is looked for in one caption: whether it is a text at all, markup in it, and whether it was cut or is too long."""
+"""Checks of one caption: whether it is a text at all, markup in it, and whether it was cut or is too long."""
 
 import hashlib
 import re

@@ -39,7 +39,7 @@ Entry = tuple[str, list[str]]
 
 @dataclass
 class JoinedCaptions:
-    """What was joined."""
+    """The result of joining a file of captions."""
 
     sha256: str
     """Of the file."""

@@ -179,12 +179,11 @@ def _caption_problem(sample: Sample, key: str) -> str:
     try:
         with sample_errors():
             value = field_of(sample, key)
-            values: list[Any] = value if isinstance(value, list) else [value]
-            if all(isinstance(each, str) and not each.strip() for each in values):
-                return "empty_captions"
     except UnusableSample:
-        pass
-    return "unreadable_captions"
+        return "unreadable_captions"
+    values: list[Any] = value if isinstance(value, list) else [value]
+    is_empty = all(isinstance(each, str) and not each.strip() for each in values)
+    return "empty_captions" if is_empty else "unreadable_captions"
 
 
 def _kind_of_problem(problem: str) -> str:

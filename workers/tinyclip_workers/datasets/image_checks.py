@@ -1,4 +1,4 @@
-"""What is looked for in one image: whether all of it can be decoded, whether it shows anything, and marks that identify it.
+"""Checks of one image: whether all of it can be decoded, whether it shows anything, and marks that identify it.
 
 Two images are near-duplicates if at most MAX_DISTANCE of the 64 bits of their hashes differ, and no colour of their 8x8
 thumbnails by more than MAX_COLOR_DIFFERENCE. Measured on drawings and photos, that finds 95% of copies that were recompressed
@@ -36,7 +36,7 @@ Tone = Literal["black", "white", "one colour"]
 
 @dataclass(frozen=True)
 class ImageMarks:
-    """What identifies an image."""
+    """The hashes that identify an image."""
 
     hash: int
     """64 bits."""

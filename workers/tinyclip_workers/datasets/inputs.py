@@ -1,4 +1,4 @@
-"""What a registration reads, checked before hours of work: shards, evaluation tasks, the teacher."""
+"""The inputs of a registration, checked before hours of work: shards, evaluation tasks, the teacher."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

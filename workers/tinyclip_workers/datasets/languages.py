@@ -16,7 +16,7 @@ LANGUAGES = [
     "it", "ja", "kn", "ko", "lt", "lv", "mk", "ml", "mr", "ms", "nl", "no", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "sq",
     "sr", "sv", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh",
 ]  # fmt: skip
-"""The languages that are told apart: few words are easily taken for one of a hundred others."""
+"""The languages that are distinguished: few words are easily taken for one of a hundred others."""
 UNDETERMINED = "und"
 CANDIDATES = 5
 """Languages that are considered for a caption."""
@@ -45,7 +45,7 @@ def probable_languages(text: str) -> dict[str, float]:
 
 
 def determine(captions: Sequence[CaptionLanguage]) -> list[str]:
-    """Return the language of each caption; `und` for those that it cannot be told of.
+    """Return the language of each caption; `und` where it cannot be determined.
 
     Few words alone are of any language, but most captions of a data set are in the same ones: the frequency of each language is
     estimated from all captions (expectation maximisation), and weighs its probability in each of them.

@@ -27,14 +27,14 @@ MARKS = pa.schema([
     ("use", pa.uint8()), ("image", pa.uint64()), ("thumbnail", pa.binary(THUMBNAIL_BYTES)), ("captions", pa.list_(pa.uint64())),
     ("agreement", pa.float32()),
 ])  # fmt: skip
-"""What identifies the samples of a shard. Null for excluded and unusable samples, and for images that show nothing."""
+"""The columns that identify the samples of a shard. Null for excluded and unusable samples, and for images that show nothing."""
 SUMMARY = b"summary"
 """The key in the file's metadata of everything else, as JSON."""
 
 
 @dataclass
 class SampleMarks:
-    """What identifies one sample; a row of MARKS."""
+    """The hashes that identify one sample; a row of MARKS."""
 
     use: int = Use.UNUSABLE
     image: int | None = None

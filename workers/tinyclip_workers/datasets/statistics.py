@@ -1,4 +1,4 @@
-"""What was counted in the samples of one shard, or of many: everything that the report needs but for what compares samples."""
+"""Counts of the samples of one shard, or of many: everything that the report needs but for what compares samples."""
 
 from collections import Counter
 from collections.abc import Mapping

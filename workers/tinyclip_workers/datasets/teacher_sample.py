@@ -1,6 +1,6 @@
 """The pairs that a teacher encodes for the report: runs of successive pairs, spread evenly over the shards.
 
-Successive pairs tell captions that were shifted from captions that are wrong. Shapes: N pairs of a part, E embedding size.
+Successive pairs distinguish captions that were shifted from captions that are wrong. Shapes: N pairs of a part, E embedding size.
 """
 
 import hashlib

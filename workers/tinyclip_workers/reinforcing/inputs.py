@@ -1,4 +1,4 @@
-"""What a reinforcement is made of: the teachers of a request, and the version of a data set."""
+"""The inputs of a reinforcement: the teachers of a request, and the version of a data set."""
 
 import math
 from typing import Any

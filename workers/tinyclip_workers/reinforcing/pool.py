@@ -18,7 +18,7 @@ MAX_TRIES = 4
 """Times that a shard is begun before the job fails: an actor may be lost because of it."""
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 5.0
-"""Between two questions to all actors how far they are."""
+"""Time between two requests to all actors for their progress."""
 WAIT_LOG_SECONDS = 60.0
 
 
@@ -43,7 +43,7 @@ class EncodingFailed(Exception):
 
 
 def actor_count(shards: int, resources: dict[str, float], bytes_each: int) -> int:
-    """Return how many actors a cluster of these resources is asked for: one for each GPU, or else for each CPU with memory."""
+    """Return the number of actors for a cluster of these resources: one for each GPU, or else for each CPU with memory."""
     if gpus := int(resources.get("GPU", 0)):
         return max(1, min(shards, gpus, MAX_ACTORS))
     fitting = int(resources.get("memory", float("inf")) // max(1, bytes_each)) if "memory" in resources else MAX_ACTORS

@@ -122,7 +122,7 @@ class PublishedShards(ShardWriter):
 
 @dataclass(frozen=True)
 class _Found:
-    """What a sample has in the published layout."""
+    """The content of a sample in the published layout."""
 
     captions: list[str]
     views: list[PublishedView]

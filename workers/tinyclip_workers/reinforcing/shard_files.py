@@ -36,7 +36,7 @@ from tinyclip_workers.reinforcing.progress import ShardCounts, unmerged_texts, w
 
 @dataclass(frozen=True)
 class ReinforcedVersion:
-    """What is stored, and where: the request, and the version of the data set."""
+    """The content and the place of a reinforcement: the request, and the version of the data set."""
 
     store: ArtifactsStore
     folder: str

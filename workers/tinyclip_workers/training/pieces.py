@@ -27,7 +27,7 @@ class Pieces:
     """The teacher, or the first of several: the one to inherit from and to evaluate."""
     teachers: list[FrozenTeacher]
     described: list[StoredTeacher]
-    """What the embeddings of the teachers depend on."""
+    """For each teacher, everything that its embeddings depend on."""
     student: LoadedModel
     calibration: Callable[[], Calibration] | None
     """Pairs and targets to cut the student by; `None` without a parent."""

@@ -73,7 +73,7 @@ class ScannedShard:
 
 
 def scan_shard(url: str, train: TrainData, examiner: Examiner | None = None) -> ScannedShard:
-    """Read a shard once. Broken samples become rows that say so; a shard that breaks off keeps what came before.
+    """Read a shard once. Broken samples become rows with the reason; a shard that breaks off keeps what came before.
 
     Raises an OSError if the store cannot be reached at all; DataError never.
     """

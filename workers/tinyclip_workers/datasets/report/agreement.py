@@ -163,7 +163,7 @@ def _near_equal(parts: Parts, pairs: EncodedPairs) -> Finding | None:
         return None
     message = f"{part_of(len(rows), total)} images that the teacher encoded have almost the embedding of another one of these "
     message += f"(similarity of at least {NEAR_EQUAL})"
-    remedy = "Look at the examples: if they show the same, remove repeated images; if not, the teacher does not tell them apart."
+    remedy = "Look at the examples: if they show the same, remove repeated images; if not, the teacher does not distinguish them."
     examples = []
     for row in rows[np.argsort(-nearest_N[rows, 0], kind="stable")[:MAX_EXAMPLES]]:
         other, _ = _place(parts, pairs, int(nearest_N[row, 1]))

@@ -39,7 +39,7 @@ class Measured:
     teacher: str
     """The teacher's name; "" without one."""
     pairs: EncodedPairs | None
-    """What the teacher has encoded."""
+    """Pairs that the teacher has encoded."""
 
 
 def build_report(parts: Parts, request: DatasetPut, measured: Measured, teacher_size: int | None) -> DatasetReport:

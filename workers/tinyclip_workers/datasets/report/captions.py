@@ -124,7 +124,7 @@ def _boilerplate(statistics: Statistics) -> Finding | None:
         return None
     found.sort(key=lambda each: (-each[0], each[2]))
     parts = [f"{round(100 * weight / statistics.usable)}% {place} {_quoted(text)}" for weight, place, text in found[:SHOWN]]
-    remedy = "Harmless if you will write prompts like these. Otherwise remove the words: they take tokens and tell nothing apart."
+    remedy = "Harmless if you will write prompts like these. Otherwise remove the words: all captions spend tokens on them."
     count = round(found[0][0])
     return make_finding(
         "boilerplate_captions", "info", count, statistics.usable, f"captions are alike: {', '.join(parts)}", remedy,
