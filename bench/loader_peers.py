@@ -17,7 +17,8 @@ from tinyclip_workers.data.crops import Crop, random_crop
 from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.data.stream import BatchLoader, PairStream
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.io import ImageReadMode, decode_jpeg

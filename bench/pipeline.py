@@ -20,7 +20,9 @@ from rich.table import Table
 from tinyclip.schemas import JobSpec
 from tinyclip.specfile import load_spec
 from tinyclip_workers.data.index.dataset_index import index_shards
-from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.towers import length_multiple

@@ -30,10 +30,10 @@ from unittest.mock import patch
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import DataSpec
-from tinyclip_workers.data.fetching import BlockReader, Found, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
-from tinyclip_workers.data.positions import DataPosition
-from tinyclip_workers.data.stream import PairStream, _ahead
+from tinyclip_workers.data.stream.fetching import BlockReader, Found, ReadStatistics
+from tinyclip_workers.data.stream.pairs import PairStream, _ahead
+from tinyclip_workers.data.stream.positions import DataPosition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import scale_parts, scale_report

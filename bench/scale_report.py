@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyclip_workers.data.augment import VIEW
-from tinyclip_workers.data.order import reader_count
 from tinyclip_workers.data.reinforcement.tensor_files import PAGE_BYTES
+from tinyclip_workers.data.stream.order import reader_count
 from tinyclip_workers.model.architecture import image_macs, state_shapes, text_macs
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.reinforcing.merging import part_count

@@ -10,9 +10,11 @@ from rich.progress import track
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import EvaluationTask
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, index_shards
-from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
-from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from tinyclip_server.settings import Settings
-from tinyclip_workers.data.stream import PREFETCH_BYTES
+from tinyclip_workers.data.stream.loader import PREFETCH_BYTES
 
 from tests.deploy.settings import expect_settings
 from tests.postgres import connected_to, database

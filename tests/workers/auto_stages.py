@@ -7,7 +7,9 @@ import torch
 from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip_workers.data.index.dataset_index import index_shards
-from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout

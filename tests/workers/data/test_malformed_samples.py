@@ -22,7 +22,8 @@ from tinyclip_workers.data.samples import (
     text_field,
 )
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.data.stream import BatchLoader, PairStream
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream
 
 from tests.workers import hostile_files as hostile
 from tests.workers.hostile_files import member, pax

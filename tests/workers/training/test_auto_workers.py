@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyclip_workers.data.stream import Batch, slots_of
+from tinyclip_workers.data.stream.batches import Batch, slots_of
 from tinyclip_workers.model.masked import MaskedTowers
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.projection import Projection

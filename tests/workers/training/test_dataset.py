@@ -9,7 +9,8 @@ import torch
 from tinyclip.artifacts.paths import DATASET_DOCUMENT, job_dataset
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.stream import BatchLoader, PairStream
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training import dataset
 from tinyclip_workers.training.dataset import open_index_of, prepare_index

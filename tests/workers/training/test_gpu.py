@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.model.blocks import causal_block
 from tinyclip_workers.training.auto_settings.micro_batch import measure_micro_batch
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tinyclip_workers.data.positions import DataPosition
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.trainer import StageTrainer
 

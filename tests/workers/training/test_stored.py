@@ -18,7 +18,9 @@ from tinyclip_workers.data.index.dataset_index import DatasetIndex, open_index
 from tinyclip_workers.data.reinforcement.check import check_reinforcement
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.reinforcement.tensor_files import NewTensorFile, PageCache, TensorFile
-from tinyclip_workers.data.stream import Batch, BatchLoader, PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.loader import BatchLoader
+from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
 from tinyclip_workers.training.clusters import save_clusters

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.data.stream import slots_of
+from tinyclip_workers.data.stream.batches import slots_of
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.runtime.control import Command

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tinyclip_workers.data.stream import Batch, slots_of
+from tinyclip_workers.data.stream.batches import Batch, slots_of
 from tinyclip_workers.training.distributed import from_first_worker, prepare_to_wait, wait_for_all
 from torch.distributed.distributed_c10d import _set_pg_timeout
 

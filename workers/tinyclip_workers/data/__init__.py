@@ -5,5 +5,6 @@
   what was skipped
 - `images`: decode an image of any format, the random crop of training and the transform of evaluation
 - `decoding`: the transform of evaluation by the fastest way, for serving; `image_input`: images that a client sends
+- `index`: the place of every sample in the shards; `reinforcement`: stored embeddings of teachers
 - `stream`: the training input, a repeatable stream of batches; `augment`: augmentation of a batch on the training device
 """

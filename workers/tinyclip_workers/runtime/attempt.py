@@ -128,7 +128,7 @@ class FinishedStudent:
     """safetensors."""
     evaluation: dict[str, Any]
     position: dict[str, Any] | None = None
-    """The position in the data, for the next stage (`data/positions.py`); set to store a student, not read back."""
+    """The position in the data, for the next stage (`data/stream/positions.py`); set to store a student, not read back."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from tinyclip.schemas.spec import JobSpec
 from torch import Tensor
 
 from tinyclip_workers.data.augment import model_input
-from tinyclip_workers.data.positions import DataPosition
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.masked import kept_units
 from tinyclip_workers.model.precision import precision_of

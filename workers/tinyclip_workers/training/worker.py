@@ -13,9 +13,10 @@ from safetensors.torch import save as to_safetensors
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
-from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.reinforcement.check import check_reinforcement
-from tinyclip_workers.data.stream import BatchLoader, PairStream, SingleTextTokenizer, loader_processes
+from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
+from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layouts import ImpossibleStudent

@@ -22,7 +22,7 @@ from tinyclip_workers.data.index.dataset_index import (
 )
 from tinyclip_workers.data.index.rows import SampleRow, ShardRow, Use, cut_blocks, samples_table
 from tinyclip_workers.data.index.scanning import ScannedShard
-from tinyclip_workers.data.order import SampleOrder
+from tinyclip_workers.data.stream.order import SampleOrder
 
 from tests.s3 import BUCKET, s3_server
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tinyclip_workers.data.positions import DataPosition
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.training.auto_settings import micro_batch
 from tinyclip_workers.training.auto_settings.micro_batch import MicroBatchTest, Peak, largest_part, measure_micro_batch
 from tinyclip_workers.training.checkpoints import Checkpoint

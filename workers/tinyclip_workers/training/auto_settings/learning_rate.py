@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.distributed import from_first_worker

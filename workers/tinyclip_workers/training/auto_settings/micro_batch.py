@@ -17,7 +17,7 @@ import torch.distributed as dist
 from open_clip.modified_resnet import ModifiedResNet
 from torch.nn.parallel import DistributedDataParallel
 
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.training.distributed import wait_for_all, world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.teachers import teachers_forward

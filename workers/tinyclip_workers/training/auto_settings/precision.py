@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.model.precision import eager, precision_of
 from tinyclip_workers.training.distributed import world_size
 from tinyclip_workers.training.gradient_cache import GradientCache

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tinyclip_workers.data.stream import Batch
+from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter

@@ -1,80 +1,40 @@
-"""The training input: an endless, repeatable stream of batches, split over workers and loader processes.
+"""One worker's pairs: read in their order, decoded, and put together to parts of batches, one part a loader process.
 
-Global batch number b of epoch e is the same for any number of workers and loader processes (`order.py`); the view of an image and
-the caption of a pair are drawn for the sample. So a position is two numbers, and a stream that continues from it, with whatever
-workers there are by then, yields the batches that an uninterrupted one would.
-
-A worker takes its share of the slots of each batch. Its loader processes divide these slots by readers; each yields its part of
-every batch, and `BatchLoader` joins the parts.
+The view of an image and the caption of a pair are drawn for the sample and the epoch.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from tinyclip.schemas.spec import DataSpec
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from tinyclip_workers.data.augment import VIEW, View, crop_of, draw_view
 from tinyclip_workers.data.crops import Crop
 from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.errors import DataError, Skipped
-from tinyclip_workers.data.fetching import AHEAD, BlockReader, Found, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.operations import apply_operations
-from tinyclip_workers.data.order import Place, SampleOrder
-from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.reinforcement.views import StoredView, StoredViews
 from tinyclip_workers.data.samples import Sample, captions_of, image_bytes
-from tinyclip_workers.model.towers import longest_text
-
-log = logging.getLogger(__name__)
+from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.fetching import AHEAD, BlockReader, Found, ReadStatistics
+from tinyclip_workers.data.stream.order import Place, SampleOrder
+from tinyclip_workers.data.stream.positions import DataPosition
 
 Tokenize = Callable[[str], Tensor]
 TOKEN_CACHE_SIZE = 100_000
 """Texts whose tokens each process caches."""
 
-PREFETCH_BYTES, MAX_PREFETCH = 1 << 30, 4
-"""Images that the loader processes of a worker hold ready in shared memory, and parts of batches that each one does."""
-
 MIN_READ_BYTES = 256 << 20
 """Limit of the memory of a loader process for pairs that it has read, if its share of `shuffle_bytes` is less."""
-
-
-@dataclass
-class Batch:
-    """Pairs, or a loader process's part of them, and their position in the data."""
-
-    images_BCHW: Tensor
-    """uint8, cropped, not yet augmented or normalised."""
-    tokens_BT: Tensor
-    """Up to the end of the longest text; in a part, to the context length."""
-    views_BP: Tensor
-    """Views of the images (`augment.VIEW`)."""
-    samples_B: Tensor
-    """Numbers of the samples in their data set."""
-    good_B: Tensor
-    """False for pairs that could not be used, until others take their place."""
-    position: DataPosition
-    """The position after this batch."""
-    skipped: Skipped
-    targets: "list[tuple[Tensor, Tensor]] | None" = None
-    """Stored embeddings of images (B, E) and texts (B, E) by each teacher."""
-
-    def pin_memory(self) -> "Batch":
-        """Copy the tensors to memory from which CUDA copies without keeping the CPU waiting; the loader calls this."""
-        targets = self.targets and [(images.pin_memory(), texts.pin_memory()) for images, texts in self.targets]
-        return replace(
-            self, images_BCHW=self.images_BCHW.pin_memory(), tokens_BT=self.tokens_BT.pin_memory(), targets=targets
-        )
 
 
 @dataclass(frozen=True)
@@ -276,141 +236,3 @@ def _stack_targets(targets: Sequence[list[tuple[Tensor, Tensor]] | None]) -> lis
         (torch.stack([each[teacher][0] for each in whole]), torch.stack([each[teacher][1] for each in whole]))
         for teacher in range(len(some))
     ]
-
-
-def loader_processes(cpus: float) -> int:
-    """Return the number of loader processes of a worker with that many CPUs: all but one, 1 to 8."""
-    return min(8, max(1, int(cpus) - 1))
-
-
-class BatchLoader:
-    """Prepares the batches of a stream ahead, in loader processes (0: on demand, in this process)."""
-
-    def __init__(self, stream: PairStream, processes: int, *, pin: bool = False) -> None:
-        """`pin`: put batches into pinned memory, for CUDA."""
-        self._stream, self._pin = stream, pin
-        self.processes = len(stream.parts(processes)) if processes else 0
-        self.prefetch = prefetch(stream.batch_bytes) if self.processes else None
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Return an endless iterator. It raises DataError if a shard has changed, or if no pair of an epoch can be used."""
-        loader = DataLoader(self._stream, batch_size=None, num_workers=self.processes, prefetch_factor=self.prefetch)
-        parts = iter(loader)  # starts processes, which must not be forks of another thread
-        return self._batches(map(self._finish, self._complete(self._joined(_raising(parts)))))
-
-    def _batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield batches; where more than one process makes them, the next one is prepared in a thread."""
-        if self.processes <= 1 and not self._pin:
-            yield from batches
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="join") as thread:  # joining and pinning take as long as a short step
-            following = thread.submit(next, batches)
-            while True:
-                batch = following.result()
-                following = thread.submit(next, batches)
-                yield batch
-
-    def _joined(self, parts: Iterator[Batch]) -> Iterator[Batch]:
-        skipped: dict[int, Skipped] = {}
-        while True:
-            several = [next(parts) for _ in range(max(1, self.processes))]  # one of each process, in their order
-            skipped |= {process: part.skipped for process, part in enumerate(several)}
-            yield join(several, Skipped.sum([self._stream.index.skipped, *skipped.values()]))
-
-    def _finish(self, batch: Batch) -> Batch:
-        """Shorten the texts, and pin."""
-        longest = longest_text(batch.tokens_BT, self._stream.text_multiple)
-        batch = replace(batch, tokens_BT=batch.tokens_BT[:, :longest].contiguous())
-        return batch.pin_memory() if self._pin else batch
-
-    def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Give each bad pair the place of a good one: every worker needs a full batch. Raises DataError."""
-        spare: Batch | None = None
-        for batch in batches:
-            if bool(batch.good_B.all()):
-                spare = batch
-                yield batch
-                continue
-            if not bool(batch.good_B.any()) and spare is None:
-                batch, ahead = self._first_good(batch, batches)
-                spare = batch
-                yield from (replace(batch, position=position) for position in ahead)
-            spare = fill(batch, spare)
-            yield spare
-
-    def _first_good(self, batch: Batch, batches: Iterator[Batch]) -> tuple[Batch, list[DataPosition]]:
-        """Return the first batch with a good pair, and the positions of those before it. Raises DataError."""
-        ahead: list[DataPosition] = []
-        while not bool(batch.good_B.any()):
-            ahead.append(batch.position)
-            if len(ahead) > self._stream.batches:
-                examples = "; ".join(batch.skipped.examples)
-                raise DataError(f"no pair of an epoch can be used ({examples}); check keys and data")
-            batch = next(batches)
-        return fill(batch, batch), ahead
-
-
-def join(parts: Sequence[Batch], skipped: Skipped) -> Batch:
-    """Join the parts of a batch."""
-    if len(parts) == 1:
-        return replace(parts[0], skipped=skipped)
-    return Batch(
-        images_BCHW=torch.cat([part.images_BCHW for part in parts]),
-        tokens_BT=torch.cat([part.tokens_BT for part in parts]),
-        views_BP=torch.cat([part.views_BP for part in parts]),
-        samples_B=torch.cat([part.samples_B for part in parts]),
-        good_B=torch.cat([part.good_B for part in parts]),
-        position=parts[0].position,
-        skipped=skipped,
-        targets=_join_targets([part.targets for part in parts]),
-    )
-
-
-def _join_targets(targets: Sequence[list[tuple[Tensor, Tensor]] | None]) -> list[tuple[Tensor, Tensor]] | None:
-    """Join stored embeddings by teacher. A part without any has only bad pairs, for which others are found."""
-    some = [each for each in targets if each]
-    if len(some) < len(targets):
-        return None
-    return [
-        (torch.cat([images for images, _ in teacher]), torch.cat([texts for _, texts in teacher]))
-        for teacher in zip(*some, strict=True)
-    ]
-
-
-def fill(batch: Batch, spare: Batch | None) -> Batch:
-    """Return a batch whose bad pairs are replaced by its good ones in turn, or by those of `spare` if it has none."""
-    source = batch if bool(batch.good_B.any()) else spare
-    assert source is not None
-    good = torch.nonzero(source.good_B).flatten()
-    if source is not batch:
-        good = torch.arange(len(source.good_B))
-    bad = torch.nonzero(~batch.good_B).flatten()
-    chosen = good[torch.arange(len(bad)) % len(good)]
-    filled = replace(batch, good_B=torch.ones_like(batch.good_B))
-    for name in ("images_BCHW", "tokens_BT", "views_BP", "samples_B"):
-        getattr(filled, name)[bad] = getattr(source, name)[chosen]
-    if source.targets:
-        filled.targets = filled.targets or [(images.clone(), texts.clone()) for images, texts in source.targets]
-        for own, theirs in zip(chain.from_iterable(filled.targets), chain.from_iterable(source.targets), strict=True):
-            own[bad] = theirs[chosen]
-    return filled
-
-
-def _raising(parts: Iterator[Batch]) -> Iterator[Batch]:
-    """Raise the errors of loader processes."""
-    for part in parts:
-        if isinstance(part, Exception):
-            raise part
-        yield part
-
-
-def prefetch(batch_bytes: int) -> int:
-    """Return the parts of batches that each loader process prepares ahead; all of a batch have `batch_bytes`."""
-    return min(MAX_PREFETCH, max(1, PREFETCH_BYTES // batch_bytes))
-
-
-def slots_of(batch: Batch, slots: slice) -> Batch:
-    """Return a part of a batch."""
-    tensors = {name: getattr(batch, name)[slots] for name in ("images_BCHW", "tokens_BT", "views_BP", "samples_B", "good_B")}
-    targets = batch.targets and [(images[slots], texts[slots]) for images, texts in batch.targets]
-    return replace(batch, **tensors, targets=targets)

@@ -12,14 +12,14 @@ import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import DataSpec
-from tinyclip_workers.data.fetching import BlockReader, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import REMOTE_BLOCK_BYTES, DatasetIndex
 from tinyclip_workers.data.index.rows import ShardSamples
 from tinyclip_workers.data.index.scanning import content_crc
-from tinyclip_workers.data.order import SampleOrder
-from tinyclip_workers.data.positions import DataPosition
 from tinyclip_workers.data.shards import read_placed
-from tinyclip_workers.data.stream import MIN_READ_BYTES, PairStream, _ahead
+from tinyclip_workers.data.stream.fetching import BlockReader, ReadStatistics
+from tinyclip_workers.data.stream.order import SampleOrder
+from tinyclip_workers.data.stream.pairs import MIN_READ_BYTES, PairStream, _ahead
+from tinyclip_workers.data.stream.positions import DataPosition
 
 from bench.scale_data import SyntheticSet, SyntheticStore
 

@@ -11,11 +11,11 @@ import s3fs
 import torch
 from PIL import Image
 from tinyclip.schemas.spec import DataSpec
-from tinyclip_workers.data import fetching
-from tinyclip_workers.data.fetching import BlockReader, ReadStatistics
 from tinyclip_workers.data.index.dataset_index import REMOTE_BLOCK_BYTES, DatasetIndex, index_shards
-from tinyclip_workers.data.positions import DataPosition
-from tinyclip_workers.data.stream import PairStream
+from tinyclip_workers.data.stream import fetching
+from tinyclip_workers.data.stream.fetching import BlockReader, ReadStatistics
+from tinyclip_workers.data.stream.pairs import PairStream
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.runtime.user_files import RangeReader
 
 from tests.s3 import BUCKET, bucket_files, s3_server

@@ -1,7 +1,7 @@
 """Positions in the data as they are stored."""
 
 import pytest
-from tinyclip_workers.data.positions import DataPosition
+from tinyclip_workers.data.stream.positions import DataPosition
 
 
 def test_a_position_is_read_as_it_was_stored() -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.index.reading import check_rows
 from tinyclip_workers.data.index.rows import ShardSamples
-from tinyclip_workers.data.order import EpochOrder, Place
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
+from tinyclip_workers.data.stream.order import EpochOrder, Place
 from tinyclip_workers.runtime.user_files import RangeReader, open_file
 
 log = logging.getLogger(__name__)

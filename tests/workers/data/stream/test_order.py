@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.index.rows import Blocks, SampleRow, ShardRow, ShardSamples, Use, blocks_of, cut_blocks, samples_table
-from tinyclip_workers.data.order import SampleOrder, reader_count, separate
+from tinyclip_workers.data.stream.order import SampleOrder, reader_count, separate
 
 BYTES = 1000
 
