@@ -29,8 +29,8 @@ CAPTION_KEYS = {"emoji": "json.captions", "caltech101": "txt", "openclipart": "j
 TASKS = "tinyclip_workers.datasets."
 CHECKS = {
     "examine_image": ("examination", "decode and hash images"),
-    "CaptionCounter.add": ("caption_counts", "captions"),
-    "CaptionCounter.finish": ("caption_counts", "languages of a sample"),
+    "CaptionCounter.add": ("counts", "captions"),
+    "CaptionCounter.finish": ("counts", "languages of a sample"),
     "encode_sample": ("registration", "teacher's pairs"),
     "build_report": ("registration", "compare samples, write the report"),
 }
@@ -88,13 +88,16 @@ def register(folder: str, name: str, teacher: bool, times: int) -> dict[str, Any
     from tinyclip.artifacts.paths import dataset_events, dataset_report, dataset_request, dataset_version
     from tinyclip.artifacts.store import ArtifactsStore
     from tinyclip.schemas.datasets import DatasetPut, DatasetReport
-    from tinyclip_workers.datasets import caption_counts, examination, registration, shard_tasks, task_images, teacher_sample
+    from tinyclip_workers.datasets import registration, teacher_sample
+    from tinyclip_workers.datasets.captions import counts
+    from tinyclip_workers.datasets.images import task_images
+    from tinyclip_workers.datasets.scan import examination, tasks
     from tinyclip_workers.runtime.events import EventWriter
 
     torch.set_num_threads(1)
-    for module in (shard_tasks, task_images, teacher_sample):
+    for module in (tasks, task_images, teacher_sample):
         module.run_tasks = _run_here  # type: ignore[assignment]
-    modules, clock = {"examination": examination, "caption_counts": caption_counts, "registration": registration}, CpuClock()
+    modules, clock = {"examination": examination, "counts": counts, "registration": registration}, CpuClock()
     for function, (module_name, check) in CHECKS.items():
         clock.measure(modules[module_name], function, check)
     source = {"shards": [f"{folder}/train-*.tar"] * times, "caption_key": CAPTION_KEYS[name]}

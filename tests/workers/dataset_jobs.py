@@ -16,7 +16,8 @@ from tinyclip_workers import jobs
 from tinyclip_workers.runtime.ray_tasks import TaskStep
 
 NAME = "pairs"
-TASK_RUNNERS = tuple(f"tinyclip_workers.datasets.{name}.run_tasks" for name in ("shard_tasks", "task_images", "teacher_sample"))
+TASK_MODULES = ("scan.tasks", "images.task_images", "teacher_sample")
+TASK_RUNNERS = tuple(f"tinyclip_workers.datasets.{name}.run_tasks" for name in TASK_MODULES)
 """Where tasks are started."""
 
 

@@ -30,7 +30,7 @@ from tinyclip_workers.data.index.rows import ShardSamples, Use, from_parquet
 from tinyclip_workers.data.index.scanning import scan_shard
 from tinyclip_workers.data.operations import OPERATIONS, apply_operations
 from tinyclip_workers.data.samples import Sample, UnusableSample, sample_errors
-from tinyclip_workers.datasets.captions_file import join_captions
+from tinyclip_workers.datasets.captions.joined_file import join_captions
 from torchvision.transforms import InterpolationMode, RandAugment
 from torchvision.transforms.autoaugment import _apply_op
 

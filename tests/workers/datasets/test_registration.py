@@ -14,9 +14,9 @@ from tinyclip_workers.data.index.rows import Use, from_parquet
 from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.data.shard_files import describe_shard
 from tinyclip_workers.data.shards import read_placed
-from tinyclip_workers.datasets import shard_tasks
-from tinyclip_workers.datasets.examination import ExaminationSettings
-from tinyclip_workers.datasets.shard_tasks import Registration, scan_shards
+from tinyclip_workers.datasets.scan import tasks
+from tinyclip_workers.datasets.scan.examination import ExaminationSettings
+from tinyclip_workers.datasets.scan.tasks import Registration, scan_shards
 
 from tests.workers import dataset_jobs as jobs
 from tests.workers.shapes_data import write_shards
@@ -198,12 +198,12 @@ class TestStores:
 
     @pytest.fixture(autouse=True)
     def no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shard_tasks, "TRY_AGAIN_AFTER", (0.0, 0.0))
+        monkeypatch.setattr(tasks, "TRY_AGAIN_AFTER", (0.0, 0.0))
 
     def failing(self, monkeypatch: pytest.MonkeyPatch, times: int, error: OSError) -> list[str]:
         """Let the first reads of each shard fail after some samples."""
         tries: list[str] = []
-        real = shard_tasks.scan_steps
+        real = tasks.scan_steps
 
         def scan_steps(url: str, *arguments: Any) -> Any:
             tries.append(url)
@@ -211,7 +211,7 @@ class TestStores:
                 raise error
             return real(url, *arguments)
 
-        monkeypatch.setattr(shard_tasks, "scan_steps", scan_steps)
+        monkeypatch.setattr(tasks, "scan_steps", scan_steps)
         return tries
 
     def test_one_that_fails_twice(self, tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ class TestStores:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pattern = write_shards(tmp_path / "shards", shards=1, pairs=4)
-        real = shard_tasks.scan_steps
+        real = tasks.scan_steps
 
         def scan_steps(url: str, *arguments: Any) -> Any:
             yield from iter(())
@@ -240,7 +240,7 @@ class TestStores:
                 file.write(b"\0" * 512)
             return scanned
 
-        monkeypatch.setattr(shard_tasks, "scan_steps", scan_steps)
+        monkeypatch.setattr(tasks, "scan_steps", scan_steps)
 
         assert "was changed while it was read" in jobs.failure(tmp_path / "store", pattern)["message"]
 

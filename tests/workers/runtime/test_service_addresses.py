@@ -155,7 +155,7 @@ def test_few_modules_choose_addresses_for_the_service() -> None:
         "engines/load.py", "engines/cache.py", "engines/calibration.py", "versions/golden.py",
         "serving/replica/store_calls.py", "training/dataset.py",
         "data/index/dataset_index.py", "data/index/values.py", "data/reinforcement/stored.py",
-        "datasets/browsing.py", "datasets/shard_tasks.py", "datasets/task_images.py", "datasets/teacher_sample.py",
+        "datasets/browsing.py", "datasets/scan/tasks.py", "datasets/images/task_images.py", "datasets/teacher_sample.py",
         "plan/dataset.py", "plan/reinforcement.py",
         "reinforcing/actor.py", "reinforcing/exporting.py", "reinforcing/job.py",
     }

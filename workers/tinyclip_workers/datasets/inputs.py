@@ -11,10 +11,10 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.shard_files import ShardFile, describe_shard
 from tinyclip_workers.datasets import teacher as teachers
-from tinyclip_workers.datasets.caption_checks import DEFAULT_CONTEXT
-from tinyclip_workers.datasets.examination import ExaminationSettings
-from tinyclip_workers.datasets.filters import SampleFilter
-from tinyclip_workers.datasets.task_images import TaskShard, find_task_shards
+from tinyclip_workers.datasets.captions.checks import DEFAULT_CONTEXT
+from tinyclip_workers.datasets.images.task_images import TaskShard, find_task_shards
+from tinyclip_workers.datasets.scan.examination import ExaminationSettings
+from tinyclip_workers.datasets.scan.filters import SampleFilter
 from tinyclip_workers.datasets.teacher import FoundTeacher
 
 DESCRIBING_THREADS = 32

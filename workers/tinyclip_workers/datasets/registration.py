@@ -12,12 +12,12 @@ from tinyclip.schemas.datasets import DatasetReport
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import write_index
-from tinyclip_workers.datasets.captions_file import JoinedCaptions, join_captions
+from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions, join_captions
+from tinyclip_workers.datasets.images.task_images import TaskScan, read_task_images, scan_task_images
 from tinyclip_workers.datasets.inputs import Inputs, find_inputs
-from tinyclip_workers.datasets.merging import Merged, Parts, merge_parts, remove_findings
 from tinyclip_workers.datasets.report.building import Measured, build_report
-from tinyclip_workers.datasets.shard_tasks import WANTED_SECONDS, Registration, scan_shards
-from tinyclip_workers.datasets.task_images import TaskScan, read_task_images, scan_task_images
+from tinyclip_workers.datasets.scan.merging import Merged, Parts, merge_parts, remove_findings
+from tinyclip_workers.datasets.scan.tasks import WANTED_SECONDS, Registration, scan_shards
 from tinyclip_workers.datasets.teacher_sample import EncodedPairs, TeacherScan, choose_runs, encode_sample, read_encoded
 from tinyclip_workers.datasets.version_document import data_digest, is_unchanged, report_digest, version_document
 from tinyclip_workers.runtime.events import EventWriter

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.data.samples import printable
-from tinyclip_workers.datasets.languages import CaptionLanguage
 
 MAX_EXAMPLES = 5
 MAX_TEXT = 200
@@ -36,6 +35,15 @@ class Frequent:
     def most(self, count: int) -> list[tuple[str, float]]:
         """Return the most frequent texts with their counts; of equally frequent ones the first in the alphabet."""
         return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:count]
+
+
+class CaptionLanguage(NamedTuple):
+    """The probable languages of one caption."""
+
+    probabilities: dict[str, float]
+    """By ISO 639-1 code, of the most probable ones, as if all were equally frequent."""
+    uncovered: JSON | None
+    """The caption as an example, if the tokenizer does not cover it."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.index.reading import read_rows
 from tinyclip_workers.data.index.rows import ShardRow, ShardSamples, Use, from_parquet
 from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, sample_errors
-from tinyclip_workers.datasets.caption_checks import normalized, text_hash
+from tinyclip_workers.datasets.captions.checks import normalized, text_hash
 from tinyclip_workers.datasets.requests import expect_wanted
 from tinyclip_workers.datasets.teacher import teacher_of
 from tinyclip_workers.runtime.filesystems import open_own_store

@@ -13,9 +13,9 @@ from tinyclip.schemas.datasets import DatasetReport, DatasetVersion, Finding
 
 from tinyclip_workers.data.index.dataset_index import digest_of
 from tinyclip_workers.data.index.rows import to_parquet
-from tinyclip_workers.datasets.captions_file import JoinedCaptions
+from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions
 from tinyclip_workers.datasets.inputs import Inputs
-from tinyclip_workers.datasets.merging import Merged
+from tinyclip_workers.datasets.scan.merging import Merged
 
 
 def data_digest(merged: Merged, inputs: Inputs, joined: JoinedCaptions | None) -> str:

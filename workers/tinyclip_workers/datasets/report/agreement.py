@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tinyclip.schemas import JSON
 from tinyclip.schemas.datasets import AgreementReport, Finding
 
-from tinyclip_workers.datasets.merging import Parts
 from tinyclip_workers.datasets.report.duplicates import sample_place
 from tinyclip_workers.datasets.report.rules import Severity, make_finding, part_of
+from tinyclip_workers.datasets.scan.merging import Parts
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, example
 from tinyclip_workers.datasets.teacher_sample import EncodedPairs
 from tinyclip_workers.types import Matrix

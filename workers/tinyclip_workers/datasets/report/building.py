@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tinyclip.schemas.datasets import CaptionStatistics, DatasetPut, DatasetReport, Finding, ImageSizes
 
-from tinyclip_workers.datasets.captions_file import JoinedCaptions
-from tinyclip_workers.datasets.languages import determine, shares
-from tinyclip_workers.datasets.merging import BrokenShard, Merged, Parts
+from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions
+from tinyclip_workers.datasets.captions.languages import determine, shares
 from tinyclip_workers.datasets.report.agreement import agreement_findings, measure
 from tinyclip_workers.datasets.report.captions import caption_findings, joined_findings
 from tinyclip_workers.datasets.report.distinct import count_distinct
@@ -17,6 +16,7 @@ from tinyclip_workers.datasets.report.imbalance import imbalance_findings
 from tinyclip_workers.datasets.report.leakage import leakage_findings
 from tinyclip_workers.datasets.report.numbers import mean, share_below, summary
 from tinyclip_workers.datasets.report.rules import counted_findings, make_finding, part_of, severity_of
+from tinyclip_workers.datasets.scan.merging import BrokenShard, Merged, Parts
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, Statistics, example
 from tinyclip_workers.datasets.teacher_sample import EncodedPairs
 

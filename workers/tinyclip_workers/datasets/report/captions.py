@@ -4,8 +4,8 @@ from collections import Counter
 
 from tinyclip.schemas.datasets import DatasetPut, Finding
 
-from tinyclip_workers.datasets.caption_checks import NoText
-from tinyclip_workers.datasets.captions_file import JoinedCaptions
+from tinyclip_workers.datasets.captions.checks import NoText
+from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions
 from tinyclip_workers.datasets.report.distinct import DistinctCaptions
 from tinyclip_workers.datasets.report.rules import Severity, make_finding, part_of, severity_of
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, Statistics, example

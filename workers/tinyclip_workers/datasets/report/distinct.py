@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyclip_workers.datasets.merging import Parts
-from tinyclip_workers.datasets.parts import Marks
+from tinyclip_workers.datasets.scan.merging import Parts
+from tinyclip_workers.datasets.scan.parts import Marks
 
 MAX_HASHES = 8_000_000
 """Captions that are compared at most, each 8 bytes; of more, those whose hash is divisible by some number."""

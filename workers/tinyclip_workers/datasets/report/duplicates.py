@@ -9,10 +9,10 @@ from tinyclip.schemas import JSON
 from tinyclip.schemas.datasets import Finding
 
 from tinyclip_workers.data.index.rows import ShardSamples, from_parquet
-from tinyclip_workers.datasets.image_checks import MAX_COLOR_DIFFERENCE, SAME_COLOR_DIFFERENCE, THUMBNAIL_BYTES
-from tinyclip_workers.datasets.merging import Parts
+from tinyclip_workers.datasets.images.checks import MAX_COLOR_DIFFERENCE, SAME_COLOR_DIFFERENCE, THUMBNAIL_BYTES
 from tinyclip_workers.datasets.report.near import near_pairs
 from tinyclip_workers.datasets.report.rules import make_finding, part_of, severity_of
+from tinyclip_workers.datasets.scan.merging import Parts
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, example
 
 MAX_IMAGES = 2_000_000

@@ -6,8 +6,8 @@ from tinyclip.artifacts.paths import dataset_samples
 from tinyclip.schemas.datasets import DatasetSource, Finding
 
 from tinyclip_workers.data.index.rows import Use, from_parquet
-from tinyclip_workers.datasets.merging import Parts
 from tinyclip_workers.datasets.report.rules import make_finding, part_of, severity_of
+from tinyclip_workers.datasets.scan.merging import Parts
 
 MAX_VALUES = 8_000_000
 """Values that are counted at most; of more, those that are divisible by some number."""

@@ -14,11 +14,11 @@ from tinyclip.schemas.datasets import Finding
 from tinyclip.schemas.spec import EvaluationTask
 
 from tinyclip_workers.data.index.rows import Use
-from tinyclip_workers.datasets.image_checks import MAX_COLOR_DIFFERENCE, SAME_COLOR_DIFFERENCE, THUMBNAIL_BYTES
-from tinyclip_workers.datasets.merging import Parts
+from tinyclip_workers.datasets.images.checks import MAX_COLOR_DIFFERENCE, SAME_COLOR_DIFFERENCE, THUMBNAIL_BYTES
 from tinyclip_workers.datasets.report.duplicates import color_difference, sample_place
 from tinyclip_workers.datasets.report.near import NearHashes
 from tinyclip_workers.datasets.report.rules import Severity, make_finding, part_of
+from tinyclip_workers.datasets.scan.merging import Parts
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, example
 
 NONE = 256

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyclip_workers.datasets.image_checks import MAX_DISTANCE
+from tinyclip_workers.datasets.images.checks import MAX_DISTANCE
 
 BANDS = MAX_DISTANCE + 1
 BAND_BITS = 64 // BANDS

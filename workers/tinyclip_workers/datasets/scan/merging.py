@@ -8,7 +8,7 @@ from tinyclip.artifacts.paths import dataset_findings, dataset_findings_folder
 from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.data.index.rows import ShardRow
-from tinyclip_workers.datasets.parts import Marks, ShardSummary, read_part
+from tinyclip_workers.datasets.scan.parts import Marks, ShardSummary, read_part
 from tinyclip_workers.datasets.statistics import Statistics, merged
 
 READ_TOGETHER = 16

@@ -17,7 +17,7 @@ from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, image_bytes, printable
 from tinyclip_workers.data.shard_files import describe_shard
 from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.datasets.image_checks import THUMBNAIL_BYTES, ImageMarks, examine_image
+from tinyclip_workers.datasets.images.checks import THUMBNAIL_BYTES, ImageMarks, examine_image
 from tinyclip_workers.datasets.requests import expect_wanted
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.labels import is_selected, task_error

@@ -9,9 +9,9 @@ from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.data.index.scanning import ScannedShard, scan_steps, unread_shard
 from tinyclip_workers.data.shard_files import ShardFile, describe_shard
-from tinyclip_workers.datasets.examination import ExaminationSettings, ShardExaminer
-from tinyclip_workers.datasets.parts import ShardSummary, has_part, write_part
 from tinyclip_workers.datasets.requests import expect_wanted
+from tinyclip_workers.datasets.scan.examination import ExaminationSettings, ShardExaminer
+from tinyclip_workers.datasets.scan.parts import ShardSummary, has_part, write_part
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.runtime.ray_tasks import TaskLost, TaskStep, run_tasks

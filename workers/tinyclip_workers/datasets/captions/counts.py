@@ -3,9 +3,9 @@
 import heapq
 from collections.abc import Callable, Sequence
 
-from tinyclip_workers.datasets import caption_checks as checks
-from tinyclip_workers.datasets.languages import CaptionLanguage, is_uncovered, probable_languages
-from tinyclip_workers.datasets.statistics import Statistics, example
+from tinyclip_workers.datasets.captions import checks
+from tinyclip_workers.datasets.captions.languages import is_uncovered, probable_languages
+from tinyclip_workers.datasets.statistics import CaptionLanguage, Statistics, example
 
 
 class CaptionCounter:

@@ -11,8 +11,8 @@ import pytest
 from tinyclip.artifacts.paths import dataset_version
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.data.index.dataset_index import open_index
-from tinyclip_workers.datasets import captions_file
-from tinyclip_workers.datasets.caption_checks import tokenizer_of
+from tinyclip_workers.datasets.captions import joined_file
+from tinyclip_workers.datasets.captions.checks import tokenizer_of
 
 from tests.workers import dataset_jobs as jobs
 from tests.workers.datasets.pictures import pairs, shards_of
@@ -80,7 +80,7 @@ def test_a_repeated_join_has_the_same_result(tmp_path: Path, shards: str, monkey
     address = write_lines(tmp_path / "captions.jsonl", entries())
     jobs.register(tmp_path / "undisturbed", shards, captions=address)
     with monkeypatch.context() as patch:
-        patch.setattr(captions_file._Captions, "unused", lambda self: 1 / 0)  # after some shards were written
+        patch.setattr(joined_file._Captions, "unused", lambda self: 1 / 0)  # after some shards were written
         jobs.failure(tmp_path / "store", shards, captions=address)
 
     jobs.request(tmp_path / "store", shards, captions=address, attempt=2)
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, shards: str) -> None
     tracemalloc.start()
     try:
         store = ArtifactsStore(str(tmp_path / "first"))
-        found = captions_file.join_captions(store, dataset_version(jobs.NAME, 1), str(path), ["a", "b"], 77, lambda message: None)
+        found = joined_file.join_captions(store, dataset_version(jobs.NAME, 1), str(path), ["a", "b"], 77, lambda message: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

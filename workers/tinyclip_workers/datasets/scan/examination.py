@@ -11,11 +11,11 @@ from tinyclip.schemas.spec import TeacherSpec, TrainData
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.index.rows import SampleRow, Use
 from tinyclip_workers.data.samples import Sample, UnusableSample, field_of, image_bytes, sample_errors, sample_json
-from tinyclip_workers.datasets import caption_checks as checks
-from tinyclip_workers.datasets.caption_counts import CaptionCounter
-from tinyclip_workers.datasets.filters import SampleFilter
-from tinyclip_workers.datasets.image_checks import Tone, examine_image
-from tinyclip_workers.datasets.parts import SampleMarks
+from tinyclip_workers.datasets.captions import checks
+from tinyclip_workers.datasets.captions.counts import CaptionCounter
+from tinyclip_workers.datasets.images.checks import Tone, examine_image
+from tinyclip_workers.datasets.scan.filters import SampleFilter
+from tinyclip_workers.datasets.scan.parts import SampleMarks
 from tinyclip_workers.datasets.statistics import Statistics, example
 from tinyclip_workers.datasets.teacher import BATCH, teacher_of
 from tinyclip_workers.types import Pixels

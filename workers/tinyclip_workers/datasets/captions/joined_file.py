@@ -23,7 +23,7 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import write_shard_samples
 from tinyclip_workers.data.index.rows import SAMPLES, Use, from_parquet
 from tinyclip_workers.data.samples import MAX_TEXT_BYTES, MAX_TEXT_CHARACTERS
-from tinyclip_workers.datasets.caption_counts import CaptionCounter
+from tinyclip_workers.datasets.captions.counts import CaptionCounter
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, Statistics, example
 from tinyclip_workers.runtime.user_files import open_file
 

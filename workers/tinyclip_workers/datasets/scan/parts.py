@@ -19,7 +19,7 @@ from tinyclip.schemas import JSON
 from tinyclip_workers.data.index.dataset_index import write_shard_samples
 from tinyclip_workers.data.index.rows import ShardRow, Use, from_parquet, to_parquet
 from tinyclip_workers.data.index.scanning import ScannedShard
-from tinyclip_workers.datasets.image_checks import THUMBNAIL_BYTES
+from tinyclip_workers.datasets.images.checks import THUMBNAIL_BYTES
 from tinyclip_workers.datasets.statistics import Statistics
 from tinyclip_workers.types import Pixels
 

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
-from tinyclip.schemas import JSON
 
-from tinyclip_workers.datasets.caption_checks import DEFAULT_CONTEXT, tokenizer_of
+from tinyclip_workers.datasets.captions.checks import DEFAULT_CONTEXT, tokenizer_of
+from tinyclip_workers.datasets.statistics import CaptionLanguage
 
 LANGUAGES = [
     "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "gu", "he", "hi", "hr", "hu", "id",
@@ -28,15 +28,6 @@ MEASURED_CHARACTERS = 24
 UNCOVERED_TOKENS = 0.75
 """Tokens for each character from which a tokenizer does not cover a text. CLIP's makes 0.25 of English, up to 0.55 of other
 languages in Latin letters, and 0.85 to 2.5 of those in others, whose words it does not have."""
-
-
-class CaptionLanguage(NamedTuple):
-    """The probable languages of one caption."""
-
-    probabilities: dict[str, float]
-    """By ISO 639-1 code, of the most probable ones, as if all were equally frequent."""
-    uncovered: JSON | None
-    """The caption as an example, if the tokenizer does not cover it."""
 
 
 def probable_languages(text: str) -> dict[str, float]:
