@@ -23,8 +23,8 @@ from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.http import resources
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs import cleanup
-from tinyclip_server.orchestration import stalls
-from tinyclip_server.orchestration.scheduler import Scheduler
+from tinyclip_server.orchestration.ray_jobs import stalls
+from tinyclip_server.orchestration.scheduling.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
 from tests.server.inline_sqlite import InlineConnection

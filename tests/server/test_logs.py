@@ -116,7 +116,7 @@ class TestServer:
 
         lines = [json.loads(line) for line in (tmp_path / "logs" / "server.log").read_text().splitlines()]
         (request,) = [line for line in lines if line["logger"] == "tinyclip_server.api.request_log"]
-        (error,) = [line for line in lines if line["logger"] == "tinyclip_server.orchestration.event_segments"]
+        (error,) = [line for line in lines if line["logger"] == "tinyclip_server.orchestration.ray_jobs.event_segments"]
         assert (request["request_id"], request["job_id"], request["status"]) == ("mine-7", worker.job, 200)
         assert request["message"] == f"GET /v1/jobs/{worker.job} 200"
         assert (error["job_id"], error["attempt"]) == (worker.job, 1)

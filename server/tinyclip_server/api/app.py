@@ -38,17 +38,17 @@ from tinyclip_server.jobs import cleanup, history
 from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
-from tinyclip_server.orchestration import datasets as datasets_reconcile
-from tinyclip_server.orchestration import deployments as deployments_reconcile
-from tinyclip_server.orchestration import evaluations as evaluations_reconcile
-from tinyclip_server.orchestration import exports as exports_reconcile
-from tinyclip_server.orchestration import indexes as indexes_reconcile
-from tinyclip_server.orchestration import reinforcements as reinforcements_reconcile
 from tinyclip_server.orchestration import retention
-from tinyclip_server.orchestration import token_digests as tokens_publish
+from tinyclip_server.orchestration.followers import datasets as datasets_reconcile
+from tinyclip_server.orchestration.followers import evaluations as evaluations_reconcile
+from tinyclip_server.orchestration.followers import exports as exports_reconcile
+from tinyclip_server.orchestration.followers import indexes as indexes_reconcile
+from tinyclip_server.orchestration.followers import reinforcements as reinforcements_reconcile
 from tinyclip_server.orchestration.installation import bind_when_reachable, until_foreign
 from tinyclip_server.orchestration.loops import repeat
-from tinyclip_server.orchestration.scheduler import Scheduler
+from tinyclip_server.orchestration.scheduling.scheduler import Scheduler
+from tinyclip_server.orchestration.serve import deployments as deployments_reconcile
+from tinyclip_server.orchestration.serve import token_digests as tokens_publish
 from tinyclip_server.reinforcements import endpoints as reinforcements
 from tinyclip_server.settings import Settings
 from tinyclip_server.tokens import endpoints as tokens

@@ -24,7 +24,7 @@ from tinyclip_server.local.machine import PortTaken, listen
 from tinyclip_server.local.ray import LocalRay, RayDidNotStart
 from tinyclip_server.logs import logging_to
 from tinyclip_server.orchestration.installation import ForeignStore, bind
-from tinyclip_server.orchestration.scheduler import Scheduler
+from tinyclip_server.orchestration.scheduling.scheduler import Scheduler
 from tinyclip_server.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -1,12 +1,11 @@
 """The loops that bring the cluster to what the database wants, and the database to what the cluster reports.
 
 installation            the binding of the database to its artifacts store, before anything else
-scheduler, attempts     training jobs: claim by lease, observe, apply; `leases` has the jobs to claim, `verdicts` the decisions
-follower                rows whose work one Ray job does, and its resources: exports, evaluations, indexes
-ray_jobs                what both share: submitting, asking for a status, the verdict; event_segments reads what jobs wrote
-stalls, age             jobs without progress; readings that a suspended server must not act on
-deployments             Ray Serve applications; `serve_updates` changes Serve
-token_digests           the tokens that deployments accept, as a file
+scheduling              training jobs: the scheduler, leases and attempts
+followers               rows whose work one Ray job does: data sets, evaluations, exports, indexes, reinforcements
+ray_jobs                what both share: submitting a Ray job, its status, its events, the verdict
+serve                   Ray Serve: deployments, and the tokens that they accept
 retention, ray_records  removing what has expired from the store, the database and Ray
+age                     readings that a suspended server must not act on
 loops                   running a round again and again
 """

@@ -26,7 +26,7 @@ from tinyclip_server.database.tables import AttemptRow, EventRow, JobRow, LogLin
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs import repository
 from tinyclip_server.jobs.lifecycle import ENDED
-from tinyclip_server.orchestration import datasets
+from tinyclip_server.orchestration.followers import datasets
 from tinyclip_server.orchestration.ray_records import delete_old_records
 
 logger = logging.getLogger(__name__)

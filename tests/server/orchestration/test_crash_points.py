@@ -10,10 +10,10 @@ from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.tables import JobRow
 from tinyclip_server.local import supervisor
-from tinyclip_server.orchestration import event_segments
-from tinyclip_server.orchestration import scheduler as scheduler_module
-from tinyclip_server.orchestration.attempts import Claim
-from tinyclip_server.orchestration.ray_jobs import Observation
+from tinyclip_server.orchestration.ray_jobs import event_segments
+from tinyclip_server.orchestration.ray_jobs.observation import Observation
+from tinyclip_server.orchestration.scheduling import scheduler as scheduler_module
+from tinyclip_server.orchestration.scheduling.attempts import Claim
 
 from tests.server.events import Worker
 from tests.server.service import Service, Start, eventually, on_both_databases

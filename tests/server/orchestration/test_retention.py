@@ -14,8 +14,8 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.jobs import cleanup
-from tinyclip_server.orchestration import evaluations as evaluations_reconcile
 from tinyclip_server.orchestration import retention
+from tinyclip_server.orchestration.followers import evaluations as evaluations_reconcile
 
 from tests.server.datasets.pairs import NAME, put, register, write_files
 from tests.server.documents import dataset_document

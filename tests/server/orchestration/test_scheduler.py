@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobStatus
-from tinyclip_server.orchestration import attempts
-from tinyclip_server.orchestration.attempts import observe_attempt
-from tinyclip_server.orchestration.ray_jobs import Observation
+from tinyclip_server.orchestration.ray_jobs.observation import Observation
+from tinyclip_server.orchestration.scheduling import attempts
+from tinyclip_server.orchestration.scheduling.attempts import observe_attempt
 
 from tests.server.events import Worker
 from tests.server.service import Service, Start, on_both_databases

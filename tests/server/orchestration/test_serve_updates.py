@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from tinyclip_server.database.engine import Database
-from tinyclip_server.orchestration import age, deployments, serve_updates
+from tinyclip_server.orchestration import age
 from tinyclip_server.orchestration.age import Age
+from tinyclip_server.orchestration.serve import deployments, updates
 
 from tests.server.deployments.demo import MODEL, applications, get, put
 from tests.server.fakes import ScriptedServe
@@ -52,7 +53,7 @@ async def end_lock_of_suspended(database: Database) -> None:
     """End the session that holds the lock, as PostgreSQL does after LOCK_SECONDS."""
     async with database.engine.connect() as connection:
         query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objid = :lock"
-        await connection.execute(text(query), {"lock": serve_updates.SERVE_LOCK})
+        await connection.execute(text(query), {"lock": updates.SERVE_LOCK})
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ class TestSuspendedServer:
     async def test_too_long_after_the_last_statement_nothing_is_sent(
         self, second: Service, cluster: ScriptedServe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(serve_updates, "SEND_SECONDS", -1.0)
+        monkeypatch.setattr(updates, "SEND_SECONDS", -1.0)
 
         await second.reconcile("deployments")
 

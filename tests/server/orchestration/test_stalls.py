@@ -9,7 +9,7 @@ from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, EvaluationRow
 from tinyclip_server.jobs.lifecycle import AttemptOutcome
-from tinyclip_server.orchestration import stalls
+from tinyclip_server.orchestration.ray_jobs import stalls
 
 from tests.server.documents import spec
 from tests.server.events import Worker, evaluation_progress, log_line

@@ -15,8 +15,9 @@ from tinyclip_server.database import postgresql
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.locks import key_of, turn
 from tinyclip_server.database.tables import EvaluationRow, IndexRow, JobRow
-from tinyclip_server.orchestration import attempts, follower
-from tinyclip_server.orchestration.attempts import observe_attempt
+from tinyclip_server.orchestration.followers import follower
+from tinyclip_server.orchestration.scheduling import attempts
+from tinyclip_server.orchestration.scheduling.attempts import observe_attempt
 
 from tests.server.deployments.demo import MODEL
 from tests.server.fakes import ScriptedServe

@@ -7,8 +7,8 @@ import pytest
 from tinyclip.artifacts.paths import TOKEN_DIGESTS
 from tinyclip.schemas import Scope
 from tinyclip.token_format import digest
-from tinyclip_server.orchestration import token_digests
-from tinyclip_server.orchestration.token_digests import publish
+from tinyclip_server.orchestration.serve import token_digests
+from tinyclip_server.orchestration.serve.token_digests import publish
 
 from tests.server.guarded import bearer, token
 from tests.server.service import Service, Start

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from tinyclip_server.backends.ray_gateway import RayJobNote, RayJobStatus
-from tinyclip_server.orchestration import follower, scheduler
+from tinyclip_server.orchestration.followers import follower
+from tinyclip_server.orchestration.scheduling import scheduler
 
 from tests.server.events import Worker, progress
 from tests.server.service import Service

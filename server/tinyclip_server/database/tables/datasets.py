@@ -44,7 +44,7 @@ class DatasetVersionRow(Base):
     request: Mapped[dict[str, Any]]
     """The `DatasetPut` that it was registered with."""
     deleted_at: Mapped[datetime | None]
-    """Set when a version is deleted: it is hidden from then on, and `orchestration/datasets.py` removes the rest."""
+    """Set when a version is deleted: it is hidden from then on, and `orchestration/followers/datasets.py` removes the rest."""
     created_at: Mapped[datetime]
 
 

@@ -10,7 +10,7 @@ from tinyclip_server.database.engine import Base, now
 
 
 class RayJobRow:
-    """Columns of a row whose work one Ray job does (`orchestration/follower.py`).
+    """Columns of a row whose work one Ray job does (`orchestration/followers/follower.py`).
 
     `version` changes when something else is to be done; `next_segment` is the read position in the job's event segments.
     """

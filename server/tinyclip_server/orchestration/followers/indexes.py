@@ -10,8 +10,8 @@ from tinyclip.schemas import IndexSource, IndexState, RejectedItem
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import database, repository, service
-from tinyclip_server.orchestration.follower import MODULE, Follower
-from tinyclip_server.orchestration.ray_jobs import RayJob
+from tinyclip_server.orchestration.followers.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs.observation import RayJob
 
 SHOWN_REJECTED = 20
 

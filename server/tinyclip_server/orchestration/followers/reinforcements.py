@@ -10,8 +10,8 @@ from tinyclip.schemas import DatasetError, ReinforcementPost, ReinforcementState
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ReinforcementRow
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.follower import MODULE, Follower
-from tinyclip_server.orchestration.ray_jobs import RayJob
+from tinyclip_server.orchestration.followers.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs.observation import RayJob
 from tinyclip_server.reinforcements import repository, service
 
 MAX_LOST = 3

@@ -15,7 +15,7 @@ from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip_server.backends.ray_gateway import RayJobNote, RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.database.engine import now
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.event_segments import read_segments
+from tinyclip_server.orchestration.ray_jobs.event_segments import read_segments
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from tinyclip_server.jobs.lifecycle import (
     end_attempt,
     record,
 )
-from tinyclip_server.orchestration.ray_jobs import Observation, Verdict
+from tinyclip_server.orchestration.ray_jobs.observation import Observation, Verdict
 
 
 def judge(

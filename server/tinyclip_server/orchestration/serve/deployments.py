@@ -1,7 +1,7 @@
 """The reconcile loop of deployments: Ray Serve gets what the database wants, and the database gets what Serve reports.
 
 Load the rows, call Serve without a transaction, apply the observation to the rows that have not changed in the meantime.
-`serve_updates` changes Serve; what a suspended server sends too late is found and repaired by the next round of any server.
+`updates` changes Serve; what a suspended server sends too late is found and repaired by the next round of any server.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from tinyclip_server.deployments.target import last_known_good, requested_target
 from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.age import Age
 from tinyclip_server.orchestration.installation import installation
-from tinyclip_server.orchestration.serve_updates import needs_update, update_serve
+from tinyclip_server.orchestration.serve.updates import needs_update, update_serve
 
 logger = logging.getLogger(__name__)
 

@@ -34,11 +34,11 @@ from tinyclip_server.jobs.lifecycle import (
     show_waiting,
 )
 from tinyclip_server.models import service as models
-from tinyclip_server.orchestration.attempts import Claim, observe_attempt, timeouts_of
-from tinyclip_server.orchestration.event_segments import read_segments
-from tinyclip_server.orchestration.leases import claimable, of_lost_cluster
-from tinyclip_server.orchestration.ray_jobs import Observation, Verdict
-from tinyclip_server.orchestration.verdicts import judge, time_out
+from tinyclip_server.orchestration.ray_jobs.event_segments import read_segments
+from tinyclip_server.orchestration.ray_jobs.observation import Observation, Verdict
+from tinyclip_server.orchestration.scheduling.attempts import Claim, observe_attempt, timeouts_of
+from tinyclip_server.orchestration.scheduling.leases import claimable, of_lost_cluster
+from tinyclip_server.orchestration.scheduling.verdicts import judge, time_out
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from tinyclip_server.http.services import Services
 from tinyclip_server.jobs.intake import MALFORMED
 from tinyclip_server.jobs.lifecycle import ABANDONED_SECONDS
 from tinyclip_server.orchestration.age import Age
-from tinyclip_server.orchestration.event_segments import read_segments
-from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, Verdict, observe
-from tinyclip_server.orchestration.stalls import judge
+from tinyclip_server.orchestration.ray_jobs.event_segments import read_segments
+from tinyclip_server.orchestration.ray_jobs.observation import Observation, RayJob, Verdict, observe
+from tinyclip_server.orchestration.ray_jobs.stalls import judge
 
 logger = logging.getLogger(__name__)
 

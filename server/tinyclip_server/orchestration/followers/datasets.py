@@ -12,8 +12,8 @@ from tinyclip.schemas import DatasetError, DatasetPut, DatasetState, DatasetVers
 from tinyclip_server.database.tables import DatasetRow, DatasetVersionRow
 from tinyclip_server.datasets import repository, service, versions
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.follower import MODULE, Follower
-from tinyclip_server.orchestration.ray_jobs import RayJob
+from tinyclip_server.orchestration.followers.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs.observation import RayJob
 
 logger = logging.getLogger(__name__)
 

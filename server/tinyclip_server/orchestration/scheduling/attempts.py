@@ -13,9 +13,9 @@ from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import AttemptRow, JobRow
 from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.age import Age
-from tinyclip_server.orchestration.event_segments import read_segments
-from tinyclip_server.orchestration.ray_jobs import Observation, RayJob, observe
-from tinyclip_server.orchestration.stalls import judge
+from tinyclip_server.orchestration.ray_jobs.event_segments import read_segments
+from tinyclip_server.orchestration.ray_jobs.observation import Observation, RayJob, observe
+from tinyclip_server.orchestration.ray_jobs.stalls import judge
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow
 from tinyclip_server.exports import repository, service
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.follower import MODULE, Follower
-from tinyclip_server.orchestration.ray_jobs import RayJob
+from tinyclip_server.orchestration.followers.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs.observation import RayJob
 
 MAX_LOST = 3
 """Jobs that may end without a final event, as when their node dies."""

@@ -13,8 +13,8 @@ from tinyclip_server.database.tables import EvaluationRow
 from tinyclip_server.evaluations import repository, service
 from tinyclip_server.http.services import Services
 from tinyclip_server.models import service as models
-from tinyclip_server.orchestration.follower import MODULE, Follower
-from tinyclip_server.orchestration.ray_jobs import RayJob
+from tinyclip_server.orchestration.followers.follower import MODULE, Follower
+from tinyclip_server.orchestration.ray_jobs.observation import RayJob
 
 MAX_ATTEMPTS = 3
 """Jobs in all, if they end without a final event, as when their node dies."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.database.engine import now
 from tinyclip_server.http.services import Services
-from tinyclip_server.orchestration.ray_jobs import Observation
+from tinyclip_server.orchestration.ray_jobs.observation import Observation
 
 SETTLE_SECONDS = 120.0
 """Least time for which a server reads a job's events without interruption before it judges the job."""
