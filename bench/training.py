@@ -71,8 +71,8 @@ def run_stages(
     before: LoadedModel | None = original
     last: Stage | None = None
     past = _Past()
-    for index in range(len(spec.stages)):
-        stage = resolve_stage(spec, index, parent, last, spec.data.train.samples or 0)
+    for number in range(len(spec.stages)):
+        stage = resolve_stage(spec, number, parent, last, spec.data.train.samples or 0)
         if stage.steps == 0:
             raise ValueError("lengths in epochs need data.train.samples here: nothing counts the pairs")
         run = _StageRun(spec, stage, before, original, past, observe, index, stored)
