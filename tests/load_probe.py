@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
 LONGEST_LAG_SECONDS = 0.1
 LARGEST_GROWTH = 256 * MIB
+TRIES = 3
 LARGEST_ANSWER = 2 * MIB
 
 
@@ -97,14 +98,24 @@ class ProbedProcess:
         return answer
 
 
-def expect_small_load(process: ProbedProcess, answer: httpx.Response, largest_answer: int = LARGEST_ANSWER) -> None:
-    """Raise AssertionError if the request since `reset` blocked the event loop, filled the memory or has a huge answer."""
-    load = process.load()
-    print(f"{answer.status_code}, {1000 * load.lag_s:.0f} ms, {load.growth / MIB:.0f} MiB, {len(answer.content):,} bytes")
-    assert answer.status_code < 500
-    assert load.lag_s < LONGEST_LAG_SECONDS
-    assert load.growth < LARGEST_GROWTH
-    assert len(answer.content) < largest_answer
+def expect_small_load(
+    process: ProbedProcess, send: Callable[[], httpx.Response], largest_answer: int = LARGEST_ANSWER
+) -> httpx.Response:
+    """Send a request. Raises AssertionError if it blocks the event loop, fills the memory or has a huge answer.
+
+    One that blocks the loop does so each time; on a busy machine another thread of the server may delay the loop once.
+    """
+    for _ in range(TRIES):
+        process.reset()
+        answer = send()
+        load = process.load()
+        print(f"{answer.status_code}, {1000 * load.lag_s:.0f} ms, {load.growth / MIB:.0f} MiB, {len(answer.content):,} bytes")
+        assert answer.status_code < 500
+        assert load.growth < LARGEST_GROWTH
+        assert len(answer.content) < largest_answer
+        if load.lag_s < LONGEST_LAG_SECONDS:
+            return answer
+    raise AssertionError(f"each of {TRIES} requests blocked the event loop, the last one for {load.lag_s:.3f} s")
 
 
 def filled(start: str, unit: str, end: str) -> Callable[[int], bytes]:

@@ -107,14 +107,15 @@ def test_an_index_is_searched_by_text_and_by_image(world: World, deployment: str
 
     built = world.service.client("indexes", "create", "gallery", "--model", model, "--shards", shards)
     by_text = world.service.client("search", "a blue circle", "-d", deployment, "-i", "gallery", "--top-k", "3")
-    by_image = world.client.deployments.open(deployment).search("gallery", image=_first_picture(world), top_k=1)
+    by_image = world.client.deployments.open(deployment).search("gallery", image=_first_picture(world), top_k=48)
 
     assert built.code == 0, built.out + built.err
     assert f"gallery {model} ready, 48 items" in built.out
     assert len(by_text.out.splitlines()) == 5, by_text.err
-    assert by_image.hits[0].id == "val-0-0000"
-    assert by_image.hits[0].score == pytest.approx(1.0, abs=1e-4)
-    assert by_image.hits[0].metadata["concept"] == "red square"
+    itself = next(hit for hit in by_image.hits if hit.id == "val-0-0000")
+    assert itself.score == pytest.approx(1.0, abs=1e-4)
+    assert itself.score >= by_image.hits[0].score - 1e-4  # so short a training may leave others as near
+    assert itself.metadata["concept"] == "red square"
 
 
 def test_an_index_is_changed_without_a_new_build(world: World, deployment: str) -> None:

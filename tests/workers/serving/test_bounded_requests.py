@@ -99,11 +99,12 @@ class Deployment:
     def expect_small_cost(self, shape: Shape, size: int) -> httpx.Response:
         """Send a request with a body of about this size, and return the answer. Raises AssertionError."""
         body = shape.body(size)
-        self.process.reset()
-        with httpx.Client(trust_env=False, timeout=120) as http:
-            answer = http.request(shape.method, self.url + shape.path, content=body, headers={"Content-Type": shape.kind})
-        expect_small_load(self.process, answer)
-        return answer
+
+        def send() -> httpx.Response:
+            with httpx.Client(trust_env=False, timeout=120) as http:
+                return http.request(shape.method, self.url + shape.path, content=body, headers={"Content-Type": shape.kind})
+
+        return expect_small_load(self.process, send)
 
 
 @pytest.fixture(scope="module")
