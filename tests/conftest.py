@@ -36,6 +36,8 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         for kind in ("CONFIG", "DATA", "CACHE"):
             patch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # At Ray's niceness of 15, a worker process takes minutes to start beside other tests.
+        patch.setenv("RAY_worker_niceness", "0")
         yield
 
 

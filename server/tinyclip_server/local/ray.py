@@ -38,6 +38,8 @@ DASHBOARD_PORT = 8265
 HELD_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
 """Ports of 127.0.0.1 that are held with the one of deployments until Serve's proxies bind them: at the first deployment, perhaps
 days after the start. Ray's own are bound within seconds. By default the fallback is 8500 in all clusters, which share it."""
+WORKER_NICENESS = "5"
+"""Below other programs, but not by much: at Ray's 15 a worker gets a thirtieth of their share of a core and starts in minutes."""
 START_SECONDS = 240.0
 STOP_SECONDS = 30.0
 
@@ -206,6 +208,7 @@ class LocalRay:
             LOOPBACK_ONLY: "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+            "RAY_worker_niceness": WORKER_NICENESS,
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
