@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tinyclip_workers.data.augment import VIEW
 from tinyclip_workers.data.reinforcement.tensor_files import PAGE_BYTES
+from tinyclip_workers.data.stream.loader import MAX_PROCESSES
 from tinyclip_workers.data.stream.order import reader_count
 from tinyclip_workers.model.architecture import image_macs, state_shapes, text_macs
 from tinyclip_workers.model.layouts import PRESETS
@@ -114,7 +115,7 @@ def _step(i: Inputs, measured: dict[str, Any]) -> list[Row]:
         Row("the same, stored embeddings", f"{stored:,.0f}", "mfu x peak / (6 x student MACs)", "assumed mfu"),
         Row("decode processes for them", f"{live / rate:,.0f} and {stored / rate:,.0f}", f"pairs a second / {rate:,.0f}",
             "measured (500x375)"),
-        Row("loader processes that a worker uses", f"{_processes(i)}", "the least of 8 and readers / gpus",
+        Row("loader processes that a worker uses", f"{_processes(i)}", f"the least of {MAX_PROCESSES} and readers / gpus",
             "computed from the code"),
         Row("pairs a second of a GPU with these", f"{_processes(i) * rate:,.0f}", f"processes x {rate:,.0f}", "measured rate"),
         Row("one matrix of similarities", size(4 * i.batch**2 / i.gpus), "4 x batch / gpus x batch", "computed"),
@@ -165,7 +166,7 @@ def _cost(i: Inputs, measured: dict[str, Any]) -> list[Row]:
 
 
 def _processes(i: Inputs) -> int:
-    return max(1, min(8, int(reader_count(int(i.batch)) // i.gpus)))
+    return max(1, min(MAX_PROCESSES, int(reader_count(int(i.batch)) // i.gpus)))
 
 
 def _loss_memory(i: Inputs, losses: dict[str, Any], gpus: float) -> float:

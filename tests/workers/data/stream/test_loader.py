@@ -136,6 +136,6 @@ def png_without_pixels() -> bytes:
     return png((1, 2, 3))[:45]
 
 
-@pytest.mark.parametrize(("cpus", "processes"), [(0.5, 1), (1, 1), (2, 1), (4, 3), (4.5, 3), (64, 8)])
+@pytest.mark.parametrize(("cpus", "processes"), [(0.5, 1), (1, 1), (2, 1), (4, 3), (4.5, 3), (64, 16)])
 def test_a_worker_has_a_loader_process_for_every_cpu_but_one(cpus: float, processes: int) -> None:
     assert loader_processes(cpus) == processes

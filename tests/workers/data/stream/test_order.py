@@ -113,7 +113,9 @@ class TestSlots:
 
 
 class TestReaders:
-    @pytest.mark.parametrize(("batch_size", "readers"), [(1, 1), (7, 7), (64, 64), (96, 48), (256, 64), (4096, 64), (32768, 512)])
+    @pytest.mark.parametrize(
+        ("batch_size", "readers"), [(1, 1), (7, 7), (64, 64), (96, 48), (256, 64), (4096, 256), (32768, 2048)]
+    )
     def test_their_number_divides_the_batch(self, batch_size: int, readers: int) -> None:
         assert reader_count(batch_size) == readers
 

@@ -14,11 +14,13 @@ from tinyclip_workers.model.towers import longest_text
 
 PREFETCH_BYTES, MAX_PREFETCH = 1 << 30, 4
 """Images that the loader processes of a worker hold ready in shared memory, and parts of batches that each one does."""
+MAX_PROCESSES = 16
+"""Loader processes of a worker; 14,000 pairs/s, as many as a fast GPU trains on, take 15 of them (docs/scale.md)."""
 
 
 def loader_processes(cpus: float) -> int:
-    """Return the number of loader processes of a worker with that many CPUs: all but one, 1 to 8."""
-    return min(8, max(1, int(cpus) - 1))
+    """Return the number of loader processes of a worker with that many CPUs: all but one, 1 to MAX_PROCESSES."""
+    return min(MAX_PROCESSES, max(1, int(cpus) - 1))
 
 
 class BatchLoader:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 
-MIN_READERS, PAIRS_PER_READER = 64, 64
+MIN_READERS, PAIRS_PER_READER = 64, 16
 """Readers are at most as many as the pairs of a batch divided by PAIRS_PER_READER, or MIN_READERS if these are more. Many readers
-mix a batch well and can be divided over many workers; each one holds a block in memory."""
+mix a batch well and can be divided over many workers and loader processes; each one holds a block in memory."""
 DISTINCT_BATCHES, DISTINCT_PAIRS = 64, 1 << 18
 """Batches among which pairs of equal value are exchanged; fewer of large ones, so that the pairs together are at most so many."""
 _BLOCKS, _PHASE, _WINDOW = 0, 1, 2
