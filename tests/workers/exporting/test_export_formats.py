@@ -121,7 +121,7 @@ def onnx_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
 
 
 # A folded model has every kind of block of a ViT, and blocks of different sizes.
-@pytest.mark.parametrize("kind", ["resnet", "folded", pytest.param("vit", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["folded", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("resnet", "vit"))])
 def test_onnx_graphs_take_any_batch_and_any_model(kind: str, onnx_export: Any) -> None:
     model, folder, document = onnx_export(kind)
     images_BE, texts_BE = torch_embeddings(model)

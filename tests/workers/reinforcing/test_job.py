@@ -143,7 +143,8 @@ def test_a_finished_reinforcement_is_reported_again(whole: Reinforced) -> None:
 STORE = "tinyclip.artifacts.store.ArtifactsStore"
 KILLS = [
     pytest.param(f"{STORE}.write_bytes", False, "/work/plan.json", id="before the plan", marks=pytest.mark.long),
-    pytest.param("tinyclip_workers.reinforcing.job._Reinforcing._report", False, "samples", id="while shards are encoded"),
+    pytest.param("tinyclip_workers.reinforcing.job._Reinforcing._report", False, "samples", id="while shards are encoded",
+                 marks=pytest.mark.long),
     pytest.param("tinyclip_workers.reinforcing.job.part_count", False, "", id="before texts are merged", marks=pytest.mark.long),
     pytest.param("tinyclip_workers.reinforcing.progress.final_groups", False, "", id="after the first step of merging"),
     pytest.param(f"{STORE}.write_bytes", False, "/reinforcement.json", id="before the document", marks=pytest.mark.long),
@@ -171,7 +172,7 @@ def test_a_driver_that_is_killed_continues(
     assert reinforced.files() == whole.files()
 
 
-@pytest.mark.long  # Ray's workers have a low priority: beside other busy processes, actors take minutes to load
+@pytest.mark.long
 def test_an_actor_that_is_killed_is_replaced(whole: Reinforced, tmp_path: Path, shards: str, teacher: str) -> None:
     reinforced = Reinforced(tmp_path, shards, teacher={"model": teacher})
     killed, ended = list[int](), threading.Event()
@@ -239,7 +240,7 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, shards: str, ray_clu
     assert (failed["data"]["code"], failed["data"]["pointer"]) == ("unusable_teacher", "/teacher/model")
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+@pytest.mark.parametrize("dtype", [pytest.param("fp32", marks=pytest.mark.long), "int8"])
 def test_other_types(dtype: str, whole: Reinforced, tmp_path: Path, shards: str, teacher: str) -> None:
     reinforced = Reinforced(tmp_path, shards, teacher={"model": teacher}, dtype=dtype, captions="first")
     assert reinforced.run() == 0

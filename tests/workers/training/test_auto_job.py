@@ -75,11 +75,11 @@ def last_progress(job: Job, stage: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("point", "place"),
     [
-        ("step", f"0/{PRUNE_STEP - 1}"),
+        pytest.param("step", f"0/{PRUNE_STEP - 1}", marks=pytest.mark.long),
         ("folded", "0"),
         ("written", "0-more/a1/step-20/optimizer.safetensors"),
         pytest.param("step", f"0/{STEPS - 1}", marks=pytest.mark.long),
-        ("written", "0-more/student/manifest.json"),
+        pytest.param("written", "0-more/student/manifest.json", marks=pytest.mark.long),
         pytest.param("next", "1", marks=pytest.mark.long),
         ("step", f"1/{PRUNE_STEP + 1}"),
     ],

@@ -49,7 +49,14 @@ def test_a_frozen_search_reports_a_rate_of_zero_until_its_cut(uninterrupted: Job
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("point", "place"),
-    [("step", "0/3"), ("step", f"1/{CUT - 1}"), ("folded", "1"), ("step", f"1/{CUT + 9}"), ("folded", "2"), ("step", "2/11")],
+    [
+        ("step", "0/3"),
+        pytest.param("step", f"1/{CUT - 1}", marks=pytest.mark.long),
+        ("folded", "1"),
+        pytest.param("step", f"1/{CUT + 9}", marks=pytest.mark.long),
+        pytest.param("folded", "2", marks=pytest.mark.long),
+        ("step", "2/11"),
+    ],
 )
 def test_a_job_whose_process_is_killed_is_finished_by_the_next_attempt_with_the_same_student(
     tmp_path: Path, spec_of_stages: Callable[..., JobSpec], uninterrupted: Job, point: str, place: str

@@ -216,7 +216,9 @@ def uninterrupted(shards: str) -> StageTrainer:
 
 
 class TestResumption:
-    @pytest.mark.parametrize("stop", [PRUNE_STEP - 6, PRUNE_STEP, PRUNE_STEP + 2])
+    @pytest.mark.parametrize(
+        "stop", [PRUNE_STEP, *(pytest.param(stop, marks=pytest.mark.long) for stop in (PRUNE_STEP - 6, PRUNE_STEP + 2))]
+    )
     def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
         self, uninterrupted: StageTrainer, shards: str, tmp_path: Path, stop: int
     ) -> None:

@@ -110,6 +110,7 @@ class TestInterruption:
         wanted, found = uninterrupted.student(), artifacts.student()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
+    @pytest.mark.long  # as test_adopt.py, without Ray
     def test_cancelled_and_retried_as_another_job_it_ends_with_the_same_student(
         self, tmp_path: Path, uninterrupted: Artifacts
     ) -> None:
