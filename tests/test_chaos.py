@@ -261,4 +261,6 @@ def test_two_processes_add_to_the_same_results(tmp_path: Path) -> None:
 def _context(served: FakeControlPlane, seeds: int, **case: Any) -> CaseContext:
     plane, files = SimpleNamespace(is_ready=lambda: True), LocalFiles(served.artifacts)
     profile: Any = SimpleNamespace(name="SQLite", client=served.client(), files=files, plane=plane)
-    return CaseContext(Case("driver", "", lambda context: "", **case), profile, lambda name: {**SPEC, "name": name}, seeds)
+    undisturbed = Outcome("job_0", "succeeded", 60.0, 1, 0, 0, 50, "ab")
+    case_of = Case("driver", "", lambda context: "", **case)
+    return CaseContext(case_of, profile, lambda name: {**SPEC, "name": name}, undisturbed, seeds)

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.chaos.jobs import RunningJob
 from bench.chaos.machine import wait_until
-from bench.chaos.outcome import Fault
+from bench.chaos.outcome import Fault, Outcome
 from bench.chaos.profiles import Profile
 
 BOTH = ("SQLite", "PostgreSQL")
@@ -43,6 +43,8 @@ class Case:
     """Control planes that run at its beginning."""
     attempts: tuple[float, float] = (0, 0)
     """Smallest and largest number of attempts that a fault costs its job."""
+    exact: bool = True
+    """False if its jobs end with another student than the undisturbed one, bit for bit; `inject` compares them."""
     needs_root: bool = False
     on_request: bool = False
     """True if it runs only when `--only` names it."""
@@ -54,11 +56,11 @@ class CaseContext:
     """The profile, the jobs and the faults of a running case."""
 
     def __init__(
-        self, case: Case, profile: Profile, spec: Callable[[str], dict[str, Any]], seeds: int, *, seed: int = 0,
-        absence: float = 0.0,
+        self, case: Case, profile: Profile, spec: Callable[[str], dict[str, Any]], undisturbed: Outcome, seeds: int, *,
+        seed: int = 0, absence: float = 0.0,
     ) -> None:
         """`spec` makes a spec from a name; `seed` is the base of all seeds; a lost node is gone for `absence` seconds."""
-        self.case, self.profile, self.absence = case, profile, absence
+        self.case, self.profile, self.undisturbed, self.absence = case, profile, undisturbed, absence
         self.seeds = list(range(seeds if case.faults is None else min(seeds, case.faults)))
         self.jobs: list[RunningJob] = []
         self.faults: list[Fault] = []

@@ -1,6 +1,6 @@
 """The cases of the table in `docs/reliability.md`, in its order."""
 
-from bench.chaos import kills, lost_nodes, outages, suspensions
+from bench.chaos import elastic, kills, lost_nodes, outages, suspensions
 from bench.chaos.case import Case
 
 MANY = {"max_attempts": 100}
@@ -40,6 +40,8 @@ CASES = [
          lost_nodes.lose_node_for_long, NODES, changes=MANY, jobs=2, faults=2, attempts=(1, 1), needs_root=True, on_request=True),
     Case("node", "kill -9 of a node; another one joins", kills.kill_node, ("two nodes",), "pair", faults=1, attempts=(0, 1),
          needs_root=True),
+    Case("elastic", "a job on 1 to 2 workers: kill -9 of a node, then another one joins", elastic.shrink_and_grow,
+         ("two nodes",), "elastic", faults=1, exact=False, needs_root=True),
     Case("disk-full", "the disk is full, then there is room", outages.fill_disk, faults=1, attempts=(0, 1), needs_root=True),
     Case("no-room", "a checkpoint does not fit; room is made, then `jobs retry`", outages.leave_no_space_for_a_checkpoint,
          PRODUCTION, changes={"max_attempts": 1}, faults=1, needs_root=True),

@@ -28,6 +28,12 @@ checkpoint: {every_steps: 40, keep: 2}
 """
 STEPS = 600
 """Steps of a stage, with fifteen checkpoints."""
+ELASTIC_STEPS = 2000
+"""A group trains for half a minute before it grows."""
+VIT = {
+    "embed_dim": 32, "image": {"image_size": 32, "layers": 2, "width": 64, "head_width": 16, "patch_size": 8},
+    "text": {"layers": 1, "width": 32, "heads": 2, "context_length": 16},
+}  # fmt: skip
 CHECK_SECONDS = 5.0
 """Interval at which a waiting case asks the API whether the job has ended."""
 
@@ -42,11 +48,18 @@ def write_inputs(folder: Path) -> Path:
 
 
 def spec_of(file: Path, kind: str, name: str, **changes: Any) -> dict[str, Any]:
-    """Return a spec: `short` has one stage, `long` a second one from the first one's student, `pair` one stage on two workers."""
+    """Return a spec: `short` has one stage, `long` a second one from the first one's student.
+
+    `pair` has one stage on two workers, and `elastic` a longer one on one or two. The sums of groups of different sizes are
+    rounded differently: batch normalization and a loss close to zero would enlarge that until the students differ.
+    """
     spec = load_spec(file)
     first = {**spec["stages"][0], "train": {"steps": STEPS}}
     second = {"name": "half", "student": {"image": {"width": 2}}, "train": {"steps": 4 * STEPS}}
-    resources = {"workers": 2 if kind == "pair" else 1}
+    resources = {"workers": {"pair": 2, "elastic": {"min": 1, "max": 2}}.get(kind, 1)}
+    if kind == "elastic":
+        first = {"name": "whole", "inherit": "none", "student": VIT, "train": {"steps": ELASTIC_STEPS}}
+        changes |= {"batch_size": 48, "optimizer": {"lr": 1e-5}, "objective": {"contrastive": 1}}
     return {**spec, "name": name, "stages": [first, second] if kind == "long" else [first], "resources": resources, **changes}
 
 

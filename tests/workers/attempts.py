@@ -19,6 +19,7 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobAttempt
+from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training import driver as driver
 from tinyclip_workers.training import worker
 from tinyclip_workers.training.learner import StageLearner
@@ -45,14 +46,14 @@ TWO = tuple(
 def no_cluster() -> Iterator[pytest.MonkeyPatch]:
     """Let the driver call a single worker itself."""
 
-    def group(run: JobAttempt, artifacts: str, stage: Stage) -> Any:
-        config = {"artifacts": artifacts, "job": run.document.job, "attempt": run.attempt, "stage": stage.to_json()}
-        return SimpleNamespace(fit=lambda: worker.train_stage_worker(json.loads(json.dumps(config))))
+    def train_alone(run: JobAttempt, artifacts: str, stage: Stage, events: EventWriter) -> None:
+        config = {"artifacts": artifacts, "job": run.document.job, "attempt": run.attempt, "stage": stage.to_json(), "group": ""}
+        worker.train_stage_worker(json.loads(json.dumps(config)))
 
     gauge = SimpleNamespace(set=lambda _: None, set_default_tags=lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "_worker_group", group)
-        patch.setattr(driver, "_cluster_size", dict)
+        patch.setattr(driver, "train_on_group", train_alone)
+        patch.setattr(driver, "cluster_size", dict)
         patch.setattr("ray.is_initialized", lambda: True)
         patch.setattr("ray.train.report", lambda metrics: None)
         patch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))

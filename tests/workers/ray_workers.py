@@ -5,14 +5,14 @@ import signal
 from pathlib import Path
 
 
-def kill_train_workers() -> list[int]:
-    """Kill every training worker at once, as the loss of a machine would; returns their process ids."""
-    return kill_ray_processes("RayTrainWorker")
+def kill_train_workers(count: int | None = None) -> list[int]:
+    """Kill every training worker at once, as the loss of a machine would, or some of them; returns their process ids."""
+    return kill_ray_processes("RayTrainWorker", count)
 
 
-def kill_ray_processes(name: str) -> list[int]:
-    """Kill every process that runs a task or an actor whose name begins so; returns their process ids."""
-    pids = [pid for pid in _descendants(os.getpid()) if _command(pid).startswith(f"ray::{name}")]
+def kill_ray_processes(name: str, count: int | None = None) -> list[int]:
+    """Kill processes that run a task or an actor whose name begins so, without `count` all; returns their process ids."""
+    pids = [pid for pid in _descendants(os.getpid()) if _command(pid).startswith(f"ray::{name}")][:count]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return pids

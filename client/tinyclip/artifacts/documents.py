@@ -201,6 +201,7 @@ class WorkerEvent(Response):
     stage.evaluating  {}
     stage.finished    {}
     worker.restarted  {reason}
+    worker_group.sized    {workers, before, sizes}: an elastic group starts; `before` is the last size, 0 at first
     worker_group.waiting  {needed, free, total: {CPU: …, GPU: …}}; `message` is shown until the next event
     worker_group.placed   {needed}; only after a reported wait
     log               {level, source}; the text is `message`

@@ -54,6 +54,11 @@ def attempt_outcome(job: str, attempt: int) -> str:
     return f"{attempt_folder(job, attempt)}/outcome.json"
 
 
+def group_stop(job: str, attempt: int, group: str) -> str:
+    """Created by the driver to let an elastic worker group write a checkpoint and stop."""
+    return f"{attempt_folder(job, attempt)}/groups/{group}.stop"
+
+
 def attempt_events(job: str, attempt: int) -> str:
     return f"{attempt_folder(job, attempt)}/events"
 

@@ -54,5 +54,17 @@ def test_what_fits_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch, res
     assert isinstance(plan(folder, **resources), Plan)
 
 
+def test_numbers_of_workers_over_which_the_batch_does_not_divide_are_not_used(folder: Path) -> None:
+    found = plan(folder, workers={"min": 2, "max": 1_000_000_000})
+
+    assert isinstance(found, Plan)
+    assert "/batch_size 4 divides over 2, 4 workers only, not over 1000000000: no other number is used" in found.warnings
+
+
+def test_a_range_from_more_to_fewer_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="max 2 is less than min 3; exchange them"):
+        plan(folder, workers={"min": 3, "max": 2})
+
+
 def test_a_cluster_that_nodes_may_join_takes_any_size(folder: Path) -> None:
     assert isinstance(plan(folder, workers=4, cpus_per_worker=64), Plan)

@@ -11,7 +11,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from tinyclip.artifacts.documents import Control
 from tinyclip.artifacts.paths import job_control
 from tinyclip_workers.training import driver
-from tinyclip_workers.training.driver import describe_failure
+from tinyclip_workers.training.groups.group import describe_failure
 
 from tests.workers.attempts import TWO, Job
 from tests.workers.auto_stages import spec_of

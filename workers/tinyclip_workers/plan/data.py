@@ -20,6 +20,7 @@ from tinyclip_workers.data.samples import (
 )
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.shards import ShardInspection, inspect_shards
+from tinyclip_workers.training.groups.sizes import group_sizes
 
 SAMPLED_CAPTIONS = 256
 DECODED_PIXELS = 4_000_000
@@ -51,17 +52,25 @@ def check_training_data(spec: JobSpec, diagnostics: Diagnostics) -> tuple[int, b
 
 def check_batches(spec: JobSpec, samples: int, exact: bool, diagnostics: Diagnostics) -> None:
     """Check that every stage's batch divides over the workers, and that the data fills one."""
-    workers = _worker_counts(spec)
     pointers = {"/batch_size": spec.batch_size} if any(s.batch_size is None for s in spec.stages) else {}
     pointers |= {f"/stages/{i}/batch_size": s.batch_size for i, s in enumerate(spec.stages) if s.batch_size is not None}
     for pointer, size in pointers.items():
-        uneven = [count for count in workers if size % count]
-        if uneven:
-            step = uneven[-1]
-            below, above = size // step * step, (size // step + 1) * step
-            diagnostics.error(pointer, size, f"does not divide over {step} workers; try {f'{below} or ' if below else ''}{above}")
+        _check_divides(pointer, size, spec.resources.workers, diagnostics)
         if exact and samples and size > samples:
             diagnostics.error(pointer, size, f"an epoch of {samples} pairs fills no such batch; lower it or add data")
+
+
+def _check_divides(pointer: str, size: int, workers: int | WorkerRange, diagnostics: Diagnostics) -> None:
+    sizes = group_sizes(workers, size)
+    most = workers.max if isinstance(workers, WorkerRange) else workers
+    if not sizes:
+        least = workers.min if isinstance(workers, WorkerRange) else workers
+        below, above = size // least * least, (size // least + 1) * least
+        counts = f"{least} to {most}" if most > least else most
+        diagnostics.error(pointer, size, f"does not divide over {counts} workers; try {f'{below} or ' if below else ''}{above}")
+    elif sizes[-1] < most:
+        usable = ", ".join(map(str, sizes))
+        diagnostics.warn(f"{pointer} {size} divides over {usable} workers only, not over {most}: no other number is used")
 
 
 def report_shards(inspection: ShardInspection, pointer: str, diagnostics: Diagnostics) -> None:
@@ -155,9 +164,9 @@ def _check_distinct_key(spec: JobSpec, samples: list[Sample], diagnostics: Diagn
             diagnostics.error("/data/train/distinct_key", key, message)
             return
         diagnostics.warn(f"/data/train/distinct_key: {len(without)} of {len(samples)} samples count as distinct: {message}")
-    largest = max(stage.batch_size or spec.batch_size for stage in spec.stages) // min(_worker_counts(spec))
+    largest = max(stage.batch_size or spec.batch_size for stage in spec.stages)
     if len(values) < largest and len(samples) >= largest:
-        diagnostics.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a worker's batch: some repeat in it")
+        diagnostics.warn(f"{key} has {len(values)} values, fewer than the {largest} pairs of a batch: some repeat in it")
 
 
 def json_fields(sample: Sample) -> str:
@@ -167,8 +176,3 @@ def json_fields(sample: Sample) -> str:
             return ", ".join(sorted(sample_json(sample))) or "none"
     except UnusableSample:
         return "that cannot be read"
-
-
-def _worker_counts(spec: JobSpec) -> list[int]:
-    workers = spec.resources.workers
-    return list(range(workers.min, workers.max + 1)) if isinstance(workers, WorkerRange) else [workers]

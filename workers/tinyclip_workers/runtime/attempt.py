@@ -12,6 +12,7 @@ from tinyclip.artifacts.paths import (
     attempt_driver,
     attempt_events,
     attempt_outcome,
+    group_stop,
     job_spec,
     model_version,
     stage_checkpoints,
@@ -58,8 +59,17 @@ class JobAttempt:
     def events(self) -> EventWriter:
         return EventWriter(self.store, attempt_events(self.document.job, self.attempt), self.attempt)
 
-    def control(self) -> ControlFile:
-        return ControlFile(self.store, self.document.job, self.attempt)
+    def control(self, group: str = "") -> ControlFile:
+        """Return the control file as the driver reads it, or an elastic worker group of that name."""
+        return ControlFile(self.store, self.document.job, self.attempt, group=group)
+
+    def stop_group(self, group: str) -> None:
+        """Let an elastic worker group write a checkpoint and stop."""
+        self.store.write_bytes(group_stop(self.document.job, self.attempt, group), b"")
+
+    def is_group_stopped(self, group: str) -> bool:
+        """Return whether `stop_group` was called."""
+        return self.store.exists(group_stop(self.document.job, self.attempt, group))
 
     def stage_folder(self, index: int) -> str:
         """Return the folder of a stage's checkpoints, of all attempts."""

@@ -71,6 +71,11 @@ def latest_checkpoint(store: ArtifactsStore, folder: str) -> Checkpoint | None:
     return None
 
 
+def furthest_step(store: ArtifactsStore, folder: str) -> int:
+    """Return the step of the furthest checkpoint of a stage, committed or not; 0 without one."""
+    return max((step for step, _, _ in checkpoints_of(store, folder)), default=0)
+
+
 def checkpoints_of(store: ArtifactsStore, folder: str) -> list[tuple[int, int, str]]:
     """List (step, attempt, path) of every checkpoint folder of a stage, committed or not."""
     return [

@@ -8,15 +8,9 @@ import argparse
 import logging
 import os
 import sys
-from typing import Any
 
 import ray
-from pyarrow.fs import FSSpecHandler, PyFileSystem
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from tinyclip.artifacts.paths import attempt_ray_storage
 from tinyclip.schemas import Layout
-from tinyclip.schemas.spec import WorkerRange
 
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.sources import find_teacher
@@ -25,15 +19,12 @@ from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
 from tinyclip_workers.training.checkpoints import adopt
 from tinyclip_workers.training.dataset import prepare_index
-from tinyclip_workers.training.placement import report_waits
+from tinyclip_workers.training.groups.group import cluster_size, describe_failure, train_on_group
 from tinyclip_workers.training.stage import Stage, resolve_stage
-from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code, train_stage_worker
+from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code
 from tinyclip_workers.versions.writer import write_student_version
 
 log = logging.getLogger(__name__)
-
-GROUP_RESTARTS = 3
-"""Restarts of a worker group inside one attempt; after that the control plane decides whether there is another attempt."""
 
 
 def main() -> None:
@@ -85,16 +76,6 @@ def _exit_without_ray(status: int) -> None:
     os._exit(status)
 
 
-def describe_failure(error: Exception) -> str:
-    """Describe an error in a line; of the errors of Ray Train's workers, which may be whole tracebacks, the first worker's."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    for rank, failure in sorted(failures.items()):
-        text = str(failure).strip()
-        last_line = text.splitlines()[-1] if text.startswith("Traceback") else f"{type(failure).__name__}: {text}"
-        return f"worker {rank}: {last_line}"
-    return f"{type(error).__name__}: {error}"
-
-
 def _load_teacher_layout(run: JobAttempt, events: EventWriter) -> Layout | None:
     """Find the teachers, report them, and return the layout of the first; `None` without a teacher."""
     found = [(find_teacher(at.spec, at.pointer), at.share) for at in run.spec.every_teacher()]
@@ -121,7 +102,7 @@ def _train_stages(run: JobAttempt, artifacts: str, events: EventWriter) -> Outco
         ray.init()
     pairs = prepare_index(run)
     samples = spec.data.train.samples or pairs
-    log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in _cluster_size().items()))
+    log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in cluster_size().items()))
     before: Stage | None = None
     for index in range(len(spec.stages)):
         stage = resolve_stage(spec, index, parent, before, samples)
@@ -151,8 +132,7 @@ def _train_stage(run: JobAttempt, artifacts: str, stage: Stage, events: EventWri
         message=f"stage {stage.name} started: {stage.steps} steps",
         data={"name": stage.name, "inherit": stage.inherit, "steps": stage.steps, "student": student},
     )
-    with report_waits(run.events, stage.index, _fewest_workers(run), _worker_resources(run)):
-        _worker_group(run, artifacts, stage).fit()
+    train_on_group(run, artifacts, stage, events)
     return run.outcome()
 
 
@@ -166,61 +146,6 @@ def _report_outcome(outcome: Outcome | None, events: EventWriter) -> bool:
     data = {"desired": outcome.kind, "step": outcome.step}
     events.send("attempt.stopped", data=data, message=f"stopped at step {outcome.step}: {outcome.kind}")
     return True
-
-
-def _worker_group(run: JobAttempt, artifacts: str, stage: Stage) -> TorchTrainer:
-    resources, each = run.spec.resources, _worker_resources(run)
-    cuda = "GPU" in each
-    workers = (resources.workers.min, resources.workers.max) if isinstance(resources.workers, WorkerRange) else resources.workers
-    config: dict[str, Any] = {
-        "artifacts": artifacts,
-        "job": run.document.job,
-        "attempt": run.attempt,
-        "stage": stage.to_json(),
-    }
-    return TorchTrainer(
-        train_stage_worker,
-        train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers,  # type: ignore[arg-type]  # a pair is elastic; Ray's annotation lags
-            use_gpu=cuda,
-            resources_per_worker=each,
-        ),
-        run_config=RunConfig(
-            name=f"{run.document.name}-{stage.index}-{stage.name}-a{run.attempt}",
-            **_ray_storage(run),
-            failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
-        ),
-    )
-
-
-def _worker_resources(run: JobAttempt) -> dict[str, float]:
-    resources = run.spec.resources
-    return {"CPU": resources.cpus_per_worker, **({"GPU": 1} if _use_cuda(resources.device) else {})}
-
-
-def _fewest_workers(run: JobAttempt) -> int:
-    workers = run.spec.resources.workers
-    return workers.min if isinstance(workers, WorkerRange) else workers
-
-
-def _use_cuda(device: str) -> bool:
-    return device == "cuda" or (device == "auto" and _cluster_size().get("GPU", 0) > 0)
-
-
-def _cluster_size() -> dict[str, float]:
-    resources: dict[str, float] = ray.cluster_resources()
-    return {kind: resources[kind] for kind in ("CPU", "GPU") if kind in resources}
-
-
-def _ray_storage(run: JobAttempt) -> dict[str, Any]:
-    """Return where Ray Train keeps its state: beside the attempt's events, through the same filesystem."""
-    fs, base = run.store.filesystem
-    folder = f"{base}/{attempt_ray_storage(run.document.job, run.attempt)}"
-    if run.store.is_local:
-        return {"storage_path": os.path.abspath(folder)}
-    return {"storage_path": folder, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def _export(run: JobAttempt, events: EventWriter) -> None:

@@ -173,13 +173,13 @@ class StageTrainer:
             batch = next(batches)
             result, command = self.train_step(batch, hooks.command() if rank() == 0 else Command.RUN)
             hooks.progress(result)
-            last = self.step == self.stage.steps
+            last, stops = self.step == self.stage.steps, command in (Command.REGROUP, Command.PAUSE)
             if command >= Command.CANCEL:
                 return command
-            if command is Command.PAUSE or last or self.step % self.spec.checkpoint.every_steps == 0:
+            if stops or last or self.step % self.spec.checkpoint.every_steps == 0:
                 hooks.checkpoint(self)
                 wait_for_all()
-            if command is Command.PAUSE and not last:
+            if stops and not last:
                 return command
             every = self.spec.evaluation.every_steps
             if every and not last and self.step % every == 0:

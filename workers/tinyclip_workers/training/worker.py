@@ -57,7 +57,7 @@ def error_code(error: Exception) -> str:
 
 
 def train_stage_worker(config: dict[str, Any]) -> None:
-    """Train a stage as a worker of Ray Train. `config`: artifacts, job, attempt, stage (from `Stage.to_json`).
+    """Train a stage as a worker of Ray Train. `config`: artifacts, job, attempt, stage (from `Stage.to_json`), group.
 
     Called again when the group is restarted, and continues from the last checkpoint. A non-retryable error is stored as the
     attempt's outcome before it is raised, so that a restarted group returns at once.
@@ -68,7 +68,7 @@ def train_stage_worker(config: dict[str, Any]) -> None:
         return
     torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
     try:
-        StageWorker(run, stage, ray.train.torch.get_device()).train()
+        StageWorker(run, stage, ray.train.torch.get_device(), config["group"]).train()
     except NON_RETRYABLE_ERRORS as error:
         run.set_outcome(Outcome("failed", error_code(error), str(error)))
         if world_size() > 1:
@@ -78,10 +78,11 @@ def train_stage_worker(config: dict[str, Any]) -> None:
 class StageWorker:
     """One stage on one worker."""
 
-    def __init__(self, run: JobAttempt, stage: Stage, device: torch.device) -> None:
+    def __init__(self, run: JobAttempt, stage: Stage, device: torch.device, group: str = "") -> None:
+        """`group`: the name of an elastic group."""
         prepare_to_wait()
         self._run, self._stage, self._device = run, stage, device
-        self._control: ControlFile = run.control()
+        self._control: ControlFile = run.control(group)
         self._events: EventWriter | None = run.events() if rank() == 0 else None
         self._index: DatasetIndex = open_index_of(run)
         self._reinforcement = open_reinforcement(run, stage)
@@ -240,7 +241,7 @@ class StageWorker:
         ray.train.report({"stage": self._stage.index, "step": trainer.step})
 
     def _stop(self, command: Command, step: int) -> None:
-        if rank() == 0 and command is not Command.FENCED:
+        if rank() == 0 and command in (Command.PAUSE, Command.CANCEL):
             self._run.set_outcome(Outcome(command.name.lower(), step=step))
         if self._events:
             self._events.flush()

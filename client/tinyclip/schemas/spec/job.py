@@ -37,8 +37,16 @@ class TeacherAt(NamedTuple):
 
 
 class WorkerRange(Request):
+    """An elastic worker group: as many workers as the cluster has room for, of those numbers over which the batch divides."""
+
     min: int = Field(ge=1)
     max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"max {self.max} is less than min {self.min}; exchange them")
+        return self
 
 
 class Resources(Request):

@@ -10,8 +10,8 @@ import pytest
 import ray
 from ray.util import placement_group, remove_placement_group
 from tinyclip_workers.runtime.attempt import JobAttempt
-from tinyclip_workers.training import placement
-from tinyclip_workers.training.placement import report_waits
+from tinyclip_workers.training.groups import placement
+from tinyclip_workers.training.groups.placement import report_waits
 
 from tests.workers.ray_jobs import RAY_MARKS, Artifacts
 from tests.workers.training.test_run import two_stages

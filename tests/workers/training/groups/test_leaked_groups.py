@@ -8,11 +8,11 @@ import pytest
 import ray
 from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
-from tinyclip_workers.training import leaked_groups, placement
-from tinyclip_workers.training.leaked_groups import remove_leaked_groups
+from tinyclip_workers.training.groups import leaked_groups, placement
+from tinyclip_workers.training.groups.leaked_groups import remove_leaked_groups
 
 from tests.workers.ray_jobs import RAY_MARKS, Artifacts
-from tests.workers.training.test_placement import artifacts, reports, watching
+from tests.workers.training.groups.test_placement import artifacts, reports, watching
 
 __all__ = ["artifacts"]
 
@@ -78,7 +78,7 @@ def test_an_attempt_that_waits_removes_the_group_in_its_way(
     group: PlacementGroup, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, "tc-job_0-a1", "FAILED")
-    monkeypatch.setattr(placement, "_own_placement_groups", set)  # those of this process are another job's here
+    monkeypatch.setattr(placement, "states_of_own_groups", set)  # those of this process are another job's here
 
     with watching(artifacts, 2, CPU=1):
         waiting, placed = reports(artifacts, count=2)

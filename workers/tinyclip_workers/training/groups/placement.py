@@ -14,7 +14,7 @@ import ray
 from ray.util import placement_group_table
 
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.training.leaked_groups import own_job, remove_leaked_groups
+from tinyclip_workers.training.groups.leaked_groups import own_job, remove_leaked_groups
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class _Watch:
 
     def _free_if_waiting(self) -> dict[str, float] | None:
         """Return the cluster's free resources while the group waits for more of them; None if it does not wait."""
-        groups = _own_placement_groups()
+        groups = states_of_own_groups()
         if "CREATED" in groups:
             return None
         available: dict[str, float] = ray.available_resources()
@@ -103,7 +103,7 @@ class _Watch:
         self._events.send(type, stage=self._stage, message=message, data=data)
 
 
-def _own_placement_groups() -> set[str]:
+def states_of_own_groups() -> set[str]:
     """Return the states of this Ray job's placement groups, whose ids end with the job's."""
     job = own_job()
     return {str(group["state"]) for id, group in placement_group_table().items() if id.endswith(job)}
