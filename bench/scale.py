@@ -32,7 +32,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import DataSpec
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.stream.fetching import BlockReader, Found, ReadStatistics
-from tinyclip_workers.data.stream.pairs import PairStream, _ahead
+from tinyclip_workers.data.stream.pairs import PairStream, read_ahead
 from tinyclip_workers.data.stream.positions import DataPosition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -183,7 +183,7 @@ def read(case: Case, stream: PairStream, found: Measured) -> None:
             order = stream._order.epoch(EPOCH)
             reader = BlockReader(order, slots, stream._max_bytes(slots), total)
             places = [order.batch(number, slots) for number in range(min(case.batches, stream.batches))]
-            for place in _ahead(iter(places), reader):
+            for place in read_ahead(iter(places), reader):
                 used += sum(sample_bytes(each) for each in reader.read(place))
                 held = max(held, reader._held)
                 blocks |= set(place.block_M.tolist())

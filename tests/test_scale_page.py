@@ -38,7 +38,7 @@ def test_every_operation_on_400_million_samples_took_less_than_a_cpu_second() ->
     for line in orders:
         assert line["shards"] * line["samples"] == 400_000_000
         assert all(line["cpu_seconds"][name] < 1 for name in ONE_SECOND)  # the machine was shared
-        assert max(line["memory_mb"].values()) < 500
+        assert max(line["memory_mb"].values()) < 600  # as the page states
         assert line["read"]["requests"] == line["read"]["blocks"]
 
 

@@ -136,6 +136,9 @@ class TestReaders:
         places = order.epoch(0)._reader_places(1, 0, order.epoch(0).length)
         assert np.abs(places - places.min() - np.arange(len(places))).max() < order.window
 
+    def test_a_window_has_at_least_the_pairs_of_a_batch(self) -> None:
+        assert SampleOrder(index_of(6, 40), batch_size=24, seed=1, shuffle=10, readers=2).window == 12
+
 
 class TestDistinct:
     @pytest.mark.parametrize("readers", [1, 4, 24])

@@ -18,7 +18,7 @@ from tinyclip_workers.data.index.scanning import content_crc
 from tinyclip_workers.data.shards import read_placed
 from tinyclip_workers.data.stream.fetching import BlockReader, ReadStatistics
 from tinyclip_workers.data.stream.order import SampleOrder
-from tinyclip_workers.data.stream.pairs import MIN_READ_BYTES, PairStream, _ahead
+from tinyclip_workers.data.stream.pairs import MIN_READ_BYTES, PairStream, read_ahead
 from tinyclip_workers.data.stream.positions import DataPosition
 
 from bench.scale_data import SyntheticSet, SyntheticStore
@@ -106,7 +106,7 @@ class TestReading:
         for slots in stream.parts(processes):
             order = stream._order.epoch(0)
             reader = BlockReader(order, slots, stream._max_bytes(slots), statistics)
-            for place in _ahead((order.batch(number, slots) for number in range(60, 80)), reader):
+            for place in read_ahead((order.batch(number, slots) for number in range(60, 80)), reader):
                 assert all(each.sample is not None for each in reader.read(place))
                 blocks |= set(place.block_M.tolist())
                 held = max(held, reader._held)
@@ -125,7 +125,7 @@ class TestReading:
         reader = BlockReader(order, slots, limit, statistics)
 
         used = 0
-        for place in _ahead((order.batch(number, slots) for number in range(6)), reader):
+        for place in read_ahead((order.batch(number, slots) for number in range(6)), reader):
             used += len(reader.read(place))
             assert reader._held <= limit + REMOTE_BLOCK_BYTES
         reader.close()

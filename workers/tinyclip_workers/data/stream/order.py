@@ -62,7 +62,8 @@ class SampleOrder:
         self.readers = readers or reader_count(batch_size, None if shuffle else 1)
         self.share = batch_size // self.readers
         """Pairs of a batch from each reader."""
-        self.window = _window(index, self.readers, shuffle, shuffle_bytes)
+        self.window = max(self.share, _window(index, self.readers, shuffle, shuffle_bytes))
+        """Pairs among which a reader shuffles; not fewer than those of a batch, in which their order does not matter."""
 
     def epoch(self, number: int) -> "EpochOrder":
         return EpochOrder(self, number)

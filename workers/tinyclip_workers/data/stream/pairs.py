@@ -148,7 +148,7 @@ class PairStream(IterableDataset[Batch]):
             reader = BlockReader(order, slots, self._max_bytes(slots), self.statistics)
             try:
                 places = (order.batch(number, slots) for number in range(first, self._order.batches))
-                for number, place in enumerate(_ahead(places, reader), start=first):
+                for number, place in enumerate(read_ahead(places, reader), start=first):
                     yield self._make_part(reader.read(place), epoch, number)
             finally:
                 reader.close()
@@ -215,7 +215,7 @@ class PairStream(IterableDataset[Batch]):
         return None
 
 
-def _ahead(places: Iterator[Place], reader: BlockReader) -> Iterator[Place]:
+def read_ahead(places: Iterator[Place], reader: BlockReader) -> Iterator[Place]:
     """Yield places while the blocks of those that follow are being read."""
     waiting: deque[Place] = deque()
     for place in places:
