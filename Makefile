@@ -22,7 +22,7 @@ TEST_ARGS ?=
 test: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/lint-imports
 	@$(BIN)/mypy & types=$$!; \
-	    $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --durations 20 $(TEST_ARGS); tests=$$?; \
+	    $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --durations 20 $(TEST_ARGS); tests=$$?; \
 	    wait $$types && exit $$tests
 
 test-long: $(STAMP)

@@ -14,6 +14,7 @@ from tests.fault_proxy import faulty_s3, proxied_s3  # noqa: F401 -- fixtures
 from tests.postgres import index_database, postgres  # noqa: F401 -- fixtures
 
 ROOT = Path(__file__).parents[1]
+END_TO_END = ROOT / "tests" / "e2e"
 
 # The models of the tests are tiny: a second thread gains nothing, and on busy cores the two wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,9 +42,15 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that start Ray first: together they take longest, and another worker runs the rest meanwhile."""
+    """Put tests that start Ray first: together they take longest, and another worker runs the rest meanwhile.
+
+    A file is run by one worker (`--dist loadgroup`), and so are the end-to-end tests, which share a service and its cluster.
+    """
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("e2e" if item.path.parent == END_TO_END else str(item.path.relative_to(ROOT))))
 
 
 RARELY = 100
