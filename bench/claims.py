@@ -26,7 +26,7 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.training.clusters import make_clusters
 from tinyclip_workers.training.observation.agreement import TeacherAgreement, read_pairs
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from training import Scores, Snapshot, run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent

@@ -44,7 +44,7 @@ from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training.acceleration import fast_kernels
 from tinyclip_workers.training.auto_settings.micro_batch import measure_micro_batch
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -20,8 +20,8 @@ from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip, TwoTowers, normalized
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings
-from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 

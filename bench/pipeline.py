@@ -30,7 +30,7 @@ from tinyclip_workers.training import trainer as trainer_module
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer
 
 WARM_UP = 5

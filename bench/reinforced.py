@@ -42,8 +42,8 @@ from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, Tokenizer, load_folder
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.training.stored import StoredTargets
-from tinyclip_workers.training.teachers import freeze_teachers
+from tinyclip_workers.training.teachers.frozen import freeze_teachers
+from tinyclip_workers.training.teachers.stored import StoredTargets
 from tinyclip_workers.training.trainer import StageTrainer
 from training import Trained, run_stages, scores_of, teacher_of
 

@@ -34,9 +34,9 @@ from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
 from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS
-from tinyclip_workers.training import losses
-from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings
-from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.objective import losses
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor
 
 N, E = 32_768, 512

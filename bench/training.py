@@ -22,8 +22,8 @@ from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
-from tinyclip_workers.training.stored import StoredTargets
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
+from tinyclip_workers.training.teachers.stored import StoredTargets
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 
 CPU = torch.device("cpu")

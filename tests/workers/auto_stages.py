@@ -19,7 +19,7 @@ from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import draw_calibration
 from tinyclip_workers.training.stage import Parent, build_student, resolve_stage
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 from torch import Tensor
 

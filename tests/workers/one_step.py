@@ -7,9 +7,9 @@ from tinyclip_workers.model.masked import MaskedTowers, Noise
 from tinyclip_workers.model.sparsity import Constraint
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings
-from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
-from tinyclip_workers.training.teachers import teachers_forward
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.teachers.frozen import teachers_forward
 from torch import Tensor, nn
 
 from tests.workers.layouts import Config, layout_of

@@ -17,9 +17,9 @@ from tinyclip_workers.model.masked import MaskedTowers, Noise
 from tinyclip_workers.model.masks import GROUPS
 from tinyclip_workers.model.towers import Clip, TwoTowers
 from tinyclip_workers.training.distributed import world_size
-from tinyclip_workers.training.losses import StudentEmbeddings, affinity_loss
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, affinity_loss
 from tinyclip_workers.training.optimizer import learning_rate, make_optimizer, mask_optimizer, set_learning_rate
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

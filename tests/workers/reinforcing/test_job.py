@@ -24,7 +24,7 @@ from tinyclip_workers.data.samples import captions_of, image_bytes
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.precision import FP32
-from tinyclip_workers.training.teacher_encoder import TeacherEncoder
+from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 
 from tests.workers.killed_jobs import kill_at
 from tests.workers.ray_jobs import RAY_MARKS

@@ -19,8 +19,8 @@ from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.reinforcing.exporting import export
-from tinyclip_workers.training.stored import verify_stored
-from tinyclip_workers.training.teachers import freeze_teachers
+from tinyclip_workers.training.teachers.frozen import freeze_teachers
+from tinyclip_workers.training.teachers.stored import verify_stored
 
 from tests.workers.datacompdr import write_published
 from tests.workers.registered import DATASET, ID, register, reinforce_here, request_reinforcement

@@ -7,7 +7,7 @@ import torch
 from tinyclip_workers.data.stream.batches import Batch, slots_of
 from tinyclip_workers.model.masked import MaskedTowers
 from tinyclip_workers.training.learner import StageLearner
-from tinyclip_workers.training.projection import Projection
+from tinyclip_workers.training.objective.projection import Projection
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged
 from torch import Tensor
 

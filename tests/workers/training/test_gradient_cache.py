@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings, affinity_loss, contrastive_loss
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings, affinity_loss, contrastive_loss
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.training import batch_norm
-from tinyclip_workers.training.objectives import TERMS
-from tinyclip_workers.training.teachers import FrozenTeacher, View
+from tinyclip_workers.training.objective.terms import TERMS
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher, View
 
 from tests.workers.auto_stages import STUDENT, TEACHER, auto, batches_of, spec_of, trainer_of
 from tests.workers.processes import on_workers

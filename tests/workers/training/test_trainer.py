@@ -16,7 +16,7 @@ from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.optimizer import learning_rate
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged, StageTrainer, StepResult
 from torch import Tensor
 

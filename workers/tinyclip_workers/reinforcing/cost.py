@@ -18,7 +18,7 @@ from tinyclip_workers.data.shards import BROKEN_SHARD
 from tinyclip_workers.reinforcing.encoder import decode_view
 from tinyclip_workers.reinforcing.inputs import load_encoder, open_version, precision_for
 from tinyclip_workers.reinforcing.shard_files import read_training_samples
-from tinyclip_workers.training.teacher_encoder import TeacherEncoder
+from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 
 SAMPLES = 16
 """Samples that are encoded. More would take long with a large teacher on a CPU."""

@@ -25,7 +25,7 @@ from tinyclip_workers.reinforcing.shard_files import (
     ShardWriter,
     read_training_samples,
 )
-from tinyclip_workers.training.teacher_encoder import TeacherEncoder
+from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 from tinyclip_workers.types import Pixels
 
 VIEWS_SEED = 0x7E1F

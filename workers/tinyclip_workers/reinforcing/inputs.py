@@ -16,7 +16,7 @@ from tinyclip_workers.model.architecture import state_shapes
 from tinyclip_workers.model.precision import Precision, precision_of
 from tinyclip_workers.model.sources import TeacherError, find_teacher, load_teacher
 from tinyclip_workers.reinforcing.shard_files import ReinforcedVersion
-from tinyclip_workers.training.teacher_encoder import TeacherEncoder
+from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 
 FLOAT_BYTES = 4
 IMPORTED = "import"

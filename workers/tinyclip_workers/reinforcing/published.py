@@ -28,7 +28,7 @@ from tinyclip_workers.reinforcing.shard_files import (
     ShardWriter,
     read_training_samples,
 )
-from tinyclip_workers.training.teacher_encoder import TeacherEncoder
+from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 from tinyclip_workers.types import Pixels
 
 VERIFIED = 4

@@ -2,7 +2,7 @@
 
 - `driver` runs the stages of a job, `groups` one stage on its worker group, `worker` on one worker of it; `stage` resolves what a
   spec leaves open.
-- `trainer` has the loop and the training step, made of `teachers`, `gradient_cache`, `losses`, `objectives`, `projection`.
+- `trainer` has the loop and the training step, made of `teachers`, `gradient_cache` and `objective`.
 - `learner`, `optimizer` and `averaging` hold and update the student; `batch_norm` and `distributed` make W workers compute what
   one would; `acceleration` has what makes steps faster.
 - `pieces` loads teachers and student, `calibration` draws the pairs that the student is cut by.

@@ -23,6 +23,7 @@ from tinyclip_workers.training.acceleration import PLAIN, Acceleration
 from tinyclip_workers.training.averaging import WeightAverage
 from tinyclip_workers.training.batch_norm import synchronize_batch_norm
 from tinyclip_workers.training.distributed import from_first_worker, world_size
+from tinyclip_workers.training.objective.projection import Projection, WithProjection
 from tinyclip_workers.training.optimizer import (
     make_optimizer,
     mask_optimizer,
@@ -31,7 +32,6 @@ from tinyclip_workers.training.optimizer import (
     set_learning_rate,
     stage_learning_rate,
 )
-from tinyclip_workers.training.projection import Projection, WithProjection
 from tinyclip_workers.training.stage import Stage
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.stage import Parent, Stage, build_student
-from tinyclip_workers.training.teachers import FrozenTeacher, describe_teacher, freeze_teachers
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher, describe_teacher, freeze_teachers
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from tinyclip_workers.training.clusters import load_clusters
 from tinyclip_workers.training.distributed import rank, read_scalars, wait_for_all
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner
-from tinyclip_workers.training.losses import StudentEmbeddings
-from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
-from tinyclip_workers.training.projection import Projection, fit_projection
+from tinyclip_workers.training.objective.losses import StudentEmbeddings
+from tinyclip_workers.training.objective.projection import Projection, fit_projection
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.stored import StoredTargets
-from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.teachers.stored import StoredTargets
 
 MAX_SKIPPED_STEPS = 100
 """A run with more steps in a row without a finite gradient has diverged (METHOD section 4)."""

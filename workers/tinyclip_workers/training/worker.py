@@ -35,7 +35,7 @@ from tinyclip_workers.training.observation.reporting import StageEvaluator, Stag
 from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.pieces import Pieces, load_pieces
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.stored import StoredTargets, open_reinforcement, verify_stored
+from tinyclip_workers.training.teachers.stored import StoredTargets, open_reinforcement, verify_stored
 from tinyclip_workers.training.trainer import Diverged, Hooks, StageTrainer, StepResult
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from tinyclip_workers.training.observation import agreement
 from tinyclip_workers.training.observation.agreement import FixedPairs, TeacherAgreement, read_pairs
 from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 
 from tests.workers.attempts import Job, no_cluster, specs_in
 from tests.workers.auto_stages import RESNET, TEACHER, TEXT, all_tensors, auto, batches_of, equal, spec_of, trainer_of

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.training.distributed import wait_for_all, world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.teachers import teachers_forward
+from tinyclip_workers.training.teachers.frozen import teachers_forward
 from tinyclip_workers.training.trainer import StageTrainer
 
 SMALL = 16

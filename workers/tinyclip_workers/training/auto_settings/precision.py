@@ -20,7 +20,7 @@ from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.model.precision import eager, precision_of
 from tinyclip_workers.training.distributed import world_size
 from tinyclip_workers.training.gradient_cache import GradientCache
-from tinyclip_workers.training.teachers import teachers_forward
+from tinyclip_workers.training.teachers.frozen import teachers_forward
 from tinyclip_workers.training.trainer import StageTrainer
 
 CANDIDATES = ("fp32", "bf16")

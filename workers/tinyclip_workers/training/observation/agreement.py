@@ -25,8 +25,8 @@ from tinyclip_workers.data.stream.pairs import Tokenize
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import Color, normalize
 from tinyclip_workers.model.towers import Model, TwoTowers, without_padding
-from tinyclip_workers.training.losses import TeacherEmbeddings
-from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.objective.losses import TeacherEmbeddings
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
 
 MAX_PAIRS, BATCH = 256, 64
 MAX_READ = 20_000

@@ -18,7 +18,7 @@ from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.observation.agreement import MAX_READ, TeacherAgreement, is_worse, read_pairs
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 
 MEASUREMENTS = 10
 """Measurements of a stage, if the spec has no `evaluation.every_steps`; the last one is at its end."""

@@ -13,7 +13,7 @@ from tinyclip_workers.model.towers import TwoTowers
 from tinyclip_workers.runtime.attempt import FinishedStudent
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.driver import _load_teacher_layout
-from tinyclip_workers.training.teachers import View, freeze_teachers, teachers_forward
+from tinyclip_workers.training.teachers.frozen import View, freeze_teachers, teachers_forward
 from tinyclip_workers.versions.writer import write_student_version
 from torch.nn.functional import interpolate
 

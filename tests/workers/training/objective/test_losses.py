@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tinyclip_workers.training import losses as module
-from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings, affinity_loss, contrastive_loss
-from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.objective import losses as module
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings, affinity_loss, contrastive_loss
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor
 
 from tests.workers.parity import Arrays, Near, assert_near

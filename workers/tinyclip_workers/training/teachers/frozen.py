@@ -18,7 +18,7 @@ from tinyclip_workers.model.preprocessing import Color
 from tinyclip_workers.model.towers import Model, TwoTowers, encode_tokens, normalized
 from tinyclip_workers.model.transfer import constants
 from tinyclip_workers.training.gradient_cache import micro_batches
-from tinyclip_workers.training.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.losses import TeacherEmbeddings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tinyclip_workers.inheritance.streams import Pairs
 from tinyclip_workers.model.precision import without_autocast
 from tinyclip_workers.model.towers import Model, TwoTowers, normalized
 from tinyclip_workers.training.distributed import from_first_worker
-from tinyclip_workers.training.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.losses import TeacherEmbeddings
 
 Teacher = Callable[[Tensor, Tensor], TeacherEmbeddings]
 

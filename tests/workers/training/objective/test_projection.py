@@ -11,10 +11,10 @@ from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.training.checkpoints import latest_checkpoint, save_checkpoint
 from tinyclip_workers.training.clusters import save_clusters
-from tinyclip_workers.training.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.projection import RIDGE, Projection, WithProjection
 from tinyclip_workers.training.optimizer import make_optimizer
-from tinyclip_workers.training.projection import RIDGE, Projection, WithProjection
-from tinyclip_workers.training.teachers import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from tinyclip_workers.training.trainer import StageTrainer, StepResult
 from torch import Tensor
 from torch.nn.functional import normalize

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tinyclip.schemas.spec import Objective
-from tinyclip_workers.training.losses import StudentEmbeddings, TeacherEmbeddings
-from tinyclip_workers.training.objectives import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -15,7 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import Precision, exact
 from tinyclip_workers.model.towers import without_padding
 from tinyclip_workers.model.transfer import to_device
-from tinyclip_workers.training.teachers import describe_teacher, freeze_teachers
+from tinyclip_workers.training.teachers.frozen import describe_teacher, freeze_teachers
 from tinyclip_workers.types import Pixels
 
 BATCH = {"cpu": 64, "cuda": 256}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tinyclip_workers.model.precision import fp32, without_autocast
 from tinyclip_workers.training.distributed import gather, gather_with_gradient
-from tinyclip_workers.training.losses import (
+from tinyclip_workers.training.objective.losses import (
     Scale,
     StudentEmbeddings,
     TeacherEmbeddings,

@@ -25,9 +25,9 @@ from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.towers import normalized
 from tinyclip_workers.model.transfer import on_device, to_device
 from tinyclip_workers.runtime.attempt import JobAttempt
-from tinyclip_workers.training.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.losses import TeacherEmbeddings
 from tinyclip_workers.training.stage import Stage
-from tinyclip_workers.training.teachers import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
 from tinyclip_workers.training.clusters import save_clusters
-from tinyclip_workers.training.objectives import TERMS
+from tinyclip_workers.training.objective.terms import TERMS
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.training.stored import StoredTargets, verify_stored
-from tinyclip_workers.training.teachers import describe_teacher, freeze_teachers
+from tinyclip_workers.training.teachers.frozen import describe_teacher, freeze_teachers
+from tinyclip_workers.training.teachers.stored import StoredTargets, verify_stored
 from tinyclip_workers.training.trainer import StageTrainer
 
 from tests.workers.attempts import Job, no_cluster
