@@ -27,14 +27,13 @@ def shrink_and_grow(context: CaseContext) -> str:
         job.wait_until(lambda: _sizes(job)[-1:] == [2], "a group of two workers")
         job.wait_for_steps(job.steps_done() + 1)
         time.sleep(context.random(seed).uniform(0, LATE_SECONDS))
-        with context.fault(job, seed, "shrinks"):
+        with context.fault(job, seed):
             killed.kill()
             cluster.wait_for_loss(killed.address)
             job.wait_until(lambda: _sizes(job)[-1:] == [1], "a group of one worker")
             job.wait_for_steps(job.steps_done() + 1)
-        with context.fault(job, seed, "grows"):
-            added.join(cluster, cluster.folder.parent)
-            wait_until(lambda node=added: profile.workers() & node.processes(), "a training worker on the new node")
+        added.join(cluster, cluster.folder.parent)
+        wait_until(lambda node=added: profile.workers() & node.processes(), "a training worker on the new node")
     difference = _difference(context, job)
     if difference > LARGEST_DIFFERENCE:
         context.problems.append(f"its weights differ by {difference:.1e} from the undisturbed student's")
