@@ -14,7 +14,7 @@ class Command(IntEnum):
 
     RUN = 0
     REGROUP = 1
-    """Of the driver to an elastic worker group: write a checkpoint and stop, another group continues."""
+    """Sent by the driver to an elastic worker group: write a checkpoint and stop; another group continues."""
     PAUSE = 2
     CANCEL = 3
     FENCED = 4

@@ -78,3 +78,20 @@ def test_a_watch_that_ends_leaves_no_reservation() -> None:
 
 def _reservations() -> list[str]:
     return [str(group["state"]) for group in placement_group_table().values() if group["state"] != "REMOVED"]
+
+
+def test_a_request_that_cannot_be_written_leaves_the_group_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    called = threading.Event()
+
+    def fail(size: int) -> None:
+        called.set()
+        raise OSError(28, "No space left on device")
+
+    own = placement_group([ONE])
+    assert own.wait(30)
+    with watch_for_room([1, 2], 1, ONE, fail):
+        assert called.wait(30)
+    remove_placement_group(own)
+
+    assert "the group cannot grow any more: [Errno 28] No space left on device" in caplog.text
+    assert not _reservations()

@@ -25,8 +25,8 @@ from tinyclip_workers.training.worker import train_stage_worker
 log = logging.getLogger(__name__)
 
 RESTARTS = 3
-"""Restarts of a worker group inside one attempt, of an elastic one without a new checkpoint; after that the control plane decides
-whether there is another attempt."""
+"""Restarts of a worker group inside one attempt; of an elastic one, in a row without a new checkpoint. After them the control
+plane decides whether there is another attempt."""
 
 
 def train_on_group(run: JobAttempt, artifacts: str, stage: Stage, events: EventWriter) -> None:

@@ -70,8 +70,8 @@ def _watch(ended: threading.Event, more: int, each: Mapping[str, float], found: 
                 if ended.is_set():
                     return
         found()
-    except Exception as error:  # Ray is unreachable, which the trainer notices
-        log.debug("no room is looked for any more: %s", error)
+    except Exception as error:  # Ray or the store is unreachable, or the disk is full: the group trains on as it is
+        log.warning("the group cannot grow any more: %s", error)
 
 
 def _exceeds_cluster(size: int, each: Mapping[str, float]) -> bool:
