@@ -144,7 +144,7 @@ def _shown(scores: Scores) -> dict[str, float]:
 def _agreement_with(name: str) -> TeacherAgreement:
     """Return the agreement with a teacher on held-out pairs: at its own temperature, whatever a run uses."""
     spec, teacher = _spec_and_teacher(name)
-    pairs = read_pairs(spec.data, teacher.layout.image.image_size, SingleTextTokenizer(teacher.tokenizer))
+    pairs = read_pairs(spec.data, teacher.layout.image_size, SingleTextTokenizer(teacher.tokenizer))
     assert pairs is not None
     frozen = FrozenTeacher(teacher.model, None)
     return TeacherAgreement(pairs, [frozen], torch.device("cpu"), mean=teacher.image_mean, std=teacher.image_std)

@@ -33,9 +33,10 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation import metrics
 from tinyclip_workers.evaluation.labels import ClassRows, fill_template, retrieval_captions, task_lines
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.types import Pixels
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "emoji"
@@ -59,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for name in ("vit", "resnet"):
             loaded = load_folder(str(EXAMPLES / "teachers" / name))
-            images = sample_calibration_images(spec.data, loaded.layout.image.image_size)
+            images = sample_calibration_images(spec.data, loaded.layout.image_size)
             rows += measure(f"emoji teacher {name}", EngineBuilder(loaded, images, cache=Path(cache)), arguments.seconds, spec)
         builder = EngineBuilder(random_model(), noise(64, 224), cache=Path(cache))
         rows += measure(f"{RANDOM}, random", builder, arguments.seconds, None)
@@ -72,7 +73,7 @@ def main() -> None:
 def measure(model: str, builder: EngineBuilder, seconds: float, spec: JobSpec | None) -> list[Row]:
     """Return a row for each engine. They are timed in turns, so that other load on the machine affects all alike."""
     engines = {name: builder.build(name, builder.report(name, name)) for name in ON_CPU}
-    rates = measure_rates(engines, builder.loaded.layout.image.image_size, seconds)
+    rates = measure_rates(engines, builder.loaded.layout.image_size, seconds)
     quality = measure_quality(engines, spec) if spec else {name: {} for name in engines}
     return [{"model": model, "engine": name, "images_per_cpu_second": rates[name], **quality[name]} for name in engines]
 

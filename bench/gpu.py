@@ -37,9 +37,9 @@ from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
 from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.model.architecture import build_clip, image_macs, resolve_layout, text_macs
-from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training.acceleration import fast_kernels
 from tinyclip_workers.training.auto_settings.micro_batch import measure_micro_batch
@@ -180,7 +180,7 @@ def trainer_of(spec: JobSpec, teacher: str, device: torch.device) -> tuple[Stage
 def synthetic_pairs(trainer: StageTrainer, length: int) -> Iterator[Batch]:
     """Yield one batch for ever, whose texts have this many tokens."""
     generator, count = torch.Generator().manual_seed(0), trainer.stage.batch_size
-    size, text = trainer.stage.layout.image.image_size, trainer.stage.layout.text
+    size, text = trainer.stage.layout.image_size, trainer.stage.layout.text
     images_BCHW = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     tokens_BT = torch.randint(1, text.vocab_size - 1, (count, min(length, text.context_length)), generator=generator)
     tokens_BT[:, -1] = text.vocab_size - 1
@@ -196,7 +196,7 @@ def real_pairs(trainer: StageTrainer, cpus: int) -> Iterator[Batch]:
         trainer.spec.data,
         index_shards(trainer.spec.data.train),
         batch_size=trainer.stage.batch_size,
-        image_size=layout.image.image_size,
+        image_size=layout.image_size,
         tokenize=SingleTextTokenizer(make_tokenizer(layout)),
         seed=0,
         text_multiple=length_multiple(trainer.device),

@@ -35,8 +35,8 @@ from loader_peers import LOADERS, SIZE
 from PIL import Image, features
 from recorded import Recorded
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS
+from tinyclip_workers.model.tokenizers import make_tokenizer
 
 OUT = Path(__file__).parent / "results" / "loader.jsonl"
 WARM_UP_BATCHES = 4

@@ -73,7 +73,7 @@ def steps_of(model: str, batch: int, device: torch.device, precision: str) -> tu
     clip = Clip(layout)
     clip.load_state_dict(build_model(layout).state_dict())
     towers = MaskedTowers(clip, layout, ("image", "text"), Constraint(0.0, SPARSITY, 1)).to(device)
-    size, text = layout.image.image_size, layout.text
+    size, text = layout.image_size, layout.text
     images_BCHW = torch.randn(batch, 3, size, size, device=device)
     tokens_BT = torch.randint(1, text.vocab_size - 1, (batch, text.context_length), device=device)
     tokens_BT[:, -1] = text.vocab_size - 1  # texts of full length

@@ -23,8 +23,9 @@ from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training import trainer as trainer_module
 from tinyclip_workers.training.calibration import calibration_of
@@ -127,7 +128,7 @@ def build(spec: JobSpec, stage_index: int, threads: int, device: torch.device) -
         spec.data,
         index,
         batch_size=stage.batch_size,
-        image_size=stage.layout.image.image_size,
+        image_size=stage.layout.image_size,
         tokenize=lambda text: tokenizer(text)[0],
         seed=spec.seed,
         text_multiple=length_multiple(device),

@@ -32,8 +32,8 @@ from tinyclip_workers.data.reinforcement.tensor_files import NewTensorFile
 from tinyclip_workers.data.reinforcement.texts import TextTable, hash_of
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
-from tinyclip_workers.model.folders import make_tokenizer
 from tinyclip_workers.model.layouts import PRESETS
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.objective import losses
 from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings
 from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum

@@ -28,7 +28,7 @@ def write_open_clip(folder: Path, images: Sequence[bytes]) -> Path:
     folder.mkdir()
     for name, data in model_files(layout, save(state), OPENAI_MEAN, OPENAI_STD, None).items():
         (folder / name).write_bytes(data)
-    squares = np.stack([decode_square(image, layout.image.image_size) for image in images])
+    squares = np.stack([decode_square(image, layout.image_size) for image in images])
     (folder / CALIBRATION_FILE).write_bytes(encode_calibration(squares))
     return folder
 

@@ -16,9 +16,10 @@ from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
@@ -127,7 +128,7 @@ class _StageRun:
             spec.data,
             index,
             batch_size=stage.batch_size,
-            image_size=stage.layout.image.image_size,
+            image_size=stage.layout.image_size,
             tokenize=lambda text: self._tokenizer(text)[0],
             seed=spec.seed,
             start=self._trainer.position,

@@ -13,8 +13,9 @@ from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import draw_calibration

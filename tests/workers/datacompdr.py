@@ -43,7 +43,7 @@ def published_files(
     rng: np.random.Generator, *, tensors: bool = False, as_text: bool = False,
 ) -> dict[str, bytes]:  # fmt: skip
     """Return the files of a sample. Teachers have one preprocessing, as in the published set."""
-    size, first = teachers[0].layout.image.image_size, teachers[0]
+    size, first = teachers[0].layout.image_size, teachers[0]
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     drawn = [random_view(image, size, rng) for _ in range(views)]
     pixels = torch.from_numpy(np.stack([np.asarray(each) for each, _ in drawn])).permute(0, 3, 1, 2)

@@ -106,8 +106,8 @@ def version_of(imported: ImportedModel, folder: Path, name: str = "imported") ->
 def embeddings(model: Any, layout: Layout, tokens_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return embeddings of random images and texts, the same for every model of a layout."""
     torch.manual_seed(0)
-    images_BCHW = torch.randn(3, 3, layout.image.image_size, layout.image.image_size)
-    tokens_BT = torch.randint(1, layout.text.vocab_size, (4, layout.text.context_length)) if tokens_BT is None else tokens_BT
+    images_BCHW = torch.randn(3, 3, layout.image_size, layout.image_size)
+    tokens_BT = torch.randint(1, layout.vocab_size, (4, layout.context_length)) if tokens_BT is None else tokens_BT
     with torch.no_grad():
         return model.encode_image(images_BCHW), model.encode_text(tokens_BT)
 

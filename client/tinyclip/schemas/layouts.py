@@ -1,8 +1,8 @@
-"""Layouts of models: all sizes that are needed to build one."""
+"""Layouts of models: all that is needed to build one without its weights."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from tinyclip.schemas._base import Response
+from tinyclip.schemas._base import JSON, Response
 
 
 class ImageLayout(Response):
@@ -30,12 +30,24 @@ class TextLayout(Response):
 
 
 class Layout(Response):
-    """A whole CLIP model."""
+    """A whole CLIP model with towers of the plain kind: a ViT or ResNet, and a causal transformer."""
 
     embed_dim: int
     quick_gelu: bool = False
     image: ImageLayout
     text: TextLayout
+
+    @property
+    def image_size(self) -> int:
+        return self.image.image_size
+
+    @property
+    def context_length(self) -> int:
+        return self.text.context_length
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size
 
     @property
     def is_uniform(self) -> bool:
@@ -46,6 +58,28 @@ class Layout(Response):
             and tower.mlp and len(set(tower.mlp)) == 1 and tower.mlp[0] > 0
             for tower in towers
         )
+
+
+class Architecture(Response):
+    """A model of any other architecture, which a library builds from its configuration."""
+
+    library: Literal["open_clip", "transformers"]
+    family: str
+    """`SigLIP`, `CoCa`, `ConvNeXt`, …: for people."""
+    config: JSON
+    """open_clip's `model_cfg`, or the `config.json` of transformers."""
+    embed_dim: int
+    image_size: int
+    context_length: int
+    vocab_size: int
+
+    @property
+    def is_uniform(self) -> bool:
+        """True if open_clip can open the model: as for a `Layout`."""
+        return self.library == "open_clip"
+
+
+AnyLayout: TypeAlias = Layout | Architecture
 
 
 class Params(Response):

@@ -47,7 +47,7 @@ def quantized(loaded: LoadedModel, image_model: IrModel) -> IrModel:
 
 
 def images_for(loaded: LoadedModel) -> Pixels:
-    return random_squares(24, loaded.layout.image.image_size)
+    return random_squares(24, loaded.layout.image_size)
 
 
 def torch_images(loaded: LoadedModel, images_BSSC: Pixels) -> Matrix:

@@ -13,7 +13,8 @@ from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
 from tinyclip_workers.evaluation.labels import ClassRows, fill_template, task_lines
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.tokenizers import make_tokenizer
 
 from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model

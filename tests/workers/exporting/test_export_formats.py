@@ -32,7 +32,7 @@ SAMPLES = Samples("test", random_images(6), random_images(12)[6:], TEXTS)
 @torch.no_grad()
 def torch_embeddings(model: LoadedModel) -> tuple[Tensor, Tensor]:
     """Return torch's unit embeddings of the samples' images and texts."""
-    pixels = torch.stack([eval_transform(model.layout.image.image_size)(image) for image in SAMPLES.checked])
+    pixels = torch.stack([eval_transform(model.layout.image_size)(image) for image in SAMPLES.checked])
     images = model.model.encode_image(normalize(pixels, MEAN, STD))
     return F.normalize(images, dim=-1), F.normalize(model.model.encode_text(model.tokenizer(TEXTS)), dim=-1)
 
@@ -125,7 +125,7 @@ def onnx_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
 def test_onnx_graphs_take_any_batch_and_any_model(kind: str, onnx_export: Any) -> None:
     model, folder, document = onnx_export(kind)
     images_BE, texts_BE = torch_embeddings(model)
-    transform = eval_transform(model.layout.image.image_size)
+    transform = eval_transform(model.layout.image_size)
     pixels = normalize(torch.stack([transform(image) for image in SAMPLES.checked]), MEAN, STD)
 
     for batch in (1, 4, 6):

@@ -55,8 +55,8 @@ def test_macs_equal_those_that_torch_counts(student: StudentSpec) -> None:
     model = build_model(layout)
 
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the fused kernel goes uncounted
-        model.encode_image(torch.zeros(1, 3, layout.image.image_size, layout.image.image_size))
-        model.encode_text(torch.zeros(1, layout.text.context_length, dtype=torch.long))
+        model.encode_image(torch.zeros(1, 3, layout.image_size, layout.image_size))
+        model.encode_text(torch.zeros(1, layout.context_length, dtype=torch.long))
 
     assert counter.get_total_flops() == 2 * summarize(layout).macs
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
-from tinyclip_workers.model import folders
-from tinyclip_workers.model.folders import make_tokenizer
+from tinyclip_workers.model import tokenizers
+from tinyclip_workers.model.tokenizers import make_tokenizer
 
 from tests.workers.models import tiny_layout
 
@@ -20,7 +20,7 @@ TEXTS = [
 def test_tokens_are_those_of_open_clip() -> None:
     layout = tiny_layout()
 
-    ours, theirs = make_tokenizer(layout)(TEXTS), SimpleTokenizer(context_length=layout.text.context_length)(TEXTS)
+    ours, theirs = make_tokenizer(layout)(TEXTS), SimpleTokenizer(context_length=layout.context_length)(TEXTS)
 
     assert ours.equal(theirs)
 
@@ -35,7 +35,7 @@ def test_a_long_word_takes_no_longer_than_a_text() -> None:
 
 
 def test_it_does_not_remember_every_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MAX_REMEMBERED_WORDS", 10)
+    monkeypatch.setattr(tokenizers, "MAX_REMEMBERED_WORDS", 10)
     tokenizer = make_tokenizer(tiny_layout())
     before = tokenizer(TEXTS)
 

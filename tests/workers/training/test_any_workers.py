@@ -12,7 +12,7 @@ from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
 from tinyclip_workers.data.stream.positions import DataPosition
-from tinyclip_workers.model.folders import make_tokenizer
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.checkpoints import Checkpoint
 from tinyclip_workers.training.trainer import StageTrainer
 from torch import Tensor

@@ -35,12 +35,12 @@ class Inputs:
 
     @property
     def context_length(self) -> int:
-        return self.teacher.source.layout.text.context_length if self.teacher is not None else DEFAULT_CONTEXT
+        return self.teacher.source.layout.context_length if self.teacher is not None else DEFAULT_CONTEXT
 
     @property
     def teacher_size(self) -> int | None:
         """The side of the teacher's input."""
-        return self.teacher.source.layout.image.image_size if self.teacher is not None else None
+        return self.teacher.source.layout.image_size if self.teacher is not None else None
 
     @property
     def measuring(self) -> FoundTeacher | None:

@@ -119,7 +119,7 @@ def _comparison_images(builder: EngineBuilder) -> Pixels:
     """Return images that no engine was calibrated on; without any, noise, which suffices to compare exact engines."""
     if builder.calibration_images is not None:
         return split_calibration(builder.calibration_images)[1]
-    size = builder.loaded.layout.image.image_size
+    size = builder.loaded.layout.image_size
     return np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
 
 

@@ -22,6 +22,6 @@ def load_engine(
     install command if a named engine's library is not installed.
     """
     loaded = load_folder(ServiceAddress(model_uri))
-    images = read_calibration(model_uri, loaded.layout.image.image_size)
+    images = read_calibration(model_uri, loaded.layout.image_size)
     builder = EngineBuilder(loaded, images, threads=threads, cache=Path(cache) if cache else None)
     return choose_fastest(builder, min_cosine) if engine == "auto" else build_named(builder, engine)

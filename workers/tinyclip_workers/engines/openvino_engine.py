@@ -51,7 +51,7 @@ class OpenVinoEngine:
     ) -> None:
         """`image` and `text`: `.xml` files written by `save_model`."""
         self.name, self.report = report.engine, report
-        self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image.image_size
+        self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image_size
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())
         self._tokenize = loaded.tokenizer
         self._image = CompiledTower(image, threads=threads, bf16=bf16)
@@ -67,7 +67,7 @@ class OpenVinoEngine:
 
 def convert_image_tower(loaded: LoadedModel) -> IrModel:
     """Convert the image tower: uint8 images (B, S, S, C) to normalised fp32 embeddings (B, E), for any B."""
-    size = loaded.layout.image.image_size
+    size = loaded.layout.image_size
     example_BSSC = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     module = _ImageTower(own_towers(loaded), loaded.image_mean, loaded.image_std)
     model = _convert(module, example_BSSC, {0: Dim.AUTO}, "pictures")

@@ -58,7 +58,7 @@ def embed_images(
     keys: list[str] = []
     values: list[Any] = []
     towers = {name: _TimedImageTower(loaded) for name, loaded in models.items()}
-    sizes = {loaded.layout.image.image_size for loaded in models.values()}
+    sizes = {loaded.layout.image_size for loaded in models.values()}
     stream = iter(samples)
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         while batch := list(islice(stream, IMAGE_BATCH)):
@@ -72,7 +72,7 @@ def embed_images(
                 values.append(value)
                 keys.append(sample["__key__"])
             for tower in towers.values() if images else ():
-                tower.encode(torch.stack([image[tower.loaded.layout.image.image_size] for image in images]))
+                tower.encode(torch.stack([image[tower.loaded.layout.image_size] for image in images]))
     return EmbeddedImages(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,

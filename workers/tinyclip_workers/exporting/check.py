@@ -56,7 +56,7 @@ def check_export(
     loaded: LoadedModel, exported: ExportedModel, samples: Samples, *, int8: bool, calibrated: int
 ) -> ExportCheck:
     """Compare an export with torch. Raises ExportMismatch."""
-    pixels_BCSS = to_pixels(samples.checked, loaded.layout.image.image_size)
+    pixels_BCSS = to_pixels(samples.checked, loaded.layout.image_size)
     texts = _equally_tokenized(loaded, exported, samples.texts)
     torch_images_BE, torch_texts_BE = torch_embeddings(loaded, pixels_BCSS, texts)
     check = ExportCheck(

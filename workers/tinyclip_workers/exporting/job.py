@@ -86,7 +86,7 @@ def _load_model_and_samples(store: ArtifactsStore, request: ExportRequest) -> tu
         log.warning("cannot use the data of the version's spec: %s", error)
         spec = None
     tasks = [*request.tasks, *(spec.evaluation.tasks if spec is not None else [])]
-    calibration_BSSC = read_calibration(store.uri(folder), loaded.layout.image.image_size)
+    calibration_BSSC = read_calibration(store.uri(folder), loaded.layout.image_size)
     calibration = [Image.fromarray(image) for image in calibration_BSSC] if calibration_BSSC is not None else []
     return loaded, gather_samples(tasks, spec.data.train if spec is not None else None, calibration)
 

@@ -48,10 +48,10 @@ def write_settings(loaded: LoadedModel, folder: Path) -> None:
         "preprocess": preprocess_cfg(loaded),
         "logit_scale": float(loaded.model.logit_scale.detach().exp()),
         "embed_dim": loaded.layout.embed_dim,
-        "context_length": loaded.layout.text.context_length,
+        "context_length": loaded.layout.context_length,
     }
     (folder / SETTINGS_FILE).write_bytes(json_bytes(document))
-    write_tokenizer(folder, loaded.layout.text.context_length)
+    write_tokenizer(folder, loaded.layout.context_length)
 
 
 def read_settings(folder: Path) -> Settings:

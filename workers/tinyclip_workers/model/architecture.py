@@ -113,7 +113,8 @@ def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
     vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
     _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
     _only_plain("vision_cfg.", vision, {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
-    _only_plain("text_cfg.", text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"})
+    sizes = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+    _only_plain("text_cfg.", text, {*sizes, "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"})
     size, layers = vision.get("image_size", IMAGE_SIZE), vision.get("layers", 12)
     if isinstance(size, list | tuple):
         if len(set(size)) != 1:

@@ -8,22 +8,30 @@ A model that was found (`ModelSource`) and one that was loaded (`LoadedModel`) a
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from open_clip.factory import load_checkpoint
-from open_clip.tokenizer import SimpleTokenizer
 from pydantic import ValidationError
 from safetensors.torch import load as from_safetensors
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.schemas.layouts import Layout
-from torch import Tensor
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, build_clip, layout_from_config, state_shapes
 from tinyclip_workers.model.documents import parse_object
 from tinyclip_workers.model.headers import WeightsError, shown_name
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
+from tinyclip_workers.model.tokenizers import (
+    MAX_TOKENIZER_BYTES,
+    SETTINGS_FILE,
+    TOKENIZER_FILES,
+    TokenizerError,
+    TokenizerSource,
+    make_tokenizer,
+    tokenizer_of_config,
+)
+from tinyclip_workers.model.tokenizers import Tokenizer as Tokenizer
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.model.weights import file_digest, load_state_dict, read_header
 from tinyclip_workers.runtime.addresses import ServiceAddress, address_in
@@ -38,7 +46,7 @@ OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
 """Names of weights in a folder, in order of preference; the last is our compact form."""
-FOLDER_FILES = (*WEIGHTS_FILES, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, MODEL_DOCUMENT)
+FOLDER_FILES = (*WEIGHTS_FILES, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, MODEL_DOCUMENT, *TOKENIZER_FILES, SETTINGS_FILE)
 """Names that are read in a folder."""
 FILE_SECONDS = 60.0
 """Time limit for each file beside the weights, in a remote store."""
@@ -50,13 +58,6 @@ MAX_USER_DOCUMENT_BYTES = 4 << 20
 MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
 """Limits of the sizes in a layout: several times those of the largest published models."""
 MAX_NAME = 200
-MAX_WORD_BYTES = 1000
-"""Bytes of one word, the longest run of letters or of signs; the rest is not read. More than fit into the context length."""
-MAX_REMEMBERED_WORDS = 100_000
-"""Words whose tokens a tokenizer keeps."""
-
-Tokenizer = Callable[[str | list[str]], Tensor]
-"""Converts texts to token ids (texts, context), int64."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class ModelSource:
     image_std: Color = OPENAI_STD
     published: bool = False
     """Weights from a hub, in any form that open_clip reads, rather than safetensors of exactly this layout."""
+    tokenizer: TokenizerSource | None = None
+    """None for CLIP's own."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,13 @@ class LoadedModel:
     name: str
     digest: str
     """SHA-256 of the weights file."""
+    tokenizer_source: TokenizerSource | None = None
+    """Files and settings of the tokenizer; None for CLIP's own."""
+
+    @property
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """Files to store with a student; none for CLIP's tokenizer."""
+        return self.tokenizer_source.to_files() if self.tokenizer_source is not None else {}
 
 
 def find_folder(uri: str) -> ModelSource:
@@ -106,7 +116,8 @@ def find_folder(uri: str) -> ModelSource:
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if MODEL_DOCUMENT in names:
         name = _version_name(_read_json(uri, MODEL_DOCUMENT), address_in(uri, MODEL_DOCUMENT))
-    source = ModelSource(name, layout, lambda: address_in(uri, weights))
+    tokenizer = _folder_tokenizer(uri, names, config.get("model_cfg"))
+    source = ModelSource(name, layout, lambda: address_in(uri, weights), tokenizer=tokenizer)
     return with_normalization(source, config.get("preprocess_cfg"), uri)
 
 
@@ -116,28 +127,18 @@ def load_folder(uri: str) -> LoadedModel:
     return load_source(source, source.weights())
 
 
-class BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
-    """CLIP's byte-pair tokenizer at a bounded cost: it stops at the context length, where open_clip's cuts its result.
-
-    The time of open_clip's grows with the square of a word's length, to three seconds for 10,000 letters, and it remembers all
-    words.
-    """
-
-    def encode(self, text: str) -> list[int]:
-        tokens: list[int] = []
-        for found in self.pat.finditer(self.clean_fn(text)):
-            word = "".join(self.byte_encoder[byte] for byte in found.group().encode()[:MAX_WORD_BYTES])
-            tokens += [self.encoder[token] for token in self.bpe(word).split(" ")]
-            if len(tokens) >= self.context_length:
-                break
-        if len(self.cache) > MAX_REMEMBERED_WORDS:
-            self.cache: dict[str, str] = {self.decoder[id]: self.decoder[id] for id in self.all_special_ids}
-        return tokens
-
-
-def make_tokenizer(layout: Layout) -> Tokenizer:
-    """Return CLIP's byte-pair tokenizer with the layout's context length."""
-    return cast(Tokenizer, BoundedTokenizer(context_length=layout.text.context_length))
+def _folder_tokenizer(uri: str, names: Collection[str], model_cfg: Any) -> TokenizerSource | None:
+    """Return the tokenizer of a folder; None for CLIP's own. Raises WeightsError, naming the files that are missing."""
+    text_cfg = model_cfg.get("text_cfg") if isinstance(model_cfg, dict) else None
+    named = isinstance(text_cfg, dict) and text_cfg.get("hf_tokenizer_name")
+    if not named and SETTINGS_FILE not in names:
+        return None
+    known = (*TOKENIZER_FILES, SETTINGS_FILE)
+    files = {name: _read_bytes(uri, name, MAX_TOKENIZER_BYTES) for name in known if name in names}
+    try:
+        return TokenizerSource.from_files(files) or tokenizer_of_config(text_cfg or {}, files, uri)
+    except TokenizerError as error:
+        raise WeightsError(str(error)) from error
 
 
 def check_weights(uri: str, layout: Layout) -> None:
@@ -164,20 +165,25 @@ def load_source(source: ModelSource, path: str) -> LoadedModel:
     return LoadedModel(
         model=model.eval(),
         layout=source.layout,
-        tokenizer=make_tokenizer(source.layout),
+        tokenizer=make_tokenizer(source.layout, source.tokenizer),
         image_mean=source.image_mean,
         image_std=source.image_std,
         name=source.name,
         digest=file_digest(path),
+        tokenizer_source=source.tokenizer,
     )
 
 
-def load_student(layout: Layout, weights: bytes, image_mean: Color, image_std: Color) -> LoadedModel:
+def load_student(
+    layout: Layout, weights: bytes, image_mean: Color, image_std: Color, tokenizer: TokenizerSource | None = None
+) -> LoadedModel:
     """Load a trained model from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
     model = build_clip(layout)
     model.load_state_dict(from_safetensors(weights))
     digest = hashlib.sha256(weights).hexdigest()
-    return LoadedModel(model.eval(), layout, make_tokenizer(layout), image_mean, image_std, name="student", digest=digest)
+    return LoadedModel(
+        model.eval(), layout, make_tokenizer(layout, tokenizer), image_mean, image_std, "student", digest, tokenizer
+    )
 
 
 def with_normalization(source: ModelSource, preprocess: Any, where: str) -> ModelSource:
@@ -265,12 +271,17 @@ def place_of(error: Exception) -> str:
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
     address = address_in(folder, name)
-    limit = MAX_DOCUMENT_BYTES if isinstance(address, ServiceAddress) else MAX_USER_DOCUMENT_BYTES
+    data = _read_bytes(folder, name, MAX_DOCUMENT_BYTES if isinstance(address, ServiceAddress) else MAX_USER_DOCUMENT_BYTES)
+    return parse_object(data, lambda what: WeightsError(f"{address} is {what}; write it again"))
+
+
+def _read_bytes(folder: str, name: str, limit: int) -> bytes:
+    address = address_in(folder, name)
     with open_file(address, block_bytes=1 << 20, seconds=SMALL_FILE_SECONDS) as file:  # checked: a link may lead elsewhere
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise WeightsError(f"{address} has more than {limit:,} bytes; it is not the configuration of a model")
-    return parse_object(data, lambda what: WeightsError(f"{address} is {what}; write it again"))
+        raise WeightsError(f"{address} has more than {limit:,} bytes; it is not the file of a model")
+    return data
 
 
 def own_towers(loaded: LoadedModel) -> Clip:

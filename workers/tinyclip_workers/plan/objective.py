@@ -41,7 +41,7 @@ def check_ensemble(
             message = f"reads {text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's tokenizer that the others read; remove it"
             diagnostics.error(f"{at.pointer}/model", at.spec.model, message)
         for planned in stages:
-            context, stage = planned.student.layout.text.context_length, spec.stages[planned.index]
+            context, stage = planned.student.layout.context_length, spec.stages[planned.index]
             if (stage.objective or spec.objective).affinity > 0 and context > text.context_length:
                 message = (
                     f"reads texts of at most {text.context_length} tokens, the student of stage {planned.name} {context}; "

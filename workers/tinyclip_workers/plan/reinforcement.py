@@ -45,7 +45,7 @@ def check_stored(
     try:
         stored = StoredReinforcement.open(open_own_store(root), reinforcement_folder(dataset.name, dataset.version, id))
         found = [_describe(source, at.share) for source, at in zip(teachers, spec.every_teacher(), strict=True) if source]
-        lengths = [stage.student.layout.text.context_length for stage in taught]
+        lengths = [stage.student.layout.context_length for stage in taught]
         check_reinforcement(stored.document, spec, dataset, found if len(found) == len(teachers) else [], lengths)
     except (DataError, OSError) as error:
         diagnostics.error(POINTER, id, str(error))
@@ -79,7 +79,7 @@ def _describe(source: ModelSource, share: float) -> StoredTeacher:
         weight=share,
         scale=1.0,
         embed_dim=source.layout.embed_dim,
-        image_size=source.layout.image.image_size,
+        image_size=source.layout.image_size,
         image_mean=source.image_mean,
         image_std=source.image_std,
     )

@@ -138,9 +138,9 @@ def _check_student(
     teacher: Layout | None,
     diagnostics: Diagnostics,
 ) -> None:
-    if layout.text.vocab_size < VOCAB_SIZE:
+    if layout.vocab_size < VOCAB_SIZE:
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
-        _report(index, student, ImpossibleStudent("text/vocab_size", layout.text.vocab_size, message), diagnostics)
+        _report(index, student, ImpossibleStudent("text/vocab_size", layout.vocab_size, message), diagnostics)
     if spec.micro_batch is not None and layout.image.kind == "resnet":
         what = "auto processes the whole batch" if spec.micro_batch == "auto" else "uses the statistics of one part at a time"
         diagnostics.warn(f"micro_batch with a ResNet, which has batch normalisation: {what}")
@@ -154,12 +154,12 @@ def _check_student(
 def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
     """Yield problems with the inputs: teacher and student receive the same batch."""
     size, context = teacher.image.image_size, teacher.text.context_length
-    if layout.image.image_size != size:
+    if layout.image_size != size:
         message = f"the teacher receives the same images, at {size} pixels; give {size}"
-        yield ImpossibleStudent("image/image_size", layout.image.image_size, message)
-    if layout.text.context_length > context:
+        yield ImpossibleStudent("image/image_size", layout.image_size, message)
+    if layout.context_length > context:
         message = f"the teacher receives the same texts, up to {context} tokens; give at most that"
-        yield ImpossibleStudent("text/context_length", layout.text.context_length, message)
+        yield ImpossibleStudent("text/context_length", layout.context_length, message)
 
 
 def _report(

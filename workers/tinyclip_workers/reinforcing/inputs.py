@@ -35,10 +35,10 @@ def load_encoder(post: ReinforcementPost, device: torch.device, precision: Preci
     """Load the teachers of a request. Raises TeacherError, also for one that reads shorter texts than the first."""
     at = teachers_of(post)
     originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in at]
-    context = originals[0].layout.text.context_length
+    context = originals[0].layout.context_length
     for teacher, loaded in zip(at, originals, strict=True):
-        if loaded.layout.text.context_length < context:
-            message = f"reads texts of at most {loaded.layout.text.context_length} tokens, the first teacher {context}"
+        if loaded.layout.context_length < context:
+            message = f"reads texts of at most {loaded.layout.context_length} tokens, the first teacher {context}"
             raise TeacherError(f"{teacher.pointer}/model", teacher.spec.model, f"{message}; put it first, or leave it out")
     return TeacherEncoder(originals, [teacher.share for teacher in at], post.augment, device, precision)
 

@@ -4,7 +4,8 @@ import json
 import os
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tinyclip.artifacts.documents import JobDocument
@@ -28,8 +29,8 @@ from tinyclip_workers.runtime.control import ControlFile
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.filesystems import open_own_store
 
-POSITION = "position.json"
-"""The file of a finished student's folder with the position in the data."""
+POSITION, TOKENIZER = "position.json", "student-"
+"""The file of a finished student's folder with the position in the data, and the start of the names of its tokenizer's files."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class JobAttempt:
         if files is None or "layout.json" not in files:  # version 0.1 wrote none: it is finished again
             return None
         layout = Layout.model_validate_json(files["layout.json"])
-        return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]))
+        tokenizer = {name.removeprefix(TOKENIZER): content for name, content in files.items() if name.startswith(TOKENIZER)}
+        return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]), tokenizer=tokenizer)
 
     def position_after_stage(self, index: int) -> dict[str, Any] | None:
         """Return where a finished stage ended in the data; None for a student of an older version, which has no such file."""
@@ -104,6 +106,7 @@ class JobAttempt:
             "model.safetensors": student.weights,
             "layout.json": student.layout.model_dump_json(indent=1).encode(),
             "evaluation.json": json.dumps(student.evaluation, indent=1).encode(),
+            **{f"{TOKENIZER}{name}": content for name, content in student.tokenizer.items()},
         }
         if student.position is not None:
             files[POSITION] = json.dumps(student.position).encode()
@@ -139,6 +142,8 @@ class FinishedStudent:
     evaluation: dict[str, Any]
     position: dict[str, Any] | None = None
     """The position in the data, for the next stage (`data/stream/positions.py`); set to store a student, not read back."""
+    tokenizer: Mapping[str, bytes] = field(default_factory=dict)
+    """The files of a tokenizer of its own (`TokenizerSource.to_files`); none for CLIP's."""
 
 
 @dataclass(frozen=True)

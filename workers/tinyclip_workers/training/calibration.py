@@ -70,7 +70,7 @@ def draw_calibration(
         spec.data,
         index,
         batch_size=part,
-        image_size=student.layout.image.image_size,
+        image_size=student.layout.image_size,
         tokenize=SingleTextTokenizer(student.tokenizer),
         seed=seed,
         readers=reader_count(part, most=CALIBRATION_READERS),

@@ -10,9 +10,10 @@ from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.inheritance.students import Calibration
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of
 from tinyclip_workers.training.stage import Parent, Stage, build_student

@@ -146,7 +146,7 @@ class StageWorker:
         if self._reinforcement is None:
             return None
         spec, document = self._run.spec, self._reinforcement.document
-        context_length = pieces.student.layout.text.context_length
+        context_length = pieces.student.layout.context_length
         check_reinforcement(document, spec, self._run.document.dataset, pieces.described, [context_length])
         if rank() == 0:
             verify_stored(self._reinforcement, spec, self._index, pieces.student, pieces.teachers, self._device)
@@ -185,7 +185,7 @@ class StageWorker:
             self._run.spec.data,
             self._index,
             batch_size=batch_size,
-            image_size=self._stage.layout.image.image_size,
+            image_size=self._stage.layout.image_size,
             tokenize=SingleTextTokenizer(student.tokenizer),
             seed=self._run.spec.seed,
             rank=rank(),
@@ -253,7 +253,7 @@ class StageWorker:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.read() is not Command.FENCED:
             at = position.to_json(self._stage.batch_size)
-            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, at)
+            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, at, student.tokenizer_files)
             self._run.finish_stage(self._stage.index, finished)
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))

@@ -18,7 +18,8 @@ from tinyclip_workers.data.samples import captions_of
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.labels import fill_template, task_lines
-from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder, make_tokenizer
+from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
 from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.versions.lineage import training_spec
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     for file in arguments.texts:
         texts += task_lines(file)
     rows = compact_folder(arguments.source, arguments.target, texts)
-    print(f"{arguments.target}/{COMPACT_FILE}: {rows} of {version.layout.text.vocab_size} tokens kept")
+    print(f"{arguments.target}/{COMPACT_FILE}: {rows} of {version.layout.vocab_size} tokens kept")
 
 
 def job_texts(spec: JobSpec) -> Iterator[str]:

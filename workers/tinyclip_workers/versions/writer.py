@@ -33,6 +33,7 @@ from tinyclip_workers.model.folders import (
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.tokenizers import TokenizerSource, config_of_tokenizer
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.lineage import student_lineage
@@ -55,7 +56,7 @@ def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVe
     document = _student_document(run, student, sources, finished.evaluation)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
-        **model_files(finished.layout, finished.weights, *colors, source.layout if source else None),
+        **model_files(finished.layout, finished.weights, *colors, source.layout if source else None, _tokenizer(finished)),
         "evaluation.json": json_bytes(finished.evaluation),
         **_serving_files(run.spec.data, finished, colors),
     }
@@ -75,17 +76,26 @@ def write_version(store: ArtifactsStore, folder: str, document: ModelVersion, fi
     return document
 
 
-def model_files(layout: Layout, weights: bytes, mean: Color, std: Color, original: Layout | None) -> dict[str, bytes]:
-    """Return weights, layout and preprocessing by file name, in open_clip's files if open_clip can build the model.
+def model_files(
+    layout: Layout,
+    weights: bytes,
+    mean: Color,
+    std: Color,
+    original: Layout | None,
+    tokenizer: TokenizerSource | None = None,
+) -> dict[str, bytes]:
+    """Return weights, layout, preprocessing and tokenizer by file name, in open_clip's files if open_clip can build the model.
 
     `original` is shown in grey in the drawing of a pruned model.
     """
     preprocess = {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
-    files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json"))}
+    files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json")), **(tokenizer.to_files() if tokenizer else {})}
     if not layout.is_uniform:
         drawing = layout_svg(layout, original).encode()
         return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": drawing}
-    config = {"model_cfg": open_clip_config(layout), "preprocess_cfg": preprocess}
+    model_cfg = open_clip_config(layout)
+    model_cfg["text_cfg"] |= config_of_tokenizer(tokenizer)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
     return {WEIGHTS_FILES[0]: weights, **files, CONFIG_FILE: json_bytes(config)}
 
 
@@ -102,8 +112,8 @@ def version_document(name: str, version: int, summary: StudentSummary, **rest: A
         ),
         macs=summary.macs,
         embed_dim=layout.embed_dim,
-        image_size=layout.image.image_size,
-        context_length=layout.text.context_length,
+        image_size=layout.image_size,
+        context_length=layout.context_length,
         layout=layout,
         created_at=datetime.now(UTC),
         **rest,
@@ -119,11 +129,15 @@ def _existing_version(run: JobAttempt, folder: str) -> ModelVersion:
 
 def _serving_files(data: DataSpec, finished: FinishedStudent, colors: tuple[Color, Color]) -> dict[str, bytes]:
     """Return the calibration images and golden queries that replicas need; nothing if too few images can be read."""
-    images = sample_calibration_images(data, finished.layout.image.image_size)
+    images = sample_calibration_images(data, finished.layout.image_size)
     if len(images) < MIN_CALIBRATION_IMAGES:
         return {}
-    loaded = load_student(finished.layout, finished.weights, *colors)
+    loaded = load_student(finished.layout, finished.weights, *colors, _tokenizer(finished))
     return {CALIBRATION_FILE: encode_calibration(images), GOLDEN_FILE: encode_golden(loaded, images)}
+
+
+def _tokenizer(finished: FinishedStudent) -> TokenizerSource | None:
+    return TokenizerSource.from_files(finished.tokenizer)
 
 
 def _student_document(run: JobAttempt, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.model.folders import LoadedModel, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import TwoTowers
 from tinyclip_workers.runtime.attempt import FinishedStudent
 from tinyclip_workers.runtime.events import EventWriter

@@ -22,7 +22,8 @@ from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import LoadedModel, load_folder, make_tokenizer
+from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.clusters import save_clusters
 from tinyclip_workers.training.objective.terms import TERMS
 from tinyclip_workers.training.stage import resolve_stage

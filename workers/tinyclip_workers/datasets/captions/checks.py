@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
 
-from tinyclip_workers.model.folders import BoundedTokenizer
+from tinyclip_workers.model.tokenizers import BoundedTokenizer
 
 DEFAULT_CONTEXT = 77
 """Tokens that CLIP reads, with those for beginning and end."""

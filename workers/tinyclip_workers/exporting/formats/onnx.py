@@ -68,8 +68,8 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
 
 def write_graphs(loaded: LoadedModel, folder: Path) -> None:
     """Trace both towers in fp32."""
-    towers, size = own_towers(loaded), loaded.layout.image.image_size
-    batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.text.context_length)
+    towers, size = own_towers(loaded), loaded.layout.image_size
+    batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.context_length)
     _write(_Image(towers), torch.zeros(2, 3, size, size), {0: batch}, ("pixel_values", "image_embeds"), folder / IMAGE)
     example_BL = loaded.tokenizer(["a", "b c"])[:, :5].contiguous()
     _write(_Text(towers), example_BL, {0: batch, 1: tokens}, ("input_ids", "text_embeds"), folder / TEXT)

@@ -73,7 +73,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """Batches of normalized images."""
 
     def __init__(self, loaded: LoadedModel, images: Sequence[Image.Image]) -> None:
-        pixels_BCSS = to_pixels(images, loaded.layout.image.image_size)
+        pixels_BCSS = to_pixels(images, loaded.layout.image_size)
         batches = normalize(pixels_BCSS, loaded.image_mean, loaded.image_std).split(CALIBRATION_BATCH)
         self._batches: Iterator[Tensor] = iter(batches)
 

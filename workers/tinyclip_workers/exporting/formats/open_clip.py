@@ -34,7 +34,7 @@ def export_open_clip(loaded: LoadedModel, folder: Path) -> None:
 
 def preprocess_cfg(loaded: LoadedModel) -> dict[str, Any]:
     """Return the image preprocessing as open_clip's `preprocess_cfg`."""
-    size, mean, std = loaded.layout.image.image_size, list(loaded.image_mean), list(loaded.image_std)
+    size, mean, std = loaded.layout.image_size, list(loaded.image_mean), list(loaded.image_std)
     return {
         "size": [size, size], "mode": "RGB", "mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest",
     }

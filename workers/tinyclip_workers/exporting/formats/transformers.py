@@ -58,7 +58,7 @@ def export_hf(loaded: LoadedModel, folder: Path) -> None:
     model = CLIPModel(hf_config(loaded.layout)).eval()
     model.load_state_dict(hf_state_dict(loaded.model.state_dict()))
     model.save_pretrained(folder, max_shard_size="100GB")
-    processor = CLIPProcessor(_image_processor(loaded), hf_tokenizer(loaded.layout.text.context_length))
+    processor = CLIPProcessor(_image_processor(loaded), hf_tokenizer(loaded.layout.context_length))
     processor.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
@@ -139,7 +139,7 @@ def _tower(tower: ImageLayout | TextLayout, layout: Layout) -> dict[str, Any]:
 
 
 def _image_processor(loaded: LoadedModel) -> Any:
-    size = loaded.layout.image.image_size
+    size = loaded.layout.image_size
     return CLIPImageProcessor(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size},
         image_mean=list(loaded.image_mean), image_std=list(loaded.image_std),

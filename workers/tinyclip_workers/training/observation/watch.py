@@ -89,7 +89,7 @@ class AgreementWatch:
     @cached_property
     def _agreement(self) -> TeacherAgreement | None:
         tokenize = SingleTextTokenizer(self._student.tokenizer)
-        pairs = read_pairs(self._spec.data, self._stage.layout.image.image_size, tokenize)
+        pairs = read_pairs(self._spec.data, self._stage.layout.image_size, tokenize)
         if pairs is None:
             log.warning("agreement with the teacher is not measured: no two usable held-out pairs in %d samples", MAX_READ)
             return None

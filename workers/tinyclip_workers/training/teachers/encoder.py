@@ -50,7 +50,7 @@ class TeacherEncoder:
     @property
     def image_size(self) -> int:
         """Side of the crops."""
-        return self._first.layout.image.image_size
+        return self._first.layout.image_size
 
     @property
     def first_share(self) -> float:
@@ -60,7 +60,7 @@ class TeacherEncoder:
 
     @property
     def context_length(self) -> int:
-        return self._first.layout.text.context_length
+        return self._first.layout.context_length
 
     @torch.no_grad()
     @exact()

@@ -34,7 +34,7 @@ class View:
         """Convert from pixels normalised for `first` to pixels normalised for `model`."""
         colors = list(zip(first.image_mean, first.image_std, model.image_mean, model.image_std, strict=True))
         return cls(
-            model.layout.image.image_size,
+            model.layout.image_size,
             factor=tuple(std / own_std for _, std, _, own_std in colors),  # type: ignore[arg-type]  # three, as in Color
             shift=tuple((mean - own_mean) / own_std for mean, _, own_mean, own_std in colors),  # type: ignore[arg-type]
         )
@@ -103,7 +103,7 @@ def describe_teacher(model: LoadedModel, share: float) -> StoredTeacher:
         weight=share,
         scale=float(model.model.logit_scale.detach().exp()),
         embed_dim=model.layout.embed_dim,
-        image_size=model.layout.image.image_size,
+        image_size=model.layout.image_size,
         image_mean=model.image_mean,
         image_std=model.image_std,
     )

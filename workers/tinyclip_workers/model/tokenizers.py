@@ -1,0 +1,161 @@
+"""Tokenizers of models: CLIP's own, which every package ships, and those that need files, which a model's folder has."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from tinyclip.schemas.layouts import AnyLayout
+from torch import Tensor
+
+from tinyclip_workers.model.documents import parse_object
+
+Tokenizer = Callable[[str | list[str]], Tensor]
+"""Converts texts to token ids (texts, context), int64."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
+"""Names of a tokenizer's files in a folder, as transformers writes them."""
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+"""Those of which a folder needs one."""
+SETTINGS_FILE = "tokenizer_settings.json"
+"""The settings beside these files in a version or a finished stage."""
+CLEANING = ("canonicalize", "lower", "whitespace")
+"""open_clip's ways to prepare a text."""
+STUDENT_OPTIONS = {"clean": "lower"}
+"""Options of the tokenizers of students: texts are prepared as for CLIP's own."""
+OWN_TOKENIZER = "tokenizer.json"
+"""The name in configurations that we write. open_clip reads the files of the folder, whatever the name is."""
+MAX_TOKENIZER_BYTES = 64 << 20
+"""Limit of one of these files: SigLIP 2's has 34 MB."""
+MAX_WORD_BYTES = 1000
+"""Bytes of one word, the longest run of letters or of signs; the rest is not read. More than fit into the context length."""
+MAX_REMEMBERED_WORDS = 100_000
+"""Words whose tokens a tokenizer keeps."""
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be read; the message names its files."""
+
+
+@dataclass(frozen=True)
+class TokenizerSource:
+    """A tokenizer that needs files, as `open_clip.get_tokenizer` builds it from a model's folder."""
+
+    files: Mapping[str, bytes]
+    """Content by name: some of TOKENIZER_FILES."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """`text_cfg.tokenizer_kwargs` of an open_clip configuration: `clean`, `strip_sep_token`, `language`."""
+    mode: str | None = None
+    """`text_cfg.tokenizer_mode`."""
+    clean: bool = True
+    """False for transformers' own models, whose processors pass texts on as they are."""
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return the files to store, from which `from_files` restores the source."""
+        settings = {"options": dict(self.options), "mode": self.mode, "clean": self.clean}
+        return {**self.files, SETTINGS_FILE: json.dumps(settings, sort_keys=True).encode()}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> "TokenizerSource | None":
+        """Return the source that `to_files` has stored among other files; None if there is none. Raises TokenizerError."""
+        if SETTINGS_FILE not in files:
+            return None
+        settings = parse_object(files[SETTINGS_FILE], lambda what: TokenizerError(f"{SETTINGS_FILE} is {what}; write it again"))
+        options = checked_options(settings.get("options"), SETTINGS_FILE)
+        kept = {name: content for name, content in files.items() if name in TOKENIZER_FILES}
+        return cls(kept, options, checked_mode(settings.get("mode"), SETTINGS_FILE), settings.get("clean") is not False)
+
+
+def make_tokenizer(layout: AnyLayout, source: TokenizerSource | None = None) -> Tokenizer:
+    """Return the tokenizer of a model: CLIP's byte-pair tokenizer, unless it needs files. Raises TokenizerError."""
+    if source is None:
+        return cast(Tokenizer, BoundedTokenizer(context_length=layout.context_length))
+    with tempfile.TemporaryDirectory(prefix="tinyclip-tokenizer-") as folder:
+        for name, content in source.files.items():
+            (Path(folder) / name).write_bytes(content)
+        try:
+            made = HFTokenizer(folder, layout.context_length, tokenizer_mode=source.mode, **source.options)
+        except Exception as error:  # transformers raises anything here
+            names = ", ".join(sorted(source.files)) or "none"
+            raise TokenizerError(f"its tokenizer cannot be built from its files ({names}); save it again") from error
+    if not source.clean:
+        made.clean_fn = _unchanged
+    return cast(Tokenizer, made)
+
+
+class BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
+    """CLIP's byte-pair tokenizer at a bounded cost: it stops at the context length, where open_clip's cuts its result.
+
+    The time of open_clip's grows with the square of a word's length, to three seconds for 10,000 letters, and it remembers all
+    words.
+    """
+
+    def encode(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        for found in self.pat.finditer(self.clean_fn(text)):
+            word = "".join(self.byte_encoder[byte] for byte in found.group().encode()[:MAX_WORD_BYTES])
+            tokens += [self.encoder[token] for token in self.bpe(word).split(" ")]
+            if len(tokens) >= self.context_length:
+                break
+        if len(self.cache) > MAX_REMEMBERED_WORDS:
+            self.cache: dict[str, str] = {self.decoder[id]: self.decoder[id] for id in self.all_special_ids}
+        return tokens
+
+
+def tokenizer_of_config(text_cfg: Mapping[str, Any], files: Mapping[str, bytes], where: str) -> TokenizerSource | None:
+    """Return the tokenizer that an open_clip configuration names; None for CLIP's own.
+
+    Raises TokenizerError, naming the files that the folder `where` lacks.
+    """
+    name = text_cfg.get("hf_tokenizer_name")
+    if not name:
+        return None
+    if not any(known in files for known in VOCABULARY_FILES):
+        raise TokenizerError(missing_files(where, str(name)))
+    options, mode = checked_options(text_cfg.get("tokenizer_kwargs"), where), checked_mode(text_cfg.get("tokenizer_mode"), where)
+    return TokenizerSource(files, options, mode)
+
+
+def checked_options(options: object, where: str) -> dict[str, Any]:
+    """Return settings for open_clip's tokenizer, if they are all known. Raises TokenizerError."""
+    if options is None:
+        return {}
+    kinds = {"clean": str, "strip_sep_token": bool, "language": str}
+    if not isinstance(options, dict) or not all(type(value) is kinds.get(name) for name, value in options.items()):
+        raise TokenizerError(f"{where} has tokenizer_kwargs other than clean, strip_sep_token and language; remove them")
+    if options.get("clean", "lower") not in CLEANING:
+        raise TokenizerError(f"{where} has a tokenizer_kwargs.clean that is not one of {', '.join(CLEANING)}; correct it")
+    return options
+
+
+def checked_mode(mode: object, where: str) -> str | None:
+    """Return open_clip's `tokenizer_mode`. Raises TokenizerError."""
+    if mode not in (None, "", "clips"):
+        raise TokenizerError(f"{where} has a tokenizer_mode that open_clip does not know; remove it")
+    return str(mode) if mode else None
+
+
+def missing_files(where: str, name: str) -> str:
+    """Return the message for a tokenizer whose files are missing."""
+    return (
+        f"{where} needs the files of the tokenizer {name[:100]}: put tokenizer.json and tokenizer_config.json "
+        f"(or what its repository has of {', '.join(VOCABULARY_FILES[1:])}) into the model's folder"
+    )
+
+
+def config_of_tokenizer(source: TokenizerSource | None) -> dict[str, Any]:
+    """Return the settings of an open_clip `text_cfg` by which a folder with a tokenizer's files is read."""
+    if source is None:
+        return {}
+    mode = {"tokenizer_mode": source.mode} if source.mode else {}
+    return {"hf_tokenizer_name": OWN_TOKENIZER, "tokenizer_kwargs": dict(source.options), **mode}
+
+
+def _unchanged(text: str) -> str:
+    return text
