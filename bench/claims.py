@@ -20,7 +20,7 @@ from random_units import in_random_order
 from recorded import Recorded
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.data.stream.pairs import SingleTextTokenizer
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.masked import removed_share

@@ -33,8 +33,9 @@ from tinyclip_workers.data.augment import VIEW
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.model.architecture import build_clip, image_macs, resolve_layout, text_macs
 from tinyclip_workers.model.layouts import PRESETS

@@ -36,8 +36,9 @@ from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.samples import image_bytes
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, Tokenizer, load_folder
 from tinyclip_workers.model.layouts import PRESETS

@@ -31,7 +31,8 @@ from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.reinforcement.tensor_files import NewTensorFile
 from tinyclip_workers.data.reinforcement.texts import TextTable, hash_of
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.objective import losses

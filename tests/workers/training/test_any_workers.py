@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from tinyclip_workers.data.index.dataset_index import index_shards
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.checkpoints import Checkpoint

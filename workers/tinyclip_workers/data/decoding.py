@@ -22,6 +22,7 @@ from PIL import Image
 from tinyclip_workers.data import images
 from tinyclip_workers.data.crops import Crop, upright_size
 from tinyclip_workers.data.images import crop_elongated, decoder_errors, is_elongated, open_image, to_rgb, upright_transpose
+from tinyclip_workers.model.preprocessing import Interpolation, PixelInput
 from tinyclip_workers.types import Pixels
 
 EVAL_OVERSAMPLING, CROP_OVERSAMPLING = 2, 1.5
@@ -60,7 +61,12 @@ def square(pixels_HWC: Pixels, size: int) -> Pixels:
 
 
 def decode_crop(data: bytes, size: int, draw: Callable[[int, int], Crop]) -> Pixels:
-    """Decode a part of any image, resized to (size, size, 3).
+    """Decode a part of any image, resized to (size, size, 3); see `decode_crops`."""
+    return decode_crops(data, [PixelInput(size)], draw)[0]
+
+
+def decode_crops(data: bytes, forms: Sequence[PixelInput], draw: Callable[[int, int], Crop]) -> list[Pixels]:
+    """Decode one part of any image, resized to several squares; it is decoded once, for the largest of them.
 
     `draw` returns the part for the width and height of the upright image; it is called once, at most. The edges of the part are
     rounded to decoded pixels. Raises UnreadableImage as `decode_image`, ValueError for a part that the image does not have,
@@ -74,14 +80,14 @@ def decode_crop(data: bytes, size: int, draw: Callable[[int, int], Crop]) -> Pix
         crop = draw(*upright)
         crop.check_fits(*upright)
         with decoder_errors():
-            pixels = _crop_jpeg(data, jpeg, crop.before(jpeg.turn, jpeg.width, jpeg.height), size)
-        if pixels is not None:
-            return pixels
+            squares = _crop_jpeg(data, jpeg, crop.before(jpeg.turn, jpeg.width, jpeg.height), forms)
+        if squares is not None:
+            return squares
     with decoder_errors():
         image = to_rgb(open_image(data))
     crop = crop or draw(*image.size)
     crop.check_fits(*image.size)
-    return _resize(np.array(image.crop(crop.box)), size=(size, size))
+    return _squares(np.array(image.crop(crop.box)), forms)
 
 
 class _Jpeg(NamedTuple):
@@ -137,15 +143,20 @@ def _decode_jpeg(data: bytes, jpeg: _Jpeg, eighths: int, **options: bool) -> Pix
     return pixels_HWC if pixels_HWC.shape[:2] == (high, wide) else None
 
 
-def _crop_jpeg(data: bytes, jpeg: _Jpeg, crop: Crop, size: int) -> Pixels | None:
+def _crop_jpeg(data: bytes, jpeg: _Jpeg, crop: Crop, forms: Sequence[PixelInput]) -> list[Pixels] | None:
     """Decode and resize a part, given in stored pixels, and bring it upright. Returns None as `_decode_jpeg`."""
-    side, min_side = min(crop.width, crop.height), CROP_OVERSAMPLING * size
+    side, min_side = min(crop.width, crop.height), CROP_OVERSAMPLING * max(form.size for form in forms)
     eighths = _smallest_scale(side, min_side)
     pixels_HWC = _decode_jpeg(data, jpeg, eighths, fastupsample=side >= min_side)
     if pixels_HWC is None:
         return None
     left, top, right, bottom = (round(edge * eighths / 8) for edge in crop.box)
-    return _upright(_resize(pixels_HWC[top:bottom, left:right], size=(size, size)), jpeg.turn)
+    return [_upright(square_SSC, jpeg.turn) for square_SSC in _squares(pixels_HWC[top:bottom, left:right], forms)]
+
+
+def _squares(pixels_HWC: Pixels, forms: Sequence[PixelInput]) -> list[Pixels]:
+    """Resize a part of an image to several squares."""
+    return [_resize(pixels_HWC, form.interpolation, size=(form.size, form.size)) for form in forms]
 
 
 def _square(pixels_HWC: Pixels, size: int, sides: tuple[float, float], turn: Image.Transpose | None) -> Pixels:
@@ -160,12 +171,12 @@ def _square(pixels_HWC: Pixels, size: int, sides: tuple[float, float], turn: Ima
     return np.ascontiguousarray(pixels_HWC[top : top + size, left : left + size])
 
 
-def _resize(pixels_HWC: Pixels, **goal: Sequence[float]) -> Pixels:
-    """Resize with an antialiased bicubic filter. `goal`: `size` (height and width) or `scale_factor` (of each)."""
+def _resize(pixels_HWC: Pixels, interpolation: Interpolation = "bicubic", **goal: Sequence[float]) -> Pixels:
+    """Resize with an antialiased filter. `goal`: `size` (height and width) or `scale_factor` (of each)."""
     # The batch comes first: otherwise torch does not recognise the layout, and copies the result.
     pixels_1CHW = torch.from_numpy(pixels_HWC)[None].permute(0, 3, 1, 2)
     parameters: dict[str, Any] = goal
-    resized_1CHW = F.interpolate(pixels_1CHW, **parameters, mode="bicubic", antialias=True)
+    resized_1CHW = F.interpolate(pixels_1CHW, **parameters, mode=interpolation, antialias=True)
     resized_HWC: Pixels = resized_1CHW[0].permute(1, 2, 0).numpy()
     return resized_HWC
 

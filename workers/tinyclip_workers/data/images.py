@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
+
+from tinyclip_workers.model.preprocessing import PixelInput
 
 Image.init()
 FORMATS = tuple({"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO"} & Image.OPEN.keys())
@@ -123,18 +126,28 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((grey.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
 
 
-def eval_transform(size: int) -> Callable[[Image.Image], Tensor]:
-    """Return open_clip's evaluation transform without normalisation: resize the short side, crop; uint8 (3, size, size)."""
-    steps = [v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
+def eval_transform(form: int | PixelInput) -> Callable[[Image.Image], Tensor]:
+    """Return open_clip's evaluation transform without normalisation, to uint8 (3, size, size). A number is a size, for CLIP's."""
+    size, interpolation, mode = form if isinstance(form, PixelInput) else PixelInput(form)
+    resampling = v2.InterpolationMode(interpolation)
+    if mode != "shortest":
+        keep: Any = ResizeKeepRatio((size, size), interpolation=interpolation, longest=1) if mode == "longest" else None
+        resize = [keep, CenterCropOrPad((size, size))] if keep else [v2.Resize((size, size), interpolation=resampling)]
+        whole: Callable[[Image.Image], Tensor] = v2.Compose([*resize, v2.PILToTensor()])
+        return whole
+    steps = [v2.Resize(size, interpolation=resampling), v2.CenterCrop(size), v2.PILToTensor()]
     transform: Callable[[Image.Image], Tensor] = v2.Compose(steps)
-    return lambda image: transform(crop_elongated(image, size) if is_elongated(image.size) else image)
+    filter = Image.Resampling[interpolation.upper()]
+    return lambda image: transform(crop_elongated(image, size, filter) if is_elongated(image.size) else image)
 
 
 def is_elongated(sides: tuple[int, int]) -> bool:
     return max(sides) > MAX_ASPECT_RATIO * min(sides)
 
 
-def crop_elongated(image: Image.Image, size: int) -> Image.Image:
+def crop_elongated(
+    image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
     """Return the centre square in that size: the same as resizing the whole image and cropping, within rounding."""
     width, height = image.size
     short = min(width, height)
@@ -143,5 +156,5 @@ def crop_elongated(image: Image.Image, size: int) -> Image.Image:
     start = round((long - size) / 2) * scale
     along, across = (start, start + size * scale), (0.0, float(short))
     (left, right), (top, bottom) = (along, across) if width > height else (across, along)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    return image.resize((size, size), resampling, box=(left, top, right, bottom))
 

@@ -1,4 +1,6 @@
-"""The colour normalization of a model's image input."""
+"""The image input of a model: its square of pixels, and their colour normalization."""
+
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -7,6 +9,23 @@ from tinyclip_workers.model.transfer import constants
 
 Color = tuple[float, float, float]
 """One number per RGB channel."""
+
+Interpolation = Literal["bicubic", "bilinear"]
+ResizeMode = Literal["shortest", "squash", "longest"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
+RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
+
+
+class PixelInput(NamedTuple):
+    """The square of pixels that a model reads, and how an image becomes one. Filters are antialiased."""
+
+    size: int
+    """Of a side."""
+    interpolation: Interpolation = "bicubic"
+    resize_mode: ResizeMode = "shortest"
+    """Of a whole image, in evaluation: its short side is resized and the centre cropped; both sides are resized, whatever their
+    ratio; or its long side is resized and the rest is black. A training crop is always resized to the square."""
+
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -8,9 +8,10 @@ from tinyclip.schemas import JobSpec
 
 from tinyclip_workers.data.augment import augment
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.order import reader_count
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.inheritance.streams import PART, Pairs
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.folders import LoadedModel

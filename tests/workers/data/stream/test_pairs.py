@@ -14,7 +14,7 @@ from tinyclip_workers.data.augment import crop_of
 from tinyclip_workers.data.decoding import decode_crop
 from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.samples import is_held_out
-from tinyclip_workers.data.stream.pairs import SingleTextTokenizer
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.positions import DataPosition
 
 from tests.workers.data.stream.streams import equal, stream, take, texts

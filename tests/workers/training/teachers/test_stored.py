@@ -19,8 +19,9 @@ from tinyclip_workers.data.reinforcement.check import check_reinforcement
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.reinforcement.tensor_files import NewTensorFile, PageCache, TensorFile
 from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.tokenizers import make_tokenizer

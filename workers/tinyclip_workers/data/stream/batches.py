@@ -4,7 +4,7 @@ B pairs, C=3 colours, H height, W width, T tokens of a text, P numbers of a view
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -33,12 +33,21 @@ class Batch:
     skipped: Skipped
     targets: "list[tuple[Tensor, Tensor]] | None" = None
     """Stored embeddings of images (B, E) and texts (B, E) by each teacher."""
+    teacher_images: list[Tensor] = field(default_factory=list)
+    """The same crops in each further size (B, C, H, W) that teachers read (`TeacherInputs.pixels`)."""
+    teacher_tokens: list[Tensor] = field(default_factory=list)
+    """The same captions as tokens (B, T) of each further tokenizer (`TeacherInputs.texts`)."""
 
     def pin_memory(self) -> "Batch":
         """Copy the tensors to memory from which CUDA copies without keeping the CPU waiting; the loader calls this."""
         targets = self.targets and [(images.pin_memory(), texts.pin_memory()) for images, texts in self.targets]
         return replace(
-            self, images_BCHW=self.images_BCHW.pin_memory(), tokens_BT=self.tokens_BT.pin_memory(), targets=targets
+            self,
+            images_BCHW=self.images_BCHW.pin_memory(),
+            tokens_BT=self.tokens_BT.pin_memory(),
+            targets=targets,
+            teacher_images=[images.pin_memory() for images in self.teacher_images],
+            teacher_tokens=[tokens.pin_memory() for tokens in self.teacher_tokens],
         )
 
 
@@ -55,6 +64,8 @@ def join(parts: Sequence[Batch], skipped: Skipped) -> Batch:
         position=parts[0].position,
         skipped=skipped,
         targets=_join_targets([part.targets for part in parts]),
+        teacher_images=[torch.cat(each) for each in zip(*(part.teacher_images for part in parts), strict=True)],
+        teacher_tokens=[torch.cat(each) for each in zip(*(part.teacher_tokens for part in parts), strict=True)],
     )
 
 
@@ -81,6 +92,8 @@ def fill(batch: Batch, spare: Batch | None) -> Batch:
     filled = replace(batch, good_B=torch.ones_like(batch.good_B))
     for name in ("images_BCHW", "tokens_BT", "views_BP", "samples_B"):
         getattr(filled, name)[bad] = getattr(source, name)[chosen]
+    for own, theirs in zip(_teachers_inputs(filled), _teachers_inputs(source), strict=True):
+        own[bad] = theirs[chosen]
     if source.targets:
         filled.targets = filled.targets or [(images.clone(), texts.clone()) for images, texts in source.targets]
         for own, theirs in zip(chain.from_iterable(filled.targets), chain.from_iterable(source.targets), strict=True):
@@ -88,8 +101,18 @@ def fill(batch: Batch, spare: Batch | None) -> Batch:
     return filled
 
 
+def _teachers_inputs(batch: Batch) -> list[Tensor]:
+    return [*batch.teacher_images, *batch.teacher_tokens]
+
+
 def slots_of(batch: Batch, slots: slice) -> Batch:
     """Return a part of a batch."""
     tensors = {name: getattr(batch, name)[slots] for name in ("images_BCHW", "tokens_BT", "views_BP", "samples_B", "good_B")}
     targets = batch.targets and [(images[slots], texts[slots]) for images, texts in batch.targets]
-    return replace(batch, **tensors, targets=targets)
+    return replace(
+        batch,
+        **tensors,
+        targets=targets,
+        teacher_images=[images[slots] for images in batch.teacher_images],
+        teacher_tokens=[tokens[slots] for tokens in batch.teacher_tokens],
+    )

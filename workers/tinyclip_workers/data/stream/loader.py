@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tinyclip_workers.data.errors import DataError, Skipped
@@ -59,9 +60,16 @@ class BatchLoader:
 
     def _finish(self, batch: Batch) -> Batch:
         """Shorten the texts, and pin."""
-        longest = longest_text(batch.tokens_BT, self._stream.text_multiple)
-        batch = replace(batch, tokens_BT=batch.tokens_BT[:, :longest].contiguous())
+        further = zip(batch.teacher_tokens, self._stream.teacher_inputs.texts, strict=True)
+        batch = replace(
+            batch,
+            tokens_BT=self._shortened(batch.tokens_BT, trims=self._stream.trims),
+            teacher_tokens=[self._shortened(tokens_BT, trims=text.trims) for tokens_BT, text in further],
+        )
         return batch.pin_memory() if self._pin else batch
+
+    def _shortened(self, tokens_BT: Tensor, *, trims: bool) -> Tensor:
+        return tokens_BT[:, : longest_text(tokens_BT, self._stream.text_multiple)].contiguous() if trims else tokens_BT
 
     def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Give each bad pair the place of a good one: every worker needs a full batch. Raises DataError."""

@@ -4,7 +4,7 @@ The view of an image and the caption of a pair are drawn for the sample and the 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from tinyclip_workers.data.augment import VIEW, View, crop_of, draw_view
 from tinyclip_workers.data.crops import Crop
-from tinyclip_workers.data.decoding import decode_crop
+from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.operations import apply_operations
@@ -26,10 +26,11 @@ from tinyclip_workers.data.reinforcement.views import StoredView, StoredViews
 from tinyclip_workers.data.samples import Sample, captions_of, image_bytes
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.fetching import AHEAD, BlockReader, Found, ReadStatistics
+from tinyclip_workers.data.stream.inputs import TeacherInputs, Tokenize
 from tinyclip_workers.data.stream.order import Place, SampleOrder
 from tinyclip_workers.data.stream.positions import DataPosition
+from tinyclip_workers.model.preprocessing import PixelInput
 
-Tokenize = Callable[[str], Tensor]
 TOKEN_CACHE_SIZE = 100_000
 """Texts whose tokens each process caches."""
 
@@ -38,20 +39,10 @@ MIN_READ_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class SingleTextTokenizer:
-    """Adapter of a tokenizer of many texts to a single text; unlike a lambda it can be pickled."""
-
-    tokenizer: Callable[[str], Tensor]
-    """Returns (1, context_length) for one text."""
-
-    def __call__(self, text: str) -> Tensor:
-        return self.tokenizer(text)[0]
-
-
-@dataclass(frozen=True)
 class _Pair:
-    pixels: Any
-    tokens_T: Tensor
+    pixels: Sequence[Any]
+    """The student's first, then those of teachers; likewise the tokens (T)."""
+    tokens: Sequence[Tensor]
     view: View
     caption: str
     targets: list[tuple[Tensor, Tensor]] | None = None
@@ -75,13 +66,20 @@ class PairStream(IterableDataset[Batch]):
         text_multiple: int = 1,
         stored: StoredViews | None = None,
         readers: int | None = None,
+        trims: bool = True,
+        teacher_inputs: TeacherInputs | None = None,
     ) -> None:
         """`batch_size`: of all workers together. `text_multiple`: the tokens of a batch are rounded up to a multiple of this.
 
+        `image_size`, `tokenize` and `trims` (`TextInput`) are the student's.
+
         Raises DataError if an epoch does not fill one batch.
         """
-        self._spec, self._image_size, self._seed, self.index = spec, image_size, seed, index
-        self._tokenize, self.text_multiple = lru_cache(TOKEN_CACHE_SIZE)(tokenize), text_multiple
+        self._spec, self._seed, self.index = spec, seed, index
+        self.trims, self.text_multiple = trims, text_multiple
+        self.teacher_inputs = teacher_inputs or TeacherInputs()
+        self._forms = [PixelInput(image_size), *self.teacher_inputs.pixels]
+        self._tokenizers = [_cached(each) for each in (tokenize, *(text.tokenize for text in self.teacher_inputs.texts))]
         self._start, self._stored = start or DataPosition(), stored
         self._order = SampleOrder(
             index,
@@ -112,7 +110,7 @@ class PairStream(IterableDataset[Batch]):
     @property
     def batch_bytes(self) -> int:
         """Bytes of the images of one batch of this worker, beside which those of the tokens are few."""
-        return len(self.slots) * 3 * self._image_size**2
+        return len(self.slots) * 3 * sum(form.size**2 for form in self._forms)
 
     def parts(self, processes: int) -> list[range]:
         """Divide the worker's slots among at most that many loader processes, by readers."""
@@ -124,10 +122,10 @@ class PairStream(IterableDataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the token cache, for loader processes that are not forked (Python 3.14's default)."""
-        return {**self.__dict__, "_tokenize": self._tokenize.__wrapped__}
+        return {**self.__dict__, "_tokenizers": [tokenize.__wrapped__ for tokenize in self._tokenizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _tokenize=lru_cache(TOKEN_CACHE_SIZE)(state["_tokenize"]))
+        self.__dict__.update(state, _tokenizers=[_cached(tokenize) for tokenize in state["_tokenizers"]])
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield this loader process's parts of the batches, without end. An error ends it, and is yielded: see `BatchLoader`."""
@@ -164,18 +162,24 @@ class PairStream(IterableDataset[Batch]):
         pairs = [self._make_pair(each, epoch) for each in found]
         good = next((pair for pair in pairs if pair), None)
         if good is None:
-            pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
-            good = _Pair(pixels, self._tokenize(""), np.ones(len(VIEW), np.float32), "")
+            pixels = [np.zeros((form.size, form.size, 3), np.uint8) for form in self._forms]
+            good = _Pair(pixels, self._tokens(""), np.ones(len(VIEW), np.float32), "")
         whole = [pair or good for pair in pairs]
+        images_BCHW, *teacher_images = [
+            torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2) for each in zip(*(pair.pixels for pair in whole), strict=True)
+        ]
+        tokens_BT, *teacher_tokens = [torch.stack(each) for each in zip(*(pair.tokens for pair in whole), strict=True)]
         return Batch(
-            images_BCHW=torch.from_numpy(np.stack([pair.pixels for pair in whole])).permute(0, 3, 1, 2),
-            tokens_BT=torch.stack([pair.tokens_T for pair in whole]),
+            images_BCHW=images_BCHW,
+            tokens_BT=tokens_BT,
             views_BP=torch.from_numpy(np.stack([pair.view for pair in whole])),
             samples_B=torch.tensor([int(self._first_samples[each.shard]) + each.row for each in found]),
             good_B=torch.tensor([pair is not None for pair in pairs]),
             position=DataPosition(epoch, number + 1),
             skipped=self._skipped,
             targets=_stack_targets([pair.targets for pair in whole]) if self._stored else None,
+            teacher_images=teacher_images,
+            teacher_tokens=teacher_tokens,
         )
 
     def _make_pair(self, found: Found, epoch: int) -> _Pair | None:
@@ -207,12 +211,19 @@ class PairStream(IterableDataset[Batch]):
                 view = draw_view(train.augment, width, height, rng) if view is None else view
                 return crop_of(view)
 
-            pixels = decode_crop(image_bytes(sample, train.image_key), self._image_size, crop)
+            pixels = decode_crops(image_bytes(sample, train.image_key), self._forms, crop)
             assert view is not None
             if stored is not None and stored.operations:
-                pixels = apply_operations(pixels, stored.operations)
-            return _Pair(pixels, self._tokenize(caption), view, caption)
+                pixels = [apply_operations(square, stored.operations) for square in pixels]
+            return _Pair(pixels, self._tokens(caption), view, caption)
         return None
+
+    def _tokens(self, text: str) -> list[Tensor]:
+        return [tokenize(text) for tokenize in self._tokenizers]
+
+
+def _cached(tokenize: Tokenize) -> Any:
+    return lru_cache(TOKEN_CACHE_SIZE)(tokenize)
 
 
 def read_ahead(places: Iterator[Place], reader: BlockReader) -> Iterator[Place]:

@@ -21,7 +21,7 @@ from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.data.stream.pairs import Tokenize
+from tinyclip_workers.data.stream.inputs import Tokenize
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import Color, normalize
 from tinyclip_workers.model.towers import Model, TwoTowers, without_padding

@@ -10,7 +10,7 @@ import torch
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import OptimizerSpec
 
-from tinyclip_workers.data.stream.pairs import SingleTextTokenizer
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.towers import Model
 from tinyclip_workers.model.transfer import on_device

@@ -17,9 +17,10 @@ from tinyclip_workers.data.augment import model_input
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement, reinforcement_error
 from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.order import reader_count
-from tinyclip_workers.data.stream.pairs import PairStream, SingleTextTokenizer
+from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.towers import normalized
