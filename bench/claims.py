@@ -20,13 +20,14 @@ from random_units import in_random_order
 from recorded import Recorded
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
-from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TeacherInputs, TextInput
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.masked import removed_share
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.training.clusters import make_clusters
 from tinyclip_workers.training.observation.agreement import TeacherAgreement, read_pairs
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher
+from tinyclip_workers.training.teachers.inputs import AS_STUDENT, InputPreparation
 from training import Scores, Snapshot, run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent
@@ -144,10 +145,12 @@ def _shown(scores: Scores) -> dict[str, float]:
 def _agreement_with(name: str) -> TeacherAgreement:
     """Return the agreement with a teacher on held-out pairs: at its own temperature, whatever a run uses."""
     spec, teacher = _spec_and_teacher(name)
-    pairs = read_pairs(spec.data, teacher.layout.image_size, SingleTextTokenizer(teacher.tokenizer))
+    text = TextInput(SingleTextTokenizer(teacher.tokenizer))
+    pairs = read_pairs(spec.data, teacher.layout.image_size, text, TeacherInputs())
     assert pairs is not None
-    frozen = FrozenTeacher(teacher.model, None)
-    return TeacherAgreement(pairs, [frozen], torch.device("cpu"), mean=teacher.image_mean, std=teacher.image_std)
+    colors, augmentation = (teacher.image_mean, teacher.image_std), spec.data.train.augment
+    prepare = InputPreparation(colors, [AS_STUDENT], augmentation, torch.device("cpu"))
+    return TeacherAgreement(pairs, [FrozenTeacher(teacher.model, None)], prepare, trims=text.trims)
 
 
 def _spec_and_teacher(name: str) -> tuple[JobSpec, LoadedModel]:

@@ -37,9 +37,10 @@ from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
-from tinyclip_workers.model.architecture import build_clip, image_macs, resolve_layout, text_macs
+from tinyclip_workers.model.architecture import build_clip, resolve_layout
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
+from tinyclip_workers.model.summary import image_macs, text_macs
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training.acceleration import fast_kernels

@@ -10,8 +10,8 @@ from tinyclip_workers.data.augment import VIEW
 from tinyclip_workers.data.reinforcement.tensor_files import PAGE_BYTES
 from tinyclip_workers.data.stream.loader import MAX_PROCESSES
 from tinyclip_workers.data.stream.order import reader_count
-from tinyclip_workers.model.architecture import image_macs, state_shapes, text_macs
 from tinyclip_workers.model.layouts import PRESETS
+from tinyclip_workers.model.summary import image_macs, state_shapes, text_macs
 from tinyclip_workers.reinforcing.merging import part_count
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"

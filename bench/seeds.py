@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.schemas import JobSpec, StudentSummary
 from tinyclip.specfile import load_spec
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.summary import summarize
 from training import run_stages, scores_of, teacher_of
 
 HERE = Path(__file__).parent

@@ -8,8 +8,9 @@ from PIL import Image
 from safetensors.torch import save
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.model.architecture import build_clip, summarize
+from tinyclip_workers.model.architecture import build_clip
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.versions.writer import model_files, version_document, write_version

@@ -10,6 +10,7 @@ from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.objective.losses import StudentEmbeddings, TeacherEmbeddings
 from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.teachers.frozen import teachers_forward
+from tinyclip_workers.training.teachers.inputs import ModelInput
 from torch import Tensor, nn
 
 from tests.workers.layouts import Config, layout_of
@@ -61,10 +62,15 @@ def accumulate_gradients(
     penalty: Tensor | None = None,
     micro_batch: int | None = None,
     clusters_KE: Tensor | None = None,
+    teacher_inputs: Sequence[ModelInput] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Do what `StageTrainer.train_step` does up to the optimizer; returns the loss and the objective's terms."""
+    """Do what `StageTrainer.train_step` does up to the optimizer; returns the loss and the objective's terms.
+
+    `teacher_inputs`: None if the teachers read the batch as the student does.
+    """
+    theirs = teacher_inputs or [ModelInput(*batch) for _ in teachers]
     cache = GradientCache(towers, micro_batch=micro_batch)
-    embedded = teachers_forward(teachers, *batch, micro_batch=micro_batch)
+    embedded = teachers_forward(teachers, theirs, micro_batch=micro_batch)
     student = StudentEmbeddings(*cache.forward(*batch, noise))
     terms = objective_terms(objective, EmbeddedBatch(student, embedded, clusters_KE))
     return cache.backward(weighted_sum(objective, terms), penalty), terms

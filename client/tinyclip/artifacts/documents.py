@@ -149,8 +149,11 @@ class StoredTeacher(Response):
     """Its share of the mean of affinities; all shares add up to 1."""
     scale: float
     """Its own similarity multiplier."""
+    bias: float | None = None
+    """Its own bias; None for a teacher that was trained with a softmax loss."""
     embed_dim: int
     image_size: int
+    interpolation: str = "bicubic"
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
 

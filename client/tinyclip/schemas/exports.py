@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from tinyclip.schemas._base import Request, Response, Timestamp
-from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.layouts import AnyLayout, Architecture
 from tinyclip.schemas.models import ModelFile
 
 
@@ -125,8 +125,10 @@ def export_name(format: ExportFormat, int8: bool) -> str:
     return f"{format}-int8" if int8 else str(format)
 
 
-def unavailable_formats(layout: Layout) -> dict[ExportFormat, str]:
+def unavailable_formats(layout: AnyLayout) -> dict[ExportFormat, str]:
     """Return the formats that do not support a model of this layout, and why."""
+    if isinstance(layout, Architecture):
+        return {ExportFormat.HF: f"it is a {layout.family} of open_clip, and transformers names its towers otherwise"}
     if not layout.is_uniform:
         why = "its blocks differ in size, which that library does not support"
         return {ExportFormat.HF: why, ExportFormat.OPEN_CLIP: why}

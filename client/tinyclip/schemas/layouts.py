@@ -34,6 +34,8 @@ class Layout(Response):
 
     embed_dim: int
     quick_gelu: bool = False
+    logit_bias: bool = False
+    """True for a model with the bias of the sigmoid loss."""
     image: ImageLayout
     text: TextLayout
 
@@ -48,6 +50,11 @@ class Layout(Response):
     @property
     def vocab_size(self) -> int:
         return self.text.vocab_size
+
+    @property
+    def is_vit(self) -> bool:
+        """True if images are read by a transformer."""
+        return self.image.kind == "vit"
 
     @property
     def is_uniform(self) -> bool:
@@ -78,6 +85,12 @@ class Architecture(Response):
         """True if open_clip can open the model: as for a `Layout`."""
         return self.library == "open_clip"
 
+    @property
+    def is_vit(self) -> bool:
+        """True if images are read by a transformer; false for networks of convolutions, and hybrids of both."""
+        vision = self.config.get("vision_cfg", {})
+        return str(vision.get("timm_model_name", "vit")).startswith(("vit", "eva", "beit"))
+
 
 AnyLayout: TypeAlias = Layout | Architecture
 
@@ -94,6 +107,6 @@ class StudentSummary(Response):
     text_params_without_embedding: int
     macs: int
     """Multiply-accumulate operations of one image and one text of full context length."""
-    layout: Layout
+    layout: AnyLayout
     estimated: bool = False
     """The target of an automatic stage, whose real layout is determined at its prune step."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tinyclip.schemas._base import JSON, Request, Response, Timestamp
 from tinyclip.schemas.jobs import Scores
-from tinyclip.schemas.layouts import Layout, Params
+from tinyclip.schemas.layouts import AnyLayout, Params
 
 
 class ModelFile(Response):
@@ -24,7 +24,7 @@ class ModelVersion(Response):
     embed_dim: int
     image_size: int
     context_length: int
-    layout: Layout
+    layout: AnyLayout
     evaluation: dict[str, Scores] = {}
     evaluated_by: dict[str, str] = {}
     """Tasks that were evaluated after training, and the id of the evaluation."""

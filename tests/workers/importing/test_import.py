@@ -15,10 +15,11 @@ from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.importing.layout_inference import expect_auto_preset, layout_of_shapes, size_warnings
 from tinyclip_workers.importing.source_files import ImportRefused
-from tinyclip_workers.model.architecture import build_model, open_clip_config, state_shapes, summarize
+from tinyclip_workers.model.architecture import build_model, open_clip_config
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.summary import state_shapes, summarize
 from tinyclip_workers.model.towers import Clip
 
 from tests.workers.imports import (

@@ -10,9 +10,9 @@ from tinyclip_workers.model.architecture import (
     layout_from_config,
     open_clip_config,
     resolve_layout,
-    summarize,
 )
 from tinyclip_workers.model.layouts import PRESETS, ImpossibleStudent
+from tinyclip_workers.model.summary import summarize
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

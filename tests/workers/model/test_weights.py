@@ -7,8 +7,8 @@ import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.model import weights
-from tinyclip_workers.model.architecture import state_shapes
 from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.summary import state_shapes
 from tinyclip_workers.model.weights import (
     EMBEDDING,
     file_digest,

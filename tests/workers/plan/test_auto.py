@@ -7,9 +7,10 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.schemas.spec import PruneSpec
-from tinyclip_workers.model.architecture import build_model, summarize
+from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.masked import removed_share
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.planner import make_plan
 from tinyclip_workers.plan.prune import estimated_layout, steps_to_reach
 

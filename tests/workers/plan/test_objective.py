@@ -9,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from tinyclip.schemas import FieldError, JobSpec, Plan
-from tinyclip_workers.model.architecture import summarize
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.planner import make_plan
 from tinyclip_workers.training.clusters import ClustersError, read_clusters_header, save_clusters
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tinyclip.addresses import ALLOW_PRIVATE
 from tinyclip.schemas import FieldError, JobSpec, Plan
-from tinyclip_workers.model.architecture import summarize, text_macs
+from tinyclip_workers.model.summary import summarize, text_macs
 from tinyclip_workers.plan import planner
 from tinyclip_workers.plan import shards as plan_shards
 from tinyclip_workers.plan.cost import CALIBRATION_PASSES

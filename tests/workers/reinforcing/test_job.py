@@ -18,7 +18,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.datasets import ReinforcementPost
 from tinyclip_workers import jobs
 from tinyclip_workers.data.augment import crop_of
-from tinyclip_workers.data.decoding import decode_crop
+from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.samples import captions_of, image_bytes
 from tinyclip_workers.data.shards import read_shard
@@ -85,7 +85,7 @@ def test_views_and_captions_have_the_teachers_embeddings(whole: Reinforced, teac
             view = found.view
             caption = captions[epoch % len(captions)]
             [(image_E, text_E)] = stored.targets(0, row, epoch, caption)
-            pixels = decode_crop(data, encoder.image_size, lambda *_, view=view: crop_of(view))  # type: ignore[misc]
+            pixels = decode_crops(data, encoder.pixels, lambda *_, view=view: crop_of(view))  # type: ignore[misc]
             [expected_image_BE] = encoder.encode_images([pixels], [view])
             [expected_text_BE] = encoder.encode_texts([caption])
             assert torch.cosine_similarity(image_E.float(), expected_image_BE[0], dim=0) > 0.9999

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.masked import removed_share
+from tinyclip_workers.model.summary import summarize
 
 from tests.workers.attempts import PRUNE_STEP, STEPS, TWO, Job, kill_attempt
 from tests.workers.auto_stages import TEACHER, auto

@@ -98,7 +98,7 @@ class TestSearch:
         def keep(into: list[Any]) -> Any:
             with torch.no_grad():
                 towers = trainer.learner.towers
-                into += towers(*trainer.prepare(batch))[:2]
+                into += towers(*trainer.prepare(batch).student)[:2]
 
         train(trainer, progress=keep_masked, pruned=lambda _: keep(folded))
         before = [*folded]

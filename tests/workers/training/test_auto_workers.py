@@ -8,6 +8,7 @@ from tinyclip_workers.data.stream.batches import Batch, slots_of
 from tinyclip_workers.model.masked import MaskedTowers
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.objective.projection import Projection
+from tinyclip_workers.training.teachers.inputs import ModelInput, PreparedBatch
 from tinyclip_workers.training.trainer import MAX_SKIPPED_STEPS, Diverged
 from torch import Tensor
 
@@ -59,11 +60,12 @@ def one_worker_sees_nan(rank: int, shards: str) -> dict[str, Any]:
     before = {name: tensor.clone() for name, tensor in all_tensors(trainer).items()}
     batch, prepare = next(batches_of(trainer)), trainer.prepare
 
-    def prepare_badly(batch: Batch) -> tuple[Tensor, Tensor]:
-        images_BCHW, tokens_BT = prepare(batch)
-        return images_BCHW * (float("nan") if rank == 1 else 1.0), tokens_BT
+    def prepare_badly(batch: Batch) -> PreparedBatch:
+        student, teachers = prepare(batch)
+        images_BCHW = student.images_BCHW * (float("nan") if rank == 1 else 1.0)
+        return PreparedBatch(ModelInput(images_BCHW, student.tokens_BT), teachers)
 
-    trainer.prepare = prepare_badly  # type: ignore[method-assign]
+    trainer.prepare = prepare_badly  # type: ignore[assignment]
     try:
         trainer.run(iter(lambda: batch, None), hooks())
     except Diverged:

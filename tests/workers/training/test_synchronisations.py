@@ -1,13 +1,16 @@
 """A training step waits for the device once, when it reads its numbers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from tinyclip_workers.model.architecture import build_model
+from tinyclip_workers.model.preprocessing import PixelInput
 from tinyclip_workers.training import batch_norm
 from tinyclip_workers.training.objective.terms import TERMS
-from tinyclip_workers.training.teachers.frozen import FrozenTeacher, View
+from tinyclip_workers.training.teachers.frozen import FrozenTeacher
+from tinyclip_workers.training.teachers.inputs import InputPreparation, Reading
 
 from tests.workers.auto_stages import STUDENT, TEACHER, auto, batches_of, spec_of, trainer_of
 from tests.workers.processes import on_workers
@@ -29,6 +32,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+COLORS = ((0.4, 0.5, 0.6), (0.3, 0.3, 0.3))
+
+
 def waits_of_steps(rank: int, shards: str) -> dict[str, list[str]]:
     """Return what a host would wait for in the second step of each case, whole and in parts."""
     from tests.workers import counted_device
@@ -41,11 +47,15 @@ def waits_of_steps(rank: int, shards: str) -> dict[str, list[str]]:
             spec = spec_of(shards, case["stage"], micro_batch=micro_batch, **changes)
             spec.data.train.augment = spec.data.train.augment.model_validate(AUGMENTED)
             trainer = trainer_of(spec, device=counted_device.DEVICE)
+            own = batch
             if case.get("teachers") == 2:
                 trainer.teachers.append(other_teacher().to(counted_device.DEVICE))
+                readings = [teacher.reading for teacher in trainer.teachers]
+                trainer.prepare = InputPreparation(COLORS, readings, spec.data.train.augment, counted_device.DEVICE)
+                own = replace(batch, teacher_images=[torch.zeros(len(batch.images_BCHW), 3, 48, 48, dtype=torch.uint8)])
             for _ in range(2):
                 counted_device.waits.clear()
-                result, _ = trainer.train_step(batch)
+                result, _ = trainer.train_step(own)
                 assert result.finite
             found[f"{name}, micro_batch {micro_batch}"] = list(counted_device.waits)
     found["batch norm"] = waits_of_batch_norm(counted_device)
@@ -68,7 +78,8 @@ def other_teacher() -> FrozenTeacher:
     """Make a teacher whose images have other colors and another size."""
     image = TEACHER.image.model_copy(update={"image_size": 48})
     model = build_model(TEACHER.model_copy(update={"image": image}))
-    return FrozenTeacher(model, None, view=View(48, factor=(0.9, 1.0, 1.1), shift=(0.0, 0.1, 0.2)), weight=0.5)
+    reading = Reading(COLORS, PixelInput(48))
+    return FrozenTeacher(model, None, reading=reading, weight=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class EngineBuilder:
         from tinyclip_workers.engines.openvino_engine import quantize_image_tower, read_model, save_model
 
         assert self.calibration_images is not None, "build checks it"
-        images, transformer = split_calibration(self.calibration_images)[0], self.loaded.layout.image.kind == "vit"
+        images, transformer = split_calibration(self.calibration_images)[0], self.loaded.layout.is_vit
 
         def quantize(folder: Path) -> None:
             model = quantize_image_tower(read_model(towers / "image.xml"), images, transformer=transformer)

@@ -20,7 +20,7 @@ from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
-from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.preprocessing import PixelInput, normalize
 from tinyclip_workers.model.towers import encode_text
 from tinyclip_workers.model.transfer import on_device
 
@@ -58,12 +58,12 @@ def embed_images(
     keys: list[str] = []
     values: list[Any] = []
     towers = {name: _TimedImageTower(loaded) for name, loaded in models.items()}
-    sizes = {loaded.layout.image_size for loaded in models.values()}
+    forms = {loaded.pixels for loaded in models.values()}
     stream = iter(samples)
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         while batch := list(islice(stream, IMAGE_BATCH)):
-            images: list[dict[int, Tensor]] = []
-            decoded = threads.map(lambda pair: _pixels_or_error(pair[0], image_keys, sizes), batch)
+            images: list[dict[PixelInput, Tensor]] = []
+            decoded = threads.map(lambda pair: _pixels_or_error(pair[0], image_keys, forms), batch)
             for (sample, value), image in zip(batch, decoded, strict=True):
                 if isinstance(image, UnusableSample):
                     on_unreadable(sample, value, image)
@@ -72,7 +72,7 @@ def embed_images(
                 values.append(value)
                 keys.append(sample["__key__"])
             for tower in towers.values() if images else ():
-                tower.encode(torch.stack([image[tower.loaded.layout.image_size] for image in images]))
+                tower.encode(torch.stack([image[tower.loaded.pixels] for image in images]))
     return EmbeddedImages(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,
@@ -126,12 +126,14 @@ class _TimedImageTower:
         return 1000 * statistics.median(full or [seconds / count for count, seconds in self.seconds] or [0.0])
 
 
-def _pixels_or_error(sample: Sample, image_keys: Sequence[str], sizes: Collection[int]) -> dict[int, Tensor] | UnusableSample:
-    """Return the image as uint8 (3, size, size) for each size, or the reason why it cannot be decoded."""
+def _pixels_or_error(
+    sample: Sample, image_keys: Sequence[str], forms: Collection[PixelInput]
+) -> dict[PixelInput, Tensor] | UnusableSample:
+    """Return the image as uint8 (3, size, size) in each form, or the reason why it cannot be decoded."""
     try:
         with sample_errors():
             image = decode_image(image_bytes(sample, image_keys))
-            return {size: eval_transform(size)(image) for size in sizes}
+            return {form: eval_transform(form)(image) for form in forms}
     except UnusableSample as error:
         return error
 

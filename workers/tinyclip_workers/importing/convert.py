@@ -38,10 +38,10 @@ from tinyclip_workers.importing.layout_inference import (
 )
 from tinyclip_workers.importing.source_files import ImportRefused, SourceFile, read_source
 from tinyclip_workers.importing.tensor_names import UnknownTensorNames, reduce_removed_branches, to_open_clip_names
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.layouts import AUTO_PRESETS, PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 from tinyclip_workers.runtime.memory import is_out_of_memory

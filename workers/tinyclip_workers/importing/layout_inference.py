@@ -16,10 +16,12 @@ from tinyclip.schemas.imports import ImportOptions
 from tinyclip.schemas.layouts import ImageLayout, Layout, StudentSummary, TextLayout
 
 from tinyclip_workers.importing.source_files import ImportRefused
-from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config, state_shapes
-from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout, place_of, plausible_layout
+from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config
+from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout
 from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.layouts import AUTO_PRESETS, HEAD_WIDTH, PRESETS, ImpossibleStudent, preset_layout
+from tinyclip_workers.model.plausible import place_of, plausible_layout
+from tinyclip_workers.model.summary import state_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -190,7 +192,11 @@ def _configured_layout(configs: Mapping[str, dict[str, Any]]) -> Layout:
     try:
         if LAYOUT_FILE in configs:
             return plausible_layout(Layout.model_validate(configs[LAYOUT_FILE]))
-        return config_layout(configs[CONFIG_FILE], CONFIG_FILE)
+        found = config_layout(configs[CONFIG_FILE], CONFIG_FILE)
+        if isinstance(found, Layout):
+            return found
+        message = f"is a {found.family}; only plain CLIP models with a ViT or ResNet are imported, use its folder as it is"
+        raise ImportRefused("/file", None, message)
     except ValidationError as error:
         message = f"has a {LAYOUT_FILE} that is not a layout{place_of(error)}; write it again"
         raise ImportRefused("/file", None, message) from error

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from tinyclip_workers.data.tar_files import read_entries
 from tinyclip_workers.model.documents import parse_object
+from tinyclip_workers.model.folder_files import MAX_DOCUMENT_BYTES
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
-    MAX_DOCUMENT_BYTES,
     PREPROCESS_FILE,
     WEIGHTS_FILES,
 )

@@ -28,17 +28,22 @@ class Calibration:
     pairs: Pairs
     targets: Mapping[Tower, list[Tensor]]
     """The embeddings that each part of the pairs should have (`embedding_targets`)."""
+    teacher_pairs: Pairs | None = None
+    """The same pairs as the teacher reads them; None: as the student does."""
 
 
 @torch.no_grad()
-def embedding_targets(teacher: Model, pairs: Pairs, embed_dim: int) -> dict[Tower, list[Tensor]]:
+def embedding_targets(teacher: Model, pairs: Pairs, embed_dim: int, *, trims: bool = True) -> dict[Tower, list[Tensor]]:
     """Return a teacher's embeddings (B, D) of each part of the pairs, all of the mean length that they have in the teacher.
 
+    `trims`: whether it reads texts up to their end only.
     For a student with smaller embeddings (D < E) they are projected to their principal axes, which preserve similarities best.
     """
     raw: dict[Tower, list[Tensor]] = {
         "image": [teacher.encode_image(images) for images in pairs.inputs("image")],
-        "text": [encode_text(teacher, tokens) for tokens in pairs.inputs("text")],
+        "text": [encode_text(teacher, part.tokens_NT) for part in pairs.parts()] if not trims else [
+            encode_text(teacher, tokens) for tokens in pairs.inputs("text")
+        ],
     }
     units = {tower: [normalized(part) for part in parts] for tower, parts in raw.items()}
     whole_NE = torch.cat([*units["image"], *units["text"]])

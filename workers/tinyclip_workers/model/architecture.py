@@ -3,37 +3,44 @@
 A layout is explicit and complete: everything below works from it alone, never from tensor shapes.
 """
 
+import copy
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, TypeVar
 
+import open_clip
 import torch
 from open_clip.model import CLIP
-from tinyclip.schemas.layouts import ImageLayout, Layout, StudentSummary
+from tinyclip.schemas.layouts import AnyLayout, Architecture, Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 
 from tinyclip_workers.model.layouts import (
+    AUTO_PRESETS,
     CONTEXT_LENGTH,
     HEAD_WIDTH,
     IMAGE_SIZE,
     MLP_RATIO,
+    PRESETS,
     VOCAB_SIZE,
     ImpossibleStudent,
     image_layout,
     preset_layout,
     text_layout,
 )
+from tinyclip_workers.model.libraries.open_clip_models import build_open_clip, describe_config
 from tinyclip_workers.model.towers import Clip, Model
 
 Resolved = TypeVar("Resolved")
 
+INITIAL_LOGIT_BIAS = -10.0
+"""Of the sigmoid loss (Zhai et al. 2023): at first nearly all pairs are negative."""
+
 
 class UnsupportedArchitecture(ValueError):
-    """An open_clip configuration other than a plain CLIP with a ViT or ResNet image tower."""
+    """A model that cannot be built, or that has no `Layout` where one is needed; the message has the reason and the remedy."""
 
 
-def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
+def resolve_layout(student: StudentSpec, parent: AnyLayout | None) -> AnyLayout:
     """Complete the layout of a student; what the spec omits comes from the parent (the model that it inherits from).
 
     Raises ImpossibleStudent, naming the field, for what is missing without a parent or does not fit together.
@@ -45,8 +52,11 @@ def resolve_layout(student: StudentSpec, parent: Layout | None) -> Layout:
     return layout
 
 
-def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | None, list[ImpossibleStudent]]:
-    """Do as `resolve_layout`, but return the problems of both towers instead of raising the first."""
+def try_layout(student: StudentSpec, parent: AnyLayout | None) -> tuple[AnyLayout | None, list[ImpossibleStudent]]:
+    """Do as `resolve_layout`, but return the problems of both towers instead of raising the first.
+
+    A parent of another architecture than ours gives its embedding size only.
+    """
     problems: list[ImpossibleStudent] = []
 
     def attempt(resolve: Callable[[], Resolved]) -> Resolved | None:
@@ -56,18 +66,54 @@ def try_layout(student: StudentSpec, parent: Layout | None) -> tuple[Layout | No
             problems.append(error)
             return None
 
-    quick_gelu = parent.quick_gelu if parent is not None else False
+    plain = parent if isinstance(parent, Layout) else None
+    quick_gelu = plain.quick_gelu if plain is not None else False
     if student.preset is not None:
-        preset = attempt(lambda: preset_layout(student.preset or ""))
-        return (preset.model_copy(update={"quick_gelu": quick_gelu}) if preset is not None else None), problems
+        preset = attempt(lambda: named_layout(student))
+        return (preset.model_copy(update={"quick_gelu": quick_gelu}) if isinstance(preset, Layout) else preset), problems
     embed_dim = attempt(lambda: _embed_dim(student, parent))
-    image = attempt(lambda: image_layout(student.image, parent.image if parent is not None else None))
-    text = attempt(lambda: text_layout(student.text, parent.text if parent is not None else None))
+    image = attempt(lambda: image_layout(student.image, plain.image if plain is not None else None))
+    text = attempt(lambda: text_layout(student.text, plain.text if plain is not None else None))
     if embed_dim is None or image is None or text is None:
         return None, problems
     if student.quick_gelu is not None:
         quick_gelu = student.quick_gelu
-    return Layout(embed_dim=embed_dim, quick_gelu=quick_gelu, image=image, text=text), problems
+    bias = plain is not None and plain.logit_bias
+    return Layout(embed_dim=embed_dim, quick_gelu=quick_gelu, logit_bias=bias, image=image, text=text), problems
+
+
+def named_layout(student: StudentSpec) -> AnyLayout:
+    """Return the layout of a preset, a published student or any architecture of open_clip, with the input sizes of the spec.
+
+    A student reads CLIP's tokens, also with an architecture that has another tokenizer. Raises ImpossibleStudent.
+    """
+    name = student.preset or ""
+    image_size = student.image.image_size if student.image is not None else None
+    context_length = student.text.context_length if student.text is not None else None
+    config = None if name in (*PRESETS, *AUTO_PRESETS) else open_clip.get_model_config(name)
+    if config is None:
+        layout = preset_layout(name)
+        image = ImageTower(image_size=image_size) if image_size else None
+        text = TextTower(context_length=context_length) if context_length else None
+        towers = {"image": image_layout(image, layout.image), "text": text_layout(text, layout.text)}
+        return layout.model_copy(update=towers)
+    if config["text_cfg"].get("hf_model_name"):
+        raise ImpossibleStudent("preset", name, "has a Hugging Face text tower, which can only teach here; choose another")
+    for setting in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"):
+        if config["text_cfg"].pop(setting, None):
+            config["text_cfg"]["vocab_size"] = VOCAB_SIZE
+    config["vision_cfg"]["image_size"] = image_size or config["vision_cfg"].get("image_size", IMAGE_SIZE)
+    config["text_cfg"]["context_length"] = context_length or config["text_cfg"].get("context_length", CONTEXT_LENGTH)
+    if student.embed_dim is not None:
+        config["embed_dim"] = student.embed_dim
+    try:
+        found = any_layout_from_config(config)
+        with torch.device("meta"):
+            build_clip(found)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        message = f"cannot be built with these sizes: {str(error)[:300]}; leave them out"
+        raise ImpossibleStudent("preset", name, message) from error
+    return found
 
 
 def build_model(layout: Layout) -> CLIP:
@@ -78,14 +124,21 @@ def build_model(layout: Layout) -> CLIP:
     return CLIP(**open_clip_config(layout))
 
 
-def build_clip(layout: Layout) -> Model:
-    """Build open_clip's model of a uniform layout, else ours, whose weights must be loaded before use."""
+def build_clip(layout: AnyLayout) -> Model:
+    """Build the library's model, of a uniform layout open_clip's; else ours, whose weights must be loaded before use.
+
+    Raises UnsupportedArchitecture.
+    """
+    if isinstance(layout, Architecture):
+        return _build_architecture(layout)
     return build_model(layout) if layout.is_uniform else Clip(layout)
 
 
-def open_clip_config(layout: Layout) -> dict[str, Any]:
+def open_clip_config(layout: AnyLayout) -> dict[str, Any]:
     """Return open_clip's `model_cfg` of a uniform layout. Raises ValueError for any other."""
-    if not layout.is_uniform:
+    if isinstance(layout, Architecture) and layout.library == "open_clip":
+        return copy.deepcopy(layout.config)
+    if isinstance(layout, Architecture) or not layout.is_uniform:
         raise ValueError("open_clip has one size for all blocks of a tower; those of this layout differ")
     image, text = layout.image, layout.text
     vision_cfg: dict[str, Any] = {"image_size": image.image_size, "width": image.width, "head_width": image.head_width}
@@ -105,13 +158,53 @@ def open_clip_config(layout: Layout) -> dict[str, Any]:
         "mlp_ratio": _mlp_ratio(text.width, text.mlp[0]),
     }
     config: dict[str, Any] = {"embed_dim": layout.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    if layout.logit_bias:
+        config["init_logit_bias"] = INITIAL_LOGIT_BIAS
     return {**config, "quick_gelu": True} if layout.quick_gelu else config
+
+
+def any_layout_from_config(model_cfg: dict[str, Any], text_config: dict[str, Any] | None = None) -> AnyLayout:
+    """Return the layout of an open_clip `model_cfg`, or its architecture if it is not of the plain kind.
+
+    `text_config`: of a Hugging Face text tower. Raises UnsupportedArchitecture.
+    """
+    try:
+        return layout_from_config(model_cfg)
+    except UnsupportedArchitecture:
+        pass
+    try:
+        return describe_config(model_cfg, text_config)
+    except ValueError as error:
+        raise UnsupportedArchitecture(str(error)) from error
+
+
+def transformers_architecture(config: dict[str, Any]) -> Architecture:
+    """Return the architecture of a `config.json` of transformers. Raises UnsupportedArchitecture."""
+    from tinyclip_workers.model.libraries.transformers_models import describe_transformers  # takes seconds
+
+    try:
+        return describe_transformers(config)
+    except ValueError as error:
+        raise UnsupportedArchitecture(str(error)) from error
+
+
+def _build_architecture(layout: Architecture) -> Model:
+    try:
+        if layout.library == "open_clip":
+            model: Model = build_open_clip(layout.config)
+            return model
+        from tinyclip_workers.model.libraries.transformers_models import build_transformers  # takes seconds
+
+        model = build_transformers(layout.config)
+        return model
+    except ValueError as error:
+        raise UnsupportedArchitecture(f"{layout.family}: {error}") from error
 
 
 def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
     """Return the layout of an open_clip `model_cfg`. Raises UnsupportedArchitecture naming a setting that no layout has."""
     vision, text = dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"])
-    _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
+    _only_plain("", model_cfg, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias"})
     _only_plain("vision_cfg.", vision, {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
     sizes = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
     _only_plain("text_cfg.", text, {*sizes, "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"})
@@ -124,6 +217,7 @@ def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
     return Layout(
         embed_dim=model_cfg["embed_dim"],
         quick_gelu=bool(model_cfg.get("quick_gelu", False)),
+        logit_bias=model_cfg.get("init_logit_bias") is not None,
         image=image_layout(
             ImageTower(
                 layers=layers if isinstance(layers, int) else tuple(layers),
@@ -149,34 +243,10 @@ def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
     )
 
 
-def summarize(layout: Layout) -> StudentSummary:
-    """Count parameters (on the meta device, without memory) and multiply-accumulates of a layout."""
-    model = _meta_model(layout)
-    image = sum(p.numel() for p in model.visual.parameters())
-    text = sum(p.numel() for p in model.parameters()) - image - model.logit_scale.numel()
-    return StudentSummary(
-        image_params=image,
-        text_params=text,
-        text_params_without_embedding=text - model.token_embedding.weight.numel(),
-        macs=image_macs(layout) + text_macs(layout),
-        layout=layout,
-    )
-
-
-def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor in the state dict of a layout's model."""
-    return {name: tuple(tensor.shape) for name, tensor in _meta_model(layout).state_dict().items()}
-
-
-def _meta_model(layout: Layout) -> Model:
-    """Build the model without memory, shapes only. Cached: building takes a moment and is needed often."""
-    return _cached_meta_model(layout.model_dump_json())
-
-
-@lru_cache(maxsize=64)
-def _cached_meta_model(layout: str) -> Model:
-    with torch.device("meta"):
-        return build_clip(Layout.model_validate_json(layout))
+def any_layout(document: Any) -> AnyLayout:
+    """Return a layout or an architecture from its JSON. Raises pydantic's ValidationError."""
+    is_architecture = isinstance(document, dict) and "library" in document
+    return Architecture.model_validate(document) if is_architecture else Layout.model_validate(document)
 
 
 def _mlp_ratio(width: int, units: int) -> float:
@@ -188,67 +258,11 @@ def _mlp_ratio(width: int, units: int) -> float:
 def _only_plain(where: str, config: dict[str, Any], known: set[str]) -> None:
     for key, value in config.items():
         if key not in known and value not in (None, False):
-            raise UnsupportedArchitecture(f"{where}{key[:80]} is set; only plain CLIP models with a ViT or ResNet are supported")
+            raise UnsupportedArchitecture(f"{where}{key[:80]} is set, which a plain CLIP model with a ViT or ResNet has not")
 
 
-def _embed_dim(student: StudentSpec, parent: Layout | None) -> int:
+def _embed_dim(student: StudentSpec, parent: AnyLayout | None) -> int:
     embed_dim = student.embed_dim or (parent.embed_dim if parent is not None else None)
     if embed_dim is None:
         raise ImpossibleStudent("embed_dim", None, "is missing and there is no model to inherit it from; give it")
     return embed_dim
-
-
-def image_macs(layout: Layout) -> int:
-    """Count multiply-accumulates of encoding one image: convolutions and matrix products."""
-    image = layout.image
-    if image.kind == "resnet":
-        return _resnet_macs(image, layout.embed_dim)
-    assert image.patch_size is not None
-    assert image.heads is not None
-    assert image.mlp is not None
-    patches = (image.image_size // image.patch_size) ** 2
-    stem = patches * 3 * image.patch_size**2 * image.width
-    blocks = _transformer_macs(patches + 1, image.width, image.head_width, image.heads, image.mlp)
-    return stem + blocks + image.width * layout.embed_dim
-
-
-def text_macs(layout: Layout) -> int:
-    """Count multiply-accumulates of encoding one text of full context length."""
-    text = layout.text
-    blocks = _transformer_macs(text.context_length, text.width, text.head_width, text.heads, text.mlp)
-    return blocks + text.width * layout.embed_dim
-
-
-def _transformer_macs(tokens: int, width: int, head_width: int, heads: list[int], mlp: list[int]) -> int:
-    total = 0
-    for n_heads, units in zip(heads, mlp, strict=True):
-        inner = n_heads * head_width
-        total += 4 * tokens * width * inner  # q, k, v and the output projection
-        total += 2 * tokens * tokens * inner  # q.k and attention.v; the causal mask saves nothing
-        total += 2 * tokens * width * units
-    return total
-
-
-def _resnet_macs(image: ImageLayout, embed_dim: int) -> int:
-    """Count for open_clip's ModifiedResNet: three stem convolutions, four stages of bottlenecks, attention pooling."""
-    width, side = image.width, image.image_size // 2
-    half = width // 2
-    total = side**2 * 9 * (3 * half + half * half + half * width)
-    side //= 2
-    channels = width
-    for stage, blocks in enumerate(image.layers):
-        planes = width * 2**stage
-        for block in range(blocks):
-            stride = 2 if stage > 0 and block == 0 else 1
-            total += side**2 * (channels * planes + 9 * planes * planes)
-            side //= stride
-            total += side**2 * planes * planes * 4
-            if block == 0:
-                total += side**2 * channels * planes * 4
-            channels = planes * 4
-    return total + _attention_pool_macs(side**2 + 1, channels, embed_dim)
-
-
-def _attention_pool_macs(tokens: int, width: int, embed_dim: int) -> int:
-    """Count every token as a query, as open_clip computes it, though only the first is read."""
-    return tokens * width * (3 * width + embed_dim) + 2 * tokens * tokens * width

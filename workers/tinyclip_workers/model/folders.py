@@ -1,42 +1,61 @@
-"""Model folders: a registry version, an example's teacher, or any folder in open_clip's layout.
+"""Model folders: a registry version, an example's teacher, or any folder in the layout of open_clip or transformers.
 
-A folder without `open_clip_config.json` holds a student whose blocks differ in size, which open_clip cannot build: then
-`layout.json` has its layout and `preprocess.json` its image preprocessing.
+A folder without a configuration holds a student whose blocks differ in size, which no library can build: then `layout.json` has
+its layout and `preprocess.json` its image preprocessing.
 
 A model that was found (`ModelSource`) and one that was loaded (`LoadedModel`) are separate: a plan reads no weights.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from open_clip.factory import load_checkpoint
 from pydantic import ValidationError
 from safetensors.torch import load as from_safetensors
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
-from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.layouts import AnyLayout, Architecture, Layout
 
-from tinyclip_workers.model.architecture import UnsupportedArchitecture, build_clip, layout_from_config, state_shapes
-from tinyclip_workers.model.documents import parse_object
+from tinyclip_workers.model.architecture import (
+    UnsupportedArchitecture,
+    any_layout,
+    any_layout_from_config,
+    build_clip,
+    transformers_architecture,
+)
+from tinyclip_workers.model.folder_files import FILE_SECONDS, read_bytes, read_json
 from tinyclip_workers.model.headers import WeightsError, shown_name
-from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
+from tinyclip_workers.model.layouts import VOCAB_SIZE
+from tinyclip_workers.model.plausible import expect_numbers_of_a_model, expect_plausible, place_of, plausible_layout
+from tinyclip_workers.model.preprocessing import (
+    INTERPOLATIONS,
+    OPENAI_MEAN,
+    OPENAI_STD,
+    RESIZE_MODES,
+    Color,
+    Interpolation,
+    PixelInput,
+    ResizeMode,
+)
+from tinyclip_workers.model.summary import state_shapes
 from tinyclip_workers.model.tokenizers import (
     MAX_TOKENIZER_BYTES,
     SETTINGS_FILE,
     TOKENIZER_FILES,
+    VOCABULARY_FILES,
     TokenizerError,
     TokenizerSource,
     make_tokenizer,
+    missing_files,
     tokenizer_of_config,
 )
 from tinyclip_workers.model.tokenizers import Tokenizer as Tokenizer
 from tinyclip_workers.model.towers import Clip, Model
 from tinyclip_workers.model.weights import file_digest, load_state_dict, read_header
-from tinyclip_workers.runtime.addresses import ServiceAddress, address_in
+from tinyclip_workers.runtime.addresses import address_in
 from tinyclip_workers.runtime.filesystems import open_store
-from tinyclip_workers.runtime.user_files import SMALL_FILE_SECONDS, open_file
 
 CONFIG_FILE = "open_clip_config.json"
 LAYOUT_FILE = "layout.json"
@@ -46,18 +65,17 @@ OWN_WEIGHTS_FILE = "model.safetensors"
 COMPACT_FILE = "compact.safetensors"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", OWN_WEIGHTS_FILE, COMPACT_FILE)
 """Names of weights in a folder, in order of preference; the last is our compact form."""
-FOLDER_FILES = (*WEIGHTS_FILES, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, MODEL_DOCUMENT, *TOKENIZER_FILES, SETTINGS_FILE)
+HF_CONFIG_FILE = "config.json"
+"""The configuration of a model of transformers, or of the Hugging Face text tower of a model of open_clip."""
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+FOLDER_FILES = (
+    *WEIGHTS_FILES, HF_CONFIG_FILE, *PROCESSOR_FILES, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, MODEL_DOCUMENT,
+    *TOKENIZER_FILES, SETTINGS_FILE,
+)  # fmt: skip
 """Names that are read in a folder."""
-FILE_SECONDS = 60.0
-"""Time limit for each file beside the weights, in a remote store."""
-
-MAX_DOCUMENT_BYTES = 32 << 20
-"""Limit of a configuration, a layout or a version's document. The last has the shards that the version was trained on."""
-MAX_USER_DOCUMENT_BYTES = 4 << 20
-"""The same for a folder that a user names: a parsed document takes up to 25 times its size."""
-MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
-"""Limits of the sizes in a layout: several times those of the largest published models."""
 MAX_NAME = 200
+POSITION_IDS = ".position_ids"
+"""Ends of names of constants that older versions of transformers have stored."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +83,13 @@ class ModelSource:
     """A model that was found but not loaded."""
 
     name: str
-    layout: Layout
+    layout: AnyLayout
     weights: Callable[[], str]
     """Path or URI of the weights; may download them."""
     image_mean: Color = OPENAI_MEAN
     image_std: Color = OPENAI_STD
+    interpolation: Interpolation = "bicubic"
+    resize_mode: ResizeMode = "shortest"
     published: bool = False
     """Weights from a hub, in any form that open_clip reads, rather than safetensors of exactly this layout."""
     tokenizer: TokenizerSource | None = None
@@ -81,7 +101,7 @@ class LoadedModel:
     """A model in evaluation mode, with its tokenizer and image normalization."""
 
     model: Model
-    layout: Layout
+    layout: AnyLayout
     tokenizer: Tokenizer
     image_mean: Color
     image_std: Color
@@ -90,6 +110,13 @@ class LoadedModel:
     """SHA-256 of the weights file."""
     tokenizer_source: TokenizerSource | None = None
     """Files and settings of the tokenizer; None for CLIP's own."""
+    interpolation: Interpolation = "bicubic"
+    resize_mode: ResizeMode = "shortest"
+
+    @property
+    def pixels(self) -> PixelInput:
+        """The square of pixels that the model reads."""
+        return PixelInput(self.layout.image_size, self.interpolation, self.resize_mode)
 
     @property
     def tokenizer_files(self) -> dict[str, bytes]:
@@ -106,19 +133,44 @@ def find_folder(uri: str) -> ModelSource:
     names = {name for name in FOLDER_FILES if store.exists(name)}  # not a listing: a folder may have millions of files
     if not names and not store.exists(""):
         raise FileNotFoundError(f"there is no model folder at {uri}; check the path")
-    if CONFIG_FILE not in names and not {LAYOUT_FILE, PREPROCESS_FILE} <= names:
-        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in open_clip's layout is needed")
+    own = {LAYOUT_FILE, PREPROCESS_FILE} <= names
+    if CONFIG_FILE not in names and HF_CONFIG_FILE not in names and not own:
+        raise FileNotFoundError(f"{uri} has no {CONFIG_FILE}; a folder in the layout of open_clip or transformers is needed")
     weights = next((name for name in WEIGHTS_FILES if name in names), None)
     if weights is None:
         raise FileNotFoundError(f"{uri} has no weights; put one of {', '.join(WEIGHTS_FILES)} there")
-    config = _read_json(uri, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": _read_json(uri, PREPROCESS_FILE)}
-    layout = _layout_file(uri) if LAYOUT_FILE in names else config_layout(config, address_in(uri, CONFIG_FILE))
+    if CONFIG_FILE not in names and not own:
+        return _find_transformers(uri, names, lambda: address_in(uri, weights))
+    config = read_json(uri, CONFIG_FILE) if CONFIG_FILE in names else {"preprocess_cfg": read_json(uri, PREPROCESS_FILE)}
+    if LAYOUT_FILE in names:
+        layout = _layout_file(uri)
+    else:
+        text_config = read_json(uri, HF_CONFIG_FILE) if HF_CONFIG_FILE in names else None
+        layout = config_layout(config, address_in(uri, CONFIG_FILE), text_config)
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if MODEL_DOCUMENT in names:
-        name = _version_name(_read_json(uri, MODEL_DOCUMENT), address_in(uri, MODEL_DOCUMENT))
+        name = _version_name(read_json(uri, MODEL_DOCUMENT), address_in(uri, MODEL_DOCUMENT))
     tokenizer = _folder_tokenizer(uri, names, config.get("model_cfg"))
     source = ModelSource(name, layout, lambda: address_in(uri, weights), tokenizer=tokenizer)
-    return with_normalization(source, config.get("preprocess_cfg"), uri)
+    return with_preprocessing(source, config.get("preprocess_cfg"), uri)
+
+
+def _find_transformers(uri: str, names: Collection[str], weights: Callable[[], str]) -> ModelSource:
+    """Find a model of transformers: its `config.json`, the configuration of its processor, and its tokenizer."""
+    where, config = address_in(uri, HF_CONFIG_FILE), read_json(uri, HF_CONFIG_FILE)
+    expect_numbers_of_a_model(config, where)
+    try:
+        layout = transformers_architecture(config)
+    except UnsupportedArchitecture as error:
+        raise UnsupportedArchitecture(f"{uri} {error}") from error
+    expect_plausible(layout)
+    files = {name: read_bytes(uri, name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if name in names}
+    tokenizer = TokenizerSource(files, clean=False) if any(name in files for name in VOCABULARY_FILES) else None
+    if tokenizer is None and not (layout.family == "CLIP" and layout.vocab_size == VOCAB_SIZE):
+        raise WeightsError(missing_files(uri, f"of this {layout.family}"))
+    processor = next((name for name in PROCESSOR_FILES if name in names), None)
+    source = ModelSource(uri.rstrip("/").rsplit("/", 1)[-1], layout, weights, tokenizer=tokenizer)
+    return with_preprocessing(source, processor_settings(read_json(uri, processor) if processor else {}), uri)
 
 
 def load_folder(uri: str) -> LoadedModel:
@@ -134,14 +186,14 @@ def _folder_tokenizer(uri: str, names: Collection[str], model_cfg: Any) -> Token
     if not named and SETTINGS_FILE not in names:
         return None
     known = (*TOKENIZER_FILES, SETTINGS_FILE)
-    files = {name: _read_bytes(uri, name, MAX_TOKENIZER_BYTES) for name in known if name in names}
+    files = {name: read_bytes(uri, name, MAX_TOKENIZER_BYTES) for name in known if name in names}
     try:
         return TokenizerSource.from_files(files) or tokenizer_of_config(text_cfg or {}, files, uri)
     except TokenizerError as error:
         raise WeightsError(str(error)) from error
 
 
-def check_weights(uri: str, layout: Layout) -> None:
+def check_weights(uri: str, layout: AnyLayout) -> None:
     """Check from its header that a weights file has the tensors of a layout. Raises WeightsError naming the first difference."""
     if not uri.endswith(".safetensors"):
         raise WeightsError(f"{uri} is not a .safetensors file; convert it first")
@@ -150,7 +202,7 @@ def check_weights(uri: str, layout: Layout) -> None:
         if there.get(name) != shape:
             found = f"has shape {there[name]}" if name in there else "is missing"
             raise WeightsError(f"{uri} does not fit its configuration: {name} {found}, {shape} is needed")
-    if extra := sorted(there.keys() - wanted.keys()):
+    if extra := sorted(name for name in there.keys() - wanted.keys() if not name.endswith(POSITION_IDS)):
         raise WeightsError(f"{uri} does not fit its configuration, which has no {shown_name(extra[0])}")
 
 
@@ -161,7 +213,8 @@ def load_source(source: ModelSource, path: str) -> LoadedModel:
         load_checkpoint(model, path)
     else:
         check_weights(path, source.layout)
-        model.load_state_dict(load_state_dict(path))
+        state = load_state_dict(path)
+        model.load_state_dict({name: tensor for name, tensor in state.items() if not name.endswith(POSITION_IDS)})
     return LoadedModel(
         model=model.eval(),
         layout=source.layout,
@@ -171,11 +224,13 @@ def load_source(source: ModelSource, path: str) -> LoadedModel:
         name=source.name,
         digest=file_digest(path),
         tokenizer_source=source.tokenizer,
+        interpolation=source.interpolation,
+        resize_mode=source.resize_mode,
     )
 
 
 def load_student(
-    layout: Layout, weights: bytes, image_mean: Color, image_std: Color, tokenizer: TokenizerSource | None = None
+    layout: AnyLayout, weights: bytes, image_mean: Color, image_std: Color, tokenizer: TokenizerSource | None = None
 ) -> LoadedModel:
     """Load a trained model from its layout and the bytes of its safetensors. Raises RuntimeError if the two do not fit."""
     model = build_clip(layout)
@@ -186,8 +241,22 @@ def load_student(
     )
 
 
-def with_normalization(source: ModelSource, preprocess: Any, where: str) -> ModelSource:
-    """Set a source's mean and deviation from an open_clip `preprocess_cfg`; CLIP's own are the default. Raises WeightsError."""
+def processor_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the `preprocess_cfg` of open_clip that does what an image processor of transformers does."""
+    found = document.get("image_processor")
+    settings = found if isinstance(found, dict) else document
+    size = settings.get("size")
+    square = isinstance(size, dict) and "height" in size
+    return {
+        "mean": settings.get("image_mean"),
+        "std": settings.get("image_std"),
+        "interpolation": {2: "bilinear", 3: "bicubic"}.get(settings.get("resample", 3), settings.get("resample")),
+        "resize_mode": "squash" if square else "shortest",
+    }
+
+
+def with_preprocessing(source: ModelSource, preprocess: Any, where: str) -> ModelSource:
+    """Set a source's preprocessing from an open_clip `preprocess_cfg`; CLIP's own is the default. Raises WeightsError."""
     colors = preprocess or {}
     try:
         mean, std = (tuple(float(v) for v in colors.get(k) or d) for k, d in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)))
@@ -195,63 +264,51 @@ def with_normalization(source: ModelSource, preprocess: Any, where: str) -> Mode
         raise WeightsError(f"{where} has a preprocess_cfg whose mean or std is not a list of numbers; correct it") from error
     if len(mean) != 3 or len(std) != 3 or not all(math.isfinite(value) for value in (*mean, *std)) or not all(std):
         raise WeightsError(f"{where} has a preprocess_cfg whose mean or std is not three finite numbers; correct it")
-    return replace(source, image_mean=(mean[0], mean[1], mean[2]), image_std=(std[0], std[1], std[2]))
+    interpolation, mode = colors.get("interpolation") or "bicubic", colors.get("resize_mode") or "shortest"
+    if interpolation not in INTERPOLATIONS or mode not in RESIZE_MODES:
+        known = f"interpolation ({', '.join(INTERPOLATIONS)}) and resize_mode ({', '.join(RESIZE_MODES)})"
+        raise WeightsError(f"{where} has a preprocess_cfg with other values than those of {known}; correct it")
+    return replace(
+        source,
+        image_mean=(mean[0], mean[1], mean[2]),
+        image_std=(std[0], std[1], std[2]),
+        interpolation=cast(Interpolation, interpolation),
+        resize_mode=cast(ResizeMode, mode),
+    )
 
 
-def config_layout(config: dict[str, Any], where: str) -> Layout:
-    """Return the layout in an `open_clip_config.json`. Raises WeightsError or UnsupportedArchitecture."""
+def config_layout(config: dict[str, Any], where: str, text_config: dict[str, Any] | None = None) -> AnyLayout:
+    """Return the layout in an `open_clip_config.json`; `text_config`: of a Hugging Face text tower.
+
+    Raises WeightsError or UnsupportedArchitecture.
+    """
     if not isinstance(config.get("model_cfg"), dict):
         raise WeightsError(f"{where} has no model_cfg; it is not a configuration of open_clip")
-    _expect_numbers_of_a_model(config["model_cfg"], where)
+    expect_numbers_of_a_model(config["model_cfg"], where)
+    if text_config is not None:
+        expect_numbers_of_a_model(text_config, where)
     try:
-        return plausible_layout(layout_from_config(config["model_cfg"]))
+        layout = any_layout_from_config(config["model_cfg"], text_config)
+        if isinstance(layout, Layout):
+            return plausible_layout(layout)
+        expect_plausible(layout)
+        return layout
     except (UnsupportedArchitecture, WeightsError):
         raise
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError) as error:  # sizes that are missing or no numbers
         raise WeightsError(f"{where} has a model_cfg that cannot be used{place_of(error)}; correct it") from error
 
 
-def _layout_file(uri: str) -> Layout:
+def _layout_file(uri: str) -> AnyLayout:
     try:
-        return plausible_layout(Layout.model_validate(_read_json(uri, LAYOUT_FILE)))
+        layout = any_layout(read_json(uri, LAYOUT_FILE))
+        if isinstance(layout, Layout):
+            return plausible_layout(layout)
+        expect_numbers_of_a_model(layout.config, address_in(uri, LAYOUT_FILE))
+        expect_plausible(layout)
+        return layout
     except ValidationError as error:
         raise WeightsError(f"{address_in(uri, LAYOUT_FILE)} is not a layout{place_of(error)}; write it again") from error
-
-
-def plausible_layout(layout: Layout) -> Layout:
-    """Return a layout that a user's file has, if its sizes are those of a model. Raises WeightsError.
-
-    Shapes and parameters are computed from it, block by block.
-    """
-    image, text = layout.image, layout.text
-    _expect_sizes([*image.layers, text.layers, len(image.heads or []), len(text.heads)], "blocks of a tower", MAX_BLOCKS, least=0)
-    _expect_sizes([image.image_size, image.patch_size or 1, text.context_length], "image_size, patch_size and context", MAX_SIDE)
-    _expect_sizes([layout.embed_dim, image.width, image.head_width, text.width, text.head_width], "widths", MAX_WIDTH)
-    _expect_sizes([text.vocab_size], "vocab_size", MAX_VOCABULARY)
-    _expect_sizes([*(image.heads or []), *(image.mlp or []), *text.heads, *text.mlp], "heads and mlp", MAX_WIDTH, least=0)
-    fits = len(text.heads) == len(text.mlp) == text.layers and len(image.layers) == {"vit": 1, "resnet": 4}[image.kind]
-    if image.kind == "vit":
-        fits = fits and image.patch_size is not None and len(image.heads or []) == len(image.mlp or []) == image.layers[0]
-    if not fits:
-        raise WeightsError("a layout has one number of heads and one of MLP units for each block; this one has others")
-    return layout
-
-
-def _expect_sizes(sizes: Iterable[int], what: str, most: int, *, least: int = 1) -> None:
-    if not all(least <= size <= most for size in sizes):
-        raise WeightsError(f"{what} of a model must be {least} to {most:,}; this one has others")
-
-
-def _expect_numbers_of_a_model(config: dict[str, Any], where: str) -> None:
-    """Refuse numbers from which no layout is made: lists become as long as they say. Raises WeightsError."""
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        values = [number for value in part.values() for number in (value if isinstance(value, list) else [value])]
-        layers = part.get("layers")
-        counts = [count for count in (layers if isinstance(layers, list) else [layers]) if isinstance(count, int | float)]
-        large = any(isinstance(number, int | float) and not abs(number) <= MAX_VOCABULARY for number in values)
-        if large or len(values) > MAX_BLOCKS or not all(0 <= count <= MAX_BLOCKS for count in counts):
-            message = f"has numbers beyond those of a model: up to {MAX_BLOCKS} layers and {MAX_VOCABULARY:,} tokens"
-            raise WeightsError(f"{where} {message}")
 
 
 def _version_name(document: dict[str, Any], where: str) -> str:
@@ -261,33 +318,12 @@ def _version_name(document: dict[str, Any], where: str) -> str:
     return f"{name}@{version}"
 
 
-def place_of(error: Exception) -> str:
-    """Return the field of an error in a document, for messages, which do not repeat values of the document."""
-    if not isinstance(error, ValidationError):
-        return ""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f" at {'.'.join(shown_name(str(part)) for part in first['loc'])}" if first["loc"] else ""
-
-
-def _read_json(folder: str, name: str) -> dict[str, Any]:
-    address = address_in(folder, name)
-    data = _read_bytes(folder, name, MAX_DOCUMENT_BYTES if isinstance(address, ServiceAddress) else MAX_USER_DOCUMENT_BYTES)
-    return parse_object(data, lambda what: WeightsError(f"{address} is {what}; write it again"))
-
-
-def _read_bytes(folder: str, name: str, limit: int) -> bytes:
-    address = address_in(folder, name)
-    with open_file(address, block_bytes=1 << 20, seconds=SMALL_FILE_SECONDS) as file:  # checked: a link may lead elsewhere
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise WeightsError(f"{address} has more than {limit:,} bytes; it is not the file of a model")
-    return data
-
-
 def own_towers(loaded: LoadedModel) -> Clip:
     """Return the model in our own towers, whose trace does not depend on values."""
     if isinstance(loaded.model, Clip):
         return loaded.model
+    if isinstance(loaded.layout, Architecture):
+        raise UnsupportedArchitecture(f"{loaded.name} is a {loaded.layout.family}, whose towers only its library has")
     towers = Clip(loaded.layout)
     towers.load_state_dict(loaded.model.state_dict())
     return towers.eval()

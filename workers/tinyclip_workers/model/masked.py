@@ -1,7 +1,7 @@
 """The student of an automatic stage: two towers under learnable masks, until they are folded (METHOD sections 3 to 7).
 
     towers = MaskedTowers(clip, original_layout, ("image", "text"), constraint)
-    image_BD, text_BD, scale = towers(images_BCHW, tokens_BT, towers.noise(generator))
+    image_BD, text_BD, scale, bias = towers(images_BCHW, tokens_BT, towers.noise(generator))
     loss = … + towers.sparsity_penalty(step).loss    # then one step of the weights' optimizer and of the masks' optimizer
     towers.clamp_()
     student = towers.folded_model()                  # at the prune step; trained on with a new optimizer
@@ -29,7 +29,7 @@ from tinyclip_workers.model.masks import (
     TowerMasks,
 )
 from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty, TowerSize, joint_lagrangian, separate_lagrangian
-from tinyclip_workers.model.towers import Clip, normalized
+from tinyclip_workers.model.towers import Clip, normalized, scale_and_bias
 
 Noise = Mapping[str, dict[Group, Tensor]]
 
@@ -72,8 +72,10 @@ class MaskedTowers(nn.Module):
         """Draw the random numbers of one forward pass, image before text; every worker draws its own."""
         return {tower: masks.noise(generator) for tower, masks in self.tower_masks().items()}
 
-    def forward(self, images_BCHW: Tensor, tokens_BL: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier, under one sample of the masks.
+    def forward(
+        self, images_BCHW: Tensor, tokens_BL: Tensor, noise: Noise | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return image_BD and text_BD, L2-normalised in fp32, similarity multiplier and bias, under one sample of the masks.
 
         Without noise the masks are the deterministic ones, as in evaluation.
         """
@@ -83,7 +85,7 @@ class MaskedTowers(nn.Module):
             masks = {tower: masks.sample(noise[tower]) for tower, masks in self.tower_masks().items()}
         image_BD = normalized(self.clip.encode_image(images_BCHW, masks.get("image")))
         text_BD = normalized(self.clip.encode_tokens(tokens_BL, masks.get("text")))
-        return image_BD, text_BD, self.clip.logit_scale.exp()
+        return image_BD, text_BD, *scale_and_bias(self.clip)
 
     def sparsity_penalty(self, step: int) -> SparsityPenalty:
         """Return the Lagrangian term for the target sparsity of this step of the stage; the same on every worker."""

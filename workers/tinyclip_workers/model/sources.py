@@ -3,11 +3,12 @@
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import open_clip
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 from open_clip.pretrained import (
     HF_SAFE_WEIGHTS_NAME,
     HF_WEIGHTS_NAME,
@@ -20,20 +21,29 @@ from tinyclip.addresses import ARTIFACTS_ROOT
 from tinyclip.artifacts.paths import model_version
 from tinyclip.schemas.spec import TeacherSpec
 
-from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config
+from tinyclip_workers.model.architecture import UnsupportedArchitecture, any_layout_from_config
 from tinyclip_workers.model.documents import parse_object
+from tinyclip_workers.model.folder_files import MAX_USER_DOCUMENT_BYTES, read_if_exists, tokenizer_files
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
-    MAX_USER_DOCUMENT_BYTES,
+    HF_CONFIG_FILE,
     LoadedModel,
     ModelSource,
     check_weights,
     config_layout,
     find_folder,
     load_source,
-    with_normalization,
+    with_preprocessing,
 )
 from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.tokenizers import (
+    MAX_TOKENIZER_BYTES,
+    TOKENIZER_FILES,
+    TokenizerError,
+    TokenizerSource,
+    missing_files,
+    tokenizer_of_config,
+)
 from tinyclip_workers.runtime.addresses import ServiceAddress
 
 TIMEOUT_S = 10.0
@@ -42,6 +52,7 @@ MAX_HUB_WEIGHTS_BYTES = 16 << 30
 HUB_WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 LOCAL_DIR, HF_HUB, REGISTRY = "local-dir:", "hf-hub:", "registry:"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_TOKENIZER = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _PINNED = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})@([0-9]{1,9})", re.ASCII)
 """A registered version as the server names it, after it has checked that the model is one of the caller's project."""
 
@@ -137,21 +148,37 @@ def _find_open_clip(spec: TeacherSpec, at: str) -> ModelSource:
     if not tag and "/" not in weights and "." not in weights:
         hint = _did_you_mean(weights, tags)
         raise TeacherError(f"{at}/pretrained", weights, f"{name} has no such weights; {hint}known: {', '.join(tags)}")
-    layout = layout_from_config(config)
     if tag.get("quick_gelu"):  # weights trained with it need it, whatever the architecture's default
-        layout = layout.model_copy(update={"quick_gelu": True})
+        config["quick_gelu"] = True
+    folder = None if tag else weights.rpartition("/")[0] or "."
+    text_config = read_if_exists(folder, HF_CONFIG_FILE) if folder and config["text_cfg"].get("hf_model_name") else None
+    layout = any_layout_from_config(config, text_config)
     full_name = f"{name}@{weights.rsplit('/', 1)[-1]}"
+    tokenizer = _tokenizer(config["text_cfg"], folder)
     if not tag:
-        return ModelSource(full_name, layout, lambda: weights)
-    source = ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True)
-    return with_normalization(source, tag, full_name)
+        return ModelSource(full_name, layout, lambda: weights, tokenizer=tokenizer)
+    source = ModelSource(full_name, layout, lambda: fetch_pretrained(tag, full_name), published=True, tokenizer=tokenizer)
+    return with_preprocessing(source, tag, full_name)
 
 
 def _find_on_hub(repository: str) -> ModelSource:
     config = fetch_config(repository)
     layout = config_layout(config, f"hf-hub:{repository}")
-    source = ModelSource(repository, layout, lambda: fetch_weights(repository), published=True)
-    return with_normalization(source, config.get("preprocess_cfg"), f"hf-hub:{repository}")
+    tokenizer = _tokenizer({**config["model_cfg"]["text_cfg"]}, None, repository)
+    source = ModelSource(repository, layout, lambda: fetch_weights(repository), published=True, tokenizer=tokenizer)
+    return with_preprocessing(source, config.get("preprocess_cfg"), f"hf-hub:{repository}")
+
+
+def _tokenizer(text_cfg: Mapping[str, Any], folder: str | None, repository: str | None = None) -> TokenizerSource | None:
+    """Return the tokenizer that a configuration names, from a folder or from the hub. Raises WeightsError, HubError."""
+    name = text_cfg.get("hf_tokenizer_name")
+    if not name:
+        return None
+    files = tokenizer_files(folder) if folder else {}
+    try:
+        return tokenizer_of_config(text_cfg, files or fetch_tokenizer(str(name)), folder or repository or str(name))
+    except TokenizerError as error:
+        raise WeightsError(str(error)) from error
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
@@ -171,6 +198,33 @@ def fetch_config(repository: str) -> dict[str, Any]:
     if len(data) > MAX_USER_DOCUMENT_BYTES:
         raise WeightsError(f"{address} has more than {MAX_USER_DOCUMENT_BYTES:,} bytes; use another model")
     return parse_object(data, lambda what: WeightsError(f"{address} is {what}; use another model"))
+
+
+def fetch_tokenizer(repository: str) -> dict[str, bytes]:
+    """Return the tokenizer's files of a repository `ORG/NAME`, from the local cache or the hub, by name. Raises HubError."""
+    if not _TOKENIZER.fullmatch(repository) or ".." in repository:
+        raise HubError(f"the tokenizer {repository[:100]} is not a repository of the hub; correct hf_tokenizer_name")
+    found: dict[str, bytes] = {}
+    for file in TOKENIZER_FILES:
+        cached = try_to_load_from_cache(repository, file)
+        path = cached if isinstance(cached, str) else None
+        if path is None and not found and cached is None:
+            path = _downloaded_file(repository, file)
+        if path is not None:
+            with open(path, "rb") as opened:
+                found[file] = opened.read(MAX_TOKENIZER_BYTES)
+    return found
+
+
+def _downloaded_file(repository: str, file: str) -> str | None:
+    """Download a small file; None if the repository has none of this name. Raises HubError naming what to put where."""
+    try:
+        path: str = hf_hub_download(repository, file, etag_timeout=TIMEOUT_S)
+        return path
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # connection errors of several libraries, 401, 404, offline mode
+        raise HubError(f"{missing_files(repository, repository)}; {_unreachable(repository, error)}") from error
 
 
 def fetch_weights(repository: str) -> str:

@@ -6,12 +6,13 @@ interchangeable. open_clip cannot express a student of automatic inheritance: pe
 Shapes: B batch, T tokens, L tokens of the longest text, d width, E embedding size.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from tinyclip.schemas.layouts import ImageLayout, Layout
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ class Clip(nn.Module):
         self.ln_final = MaskedLayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.zeros(text.width, layout.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.logit_bias = nn.Parameter(torch.tensor(0.0)) if layout.logit_bias else None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Do as open_clip's models: compute blocks again in the backward pass instead of keeping what they computed."""
@@ -76,7 +78,8 @@ class Clip(nn.Module):
 
 
 Model: TypeAlias = CLIP | Clip
-"""A CLIP model of either kind: both have `encode_image`, `visual`, `logit_scale` and the same names in the state dict."""
+"""A model of either kind: ours, or one of a library, of which `CLIP` is the plain one. All have `encode_image`, `encode_text`,
+`visual`, `logit_scale` and, with the sigmoid loss, `logit_bias`."""
 
 
 class ImageTower(nn.Module):
@@ -127,35 +130,50 @@ def image_tower(layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> nn.Mod
     return resnet
 
 
-def encode_text(model: CLIP | CustomTextCLIP | Clip, tokens_BT: Tensor) -> Tensor:
+def encode_text(model: Model, tokens_BT: Tensor) -> Tensor:
     """Return text embeddings (B, E), not normalised: as `model.encode_text`, without computing the padding.
 
     Exact where attention is causal and the embedding is read at the end-of-text token (the first one of the largest id):
     it does not depend on what follows. Text towers of another kind encode the whole context. Tokens may be on the CPU, where
     their lengths are read without waiting for the model's device.
     """
-    if isinstance(model, Clip):
-        return model.encode_text(tokens_BT)
     device = model.logit_scale.device
-    if not (isinstance(model, CLIP) and model.text_pool_type == "argmax" and model.attn_mask is not None):
-        whole: Tensor = model.encode_text(to_device(tokens_BT, device))
-        return whole
-    return encode_tokens(model, without_padding(tokens_BT, device))
+    return encode_tokens(model, without_padding(tokens_BT, device) if trims_padding(model) else to_device(tokens_BT, device))
+
+
+def trims_padding(model: Model) -> bool:
+    """Return whether a model does not read what follows the end of a text."""
+    return isinstance(model, Clip) or _causal_tower(model) is not None or bool(getattr(model, "trims_padding", False))
+
+
+def _causal_tower(model: Model) -> Any:
+    """Return open_clip's text tower, if it is the plain one: causal, and read at the end of the text."""
+    if isinstance(model, CLIP):
+        return model if model.text_pool_type == "argmax" and model.attn_mask is not None else None
+    tower = getattr(model, "text", None)
+    if not isinstance(tower, TextTransformer) or tower.pool_type != "argmax" or tower.attn_mask is None:
+        return None
+    plain = all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks)
+    return tower if plain and tower.cls_emb is None and not tower.output_tokens else None
 
 
 def encode_tokens(model: Model, tokens_BL: Tensor) -> Tensor:
-    """Do the same for a plain CLIP model and tokens on its device, without trimming: no shape depends on the tokens' values."""
+    """Do the same for tokens on the model's device, without trimming: no shape depends on the tokens' values."""
     if isinstance(model, Clip):
         return model.encode_tokens(tokens_BL)
+    tower = _causal_tower(model)
+    if tower is None:
+        whole: Tensor = model.encode_text(tokens_BL)
+        return whole
     length = tokens_BL.shape[1]
-    dtype = model.transformer.get_cast_dtype()
-    x_BLd = model.token_embedding(tokens_BL).to(dtype) + model.positional_embedding[:length].to(dtype)
-    mask_LL = model.attn_mask[:length, :length].to(dtype)
-    compute = getattr(model.transformer, COMPILED_BLOCK, causal_block)
-    for block in model.transformer.resblocks:
-        x_BLd = run_block(compute, model.transformer.grad_checkpointing, block, x_BLd, mask_LL)
-    x_BLd = model.ln_final(x_BLd)
-    return _project(_at_end_of_text(x_BLd, tokens_BL), model.text_projection)
+    dtype = tower.transformer.get_cast_dtype()
+    x_BLd = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    mask_LL = tower.attn_mask[:length, :length].to(dtype)
+    compute = getattr(tower.transformer, COMPILED_BLOCK, causal_block)
+    for block in tower.transformer.resblocks:
+        x_BLd = run_block(compute, tower.transformer.grad_checkpointing, block, x_BLd, mask_LL)
+    x_BLd = tower.ln_final(x_BLd)
+    return _project(_at_end_of_text(x_BLd, tokens_BL), tower.text_projection)
 
 
 def longest_text(tokens_BT: Tensor, multiple: int = 1) -> int:
@@ -195,17 +213,23 @@ def normalized(x_BD: Tensor) -> Tensor:
 
 
 class TwoTowers(nn.Module):
-    """A CLIP model as one call, so that a data-parallel wrapper sees both towers and the logit scale."""
+    """A CLIP model as one call, so that a data-parallel wrapper sees both towers, the logit scale and the bias."""
 
     def __init__(self, clip: Model) -> None:
         super().__init__()
         self.clip = clip
 
-    def forward(self, images_BCHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image_BD and text_BD, L2-normalised in fp32, and the similarity multiplier (scalar).
+    def forward(self, images_BCHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return image_BD and text_BD, L2-normalised in fp32, the similarity multiplier, and the bias, 0 without one (scalars).
 
         Padding is not trimmed here: the training stream has done it, on the CPU.
         """
         image_BD = normalized(self.clip.encode_image(images_BCHW))
         text_BD = normalized(encode_tokens(self.clip, tokens_BL))
-        return image_BD, text_BD, self.clip.logit_scale.exp()
+        return image_BD, text_BD, *scale_and_bias(self.clip)
+
+
+def scale_and_bias(model: Model) -> tuple[Tensor, Tensor]:
+    """Return a model's similarity multiplier, and the bias of the sigmoid loss, 0 without one (scalars)."""
+    scale, bias = model.logit_scale.exp().reshape(()), getattr(model, "logit_bias", None)
+    return scale, torch.zeros_like(scale, requires_grad=False) if bias is None else bias.reshape(())

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from tinyclip.schemas import JobSpec, Layout, StudentSummary
+from tinyclip.schemas.layouts import AnyLayout
 from tinyclip.schemas.spec import StageSpec
 
 from tinyclip_workers.inheritance.depth import removal_passes
-from tinyclip_workers.model.architecture import image_macs, text_macs
+from tinyclip_workers.model.summary import image_macs, text_macs
 from tinyclip_workers.training.auto_settings.learning_rate import RATES, steps_per_rate
 from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
 from tinyclip_workers.training.stage import is_calibrated
@@ -24,7 +25,7 @@ CALIBRATION_PASSES = 14
 
 
 def stage_hours(
-    spec: JobSpec, index: int, steps: int, student: StudentSummary, parent: Layout, teacher_macs: Sequence[int], device: str
+    spec: JobSpec, index: int, steps: int, student: StudentSummary, parent: AnyLayout, teacher_macs: Sequence[int], device: str
 ) -> float:
     """Estimate the device-hours of a stage. `teacher_macs` has all teachers', `parent` the layout to inherit from."""
     stage = spec.stages[index]
@@ -34,7 +35,7 @@ def stage_hours(
     tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
     student_macs = search_passes * search * parent_macs + TRAINING_PASSES * (steps - search + tested) * student.macs
     macs = (stage.batch_size or spec.batch_size) * student_macs
-    if is_calibrated(stage):
+    if is_calibrated(stage) and isinstance(parent, Layout) and isinstance(student.layout, Layout):
         macs += CALIBRATION_PAIRS * (CALIBRATION_PASSES * parent_macs + _depth_macs(stage, parent, student.layout))
     live = spec.data.train.reinforcement is None
     return _hours(macs, spec, device) + (teacher_hours(spec, index, steps, teacher_macs, device) if live else 0.0)

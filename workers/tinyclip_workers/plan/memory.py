@@ -2,6 +2,7 @@
 
 import torch
 from tinyclip.schemas import JobSpec, Layout
+from tinyclip.schemas.layouts import AnyLayout
 from tinyclip.schemas.spec import StageSpec, WorkerRange
 
 from tinyclip_workers.plan.diagnostics import Diagnostics
@@ -13,9 +14,9 @@ FP32_BYTES, HALF_BYTES = (16, 16, 8), (20, 8, 4)
 channel of its heads, and MLP unit: with fp32 products and with bf16 or fp16."""
 
 
-def check_memory(spec: JobSpec, stage: StageSpec, largest: Layout, device: str, diagnostics: Diagnostics) -> None:
-    """Warn if the image tower of a stage's largest model alone keeps more than a GPU has. ResNets are not estimated."""
-    if device != "cuda" or spec.micro_batch is not None or spec.gradient_checkpointing:
+def check_memory(spec: JobSpec, stage: StageSpec, largest: AnyLayout, device: str, diagnostics: Diagnostics) -> None:
+    """Warn if the image tower of a stage's largest model alone keeps more than a GPU has. Only our ViTs are estimated."""
+    if not isinstance(largest, Layout) or device != "cuda" or spec.micro_batch is not None or spec.gradient_checkpointing:
         return
     workers = spec.resources.workers
     pairs = (stage.batch_size or spec.batch_size) // (workers.min if isinstance(workers, WorkerRange) else workers)

@@ -1,13 +1,12 @@
-"""Checks of objectives: their terms have the files that they need, and every teacher can read the student's inputs."""
+"""Checks of objectives: their terms have the files and the teachers that they need."""
 
 from collections.abc import Sequence
 
-from tinyclip.schemas import JobSpec, PlannedStage
+from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import Objective
 
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.headers import shown_name
-from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.training.clusters import CENTROIDS, ClustersError, read_clusters_header
 
@@ -29,26 +28,8 @@ def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Di
             )
 
 
-def check_ensemble(
-    spec: JobSpec, teachers: Sequence[ModelSource | None], stages: Sequence[PlannedStage], diagnostics: Diagnostics
-) -> None:
-    """Check the teachers after the first (None: unusable), which receive the student's tokens and its images, resized."""
-    for at, teacher in list(zip(spec.every_teacher(), teachers, strict=True))[1:]:
-        if teacher is None:
-            continue
-        text = teacher.layout.text
-        if text.vocab_size != VOCAB_SIZE:
-            message = f"reads {text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's tokenizer that the others read; remove it"
-            diagnostics.error(f"{at.pointer}/model", at.spec.model, message)
-        for planned in stages:
-            context, stage = planned.student.layout.context_length, spec.stages[planned.index]
-            if (stage.objective or spec.objective).affinity > 0 and context > text.context_length:
-                message = (
-                    f"reads texts of at most {text.context_length} tokens, the student of stage {planned.name} {context}; "
-                    f"give that student text.context_length {text.context_length}, or remove this teacher"
-                )
-                diagnostics.error(f"{at.pointer}/model", at.spec.model, message)
-                break
+def check_ensemble(spec: JobSpec, teachers: Sequence[ModelSource | None], diagnostics: Diagnostics) -> None:
+    """Check that several teachers are used."""
     if len(teachers) > 1 and not any((stage.objective or spec.objective).affinity > 0 for stage in spec.stages):
         diagnostics.warn("only affinity uses several teachers, and no stage has it: the first teacher is used alone")
 

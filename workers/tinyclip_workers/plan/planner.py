@@ -19,9 +19,9 @@ from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan, PlannedStage
 from tinyclip.validation import field_errors
 
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.sources import TeacherError, check_teacher
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.cost import teacher_hours
 from tinyclip_workers.plan.data import check_batches, check_training_data
 from tinyclip_workers.plan.dataset import check_dataset
@@ -114,7 +114,7 @@ def make_plan(
         diagnostics.begin("/stages", None, "deriving the students")
         layouts = [source.layout for source in teachers if source is not None]
         stages = plan_stages(spec, layouts, samples, device, diagnostics)
-        check_ensemble(spec, teachers, stages, diagnostics)
+        check_ensemble(spec, teachers, diagnostics)
         diagnostics.begin("/data/train/reinforcement", spec.data.train.reinforcement, "comparing the reinforcement")
         check_stored(spec, dataset, teachers, stages, diagnostics)
     if diagnostics.errors:

@@ -8,7 +8,7 @@ from typing import Any
 from tinyclip.addresses import ARTIFACTS_ROOT
 from tinyclip.artifacts.documents import StoredTeacher
 from tinyclip.artifacts.paths import reinforcement_folder
-from tinyclip.schemas import DatasetVersion, JobSpec, PlannedStage
+from tinyclip.schemas import DatasetVersion, JobSpec, Layout, PlannedStage
 from tinyclip.schemas.datasets import ReinforcementPost
 
 from tinyclip_workers.data.errors import DataError
@@ -45,7 +45,8 @@ def check_stored(
     try:
         stored = StoredReinforcement.open(open_own_store(root), reinforcement_folder(dataset.name, dataset.version, id))
         found = [_describe(source, at.share) for source, at in zip(teachers, spec.every_teacher(), strict=True) if source]
-        lengths = [stage.student.layout.context_length for stage in taught]
+        shared = any(source is not None and isinstance(source.layout, Layout) and source.tokenizer is None for source in teachers)
+        lengths = [stage.student.layout.context_length for stage in taught] if shared else []
         check_reinforcement(stored.document, spec, dataset, found if len(found) == len(teachers) else [], lengths)
     except (DataError, OSError) as error:
         diagnostics.error(POINTER, id, str(error))
@@ -80,6 +81,7 @@ def _describe(source: ModelSource, share: float) -> StoredTeacher:
         scale=1.0,
         embed_dim=source.layout.embed_dim,
         image_size=source.layout.image_size,
+        interpolation=source.interpolation,
         image_mean=source.image_mean,
         image_std=source.image_std,
     )

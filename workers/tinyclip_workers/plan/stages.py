@@ -1,25 +1,27 @@
 """Plans of stages: each stage's student, checked against its parent and teacher."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinyclip.schemas import JobSpec, Layout, PlannedStage, StudentSummary
+from tinyclip.schemas.layouts import AnyLayout, Architecture
 from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower, TrainLength
 
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.inheritance.students import selection_problems
-from tinyclip_workers.model.architecture import summarize, try_layout
+from tinyclip_workers.model.architecture import try_layout
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.cost import stage_hours
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
-from tinyclip_workers.training.stage import steps_of
+from tinyclip_workers.training.stage import not_inheritable, steps_of
 
 
 def plan_stages(
-    spec: JobSpec, teachers: Sequence[Layout], samples: int, device: Literal["cpu", "cuda"], diagnostics: Diagnostics
+    spec: JobSpec, teachers: Sequence[AnyLayout], samples: int, device: Literal["cpu", "cuda"], diagnostics: Diagnostics
 ) -> list[PlannedStage]:
     """Plan the stages, up to the first student that cannot be built. Students inherit from the first of several teachers."""
     planned: list[PlannedStage] = []
@@ -27,7 +29,7 @@ def plan_stages(
     chain = _Chain(teacher)
     teacher_macs = [summarize(layout).macs for layout in teachers]
     for index, stage in enumerate(spec.stages):
-        student = _student(spec, index, stage, chain, teacher, diagnostics)
+        student = _student(spec, index, stage, chain, diagnostics)
         if student is None:
             break
         parent = chain.parent if stage.inherit != "none" and chain.parent is not None else student.layout
@@ -43,23 +45,27 @@ def plan_stages(
 class _Chain:
     """The model that the next stage inherits from. After an automatic stage it is an estimate."""
 
-    parent: Layout | None
+    parent: AnyLayout | None
     estimated: bool = False
     original: Layout | None = None
     """The model before the automatic stages that led to the parent; None if the parent is not from one."""
     before: StageSpec | None = None
 
     def add(self, stage: StageSpec, student: StudentSummary) -> None:
-        self.original = (self.original or self.parent) if stage.prune is not None else None
+        parent = self.parent if isinstance(self.parent, Layout) else None
+        self.original = (self.original or parent) if stage.prune is not None else None
         self.parent, self.estimated, self.before = student.layout, student.estimated, stage
 
 
 def _student(
-    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, teacher: Layout | None, diagnostics: Diagnostics
+    spec: JobSpec, index: int, stage: StageSpec, chain: _Chain, diagnostics: Diagnostics
 ) -> StudentSummary | None:
     """Return the stage's student, or None if it cannot be built."""
+    if stage.inherit != "none" and isinstance(chain.parent, Architecture):
+        diagnostics.error(f"/stages/{index}/inherit", stage.inherit, not_inheritable(chain.parent))
+        return None
     if stage.prune is not None:
-        assert chain.parent is not None  # the spec's schema requires a teacher here
+        assert isinstance(chain.parent, Layout)  # the spec's schema requires a teacher here
         check_prune(index, stage.prune, chain.parent, chain.before, diagnostics)
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
@@ -68,8 +74,12 @@ def _student(
     if found is None:
         return None
     if stage.inherit == "manual" and chain.parent is not None:
+        if isinstance(found, Architecture):
+            message = f"a student like {found.family} has other towers than the model it inherits from; use inherit: none"
+            diagnostics.error(f"/stages/{index}/inherit", stage.inherit, message)
+            return None
         _check_inheritance(index, stage, stage.student, found, chain, diagnostics)
-    _check_student(spec, index, stage, stage.student, found, teacher, diagnostics)
+    _check_student(spec, index, stage.student, found, diagnostics)
     # A student whose layout takes nothing from an estimated parent is exact.
     estimated = chain.estimated and try_layout(stage.student, None)[0] != found
     return summarize(found).model_copy(update={"estimated": estimated})
@@ -79,7 +89,7 @@ def resolve_stage_spec(stage: StageSpec, planned: PlannedStage) -> StageSpec:
     """Return the stage with its length in steps and all fields of its student, if the spec can express them."""
     stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
-    if stage.student is None or planned.student.estimated or not layout.is_uniform:
+    if stage.student is None or planned.student.estimated or isinstance(layout, Architecture) or not layout.is_uniform:
         return stage
     image, text = layout.image, layout.text
     vit = image.kind == "vit"
@@ -106,7 +116,7 @@ def resolve_stage_spec(stage: StageSpec, planned: PlannedStage) -> StageSpec:
     return stage.model_copy(update={"student": student})
 
 
-def _layout(student: StudentSpec, parent: Layout | None, index: int, diagnostics: Diagnostics) -> Layout | None:
+def _layout(student: StudentSpec, parent: AnyLayout | None, index: int, diagnostics: Diagnostics) -> AnyLayout | None:
     layout, problems = try_layout(student, parent)
     for problem in problems:
         _report(index, student, problem, diagnostics)
@@ -117,7 +127,7 @@ def _check_inheritance(
     index: int, stage: StageSpec, student: StudentSpec, layout: Layout, chain: _Chain, diagnostics: Diagnostics
 ) -> None:
     """Check that the student fits into its parent; problems with an estimated parent are warnings."""
-    assert chain.parent is not None
+    assert isinstance(chain.parent, Layout)
     problems = Diagnostics() if chain.estimated else diagnostics
     for problem in inheritance_problems(layout, chain.parent):
         _report(index, student, problem, problems)
@@ -129,37 +139,19 @@ def _check_inheritance(
         diagnostics.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
 
 
-def _check_student(
-    spec: JobSpec,
-    index: int,
-    stage: StageSpec,
-    student: StudentSpec,
-    layout: Layout,
-    teacher: Layout | None,
-    diagnostics: Diagnostics,
-) -> None:
+def _check_student(spec: JobSpec, index: int, student: StudentSpec, layout: AnyLayout, diagnostics: Diagnostics) -> None:
     if layout.vocab_size < VOCAB_SIZE:
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.vocab_size, message), diagnostics)
+    if isinstance(layout, Architecture):
+        if spec.compile:
+            diagnostics.warn(f"compile has no effect on a student like {layout.family}, only on plain ViTs and text towers")
+        return
     if spec.micro_batch is not None and layout.image.kind == "resnet":
         what = "auto processes the whole batch" if spec.micro_batch == "auto" else "uses the statistics of one part at a time"
         diagnostics.warn(f"micro_batch with a ResNet, which has batch normalisation: {what}")
     if (spec.gradient_checkpointing or spec.compile) and layout.image.kind == "resnet":
         diagnostics.warn("gradient_checkpointing and compile have no effect on a ResNet, only on the blocks of transformers")
-    if teacher is not None and (stage.objective or spec.objective).teacher_terms():
-        for misfit in _input_problems(layout, teacher):
-            _report(index, student, misfit, diagnostics)
-
-
-def _input_problems(layout: Layout, teacher: Layout) -> Iterator[ImpossibleStudent]:
-    """Yield problems with the inputs: teacher and student receive the same batch."""
-    size, context = teacher.image.image_size, teacher.text.context_length
-    if layout.image_size != size:
-        message = f"the teacher receives the same images, at {size} pixels; give {size}"
-        yield ImpossibleStudent("image/image_size", layout.image_size, message)
-    if layout.context_length > context:
-        message = f"the teacher receives the same texts, up to {context} tokens; give at most that"
-        yield ImpossibleStudent("text/context_length", layout.context_length, message)
 
 
 def _report(
@@ -186,7 +178,7 @@ def _written_value(student: StudentSpec, field: str, otherwise: object) -> Any:
 
 
 def _planned(
-    spec: JobSpec, index: int, student: StudentSummary, samples: int, device: str, teacher_macs: list[int], parent: Layout
+    spec: JobSpec, index: int, student: StudentSummary, samples: int, device: str, teacher_macs: list[int], parent: AnyLayout
 ) -> PlannedStage:
     stage = spec.stages[index]
     batch_size = stage.batch_size or spec.batch_size

@@ -101,7 +101,7 @@ def _measure(
         for number, sample in enumerate(samples):
             with skipped.unusable(sample):
                 data = image_bytes(sample, version.source.image_key)
-                found.append(decode_view(data, encoder.image_size, post, number, 0))
+                found.append(decode_view(data, encoder.pixels, post, number, 0))
         decoding = clock() - started
         if not found:
             examples = "; ".join(skipped.examples)

@@ -14,10 +14,11 @@ from tinyclip.schemas.datasets import ReinforcementPost
 
 from tinyclip_workers.data.augment import View, crop_of, draw_view
 from tinyclip_workers.data.crops import Crop
-from tinyclip_workers.data.decoding import decode_crop
+from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.index.rows import ShardSamples
 from tinyclip_workers.data.samples import Sample, captions_of, image_bytes
+from tinyclip_workers.model.preprocessing import PixelInput
 from tinyclip_workers.reinforcing.shard_files import (
     ReinforcedVersion,
     ShardImages,
@@ -32,8 +33,10 @@ VIEWS_SEED = 0x7E1F
 """Seed of the views, the same for all reinforcements: the same request has the same result."""
 
 
-def decode_view(data: bytes, size: int, post: ReinforcementPost, sample: int, number: int) -> tuple[Pixels, View]:
-    """Draw view `number` of an image, and decode it to (size, size, 3) as training does. `sample`: its number in the version.
+def decode_view(
+    data: bytes, forms: Sequence[PixelInput], post: ReinforcementPost, sample: int, number: int
+) -> tuple[list[Pixels], View]:
+    """Draw view `number` of an image, and decode it to each form as training does. `sample`: its number in the version.
 
     Raises UnreadableImage.
     """
@@ -43,7 +46,7 @@ def decode_view(data: bytes, size: int, post: ReinforcementPost, sample: int, nu
         views.append(draw_view(post.augment, width, height, np.random.default_rng([VIEWS_SEED, sample, number])))
         return crop_of(views[0])
 
-    return decode_crop(data, size, draw), views[0]
+    return decode_crops(data, forms, draw), views[0]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class _Decoded:
     number: int
     """Among the training samples of the shard."""
     key: str
-    crops: Sequence[Pixels] = ()
+    crops: Sequence[list[Pixels]] = ()
+    """In each form that a teacher reads."""
     views: Sequence[View] = ()
     captions: Sequence[str] = ()
     skipped: Skipped = field(default_factory=Skipped)
@@ -95,7 +99,7 @@ class ShardEncoder(ShardWriter):
             images.store([each.number for each in decoded], views, self._encode(crops, views))
             self.done += len(decoded)
 
-    def _encode(self, crops: Sequence[Pixels], views: Sequence[View]) -> list[torch.Tensor]:
+    def _encode(self, crops: Sequence[list[Pixels]], views: Sequence[View]) -> list[torch.Tensor]:
         batch = self._encoder.batch
         starts = range(0, len(crops), batch)
         parts = [self._encoder.encode_images(crops[start : start + batch], views[start : start + batch]) for start in starts]
@@ -124,8 +128,8 @@ class ShardEncoder(ShardWriter):
             captions = captions_of(sample, version.train.caption_key)
             captions += version.index.load_samples(shard).more_captions(row)
             data, place = image_bytes(sample, version.train.image_key), int(self._firsts[shard]) + row
-            size, count = self._encoder.image_size, version.post.augmentations
-            crops, views = zip(*(decode_view(data, size, version.post, place, view) for view in range(count)), strict=True)
+            forms, count = self._encoder.pixels, version.post.augmentations
+            crops, views = zip(*(decode_view(data, forms, version.post, place, view) for view in range(count)), strict=True)
             used = captions[:1] if version.post.captions == "first" else captions
             return _Decoded(number, key, crops, views, used)
         return _Decoded(number, key, skipped=skipped)

@@ -12,9 +12,9 @@ from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, open_index
-from tinyclip_workers.model.architecture import state_shapes
 from tinyclip_workers.model.precision import Precision, precision_of
-from tinyclip_workers.model.sources import TeacherError, find_teacher, load_teacher
+from tinyclip_workers.model.sources import find_teacher, load_teacher
+from tinyclip_workers.model.summary import state_shapes
 from tinyclip_workers.reinforcing.shard_files import ReinforcedVersion
 from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 
@@ -32,14 +32,9 @@ def teachers_of(post: ReinforcementPost) -> list[TeacherAt]:
 
 
 def load_encoder(post: ReinforcementPost, device: torch.device, precision: Precision) -> TeacherEncoder:
-    """Load the teachers of a request. Raises TeacherError, also for one that reads shorter texts than the first."""
+    """Load the teachers of a request. Raises TeacherError."""
     at = teachers_of(post)
     originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in at]
-    context = originals[0].layout.context_length
-    for teacher, loaded in zip(at, originals, strict=True):
-        if loaded.layout.context_length < context:
-            message = f"reads texts of at most {loaded.layout.context_length} tokens, the first teacher {context}"
-            raise TeacherError(f"{teacher.pointer}/model", teacher.spec.model, f"{message}; put it first, or leave it out")
     return TeacherEncoder(originals, [teacher.share for teacher in at], post.augment, device, precision)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tinyclip_workers.data.augment import neutral_view
 from tinyclip_workers.data.datacompdr import PublishedView, published_embeddings, published_views
-from tinyclip_workers.data.decoding import decode_crop
+from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.images import open_image, upright_transpose
 from tinyclip_workers.data.index.rows import ShardSamples
@@ -70,8 +70,9 @@ class PublishedShards(ShardWriter):
         views = self._views(sample)
         pixels = None
         if decode:
-            data, size = image_bytes(sample, self.version.train.image_key), self._encoder.image_size
-            pixels = apply_operations(decode_crop(data, size, lambda *_: views[0].crop), views[0].operations)
+            data, crop = image_bytes(sample, self.version.train.image_key), views[0].crop
+            squares = decode_crops(data, self._encoder.pixels, lambda *_: crop)
+            pixels = [apply_operations(square, views[0].operations) for square in squares]
         return _Found(captions, views, *self._embeddings(sample, len(views), len(captions)), pixels)
 
     def _views(self, sample: Sample) -> list[PublishedView]:
@@ -128,5 +129,5 @@ class _Found:
     views: list[PublishedView]
     image_KE: Tensor
     text_ME: Tensor
-    pixels: Pixels | None
-    """Of the first view, if it is verified."""
+    pixels: list[Pixels] | None
+    """Of the first view, in each form that a teacher reads, if it is verified."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.paths import (
     attempt_driver,
@@ -22,13 +23,15 @@ from tinyclip.artifacts.paths import (
     stage_student,
 )
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip.schemas import JobSpec, Layout
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.layouts import AnyLayout
 
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.control import ControlFile
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.filesystems import open_own_store
 
+_layouts: TypeAdapter[AnyLayout] = TypeAdapter(AnyLayout)
 POSITION, TOKENIZER = "position.json", "student-"
 """The file of a finished student's folder with the position in the data, and the start of the names of its tokenizer's files."""
 
@@ -91,7 +94,7 @@ class JobAttempt:
         files = read_committed(self.store, self.student_folder(index))
         if files is None or "layout.json" not in files:  # version 0.1 wrote none: it is finished again
             return None
-        layout = Layout.model_validate_json(files["layout.json"])
+        layout = _layouts.validate_json(files["layout.json"])
         tokenizer = {name.removeprefix(TOKENIZER): content for name, content in files.items() if name.startswith(TOKENIZER)}
         return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]), tokenizer=tokenizer)
 
@@ -136,7 +139,7 @@ class JobAttempt:
 class FinishedStudent:
     """The result of a stage, for the next one and for the model version."""
 
-    layout: Layout
+    layout: AnyLayout
     weights: bytes
     """safetensors."""
     evaluation: dict[str, Any]

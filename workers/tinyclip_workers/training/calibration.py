@@ -1,12 +1,11 @@
 """Pairs of the training data by which a student is cut out of its parent: drawn once, the same on every worker."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from tinyclip.schemas import JobSpec
 
-from tinyclip_workers.data.augment import augment
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
@@ -15,10 +14,10 @@ from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.inheritance.streams import PART, Pairs
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.towers import Model, trims_padding
 from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.training.stage import Parent
+from tinyclip_workers.training.teachers.inputs import InputPreparation, ModelInput, Reading
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +41,12 @@ def calibration_of(
 
     Their targets are the teacher's embeddings, or the parent's if these have another size.
     """
-    like_teacher = original is not None and original.layout.embed_dim == parent.layout.embed_dim
+    teacher = original if original is not None and original.layout.embed_dim == parent.layout.embed_dim else None
 
     def draw() -> Calibration:
-        target = original.model.eval() if original is not None and like_teacher else parent.model()
+        target = parent.model() if teacher is None else teacher.model.eval()
         with on_device([target], parent.device):
-            return draw_calibration(spec, index, stage, student, target, parent.device)
+            return draw_calibration(spec, index, stage, student, target, parent.device, teacher=teacher)
 
     return draw
 
@@ -60,11 +59,15 @@ def draw_calibration(
     target: Model,
     device: torch.device,
     pairs: int = CALIBRATION_PAIRS,
+    teacher: LoadedModel | None = None,
 ) -> Calibration:
     """Draw training pairs of a stage, augmented and normalised as in training, and compute their targets with a model.
 
-    `student` has the preprocessing. The pairs depend on spec and stage only, not on the number of workers. Raises DataError.
+    `student` has the preprocessing; `teacher` is the model of the targets, if it reads pairs in another form. The pairs depend on
+    spec and stage only, not on the number of workers. Raises DataError.
     """
+    readings = [] if teacher is None else [Reading.of(teacher, student)]
+    prepare = InputPreparation((student.image_mean, student.image_std), readings, spec.data.train.augment, torch.device("cpu"))
     part = min(PART, spec.stages[stage].batch_size or spec.batch_size)
     seed = spec.seed + CALIBRATION_STREAM + stage
     stream = PairStream(
@@ -75,14 +78,19 @@ def draw_calibration(
         tokenize=SingleTextTokenizer(student.tokenizer),
         seed=seed,
         readers=reader_count(part, most=CALIBRATION_READERS),
+        trims=trims_padding(student.model),
+        teacher_inputs=prepare.teacher_inputs,
     )
-    images, tokens = [], []
-    for _, batch in zip(range(-(-pairs // part)), BatchLoader(stream, 0), strict=False):  # in this order no further batch is read
-        augmented = augment(batch.images_BCHW, spec.data.train.augment, batch.views_BP)
-        images.append(normalize(augmented, student.image_mean, student.image_std))
-        tokens.append(batch.tokens_BT)
-    longest = max(part_tokens.shape[1] for part_tokens in tokens)
-    padded = [torch.nn.functional.pad(part_tokens, (0, longest - part_tokens.shape[1])) for part_tokens in tokens]
-    drawn = Pairs(torch.cat(images)[:pairs].to(device), torch.cat(padded)[:pairs].to(device))
-    log.info("cutting the student by %d calibration pairs", len(drawn.tokens_NT))
-    return Calibration(drawn, embedding_targets(target, drawn, student.layout.embed_dim))
+    # In this order of `zip` no further batch is read.
+    drawn = [prepare(batch) for _, batch in zip(range(-(-pairs // part)), BatchLoader(stream, 0), strict=False)]
+    own = _joined([each.student for each in drawn], pairs, device)
+    theirs = _joined([each.teachers[0] for each in drawn], pairs, device) if readings else own
+    log.info("cutting the student by %d calibration pairs", len(own.tokens_NT))
+    trims = trims_padding(target)
+    return Calibration(own, embedding_targets(target, theirs, student.layout.embed_dim, trims=trims), theirs)
+
+
+def _joined(parts: Sequence[ModelInput], pairs: int, device: torch.device) -> Pairs:
+    longest = max(part.tokens_BT.shape[1] for part in parts)
+    padded = [torch.nn.functional.pad(part.tokens_BT, (0, longest - part.tokens_BT.shape[1])) for part in parts]
+    return Pairs(torch.cat([part.images_BCHW for part in parts])[:pairs].to(device), torch.cat(padded)[:pairs].to(device))

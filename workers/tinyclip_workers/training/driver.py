@@ -10,10 +10,10 @@ import os
 import sys
 
 import ray
-from tinyclip.schemas import Layout
+from tinyclip.schemas.layouts import AnyLayout
 
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
@@ -76,7 +76,7 @@ def _exit_without_ray(status: int) -> None:
     os._exit(status)
 
 
-def _load_teacher_layout(run: JobAttempt, events: EventWriter) -> Layout | None:
+def _load_teacher_layout(run: JobAttempt, events: EventWriter) -> AnyLayout | None:
     """Find the teachers, report them, and return the layout of the first; `None` without a teacher."""
     found = [(find_teacher(at.spec, at.pointer), at.share) for at in run.spec.every_teacher()]
     if not found:

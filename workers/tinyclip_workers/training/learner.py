@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.layouts import AnyLayout, Layout
 from tinyclip.schemas.spec import PruneSpec
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -62,7 +62,8 @@ class StageLearner:
         `projection` maps into the teacher's space, if the objective needs it. It is trained here but no part of the student.
         `calibration` provides what a frozen or importance search cuts its student by.
         """
-        self.stage, self.layout = stage, stage.layout
+        self.stage: Stage = stage
+        self.layout: AnyLayout = stage.layout
         self.projection = None if projection is None else projection.to(device)
         self._temperature, self._device, self._acceleration = temperature, device, acceleration
         self._calibration = calibration
@@ -151,7 +152,7 @@ class StageLearner:
         # Rounding may differ between machines, and all workers need the same student.
         return from_first_worker(masks_of_size(masked, self.search.sizes, self.stage.prune.target_sparsity))
 
-    def folded_model(self) -> tuple[Model, Layout]:
+    def folded_model(self) -> tuple[Model, AnyLayout]:
         """Return the model to evaluate and its layout; under masks, what they would be folded into now."""
         if self.search is None:
             return self.model, self.layout
@@ -162,7 +163,7 @@ class StageLearner:
         """Return the share of prunable weights removed at the prune step; `None` before it and in other stages."""
         if self.stage.prune is None or self.search is not None:
             return None
-        assert self.stage.original is not None
+        assert self.stage.original is not None and isinstance(self.layout, Layout)  # noqa: PT018
         return removed_share(self.stage.original, self.layout, self.stage.prune.towers)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -179,9 +180,9 @@ class StageLearner:
             kept["average"] = self.average.tensors()
         return kept
 
-    def restore(self, tensors: dict[str, dict[str, Tensor]], layout: Layout) -> None:
+    def restore(self, tensors: dict[str, dict[str, Tensor]], layout: AnyLayout) -> None:
         """Continue from the `tensors()` of a learner whose student had this layout."""
-        if self.search is not None and "masks" not in tensors:
+        if self.search is not None and "masks" not in tensors and isinstance(layout, Layout):
             self._end_search(Clip(layout))
         self.model.load_state_dict(tensors["model"])
         if self.projection is not None:

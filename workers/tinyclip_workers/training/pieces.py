@@ -16,7 +16,7 @@ from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of
-from tinyclip_workers.training.stage import Parent, Stage, build_student
+from tinyclip_workers.training.stage import Parent, Stage, build_student, plain_layout
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, describe_teacher, freeze_teachers
 
 
@@ -61,7 +61,7 @@ def load_pieces(
         student = replace(student, model=build_student(stage, seed, parent, calibration))
     shares = [teacher.share for teacher in at]
     described = [describe_teacher(model, share) for model, share in zip(originals, shares, strict=True)]
-    teachers = freeze_teachers(originals, shares, run.spec.temperature.teacher)
+    teachers = freeze_teachers(originals, shares, run.spec.temperature.teacher, student)
     return Pieces(original, teachers, described, student, calibration)
 
 
@@ -75,8 +75,8 @@ def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device:
     """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
     if stage.index == 0:
         assert original is not None  # the spec's schema requires a teacher here
-        return Parent(original.model.state_dict(), original.layout, device)
+        return Parent(original.model.state_dict(), plain_layout(original.layout), device)
     before = run.finished_stage(stage.index - 1)
     if before is None:
         raise RuntimeError(f"the student is missing from {run.stage_folder(stage.index - 1)}")
-    return Parent(from_safetensors(before.weights), before.layout, device)
+    return Parent(from_safetensors(before.weights), plain_layout(before.layout), device)

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 from tinyclip.schemas import JobSpec, Layout
+from tinyclip.schemas.layouts import AnyLayout, Architecture
 from tinyclip.schemas.spec import Averaging, Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
 from torch import Tensor
 
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, inherit_by_importance, on_principal_axes
-from tinyclip_workers.model.architecture import build_clip, resolve_layout
+from tinyclip_workers.model.architecture import any_layout, build_clip, resolve_layout
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.towers import Clip, Model
 
@@ -26,14 +27,14 @@ class Stage:
     name: str
     inherit: str
     select: str
-    layout: Layout
+    layout: AnyLayout
     """Layout of the student at the start of the stage: in an automatic stage, that of its parent."""
     steps: int
     batch_size: int
     """Pairs per step of all workers together."""
     objective: Objective
     optimizer: OptimizerSpec
-    parent: Layout | None = None
+    parent: AnyLayout | None = None
     """Layout of the model that the student inherits from: the teacher, or the previous stage's student."""
     prune: PruneSpec | None = None
     original: Layout | None = None
@@ -47,16 +48,17 @@ class Stage:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Stage":
-        kinds: dict[str, type[BaseModel]] = {
-            "layout": Layout, "objective": Objective, "optimizer": OptimizerSpec, "parent": Layout, "prune": PruneSpec,
-            "original": Layout, "averaging": Averaging,
-        }
-        models = {name: kind.model_validate(data[name]) for name, kind in kinds.items() if data[name] is not None}
+        kinds: dict[str, Callable[[Any], BaseModel]] = {
+            "layout": any_layout, "objective": Objective.model_validate, "optimizer": OptimizerSpec.model_validate,
+            "parent": any_layout, "prune": PruneSpec.model_validate, "original": Layout.model_validate,
+            "averaging": Averaging.model_validate,
+        }  # fmt: skip
+        models = {name: read(data[name]) for name, read in kinds.items() if data[name] is not None}
         return cls(**{**data, **models})
 
 
 def resolve_stage(
-    spec: JobSpec, index: int, parent: Layout | None, before: Stage | None, samples_per_epoch: int
+    spec: JobSpec, index: int, parent: AnyLayout | None, before: Stage | None, samples_per_epoch: int
 ) -> Stage:
     """Resolve a stage whose parent is known: settings that it omits come from the spec, sizes from the parent.
 
@@ -66,7 +68,7 @@ def resolve_stage(
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
     original = None
     if stage.prune is not None:
-        original = before.original if before is not None and before.original is not None else parent
+        original = before.original if before is not None and before.original is not None else plain_layout(parent)
     return Stage(
         index=index,
         name=stage.name,
@@ -84,12 +86,28 @@ def resolve_stage(
     )
 
 
-def _first_layout(stage: StageSpec, parent: Layout | None) -> Layout:
+def _first_layout(stage: StageSpec, parent: AnyLayout | None) -> AnyLayout:
     if stage.student is not None:
         return resolve_layout(stage.student, parent)
     if parent is None:
         raise ImpossibleStudent("inherit", stage.inherit, "there is no model to inherit from; add a teacher")
-    return parent
+    return plain_layout(parent)
+
+
+def plain_layout(parent: AnyLayout | None) -> Layout:
+    """Return the layout of a model to inherit from. Raises ImpossibleStudent, with the recipe that works, if it has none."""
+    if isinstance(parent, Layout):
+        return parent
+    raise ImpossibleStudent("inherit", None, not_inheritable(parent))
+
+
+def not_inheritable(parent: Architecture | None) -> str:
+    """Return why no weights can be inherited from a model, and what to do instead."""
+    family = f"model like {parent.family}" if parent is not None else "missing model"
+    return (
+        f"weights are inherited from plain ViT and ResNet towers, not from a {family}: use inherit: none, a student with all "
+        "sizes (or a preset), and objective: {feature_mimicry: 1, affinity: 1}"
+    )
 
 
 def is_calibrated(stage: StageSpec) -> bool:
@@ -131,18 +149,20 @@ def build_student(
     `calibration` provides pairs and targets where they are needed. Raises ImpossibleInheritance.
     """
     torch.manual_seed(seed + stage.index)
-    student: Model = Clip(stage.layout) if stage.inherit == "auto" else build_clip(stage.layout)
+    layout = stage.layout
+    student: Model = Clip(layout) if stage.inherit == "auto" and isinstance(layout, Layout) else build_clip(layout)
     if parent is None:
         return student
+    layout = plain_layout(layout)
     if stage.inherit == "manual" and stage.select == "leading":
-        student.load_state_dict(inherit_leading(student, parent.weights, stage.layout, parent.layout))
+        student.load_state_dict(inherit_leading(student, parent.weights, layout, parent.layout))
     elif stage.prune is not None and stage.prune.search == "joint":
         student.load_state_dict(parent.weights)
     else:
         assert calibration is not None, "inheritance by importance needs calibration pairs"
         found, model = calibration(), parent.model()
         if stage.prune is None:
-            student.load_state_dict(inherit_by_importance(stage.layout, model, found))
+            student.load_state_dict(inherit_by_importance(layout, model, found))
         else:
             student.load_state_dict(on_principal_axes(model, found.pairs, stage.prune.towers))
     with torch.no_grad():  # in the published scripts it is fixed, so that it makes no difference there

@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import JobSpec
-from torch import Tensor
 
-from tinyclip_workers.data.augment import model_input
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.inheritance.students import Calibration
+from tinyclip_workers.model.architecture import any_layout
 from tinyclip_workers.model.masked import kept_units
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import Color
 from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Model
-from tinyclip_workers.model.transfer import on_device, to_device
+from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.acceleration import Acceleration
 from tinyclip_workers.training.checkpoints import Checkpoint
@@ -33,6 +32,7 @@ from tinyclip_workers.training.objective.projection import Projection, fit_proje
 from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.teachers.inputs import InputPreparation
 from tinyclip_workers.training.teachers.stored import StoredTargets
 
 MAX_SKIPPED_STEPS = 100
@@ -96,7 +96,8 @@ class StageTrainer:
         self._stored = stored if used else None
         self._first_teacher = teachers[0] if teachers else None
         self._weights = stage.objective.weights()
-        self._mean, self._std = mean, std
+        readings = [teacher.reading for teacher in self.teachers]
+        self.prepare = InputPreparation((mean, std), readings, spec.data.train.augment, device)
         self.step = 0
         self.position = DataPosition()
         self._skipped_in_a_row = 0
@@ -131,7 +132,7 @@ class StageTrainer:
         """Continue exactly from a checkpoint."""
         self._is_new = False
         state = checkpoint.state
-        self.learner.restore(checkpoint.tensors, Layout.model_validate(state.get("layout", self.stage.layout)))
+        self.learner.restore(checkpoint.tensors, any_layout(state["layout"]) if "layout" in state else self.stage.layout)
         self.step = int(state["step"])
         self.position = DataPosition.from_json(state.get("position", state), self.stage.batch_size)
         self._skipped_in_a_row = 0
@@ -163,7 +164,9 @@ class StageTrainer:
         if self._is_new and self.learner.projection is not None and self._calibration is not None:
             assert self._first_teacher is not None
             with on_device([self._first_teacher.towers], self.device):
-                fit_projection(self.learner.projection, self.student, self._first_teacher, self._calibration().pairs)
+                found = self._calibration()
+                pairs = found.pairs, found.teacher_pairs or found.pairs
+                fit_projection(self.learner.projection, self.student, self._first_teacher, *pairs)
         batches = hooks.select_rate(self, batches)
         while self.step < self.stage.steps:
             if self.learner.prune_if_due(self.step):
@@ -193,16 +196,16 @@ class StageTrainer:
         Returns the result and the `command` of worker 0, the same on all workers; the others' must be RUN, which is 0.
         """
         lr = self.learner.start_step(self.step)
-        images_BCHW, tokens_BT = self.prepare(batch)
+        inputs = self.prepare(batch)
         noise, penalty = self.learner.noise(self._mask_seed()), self.learner.sparsity_penalty(self.step)
         precision, micro_batch = self.precision, self.micro_batch
         cache = GradientCache(self.learner.towers, precision, micro_batch)
 
         if self._stored is None:
-            teachers = teachers_forward(self.teachers, images_BCHW, tokens_BT, precision, micro_batch)
+            teachers = teachers_forward(self.teachers, inputs.teachers, precision, micro_batch)
         else:
             teachers = self._stored.embeddings(batch)
-        student = StudentEmbeddings(*cache.forward(images_BCHW, tokens_BT, noise))
+        student = StudentEmbeddings(*cache.forward(*inputs.student, noise))
         terms = objective_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE))
         loss = cache.backward(weighted_sum(self._weights, terms), None if penalty is None else penalty.loss)
 
@@ -226,19 +229,15 @@ class StageTrainer:
         self._raise_if_diverged(result)
         return result, Command(int(commands))
 
-    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Move a batch to the device, augment and normalise its images."""
-        images_BCHW, settings = to_device(batch.images_BCHW, self.device), self.spec.data.train.augment
-        images_BCHW = model_input(images_BCHW, settings, batch.views_BP, self._mean, self._std)
-        return images_BCHW, to_device(batch.tokens_BT, self.device)
-
     def _mask_seed(self) -> int:
         """Return the seed of a step's draws for masks: the same on all workers, however many there are."""
         return int(np.random.SeedSequence([self.spec.seed, self.stage.index, self.step]).generate_state(1)[0])
 
     def _sparsity(self) -> dict[str, float]:
-        real = self.learner.sparsity()
-        return {} if real is None else {"sparsity": real, **kept_units(self.learner.layout, self.stage.original)}
+        real, layout = self.learner.sparsity(), self.learner.layout
+        if real is None or not isinstance(layout, Layout):
+            return {}
+        return {"sparsity": real, **kept_units(layout, self.stage.original)}
 
     def _raise_if_diverged(self, result: StepResult) -> None:
         self._skipped_in_a_row = 0 if result.finite else self._skipped_in_a_row + 1

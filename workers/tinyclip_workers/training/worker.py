@@ -22,7 +22,7 @@ from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.sources import TeacherError
-from tinyclip_workers.model.towers import length_multiple
+from tinyclip_workers.model.towers import length_multiple, trims_padding
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
@@ -147,8 +147,9 @@ class StageWorker:
         if self._reinforcement is None:
             return None
         spec, document = self._run.spec, self._reinforcement.document
-        context_length = pieces.student.layout.context_length
-        check_reinforcement(document, spec, self._run.document.dataset, pieces.described, [context_length])
+        shared = any(teacher.reading.text is None for teacher in pieces.teachers)
+        lengths = [pieces.student.layout.context_length] if shared else []
+        check_reinforcement(document, spec, self._run.document.dataset, pieces.described, lengths)
         if rank() == 0:
             verify_stored(self._reinforcement, spec, self._index, pieces.student, pieces.teachers, self._device)
         used = document.teachers if self._stage.objective.affinity > 0 else document.teachers[:1]
@@ -194,6 +195,8 @@ class StageWorker:
             start=trainer.position,
             text_multiple=length_multiple(self._device),
             stored=self._reinforcement,
+            trims=trims_padding(student.model),
+            teacher_inputs=trainer.prepare.teacher_inputs,
         )
         processes = loader_processes(self._run.spec.resources.cpus_per_worker)
         return iter(BatchLoader(stream, processes, pin=self._device.type == "cuda"))

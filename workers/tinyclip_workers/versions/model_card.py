@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tinyclip.schemas import ModelVersion, Scores, StudentSummary
+from tinyclip.schemas import Layout, ModelVersion, Scores, StudentSummary
 from tinyclip.schemas.spec import JobSpec
 
 COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c")
@@ -30,7 +30,7 @@ def import_card(version: ModelVersion, student: StudentSummary) -> str:
     source: dict[str, Any] = version.lineage["import"]
     opening = f"# {version.name} {version.version}\n\nA CLIP model, imported from {source['file']} sha256 {source['sha256']}.\n"
     evaluation = "## Evaluation\n\nNot evaluated here.\n"
-    activation = "QuickGELU" if version.layout.quick_gelu else "GELU"
+    activation = "QuickGELU" if isinstance(version.layout, Layout) and version.layout.quick_gelu else "GELU"
     facts = {
         "file": f"`{source['file']}`, {source['bytes']:,} bytes, sha256 `{source['sha256']}`",
         "read from": source["source"] and f"`{source['source']}`",
@@ -95,8 +95,8 @@ on them. The model does not need it: remove it before publishing if the images a
 
 
 def _usage(version: ModelVersion) -> str:
-    if not version.layout.is_uniform:
-        return _usage_without_open_clip(version)
+    if isinstance(version.layout, Layout) and not version.layout.is_uniform:
+        return _usage_without_open_clip(version, version.layout)
     return f"""## Use
 
 ```python
@@ -110,10 +110,10 @@ or `tinyclip-client deployments create NAME --model {version.name}@{version.vers
 """
 
 
-def _usage_without_open_clip(version: ModelVersion) -> str:
+def _usage_without_open_clip(version: ModelVersion, shape: Layout) -> str:
     blocks = [
         f"| {tower} | {block} | {heads} | {units} |"
-        for tower, layout in (("image", version.layout.image), ("text", version.layout.text))
+        for tower, layout in (("image", shape.image), ("text", shape.text))
         for block, (heads, units) in enumerate(zip(layout.heads or [], layout.mlp or [], strict=True))
     ]
     table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])

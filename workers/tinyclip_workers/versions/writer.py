@@ -12,6 +12,7 @@ from typing import Any
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
+from tinyclip.schemas.layouts import AnyLayout
 from tinyclip.schemas.spec import DataSpec
 
 from tinyclip_workers.engines.calibration import (
@@ -20,7 +21,7 @@ from tinyclip_workers.engines.calibration import (
     encode_calibration,
     sample_calibration_images,
 )
-from tinyclip_workers.model.architecture import open_clip_config, summarize
+from tinyclip_workers.model.architecture import open_clip_config
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
@@ -33,6 +34,7 @@ from tinyclip_workers.model.folders import (
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import TokenizerSource, config_of_tokenizer
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
@@ -77,11 +79,11 @@ def write_version(store: ArtifactsStore, folder: str, document: ModelVersion, fi
 
 
 def model_files(
-    layout: Layout,
+    layout: AnyLayout,
     weights: bytes,
     mean: Color,
     std: Color,
-    original: Layout | None,
+    original: AnyLayout | None,
     tokenizer: TokenizerSource | None = None,
 ) -> dict[str, bytes]:
     """Return weights, layout, preprocessing and tokenizer by file name, in open_clip's files if open_clip can build the model.
@@ -90,8 +92,8 @@ def model_files(
     """
     preprocess = {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
     files = {LAYOUT_FILE: json_bytes(layout.model_dump(mode="json")), **(tokenizer.to_files() if tokenizer else {})}
-    if not layout.is_uniform:
-        drawing = layout_svg(layout, original).encode()
+    if isinstance(layout, Layout) and not layout.is_uniform:
+        drawing = layout_svg(layout, original if isinstance(original, Layout) else None).encode()
         return {OWN_WEIGHTS_FILE: weights, **files, PREPROCESS_FILE: json_bytes(preprocess), "layout.svg": drawing}
     model_cfg = open_clip_config(layout)
     model_cfg["text_cfg"] |= config_of_tokenizer(tokenizer)

@@ -33,9 +33,11 @@ class TextTower(Request):
 
 
 class StudentSpec(Request):
-    """A published architecture by name, or its towers."""
+    """An architecture by name, or its towers."""
 
     preset: Line | None = None
+    """A published student of TinyCLIP, or an architecture of open_clip, as `MobileCLIP2-S0`. Only `image.image_size`,
+    `text.context_length` and, for the latter, `embed_dim` may be given with it."""
     image: ImageTower | None = None
     text: TextTower | None = None
     embed_dim: int | None = Field(default=None, ge=1)
@@ -43,8 +45,14 @@ class StudentSpec(Request):
 
     @model_validator(mode="after")
     def _preset_or_towers(self) -> Self:
-        if self.preset and (self.image or self.text or self.embed_dim or self.quick_gelu is not None):
-            raise ValueError("give either a preset or towers, not both")
+        if self.preset is None:
+            return self
+        given = [name for name in ("quick_gelu",) if getattr(self, name) is not None]
+        for tower, sizes in (("image", {"image_size"}), ("text", {"context_length"})):
+            fields = getattr(self, tower)
+            given += [f"{tower}.{name}" for name in sorted(fields.model_fields_set - sizes)] if fields is not None else []
+        if given:
+            raise ValueError(f"give either a preset or towers, not both; remove {', '.join(given)}")
         return self
 
 

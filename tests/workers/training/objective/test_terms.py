@@ -105,7 +105,7 @@ def test_terms_stay_fp32_under_autocast(name: str) -> None:
 
 def test_the_projected_embeddings_are_compared_where_there_are_any() -> None:
     own, theirs = student(), teacher()
-    other = StudentEmbeddings(unit(8, N, 9), unit(9, N, 9), SCALE, own.image_BD, own.text_BD)
+    other = StudentEmbeddings(unit(8, N, 9), unit(9, N, 9), SCALE, 0.0, own.image_BD, own.text_BD)
 
     for name in TERMS:
         wanted = term(name, own, theirs, clusters_KE=unit(5, K, E))

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tinyclip.schemas.spec import DataSpec
+from tinyclip.schemas.spec import DataSpec, ImageAugmentation
 from tinyclip_workers.data.samples import is_held_out
 from tinyclip_workers.data.shards import read_shards
+from tinyclip_workers.data.stream.inputs import TeacherInputs, TextInput
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, normalize
 from tinyclip_workers.runtime.events import EventWriter
@@ -19,6 +20,7 @@ from tinyclip_workers.training.observation.agreement import FixedPairs, TeacherA
 from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher
+from tinyclip_workers.training.teachers.inputs import AS_STUDENT, InputPreparation
 
 from tests.workers.attempts import Job, no_cluster, specs_in
 from tests.workers.auto_stages import RESNET, TEACHER, TEXT, all_tensors, auto, batches_of, equal, spec_of, trainer_of
@@ -43,11 +45,12 @@ def data(shards: str, holdout: float = 0.0) -> DataSpec:
 def random_pairs(count: int) -> FixedPairs:
     draws = torch.Generator().manual_seed(5)
     images_NCHW = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=draws)
-    return FixedPairs(images_NCHW, torch.randint(1, 40_000, (count, 12), generator=draws), held_out=True)
+    return FixedPairs([images_NCHW], [torch.randint(1, 40_000, (count, 12), generator=draws)], held_out=True)
 
 
 def agreement_of(pairs: FixedPairs, *teachers: FrozenTeacher) -> TeacherAgreement:
-    return TeacherAgreement(pairs, teachers, CPU, mean=OPENAI_MEAN, std=OPENAI_STD)
+    prepare = InputPreparation((OPENAI_MEAN, OPENAI_STD), [AS_STUDENT for _ in teachers], ImageAugmentation(), CPU)
+    return TeacherAgreement(pairs, teachers, prepare, trims=True)
 
 
 def random_model(seed: int) -> Any:
@@ -60,27 +63,27 @@ class TestPairs:
         shards = write_shards(tmp_path)
         samples = list(read_shards(sorted(map(str, tmp_path.glob("*.tar"))), cast(Any, None)))
 
-        pairs = read_pairs(data(shards, holdout=0.25), 24, letters)
+        pairs = read_pairs(data(shards, holdout=0.25), 24, TextInput(letters), TeacherInputs())
 
         held_out = [sample for sample in samples if is_held_out(sample["__key__"], 0.25)]
         assert pairs is not None
         assert pairs.held_out
-        assert pairs.images_NCHW.shape == (len(held_out), 3, 24, 24)
-        assert torch.equal(pairs.tokens_NT, torch.stack([letters(sample["txt"].decode()) for sample in held_out]))
+        assert pairs.images[0].shape == (len(held_out), 3, 24, 24)
+        assert torch.equal(pairs.tokens[0], torch.stack([letters(sample["txt"].decode()) for sample in held_out]))
 
     def test_without_a_holdout_they_are_the_first_ones_of_the_shards(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(agreement, "MAX_PAIRS", 10)
 
-        pairs = read_pairs(data(write_shards(tmp_path)), 32, letters)
+        pairs = read_pairs(data(write_shards(tmp_path)), 32, TextInput(letters), TeacherInputs())
 
         assert pairs is not None
-        assert (len(pairs.tokens_NT), pairs.held_out) == (10, False)
-        assert torch.equal(pairs.tokens_NT[0], letters("a red square"))
+        assert (len(pairs.tokens[0]), pairs.held_out) == (10, False)
+        assert torch.equal(pairs.tokens[0][0], letters("a red square"))
 
     def test_with_a_holdout_of_less_than_two_pairs_there_are_none(self, tmp_path: Path) -> None:
-        assert read_pairs(data(write_shards(tmp_path), holdout=1e-9), 32, letters) is None
+        assert read_pairs(data(write_shards(tmp_path), holdout=1e-9), 32, TextInput(letters), TeacherInputs()) is None
 
 
 class TestDivergence:
@@ -124,8 +127,8 @@ class TestDivergence:
 @torch.no_grad()
 def similarities(model: Any, pairs: FixedPairs, rows: slice) -> torch.Tensor:
     unit = torch.nn.functional.normalize
-    images = unit(model.eval().encode_image(normalize(pairs.images_NCHW[rows], OPENAI_MEAN, OPENAI_STD)), dim=-1)
-    return images @ unit(model.encode_text(pairs.tokens_NT[rows]), dim=-1).T
+    images = unit(model.eval().encode_image(normalize(pairs.images[0][rows], OPENAI_MEAN, OPENAI_STD)), dim=-1)
+    return images @ unit(model.encode_text(pairs.tokens[0][rows]), dim=-1).T
 
 
 def kl_sum(wanted_BB: torch.Tensor, own_BB: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Several teachers: each encodes the batch in its own size and color normalization, and all are recorded."""
+"""Several teachers: each encodes the batch in its own size, colours and tokens, and all are recorded."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -7,6 +7,7 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.spec import ImageAugmentation
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.tokenizers import make_tokenizer
@@ -14,16 +15,15 @@ from tinyclip_workers.model.towers import TwoTowers
 from tinyclip_workers.runtime.attempt import FinishedStudent
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.driver import _load_teacher_layout
-from tinyclip_workers.training.teachers.frozen import View, freeze_teachers, teachers_forward
+from tinyclip_workers.training.teachers.frozen import freeze_teachers, teachers_forward
+from tinyclip_workers.training.teachers.inputs import InputPreparation, PreparedBatch
 from tinyclip_workers.versions.writer import write_student_version
-from torch.nn.functional import interpolate
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.one_step import accumulate_gradients
 from tests.workers.version_case import finished_student, job_run, weights_of
 
 FIRST_COLORS = ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
-Pairs = tuple[torch.Tensor, torch.Tensor]
 TEXTS = ["a red square", "a blue square in the rain", "nothing", "a cat", "two cats", "a green bar"]
 OTHER_COLORS = ((0.5, 0.5, 0.5), (0.2, 0.3, 0.4))
 
@@ -46,27 +46,27 @@ def models() -> list[LoadedModel]:
     return [loaded(1, tiny_layout()), loaded(2, other_layout(), OTHER_COLORS)]
 
 
-@pytest.fixture(scope="module")
-def batch() -> Pairs:
-    """Return pixels from 0 to 1, and tokens."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(6, 3, 32, 32, generator=generator), make_tokenizer(tiny_layout())(TEXTS)
+def crops(size: int) -> torch.Tensor:
+    return torch.randint(0, 256, (6, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(size))
 
 
-def test_each_encodes_its_own_view_as_it_does_alone(models: list[LoadedModel], batch: Pairs) -> None:
-    pixels_BCHW, tokens_BT = batch
-    teachers = freeze_teachers(models, [0.75, 0.25], None)
+def prepared(models: list[LoadedModel]) -> PreparedBatch:
+    readings = [teacher.reading for teacher in freeze_teachers(models, [0.5, 0.5], None, models[0])]
+    prepare = InputPreparation(FIRST_COLORS, readings, ImageAugmentation(), torch.device("cpu"))
+    return prepare.prepared([crops(32), crops(64)], [models[0].tokenizer(TEXTS)])
 
-    embedded = teachers_forward(teachers, normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT)
+
+def test_each_encodes_its_own_form_as_it_does_alone(models: list[LoadedModel]) -> None:
+    teachers = freeze_teachers(models, [0.75, 0.25], None, models[0])
+
+    embedded = teachers_forward(teachers, prepared(models).teachers)
 
     with torch.no_grad():
-        larger_BCHW = interpolate(pixels_BCHW, (64, 64), mode="bicubic", antialias=True)
-        longer_BT = models[1].tokenizer(TEXTS)
         alone = [
-            TwoTowers(models[0].model)(normalize(pixels_BCHW, *FIRST_COLORS), tokens_BT),
-            TwoTowers(models[1].model)(normalize(larger_BCHW, *OTHER_COLORS), longer_BT),
+            TwoTowers(models[0].model)(normalize(crops(32), *FIRST_COLORS), models[0].tokenizer(TEXTS)),
+            TwoTowers(models[1].model)(normalize(crops(64), *OTHER_COLORS), models[1].tokenizer(TEXTS)),
         ]
-    for found, (image_BE, text_BE, scale) in zip(embedded, alone, strict=True):
+    for found, (image_BE, text_BE, scale, _) in zip(embedded, alone, strict=True):
         torch.testing.assert_close(found.image_BE, image_BE, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.text_BE, text_BE, rtol=1e-4, atol=1e-5)
         assert found.scale == scale
@@ -74,18 +74,23 @@ def test_each_encodes_its_own_view_as_it_does_alone(models: list[LoadedModel], b
     assert [teacher.embed_dim for teacher in teachers] == [16, 24]
 
 
-def test_the_same_view_costs_nothing(models: list[LoadedModel], batch: Pairs) -> None:
-    assert View.of(models[0], models[0])(batch[0]) is batch[0]
+def test_the_same_form_is_made_once(models: list[LoadedModel]) -> None:
+    inputs = prepared(models)
+
+    assert inputs.teachers[0].images_BCHW is inputs.student.images_BCHW
+    assert inputs.teachers[1].tokens_BT is inputs.student.tokens_BT
 
 
-def test_a_batch_in_parts_gives_the_gradient_of_the_whole(models: list[LoadedModel], batch: Pairs) -> None:
-    images_BCHW, tokens_BT = normalize(batch[0], *FIRST_COLORS), batch[1]
-    teachers = freeze_teachers(models, [0.5, 0.5], 20.0)
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(models: list[LoadedModel]) -> None:
+    inputs = prepared(models)
+    teachers = freeze_teachers(models, [0.5, 0.5], 20.0, models[0])
     found = []
     for micro_batch in (None, 4):
         student = TwoTowers(tiny_model(7)).eval()
-        pairs = images_BCHW, tokens_BT
-        loss, _ = accumulate_gradients(student, teachers, pairs, {"affinity": 1.0}, micro_batch=micro_batch)
+        own = inputs.student.images_BCHW, inputs.student.tokens_BT
+        loss, _ = accumulate_gradients(
+            student, teachers, own, {"affinity": 1.0}, micro_batch=micro_batch, teacher_inputs=inputs.teachers
+        )
         gradient = cast(torch.Tensor, student.clip.text_projection.grad)
         found.append((loss.item(), gradient))
 

@@ -103,17 +103,21 @@ def trainer_of(world: World, spec: JobSpec, stored: StoredReinforcement | None) 
     torch.manual_seed(5)
     stage = resolve_stage(spec, 0, world.teachers[0].layout, None, world.index.pairs)
     affine = stage.objective.affinity > 0
-    teachers = freeze_teachers(world.teachers, SHARES, None)[: 2 if affine else 1]
+    teachers = freeze_teachers(world.teachers, SHARES, None, world.teachers[0])[: 2 if affine else 1]
     targets = stored and StoredTargets(stored.document.teachers[: 2 if affine else 1], None, CPU)
     colors = {"mean": world.teachers[0].image_mean, "std": world.teachers[0].image_std}
     return StageTrainer(spec, stage, build_model(stage.layout), teachers, CPU, **colors, stored=targets)
 
 
-def batches_of(world: World, spec: JobSpec, stored: StoredReinforcement, processes: int = 0) -> Iterator[Batch]:
+def batches_of(
+    world: World, spec: JobSpec, stored: StoredReinforcement, processes: int = 0, trainer: StageTrainer | None = None
+) -> Iterator[Batch]:
+    inputs = trainer.prepare.teacher_inputs if trainer is not None else None
     tokenize = SingleTextTokenizer(make_tokenizer(world.teachers[0].layout))
     stream = PairStream(
-        spec.data, world.index, batch_size=BATCH, image_size=32, tokenize=tokenize, seed=spec.seed, stored=stored
-    )
+        spec.data, world.index, batch_size=BATCH, image_size=32, tokenize=tokenize, seed=spec.seed, stored=stored,
+        teacher_inputs=inputs,
+    )  # fmt: skip
     return iter(BatchLoader(stream, processes))
 
 
@@ -121,7 +125,8 @@ def losses_of(world: World, spec: JobSpec, dtype: str, *, live: bool) -> list[fl
     """Train on the stored views, with live teachers or from the stored embeddings."""
     losses: list[float] = []
     trainer = trainer_of(world, spec, None if live else world.stored[dtype])
-    trainer.run(batches_of(world, spec, world.stored[dtype]), hooks(progress=lambda result: losses.append(result.loss)))
+    batches = batches_of(world, spec, world.stored[dtype], trainer=trainer)
+    trainer.run(batches, hooks(progress=lambda result: losses.append(result.loss)))
     assert len(losses) == STEPS
     return losses
 
@@ -233,7 +238,7 @@ class TestRefusals:
 class TestVerification:
     def verify(self, world: World, stored: StoredReinforcement) -> float:
         spec, student = world.spec({"affinity": 1}), world.teachers[0]
-        teachers = freeze_teachers(world.teachers, SHARES, None)
+        teachers = freeze_teachers(world.teachers, SHARES, None, student)
         return verify_stored(stored, spec, world.index, student, teachers, CPU)
 
     def test_the_right_embeddings_pass(self, world: World) -> None:

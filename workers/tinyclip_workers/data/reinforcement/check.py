@@ -11,6 +11,7 @@ from tinyclip_workers.data.reinforcement.stored import reinforcement_error
 
 COMPARED = {
     "sha256": "the weights", "embed_dim": "the embedding size", "image_size": "the image size",
+    "interpolation": "the filter of images",
     "image_mean": "the mean of colours", "image_std": "the deviation of colours",
 }  # fmt: skip
 SHARE_TOLERANCE = 1e-6

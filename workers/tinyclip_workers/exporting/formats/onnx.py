@@ -59,7 +59,7 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
         return 0
     quantize_token_embedding(folder / TEXT)
     quantize_matmuls(folder / TEXT)
-    if loaded.layout.image.kind == "vit":
+    if loaded.layout.is_vit:
         quantize_matmuls(folder / IMAGE)
         return 0
     quantize_convolutions(folder / IMAGE, loaded, samples.calibration)

@@ -39,7 +39,7 @@ def export_openvino(loaded: LoadedModel, folder: Path, samples: Samples, int8: b
     image, calibrated = convert_image_tower(loaded), 0
     if int8:
         images_BSSC = to_pixels(samples.calibration, loaded.layout.image_size).permute(0, 2, 3, 1).contiguous().numpy()
-        image = quantize_image_tower(image, images_BSSC, transformer=loaded.layout.image.kind == "vit")
+        image = quantize_image_tower(image, images_BSSC, transformer=loaded.layout.is_vit)
         calibrated = len(images_BSSC)
     save_model(image, folder / IMAGE)
     save_model(convert_text_tower(loaded), folder / TEXT)

@@ -55,6 +55,7 @@ _TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "te
 
 def export_hf(loaded: LoadedModel, folder: Path) -> None:
     """Write the model, its processor and its tokenizer. Raises RuntimeError for unexpected or missing tensors."""
+    assert isinstance(loaded.layout, Layout), "unavailable_formats refuses others"
     model = CLIPModel(hf_config(loaded.layout)).eval()
     model.load_state_dict(hf_state_dict(loaded.model.state_dict()))
     model.save_pretrained(folder, max_shard_size="100GB")

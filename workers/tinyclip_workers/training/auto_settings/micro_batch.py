@@ -113,19 +113,19 @@ def _memory(trainer: StageTrainer, batch: Batch) -> tuple[Peak, int] | None:
     learner, device = trainer.learner, trainer.device
     if device.type != "cuda" or isinstance(trainer.student.visual, ModifiedResNet):
         return None
-    images_BCHW, tokens_BT = trainer.prepare(batch)
+    inputs = trainer.prepare(batch)
     noise = learner.noise(MASKS_SEED)
     # A copy: masks and weights would get gradients. It takes as much memory as one of the optimizer's two moments.
     towers = copy.deepcopy(learner.towers.module if isinstance(learner.towers, DistributedDataParallel) else learner.towers)
 
     def peak(pairs: int) -> int | None:
-        part = images_BCHW[:pairs], tokens_BT[:pairs]
+        own, theirs = inputs.student.first(pairs), [each.first(pairs) for each in inputs.teachers]
         _clear(device)
         before = torch.cuda.memory_allocated(device)
         try:
-            teachers_forward(trainer.teachers, *part, trainer.precision)
+            teachers_forward(trainer.teachers, theirs, trainer.precision)
             cache = GradientCache(towers, trainer.precision)
-            image_BD, text_BD, *_ = cache.forward(*part, noise)
+            image_BD, text_BD, *_ = cache.forward(*own, noise)
             cache.backward((image_BD * text_BD).sum())
             return torch.cuda.max_memory_allocated(device) - before
         except torch.OutOfMemoryError:
@@ -133,7 +133,7 @@ def _memory(trainer: StageTrainer, batch: Batch) -> tuple[Peak, int] | None:
         finally:
             towers.zero_grad(set_to_none=True)
 
-    return peak, _budget(trainer, len(images_BCHW))
+    return peak, _budget(trainer, len(inputs.student.images_BCHW))
 
 
 def _budget(trainer: StageTrainer, local_batch: int) -> int:

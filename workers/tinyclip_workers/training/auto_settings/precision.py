@@ -107,16 +107,17 @@ def _both(seconds_of: Seconds, pairs: int) -> dict[str, float]:
 def _timed_step(trainer: StageTrainer, batch: Batch) -> Seconds:
     """Return a function that takes a step on a part of the batch with a copy of the student, and its time in seconds."""
     device, learner = trainer.device, trainer.learner
-    images_BCHW, tokens_BT = trainer.prepare(batch)
+    inputs = trainer.prepare(batch)
     noise = learner.noise(MASKS_SEED)
     # A copy: batch normalisation would update the student's statistics, and masks and weights would get gradients.
     towers = copy.deepcopy(learner.towers.module if isinstance(learner.towers, DistributedDataParallel) else learner.towers)
 
     def step(name: str, pairs: int) -> None:
-        precision, part = precision_of(name, device), (images_BCHW[:pairs], tokens_BT[:pairs])
-        teachers_forward(trainer.teachers, *part, precision)
+        precision = precision_of(name, device)
+        own, theirs = inputs.student.first(pairs), [each.first(pairs) for each in inputs.teachers]
+        teachers_forward(trainer.teachers, theirs, precision)
         cache = GradientCache(towers, precision)
-        image_BD, text_BD, *_ = cache.forward(*part, noise)
+        image_BD, text_BD, *_ = cache.forward(*own, noise)
         cache.backward((image_BD * text_BD).sum())
 
     def timed(name: str, pairs: int) -> float:

@@ -28,6 +28,8 @@ class StudentEmbeddings:
     image_BD: Tensor
     text_BD: Tensor
     scale: Scale
+    bias: Scale = 0.0
+    """Added to similarities in sigmoid losses."""
     image_BE: Tensor | None = None
     """Projected into the teacher's space, where the embedding sizes differ; L2-normalised."""
     text_BE: Tensor | None = None
@@ -40,6 +42,14 @@ class StudentEmbeddings:
 
 
 @dataclass(frozen=True)
+class SigmoidScale:
+    """The similarity multiplier and the bias of a model that was trained with the sigmoid loss: its own, whatever the spec's."""
+
+    scale: Scale
+    bias: Scale
+
+
+@dataclass(frozen=True)
 class TeacherEmbeddings:
     """A teacher's embeddings of a local batch, L2-normalised, and its similarity multiplier."""
 
@@ -48,6 +58,8 @@ class TeacherEmbeddings:
     scale: Scale
     weight: float = 1.0
     """Share in the mean of several teachers' affinities; shares add up to 1."""
+    sigmoid: SigmoidScale | None = None
+    """None for a teacher that was trained with a softmax loss."""
 
 
 def affinity_loss(student: StudentEmbeddings, teachers: Sequence[TeacherEmbeddings]) -> tuple[Tensor, Tensor]:

@@ -59,13 +59,16 @@ class Projection(nn.Module):
 
 
 @torch.no_grad()
-def fit_projection(projection: Projection, student: Model, teacher: Teacher, pairs: Pairs) -> None:
-    """Fit a projection to a student and a teacher on calibration pairs. All workers get that of worker 0. Collective."""
-    was_training, parts = student.training, list(pairs.parts())
+def fit_projection(projection: Projection, student: Model, teacher: Teacher, pairs: Pairs, teacher_pairs: Pairs) -> None:
+    """Fit a projection to a student and a teacher on calibration pairs, in the form of each.
+
+    All workers get that of worker 0. Collective.
+    """
+    was_training = student.training
     towers = TwoTowers(student).eval()
-    own = [towers(*part)[:2] for part in parts]
+    own = [towers(*part)[:2] for part in pairs.parts()]
     student.train(was_training)
-    wanted = [(found.image_BE, found.text_BE) for found in (teacher(*part) for part in parts)]
+    wanted = [(found.image_BE, found.text_BE) for found in (teacher(*part) for part in teacher_pairs.parts())]
     projection.fit([x_BD for pair in own for x_BD in pair], [x_BE for pair in wanted for x_BE in pair])
 
 
@@ -76,7 +79,7 @@ class WithProjection(nn.Module):
         super().__init__()
         self.towers, self.projection = towers, projection
 
-    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return image_BD, text_BD, the similarity multiplier, image_BE and text_BE."""
-        image_BD, text_BD, scale = self.towers(*inputs)
-        return image_BD, text_BD, scale, *self.projection(image_BD, text_BD)
+    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return image_BD, text_BD, the similarity multiplier, the bias, image_BE and text_BE."""
+        image_BD, text_BD, scale, bias = self.towers(*inputs)
+        return image_BD, text_BD, scale, bias, *self.projection(image_BD, text_BD)

@@ -8,7 +8,7 @@ of the shards, which are trained on.
 Shapes: N pairs, B of a batch, T tokens, E teacher embedding size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +21,13 @@ from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.data.stream.inputs import Tokenize
+from tinyclip_workers.data.stream.inputs import TeacherInputs, TextInput
 from tinyclip_workers.model.precision import exact
-from tinyclip_workers.model.preprocessing import Color, normalize
-from tinyclip_workers.model.towers import Model, TwoTowers, without_padding
+from tinyclip_workers.model.preprocessing import PixelInput
+from tinyclip_workers.model.towers import Model, TwoTowers, longest_text
 from tinyclip_workers.training.objective.losses import TeacherEmbeddings
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.teachers.inputs import InputPreparation, PreparedBatch
 
 MAX_PAIRS, BATCH = 256, 64
 MAX_READ = 20_000
@@ -43,46 +44,51 @@ def is_worse(kl: float, other: float) -> bool:
 class FixedPairs:
     """Pairs that every measurement of a job uses: images as a student is evaluated on them, with their first caption."""
 
-    images_NCHW: Tensor
-    """uint8, not yet normalised."""
-    tokens_NT: Tensor
+    images: Sequence[Tensor]
+    """uint8 (N, C, H, W), not yet normalised: in the student's size, then in those of teachers."""
+    tokens: Sequence[Tensor]
+    """Token ids (N, T): the student's, then those of teachers."""
     held_out: bool
     """False: the spec has no holdout, and the pairs are trained on."""
 
+    def __len__(self) -> int:
+        return len(self.tokens[0])
 
-def read_pairs(spec: DataSpec, image_size: int, tokenize: Tokenize) -> FixedPairs | None:
+
+def read_pairs(spec: DataSpec, image_size: int, text: TextInput, teachers: TeacherInputs) -> FixedPairs | None:
     """Read the first usable pairs that are held out of training, at most MAX_PAIRS; None if there are not even two.
 
     Raises DataError if no shard can be read.
     """
     train, skipped = spec.train, Skipped()
-    images: list[Tensor] = []
-    tokens: list[Tensor] = []
+    transforms = [eval_transform(form) for form in (PixelInput(image_size), *teachers.pixels)]
+    tokenizers = [each.tokenize for each in (text, *teachers.texts)]
+    images: list[list[Tensor]] = []
+    tokens: list[list[Tensor]] = []
     for number, sample in enumerate(read_shards(expand_shards(train.patterns), skipped)):
         if number == MAX_READ or len(images) == MAX_PAIRS:
             break
         if train.holdout > 0 and not is_held_out(sample["__key__"], train.holdout):
             continue
         with skipped.unusable(sample):
-            image = eval_transform(image_size)(decode_image(image_bytes(sample, train.image_key)))
-            tokens.append(tokenize(captions_of(sample, train.caption_key)[0]))
-            images.append(image)
+            image, caption = decode_image(image_bytes(sample, train.image_key)), captions_of(sample, train.caption_key)[0]
+            tokens.append([tokenize(caption) for tokenize in tokenizers])
+            images.append([transform(image) for transform in transforms])
     if len(images) < 2:
         return None
-    return FixedPairs(torch.stack(images), torch.stack(tokens), train.holdout > 0)
+    by_image, by_text = ([torch.stack(form) for form in zip(*found, strict=True)] for found in (images, tokens))
+    return FixedPairs(by_image, by_text, train.holdout > 0)
 
 
 class TeacherAgreement:
     """The teachers' affinities on fixed pairs, computed once, to compare models with."""
 
-    def __init__(
-        self, pairs: FixedPairs, teachers: Sequence[FrozenTeacher], device: torch.device, *, mean: Color, std: Color
-    ) -> None:
-        self.pairs, self._device, self._mean, self._std = pairs, device, mean, std
-        self._targets: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, pairs: FixedPairs, teachers: Sequence[FrozenTeacher], prepare: InputPreparation, *, trims: bool) -> None:
+        """`trims`: the student's texts can be cut at their end (`TextInput`)."""
+        self.pairs, self._prepare = pairs, prepare
+        self._trims = [trims, *(text.trims for text in prepare.teacher_inputs.texts)]
         with exact():
-            for images_BCHW, tokens_BT in self._batches():
-                self._targets.append(_affinities(teachers_forward(teachers, images_BCHW, tokens_BT)))
+            self._targets = [_affinities(teachers_forward(teachers, batch.teachers)) for batch in self._batches()]
 
     @torch.no_grad()
     @exact()
@@ -91,21 +97,23 @@ class TeacherAgreement:
         was_training, total = model.training, 0.0
         towers = TwoTowers(model).eval()
         try:
-            for (images_BCHW, tokens_BT), target in zip(self._batches(), self._targets, strict=True):
-                found = zip(_logits(*towers(images_BCHW, tokens_BT)), target, strict=True)
+            for batch, target in zip(self._batches(), self._targets, strict=True):
+                found = zip(_logits(*towers(*batch.student)[:3]), target, strict=True)
                 rows = [F.kl_div(own_BB.log_softmax(dim=1), wanted_BB, reduction="sum") for own_BB, wanted_BB in found]
                 total += float(sum(rows)) / 2
         finally:
             model.train(was_training)
-        return total / len(self.pairs.tokens_NT)
+        return total / len(self.pairs)
 
-    def _batches(self) -> list[tuple[Tensor, Tensor]]:
-        parts = zip(self.pairs.images_NCHW.split(BATCH), self.pairs.tokens_NT.split(BATCH), strict=True)
-        return [(self._prepared(images_BCHW), without_padding(tokens_BT, self._device)) for images_BCHW, tokens_BT in parts]
+    def _batches(self) -> Iterator[PreparedBatch]:
+        for start in range(0, len(self.pairs), BATCH):
+            rows = slice(start, start + BATCH)
+            tokens = [_trimmed(form[rows], trims) for form, trims in zip(self.pairs.tokens, self._trims, strict=True)]
+            yield self._prepare.prepared([form[rows] for form in self.pairs.images], tokens)
 
-    def _prepared(self, images_BCHW: Tensor) -> Tensor:
-        images_BCHW = normalize(images_BCHW.to(self._device), self._mean, self._std)
-        return images_BCHW.contiguous(memory_format=torch.channels_last)
+
+def _trimmed(tokens_BT: Tensor, trims: bool) -> Tensor:
+    return tokens_BT[:, : longest_text(tokens_BT)] if trims else tokens_BT
 
 
 def _logits(image_BD: Tensor, text_BD: Tensor, scale: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,13 @@ import torch
 from ray.util.metrics import Gauge
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.paths import stage_picture
+from tinyclip.schemas import Layout
 
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.architecture import summarize
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layout_diagram import layout_svg
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.stage import Stage
@@ -80,7 +81,8 @@ def report_pruned(run: JobAttempt, stage: Stage, trainer: StageTrainer, events: 
     """Report the pruned student and store its diagram beside the stage's checkpoints."""
     learner = trainer.learner
     path = stage_picture(run.document.job, stage.index, stage.name)
-    run.store.write_bytes(path, layout_svg(learner.layout, stage.original).encode())
+    if isinstance(learner.layout, Layout):
+        run.store.write_bytes(path, layout_svg(learner.layout, stage.original).encode())
     events.send(
         "stage.pruned",
         stage=stage.index,

@@ -10,15 +10,16 @@ import torch
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import OptimizerSpec
 
-from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TextInput
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.towers import Model
+from tinyclip_workers.model.towers import Model, trims_padding
 from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.observation.agreement import MAX_READ, TeacherAgreement, is_worse, read_pairs
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher
+from tinyclip_workers.training.teachers.inputs import InputPreparation
 
 MEASUREMENTS = 10
 """Measurements of a stage, if the spec has no `evaluation.every_steps`; the last one is at its end."""
@@ -88,14 +89,16 @@ class AgreementWatch:
 
     @cached_property
     def _agreement(self) -> TeacherAgreement | None:
-        tokenize = SingleTextTokenizer(self._student.tokenizer)
-        pairs = read_pairs(self._spec.data, self._stage.layout.image_size, tokenize)
+        student, readings = self._student, [teacher.reading for teacher in self._teachers]
+        colors = student.image_mean, student.image_std
+        prepare = InputPreparation(colors, readings, self._spec.data.train.augment, self._device)
+        text = TextInput(SingleTextTokenizer(student.tokenizer), trims_padding(student.model))
+        pairs = read_pairs(self._spec.data, self._stage.layout.image_size, text, prepare.teacher_inputs)
         if pairs is None:
             log.warning("agreement with the teacher is not measured: no two usable held-out pairs in %d samples", MAX_READ)
             return None
-        colors = {"mean": self._student.image_mean, "std": self._student.image_std}
         with on_device([teacher.towers for teacher in self._teachers], self._device):
-            return TeacherAgreement(pairs, self._teachers, self._device, **colors)
+            return TeacherAgreement(pairs, self._teachers, prepare, trims=text.trims)
 
     def _measure(self, learner: StageLearner, step: int) -> None:
         self._report(self.kl(learner.folded_model()[0]), step, learner)
@@ -110,7 +113,7 @@ class AgreementWatch:
             self._events.send(
                 "agreement.measured",
                 stage=self._stage.index,
-                data={"step": step, "kl": kl, "start_kl": self._start, "pairs": len(pairs.tokens_NT), "held_out": pairs.held_out},
+                data={"step": step, "kl": kl, "start_kl": self._start, "pairs": len(pairs), "held_out": pairs.held_out},
                 message=f"KL to the teacher {kl:.4f} at step {step} of stage {self._stage.name}",
             )
         # A search removes units on purpose, and an objective without a teacher need not agree with one.

@@ -10,12 +10,14 @@ import torch
 from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
-from tinyclip_workers.data.augment import View, model_input
+from tinyclip_workers.data.augment import View
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import Precision, exact
-from tinyclip_workers.model.towers import without_padding
+from tinyclip_workers.model.preprocessing import PixelInput
+from tinyclip_workers.model.towers import trims_padding, without_padding
 from tinyclip_workers.model.transfer import to_device
 from tinyclip_workers.training.teachers.frozen import describe_teacher, freeze_teachers
+from tinyclip_workers.training.teachers.inputs import InputPreparation, Reading
 from tinyclip_workers.types import Pixels
 
 BATCH = {"cpu": 64, "cuda": 256}
@@ -23,7 +25,7 @@ BATCH = {"cpu": 64, "cuda": 256}
 
 
 class TeacherEncoder:
-    """Teachers on a device. They receive the images that a student of the first one's preprocessing would."""
+    """Teachers on a device. Each receives crops and texts in its own form."""
 
     def __init__(
         self,
@@ -33,9 +35,12 @@ class TeacherEncoder:
         device: torch.device,
         precision: Precision,
     ) -> None:
-        self._augment, self._device, self._precision = augment, device, precision
-        self._first = originals[0]
-        self._teachers = [teacher.to(device) for teacher in freeze_teachers(originals, shares, None)]
+        self._device, self._precision = device, precision
+        self._first = first = originals[0]
+        self._teachers = [teacher.to(device) for teacher in freeze_teachers(originals, shares, None, first)]
+        readings = [teacher.reading for teacher in self._teachers]
+        self._trims = trims_padding(first.model)
+        self._prepare = InputPreparation((first.image_mean, first.image_std), readings, augment, device)
         self.described = [describe_teacher(model, share) for model, share in zip(originals, shares, strict=True)]
 
     @property
@@ -48,9 +53,10 @@ class TeacherEncoder:
         return self._device.type == "cuda"
 
     @property
-    def image_size(self) -> int:
-        """Side of the crops."""
-        return self._first.layout.image_size
+    def pixels(self) -> list[PixelInput]:
+        """The forms of the crops that `encode_images` takes."""
+        first = PixelInput(self._first.layout.image_size, self._first.interpolation)
+        return [first, *self._prepare.teacher_inputs.pixels]
 
     @property
     def first_share(self) -> float:
@@ -64,19 +70,32 @@ class TeacherEncoder:
 
     @torch.no_grad()
     @exact()
-    def encode_images(self, crops: Sequence[Pixels], views: Sequence[View]) -> list[Tensor]:
-        """Return each teacher's embeddings (B, E) of cropped images (H, W, C) and their views (P), in fp32 on the CPU."""
-        images_BCHW = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+    def encode_images(self, crops: Sequence[Sequence[Pixels]], views: Sequence[View]) -> list[Tensor]:
+        """Return each teacher's embeddings (B, E) of crops and their views (P), in fp32 on the CPU.
+
+        Each crop is in all forms of `pixels` (H, W, C).
+        """
+        images = [torch.from_numpy(np.stack(form)).permute(0, 3, 1, 2) for form in zip(*crops, strict=True)]
         views_BP = torch.from_numpy(np.stack(views))
-        mean, std = self._first.image_mean, self._first.image_std
-        inputs_BCHW = model_input(to_device(images_BCHW, self._device), self._augment, views_BP, mean, std)
+        no_text = torch.zeros(len(views), 1, dtype=torch.long)
+        tokens = [no_text, *(no_text for _ in self._prepare.teacher_inputs.texts)]
+        inputs = self._prepare.prepared(images, tokens, views_BP).teachers
         with self._precision.autocast():
-            return [teacher.encode_images(inputs_BCHW).float().cpu() for teacher in self._teachers]
+            found = zip(self._teachers, inputs, strict=True)
+            return [teacher.encode_images(own.images_BCHW).float().cpu() for teacher, own in found]
 
     @torch.no_grad()
     @exact()
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """Return each teacher's embeddings of texts (B, E), in fp32 on the CPU."""
-        tokens_BT = without_padding(self._first.tokenizer(list(texts)), self._device)
+        shared_BT = self._first.tokenizer(list(texts))
+        tokens = [self._tokens(teacher.reading, texts, shared_BT) for teacher in self._teachers]
         with self._precision.autocast():
-            return [teacher.encode_texts(tokens_BT).float().cpu() for teacher in self._teachers]
+            found = zip(self._teachers, tokens, strict=True)
+            return [teacher.encode_texts(tokens_BT).float().cpu() for teacher, tokens_BT in found]
+
+    def _tokens(self, reading: Reading, texts: Sequence[str], shared_BT: Tensor) -> Tensor:
+        text = reading.text
+        tokens_BT = shared_BT if text is None else torch.stack([text.tokenize(each) for each in texts])
+        trims = self._trims if text is None else text.trims
+        return without_padding(tokens_BT, self._device) if trims else to_device(tokens_BT, self._device)

@@ -13,22 +13,22 @@ from tinyclip.artifacts.paths import reinforcement_folder
 from tinyclip.schemas import JobSpec
 from torch import Tensor
 
-from tinyclip_workers.data.augment import model_input
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement, reinforcement_error
 from tinyclip_workers.data.stream.batches import Batch
-from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
+from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TeacherInputs
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.order import reader_count
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
-from tinyclip_workers.model.towers import normalized
+from tinyclip_workers.model.towers import normalized, trims_padding
 from tinyclip_workers.model.transfer import on_device, to_device
 from tinyclip_workers.runtime.attempt import JobAttempt
-from tinyclip_workers.training.objective.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.losses import SigmoidScale, TeacherEmbeddings
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
+from tinyclip_workers.training.teachers.inputs import InputPreparation
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,13 @@ class StoredTargets:
         """Return the embeddings of a batch by each teacher, as `teachers_forward` computes them."""
         assert batch.targets is not None, "the stream of a stage with stored targets has them"
         return [
-            TeacherEmbeddings(self._unit(image_BE), self._unit(text_BE), self.scale or teacher.scale, teacher.weight)
+            TeacherEmbeddings(
+                self._unit(image_BE),
+                self._unit(text_BE),
+                self.scale or teacher.scale,
+                teacher.weight,
+                None if teacher.bias is None else SigmoidScale(teacher.scale, teacher.bias),
+            )
             for teacher, (image_BE, text_BE) in zip(self.teachers, batch.targets, strict=False)
         ]
 
@@ -95,12 +101,11 @@ def verify_stored(
 
     `student`: its size, tokenizer and colours. Raises DataError if a stored embedding is not the teacher's.
     """
-    batch, document = _some_pairs(stored, spec, index, student), stored.document
+    readings = [teacher.reading for teacher in teachers]
+    prepare = InputPreparation((student.image_mean, student.image_std), readings, spec.data.train.augment, device)
+    batch, document = _some_pairs(stored, spec, index, student, prepare.teacher_inputs), stored.document
     with on_device([teacher.towers for teacher in teachers], device), exact():
-        images_BCHW = model_input(
-            to_device(batch.images_BCHW, device), spec.data.train.augment, batch.views_BP, student.image_mean, student.image_std
-        )
-        live = teachers_forward(teachers, images_BCHW, to_device(batch.tokens_BT, device))
+        live = teachers_forward(teachers, prepare(batch).teachers)
     targets = StoredTargets(document.teachers, None, device).embeddings(batch)
     least = LEAST_COSINE_BF16 if document.precision != "fp32" else LEAST_COSINE[document.dtype]
     cosines: list[float] = []
@@ -117,7 +122,9 @@ def verify_stored(
     return min(cosines)
 
 
-def _some_pairs(stored: StoredReinforcement, spec: JobSpec, index: DatasetIndex, student: LoadedModel) -> Batch:
+def _some_pairs(
+    stored: StoredReinforcement, spec: JobSpec, index: DatasetIndex, student: LoadedModel, teacher_inputs: TeacherInputs
+) -> Batch:
     """Return a few pairs as in training. Raises DataError."""
     count = min(VERIFIED_PAIRS, index.pairs)
     stream = PairStream(
@@ -129,5 +136,7 @@ def _some_pairs(stored: StoredReinforcement, spec: JobSpec, index: DatasetIndex,
         seed=spec.seed + VERIFICATION_STREAM,
         readers=reader_count(count, most=VERIFICATION_READERS),
         stored=stored,
+        trims=trims_padding(student.model),
+        teacher_inputs=teacher_inputs,
     )
     return next(iter(BatchLoader(stream, 0)))

@@ -1,0 +1,1 @@
+"""Models of other architectures than `layouts`, which open_clip or transformers build from their configuration."""
