@@ -108,8 +108,11 @@ def named_layout(student: StudentSpec) -> AnyLayout:
         config["embed_dim"] = student.embed_dim
     try:
         found = any_layout_from_config(config)
-        with torch.device("meta"):
-            build_clip(found)
+        side, context = found.image_size, found.context_length
+        with torch.device("meta"), torch.no_grad():
+            model = build_clip(found).eval()
+            model.encode_image(torch.zeros(1, 3, side, side))
+            model.encode_text(torch.zeros(1, context, dtype=torch.long))
     except (AssertionError, RuntimeError, ValueError) as error:
         message = f"cannot be built with these sizes: {str(error)[:300]}; leave them out"
         raise ImpossibleStudent("preset", name, message) from error
