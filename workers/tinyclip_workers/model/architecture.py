@@ -28,12 +28,9 @@ from tinyclip_workers.model.layouts import (
     text_layout,
 )
 from tinyclip_workers.model.libraries.open_clip_models import build_open_clip, describe_config
-from tinyclip_workers.model.towers import Clip, Model
+from tinyclip_workers.model.towers import INITIAL_LOGIT_BIAS, Clip, Model
 
 Resolved = TypeVar("Resolved")
-
-INITIAL_LOGIT_BIAS = -10.0
-"""Of the sigmoid loss (Zhai et al. 2023): at first nearly all pairs are negative."""
 
 
 class UnsupportedArchitecture(ValueError):
@@ -244,6 +241,20 @@ def layout_from_config(model_cfg: dict[str, Any]) -> Layout:
             None,
         ),
     )
+
+
+def has_logit_bias(layout: AnyLayout) -> bool:
+    """Return whether a model was trained with the sigmoid loss."""
+    if isinstance(layout, Layout):
+        return layout.logit_bias
+    return layout.config.get("init_logit_bias") is not None or layout.config.get("model_type") == "siglip"
+
+
+def with_logit_bias(layout: AnyLayout) -> AnyLayout:
+    """Return the layout of the same model with the bias of the sigmoid loss."""
+    if isinstance(layout, Layout):
+        return layout.model_copy(update={"logit_bias": True})
+    return layout.model_copy(update={"config": {"init_logit_bias": INITIAL_LOGIT_BIAS, **layout.config}})
 
 
 def any_layout(document: Any) -> AnyLayout:

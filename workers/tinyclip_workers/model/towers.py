@@ -21,6 +21,8 @@ from tinyclip_workers.model.masks import Mask
 from tinyclip_workers.model.precision import fp32
 from tinyclip_workers.model.transfer import to_device
 
+INITIAL_LOGIT_BIAS = -10.0
+"""Of the sigmoid loss (Zhai et al. 2023): at first nearly all pairs are negative."""
 RESNET_STEM = 3
 """Convolutions of a ResNet before its first block."""
 LENGTHS_ON_CUDA = 8
@@ -48,7 +50,7 @@ class Clip(nn.Module):
         self.ln_final = MaskedLayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.zeros(text.width, layout.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-        self.logit_bias = nn.Parameter(torch.tensor(0.0)) if layout.logit_bias else None
+        self.logit_bias = nn.Parameter(torch.tensor(INITIAL_LOGIT_BIAS)) if layout.logit_bias else None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Do as open_clip's models: compute blocks again in the backward pass instead of keeping what they computed."""

@@ -45,7 +45,7 @@ def teacher_hours(spec: JobSpec, index: int, steps: int, teacher_macs: Sequence[
     """Estimate the device-hours of a stage's teachers, which a reinforcement saves."""
     stage = spec.stages[index]
     objective, optimizer = stage.objective or spec.objective, stage.optimizer or spec.optimizer
-    running = teacher_macs if objective.affinity > 0 else teacher_macs[:1] if objective.teacher_terms() else []
+    running = teacher_macs if objective.uses_every_teacher() else teacher_macs[:1] if objective.teacher_terms() else []
     search = min(stage.prune.cut_step, steps) if stage.prune else 0
     tested = len(RATES) * steps_per_rate(steps - search) if optimizer.lr == "auto" else 0
     return _hours((stage.batch_size or spec.batch_size) * (steps + tested) * sum(running), spec, device)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import Objective
 
+from tinyclip_workers.model.architecture import has_logit_bias
 from tinyclip_workers.model.folders import ModelSource
 from tinyclip_workers.model.headers import shown_name
 from tinyclip_workers.plan.diagnostics import Diagnostics
@@ -14,13 +15,18 @@ LARGE_WEIGHT = 100
 """Above it a weight was probably meant for the published form of a term, a mean over the embedding's numbers."""
 
 
-def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Diagnostics) -> None:
-    """Check the spec's objective, if a stage uses it, and those of stages. `teacher`: the first one, None if it is unusable."""
+def check_objectives(spec: JobSpec, teachers: Sequence[ModelSource | None], diagnostics: Diagnostics) -> None:
+    """Check the spec's objective, if a stage uses it, and those of stages. A teacher is None if it is unusable."""
+    teacher = teachers[0] if teachers else None
     objectives = {f"/stages/{i}/objective": stage.objective for i, stage in enumerate(spec.stages) if stage.objective is not None}
     if len(objectives) < len(spec.stages):
         objectives = {"/objective": spec.objective, **objectives}
     for pointer, objective in objectives.items():
         _check_clusters(objective, pointer, teacher, diagnostics)
+        found = [source.layout for source in teachers if source is not None]
+        if objective.sigmoid_affinity > 0 and len(found) == len(teachers) and not any(map(has_logit_bias, found)):
+            message = "needs a teacher that was trained with the sigmoid loss, as SigLIP; use affinity for others"
+            diagnostics.error(f"{pointer}/sigmoid_affinity", objective.sigmoid_affinity, message)
         if objective.feature_mimicry > LARGE_WEIGHT:
             diagnostics.warn(
                 f"{pointer}/feature_mimicry is {objective.feature_mimicry:g}: weight 1 is what is published as 2000; "
@@ -30,7 +36,7 @@ def check_objectives(spec: JobSpec, teacher: ModelSource | None, diagnostics: Di
 
 def check_ensemble(spec: JobSpec, teachers: Sequence[ModelSource | None], diagnostics: Diagnostics) -> None:
     """Check that several teachers are used."""
-    if len(teachers) > 1 and not any((stage.objective or spec.objective).affinity > 0 for stage in spec.stages):
+    if len(teachers) > 1 and not any((stage.objective or spec.objective).uses_every_teacher() for stage in spec.stages):
         diagnostics.warn("only affinity uses several teachers, and no stage has it: the first teacher is used alone")
 
 

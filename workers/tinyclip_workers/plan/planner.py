@@ -107,7 +107,7 @@ def make_plan(
     check_batches(spec, samples, exact, diagnostics)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
     diagnostics.begin("/objective", None, "reading the files of objectives")
-    check_objectives(spec, teacher, diagnostics)
+    check_objectives(spec, teachers, diagnostics)
     check_tuning(spec, diagnostics)
     stages: list[PlannedStage] = []
     if teacher is not None or not teachers:

@@ -10,7 +10,7 @@ from tinyclip.schemas.spec import ImageTower, StageSpec, StudentSpec, TextTower,
 
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inheritance_problems
 from tinyclip_workers.inheritance.students import selection_problems
-from tinyclip_workers.model.architecture import try_layout
+from tinyclip_workers.model.architecture import try_layout, with_logit_bias
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.cost import stage_hours
@@ -82,6 +82,8 @@ def _student(
     _check_student(spec, index, stage.student, found, diagnostics)
     # A student whose layout takes nothing from an estimated parent is exact.
     estimated = chain.estimated and try_layout(stage.student, None)[0] != found
+    if (stage.objective or spec.objective).uses_logit_bias():
+        found = with_logit_bias(found)
     return summarize(found).model_copy(update={"estimated": estimated})
 
 

@@ -206,6 +206,9 @@ class StageLearner:
             model.logit_scale.requires_grad_(False)
         if not self.stage.objective.uses_logit_scale():
             model.logit_scale.requires_grad_(False)  # data-parallel workers would wait for its gradient
+        bias: nn.Parameter | None = getattr(model, "logit_bias", None)
+        if bias is not None and not self.stage.objective.uses_logit_bias():
+            bias.requires_grad_(False)
         self._acceleration.apply(model)
         # 1.3x faster convolutions on CPU, tensor cores on CUDA
         model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -68,7 +68,7 @@ def load_pieces(
 def _teachers(run: JobAttempt, stage: Stage) -> list[TeacherAt]:
     """Return all teachers if the stage mimics affinities; other terms use only the first."""
     teachers = run.spec.every_teacher()
-    return teachers if stage.objective.affinity > 0 else teachers[:1]
+    return teachers if stage.objective.uses_every_teacher() else teachers[:1]
 
 
 def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device: torch.device) -> Parent:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, inherit_by_importance, on_principal_axes
-from tinyclip_workers.model.architecture import any_layout, build_clip, resolve_layout
+from tinyclip_workers.model.architecture import any_layout, build_clip, resolve_layout, with_logit_bias
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.towers import Clip, Model
 
@@ -66,7 +66,7 @@ def resolve_stage(
     """
     stage = spec.stages[index]
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
-    original = None
+    objective, layout, original = stage.objective or spec.objective, _first_layout(stage, parent), None
     if stage.prune is not None:
         original = before.original if before is not None and before.original is not None else plain_layout(parent)
     return Stage(
@@ -74,10 +74,10 @@ def resolve_stage(
         name=stage.name,
         inherit=stage.inherit,
         select=stage.select,
-        layout=_first_layout(stage, parent),
+        layout=with_logit_bias(layout) if objective.uses_logit_bias() else layout,
         steps=steps_of(stage.train, batch_size, samples_per_epoch),
         batch_size=batch_size,
-        objective=stage.objective or spec.objective,
+        objective=objective,
         optimizer=optimizer,
         parent=parent,
         prune=stage.prune,
@@ -157,14 +157,21 @@ def build_student(
     if stage.inherit == "manual" and stage.select == "leading":
         student.load_state_dict(inherit_leading(student, parent.weights, layout, parent.layout))
     elif stage.prune is not None and stage.prune.search == "joint":
-        student.load_state_dict(parent.weights)
+        student.load_state_dict({**_bias_of(student), **parent.weights})
     else:
         assert calibration is not None, "inheritance by importance needs calibration pairs"
         found, model = calibration(), parent.model()
         if stage.prune is None:
             student.load_state_dict(inherit_by_importance(layout, model, found))
         else:
-            student.load_state_dict(on_principal_axes(model, found.pairs, stage.prune.towers))
+            student.load_state_dict({**_bias_of(student), **on_principal_axes(model, found.pairs, stage.prune.towers)})
     with torch.no_grad():  # in the published scripts it is fixed, so that it makes no difference there
         student.logit_scale.copy_(parent.weights["logit_scale"])
+        if "logit_bias" in parent.weights and student.logit_bias is not None:
+            student.logit_bias.copy_(parent.weights["logit_bias"])
     return student
+
+
+def _bias_of(student: Model) -> dict[str, Tensor]:
+    """Return the bias that a student starts with, for a parent that has none."""
+    return {} if student.logit_bias is None else {"logit_bias": student.logit_bias.detach().clone()}

@@ -152,7 +152,7 @@ class StageWorker:
         check_reinforcement(document, spec, self._run.document.dataset, pieces.described, lengths)
         if rank() == 0:
             verify_stored(self._reinforcement, spec, self._index, pieces.student, pieces.teachers, self._device)
-        used = document.teachers if self._stage.objective.affinity > 0 else document.teachers[:1]
+        used = document.teachers if self._stage.objective.uses_every_teacher() else document.teachers[:1]
         return StoredTargets(used, spec.temperature.teacher, self._device)
 
     def _first_position(self) -> DataPosition:

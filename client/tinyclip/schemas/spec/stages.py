@@ -126,7 +126,10 @@ TEACHER_SPACE_TERMS = (
 )
 """Terms that compare embeddings of student and teacher, through a learned projection if their sizes differ."""
 
-TEACHER_TERMS = ("affinity", *TEACHER_SPACE_TERMS)
+TEACHER_TERMS = ("affinity", "sigmoid_affinity", *TEACHER_SPACE_TERMS)
+
+SIGMOID_TERMS = ("sigmoid_affinity", "sigmoid_contrastive")
+"""Terms for which the student has a logit bias."""
 
 WITHOUT_LOGIT_SCALE = ("feature_mimicry", "inheritance", "exploration")
 
@@ -139,8 +142,12 @@ class Objective(Request):
 
     affinity: float = Field(default=0.0, ge=0)
     """Affinity mimicking, the method of TinyCLIP; with several teachers, of all of them."""
+    sigmoid_affinity: float = Field(default=0.0, ge=0)
+    """The probabilities of sigmoid teachers, as SigLIP, for every pair by itself; teachers of other kinds take no part."""
     contrastive: float = Field(default=0.0, ge=0)
     """CLIP's loss, which needs no teacher."""
+    sigmoid_contrastive: float = Field(default=0.0, ge=0)
+    """SigLIP's loss, which needs no teacher."""
     feature_mimicry: float = Field(default=0.0, ge=0)
     """CLIP-KD: squared distance to the teacher's embeddings. Weight 1 is the published weight, whatever the embeddings' size."""
     inheritance: float = Field(default=0.0, ge=0)
@@ -169,6 +176,14 @@ class Objective(Request):
     def teacher_space_terms(self) -> list[str]:
         """Return the terms of positive weight that compare embeddings of student and teacher."""
         return [name for name in TEACHER_SPACE_TERMS if self.weights()[name] > 0]
+
+    def uses_every_teacher(self) -> bool:
+        """Return whether a term of positive weight uses several teachers; the others use the first."""
+        return self.affinity > 0 or self.sigmoid_affinity > 0
+
+    def uses_logit_bias(self) -> bool:
+        """Return whether a term of positive weight uses the student's logit bias."""
+        return any(self.weights()[name] > 0 for name in SIGMOID_TERMS)
 
     def uses_logit_scale(self) -> bool:
         """Return whether any term of positive weight uses the student's logit scale."""

@@ -29,6 +29,7 @@ from tinyclip_workers.training.objective.losses import (
     contrastive_loss,
     own_columns,
 )
+from tinyclip_workers.training.objective.sigmoid import sigmoid_affinity_loss, sigmoid_contrastive_loss
 
 FEATURE_MIMICRY_SCALE = 2000 / 512
 """The weight in CLIP-KD and the embedding size of its models."""
@@ -190,6 +191,8 @@ def _affinity(batch: EmbeddedBatch) -> Tensor:
 
 TERMS: dict[str, Callable[[EmbeddedBatch], Tensor]] = {
     "affinity": _affinity,
+    "sigmoid_affinity": lambda batch: sigmoid_affinity_loss(batch.student, batch.teachers),
+    "sigmoid_contrastive": lambda batch: sigmoid_contrastive_loss(batch.student),
     "contrastive": lambda batch: contrastive_loss(batch.student.image_BD, batch.student.text_BD, batch.student.scale),
     "feature_mimicry": lambda batch: feature_mimicry_loss(*batch.pair, *batch.teacher_pair),
     "inheritance": lambda batch: inheritance_loss(*batch.pair, *batch.teacher_pair),
