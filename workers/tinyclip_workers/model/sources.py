@@ -36,6 +36,7 @@ from tinyclip_workers.model.folders import (
     with_preprocessing,
 )
 from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.model.tokenizers import (
     MAX_TOKENIZER_BYTES,
     TOKENIZER_FILES,
@@ -100,6 +101,9 @@ def check_teacher(spec: TeacherSpec, at: str = "/teacher") -> ModelSource:
             check_weights(source.weights(), source.layout)
     except (OSError, HubError, ValueError) as error:  # WeightsError, or an address without a driver
         raise TeacherError(pointer, value, str(error)) from error
+    if source.tokenizer is None and source.layout.vocab_size < VOCAB_SIZE:
+        message = f"has {source.layout.vocab_size} token embeddings and no tokenizer of its own; CLIP's has {VOCAB_SIZE} tokens"
+        raise TeacherError(pointer, value, f"{message}: put tokenizer.json and tokenizer_config.json into its folder")
     return source
 
 
