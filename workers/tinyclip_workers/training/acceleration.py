@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tinyclip_workers.model.blocks import causal_block
 from tinyclip_workers.model.precision import tf32
-from tinyclip_workers.model.towers import COMPILED_BLOCK, Model
+from tinyclip_workers.model.towers import COMPILED_BLOCK, Clip, Model
 
 BACKEND = "inductor"
 SHAPES_OF_A_BLOCK = 8
@@ -31,9 +31,13 @@ class Acceleration:
         return cls(spec.compile, spec.gradient_checkpointing)
 
     def apply(self, model: Model) -> None:
-        """Set a model up, in place; names in its state dict stay. Residual networks have no blocks of this kind."""
-        model.set_grad_checkpointing(self.gradient_checkpointing)
-        if self.compile:
+        """Set a model up, in place; names in its state dict stay.
+
+        Only our towers and plain CLIP models of open_clip are compiled, and residual networks have no blocks of this kind.
+        """
+        if self.gradient_checkpointing:  # open_clip's Hugging Face text towers switch it on, whatever they are given
+            model.set_grad_checkpointing(True)
+        if self.compile and isinstance(model, CLIP | Clip):
             _compile_blocks(model)
 
 
@@ -43,7 +47,7 @@ PLAIN = Acceleration()
 def _compile_blocks(model: Model) -> None:
     """Compile block by block, which takes a fraction of the time that a whole tower does: alike blocks share their code."""
     stacks = [model.transformer, getattr(model.visual, "transformer", None)]
-    blocks = [block for stack in stacks if stack is not None for block in stack.resblocks]
+    blocks = [block for stack in stacks if stack is not None and hasattr(stack, "resblocks") for block in stack.resblocks]
     _allow_versions(SHAPES_OF_A_BLOCK * len(blocks))
     if isinstance(model, CLIP):
         setattr(model.transformer, COMPILED_BLOCK, _compiled_causal_block(BACKEND))

@@ -50,7 +50,8 @@ class StudentSpec(Request):
         given = [name for name in ("quick_gelu",) if getattr(self, name) is not None]
         for tower, sizes in (("image", {"image_size"}), ("text", {"context_length"})):
             fields = getattr(self, tower)
-            given += [f"{tower}.{name}" for name in sorted(fields.model_fields_set - sizes)] if fields is not None else []
+            values = {} if fields is None else fields.model_dump(exclude_none=True)
+            given += [f"{tower}.{name}" for name in sorted(values.keys() - sizes)]
         if given:
             raise ValueError(f"give either a preset or towers, not both; remove {', '.join(given)}")
         return self

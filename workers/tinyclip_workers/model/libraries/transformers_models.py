@@ -33,10 +33,8 @@ class _Towers:
 
     def set_grad_checkpointing(self: Any, enable: bool = True) -> None:
         """Do as open_clip's models."""
-        if enable:
-            self.gradient_checkpointing_enable()
-        else:
-            self.gradient_checkpointing_disable()
+        newer = hasattr(self, "activation_checkpointing_enable")
+        getattr(self, f"{'activation' if newer else 'gradient'}_checkpointing_{'enable' if enable else 'disable'}")()
 
 
 class TransformersClip(_Towers, CLIPModel):
