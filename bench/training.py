@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +22,13 @@ from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.runtime.control import Command
-from tinyclip_workers.training.calibration import calibration_of
+from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
+from tinyclip_workers.training.objective.nested import principal_axes
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher
 from tinyclip_workers.training.teachers.stored import StoredTargets
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
+from torch import Tensor
 
 CPU = torch.device("cpu")
 Scores = dict[str, dict[str, float]]
@@ -40,6 +43,8 @@ class Trained:
     student: LoadedModel
     seconds: float
     """CPU time of training in this process, without evaluations."""
+    axes_EE: Tensor | None = None
+    """Axes that the embeddings of the student are to be rotated onto, if they are nested."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def run_stages(
             raise ValueError("lengths in epochs need data.train.samples here: nothing counts the pairs")
         run = _StageRun(spec, stage, before, original, past, observe, index, stored)
         trained = run.train(f"{title} · {stage.name}")
-        past = _Past(past.steps + stage.steps, past.seconds + trained.seconds, run.end())
+        past = _Past(past.steps + stage.steps, past.seconds + trained.seconds, run.end(), trained.axes_EE)
         before, parent, last = trained.student, trained.student.layout, stage
         yield trained
 
@@ -89,6 +94,7 @@ class _Past(NamedTuple):
     steps: int = 0
     seconds: float = 0.0
     end: dict[str, Any] | None = None
+    axes_EE: Tensor | None = None
 
 
 class _StageRun:
@@ -112,6 +118,10 @@ class _StageRun:
         student = build_student(stage, spec.seed, None)
         start = LoadedModel(student, stage.layout, self._tokenizer, self._mean, self._std, name=stage.name, digest="")
         calibration = calibration_of(spec, index, stage.index, start, parent, original) if parent else None
+        axes_EE = None
+        if stage.embedding_sizes and original is not None and original.layout.embed_dim == stage.layout.embed_dim:
+            targets = (calibration or teacher_calibration(spec, index, stage.index, start, original, CPU))().targets
+            axes_EE = past.axes_EE if past.axes_EE is not None else principal_axes(chain(*targets.values()))
         self._trainer = StageTrainer(
             spec,
             stage,
@@ -122,6 +132,7 @@ class _StageRun:
             std=self._std,
             calibration=calibration,
             stored=StoredTargets(stored.document.teachers, spec.temperature.teacher, CPU) if stored else None,
+            axes_EE=axes_EE,
         )
         self._trainer.position = DataPosition.from_json(past.end, stage.batch_size)
         self._stream = PairStream(
@@ -143,7 +154,7 @@ class _StageRun:
             command=lambda: Command.RUN, progress=lambda _: None, checkpoint=lambda _: None, evaluate=self._evaluate
         )  # fmt: skip
         self._trainer.run(_shown(batches, self._stage.steps, title), hooks)
-        return Trained(self._stage, self._student(), self._seconds())
+        return Trained(self._stage, self._student(), self._seconds(), self._trainer.nesting.axes_EE)
 
     def end(self) -> dict[str, Any]:
         """Return where the stage ended in the data."""

@@ -79,19 +79,25 @@ def zero_shot(
     return Call("POST", f"{student.endpoint}/zero-shot", as_model(ZeroShotResponse), body=document)
 
 
-def embed_texts(student: Target, texts: Sequence[str]) -> Call[Vectors]:
-    """Return one L2-normalised embedding per text."""
-    return _embed(student, EmbeddingsRequest(input=list(texts), modality="text", model=student.model), _vectors)
-
-
-def embed_images(student: Target, images: Sequence[ImageLike]) -> Call[Vectors]:
-    body = EmbeddingsRequest(input=[encode(image) for image in images], modality="image", model=student.model)
+def embed_texts(student: Target, texts: Sequence[str], *, dimensions: int | None = None) -> Call[Vectors]:
+    """Return one L2-normalised embedding per text, of `dimensions` numbers if the model was trained for that size."""
+    body = EmbeddingsRequest(input=list(texts), modality="text", model=student.model, dimensions=dimensions)
     return _embed(student, body, _vectors)
 
 
-def embed_valid_images(student: Target, images: Sequence[ImageLike]) -> Call[EmbeddedImages]:
+def embed_images(student: Target, images: Sequence[ImageLike], *, dimensions: int | None = None) -> Call[Vectors]:
     encoded = [encode(image) for image in images]
-    body = EmbeddingsRequest(input=encoded, modality="image", model=student.model, on_error="skip")
+    body = EmbeddingsRequest(input=encoded, modality="image", model=student.model, dimensions=dimensions)
+    return _embed(student, body, _vectors)
+
+
+def embed_valid_images(
+    student: Target, images: Sequence[ImageLike], *, dimensions: int | None = None
+) -> Call[EmbeddedImages]:
+    encoded = [encode(image) for image in images]
+    body = EmbeddingsRequest(
+        input=encoded, modality="image", model=student.model, on_error="skip", dimensions=dimensions
+    )  # fmt: skip
     return _embed(student, body, _embedded)
 
 
@@ -157,10 +163,10 @@ class StudentMethods(ResourceMethods):
         return (await self._transport.send(call)).results[0] or []
 
     @operation
-    async def _embed_images(self, images: Sequence[ImageLike], on_error: OnError) -> Any:
+    async def _embed_images(self, images: Sequence[ImageLike], on_error: OnError, dimensions: int | None) -> Any:
         if on_error == "skip":
-            return await self._transport.send(embed_valid_images(self, images))
-        return await self._transport.send(embed_images(self, images))
+            return await self._transport.send(embed_valid_images(self, images, dimensions=dimensions))
+        return await self._transport.send(embed_images(self, images, dimensions=dimensions))
 
 
 class Student(StudentMethods, Resource):
@@ -174,15 +180,21 @@ class Student(StudentMethods, Resource):
         return LabelSets(self._transport, self.endpoint)
 
     @overload
-    def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["fail"] = "fail") -> Vectors: ...
+    def embed_images(
+        self, images: Sequence[ImageLike], *, on_error: Literal["fail"] = "fail", dimensions: int | None = None
+    ) -> Vectors: ...
     @overload
-    def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["skip"]) -> EmbeddedImages: ...
-    def embed_images(self, images: Sequence[ImageLike], *, on_error: OnError = "fail") -> Any:
-        """Return one L2-normalised embedding per image.
+    def embed_images(
+        self, images: Sequence[ImageLike], *, on_error: Literal["skip"], dimensions: int | None = None
+    ) -> EmbeddedImages: ...
+    def embed_images(
+        self, images: Sequence[ImageLike], *, on_error: OnError = "fail", dimensions: int | None = None
+    ) -> Any:
+        """Return one L2-normalised embedding per image, of `dimensions` numbers if the model was trained for that size.
 
         With `on_error="skip"` the vector of an invalid image is None and its reason is among the errors; otherwise it fails the
         request."""
-        return self._embed_images(images, on_error)
+        return self._embed_images(images, on_error, dimensions)
 
 
 class AsyncStudent(StudentMethods, AsyncResource):
@@ -194,9 +206,15 @@ class AsyncStudent(StudentMethods, AsyncResource):
         return AsyncLabelSets(self._transport, self.endpoint)
 
     @overload
-    async def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["fail"] = "fail") -> Vectors: ...
+    async def embed_images(
+        self, images: Sequence[ImageLike], *, on_error: Literal["fail"] = "fail", dimensions: int | None = None
+    ) -> Vectors: ...
     @overload
-    async def embed_images(self, images: Sequence[ImageLike], *, on_error: Literal["skip"]) -> EmbeddedImages: ...
-    async def embed_images(self, images: Sequence[ImageLike], *, on_error: OnError = "fail") -> Any:
+    async def embed_images(
+        self, images: Sequence[ImageLike], *, on_error: Literal["skip"], dimensions: int | None = None
+    ) -> EmbeddedImages: ...
+    async def embed_images(
+        self, images: Sequence[ImageLike], *, on_error: OnError = "fail", dimensions: int | None = None
+    ) -> Any:
         """Return one L2-normalised embedding per image; see `Student.embed_images`."""
-        return await self._embed_images(images, on_error)
+        return await self._embed_images(images, on_error, dimensions)

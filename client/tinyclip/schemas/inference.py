@@ -65,7 +65,7 @@ class EmbeddingsRequest(Request):
     encoding_format: Literal["float", "base64"] = "float"
     on_error: Literal["fail", "skip"] = "fail"
     dimensions: int | None = None
-    """If given, it must be the model's."""
+    """One of the sizes that the model was trained for (`embedding_sizes` of its version); None: all numbers."""
     model: Line | None = None
     user: Line | None = None
     """Accepted for compatibility with OpenAI; not used."""

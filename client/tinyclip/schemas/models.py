@@ -22,6 +22,8 @@ class ModelVersion(Response):
     params: Params
     macs: int
     embed_dim: int
+    embedding_sizes: list[int] = []
+    """Sizes that its embeddings may be cut to (`dimensions`), the last of which is all; empty: it was not trained for any."""
     image_size: int
     context_length: int
     layout: AnyLayout

@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeEngine:
     """An engine with a given speed and cosine, which advances a fake clock."""
 
-    embed_dim, image_size, logit_scale = 2, 32, 1.0
+    embed_dim, embedding_sizes, image_size, logit_scale = 2, (), 32, 1.0
 
     def __init__(self, clock: list[float], seconds: float, cosine: float, report: EngineReport) -> None:
         self.name, self.report = report.engine, report

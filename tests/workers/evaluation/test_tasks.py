@@ -60,6 +60,19 @@ def zero_shot(shards: str | list[str], **changes: Any) -> ZeroShotTask:
     return ZeroShotTask.model_validate({**task, "templates": ["a {} square"], **changes})
 
 
+def test_a_model_with_nested_embeddings_has_the_metrics_of_each_size(shard: str) -> None:
+    nested = replace(color_model(), embedding_sizes=(1, 3, 16))
+    retrieval = RetrievalTask(name="r", kind="retrieval", shards=shard, image_key=["png"], caption_key="json.name")
+
+    for task, metric in ((zero_shot(shard), "top1"), (retrieval, "image_to_text_r1")):
+        scores = evaluate({"student": nested, "teacher": color_model()}, task)
+
+        by_size = scores["student"]["by_size"]
+        assert list(by_size) == ["1", "3"]
+        assert by_size["1"][metric] < by_size["3"][metric] == scores["student"][metric] == 1.0
+        assert "by_size" not in scores["teacher"]
+
+
 @pytest.mark.parametrize("label_key", ["cls", "json.label", "json.name"])
 def test_zero_shot_scores_of_a_perfect_model_are_1(shard: str, label_key: str) -> None:
     scores = evaluate({"student": color_model()}, zero_shot(shard, label_key=label_key))["student"]

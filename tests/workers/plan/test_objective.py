@@ -47,6 +47,17 @@ def error_of(document: Document) -> FieldError:
     return error
 
 
+class TestEmbeddingSizes:
+    def test_they_may_be_as_large_as_the_embeddings(self, folder: Path) -> None:
+        plan_of({**spec(folder), "objective": {"affinity": 1, "embedding_sizes": [4, 16]}})
+
+    def test_larger_ones_are_an_error(self, folder: Path) -> None:
+        error = error_of({**spec(folder), "objective": {"affinity": 1, "embedding_sizes": [4, 17]}})
+
+        assert (error.pointer, error.value) == ("/objective/embedding_sizes/1", 17)
+        assert "16 numbers" in error.message
+
+
 class TestClusters:
     def test_a_file_of_the_right_size_is_accepted(self, folder: Path, clusters: str) -> None:
         plan = plan_of(spec(folder) | {"objective": {"cluster_instance": 1, "clusters": clusters}})

@@ -156,6 +156,20 @@ class TestEmbeddings:
 
         assert (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=24))).rows[0].shape == (24,)
 
+    async def test_nested_embeddings_are_cut_to_a_trained_size(
+        self, service: InferenceService, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "embedding_sizes", (6, 12, 24))
+        [whole] = (await service.embeddings(texts_of("a cat"))).rows
+
+        [row] = (await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=12))).rows
+
+        assert whole is not None
+        assert row is not None
+        np.testing.assert_allclose(row, whole[:12] / np.linalg.norm(whole[:12]), rtol=1e-5)
+        with pytest.raises(ProblemError, match="trained for 6, 12 and 24 numbers"):
+            await service.embeddings(dataclasses.replace(texts_of("a cat"), dimensions=8))
+
     def query_with_a_bad_image(self) -> EmbeddingsQuery:
         url = "https://example.com/cat.png"
         return EmbeddingsQuery([EmbeddingInput("image", base64_image(0), "/input/0"), EmbeddingInput("image", url, "/input/1")])

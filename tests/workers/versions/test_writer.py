@@ -11,13 +11,14 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from PIL import Image
+from safetensors.torch import load_file
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
+from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.versions.lineage import data_digests, training_spec
 from tinyclip_workers.versions.writer import write_student_version
@@ -33,6 +34,30 @@ def teacher(tmp_path: Path) -> CLIP:
     model = tiny_model(seed=5)
     write_folder(tmp_path / "teacher", model, tiny_layout())
     return model
+
+
+@pytest.mark.usefixtures("teacher")
+def test_nested_embeddings_are_on_the_axes_that_the_version_has(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    run.spec.objective.embedding_sizes = [4, 8]
+    student = tiny_model(seed=1, layout=stage.layout)
+    axes_EE = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(7))).Q
+    scores = {"student": {"top1": 0.8, "by_size": {"4": {"top1": 0.5}, "8": {"top1": 0.75}}}, "teacher": None}
+
+    written = write_student_version(run, replace(finished_student(stage, student), axes_EE=axes_EE, evaluation={"c": scores}))
+
+    folder = tmp_path / "store/models/small/2"
+    loaded = load_folder(str(folder))
+    assert written.embedding_sizes == [4, 8, 16] == list(loaded.embedding_sizes)
+    tokens_BT = loaded.tokenizer(["a red square", "nothing at all"])
+    stored_EE = load_file(folder / AXES)["axes"]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.model.encode_text(tokens_BT) @ stored_EE.T, student.encode_text(tokens_BT), atol=1e-5, rtol=1e-5
+        )
+    card = (folder / "README.md").read_text()
+    assert "cut to 4 or 8 numbers" in card
+    assert "| 4 | 0.500 |\n| 8 | 0.750 |\n| 16 | 0.800 |" in card
 
 
 @pytest.mark.usefixtures("teacher")

@@ -52,6 +52,7 @@ class OpenVinoEngine:
         """`image` and `text`: `.xml` files written by `save_model`."""
         self.name, self.report = report.engine, report
         self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image_size
+        self.embedding_sizes = loaded.embedding_sizes
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())
         self._tokenize = loaded.tokenizer
         self._image = CompiledTower(image, threads=threads, bf16=bf16)

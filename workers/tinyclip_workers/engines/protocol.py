@@ -46,6 +46,8 @@ class Engine(Protocol):
 
     name: str
     embed_dim: int
+    embedding_sizes: tuple[int, ...]
+    """Sizes that the model's embeddings may be cut to, the last of which is all; empty if it was not trained for any."""
     image_size: int
     """S: side of the squares that `decoding.decode_square` makes for it."""
     logit_scale: float

@@ -23,6 +23,7 @@ class TorchEngine:
     def __init__(self, loaded: LoadedModel, device: torch.device, report: EngineReport, *, bf16: bool = False) -> None:
         self.name, self.report = report.engine, report
         self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image_size
+        self.embedding_sizes = loaded.embedding_sizes
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())
         self._model = loaded.model.to(device).eval().requires_grad_(False)
         self._tokenize, self._colors, self._device = loaded.tokenizer, (loaded.image_mean, loaded.image_std), device

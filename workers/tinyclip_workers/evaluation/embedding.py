@@ -90,6 +90,11 @@ def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
     return _check_finite(torch.cat(parts), loaded.name)
 
 
+def leading(rows_NE: Tensor, size: int) -> Tensor:
+    """Return the leading numbers of embeddings, of unit length again: nested embeddings of that size."""
+    return F.normalize(rows_NE[..., :size], dim=-1)
+
+
 @contextmanager
 def evaluation_mode(models: Iterable[LoadedModel], device: torch.device) -> Iterator[None]:
     """Put models on a device, in evaluation mode, exact and without gradients; restore their mode and device afterwards."""

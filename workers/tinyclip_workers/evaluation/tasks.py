@@ -13,7 +13,7 @@ from tinyclip_workers.data.samples import Sample, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation import metrics
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode
+from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode, leading
 from tinyclip_workers.evaluation.labels import MAX_PROMPTS, ValueReader, fill_template, prompts_problem, task_error, task_lines
 from tinyclip_workers.model.folders import LoadedModel
 
@@ -35,7 +35,8 @@ def evaluate_tasks(
 
     Each image is decoded once and encoded by all models; tasks with the same shards share one pass over them.
     Beside the metrics: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower alone, in fp32
-    on this machine, the median over the batches of 64.
+    on this machine, the median over the batches of 64. A model with nested embeddings has the metrics of each smaller size in
+    `by_size`, but for linear probes.
     `holdout` is the spec's `data.train.holdout`. `on_sample` is called with every sample that is read, for progress.
     Models are in evaluation mode meanwhile; their mode is restored afterwards.
     Raises DataError if nothing can be evaluated or a label has no class.
@@ -91,9 +92,22 @@ def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embe
     prompts = [fill_template(template, name) for template in templates for name in classes]
     scores: ModelScores = {}
     for name, loaded in models.items():
-        texts_TCE = embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
-        scores[name] = _classification_scores(data.images_NE[name] @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
+        image_NE, texts_TCE = data.images_NE[name], embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
+        scores[name] = _classification_scores(image_NE @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
+
+        def at_size(size: int, image_NE: Tensor = image_NE, texts_TCE: Tensor = texts_TCE) -> dict[str, Any]:
+            classes_CE = metrics.class_embeddings(texts_TCE[..., :size])
+            return metrics.classification(leading(image_NE, size) @ classes_CE.T, labels_N)
+
+        scores[name] |= _by_size(loaded, at_size)
     return scores
+
+
+def _by_size(loaded: LoadedModel, at_size: Callable[[int], dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the numbers among the scores at each nested size but the whole one, in `by_size`; nothing without any."""
+    scores = {str(size): at_size(size) for size in loaded.embedding_sizes[:-1]}
+    numbers = {size: {name: value for name, value in found.items() if isinstance(value, float)} for size, found in scores.items()}
+    return {"by_size": numbers} if numbers else {}
 
 
 def _classification_scores(scores_NC: Tensor, labels_N: Tensor, classes: list[str]) -> dict[str, Any]:
@@ -105,10 +119,15 @@ def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> Model
     """A caption of several images is one text, and any of these images is correct."""
     row: dict[str, int] = {}
     rows = [[row.setdefault(text, len(row)) for text in captions] for captions in data.values]
-    return {
-        name: {**metrics.retrieval(data.images_NE[name], embed_texts(loaded, list(row)), rows), "texts": len(row)}
-        for name, loaded in models.items()
-    }
+    scores: ModelScores = {}
+    for name, loaded in models.items():
+        image_NE, text_ME = data.images_NE[name], embed_texts(loaded, list(row))
+
+        def at_size(size: int, image_NE: Tensor = image_NE, text_ME: Tensor = text_ME) -> dict[str, Any]:
+            return metrics.retrieval(leading(image_NE, size), leading(text_ME, size), rows)
+
+        scores[name] = {**metrics.retrieval(image_NE, text_ME, rows), "texts": len(row), **_by_size(loaded, at_size)}
+    return scores
 
 
 def _linear_probe(

@@ -94,6 +94,8 @@ class ModelSource:
     """Weights from a hub, in any form that open_clip reads, rather than safetensors of exactly this layout."""
     tokenizer: TokenizerSource | None = None
     """None for CLIP's own."""
+    embedding_sizes: tuple[int, ...] = ()
+    """Nested sizes that a registry version was trained for, the last of which is all."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class LoadedModel:
     """Files and settings of the tokenizer; None for CLIP's own."""
     interpolation: Interpolation = "bicubic"
     resize_mode: ResizeMode = "shortest"
+    embedding_sizes: tuple[int, ...] = ()
+    """As in `ModelSource`."""
 
     @property
     def pixels(self) -> PixelInput:
@@ -148,10 +152,12 @@ def find_folder(uri: str) -> ModelSource:
         text_config = read_json(uri, HF_CONFIG_FILE) if HF_CONFIG_FILE in names else None
         layout = config_layout(config, address_in(uri, CONFIG_FILE), text_config)
     name = uri.rstrip("/").rsplit("/", 1)[-1]
+    sizes: tuple[int, ...] = ()
     if MODEL_DOCUMENT in names:
-        name = _version_name(read_json(uri, MODEL_DOCUMENT), address_in(uri, MODEL_DOCUMENT))
+        document = read_json(uri, MODEL_DOCUMENT)
+        name, sizes = _version_name(document, address_in(uri, MODEL_DOCUMENT)), _nested_sizes(document, layout)
     tokenizer = _folder_tokenizer(uri, names, config.get("model_cfg"))
-    source = ModelSource(name, layout, lambda: address_in(uri, weights), tokenizer=tokenizer)
+    source = ModelSource(name, layout, lambda: address_in(uri, weights), tokenizer=tokenizer, embedding_sizes=sizes)
     return with_preprocessing(source, config.get("preprocess_cfg"), uri)
 
 
@@ -226,6 +232,7 @@ def load_source(source: ModelSource, path: str) -> LoadedModel:
         tokenizer_source=source.tokenizer,
         interpolation=source.interpolation,
         resize_mode=source.resize_mode,
+        embedding_sizes=source.embedding_sizes,
     )
 
 
@@ -316,6 +323,14 @@ def _version_name(document: dict[str, Any], where: str) -> str:
     if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(version, int):
         raise WeightsError(f"{where} is not a version's document: it needs a name and a version; remove it")
     return f"{name}@{version}"
+
+
+def _nested_sizes(document: dict[str, Any], layout: AnyLayout) -> tuple[int, ...]:
+    """Return the nested sizes in a version's document; none if the folder holds another model."""
+    sizes = document.get("embedding_sizes")
+    if not isinstance(sizes, list) or not all(isinstance(size, int) and 0 < size <= layout.embed_dim for size in sizes):
+        return ()
+    return tuple(sizes) if sizes and sizes == sorted(set(sizes)) and sizes[-1] == layout.embed_dim else ()
 
 
 def own_towers(loaded: LoadedModel) -> Clip:

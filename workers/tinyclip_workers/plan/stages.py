@@ -37,6 +37,7 @@ def plan_stages(
         largest = chain.parent if stage.prune is not None and chain.parent is not None else student.layout
         check_memory(spec, stage, largest, device, diagnostics)
         _check_length(planned[-1], stage, chain.before, spec, diagnostics)
+        _check_embedding_sizes(spec, index, student.layout, diagnostics)
         chain.add(stage, student)
     return planned
 
@@ -154,6 +155,20 @@ def _check_student(spec: JobSpec, index: int, student: StudentSpec, layout: AnyL
         diagnostics.warn(f"micro_batch with a ResNet, which has batch normalisation: {what}")
     if (spec.gradient_checkpointing or spec.compile) and layout.image.kind == "resnet":
         diagnostics.warn("gradient_checkpointing and compile have no effect on a ResNet, only on the blocks of transformers")
+
+
+def _check_embedding_sizes(spec: JobSpec, index: int, layout: AnyLayout, diagnostics: Diagnostics) -> None:
+    """Check that a student can have nested embeddings, and that their sizes are not larger than the whole."""
+    stage, reported = spec.stages[index], {error.pointer for error in diagnostics.errors}  # stages may share the objective
+    sizes = (stage.objective or spec.objective).embedding_sizes
+    pointer = ("/objective" if stage.objective is None else f"/stages/{index}/objective") + "/embedding_sizes"
+    if sizes and isinstance(layout, Architecture) and pointer not in reported:
+        message = f"needs a plain CLIP student, and that of stage {stage.name} is a {layout.family}; remove it"
+        diagnostics.error(pointer, sizes, message)
+    for place, size in enumerate(sizes):
+        if size > layout.embed_dim and (at := f"{pointer}/{place}") not in reported:
+            message = f"is more than the {layout.embed_dim} numbers of the embeddings of stage {stage.name}; remove it"
+            diagnostics.error(at, size, message)
 
 
 def _report(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.paths import (
     attempt_driver,
@@ -25,6 +27,7 @@ from tinyclip.artifacts.paths import (
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.layouts import AnyLayout
+from torch import Tensor
 
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.control import ControlFile
@@ -34,6 +37,8 @@ from tinyclip_workers.runtime.filesystems import open_own_store
 _layouts: TypeAdapter[AnyLayout] = TypeAdapter(AnyLayout)
 POSITION, TOKENIZER = "position.json", "student-"
 """The file of a finished student's folder with the position in the data, and the start of the names of its tokenizer's files."""
+AXES = "axes.safetensors"
+"""The file with the principal axes of its teacher's embeddings, if its own are nested."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,9 @@ class JobAttempt:
             return None
         layout = _layouts.validate_json(files["layout.json"])
         tokenizer = {name.removeprefix(TOKENIZER): content for name, content in files.items() if name.startswith(TOKENIZER)}
-        return FinishedStudent(layout, files["model.safetensors"], json.loads(files["evaluation.json"]), tokenizer=tokenizer)
+        axes_EE = from_safetensors(files[AXES])["axes"] if AXES in files else None
+        evaluation = json.loads(files["evaluation.json"])
+        return FinishedStudent(layout, files["model.safetensors"], evaluation, None, tokenizer, axes_EE)
 
     def position_after_stage(self, index: int) -> dict[str, Any] | None:
         """Return where a finished stage ended in the data; None for a student of an older version, which has no such file."""
@@ -113,6 +120,8 @@ class JobAttempt:
         }
         if student.position is not None:
             files[POSITION] = json.dumps(student.position).encode()
+        if student.axes_EE is not None:
+            files[AXES] = to_safetensors({"axes": student.axes_EE.detach().cpu().contiguous()})
         write_committed(self.store, self.student_folder(index), files)
 
     def selection(self, index: int, setting: str) -> dict[str, Any] | None:
@@ -147,6 +156,8 @@ class FinishedStudent:
     """The position in the data, for the next stage (`data/stream/positions.py`); set to store a student, not read back."""
     tokenizer: Mapping[str, bytes] = field(default_factory=dict)
     """The files of a tokenizer of its own (`TokenizerSource.to_files`); none for CLIP's."""
+    axes_EE: Tensor | None = None
+    """Principal axes of the teacher's embeddings, if the student's are nested. The weights are not yet on them."""
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,20 @@ def calibration_of(
 
     Their targets are the teacher's embeddings, or the parent's if these have another size.
     """
-    teacher = original if original is not None and original.layout.embed_dim == parent.layout.embed_dim else None
+    if original is not None and original.layout.embed_dim == parent.layout.embed_dim:
+        return teacher_calibration(spec, index, stage, student, original, parent.device)
+    return lambda: draw_calibration(spec, index, stage, student, parent.model(), parent.device)
+
+
+def teacher_calibration(
+    spec: JobSpec, index: DatasetIndex, stage: int, student: LoadedModel, original: LoadedModel, device: torch.device
+) -> Callable[[], Calibration]:
+    """Return a function that draws a stage's calibration pairs with the teacher's embeddings. It raises DataError."""
 
     def draw() -> Calibration:
-        target = parent.model() if teacher is None else teacher.model.eval()
-        with on_device([target], parent.device):
-            return draw_calibration(spec, index, stage, student, target, parent.device, teacher=teacher)
+        target = original.model.eval()
+        with on_device([target], device):
+            return draw_calibration(spec, index, stage, student, target, device, teacher=original)
 
     return draw
 

@@ -2,8 +2,8 @@
 
 Files of `step-N/`: `model.safetensors`, `optimizer.safetensors`; before the prune step of an automatic stage also
 `masks.safetensors` and `mask_optimizer.safetensors`; `projection.safetensors` if the objective has one; `average.safetensors` if
-weights are averaged; `state.json`; `manifest.json` (SHA-256 of the others). A folder without a valid manifest is ignored. No
-random state is saved: every draw of the engine is seeded by (seed, step).
+weights are averaged; `nesting.safetensors` if embeddings are nested; `state.json`; `manifest.json` (SHA-256 of the others). A
+folder without a valid manifest is ignored. No random state is saved: every draw of the engine is seeded by (seed, step).
 """
 
 import json

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load as from_safetensors
 from tinyclip.artifacts.documents import StoredTeacher
 from tinyclip.schemas.spec import TeacherAt
+from torch import Tensor
 
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.inheritance.students import Calibration
@@ -15,7 +16,8 @@ from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.runtime.attempt import JobAttempt
-from tinyclip_workers.training.calibration import calibration_of
+from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
+from tinyclip_workers.training.objective.nested import principal_axes
 from tinyclip_workers.training.stage import Parent, Stage, build_student, plain_layout
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, describe_teacher, freeze_teachers
 
@@ -32,6 +34,8 @@ class Pieces:
     student: LoadedModel
     calibration: Callable[[], Calibration] | None
     """Pairs and targets to cut the student by; `None` without a parent."""
+    axes_EE: Tensor | None = None
+    """Principal axes of the teacher's embeddings, for nested ones; `None` if they are in a checkpoint."""
 
 
 def load_pieces(
@@ -62,7 +66,28 @@ def load_pieces(
     shares = [teacher.share for teacher in at]
     described = [describe_teacher(model, share) for model, share in zip(originals, shares, strict=True)]
     teachers = freeze_teachers(originals, shares, run.spec.temperature.teacher, student)
-    return Pieces(original, teachers, described, student, calibration)
+    axes_EE = _axes(run, stage, index, student, original, calibration, device) if fresh and original else None
+    return Pieces(original, teachers, described, student, calibration, axes_EE)
+
+
+def _axes(
+    run: JobAttempt,
+    stage: Stage,
+    index: DatasetIndex,
+    student: LoadedModel,
+    original: LoadedModel,
+    calibration: Callable[[], Calibration] | None,
+    device: torch.device,
+) -> Tensor | None:
+    """Return the principal axes that nested embeddings are compared on: those of the stage before, or new ones."""
+    if not stage.embedding_sizes or stage.layout.embed_dim != original.layout.embed_dim:
+        return None
+    before = run.finished_stage(stage.index - 1) if stage.index and stage.inherit != "none" else None
+    if before is not None and before.axes_EE is not None:
+        return before.axes_EE
+    if calibration is None:
+        calibration = teacher_calibration(run.spec, index, stage.index, student, original, device)
+    return principal_axes(part for parts in calibration().targets.values() for part in parts)
 
 
 def _teachers(run: JobAttempt, stage: Stage) -> list[TeacherAt]:

@@ -41,6 +41,11 @@ class Stage:
     """In an automatic stage, the layout that its sparsity is relative to: where the first such stage in a row started."""
     averaging: Averaging | None = None
 
+    @property
+    def embedding_sizes(self) -> list[int]:
+        """Nested sizes of the student's embeddings, the last of which is all; or none."""
+        return self.objective.nested_sizes(self.layout.embed_dim)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data, to be sent to a worker."""
         models = {name: value.model_dump(mode="json") for name, value in vars(self).items() if isinstance(value, BaseModel)}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import JobSpec
+from torch import Tensor
 
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.positions import DataPosition
@@ -28,8 +29,9 @@ from tinyclip_workers.training.distributed import rank, read_scalars, wait_for_a
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.objective.losses import StudentEmbeddings
+from tinyclip_workers.training.objective.nested import Nesting, nested_terms
 from tinyclip_workers.training.objective.projection import Projection, fit_projection
-from tinyclip_workers.training.objective.terms import EmbeddedBatch, objective_terms, weighted_sum
+from tinyclip_workers.training.objective.terms import EmbeddedBatch, weighted_sum
 from tinyclip_workers.training.stage import Stage
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, teachers_forward
 from tinyclip_workers.training.teachers.inputs import InputPreparation
@@ -37,6 +39,9 @@ from tinyclip_workers.training.teachers.stored import StoredTargets
 
 MAX_SKIPPED_STEPS = 100
 """A run with more steps in a row without a finite gradient has diverged (METHOD section 4)."""
+NESTING = "nesting"
+"""The name of the principal axes among the tensors of a checkpoint."""
+
 
 class Diverged(RuntimeError):
     """A loss that stays infinite or NaN. All workers compute the same number and raise at the same step."""
@@ -88,8 +93,12 @@ class StageTrainer:
         std: Color,
         calibration: Callable[[], Calibration] | None = None,
         stored: StoredTargets | None = None,
+        axes_EE: Tensor | None = None,
     ) -> None:
-        """`teachers` are on the device, unless their `stored` embeddings come with the batches: then no step uses them."""
+        """`teachers` are on the device, unless their `stored` embeddings come with the batches: then no step uses them.
+
+        `axes_EE`: of a new stage with nested embeddings, the principal axes of its teacher's.
+        """
         self.spec, self.stage, self.device = spec, stage, device
         used = bool(stage.objective.teacher_terms())
         self.teachers = list(teachers) if used and stored is None else []
@@ -98,6 +107,7 @@ class StageTrainer:
         self._weights = stage.objective.weights()
         readings = [teacher.reading for teacher in self.teachers]
         self.prepare = InputPreparation((mean, std), readings, spec.data.train.augment, device)
+        self.nesting = Nesting(stage.embedding_sizes, None if axes_EE is None else axes_EE.to(device))
         self.step = 0
         self.position = DataPosition()
         self._skipped_in_a_row = 0
@@ -126,13 +136,15 @@ class StageTrainer:
         embed_dim, teacher_embed_dim = self.stage.layout.embed_dim, self._first_teacher.embed_dim
         if embed_dim == teacher_embed_dim:
             return None
-        return Projection(embed_dim, teacher_embed_dim, seed=self.spec.seed + self.stage.index)
+        return Projection(embed_dim, teacher_embed_dim, self.spec.seed + self.stage.index, self.stage.embedding_sizes)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue exactly from a checkpoint."""
         self._is_new = False
         state = checkpoint.state
         self.learner.restore(checkpoint.tensors, any_layout(state["layout"]) if "layout" in state else self.stage.layout)
+        if NESTING in checkpoint.tensors:
+            self.nesting = replace(self.nesting, axes_EE=checkpoint.tensors[NESTING]["axes"].to(self.device))
         self.step = int(state["step"])
         self.position = DataPosition.from_json(state.get("position", state), self.stage.batch_size)
         self._skipped_in_a_row = 0
@@ -148,8 +160,13 @@ class StageTrainer:
         optimizer = self.stage.optimizer.model_copy(update={"lr": lr})
         self.stage = self.learner.stage = replace(self.stage, optimizer=optimizer)
 
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return every tensor of a checkpoint."""
+        axes_EE = self.nesting.axes_EE
+        return {**self.learner.tensors(), **({} if axes_EE is None else {NESTING: {"axes": axes_EE}})}
+
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds besides `learner.tensors()`."""
+        """Return what a checkpoint holds besides `tensors()`."""
         scaler = self.precision.scaler
         return {
             "position": self.position.to_json(self.stage.batch_size),
@@ -206,7 +223,7 @@ class StageTrainer:
         else:
             teachers = self._stored.embeddings(batch)
         student = StudentEmbeddings(*cache.forward(*inputs.student, noise))
-        terms = objective_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE))
+        terms = nested_terms(self._weights, EmbeddedBatch(student, teachers, self._clusters_KE), self.nesting)
         loss = cache.backward(weighted_sum(self._weights, terms), None if penalty is None else penalty.loss)
 
         norm = self.learner.clip_gradients(precision.scaler)

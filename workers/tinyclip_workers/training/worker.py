@@ -21,6 +21,7 @@ from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layouts import ImpossibleStudent
+from tinyclip_workers.model.rotation import rotated_model
 from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.model.towers import length_multiple, trims_padding
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
@@ -112,6 +113,7 @@ class StageWorker:
             std=pieces.student.image_std,
             calibration=pieces.calibration,
             stored=stored,
+            axes_EE=pieces.axes_EE,
         )
         if self._events and pieces.teachers:
             spec, student = self._run.spec, pieces.student
@@ -140,7 +142,7 @@ class StageWorker:
         if rank() == 0:
             student = current_student(pieces.student, trainer)
             student = replace(student, model=self._watch.end(trainer.learner)) if self._watch else student
-            self._finish(student, evaluator, trainer.position)
+            self._finish(student, evaluator, trainer)
 
     def _stored_targets(self, pieces: Pieces) -> StoredTargets | None:
         """Check and verify the reinforcement; None without one. Raises DataError."""
@@ -222,7 +224,7 @@ class StageWorker:
 
     def _evaluate(self, evaluator: StageEvaluator, student: LoadedModel, trainer: StageTrainer) -> None:
         if rank() == 0:
-            evaluator.evaluate(current_student(student, trainer), trainer.step)
+            evaluator.evaluate(nested_student(current_student(student, trainer), trainer), trainer.step)
 
     def _pruned(self, trainer: StageTrainer) -> None:
         if self._events:
@@ -237,7 +239,7 @@ class StageWorker:
             state["lr"] = trainer.stage.optimizer.lr
         if rank() == 0 and self._control.read() is not Command.FENCED:
             folder = self._run.checkpoint_folder(self._stage.index)
-            path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.learner.tensors(), state)
+            path, size = save_checkpoint(self._run.store, folder, trainer.step, trainer.tensors(), state)
             remove_old_checkpoints(self._run.store, folder, self._run.spec.checkpoint.keep)
             if self._events:
                 data = {"step": trainer.step, "path": path, "bytes": size}
@@ -250,14 +252,14 @@ class StageWorker:
         if self._events:
             self._events.flush()
 
-    def _finish(self, student: LoadedModel, evaluator: StageEvaluator, position: DataPosition) -> None:
+    def _finish(self, student: LoadedModel, evaluator: StageEvaluator, trainer: StageTrainer) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
-        evaluation = evaluator.evaluate(student, self._stage.steps)
+        evaluation = evaluator.evaluate(nested_student(student, trainer), self._stage.steps)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.read() is not Command.FENCED:
-            at = position.to_json(self._stage.batch_size)
-            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, at, student.tokenizer_files)
+            at, axes_EE = trainer.position.to_json(self._stage.batch_size), trainer.nesting.axes_EE
+            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, at, student.tokenizer_files, axes_EE)
             self._run.finish_stage(self._stage.index, finished)
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))
@@ -267,3 +269,10 @@ def current_student(start: LoadedModel, trainer: StageTrainer) -> LoadedModel:
     """Return the student as it is now; under masks, what they would be folded into."""
     model, layout = trainer.learner.folded_model()
     return replace(start, model=model, layout=layout)
+
+
+def nested_student(student: LoadedModel, trainer: StageTrainer) -> LoadedModel:
+    """Return the student with nested embeddings, if the stage trains them: on the principal axes of its teacher's."""
+    nesting = trainer.nesting
+    model = student.model if nesting.axes_EE is None else rotated_model(student.model, nesting.axes_EE)
+    return replace(student, model=model, embedding_sizes=tuple(nesting.sizes))

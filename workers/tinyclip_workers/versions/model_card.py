@@ -1,5 +1,6 @@
 """The README.md of a model version: description, evaluation beside its teacher, usage and origin."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinyclip.schemas import Layout, ModelVersion, Scores, StudentSummary
@@ -69,14 +70,32 @@ def _sizes(version: ModelVersion, student: StudentSummary, teacher: StudentSumma
         sizes = (summary.image_params, summary.text_params, summary.text_params_without_embedding, summary.macs)
         table.append(f"| {name} | " + " | ".join(_count(size) for size in sizes) + " |")
     shape = f"Images of {version.image_size} px, texts of {version.context_length} tokens, embeddings of {version.embed_dim}."
+    if smaller := version.embedding_sizes[:-1]:
+        shape += f" They may be cut to {_listed(smaller)} numbers and normalised again."
     return "\n".join([*table, "", shape, ""])
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return " or ".join(filter(None, [", ".join(map(str, sizes[:-1])), str(sizes[-1])]))
 
 
 def _evaluation(version: ModelVersion) -> str:
     lines = ["## Evaluation", "", "Student and teacher on the same images; shares are of 1.", ""]
     for task, scores in version.evaluation.items():
-        lines += [f"### {task}", "", *_task_table(version.name, scores), ""]
+        lines += [f"### {task}", "", *_task_table(version.name, scores), "", *_size_table(version, scores)]
     return "\n".join(lines)
+
+
+def _size_table(version: ModelVersion, scores: Scores) -> list[str]:
+    """Return the table of a task's metrics at the nested sizes of the embeddings, the whole one last; nothing without any."""
+    by_size: dict[str, dict[str, Any]] = scores.student.get("by_size", {})
+    if not by_size:
+        return []
+    rows = {**by_size, str(version.embed_dim): scores.student}
+    metrics = list(next(iter(by_size.values())))
+    table = [f"| numbers | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+    table += [f"| {size} | " + " | ".join(_score(found.get(metric)) for metric in metrics) + " |" for size, found in rows.items()]
+    return [*table, ""]
 
 
 def _task_table(name: str, scores: Scores) -> list[str]:

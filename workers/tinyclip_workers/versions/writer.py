@@ -6,9 +6,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
@@ -33,10 +36,11 @@ from tinyclip_workers.model.folders import (
 )
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
+from tinyclip_workers.model.rotation import rotated_weights
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import TokenizerSource, config_of_tokenizer
-from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
+from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.lineage import student_lineage
 from tinyclip_workers.versions.model_card import model_card
@@ -55,10 +59,12 @@ def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVe
     sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
     source = sources[0] if sources else None
     student = summarize(finished.layout)
+    finished, axes = _on_axes(finished)
     document = _student_document(run, student, sources, finished.evaluation)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None, _tokenizer(finished)),
+        **axes,
         "evaluation.json": json_bytes(finished.evaluation),
         **_serving_files(run.spec.data, finished, colors),
     }
@@ -122,6 +128,14 @@ def version_document(name: str, version: int, summary: StudentSummary, **rest: A
     )
 
 
+def _on_axes(finished: FinishedStudent) -> tuple[FinishedStudent, dict[str, bytes]]:
+    """Return a student with nested embeddings on the principal axes of its teacher's, and the file with these axes."""
+    if finished.axes_EE is None:
+        return finished, {}
+    weights = to_safetensors(rotated_weights(from_safetensors(finished.weights), finished.axes_EE))
+    return replace(finished, weights=weights), {AXES: to_safetensors({"axes": finished.axes_EE.contiguous()})}
+
+
 def _existing_version(run: JobAttempt, folder: str) -> ModelVersion:
     document = ModelVersion.model_validate_json(run.store.read_bytes(f"{folder}/{MODEL_DOCUMENT}"))
     if document.job != run.document.job:
@@ -147,6 +161,7 @@ def _student_document(run: JobAttempt, student: StudentSummary, sources: Sequenc
         run.document.model_name,
         run.document.model_version,
         student,
+        embedding_sizes=(run.spec.stages[-1].objective or run.spec.objective).nested_sizes(student.layout.embed_dim),
         evaluation={task: Scores.model_validate(scores) for task, scores in evaluation.items()},
         teacher=sources[0].name if sources else None,
         job=run.document.job,

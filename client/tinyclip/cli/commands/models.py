@@ -1,5 +1,6 @@
 """`tinyclip-client models …`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -165,6 +166,7 @@ def _show_version(version: ModelVersion) -> None:
         "images": f"{version.image_size} px",
         "texts": f"{version.context_length} tokens",
         "embeddings": f"{version.embed_dim} numbers",
+        "nested sizes": ", ".join(map(str, version.embedding_sizes)),
         "teacher": version.teacher or "",
         "job": version.job or "",
         "files": ", ".join(file.path for file in version.files),
@@ -174,5 +176,11 @@ def _show_version(version: ModelVersion) -> None:
             table.add_row(name, value)
     for task, scores in version.evaluation.items():
         numbers = {metric: value for metric, value in scores.student.items() if isinstance(value, int | float)}
-        table.add_row(task, ", ".join(f"{metric} {number(value)}" for metric, value in numbers.items()))
+        table.add_row(task, _listed(numbers))
+        for size, shorter in scores.student.get("by_size", {}).items():
+            table.add_row(f"{task}, {size} numbers", _listed(shorter))
     print_table(out, table)
+
+
+def _listed(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{metric} {number(value)}" for metric, value in metrics.items())

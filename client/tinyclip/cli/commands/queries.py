@@ -58,6 +58,7 @@ def embed(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts to embed.")] = None,
     image: Annotated[list[str] | None, typer.Option(help="An image to embed (file or URL); may be repeated.")] = None,
     on_error: Annotated[OnError, typer.Option(help="What to do with an invalid image.")] = OnError.FAIL,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="A size that the model was trained for; all numbers.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed texts or images; --json prints whole embeddings."""
@@ -68,10 +69,13 @@ def embed(
     with connect(context) as client, _image_errors(image or []):
         student = client.deployments.open(deployment)
         if on_error is OnError.SKIP:
-            skipping = calls.embed_valid_images(student, image or [])
+            skipping = calls.embed_valid_images(student, image or [], dimensions=dimensions)
             send(client, skipping, lambda found: _show_embedded(image or [], found), as_json)
             return
-        call = calls.embed_texts(student, texts) if texts else calls.embed_images(student, image or [])
+        if texts:
+            call = calls.embed_texts(student, texts, dimensions=dimensions)
+        else:
+            call = calls.embed_images(student, image or [], dimensions=dimensions)
         send(client, call, lambda vectors: _show_vectors(texts or image or [], vectors), as_json)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tinyclip.schemas._base import Line, Request
 from tinyclip.schemas.addresses import Address
@@ -165,10 +165,18 @@ class Objective(Request):
     """CLIP-CID: images are classified by the cluster of the teacher's embedding, and so are texts. Needs `clusters`."""
     clusters: Address | None = None
     """Path or URI of the file that `python -m tinyclip_workers.training.clusters SPEC OUT` writes; for `cluster_instance`."""
+    embedding_sizes: list[Annotated[int, Field(ge=1)]] = Field(default=[], max_length=16)
+    """Nested sizes (Matryoshka): the terms are a mean over those of the leading dimensions of the embeddings, for each of these
+    sizes and for all dimensions. Increasing; METHOD section 15."""
 
     def weights(self) -> dict[str, float]:
         """Return the weight of each term."""
-        return self.model_dump(exclude={"clusters"})
+        return self.model_dump(exclude={"clusters", "embedding_sizes"})
+
+    def nested_sizes(self, embed_dim: int) -> list[int]:
+        """Return the sizes that embeddings of `embed_dim` numbers are trained for, the last of which is all; or none."""
+        smaller = [size for size in self.embedding_sizes if size < embed_dim]
+        return [*smaller, embed_dim] if self.embedding_sizes else []
 
     def teacher_terms(self) -> list[str]:
         """Return the terms of positive weight that need a teacher."""
@@ -195,6 +203,13 @@ class Objective(Request):
         if not any(self.weights().values()):
             raise ValueError("every term has weight 0; give one a positive weight")
         return self
+
+    @field_validator("embedding_sizes")
+    @classmethod
+    def _increasing(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)):
+            raise ValueError("give increasing sizes, each once, as in [32, 64, 128]")
+        return sizes
 
 
 DEFAULT_OBJECTIVE = Objective(affinity=1, feature_mimicry=1)

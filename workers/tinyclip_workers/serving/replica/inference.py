@@ -86,10 +86,30 @@ class InferenceService:
             return await self._texts.classifier(labels, templates)
 
     async def embeddings(self, query: EmbeddingsQuery) -> EmbeddingRows:
-        """Return one L2-normalised row per input. Raises ProblemError for bad images and for another number of dimensions."""
-        if query.dimensions not in (None, self._engine.embed_dim):
-            message = f"the model's embeddings have {self._engine.embed_dim} numbers; omit dimensions or give that number"
-            raise invalid_input(field_error("/dimensions", query.dimensions, message))
+        """Return one L2-normalised row per input, of the requested dimensions.
+
+        Raises ProblemError for bad images and for dimensions that the model was not trained for.
+        """
+        self._check_dimensions(query.dimensions)
+        found = await self._whole_embeddings(query)
+        if query.dimensions in (None, self._engine.embed_dim):
+            return found
+        return EmbeddingRows([None if row is None else leading(row, query.dimensions) for row in found.rows], found.errors)
+
+    def _check_dimensions(self, dimensions: int | None) -> None:
+        whole, sizes = self._engine.embed_dim, self._engine.embedding_sizes
+        if dimensions in (None, whole, *sizes):
+            return
+        if sizes:
+            message = f"the model was trained for {', '.join(map(str, sizes[:-1]))} and {whole} numbers; give one of these"
+        else:
+            message = (
+                f"the model's embeddings have {whole} numbers and were not trained to be cut: omit dimensions, or train a model "
+                "with objective.embedding_sizes"
+            )
+        raise invalid_input(field_error("/dimensions", dimensions, message))
+
+    async def _whole_embeddings(self, query: EmbeddingsQuery) -> EmbeddingRows:
         texts, images = query.texts, query.images
         if not images.images:
             return EmbeddingRows(await self._text_rows(texts) if texts else [], [])
@@ -176,6 +196,12 @@ class InferenceService:
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def leading(row_E: Matrix, size: int) -> Matrix:
+    """Return the leading numbers of an embedding, of unit length again."""
+    cut = row_E[:size]
+    return cut / max(float(np.linalg.norm(cut)), 1e-12)
 
 
 def _best_labels(scores_L: Matrix, query: ZeroShotQuery) -> list[LabelScore]:

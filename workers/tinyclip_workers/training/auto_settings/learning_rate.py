@@ -96,6 +96,6 @@ def _train(trainer: StageTrainer, batches: Sequence[Batch], rate: float) -> None
 
 
 def _copy_of(trainer: StageTrainer) -> Checkpoint:
-    tensors = trainer.learner.tensors()
+    tensors = trainer.tensors()
     copies = {kind: {name: tensor.clone() for name, tensor in named.items()} for kind, named in tensors.items()}
     return Checkpoint("", copies, {**trainer.state(), "step": trainer.step})

@@ -143,7 +143,7 @@ def _budget(trainer: StageTrainer, local_batch: int) -> int:
     weights = sum(p.numel() * p.element_size() for p in trainer.learner.towers.parameters() if p.requires_grad)
     optimizer = trainer.learner.optimizer
     moments = 0 if optimizer is None or optimizer.state else 2 * weights
-    terms = sum(weight > 0 for weight in trainer.stage.objective.weights().values())
+    terms = sum(weight > 0 for weight in trainer.stage.objective.weights().values()) * max(1, len(trainer.nesting.sizes))
     losses = terms * LOSS_MATRICES * 4 * local_batch * local_batch * world_size()
     return int((1 - MARGIN) * free) - moments - losses
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyclip_workers.inheritance.streams import Pairs
 from tinyclip_workers.model.precision import without_autocast
 from tinyclip_workers.model.towers import Model, TwoTowers, normalized
 from tinyclip_workers.training.distributed import from_first_worker
-from tinyclip_workers.training.objective.losses import TeacherEmbeddings
+from tinyclip_workers.training.objective.losses import TeacherEmbeddings, leading
 
 Teacher = Callable[[Tensor, Tensor], TeacherEmbeddings]
 
@@ -29,17 +30,25 @@ class Projection(nn.Module):
     until `fit` sets them.
     """
 
-    def __init__(self, embed_dim: int, teacher_embed_dim: int, seed: int) -> None:
+    def __init__(self, embed_dim: int, teacher_embed_dim: int, seed: int, sizes: Sequence[int] = ()) -> None:
+        """`sizes`: nested sizes of the student's embeddings, whose leading dimensions go through the maps' leading columns."""
         super().__init__()
+        self.sizes = tuple(sizes)
         with torch.random.fork_rng(devices=[]):  # other random draws must not depend on the objective
             torch.manual_seed(seed)
             self.image = nn.Linear(embed_dim, teacher_embed_dim)
             self.text = nn.Linear(embed_dim, teacher_embed_dim)
 
     def forward(self, image_BD: Tensor, text_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image_BE and text_BE, L2-normalised, in fp32 under autocast, too."""
+        """Return image_BE and text_BE, L2-normalised, in fp32 under autocast, too; with nested sizes (B, S, E)."""
         with without_autocast(image_BD):
-            return normalized(self.image(image_BD)), normalized(self.text(text_BD))
+            return self._mapped(self.image, image_BD), self._mapped(self.text, text_BD)
+
+    def _mapped(self, linear: nn.Linear, x_BD: Tensor) -> Tensor:
+        if not self.sizes:
+            return normalized(linear(x_BD))
+        mapped = [F.linear(leading(x_BD, size), linear.weight[:, :size], linear.bias) for size in self.sizes]
+        return normalized(torch.stack(mapped, dim=1))
 
     @torch.no_grad()
     def fit(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:

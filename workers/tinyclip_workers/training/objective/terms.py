@@ -22,6 +22,7 @@ from torch import Tensor
 from tinyclip_workers.model.precision import fp32, without_autocast
 from tinyclip_workers.training.distributed import gather, gather_with_gradient
 from tinyclip_workers.training.objective.losses import (
+    Affinities,
     Scale,
     StudentEmbeddings,
     TeacherEmbeddings,
@@ -166,6 +167,10 @@ class EmbeddedBatch:
     student: StudentEmbeddings
     teachers: Sequence[TeacherEmbeddings] = ()
     clusters_KE: Tensor | None = None
+    affinities: Affinities | None = None
+    """The teachers', if they are computed already."""
+    target: tuple[Tensor, Tensor] | None = None
+    """The first teacher's image and text embeddings in other coordinates than its own, in which the student's are."""
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
@@ -174,8 +179,8 @@ class EmbeddedBatch:
 
     @property
     def teacher_pair(self) -> tuple[Tensor, Tensor]:
-        """The first teacher's image and text embeddings: all terms but `affinity` use only this teacher."""
-        return self.teachers[0].image_BE, self.teachers[0].text_BE
+        """The first teacher's image and text embeddings: all terms but affinities use only this teacher."""
+        return self.target or (self.teachers[0].image_BE, self.teachers[0].text_BE)
 
     @property
     def centroids_KE(self) -> Tensor:
@@ -185,7 +190,7 @@ class EmbeddedBatch:
 
 
 def _affinity(batch: EmbeddedBatch) -> Tensor:
-    image_to_text, text_to_image = affinity_loss(batch.student, batch.teachers)
+    image_to_text, text_to_image = affinity_loss(batch.student, batch.teachers, batch.affinities)
     return (image_to_text + text_to_image) / 2
 
 
