@@ -75,7 +75,7 @@ def measure(folder: Path, rows: int, count: int) -> dict[str, Any]:
     direct.load_index(str(folder / f"indexes/gallery/segments/{segment.id}/{GRAPH}"))
     direct.set_ef(segment.ef)
     queries_QE = vectors(count, seed=rows + 1)
-    truth = exact_rows(reader.segments[0].vectors_NE, queries_QE, 10)
+    truth = exact_rows(reader.segments[0].vectors.vectors_NE, queries_QE, 10)
     searches: dict[str, Callable[[Any], Any]] = {
         "ours": lambda query: reader.nearest(query, 10),
         "hnswlib": lambda query: direct.knn_query(query, k=10, num_threads=1),
@@ -115,7 +115,7 @@ def time_alternately(searches: dict[str, Callable[[Any], Any]], queries_QE: Any)
 
 
 def exact_search(reader: FilesReader) -> Callable[[Any], Any]:
-    vectors_NE = reader.segments[0].vectors_NE
+    vectors_NE = reader.segments[0].vectors.vectors_NE
     return lambda query: np.argpartition(-(vectors_NE @ query), 10)[:10]
 
 
@@ -126,7 +126,7 @@ def filtered_search(reader: FilesReader, filter: dict[str, Any]) -> Callable[[An
 def measure_filter(reader: FilesReader, filter: dict[str, Any], queries_QE: Any) -> dict[str, Any]:
     conditions = parse_filter(filter)
     rows = np.flatnonzero(reader.segments[0].allowed(conditions))
-    truth = rows[exact_rows(np.ascontiguousarray(reader.segments[0].vectors_NE[rows]), queries_QE, 10)]
+    truth = rows[exact_rows(np.ascontiguousarray(reader.segments[0].vectors.vectors_NE[rows]), queries_QE, 10)]
     found = [reader.nearest(query, 10, conditions) for query in queries_QE]
     recall = mean_share([[int(hit.id) for hit in one.hits] for one in found], truth)
     return {"rows": len(rows), "kind": found[0].kind, "recall_at_10": recall}

@@ -213,6 +213,7 @@ class IndexServer(ResourceServer):
         super().__init__("building", "ready")
         self.updates = 0
         self.rejected: list[JSON] = []
+        self.measured: JSON = {}
 
     def app(self) -> Starlette:
         return Starlette(routes=[
@@ -225,7 +226,7 @@ class IndexServer(ResourceServer):
     def document(self, state: str) -> JSON:
         return {
             "name": "gallery", "model": "shapes@1", "state": state, "count": 300, "progress": 0.5, "rejected": self.rejected,
-            "updates": self.updates, "applied_updates": self.updates, **TIMES,
+            "updates": self.updates, "applied_updates": self.updates, **self.measured, **TIMES,
         }  # fmt: skip
 
     async def put(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, ite
 from tinyclip._http.waiting import Deadline
 from tinyclip._resources.images import encode
 from tinyclip.schemas import Index, IndexItem, IndexKind, IndexPut, IndexSource, IndexStore, Page
+from tinyclip.schemas.indexes import IndexCodes
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Index]]:
@@ -28,15 +29,18 @@ def put(
     metadata_keys: Sequence[str] = ("json",),
     kind: IndexKind = "auto",
     store: IndexStore = "files",
+    codes: IndexCodes = "float",
+    dimensions: int | None = None,
 ) -> Call[Index]:
     """Build or rebuild an index of the images in `shards`, embedded by `model`; without shards an empty one. Then `wait`.
 
     `kind`: search all items (`exact`), walk a graph (`hnsw`), or choose by size (`auto`). `store`: where vectors are kept;
-    `pgvector` is for an index that is larger than the memory of a replica."""
+    `pgvector` is for an index that is larger than the memory of a replica. `codes`: keep vectors in a quarter of the bytes
+    (`int8`), or with bits that are compared first (`binary`). `dimensions`: the size of nested embeddings to keep."""
     source = None
     if shards is not None:
         source = IndexSource(shards=shards if isinstance(shards, str) else list(shards), metadata_keys=list(metadata_keys))
-    body = IndexPut(model=model, source=source, kind=kind, store=store)
+    body = IndexPut(model=model, source=source, kind=kind, store=store, codes=codes, dimensions=dimensions)
     return Call("PUT", path("indexes", name), as_model(Index), body=body.model_dump(mode="json"))
 
 

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.datasets import DatasetPut, DatasetVersion, ReinforcementPost
 from tinyclip.schemas.exports import ExportFormat
-from tinyclip.schemas.indexes import IndexItem, IndexKind, IndexSource, IndexStore
+from tinyclip.schemas.indexes import IndexCodes, IndexItem, IndexKind, IndexSource, IndexStore
 from tinyclip.schemas.spec import EvaluationTask, ImageAugmentation, JobSpec, TeacherSpec
 from tinyclip.schemas.tokens import Scope
 
@@ -108,6 +108,8 @@ class IndexRequest(Response):
     embed_dim: int
     kind: IndexKind = "auto"
     store: IndexStore = "files"
+    codes: IndexCodes = "float"
+    dimensions: int | None = None
     source: IndexSource | None = None
     applied: int = 0
     """The last update that was applied to the build before this one; later ones are for this build."""
@@ -213,8 +215,8 @@ class WorkerEvent(Response):
     attempt.failed    {code, retryable, stage}; the text is `message`
     attempt.stopped   {desired: pause | cancel, step}
     index.progress    {done, total, phase: encoding | linking}
-    index.finished    {build, count, kind, recall, skipped_samples, skipped_shards}
-    index.updated     {applied, count, kind, recall, rejected: [RejectedItem], last: whether it is the job's final event}
+    index.finished    {build, count, kind, recall, bytes, search_ms, skipped_samples, skipped_shards}
+    index.updated     {applied, count, kind, recall, bytes, search_ms, rejected: [RejectedItem], last: is it the final one}
     index.failed      {code}
     evaluation.progress  {fraction}
     evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}

@@ -199,6 +199,13 @@ def evaluation_events(id: str, attempt: int) -> str:
 
 INDEXES = "indexes"
 SEGMENT_VECTORS, SEGMENT_ITEMS, SEGMENT_GRAPH = "vectors.npy", "items.sqlite", "hnsw.bin"
+SEGMENT_SCALES, SEGMENT_BITS, SEGMENT_FACTORS, SEGMENT_CENTER = "scales.npy", "bits.npy", "factors.npy", "center.npy"
+SEGMENT_CODES = {
+    "float": (SEGMENT_VECTORS,),
+    "int8": (SEGMENT_VECTORS, SEGMENT_SCALES),
+    "binary": (SEGMENT_VECTORS, SEGMENT_SCALES, SEGMENT_BITS, SEGMENT_FACTORS, SEGMENT_CENTER),
+}
+"""The files of a segment's vectors, by the codes of its index."""
 """The files of a segment; not every segment has a graph."""
 
 

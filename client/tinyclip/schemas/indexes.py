@@ -28,6 +28,10 @@ IndexStore = Literal["files", "pgvector"]
 """Where vectors are kept: in files of the artifacts store that each replica opens, or in a PostgreSQL that all query."""
 
 
+IndexCodes = Literal["float", "int8", "binary"]
+"""How vectors are kept: 4 bytes for a number (`float`), one (`int8`), or one and a bit, which is compared first (`binary`)."""
+
+
 class IndexSource(Request):
     shards: Shards
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
@@ -40,6 +44,17 @@ class IndexPut(Request):
     """None: an empty index, to be filled with items."""
     kind: IndexKind = "auto"
     store: IndexStore = "files"
+    codes: IndexCodes = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+    """Leading numbers of the embeddings to keep: a size that the model was trained for; None: all."""
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> Self:
+        if self.codes != "float" and self.kind == "hnsw":
+            raise ValueError(f"codes: {self.codes} are compared one by one, graphs hold floats; omit kind, or codes")
+        if self.store == "pgvector" and (self.codes != "float" or self.dimensions is not None):
+            raise ValueError("codes and dimensions are for indexes in files; omit them, or store: pgvector")
+        return self
 
 
 class IndexState(StrEnum):
@@ -73,7 +88,16 @@ class Index(Response):
     kind: Literal["exact", "hnsw"] = "exact"
     """The search method, requested or chosen by size."""
     recall: float | None = None
-    """Share of the ten nearest items that the graph finds, measured on a sample when it was built; None: exact."""
+    """Share of the ten nearest items of an exact search in floats that is found, measured on a sample when it was built; None:
+    all of them."""
+    codes: IndexCodes = "float"
+    """The requested codes."""
+    dimensions: int | None = None
+    """The requested dimensions; None: all."""
+    bytes: int | None = None
+    """Size of its files; None: not known, or in a database."""
+    search_ms: float | None = None
+    """CPU milliseconds of a search for ten items, the median of a sample where it was built; None: not measured."""
     count: int = 0
     progress: float = 0.0
     message: str = ""

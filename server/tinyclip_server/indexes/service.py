@@ -4,7 +4,7 @@ import time
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import Index, IndexPut, IndexState
+from tinyclip.schemas import Index, IndexPut, IndexState, ModelVersion
 
 from tinyclip_server.backends.shards import expect_shards
 from tinyclip_server.database.engine import now
@@ -13,7 +13,7 @@ from tinyclip_server.http.resources import begin_ray_job, mark_deleting
 from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import database, repository
 from tinyclip_server.models import service as models
-from tinyclip_server.problems import Conflict, NotFound
+from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 
 MAX_ATTEMPTS = 3
 """Ray jobs that may be lost, as when their node dies, before the request must be repeated."""
@@ -36,6 +36,8 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
     begins another attempt. Raises NotFound for the model, Conflict.
     """
     model_name, model_version = await models.resolve(session, project, body.model)
+    if body.dimensions is not None:
+        _expect_size(body.dimensions, await models.get_version(session, project, model_name, str(model_version)))
     row = await session.get(IndexRow, name, with_for_update=True)
     spec = body.model_dump(mode="json")
     same = row is not None and _build_key(row.spec, row.model_name, row.model_version) == _build_key(
@@ -65,6 +67,14 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
         begin_build(row)
     await session.flush()
     return row
+
+
+def _expect_size(dimensions: int, version: ModelVersion) -> None:
+    """Raise InvalidInput unless a model was trained for embeddings of that size."""
+    if dimensions not in (version.embed_dim, *version.embedding_sizes):
+        sizes = ", ".join(map(str, version.embedding_sizes)) or f"{version.embed_dim} only"
+        message = f"{version.name}@{version.version} was trained for {sizes}; give one of these, or omit dimensions"
+        raise InvalidInput.field("/dimensions", dimensions, message)
 
 
 def _expect_empty(row: IndexRow) -> None:
@@ -145,7 +155,8 @@ async def delete(session: AsyncSession, row: IndexRow) -> None:
 def view(row: IndexRow) -> Index:
     return Index.model_validate({
         "name": row.name, "model": f"{row.model_name}@{row.model_version}", "state": row.state, "kind": row.kind,
-        "store": row.spec.get("store", "files"),
+        "store": row.spec.get("store", "files"), "codes": row.spec.get("codes", "float"),
+        "dimensions": row.spec.get("dimensions"), "bytes": row.bytes, "search_ms": row.search_ms,
         "recall": row.recall, "count": row.count, "progress": row.progress, "message": row.message, "updates": row.updates,
         "applied_updates": row.applied, "pending_updates": row.updates - row.applied, "rejected": row.rejected,
         "created_at": row.created_at, "updated_at": row.updated_at,
@@ -158,7 +169,8 @@ def etag(row: IndexRow) -> str:
 
 
 def _build_key(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
-    return spec["source"], spec.get("kind", "auto"), spec.get("store", "files"), model_name, model_version
+    kept = spec.get("store", "files"), spec.get("codes", "float"), spec.get("dimensions")
+    return spec["source"], spec.get("kind", "auto"), kept, model_name, model_version
 
 
 def _is_built(row: IndexRow) -> bool:

@@ -16,9 +16,9 @@ from tinyclip.artifacts.paths import (
     EXPORT_DOCUMENT,
     INDEXES,
     MODELS,
+    SEGMENT_CODES,
     SEGMENT_GRAPH,
     SEGMENT_ITEMS,
-    SEGMENT_VECTORS,
     dataset_blocks,
     dataset_document,
     dataset_report,
@@ -38,6 +38,7 @@ from tinyclip.artifacts.paths import (
 )
 from tinyclip.schemas import ExportState, IndexState, ReinforcementState
 from tinyclip.schemas.exports import ExportFormat
+from tinyclip.schemas.indexes import IndexCodes
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import Database
@@ -55,6 +56,7 @@ from tinyclip_server.indexes.database import read_states
 class _Segment(BaseModel):
     id: str
     kind: str
+    codes: IndexCodes = "float"
     dead: str | None = None
 
 
@@ -146,7 +148,7 @@ def _of_index(name: str, index: StoredIndex | None, pending: Sequence[IndexUpdat
     if index is not None and index.store == "pgvector":
         return found + [index_table(name, segment.id) for segment in segments]
     for segment in segments:
-        names = [SEGMENT_VECTORS, SEGMENT_ITEMS, *([SEGMENT_GRAPH] if segment.kind == "hnsw" else [])]
+        names = [*SEGMENT_CODES[segment.codes], SEGMENT_ITEMS, *([SEGMENT_GRAPH] if segment.kind == "hnsw" else [])]
         found += [f"{index_segment(name, segment.id)}/{file}" for file in names]
         if segment.dead:
             found.append(index_tombstones(name, segment.dead))

@@ -17,6 +17,15 @@ def server(serve: Serve) -> IndexServer:
 
 
 class TestCreate:
+    def test_codes_and_a_nested_size_are_requested_and_their_cost_is_shown(self, cli: Cli, server: IndexServer) -> None:
+        server.measured = {"bytes": 2_500_000, "search_ms": 0.25, "recall": 0.995}
+
+        created = cli("indexes", "create", "gallery", "--model", "shapes@1", "--codes", "binary", "--dimensions", "64")
+
+        [body] = server.bodies
+        assert (body["codes"], body["dimensions"]) == ("binary", 64)
+        assert "2.5 MB, 0.25 ms a search, recall 99.5%" in created.out
+
     def test_it_waits_until_the_index_is_built(self, cli: Cli, server: IndexServer, image_file: str, tmp_path: Path) -> None:
         result = cli("indexes", "create", "gallery", "--model", "shapes@1", "--shards", "val/{0..3}.tar")
 
@@ -35,8 +44,8 @@ class TestCreate:
         assert cli("indexes", "create", "gallery", "--model", "shapes@1", *options).code == 0
 
         assert server.bodies == [
-            {"model": "shapes@1", "source": None, "kind": "auto", "store": "files"},
-            {"model": "shapes@1", "source": None, "kind": "hnsw", "store": "pgvector"},
+            {"model": "shapes@1", "source": None, "kind": "auto", "store": "files", "codes": "float", "dimensions": None},
+            {"model": "shapes@1", "source": None, "kind": "hnsw", "store": "pgvector", "codes": "float", "dimensions": None},
         ]
 
 

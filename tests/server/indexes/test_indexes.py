@@ -54,6 +54,33 @@ class TestPut:
         assert (repeated["state"], repeated["count"]) == ("building", 10)
         assert service.ray_request()["build"] > first
 
+    async def test_codes_and_a_trained_size_are_requested(self, service: Service) -> None:
+        await service.register_model("nested", embed_dim=32, embedding_sizes=[8, 16, 32])
+
+        index = await put(service, model="nested@1", codes="binary", dimensions=16)
+        await service.reconcile("indexes")
+
+        request = service.ray_request()
+        assert (index["codes"], index["dimensions"]) == (request["codes"], request["dimensions"]) == ("binary", 16)
+
+    async def test_other_sizes_are_refused_with_the_trained_ones(self, service: Service) -> None:
+        await service.register_model("nested", embed_dim=32, embedding_sizes=[8, 16, 32])
+
+        for model, trained in (("nested@1", "8, 16, 32"), (f"{MODEL}@1", "32 only")):
+            body = {"model": model, "dimensions": 12, "source": SOURCE}
+            [error] = (await service.call("PUT", GALLERY, body, status=422))["errors"]
+            assert (error["pointer"], error["value"]) == ("/dimensions", 12)
+            assert trained in error["message"]
+
+    async def test_codes_change_an_index(self, service: Service) -> None:
+        await build(service)
+        first = service.ray_request()["build"]
+
+        await put(service, codes="int8")
+        await service.reconcile("indexes")
+
+        assert service.ray_request()["build"] > first
+
     async def test_existing_local_shards_are_accepted(self, start: Start, tmp_path: Path) -> None:
         service = await start(data_dir=tmp_path / "service")
         await service.register_model(MODEL)
@@ -163,11 +190,13 @@ class TestBuild:
         await put(service, kind="hnsw")
         await service.reconcile("indexes")
         requested = service.ray_request()["kind"]
-        service.emit({"type": "index.finished", "data": {"count": 9, "kind": "hnsw", "recall": 0.97}})
+        measured = {"recall": 0.97, "bytes": 4096, "search_ms": 0.25}
+        service.emit({"type": "index.finished", "data": {"count": 9, "kind": "hnsw", **measured}})
         await service.reconcile("indexes")
 
         index = await get(service)
-        assert (requested, index["kind"], index["recall"]) == ("hnsw", "hnsw", 0.97)
+        assert (requested, index["kind"]) == ("hnsw", "hnsw")
+        assert {name: index[name] for name in measured} == measured
 
     async def test_the_final_event_outweighs_the_status_of_ray(self, service: Service) -> None:
         await put(service)

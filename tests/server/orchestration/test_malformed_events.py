@@ -52,6 +52,7 @@ INDEX: list[dict[str, Any]] = [
     {"type": "index.progress", "data": {"done": "1", "total": 2}},
     {"type": "index.finished", "data": {}},
     {"type": "index.finished", "data": {"count": 1, "recall": "high"}},
+    {"type": "index.finished", "data": {"count": 1, "bytes": "many"}},
     {"type": "index.updated", "data": {"applied": 1, "count": 1, "rejected": [{}], "last": True}},
     {"type": "index.updated", "data": {"applied": 1, "rejected": [], "last": True}},
 ]

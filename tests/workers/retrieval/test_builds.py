@@ -71,7 +71,10 @@ class TestBuild:
         events = job_events(built)
 
         assert events[-1]["type"] == "index.finished"
-        assert events[-1]["data"] == {
+        data = events[-1]["data"]
+        assert data.pop("bytes") > COUNT * 24 * 4
+        assert data.pop("search_ms") > 0
+        assert data == {
             "build": 1, "count": COUNT, "kind": "exact", "recall": None, "skipped_samples": 3, "skipped_shards": 0,
         }  # fmt: skip
         progress = [event["data"] for event in events if event["type"] == "index.progress"]

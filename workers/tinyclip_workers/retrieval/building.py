@@ -104,7 +104,8 @@ def _encode(store: ArtifactsStore, request: IndexRequest, load: Callable[[], Eng
 
 
 def _write_segment(store: ArtifactsStore, request: IndexRequest, encoded: _Encoded) -> SegmentInfo:
-    with new_segment(store, request.name, encoded.engine.embed_dim) as segment:
+    size = request.dimensions or encoded.engine.embed_dim
+    with new_segment(store, request.name, size, request.codes) as segment:
         for vectors_NE, items in encoded.parts:
             new: dict[str, int] = {}
             for place, (id, _) in enumerate(items):
@@ -114,8 +115,8 @@ def _write_segment(store: ArtifactsStore, request: IndexRequest, encoded: _Encod
                     new[id] = place
             if new:
                 segment.add(vectors_NE[list(new.values())], [items[place] for place in new.values()])
-        graph = graphs.needs_graph(request.kind, segment.count, segment.count)
-        queries_QE = encoded.caption_queries() if graph else None
+        graph = request.codes == "float" and graphs.needs_graph(request.kind, segment.count, segment.count)
+        queries_QE = encoded.caption_queries() if graph or request.codes != "float" else None
         return segment.finish(graph=graph, queries_QE=queries_QE, on_progress=encoded.report_linked)
 
 
@@ -147,7 +148,8 @@ def _commit(
         before = newest(store, request.name)
         generation = Generation(
             name=request.name, number=before.number + 1 if before else 1, nonce=uuid.uuid4().hex, build=request.build,
-            model=request.model, embed_dim=request.embed_dim, count=sum(segment.count for segment in segments),
+            model=request.model, embed_dim=request.embed_dim, dimensions=request.dimensions, codes=request.codes,
+            count=sum(segment.count for segment in segments),
             skipped_samples=skipped.samples, skipped_shards=skipped.shards, kind=kind_of(segments), store=request.store,
             applied=request.applied, segments=segments,
         )  # fmt: skip
@@ -163,7 +165,7 @@ def _commit(
 
 def _report_finished(events: EventWriter, generation: Generation, message: str) -> Generation:
     data = generation.model_dump(include={"build", "count", "kind", "skipped_samples", "skipped_shards"})
-    events.send("index.finished", message=message, data={**data, "recall": generation.recall})
+    events.send("index.finished", message=message, data={**data, **generation.measurements()})
     return generation
 
 
@@ -172,7 +174,7 @@ def _remarks(skipped: Skipped, generation: Generation, request: IndexRequest) ->
     if skipped.samples or skipped.shards:
         remarks.append(f"{skipped.samples:,} samples and {skipped.shards:,} shards were skipped{_example(skipped)}")
     large = generation.count >= graphs.GRAPH_FROM
-    if request.kind == "auto" and generation.store == "files" and large and not graphs.available():
+    if request.kind == "auto" and request.codes == "float" and generation.store == "files" and large and not graphs.available():
         remarks.append(f"the index is searched exactly, which is slow at this size: {graphs.INSTALL_HINT}")
     return "; ".join(remarks)
 

@@ -2,7 +2,8 @@
 
 indexes/<name>/request.json                  the work of the next job, written by the control plane
 indexes/<name>/generations/<n>.json          the index after its n-th change; created atomically by exactly one process
-indexes/<name>/segments/<id>/vectors.npy     (rows, E) float32, L2-normalised
+indexes/<name>/segments/<id>/vectors.npy     (rows, E) float32, L2-normalised; or int8, with scales.npy (codes.py)
+indexes/<name>/segments/<id>/bits.npy        of binary codes, with factors.npy and center.npy
 indexes/<name>/segments/<id>/items.sqlite    row number -> id, metadata, and the metadata's values to filter by
 indexes/<name>/segments/<id>/hnsw.bin        hnswlib's graph over the rows, of a segment that has one
 indexes/<name>/dead/<id>.npy                 tombstones: rows of a segment that were removed or replaced
@@ -13,8 +14,9 @@ indexes/<name>/tables/<id>                   marker of the database tables with 
 
 from typing import Literal
 
-from tinyclip.artifacts.paths import SEGMENT_GRAPH, SEGMENT_ITEMS, SEGMENT_VECTORS
-from tinyclip.schemas import IndexStore, RejectedItem, Response
+from tinyclip.artifacts.paths import SEGMENT_CODES, SEGMENT_GRAPH, SEGMENT_ITEMS, SEGMENT_VECTORS
+from tinyclip.schemas import JSON, IndexStore, RejectedItem, Response
+from tinyclip.schemas.indexes import IndexCodes
 
 VECTORS, ITEMS, GRAPH = SEGMENT_VECTORS, SEGMENT_ITEMS, SEGMENT_GRAPH
 
@@ -29,9 +31,14 @@ class SegmentInfo(Response):
     count: int
     kind: Kind
     ef: int = 0
-    """Search width of the graph, chosen at build time so that recall@10 is `recall`."""
+    """Search width of the graph, or candidates of binary codes for ten hits; chosen so that recall@10 is `recall`."""
     recall: float | None = None
-    """Recall@10 of the graph against exact search, on a sample of queries."""
+    """Recall@10 of the graph or the codes against exact search in floats, on a sample of queries."""
+    codes: IndexCodes = "float"
+    bytes: int = 0
+    """Size of its files; 0: written by an older version, or in a database."""
+    search_ms: float | None = None
+    """CPU milliseconds of a search for ten items, the median of the sample."""
     measured: int = 0
     """Number of items when `ef` was chosen, for a table in a database, which is changed in place."""
     dead: str | None = None
@@ -44,7 +51,8 @@ class SegmentInfo(Response):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (VECTORS, ITEMS, GRAPH) if self.kind == "hnsw" else (VECTORS, ITEMS)
+        graph = (GRAPH,) if self.kind == "hnsw" else ()
+        return (*SEGMENT_CODES[self.codes], ITEMS, *graph)
 
 
 class Generation(Response):
@@ -58,6 +66,10 @@ class Generation(Response):
     model: str
     """`name@version` that embedded the items; only its queries are comparable with them."""
     embed_dim: int
+    """Of the model."""
+    dimensions: int | None = None
+    """Leading numbers of the embeddings that it keeps, normalised again; None: all."""
+    codes: IndexCodes = "float"
     count: int
     """Number of items that can be found."""
     skipped_samples: int = 0
@@ -74,9 +86,24 @@ class Generation(Response):
     segments: list[SegmentInfo] = []
 
     @property
+    def size(self) -> int:
+        """Numbers of the vectors that it keeps."""
+        return self.dimensions or self.embed_dim
+
+    @property
     def recall(self) -> float | None:
         """The lowest recall of its segments."""
         return min((s.recall for s in self.segments if s.recall is not None), default=None)
+
+    def measurements(self) -> JSON:
+        """Return what events report of its recall, size and cost."""
+        sizes, times = [s.bytes for s in self.segments], [s.search_ms for s in self.segments if s.search_ms is not None]
+        measured = bool(times) and len(times) == len(sizes)
+        return {
+            "recall": self.recall,
+            "bytes": sum(sizes) if sizes and all(sizes) else None,
+            "search_ms": round(sum(times), 4) if measured else None,
+        }
 
 
 def kind_of(segments: list[SegmentInfo]) -> Kind:

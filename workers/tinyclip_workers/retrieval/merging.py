@@ -59,16 +59,16 @@ def next_generation(
     ]
     live_counts = [segment.count - len(rows) for segment, rows in zip(reader.segments, tombstones, strict=True)]
     total = sum(live_counts) + len(new)
-    first = _first_to_merge(current.segments, live_counts, len(new), kind, total)
+    first = _first_to_merge(current.segments, live_counts, len(new), kind if current.codes == "float" else "exact", total)
     kept = zip(current.segments[:first], tombstones[:first], strict=True)
     segments = [_write_tombstones(store, current.name, info, rows) for info, rows in kept]
     if sum(live_counts[first:]) + len(new):
-        with new_segment(store, current.name, current.embed_dim) as writer:
+        with new_segment(store, current.name, current.size, current.codes) as writer:
             _copy_live_rows(writer, reader.segments[first:], tombstones[first:])
             if new:
                 vectors_NE = np.stack([item.vector_E for item in new.values()])
                 writer.add(vectors_NE, [(id, item.metadata) for id, item in new.items()])
-            graph = needs_graph(kind, total, writer.count)
+            graph = current.codes == "float" and needs_graph(kind, total, writer.count)
             segments.append(writer.finish(graph=graph, on_progress=on_progress))
     return current.model_copy(
         update={
@@ -110,4 +110,4 @@ def _copy_live_rows(writer: SegmentWriter, segments: list[Segment], tombstones: 
         for start in range(0, segment.count, CHUNK):
             rows = start + np.flatnonzero(live_N[start : start + CHUNK])
             items = segment.documents(rows.tolist())
-            writer.add(segment.vectors_NE[rows], items)
+            writer.add(segment.vectors.rows(rows), items)

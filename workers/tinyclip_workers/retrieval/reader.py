@@ -20,6 +20,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import Condition
 from tinyclip.schemas import Hit
 
+from tinyclip_workers.retrieval.codes import leading
 from tinyclip_workers.retrieval.generations import Generation, Kind, SegmentInfo
 from tinyclip_workers.retrieval.segment import NO_ROWS, NearestRows, Segment, Tombstones
 from tinyclip_workers.types import Matrix
@@ -76,6 +77,7 @@ class FilesReader:
 
     def nearest(self, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = ()) -> SearchResult:
         """See `IndexReader.nearest`."""
+        query_E = leading(query_E, self.generation.size)
         nearest = [
             segment.nearest(query_E, top_k, tombstones, conditions)
             for segment, tombstones in zip(self.segments, self.tombstones, strict=True)
@@ -120,12 +122,12 @@ def _open_segment(store: ArtifactsStore, generation: Generation, info: SegmentIn
     folder = index_segment(generation.name, info.id)
     local = store.local_path(folder)
     if local is not None:
-        return Segment(local, info, generation.embed_dim)
+        return Segment(local, info, generation.size)
     copy = Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
     try:
         for file in info.files:
             store.get_file(f"{folder}/{file}", copy / file)
-        segment = Segment(copy, info, generation.embed_dim)
+        segment = Segment(copy, info, generation.size)
     except OSError:
         shutil.rmtree(copy, ignore_errors=True)
         raise

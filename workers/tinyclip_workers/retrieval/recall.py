@@ -23,20 +23,25 @@ CHUNK = 10_000
 
 
 def choose_ef(
-    widths: Sequence[int], groups: Sequence[Matrix], truths: Sequence[Rows], search: Callable[[Matrix, int, int], Rows | None]
+    widths: Sequence[int],
+    groups: Sequence[Matrix],
+    truths: Sequence[Rows],
+    search: Callable[[Matrix, int, int], Rows | None],
+    *,
+    target: float = TARGET_RECALL,
 ) -> tuple[int, float | None]:
     """Return the first width (ef) that reaches the target recall in every group of queries (Q, E), else the last; and the recall.
 
-    `truths` (Q, K) are the rows to find; `search(query_E, count, ef)` returns the rows that the graph finds, or None if they are
-    fewer than `count`. The recall is None without queries.
+    `truths` (Q, K) are the rows to find; `search(query_E, count, ef)` returns the rows that are found, or None if they are fewer
+    than `count`. The recall is None without queries.
     """
     if not groups:
         return widths[0], None
     for ef in widths:
         recall = min(_mean_recall(group, truth, search, ef) for group, truth in zip(groups, truths, strict=True))
-        if recall >= TARGET_RECALL:
+        if recall >= target:
             break
-    log.info("recall@10 of the graph is %.1f%% at ef %d", 100 * recall, ef)
+    log.info("recall@10 is %.1f%% at ef %d", 100 * recall, ef)
     return ef, recall
 
 

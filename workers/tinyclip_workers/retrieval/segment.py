@@ -18,7 +18,8 @@ from tinyclip.filters import BOUNDS, Condition, Scalar
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.retrieval import graph as graphs
-from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, VECTORS, Kind, SegmentInfo
+from tinyclip_workers.retrieval.codes import open_vectors
+from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, Kind, SegmentInfo
 from tinyclip_workers.retrieval.graph import Graph, Mask
 from tinyclip_workers.retrieval.recall import Rows
 from tinyclip_workers.retrieval.segment_writer import to_sqlite
@@ -48,9 +49,10 @@ class NearestRows:
 class Segment:
     """An open segment. Tombstones belong to the generation, so they are an argument of each search."""
 
-    def __init__(self, folder: Path, info: SegmentInfo, embed_dim: int) -> None:
+    def __init__(self, folder: Path, info: SegmentInfo, size: int) -> None:
+        """`size`: numbers of its vectors."""
         self.id, self.count, self.ef = info.id, info.count, info.ef
-        self.vectors_NE: Matrix = np.load(folder / VECTORS, mmap_mode="r")
+        self.vectors = open_vectors(folder, info.codes, info.ef)
         self._items = _connect(folder / ITEMS)
         self._items.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
         self._paths = dict(self._items.execute("SELECT path, id FROM paths").fetchall())
@@ -60,12 +62,12 @@ class Segment:
         linked = info.kind == "hnsw" and graphs.available()
         if info.kind == "hnsw" and not linked:
             graphs.log.warning("segment %s is searched exactly, which is slow: %s", self.id, graphs.INSTALL_HINT)
-        self.graph = Graph(folder / GRAPH, embed_dim, info.ef) if linked else None
+        self.graph = Graph(folder / GRAPH, size, info.ef) if linked else None
 
     @property
     def memory(self) -> int:
         """Bytes of memory, without the memory-mapped vectors."""
-        return 0 if self.graph is None else self.count * (4 * self.vectors_NE.shape[1] + graphs.BYTES_PER_ROW)
+        return 0 if self.graph is None else self.count * (4 * self.vectors.size + graphs.BYTES_PER_ROW)
 
     def nearest(
         self, query_E: Matrix, top_k: int, tombstones: Tombstones = NO_ROWS, conditions: Sequence[Condition] = ()
@@ -80,7 +82,9 @@ class Segment:
             found = self._search_graph(self.graph, query_E, top_k, tombstones, allowed_N)
             if found is not None:
                 return NearestRows(*found, "hnsw")
-        return NearestRows(*self._search_exact(query_E, top_k, tombstones, allowed_N), "exact")
+        if allowed_N is not None:
+            return NearestRows(*self.vectors.nearest(query_E, top_k, candidates=np.flatnonzero(allowed_N)), "exact")
+        return NearestRows(*self.vectors.nearest(query_E, top_k, removed=tombstones), "exact")
 
     def allowed(self, conditions: Sequence[Condition], tombstones: Tombstones = NO_ROWS) -> Mask:
         """Return the mask (N,) of the live rows whose metadata meets every condition."""
@@ -124,19 +128,6 @@ class Segment:
             if requested >= self.count:
                 return None
             requested = min(self.count, 4 * requested)
-
-    def _search_exact(
-        self, query_E: Matrix, top_k: int, tombstones: Tombstones, allowed_N: Mask | None
-    ) -> tuple[Rows, Matrix]:
-        if allowed_N is not None:
-            candidates: Rows = np.flatnonzero(allowed_N)
-            scores = self.vectors_NE[candidates] @ query_E
-        else:
-            candidates, scores = np.arange(self.count), self.vectors_NE @ query_E
-            scores[tombstones] = -np.inf
-        best = np.sort(np.argpartition(-scores, top_k - 1)[:top_k])
-        best = best[np.argsort(-scores[best], kind="stable")]
-        return candidates[best], scores[best]
 
     def _mask(self, condition: Condition) -> Mask:
         key = repr(condition)  # to Python, 0 and False are the same condition

@@ -19,9 +19,12 @@ from tinyclip.artifacts.paths import index_segment
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import Scalar, comparable_values
 from tinyclip.schemas import JSON
+from tinyclip.schemas.indexes import IndexCodes
 
+from tinyclip_workers.retrieval.codes import FLOATS, FloatVectors, leading, open_vectors, write_codes
 from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, VECTORS, SegmentInfo
 from tinyclip_workers.retrieval.graph import write_graph
+from tinyclip_workers.retrieval.measuring import Measured, measure_codes, median_search_ms, sample_of
 from tinyclip_workers.types import Matrix
 
 MAX_FILTER_VALUES = 256
@@ -41,12 +44,17 @@ BOOLEANS = {True: b"\x01", False: b"\x00"}
 
 
 @contextmanager
-def new_segment(store: ArtifactsStore, index: str, embed_dim: int) -> Iterator["SegmentWriter"]:
-    """Write a segment directly into a local store, where no generation names it yet; for a remote store, write a local copy."""
+def new_segment(
+    store: ArtifactsStore, index: str, size: int, codes: IndexCodes = "float"
+) -> Iterator["SegmentWriter"]:
+    """Write a segment directly into a local store, where no generation names it yet; for a remote store, write a local copy.
+
+    `size`: numbers of each vector that it keeps.
+    """
     id = uuid.uuid4().hex
     local = store.local_path(index_segment(index, id))
     temporary = None if local is not None else Path(tempfile.mkdtemp(prefix="tinyclip-index-"))
-    writer = SegmentWriter(store, index, id, local or Path(f"{temporary}/{id}"), embed_dim)
+    writer = SegmentWriter(store, index, id, local or Path(f"{temporary}/{id}"), size, codes)
     try:
         yield writer
     finally:
@@ -58,10 +66,10 @@ def new_segment(store: ArtifactsStore, index: str, embed_dim: int) -> Iterator["
 class SegmentWriter:
     """The files of one segment in a local folder. They are complete only after `finish`."""
 
-    def __init__(self, store: ArtifactsStore, index: str, id: str, folder: Path, embed_dim: int) -> None:
+    def __init__(self, store: ArtifactsStore, index: str, id: str, folder: Path, size: int, codes: IndexCodes) -> None:
         folder.mkdir(parents=True, exist_ok=False)
         self._store, self._index, self._id, self._folder = store, index, id, folder
-        self._embed_dim, self.count = embed_dim, 0
+        self._size, self._codes, self.count = size, codes, 0
         self._paths: dict[str, int] = {}
         self._vectors: BinaryIO = open(folder / VECTORS, "wb")  # noqa: SIM115 -- closed by `close`
         self._header_end = self._write_header()
@@ -77,8 +85,12 @@ class SegmentWriter:
         return self._items.execute("SELECT 1 FROM items WHERE id = ?", (id,)).fetchone() is not None
 
     def add(self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]]) -> None:
-        """Append rows and their (id, metadata). Raises sqlite3.IntegrityError for an id that has been added."""
-        assert vectors_NE.shape == (len(items), self._embed_dim), (vectors_NE.shape, len(items), self._embed_dim)
+        """Append rows, cut to the segment's size, and their (id, metadata).
+
+        Raises sqlite3.IntegrityError for an id that has been added.
+        """
+        vectors_NE = leading(vectors_NE, self._size)
+        assert vectors_NE.shape == (len(items), self._size), (vectors_NE.shape, len(items), self._size)
         documents = [encodable(json.dumps(metadata, ensure_ascii=False)) for _, metadata in items]
         rows = [(self.count + i, id, document) for i, ((id, _), document) in enumerate(zip(items, documents, strict=True))]
         self._items.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
@@ -92,11 +104,21 @@ class SegmentWriter:
     ) -> SegmentInfo:
         """Complete all files, durably in the store. `queries_QE`: expected queries, to choose the search width with."""
         self._finish_rows()
-        info = SegmentInfo(id=self._id, count=self.count, kind="exact")
+        queries_QE = None if queries_QE is None else leading(queries_QE, self._size)
+        vectors_NE: Matrix = np.load(self._folder / VECTORS, mmap_mode="r")
         if graph:
-            vectors_NE: Matrix = np.load(self._folder / VECTORS, mmap_mode="r")
-            ef, recall = write_graph(vectors_NE, self._folder / GRAPH, queries_QE, on_progress)
-            info = info.model_copy(update={"kind": "hnsw", "ef": ef, "recall": recall})
+            found = write_graph(vectors_NE, self._folder / GRAPH, queries_QE, on_progress)
+        elif self._codes == "float":
+            found = Measured(0, None, median_search_ms(FloatVectors(self._folder), [vectors_NE[sample_of(self.count)]]))
+        else:
+            write_codes(self._folder, self._codes)
+            found = measure_codes(open_vectors(self._folder, self._codes, 0), vectors_NE, queries_QE)
+            (self._folder / FLOATS).unlink()
+        info = SegmentInfo(
+            id=self._id, count=self.count, kind="hnsw" if graph else "exact", ef=found.width, recall=found.recall,
+            codes=self._codes, search_ms=found.search_ms,
+        )  # fmt: skip
+        info.bytes = sum(self._synced_size(file) for file in info.files)
         folder = index_segment(self._index, self._id)
         if self._store.local_path(folder) != self._folder:
             for file in info.files:
@@ -113,9 +135,12 @@ class SegmentWriter:
         end = self._write_header()
         assert end == self._header_end, "the header outgrew the space that numpy reserves for a growing first axis"
         self._vectors.flush()
-        os.fsync(self._vectors.fileno())
-        with open(self._folder / ITEMS, "rb") as items:
-            os.fsync(items.fileno())
+
+    def _synced_size(self, file: str) -> int:
+        """Make a file durable; returns its size."""
+        with open(self._folder / file, "rb") as written:
+            os.fsync(written.fileno())
+            return os.fstat(written.fileno()).st_size
 
     def _add_filter_values(self, row: int, metadata: JSON) -> None:
         values = [
@@ -125,7 +150,7 @@ class SegmentWriter:
         self._items.executemany("INSERT INTO unsorted VALUES (?, ?, ?)", values)
 
     def _write_header(self) -> int:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self.count, self._embed_dim)}
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.count, self._size)}
         np.lib.format.write_array_header_1_0(self._vectors, header)
         return self._vectors.tell()
 

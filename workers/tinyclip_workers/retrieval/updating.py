@@ -121,7 +121,7 @@ def _acknowledge(store: ArtifactsStore, request: IndexRequest, current: Generati
         store.remove(index_update(request.name, update.file))
     if applied:
         data = current.model_dump(mode="json", include={"applied", "count", "kind", "rejected"})
-        events.send("index.updated", data={**data, "recall": current.recall, "last": last})
+        events.send("index.updated", data={**data, **current.measurements(), "last": last})
 
 
 def _report_encoded(events: EventWriter, done: int, total: int) -> None:

@@ -38,6 +38,12 @@ class StoreKind(StrEnum):
     PGVECTOR = "pgvector"
 
 
+class Codes(StrEnum):
+    FLOAT = "float"
+    INT8 = "int8"
+    BINARY = "binary"
+
+
 @app.command()
 def create(
     context: typer.Context,
@@ -49,6 +55,8 @@ def create(
     metadata_key: Annotated[list[str] | None, typer.Option(help="A file of each sample to keep; by default json.")] = None,
     kind: Annotated[Kind, typer.Option(help="The search method; auto chooses by size.")] = Kind.AUTO,
     store: Annotated[StoreKind, typer.Option(help="Where vectors are kept; pgvector: in a PostgreSQL.")] = StoreKind.FILES,
+    codes: Annotated[Codes, typer.Option(help="How vectors are kept: 4 bytes a number, 1, or 1 and a bit.")] = Codes.FLOAT,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Numbers to keep of nested embeddings; all.")] = None,
     no_wait: NoWait = False,
     timeout: Timeout = 3600.0,
     as_json: AsJson = False,
@@ -57,7 +65,9 @@ def create(
     sources = [absolute(shard, Path.cwd()) for shard in shards or []]
     listed = (sources[0] if len(sources) == 1 else sources) if sources else None
     keys = metadata_key or ["json"]
-    put = calls.put(name, model, listed, metadata_keys=keys, kind=kind.value, store=store.value)
+    put = calls.put(
+        name, model, listed, metadata_keys=keys, kind=kind.value, store=store.value, codes=codes.value, dimensions=dimensions
+    )  # fmt: skip
     with connect(context) as client:
         if no_wait:
             send(client, put, _show, as_json)
@@ -155,7 +165,18 @@ def _wait(client: Client, name: str, timeout: float) -> Index:
 def _show(index: Index) -> None:
     message = f": {index.message}" if index.message else ""
     pending = f", {index.pending_updates} updates to be applied" if index.pending_updates else ""
-    console().print(f"{index.name} {index.model} {index.state}, {index.count} items{pending}{message}", markup=False)
+    items = f"{index.count} items{pending}{_cost(index)}"
+    console().print(f"{index.name} {index.model} {index.state}, {items}{message}", markup=False)
+
+
+def _cost(index: Index) -> str:
+    """Return what was measured when the index was built."""
+    parts = [
+        f"{index.bytes / 1e6:.1f} MB" if index.bytes is not None else "",
+        f"{index.search_ms:.2f} ms a search" if index.search_ms is not None else "",
+        f"recall {100 * index.recall:.1f}%" if index.recall is not None else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _show_page(page: Page[Index]) -> None:

@@ -45,6 +45,8 @@ class IndexRow(RayJobRow, Base):
     count: Mapped[int] = mapped_column(default=0)
     kind: Mapped[str] = mapped_column(default="exact", server_default="exact")
     recall: Mapped[float | None]
+    bytes: Mapped[int | None]
+    search_ms: Mapped[float | None]
     build: Mapped[int] = mapped_column(default=1)
     attempt: Mapped[int] = mapped_column(default=1, server_default="1")
     """Number of the newest job; after every third that ends without a final event, a user has to PUT again."""

@@ -1,6 +1,7 @@
 """Follows each index through its builds and updates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import IndexRequest, UpdateFile, WorkerEvent
@@ -54,6 +55,8 @@ class IndexFollower(Follower[IndexRow]):
             embed_dim=0 if row.state == IndexState.DELETING else await repository.embed_dim(session, row),
             kind=row.spec.get("kind", "auto"),
             store=row.spec.get("store", "files"),
+            codes=row.spec.get("codes", "float"),
+            dimensions=row.spec.get("dimensions"),
             source=IndexSource.model_validate(row.spec["source"]) if row.spec["source"] else None,
             applied=row.applied,
             updates=None if updates is None else [UpdateFile(number=update.number, file=update.file) for update in updates],
@@ -105,5 +108,11 @@ def _show_progress(row: IndexRow, event: WorkerEvent) -> None:
 
 
 def _show_generation(row: IndexRow, event: WorkerEvent) -> None:
-    count, kind, recall = int(event.data["count"]), str(event.data.get("kind", "exact")), event.data.get("recall")
-    row.count, row.kind, row.recall = count, kind, None if recall is None else float(recall)
+    count, kind = int(event.data["count"]), str(event.data.get("kind", "exact"))
+    recall, size, cost = (_number(event.data.get(name)) for name in ("recall", "bytes", "search_ms"))
+    row.count, row.kind, row.recall = count, kind, recall
+    row.bytes, row.search_ms = None if size is None else int(size), cost
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
