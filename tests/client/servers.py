@@ -136,6 +136,7 @@ class EvaluationServer(ResourceServer):
     def __init__(self) -> None:
         super().__init__("running", "succeeded")
         self.warnings: list[str] = []
+        self.by_size: JSON = {}
 
     def app(self) -> Starlette:
         return Starlette(routes=[
@@ -144,7 +145,8 @@ class EvaluationServer(ResourceServer):
         ])
 
     def document(self, state: str) -> JSON:
-        results = {"cars": {"student": self.scores(0.5), "teacher": self.scores(0.75)}} if state == "succeeded" else {}
+        student = {**self.scores(0.5), **({"by_size": self.by_size} if self.by_size else {})}
+        results = {"cars": {"student": student, "teacher": self.scores(0.75)}} if state == "succeeded" else {}
         return {
             "id": "eval_1", "model": "shapes@1", "against": "ViT-B-32/openai",
             "tasks": [{"name": "cars", "kind": "zero_shot", "shards": "/d"}], "holdout": 0.0, "state": state, "progress": 0.5,

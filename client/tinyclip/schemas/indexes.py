@@ -162,6 +162,8 @@ class SearchRequest(Request):
     text: LongText | None = None
     image: EncodedImage | None = None
     top_k: int = Field(default=10, ge=1, le=1000)
+    compatible: bool = False
+    """Search the index also if it is of the model's teacher or student, as far as the two were measured to be compatible."""
     filter: OpenObject | None = Field(
         default=None,
         description="Conditions on the items' metadata by dotted path, all of which must hold: a value, a list (any of), or "

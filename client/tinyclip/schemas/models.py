@@ -15,6 +15,22 @@ class ModelFile(Response):
     sha256: str
 
 
+class Compatibility(Response):
+    """How well a version and its teacher search each other's images, in the retrieval tasks that the job evaluated."""
+
+    teacher: str
+    sha256: str
+    """Of the teacher's weights."""
+    axes: str | None = None
+    """The version's file with the orthogonal matrix `axes` (E, E): an embedding of the teacher times it is in the version's
+    coordinates. None: they are the same."""
+    share: float
+    """The lowest R@10 across the models, as a share of the teacher's own, of texts that search images."""
+    metrics: dict[str, dict[str, dict[str, float | None]]] = {}
+    """By task, `student_texts` (the student's texts search the teacher's images) and `teacher_texts`: R@1, R@5 and R@10, and
+    `share`."""
+
+
 class ModelVersion(Response):
     name: str
     version: int
@@ -31,6 +47,8 @@ class ModelVersion(Response):
     evaluated_by: dict[str, str] = {}
     """Tasks that were evaluated after training, and the id of the evaluation."""
     teacher: str | None = None
+    compatible_with: Compatibility | None = None
+    """Its teacher, if their embeddings have one size; None: not measured."""
     job: str | None = None
     lineage: JSON = {}
     files: list[ModelFile] = []
@@ -60,6 +78,9 @@ class ComparedModel(Response):
     latency_ms: float | None = None
     """Milliseconds per image of the image tower, measured where the evaluation ran; None if not measured."""
     teacher: str | None
+    embedding_sizes: list[int] = []
+    compatible_share: float | None = None
+    """`compatible_with.share`."""
     teacher_evaluation: dict[str, dict[str, Any]]
     teacher_latency_ms: float | None = None
     created_at: Timestamp

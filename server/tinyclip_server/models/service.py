@@ -149,6 +149,8 @@ def compared_model(version: ModelVersion) -> ComparedModel:
         name=version.name, version=version.version, params=version.params, macs=version.macs, embed_dim=version.embed_dim,
         image_size=version.image_size, context_length=version.context_length, teacher=version.teacher,
         evaluation=student, latency_ms=_latency_ms(student), teacher_evaluation=teacher, teacher_latency_ms=_latency_ms(teacher),
+        embedding_sizes=version.embedding_sizes,
+        compatible_share=version.compatible_with.share if version.compatible_with is not None else None,
         created_at=version.created_at,
     )
 

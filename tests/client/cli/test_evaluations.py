@@ -53,6 +53,17 @@ eval_1 shapes@1 succeeded
 """
 
 
+def test_nested_embeddings_have_a_row_for_each_smaller_size(cli: Cli, server: EvaluationServer) -> None:
+    server.by_size = {"32": {"top1": 0.4, "top5": 0.8}, "64": {"top1": 0.45}}
+
+    lines = evaluate(cli, "--against", "ViT-B-32/openai").out.splitlines()
+
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "numbers" in line]
+    assert [row[:3] for row in cells] == [
+        ["cars, 32 numbers", "top-1", "40.0"], ["cars, 32 numbers", "top-5", "80.0"], ["cars, 64 numbers", "top-1", "45.0"]
+    ]  # fmt: skip
+
+
 def test_the_paths_of_tasks_are_relative_to_their_file(cli: Cli, server: EvaluationServer, folder: Path) -> None:
     evaluate(cli, "--against", "local-dir:teacher")
 

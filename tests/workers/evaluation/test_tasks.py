@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import is_held_out
+from tinyclip_workers.evaluation.compatibility import STUDENT_TEXTS, TEACHER_TEXTS, SharedSpace
 from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
 from tinyclip_workers.evaluation.labels import ClassRows, fill_template, task_lines
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
@@ -71,6 +72,33 @@ def test_a_model_with_nested_embeddings_has_the_metrics_of_each_size(shard: str)
         assert list(by_size) == ["1", "3"]
         assert by_size["1"][metric] < by_size["3"][metric] == scores["student"][metric] == 1.0
         assert "by_size" not in scores["teacher"]
+
+
+def test_a_student_in_its_teachers_space_is_searched_across_the_models(shard: str) -> None:
+    axes_EE = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(3))).Q
+
+    class Rotated(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+
+        def encode_image(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            return color_model().model.encode_image(images_BCHW) @ axes_EE
+
+        def encode_text(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+            return color_model().model.encode_text(tokens_BT) @ axes_EE
+
+    models = {"student": replace(color_model(), model=Rotated()), "teacher": color_model()}
+    retrieval = RetrievalTask(name="r", kind="retrieval", shards=shard, image_key=["png"], caption_key="json.name")
+
+    shares = []
+    for space in (SharedSpace(axes_EE), SharedSpace()):
+        scores = evaluate_tasks(models, [retrieval], shared=space)["r"]
+        shares.append([scores["student"]["with_teacher"][name]["text_to_image_r1"] for name in (STUDENT_TEXTS, TEACHER_TEXTS)])
+        assert "with_teacher" not in scores["teacher"]
+
+    assert shares[0] == [1.0, 1.0]
+    assert max(shares[1]) < 1.0
 
 
 @pytest.mark.parametrize("label_key", ["cls", "json.label", "json.name"])

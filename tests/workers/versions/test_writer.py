@@ -42,7 +42,10 @@ def test_nested_embeddings_are_on_the_axes_that_the_version_has(tmp_path: Path) 
     run.spec.objective.embedding_sizes = [4, 8]
     student = tiny_model(seed=1, layout=stage.layout)
     axes_EE = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(7))).Q
-    scores = {"student": {"top1": 0.8, "by_size": {"4": {"top1": 0.5}, "8": {"top1": 0.75}}}, "teacher": None}
+    across = {f"text_to_image_r{k}": k / 20 for k in (1, 5, 10)}
+    with_teacher = {"student_texts": {**across, "share": 0.97}, "teacher_texts": {**across, "share": 0.98}}
+    student_scores = {"top1": 0.8, "by_size": {"4": {"top1": 0.5}, "8": {"top1": 0.75}}, "with_teacher": with_teacher}
+    scores = {"student": student_scores, "teacher": None}
 
     written = write_student_version(run, replace(finished_student(stage, student), axes_EE=axes_EE, evaluation={"c": scores}))
 
@@ -57,6 +60,11 @@ def test_nested_embeddings_are_on_the_axes_that_the_version_has(tmp_path: Path) 
         )
     card = (folder / "README.md").read_text()
     assert "cut to 4 or 8 numbers" in card
+    found = written.compatible_with
+    assert found is not None
+    assert (found.teacher, found.axes, found.share) == ("teacher", AXES, 0.97)
+    assert found.sha256 == written.lineage["teacher"]["sha256"]
+    assert "| c | small | teacher | 0.050 | 0.250 | 0.500 | 97.0% |" in card
     assert "| 4 | 0.500 |\n| 8 | 0.750 |\n| 16 | 0.800 |" in card
 
 

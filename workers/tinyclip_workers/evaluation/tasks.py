@@ -13,6 +13,7 @@ from tinyclip_workers.data.samples import Sample, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation import metrics
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
+from tinyclip_workers.evaluation.compatibility import RetrievalSet, SharedSpace, across_models
 from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode, leading
 from tinyclip_workers.evaluation.labels import MAX_PROMPTS, ValueReader, fill_template, prompts_problem, task_error, task_lines
 from tinyclip_workers.model.folders import LoadedModel
@@ -30,6 +31,7 @@ def evaluate_tasks(
     holdout: float = 0.0,
     device: torch.device | str = "cpu",
     on_sample: OnSample = lambda sample: None,
+    shared: SharedSpace | None = None,
 ) -> dict[str, ModelScores]:
     """Return the scores of every model in every task, as {task: {name: {metric: value}}}.
 
@@ -37,6 +39,7 @@ def evaluate_tasks(
     Beside the metrics: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower alone, in fp32
     on this machine, the median over the batches of 64. A model with nested embeddings has the metrics of each smaller size in
     `by_size`, but for linear probes.
+    In retrieval tasks, a student in the `shared` space of its teacher has `with_teacher`: how well each finds the other's images.
     `holdout` is the spec's `data.train.holdout`. `on_sample` is called with every sample that is read, for progress.
     Models are in evaluation mode meanwhile; their mode is restored afterwards.
     Raises DataError if nothing can be evaluated or a label has no class.
@@ -45,7 +48,7 @@ def evaluate_tasks(
     with evaluation_mode(models.values(), torch.device(device)):
         for group in _group_by_shards([resolve_task(task) for task in tasks]):
             for task, data, skipped in _embed(models, group, holdout, on_sample):
-                scores_of_task = _score(models, task, data, holdout, on_sample)
+                scores_of_task = _score(models, task, data, holdout, on_sample, shared)
                 counts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
                 scores[task.name] = {
                     name: {**scores_of_task[name], **counts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
@@ -74,12 +77,17 @@ def _group_by_shards(tasks: Sequence[EvaluationTask]) -> list[list[EvaluationTas
 
 
 def _score(
-    models: Mapping[str, LoadedModel], task: EvaluationTask, data: EmbeddedImages, holdout: float, on_sample: OnSample
+    models: Mapping[str, LoadedModel],
+    task: EvaluationTask,
+    data: EmbeddedImages,
+    holdout: float,
+    on_sample: OnSample,
+    shared: SharedSpace | None,
 ) -> ModelScores:
     if isinstance(task, ZeroShotTask):
         return _zero_shot(models, task, data)
     if isinstance(task, RetrievalTask):
-        return _retrieval(models, data)
+        return _retrieval(models, data, shared)
     return _linear_probe(models, task, data, holdout, on_sample)
 
 
@@ -115,18 +123,33 @@ def _classification_scores(scores_NC: Tensor, labels_N: Tensor, classes: list[st
     return {**metrics.classification(scores_NC, labels_N), "worst_classes": worst}
 
 
-def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> ModelScores:
+def embed_retrieval(models: Mapping[str, LoadedModel], task: RetrievalTask, *, holdout: float = 0.0) -> RetrievalSet:
+    """Return the embeddings of a task's images and texts by every model, on the CPU. Raises DataError."""
+    with evaluation_mode(models.values(), torch.device("cpu")):
+        [(_, data, _)] = _embed(models, [task], holdout, lambda sample: None)
+        return _retrieval_set(models, data)
+
+
+def _retrieval_set(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> RetrievalSet:
     """A caption of several images is one text, and any of these images is correct."""
     row: dict[str, int] = {}
     rows = [[row.setdefault(text, len(row)) for text in captions] for captions in data.values]
-    scores: ModelScores = {}
+    texts_ME = {name: embed_texts(loaded, list(row)) for name, loaded in models.items()}
+    return RetrievalSet(data.images_NE, texts_ME, rows)
+
+
+def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages, shared: SharedSpace | None) -> ModelScores:
+    found, scores = _retrieval_set(models, data), ModelScores()
+    rows = found.texts_of_image
     for name, loaded in models.items():
-        image_NE, text_ME = data.images_NE[name], embed_texts(loaded, list(row))
+        image_NE, text_ME = found.images_NE[name], found.texts_ME[name]
 
         def at_size(size: int, image_NE: Tensor = image_NE, text_ME: Tensor = text_ME) -> dict[str, Any]:
             return metrics.retrieval(leading(image_NE, size), leading(text_ME, size), rows)
 
-        scores[name] = {**metrics.retrieval(image_NE, text_ME, rows), "texts": len(row), **_by_size(loaded, at_size)}
+        scores[name] = {**metrics.retrieval(image_NE, text_ME, rows), "texts": len(text_ME), **_by_size(loaded, at_size)}
+    if shared is not None:
+        scores[shared.student]["with_teacher"] = across_models(found, shared)
     return scores
 
 

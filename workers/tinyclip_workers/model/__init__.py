@@ -4,5 +4,6 @@
 - `towers`, `blocks`, `precision`, `preprocessing`: the forward pass.
 - `masks`, `sparsity`, `masked`, `fold`: learnable masks, the penalty on the student's size, and the folded model (METHOD 3, 6).
 - `headers`, `weights`, `folders`, `sources`: files of weights, model folders, and where a teacher comes from.
+- `rotation`: the same model with rotated embeddings.
 - `layout_diagram`: an SVG of what each block has kept.
 """

@@ -224,7 +224,8 @@ class StageWorker:
 
     def _evaluate(self, evaluator: StageEvaluator, student: LoadedModel, trainer: StageTrainer) -> None:
         if rank() == 0:
-            evaluator.evaluate(nested_student(current_student(student, trainer), trainer), trainer.step)
+            current = nested_student(current_student(student, trainer), trainer)
+            evaluator.evaluate(current, trainer.step, trainer.nesting.axes_EE)
 
     def _pruned(self, trainer: StageTrainer) -> None:
         if self._events:
@@ -255,7 +256,7 @@ class StageWorker:
     def _finish(self, student: LoadedModel, evaluator: StageEvaluator, trainer: StageTrainer) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
-        evaluation = evaluator.evaluate(nested_student(student, trainer), self._stage.steps)
+        evaluation = evaluator.evaluate(nested_student(student, trainer), self._stage.steps, trainer.nesting.axes_EE)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.read() is not Command.FENCED:
             at, axes_EE = trainer.position.to_json(self._stage.batch_size), trainer.nesting.axes_EE

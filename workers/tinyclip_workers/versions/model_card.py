@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyclip.schemas import Layout, ModelVersion, Scores, StudentSummary
+from tinyclip.schemas.models import Compatibility
 from tinyclip.schemas.spec import JobSpec
 
 COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c")
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
+
+
+MISSING = "–"
 
 
 def model_card(
@@ -22,6 +26,8 @@ def model_card(
     parts = [_front_matter(version), _opening(version), _sizes(version, student, teacher)]
     if version.evaluation:
         parts.append(_evaluation(version))
+    if version.compatible_with is not None:
+        parts.append(_compatibility(version, version.compatible_with))
     usage = [_usage(version), *([_CALIBRATION] if has_calibration else [])]
     return "\n".join([*parts, *usage, _training_origin(version, spec)])
 
@@ -96,6 +102,22 @@ def _size_table(version: ModelVersion, scores: Scores) -> list[str]:
     table = [f"| numbers | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
     table += [f"| {size} | " + " | ".join(_score(found.get(metric)) for metric in metrics) + " |" for size, found in rows.items()]
     return [*table, ""]
+
+
+def _compatibility(version: ModelVersion, found: Compatibility) -> str:
+    """Return the section on searching the teacher's index with the student, and the reverse."""
+    table = ["| task | texts of | images of | R@1 | R@5 | R@10 | of the teacher's own R@10 |", "|---" * 7 + "|"]
+    for task, across in found.metrics.items():
+        for name, models in (("student_texts", (version.name, "teacher")), ("teacher_texts", ("teacher", version.name))):
+            values = [across[name].get(f"text_to_image_r{k}") for k in (1, 5, 10)]
+            share = across[name].get("share")
+            cells = (*models, *map(_score, values), MISSING if share is None else f"{100 * share:.1f}%")
+            table.append(f"| {task} | " + " | ".join(cells) + " |")
+    text = f"The embeddings have the size of {found.teacher}'s and can be compared with them"
+    if found.axes is not None:
+        text += f": one of the teacher times the matrix `axes` of `{found.axes}` is in this model's coordinates, "
+        text += "one of this model times its transpose in the teacher's"
+    return "\n".join(["## The teacher's space", "", f"{text}.", "", *table, ""])
 
 
 def _task_table(name: str, scores: Scores) -> list[str]:
@@ -186,4 +208,4 @@ def _count(number: int) -> str:
 
 
 def _score(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+    return f"{value:.3f}" if isinstance(value, int | float) else MISSING

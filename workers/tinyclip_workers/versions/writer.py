@@ -16,6 +16,7 @@ from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
 from tinyclip.schemas.layouts import AnyLayout
+from tinyclip.schemas.models import Compatibility
 from tinyclip.schemas.spec import DataSpec
 
 from tinyclip_workers.engines.calibration import (
@@ -60,7 +61,7 @@ def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVe
     source = sources[0] if sources else None
     student = summarize(finished.layout)
     finished, axes = _on_axes(finished)
-    document = _student_document(run, student, sources, finished.evaluation)
+    document = _student_document(run, student, sources, finished)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None, _tokenizer(finished)),
@@ -156,17 +157,32 @@ def _tokenizer(finished: FinishedStudent) -> TokenizerSource | None:
     return TokenizerSource.from_files(finished.tokenizer)
 
 
-def _student_document(run: JobAttempt, student: StudentSummary, sources: Sequence[ModelSource], evaluation: JSON) -> ModelVersion:
+def _student_document(
+    run: JobAttempt, student: StudentSummary, sources: Sequence[ModelSource], finished: FinishedStudent
+) -> ModelVersion:
+    lineage = student_lineage(run, sources)
     return version_document(
         run.document.model_name,
         run.document.model_version,
         student,
         embedding_sizes=(run.spec.stages[-1].objective or run.spec.objective).nested_sizes(student.layout.embed_dim),
-        evaluation={task: Scores.model_validate(scores) for task, scores in evaluation.items()},
+        evaluation={task: Scores.model_validate(scores) for task, scores in finished.evaluation.items()},
         teacher=sources[0].name if sources else None,
+        compatible_with=_compatibility(finished, lineage["teacher"]) if sources else None,
         job=run.document.job,
-        lineage=student_lineage(run, sources),
+        lineage=lineage,
     )
+
+
+def _compatibility(finished: FinishedStudent, teacher: JSON) -> Compatibility | None:
+    """Return how well student and teacher search each other's images; None if no task has measured it."""
+    scores = {task: scores["student"] for task, scores in finished.evaluation.items()}
+    metrics = {task: found["with_teacher"] for task, found in scores.items() if "with_teacher" in found}
+    shares = [across["share"] for found in metrics.values() for across in found.values() if across["share"] is not None]
+    if not shares:
+        return None
+    axes = None if finished.axes_EE is None else AXES
+    return Compatibility(teacher=teacher["name"], sha256=teacher["sha256"], axes=axes, share=min(shares), metrics=metrics)
 
 
 def _file(name: str, data: bytes) -> ModelFile:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from tinyclip._resources import evaluations as calls
 from tinyclip.cli.display.console import console, messages, new_table, print_json, print_table
@@ -82,10 +83,21 @@ def _show(evaluation: Evaluation) -> None:
             values = [metrics.get(metric) for metrics in _per_model(scores)]
             if values[0] is not None and (metric not in ("skipped", "skipped_shards") or any(values)):
                 table.add_row(task, label, *(_cell(metric, value) for value in values))
+        _add_sizes(table, task, scores)
     print_table(out, table)
     for task, scores in evaluation.results.items():
         if scores.student.get("worst_classes"):
             _show_worst_classes(out, task, names, scores)
+
+
+def _add_sizes(table: Table, task: str, scores: Scores) -> None:
+    """Add rows with the metrics of a model's nested embeddings at smaller sizes."""
+    sizes = [metrics.get("by_size", {}) for metrics in _per_model(scores)]
+    for size in dict.fromkeys(size for found in sizes for size in found):
+        for metric, label in _PERCENTAGES.items():
+            values = [found.get(size, {}).get(metric) for found in sizes]
+            if any(value is not None for value in values):
+                table.add_row(f"{task}, {size} numbers", label, *(_cell(metric, value) for value in values))
 
 
 def _show_worst_classes(out: Console, task: str, names: tuple[str, ...], scores: Scores) -> None:

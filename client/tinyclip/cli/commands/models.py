@@ -168,6 +168,7 @@ def _show_version(version: ModelVersion) -> None:
         "embeddings": f"{version.embed_dim} numbers",
         "nested sizes": ", ".join(map(str, version.embedding_sizes)),
         "teacher": version.teacher or "",
+        "compatible with the teacher": _compatible(version),
         "job": version.job or "",
         "files": ", ".join(file.path for file in version.files),
     }
@@ -180,6 +181,11 @@ def _show_version(version: ModelVersion) -> None:
         for size, shorter in scores.student.get("by_size", {}).items():
             table.add_row(f"{task}, {size} numbers", _listed(shorter))
     print_table(out, table)
+
+
+def _compatible(version: ModelVersion) -> str:
+    found = version.compatible_with
+    return f"{100 * found.share:.1f}% of the teacher's own R@10 across the models" if found is not None else ""
 
 
 def _listed(metrics: Mapping[str, float]) -> str:

@@ -89,6 +89,7 @@ def search(
     filter: Annotated[
         str | None, typer.Option(metavar="JSON", help='On metadata, as \'{"year": {"gte": 2000}, "camera.make": "Leica"}\'.')
     ] = None,
+    compatible: Annotated[bool, typer.Option("--compatible", help="Also an index of the model's teacher or student.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search an index for the items nearest to a text or an image."""
@@ -97,7 +98,7 @@ def search(
     conditions = None if filter is None else json_object("--filter", filter)
     with connect(context) as client, _image_errors([image] if image else []):
         student = client.deployments.open(deployment)
-        call = calls.search(student, index, text, image=image, top_k=top_k, filter=conditions)
+        call = calls.search(student, index, text, image=image, top_k=top_k, filter=conditions, compatible=compatible)
         send(client, call, _show_hits, as_json)
 
 

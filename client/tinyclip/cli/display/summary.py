@@ -1,7 +1,7 @@
 """Tables of models: a job's teacher and students, a comparison, or a plan, with sizes and scores."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +30,8 @@ class Row:
     """KL divergence from the teacher's affinities at the start of the stage and at its end."""
     teacher: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The teacher's metrics by task, of a student."""
+    compatible: float | None = None
+    """R@10 of searches across student and teacher, as a share of the teacher's own; None: not measured."""
 
 
 def summary_tables(out: Console, job: Job, teacher: StudentSummary | None) -> list[Table]:
@@ -85,6 +87,9 @@ def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
         numbers.append(f"kept {' / '.join(kept.values())}")
     if measured:
         numbers.append("KL to teacher")
+    compatible = any(row.compatible is not None for row in rows)
+    if compatible:
+        numbers.append("R@10 across models")
     if timed:
         numbers.append("ms per image")
     table = new_table(out, "model", *numbers, right=tuple(numbers))
@@ -92,6 +97,7 @@ def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
         cells = [_pair(row.evaluation.get(task, {})) for task in tasks]
         cells += [_kept(row, list(kept))] if kept else []
         cells += [row.agreement] if measured else []
+        cells += [MISSING if row.compatible is None else f"{100 * row.compatible:.1f}%"] if compatible else []
         table.add_row(row.name, *row.sizes, *cells, *([_milliseconds(row)] if timed else []))
     return table
 
@@ -114,7 +120,8 @@ def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
             teacher = model.teacher
             yield Row(f"teacher {teacher or ''}".rstrip(), _sizes(None), model.teacher_evaluation)
         sizes = (count(model.params.image), count(model.params.text_without_embedding), count(model.macs))
-        yield Row(f"{model.name}@{model.version}", sizes, model.evaluation, teacher=model.teacher_evaluation)
+        row = Row(f"{model.name}@{model.version}", sizes, model.evaluation, teacher=model.teacher_evaluation)
+        yield replace(row, compatible=model.compatible_share)
 
 
 def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:

@@ -42,6 +42,10 @@ def test_sizes_are_evaluated_and_both_stages_share_the_axes(tmp_path: Path) -> N
     weights = load(artifacts.store.read_bytes(f"{folders[1]}/model.safetensors"))["text_projection"]
     assert version["embedding_sizes"] == [4, 8, 16]
     assert version["evaluation"]["r"]["student"]["by_size"].keys() == {"4", "8"}
+    across = version["evaluation"]["r"]["student"]["with_teacher"]
+    assert across.keys() == {"student_texts", "teacher_texts"}
+    assert version["compatible_with"]["axes"] == AXES
+    assert version["compatible_with"]["share"] == min(found["share"] for found in across.values())
     assert torch.equal(first, second)
     assert torch.equal(first, exported)
     torch.testing.assert_close(artifacts.student()["text_projection"], weights @ exported, atol=1e-6, rtol=1e-5)

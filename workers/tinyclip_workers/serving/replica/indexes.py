@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
+from safetensors import SafetensorError
 from tinyclip.artifacts.paths import index_request
 from tinyclip.artifacts.remote import StoreUnavailable
 from tinyclip.errors import MissingExtra
@@ -26,7 +27,8 @@ from tinyclip_workers.retrieval.reader import (
     open_index,
 )
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
-from tinyclip_workers.serving.replica.store_calls import in_store_thread, open_limited_store, store_unavailable
+from tinyclip_workers.serving.replica.compatible import LEAST_SHARE, Bridge, CompatibleModels
+from tinyclip_workers.serving.replica.store_calls import call_store, in_store_thread, open_limited_store, store_unavailable
 from tinyclip_workers.types import Matrix
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Indexes:
         self._open: dict[str, _OpenIndex] = {}
         self._lock = threading.Lock()
         self._refreshing: dict[str, asyncio.Task[None]] = {}
+        self._compatible = CompatibleModels(self._store)
 
     def get(self, name: str, model: str) -> IndexReader:
         """Return a reader of the index's newest generation.
@@ -70,12 +73,16 @@ class Indexes:
         Raises ProblemError: 404 if there is no such index, 409 if it is still being built or holds another model's embeddings.
         """
         _check_name(name)
-        return _of_model(self._current_reader(name), name, model)
+        reader = self._current_reader(name)
+        if reader.generation.model != model:
+            raise _of_another_model(name, model, reader.generation.model, None)
+        return reader
 
-    async def open(self, name: str, model: str) -> IndexReader:
+    async def open(self, name: str, model: str, *, compatible: bool = False) -> IndexReader:
         """Return a reader like `get`; after `REFRESH_WAIT_SECONDS` of waiting for a slow store, the one that is open already.
 
-        Raises ProblemError as `get`, and 503 if the store fails and no reader is open.
+        `compatible`: also of an index of a compatible model. Raises ProblemError as `get`, and 503 if the store fails and no
+        reader is open.
         """
         _check_name(name)
         known = self._open.get(name)
@@ -83,29 +90,54 @@ class Indexes:
             await self._refreshed(name)
         while (reader := self._open_reader(name)) is None:  # a large one was released before the next is opened
             await self._refreshed(name)
-        return _of_model(reader, name, model)
+        await self._bridge(name, model, reader.generation.model, asked=compatible)
+        return reader
 
     async def nearest(
         self, name: str, model: str, query_E: Matrix, top_k: int, conditions: Sequence[Condition] = (),
-        executor: Executor | None = None,
+        executor: Executor | None = None, *, compatible: bool = False,
     ) -> tuple[Generation, SearchResult]:
-        """Search the newest generation in a thread of the executor; return it with its hits.
+        """Search the newest generation in a thread of the executor; return it with its hits. `compatible`: as of `open`.
 
         Raises ProblemError as `open`, and 503 while a database cannot be reached.
         """
         in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
+
+        async def search() -> tuple[Generation, SearchResult]:
+            reader = await self.open(name, model, compatible=compatible)
+            bridge = await self._bridge(name, model, reader.generation.model, asked=compatible)
+            query = query_E if bridge is None else bridge(query_E)
+            return reader.generation, await in_thread(reader.nearest, query, top_k, conditions)
+
         try:
-            reader = await self.open(name, model)
             try:
-                return reader.generation, await in_thread(reader.nearest, query_E, top_k, conditions)
+                return await search()
             except GenerationRemoved:  # by a newer generation, since the last check
                 self._open[name].checked_at = -REFRESH_SECONDS
-                reader = await self.open(name, model)
-                return reader.generation, await in_thread(reader.nearest, query_E, top_k, conditions)
+                return await search()
         except DatabaseUnavailable as error:
             raise _unavailable(name, str(error)) from error
         except GenerationRemoved as error:
             raise _unavailable(name, f"{error}; try again in a moment; if this persists, PUT the index again") from error
+
+    async def _bridge(self, name: str, model: str, index_model: str, *, asked: bool) -> Bridge | None:
+        """Return the way from a model's embeddings to those of an index; None if the index is of this model.
+
+        Raises ProblemError if the index is of another model, unless a compatible one is asked for and was measured to be good.
+        """
+        if model == index_model:
+            return None
+        bridge = None
+        try:
+            bridge = await call_store(lambda: self._compatible.bridge(model, index_model))
+        except (OSError, ValueError, SafetensorError) as error:  # a damaged document or file
+            log.warning("models %s and %s cannot be compared: %s", model, index_model, error)
+        except ProblemError:
+            if asked:
+                raise
+        if bridge is None or not asked or bridge.share < LEAST_SHARE:
+            raise _of_another_model(name, model, index_model, bridge)
+        return bridge
 
     def _open_reader(self, name: str) -> IndexReader | None:
         known = self._open.get(name)
@@ -209,17 +241,14 @@ def _check_name(name: str) -> None:
         raise invalid_input(field_error("/index", name, "is not the name of an index (a-z, 0-9, '.', '_' and '-')"))
 
 
-def _of_model(reader: IndexReader, name: str, model: str) -> IndexReader:
-    """Return the reader. Raises ProblemError if it holds another model's embeddings."""
-    if reader.generation.model != model:
-        raise problem_error(
-            409,
-            "index_of_another_model",
-            "The index belongs to another model",
-            f"/index: {name} holds embeddings of {reader.generation.model} and this deployment serves {model}; "
-            f"query a deployment of {reader.generation.model}, or build the index again with model {model}",
-        )
-    return reader
+def _of_another_model(name: str, model: str, index_model: str, bridge: Bridge | None) -> ProblemError:
+    remedy = f"query a deployment of {index_model}, or build the index again with model {model}"
+    if bridge is not None and bridge.share >= LEAST_SHARE:
+        remedy = f'{bridge.measured}; give "compatible": true to search it nevertheless, or {remedy}'
+    elif bridge is not None:
+        remedy = f"{bridge.measured}, and at least {100 * LEAST_SHARE:.0f}% is needed to search it nevertheless; {remedy}"
+    held = f"/index: {name} holds embeddings of {index_model} and this deployment serves {model}"
+    return problem_error(409, "index_of_another_model", "The index belongs to another model", f"{held}; {remedy}")
 
 
 def _open_postgres(generation: Generation) -> IndexReader:

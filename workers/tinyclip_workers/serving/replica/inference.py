@@ -127,7 +127,7 @@ class InferenceService:
         Raises ProblemError for an index that does not exist or holds another model's embeddings.
         """
         model = self._options.model
-        await self._indexes.open(query.index, model)  # fail before anything is encoded
+        await self._indexes.open(query.index, model, compatible=query.compatible)  # fail before anything is encoded
         if query.image is not None:
             [row] = (await self._image_rows(Images([query.image], ["/image"]), skip_bad=False)).rows
         elif query.text is not None:
@@ -137,7 +137,9 @@ class InferenceService:
         assert row is not None
         conditions = parse_filter(query.filter or {})
         with phase("search"):
-            generation, found = await self._indexes.nearest(query.index, model, row, query.top_k, conditions, self._executor)
+            generation, found = await self._indexes.nearest(
+                query.index, model, row, query.top_k, conditions, self._executor, compatible=query.compatible
+            )
         add_count("hits", len(found.hits))
         return SearchResponse(hits=found.hits, model=model, kind=found.kind, generation=generation.number)
 

@@ -10,8 +10,10 @@ from ray.util.metrics import Gauge
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.paths import stage_picture
 from tinyclip.schemas import Layout
+from torch import Tensor
 
 from tinyclip_workers.data.samples import Sample
+from tinyclip_workers.evaluation.compatibility import SharedSpace
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layout_diagram import layout_svg
@@ -105,8 +107,8 @@ class StageEvaluator:
         self._run, self._stage, self._device, self._events = run, stage, device, events
         self._teacher = {} if teacher is None else {"teacher": teacher}
 
-    def evaluate(self, student: LoadedModel, step: int) -> dict[str, dict[str, Any]]:
-        """Evaluate a student and report each task.
+    def evaluate(self, student: LoadedModel, step: int, axes_EE: Tensor | None = None) -> dict[str, dict[str, Any]]:
+        """Evaluate a student and report each task. `axes_EE`: those that its embeddings are on, if they are nested.
 
         Returns `{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError if there is nothing to evaluate.
         """
@@ -114,7 +116,12 @@ class StageEvaluator:
         spec = self._run.spec
         models = {"student": student, **self._teacher}
         results = evaluate_tasks(
-            models, spec.evaluation.tasks, holdout=spec.data.train.holdout, device=self._device, on_sample=self._reporter()
+            models,
+            spec.evaluation.tasks,
+            holdout=spec.data.train.holdout,
+            device=self._device,
+            on_sample=self._reporter(),
+            shared=self._shared_space(student, axes_EE),
         )
         for task in spec.evaluation.tasks:
             scores = results[task.name]
@@ -127,6 +134,12 @@ class StageEvaluator:
                     message=f"evaluated {task.name} at step {step} of stage {self._stage.name}",
                 )
         return found
+
+    def _shared_space(self, student: LoadedModel, axes_EE: Tensor | None) -> SharedSpace | None:
+        """Return the space in which a student is compared with its teacher, if their embeddings have one size."""
+        teacher = self._teacher.get("teacher")
+        same_size = teacher is not None and teacher.layout.embed_dim == student.layout.embed_dim
+        return SharedSpace(axes_EE) if same_size else None
 
     def _reporter(self) -> Callable[[Sample], None]:
         """Return a function that counts the samples that are read, and reports their number now and then."""
