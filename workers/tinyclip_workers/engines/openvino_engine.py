@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tinyclip_workers.engines.protocol import EngineReport
-from tinyclip_workers.model.folders import LoadedModel, own_towers
+from tinyclip_workers.model.folders import LoadedModel, towers_to_trace
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.model.towers import RESNET_STEM, Clip, longest_text
+from tinyclip_workers.model.towers import RESNET_STEM, Model, encode_tokens, longest_text, trims_padding
 from tinyclip_workers.types import Matrix, Pixels
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # looks like not installed: OpenVINO and NNCF would send usage data
@@ -54,7 +54,7 @@ class OpenVinoEngine:
         self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image_size
         self.embedding_sizes = loaded.embedding_sizes
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())
-        self._tokenize = loaded.tokenizer
+        self._tokenize, self._trims = loaded.tokenizer, trims_padding(loaded.model)
         self._image = CompiledTower(image, threads=threads, bf16=bf16)
         self._text = CompiledTower(text, threads=threads)
 
@@ -63,14 +63,14 @@ class OpenVinoEngine:
 
     def encode_text(self, texts: Sequence[str]) -> Matrix:
         tokens_BT = self._tokenize(list(texts))
-        return self._text(tokens_BT[:, : longest_text(tokens_BT)].numpy())
+        return self._text((tokens_BT[:, : longest_text(tokens_BT)] if self._trims else tokens_BT).numpy())
 
 
 def convert_image_tower(loaded: LoadedModel) -> IrModel:
     """Convert the image tower: uint8 images (B, S, S, C) to normalised fp32 embeddings (B, E), for any B."""
     size = loaded.layout.image_size
     example_BSSC = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    module = _ImageTower(own_towers(loaded), loaded.image_mean, loaded.image_std)
+    module = _ImageTower(towers_to_trace(loaded), loaded.image_mean, loaded.image_std)
     model = _convert(module, example_BSSC, {0: Dim.AUTO}, "pictures")
     model.reshape({"pictures": [-1, size, size, 3]})
     return model
@@ -79,10 +79,13 @@ def convert_image_tower(loaded: LoadedModel) -> IrModel:
 def convert_text_tower(loaded: LoadedModel) -> IrModel:
     """Convert the text tower: int64 tokens (B, L) to normalised fp32 embeddings (B, E), for any B and any L up to the context.
 
-    Padding costs time and has no effect: cut the tokens after the longest text of the batch (`towers.longest_text`).
+    Padding costs time and has no effect: cut the tokens after the longest text of the batch (`towers.longest_text`), unless the
+    model reads them (`towers.trims_padding`), which then has the whole context.
     """
-    example_BL = loaded.tokenizer(["a", "b c"])[:, :5].contiguous()
-    return _convert(_TextTower(own_towers(loaded)), example_BL, {0: Dim.AUTO, 1: Dim.AUTO}, "tokens")
+    example_BL, lengths = loaded.tokenizer(["a", "b c"]), {0: Dim.AUTO}
+    if trims_padding(loaded.model):
+        example_BL, lengths = example_BL[:, :5].contiguous(), {0: Dim.AUTO, 1: Dim.AUTO}
+    return _convert(_TextTower(towers_to_trace(loaded)), example_BL, lengths, "tokens")
 
 
 def quantize_image_tower(model: IrModel, images_BSSC: Pixels, *, transformer: bool) -> IrModel:
@@ -164,22 +167,22 @@ class CompiledTower:
 
 
 class _ImageTower(nn.Module):
-    def __init__(self, towers: Clip, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, towers: Model, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.visual, self._mean, self._std = towers.visual, mean, std
+        self.towers, self._mean, self._std = towers, mean, std
 
     def forward(self, images_BSSC: Tensor) -> Tensor:
         pixels_BCSS = normalize(images_BSSC.permute(0, 3, 1, 2), self._mean, self._std)
-        return F.normalize(self.visual(pixels_BCSS), dim=-1)
+        return F.normalize(self.towers.encode_image(pixels_BCSS), dim=-1)
 
 
 class _TextTower(nn.Module):
-    def __init__(self, towers: Clip) -> None:
+    def __init__(self, towers: Model) -> None:
         super().__init__()
         self.towers = towers
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        return F.normalize(self.towers.encode_tokens(tokens_BL), dim=-1)
+        return F.normalize(encode_tokens(self.towers, tokens_BL), dim=-1)
 
 
 def _convert(module: nn.Module, example: Tensor, dynamic: dict[int, Any], name: str) -> IrModel:

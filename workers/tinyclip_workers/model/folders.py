@@ -333,8 +333,13 @@ def _nested_sizes(document: dict[str, Any], layout: AnyLayout) -> tuple[int, ...
     return tuple(sizes) if sizes and sizes == sorted(set(sizes)) and sizes[-1] == layout.embed_dim else ()
 
 
+def towers_to_trace(loaded: LoadedModel) -> Model:
+    """Return the model in our own towers, whose trace does not depend on values; that of a library if it has no layout."""
+    return loaded.model.eval() if isinstance(loaded.layout, Architecture) else own_towers(loaded)
+
+
 def own_towers(loaded: LoadedModel) -> Clip:
-    """Return the model in our own towers, whose trace does not depend on values."""
+    """Return the model in our own towers. Raises UnsupportedArchitecture."""
     if isinstance(loaded.model, Clip):
         return loaded.model
     if isinstance(loaded.layout, Architecture):

@@ -27,9 +27,9 @@ from torch.export import Dim
 from tinyclip_workers.exporting.check import BATCH
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.exporting.settings import read_settings, write_settings
-from tinyclip_workers.model.folders import LoadedModel, own_towers
+from tinyclip_workers.model.folders import LoadedModel, towers_to_trace
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.model.towers import Model, encode_tokens, trims_padding
 from tinyclip_workers.types import Matrix
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; it would send usage data
@@ -68,11 +68,13 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
 
 def write_graphs(loaded: LoadedModel, folder: Path) -> None:
     """Trace both towers in fp32."""
-    towers, size = own_towers(loaded), loaded.layout.image_size
+    towers, size = towers_to_trace(loaded), loaded.layout.image_size
     batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.context_length)
     _write(_Image(towers), torch.zeros(2, 3, size, size), {0: batch}, ("pixel_values", "image_embeds"), folder / IMAGE)
-    example_BL = loaded.tokenizer(["a", "b c"])[:, :5].contiguous()
-    _write(_Text(towers), example_BL, {0: batch, 1: tokens}, ("input_ids", "text_embeds"), folder / TEXT)
+    example_BL, lengths = loaded.tokenizer(["a", "b c"]), {0: batch}
+    if trims_padding(loaded.model):
+        example_BL, lengths = example_BL[:, :5].contiguous(), {0: batch, 1: tokens}
+    _write(_Text(towers), example_BL, lengths, ("input_ids", "text_embeds"), folder / TEXT)
 
 
 class OnnxModel:
@@ -105,21 +107,21 @@ class OnnxModel:
 
 
 class _Image(nn.Module):
-    def __init__(self, towers: Clip) -> None:
+    def __init__(self, towers: Model) -> None:
         super().__init__()
-        self.visual = towers.visual
+        self.towers = towers
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return F.normalize(self.visual(pixel_values), dim=-1)
+        return F.normalize(self.towers.encode_image(pixel_values), dim=-1)
 
 
 class _Text(nn.Module):
-    def __init__(self, towers: Clip) -> None:
+    def __init__(self, towers: Model) -> None:
         super().__init__()
         self.towers = towers
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return F.normalize(self.towers.encode_tokens(input_ids), dim=-1)
+        return F.normalize(encode_tokens(self.towers, input_ids), dim=-1)
 
 
 def _write(module: nn.Module, example: Tensor, dynamic: dict[int, Any], names: tuple[str, str], path: Path) -> None:

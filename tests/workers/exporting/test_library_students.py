@@ -1,0 +1,48 @@
+"""Students of other architectures are exported and served by engines other than torch, where these convert."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tinyclip.schemas.exports import ExportFormat
+from tinyclip.schemas.spec import StudentSpec
+from tinyclip_workers.engines.builder import EngineBuilder
+from tinyclip_workers.exporting.exporter import create_export
+from tinyclip_workers.exporting.samples import Samples
+from tinyclip_workers.model.architecture import build_clip, named_layout
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.tokenizers import make_tokenizer
+
+from tests.workers.exports import MEAN, STD, TEXTS, random_images
+
+PRESETS = ("MobileCLIP2-S0", "convnext_base")
+"""One whose text tower reads its padding, and one whose does not."""
+CHECKED = Samples("test", random_images(4), random_images(8)[4:], TEXTS)
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def student(request: pytest.FixtureRequest) -> LoadedModel:
+    sizes = {"image": {"image_size": 64}, "text": {"context_length": 12}, "embed_dim": 32}
+    layout = named_layout(StudentSpec.model_validate({"preset": request.param, **sizes}))
+    torch.manual_seed(0)
+    return LoadedModel(build_clip(layout).eval(), layout, make_tokenizer(layout), MEAN, STD, request.param, request.param)
+
+
+@pytest.mark.parametrize("format", [ExportFormat.OPEN_CLIP, ExportFormat.ONNX, ExportFormat.OPENVINO])
+def test_an_export_is_checked_against_torch(tmp_path: Path, student: LoadedModel, format: ExportFormat) -> None:
+    document = create_export(student, format, tmp_path, CHECKED)
+
+    assert document.check.image.mean_cosine > 0.9999
+    assert document.check.text.mean_cosine > 0.9999
+    assert document.check.own_preprocessing.mean_cosine > 0.999
+
+
+def test_openvino_serves_what_torch_does(tmp_path: Path, student: LoadedModel) -> None:
+    builder = EngineBuilder(student, None, threads=1, cache=tmp_path, device=torch.device("cpu"))
+    torch_engine, openvino = (builder.build(name, builder.report(name, "auto")) for name in ("torch", "openvino"))
+    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+    for texts in (TEXTS, TEXTS[:1]):
+        np.testing.assert_allclose(openvino.encode_text(texts), torch_engine.encode_text(texts), atol=1e-4)
+    np.testing.assert_allclose(openvino.encode_image(squares), torch_engine.encode_image(squares), atol=1e-4)
