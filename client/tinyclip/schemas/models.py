@@ -60,6 +60,8 @@ class Model(Response):
     latest: int
     aliases: dict[str, int] = {}
     versions: list[int]
+    params: Params | None = None
+    """Of the latest version; null from an older server."""
     created_at: Timestamp
 
 

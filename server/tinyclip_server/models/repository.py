@@ -1,6 +1,7 @@
 """Queries over models, versions and aliases."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,6 +25,12 @@ async def latest(session: AsyncSession, name: str) -> int | None:
 
 async def version(session: AsyncSession, name: str, number: int) -> ModelVersionRow | None:
     return await session.get(ModelVersionRow, (name, number))
+
+
+async def params(session: AsyncSession, name: str, number: int) -> Any:
+    """Return the parameters of a version, without the rest of its document, which may have thousands of shards."""
+    this = (ModelVersionRow.model_name == name, ModelVersionRow.version == number)
+    return await session.scalar(select(ModelVersionRow.document["params"]).where(*this))
 
 
 async def version_numbers(session: AsyncSession, name: str) -> Sequence[int]:

@@ -47,7 +47,7 @@ async def view(session: AsyncSession, model: ModelRow) -> Model:
     versions = list(await repository.version_numbers(session, model.name))
     return Model(
         name=model.name, latest=versions[-1], aliases=await repository.aliases(session, model.name), versions=versions,
-        created_at=model.created_at,
+        params=await repository.params(session, model.name, versions[-1]), created_at=model.created_at,
     )
 
 

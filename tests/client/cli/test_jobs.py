@@ -65,11 +65,11 @@ class TestSubmit:
 
         assert result.code == 0
         assert result.out == """\
-| model   | inherit | image params | text params (without embedding) |  MACs |     lr | steps | samples | device-hours |
-|---------|---------|--------------|---------------------------------|-------|--------|-------|---------|--------------|
-| teacher |         |           5M |                            2.4M |  620M |        |       |         |              |
-| half    | manual  |         2.5M |                            1.2M |  310M | 0.0003 |   100 |    6.4k |       0.0123 |
-| search  | auto    |        ~2.5M |                           ~1.2M | ~310M |   auto |   100 |    6.4k |       0.0123 |
+| model   | inherit | image params | text params (token embedding) |  MACs |     lr | steps | samples | device-hours |
+|---------|---------|--------------|-------------------------------|-------|--------|-------|---------|--------------|
+| teacher |         |           5M |                   4.8M (2.4M) |  620M |        |       |         |              |
+| half    | manual  |         2.5M |                   2.4M (1.2M) |  310M | 0.0003 |   100 |    6.4k |       0.0123 |
+| search  | auto    |        ~2.5M |                 ~2.4M (~1.2M) | ~310M |   auto |   100 |    6.4k |       0.0123 |
 100 steps on cpu, about 0.0123 device-hours; 512 pairs an epoch
 warning: 12 of 512 captions are longer than 16 tokens
 """

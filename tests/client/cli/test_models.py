@@ -24,17 +24,19 @@ def server(serve: Serve) -> DeploymentServer:
 def test_get_prints_the_properties_of_a_version(cli: Cli, server: DeploymentServer) -> None:
     out = cli("models", "get", "shapes@best").out
 
-    assert "| text params (without embedding) | 1.2M " in out
-    assert "| val                             | top1 0.61 " in out
+    assert "| params                        | 3.8M, of which 100k token embedding " in out
+    assert "| text params (token embedding) | 1.3M (100k) " in out
+    assert "| weights                       | 0.0 MB " in out
+    assert "| val                           | top1 0.61 " in out
 
 
 def test_compare_prints_the_teacher_above_its_students(cli: Cli, server: DeploymentServer) -> None:
     assert cli("models", "compare", "shapes@1", "shapes@2").out == """\
-| model            | image params | text params (without embedding) | MACs | val top-1 / top-5 | kept top-1 |
-|------------------|--------------|---------------------------------|------|-------------------|------------|
-| teacher ViT-B-32 |            – |                               – |    – |       65.0 / 92.0 |          – |
-| shapes@1         |         2.5M |                            1.2M | 310M |       61.0 / 90.0 |      93.8% |
-| shapes@2         |         2.5M |                            1.2M | 310M |       61.0 / 90.0 |      93.8% |
+| model            | image params | text params (token embedding) | MACs | val top-1 / top-5 | kept top-1 |
+|------------------|--------------|-------------------------------|------|-------------------|------------|
+| teacher ViT-B-32 |            – |                             – |    – |       65.0 / 92.0 |          – |
+| shapes@1         |         2.5M |                   1.3M (100k) | 310M |       61.0 / 90.0 |      93.8% |
+| shapes@2         |         2.5M |                   1.3M (100k) | 310M |       61.0 / 90.0 |      93.8% |
 """
 
 

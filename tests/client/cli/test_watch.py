@@ -31,16 +31,16 @@ worker.restarted: worker 1 died
 job_1 shapes queued
 job_1 shapes starting
 job_1 shapes running
-stage 1/1 half: 2.5M image params, 1.2M text params, 310M MACs
+stage 1/1 half: 2.5M image params, 2.4M text params of which 1.2M token embedding, 310M MACs
 stage 1/1 half: step 1/100  loss 1.99  272 pairs/s  eta 1m39s
 stage 1/1 half: step 50/100  loss 1.5  272 pairs/s  eta 50s
 job_1 shapes succeeded
 stage 1/1 half: val top-1 61.2 (teacher 65.0), top-5 90.0 (teacher 92.0)
 stage 1/1 half: captions R@1 31.0 (teacher 33.0), R@10 70.0 (teacher 74.0)
-| model   | image params | text params (without embedding) | MACs | val top-1 / top-5 | captions R@1 / R@10 | kept top-1 / R@10 |
-|---------|--------------|---------------------------------|------|-------------------|---------------------|-------------------|
-| teacher |           5M |                            2.4M | 620M |       65.0 / 92.0 |         33.0 / 74.0 |                 – |
-| half    |         2.5M |                            1.2M | 310M |       61.2 / 90.0 |         31.0 / 70.0 |     94.2% / 94.6% |
+| model   | image params | text params (token embedding) | MACs | val top-1 / top-5 | captions R@1 / R@10 | kept top-1 / R@10 |
+|---------|--------------|-------------------------------|------|-------------------|---------------------|-------------------|
+| teacher |           5M |                   4.8M (2.4M) | 620M |       65.0 / 92.0 |         33.0 / 74.0 |                 – |
+| half    |         2.5M |                   2.4M (1.2M) | 310M |       61.2 / 90.0 |         31.0 / 70.0 |     94.2% / 94.6% |
 model shapes@1
 """
 

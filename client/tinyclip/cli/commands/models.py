@@ -6,14 +6,15 @@ from typing import Annotated, TypedDict
 
 import typer
 
+from tinyclip._http.uploads import WEIGHTS
 from tinyclip._resources import models as calls
 from tinyclip.cli.commands import evaluations, exports
 from tinyclip.cli.display.console import console, messages, new_table, print_json, print_next_page, print_table
-from tinyclip.cli.display.numbers import count, number
+from tinyclip.cli.display.numbers import MISSING, count, number, with_embedding
 from tinyclip.cli.display.progress import upload_progress
-from tinyclip.cli.display.summary import comparison_tables
+from tinyclip.cli.display.summary import TEXT_PARAMS, comparison_tables
 from tinyclip.cli.session import AsJson, PageSize, PageToken, connect, run, send
-from tinyclip.schemas import Comparison, Model, ModelVersion, Page
+from tinyclip.schemas import Comparison, Model, ModelVersion, Page, Params
 
 app = typer.Typer(help="List, compare, evaluate, import, export and download models.", no_args_is_help=True)
 
@@ -141,11 +142,12 @@ def alias(
 
 def _show_models(page: Page[Model]) -> None:
     out = console()
-    table = new_table(out, "name", "latest", "versions", "aliases", "created", right=("latest", "versions"))
+    table = new_table(out, "name", "latest", "params", "versions", "aliases", "created", right=("latest", "versions"))
     for model in page.items:
         aliases = ", ".join(f"{alias}={version}" for alias, version in model.aliases.items())
         created = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(model.name, str(model.latest), str(len(model.versions)), aliases, created)
+        params = _params(model.params) if model.params is not None else MISSING
+        table.add_row(model.name, str(model.latest), params, str(len(model.versions)), aliases, created)
     print_table(out, table)
     print_next_page(out, page.next_page_token)
 
@@ -158,13 +160,16 @@ def _show_model(model: Model) -> None:
 def _show_version(version: ModelVersion) -> None:
     out = console()
     table = new_table(out, f"{version.name}@{version.version}", "")
+    params = version.params
     rows = {
         "aliases": ", ".join(version.aliases),
-        "image params": count(version.params.image),
-        "text params (without embedding)": count(version.params.text_without_embedding),
+        "params": _params(params),
+        "image params": count(params.image),
+        TEXT_PARAMS: with_embedding(params.text, params.text_without_embedding),
+        "weights": _weights(version),
         "MACs": count(version.macs),
         "images": f"{version.image_size} px",
-        "texts": f"{version.context_length} tokens",
+        "texts": f"{version.context_length} tokens, vocabulary {_vocabulary(version)}",
         "embeddings": f"{version.embed_dim} numbers",
         "nested sizes": ", ".join(map(str, version.embedding_sizes)),
         "teacher": version.teacher or "",
@@ -190,3 +195,18 @@ def _compatible(version: ModelVersion) -> str:
 
 def _listed(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{metric} {number(value)}" for metric, value in metrics.items())
+
+
+def _params(params: Params) -> str:
+    return f"{count(params.image + params.text)}, of which {count(params.text - params.text_without_embedding)} token embedding"
+
+
+def _weights(version: ModelVersion) -> str:
+    found = [file.bytes for file in version.files if file.path in WEIGHTS]
+    return f"{sum(found) / 1e6:.1f} MB" if found else ""
+
+
+def _vocabulary(version: ModelVersion) -> str:
+    report = version.lineage.get("vocabulary")
+    size = version.layout.vocab_size
+    return f"{size:,} (reduced from {report['of']:,})" if isinstance(report, dict) and "of" in report else f"{size:,}"

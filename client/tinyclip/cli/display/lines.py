@@ -48,9 +48,10 @@ class Lines:
         if stage.state is not StageState.PENDING and student and (stage.index, student.estimated) not in self._printed_sizes:
             self._printed_sizes.add((stage.index, student.estimated))
             about = "about " if student.estimated else ""
+            table = count(student.text_params - student.text_params_without_embedding)
             self.note(
                 f"{name}: {about}{count(student.image_params)} image params, "
-                f"{count(student.text_params_without_embedding)} text params, {count(student.macs)} MACs"
+                f"{count(student.text_params)} text params of which {table} token embedding, {count(student.macs)} MACs"
             )
         if stage.state is StageState.RUNNING and stage.index == job.progress.stage:
             self._show_progress(job, name)

@@ -16,6 +16,11 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def with_embedding(text: float, without: float, about: str = "") -> str:
+    """Format the parameters of a text tower, and in brackets those of them that are its token embedding: `10.9M (9.49M)`."""
+    return f"{about}{count(text)} ({about}{count(text - without)})"
+
+
 def duration(seconds: float | None) -> str:
     """Format a duration: `1h02m`, `3m20s`, `12s`; `?` for None."""
     if seconds is None:

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tinyclip.cli.display.console import new_table
-from tinyclip.cli.display.numbers import MISSING, count, percent
+from tinyclip.cli.display.numbers import MISSING, count, percent, with_embedding
 from tinyclip.schemas import Comparison, Job, Plan, StudentSummary
 
 _METRIC_PAIRS = (("top1", "top5", "top-1 / top-5"), ("text_to_image_r1", "text_to_image_r10", "R@1 / R@10"))
 """The two metrics of a task that a table shows, by the kind of task that has them, and their heading."""
 _KEPT_METRICS = {"top1": "top-1", "text_to_image_r10": "R@10"}
 """The metric of a task whose share of the teacher's is shown, and its heading."""
+TEXT_PARAMS = "text params (token embedding)"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Row:
 
     name: str
     sizes: tuple[str, str, str]
-    """Image params, text params without the embedding, MACs."""
+    """Image params, text params with those of the token embedding, MACs."""
     evaluation: dict[str, dict[str, Any]]
     """Metrics by task."""
     agreement: str = MISSING
@@ -46,7 +47,7 @@ def comparison_tables(out: Console, comparison: Comparison) -> list[Table]:
 
 def plan_table(out: Console, plan: Plan) -> Table:
     """Return a table of a plan's teachers and stages."""
-    numbers = ("image params", "text params (without embedding)", "MACs", "lr", "steps", "samples", "device-hours")
+    numbers = ("image params", TEXT_PARAMS, "MACs", "lr", "steps", "samples", "device-hours")
     table = new_table(out, "model", "inherit", *numbers, right=numbers)
     several = len(plan.teachers) > 1
     for at, teacher in zip(plan.spec.every_teacher(), plan.teachers, strict=False):
@@ -81,7 +82,7 @@ def _models_table(out: Console, rows: list[Row], tasks: list[str]) -> Table:
     timed = any(_milliseconds(row) != MISSING for row in rows)
     measured = any(row.agreement != MISSING for row in rows)
     headings = (f"{task} {_heading(task, rows)}".rstrip() for task in tasks)
-    numbers = ["image params", "text params (without embedding)", "MACs", *headings]
+    numbers = ["image params", TEXT_PARAMS, "MACs", *headings]
     kept = {task: label for task in tasks if (label := _kept_label(task, rows))}
     if kept:
         numbers.append(f"kept {' / '.join(kept.values())}")
@@ -119,18 +120,19 @@ def _rows_of_models(comparison: Comparison) -> Iterator[Row]:
         if model.teacher_evaluation and model.teacher != teacher:
             teacher = model.teacher
             yield Row(f"teacher {teacher or ''}".rstrip(), _sizes(None), model.teacher_evaluation)
-        sizes = (count(model.params.image), count(model.params.text_without_embedding), count(model.macs))
+        text = with_embedding(model.params.text, model.params.text_without_embedding)
+        sizes = (count(model.params.image), text, count(model.macs))
         row = Row(f"{model.name}@{model.version}", sizes, model.evaluation, teacher=model.teacher_evaluation)
         yield replace(row, compatible=model.compatible_share)
 
 
 def _sizes(summary: StudentSummary | None) -> tuple[str, str, str]:
-    """Return image params, text params without the embedding, and MACs."""
+    """Return image params, text params with those of the token embedding, and MACs."""
     if summary is None:
         return (MISSING, MISSING, MISSING)
     about = "~" if summary.estimated else ""  # the target of an automatic stage before its prune step
-    image, text = about + count(summary.image_params), about + count(summary.text_params_without_embedding)
-    return (image, text, about + count(summary.macs))
+    text = with_embedding(summary.text_params, summary.text_params_without_embedding, about)
+    return (about + count(summary.image_params), text, about + count(summary.macs))
 
 
 def _heading(task: str, rows: list[Row]) -> str:
