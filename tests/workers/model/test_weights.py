@@ -13,6 +13,7 @@ from tinyclip_workers.model.weights import (
     EMBEDDING,
     file_digest,
     load_state_dict,
+    quantized_state,
     read_header,
     save_compact,
 )
@@ -46,6 +47,31 @@ def test_a_compact_file_is_small_and_comes_back_with_the_used_rows(tmp_path: Pat
         torch.testing.assert_close(loaded[name], state[name], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(loaded[EMBEDDING][USED], state[EMBEDDING][USED], rtol=1e-3, atol=1e-6)
     assert loaded[EMBEDDING].count_nonzero() == len(USED) * 16
+
+
+def test_an_int8_embedding_comes_back_within_half_a_step_of_each_row(tmp_path: Path) -> None:
+    state = tiny_model().state_dict()
+    state[EMBEDDING] = state[EMBEDDING][:50] * torch.arange(50)[:, None]  # the first row is zero
+
+    write_weights(ArtifactsStore(str(tmp_path)), "w.safetensors", quantized_state(state))
+    loaded = load_state_dict(str(tmp_path / "w.safetensors"))
+
+    assert loaded.keys() == state.keys()
+    assert read_header(str(tmp_path / "w.safetensors")).shapes[EMBEDDING] == (50, 16)
+    steps = state[EMBEDDING].abs().amax(dim=1, keepdim=True) / 127
+    assert ((loaded[EMBEDDING] - state[EMBEDDING]).abs() <= 0.501 * steps).all()
+    assert all(torch.equal(loaded[name], state[name]) for name in state.keys() - {EMBEDDING})
+
+
+def test_an_int8_embedding_needs_a_scale_for_each_row(tmp_path: Path) -> None:
+    whole = quantized_state(tiny_model().state_dict())
+    without = {name: tensor for name, tensor in whole.items() if name != "token_embedding.scales"}
+    short = {**whole, "token_embedding.scales": whole["token_embedding.scales"][:7].clone()}
+
+    for state, reason in ((without, r"values must be F16"), (short, r"49408 rows do not fit")):
+        write_weights(ArtifactsStore(str(tmp_path)), "w.safetensors", state)
+        with pytest.raises(WeightsError, match=reason):
+            load_state_dict(str(tmp_path / "w.safetensors"))
 
 
 @pytest.mark.parametrize("compact", [False, True])

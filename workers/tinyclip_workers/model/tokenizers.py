@@ -1,8 +1,9 @@
 """Tokenizers of models: CLIP's own, which every package ships, and those that need files, which a model's folder has."""
 
+import functools
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +38,16 @@ MAX_WORD_BYTES = 1000
 """Bytes of one word, the longest run of letters or of signs; the rest is not read. More than fit into the context length."""
 MAX_REMEMBERED_WORDS = 100_000
 """Words whose tokens a tokenizer keeps."""
+CONFIG_OF_TOKENIZER = "tokenizer_config.json"
+BYTE_TOKENS = 512
+"""CLIP's first tokens: 256 bytes within a word, and 256 at its end."""
+MAX_REMEMBERED_TEXTS, MAX_REMEMBERED_CHARACTERS = 20_000, 300
+"""Texts whose unknown tokens a tokenizer remembers: labels are queried again and again."""
+REDUCED_FROM = "reduced_from"
+"""Entry of this file, with the value `CLIP`: the vocabulary has some of CLIP's tokens (`vocabulary.py`)."""
+START, END = "<|startoftext|>", "<|endoftext|>"
+SPECIAL = {"<start_of_text>": START, "<end_of_text>": END}
+"""open_clip's names of CLIP's special tokens, and the usual ones, which files have."""
 
 
 class TokenizerError(ValueError):
@@ -76,6 +87,8 @@ def make_tokenizer(layout: AnyLayout, source: TokenizerSource | None = None) -> 
     """Return the tokenizer of a model: CLIP's byte-pair tokenizer, unless it needs files. Raises TokenizerError."""
     if source is None:
         return cast(Tokenizer, BoundedTokenizer(context_length=layout.context_length))
+    if (kept := _kept_tokens(source)) is not None:
+        return cast(Tokenizer, ReducedTokenizer(kept, layout.context_length))
     with tempfile.TemporaryDirectory(prefix="tinyclip-tokenizer-") as folder:
         for name, content in source.files.items():
             (Path(folder) / name).write_bytes(content)
@@ -97,15 +110,96 @@ class BoundedTokenizer(SimpleTokenizer):  # type: ignore[misc]  # open_clip has 
     """
 
     def encode(self, text: str) -> list[int]:
+        return self.encode_words(text, self.context_length)
+
+    def encode_words(self, text: str, limit: int) -> list[int]:
+        """Return the tokens of whole words, up to that with which they reach a limit."""
         tokens: list[int] = []
         for found in self.pat.finditer(self.clean_fn(text)):
             word = "".join(self.byte_encoder[byte] for byte in found.group().encode()[:MAX_WORD_BYTES])
             tokens += [self.encoder[token] for token in self.bpe(word).split(" ")]
-            if len(tokens) >= self.context_length:
+            if len(tokens) >= limit:
                 break
         if len(self.cache) > MAX_REMEMBERED_WORDS:
             self.cache: dict[str, str] = {self.decoder[id]: self.decoder[id] for id in self.all_special_ids}
         return tokens
+
+
+class ReducedTokenizer(BoundedTokenizer):
+    """CLIP's tokenizer with some of its tokens, numbered anew, which counts what it does not know.
+
+    A text that uses only these has CLIP's tokens (`vocabulary.py`), any other one smaller tokens. Padding is the end of text, as
+    libraries pad that read the same files.
+    """
+
+    def __init__(self, tokens: Sequence[str], context_length: int) -> None:
+        """`tokens`: in the order of CLIP's ids, with the parts of each, the end of text last. Raises TokenizerError."""
+        super().__init__(context_length=context_length)
+        self.encoder: dict[str, int]
+        self.bpe_ranks: dict[tuple[str, str], int]
+        self.all_special_ids: list[int]
+        known = [self.encoder.get(token, -1) for token in tokens]
+        if known != sorted(set(known)) or known[:BYTE_TOKENS] != [*range(BYTE_TOKENS)] or known[-2:] != self.all_special_ids:
+            raise TokenizerError("its tokenizer.json has other tokens than some of CLIP's, in their order; save it again")
+        self.encoder = {token: id for id, token in enumerate(tokens)}
+        self.decoder = dict(enumerate(tokens))
+        self.bpe_ranks = {
+            (first, second): rank for (first, second), rank in self.bpe_ranks.items()
+            if {first, second, first + second} <= self.encoder.keys()
+        }  # fmt: skip
+        self.vocab_size = len(tokens)
+        self.all_special_ids = [len(tokens) - 2, len(tokens) - 1]
+        self.sot_token_id, self.eot_token_id = self.all_special_ids
+        self._unknown: dict[str, int] = {}
+
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
+        tokens_BT = super().__call__(texts, context_length)
+        ended_BT = (tokens_BT == self.eot_token_id).cumsum(dim=1) > 0
+        return cast(Tensor, tokens_BT.masked_fill(ended_BT, self.eot_token_id))
+
+    def unknown_tokens(self, text: str) -> int:
+        """Count the tokens that CLIP's tokenizer makes of what is read of a text, and that this one does not have."""
+        known = self._unknown.get(text)
+        if known is None:
+            whole = whole_tokenizer()
+            known = sum(whole.decoder[id] not in self.encoder for id in whole.encode_words(text, self.context_length))
+            if len(self._unknown) >= MAX_REMEMBERED_TEXTS:
+                self._unknown = {}
+            if len(text) <= MAX_REMEMBERED_CHARACTERS:
+                self._unknown[text] = known
+        return known
+
+
+@functools.cache
+def whole_tokenizer() -> BoundedTokenizer:
+    """Return CLIP's own tokenizer, for its tables, which take a moment to read."""
+    return BoundedTokenizer()
+
+
+def count_unknown_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> int | None:
+    """Count the tokens of texts that a reduced vocabulary does not have; None for a whole one."""
+    return sum(map(tokenizer.unknown_tokens, texts)) if isinstance(tokenizer, ReducedTokenizer) else None
+
+
+def _kept_tokens(source: TokenizerSource) -> list[str] | None:
+    """Return the tokens of a vocabulary that was reduced from CLIP's, by their ids; None for any other. Raises TokenizerError."""
+    if CONFIG_OF_TOKENIZER not in source.files or VOCABULARY_FILES[0] not in source.files:
+        return None
+    config = _parse(source, CONFIG_OF_TOKENIZER)
+    if config.get(REDUCED_FROM) != "CLIP":
+        return None
+    model = _parse(source, VOCABULARY_FILES[0]).get("model")
+    found = model.get("vocab") if isinstance(model, dict) else None
+    vocabulary: dict[str, int] = found if isinstance(found, dict) else {}
+    ids = list(vocabulary.values())
+    if not ids or not all(type(id) is int for id in ids) or sorted(ids) != list(range(len(ids))):
+        raise TokenizerError("its tokenizer.json has no vocabulary with the ids 0, 1, 2, …; save it again")
+    usual = {name: own for own, name in SPECIAL.items()}
+    return [usual.get(token, token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+
+
+def _parse(source: TokenizerSource, name: str) -> dict[str, Any]:
+    return parse_object(source.files[name], lambda what: TokenizerError(f"its {name} is {what}; save it again"))
 
 
 def tokenizer_of_config(text_cfg: Mapping[str, Any], files: Mapping[str, bytes], where: str) -> TokenizerSource | None:

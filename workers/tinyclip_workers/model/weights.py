@@ -1,7 +1,14 @@
 """Weights in files: safetensors state dicts with open_clip's names, whole or compact.
 
-A compact file is for small models that are kept in a repository: fp16 instead of fp32, and of the token embedding (most of a
-small model) only the rows of tokens that its texts can contain. Loading restores a whole state dict.
+A compact file has the token embedding, most of a small model, in another form: only the rows of tokens that its texts can
+contain, and in fewer bits. Loading restores a whole state dict. Its tensors in place of `token_embedding.weight` (V, d):
+
+    token_embedding.values      (R, d) F16, or I8 with
+    token_embedding.scales      (R)    F32: a row is its values times its scale
+    token_embedding.rows        (R)    I32: the tokens of these rows; those of all others are zero
+    token_embedding.vocab_size  ()     I32: V
+
+All other tensors are in fp32, or, of models that are kept in a repository, in fp16.
 """
 
 import hashlib
@@ -23,6 +30,7 @@ from tinyclip_workers.runtime.user_files import open_file, opened_path
 EMBEDDING = "token_embedding.weight"
 ROWS = "token_embedding.rows"
 VALUES = "token_embedding.values"
+SCALES = "token_embedding.scales"
 VOCAB_SIZE = "token_embedding.vocab_size"
 MAX_EMBEDDING_VALUES = 1 << 28
 """Limit of the table that a compact file becomes: 1 GiB. The largest published one has 63 million values."""
@@ -81,6 +89,22 @@ def save_compact(store: ArtifactsStore, path: str, state: Mapping[str, Tensor], 
     store.write_bytes(path, safetensors.torch.save(tensors, {"format": "pt"}))
 
 
+def quantized_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict as a compact file with the token embedding in int8, and all else as it is."""
+    values_Vd, scales_V = quantize_rows(state[EMBEDDING])
+    rows_V = torch.arange(len(values_Vd), dtype=torch.int32)
+    table = {VALUES: values_Vd, SCALES: scales_V, ROWS: rows_V, VOCAB_SIZE: torch.tensor(len(rows_V), dtype=torch.int32)}
+    return {**{name: tensor for name, tensor in state.items() if name != EMBEDDING}, **table}
+
+
+def quantize_rows(table_Vd: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a table to int8 with a scale for each row (V), with which the largest number of a row is 127 or -127."""
+    table_Vd = table_Vd.detach().cpu().float()
+    scales_V = table_Vd.abs().amax(dim=1) / 127
+    values_Vd = (table_Vd / scales_V.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
+    return values_Vd.to(torch.int8), scales_V
+
+
 def read_header(uri: str) -> Header:
     """Read names and shapes from the first bytes of a file; of a compact one, the vocabulary size as well.
 
@@ -99,21 +123,24 @@ def _read_header(file: IO[bytes], uri: str) -> Header:
     shapes = {name: tuple(entry.shape) for name, entry in entries.items()}
     if VALUES in shapes:
         shapes[EMBEDDING] = (_vocab_size(file, entries, start, uri), entries[VALUES].shape[1])
-        for name in (VALUES, ROWS, VOCAB_SIZE):
-            del shapes[name]
+        for name in (VALUES, ROWS, VOCAB_SIZE, SCALES):
+            shapes.pop(name, None)
     return Header(shapes, size, metadata)
 
 
 def _vocab_size(file: IO[bytes], entries: Mapping[str, TensorEntry], start: int, uri: str) -> int:
     """Return the rows of the embedding table that a compact file stands for. Raises WeightsError."""
     expected = {VOCAB_SIZE: ("I32", 0), ROWS: ("I32", 1), VALUES: ("F16", 2)}
+    if SCALES in entries:
+        expected |= {SCALES: ("F32", 1), VALUES: ("I8", 2)}
     for name, (dtype, axes) in expected.items():
         if name not in entries or entries[name].dtype != dtype or len(entries[name].shape) != axes:
             raise WeightsError(f"{uri} is not a whole compact file: {name} must be {dtype} with {axes} axes; save it again")
     file.seek(start + entries[VOCAB_SIZE].data_offsets[0])
     size: int = struct.unpack("<i", file.read(4))[0]
     rows, width = entries[VALUES].shape
-    if entries[ROWS].shape != [rows] or not rows <= size <= MAX_EMBEDDING_VALUES // max(1, width):
+    lengths = [entries[name].shape for name in (ROWS, SCALES) if name in entries]
+    if any(length != [rows] for length in lengths) or not rows <= size <= MAX_EMBEDDING_VALUES // max(1, width):
         raise WeightsError(f"{uri} is not a whole compact file: {rows} rows do not fit a vocabulary of {size}; save it again")
     return size
 
@@ -153,7 +180,9 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 
 
 def _expand(state: dict[str, Tensor], uri: str) -> dict[str, Tensor]:
-    rows, values = state.pop(ROWS).long(), state.pop(VALUES).float()
+    rows, values, scales = state.pop(ROWS).long(), state.pop(VALUES).float(), state.pop(SCALES, None)
+    if scales is not None:
+        values *= scales[:, None]
     table_Vd = torch.zeros(int(state.pop(VOCAB_SIZE)), values.shape[1])
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(table_Vd):
         raise WeightsError(f"{uri} is not a whole compact file: a row is beyond its {len(table_Vd)} tokens; save it again")
