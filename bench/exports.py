@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import yaml
-from tinyclip.schemas import ExportFormat, JobSpec
+from tinyclip.schemas import ExportFormat, ExportOptions, JobSpec
 from tinyclip.schemas.exports import QUANTISABLE, export_name, unavailable_formats
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.exporting.check import ExportedModel
@@ -75,16 +75,16 @@ def measure(name: str, out: Path, only: Sequence[str] | None) -> int:
     tasks = [task for task in _spec(document).evaluation.tasks if task.name in TASKS]
     loaded = load_folder(str(EMOJI / "teachers" / name))
     samples = gather_samples(_calibration_tasks(tasks), None)
-    exports = [(each, False) for each in ExportFormat] + [(each, True) for each in QUANTISABLE]
-    exports = [(each, int8) for each, int8 in exports if each not in unavailable_formats(loaded.layout)]
+    exports = [(each, ExportOptions()) for each in ExportFormat] + [(each, ExportOptions(int8=True)) for each in QUANTISABLE]
+    exports = [each for each in exports if each[0] not in unavailable_formats(loaded.layout)]
     exports = [each for each in exports if only is None or export_name(*each) in only]
     baseline = _scores({"torch": loaded}, tasks)["torch"]
     _record(out, name, "torch fp32", baseline, baseline, None)
     failures = 0
-    for format, int8 in exports:
+    for format, options in exports:
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
-            document = create_export(loaded, format, Path(folder), samples, int8=int8)
+            document = create_export(loaded, format, Path(folder), samples, options)
             seconds = time.process_time() - start
             model = ExportAsModel(format_functions(format).load(Path(folder)), loaded)
             exported = replace(loaded, model=model, tokenizer=model.tokenize)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def measure(name: str, out: Path, only: Sequence[str] | None) -> int:
             "image_cosine": document.check.image.mean_cosine, "text_cosine": document.check.text.mean_cosine,
             "calibrated_on": document.check.calibrated_on, "made_with": document.made_with,
         }
-        failures += _record(out, name, export_name(format, int8), scores, baseline, facts)
+        failures += _record(out, name, export_name(format, options), scores, baseline, facts)
     return failures
 
 

@@ -10,6 +10,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tinyclip.schemas import ExportFormat, ExportPost
+from tinyclip.schemas.exports import export_name
 
 from tests.client.documents import (
     FILES,
@@ -187,7 +189,9 @@ class ExportServer(ResourceServer):
 
     def document(self, state: str, name: str = "onnx") -> JSON:
         files = [{"path": "image.onnx", "bytes": 2_500_000, "sha256": "aa"}] if state == "succeeded" else []
+        report = {"tokens": 7906, "of": 49408, "bytes_saved": 7968384, "texts": 9, "evaluation_texts": 934, "exact_share": 0.919}
         return {
+            "reduction": report if "reduced" in name and files else None,
             "name": name, "model": "shapes@1", "format": name.partition("-")[0], "int8": name.endswith("int8"), "state": state,
             "progress": 0.5, "message": "all is well" if files else "", "files": files, "check": None, "error": None,
             "ray_submission_id": "tc-export-e-a1", "finished_at": None, **TIMES,
@@ -195,7 +199,8 @@ class ExportServer(ResourceServer):
 
     async def create(self, request: Request) -> Response:
         body = await request.json()
-        self.names = [f"{format}-int8" if body["int8"] else format for format in body["formats"]]
+        options = ExportPost.model_validate(body).options
+        self.names = [export_name(ExportFormat(format), options) for format in body["formats"]]
         more = {"version": request.path_params["version"], "key": request.headers.get("idempotency-key")}
         return await self.accept(request, page(*(self.document("queued", name) for name in self.names)), **more)
 

@@ -14,6 +14,11 @@ WEIGHTS = (
 )  # fmt: skip
 """Weights files in order of preference: the first that a directory has is sent."""
 CONFIGS = ("open_clip_config.json", "layout.json", "preprocess.json")
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "tokenizer_settings.json",
+)  # fmt: skip
+"""The files of a tokenizer other than CLIP's."""
 
 OnProgress = Callable[[int, int], None]
 """Receives the bytes sent so far and the total."""
@@ -51,7 +56,7 @@ class Upload:
         weights = [self._path / name for name in WEIGHTS if (self._path / name).is_file()][:1]
         if not weights:
             raise InputError(f"{self._path} has no weights", f"put one of {', '.join(WEIGHTS)} there, or name the file itself")
-        return [*(self._path / name for name in CONFIGS if (self._path / name).is_file()), *weights]
+        return [*(self._path / name for name in (*CONFIGS, *TOKENIZER) if (self._path / name).is_file()), *weights]
 
     def _raw(self) -> Iterator[bytes]:
         if self._path.is_file():

@@ -6,7 +6,7 @@ from tinyclip._http.calls import Call, as_model, idempotency_header, path
 from tinyclip._http.methods import ResourceMethods, method, operation
 from tinyclip._http.waiting import Deadline
 from tinyclip.errors import InputError
-from tinyclip.schemas import Export, ExportFormat, Page
+from tinyclip.schemas import EmbeddingType, Export, ExportFormat, Page, VocabularyChoice
 
 
 def version_path(reference: str, *below: str | int) -> str:
@@ -22,13 +22,16 @@ def export(
     formats: ExportFormat | str | Sequence[ExportFormat | str],
     *,
     int8: bool = False,
+    vocabulary: VocabularyChoice | str = VocabularyChoice.WHOLE,
+    embedding: EmbeddingType | str = EmbeddingType.FP32,
     idempotency_key: str | None = None,
 ) -> Call[Page[Export]]:
-    """Export a version as `onnx`, `openvino`, `hf` or `open_clip`; then `wait_for_exports`. An existing export is kept.
+    """Export a version as `onnx`, `openvino`, `hf`, `open_clip` or `tinyclip`; then `wait_for_exports`. An existing one is kept.
 
-    `int8` quantises; it is for the first two."""
+    `int8` quantises; it is for the first two. `vocabulary="reduced"` keeps only the tokens of the training captions and
+    evaluation tasks. `embedding` is the type of the token embedding; `int8` is for `onnx`, `openvino` and `tinyclip`."""
     wanted = [formats] if isinstance(formats, str) else list(formats)
-    body = {"formats": [str(each) for each in wanted], "int8": int8}
+    body = {"formats": [str(each) for each in wanted], "int8": int8, "vocabulary": str(vocabulary), "embedding": str(embedding)}
     where, headers = version_path(reference, "exports"), idempotency_header(idempotency_key)
     return Call("POST", where, as_model(Page[Export]), body=body, headers=headers)
 

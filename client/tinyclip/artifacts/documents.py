@@ -11,10 +11,11 @@ from pydantic import model_validator
 
 from tinyclip.schemas._base import JSON, Response, Timestamp
 from tinyclip.schemas.datasets import DatasetPut, DatasetVersion, ReinforcementPost
-from tinyclip.schemas.exports import ExportFormat
+from tinyclip.schemas.exports import ExportFormat, ExportOptions
 from tinyclip.schemas.indexes import IndexCodes, IndexItem, IndexKind, IndexSource, IndexStore
 from tinyclip.schemas.spec import EvaluationTask, ImageAugmentation, JobSpec, TeacherSpec
 from tinyclip.schemas.tokens import Scope
+from tinyclip.schemas.vocabulary import EmbeddingType, VocabularyChoice
 
 
 class JobDocument(Response):
@@ -74,10 +75,17 @@ class ExportRequest(Response):
     """The version of the registered model."""
     format: ExportFormat
     int8: bool = False
+    vocabulary: VocabularyChoice = VocabularyChoice.WHOLE
+    embedding: EmbeddingType = EmbeddingType.FP32
     tasks: list[EvaluationTask] = []
     """The tasks that the version was evaluated on; their images and texts check the export."""
     attempt: int
     """The only attempt that may write."""
+
+    @property
+    def options(self) -> ExportOptions:
+        """What the export changes beside the format."""
+        return ExportOptions(self.int8, self.vocabulary, self.embedding)
 
 
 class UpdateFile(Response):

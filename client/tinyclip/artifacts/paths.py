@@ -4,7 +4,6 @@ import re
 from typing import NamedTuple
 
 from tinyclip.schemas.exports import EXPORTS as VERSION_EXPORTS
-from tinyclip.schemas.exports import ExportFormat, export_name
 
 MANIFEST = "manifest.json"
 """The file of a committed folder that is written last and lists the digests of the others."""
@@ -152,9 +151,9 @@ def model_document(name: str, version: int) -> str:
     return f"{model_version(name, version)}/{MODEL_DOCUMENT}"
 
 
-def exported_files(name: str, version: int, format: ExportFormat, int8: bool) -> str:
-    """The folder of an export's files."""
-    return f"{model_version(name, version)}/{VERSION_EXPORTS}/{export_name(format, int8)}"
+def exported_files(name: str, version: int, export: str) -> str:
+    """The folder of an export's files, by its name (`export_name`)."""
+    return f"{model_version(name, version)}/{VERSION_EXPORTS}/{export}"
 
 
 def import_marker(name: str) -> str:

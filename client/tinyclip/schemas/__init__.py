@@ -27,6 +27,7 @@ from tinyclip.schemas.exports import (
     ExportDocument,
     ExportError,
     ExportFormat,
+    ExportOptions,
     ExportPost,
     ExportState,
     ExportTolerance,
@@ -81,6 +82,7 @@ from tinyclip.schemas.models import AliasPut, ComparedModel, Comparison, Model, 
 from tinyclip.schemas.problems import FieldError, Problem
 from tinyclip.schemas.spec import JobSpec
 from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, TokenPost
+from tinyclip.schemas.vocabulary import EmbeddingType, VocabularyChoice, VocabularyReport
 
 __all__ = [
     "JSON",
@@ -104,6 +106,7 @@ __all__ = [
     "DeploymentState",
     "Embedding",
     "EmbeddingPart",
+    "EmbeddingType",
     "EmbeddingsRequest",
     "EmbeddingsResponse",
     "EmbeddingsUsage",
@@ -118,6 +121,7 @@ __all__ = [
     "ExportDocument",
     "ExportError",
     "ExportFormat",
+    "ExportOptions",
     "ExportPost",
     "ExportState",
     "ExportTolerance",
@@ -183,6 +187,8 @@ __all__ = [
     "Timestamp",
     "Token",
     "TokenPost",
+    "VocabularyChoice",
+    "VocabularyReport",
     "ZeroShotRequest",
     "ZeroShotResponse",
 ]

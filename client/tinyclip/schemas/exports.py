@@ -1,5 +1,6 @@
 """Exports of model versions to the formats of other libraries."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from tinyclip.schemas._base import Request, Response, Timestamp
 from tinyclip.schemas.layouts import AnyLayout, Architecture
 from tinyclip.schemas.models import ModelFile
+from tinyclip.schemas.vocabulary import CLIP_TOKENS, EmbeddingType, VocabularyChoice, VocabularyReport
 
 
 class ExportFormat(StrEnum):
@@ -16,13 +18,36 @@ class ExportFormat(StrEnum):
     HF = "hf"
     """transformers' `CLIPModel` and `CLIPProcessor`."""
     OPEN_CLIP = "open_clip"
+    TINYCLIP = "tinyclip"
+    """The files of a version, which `models import` reads, as do `local-dir:` teachers."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export changes beside the format."""
+
+    int8: bool = False
+    """Quantise the towers; for the formats that can be quantised, `onnx` and `openvino`."""
+    vocabulary: VocabularyChoice = VocabularyChoice.WHOLE
+    embedding: EmbeddingType = EmbeddingType.FP32
+
+
+PLAIN = ExportOptions()
+"""No changes."""
 
 
 class ExportPost(Request):
-    """A request for exports; `int8` is for the formats that can be quantised, `onnx` and `openvino`."""
+    """A request for exports; the fields beside `formats` are those of `ExportOptions`."""
 
     formats: list[ExportFormat] = Field(min_length=1, max_length=len(ExportFormat))
     int8: bool = False
+    vocabulary: VocabularyChoice = VocabularyChoice.WHOLE
+    embedding: EmbeddingType = EmbeddingType.FP32
+
+    @property
+    def options(self) -> ExportOptions:
+        """The options without the formats."""
+        return ExportOptions(self.int8, self.vocabulary, self.embedding)
 
 
 class ExportState(StrEnum):
@@ -58,6 +83,8 @@ class ExportTolerance(Response):
     largest_difference: float | None = None
     mean_cosine: float | None = None
     own_preprocessing_mean_cosine: float
+    text_mean_cosine: float | None = None
+    """For texts instead of the first two, where only the token embedding is rounded."""
 
 
 class ExportCheck(Response):
@@ -86,6 +113,10 @@ class ExportDocument(Response):
     model: str
     format: ExportFormat
     int8: bool
+    vocabulary: VocabularyChoice = VocabularyChoice.WHOLE
+    embedding: EmbeddingType = EmbeddingType.FP32
+    reduction: VocabularyReport | None = None
+    """With a reduced vocabulary."""
     files: list[ModelFile]
     """With paths relative to the export's folder."""
     check: ExportCheck
@@ -102,11 +133,15 @@ class Export(Response):
     model: str
     format: ExportFormat
     int8: bool
+    vocabulary: VocabularyChoice = VocabularyChoice.WHOLE
+    embedding: EmbeddingType = EmbeddingType.FP32
     state: ExportState
     progress: float = 0.0
     message: str = ""
     files: list[ModelFile] = []
     check: ExportCheck | None = None
+    reduction: VocabularyReport | None = None
+    """With a reduced vocabulary."""
     error: ExportError | None = None
     ray_submission_id: str | None
     created_at: Timestamp
@@ -116,13 +151,17 @@ class Export(Response):
 
 QUANTISABLE = (ExportFormat.ONNX, ExportFormat.OPENVINO)
 """Formats with int8 exports."""
+INT8_EMBEDDINGS = (ExportFormat.ONNX, ExportFormat.OPENVINO, ExportFormat.TINYCLIP)
+"""Formats that can express a token embedding in int8 with a scale for each row."""
 EXPORTS = "exports"
 """The folder of exports in a version's folder."""
 
 
-def export_name(format: ExportFormat, int8: bool) -> str:
-    """Return `onnx` or `onnx-int8`, for example."""
-    return f"{format}-int8" if int8 else str(format)
+def export_name(format: ExportFormat, options: ExportOptions = PLAIN) -> str:
+    """Return `onnx`, `onnx-int8` or `onnx-reduced-embedding-int8`, for example."""
+    parts = ["int8"] * options.int8 + ["reduced"] * (options.vocabulary is VocabularyChoice.REDUCED)
+    parts += [f"embedding-{options.embedding}"] * (options.embedding is not EmbeddingType.FP32)
+    return "-".join([format, *parts])
 
 
 def unavailable_formats(layout: AnyLayout) -> dict[ExportFormat, str]:
@@ -135,3 +174,22 @@ def unavailable_formats(layout: AnyLayout) -> dict[ExportFormat, str]:
     if layout.image.kind == "resnet":
         return {ExportFormat.HF: "its image tower is a ResNet, and transformers' CLIPModel has none"}
     return {}
+
+
+def unavailable_option(layout: AnyLayout, format: ExportFormat, options: ExportOptions) -> tuple[str, str] | None:
+    """Return the first option that is not available for a format and a model, and why; None if all are."""
+    if isinstance(layout, Architecture):
+        why = f"the text tower of a {layout.family} is exported as it is"
+        if options.vocabulary is VocabularyChoice.REDUCED:
+            return "vocabulary", f"{why}; omit vocabulary"
+        if options.embedding is not EmbeddingType.FP32:
+            return "embedding", f"{why}; omit embedding"
+    if options.int8 and format not in QUANTISABLE:
+        return "int8", f"{format} has no int8; omit int8, or export to {' or '.join(QUANTISABLE)}"
+    if options.embedding is EmbeddingType.INT8 and format not in INT8_EMBEDDINGS:
+        others = " or ".join(INT8_EMBEDDINGS)
+        return "embedding", f"{format} has no token embedding in int8; use fp16, or export to {others}"
+    if options.vocabulary is VocabularyChoice.REDUCED and layout.vocab_size != CLIP_TOKENS:
+        why = f"only the {CLIP_TOKENS:,} tokens of CLIP can be reduced, the model has {layout.vocab_size:,}"
+        return "vocabulary", f"{why}; omit vocabulary"
+    return None

@@ -3,8 +3,8 @@
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import Export, ExportFormat, ExportPost, ExportState, ModelVersion
-from tinyclip.schemas.exports import EXPORTS, QUANTISABLE, export_name, unavailable_formats
+from tinyclip.schemas import Export, ExportFormat, ExportOptions, ExportPost, ExportState, ModelVersion
+from tinyclip.schemas.exports import EXPORTS, export_name, unavailable_formats, unavailable_option
 
 from tinyclip_server.database.tables import ExportRow, ModelVersionRow
 from tinyclip_server.exports import repository
@@ -23,14 +23,14 @@ async def create(session: AsyncSession, project: str, model: str, which: str, bo
     version = await session.get_one(ModelVersionRow, (model, number), with_for_update=True)  # one request at a time
     _expect_formats(ModelVersion.model_validate(version.document), body)
     tasks = await repository.evaluated_tasks(session, model, number)
-    names = {format: export_name(format, body.int8) for format in body.formats}
+    names = {format: export_name(format, body.options) for format in body.formats}
     known = {row.name: row for row in await repository.of_version(session, model, number)}
     for name in names.values():
         if name in known and known[name].state == ExportState.DELETING:
             raise Conflict(f"export {name} of {model}@{number} is being deleted; wait until it is gone", code="export_deleting")
     rows = []
     for format, name in names.items():
-        row = known.get(name) or _new(session, project, model, number, format, body.int8)
+        row = known.get(name) or _new(session, project, model, number, format, body.options)
         if row.state == ExportState.FAILED or row.version == 0:
             row.request, row.lost, row.error, row.finished_at = {**_request(row), "tasks": tasks}, 0, None, None
             begin_attempt(row, row.attempt + 1)
@@ -82,9 +82,10 @@ def view(row: ExportRow) -> Export:
     document = row.document or {}
     return Export.model_validate({
         "name": row.name, "model": f"{row.model_name}@{row.model_version}", "format": row.format, "int8": row.int8,
-        "state": row.state, "progress": row.progress, "message": row.message, "files": document.get("files", []),
-        "check": document.get("check"), "error": row.error, "ray_submission_id": row.ray_submission_id,
-        "created_at": row.created_at, "updated_at": row.updated_at, "finished_at": row.finished_at,
+        **_options(row), "state": row.state, "progress": row.progress, "message": row.message,
+        "files": document.get("files", []), "check": document.get("check"), "reduction": document.get("reduction"),
+        "error": row.error, "ray_submission_id": row.ray_submission_id, "created_at": row.created_at,
+        "updated_at": row.updated_at, "finished_at": row.finished_at,
     })
 
 
@@ -93,28 +94,36 @@ def etag(row: ExportRow) -> str:
     return f"{row.version}.{row.state}-{row.next_segment}"
 
 
-def _new(session: AsyncSession, project: str, model: str, version: int, format: ExportFormat, int8: bool) -> ExportRow:
-    id = new_id("export")
+def _new(
+    session: AsyncSession, project: str, model: str, version: int, format: ExportFormat, options: ExportOptions
+) -> ExportRow:
     row = ExportRow(
-        id=id, project=project, model_name=model, model_version=version, name=export_name(format, int8), format=format, int8=int8,
-        state=ExportState.QUEUED, version=0, attempt=0, request={},
+        id=new_id("export"), project=project, model_name=model, model_version=version, name=export_name(format, options),
+        format=format, int8=options.int8, state=ExportState.QUEUED, version=0, attempt=0,
+        request={"vocabulary": options.vocabulary, "embedding": options.embedding},
     )
     session.add(row)
     return row
 
 
 def _request(row: ExportRow) -> dict[str, Any]:
-    return {"name": row.model_name, "version": row.model_version, "format": row.format, "int8": row.int8}
+    return {"name": row.model_name, "version": row.model_version, "format": row.format, "int8": row.int8, **_options(row)}
+
+
+def _options(row: ExportRow) -> dict[str, Any]:
+    """Return the options that have no column; requests of an older version have none."""
+    return {name: row.request[name] for name in ("vocabulary", "embedding") if name in row.request}
 
 
 def _expect_formats(version: ModelVersion, body: ExportPost) -> None:
-    """Raise InvalidInput for the first format that is not available for the version, or not in int8."""
+    """Raise InvalidInput for the first format that is not available for the version, or not with these options."""
     reasons = unavailable_formats(version.layout)
     for index, format in enumerate(body.formats):
         if format in reasons:
             has = ", ".join(each for each in ExportFormat if each not in reasons)
             message = f"{version.name}@{version.version} has no {format} export: {reasons[format]}; it has {has}"
             raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")
-        if body.int8 and format not in QUANTISABLE:
-            message = f"{format} has no int8; omit int8, or export to {' or '.join(QUANTISABLE)}"
-            raise InvalidInput.field(f"/formats/{index}", format, message, code="format_not_available")
+        if (unavailable := unavailable_option(version.layout, format, body.options)) is not None:
+            field, message = unavailable
+            pointer, value = ("/vocabulary", body.vocabulary) if field == "vocabulary" else (f"/formats/{index}", format)
+            raise InvalidInput.field(pointer, value, message, code="format_not_available")

@@ -37,7 +37,6 @@ from tinyclip.artifacts.paths import (
     reinforcement_folder,
 )
 from tinyclip.schemas import ExportState, IndexState, ReinforcementState
-from tinyclip.schemas.exports import ExportFormat
 from tinyclip.schemas.indexes import IndexCodes
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
@@ -112,7 +111,7 @@ async def _of_exports(session: AsyncSession) -> list[str]:
     rows = (await session.scalars(select(ExportRow).where(ExportRow.state == ExportState.SUCCEEDED))).all()
     paths = []
     for row in rows:
-        folder = exported_files(row.model_name, row.model_version, ExportFormat(row.format), row.int8)
+        folder = exported_files(row.model_name, row.model_version, row.name)
         names = [EXPORT_DOCUMENT, *(file["path"] for file in (row.document or {"files": []})["files"])]
         paths += [f"{folder}/{name}" for name in names]
     return paths

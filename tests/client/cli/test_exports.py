@@ -32,6 +32,17 @@ def test_it_waits_and_prints_the_requested_exports(cli: Cli, server: ExportServe
     assert body["key"]
 
 
+def test_a_reduced_vocabulary_is_reported_with_its_tokens(cli: Cli, server: ExportServer) -> None:
+    options = ("--vocabulary", "reduced", "--embedding", "fp16")
+
+    result = cli("models", "export", "shapes", "--format", "tinyclip", *options)
+
+    [body] = server.bodies
+    assert (body["vocabulary"], body["embedding"]) == ("reduced", "fp16")
+    kept = "tinyclip-reduced-embedding-fp16: 7,906 of 49,408 tokens, 8.0 MB saved"
+    assert result.out.splitlines()[-1] == f"{kept}; 91.9% of 934 evaluation captions use only tokens of the training data"
+
+
 def test_json_is_the_api_s_object(cli: Cli, server: ExportServer) -> None:
     waited = json.loads(cli("models", "export", "shapes", "--format", "onnx", "--json").out)
     at_once = json.loads(cli("models", "export", "shapes", "--format", "onnx", "--json", "--no-wait").out)

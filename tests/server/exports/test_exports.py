@@ -88,8 +88,25 @@ class TestPost:
         arguments = f"--artifacts {service.artifacts} --export {id_of(onnx)} --attempt 1"
         assert service.ray.entrypoints[onnx["ray_submission_id"]].endswith(f"-m tinyclip_workers.jobs export {arguments}")
         assert service.ray_request(onnx["ray_submission_id"]) == {
-            "name": MODEL, "version": 1, "format": "onnx", "int8": True, "tasks": [], "attempt": 1,
+            "name": MODEL, "version": 1, "format": "onnx", "int8": True, "vocabulary": "whole", "embedding": "fp32", "tasks": [],
+            "attempt": 1,
         }
+
+    async def test_vocabulary_and_embedding_make_exports_of_their_own(self, service: Service) -> None:
+        async with service.app.state.services.db.write() as session:
+            row = await session.get_one(ModelVersionRow, (MODEL, 1))
+            layout = row.document["layout"]
+            row.document = {**row.document, "layout": {**layout, "text": {**layout["text"], "vocab_size": 49408}}}
+        [plain] = await post(service, "onnx")
+        onnx, own = await post(service, "onnx", "tinyclip", vocabulary="reduced", embedding="int8")
+        await service.reconcile("exports")
+
+        assert [each["name"] for each in (plain, onnx, own)] == [
+            "onnx", "onnx-reduced-embedding-int8", "tinyclip-reduced-embedding-int8",
+        ]  # fmt: skip
+        assert (onnx["vocabulary"], onnx["embedding"], onnx["reduction"]) == ("reduced", "int8", None)
+        request = service.ray_request(onnx["ray_submission_id"])
+        assert (request["vocabulary"], request["embedding"]) == ("reduced", "int8")
 
     async def test_an_export_that_exists_or_is_in_progress_is_not_repeated(self, service: Service) -> None:
         [first] = await post(service, "onnx")
@@ -114,9 +131,11 @@ class TestPost:
         ("body", "code", "pointer", "message"),
         [
             ({"formats": []}, "invalid_input", "/formats", "at least 1 item"),
-            ({"formats": ["tflite"]}, "invalid_input", "/formats/0", "'onnx', 'openvino', 'hf' or 'open_clip'"),
+            ({"formats": ["tflite"]}, "invalid_input", "/formats/0", "'onnx', 'openvino', 'hf', 'open_clip' or 'tinyclip'"),
             ({"formats": ["onnx"], "int_8": True}, "invalid_input", "/int_8", "did you mean int8?"),
             ({"formats": ["onnx", "open_clip"], "int8": True}, "format_not_available", "/formats/1", "open_clip has no int8"),
+            ({"formats": ["hf"], "embedding": "int8"}, "format_not_available", "/formats/0", "hf has no token embedding in int8"),
+            ({"formats": ["hf"], "vocabulary": "reduced"}, "format_not_available", "/vocabulary", "the model has 100"),
         ],
     )
     async def test_invalid_input_is_refused_by_field_without_an_effect(

@@ -1,7 +1,6 @@
 """Every format loads in its library, as that library documents, and computes the same."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,14 +12,15 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from tinyclip.schemas import ExportDocument, ExportFormat
+from tinyclip.schemas import EmbeddingType, ExportDocument, ExportFormat, ExportOptions, VocabularyChoice
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.exporting.check import ExportMismatch, agreement, check_export
-from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export
-from tinyclip_workers.exporting.formats import onnx
+from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export, format_functions
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
+from tinyclip_workers.model.weights import EMBEDDING
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel, CLIPProcessor
 
@@ -143,13 +143,10 @@ def test_onnx_graphs_take_any_batch_and_any_model(kind: str, onnx_export: Any) -
 
 
 @pytest.mark.parametrize(("kind", "calibrated"), [("folded", 0), ("resnet", 6)])
-def test_int8_onnx_is_near_and_small(
-    tmp_path: Path, kind: str, calibrated: int, onnx_export: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_onnx_is_near_and_small(tmp_path: Path, kind: str, calibrated: int, onnx_export: Any) -> None:
     model, fp32, _ = onnx_export(kind)
-    monkeypatch.setattr(onnx, "write_graphs", _copy_graphs_from(fp32))
 
-    document = create_export(model, ExportFormat.ONNX, tmp_path, SAMPLES, int8=True)
+    document = create_export(model, ExportFormat.ONNX, tmp_path, SAMPLES, ExportOptions(int8=True))
 
     assert document.check.calibrated_on == calibrated
     assert document.check.image.mean_cosine > 0.99
@@ -160,12 +157,45 @@ def test_int8_onnx_is_near_and_small(
     assert files_below(tmp_path) == files_below(fp32)
 
 
-def _copy_graphs_from(source: Path) -> Callable[[LoadedModel, Path], None]:
-    def copy_graphs(loaded: LoadedModel, folder: Path) -> None:
-        for name in (onnx.IMAGE, onnx.TEXT):
-            shutil.copy(source / name, folder / name)
+REDUCED, FP16, INT8 = VocabularyChoice.REDUCED, EmbeddingType.FP16, EmbeddingType.INT8
+VOCABULARY = Vocabulary.of_tokens(tokens_of(TEXTS, 16))
 
-    return copy_graphs
+
+@pytest.mark.parametrize(
+    ("kind", "format", "embedding", "file", "bytes_per_number"),
+    [
+        ("vit", ExportFormat.HF, FP16, "model.safetensors", 2),
+        ("resnet", ExportFormat.OPEN_CLIP, FP16, "open_clip_model.safetensors", 2),
+        ("folded", ExportFormat.TINYCLIP, FP16, "model.safetensors", 2),
+        ("vit", ExportFormat.TINYCLIP, INT8, "compact.safetensors", 1),
+        ("folded", ExportFormat.TINYCLIP, INT8, "compact.safetensors", 1),
+        ("folded", ExportFormat.ONNX, FP16, "text.onnx", 2),
+        ("folded", ExportFormat.ONNX, INT8, "text.onnx", 1),
+        ("folded", ExportFormat.OPENVINO, FP16, "text.bin", 2),
+        ("folded", ExportFormat.OPENVINO, INT8, "text.bin", 1),
+    ],
+)
+def test_a_reduced_vocabulary_and_a_rounded_embedding_make_every_format_small(
+    tmp_path: Path, kind: str, format: ExportFormat, embedding: EmbeddingType, file: str, bytes_per_number: int
+) -> None:
+    model = random_model(kind)
+    small = reduced_model(model, VOCABULARY)
+    others = sum(tensor.numel() for name, tensor in model.model.state_dict().items() if name != EMBEDDING)
+    if file.startswith("text"):
+        others -= sum(tensor.numel() for name, tensor in model.model.state_dict().items() if name.startswith("visual."))
+
+    document = create_export(small, format, tmp_path, SAMPLES, ExportOptions(False, REDUCED, embedding))
+
+    check = document.check
+    assert check.image.largest_difference < 1e-5
+    assert check.text.mean_cosine > 0.999
+    assert 1e-7 < check.text.largest_difference < 0.02
+    assert (document.embedding, document.vocabulary, check.texts_read_otherwise) == (embedding, REDUCED, 0)
+    table = len(VOCABULARY) * model.layout.text.width * bytes_per_number
+    assert 4 * others + table < (tmp_path / file).stat().st_size < 4 * others + table + 70_000
+    exported = format_functions(format).load(tmp_path)
+    cosines = (exported.encode_texts(TEXTS) * torch_embeddings(model)[1].numpy()).sum(axis=1)
+    assert cosines.min() > 0.999
 
 
 @pytest.mark.parametrize(("kind", "int8"), [("vit", True), ("folded", False)])
@@ -173,7 +203,7 @@ def test_openvino_loads_the_folder(tmp_path: Path, kind: str, int8: bool) -> Non
     from tinyclip_workers.engines.openvino_engine import openvino_core
 
     model = random_model(kind)
-    document = create_export(model, ExportFormat.OPENVINO, tmp_path, SAMPLES, int8=int8)
+    document = create_export(model, ExportFormat.OPENVINO, tmp_path, SAMPLES, ExportOptions(int8=int8))
     images_BE, texts_BE = torch_embeddings(model)
     pixels = torch.stack([eval_transform(48)(image) for image in SAMPLES.checked]).permute(0, 2, 3, 1).contiguous()
 
@@ -238,10 +268,10 @@ class DifferingExport:
 )
 def test_a_differing_export_is_refused(difference: dict[str, Any], int8: bool, message: str) -> None:
     model = random_model("vit")
-    assert check_export(model, DifferingExport(model), SAMPLES, int8=int8, calibrated=0).image.largest_difference < 1e-6
+    assert check_export(model, DifferingExport(model), SAMPLES, ExportOptions(int8=int8)).image.largest_difference < 1e-6
 
     with pytest.raises(ExportMismatch, match=message):
-        check_export(model, DifferingExport(model, **difference), SAMPLES, int8=int8, calibrated=0)
+        check_export(model, DifferingExport(model, **difference), SAMPLES, ExportOptions(int8=int8))
 
 
 def test_embeddings_that_are_not_finite_or_misshaped_are_refused() -> None:

@@ -13,6 +13,8 @@ from tinyclip.schemas.spec import TrainData, ZeroShotTask
 from tinyclip_workers import jobs
 from tinyclip_workers.exporting import job
 from tinyclip_workers.exporting.samples import CALIBRATION, CHECKED, gather_samples, synthetic_samples
+from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.tokenizers import count_unknown_tokens
 
 from tests.workers.exports import random_model, write_model
 from tests.workers.shards import COLORS, color_samples, write_shard
@@ -72,6 +74,58 @@ def test_writes_the_files_of_its_document_and_reports_it(tmp_path: Path, store: 
     assert (document.model, document.check.data, document.check.pictures) == ("tiny@1", "evaluation task colors", 4)
     assert document.check.texts == 4  # one prompt a class
     assert document.made_with["transformers"]
+
+
+def trained_on(folder: Path) -> JSON:
+    retrieval = {"name": "captions", "kind": "retrieval", "shards": f"{folder}/val.tar", "caption_key": "json.captions"}
+    return {
+        "name": "s", "teacher": {"model": "ViT-B-32", "pretrained": "openai"},
+        "data": {"train": {"shards": f"{folder}/train.tar"}},
+        "stages": [{"name": "a", "student": {"preset": PRESET}, "train": {"steps": 1}}],
+        "evaluation": {"tasks": [task(folder, classes=["cat", "dog"]), retrieval]},
+    }
+
+
+def test_a_reduced_vocabulary_has_the_tokens_of_the_version_s_texts(tmp_path: Path, store: ArtifactsStore) -> None:
+    write_shard(tmp_path / "train.tar", [{**sample, "txt": "a square house"} for sample in color_samples(4)])
+    write_model(store, random_model("vit"), spec=trained_on(tmp_path))
+    request_export(store, "tinyclip", vocabulary="reduced", embedding="fp16", tasks=[task(tmp_path, classes=["zebra"])])
+
+    assert run_job(store) == 0
+
+    document = ExportDocument.model_validate(events(store)[-1]["data"])
+    small = load_folder(str(Path(store.root) / TARGET / "tinyclip-reduced-embedding-fp16"))
+    report = document.reduction
+    assert report is not None
+    assert (report.texts, report.evaluation_texts, report.of) == (4 + 2 + 1, 24, 49408)
+    assert report.tokens == small.layout.vocab_size < 700
+    assert report.bytes_saved == 2 * 32 * (49408 - report.tokens)
+    assert report.exact_share == 0  # colors and numbers are in no training caption
+    texts = ["a square house", "a photo of a zebra.", "a photo of a dog.", "a green square", "17"]
+    assert count_unknown_tokens(small.tokenizer, texts) == 0
+    assert count_unknown_tokens(small.tokenizer, ["an elephant"]) == 2
+    assert events(store)[-1]["message"].startswith(f"{report.tokens} of 49,408 tokens, ")
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "message"),
+    [
+        (None, "no_training_data", "was imported, so there are no training captions"),
+        ("gone", "unreadable_data", "the captions of tiny@1 cannot be read: "),
+    ],
+)
+def test_a_vocabulary_is_not_reduced_without_captions(
+    tmp_path: Path, store: ArtifactsStore, spec: str | None, code: str, message: str
+) -> None:
+    if spec is not None:
+        write_model(store, random_model("vit"), spec=trained_on(tmp_path))
+    request_export(store, "tinyclip", vocabulary="reduced")
+
+    assert run_job(store) == 1
+
+    last = events(store)[-1]
+    assert (last["type"], last["data"]) == ("export.failed", {"code": code})
+    assert message in last["message"]
 
 
 @pytest.mark.parametrize("written", [0, 1, 2])

@@ -10,9 +10,12 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
+from tinyclip.schemas import EmbeddingType, ExportOptions, VocabularyChoice
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
+from tinyclip_workers.evaluation.embedding import embed_texts
+from tinyclip_workers.exporting.formats.tinyclip import export_tinyclip
 from tinyclip_workers.importing.layout_inference import expect_auto_preset, layout_of_shapes, size_warnings
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import build_model, open_clip_config
@@ -20,8 +23,11 @@ from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.summary import state_shapes, summarize
+from tinyclip_workers.model.tokenizers import count_unknown_tokens
 from tinyclip_workers.model.towers import Clip
+from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
 
+from tests.workers.exports import random_model
 from tests.workers.imports import (
     LAYOUTS,
     VIT,
@@ -234,6 +240,23 @@ class TestOpenClip:
 
         assert again.layout == first.layout
         assert again.params == first.params
+
+
+@pytest.mark.parametrize("embedding", ["fp32", "int8"])
+def test_an_export_with_a_reduced_vocabulary_becomes_a_version(tmp_path: Path, embedding: str) -> None:
+    small = reduced_model(random_model("folded"), Vocabulary.of_tokens(tokens_of(["a red square"], 16)))
+    (tmp_path / "export").mkdir()
+    export_tinyclip(small, tmp_path / "export", ExportOptions(False, VocabularyChoice.REDUCED, EmbeddingType(embedding)))
+
+    _, folder = version_of(read(tmp_path / "export"), tmp_path)
+
+    found = load_folder(str(folder))
+    assert found.layout == small.layout
+    assert found.tokenizer(["a red bus"]).equal(small.tokenizer(["a red bus"]))
+    assert count_unknown_tokens(found.tokenizer, ["a red bus"]) == 1
+    with torch.no_grad():
+        expected = embed_texts(load_folder(str(tmp_path / "export")), ["a red square"])
+        assert embed_texts(found, ["a red square"]).equal(expected)
 
 
 def test_an_automatic_student_can_be_deployed(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
-from tinyclip_workers.versions.compact import job_texts, main
+from tinyclip_workers.versions.compact import main
+from tinyclip_workers.versions.texts import job_texts
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import TINY, tiny_model

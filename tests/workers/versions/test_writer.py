@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip.schemas import JobSpec, ModelVersion
+from tinyclip.schemas import JobSpec, ModelVersion, VocabularyChoice
 from tinyclip_workers.data.images import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.tokenizers import count_unknown_tokens, make_tokenizer
 from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.versions.lineage import data_digests, training_spec
@@ -233,3 +234,22 @@ def test_large_data_is_identified_by_size_alone(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tinyclip_workers.versions.lineage.MAX_BYTES_TO_HASH", 10)
 
     assert data_digests(shard) == [{"url": shard, "bytes": (tmp_path / "a.tar").stat().st_size}]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_version_with_a_reduced_vocabulary_is_smaller_and_reads_its_texts_as_before(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    run.document.spec = run.spec.model_copy(update={"vocabulary": VocabularyChoice.REDUCED})
+    student = tiny_model(seed=1, layout=stage.layout)
+
+    version = write_student_version(run, finished_student(stage, student))
+
+    small = load_folder(str(tmp_path / "store/models/small/2"))
+    report = version.lineage["vocabulary"]
+    assert small.layout.vocab_size == report["tokens"] == version.layout.vocab_size < 600
+    assert version.params.text - version.params.text_without_embedding == report["tokens"] * small.layout.text.width
+    assert "tokens: those of the texts that it was trained" in (tmp_path / "store/models/small/2/README.md").read_text()
+    whole, texts = make_tokenizer(stage.layout), ["a red square 0", "a green square 1"]
+    with torch.no_grad():
+        assert small.model.encode_text(small.tokenizer(texts)).equal(student.encode_text(whole(texts)))
+    assert count_unknown_tokens(small.tokenizer, [*texts, "an elephant"]) == 2

@@ -76,16 +76,17 @@ def convert_image_tower(loaded: LoadedModel) -> IrModel:
     return model
 
 
-def convert_text_tower(loaded: LoadedModel) -> IrModel:
+def convert_text_tower(loaded: LoadedModel, towers: Model | None = None) -> IrModel:
     """Convert the text tower: int64 tokens (B, L) to normalised fp32 embeddings (B, E), for any B and any L up to the context.
 
-    Padding costs time and has no effect: cut the tokens after the longest text of the batch (`towers.longest_text`), unless the
-    model reads them (`towers.trims_padding`), which then has the whole context.
+    `towers`: in place of the model's own, such as with another type of the token embedding. Padding costs time and has no
+    effect: cut the tokens after the longest text of the batch (`towers.longest_text`), unless the model reads them
+    (`towers.trims_padding`), which then has the whole context.
     """
     example_BL, lengths = loaded.tokenizer(["a", "b c"]), {0: Dim.AUTO}
     if trims_padding(loaded.model):
         example_BL, lengths = example_BL[:, :5].contiguous(), {0: Dim.AUTO, 1: Dim.AUTO}
-    return _convert(_TextTower(towers_to_trace(loaded)), example_BL, lengths, "tokens")
+    return _convert(_TextTower(towers or towers_to_trace(loaded)), example_BL, lengths, "tokens")
 
 
 def quantize_image_tower(model: IrModel, images_BSSC: Pixels, *, transformer: bool) -> IrModel:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tinyclip.schemas import Agreement, ExportCheck, ExportTolerance
+from tinyclip.schemas import Agreement, EmbeddingType, ExportCheck, ExportOptions, ExportTolerance
 from torch import Tensor
 
 from tinyclip_workers.evaluation.embedding import embed_texts
@@ -24,6 +24,7 @@ BATCH = 32
 MIN_SAME_TOKENS_SHARE = 0.9
 """Share of texts with equal tokens: open_clip repairs unusual characters that other tokenizers do not."""
 FP32 = ExportTolerance(largest_difference=1e-5, own_preprocessing_mean_cosine=0.99)
+ROUNDED_EMBEDDING = FP32.model_copy(update={"text_mean_cosine": 0.999})
 INT8 = ExportTolerance(mean_cosine=0.99, own_preprocessing_mean_cosine=0.99)
 """A library's own preprocessing may round pixels differently, and crop one pixel further where there is no exact middle."""
 
@@ -53,7 +54,7 @@ class ExportedModel(Protocol):
 
 
 def check_export(
-    loaded: LoadedModel, exported: ExportedModel, samples: Samples, *, int8: bool, calibrated: int
+    loaded: LoadedModel, exported: ExportedModel, samples: Samples, options: ExportOptions, *, calibrated: int = 0
 ) -> ExportCheck:
     """Compare an export with torch. Raises ExportMismatch."""
     pixels_BCSS = to_pixels(samples.checked, loaded.layout.image_size)
@@ -65,7 +66,7 @@ def check_export(
         image=agreement(torch_images_BE, exported.encode_pixels(pixels_BCSS)),
         text=agreement(torch_texts_BE, exported.encode_texts(texts)),
         own_preprocessing=agreement(torch_images_BE, exported.encode_images(samples.checked)),
-        tolerance=INT8 if int8 else FP32,
+        tolerance=_tolerance(options),
     )
     _expect_within_tolerance(check)
     return check
@@ -108,9 +109,17 @@ def _ids(tokens_L: npt.NDArray[np.int64]) -> list[int]:
     return ids
 
 
+def _tolerance(options: ExportOptions) -> ExportTolerance:
+    if options.int8:
+        return INT8
+    return FP32 if options.embedding is EmbeddingType.FP32 else ROUNDED_EMBEDDING
+
+
 def _expect_within_tolerance(check: ExportCheck) -> None:
-    most, least = check.tolerance.largest_difference, check.tolerance.mean_cosine
-    for what, found in (("image", check.image), ("text", check.text)):
+    limits = check.tolerance.largest_difference, check.tolerance.mean_cosine
+    rounded = check.tolerance.text_mean_cosine
+    of_text = limits if rounded is None else (None, rounded)
+    for what, found, (most, least) in (("image", check.image, limits), ("text", check.text, of_text)):
         if most is not None and found.largest_difference > most:
             difference = f"{found.largest_difference:.2g}; the tolerance is {most:g}"
             raise ExportMismatch(f"{what} embeddings differ from torch's by up to {difference}")

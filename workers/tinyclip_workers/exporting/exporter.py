@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from tinyclip.schemas import ExportDocument, ExportFormat, ModelFile
-from tinyclip.schemas.exports import unavailable_formats
+from tinyclip.schemas import ExportDocument, ExportFormat, ExportOptions, ModelFile, VocabularyReport
+from tinyclip.schemas.exports import PLAIN, unavailable_formats
 
 from tinyclip_workers.exporting.check import ExportedModel, check_export
 from tinyclip_workers.exporting.samples import Samples
@@ -19,6 +19,7 @@ LIBRARIES = {
     ExportFormat.OPENVINO: ("openvino", "nncf"),
     ExportFormat.HF: ("transformers",),
     ExportFormat.OPEN_CLIP: ("open_clip_torch",),
+    ExportFormat.TINYCLIP: ("open_clip_torch",),
 }
 
 
@@ -26,8 +27,8 @@ class FormatNotAvailable(ValueError):
     """A format that cannot represent this model; the message explains why and lists those that can."""
 
 
-Write = Callable[[LoadedModel, Path, Samples, bool], int]
-"""Writes an export, int8 or not, into a folder; returns the number of images that int8 was calibrated with."""
+Write = Callable[[LoadedModel, Path, Samples, ExportOptions], int]
+"""Writes an export into a folder; returns the number of images that int8 was calibrated with."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class FormatFunctions:
 
 
 def create_export(
-    loaded: LoadedModel, format: ExportFormat, folder: Path, samples: Samples, *, int8: bool = False,
-    report: Callable[[float, str], None] = lambda fraction, message: None,
+    loaded: LoadedModel, format: ExportFormat, folder: Path, samples: Samples, options: ExportOptions = PLAIN, *,
+    reduction: VocabularyReport | None = None, report: Callable[[float, str], None] = lambda fraction, message: None,
 ) -> ExportDocument:
     """Write an export into an empty local folder, load it again and check it. `report` receives the progress.
 
+    `reduction`: how the vocabulary of `loaded` was reduced, if it was.
     Raises FormatNotAvailable, MissingExtra, ExportMismatch, or what the format's library raises.
     """
     reasons = unavailable_formats(loaded.layout)
@@ -52,12 +54,13 @@ def create_export(
         raise FormatNotAvailable(f"{loaded.name} has no {format} export: {reasons[format]}; it has {available}")
     functions = format_functions(format)
     report(0.1, "writing")
-    calibrated = functions.write(loaded, folder, samples, int8)
+    calibrated = functions.write(loaded, folder, samples, options)
     report(0.6, "checking")
-    check = check_export(loaded, functions.load(folder), samples, int8=int8, calibrated=calibrated)
+    check = check_export(loaded, functions.load(folder), samples, options, calibrated=calibrated)
     report(0.9, "saving")
     return ExportDocument(
-        model=loaded.name, format=format, int8=int8, files=_files(folder), check=check,
+        model=loaded.name, format=format, int8=options.int8, vocabulary=options.vocabulary, embedding=options.embedding,
+        reduction=reduction, files=_files(folder), check=check,
         made_with={name: installed(name) for name in ("tinyclip", "torch", *LIBRARIES[format])}, created_at=datetime.now(UTC),
     )
 
@@ -75,19 +78,23 @@ def format_functions(format: ExportFormat) -> FormatFunctions:
     if format is ExportFormat.HF:
         from tinyclip_workers.exporting.formats.transformers import HfModel, export_hf
 
-        return FormatFunctions(_fp32_only(export_hf), HfModel)
+        return FormatFunctions(_uncalibrated(export_hf), HfModel)
+    if format is ExportFormat.TINYCLIP:
+        from tinyclip_workers.exporting.formats.tinyclip import TinyClipModel, export_tinyclip
+
+        return FormatFunctions(_uncalibrated(export_tinyclip), TinyClipModel)
     from tinyclip_workers.exporting.formats.open_clip import OpenClipModel, export_open_clip
 
-    return FormatFunctions(_fp32_only(export_open_clip), OpenClipModel)
+    return FormatFunctions(_uncalibrated(export_open_clip), OpenClipModel)
 
 
-def _fp32_only(write: Callable[[LoadedModel, Path], None]) -> Write:
-    def write_fp32(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
-        assert not int8, "only QUANTISABLE formats have int8"
-        write(loaded, folder)
+def _uncalibrated(write: Callable[[LoadedModel, Path, ExportOptions], None]) -> Write:
+    def write_uncalibrated(loaded: LoadedModel, folder: Path, samples: Samples, options: ExportOptions) -> int:
+        assert not options.int8, "only QUANTISABLE formats have int8"
+        write(loaded, folder, options)
         return 0
 
-    return write_fp32
+    return write_uncalibrated
 
 
 def _files(folder: Path) -> list[ModelFile]:

@@ -51,7 +51,7 @@ def write_settings(loaded: LoadedModel, folder: Path) -> None:
         "context_length": loaded.layout.context_length,
     }
     (folder / SETTINGS_FILE).write_bytes(json_bytes(document))
-    write_tokenizer(folder, loaded.layout.context_length)
+    write_tokenizer(folder, loaded)
 
 
 def read_settings(folder: Path) -> Settings:

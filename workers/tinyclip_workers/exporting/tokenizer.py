@@ -1,48 +1,44 @@
-"""CLIP's tokenizer in Hugging Face's file formats, created from open_clip's tables."""
+"""CLIP's tokenizer in Hugging Face's file formats, whole or with the tokens of a reduced vocabulary."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from open_clip.tokenizer import SimpleTokenizer
 from tinyclip.errors import MissingExtra
 
+from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.tokenizers import END, START, ReducedTokenizer
+from tinyclip_workers.model.vocabulary import tokenizer_document
+
 try:
-    from tokenizers import Regex
-    from tokenizers.normalizers import Replace, Sequence
-    from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 except ImportError as error:
     raise MissingExtra("export", "transformers") from error
 
 TOKENIZER_FILE = "tokenizer.json"
-START, END = "<|startoftext|>", "<|endoftext|>"
-SPECIAL = {"<start_of_text>": START, "<end_of_text>": END}
-"""open_clip's names, and the usual ones."""
-REPLACEMENTS = {
-    "[\u02bc\u2018-\u201b]": "'", "[\u201c-\u201f]": '"', "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi",
-    "\ufb04": "ffl", "&(amp;)+": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&(#0*39|apos);": "'", "&nbsp;": " ",
-}
 
 
-def hf_tokenizer(context_length: int) -> Any:
-    """Return a tokenizer for transformers with the same ids as open_clip's, truncated to the model's context.
+def hf_tokenizer(loaded: LoadedModel) -> Any:
+    """Return a tokenizer for transformers with the same ids as the model's, truncated to its context.
 
     Of the repairs that open_clip makes with ftfy, it makes those of curly quotes, ligatures and common HTML entities. A
     `CLIPTokenizer` cannot be used, because it replaces these rules with its own when it is loaded.
     """
-    ours = SimpleTokenizer()
-    vocab = {SPECIAL.get(token, token): id for token, id in ours.encoder.items()}
-    backend = CLIPTokenizer(vocab=vocab, merges=[*ours.bpe_ranks]).backend_tokenizer
-    repairs = [Replace(Regex(pattern), text) for pattern, text in REPLACEMENTS.items()]
-    backend.normalizer = Sequence([*repairs, backend.normalizer])
+    if loaded.tokenizer_source is not None and isinstance(loaded.tokenizer, ReducedTokenizer):
+        document = loaded.tokenizer_source.files[TOKENIZER_FILE].decode()
+    else:
+        document = json.dumps(tokenizer_document())
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=context_length, bos_token=START, eos_token=END, unk_token=END, pad_token=END,
-    )
+        tokenizer_object=Tokenizer.from_str(document), model_max_length=loaded.layout.context_length, bos_token=START,
+        eos_token=END, unk_token=END, pad_token=END,
+    )  # fmt: skip
 
 
-def write_tokenizer(folder: Path, context_length: int) -> None:
+def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
     """Write `tokenizer.json` for the `tokenizers` library: truncated to the context, padded to the longest text of a batch."""
-    tokenizer = hf_tokenizer(context_length)
+    tokenizer = hf_tokenizer(loaded)
     backend = tokenizer.backend_tokenizer
-    backend.enable_truncation(context_length)
+    backend.enable_truncation(loaded.layout.context_length)
     backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     backend.save(str(folder / TOKENIZER_FILE))

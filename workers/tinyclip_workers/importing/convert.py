@@ -42,12 +42,16 @@ from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.layouts import AUTO_PRESETS, PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.summary import summarize
+from tinyclip_workers.model.tokenizers import TokenizerError, TokenizerSource, make_tokenizer, tokenizer_of_config
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 from tinyclip_workers.runtime.memory import is_out_of_memory
 from tinyclip_workers.versions.lineage import code_versions
 from tinyclip_workers.versions.model_card import import_card
 from tinyclip_workers.versions.writer import json_bytes, model_files, version_document, write_version
+
+TOKENIZED = ["a", "a photo of two dogs"]
+"""Texts whose tokens a model with a tokenizer of its own must have."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class ImportedModel:
     lineage: JSON
     original: Layout | None
     """The layout that a pruned model was pruned from, if known."""
+    tokenizer: TokenizerSource | None = None
+    """None: CLIP's own."""
 
 
 def main() -> None:
@@ -122,7 +128,9 @@ def write_import(store: ArtifactsStore, name: str, version: int, imported: Impor
     document = version_document(name, version, imported.summary, lineage=imported.lineage)
     weights = safetensors.torch.save(imported.state, {"format": "pt"})
     files = {
-        **model_files(imported.summary.layout, weights, imported.image_mean, imported.image_std, imported.original),
+        **model_files(
+            imported.summary.layout, weights, imported.image_mean, imported.image_std, imported.original, imported.tokenizer
+        ),
         "evaluation.json": json_bytes({}),
         "README.md": import_card(document, imported.summary).encode(),
     }
@@ -150,7 +158,27 @@ def _convert(source: SourceFile, options: ImportOptions, uri: str | None) -> Imp
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}), "warnings": warnings,
     }  # fmt: skip
     original = PRESETS[AUTO_ORIGINAL] if auto and not layout.is_uniform else None
-    return ImportedModel(summary, _to_fp32(state), mean, std, {"import": lineage, "code": code_versions()}, original)
+    origin = {"import": lineage, "code": code_versions()}
+    return ImportedModel(summary, _to_fp32(state), mean, std, origin, original, _tokenizer(source, layout))
+
+
+def _tokenizer(source: SourceFile, layout: Layout) -> TokenizerSource | None:
+    """Return the tokenizer of a directory; None for CLIP's own. Raises ImportRefused for one that cannot be used."""
+    model_cfg = source.configs.get(CONFIG_FILE, {}).get("model_cfg")
+    text_cfg = model_cfg.get("text_cfg") if isinstance(model_cfg, dict) else None
+    try:
+        tokenizer = TokenizerSource.from_files(source.tokenizer)
+        if tokenizer is None and isinstance(text_cfg, dict):
+            tokenizer = tokenizer_of_config(text_cfg, source.tokenizer, source.file)
+        if tokenizer is None:
+            return None
+        tokens_BT = make_tokenizer(layout, tokenizer)(TOKENIZED)
+    except TokenizerError as error:
+        raise ImportRefused("/file", source.file, str(error)) from error
+    if int(tokens_BT.max()) >= layout.vocab_size:
+        message = f"has {layout.vocab_size:,} token embeddings, fewer than its tokenizer has tokens; add the files of its own one"
+        raise ImportRefused("/file", source.file, message)
+    return tokenizer
 
 
 def _to_fp32(state: dict[str, Tensor]) -> dict[str, Tensor]:

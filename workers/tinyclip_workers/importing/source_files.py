@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ from tinyclip_workers.model.folders import (
     WEIGHTS_FILES,
 )
 from tinyclip_workers.model.headers import MAX_SHOWN_NAME, WeightsError, shown_name
+from tinyclip_workers.model.tokenizers import MAX_TOKENIZER_BYTES, SETTINGS_FILE, TOKENIZER_FILES
 from tinyclip_workers.model.weights import read_digest, read_state_dict
 from tinyclip_workers.runtime.addresses import ServiceAddress, address_in, expect_address
 from tinyclip_workers.runtime.filesystems import open_filesystem
@@ -36,6 +38,7 @@ from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, opene
 FOLDER_WEIGHTS = (*WEIGHTS_FILES, "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt", "pytorch_model.bin")
 """File names of weights in a directory, in order of preference."""
 FOLDER_CONFIGS = (CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE)
+FOLDER_TOKENIZER = (*TOKENIZER_FILES, SETTINGS_FILE)
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training programs keep the state dict in a checkpoint."""
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
@@ -54,6 +57,8 @@ class ImportRefused(ValueError):
 
 
 Refuse = Callable[[str], ImportRefused]
+Files = dict[str, bytes]
+"""Contents by name."""
 
 
 @dataclass
@@ -69,6 +74,8 @@ class SourceFile:
     """Key of the state dict in its checkpoint."""
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The JSON documents of a directory, by file name."""
+    tokenizer: Files = field(default_factory=dict)
+    """The files of its tokenizer, by name."""
 
 
 def read_source(source: str, scratch: Path, *, upload_name: str | None, limit: int, pointer: str) -> SourceFile:
@@ -125,8 +132,8 @@ def _download(source: str, target: Path, limit: int, refuse: Refuse) -> Path:
         _copy(fs, path, copy, limit, refuse)
         return copy
     weights = next((name for name in FOLDER_WEIGHTS if fs.exists(f"{path}/{name}")), None)  # a listing may be endless
-    configs = [name for name in FOLDER_CONFIGS if fs.exists(f"{path}/{name}")]
-    for name in [*([] if weights is None else [weights]), *configs]:
+    others = [name for name in (*FOLDER_CONFIGS, *FOLDER_TOKENIZER) if fs.exists(f"{path}/{name}")]
+    for name in [*([] if weights is None else [weights]), *others]:
         _copy(fs, f"{path}/{name}", target / name, limit, refuse)
     return target
 
@@ -163,7 +170,7 @@ def _expect_size(size: int, limit: int, refuse: Refuse) -> None:
 def _unpack(path: Path, target: Path, refuse: Refuse) -> ServiceAddress:
     """Extract the known files of an uploaded tar; refuse anything but a plain file of a known name."""
     target.mkdir(parents=True)
-    known = {*FOLDER_WEIGHTS, *FOLDER_CONFIGS}
+    known = {*FOLDER_WEIGHTS, *FOLDER_CONFIGS, *FOLDER_TOKENIZER}
     try:
         with open(path, "rb") as upload:
             for entry in read_entries(upload):
@@ -185,16 +192,24 @@ def _read_folder(folder: str, limit: int, refuse: Refuse) -> SourceFile:
     source = _read_file(address_in(folder, weights), weights, limit, refuse)
     for name in FOLDER_CONFIGS:
         if os.path.exists(address_in(folder, name)):
-            source.configs[name] = _read_config(address_in(folder, name), name, limit, refuse)
+            data = _read_small(address_in(folder, name), name, limit, MAX_DOCUMENT_BYTES, refuse)
+            source.configs[name] = parse_object(data, partial(_not_json, name, refuse))
+    for name in FOLDER_TOKENIZER:
+        if os.path.exists(address_in(folder, name)):
+            source.tokenizer[name] = _read_small(address_in(folder, name), name, limit, MAX_TOKENIZER_BYTES, refuse)
     return source
 
 
-def _read_config(address: str, name: str, limit: int, refuse: Refuse) -> dict[str, Any]:
+def _not_json(name: str, refuse: Refuse, what: str) -> ImportRefused:
+    return refuse(f"has a {name} that is {what}; save it again")
+
+
+def _read_small(address: str, name: str, limit: int, most: int, refuse: Refuse) -> bytes:
     with _open(address, limit, refuse) as file:
-        data = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise refuse(f"has a {name} of more than {MAX_DOCUMENT_BYTES:,} bytes; save only the model's configuration there")
-    return parse_object(data, lambda what: refuse(f"has a {name} that is {what}; save it again"))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise refuse(f"has a {name} of more than {most:,} bytes; it is not the file of a model")
+    return data
 
 
 def _read_file(address: str, name: str, limit: int, refuse: Refuse) -> SourceFile:

@@ -4,5 +4,6 @@
 - `lineage`: what a version was made from
 - `model_card`: its README.md
 - `golden`: queries with the model's answers, which a replica checks itself against before it serves
+- `texts`: every text that a version was trained and evaluated with; `reduction`: a vocabulary of only their tokens
 - `compact`: make a small copy of a version, for a repository
 """

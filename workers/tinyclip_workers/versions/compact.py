@@ -6,23 +6,18 @@ It can be a `local-dir:` teacher. Plain open_clip cannot read it.
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
-from tinyclip.schemas import JobSpec, ModelVersion
-from tinyclip.schemas.spec import RetrievalTask, ZeroShotTask
+from tinyclip.schemas import ModelVersion
 
-from tinyclip_workers.data.errors import Skipped
-from tinyclip_workers.data.patterns import expand_shards
-from tinyclip_workers.data.samples import captions_of
-from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.labels import fill_template, task_lines
+from tinyclip_workers.evaluation.labels import task_lines
 from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.weights import load_state_dict, save_compact
 from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.versions.lineage import training_spec
+from tinyclip_workers.versions.texts import job_texts
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,17 +36,6 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{arguments.target}/{COMPACT_FILE}: {rows} of {version.layout.vocab_size} tokens kept")
 
 
-def job_texts(spec: JobSpec) -> Iterator[str]:
-    """Yield every text that a job trains or evaluates with: captions and class prompts."""
-    yield from _captions(spec.data.train.patterns, spec.data.train.caption_key)
-    for task in map(resolve_task, spec.evaluation.tasks):
-        if isinstance(task, RetrievalTask):
-            yield from _captions(task.shards, task.caption_key)
-        elif isinstance(task, ZeroShotTask):
-            for template in task_lines(task.templates or []):
-                yield from (fill_template(template, name) for name in task_lines(task.classes or []))
-
-
 def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
     """Write a compact copy of a model folder that supports these texts. Return the number of tokens kept.
 
@@ -65,15 +49,6 @@ def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
     config = CONFIG_FILE if open_store(source).exists(CONFIG_FILE) else PREPROCESS_FILE
     store.write_bytes(config, open_store(source).read_bytes(config))
     return len(used_tokens)
-
-
-def _captions(shards: str | list[str], key: str) -> Iterator[str]:
-    skipped = Skipped()
-    for sample in read_shards(expand_shards(shards), skipped):
-        captions: list[str] = []
-        with skipped.unusable(sample):  # training skips it as well
-            captions = captions_of(sample, key)
-        yield from captions
 
 
 if __name__ == "__main__":

@@ -50,8 +50,14 @@ def training_spec(version: ModelVersion) -> JobSpec | None:
     """
     if "spec" not in version.lineage:
         return None
-    spec, dataset = JobSpec.model_validate(version.lineage["spec"]), version.lineage.get("dataset")
-    return DatasetVersion.model_validate(dataset).resolve(spec) if dataset is not None else spec
+    spec, dataset = JobSpec.model_validate(version.lineage["spec"]), training_dataset(version)
+    return dataset.resolve(spec) if dataset is not None else spec
+
+
+def training_dataset(version: ModelVersion) -> DatasetVersion | None:
+    """Return the version of the data set that a version was trained on; None if its job named shards. Raises ValidationError."""
+    dataset = version.lineage.get("dataset")
+    return DatasetVersion.model_validate(dataset) if dataset is not None else None
 
 
 def code_versions() -> JSON:

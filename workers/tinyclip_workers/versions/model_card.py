@@ -71,14 +71,26 @@ def _opening(version: ModelVersion) -> str:
 
 def _sizes(version: ModelVersion, student: StudentSummary, teacher: StudentSummary | None) -> str:
     rows = [("teacher", teacher)] if teacher else []
-    table = ["| model | image parameters | text parameters | without token embedding | MACs |", "|---|---|---|---|---|"]
+    table = ["| model | parameters | of which token embedding | image | text without it | MACs |", "|---|---|---|---|---|---|"]
     for name, summary in [*rows, (version.name, student)]:
-        sizes = (summary.image_params, summary.text_params, summary.text_params_without_embedding, summary.macs)
+        whole, embedding = summary.image_params + summary.text_params, summary.text_params - summary.text_params_without_embedding
+        sizes = (whole, embedding, summary.image_params, summary.text_params_without_embedding, summary.macs)
         table.append(f"| {name} | " + " | ".join(_count(size) for size in sizes) + " |")
     shape = f"Images of {version.image_size} px, texts of {version.context_length} tokens, embeddings of {version.embed_dim}."
     if smaller := version.embedding_sizes[:-1]:
         shape += f" They may be cut to {_listed(smaller)} numbers and normalised again."
-    return "\n".join([*table, "", shape, ""])
+    return "\n".join([*table, "", shape, *_vocabulary(version), ""])
+
+
+def _vocabulary(version: ModelVersion) -> list[str]:
+    """Return a paragraph about a reduced vocabulary."""
+    report: dict[str, Any] | None = version.lineage.get("vocabulary")
+    if report is None:
+        return []
+    share = report.get("exact_share")
+    alike = f"; {share:.1%} of the captions of its evaluation would be read exactly without them" if share is not None else ""
+    kept = f"Its vocabulary has {report['tokens']:,} of CLIP's {report['of']:,} tokens: those of the texts that it was trained"
+    return ["", f"{kept} and evaluated with{alike}. Other words are read as smaller tokens."]
 
 
 def _listed(sizes: Sequence[int]) -> str:

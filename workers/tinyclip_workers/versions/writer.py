@@ -14,7 +14,17 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip.schemas import JSON, Layout, ModelFile, ModelVersion, Params, Scores, StudentSummary
+from tinyclip.schemas import (
+    JSON,
+    Layout,
+    ModelFile,
+    ModelVersion,
+    Params,
+    Scores,
+    StudentSummary,
+    VocabularyChoice,
+    VocabularyReport,
+)
 from tinyclip.schemas.layouts import AnyLayout
 from tinyclip.schemas.models import Compatibility
 from tinyclip.schemas.spec import DataSpec
@@ -45,6 +55,7 @@ from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.lineage import student_lineage
 from tinyclip_workers.versions.model_card import model_card
+from tinyclip_workers.versions.reduction import reduce_student
 
 
 def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVersion:
@@ -52,16 +63,19 @@ def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVe
 
     `open_clip.create_model_and_transforms("local-dir:…")` can open it, unless its blocks have different sizes after an automatic
     stage: only `layout.json` can express those. A complete version is returned unchanged.
-    Raises FileExistsError if it belongs to another job.
+    Raises FileExistsError if it belongs to another job, and as `reduce_student` if it has a reduced vocabulary.
     """
     folder = run.model_folder()
     if run.store.exists(f"{folder}/{MODEL_DOCUMENT}"):
         return _existing_version(run, folder)
+    reduction = None
+    if run.spec.vocabulary is VocabularyChoice.REDUCED:
+        finished, reduction = reduce_student(run.store, run.spec, run.document.dataset, finished)
     sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
     source = sources[0] if sources else None
     student = summarize(finished.layout)
     finished, axes = _on_axes(finished)
-    document = _student_document(run, student, sources, finished)
+    document = _student_document(run, student, sources, finished, reduction)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None, _tokenizer(finished)),
@@ -158,9 +172,14 @@ def _tokenizer(finished: FinishedStudent) -> TokenizerSource | None:
 
 
 def _student_document(
-    run: JobAttempt, student: StudentSummary, sources: Sequence[ModelSource], finished: FinishedStudent
+    run: JobAttempt,
+    student: StudentSummary,
+    sources: Sequence[ModelSource],
+    finished: FinishedStudent,
+    reduction: VocabularyReport | None,
 ) -> ModelVersion:
-    lineage = student_lineage(run, sources)
+    vocabulary = {"vocabulary": reduction.model_dump(mode="json")} if reduction is not None else {}
+    lineage = {**student_lineage(run, sources), **vocabulary}
     return version_document(
         run.document.model_name,
         run.document.model_version,

@@ -10,7 +10,7 @@ from tinyclip.cli.display.console import console, new_table, print_json, print_t
 from tinyclip.cli.display.progress import progress_bar
 from tinyclip.cli.problems import FAILED
 from tinyclip.cli.session import AsJson, Timeout, connect, send
-from tinyclip.schemas import Export, ExportFormat, ExportState, Page
+from tinyclip.schemas import EmbeddingType, Export, ExportFormat, ExportState, Page, VocabularyChoice, VocabularyReport
 
 _Reference = Annotated[str, typer.Argument(metavar="MODEL", help="For example emoji@3, emoji@best or emoji (the latest).")]
 
@@ -20,13 +20,20 @@ def export(
     model: _Reference,
     formats: Annotated[list[ExportFormat], typer.Option("--format", help="A format; may be repeated.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits; for onnx and openvino.")] = False,
+    vocabulary: Annotated[
+        VocabularyChoice, typer.Option(help="reduced: only the tokens of the training captions and evaluation tasks.")
+    ] = VocabularyChoice.WHOLE,
+    embedding: Annotated[
+        EmbeddingType, typer.Option(help="Type of the token embedding; int8 for onnx, openvino and tinyclip.")
+    ] = EmbeddingType.FP32,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the files.")] = True,
     timeout: Timeout = 3600.0,
     as_json: AsJson = False,
 ) -> None:
     """Export a version to formats of other libraries; `models pull --export` downloads them."""
     with connect(context) as client:
-        page, response = client.send_with_response(calls.export(model, formats, int8=int8))
+        call = calls.export(model, formats, int8=int8, vocabulary=vocabulary, embedding=embedding)
+        page, response = client.send_with_response(call)
         exports, text = page.items, response.text
         if wait:
             version, names = exports[0].model, [each.name for each in exports]
@@ -65,3 +72,14 @@ def _show(exports: Sequence[Export]) -> None:
         size = f"{sum(file.bytes for file in each.files) / 1e6:.1f}" if each.files else ""
         table.add_row(each.name, each.model, str(each.state), size, each.message)
     print_table(out, table)
+    for each in exports:
+        if each.reduction is not None:
+            out.print(f"{each.name}: {_reduction(each.reduction)}", markup=False)
+
+
+def _reduction(report: VocabularyReport) -> str:
+    kept = f"{report.tokens:,} of {report.of:,} tokens, {report.bytes_saved / 1e6:.1f} MB saved"
+    if report.exact_share is None:
+        return kept
+    share = f"{100 * report.exact_share:.1f}% of {report.evaluation_texts:,} evaluation captions"
+    return f"{kept}; {share} use only tokens of the training data"

@@ -8,6 +8,7 @@ from tinyclip.schemas._base import Labels, Request
 from tinyclip.schemas.addresses import ModelName, Weights
 from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
 from tinyclip.schemas.spec.stages import DEFAULT_OBJECTIVE, Averaging, Objective, OptimizerSpec, StageSpec, Temperature
+from tinyclip.schemas.vocabulary import VocabularyChoice
 
 
 class TeacherSpec(Request):
@@ -88,6 +89,8 @@ class JobSpec(Request):
     optimizer: OptimizerSpec = OptimizerSpec()
     averaging: Averaging | None = None
     """None: the last weights are exported."""
+    vocabulary: VocabularyChoice = VocabularyChoice.WHOLE
+    """`reduced`: the model version has only the tokens of the training captions and evaluation tasks (docs/exports.md)."""
     batch_size: int = Field(default=256, ge=1)
     """The global batch size, over all workers."""
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None

@@ -100,6 +100,7 @@ class ExportRow(RayJobRow, Base):
     """Such as `onnx` or `onnx-int8`."""
     format: Mapped[str]
     int8: Mapped[bool]
+    """The other options are in `request`."""
     request: Mapped[dict[str, Any]]
     document: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.artifacts.paths import export_events, export_folder, export_request, exported_files
-from tinyclip.schemas import ExportCheck, ExportError, ExportFormat, ExportState, ModelFile
+from tinyclip.schemas import ExportCheck, ExportError, ExportState, ModelFile
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import ExportRow
@@ -45,7 +45,7 @@ class ExportFollower(Follower[ExportRow]):
         )
 
     def folders(self, row: ExportRow) -> Sequence[str]:
-        files = exported_files(row.model_name, row.model_version, ExportFormat(row.format), row.int8)
+        files = exported_files(row.model_name, row.model_version, row.name)
         return [files, export_folder(row.id)]
 
     def retry(self, row: ExportRow) -> bool:

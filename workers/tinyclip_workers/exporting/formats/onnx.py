@@ -21,13 +21,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from tinyclip.errors import MissingExtra
+from tinyclip.schemas import EmbeddingType, ExportOptions
 from torch import Tensor, nn
 from torch.export import Dim
 
 from tinyclip_workers.exporting.check import BATCH
+from tinyclip_workers.exporting.embedding import towers_with_embedding
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.exporting.settings import read_settings, write_settings
-from tinyclip_workers.model.folders import LoadedModel, towers_to_trace
+from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import Model, encode_tokens, trims_padding
 from tinyclip_workers.types import Matrix
@@ -37,7 +39,7 @@ try:
     import onnxruntime as ort
     import onnxscript  # noqa: F401 -- required by torch's exporter
 
-    from tinyclip_workers.exporting.formats.onnx_int8 import quantize_convolutions, quantize_matmuls, quantize_token_embedding
+    from tinyclip_workers.exporting.formats.onnx_int8 import quantize_convolutions, quantize_matmuls
 except ImportError as error:
     raise MissingExtra("export", "onnxruntime") from error
 
@@ -47,17 +49,16 @@ LARGEST_FILE = 1_900_000_000
 """A protobuf is limited to 2 GiB; the weights of a larger tower are written to a separate file."""
 
 
-def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
+def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, options: ExportOptions) -> int:
     """Write graphs, settings and tokenizer; return the number of images that int8 was calibrated with.
 
-    Matrix products and the token embedding compute their scales at run time and need no calibration. The convolutions of a ResNet
-    have fixed scales, calibrated with images.
+    Matrix products compute their scales at run time, the token embedding has one for each row: neither needs calibration. The
+    convolutions of a ResNet have fixed scales, calibrated with images.
     """
-    write_graphs(loaded, folder)
+    write_graphs(loaded, folder, EmbeddingType.INT8 if options.int8 else options.embedding)
     write_settings(loaded, folder)
-    if not int8:
+    if not options.int8:
         return 0
-    quantize_token_embedding(folder / TEXT)
     quantize_matmuls(folder / TEXT)
     if loaded.layout.is_vit:
         quantize_matmuls(folder / IMAGE)
@@ -66,9 +67,9 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool)
     return len(samples.calibration)
 
 
-def write_graphs(loaded: LoadedModel, folder: Path) -> None:
-    """Trace both towers in fp32."""
-    towers, size = towers_to_trace(loaded), loaded.layout.image_size
+def write_graphs(loaded: LoadedModel, folder: Path, embedding: EmbeddingType) -> None:
+    """Trace both towers in fp32, the token embedding in another type if it is to have one."""
+    towers, size = towers_with_embedding(loaded, embedding), loaded.layout.image_size
     batch, tokens = Dim("batch"), Dim("tokens", max=loaded.layout.context_length)
     _write(_Image(towers), torch.zeros(2, 3, size, size), {0: batch}, ("pixel_values", "image_embeds"), folder / IMAGE)
     example_BL, lengths = loaded.tokenizer(["a", "b c"]), {0: batch}

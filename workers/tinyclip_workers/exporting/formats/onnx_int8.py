@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
@@ -38,13 +38,6 @@ def quantize_matmuls(path: Path) -> None:
     )
     quantizer.process()
     quantizer.model.save_model_to_file(str(path))
-    prepared.unlink()
-
-
-def quantize_token_embedding(path: Path) -> None:
-    """Quantize the token embedding, most of the weights of a small text tower."""
-    prepared = _preprocess(path)
-    quantize_dynamic(prepared, path, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
     prepared.unlink()
 
 

@@ -14,22 +14,27 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from tinyclip.schemas import ExportOptions
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from tinyclip_workers.exporting.check import BATCH
+from tinyclip_workers.exporting.embedding import state_with_embedding
 from tinyclip_workers.model.architecture import open_clip_config
 from tinyclip_workers.model.folders import CONFIG_FILE, WEIGHTS_FILES, LoadedModel
+from tinyclip_workers.model.tokenizers import config_of_tokenizer
 from tinyclip_workers.types import Matrix
 from tinyclip_workers.versions.writer import json_bytes
 
 
-def export_open_clip(loaded: LoadedModel, folder: Path) -> None:
-    """Write configuration and weights. Raises ImpossibleStudent if open_clip cannot build the layout."""
-    config = {"model_cfg": open_clip_config(loaded.layout), "preprocess_cfg": preprocess_cfg(loaded)}
-    (folder / CONFIG_FILE).write_bytes(json_bytes(config))
-    state = {name: tensor.contiguous() for name, tensor in loaded.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILES[0], {"format": "pt"})
+def export_open_clip(loaded: LoadedModel, folder: Path, options: ExportOptions) -> None:
+    """Write configuration, weights, and the tokenizer if it is not CLIP's own."""
+    model_cfg, source = open_clip_config(loaded.layout), loaded.tokenizer_source
+    model_cfg["text_cfg"] |= config_of_tokenizer(source)
+    (folder / CONFIG_FILE).write_bytes(json_bytes({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg(loaded)}))
+    for name, content in (source.files if source is not None else {}).items():
+        (folder / name).write_bytes(content)
+    save_file(state_with_embedding(loaded, options.embedding), folder / WEIGHTS_FILES[0], {"format": "pt"})
 
 
 def preprocess_cfg(loaded: LoadedModel) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from tinyclip.schemas import ExportOptions
 from torch import Tensor
 
 from tinyclip_workers.engines.openvino_engine import (
@@ -23,6 +24,7 @@ from tinyclip_workers.engines.openvino_engine import (
     save_model,
 )
 from tinyclip_workers.exporting.check import BATCH
+from tinyclip_workers.exporting.embedding import towers_with_embedding
 from tinyclip_workers.exporting.samples import Samples, to_pixels
 from tinyclip_workers.exporting.settings import read_settings, write_settings
 from tinyclip_workers.model.folders import LoadedModel
@@ -31,18 +33,18 @@ from tinyclip_workers.types import Matrix
 IMAGE, TEXT = "image.xml", "text.xml"
 
 
-def export_openvino(loaded: LoadedModel, folder: Path, samples: Samples, int8: bool) -> int:
+def export_openvino(loaded: LoadedModel, folder: Path, samples: Samples, options: ExportOptions) -> int:
     """Write both towers, settings and tokenizer; return the number of images that int8 was calibrated with.
 
-    The text tower stays in fp32: texts truncated to their length are cheap, and int8 would gain little.
+    The blocks of the text tower stay in fp32: texts truncated to their length are cheap, and int8 would gain little.
     """
     image, calibrated = convert_image_tower(loaded), 0
-    if int8:
+    if options.int8:
         images_BSSC = to_pixels(samples.calibration, loaded.layout.image_size).permute(0, 2, 3, 1).contiguous().numpy()
         image = quantize_image_tower(image, images_BSSC, transformer=loaded.layout.is_vit)
         calibrated = len(images_BSSC)
     save_model(image, folder / IMAGE)
-    save_model(convert_text_tower(loaded), folder / TEXT)
+    save_model(convert_text_tower(loaded, towers_with_embedding(loaded, options.embedding)), folder / TEXT)
     write_settings(loaded, folder)
     return calibrated
 

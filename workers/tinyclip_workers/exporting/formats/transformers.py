@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from tinyclip.errors import MissingExtra
+from tinyclip.schemas import EmbeddingType, ExportOptions
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -53,28 +54,31 @@ _TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "te
 """Matrices that open_clip multiplies from the right and transformers stores as linear layers."""
 
 
-def export_hf(loaded: LoadedModel, folder: Path) -> None:
+def export_hf(loaded: LoadedModel, folder: Path, options: ExportOptions) -> None:
     """Write the model, its processor and its tokenizer. Raises RuntimeError for unexpected or missing tensors."""
     assert isinstance(loaded.layout, Layout), "unavailable_formats refuses others"
-    model = CLIPModel(hf_config(loaded.layout)).eval()
+    tokenizer = hf_tokenizer(loaded)
+    model = CLIPModel(hf_config(loaded.layout, tokenizer)).eval()
     model.load_state_dict(hf_state_dict(loaded.model.state_dict()))
+    if options.embedding is EmbeddingType.FP16:
+        model.text_model.embeddings.token_embedding.half()  # in the file: it is loaded in the type of the configuration, fp32
     model.save_pretrained(folder, max_shard_size="100GB")
-    processor = CLIPProcessor(_image_processor(loaded), hf_tokenizer(loaded.layout.context_length))
+    processor = CLIPProcessor(_image_processor(loaded), tokenizer)
     processor.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
     path.write_bytes(json_bytes(config))  # the class name that transformers 4 also knows
 
 
-def hf_config(layout: Layout) -> Any:
-    """Return transformers' configuration of a uniform layout with a ViT."""
+def hf_config(layout: Layout, tokenizer: Any) -> Any:
+    """Return transformers' configuration of a uniform layout with a ViT, and of its tokenizer."""
     image, text = layout.image, layout.text
     vision = {"image_size": image.image_size, "patch_size": image.patch_size, **_tower(image, layout)}
     return CLIPConfig(
         vision_config=vision,
         text_config={
-            "vocab_size": text.vocab_size, "max_position_embeddings": text.context_length, "bos_token_id": 49406,
-            "eos_token_id": 49407, "pad_token_id": 49407, **_tower(text, layout),
+            "vocab_size": text.vocab_size, "max_position_embeddings": text.context_length, **_tower(text, layout),
+            **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")},
         },
         projection_dim=layout.embed_dim,
     )
