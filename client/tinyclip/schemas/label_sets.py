@@ -15,6 +15,8 @@ class LabelSet(Response):
     name: str
     labels: list[str]
     templates: list[str]
+    warnings: list[str] = []
+    """In the answer to an upload, if there are any: words that a reduced vocabulary does not have."""
 
 
 class LabelSetSummary(Response):

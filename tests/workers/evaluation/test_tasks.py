@@ -16,6 +16,7 @@ from tinyclip_workers.evaluation.labels import ClassRows, fill_template, task_li
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
+from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
 
 from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model
@@ -255,3 +256,19 @@ def test_both_placeholders_of_templates_are_filled() -> None:
 )
 def test_a_label_is_a_row_or_a_name(label: str, row: int | None) -> None:
     assert ClassRows(CLASSES).row(label) == row
+
+
+def test_unknown_tokens_of_a_reduced_vocabulary_are_counted(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", color_samples(8))
+    tasks = [
+        ZeroShotTask(name="z", kind="zero_shot", shards=shard, classes=list(COLORS), templates=["a {} square"]),
+        RetrievalTask(name="r", kind="retrieval", shards=shard),
+    ]
+    whole = random_model()
+    texts = [f"a {color} square {number}" for color in ("red", "blue") for number in range(8)]
+    small = reduced_model(whole, Vocabulary.of_tokens(tokens_of(texts, 16)))
+
+    scores = evaluate_tasks({"whole": whole, "small": small}, tasks)
+
+    assert [scores[task]["small"]["unknown_tokens"] for task in ("z", "r")] == [2, 4]  # green and white
+    assert all("unknown_tokens" not in scores[task]["whole"] for task in ("z", "r"))

@@ -30,6 +30,7 @@ from torch.export import Dim
 from tinyclip_workers.engines.protocol import EngineReport
 from tinyclip_workers.model.folders import LoadedModel, towers_to_trace
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.tokenizers import unknown_counter
 from tinyclip_workers.model.towers import RESNET_STEM, Model, encode_tokens, longest_text, trims_padding
 from tinyclip_workers.types import Matrix, Pixels
 
@@ -54,6 +55,7 @@ class OpenVinoEngine:
         self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image_size
         self.embedding_sizes = loaded.embedding_sizes
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())
+        self.unknown_tokens = unknown_counter(loaded.tokenizer)
         self._tokenize, self._trims = loaded.tokenizer, trims_padding(loaded.model)
         self._image = CompiledTower(image, threads=threads, bf16=bf16)
         self._text = CompiledTower(text, threads=threads)

@@ -3,7 +3,7 @@
 Shapes: B batch, S image size, E embedding size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tinyclip.schemas import Response
@@ -53,6 +53,8 @@ class Engine(Protocol):
     logit_scale: float
     """The model's own similarity multiplier (inverse temperature)."""
     report: EngineReport
+    unknown_tokens: Callable[[str], int] | None
+    """Counts the tokens of a text that a reduced vocabulary does not have, in any thread; None: the vocabulary is whole."""
 
     def encode_image(self, images_BSSC: Pixels) -> Matrix:
         """Return the L2-normalised embeddings (B, E) of uint8 RGB squares (B, S, S, 3)."""

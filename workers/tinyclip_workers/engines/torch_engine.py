@@ -10,6 +10,7 @@ from tinyclip_workers.engines.protocol import EngineReport
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.tokenizers import unknown_counter
 from tinyclip_workers.model.towers import encode_text
 from tinyclip_workers.types import Matrix, Pixels
 
@@ -25,6 +26,7 @@ class TorchEngine:
         self.embed_dim, self.image_size = loaded.layout.embed_dim, loaded.layout.image_size
         self.embedding_sizes = loaded.embedding_sizes
         self.logit_scale = float(loaded.model.logit_scale.detach().exp())
+        self.unknown_tokens = unknown_counter(loaded.tokenizer)
         self._model = loaded.model.to(device).eval().requires_grad_(False)
         self._tokenize, self._colors, self._device = loaded.tokenizer, (loaded.image_mean, loaded.image_std), device
         self._precision = precision_of("bf16" if bf16 else "fp32", device)

@@ -17,6 +17,7 @@ from tinyclip_workers.evaluation.compatibility import RetrievalSet, SharedSpace,
 from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode, leading
 from tinyclip_workers.evaluation.labels import MAX_PROMPTS, ValueReader, fill_template, prompts_problem, task_error, task_lines
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.tokenizers import count_unknown_tokens
 
 ModelScores = dict[str, dict[str, Any]]
 """Metrics by the name of the model."""
@@ -36,9 +37,9 @@ def evaluate_tasks(
     """Return the scores of every model in every task, as {task: {name: {metric: value}}}.
 
     Each image is decoded once and encoded by all models; tasks with the same shards share one pass over them.
-    Beside the metrics: the counts `samples`, `skipped` and `skipped_shards`, and `ms_per_image`: the image tower alone, in fp32
-    on this machine, the median over the batches of 64. A model with nested embeddings has the metrics of each smaller size in
-    `by_size`, but for linear probes.
+    Beside the metrics: the counts `samples`, `skipped` and `skipped_shards`, of models with a reduced vocabulary the
+    `unknown_tokens` of a task's texts, and `ms_per_image`: the image tower alone, in fp32 on this machine, the median over the
+    batches of 64. A model with nested embeddings has the metrics of each smaller size in `by_size`, but for linear probes.
     In retrieval tasks, a student in the `shared` space of its teacher has `with_teacher`: how well each finds the other's images.
     `holdout` is the spec's `data.train.holdout`. `on_sample` is called with every sample that is read, for progress.
     Models are in evaluation mode meanwhile; their mode is restored afterwards.
@@ -107,7 +108,7 @@ def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embe
             classes_CE = metrics.class_embeddings(texts_TCE[..., :size])
             return metrics.classification(leading(image_NE, size) @ classes_CE.T, labels_N)
 
-        scores[name] |= _by_size(loaded, at_size)
+        scores[name] |= {**_by_size(loaded, at_size), **_unknown_tokens(loaded, prompts)}
     return scores
 
 
@@ -116,6 +117,12 @@ def _by_size(loaded: LoadedModel, at_size: Callable[[int], dict[str, Any]]) -> d
     scores = {str(size): at_size(size) for size in loaded.embedding_sizes[:-1]}
     numbers = {size: {name: value for name, value in found.items() if isinstance(value, float)} for size, found in scores.items()}
     return {"by_size": numbers} if numbers else {}
+
+
+def _unknown_tokens(loaded: LoadedModel, texts: Sequence[str]) -> dict[str, int]:
+    """Return a count of the tokens that a reduced vocabulary does not have; nothing for a whole one."""
+    unknown = count_unknown_tokens(loaded.tokenizer, texts)
+    return {} if unknown is None else {"unknown_tokens": unknown}
 
 
 def _classification_scores(scores_NC: Tensor, labels_N: Tensor, classes: list[str]) -> dict[str, Any]:
@@ -140,14 +147,15 @@ def _retrieval_set(models: Mapping[str, LoadedModel], data: EmbeddedImages) -> R
 
 def _retrieval(models: Mapping[str, LoadedModel], data: EmbeddedImages, shared: SharedSpace | None) -> ModelScores:
     found, scores = _retrieval_set(models, data), ModelScores()
-    rows = found.texts_of_image
+    rows, texts = found.texts_of_image, list(dict.fromkeys(text for captions in data.values for text in captions))
     for name, loaded in models.items():
         image_NE, text_ME = found.images_NE[name], found.texts_ME[name]
 
         def at_size(size: int, image_NE: Tensor = image_NE, text_ME: Tensor = text_ME) -> dict[str, Any]:
             return metrics.retrieval(leading(image_NE, size), leading(text_ME, size), rows)
 
-        scores[name] = {**metrics.retrieval(image_NE, text_ME, rows), "texts": len(text_ME), **_by_size(loaded, at_size)}
+        numbers = {**metrics.retrieval(image_NE, text_ME, rows), "texts": len(text_ME)}
+        scores[name] = {**numbers, **_by_size(loaded, at_size), **_unknown_tokens(loaded, texts)}
     if shared is not None:
         scores[shared.student]["with_teacher"] = across_models(found, shared)
     return scores

@@ -176,9 +176,20 @@ def whole_tokenizer() -> BoundedTokenizer:
     return BoundedTokenizer()
 
 
+def is_reduced(source: TokenizerSource | None) -> bool:
+    """Return whether a vocabulary was reduced from CLIP's. Raises TokenizerError."""
+    return source is not None and _kept_tokens(source) is not None
+
+
+def unknown_counter(tokenizer: Tokenizer) -> Callable[[str], int] | None:
+    """Return what counts the tokens of a text that a reduced vocabulary does not have; None for a whole one."""
+    return tokenizer.unknown_tokens if isinstance(tokenizer, ReducedTokenizer) else None
+
+
 def count_unknown_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> int | None:
     """Count the tokens of texts that a reduced vocabulary does not have; None for a whole one."""
-    return sum(map(tokenizer.unknown_tokens, texts)) if isinstance(tokenizer, ReducedTokenizer) else None
+    count = unknown_counter(tokenizer)
+    return sum(map(count, texts)) if count is not None else None
 
 
 def _kept_tokens(source: TokenizerSource) -> list[str] | None:

@@ -34,6 +34,7 @@ from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
 from tinyclip_workers.plan.tuning import check_tuning
+from tinyclip_workers.plan.vocabulary import check_vocabularies
 from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
 from tinyclip_workers.runtime.memory import is_out_of_memory
 
@@ -115,6 +116,7 @@ def make_plan(
         layouts = [source.layout for source in teachers if source is not None]
         stages = plan_stages(spec, layouts, samples, device, diagnostics)
         check_ensemble(spec, teachers, diagnostics)
+        check_vocabularies(spec, teachers, stages, diagnostics)
         diagnostics.begin("/data/train/reinforcement", spec.data.train.reinforcement, "comparing the reinforcement")
         check_stored(spec, dataset, teachers, stages, diagnostics)
     if diagnostics.errors:

@@ -7,7 +7,7 @@ from tinyclip.schemas import Layout, ModelVersion, Scores, StudentSummary
 from tinyclip.schemas.models import Compatibility
 from tinyclip.schemas.spec import JobSpec
 
-COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c")
+COUNTS = ("samples", "skipped", "skipped_shards", "texts", "train_samples", "probe_c", "unknown_tokens")
 """Entries of a result that are facts about the task rather than scores; `ms_per_image` is a score."""
 
 

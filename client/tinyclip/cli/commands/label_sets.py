@@ -9,7 +9,7 @@ from tinyclip._http.calls import Call
 from tinyclip._resources import label_sets as calls
 from tinyclip._resources.student import Student
 from tinyclip.cli.commands.queries import Deployment, read_labels
-from tinyclip.cli.display.console import console, new_table, print_next_page, print_table
+from tinyclip.cli.display.console import console, messages, new_table, print_next_page, print_table
 from tinyclip.cli.session import AsJson, PageToken, connect, send
 from tinyclip.schemas import LabelSet, LabelSetSummary, Page
 
@@ -60,6 +60,8 @@ def _run(
 
 def _show(label_set: LabelSet) -> None:
     console().print(f"{label_set.name}: {len(label_set.labels)} labels, {len(label_set.templates)} templates", markup=False)
+    for warning in label_set.warnings:
+        messages().print(f"warning: {warning}", markup=False)
 
 
 def _show_page(page: Page[LabelSetSummary]) -> None:

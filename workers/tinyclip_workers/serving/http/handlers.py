@@ -69,11 +69,14 @@ async def put_label_set(replica: "Replica", request: Request) -> Response:
     body = await read_label_set(request, replica.options)
     label_set, is_new = await replica.label_sets.put(request.path_params["name"], body.labels, body.templates)
     replica.warm_up(label_set)
-    return JSONResponse(label_set.model_dump(), 201 if is_new else 200)
+    warnings = await replica.models.own.inference.label_warnings(label_set.labels, label_set.templates)
+    answer = label_set.model_copy(update={"warnings": warnings})
+    return JSONResponse(answer.model_dump(exclude_defaults=True), 201 if is_new else 200)
 
 
 async def get_label_set(replica: "Replica", request: Request) -> Response:
-    return JSONResponse((await replica.label_sets.get(request.path_params["name"], "/name")).model_dump())
+    label_set = await replica.label_sets.get(request.path_params["name"], "/name")
+    return JSONResponse(label_set.model_dump(exclude_defaults=True))
 
 
 async def delete_label_set(replica: "Replica", request: Request) -> Response:

@@ -57,6 +57,8 @@ class RequestMiddleware:
         headers = {b"x-request-id": context.request_id} if self._send_request_id else {}
         if context.model is not None:
             headers[b"x-tinyclip-model"] = context.model
+        if unknown := context.counts["unknown_tokens"]:
+            headers[b"x-tinyclip-unknown-tokens"] = str(unknown)
         return [(name, value.encode("latin-1")) for name, value in headers.items()]
 
     async def _answer(self, replica: "Replica", scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,6 +31,11 @@ from tinyclip_workers.types import ImageInput, Matrix, Pixels
 T = TypeVar("T")
 U = TypeVar("U")
 
+INLINE_TEXTS = 16
+"""Texts whose tokens are counted on the event loop, in well under a millisecond; more of them in a thread."""
+MAX_SHOWN_LABELS, MAX_SHOWN_LABEL = 5, 50
+"""Labels in a warning, and characters of each."""
+
 
 class Encoder(Protocol):
     """An engine that is called by many requests at once and batches their items."""
@@ -82,8 +87,25 @@ class InferenceService:
     async def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Matrix:
         """Return the (labels, E) embeddings of the labels, cached."""
         add_count("labels", len(labels))
+        await self._count_unknown_tokens([*labels, *(template.replace("{}", " ") for template in templates)])
         with phase("labels"):
             return await self._texts.classifier(labels, templates)
+
+    async def label_warnings(self, labels: Sequence[str], templates: Sequence[str]) -> list[str]:
+        """Return a warning about labels and templates with words that the model's vocabulary does not have."""
+        count = self._engine.unknown_tokens
+        if count is None:
+            return []
+        texts = [*labels, *(template.replace("{}", " ") for template in templates)]
+        unknown = await self._in_thread(lambda: [text for text in texts if count(text)])
+        if not unknown:
+            return []
+        shown = ", ".join(repr(text[:MAX_SHOWN_LABEL].strip()) for text in unknown[:MAX_SHOWN_LABELS])
+        return [
+            f"{len(unknown)} of {len(texts)} labels and templates have words that are not in the reduced vocabulary of "
+            f"{self._options.model} and are read as smaller tokens: {shown}{', …' if len(unknown) > MAX_SHOWN_LABELS else ''}; "
+            "use a version with the whole vocabulary for them"
+        ]
 
     async def embeddings(self, query: EmbeddingsQuery) -> EmbeddingRows:
         """Return one L2-normalised row per input, of the requested dimensions.
@@ -145,7 +167,18 @@ class InferenceService:
 
     async def _text_rows(self, texts: Sequence[str]) -> Sequence[Matrix]:
         add_count("texts", len(texts))
+        await self._count_unknown_tokens(texts)
         return list(await self._texts.embeddings(texts))
+
+    async def _count_unknown_tokens(self, texts: Sequence[str]) -> None:
+        """Count the tokens that a reduced vocabulary does not have, for metrics, the log and the answer's headers."""
+        count = self._engine.unknown_tokens
+        if count is None:
+            return
+        if len(texts) <= INLINE_TEXTS:
+            add_count("unknown_tokens", sum(map(count, texts)))
+        else:
+            add_count("unknown_tokens", await self._in_thread(lambda: sum(map(count, texts))))
 
     async def _encode_texts(self, texts: list[str]) -> Matrix:
         with self._new_texts.enter(len(texts)):

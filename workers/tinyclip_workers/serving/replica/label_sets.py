@@ -159,7 +159,8 @@ class LabelSets:
         if is_new and len(names) >= MAX_SETS:
             detail = f"this deployment has {MAX_SETS:,} label sets; DELETE one that is not needed any more"
             raise problem_error(409, "too_many_label_sets", "Too many label sets", detail)
-        self._store.write_bytes(label_set_file(self._deployment, label_set.name), label_set.model_dump_json().encode())
+        data = label_set.model_dump_json(exclude_defaults=True).encode()
+        self._store.write_bytes(label_set_file(self._deployment, label_set.name), data)
         return is_new, _Cached(label_set, monotonic())
 
     def _names(self) -> list[str]:

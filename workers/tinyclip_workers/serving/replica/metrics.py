@@ -22,6 +22,7 @@ METRICS = {
     "tinyclip_serve_phase_seconds": "Time of a request in one phase: body, fetch, decode, wait, encode, labels, search",
     "tinyclip_serve_batch_items": "Items computed together, by kind (images, texts)",
     "tinyclip_serve_cached_texts": "Texts whose embedding was known (hit) or not (miss)",
+    "tinyclip_serve_unknown_tokens": "Tokens of texts and labels that are not in a reduced vocabulary, by route and model",
     "tinyclip_serve_waiting_items": "Items admitted and not yet done, by kind",
 }
 """Ray prefixes each name with `ray_`, and appends `_total` to a counter's."""
@@ -46,17 +47,21 @@ class ServingMetrics:
         self._phase_s = self._histogram("tinyclip_serve_phase_seconds", SECONDS, "route", "phase")
         self._batch_items = self._histogram("tinyclip_serve_batch_items", ITEMS, "kind")
         self._cached_texts = self._counter("tinyclip_serve_cached_texts", "result")
+        self._unknown_tokens = self._counter("tinyclip_serve_unknown_tokens", "route", "model")
         name = "tinyclip_serve_waiting_items"
         self._waiting = self._with_deployment(Gauge(name, METRICS[name], ("deployment", "kind")))
         self._new_requests: Tally[tuple[str, str, str]] = Tally()
         self._new_cached_texts: Tally[str] = Tally()
+        self._new_unknown_tokens: Tally[tuple[str, str]] = Tally()
         self._new_waiting: dict[str, int] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
 
     def record_request(self, request: RequestContext) -> None:
         """Count and log a request that has ended."""
-        route, seconds = request.route, time.monotonic() - request.started
-        self._new_requests[route, str(request.status), request.model or self._model] += 1
+        route, seconds, model = request.route, time.monotonic() - request.started, request.model or self._model
+        self._new_requests[route, str(request.status), model] += 1
+        if unknown := request.counts["unknown_tokens"]:
+            self._new_unknown_tokens[route, model] += unknown
         self._schedule_flush()
         self._request_s.observe(seconds, {"route": route})
         for phase, phase_s in request.seconds.items():
@@ -86,10 +91,13 @@ class ServingMetrics:
         for result, texts in self._new_cached_texts.items():
             if texts:
                 self._cached_texts.inc(texts, {"result": result})
+        for (route, model), tokens in self._new_unknown_tokens.items():
+            self._unknown_tokens.inc(tokens, {"route": route, "model": model})
         for kind, items in self._new_waiting.items():
             self._waiting.set(items, {"kind": kind})
         self._new_requests.clear()
         self._new_cached_texts.clear()
+        self._new_unknown_tokens.clear()
         self._new_waiting.clear()
 
     def _log_line(self, request: RequestContext, seconds: float) -> dict[str, Any]:
