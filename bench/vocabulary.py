@@ -107,14 +107,18 @@ def compared(expected_QK: Tensor, found_QK: Tensor) -> tuple[int, int]:
 
 
 def answers(spec: JobSpec, models: dict[str, LoadedModel]) -> dict[str, dict[str, Tensor]]:
-    """Return the answers of every model to all queries, by task and kind of query."""
+    """Return the answers of every model to all queries, by task and kind of query. Images are encoded once, by the student."""
+    student = models["student"]
+    for model in models.values():
+        expect_same_images(student, model)
     found: dict[str, dict[str, Tensor]] = {name: {} for name in models}
     with evaluation_mode(models.values(), torch.device("cpu")):
         for task in spec.evaluation.tasks:
-            data = embed_images(models, selected(task, spec.data.train.holdout), task.image_key, lambda *_: None)
+            samples = selected(task, spec.data.train.holdout)
+            data = embed_images({"student": student}, samples, task.image_key, lambda *_: None)
+            images_NE = data.images_NE["student"]
             texts = list(dict.fromkeys(caption for captions in data.values for caption in captions)) if is_retrieval(task) else []
             for name, model in models.items():
-                images_NE = data.images_NE[name]
                 if isinstance(task, ZeroShotTask):
                     found[name][f"{task.name}: labels"] = nearest(images_NE, classifier(task, model), 1)
                     continue
@@ -122,6 +126,13 @@ def answers(spec: JobSpec, models: dict[str, LoadedModel]) -> dict[str, dict[str
                 found[name][f"{task.name}: images of a caption"] = nearest(texts_ME, images_NE, NEAREST)
                 found[name][f"{task.name}: captions of an image"] = nearest(images_NE, texts_ME, NEAREST)
     return found
+
+
+def expect_same_images(student: LoadedModel, model: LoadedModel) -> None:
+    """Check that two image towers have the same weights, bit for bit, and so the same embeddings."""
+    ours, theirs = student.model.state_dict(), model.model.state_dict()
+    assert all(tensor.equal(theirs[name]) for name, tensor in ours.items() if name.startswith("visual."))
+    assert (student.image_mean, student.image_std) == (model.image_mean, model.image_std)
 
 
 def is_retrieval(task: EvaluationTask) -> bool:

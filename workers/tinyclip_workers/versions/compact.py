@@ -42,10 +42,12 @@ def compact_folder(source: str, target: str, texts: Iterable[str]) -> int:
     Raises as `find_folder` and `save_compact`.
     """
     found, store = find_folder(source), open_store(target)
-    tokenize = make_tokenizer(found.layout)
+    tokenize = make_tokenizer(found.layout, found.tokenizer)
     used_tokens = {int(token) for text in set(texts) for token in tokenize(text)[0].unique()}
     save_compact(store, COMPACT_FILE, load_state_dict(found.weights()), used_tokens)
     store.write_bytes(LAYOUT_FILE, (json.dumps(found.layout.model_dump(mode="json"), indent=1) + "\n").encode())
+    for name, content in (found.tokenizer.to_files() if found.tokenizer is not None else {}).items():
+        store.write_bytes(name, content)
     config = CONFIG_FILE if open_store(source).exists(CONFIG_FILE) else PREPROCESS_FILE
     store.write_bytes(config, open_store(source).read_bytes(config))
     return len(used_tokens)
