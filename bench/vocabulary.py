@@ -34,7 +34,7 @@ from tinyclip_workers.evaluation.metrics import class_embeddings
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import gather_samples
 from tinyclip_workers.model.folders import LoadedModel, load_folder
-from tinyclip_workers.model.vocabulary import reduced_model
+from tinyclip_workers.model.vocabulary import reduced_model, reducible_layout
 from tinyclip_workers.versions.reduction import reduced_vocabulary
 from tinyclip_workers.versions.writer import model_files
 from torch import Tensor
@@ -78,7 +78,8 @@ def train(spec: JobSpec, folder: Path) -> None:
 
 def measure(spec: JobSpec, student: LoadedModel, temporary: Path) -> dict[str, Any]:
     """Return the report on the vocabulary, and for each export its bytes and its answers."""
-    vocabulary, report = reduced_vocabulary(ArtifactsStore(str(temporary)), spec, None, student.layout)
+    layout = reducible_layout(student.layout, student.tokenizer_source)
+    vocabulary, report = reduced_vocabulary(ArtifactsStore(str(temporary)), spec, None, layout)
     reduced = reduced_model(student, vocabulary)
     samples = gather_samples(spec.evaluation.tasks, spec.data.train)
     exports, sizes = {}, {}
@@ -97,8 +98,7 @@ def measure(spec: JobSpec, student: LoadedModel, temporary: Path) -> dict[str, A
     for name in exports:
         same = {kind: compared(found["student"][kind], found[name][kind]) for kind in found["student"]}
         lines.append({"export": name, **sizes[name], "identical": all(a == b for a, b in same.values()), "answers": same})
-    layout = student.layout.model_dump(mode="json")
-    return {"reduction": report.model_dump(mode="json"), "layout": layout, "exports": lines}
+    return {"reduction": report.model_dump(mode="json"), "layout": layout.model_dump(mode="json"), "exports": lines}
 
 
 def compared(expected_QK: Tensor, found_QK: Tensor) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from tinyclip_workers.evaluation.embedding import embed_texts
 from tinyclip_workers.exporting.formats.tinyclip import export_tinyclip
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
-from tinyclip_workers.model.vocabulary import reduced_model
+from tinyclip_workers.model.vocabulary import reduced_model, reducible_layout
 from tinyclip_workers.versions.reduction import reduced_vocabulary
 from tinyclip_workers.versions.texts import evaluation_captions, prompts
 
@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "emoji"
 def test_every_text_of_the_demo_s_evaluation_has_the_same_embedding(tmp_path: Path) -> None:
     spec = JobSpec.model_validate(load_spec(EXAMPLE / "half.yaml", []))
     whole = load_folder(str(EXAMPLE / "teachers/vit"))  # as wide as its student, so its texts are as sensitive
-    vocabulary, report = reduced_vocabulary(ArtifactsStore(str(tmp_path)), spec, None, whole.layout)
+    vocabulary, report = reduced_vocabulary(ArtifactsStore(str(tmp_path)), spec, None, reducible_layout(whole.layout, None))
     texts = sorted({*prompts(spec.evaluation.tasks), *evaluation_captions(spec.evaluation.tasks)})
 
     small = reduced_model(whole, vocabulary)

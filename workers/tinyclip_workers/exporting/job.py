@@ -26,7 +26,7 @@ from tinyclip_workers.model.architecture import UnsupportedArchitecture
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.headers import WeightsError
 from tinyclip_workers.model.layouts import ImpossibleStudent
-from tinyclip_workers.model.vocabulary import NotReducible, expect_reducible, reduced_model
+from tinyclip_workers.model.vocabulary import NotReducible, reduced_model, reducible_layout
 from tinyclip_workers.runtime.addresses import ServiceAddress
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
@@ -123,9 +123,9 @@ def _reduce(
         message = f"{loaded.name} was imported, so there are no training captions whose tokens to keep; export it whole"
         raise JobFailed("no_training_data", message)
     try:
-        expect_reducible(loaded.layout, loaded.tokenizer_source)
+        layout = reducible_layout(loaded.layout, loaded.tokenizer_source)
         vocabulary, report = reduced_vocabulary(
-            store, spec, training_dataset(version), loaded.layout, tasks=request.tasks, embedding=request.embedding
+            store, spec, training_dataset(version), layout, tasks=request.tasks, embedding=request.embedding
         )
         return reduced_model(loaded, vocabulary), report
     except NotReducible as error:

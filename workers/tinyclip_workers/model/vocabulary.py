@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.layouts import AnyLayout, Layout
 from torch import Tensor
 
 from tinyclip_workers.model.architecture import build_clip
@@ -102,18 +102,21 @@ def tokens_of(texts: Iterable[str], context_length: int) -> set[int]:
     return {token for text in texts for token in clip.encode_words(text, context_length)}
 
 
-def expect_reducible(layout: Layout, tokenizer: TokenizerSource | None) -> None:
-    """Raise NotReducible for a model with another vocabulary than the whole one of CLIP."""
+def reducible_layout(layout: AnyLayout, tokenizer: TokenizerSource | None) -> Layout:
+    """Return the layout of a model with the whole vocabulary of CLIP. Raises NotReducible for any other."""
+    if not isinstance(layout, Layout):
+        raise NotReducible(f"it is a {layout.family}; only plain CLIP models can have a reduced vocabulary")
     if tokenizer is not None:
         raise NotReducible("it has a tokenizer of its own; only the vocabulary of CLIP's can be reduced")
     if layout.vocab_size != VOCAB_SIZE:
         raise NotReducible(f"it has {layout.vocab_size:,} tokens, and CLIP's tokenizer {VOCAB_SIZE:,}; export it whole")
+    return layout
 
 
 def reduced_model(loaded: LoadedModel, vocabulary: Vocabulary) -> LoadedModel:
     """Return a copy of a model with a reduced vocabulary. Raises NotReducible."""
-    expect_reducible(loaded.layout, loaded.tokenizer_source)
-    layout, state = vocabulary.reduce(loaded.layout, loaded.model.state_dict())
+    whole = reducible_layout(loaded.layout, loaded.tokenizer_source)
+    layout, state = vocabulary.reduce(whole, loaded.model.state_dict())
     model, source = build_clip(layout), vocabulary.tokenizer()
     model.load_state_dict(state)
     return replace(

@@ -15,7 +15,7 @@ from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import EvaluationTask
 
 from tinyclip_workers.model.tokenizers import TokenizerSource
-from tinyclip_workers.model.vocabulary import Vocabulary, expect_reducible, tokens_of
+from tinyclip_workers.model.vocabulary import Vocabulary, reducible_layout, tokens_of
 from tinyclip_workers.runtime.attempt import FinishedStudent
 from tinyclip_workers.versions.texts import evaluation_captions, joined_captions, prompts, training_captions
 
@@ -53,9 +53,9 @@ def reduce_student(
     store: ArtifactsStore, spec: JobSpec, dataset: DatasetVersion | None, student: FinishedStudent
 ) -> tuple[FinishedStudent, VocabularyReport]:
     """Return a finished student with a reduced vocabulary. Raises as `reduced_vocabulary`, and NotReducible."""
-    expect_reducible(student.layout, TokenizerSource.from_files(student.tokenizer))
-    vocabulary, report = reduced_vocabulary(store, spec, dataset, student.layout)
-    layout, state = vocabulary.reduce(student.layout, load(student.weights))
+    whole = reducible_layout(student.layout, TokenizerSource.from_files(student.tokenizer))
+    vocabulary, report = reduced_vocabulary(store, spec, dataset, whole)
+    layout, state = vocabulary.reduce(whole, load(student.weights))
     return replace(student, layout=layout, weights=save(state), tokenizer=vocabulary.tokenizer().to_files()), report
 
 
