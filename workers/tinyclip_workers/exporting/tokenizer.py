@@ -8,6 +8,7 @@ from tinyclip.errors import MissingExtra
 
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import END, START, ReducedTokenizer
+from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.model.vocabulary import tokenizer_document
 
 try:
@@ -36,9 +37,15 @@ def hf_tokenizer(loaded: LoadedModel) -> Any:
 
 
 def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
-    """Write `tokenizer.json` for the `tokenizers` library: truncated to the context, padded to the longest text of a batch."""
+    """Write `tokenizer.json` for the `tokenizers` library: truncated to the context, padded to the longest text of a batch.
+
+    A model that reads its padding gets what it was trained with: token 0, up to the context.
+    """
     tokenizer = hf_tokenizer(loaded)
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(loaded.layout.context_length)
-    backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    if trims_padding(loaded.model):
+        backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    else:
+        backend.enable_padding(pad_id=0, pad_token=backend.id_to_token(0), length=loaded.layout.context_length)
     backend.save(str(folder / TOKENIZER_FILE))

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from tinyclip.errors import MissingExtra
-from tinyclip.schemas import EmbeddingType, ExportOptions
+from tinyclip.schemas import EmbeddingType, ExportOptions, Layout
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -55,7 +55,8 @@ def export_onnx(loaded: LoadedModel, folder: Path, samples: Samples, options: Ex
     Matrix products compute their scales at run time, the token embedding has one for each row: neither needs calibration. The
     convolutions of a ResNet have fixed scales, calibrated with images.
     """
-    write_graphs(loaded, folder, EmbeddingType.INT8 if options.int8 else options.embedding)
+    rounded = options.int8 and isinstance(loaded.layout, Layout)  # the table of a library's model stays as it is
+    write_graphs(loaded, folder, EmbeddingType.INT8 if rounded else options.embedding)
     write_settings(loaded, folder)
     if not options.int8:
         return 0
