@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
-from tinyclip.artifacts.paths import dataset_blocks, dataset_shards
+from tinyclip.artifacts.paths import dataset_blocks, dataset_shards, dataset_values
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.data.index.dataset_index import REMOTE_BLOCK_BYTES, DatasetIndex, digest_of, open_index
 from tinyclip_workers.data.index.rows import (
@@ -63,10 +63,10 @@ class SyntheticSet:
         store.write_bytes(dataset_shards(folder), to_parquet(shards_table(rows)))
         store.write_bytes(dataset_blocks(folder), to_parquet(blocks.table()))
         if self.distinct:
-            with ValuesFile() as values:
+            with ValuesFile(dataset_values(folder)) as values:
                 for number in range(self.shards):
                     values.append(self.values(number)[_layout(number, self.samples).use_N == Use.TRAINING])
-                values.save(store, folder)
+                values.save(store)
         return digest_of(rows)
 
     def open(self, store: ArtifactsStore, folder: str, digest: str) -> DatasetIndex:
@@ -94,7 +94,8 @@ class SyntheticSet:
             "captions": np.ones(count, np.int32), "width": np.full(count, 500, np.int32), "height": np.full(count, 375, np.int32),
             "distinct": self.values(number), "crc": crcs()[layout.size_N], "use": layout.use_N,
             "problem": pa.nulls(count, pa.string()), "synthetic": np.zeros(count, np.int32),
-            "more_captions": pa.nulls(count, pa.list_(pa.string())),
+            "more_captions": pa.nulls(count, pa.list_(pa.string())), "more_languages": pa.nulls(count, pa.list_(pa.string())),
+            "lacking": np.zeros(count, np.uint64), "joined": np.zeros(count, np.uint64),
         }  # fmt: skip
         return pa.table(columns, schema=SAMPLES)
 

@@ -332,6 +332,14 @@ def dataset_values(version: str) -> str:
     return f"{version}/values.bin"
 
 
+def dataset_lacking(version: str) -> str:
+    """The languages that each pair has no caption in, as bits, in the order of the blocks: one number of 8 bytes each.
+
+    There is no such file if every pair has captions in all languages.
+    """
+    return f"{version}/lacking.bin"
+
+
 def dataset_findings_folder(version: str) -> str:
     """The source of the report; removed when the version is complete."""
     return f"{version}/findings"

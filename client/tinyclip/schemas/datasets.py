@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tinyclip.schemas._base import JSON, Key, Keys, Line, Request, Response, Timestamp
 from tinyclip.schemas.addresses import Address, Shards
-from tinyclip.schemas.spec import EvaluationTask, ImageAugmentation, JobSpec, TeacherSpec, WeightedTeacher
+from tinyclip.schemas.spec import EvaluationTask, ImageAugmentation, JobSpec, Languages, TeacherSpec, WeightedTeacher
 
 
 class Range(Request):
@@ -50,13 +50,23 @@ class DatasetSource(Request):
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
     caption_key: Key = "txt"
-    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time."""
+    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time. A mapping has captions by language."""
+    languages: Languages = []
+    """Languages of the captions, of which every batch has the same number of pairs, up to one. The first is that of captions
+    without a language."""
     distinct_key: Key | None = None
     """`json.FIELD`: no two pairs of one batch share its value (two images of one concept are not negatives)."""
     where: Where = {}
     """Only samples with these values in their JSON, or with measures in a range, as `{agreement: {min: 0.2}}`."""
     captions: Address | None = None
-    """A file of more captions, such as synthetic ones: Parquet, or JSON lines of `{"key": …, "captions": […]}`."""
+    """A file of more captions, such as synthetic ones: Parquet, or JSON lines of `{"key": …, "captions": […]}`. With languages,
+    `captions` is a mapping, as `{"de": […], "ja": […]}`."""
+
+    @model_validator(mode="after")
+    def _distinct_languages(self) -> Self:
+        if len(set(self.languages)) < len(self.languages):
+            raise ValueError("languages names one twice; remove the repetition")
+        return self
 
 
 class DatasetPut(Request):
@@ -127,6 +137,8 @@ class CaptionStatistics(Response):
     """min, mean, p95, max."""
     distinct: int
     """Different texts; estimated in data sets of over 10 million captions."""
+    languages: dict[str, int] = {}
+    """Captions in each of `source.languages`."""
 
 
 class ImageSizes(Response):
@@ -216,6 +228,7 @@ class DatasetVersion(Response):
         settings = {
             "dataset": f"{self.name}@{self.version}", "shards": source.shards, "image_key": source.image_key,
             "caption_key": source.caption_key, "distinct_key": source.distinct_key, "holdout": self.holdout,
+            "captions": source.captions, "languages": source.languages,
         }  # fmt: skip
         train = spec.data.train.model_copy(update=settings)
         return spec.model_copy(update={"data": spec.data.model_copy(update={"train": train})})

@@ -12,7 +12,7 @@ from tinyclip_server.problems import ApiError, InvalidInput
 from tinyclip_server.reinforcements import repository as reinforcements
 
 POINTER = "/data/train"
-OWNED = ("image_key", "caption_key", "distinct_key", "holdout")
+OWNED = ("image_key", "caption_key", "languages", "distinct_key", "holdout")
 """Fields of `data.train` that belong to the data set; a spec may repeat its values."""
 
 
@@ -33,7 +33,7 @@ async def pin(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec,
     if train.reinforcement is not None:
         await _expect_reinforcement(services, version, train.reinforcement)
     owned = {"image_key": version.source.image_key, "caption_key": version.source.caption_key,
-             "distinct_key": version.source.distinct_key, "holdout": version.holdout}  # fmt: skip
+             "languages": version.source.languages, "distinct_key": version.source.distinct_key, "holdout": version.holdout}  # fmt: skip
     _expect_agreement(train, owned, version)
     pinned = train.model_copy(update={"dataset": f"{version.name}@{version.version}", **owned})
     return spec.model_copy(update={"data": spec.data.model_copy(update={"train": pinned})}), version

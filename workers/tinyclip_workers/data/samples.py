@@ -121,8 +121,28 @@ def image_bytes(sample: Sample, image_keys: Sequence[str]) -> bytes:
 
 
 def captions_of(sample: Sample, caption_key: str, *, by_line: bool = False) -> list[str]:
-    """Return all captions of a sample, stripped; `by_line`: one on each line. Raises any exception, also if there is none."""
+    """Return all captions of a sample, stripped, of all languages; `by_line`: one on each line.
+
+    Raises any exception, also if there is none.
+    """
     value = field_of(sample, caption_key)
+    if not isinstance(value, dict):
+        return _captions_in(value, caption_key, by_line=by_line)
+    return [caption for texts in captions_by_language(sample, caption_key, "").values() for caption in texts]
+
+
+def captions_by_language(sample: Sample, caption_key: str, default: str, *, by_line: bool = False) -> dict[str, list[str]]:
+    """Return the captions of a sample by their languages; those without one are of the `default`. Raises as `captions_of`."""
+    value = field_of(sample, caption_key)
+    if not isinstance(value, dict):
+        return {default: _captions_in(value, caption_key, by_line=by_line)}
+    texts = {language: each for language, each in value.items() if each is not None and each != []}
+    if not texts:
+        raise UnusableSample(f"its captions under {caption_key} are empty")
+    return {language: _captions_in(each, f"{caption_key}.{language}", by_line=by_line) for language, each in texts.items()}
+
+
+def _captions_in(value: Any, caption_key: str, *, by_line: bool) -> list[str]:
     values = value if isinstance(value, list) else [value]
     texts = [text for text in values if isinstance(text, str)]
     if values and not texts:

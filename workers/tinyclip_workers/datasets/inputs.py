@@ -52,7 +52,7 @@ class Inputs:
         source = self.put.source
         train = TrainData(
             shards=source.shards, image_key=source.image_key, caption_key=source.caption_key, distinct_key=source.distinct_key,
-            holdout=self.put.holdout,
+            languages=source.languages, holdout=self.put.holdout,
         )  # fmt: skip
         measuring, languages = self.measuring, -(-LANGUAGE_CAPTIONS // len(self.urls))
         return ExaminationSettings(

@@ -5,14 +5,15 @@ import time
 
 import pyarrow as pa
 from tinyclip.artifacts.documents import DatasetRequest
-from tinyclip.artifacts.paths import dataset_document, dataset_report, dataset_version
+from tinyclip.artifacts.paths import dataset_document, dataset_lacking, dataset_report, dataset_version
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 from tinyclip.schemas.datasets import DatasetReport
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import write_index
-from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions, join_captions
+from tinyclip_workers.data.index.values import count_lacking
+from tinyclip_workers.datasets.captions.joined_file import CountedCaptions, join_captions
 from tinyclip_workers.datasets.images.task_images import TaskScan, read_task_images, scan_task_images
 from tinyclip_workers.datasets.inputs import Inputs, find_inputs
 from tinyclip_workers.datasets.report.building import Measured, build_report
@@ -86,13 +87,13 @@ class _Registering:
             self._registration.expect_wanted(self._store)
         self._progress.report_step(message)
 
-    def _join(self) -> JoinedCaptions | None:
+    def _join(self) -> CountedCaptions | None:
         address = self._request.request.source.captions
         if address is None:
             return None
         self._progress.report("joining captions", SCANNED)
-        context = self._inputs.context_length
-        return join_captions(self._store, self._folder, address, self._inputs.urls, context, self._on_step)
+        context, languages = self._inputs.context_length, self._request.request.source.languages
+        return join_captions(self._store, self._folder, address, self._inputs.urls, context, self._on_step, languages)
 
     def _task_images(self) -> pa.Table:
         request, put = self._request, self._request.request
@@ -101,12 +102,15 @@ class _Registering:
         self._registration.expect_wanted(self._store)  # otherwise the tasks have written nothing
         return read_task_images(self._store, scan, self._inputs.task_shards)
 
-    def _report(self, merged: Merged, joined: JoinedCaptions | None, task_images: pa.Table) -> DatasetReport:
+    def _report(self, merged: Merged, joined: CountedCaptions | None, task_images: pa.Table) -> DatasetReport:
         teacher = self._inputs.teacher
         self._progress.report("encoding pairs with the teacher" if teacher else "writing the report", COMPARED)
         encoded = self._encode(merged)
         self._progress.report("writing the report", ENCODED)
-        measured = Measured(merged, joined, task_images, teacher.source.name if teacher else "", encoded)
+        languages = self._request.request.source.languages
+        pairs = sum(shard.pairs for shard in merged.shards)
+        lacking = count_lacking(self._store, dataset_lacking(self._folder), pairs, len(languages))
+        measured = Measured(merged, lacking, joined, task_images, teacher.source.name if teacher else "", encoded)
         return build_report(self._parts, self._request.request, measured, self._inputs.teacher_size)
 
     def _encode(self, merged: Merged) -> EncodedPairs | None:

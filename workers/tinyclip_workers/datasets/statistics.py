@@ -73,6 +73,8 @@ class Statistics:
     """Fields of the first samples of each shard that hold several words."""
     languages: list[CaptionLanguage] = field(default_factory=list)
     """Of a sample of the captions."""
+    captions_by_language: Counter[str] = field(default_factory=Counter)
+    """Captions in each of the data set's languages, as these are given."""
 
     @property
     def kept(self) -> int:
@@ -92,7 +94,7 @@ class Statistics:
         """Add the counts of the next shard."""
         for name in ("samples", "excluded", "usable", "captions"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("counts", "lengths", "widths", "heights", "short_sides", "fields"):
+        for name in ("counts", "lengths", "widths", "heights", "short_sides", "fields", "captions_by_language"):
             getattr(self, name).update(getattr(other, name))
         for code, reasons in other.reasons.items():
             self.reasons.setdefault(code, Counter()).update(reasons)
@@ -105,7 +107,7 @@ class Statistics:
 
     def to_json(self) -> JSON:
         document: JSON = {name: getattr(self, name) for name in ("samples", "excluded", "usable", "captions", "examples")}
-        for name in ("counts", "lengths", "widths", "heights", "short_sides", "fields"):
+        for name in ("counts", "lengths", "widths", "heights", "short_sides", "fields", "captions_by_language"):
             document[name] = dict(sorted(getattr(self, name).items()))
         document["reasons"] = {code: dict(reasons.most_common()) for code, reasons in self.reasons.items()}
         for name in ("texts", "beginnings", "endings"):
@@ -119,7 +121,7 @@ class Statistics:
         changes: dict[str, Any] = dict(document)
         for name in ("lengths", "widths", "heights", "short_sides"):
             changes[name] = Counter({int(value): count for value, count in document[name].items()})
-        for name in ("counts", "fields"):
+        for name in ("counts", "fields", "captions_by_language"):
             changes[name] = Counter(document[name])
         for name in ("texts", "beginnings", "endings"):
             changes[name] = Frequent(MERGED_TEXTS, dict(document[name]))

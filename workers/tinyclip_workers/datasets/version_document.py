@@ -13,12 +13,12 @@ from tinyclip.schemas.datasets import DatasetReport, DatasetVersion, Finding
 
 from tinyclip_workers.data.index.dataset_index import digest_of
 from tinyclip_workers.data.index.rows import to_parquet
-from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions
+from tinyclip_workers.datasets.captions.joined_file import CountedCaptions
 from tinyclip_workers.datasets.inputs import Inputs
 from tinyclip_workers.datasets.scan.merging import Merged
 
 
-def data_digest(merged: Merged, inputs: Inputs, joined: JoinedCaptions | None) -> str:
+def data_digest(merged: Merged, inputs: Inputs, joined: CountedCaptions | None) -> str:
     """Return the digest of the data: of the shards, and of everything that decides which samples are used, and what of them."""
     settings = inputs.put.source.model_dump(mode="json", exclude={"shards", "captions"})
     settings["holdout"] = inputs.put.holdout

@@ -22,6 +22,12 @@ def _scalars(value: Any) -> Any:
     return value
 
 
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3}$")]
+"""A language tag, as `en` or `zh-Hant`."""
+MAX_LANGUAGES = 64
+Languages = Annotated[list[Language], Field(max_length=MAX_LANGUAGES)]
+
+
 Conditions = Annotated[dict[Key, Line | int | float | bool], Field(max_length=100), BeforeValidator(_scalars)]
 
 
@@ -65,7 +71,13 @@ class TrainData(Request):
     """Pairs in one epoch; None: counted once when the job starts."""
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
     caption_key: Key = "txt"
-    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time."""
+    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time. A mapping has captions by language."""
+    captions: Address | None = None
+    """A file of more captions, joined by key: Parquet, or JSON lines of `{"key": …, "captions": […]}`; with languages,
+    `captions` is a mapping, as `{"de": […], "ja": […]}`. Of a data set, which has a file of its own, this is not given."""
+    languages: Languages = []
+    """Languages of the captions: every batch has as many pairs of each as of any other, up to one. The first is that of captions
+    without a language. Empty: languages are not distinguished."""
     distinct_key: Key | None = None
     """`json.FIELD`: no two pairs of one batch share its value (two images of one concept are not negatives)."""
     holdout: float = Field(default=0.0, ge=0, lt=1)
@@ -78,6 +90,10 @@ class TrainData(Request):
             raise ValueError("give either shards or dataset")
         if self.dataset is not None and self.samples is not None:
             raise ValueError("samples is known for a data set; omit it")
+        if self.dataset is not None and self.captions is not None:
+            raise ValueError("captions are joined when a data set is registered; omit it, or give shards instead of dataset")
+        if len(set(self.languages)) < len(self.languages):
+            raise ValueError("languages names one twice; remove the repetition")
         if self.reinforcement is not None and self.dataset is None:
             raise ValueError("a reinforcement belongs to a data set; give dataset instead of shards")
         return self

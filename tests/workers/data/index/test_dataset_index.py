@@ -174,7 +174,7 @@ class TestValues:
         stored, in_memory = write(remote)
         every = np.arange(stored.pairs)
         (tmp_path / "cache").mkdir()
-        unfinished = tmp_path / "cache" / f"{stored.digest[:32]}.tmp"  # of a process that was killed
+        unfinished = tmp_path / "cache" / f"{stored.digest[:32]}-values.tmp"  # of a process that was killed
         unfinished.write_bytes(b"x" * 1_000_000)
 
         assert (stored.values(every) == in_memory.values(every)).all()
@@ -194,4 +194,4 @@ class TestValues:
         stored.values(np.arange(3))
 
         assert len(list(cache.glob("*.values"))) == values.MAX_FILES
-        assert (cache / f"{stored.digest[:32]}.values").exists()
+        assert (cache / f"{stored.digest[:32]}-values.values").exists()

@@ -11,6 +11,7 @@ import pytest
 from tinyclip.artifacts.paths import dataset_version
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.data.index.dataset_index import open_index
+from tinyclip_workers.data.index import joining
 from tinyclip_workers.datasets.captions import joined_file
 from tinyclip_workers.datasets.captions.checks import tokenizer_of
 
@@ -80,7 +81,7 @@ def test_a_repeated_join_has_the_same_result(tmp_path: Path, shards: str, monkey
     address = write_lines(tmp_path / "captions.jsonl", entries())
     jobs.register(tmp_path / "undisturbed", shards, captions=address)
     with monkeypatch.context() as patch:
-        patch.setattr(joined_file._Captions, "unused", lambda self: 1 / 0)  # after some shards were written
+        patch.setattr(joining.Captions, "unused", lambda self: 1 / 0)  # after some shards were written
         jobs.failure(tmp_path / "store", shards, captions=address)
 
     jobs.request(tmp_path / "store", shards, captions=address, attempt=2)

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from tinyclip.artifacts.paths import dataset_blocks, dataset_samples, dataset_shards
+from tinyclip.artifacts.paths import dataset_blocks, dataset_lacking, dataset_samples, dataset_shards, dataset_values
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TrainData
 
@@ -30,7 +30,7 @@ from tinyclip_workers.data.index.rows import (
     to_parquet,
 )
 from tinyclip_workers.data.index.scanning import ScannedShard, scan_or_empty
-from tinyclip_workers.data.index.values import Numbers, StoredValues, Values, ValuesFile, values_of
+from tinyclip_workers.data.index.values import Numbers, StoredValues, Values, ValuesFile, lacking_of, values_of
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.runtime.filesystems import open_own_store
 
@@ -58,6 +58,8 @@ class DatasetIndex:
     """Samples that cannot be used, and shards that could not be read to their ends."""
     load_values: Callable[[Numbers], Values] | None = None
     """Returns the values of pairs, if not from the samples. Raises OSError."""
+    load_lacking: Callable[[Numbers], Values] | None = None
+    """Returns the languages that pairs have no caption in, if not from the samples. Raises OSError."""
 
     def values(self, pairs_M: Numbers) -> Values:
         """Return the hashed values of `distinct_key` of pairs, by their numbers in the order of the blocks; 0: it has none.
@@ -66,9 +68,17 @@ class DatasetIndex:
         """
         return self._values_P[pairs_M] if self.load_values is None else self.load_values(pairs_M)
 
+    def lacking(self, pairs_M: Numbers) -> Values:
+        """Return the languages that pairs have no caption in, as bits in the order of the data set's languages. Raises OSError."""
+        return self._lacking_P[pairs_M] if self.load_lacking is None else self.load_lacking(pairs_M)
+
     @cached_property
     def _values_P(self) -> Values:
         return np.concatenate([values_of(self.load_samples(shard)) for shard in range(len(self.shards))])
+
+    @cached_property
+    def _lacking_P(self) -> Values:
+        return np.concatenate([lacking_of(self.load_samples(shard)) for shard in range(len(self.shards))])
 
     @cached_property
     def first_pairs(self) -> Numbers:
@@ -129,12 +139,15 @@ def write_index(store: ArtifactsStore, folder: str, shards: Sequence[ShardRow]) 
     The index counts once the version's document is written.
     """
     size, parts = block_bytes(shards), [blocks_of([])]
-    with ValuesFile() as values:
+    with ValuesFile(dataset_values(folder)) as values, ValuesFile(dataset_lacking(folder)) as lacking:
         filled = [number for number, shard in enumerate(shards) if shard.samples]
         for number, samples in zip(filled, _read_samples(store, folder, filled), strict=True):
             parts.append(blocks_of(cut_blocks(number, samples, size)))
-            values.append(values_of(ShardSamples(samples)))
-        values.save(store, folder)
+            rows = ShardSamples(samples)
+            values.append(values_of(rows))
+            lacking.append(lacking_of(rows))
+        values.save(store)
+        lacking.save(store)
     blocks = join_blocks(parts)
     store.write_bytes(dataset_shards(folder), to_parquet(shards_table(shards)))
     store.write_bytes(dataset_blocks(folder), to_parquet(blocks.table()))
@@ -153,8 +166,9 @@ def open_index(store: ArtifactsStore, folder: str, digest: str, skipped: Skipped
     """Open the index in a version's folder. Raises OSError."""
     shards = shard_rows(from_parquet(store.read_bytes(dataset_shards(folder))))
     blocks = Blocks.of(from_parquet(store.read_bytes(dataset_blocks(folder))))
-    values = StoredValues(store.root, folder, digest, int(blocks.pairs.sum()))
-    return DatasetIndex(shards, blocks, StoredSamples(store.root, folder), digest, skipped or Skipped(), values)
+    pairs = int(blocks.pairs.sum())
+    values, lacking = (StoredValues(store.root, path(folder), digest, pairs) for path in (dataset_values, dataset_lacking))
+    return DatasetIndex(shards, blocks, StoredSamples(store.root, folder), digest, skipped or Skipped(), values, lacking)
 
 
 class StoredSamples:

@@ -47,13 +47,20 @@ class SampleRow:
     """Captions at the start of `more_captions` that are in the shard itself (`syn.json`)."""
     more_captions: list[str] | None = None
     """Captions from another file, which are joined to those in the shard."""
+    more_languages: list[str | None] | None = None
+    """The language of each of `more_captions`, or None; if there are any."""
+    lacking: int = 0
+    """The languages that the shard has no caption in, as bits, in the order of the data set's languages."""
+    joined: int = 0
+    """Those of them that `more_captions` have."""
 
 
 SAMPLES = pa.schema([
     ("key", pa.binary()),  # a name in a tar need not be UTF-8
     ("offset", pa.int64()), ("length", pa.int64()), ("captions", pa.int32()), ("width", pa.int32()), ("height", pa.int32()),
     ("distinct", pa.uint64()), ("crc", pa.uint32()), ("use", pa.uint8()), ("problem", pa.string()),
-    ("synthetic", pa.int32()), ("more_captions", pa.list_(pa.string())),
+    ("synthetic", pa.int32()), ("more_captions", pa.list_(pa.string())), ("more_languages", pa.list_(pa.string())),
+    ("lacking", pa.uint64()), ("joined", pa.uint64()),
 ])  # fmt: skip
 
 
@@ -120,6 +127,9 @@ class ShardSamples:
         self.crc_N: NDArray[np.uint32] = table.column("crc").to_numpy()
         self.training_rows: NDArray[np.int64] = np.flatnonzero(table.column("use").to_numpy() == Use.TRAINING)
         self._has_more = table.column("more_captions").null_count < len(table)
+        self._has_languages = "more_languages" in table.column_names and table.column("more_languages").null_count < len(table)
+        self.lacking_N: NDArray[np.uint64] = _lacking(table)
+        """The languages that a sample has no caption in, as bits."""
 
     def __len__(self) -> int:
         return len(self.offset_N)
@@ -135,10 +145,22 @@ class ShardSamples:
         captions: list[str] | None = self.table.column("more_captions")[row].as_py()  # texts of a whole shard take megabytes
         return captions or []
 
+    def more_languages(self, row: int) -> list[str | None]:
+        """Return the language of each of these captions; None where it has none."""
+        languages: list[str | None] | None = self.table.column("more_languages")[row].as_py() if self._has_languages else None
+        return languages or [None] * len(self.more_captions(row))
+
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         return int(self.table.nbytes) + self.training_rows.nbytes
+
+
+def _lacking(table: pa.Table) -> NDArray[np.uint64]:
+    if "lacking" not in table.column_names:  # a version of before there were languages
+        return np.zeros(len(table), np.uint64)
+    lacking_N: NDArray[np.uint64] = table.column("lacking").to_numpy() & ~table.column("joined").to_numpy()
+    return lacking_N
 
 
 def samples_table(rows: Sequence[SampleRow]) -> pa.Table:

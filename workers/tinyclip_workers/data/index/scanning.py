@@ -20,6 +20,7 @@ from tinyclip_workers.data.index.rows import SampleRow, ShardRow, Use, samples_t
 from tinyclip_workers.data.samples import (
     Sample,
     UnusableSample,
+    captions_by_language,
     captions_of,
     image_bytes,
     is_held_out,
@@ -159,6 +160,7 @@ def _fill_row(row: SampleRow, sample: Sample, train: TrainData, examiner: Examin
     """Raises any exception."""
     row.width, row.height = _upright_size(image_bytes(sample, train.image_key))
     captions = captions_of(sample, train.caption_key)
+    row.lacking = languages_without(sample, train)
     synthetic = synthetic_captions(sample)
     row.captions, row.synthetic, row.more_captions = len(captions), len(synthetic), synthetic or None
     row.distinct = distinct_hash(sample, train.distinct_key)
@@ -166,6 +168,14 @@ def _fill_row(row: SampleRow, sample: Sample, train: TrainData, examiner: Examin
         row.use = Use.HELD_OUT
     if examiner is not None:
         examiner.examine(sample, row, captions)
+
+
+def languages_without(sample: Sample, train: TrainData) -> int:
+    """Return the languages of a spec that a sample has no caption in, as bits. Raises as `captions_of`."""
+    if not train.languages:
+        return 0
+    found = captions_by_language(sample, train.caption_key, train.languages[0])
+    return sum(1 << bit for bit, language in enumerate(train.languages) if language not in found)
 
 
 def content_crc(sample: Sample) -> int:

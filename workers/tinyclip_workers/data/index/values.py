@@ -1,4 +1,4 @@
-"""The values of `distinct_key` of all pairs, which an order with distinct batches looks up by the hundred thousand.
+"""Numbers of all pairs that an order looks up by the hundred thousand: the values of `distinct_key`, and languages that are lacking.
 
 They are a file of one number for each pair, in the order of the blocks. Of a remote store, a node keeps one copy of it, for all
 its processes: every worker compares all pairs of a batch, and those are in as many places as there are readers.
@@ -14,7 +14,6 @@ from weakref import finalize
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from tinyclip.artifacts.paths import dataset_values
 from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.data.index.rows import ShardSamples
@@ -39,10 +38,17 @@ def values_of(samples: ShardSamples) -> Values:
     return samples.distinct_N[samples.training_rows]
 
 
+def lacking_of(samples: ShardSamples) -> Values:
+    """Return the languages that a shard's pairs have no caption in, as bits."""
+    return samples.lacking_N[samples.training_rows]
+
+
 class ValuesFile:
     """A new file. It is not stored if all values are 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        """`path`: where it is stored."""
+        self._target = path
         self._folder = tempfile.TemporaryDirectory(prefix="tinyclip-values-")
         self._path = Path(self._folder.name) / "values"
         self._file = self._path.open("wb")
@@ -55,14 +61,14 @@ class ValuesFile:
             self._has_values = True
         self._count += len(values)
 
-    def save(self, store: ArtifactsStore, folder: str) -> None:
-        """Store the file in a version's folder, and remove one of an earlier attempt."""
+    def save(self, store: ArtifactsStore) -> None:
+        """Store the file, or remove one of an earlier attempt."""
         self._file.truncate(self._count * DTYPE.itemsize)
         self._file.close()
         if self._has_values:
-            store.put_file(self._path, dataset_values(folder))
+            store.put_file(self._path, self._target)
         else:
-            store.remove(dataset_values(folder))
+            store.remove(self._target)
 
     def __enter__(self) -> "ValuesFile":
         return self
@@ -72,11 +78,23 @@ class ValuesFile:
         self._folder.cleanup()
 
 
-class StoredValues:
-    """The values in a version's folder. They are read in parts: mapped into memory, they would count as that of the process."""
+def count_lacking(store: ArtifactsStore, path: str, pairs: int, languages: int) -> list[int]:
+    """Return for each language the number of a version's pairs that have no caption in it; `path`: its file of these."""
+    counts = np.zeros(languages, np.int64)
+    if store.exists(path):
+        size, bits_L = pairs * DTYPE.itemsize, np.arange(languages, dtype=np.uint64)
+        for start in range(0, size, REQUEST_BYTES):
+            lacking_M = np.frombuffer(store.read_range(path, start, min(size, start + REQUEST_BYTES)), DTYPE)
+            counts += ((lacking_M[:, None] >> bits_L) & np.uint64(1)).sum(axis=0).astype(np.int64)
+    return [int(count) for count in counts]
 
-    def __init__(self, root: str, folder: str, digest: str, pairs: int) -> None:
-        self._root, self._folder, self._digest, self._pairs = root, folder, digest, pairs
+
+class StoredValues:
+    """The values in a file of a version. They are read in parts: mapped into memory, they would count as that of the process."""
+
+    def __init__(self, root: str, path: str, digest: str, pairs: int) -> None:
+        """`digest`: of the version."""
+        self._root, self._path, self._digest, self._pairs = root, path, digest, pairs
         self._file: int | None = None
         """The descriptor of the open file, if there is one: a copy that another process deletes remains readable."""
         self._is_open = False
@@ -97,19 +115,18 @@ class StoredValues:
         return values_M
 
     def __reduce__(self) -> tuple[type["StoredValues"], tuple[str, str, str, int]]:
-        return StoredValues, (self._root, self._folder, self._digest, self._pairs)
+        return StoredValues, (self._root, self._path, self._digest, self._pairs)
 
     def _read(self, first: int, stop: int) -> Values:
         assert self._file is not None
         size = (stop - first) * DTYPE.itemsize
         data = os.pread(self._file, size, first * DTYPE.itemsize)  # any thread, and any process that was forked
         if len(data) != size:
-            path = f"{self._root}/{dataset_values(self._folder)}"
-            raise OSError(f"{path} is too short; register the data set again")
+            raise OSError(f"{self._root}/{self._path} is too short; register the data set again")
         return np.frombuffer(data, DTYPE)
 
     def _open(self) -> None:
-        store, path = open_own_store(self._root), dataset_values(self._folder)
+        store, path = open_own_store(self._root), self._path
         if store.exists(path):
             local = store.local_path(path) or self._copy(store, path)
             self._file = os.open(local, os.O_RDONLY | os.O_CLOEXEC)
@@ -120,7 +137,7 @@ class StoredValues:
         """Return this node's copy; one process makes it, the others wait."""
         folder = default_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        name, size = self._digest[:32], self._pairs * DTYPE.itemsize
+        name, size = f"{self._digest[:32]}-{Path(path).stem}", self._pairs * DTYPE.itemsize
         target = folder / f"{name}.values"
         with FileLock(folder / f"{name}.lock"):
             if not target.exists():

@@ -1,6 +1,6 @@
 """The training input: an endless, repeatable stream of batches, split over workers and loader processes.
 
-- `order`: the pairs of each batch of an epoch; `positions`: where a stream continues
+- `order`: the pairs of each batch of an epoch; `languages`: their languages; `positions`: where a stream continues
 - `fetching`: reading of the blocks that the pairs lie in
 - `pairs`: a worker's pairs, decoded; `batches`: batches and parts of them; `loader`: full batches, prepared ahead
 

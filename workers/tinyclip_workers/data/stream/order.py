@@ -8,20 +8,21 @@ the stretches of the readers of its slots only, from any position on: an order i
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
+from tinyclip_workers.data.stream.languages import divide
 
 MIN_READERS, PAIRS_PER_READER = 64, 16
 """Readers are at most as many as the pairs of a batch divided by PAIRS_PER_READER, or MIN_READERS if these are more. Many readers
 mix a batch well and can be divided over many workers and loader processes; each one holds a block in memory."""
 DISTINCT_BATCHES, DISTINCT_PAIRS = 64, 1 << 18
 """Batches among which pairs of equal value are exchanged; fewer of large ones, so that the pairs together are at most so many."""
-_BLOCKS, _PHASE, _WINDOW = 0, 1, 2
+_BLOCKS, _PHASE, _WINDOW, _LANGUAGE = 0, 1, 2, 3
 """Purposes of random draws."""
 
 Numbers = NDArray[np.int64]
@@ -33,6 +34,8 @@ class Place:
 
     block_M: Numbers
     pair_M: Numbers
+    language_M: Numbers | None = None
+    """The number of each pair's language, or -1 if it has a caption in none; None where languages are not distinguished."""
 
 
 class SampleOrder:
@@ -48,13 +51,17 @@ class SampleOrder:
         shuffle_bytes: int = 1 << 30,
         distinct: bool = False,
         readers: int | None = None,
+        languages: int = 0,
     ) -> None:
         """`shuffle`: pairs of all readers that are drawn from at a time, as far as they fit `shuffle_bytes`.
 
         0: no shuffling, and a single reader, which keeps the order of the shards.
 
         `distinct`: no two pairs of a batch have the same value, as far as exchanges with other batches make that possible.
+
+        `languages`: the number of languages among which the pairs of each batch are divided.
         """
+        self.languages = languages
         self.index, self.batch_size, self.shuffle, self.distinct = index, batch_size, shuffle, distinct
         self.entropy = [seed, int(index.digest[:15], 16)]
         self.batches = index.pairs // batch_size
@@ -109,12 +116,20 @@ class EpochOrder:
         if not 0 <= number < self.order.batches:
             raise IndexError(f"an epoch has {self.order.batches} batches, there is no batch {number}")
         slots = range(self.order.batch_size) if slots is None else slots
+        place = self.place(self._places(number, slots))
+        return replace(place, language_M=self._languages(number)[slots.start : slots.stop]) if self.order.languages else place
+
+    def _places(self, number: int, slots: range) -> Numbers:
         if self.order.distinct:
             segment, within = divmod(number, self._segment_batches())
-            places_M = self._segments(segment)[within, slots.start : slots.stop]
-        else:
-            places_M = self._batch_places(number, self.order.readers_of(slots), slots)
-        return self.place(places_M)
+            return self._segments(segment)[within, slots.start : slots.stop]
+        return self._batch_places(number, self.order.readers_of(slots), slots)
+
+    def _languages(self, number: int) -> Numbers:
+        """Return the language of each pair of a batch: all processes divide the whole batch, in the same way."""
+        index, found = self.order.index, self.place(self._places(number, range(self.order.batch_size)))
+        lacking_N = index.lacking(index.first_pairs[self.block_order[found.block_M]] + found.pair_M)
+        return divide(lacking_N, self.order.languages, self._rng(_LANGUAGE, number))
 
     def place(self, places_M: Numbers) -> Place:
         """Convert positions among all pairs of the epoch."""

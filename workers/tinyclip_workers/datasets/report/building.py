@@ -1,15 +1,16 @@
 """Build the report on a version."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 from tinyclip.schemas.datasets import CaptionStatistics, DatasetPut, DatasetReport, Finding, ImageSizes
 
-from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions
+from tinyclip_workers.datasets.captions.joined_file import CountedCaptions
 from tinyclip_workers.datasets.captions.languages import determine, shares
 from tinyclip_workers.datasets.report.agreement import agreement_findings, measure
-from tinyclip_workers.datasets.report.captions import caption_findings, joined_findings
+from tinyclip_workers.datasets.report.captions import caption_findings, joined_findings, language_findings
 from tinyclip_workers.datasets.report.distinct import count_distinct
 from tinyclip_workers.datasets.report.duplicates import duplicate_findings
 from tinyclip_workers.datasets.report.imbalance import imbalance_findings
@@ -34,7 +35,9 @@ class Measured:
     """Everything that was measured, but for what the parts have."""
 
     merged: Merged
-    joined: JoinedCaptions | None
+    lacking: list[int]
+    """For each of the data set's languages the pairs without a caption in it."""
+    joined: CountedCaptions | None
     task_images: pa.Table
     teacher: str
     """The teacher's name; "" without one."""
@@ -52,6 +55,7 @@ def build_report(parts: Parts, request: DatasetPut, measured: Measured, teacher_
         *counted_findings(statistics, request.source),
         *caption_findings(request, statistics, distinct, languages),
         *joined_findings(measured.joined, statistics.usable),
+        *language_findings(request.source.languages, measured.lacking, sum(shard.pairs for shard in merged.shards)),
         *_small(statistics, side),
         *imbalance_findings(parts, request.source, statistics.usable),
         *leakage_findings(parts, measured.task_images, request.tasks),
@@ -63,7 +67,7 @@ def build_report(parts: Parts, request: DatasetPut, measured: Measured, teacher_
         findings += agreement_findings(parts, measured.pairs, agreement, similarities, findings)
     return DatasetReport(
         samples=statistics.samples, usable=statistics.usable, findings=most_serious_first(findings),
-        caption_stats=_captions(statistics, measured.joined, distinct.distinct),
+        caption_stats=_captions(statistics, measured.joined, distinct.distinct, request.source.languages),
         image_sizes=_sizes(statistics, side or DEFAULT_INPUT), languages=shares(languages, SMALLEST_LANGUAGE),
         agreement=agreement,
     )  # fmt: skip
@@ -99,12 +103,18 @@ def _small(statistics: Statistics, image_size: int | None) -> list[Finding]:
     return [make_finding("small_images", severity, count, statistics.usable, message, remedy)]
 
 
-def _captions(statistics: Statistics, joined: JoinedCaptions | None, distinct: int) -> CaptionStatistics:
+def _captions(
+    statistics: Statistics, joined: CountedCaptions | None, distinct: int, languages: Sequence[str]
+) -> CaptionStatistics:
     lengths = statistics.lengths + (joined.statistics.lengths if joined is not None else Counter())
     captions = statistics.captions + (joined.captions if joined is not None else 0)
     characters = {**summary(lengths, 95), "mean": round(mean(lengths), 1)}
     per_sample = round(captions / max(1, statistics.usable), 2)
-    return CaptionStatistics(captions=captions, per_sample=per_sample, characters=characters, distinct=distinct)
+    by_language = statistics.captions_by_language + (joined.languages if joined is not None else Counter())
+    return CaptionStatistics(
+        captions=captions, per_sample=per_sample, characters=characters, distinct=distinct,
+        languages={language: by_language[language] for language in languages},
+    )  # fmt: skip
 
 
 def _sizes(statistics: Statistics, side: int) -> ImageSizes:

@@ -1,11 +1,12 @@
 """Findings on captions: whether they are texts at all, whether they differ, and in which languages they are."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from tinyclip.schemas.datasets import DatasetPut, Finding
 
 from tinyclip_workers.datasets.captions.checks import NoText
-from tinyclip_workers.datasets.captions.joined_file import JoinedCaptions
+from tinyclip_workers.datasets.captions.joined_file import CountedCaptions
 from tinyclip_workers.datasets.report.distinct import DistinctCaptions
 from tinyclip_workers.datasets.report.rules import Severity, make_finding, part_of, severity_of
 from tinyclip_workers.datasets.statistics import MAX_EXAMPLES, Statistics, example
@@ -39,7 +40,7 @@ def caption_findings(
     return [finding for finding in found if finding is not None]
 
 
-def joined_findings(joined: JoinedCaptions | None, usable: int) -> list[Finding]:
+def joined_findings(joined: CountedCaptions | None, usable: int) -> list[Finding]:
     """Return findings on captions from another file."""
     if joined is None:
         return []
@@ -53,12 +54,31 @@ def joined_findings(joined: JoinedCaptions | None, usable: int) -> list[Finding]
         found.append(make_finding("unknown_caption_keys", severity, joined.unknown, known, message, remedy, examples))
     if joined.malformed:
         message = f"{joined.malformed:,} lines or rows of the file of captions are no key with captions"
-        remedy = 'Write an object as {"key": "…", "captions": ["…"]} on each line, or these columns in Parquet.'
+        remedy = 'Write an object as {"key": "…", "captions": ["…"]} on each line, or these columns in Parquet. With languages, '
+        remedy += 'captions are {"de": ["…"], "ja": ["…"]}.'
         severity = severity_of(joined.malformed / max(1, joined.malformed + joined.samples), 0.01, 0.5)
         examples = joined.malformed_examples
         found.append(make_finding("malformed_captions", severity, joined.malformed, usable, message, remedy, examples))
+    if joined.other_languages:
+        listed = ", ".join(f"{language}: {count:,}" for language, count in joined.other_languages.most_common(SHOWN))
+        count = joined.other_languages.total()
+        message = f"{count:,} captions of the file are in languages that source.languages does not name ({listed}); they are not used"
+        remedy = "Add the languages to source.languages, or leave them out."
+        found.append(make_finding("other_languages", "info", joined.samples, usable, message, remedy))
     if joined.samples >= MIN_SAMPLES and (frequent := _frequent(joined.statistics, joined.samples)) is not None:
         found.append(frequent.model_copy(update={"message": f"in the file of captions, {frequent.message}"}))
+    return found
+
+
+def language_findings(languages: Sequence[str], lacking: Sequence[int], pairs: int) -> list[Finding]:
+    """Return findings on languages in which pairs have no caption. `lacking`: the number of such pairs by language."""
+    found = []
+    for language, count in zip(languages, lacking, strict=True):
+        if count and pairs:
+            message = f"{part_of(count, pairs)} pairs have no caption in {language}"
+            remedy = "They take part with the languages that they have. Write captions, or remove the language from source.languages."
+            severity: Severity = "error" if count == pairs else severity_of(count / pairs, 0.5, 2)
+            found.append(make_finding("missing_languages", severity, count, pairs, message, remedy))
     return found
 
 

@@ -10,7 +10,15 @@ from tinyclip.schemas.spec import TeacherSpec, TrainData
 
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.index.rows import SampleRow, Use
-from tinyclip_workers.data.samples import Sample, UnusableSample, field_of, image_bytes, sample_errors, sample_json
+from tinyclip_workers.data.samples import (
+    Sample,
+    UnusableSample,
+    captions_by_language,
+    field_of,
+    image_bytes,
+    sample_errors,
+    sample_json,
+)
 from tinyclip_workers.datasets.captions import checks
 from tinyclip_workers.datasets.captions.counts import CaptionCounter
 from tinyclip_workers.datasets.images.checks import Tone, examine_image
@@ -20,7 +28,7 @@ from tinyclip_workers.datasets.statistics import Statistics, example
 from tinyclip_workers.datasets.teacher import BATCH, teacher_of
 from tinyclip_workers.types import Pixels
 
-FORMAT = 1
+FORMAT = 2
 """Version of the examination; increment it when what it writes changes."""
 SAMPLED_FIELDS = 20
 """Samples of a shard whose fields are looked at."""
@@ -46,7 +54,8 @@ class ExaminationSettings:
     def digest(self) -> str:
         """Return a digest of the settings and of the version of the examination."""
         where = {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in self.where.items()}
-        train = self.train.model_dump(mode="json", include={"image_key", "caption_key", "distinct_key", "holdout"})
+        owned = {"image_key", "caption_key", "languages", "distinct_key", "holdout"}
+        train = self.train.model_dump(mode="json", include=owned)
         document = [FORMAT, train, where, self.context_length, self.language_captions, self.teacher_digest]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -61,6 +70,8 @@ class _Looked:
     marks: SampleMarks
     tone: Tone | None
     captions: list[str]
+    languages: dict[str, int]
+    """Captions in each of the data set's languages."""
     square: Pixels | None
     """For the teacher."""
 
@@ -99,7 +110,13 @@ class ShardExaminer:
             marks.image, marks.thumbnail = image.hash, image.thumbnail
         marks.captions = [checks.text_hash(text) for text in dict.fromkeys(map(checks.normalized, captions))]
         named: Sample = {"__key__": sample["__key__"]}
-        self._looked = _Looked(named, row, marks, image.tone, captions, square)
+        self._looked = _Looked(named, row, marks, image.tone, captions, self._languages(sample), square)
+
+    def _languages(self, sample: Sample) -> dict[str, int]:
+        if not (languages := self._train.languages):
+            return {}
+        found = captions_by_language(sample, self._train.caption_key, languages[0])
+        return {language: len(texts) for language, texts in found.items() if language in languages}
 
     def passed(self, sample: Sample, row: SampleRow) -> None:
         self.statistics.samples += 1
@@ -149,6 +166,7 @@ class ShardExaminer:
             detail = f"{looked.row.width}x{looked.row.height} pixels, {looked.tone}"
             self._count(code, looked.sample, detail, reason=looked.tone)
         self._count_size(looked.row)
+        self.statistics.captions_by_language.update(looked.languages)
         self._captions.add(looked.sample["__key__"], looked.captions)
 
     def _count(self, code: str, sample: Sample, detail: str, reason: str | None = None) -> None:
