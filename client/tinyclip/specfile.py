@@ -172,6 +172,7 @@ def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
     for holder in (_mapping(_mapping(spec.get("data")).get("train")), _mapping(spec.get("source"))):  # of a job, of a data set
         for key in ("shards", "captions"):
             _replace(holder, key, lambda file: absolute(file, folder))
+    _replace(_mapping(spec.get("tokenizer")), "folder", lambda path: absolute(path, folder))
     for holder in [spec, *_mappings(spec.get("stages"))]:
         _replace(_mapping(holder.get("objective")), "clusters", lambda file: absolute(file, folder))
     for task in [*_mappings(_mapping(spec.get("evaluation")).get("tasks")), *_mappings(spec.get("tasks"))]:

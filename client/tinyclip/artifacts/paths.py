@@ -360,6 +360,11 @@ def job_dataset(job: str) -> str:
     return f"{job_folder(job)}/dataset"
 
 
+def job_tokenizer(job: str) -> str:
+    """The tokenizer that a job has trained or read for its students; a committed folder."""
+    return f"{job_folder(job)}/tokenizer"
+
+
 def reinforcement_folder(dataset: str, version: int, id: str) -> str:
     return f"{dataset_version(dataset, version)}/reinforcements/{id}"
 

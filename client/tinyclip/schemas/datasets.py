@@ -50,7 +50,7 @@ class DatasetSource(Request):
     """Brace lists and globs of WebDataset shards: local paths, s3://, http(s)://."""
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
     caption_key: Key = "txt"
-    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time. A mapping has captions by language."""
+    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time. A mapping has them by language."""
     languages: Languages = []
     """Languages of the captions, of which every batch has the same number of pairs, up to one. The first is that of captions
     without a language."""

@@ -106,7 +106,8 @@ async def delete(session: AsyncSession, row: EvaluationRow) -> None:
 def view(row: EvaluationRow) -> Evaluation:
     request = EvaluationRequest.model_validate(row.request)
     # JSONB does not keep the order of keys.
-    results = {task.name: row.results[task.name] for task in request.tasks if task.name in row.results}
+    names = [name for task in request.tasks for name in task.result_names()]
+    results = {name: row.results[name] for name in names if name in row.results}
     return Evaluation.model_validate({
         "id": row.id, "model": row.model, "against": request.against.name if request.against else None,
         "tasks": row.spec["tasks"], "holdout": row.spec["holdout"], "state": row.state, "progress": row.progress,

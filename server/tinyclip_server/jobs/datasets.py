@@ -32,8 +32,9 @@ async def pin(services: Services, project: str, spec: JobSpec) -> tuple[JobSpec,
             raise InvalidInput.field(f"{POINTER}/dataset", train.dataset, error.detail, code="unknown_dataset") from error
     if train.reinforcement is not None:
         await _expect_reinforcement(services, version, train.reinforcement)
-    owned = {"image_key": version.source.image_key, "caption_key": version.source.caption_key,
-             "languages": version.source.languages, "distinct_key": version.source.distinct_key, "holdout": version.holdout}  # fmt: skip
+    source = version.source
+    owned = {"image_key": source.image_key, "caption_key": source.caption_key, "languages": source.languages,
+             "distinct_key": source.distinct_key, "holdout": version.holdout}  # fmt: skip
     _expect_agreement(train, owned, version)
     pinned = train.model_copy(update={"dataset": f"{version.name}@{version.version}", **owned})
     return spec.model_copy(update={"data": spec.data.model_copy(update={"train": pinned})}), version

@@ -1,7 +1,7 @@
 """What tasks compare with the images: lists of classes and templates, labels and captions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyclip.schemas.spec import EvaluationTask, RetrievalTask, ZeroShotTask
@@ -25,9 +25,12 @@ MAX_DIGITS = 9
 class ValueReader:
     """Reads of each sample what a task compares: the row of its class, its label, or its captions."""
 
-    def __init__(self, task: EvaluationTask, holdout: float) -> None:
-        self._task, self._holdout = task, holdout
-        self._classes = ClassRows(task_lines(task.classes or [])) if isinstance(task, ZeroShotTask) else None
+    def __init__(
+        self, task: EvaluationTask, holdout: float, read_captions: Callable[[Sample], list[str]] | None = None
+    ) -> None:
+        """`read_captions`: for tasks of one language."""
+        self._task, self._holdout, self._read_captions = task, holdout, read_captions
+        self._classes = ClassRows(class_names(task)) if isinstance(task, ZeroShotTask) else None
         self._without_class: list[str] = []
 
     def selects(self, sample: Sample) -> bool:
@@ -36,6 +39,8 @@ class ValueReader:
     def read(self, sample: Sample) -> Any:
         """Raises any exception."""
         if isinstance(self._task, RetrievalTask):
+            if self._read_captions is not None:
+                return self._read_captions(sample)
             return retrieval_captions(sample, self._task.caption_key)
         label = text_field(sample, self._task.label_key)
         if self._classes is None:
@@ -52,6 +57,18 @@ class ValueReader:
         if is_another_list(len(self._without_class), len(self._without_class) + with_class):
             message = f"{self._without_class[0]}; give the list that the labels were made with"
             raise task_error(self._task, "classes", f"{message} ({len(self._without_class):,} labels have no class)")
+
+
+def class_names(task: ZeroShotTask) -> list[str]:
+    """Return the classes of a task of one language. Raises as `task_lines`."""
+    assert not isinstance(task.classes, dict), "a task of one language"
+    return task_lines(task.classes or [])
+
+
+def prompt_templates(task: ZeroShotTask) -> list[str]:
+    """Return the templates of a task of one language. Raises as `task_lines`."""
+    assert not isinstance(task.templates, dict), "a task of one language"
+    return task_lines(task.templates or [])
 
 
 def task_lines(value: list[str] | str) -> list[str]:
@@ -141,5 +158,5 @@ def task_pointer(tasks: Sequence[EvaluationTask], error: DataError) -> str | Non
     place = error.field.removeprefix(TASKS)
     for index, task in enumerate(tasks):
         if place.startswith(f"{task.name}."):
-            return f"/tasks/{index}/{place.removeprefix(f'{task.name}.')}"
+            return f"/tasks/{index}/{place.rsplit('.', 1)[-1]}"  # there may be a language between
     return None

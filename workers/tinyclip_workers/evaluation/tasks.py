@@ -12,10 +12,19 @@ from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation import metrics
+from tinyclip_workers.evaluation.by_language import CaptionFiles, LanguageTask, split_by_language
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.compatibility import RetrievalSet, SharedSpace, across_models
 from tinyclip_workers.evaluation.embedding import EmbeddedImages, embed_images, embed_texts, evaluation_mode, leading
-from tinyclip_workers.evaluation.labels import MAX_PROMPTS, ValueReader, fill_template, prompts_problem, task_error, task_lines
+from tinyclip_workers.evaluation.labels import (
+    MAX_PROMPTS,
+    ValueReader,
+    class_names,
+    fill_template,
+    prompt_templates,
+    prompts_problem,
+    task_error,
+)
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
 
@@ -34,7 +43,7 @@ def evaluate_tasks(
     on_sample: OnSample = lambda sample: None,
     shared: SharedSpace | None = None,
 ) -> dict[str, ModelScores]:
-    """Return the scores of every model in every task, as {task: {name: {metric: value}}}.
+    """Return the scores of every model in every task, as {task: {name: {metric: value}}}; by language as {task.language: …}.
 
     Each image is decoded once and encoded by all models; tasks with the same shards share one pass over them.
     Beside the metrics: the counts `samples`, `skipped` and `skipped_shards`, of models with a reduced vocabulary the
@@ -46,20 +55,22 @@ def evaluate_tasks(
     Raises DataError if nothing can be evaluated or a label has no class.
     """
     scores: dict[str, ModelScores] = {}
-    with evaluation_mode(models.values(), torch.device(device)):
-        for group in _group_by_shards([resolve_task(task) for task in tasks]):
-            for task, data, skipped in _embed(models, group, holdout, on_sample):
+    split = list(split_by_language(tasks))
+    with evaluation_mode(models.values(), torch.device(device)), CaptionFiles() as files:
+        files.prepare(split)
+        for group in _group_by_shards([resolve_task(task) for task in split]):
+            for task, data, skipped in _embed(models, group, holdout, on_sample, files):
                 scores_of_task = _score(models, task, data, holdout, on_sample, shared)
                 counts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
                 scores[task.name] = {
                     name: {**scores_of_task[name], **counts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
                 }
-    return {task.name: scores[task.name] for task in tasks}
+    return {task.name: scores[task.name] for task in split}
 
 
 def shards_to_read(tasks: Sequence[EvaluationTask]) -> list[str]:
     """Return the shards of all passes that `evaluate_tasks` makes over the samples; for progress. Raises DataError."""
-    resolved = [resolve_task(task) for task in tasks]
+    resolved = [resolve_task(task) for task in split_by_language(tasks)]
     read = [group[0] for group in _group_by_shards(resolved)]
     probes = [task for task in resolved if isinstance(task, LinearProbeTask)]
     read += [task.model_copy(update={"shards": task.train_shards or []}) for task in probes]
@@ -95,7 +106,7 @@ def _score(
 def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: EmbeddedImages) -> ModelScores:
     assert task.classes is not None, "a resolved task has classes"
     assert task.templates is not None, "a resolved task has templates"
-    classes, templates, labels_N = task_lines(task.classes), task_lines(task.templates), torch.tensor(data.values)
+    classes, templates, labels_N = class_names(task), prompt_templates(task), torch.tensor(data.values)
     if len(classes) * len(templates) > MAX_PROMPTS:
         raise task_error(task, "templates", f"task {task.name}: {prompts_problem(classes, templates)}", task.templates)
     prompts = [fill_template(template, name) for template in templates for name in classes]
@@ -170,7 +181,7 @@ def _linear_probe(
     def is_usable(key: str) -> bool:
         return task.subset == "all" or not is_held_out(key, holdout)
 
-    [(_, train, _)] = _embed(models, [train_task], holdout, on_sample, is_usable)
+    [(_, train, _)] = _embed(models, [train_task], holdout, on_sample, is_usable=is_usable)
     row = {label: i for i, label in enumerate(sorted(set(train.values), key=lambda label: (len(label), label)))}
     if len(row) < 2:
         message = f"task {task.name}: all labels of train_shards are {min(row)}; a probe needs two classes"
@@ -191,10 +202,12 @@ def _embed(
     tasks: Sequence[EvaluationTask],
     holdout: float,
     on_sample: OnSample,
+    files: CaptionFiles | None = None,
     is_usable: Callable[[str], bool] = lambda key: True,
 ) -> list[tuple[EvaluationTask, EmbeddedImages, Skipped]]:
     """Make one pass over the shards that these tasks share. Return each task's part; raises DataError if one is empty."""
-    skipped, skipped_shards, readers = [Skipped() for _ in tasks], Skipped(), [ValueReader(task, holdout) for task in tasks]
+    skipped, skipped_shards = [Skipped() for _ in tasks], Skipped()
+    readers = [ValueReader(task, holdout, _caption_reader(task, files)) for task in tasks]
 
     def selected() -> Iterator[tuple[Sample, dict[int, Any]]]:
         for sample in read_shards(_shards(tasks[0]), skipped_shards):
@@ -218,6 +231,13 @@ def _embed(
         skipped[index].shards = skipped_shards.shards
         parts.append((task, data.select(rows, [data.values[row][index] for row in rows]), skipped[index]))
     return parts
+
+
+def _caption_reader(task: EvaluationTask, files: CaptionFiles | None) -> Callable[[Sample], list[str]] | None:
+    """Return a function for the captions of a task of one language; None for another task."""
+    if not isinstance(task, LanguageTask) or files is None:
+        return None
+    return lambda sample: files.read_captions(sample, task, by_line=not task.caption_key.startswith("json."))
 
 
 def _values(sample: Sample, readers: Sequence[ValueReader], skipped: list[Skipped]) -> dict[int, Any]:

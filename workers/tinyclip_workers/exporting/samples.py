@@ -20,8 +20,9 @@ from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_shards
+from tinyclip_workers.evaluation.by_language import split_by_language
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.labels import fill_template, is_selected, retrieval_captions, task_lines
+from tinyclip_workers.evaluation.labels import class_names, fill_template, is_selected, prompt_templates, retrieval_captions
 
 log = logging.getLogger(__name__)
 
@@ -151,11 +152,11 @@ def _decode(
 def _task_texts(task: EvaluationTask) -> list[str] | None:
     """Return the prompts of a zero-shot task; None for tasks whose samples have captions."""
     try:
-        task = resolve_task(task)
+        task = resolve_task(next(split_by_language([task])))
         if not isinstance(task, ZeroShotTask) or task.classes is None or task.templates is None:
             return None
-        classes = task_lines(task.classes)
-        prompts = (fill_template(template, name) for template in task_lines(task.templates) for name in classes)
+        classes = class_names(task)
+        prompts = (fill_template(template, name) for template in prompt_templates(task) for name in classes)
         return list(islice(prompts, TEXTS))
     except (OSError, ValueError) as error:
         log.warning("cannot read the prompts of task %s: %s", task.name, error)

@@ -19,6 +19,7 @@ from tinyclip_workers.data.samples import (
     text_field,
 )
 from tinyclip_workers.plan.diagnostics import Diagnostics
+from tinyclip_workers.plan.languages import check_languages
 from tinyclip_workers.plan.shards import ShardInspection, inspect_shards
 from tinyclip_workers.training.groups.sizes import group_sizes
 
@@ -36,6 +37,7 @@ def check_training_data(spec: JobSpec, diagnostics: Diagnostics) -> tuple[int, b
     report_shards(inspection, "/data/train/shards", diagnostics)
     check_images(inspection.samples, train.image_key, "/data/train", diagnostics)
     check_captions(inspection.samples, train.caption_key, "/data/train/caption_key", diagnostics)
+    check_languages(inspection.samples, train, "/data/train", diagnostics)
     training = [sample for sample in inspection.samples if not is_held_out(sample["__key__"], train.holdout)]
     _check_distinct_key(spec, training, diagnostics)
     if inspection.samples and not training:

@@ -26,6 +26,7 @@ from tinyclip_workers.plan.cost import teacher_hours
 from tinyclip_workers.plan.data import check_batches, check_training_data
 from tinyclip_workers.plan.dataset import check_dataset
 from tinyclip_workers.plan.diagnostics import Diagnostics
+from tinyclip_workers.plan.languages import check_teachers_languages
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
 from tinyclip_workers.plan.reinforcement import check_stored, cost_or_errors
 from tinyclip_workers.plan.resources import resolve_device
@@ -105,6 +106,7 @@ def make_plan(
     teachers = _check_teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
     training, samples, exact = _check_data(spec, dataset, diagnostics)
+    check_teachers_languages(spec, dataset.source.languages if dataset is not None else spec.data.train.languages, diagnostics)
     check_batches(spec, samples, exact, diagnostics)
     check_tasks(spec.evaluation.tasks, training, "/evaluation/tasks", diagnostics)
     diagnostics.begin("/objective", None, "reading the files of objectives")

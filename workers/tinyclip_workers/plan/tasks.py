@@ -8,6 +8,7 @@ from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import Sample, UnusableSample, extensions, sample_errors, sample_json, text_field
+from tinyclip_workers.evaluation.by_language import split_by_language
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.labels import (
     MAX_PROMPTS,
@@ -20,6 +21,7 @@ from tinyclip_workers.evaluation.labels import (
 )
 from tinyclip_workers.plan.data import check_captions, check_images, json_fields, report_shards
 from tinyclip_workers.plan.diagnostics import Diagnostics
+from tinyclip_workers.plan.languages import check_languages
 from tinyclip_workers.plan.shards import ShardInspection, inspect_shards, shard_urls
 
 
@@ -35,10 +37,10 @@ class TrainingData:
 
 def check_tasks(tasks: Sequence[EvaluationTask], training: TrainingData, pointer: str, diagnostics: Diagnostics) -> None:
     """Check every task of the list at `pointer`."""
-    names = Counter(task.name for task in tasks)
+    names = Counter(name for task in tasks for name in task.result_names())
     for index, written in enumerate(tasks):
         here = f"{pointer}/{index}"
-        if names[written.name] > 1:
+        if any(names[name] > 1 for name in written.result_names()):
             diagnostics.error(f"{here}/name", written.name, "is also the name of another task; results need distinct names")
         diagnostics.begin(f"{here}/shards", written.shards, f"reading the data of task {written.name}")
         task = _resolve(written, here, diagnostics)
@@ -49,9 +51,12 @@ def check_tasks(tasks: Sequence[EvaluationTask], training: TrainingData, pointer
         samples = _selected_samples(task, training, inspection, here, diagnostics)
         check_images(inspection.samples, task.image_key, here, diagnostics)
         if isinstance(task, ZeroShotTask):
-            _check_zero_shot(task, samples, inspection.complete, here, diagnostics)
+            for each in split_by_language([task]):
+                assert isinstance(each, ZeroShotTask)
+                _check_zero_shot(each, samples, inspection.complete, here, diagnostics)
         elif isinstance(task, RetrievalTask):
             check_captions(samples, task.caption_key, f"{here}/caption_key", diagnostics)
+            check_languages(samples, task, here, diagnostics)
         else:
             _check_probe(task, samples, here, diagnostics)
 
@@ -96,7 +101,7 @@ def _selected_samples(
 
 def _check_zero_shot(task: ZeroShotTask, samples: list[Sample], complete: bool, pointer: str, diagnostics: Diagnostics) -> None:
     templates = _checked_templates(task, pointer, diagnostics)
-    classes = _lines(task.classes or [], f"{pointer}/classes", diagnostics)
+    classes = _lines(_of_one_language(task.classes), f"{pointer}/classes", diagnostics)
     if not classes:
         return
     if len(classes) * len(templates) > MAX_PROMPTS:
@@ -153,7 +158,7 @@ def _check_names(
 
 def _checked_templates(task: ZeroShotTask, pointer: str, diagnostics: Diagnostics) -> list[str]:
     """Return the templates. A file's content is not quoted: it may be any file."""
-    templates = _lines(task.templates or [], f"{pointer}/templates", diagnostics)
+    templates = _lines(_of_one_language(task.templates), f"{pointer}/templates", diagnostics)
     bad = [line for line, template in enumerate(templates, 1) if "{}" not in template and "{c}" not in template]
     if bad:
         message = f"template {bad[0]} of {len(templates)} has no {{}} for the class name; all classes would have the same prompt"
@@ -229,6 +234,13 @@ def _shown(value: object) -> str:
     return "another text" if isinstance(value, str) else "a list or an object"
 
 
-def _abbreviated(value: list[str] | str) -> str:
+def _of_one_language(value: list[str] | str | dict[str, list[str] | str] | None) -> list[str] | str:
+    assert not isinstance(value, dict), "a task of one language"
+    return value or []
+
+
+def _abbreviated(value: list[str] | str | dict[str, list[str] | str]) -> str:
     """Return a path unchanged, and a list as its first entries."""
+    if isinstance(value, dict):
+        return ", ".join(value)
     return value if isinstance(value, str) else ", ".join(value[:3]) + (", …" if len(value) > 3 else "")

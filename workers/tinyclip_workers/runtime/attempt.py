@@ -18,6 +18,7 @@ from tinyclip.artifacts.paths import (
     attempt_outcome,
     group_stop,
     job_spec,
+    job_tokenizer,
     model_version,
     stage_checkpoints,
     stage_folder,
@@ -134,6 +135,14 @@ class JobAttempt:
         """Store the result of a stage's test for a setting, unless there is one."""
         path = stage_selection(self.document.job, index, self.spec.stages[index].name, setting)
         self.store.create_bytes(path, json.dumps(result).encode())
+
+    def tokenizer(self) -> dict[str, bytes] | None:
+        """Return the files of the tokenizer that the job gives its students (`TokenizerSource.to_files`); None before."""
+        return read_committed(self.store, job_tokenizer(self.document.job))
+
+    def keep_tokenizer(self, files: dict[str, bytes]) -> None:
+        """Store the tokenizer for all stages and attempts."""
+        write_committed(self.store, job_tokenizer(self.document.job), files)
 
     def outcome(self) -> "Outcome | None":
         """Return the outcome that a worker has reported; None if there is none."""

@@ -9,15 +9,17 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from tinyclip.artifacts.paths import DATASET_DOCUMENT, dataset_shard_summary, dataset_version, job_dataset
+from tinyclip.artifacts.paths import DATASET_DOCUMENT, dataset_lacking, dataset_shard_summary, dataset_version, job_dataset
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TrainData
 
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, digest_of, open_index, write_index, write_shard_samples
+from tinyclip_workers.data.index.joining import JoinedCaptions, JoinedFile
 from tinyclip_workers.data.index.rows import ShardRow
 from tinyclip_workers.data.index.scanning import scan_or_empty
+from tinyclip_workers.data.index.values import count_lacking
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.shard_files import describe_shard
 from tinyclip_workers.runtime.attempt import JobAttempt
@@ -94,13 +96,48 @@ def _write(run: JobAttempt, folder: str, shards: Sequence[ShardRow], skipped: Sk
     if not pairs:
         examples = "; ".join(skipped.examples) or "all are held out"
         raise DataError(f"no pair of the shards can be used ({examples}); check image_key, caption_key and holdout")
+    train = run.spec.data.train
+    joined = _join_captions(run, folder, shards)
     write_index(run.store, folder, shards)
+    settings = [train.languages, joined] if train.languages or joined else None
     document = {
-        "digest": digest_of(shards), "samples": sum(shard.samples for shard in shards), "pairs": pairs,
+        "digest": digest_of(shards, settings), "samples": sum(shard.samples for shard in shards), "pairs": pairs,
         "shards": sum(shard.samples > 0 for shard in shards), "skipped": asdict(skipped),
     }  # fmt: skip
     log.info("indexed %s pairs in %s shards", f"{pairs:,}", f"{document['shards']:,}")
+    lacking = count_lacking(run.store, dataset_lacking(folder), pairs, len(train.languages))
+    for language, count in zip(train.languages, lacking, strict=True):
+        if count == pairs:
+            message = f"no pair has a caption in {language}; correct data.train.languages, or add captions"
+            raise DataError(message, field="data.train.languages", value=language)
+        if count:
+            log.warning("%s of %s pairs have no caption in %s", f"{count:,}", f"{pairs:,}", language)
     run.store.create_bytes(f"{folder}/{DATASET_DOCUMENT}", json.dumps(document).encode())
+
+
+def _join_captions(run: JobAttempt, folder: str, shards: Sequence[ShardRow]) -> str | None:
+    """Join the captions of the spec's file to the samples. Returns the file's digest; None without one. Raises DataError."""
+    train, joined, logged_at = run.spec.data.train, JoinedCaptions(), time.monotonic()
+    if train.captions is None:
+        return None
+
+    def on_step(message: str) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= LOG_SECONDS:
+            logged_at = time.monotonic()
+            log.info("joining captions: %s", message)
+
+    file = JoinedFile(run.store, folder, train.captions, train.languages, joined, field="data.train.captions")
+    filled = [number for number, shard in enumerate(shards) if shard.samples]
+    file.join(filled, lambda *_: None, lambda _: None, on_step)
+    log.info("joined %s captions to %s samples", f"{joined.captions:,}", f"{joined.samples:,}")
+    for count, what in ((joined.unknown, "keys of no sample"), (joined.malformed, "lines that are no key with captions")):
+        if count:
+            log.warning("%s has %s %s", train.captions, f"{count:,}", what)
+    if not joined.samples:
+        message = f"{train.captions} has captions of none of the samples; its keys are names in the shards up to the first dot"
+        raise DataError(message, field="data.train.captions", value=train.captions)
+    return joined.sha256
 
 
 def _needed_pairs(spec: JobSpec) -> int | None:

@@ -14,6 +14,7 @@ from tinyclip.schemas.layouts import AnyLayout
 
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.summary import summarize
+from tinyclip_workers.model.vocabulary_change import vocabulary_of
 from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
@@ -21,6 +22,7 @@ from tinyclip_workers.training.checkpoints import adopt
 from tinyclip_workers.training.dataset import prepare_index
 from tinyclip_workers.training.groups.group import cluster_size, describe_failure, train_on_group
 from tinyclip_workers.training.stage import Stage, resolve_stage
+from tinyclip_workers.training.vocabulary import prepare_tokenizer
 from tinyclip_workers.training.worker import NON_RETRYABLE_ERRORS, error_code
 from tinyclip_workers.versions.writer import write_student_version
 
@@ -101,11 +103,13 @@ def _train_stages(run: JobAttempt, artifacts: str, events: EventWriter) -> Outco
     if not ray.is_initialized():
         ray.init()
     pairs = prepare_index(run)
+    tokenizer = prepare_tokenizer(run)
+    vocab_size = None if tokenizer is None else len(vocabulary_of(tokenizer))
     samples = spec.data.train.samples or pairs
     log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in cluster_size().items()))
     before: Stage | None = None
     for index in range(len(spec.stages)):
-        stage = resolve_stage(spec, index, parent, before, samples)
+        stage = resolve_stage(spec, index, parent, before, samples, vocab_size)
         student = run.finished_stage(index)
         if student is None:
             outcome = _train_stage(run, artifacts, stage, events)

@@ -15,11 +15,13 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
+from tinyclip_workers.model.vocabulary_change import vocabulary_of, with_vocabulary
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
 from tinyclip_workers.training.objective.nested import principal_axes
 from tinyclip_workers.training.stage import Parent, Stage, build_student, plain_layout
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, describe_teacher, freeze_teachers
+from tinyclip_workers.training.vocabulary import check_student_tokenizer, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,19 @@ def load_pieces(
     seed, at = run.spec.seed, _teachers(run, stage)[: 1 if first_only else None]
     originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in at]
     original = originals[0] if originals else None
+    tokenizer = tokenizer_of(run)
     student = LoadedModel(
         model=build_student(stage, seed, None),
         layout=stage.layout,
-        tokenizer=make_tokenizer(stage.layout),
+        tokenizer=make_tokenizer(stage.layout, tokenizer),
         image_mean=original.image_mean if original else OPENAI_MEAN,
         image_std=original.image_std if original else OPENAI_STD,
         name=stage.name,
         digest="",
+        tokenizer_source=tokenizer,
     )
+    if tokenizer is not None:
+        check_student_tokenizer(student)
     parent = None if stage.inherit == "none" else _parent(run, stage, original, device)
     calibration = None if parent is None else calibration_of(run.spec, index, stage.index, student, parent, original)
     if fresh and parent is not None:
@@ -100,7 +106,11 @@ def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device:
     """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
     if stage.index == 0:
         assert original is not None  # the spec's schema requires a teacher here
-        return Parent(original.model.state_dict(), plain_layout(original.layout), device)
+        layout = plain_layout(original.layout)
+        if (tokenizer := tokenizer_of(run)) is None:
+            return Parent(original.model.state_dict(), layout, device)
+        tokens, state = vocabulary_of(tokenizer), original.model.state_dict()
+        return Parent(*with_vocabulary(state, layout, original.tokenizer, tokens, run.spec.seed), device)
     before = run.finished_stage(stage.index - 1)
     if before is None:
         raise RuntimeError(f"the student is missing from {run.stage_folder(stage.index - 1)}")

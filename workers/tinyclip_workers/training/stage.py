@@ -63,15 +63,24 @@ class Stage:
 
 
 def resolve_stage(
-    spec: JobSpec, index: int, parent: AnyLayout | None, before: Stage | None, samples_per_epoch: int
+    spec: JobSpec,
+    index: int,
+    parent: AnyLayout | None,
+    before: Stage | None,
+    samples_per_epoch: int,
+    vocab_size: int | None = None,
 ) -> Stage:
     """Resolve a stage whose parent is known: settings that it omits come from the spec, sizes from the parent.
 
-    `before` is the previous stage, `None` for the first. Raises ImpossibleStudent.
+    `before` is the previous stage, `None` for the first. `vocab_size`: of the tokenizer that the job gives its students. Raises
+    ImpossibleStudent.
     """
     stage = spec.stages[index]
+    if isinstance(parent, Layout) and vocab_size is not None:  # it is given this vocabulary before anything is inherited
+        parent = with_vocab_size(parent, vocab_size)
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
-    objective, layout, original = stage.objective or spec.objective, _first_layout(stage, parent), None
+    objective, original = stage.objective or spec.objective, None
+    layout = _student_layout(stage, parent, vocab_size)
     if stage.prune is not None:
         original = before.original if before is not None and before.original is not None else plain_layout(parent)
     return Stage(
@@ -89,6 +98,22 @@ def resolve_stage(
         original=original,
         averaging=stage.averaging or spec.averaging,
     )
+
+
+def with_vocab_size(layout: Layout, size: int) -> Layout:
+    """Return the layout of a model with that many tokens."""
+    return layout.model_copy(update={"text": layout.text.model_copy(update={"vocab_size": size})})
+
+
+def _student_layout(stage: StageSpec, parent: AnyLayout | None, vocab_size: int | None) -> AnyLayout:
+    """Return the layout of the student at the start of a stage, with the vocabulary of the job's tokenizer if it has one."""
+    layout = _first_layout(stage, parent)
+    if vocab_size is None:
+        return layout
+    if not isinstance(layout, Layout):
+        message = f"a {layout.family} has the tokenizer of its own architecture; omit tokenizer, or use a plain CLIP as student"
+        raise ImpossibleStudent("tokenizer", None, message)
+    return with_vocab_size(layout, vocab_size)
 
 
 def _first_layout(stage: StageSpec, parent: AnyLayout | None) -> AnyLayout:

@@ -13,6 +13,7 @@ from tinyclip_workers.data.index.dataset_index import open_index
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, captions_of
 from tinyclip_workers.data.shards import read_shards
+from tinyclip_workers.evaluation.by_language import split_by_language
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
 from tinyclip_workers.evaluation.labels import fill_template, retrieval_captions, task_lines
 
@@ -42,7 +43,7 @@ def joined_captions(store: ArtifactsStore, version: DatasetVersion) -> Iterator[
 
 def prompts(tasks: Iterable[EvaluationTask]) -> Iterator[str]:
     """Yield the texts of classes. Raises OSError or ValueError."""
-    for task in map(resolve_task, tasks):
+    for task in map(resolve_task, split_by_language(list(tasks))):
         if isinstance(task, ZeroShotTask):
             for template in task_lines(task.templates or []):
                 yield from (fill_template(template, name) for name in task_lines(task.classes or []))
@@ -50,7 +51,7 @@ def prompts(tasks: Iterable[EvaluationTask]) -> Iterator[str]:
 
 def evaluation_captions(tasks: Iterable[EvaluationTask]) -> Iterator[str]:
     """Yield the captions of the images of retrieval tasks. Raises DataError."""
-    for task in map(resolve_task, tasks):
+    for task in map(resolve_task, split_by_language(list(tasks))):
         if isinstance(task, RetrievalTask):
             yield from _read(task.shards, lambda sample, key=task.caption_key: retrieval_captions(sample, key))  # type: ignore[misc]
 

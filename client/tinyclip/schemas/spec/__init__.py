@@ -22,6 +22,8 @@ from tinyclip.schemas.spec.job import (
     TeacherAt,
     TeacherSpec,
     Timeouts,
+    TokenizerSpec,
+    TokenizerTraining,
     WeightedTeacher,
     WorkerRange,
 )
@@ -65,6 +67,8 @@ __all__ = [
     "Templates",
     "TextTower",
     "Timeouts",
+    "TokenizerSpec",
+    "TokenizerTraining",
     "TrainData",
     "TrainLength",
     "WeightedTeacher",

@@ -1,6 +1,6 @@
 """The data of a job spec: training pairs and evaluation tasks."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -26,6 +26,10 @@ Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{1
 """A language tag, as `en` or `zh-Hant`."""
 MAX_LANGUAGES = 64
 Languages = Annotated[list[Language], Field(max_length=MAX_LANGUAGES)]
+
+
+Item = TypeVar("Item")
+ByLanguage = Annotated[dict[Language, Item], Field(min_length=1, max_length=MAX_LANGUAGES)]
 
 
 Conditions = Annotated[dict[Key, Line | int | float | bool], Field(max_length=100), BeforeValidator(_scalars)]
@@ -71,7 +75,7 @@ class TrainData(Request):
     """Pairs in one epoch; None: counted once when the job starts."""
     image_key: Keys = ["jpg", "png", "webp", "jpeg"]
     caption_key: Key = "txt"
-    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time. A mapping has captions by language."""
+    """`txt`, or `json.FIELD`; where the field holds several captions, one is drawn each time. A mapping has them by language."""
     captions: Address | None = None
     """A file of more captions, joined by key: Parquet, or JSON lines of `{"key": …, "captions": […]}`; with languages,
     `captions` is a mapping, as `{"de": […], "ja": […]}`. Of a data set, which has a file of its own, this is not given."""
@@ -122,21 +126,61 @@ class _Task(Request):
     where: Conditions = {}
     """Only samples whose JSON has these values, as `{seen_concept: false}`."""
 
+    def result_languages(self) -> list[str]:
+        """Return the languages that the task is evaluated in; none for a task that does not distinguish them."""
+        return []
+
+    def result_names(self) -> list[str]:
+        """Return the names of its results: its own, or one for each language."""
+        return [self.result_name(language) for language in self.result_languages()] or [self.name]
+
+    def result_name(self, language: str) -> str:
+        return f"{self.name}.{language.lower()}"
+
 
 class ZeroShotTask(_Task):
     kind: Literal["zero_shot"]
-    classes: Classes | None = None
-    """A list, or the path or URI of a file with one class per line (or a JSON list); None: those of CLIP_benchmark's layout."""
-    templates: Templates | None = None
-    """Prompts with {} for the class name; None: those of CLIP_benchmark's layout, else `a photo of a {}.`"""
+    classes: Classes | ByLanguage[Classes] | None = None
+    """A list, or the path or URI of a file with one class per line (or a JSON list); None: those of CLIP_benchmark's layout.
+    A mapping has them by language: the task is evaluated in each, with a result named TASK.LANGUAGE."""
+    templates: Templates | ByLanguage[Templates] | None = None
+    """Prompts with {} for the class name; None: those of CLIP_benchmark's layout, else `a photo of a {}.` A mapping has them by
+    language, as `classes`."""
     label_key: Key = "cls"
     """`cls` (a file of the sample with the class number) or `json.FIELD`."""
+
+    def result_languages(self) -> list[str]:
+        return list(self.classes) if isinstance(self.classes, dict) else []
+
+    @model_validator(mode="after")
+    def _same_languages(self) -> Self:
+        if isinstance(self.templates, dict):
+            known = set(self.classes) if isinstance(self.classes, dict) else set()
+            if known != set(self.templates):
+                raise ValueError("templates has other languages than classes; give both as mappings of the same ones")
+        return self
 
 
 class RetrievalTask(_Task):
     kind: Literal["retrieval"]
     caption_key: Key = "txt"
-    """`txt` (a file of the sample with one caption per line) or `json.FIELD` (a text or a list of them)."""
+    """`txt` (a file of the sample with one caption per line) or `json.FIELD` (a text or a list of them, or these by language)."""
+    captions: Address | None = None
+    """A file of captions in further languages, joined by key, as `data.train.captions`."""
+    languages: Languages = []
+    """The task is evaluated in each of these languages, with a result named TASK.LANGUAGE: only samples with a caption in it.
+    The first is that of captions without a language. Empty: all captions under `caption_key` are used."""
+
+    def result_languages(self) -> list[str]:
+        return self.languages
+
+    @model_validator(mode="after")
+    def _captions_by_language(self) -> Self:
+        if self.captions is not None and not self.languages:
+            raise ValueError("captions are by language; give languages, as [en, de]")
+        if len(set(self.languages)) < len(self.languages):
+            raise ValueError("languages names one twice; remove the repetition")
+        return self
 
 
 class LinearProbeTask(_Task):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tinyclip.schemas._base import Labels, Request
-from tinyclip.schemas.addresses import ModelName, Weights
-from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Name
+from tinyclip.schemas.addresses import Address, ModelName, Weights
+from tinyclip.schemas.spec.data import DataSpec, EvaluationSpec, Language, Name
 from tinyclip.schemas.spec.stages import DEFAULT_OBJECTIVE, Averaging, Objective, OptimizerSpec, StageSpec, Temperature
 from tinyclip.schemas.vocabulary import VocabularyChoice
 
@@ -18,6 +18,9 @@ class TeacherSpec(Request):
     """open_clip architecture | hf-hub:ORG/NAME | local-dir:PATH_OR_URI | registry:NAME@ALIAS_OR_VERSION."""
     pretrained: Weights | None = None
     """An open_clip tag, or the path or URI of weights; omitted for the last three forms."""
+    language: Language | None = None
+    """The language of the captions that it reads, as `en`, while a student reads those of `data.train.languages`. None: it reads
+    what the student reads."""
 
 
 class WeightedTeacher(TeacherSpec):
@@ -35,6 +38,28 @@ class TeacherAt(NamedTuple):
     spec: TeacherSpec
     share: float
     """Its share of the mean of affinities; all shares add up to 1."""
+
+
+class TokenizerTraining(Request):
+    """Training of a byte-level byte-pair tokenizer, as CLIP's, on the captions of the training data."""
+
+    vocab_size: int = Field(default=8000, ge=1000, le=1_000_000)
+    """Tokens, with those of single bytes. There may be fewer: as many as the captions have to merge."""
+
+
+class TokenizerSpec(Request):
+    """The tokenizer of students: exactly one of the two."""
+
+    train: TokenizerTraining | None = None
+    """Trained once, before the first stage, on as many captions of each language as of any other."""
+    folder: Address | None = None
+    """Path or URI of a folder with `tokenizer.json` and `tokenizer_config.json`; the end of a text has the largest id."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.train is None) == (self.folder is None):
+            raise ValueError("give either train: {vocab_size: …} or folder: PATH_OR_URI")
+        return self
 
 
 class WorkerRange(Request):
@@ -83,6 +108,8 @@ class JobSpec(Request):
     terms but `affinity`, whose target is the weighted mean of all teachers' affinities."""
     data: DataSpec
     evaluation: EvaluationSpec = EvaluationSpec()
+    tokenizer: TokenizerSpec | None = None
+    """The tokenizer and vocabulary of all students; None: those of the teacher that they inherit from, or CLIP's."""
     stages: list[StageSpec] = Field(min_length=1, max_length=100)
     objective: Objective = DEFAULT_OBJECTIVE
     temperature: Temperature = Temperature()
@@ -120,6 +147,28 @@ class JobSpec(Request):
         total = sum(teacher.weight for teacher in self.teachers)
         several = [TeacherAt(f"/teachers/{i}", teacher, teacher.weight / total) for i, teacher in enumerate(self.teachers)]
         return several if self.teacher is None else [TeacherAt("/teacher", self.teacher, 1.0)]
+
+    @model_validator(mode="after")
+    def _vocabulary_of_tokenizer(self) -> Self:
+        for index, stage in enumerate(self.stages if self.tokenizer is not None else []):
+            if stage.student is not None and stage.student.text is not None and stage.student.text.vocab_size is not None:
+                raise ValueError(f"stages.{index}.student.text.vocab_size is that of the tokenizer; omit it")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_read_captions(self) -> Self:
+        train = self.data.train
+        for teacher in self.every_teacher():
+            language, here = teacher.spec.language, teacher.pointer.lstrip("/").replace("/", ".")
+            of_dataset = train.dataset is not None and not train.languages  # found by the plan
+            if language is None or of_dataset:
+                continue
+            if language not in train.languages:
+                known = f"one of {', '.join(train.languages)}" if train.languages else "add data.train.languages"
+                raise ValueError(f"{here}.language {language} is none of the languages of the captions; {known}")
+            if train.reinforcement is not None:
+                raise ValueError(f"{here}.language has no effect on stored embeddings, which are of all captions; omit it")
+        return self
 
     @model_validator(mode="after")
     def _teachers_match_objectives(self) -> Self:

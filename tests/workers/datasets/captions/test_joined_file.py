@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from tinyclip.artifacts.paths import dataset_version
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip_workers.data.index.dataset_index import open_index
 from tinyclip_workers.data.index import joining
+from tinyclip_workers.data.index.dataset_index import open_index
 from tinyclip_workers.datasets.captions import joined_file
 from tinyclip_workers.datasets.captions.checks import tokenizer_of
 

@@ -1,4 +1,4 @@
-"""Numbers of all pairs that an order looks up by the hundred thousand: the values of `distinct_key`, and languages that are lacking.
+"""Numbers of all pairs that an order looks up by the hundred thousand: values of `distinct_key`, and languages that are lacking.
 
 They are a file of one number for each pair, in the order of the blocks. Of a remote store, a node keeps one copy of it, for all
 its processes: every worker compares all pairs of a batch, and those are in as many places as there are readers.

@@ -41,6 +41,8 @@ class Found:
     sample: Sample | None
     more_captions: Sequence[str] = ()
     """Captions that are not in the shard."""
+    more_languages: Sequence[str | None] = ()
+    """The language of each of them."""
     reason: str = ""
 
 
@@ -194,7 +196,10 @@ class BlockReader:
                 url = self._index.shards[shard].url
                 reason = f"shard {url}: {error}"
                 log.warning("block %d of %s cannot be read: %s", self._order.block_order[block], url, error)
-        found = [Found(shard, row, samples.key(row), read.get(row), samples.more_captions(row), reason) for row in rows]
+        found = [
+            Found(shard, row, samples.key(row), read.get(row), samples.more_captions(row), samples.more_languages(row), reason)
+            for row in rows
+        ]
         return _Piece(first, found, len(found))
 
     def _wanted(self, key: Key, samples: ShardSamples) -> tuple[int, list[int]]:

@@ -29,6 +29,8 @@ class TextInput:
     tokenize: Tokenize
     trims: bool = True
     """True if tokens after the end of the text can be cut off: the model does not read them."""
+    language: str | None = None
+    """The language of the captions that it reads; None: that of the pair in its batch."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tinyclip.schemas.spec import DataSpec
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -23,8 +24,9 @@ from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.operations import apply_operations
 from tinyclip_workers.data.reinforcement.views import StoredView, StoredViews
-from tinyclip_workers.data.samples import Sample, captions_of, image_bytes
+from tinyclip_workers.data.samples import Sample, image_bytes
 from tinyclip_workers.data.stream.batches import Batch
+from tinyclip_workers.data.stream.captions import all_captions, draw_translations
 from tinyclip_workers.data.stream.fetching import AHEAD, BlockReader, Found, ReadStatistics
 from tinyclip_workers.data.stream.inputs import TeacherInputs, Tokenize
 from tinyclip_workers.data.stream.order import Place, SampleOrder
@@ -80,7 +82,10 @@ class PairStream(IterableDataset[Batch]):
         self.teacher_inputs = teacher_inputs or TeacherInputs()
         self._forms = [PixelInput(image_size), *self.teacher_inputs.pixels]
         self._tokenizers = [_cached(each) for each in (tokenize, *(text.tokenize for text in self.teacher_inputs.texts))]
+        self._read_languages: list[str | None] = [None, *(text.language for text in self.teacher_inputs.texts)]
         self._start, self._stored = start or DataPosition(), stored
+        if stored is not None and stored.first_caption_only and spec.train.languages:
+            raise DataError("a reinforcement of the first captions has none in other languages; make one with captions: all")
         self._order = SampleOrder(
             index,
             batch_size=batch_size,
@@ -89,6 +94,7 @@ class PairStream(IterableDataset[Batch]):
             shuffle_bytes=spec.shuffle_bytes,
             distinct=spec.train.distinct_key is not None,
             readers=readers,
+            languages=len(spec.train.languages),
         )
         if not self._order.batches:
             raise DataError(
@@ -147,7 +153,7 @@ class PairStream(IterableDataset[Batch]):
             try:
                 places = (order.batch(number, slots) for number in range(first, self._order.batches))
                 for number, place in enumerate(read_ahead(places, reader), start=first):
-                    yield self._make_part(reader.read(place), epoch, number)
+                    yield self._make_part(reader.read(place), place.language_M, epoch, number)
             finally:
                 reader.close()
             epoch, first = epoch + 1, 0
@@ -157,13 +163,14 @@ class PairStream(IterableDataset[Batch]):
         share = len(self._order.readers_of(slots)) / self._order.readers
         return max(MIN_READ_BYTES, int(self._spec.shuffle_bytes * share))
 
-    def _make_part(self, found: Sequence[Found], epoch: int, number: int) -> Batch:
+    def _make_part(self, found: Sequence[Found], language_M: NDArray[np.int64] | None, epoch: int, number: int) -> Batch:
         """Decode pairs. One that cannot be used is counted and marked."""
-        pairs = [self._make_pair(each, epoch) for each in found]
+        languages = [None] * len(found) if language_M is None else language_M.tolist()
+        pairs = [self._make_pair(each, language, epoch) for each, language in zip(found, languages, strict=True)]
         good = next((pair for pair in pairs if pair), None)
         if good is None:
             pixels = [np.zeros((form.size, form.size, 3), np.uint8) for form in self._forms]
-            good = _Pair(pixels, self._tokens(""), np.ones(len(VIEW), np.float32), "")
+            good = _Pair(pixels, self._tokens([""] * len(self._tokenizers)), np.ones(len(VIEW), np.float32), "")
         whole = [pair or good for pair in pairs]
         images_BCHW, *teacher_images = [
             torch.from_numpy(np.stack(each)).permute(0, 3, 1, 2) for each in zip(*(pair.pixels for pair in whole), strict=True)
@@ -182,29 +189,28 @@ class PairStream(IterableDataset[Batch]):
             teacher_tokens=teacher_tokens,
         )
 
-    def _make_pair(self, found: Found, epoch: int) -> _Pair | None:
+    def _make_pair(self, found: Found, language: int | None, epoch: int) -> _Pair | None:
         """Decode a pair; the view and the caption are drawn for the sample and the epoch. Returns None if it cannot be used."""
         if found.sample is None:
             self._skipped.add_sample(found.key, found.reason)
             return None
         if self._stored is None:
-            return self._decode(found.sample, found, epoch)
+            return self._decode(found.sample, found, language, epoch)
         view = self._stored.view(found.shard, found.row, epoch)
         if view is None:
             self._skipped.add_sample(found.key, "it could not be read when its embeddings were stored")
             return None
-        pair = self._decode(found.sample, found, epoch, view)
+        pair = self._decode(found.sample, found, language, epoch, view)
         return pair and replace(pair, targets=self._stored.targets(found.shard, found.row, epoch, pair.caption))
 
-    def _decode(self, sample: Sample, found: Found, epoch: int, stored: StoredView | None = None) -> _Pair | None:
+    def _decode(
+        self, sample: Sample, found: Found, language: int | None, epoch: int, stored: StoredView | None = None
+    ) -> _Pair | None:
         """Decode the crop of a view (`None`: one that is drawn), and tokenize a caption."""
         train, view = self._spec.train, stored.view if stored else None
         with self._skipped.unusable(sample):
-            captions = [*captions_of(sample, train.caption_key), *found.more_captions]
-            if self._stored is not None and self._stored.first_caption_only:
-                del captions[1:]
             rng = np.random.default_rng([self._seed, epoch, int(self._first_samples[found.shard]) + found.row])
-            caption = captions[int(rng.integers(len(captions)))]
+            captions = self._draw_captions(sample, found, language, rng)
 
             def crop(width: int, height: int) -> Crop:
                 nonlocal view
@@ -215,11 +221,20 @@ class PairStream(IterableDataset[Batch]):
             assert view is not None
             if stored is not None and stored.operations:
                 pixels = [apply_operations(square, stored.operations) for square in pixels]
-            return _Pair(pixels, self._tokens(caption), view, caption)
+            return _Pair(pixels, self._tokens(captions), view, captions[0])
         return None
 
-    def _tokens(self, text: str) -> list[Tensor]:
-        return [tokenize(text) for tokenize in self._tokenizers]
+    def _draw_captions(self, sample: Sample, found: Found, language: int | None, rng: np.random.Generator) -> list[str]:
+        """Return what student and teachers read. Raises any exception."""
+        if language is not None:
+            return draw_translations(sample, found, self._spec.train, language, self._read_languages, rng)
+        captions = all_captions(sample, found, self._spec.train)
+        if self._stored is not None and self._stored.first_caption_only:
+            del captions[1:]
+        return [captions[int(rng.integers(len(captions)))]] * len(self._tokenizers)
+
+    def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        return [tokenize(text) for tokenize, text in zip(self._tokenizers, texts, strict=True)]
 
 
 def _cached(tokenize: Tokenize) -> Any:

@@ -62,7 +62,7 @@ def joined_findings(joined: CountedCaptions | None, usable: int) -> list[Finding
     if joined.other_languages:
         listed = ", ".join(f"{language}: {count:,}" for language, count in joined.other_languages.most_common(SHOWN))
         count = joined.other_languages.total()
-        message = f"{count:,} captions of the file are in languages that source.languages does not name ({listed}); they are not used"
+        message = f"{count:,} captions of the file are in languages that source.languages does not name ({listed}), and not used"
         remedy = "Add the languages to source.languages, or leave them out."
         found.append(make_finding("other_languages", "info", joined.samples, usable, message, remedy))
     if joined.samples >= MIN_SAMPLES and (frequent := _frequent(joined.statistics, joined.samples)) is not None:
@@ -76,7 +76,7 @@ def language_findings(languages: Sequence[str], lacking: Sequence[int], pairs: i
     for language, count in zip(languages, lacking, strict=True):
         if count and pairs:
             message = f"{part_of(count, pairs)} pairs have no caption in {language}"
-            remedy = "They take part with the languages that they have. Write captions, or remove the language from source.languages."
+            remedy = "They take part with the languages that they have. Write captions, or omit the language in source.languages."
             severity: Severity = "error" if count == pairs else severity_of(count / pairs, 0.5, 2)
             found.append(make_finding("missing_languages", severity, count, pairs, message, remedy))
     return found

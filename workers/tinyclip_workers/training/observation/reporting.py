@@ -123,15 +123,14 @@ class StageEvaluator:
             on_sample=self._reporter(),
             shared=self._shared_space(student, axes_EE),
         )
-        for task in spec.evaluation.tasks:
-            scores = results[task.name]
-            found[task.name] = {"student": scores["student"], "teacher": scores.get("teacher")}
+        for name, scores in results.items():
+            found[name] = {"student": scores["student"], "teacher": scores.get("teacher")}
             if self._events:
                 self._events.send(
                     "evaluation",
                     stage=self._stage.index,
-                    data={"task": task.name, "step": step, **found[task.name]},
-                    message=f"evaluated {task.name} at step {step} of stage {self._stage.name}",
+                    data={"task": name, "step": step, **found[name]},
+                    message=f"evaluated {name} at step {step} of stage {self._stage.name}",
                 )
         return found
 
