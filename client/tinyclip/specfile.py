@@ -176,11 +176,12 @@ def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
     for holder in [spec, *_mappings(spec.get("stages"))]:
         _replace(_mapping(holder.get("objective")), "clusters", lambda file: absolute(file, folder))
     for task in [*_mappings(_mapping(spec.get("evaluation")).get("tasks")), *_mappings(spec.get("tasks"))]:
-        for key in ("shards", "train_shards"):
+        for key in ("shards", "train_shards", "captions"):
             _replace(task, key, lambda shards: absolute(shards, folder))
-        for key in ("classes", "templates"):
-            if isinstance(task.get(key), str):
-                task[key] = absolute(task[key], folder)
+        for holder, keys in [(task, ("classes", "templates")), *((by, tuple(by)) for by in map(_mapping, (task.get("classes"), task.get("templates"))))]:
+            for key in keys:
+                if isinstance(holder.get(key), str):
+                    holder[key] = absolute(holder[key], folder)
 
 
 def absolute(path_or_uri: str, folder: Path) -> str:
