@@ -178,10 +178,11 @@ def _resolve_paths(spec: dict[str, Any], folder: Path) -> None:
     for task in [*_mappings(_mapping(spec.get("evaluation")).get("tasks")), *_mappings(spec.get("tasks"))]:
         for key in ("shards", "train_shards", "captions"):
             _replace(task, key, lambda shards: absolute(shards, folder))
-        for holder, keys in [(task, ("classes", "templates")), *((by, tuple(by)) for by in map(_mapping, (task.get("classes"), task.get("templates"))))]:
-            for key in keys:
-                if isinstance(holder.get(key), str):
-                    holder[key] = absolute(holder[key], folder)
+        for key in ("classes", "templates"):
+            by_language = _mapping(task.get(key))
+            for texts, place in [(task, key), *((by_language, language) for language in by_language)]:
+                if isinstance(texts.get(place), str):
+                    texts[place] = absolute(texts[place], folder)
 
 
 def absolute(path_or_uri: str, folder: Path) -> str:

@@ -30,21 +30,24 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int) -> TokenizerSource
 
     The id of the end of a text is the largest, as CLIP's text tower needs; padding is 0.
     """
+    characters = list(bytes_to_unicode().values())
     trained = _blank(BPE(end_of_word_suffix=END_OF_WORD))
+    # Of merges that are equally frequent the trainer takes that of the lowest ids. It numbers the ends of words as it meets them,
+    # which is in another order in each process, unless they are given here.
     trainer = BpeTrainer(
         vocab_size=vocab_size - MIN_VOCABULARY + 2 * 256, initial_alphabet=ByteLevel.alphabet(), end_of_word_suffix=END_OF_WORD,
-        show_progress=False,
+        special_tokens=[character + END_OF_WORD for character in characters], show_progress=False,
     )  # fmt: skip
     trained.train_from_iterator(captions, trainer)
     merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]][: vocab_size - MIN_VOCABULARY]
-    characters = list(bytes_to_unicode().values())
     tokens = [PAD, *characters, *(character + END_OF_WORD for character in characters)]
     tokens += [_merged(*merge) for merge in merges] + [START, END]
     ids = {token: id for id, token in enumerate(tokens)}
     assert len(ids) == len(tokens), "two merges with one result"
     made = _blank(BPE(ids, merges, end_of_word_suffix=END_OF_WORD))
     made.add_special_tokens([PAD, START, END])
-    made.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=[(each, ids[each]) for each in (START, END)])
+    ends = [(each, ids[each]) for each in (START, END)]
+    made.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "bos_token": START, "eos_token": END}
     files = {"tokenizer.json": made.to_str().encode(), "tokenizer_config.json": json.dumps(config, indent=1).encode()}
     return TokenizerSource(files, STUDENT_OPTIONS)

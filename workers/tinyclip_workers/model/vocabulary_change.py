@@ -1,22 +1,27 @@
-"""A model with another vocabulary: each new token is embedded as the tokens of the parent that make up the same text.
+"""A model with another vocabulary: each new token is embedded as tokens of the parent that mean the same.
 
 V tokens of the new vocabulary, P of the parent's, d the width of the text tower.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from open_clip.tokenizer import bytes_to_unicode
 from tinyclip.schemas import Layout
 from torch import Tensor
 
-from tinyclip_workers.model.tokenizer_training import END, END_OF_WORD, PAD, START
+from tinyclip_workers.model.alignment import Weighted
+from tinyclip_workers.model.tokenizer_training import END, END_OF_WORD, PAD, START, merge_word
 from tinyclip_workers.model.tokenizers import BoundedTokenizer, Tokenizer, TokenizerError, TokenizerSource
 from tinyclip_workers.model.weights import EMBEDDING
 
 PROBE = "a b"
 """A text that every tokenizer has some tokens for."""
+
+Origins = list[list[Weighted]]
+"""For each new token, tokens of the parent with weights, the best choice first; the first one counts whose rows there are."""
 
 
 def vocabulary_of(source: TokenizerSource) -> list[str]:
@@ -40,41 +45,79 @@ def check_end_of_text(tokenize: Tokenizer, vocab_size: int) -> None:
         raise TokenizerError(f"the end of a text must be the token of the largest id, {vocab_size - 1}; its texts have {ends}")
 
 
-def with_vocabulary(
-    state: Mapping[str, Tensor], layout: Layout, parent: Tokenizer, tokens: Sequence[str], seed: int
-) -> tuple[dict[str, Tensor], Layout]:
-    """Return a model whose token embedding has a row for each of these tokens.
+def find_origins(tokens: Sequence[str], parent: Tokenizer, aligned: Mapping[int, Weighted]) -> Origins:
+    """Return the tokens of the parent that each of these tokens starts as.
 
-    A row is the mean of those of the parent's tokens of the same text; where the parent has none, or only rows of zeros, which a
-    compact copy lacks, it is random as its rows are.
+    That is the same token; else those that it stands for in translations (`aligned`); else the pieces that make up its text.
     """
-    table_Pd = state[EMBEDDING].float()
+    pieces, origins = _pieces(parent), Origins()
+    for id, token in enumerate(tokens):
+        own = pieces(token)
+        choices = [[(own[0], 1.0)]] if len(own) == 1 else []
+        choices += [aligned[id]] if id in aligned else []
+        choices += [[(piece, 1 / len(own)) for piece in own]] if len(own) > 1 else []
+        origins.append(choices)
+    return origins
+
+
+def plain_tokens(tokenize: Tokenizer, text: str) -> list[int]:
+    """Return the tokens of a text without those for beginning, end and padding."""
+    if isinstance(tokenize, BoundedTokenizer):
+        return tokenize.encode(text)
+    start, end, padding = _special(tokenize)
+    return [int(id) for id in tokenize(text)[0] if int(id) not in (start, end, padding)]
+
+
+def with_vocabulary(
+    state: Mapping[str, Tensor], layout: Layout, origins: Origins, seed: int
+) -> tuple[dict[str, Tensor], Layout]:
+    """Return a model with one row of token embedding for each new token: the weighted mean of those of its origins.
+
+    Rows of zeros, which a compact copy has for the tokens that it leaves out, do not count. A token without an origin has a
+    random row.
+    """
+    table_Pd = state[EMBEDDING].detach().float().cpu()
     known_P = table_Pd.abs().sum(dim=1) > 0
     scale = float(table_Pd[known_P].std()) if int(known_P.sum()) > 1 else 0.02
-    table_Vd = scale * torch.randn(len(tokens), table_Pd.shape[1], generator=torch.Generator().manual_seed(seed))
-    pieces = _pieces(parent)
-    for row, token in enumerate(tokens):
-        ids = [id for id in pieces(token) if known_P[id]]
-        if ids:
-            table_Vd[row] = table_Pd[ids].mean(dim=0)
-    text = layout.text.model_copy(update={"vocab_size": len(tokens)})
-    return {**state, EMBEDDING: table_Vd.to(table_Pd)}, layout.model_copy(update={"text": text})
+    table_Vd = scale * torch.randn(len(origins), table_Pd.shape[1], generator=torch.Generator().manual_seed(seed))
+    for row, choices in enumerate(origins):
+        known = ([(id, weight) for id, weight in choice if known_P[id]] for choice in choices)
+        chosen = next((choice for choice in known if choice), None)
+        if chosen is not None:
+            weights = torch.tensor([weight for _, weight in chosen])
+            table_Vd[row] = weights / weights.sum() @ table_Pd[[id for id, _ in chosen]]
+    text = layout.text.model_copy(update={"vocab_size": len(origins)})
+    return {**state, EMBEDDING: table_Vd.to(state[EMBEDDING].device)}, layout.model_copy(update={"text": text})
+
+
+def origins_to_json(origins: Origins) -> bytes:
+    return json.dumps(origins).encode()
+
+
+def origins_from_json(data: bytes) -> Origins:
+    found: list[list[list[Any]]] = json.loads(data)
+    return [[[(int(id), float(weight)) for id, weight in choice] for choice in choices] for choices in found]
+
+
+def _special(tokenize: Tokenizer) -> tuple[int, int, int]:
+    """Return the tokens for beginning, end and padding."""
+    tokens = tokenize(PROBE)[0]
+    return int(tokens[0]), int(tokens.max()), int(tokenize("")[0][-1])
 
 
 def _pieces(parent: Tokenizer) -> Callable[[str], list[int]]:
     """Return a function from a token, as it is written in a byte-level vocabulary, to the parent's tokens of its text."""
-    start, end = (int(parent(PROBE)[0].select(0, 0)), int(parent(PROBE)[0].max()))
-    special = {START: [start], END: [end], PAD: [0]}
+    start, end, _ = _special(parent)
+    special = {START: [start], END: [end], PAD: []}
     if isinstance(parent, BoundedTokenizer):
         return lambda token: special[token] if token in special else _clip_pieces(parent, token)
-    padding = int(parent("")[0][-1])
     bytes_of = {character: byte for byte, character in bytes_to_unicode().items()}
 
     def pieces(token: str) -> list[int]:
         if token in special:
             return special[token]
         text = _text_of(token, bytes_of)
-        return [int(id) for id in parent(text)[0] if int(id) not in (start, end, padding)] if text else []
+        return plain_tokens(parent, text) if text else []
 
     return pieces
 
@@ -86,12 +129,7 @@ def _clip_pieces(parent: BoundedTokenizer, token: str) -> list[int]:
         return []
     if token.endswith(END_OF_WORD):
         characters[-1] += END_OF_WORD
-    while len(characters) > 1:
-        ranks = [parent.bpe_ranks.get(pair, len(parent.bpe_ranks)) for pair in zip(characters, characters[1:], strict=False)]
-        best = min(range(len(ranks)), key=ranks.__getitem__)
-        if ranks[best] == len(parent.bpe_ranks):
-            break
-        characters[best : best + 2] = [characters[best] + characters[best + 1]]
+    merge_word(characters, parent.bpe_ranks)
     return [parent.encoder[each] for each in characters]
 
 

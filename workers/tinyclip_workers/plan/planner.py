@@ -195,7 +195,8 @@ def _resolve_spec(spec: JobSpec, planned: list[PlannedStage], samples: int | Non
     train = spec.data.train.model_copy(update={"samples": samples})
     if train.dataset is not None:
         train = train.model_copy(update={"shards": None})
-    stages = [resolve_stage_spec(stage, plan) for stage, plan in zip(spec.stages, planned, strict=True)]
+    own = spec.tokenizer is not None
+    stages = [resolve_stage_spec(stage, plan, own_tokenizer=own) for stage, plan in zip(spec.stages, planned, strict=True)]
     return spec.model_copy(update={"stages": stages, "data": spec.data.model_copy(update={"train": train})})
 
 

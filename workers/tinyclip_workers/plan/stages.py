@@ -17,7 +17,8 @@ from tinyclip_workers.plan.cost import stage_hours
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
-from tinyclip_workers.training.stage import not_inheritable, steps_of
+from tinyclip_workers.plan.tokenizer import vocabulary_size
+from tinyclip_workers.training.stage import not_inheritable, steps_of, with_vocab_size
 
 
 def plan_stages(
@@ -26,7 +27,10 @@ def plan_stages(
     """Plan the stages, up to the first student that cannot be built. Students inherit from the first of several teachers."""
     planned: list[PlannedStage] = []
     teacher = teachers[0] if teachers else None
-    chain = _Chain(teacher)
+    vocab_size = vocabulary_size(spec, diagnostics)
+    if isinstance(teacher, Layout) and vocab_size is not None:  # as students inherit from it
+        teacher = with_vocab_size(teacher, vocab_size)
+    chain = _Chain(teacher, vocab_size)
     teacher_macs = [summarize(layout).macs for layout in teachers]
     for index, stage in enumerate(spec.stages):
         student = _student(spec, index, stage, chain, diagnostics)
@@ -47,6 +51,8 @@ class _Chain:
     """The model that the next stage inherits from. After an automatic stage it is an estimate."""
 
     parent: AnyLayout | None
+    vocab_size: int | None = None
+    """Of the tokenizer that the job gives its students."""
     estimated: bool = False
     original: Layout | None = None
     """The model before the automatic stages that led to the parent; None if the parent is not from one."""
@@ -74,6 +80,12 @@ def _student(
     found = _layout(stage.student, chain.parent, index, diagnostics)
     if found is None:
         return None
+    if chain.vocab_size is not None:
+        if isinstance(found, Architecture):
+            message = f"a {found.family} has the tokenizer of its own architecture; omit it, or use a plain CLIP as student"
+            diagnostics.error("/tokenizer", spec.tokenizer.model_dump(exclude_none=True) if spec.tokenizer else None, message)
+            return None
+        found = with_vocab_size(found, chain.vocab_size)
     if stage.inherit == "manual" and chain.parent is not None:
         if isinstance(found, Architecture):
             message = f"a student like {found.family} has other towers than the model it inherits from; use inherit: none"
@@ -88,8 +100,11 @@ def _student(
     return summarize(found).model_copy(update={"estimated": estimated})
 
 
-def resolve_stage_spec(stage: StageSpec, planned: PlannedStage) -> StageSpec:
-    """Return the stage with its length in steps and all fields of its student, if the spec can express them."""
+def resolve_stage_spec(stage: StageSpec, planned: PlannedStage, *, own_tokenizer: bool = False) -> StageSpec:
+    """Return the stage with its length in steps and all fields of its student, if the spec can express them.
+
+    `own_tokenizer`: the vocabulary is that of the job's tokenizer.
+    """
     stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
     if stage.student is None or planned.student.estimated or isinstance(layout, Architecture) or not layout.is_uniform:
@@ -113,7 +128,7 @@ def resolve_stage_spec(stage: StageSpec, planned: PlannedStage) -> StageSpec:
             heads=text.heads[0],
             mlp_ratio=text.mlp[0] / text.width,
             context_length=text.context_length,
-            vocab_size=text.vocab_size,
+            vocab_size=None if own_tokenizer else text.vocab_size,
         ),
     )
     return stage.model_copy(update={"student": student})
@@ -143,7 +158,7 @@ def _check_inheritance(
 
 
 def _check_student(spec: JobSpec, index: int, student: StudentSpec, layout: AnyLayout, diagnostics: Diagnostics) -> None:
-    if layout.vocab_size < VOCAB_SIZE:
+    if layout.vocab_size < VOCAB_SIZE and spec.tokenizer is None:
         message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.vocab_size, message), diagnostics)
     if isinstance(layout, Architecture):

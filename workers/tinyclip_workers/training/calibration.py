@@ -72,9 +72,11 @@ def draw_calibration(
     """Draw training pairs of a stage, augmented and normalised as in training, and compute their targets with a model.
 
     `student` has the preprocessing; `teacher` is the model of the targets, if it reads pairs in another form. The pairs depend on
-    spec and stage only, not on the number of workers. Raises DataError.
+    spec and stage only, not on the number of workers. All captions are in the teacher's language, if it has one: the parent's
+    function of the others means nothing. Raises DataError.
     """
-    readings = [] if teacher is None else [Reading.of(teacher, student)]
+    language = spec.first_teacher.language if spec.first_teacher is not None and teacher is not None else None
+    readings = [] if teacher is None else [Reading.of(teacher, student, language)]
     prepare = InputPreparation((student.image_mean, student.image_std), readings, spec.data.train.augment, torch.device("cpu"))
     part = min(PART, spec.stages[stage].batch_size or spec.batch_size)
     seed = spec.seed + CALIBRATION_STREAM + stage
@@ -88,6 +90,7 @@ def draw_calibration(
         readers=reader_count(part, most=CALIBRATION_READERS),
         trims=trims_padding(student.model),
         teacher_inputs=prepare.teacher_inputs,
+        language=language,
     )
     # In this order of `zip` no further batch is read.
     drawn = [prepare(batch) for _, batch in zip(range(-(-pairs // part)), BatchLoader(stream, 0), strict=False)]

@@ -131,9 +131,10 @@ def _join_captions(run: JobAttempt, folder: str, shards: Sequence[ShardRow]) -> 
     filled = [number for number, shard in enumerate(shards) if shard.samples]
     file.join(filled, lambda *_: None, lambda _: None, on_step)
     log.info("joined %s captions to %s samples", f"{joined.captions:,}", f"{joined.samples:,}")
-    for count, what in ((joined.unknown, "keys of no sample"), (joined.malformed, "lines that are no key with captions")):
-        if count:
-            log.warning("%s has %s %s", train.captions, f"{count:,}", what)
+    if joined.unknown:  # a file may be that of several sets
+        log.info("%s has %s keys of no sample", train.captions, f"{joined.unknown:,}")
+    if joined.malformed:
+        log.warning("%s has %s lines that are no key with captions", train.captions, f"{joined.malformed:,}")
     if not joined.samples:
         message = f"{train.captions} has captions of none of the samples; its keys are names in the shards up to the first dot"
         raise DataError(message, field="data.train.captions", value=train.captions)

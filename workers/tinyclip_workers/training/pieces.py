@@ -71,7 +71,8 @@ def load_pieces(
         student = replace(student, model=build_student(stage, seed, parent, calibration))
     shares = [teacher.share for teacher in at]
     described = [describe_teacher(model, share) for model, share in zip(originals, shares, strict=True)]
-    teachers = freeze_teachers(originals, shares, run.spec.temperature.teacher, student)
+    languages = [teacher.spec.language for teacher in at]
+    teachers = freeze_teachers(originals, shares, run.spec.temperature.teacher, student, languages)
     axes_EE = _axes(run, stage, index, student, original, calibration, device) if fresh and original else None
     return Pieces(original, teachers, described, student, calibration, axes_EE)
 

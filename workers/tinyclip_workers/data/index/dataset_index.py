@@ -69,7 +69,7 @@ class DatasetIndex:
         return self._values_P[pairs_M] if self.load_values is None else self.load_values(pairs_M)
 
     def lacking(self, pairs_M: Numbers) -> Values:
-        """Return the languages that pairs have no caption in, as bits in the order of the data set's languages. Raises OSError."""
+        """Return the languages that pairs have no caption in, as bits, in the order of the data set's. Raises OSError."""
         return self._lacking_P[pairs_M] if self.load_lacking is None else self.load_lacking(pairs_M)
 
     @cached_property

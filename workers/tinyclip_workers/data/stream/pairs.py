@@ -70,10 +70,11 @@ class PairStream(IterableDataset[Batch]):
         readers: int | None = None,
         trims: bool = True,
         teacher_inputs: TeacherInputs | None = None,
+        language: str | None = None,
     ) -> None:
         """`batch_size`: of all workers together. `text_multiple`: the tokens of a batch are rounded up to a multiple of this.
 
-        `image_size`, `tokenize` and `trims` (`TextInput`) are the student's.
+        `image_size`, `tokenize` and `trims` (`TextInput`) are the student's. `language`: of all pairs, instead of dividing them.
 
         Raises DataError if an epoch does not fill one batch.
         """
@@ -94,8 +95,9 @@ class PairStream(IterableDataset[Batch]):
             shuffle_bytes=spec.shuffle_bytes,
             distinct=spec.train.distinct_key is not None,
             readers=readers,
-            languages=len(spec.train.languages),
+            languages=len(spec.train.languages) if language is None else 0,
         )
+        self._language = None if language is None else spec.train.languages.index(language)
         if not self._order.batches:
             raise DataError(
                 f"the {index.pairs} pairs do not fill one batch of {batch_size}; lower batch_size or add data",
@@ -165,7 +167,7 @@ class PairStream(IterableDataset[Batch]):
 
     def _make_part(self, found: Sequence[Found], language_M: NDArray[np.int64] | None, epoch: int, number: int) -> Batch:
         """Decode pairs. One that cannot be used is counted and marked."""
-        languages = [None] * len(found) if language_M is None else language_M.tolist()
+        languages = [self._language] * len(found) if language_M is None else language_M.tolist()
         pairs = [self._make_pair(each, language, epoch) for each, language in zip(found, languages, strict=True)]
         good = next((pair for pair in pairs if pair), None)
         if good is None:

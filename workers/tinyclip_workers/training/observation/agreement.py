@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from tinyclip.schemas.spec.data import DataSpec
+from tinyclip.schemas.spec.data import DataSpec, TrainData
 from torch import Tensor
 
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.images import decode_image, eval_transform
 from tinyclip_workers.data.patterns import expand_shards
-from tinyclip_workers.data.samples import captions_of, image_bytes, is_held_out
+from tinyclip_workers.data.samples import Sample, captions_by_language, captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.data.stream.inputs import TeacherInputs, TextInput
 from tinyclip_workers.model.precision import exact
@@ -63,6 +63,7 @@ def read_pairs(spec: DataSpec, image_size: int, text: TextInput, teachers: Teach
     train, skipped = spec.train, Skipped()
     transforms = [eval_transform(form) for form in (PixelInput(image_size), *teachers.pixels)]
     tokenizers = [each.tokenize for each in (text, *teachers.texts)]
+    language = next((each.language for each in teachers.texts if each.language is not None), None)
     images: list[list[Tensor]] = []
     tokens: list[list[Tensor]] = []
     for number, sample in enumerate(read_shards(expand_shards(train.patterns), skipped)):
@@ -71,13 +72,24 @@ def read_pairs(spec: DataSpec, image_size: int, text: TextInput, teachers: Teach
         if train.holdout > 0 and not is_held_out(sample["__key__"], train.holdout):
             continue
         with skipped.unusable(sample):
-            image, caption = decode_image(image_bytes(sample, train.image_key)), captions_of(sample, train.caption_key)[0]
+            image, caption = decode_image(image_bytes(sample, train.image_key)), _first_caption(sample, train, language)
             tokens.append([tokenize(caption) for tokenize in tokenizers])
             images.append([transform(image) for transform in transforms])
     if len(images) < 2:
         return None
     by_image, by_text = ([torch.stack(form) for form in zip(*found, strict=True)] for found in (images, tokens))
     return FixedPairs(by_image, by_text, train.holdout > 0)
+
+
+def _first_caption(sample: Sample, train: TrainData, language: str | None) -> str:
+    """Return the first caption of a sample in its shard, in the language that a teacher reads, if it has one.
+
+    Raises any exception.
+    """
+    if not train.languages:
+        return captions_of(sample, train.caption_key)[0]
+    found = captions_by_language(sample, train.caption_key, train.languages[0])
+    return found.get(language or train.languages[0], next(iter(found.values())))[0]
 
 
 class TeacherAgreement:

@@ -62,17 +62,22 @@ class FrozenTeacher:
 
 
 def freeze_teachers(
-    models: Sequence[LoadedModel], weights: Sequence[float], scale: float | None, student: LoadedModel
+    models: Sequence[LoadedModel],
+    weights: Sequence[float],
+    scale: float | None,
+    student: LoadedModel,
+    languages: Sequence[str | None] | None = None,
 ) -> list[FrozenTeacher]:
     """Make teachers of loaded models; `scale` is their similarity multiplier, `None` for each one's own.
 
-    `student`: what it reads is not made again for a teacher that reads the same.
+    `student`: what it reads is not made again for a teacher that reads the same. `languages`: those of the captions that the
+    teachers read; None: that of the student's.
     """
     return [
         FrozenTeacher(
-            loaded.model, scale, reading=Reading.of(loaded, student), embed_dim=loaded.layout.embed_dim, weight=weight
+            loaded.model, scale, reading=Reading.of(loaded, student, language), embed_dim=loaded.layout.embed_dim, weight=weight
         )
-        for loaded, weight in zip(models, weights, strict=True)
+        for loaded, weight, language in zip(models, weights, languages or [None] * len(models), strict=True)
     ]
 
 

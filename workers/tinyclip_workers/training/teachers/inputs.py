@@ -50,8 +50,8 @@ class Reading:
     text: TextInput | None = None
 
     @classmethod
-    def of(cls, teacher: LoadedModel, student: LoadedModel) -> Self:
-        """Return what a teacher reads, with None for what it shares with the student.
+    def of(cls, teacher: LoadedModel, student: LoadedModel, language: str | None = None) -> Self:
+        """Return what a teacher reads, with None for what it shares with the student. `language`: of its captions, if fixed.
 
         Tokens of one tokenizer are shared if both models stop at the end of a text and the teacher reads as far as the student,
         so that a teacher judges the text that the student has seen.
@@ -61,11 +61,12 @@ class Reading:
         trims = trims_padding(teacher.model)
         longer = teacher.layout.context_length >= student.layout.context_length
         same_length = longer if trims else teacher.layout.context_length == student.layout.context_length
-        same_text = teacher.tokenizer_source == student.tokenizer_source and trims == trims_padding(student.model) and same_length
+        same_tokens = teacher.tokenizer_source == student.tokenizer_source and trims == trims_padding(student.model)
+        same_text = language is None and same_tokens and same_length
         return cls(
             colors=(teacher.image_mean, teacher.image_std),
             pixels=None if same_pixels else pixels,
-            text=None if same_text else TextInput(SingleTextTokenizer(teacher.tokenizer), trims),
+            text=None if same_text else TextInput(SingleTextTokenizer(teacher.tokenizer), trims, language),
         )
 
 
