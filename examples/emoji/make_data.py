@@ -120,6 +120,11 @@ Licence texts: [Apache-2.0](https://www.apache.org/licenses/LICENSE-2.0),
 
 Names, keywords and categories: {text_source}.
 
+`languages.jsonl.gz` and `languages/` have names, keywords and categories in German, Spanish, French, Japanese and
+Chinese, from `emojibase-data` 17.0.0 (npm; MIT, © 2017-2019 Miles Johnson, [licence](languages/LICENSE)), whose names
+and keywords are those of Unicode CLDR (Unicode-3.0, © Unicode, Inc.). `../make_languages.py` joins them to the pictures
+and writes them into sentences.
+
 The shards are packed by `../make_data.py`. They are data, not part of the program, and keep their own licences.
 """
 
