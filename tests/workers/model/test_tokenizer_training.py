@@ -8,24 +8,34 @@ import sys
 import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
+from tinyclip_workers.model.alignment import Weighted, align
 from tinyclip_workers.model.tokenizer_training import END, MIN_VOCABULARY, START, train_tokenizer
 from tinyclip_workers.model.tokenizers import Tokenizer, TokenizerError, TokenizerSource, make_tokenizer
-from tinyclip_workers.model.vocabulary import check_end_of_text, vocabulary_of, with_vocabulary
+from tinyclip_workers.model.vocabulary import (
+    check_end_of_text,
+    find_origins,
+    origins_from_json,
+    origins_to_json,
+    vocabulary_of,
+    with_vocabulary,
+)
 from tinyclip_workers.model.weights import EMBEDDING
 from torch import Tensor
 
 from tests.workers.model.test_tokenizer_files import word_tokenizer
 from tests.workers.models import tiny_layout, tiny_model
 
-CAPTIONS = [
-    "an emoji of a smiling cat", "a dog in a blue house", "ein Emoji: lachende Katze", "ein Hund in einem blauen Haus",
-    "笑っている猫の絵文字", "青い家の犬", "笑脸猫的表情符号", "蓝色房子里的狗",
-]  # fmt: skip
+CAPTIONS = {
+    "en": ["an emoji of a smiling cat", "a dog in a blue house"],
+    "de": ["ein Emoji: lachende Katze", "ein Hund in einem blauen Haus", "blauen Katzen", "lachende Hunde"],
+    "ja": ["笑っている猫の絵文字", "青い家の犬"],
+    "zh": ["笑脸猫的表情符号", "蓝色房子里的狗"],
+}
 SCRIPT = "from tests.workers.model.test_tokenizer_training import *; print(digest())"
 
 
-def trained(vocab_size: int = MIN_VOCABULARY + 80) -> TokenizerSource:
-    return train_tokenizer(CAPTIONS * 3, vocab_size)
+def trained(vocab_size: int = 2000, kept: str | None = None) -> TokenizerSource:
+    return train_tokenizer(CAPTIONS, vocab_size, kept)
 
 
 def tokenizer(source: TokenizerSource, context_length: int = 64) -> Tokenizer:
@@ -35,7 +45,7 @@ def tokenizer(source: TokenizerSource, context_length: int = 64) -> Tokenizer:
 
 
 def digest() -> str:
-    return hashlib.sha256(b"".join(content for _, content in sorted(trained().files.items()))).hexdigest()
+    return hashlib.sha256(b"".join(content for _, content in sorted(trained(kept="en").files.items()))).hexdigest()
 
 
 class TestTraining:
@@ -46,12 +56,33 @@ class TestTraining:
         assert len(found) == 1
 
     def test_words_of_the_captions_are_few_tokens_in_every_script(self) -> None:
-        tokens = tokenizer(train_tokenizer(CAPTIONS * 3, 2000))(["a smiling cat", "笑脸猫", "blauen Haus", "Katze", "青い家の犬"])
+        tokens = tokenizer(trained())(["smiling cat", "笑脸猫", "lachende blauen"])
 
         lengths = (tokens.argmax(dim=1) - 1).tolist()
-        assert lengths[0] == 3
+        assert lengths[0] == 2
         assert lengths[1] <= 5  # of nine bytes
-        assert lengths[2:4] == [2, 1]
+        assert lengths[2] == 2
+
+    def test_the_kept_language_has_clips_tokens(self) -> None:
+        source = trained(kept="en")
+        vocabulary, clip = vocabulary_of(source), SimpleTokenizer(context_length=64)
+        texts = [*CAPTIONS["en"], "a smiling dog in an emoji house"]
+
+        ours, theirs = tokenizer(source)(texts), clip(texts)
+
+        assert ours.argmax(dim=1).equal(theirs.argmax(dim=1))
+        for own, other in zip(ours, theirs, strict=True):
+            end = int(own.argmax())
+            assert [vocabulary[id] for id in own[1:end]] == [clip.decoder[int(id)] for id in other[1:end]]
+
+    def test_other_languages_do_not_change_it(self) -> None:
+        """CLIP divides this word; it is frequent in another language, too, and would be merged there."""
+        assert len(SimpleTokenizer().bpe("lachende").split(" ")) > 1
+        source = train_tokenizer({"en": ["lachende"], "de": ["lachende Hunde"] * 5}, 2000, "en")
+
+        ours = tokenizer(source)("lachende")[0]
+
+        assert int(ours.argmax()) - 1 == len(SimpleTokenizer().encode("lachende"))
 
     @pytest.mark.parametrize("text", ["Ünïcode", "नमस्ते", "🙂", "a1b2", "x" * 40, "\x00\u200d", "it's"])
     def test_every_text_has_tokens(self, text: str) -> None:
@@ -66,8 +97,9 @@ class TestTraining:
         assert tokens.max() == len(vocabulary) - 1
 
     def test_the_vocabulary_is_no_larger_than_asked(self) -> None:
-        assert len(vocabulary_of(trained(MIN_VOCABULARY + 20))) == MIN_VOCABULARY + 20
+        assert MIN_VOCABULARY < len(vocabulary_of(trained(MIN_VOCABULARY + 20))) <= MIN_VOCABULARY + 20
         assert MIN_VOCABULARY + 20 < len(vocabulary_of(trained(10_000))) < 10_000
+        assert len(vocabulary_of(trained(10_000, "en"))) <= 10_000
 
     def test_a_long_text_still_ends(self) -> None:
         tokens = tokenizer(trained(), 8)("猫 " * 30)
@@ -83,45 +115,81 @@ class TestTraining:
 
 
 class TestVocabulary:
-    def table(self, source: TokenizerSource, parent: Tokenizer, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def rows(
+        self, source: TokenizerSource, parent: Tokenizer, state: dict[str, Tensor], aligned: dict[int, Weighted] | None = None
+    ) -> dict[str, Tensor]:
         tokens = vocabulary_of(source)
-        found, layout = with_vocabulary(state, tiny_layout(), parent, tokens, seed=0)
+        origins = origins_from_json(origins_to_json(find_origins(tokens, parent, aligned or {})))
+        found, layout = with_vocabulary(state, tiny_layout(), origins, seed=0)
         assert layout.text.vocab_size == len(tokens)
         return dict(zip(tokens, found[EMBEDDING], strict=True))
 
     def test_tokens_of_both_are_copied_and_others_are_the_mean_of_their_pieces(self) -> None:
-        state = dict(tiny_model().state_dict())
-        clip = SimpleTokenizer()
+        state, clip = dict(tiny_model().state_dict()), SimpleTokenizer()
 
-        rows = self.table(train_tokenizer(CAPTIONS * 3, 2000), make_tokenizer(tiny_layout()), state)
+        rows = self.rows(trained(kept="en"), make_tokenizer(tiny_layout()), state)
 
         old = {token: state[EMBEDDING][id] for token, id in clip.encoder.items()}
         assert torch.equal(rows["cat</w>"], old["cat</w>"])
-        assert torch.equal(rows["smiling</w>"], old["smiling</w>"])
         pieces = clip.bpe("lachende").split(" ")
         assert len(pieces) > 1
         assert torch.allclose(rows["lachende</w>"], torch.stack([old[piece] for piece in pieces]).mean(dim=0))
         assert torch.equal(rows[START], old["<start_of_text>"])
         assert torch.equal(rows[END], old["<end_of_text>"])
 
-    def test_what_the_parent_lacks_is_random_and_repeatable(self) -> None:
-        state = dict(tiny_model().state_dict())
+    def test_translations_count_more_than_pieces_and_less_than_the_same_token(self) -> None:
+        state, clip = dict(tiny_model().state_dict()), SimpleTokenizer()
+        source = trained(kept="en")
+        id = {token: id for id, token in enumerate(vocabulary_of(source))}
+        cat, dog = clip.encoder["cat</w>"], clip.encoder["dog</w>"]
+        aligned: dict[int, Weighted] = {id["lachende</w>"]: [(cat, 0.75), (dog, 0.25)], id["cat</w>"]: [(dog, 1.0)]}
+
+        rows = self.rows(source, make_tokenizer(tiny_layout()), state, aligned)
+
+        assert torch.allclose(rows["lachende</w>"], 0.75 * state[EMBEDDING][cat] + 0.25 * state[EMBEDDING][dog])
+        assert torch.equal(rows["cat</w>"], state[EMBEDDING][cat])
+
+    def test_what_a_compact_parent_lacks_is_taken_from_the_next_origin_or_random_and_repeatable(self) -> None:
+        state, clip = dict(tiny_model().state_dict()), SimpleTokenizer()
+        source = trained(kept="en")
+        id = {token: id for id, token in enumerate(vocabulary_of(source))}
+        cat, dog = clip.encoder["cat</w>"], clip.encoder["dog</w>"]
         table = torch.zeros_like(state[EMBEDDING])
-        known = SimpleTokenizer().encoder["cat</w>"]
-        table[known] = state[EMBEDDING][known]
-        table[known - 1] = 2 * state[EMBEDDING][known]
+        table[cat] = state[EMBEDDING][cat]
+        parent = make_tokenizer(tiny_layout())
+        aligned: dict[int, Weighted] = {id["dog</w>"]: [(cat, 0.5), (dog, 0.5)]}
 
-        one, two = (self.table(trained(2000), make_tokenizer(tiny_layout()), {**state, EMBEDDING: table}) for _ in range(2))
+        one, two = (self.rows(source, parent, {**state, EMBEDDING: table}, aligned) for _ in range(2))
 
-        assert torch.equal(one["cat</w>"], table[known])
-        assert one["dog</w>"].abs().sum() > 0
+        assert torch.equal(one["cat</w>"], table[cat])
+        assert torch.allclose(one["dog</w>"], table[cat])
+        assert one["house</w>"].abs().sum() > 0
         assert all(torch.equal(one[token], two[token]) for token in one)
 
     def test_a_parent_of_another_tokenizer_is_asked_for_the_text(self) -> None:
-        layout, parent = tiny_layout(), word_tokenizer()
         state = dict(tiny_model().state_dict())
+        source = train_tokenizer({"": ["a red house", "a blue bird"] * 3}, 1000)
 
-        rows = self.table(train_tokenizer(["a red house", "a blue bird"] * 3, 1000), make_tokenizer(layout, parent), state)
+        rows = self.rows(source, make_tokenizer(tiny_layout(), word_tokenizer()), state)
 
         assert torch.equal(rows["house</w>"], state[EMBEDDING][5])
         assert torch.equal(rows[END], state[EMBEDDING][8])
+
+
+class TestAlignment:
+    def test_tokens_stand_for_those_that_they_share_all_captions_with(self) -> None:
+        """10: one, 20: two, 30: three, in another order; 99 is in all of the translations, and 5 in all captions."""
+        one, two, three, article = 1, 2, 3, 5
+        pairs = [
+            ([99, 10, 20], [article, two, one]), ([99, 20, 30], [article, three, two]), ([30, 99, 10], [one, article, three]),
+        ]  # fmt: skip
+
+        found = align(pairs * 3)
+
+        assert [found[token][0][0] for token in (10, 20, 30, 99)] == [one, two, three, article]
+        assert all(found[token][0][1] > 0.8 for token in (10, 20, 30))
+        assert all(sum(weight for _, weight in weights) == pytest.approx(1) for weights in found.values())
+
+    def test_nothing_is_aligned_without_translations(self) -> None:
+        assert align([]) == {}
+        assert align([([1], []), ([], [2])]) == {}

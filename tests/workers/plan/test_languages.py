@@ -57,7 +57,9 @@ class TestLanguages:
         assert any("does not name de" in warning for warning in plan_of(in_languages(folder, "en")).warnings)
 
     def test_a_missing_file_is_an_error(self, folder: Path) -> None:
-        [error] = [each for each in errors_of(in_languages(folder, "en", captions="/nowhere.jsonl")) if "captions" in each.pointer]
+        errors = errors_of(in_languages(folder, "en", captions="/nowhere.jsonl"))
+
+        [error] = [each for each in errors if "captions" in each.pointer]
 
         assert error.pointer == "/data/train/captions"
         assert "there is no file /nowhere.jsonl" in error.message
@@ -92,7 +94,7 @@ class TestTeacher:
         document = in_languages(folder, "en", "de")
         document["teacher"]["language"] = "fr"
 
-        with pytest.raises(ValidationError, match=r"teacher\.language fr is none of the languages of the captions; one of en, de"):
+        with pytest.raises(ValidationError, match=r"teacher\.language fr is none of the languages .*; one of en, de"):
             JobSpec.model_validate(document)
 
     def test_a_language_needs_languages(self, folder: Path) -> None:

@@ -7,19 +7,22 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.vocabulary_change import vocabulary_of
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training import vocabulary
 from tinyclip_workers.training.dataset import open_index_of, prepare_index
-from tinyclip_workers.training.vocabulary import balanced_captions
+from tinyclip_workers.training.vocabulary import read_captions
 
 from tests.workers.attempts import Job, no_cluster
 from tests.workers.auto_stages import TEACHER, spec_of
 from tests.workers.models import write_folder
-from tests.workers.translated import LANGUAGES, both, write_file, write_translated
+from tests.workers.translated import LANGUAGES, both, translated, write_file, write_translated
 
 IMPORTANT = {"name": "half", "inherit": "auto", "prune": {"target_sparsity": 0.3}, "train": {"steps": 6}}
 UNIFORM = {"name": "small", "student": {"image": {"layers": 1}}, "train": {"steps": 4}}
@@ -144,15 +147,31 @@ class TestJoinedCaptions:
         assert "no pair has a caption in yy" in job.events("attempt.failed")[0]["message"]
 
 
-def test_a_tokenizer_is_trained_on_as_many_captions_of_each_language(tmp_path: Path) -> None:
-    shards = write_translated(tmp_path / "data", lambda n, english: both(n, english) if n < 12 else {"en": english})
-    job = Job(tmp_path / "store", spec(tmp_path, shards=shards))
-    run = JobAttempt.open(job.root, "job_1", 1)
-    prepare_index(run)
+class TestCaptions:
+    def test_those_of_each_language_and_their_translations_are_read(self, tmp_path: Path) -> None:
+        shards = write_translated(tmp_path / "data", lambda n, english: both(n, english) if n < 12 else {"en": english})
+        job = Job(tmp_path / "store", spec(tmp_path, shards=shards))
+        run = JobAttempt.open(job.root, "job_1", 1)
+        prepare_index(run)
 
-    captions = list(balanced_captions(run, open_index_of(run)))
+        captions = read_captions(run.spec, open_index_of(run))
 
-    half = len(captions) // 2
-    assert len(captions) == 2 * half
-    assert len(set(captions[:half])) == half
-    assert len(set(captions[half:])) < half
+        assert captions.teacher_language == "en"
+        assert (len(captions.by_language["en"]), len(captions.by_language["xx"])) == (48, 24)
+        assert len(captions.translations) == 24
+        assert all(own == translated(theirs) for own, theirs in captions.translations)
+
+    def test_words_start_as_their_translations(self, tmp_path: Path) -> None:
+        job = Job(tmp_path / "store", spec(tmp_path, shards=write_translated(tmp_path / "data"), stages=(UNIFORM,)))
+        run = JobAttempt.open(job.root, "job_1", 1)
+        prepare_index(run)
+
+        made = vocabulary.prepare_tokenizer(run, find_teacher(run.spec.teacher))
+
+        assert made is not None
+        assert made.origins is not None
+        tokens, clip = vocabulary_of(made.source), SimpleTokenizer()
+        for word in ("yellow", "circle", "square", "violet"):
+            origins = made.origins[tokens.index(f"{translated(word)}</w>")]
+            assert clip.decoder[origins[0][0][0]] == f"{word}</w>"
+        assert vocabulary.tokenizer_of(run) == made

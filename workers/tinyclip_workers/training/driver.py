@@ -14,7 +14,6 @@ from tinyclip.schemas.layouts import AnyLayout
 
 from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.summary import summarize
-from tinyclip_workers.model.vocabulary_change import vocabulary_of
 from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.runtime.events import EventWriter, log_to_events
@@ -103,8 +102,9 @@ def _train_stages(run: JobAttempt, artifacts: str, events: EventWriter) -> Outco
     if not ray.is_initialized():
         ray.init()
     pairs = prepare_index(run)
-    tokenizer = prepare_tokenizer(run)
-    vocab_size = None if tokenizer is None else len(vocabulary_of(tokenizer))
+    first = spec.first_teacher
+    tokenizer = prepare_tokenizer(run, None if first is None else find_teacher(first))
+    vocab_size = None if tokenizer is None else tokenizer.vocab_size
     samples = spec.data.train.samples or pairs
     log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in cluster_size().items()))
     before: Stage | None = None

@@ -15,7 +15,7 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
-from tinyclip_workers.model.vocabulary_change import vocabulary_of, with_vocabulary
+from tinyclip_workers.model.vocabulary_change import with_vocabulary
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
 from tinyclip_workers.training.objective.nested import principal_axes
@@ -53,15 +53,16 @@ def load_pieces(
     originals = [load_teacher(teacher.spec, teacher.pointer) for teacher in at]
     original = originals[0] if originals else None
     tokenizer = tokenizer_of(run)
+    source = None if tokenizer is None else tokenizer.source
     student = LoadedModel(
         model=build_student(stage, seed, None),
         layout=stage.layout,
-        tokenizer=make_tokenizer(stage.layout, tokenizer),
+        tokenizer=make_tokenizer(stage.layout, source),
         image_mean=original.image_mean if original else OPENAI_MEAN,
         image_std=original.image_std if original else OPENAI_STD,
         name=stage.name,
         digest="",
-        tokenizer_source=tokenizer,
+        tokenizer_source=source,
     )
     if tokenizer is not None:
         check_student_tokenizer(student)
@@ -108,10 +109,10 @@ def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device:
     if stage.index == 0:
         assert original is not None  # the spec's schema requires a teacher here
         layout = plain_layout(original.layout)
-        if (tokenizer := tokenizer_of(run)) is None:
-            return Parent(original.model.state_dict(), layout, device)
-        tokens, state = vocabulary_of(tokenizer), original.model.state_dict()
-        return Parent(*with_vocabulary(state, layout, original.tokenizer, tokens, run.spec.seed), device)
+        state = original.model.state_dict()
+        if (tokenizer := tokenizer_of(run)) is not None and tokenizer.origins is not None:
+            return Parent(*with_vocabulary(state, layout, tokenizer.origins, run.spec.seed), device)
+        return Parent(state, layout, device)
     before = run.finished_stage(stage.index - 1)
     if before is None:
         raise RuntimeError(f"the student is missing from {run.stage_folder(stage.index - 1)}")

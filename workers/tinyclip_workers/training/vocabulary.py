@@ -3,53 +3,86 @@
 import hashlib
 import heapq
 import logging
-from collections.abc import Iterator, Sequence
-from itertools import chain, cycle, islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
-from tinyclip.schemas.spec import TokenizerSpec
+from tinyclip.schemas import JobSpec
+from tinyclip.schemas.spec import TrainData
+from tokenizers import Tokenizer as FastTokenizer
 
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
-from tinyclip_workers.data.index.rows import ShardSamples
 from tinyclip_workers.data.samples import captions_by_language
 from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.alignment import Weighted, align
+from tinyclip_workers.model.folders import LoadedModel, ModelSource
 from tinyclip_workers.model.tokenizer_folder import read_tokenizer
 from tinyclip_workers.model.tokenizer_training import train_tokenizer
-from tinyclip_workers.model.tokenizers import TokenizerError, TokenizerSource
-from tinyclip_workers.model.vocabulary_change import check_end_of_text, vocabulary_of
+from tinyclip_workers.model.tokenizers import BoundedTokenizer, Tokenizer, TokenizerError, TokenizerSource, make_tokenizer
+from tinyclip_workers.model.vocabulary_change import (
+    Origins,
+    check_end_of_text,
+    find_origins,
+    origins_from_json,
+    origins_to_json,
+    plain_tokens,
+    vocabulary_of,
+)
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.dataset import open_index_of
 
 log = logging.getLogger(__name__)
 
-MAX_CAPTIONS = 200_000
-"""Different captions of each language that a tokenizer is trained on, chosen by their hash."""
-MAX_READ = 5_000_000
-"""Pairs whose captions are read."""
+MAX_CAPTIONS, MAX_TRANSLATIONS = 200_000, 100_000
+"""Different captions of each language that a tokenizer is trained on, and of pairs with their translations; chosen by hash."""
+MAX_READ = 2_000_000
+"""Samples whose captions are read."""
 FIELD = "tokenizer"
+ORIGINS = "origins.json"
+"""The teacher's tokens that each token starts as, beside the files of the tokenizer."""
+SEPARATOR = "\x00"
 
 
-def prepare_tokenizer(run: JobAttempt) -> TokenizerSource | None:
-    """Train or read the tokenizer of the students, unless an attempt has done so. Raises DataError."""
+@dataclass(frozen=True)
+class StudentTokenizer:
+    """The tokenizer that a job gives its students."""
+
+    source: TokenizerSource
+    origins: Origins | None
+    """None without a teacher."""
+
+    @property
+    def vocab_size(self) -> int:
+        return len(vocabulary_of(self.source))
+
+
+def prepare_tokenizer(run: JobAttempt, teacher: ModelSource | None) -> StudentTokenizer | None:
+    """Train or read the tokenizer of the students, unless an attempt has done so. Raises DataError.
+
+    `teacher`: the first one, from whose tokens those of the students start.
+    """
     if run.spec.tokenizer is None:
         return None
     if (found := tokenizer_of(run)) is not None:
         return found
     try:
-        source = _make(run, run.spec.tokenizer)
-        size = len(vocabulary_of(source))
+        made = _make(run, teacher)
     except TokenizerError as error:
         raise DataError(f"tokenizer: {error}", field=FIELD, value=run.spec.tokenizer.folder) from error
-    log.info("the students' tokenizer has %s tokens", f"{size:,}")
-    run.keep_tokenizer(source.to_files())
-    return source
+    log.info("the students' tokenizer has %s tokens", f"{made.vocab_size:,}")
+    origins = {} if made.origins is None else {ORIGINS: origins_to_json(made.origins)}
+    run.keep_tokenizer({**made.source.to_files(), **origins})
+    return made
 
 
-def tokenizer_of(run: JobAttempt) -> TokenizerSource | None:
+def tokenizer_of(run: JobAttempt) -> StudentTokenizer | None:
     """Return the tokenizer that the job has prepared; None if its spec has none, or before."""
     files = run.tokenizer() if run.spec.tokenizer is not None else None
-    return None if files is None else TokenizerSource.from_files(files)
+    source = None if files is None else TokenizerSource.from_files(files)
+    if files is None or source is None:
+        return None
+    return StudentTokenizer(source, origins_from_json(files[ORIGINS]) if ORIGINS in files else None)
 
 
 def check_student_tokenizer(student: LoadedModel) -> None:
@@ -60,48 +93,77 @@ def check_student_tokenizer(student: LoadedModel) -> None:
         raise DataError(f"tokenizer: {error}", field=FIELD) from error
 
 
-def _make(run: JobAttempt, spec: TokenizerSpec) -> TokenizerSource:
+def _make(run: JobAttempt, teacher: ModelSource | None) -> StudentTokenizer:
     """Raises TokenizerError, DataError."""
-    if spec.train is not None:
-        return train_tokenizer(balanced_captions(run, open_index_of(run)), spec.train.vocab_size)
-    assert spec.folder is not None, "the schema requires one of the two"
-    return read_tokenizer(spec.folder)
+    spec, parent = run.spec, None if teacher is None else make_tokenizer(teacher.layout, teacher.tokenizer)
+    assert spec.tokenizer is not None, "the caller checks it"
+    captions = read_captions(spec, open_index_of(run))
+    if spec.tokenizer.train is not None:
+        kept = captions.teacher_language if isinstance(parent, BoundedTokenizer) else None
+        source = train_tokenizer(captions.by_language, spec.tokenizer.train.vocab_size, kept)
+    else:
+        assert spec.tokenizer.folder is not None, "the schema requires one of the two"
+        source = read_tokenizer(spec.tokenizer.folder)
+    if parent is None:
+        return StudentTokenizer(source, None)
+    aligned = _align(source, parent, captions.translations)
+    return StudentTokenizer(source, find_origins(vocabulary_of(source), parent, aligned))
 
 
-def balanced_captions(run: JobAttempt, index: DatasetIndex) -> Iterator[str]:
-    """Yield different captions of the pairs, of each language as many as of any other: those of smaller ones are repeated."""
-    languages = run.spec.data.train.languages
-    kept = {language: _Different(MAX_CAPTIONS) for language in languages or [""]}
-    for language, caption in islice(_captions(run, index), MAX_READ):
-        if language in kept:
-            kept[language].add(caption)
-    texts = [found for each in kept.values() if (found := each.texts())]
-    most = max(map(len, texts), default=0)
-    return chain.from_iterable(islice(cycle(each), most) for each in texts)
+def _align(source: TokenizerSource, parent: Tokenizer, translations: Sequence[tuple[str, str]]) -> dict[int, Weighted]:
+    """Return the teacher's tokens that the student's stand for in translated captions."""
+    own, clean = FastTokenizer.from_str(source.files["tokenizer.json"].decode()), BoundedTokenizer().clean_fn
+    encoded = own.encode_batch([clean(text) for text, _ in translations], add_special_tokens=False)
+    return align([(each.ids, plain_tokens(parent, theirs)) for each, (_, theirs) in zip(encoded, translations, strict=True)])
 
 
-def _captions(run: JobAttempt, index: DatasetIndex) -> Iterator[tuple[str, str]]:
-    """Yield the captions of all pairs with their languages."""
-    train, skipped = run.spec.data.train, Skipped()
-    default = train.languages[0] if train.languages else ""
+@dataclass
+class Captions:
+    """Different captions of the pairs, for a tokenizer."""
+
+    teacher_language: str
+    """The language that the first teacher reads; without one, the first of the spec's."""
+    by_language: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    translations: Sequence[tuple[str, str]] = ()
+    """Captions in other languages, each with the one that the teacher reads instead."""
+
+
+def read_captions(spec: JobSpec, index: DatasetIndex) -> Captions:
+    """Read the captions of the training pairs."""
+    train, teacher = spec.data.train, spec.first_teacher
+    language = (teacher.language if teacher is not None else None) or _default(train)
+    by_language = {each: _Different(MAX_CAPTIONS) for each in train.languages or [_default(train)]}
+    translations = {each: _Different(MAX_TRANSLATIONS) for each in by_language if each != language}
+    for texts in islice(_texts(train, index), MAX_READ):
+        for each, captions in texts.items():
+            if each in by_language:
+                by_language[each].add(captions)
+            if each in translations and len(captions) == len(texts.get(language, ())):
+                translations[each].add([own + SEPARATOR + theirs for own, theirs in zip(captions, texts[language], strict=True)])
+    pairs = [text.partition(SEPARATOR) for each in translations.values() for text in each.texts()]
+    found = {each: texts.texts() for each, texts in by_language.items()}
+    return Captions(language, found, [(own, theirs) for own, _, theirs in pairs])
+
+
+def _default(train: TrainData) -> str:
+    return train.languages[0] if train.languages else ""
+
+
+def _texts(train: TrainData, index: DatasetIndex) -> Iterator[Mapping[str, list[str]]]:
+    """Yield the captions of each pair by language."""
+    skipped = Skipped()
     for number, shard in enumerate(index.shards):
-        if not shard.samples:
-            continue
-        rows = index.load_samples(number)
-        yield from _joined_captions(rows, default)
-        used = {rows.key(row) for row in rows.training_rows.tolist()}
-        for sample in read_shards([shard.url], skipped):
-            found: dict[str, list[str]] = {}
-            if sample["__key__"] in used:
-                with skipped.unusable(sample):
-                    found = captions_by_language(sample, train.caption_key, default)
-            yield from ((language if train.languages else "", text) for language, texts in found.items() for text in texts)
-
-
-def _joined_captions(rows: ShardSamples, default: str) -> Iterator[tuple[str, str]]:
-    for row in rows.training_rows.tolist():
-        for text, language in zip(rows.more_captions(row), rows.more_languages(row), strict=True):
-            yield language or default, text
+        rows = index.load_samples(number) if shard.samples else None
+        numbers = {} if rows is None else {rows.key(row): row for row in rows.training_rows.tolist()}
+        for sample in read_shards([shard.url], skipped) if rows is not None else ():
+            row, found = numbers.get(sample["__key__"]), dict[str, list[str]]()
+            if row is None or rows is None:
+                continue
+            with skipped.unusable(sample):
+                found = captions_by_language(sample, train.caption_key, _default(train))
+            for text, language in zip(rows.more_captions(row), rows.more_languages(row), strict=True):
+                found.setdefault(language or _default(train), []).append(text)
+            yield found if train.languages else {"": [text for texts in found.values() for text in texts]}
 
 
 class _Different:
@@ -110,7 +172,11 @@ class _Different:
     def __init__(self, most: int) -> None:
         self._most, self._heap, self._hashes = most, list[tuple[int, str]](), set[int]()
 
-    def add(self, text: str) -> None:
+    def add(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self._add(text)
+
+    def _add(self, text: str) -> None:
         rank = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
         if rank in self._hashes:
             return

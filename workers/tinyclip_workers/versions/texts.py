@@ -15,7 +15,7 @@ from tinyclip_workers.data.samples import Sample, captions_of
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.by_language import split_by_language
 from tinyclip_workers.evaluation.clip_benchmark import resolve_task
-from tinyclip_workers.evaluation.labels import fill_template, retrieval_captions, task_lines
+from tinyclip_workers.evaluation.labels import class_names, fill_template, prompt_templates, retrieval_captions
 
 
 def job_texts(spec: JobSpec) -> Iterator[str]:
@@ -45,8 +45,8 @@ def prompts(tasks: Iterable[EvaluationTask]) -> Iterator[str]:
     """Yield the texts of classes. Raises OSError or ValueError."""
     for task in map(resolve_task, split_by_language(list(tasks))):
         if isinstance(task, ZeroShotTask):
-            for template in task_lines(task.templates or []):
-                yield from (fill_template(template, name) for name in task_lines(task.classes or []))
+            for template in prompt_templates(task):
+                yield from (fill_template(template, name) for name in class_names(task))
 
 
 def evaluation_captions(tasks: Iterable[EvaluationTask]) -> Iterator[str]:

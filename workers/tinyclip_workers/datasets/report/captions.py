@@ -172,8 +172,8 @@ def _uncovered(statistics: Statistics, languages: list[str]) -> Finding | None:
     names = ", ".join(f"{code}: {round(100 * times / looked_at)}%" for code, times in by_count)
     message = f"{part_of(count, looked_at)} captions looked at are in languages that CLIP's tokenizer does not cover ({names}): "
     message += "it divides their words into single letters or bytes"
-    remedy = "Train a tokenizer of the students on these captions (tokenizer: {train: {vocab_size: 8000}}), use captions in English, "
-    remedy += "such as translations, or a where that selects them: with CLIP's tokenizer a model learns little from the others."
+    remedy = "Train a tokenizer of the students on these captions (tokenizer: {train: {vocab_size: 16000}}), or use captions in "
+    remedy += "English, such as translations: with CLIP's tokenizer a model learns little from the others."
     samples, severity = round(count / looked_at * statistics.usable), severity_of(count / looked_at, UNCOVERED_WARNING, 0.5)
     return make_finding(
         "uncovered_languages", severity, samples, statistics.usable, message, remedy,
