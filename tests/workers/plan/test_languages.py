@@ -112,7 +112,7 @@ class TestTokenizer:
         plan = plan_of(document)
 
         assert [stage.student.layout.vocab_size for stage in plan.stages] == [3000, 3000]
-        assert any("starts as the mean of the teacher's tokens of the same text" in warning for warning in plan.warnings)
+        assert any("starts as the same token of the teacher; else" in warning for warning in plan.warnings)
 
     def test_the_resolved_spec_is_valid(self, folder: Path) -> None:
         plan = plan_of(spec(folder) | {"tokenizer": {"train": {"vocab_size": 3000}}})

@@ -14,8 +14,8 @@ def vocabulary_size(spec: JobSpec, diagnostics: Diagnostics) -> int | None:
         return None
     if spec.stages[0].inherit != "none":
         diagnostics.warn(
-            "the token embedding is not inherited row by row: each token of the students' tokenizer starts as the mean of the "
-            "teacher's tokens of the same text, and is random where the teacher has none"
+            "the token embedding is not inherited row by row: a token of the students' tokenizer starts as the same token of the "
+            "teacher; else as those that it stands for in translated captions, or that make up its text; else at random"
         )
     if spec.tokenizer.train is not None:
         return spec.tokenizer.train.vocab_size

@@ -41,9 +41,9 @@ class TeacherAt(NamedTuple):
 
 
 class TokenizerTraining(Request):
-    """Training of a byte-level byte-pair tokenizer, as CLIP's, on the captions of the training data."""
+    """Training of a byte-level byte-pair tokenizer on the captions. It keeps CLIP's tokens of the teacher's language."""
 
-    vocab_size: int = Field(default=8000, ge=1000, le=1_000_000)
+    vocab_size: int = Field(default=16_000, ge=1000, le=1_000_000)
     """Tokens, with those of single bytes. There may be fewer: as many as the captions have to merge."""
 
 
