@@ -14,7 +14,7 @@ HEAVY = {"torch", "torchvision", "open_clip", "ray", "fastapi", "sqlalchemy", "n
 
 
 def public_names(module: types.ModuleType) -> set[str]:
-    named = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    named = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
     return {name for name, value in named.items() if not isinstance(value, types.ModuleType)}
 
 
