@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tinyclip_workers.data.operations import OPERATIONS
+from tinyclip_workers.data.datacompdr import OPERATIONS
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import encode_text, normalized

@@ -19,16 +19,12 @@ from tinyclip.artifacts.paths import dataset_samples
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TrainData
 from tinyclip_workers.data.crops import Crop
-from tinyclip_workers.data.datacompdr import (
-    MAX_EMBEDDING_BYTES,
-    published_embeddings,
-    published_views,
-    synthetic_captions,
-)
+from tinyclip_workers.data.datacompdr import OPERATIONS, published_views, synthetic_captions
 from tinyclip_workers.data.index.dataset_index import write_shard_samples
 from tinyclip_workers.data.index.rows import ShardSamples, Use, from_parquet
 from tinyclip_workers.data.index.scanning import scan_shard
-from tinyclip_workers.data.operations import OPERATIONS, apply_operations
+from tinyclip_workers.data.operations import apply_operations
+from tinyclip_workers.data.published_embeddings import MAX_EMBEDDING_BYTES, published_embeddings
 from tinyclip_workers.data.samples import Sample, UnusableSample, sample_errors
 from tinyclip_workers.datasets.captions.joined_file import join_captions
 from torchvision.transforms import InterpolationMode, RandAugment

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 from tinyclip_workers.data import images
 from tinyclip_workers.data.decoding import decode_square
-from tinyclip_workers.data.images import MAX_PIXELS, UnreadableImage, decode_image, eval_transform
+from tinyclip_workers.data.eval_transform import eval_transform
+from tinyclip_workers.data.images import MAX_PIXELS, UnreadableImage, decode_image
 from tinyclip_workers.types import Pixels
 
 from tests.workers.students import encoded, random_image

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from tinyclip.schemas.spec import LinearProbeTask, RetrievalTask, ZeroShotTask
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.images import decode_image, eval_transform
+from tinyclip_workers.data.eval_transform import eval_transform
+from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.evaluation.clip_benchmark import find_split, resolve_task
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tinyclip.schemas import EmbeddingType, ExportDocument, ExportFormat, ExportOptions, VocabularyChoice
-from tinyclip_workers.data.images import eval_transform
+from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.exporting.check import ExportMismatch, agreement, check_export
 from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export, format_functions
 from tinyclip_workers.exporting.samples import Samples

@@ -10,8 +10,9 @@ from open_clip.pretrained import get_pretrained_cfg
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.model import sources
+from tinyclip_workers.model.errors import TeacherError
 from tinyclip_workers.model.layouts import PRESETS
-from tinyclip_workers.model.sources import TeacherError, check_teacher, find_teacher, load_teacher
+from tinyclip_workers.model.sources import check_teacher, find_teacher, load_teacher
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 

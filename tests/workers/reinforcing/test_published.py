@@ -11,9 +11,10 @@ import torch
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.datasets import DATACOMPDR_AUGMENT, ReinforcementPost
-from tinyclip_workers.data.datacompdr import published_embeddings, published_views
+from tinyclip_workers.data.datacompdr import published_views
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, open_index
+from tinyclip_workers.data.published_embeddings import published_embeddings
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import read_shard

@@ -10,7 +10,8 @@ from tinyclip.addresses import ARTIFACTS_ROOT, SERVICE_PLACES
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.importing.source_files import ImportRefused, read_source
-from tinyclip_workers.model.sources import TeacherError, check_teacher, load_teacher
+from tinyclip_workers.model.errors import TeacherError
+from tinyclip_workers.model.sources import check_teacher, load_teacher
 from tinyclip_workers.plan.shards import inspect_shards
 from tinyclip_workers.runtime import addresses
 from tinyclip_workers.runtime.addresses import AddressRefused, ServiceAddress, address_in

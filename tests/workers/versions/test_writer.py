@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion, VocabularyChoice
-from tinyclip_workers.data.images import eval_transform
+from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.tokenizers import count_unknown_tokens, make_tokenizer

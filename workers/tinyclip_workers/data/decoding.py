@@ -4,8 +4,8 @@ A JPEG is decoded at the smallest of libjpeg's fast scales that is large enough,
 little as a small one; PIL decodes any other format. The slow way is the reference, and pixels differ from its by at most 2 of
 255, unless a JPEG is reduced:
 
-- `decode_square` is `images.eval_transform` of `images.decode_image`. A JPEG that was scaled while decoding differs by at most 6,
-  and by 1 on average.
+- `decode_square` is `eval_transform` of `decode_image`. A JPEG that was scaled while decoding differs by at most 6, and by 1 on
+  average.
 - `decode_crop` is a part of the image, cropped and then resized, as by torchvision's `RandomResizedCrop`. A JPEG that is reduced
   by CROP_OVERSAMPLING or more differs by 1 on average; by more where colours meet, which are upsampled by the fast method.
 """

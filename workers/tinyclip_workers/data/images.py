@@ -1,17 +1,12 @@
-"""From image bytes to pixels: decoding, the training crop and the evaluation transform (METHOD section 8)."""
+"""From image bytes to RGB pixels, by PIL."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms import v2
-
-from tinyclip_workers.model.preprocessing import PixelInput
 
 Image.init()
 FORMATS = tuple({"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO"} & Image.OPEN.keys())
@@ -124,21 +119,6 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     else:
         top = 255.0 if image.mode == "I" and grey.max() <= 255 else 65535.0
     return Image.fromarray((grey.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
-
-
-def eval_transform(form: int | PixelInput) -> Callable[[Image.Image], Tensor]:
-    """Return open_clip's evaluation transform without normalisation, to uint8 (3, size, size). A number is a size, for CLIP's."""
-    size, interpolation, mode = form if isinstance(form, PixelInput) else PixelInput(form)
-    resampling = v2.InterpolationMode(interpolation)
-    if mode != "shortest":
-        keep: Any = ResizeKeepRatio((size, size), interpolation=interpolation, longest=1) if mode == "longest" else None
-        resize = [keep, CenterCropOrPad((size, size))] if keep else [v2.Resize((size, size), interpolation=resampling)]
-        whole: Callable[[Image.Image], Tensor] = v2.Compose([*resize, v2.PILToTensor()])
-        return whole
-    steps = [v2.Resize(size, interpolation=resampling), v2.CenterCrop(size), v2.PILToTensor()]
-    transform: Callable[[Image.Image], Tensor] = v2.Compose(steps)
-    filter = Image.Resampling[interpolation.upper()]
-    return lambda image: transform(crop_elongated(image, size, filter) if is_elongated(image.size) else image)
 
 
 def is_elongated(sides: tuple[int, int]) -> bool:

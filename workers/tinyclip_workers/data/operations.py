@@ -12,16 +12,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from tinyclip_workers.data.datacompdr import OPERATIONS, Operation
 from tinyclip_workers.types import Pixels
-
-OPERATIONS = (
-    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness",
-    "Posterize", "Solarize", "AutoContrast", "Equalize",
-)  # fmt: skip
-"""By their number in the published layout."""
-
-Operation = tuple[int, float]
-"""Number and magnitude."""
 
 _Image = Image.Image
 

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tinyclip.schemas.datasets import DatasetPut
-from tinyclip.schemas.spec import TrainData
+from tinyclip.schemas.spec import TeacherSpec, TrainData
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.shard_files import ShardFile, describe_shard
-from tinyclip_workers.datasets import teacher as teachers
 from tinyclip_workers.datasets.captions.checks import DEFAULT_CONTEXT
 from tinyclip_workers.datasets.images.task_images import TaskShard, find_task_shards
 from tinyclip_workers.datasets.scan.examination import ExaminationSettings
 from tinyclip_workers.datasets.scan.filters import SampleFilter
-from tinyclip_workers.datasets.teacher import FoundTeacher
+
+if TYPE_CHECKING:
+    from tinyclip_workers.datasets.teacher import FoundTeacher
 
 DESCRIBING_THREADS = 32
 SHOWN_MISSING = 5
@@ -31,7 +33,7 @@ class Inputs:
     urls: Sequence[str]
     files: Sequence[ShardFile]
     task_shards: Sequence[TaskShard]
-    teacher: FoundTeacher | None
+    teacher: "FoundTeacher | None"
 
     @property
     def context_length(self) -> int:
@@ -43,7 +45,7 @@ class Inputs:
         return self.teacher.source.layout.image_size if self.teacher is not None else None
 
     @property
-    def measuring(self) -> FoundTeacher | None:
+    def measuring(self) -> "FoundTeacher | None":
         """The teacher, if it has to encode every sample because `where` bounds its agreement."""
         return self.teacher if SampleFilter(self.put.source.where).needs_agreement else None
 
@@ -68,7 +70,14 @@ def find_inputs(put: DatasetPut) -> Inputs:
     if not urls:
         raise DataError(f"no shard matches {patterns}; check the path", field="source.shards", value=patterns)
     files, task_shards = _describe(urls), find_task_shards(put.tasks)
-    return Inputs(put, urls, files, task_shards, teachers.find(put.teacher) if put.teacher is not None else None)
+    return Inputs(put, urls, files, task_shards, _find_teacher(put.teacher) if put.teacher is not None else None)
+
+
+def _find_teacher(spec: TeacherSpec) -> "FoundTeacher":
+    """Raises TeacherError."""
+    from tinyclip_workers.datasets import teacher  # takes seconds, and most registrations have none
+
+    return teacher.find(spec)
 
 
 def _describe(urls: Sequence[str]) -> list[ShardFile]:

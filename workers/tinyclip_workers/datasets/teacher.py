@@ -12,8 +12,9 @@ from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.engines.protocol import EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
+from tinyclip_workers.model.errors import HubError, TeacherError
 from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.sources import HubError, TeacherError, find_teacher, load_teacher
+from tinyclip_workers.model.sources import find_teacher, load_teacher
 from tinyclip_workers.model.summary import state_shapes
 from tinyclip_workers.model.weights import file_digest
 from tinyclip_workers.types import Matrix, Pixels
@@ -32,7 +33,7 @@ class Teacher:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         report = EngineReport(engine="torch", asked="torch", reason="", device=device.type, threads=1)
         self._engine = TorchEngine(load_teacher(spec), device, report)
-        self.image_size = self._engine.image_size
+        self.image_size, self.batch = self._engine.image_size, BATCH
 
     def images(self, squares: Sequence[Pixels]) -> Matrix:
         """Return embeddings (N, E) of squares of pixels, of unit length."""

@@ -22,7 +22,6 @@ from tinyclip_workers.data.index.rows import ShardRow, ShardSamples, Use, from_p
 from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, sample_errors
 from tinyclip_workers.datasets.captions.checks import normalized, text_hash
 from tinyclip_workers.datasets.requests import expect_wanted
-from tinyclip_workers.datasets.teacher import teacher_of
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.runtime.ray_tasks import run_tasks
@@ -124,6 +123,8 @@ def encode_sample(
 
 def encode_shard(scan: TeacherScan, number: int, shard: ShardRow, pairs: int) -> Iterator[float]:
     """Encode pairs of a shard, and write them unless the request was withdrawn. Raises TeacherError, DataError, OSError."""
+    from tinyclip_workers.datasets.teacher import teacher_of  # takes seconds, and the job imports this module without one
+
     store, teacher = open_own_store(scan.artifacts), teacher_of(scan.teacher)
     samples = ShardSamples(from_parquet(store.read_bytes(dataset_samples(scan.folder, number))))
     usable = np.flatnonzero(np.isin(samples.table.column("use").to_numpy(), (Use.TRAINING, Use.HELD_OUT)))

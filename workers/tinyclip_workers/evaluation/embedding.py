@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyclip_workers.data.images import decode_image, eval_transform
+from tinyclip_workers.data.eval_transform import eval_transform
+from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.precision import exact

@@ -23,6 +23,7 @@ from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, any_layout_from_config
 from tinyclip_workers.model.documents import parse_object
+from tinyclip_workers.model.errors import HubError, TeacherError
 from tinyclip_workers.model.folder_files import MAX_USER_DOCUMENT_BYTES, read_if_exists, tokenizer_files
 from tinyclip_workers.model.folders import (
     CONFIG_FILE,
@@ -56,18 +57,6 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _TOKENIZER = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _PINNED = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})@([0-9]{1,9})", re.ASCII)
 """A registered version as the server names it, after it has checked that the model is one of the caller's project."""
-
-
-class HubError(RuntimeError):
-    """A file that the hub does not have, or a hub that cannot be reached."""
-
-
-class TeacherError(ValueError):
-    """A teacher that cannot be used: a `pointer` into the spec, its value, and the remedy."""
-
-    def __init__(self, pointer: str, value: object, message: str) -> None:
-        super().__init__(f"{pointer}: {message}")
-        self.pointer, self.value, self.message = pointer, value, message
 
 
 def load_teacher(spec: TeacherSpec, at: str = "/teacher") -> LoadedModel:

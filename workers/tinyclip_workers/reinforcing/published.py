@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from tinyclip_workers.data.augment import neutral_view
-from tinyclip_workers.data.datacompdr import PublishedView, published_embeddings, published_views
+from tinyclip_workers.data.datacompdr import PublishedView, published_views
 from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.images import open_image, upright_transpose
 from tinyclip_workers.data.index.rows import ShardSamples
 from tinyclip_workers.data.operations import apply_operations
+from tinyclip_workers.data.published_embeddings import published_embeddings
 from tinyclip_workers.data.reinforcement.file_format import MAX_OPERATIONS
 from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes
 from tinyclip_workers.model.towers import normalized

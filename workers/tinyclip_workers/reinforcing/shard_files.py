@@ -19,12 +19,12 @@ from tinyclip.schemas.spec import TrainData
 from torch import Tensor
 
 from tinyclip_workers.data.augment import View
+from tinyclip_workers.data.datacompdr import Operation
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.index.reading import shard_changed
 from tinyclip_workers.data.index.rows import ShardSamples
 from tinyclip_workers.data.index.scanning import READ_BYTES, content_crc
-from tinyclip_workers.data.operations import Operation
 from tinyclip_workers.data.reinforcement import file_format
 from tinyclip_workers.data.reinforcement.embeddings import SCALE, to_stored
 from tinyclip_workers.data.reinforcement.tensor_files import Array, NewTensorFile

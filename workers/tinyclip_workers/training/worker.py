@@ -19,10 +19,10 @@ from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
+from tinyclip_workers.model.errors import TeacherError
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.rotation import rotated_model
-from tinyclip_workers.model.sources import TeacherError
 from tinyclip_workers.model.towers import length_multiple, trims_padding
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command, ControlFile

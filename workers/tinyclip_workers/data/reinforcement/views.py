@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from tinyclip_workers.data.augment import View
-from tinyclip_workers.data.operations import Operation
+from tinyclip_workers.data.datacompdr import Operation
 
 
 class StoredView(NamedTuple):

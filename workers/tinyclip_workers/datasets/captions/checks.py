@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
+from typing import TYPE_CHECKING
 
-from tinyclip_workers.model.tokenizers import BoundedTokenizer
+if TYPE_CHECKING:
+    from tinyclip_workers.model.tokenizers import BoundedTokenizer
 
 DEFAULT_CONTEXT = 77
 """Tokens that CLIP reads, with those for beginning and end."""
@@ -84,16 +86,19 @@ def affixes(normalized: str) -> tuple[str, str] | None:
 
 def length_check(context_length: int) -> Callable[[str], bool]:
     """Return a function that returns True for captions with more tokens than a model of this context length reads."""
-    tokenizer, room = tokenizer_of(context_length), context_length - 2
+    room = context_length - 2
 
     def is_too_long(caption: str) -> bool:
         # A token has at least one byte, so most captions need not be tokenized. Cleaning a text can make it longer, but rarely.
-        return len(caption.encode()) > room and len(tokenizer.encode(caption)) > room
+        return len(caption.encode()) > room and len(tokenizer_of(context_length).encode(caption)) > room
 
     return is_too_long
 
 
 @cache
-def tokenizer_of(context_length: int) -> BoundedTokenizer:
+def tokenizer_of(context_length: int) -> "BoundedTokenizer":
     """Return CLIP's tokenizer for a context length, the same one each time: its vocabulary takes 20 MB and a while to read."""
+    # Imported here, which takes seconds, because many a shard has no caption that needs it.
+    from tinyclip_workers.model.tokenizers import BoundedTokenizer
+
     return BoundedTokenizer(context_length=context_length)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyclip.schemas.datasets import Where
 from tinyclip.schemas.spec import TeacherSpec, TrainData
@@ -25,8 +25,10 @@ from tinyclip_workers.datasets.images.checks import Tone, examine_image
 from tinyclip_workers.datasets.scan.filters import SampleFilter
 from tinyclip_workers.datasets.scan.parts import SampleMarks
 from tinyclip_workers.datasets.statistics import Statistics, example
-from tinyclip_workers.datasets.teacher import BATCH, teacher_of
 from tinyclip_workers.types import Pixels
+
+if TYPE_CHECKING:
+    from tinyclip_workers.datasets.teacher import Teacher
 
 FORMAT = 2
 """Version of the examination; increment it when what it writes changes."""
@@ -82,7 +84,7 @@ class ShardExaminer:
     def __init__(self, url: str, settings: ExaminationSettings) -> None:
         """Raises TeacherError."""
         self._url, self._train, self._filter = url, settings.train, SampleFilter(settings.where)
-        self._teacher = teacher_of(settings.teacher) if settings.teacher is not None else None
+        self._teacher = _load_teacher(settings.teacher) if settings.teacher is not None else None
         self._image_failed = False
         self._looked: _Looked | None = None
         self._waiting: list[_Looked] = []
@@ -132,7 +134,7 @@ class ShardExaminer:
             self._keep(looked)
         else:
             self._waiting.append(looked)
-            if len(self._waiting) == BATCH:
+            if self._teacher is not None and len(self._waiting) == self._teacher.batch:
                 self._measure()
         self._image_failed = False
 
@@ -188,6 +190,13 @@ class ShardExaminer:
         else:
             code = _caption_problem(sample, self._train.caption_key)
         self._count(code, sample, row.problem, reason=_kind_of_problem(row.problem))
+
+
+def _load_teacher(spec: TeacherSpec) -> "Teacher":
+    """Raises TeacherError."""
+    from tinyclip_workers.datasets.teacher import teacher_of  # takes seconds, and most shards are scanned without one
+
+    return teacher_of(spec)
 
 
 def _caption_problem(sample: Sample, key: str) -> str:

@@ -17,7 +17,8 @@ from tinyclip.schemas.spec.data import DataSpec, TrainData
 from torch import Tensor
 
 from tinyclip_workers.data.errors import Skipped
-from tinyclip_workers.data.images import decode_image, eval_transform
+from tinyclip_workers.data.eval_transform import eval_transform
+from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, captions_by_language, captions_of, image_bytes, is_held_out
 from tinyclip_workers.data.shards import read_shards
