@@ -16,12 +16,13 @@ demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
 
 # Three workers keep two cores busy, because many tests wait for processes; the types are checked beside them. TEST_ARGS passes
-# more to pytest, as in `make test TEST_ARGS="-k scheduler"`.
+# more to pytest, as in `make test TEST_ARGS="-k scheduler"`. Bytecode is kept whatever the user's setting is: the tests start
+# hundreds of processes, and each would compile what it imports.
 TEST_WORKERS ?= 3
 TEST_ARGS ?=
 test: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/lint-imports
-	@$(BIN)/mypy & types=$$!; \
+	@unset PYTHONDONTWRITEBYTECODE; $(BIN)/mypy & types=$$!; \
 	    $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --durations 20 $(TEST_ARGS); tests=$$?; \
 	    wait $$types && exit $$tests
 

@@ -38,6 +38,7 @@ def ray_cluster() -> Iterator[None]:
     """A cluster of this process, with four processors."""
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         **s3_environment(S3_PORT),
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

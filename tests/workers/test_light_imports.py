@@ -19,6 +19,7 @@ def loaded_modules(module: str) -> set[str]:
         pytest.param("tinyclip_workers.training.dataset", {"torch", "open_clip"}, id="the index of a job"),
         pytest.param("tinyclip_workers.datasets.scan.tasks", {"torchvision", "open_clip"}, id="the scan of a shard"),
         pytest.param("tinyclip_workers.datasets.job", {"torchvision", "open_clip"}, id="the registration of a data set"),
+        pytest.param("tinyclip_workers.reinforcing.merging", {"torchvision", "open_clip"}, id="the texts of a reinforcement"),
         pytest.param("tinyclip_workers.datasets.browsing", {"torch", "open_clip"}, id="a look into a data set"),
     ],
 )

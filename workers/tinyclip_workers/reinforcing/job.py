@@ -26,10 +26,9 @@ from tinyclip_workers.model.errors import TeacherError
 from tinyclip_workers.reinforcing import progress
 from tinyclip_workers.reinforcing.actor import EncoderActor, teacher_failure
 from tinyclip_workers.reinforcing.inputs import open_version, teacher_bytes
-from tinyclip_workers.reinforcing.merging import finish_group, groups_of, merge_part, part_count
+from tinyclip_workers.reinforcing.merging import finish_group_of, groups_of, merge_part_of, part_count
 from tinyclip_workers.reinforcing.pool import EncoderPool, EncodingFailed, actor_count
 from tinyclip_workers.runtime.events import EventWriter
-from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 from tinyclip_workers.versions.writer import json_bytes
 
@@ -192,14 +191,6 @@ def document_of(
         samples=samples, skipped=sum(each.skipped for each in counts), views=samples * post.augmentations, texts=texts,
         bytes=sum(each.bytes for each in counts) + text_bytes,
     )  # fmt: skip
-
-
-def merge_part_of(root: str, folder: str, shards: list[int], part: int, parts: int) -> None:
-    merge_part(open_own_store(root), folder, shards, part, parts)
-
-
-def finish_group_of(root: str, folder: str, group: int, shards: list[int], parts: int, widths: list[int], dtype: str) -> None:
-    finish_group(open_own_store(root), folder, group, shards, parts, widths, dtype)
 
 
 def _read_request(store: ArtifactsStore, folder: str, attempt: int) -> ReinforcementRequest:

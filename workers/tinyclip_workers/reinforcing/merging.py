@@ -20,6 +20,7 @@ from tinyclip_workers.data.reinforcement.embeddings import SCALE
 from tinyclip_workers.data.reinforcement.tensor_files import NewTensorFile, PageCache, Shapes, TensorFile
 from tinyclip_workers.data.reinforcement.texts import BUCKET_COUNT, Duplicates, TextTable, find_duplicates, resolve_duplicates
 from tinyclip_workers.reinforcing.progress import merged_part, unmerged_texts, write_group
+from tinyclip_workers.runtime.filesystems import open_own_store
 
 TEXTS_PER_PART = 4_000_000
 """Texts of a range of hashes, about: a task takes some hundred megabytes for them."""
@@ -40,6 +41,16 @@ def part_count(texts: int) -> int:
 def groups_of(shards: Sequence[int]) -> list[list[int]]:
     """Divide shards into groups of successive ones."""
     return [list(shards[start : start + GROUP]) for start in range(0, len(shards), GROUP)]
+
+
+def merge_part_of(root: str, folder: str, shards: list[int], part: int, parts: int) -> None:
+    """Merge a part as a Ray task."""
+    merge_part(open_own_store(root), folder, shards, part, parts)
+
+
+def finish_group_of(root: str, folder: str, group: int, shards: list[int], parts: int, widths: list[int], dtype: str) -> None:
+    """Finish a group as a Ray task."""
+    finish_group(open_own_store(root), folder, group, shards, parts, widths, dtype)
 
 
 def merge_part(store: ArtifactsStore, folder: str, shards: list[int], part: int, parts: int) -> None:
