@@ -44,11 +44,11 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that start Ray first: together they take longest, and another worker runs the rest meanwhile.
+    """Put tests that start Ray first, those end to end before the others: they take longest.
 
     A file is run by one worker (`--dist loadgroup`), and so are the end-to-end tests, which share a service and its cluster.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path.parent != END_TO_END))
     for item in items:
         item.add_marker(pytest.mark.xdist_group("e2e" if item.path.parent == END_TO_END else str(item.path.relative_to(ROOT))))
 
@@ -71,7 +71,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a module in one pytest-xdist worker, with its fixtures, and all modules marked `ray` in one.
+    """Keep a module in one pytest-xdist worker, with its fixtures, and with those that share its cluster or its service.
 
     `--dist loadgroup` with a group per marker would do the same, but pytest-xdist 3.8 loses the groups with pytest 9.2.
     """
@@ -80,7 +80,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ModuleScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.split("::")[0]
-            return "ray" if _starts_ray(module) else module
+            if not _starts_ray(module):
+                return module
+            return "e2e" if END_TO_END in (ROOT / module).parents else "ray"
 
     return ModuleScheduling(config, log)
 

@@ -34,6 +34,7 @@ from tests.workers.shapes_data import write_shards
 
 pytestmark = RAY_MARKS
 
+MAX_ACTORS = "tinyclip_workers.reinforcing.pool.MAX_ACTORS"
 POST: dict[str, Any] = {"augmentations": 3, "augment": {"crop_scale": (0.5, 1.0), "color_jitter": 0.2, "horizontal_flip": 0.5}}
 
 
@@ -46,9 +47,12 @@ class Reinforced:
         self.post = POST | post
         self.folder = request_reinforcement(self.store, **self.post)
 
-    def run(self, attempt: int = 1) -> int:
+    def run(self, attempt: int = 1, actors: int = 1) -> int:
+        """`actors`: at most so many, each of which takes seconds to start."""
         request_reinforcement(self.store, attempt, **self.post)
-        return jobs.main(reinforcement_arguments(self.root, attempt))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MAX_ACTORS, actors)
+            return jobs.main(reinforcement_arguments(self.root, attempt))
 
     def files(self) -> dict[str, bytes]:
         """Return the files of the result."""
@@ -62,9 +66,9 @@ class Reinforced:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, shards: str, teacher: str) -> Reinforced:
-    """An undisturbed reinforcement."""
+    """An undisturbed reinforcement, by several actors."""
     reinforced = Reinforced(tmp_path_factory.mktemp("whole"), shards, teacher={"model": teacher})
-    assert reinforced.run() == 0
+    assert reinforced.run(actors=2) == 0
     return reinforced
 
 
@@ -161,7 +165,7 @@ def test_a_driver_that_is_killed_continues(
     reinforced = Reinforced(tmp_path / "store", shards, teacher={"model": teacher})
     environment = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
     environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    settings = {"tinyclip_workers.reinforcing.pool.PROGRESS_SECONDS": 0.0}
+    settings = {"tinyclip_workers.reinforcing.pool.PROGRESS_SECONDS": 0.0, MAX_ACTORS: 1}
 
     kill_at(
         reinforcement_arguments(reinforced.root), tmp_path / "reached", target,
@@ -186,7 +190,7 @@ def test_an_actor_that_is_killed_is_replaced(whole: Reinforced, tmp_path: Path, 
 
     thread = threading.Thread(target=kill_an_actor, daemon=True)
     thread.start()
-    status = reinforced.run()
+    status = reinforced.run(actors=2)
     ended.set()
     thread.join()
 

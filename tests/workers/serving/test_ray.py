@@ -29,10 +29,6 @@ pytestmark = pytest.mark.ray
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.ray
-
-T = TypeVar("T")
-
 
 @dataclass
 class ServedOnRay:
