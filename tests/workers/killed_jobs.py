@@ -15,7 +15,9 @@ from tinyclip_workers import jobs
 
 from tests.workers.index_jobs import job_arguments
 
-PRELOADED = ["tests.workers.killed_jobs", "tinyclip_workers.retrieval.job", "tinyclip_workers.datasets.job"]
+PRELOADED = [
+    "tests.workers.killed_jobs", *(f"tinyclip_workers.{name}" for name in ("datasets.job", "engines.load", "retrieval.job")),
+]
 
 
 def kill_job(

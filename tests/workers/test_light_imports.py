@@ -20,6 +20,7 @@ def loaded_modules(module: str) -> set[str]:
         pytest.param("tinyclip_workers.datasets.scan.tasks", {"torchvision", "open_clip"}, id="the scan of a shard"),
         pytest.param("tinyclip_workers.datasets.job", {"torchvision", "open_clip"}, id="the registration of a data set"),
         pytest.param("tinyclip_workers.reinforcing.merging", {"torchvision", "open_clip"}, id="the texts of a reinforcement"),
+        pytest.param("tinyclip_workers.retrieval.job", {"torchvision", "open_clip"}, id="a change of an index"),
         pytest.param("tinyclip_workers.datasets.browsing", {"torch", "open_clip"}, id="a look into a data set"),
     ],
 )

@@ -13,7 +13,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.errors import MissingExtra
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.engines.load import load_engine
+from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.building import build_index
 from tinyclip_workers.retrieval.updating import apply_updates
 from tinyclip_workers.runtime.events import EventWriter
@@ -24,7 +24,7 @@ def build_or_update(store: ArtifactsStore, index: str, job: str, events: EventWr
     """Do what the index's request specifies. Raises RequestWithdrawn, JobFailed."""
     try:
         request = _read_request(store, index, job)
-        load, still_wanted = partial(load_engine, request.model_uri), partial(_read_request, store, index, job)
+        load, still_wanted = partial(_load_engine, request.model_uri), partial(_read_request, store, index, job)
         if request.updates is None:
             build_index(store, request, load, events, still_wanted)
         else:
@@ -33,6 +33,13 @@ def build_or_update(store: ArtifactsStore, index: str, job: str, events: EventWr
         raise JobFailed("unreadable_data", str(error)) from error
     except (ValueError, OSError, MissingExtra) as error:
         raise JobFailed("index_failed", str(error)) from error
+
+
+def _load_engine(model_uri: str) -> Engine:
+    # Imported here, which takes seconds, because changes without texts and images need no engine.
+    from tinyclip_workers.engines.load import load_engine
+
+    return load_engine(model_uri)
 
 
 def _read_request(store: ArtifactsStore, name: str, job: str) -> IndexRequest:
