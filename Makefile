@@ -22,7 +22,7 @@ TEST_WORKERS ?= 3
 TEST_ARGS ?=
 test: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/lint-imports
-	@unset PYTHONDONTWRITEBYTECODE; $(BIN)/mypy & types=$$!; \
+	@unset PYTHONDONTWRITEBYTECODE; nice -n 10 $(BIN)/mypy & types=$$!; \
 	    $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --durations 20 $(TEST_ARGS); tests=$$?; \
 	    wait $$types && exit $$tests
 

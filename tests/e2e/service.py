@@ -1,5 +1,7 @@
 """The real service in its own processes, and faults to inject."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -10,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+import tinyclip.cli
 from tinyclip_server.local.machine import marked_processes
 
 from tests.ports import free_ports
@@ -133,6 +137,15 @@ class Service:
         """Run `tinyclip-client` against the service."""
         command = [str(BIN / "tinyclip-client"), "--url", self.url, *map(str, arguments)]
         return CommandResult(subprocess.run(command, capture_output=True, text=True, timeout=timeout))
+
+    def client_here(self, *arguments: str | Path) -> CommandResult:
+        """Run `tinyclip-client` in this process: for many runs, each of which would start Python for a second."""
+        command, out, err = ["tinyclip-client", "--url", self.url, *map(str, arguments)], io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", command)
+            with pytest.raises(SystemExit) as exit:
+                tinyclip.cli.main()
+        return CommandResult(subprocess.CompletedProcess(command, int(exit.value.code or 0), out.getvalue(), err.getvalue()))
 
     def _started(self) -> "subprocess.Popen[bytes]":
         assert self._process is not None, "not started"

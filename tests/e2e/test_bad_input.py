@@ -72,7 +72,7 @@ def test_a_bad_spec_is_refused(world: World, bad_data: dict[str, str], override:
         override = override.replace("{" + name + "}", path)
     before = (world.client.jobs.page().items, sorted(world.service.artifacts.rglob("*")))
 
-    ran = world.service.client("jobs", "submit", world.spec_file, "--set", override)
+    ran = world.service.client_here("jobs", "submit", world.spec_file, "--set", override)
 
     assert ran.code == 2, ran.out + ran.err
     first, second = ran.err.splitlines()
