@@ -7,7 +7,7 @@ import time
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
 from tinyclip_workers.model import tokenizers
-from tinyclip_workers.model.tokenizers import make_tokenizer
+from tinyclip_workers.model.tokenizers import BoundedTokenizer, make_tokenizer
 
 from tests.workers.models import tiny_layout
 
@@ -44,3 +44,13 @@ def test_it_does_not_remember_every_word(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert len(tokenizer.cache) < 50  # type: ignore[attr-defined]
     assert tokenizer(TEXTS).equal(before)
+
+
+def test_tokenizers_share_their_vocabulary_and_nothing_else() -> None:
+    first, second = make_tokenizer(tiny_layout()), BoundedTokenizer(context_length=7)
+
+    first("extraordinarily")
+
+    assert second.encoder is first.encoder  # type: ignore[attr-defined]
+    assert len(first.cache) > len(second.cache) == 2  # type: ignore[attr-defined]
+    assert second("a cat on a mat on a hat").shape == (1, 7)

@@ -97,7 +97,7 @@ def length_check(context_length: int) -> Callable[[str], bool]:
 
 @cache
 def tokenizer_of(context_length: int) -> "BoundedTokenizer":
-    """Return CLIP's tokenizer for a context length, the same one each time: its vocabulary takes 20 MB and a while to read."""
+    """Return CLIP's tokenizer for a context length, the same one each time, with the words that it remembers."""
     # Imported here, which takes seconds, because many a shard has no caption that needs it.
     from tinyclip_workers.model.tokenizers import BoundedTokenizer
 
