@@ -21,6 +21,7 @@ NO_ADDRESSES = {
     "image", "images",  # encoded, or a URL that replicas fetch under the rules of `serve_image_urls`
     "file",  # the name of an upload, without a slash
     "set",  # values of a spec, which is checked as a whole
+    "language", "languages",  # tags of a pattern
 }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from tinyclip.schemas._base import Key, Keys, Line, Lines, Request
 from tinyclip.schemas.addresses import Address, Shards
@@ -22,7 +22,7 @@ def _scalars(value: Any) -> Any:
     return value
 
 
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3}$")]
+Language = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3}$")]
 """A language tag, as `en` or `zh-Hant`."""
 MAX_LANGUAGES = 64
 Languages = Annotated[list[Language], Field(max_length=MAX_LANGUAGES)]
@@ -30,6 +30,11 @@ Languages = Annotated[list[Language], Field(max_length=MAX_LANGUAGES)]
 
 Item = TypeVar("Item")
 ByLanguage = Annotated[dict[Language, Item], Field(min_length=1, max_length=MAX_LANGUAGES)]
+OfAnyLanguage = Annotated[
+    Annotated[Item, Tag("one")] | Annotated[ByLanguage[Item], Tag("by_language")],
+    Discriminator(lambda value: "by_language" if isinstance(value, dict) else "one"),
+]
+"""One value, or a mapping of languages to values; an error is reported for one of them only."""
 
 
 Conditions = Annotated[dict[Key, Line | int | float | bool], Field(max_length=100), BeforeValidator(_scalars)]
@@ -140,10 +145,10 @@ class _Task(Request):
 
 class ZeroShotTask(_Task):
     kind: Literal["zero_shot"]
-    classes: Classes | ByLanguage[Classes] | None = None
+    classes: OfAnyLanguage[Classes] | None = None
     """A list, or the path or URI of a file with one class per line (or a JSON list); None: those of CLIP_benchmark's layout.
     A mapping has them by language: the task is evaluated in each, with a result named TASK.LANGUAGE."""
-    templates: Templates | ByLanguage[Templates] | None = None
+    templates: OfAnyLanguage[Templates] | None = None
     """Prompts with {} for the class name; None: those of CLIP_benchmark's layout, else `a photo of a {}.` A mapping has them by
     language, as `classes`."""
     label_key: Key = "cls"
