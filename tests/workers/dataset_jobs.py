@@ -25,7 +25,8 @@ def request(
     root: Path | str, shards: str | list[str], *, version: int = 1, attempt: int = 1, previous: str | None = None, **put: Any
 ) -> None:
     """Request a version. Keywords are fields of the request or of its source."""
-    source = {key: put.pop(key) for key in ("image_key", "caption_key", "distinct_key", "where", "captions") if key in put}
+    owned = ("image_key", "caption_key", "distinct_key", "where", "captions", "languages")
+    source = {key: put.pop(key) for key in owned if key in put}
     wanted = DatasetPut.model_validate({"source": {"shards": shards, **source}, **put})
     document = DatasetRequest(name=NAME, version=version, attempt=attempt, request=wanted, previous=previous)
     ArtifactsStore(str(root)).write_bytes(f"datasets/{NAME}/request.json", document.model_dump_json().encode())

@@ -5,11 +5,13 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tinyclip.artifacts.paths import dataset_version
 from tinyclip.artifacts.store import ArtifactsStore
+from tinyclip.schemas.datasets import DatasetReport
 from tinyclip_workers.data.index import joining
 from tinyclip_workers.data.index.dataset_index import open_index
 from tinyclip_workers.datasets.captions import joined_file
@@ -140,3 +142,60 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, shards: str) -> None
 
     assert found.unknown == 20_000
     assert peak < path.stat().st_size / 3
+
+
+class TestLanguages:
+    def rows(self) -> list[dict[str, Any]]:
+        german = [{"key": f"p{n:05d}", "captions": {"de": [f"Text {n}", f"{n} Texte"], "fr": f"texte {n}"}} for n in range(30)]
+        return [*german, {"key": "p00030", "captions": {"de": "noch ein Text"}}]
+
+    def register(self, tmp_path: Path, shards: str, *languages: str) -> DatasetReport:
+        tmp_path.mkdir(exist_ok=True)
+        address = write_lines(tmp_path / "captions.jsonl", self.rows())
+        return jobs.register(tmp_path / "store", shards, captions=address, languages=list(languages), image_size=32)
+
+    def test_the_report_counts_captions_and_missing_ones_by_language(self, tmp_path: Path, shards: str) -> None:
+        report = self.register(tmp_path, shards, "en", "de", "fr")
+
+        assert report.caption_stats is not None
+        assert report.caption_stats.languages == {"en": COUNT, "de": 61, "fr": 30}
+        missing = [(each.count, each.severity, each.message) for each in report.findings if each.code == "missing_languages"]
+        assert [(count, severity) for count, severity, _ in missing] == [(COUNT - 30, "info"), (COUNT - 31, "info")]
+        assert "pairs have no caption in fr" in missing[0][2]
+
+    def test_the_index_has_the_language_of_each_caption(self, tmp_path: Path, shards: str) -> None:
+        self.register(tmp_path, shards, "en", "de", "fr")
+
+        store = ArtifactsStore(str(tmp_path / "store"))
+        index = open_index(store, dataset_version(jobs.NAME, 1), jobs.document(tmp_path / "store").digest)
+        rows = index.load_samples(0)
+        assert rows.more_languages(0) == ["de", "de", "fr"]
+        assert index.lacking(np.arange(index.pairs)).tolist().count(0b110) == COUNT - 31
+
+    def test_captions_of_other_languages_are_not_used(self, tmp_path: Path, shards: str) -> None:
+        report = self.register(tmp_path, shards, "en", "de")
+
+        assert joined(tmp_path / "store")["p00000"] == ["Text 0", "0 Texte"]
+        assert "(fr: 30)" in jobs.finding(report, "other_languages").message
+
+    def test_without_languages_all_are_captions_alike(self, tmp_path: Path, shards: str) -> None:
+        self.register(tmp_path, shards)
+
+        assert joined(tmp_path / "store")["p00000"] == ["Text 0", "0 Texte", "texte 0"]
+
+    def test_languages_are_part_of_the_version(self, tmp_path: Path, shards: str) -> None:
+        self.register(tmp_path / "a", shards, "en", "de")
+        self.register(tmp_path / "b", shards, "en", "fr")
+
+        one, two = (jobs.document(tmp_path / name / "store") for name in ("a", "b"))
+        assert one.digest != two.digest
+        assert one.source.languages == ["en", "de"]
+
+    def test_a_map_of_parquet_is_by_language(self, tmp_path: Path, shards: str) -> None:
+        kind = pa.schema([("key", pa.string()), ("captions", pa.map_(pa.string(), pa.list_(pa.string())))])
+        table = pa.table({"key": ["p00000"], "captions": [[("de", ["ein Text"]), ("fr", ["un texte"])]]}, schema=kind)
+        pq.write_table(table, tmp_path / "captions.parquet")
+
+        jobs.register(tmp_path / "store", shards, captions=str(tmp_path / "captions.parquet"), languages=["en", "fr"])
+
+        assert joined(tmp_path / "store")["p00000"] == ["un texte"]
