@@ -7,7 +7,7 @@ from typing import Any
 from tinyclip.errors import MissingExtra
 
 from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.tokenizers import END, START, ReducedTokenizer
+from tinyclip_workers.model.tokenizers import END, START, ReducedTokenizer, TokenizerError, TokenizerSource
 from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.model.vocabulary import tokenizer_document
 
@@ -26,14 +26,25 @@ def hf_tokenizer(loaded: LoadedModel) -> Any:
     Of the repairs that open_clip makes with ftfy, it makes those of curly quotes, ligatures and common HTML entities. A
     `CLIPTokenizer` cannot be used, because it replaces these rules with its own when it is loaded.
     """
-    if loaded.tokenizer_source is not None and isinstance(loaded.tokenizer, ReducedTokenizer):
-        document = loaded.tokenizer_source.files[TOKENIZER_FILE].decode()
-    else:
-        document = json.dumps(tokenizer_document())
+    source = loaded.tokenizer_source
+    if source is not None and not isinstance(loaded.tokenizer, ReducedTokenizer):
+        return _own_tokenizer(source, loaded.layout.context_length)
+    document = json.dumps(tokenizer_document()) if source is None else source.files[TOKENIZER_FILE].decode()
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(document), model_max_length=loaded.layout.context_length, bos_token=START,
         eos_token=END, unk_token=END, pad_token=END,
     )  # fmt: skip
+
+
+def _own_tokenizer(source: TokenizerSource, context_length: int) -> Any:
+    """Return the tokenizer of a student's files, truncated to its context. Raises TokenizerError for one of another kind."""
+    if TOKENIZER_FILE not in source.files or source.mode is not None:
+        raise TokenizerError(f"only tokenizers in a {TOKENIZER_FILE} are exported; export the student as open_clip")
+    config = json.loads(source.files.get("tokenizer_config.json", b"{}"))
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    special = {name: config[name] for name in names if isinstance(config.get(name), str)}
+    tokenizer = Tokenizer.from_str(source.files[TOKENIZER_FILE].decode())
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=context_length, **special)
 
 
 def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:

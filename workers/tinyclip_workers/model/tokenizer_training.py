@@ -19,6 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
 from tinyclip_workers.model.tokenizers import STUDENT_OPTIONS, BoundedTokenizer, TokenizerSource
+from tinyclip_workers.model.vocabulary import REPLACEMENTS
 
 PAD, START, END = "<|padding|>", "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -158,7 +159,8 @@ def _source(merges: Sequence[Merge]) -> TokenizerSource:
 def _blank(model: BPE) -> Tokenizer:
     """Return a tokenizer that divides texts into words as CLIP's."""
     made = Tokenizer(model)
-    made.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
+    repairs = [Replace(Regex(pattern), text) for pattern, text in REPLACEMENTS.items()]  # as in exports of CLIP's own
+    made.normalizer = Normalizers([*repairs, NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
     words = Split(Regex(WORDS), behavior="removed", invert=True)
     made.pre_tokenizer = pre_tokenizers.Sequence([words, ByteLevel(add_prefix_space=False, use_regex=False)])
     return made

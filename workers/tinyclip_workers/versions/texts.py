@@ -1,6 +1,6 @@
 """The texts that a version was trained and evaluated with: captions of its data, and prompts and captions of evaluation tasks."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tinyclip.artifacts.paths import dataset_version
 from tinyclip.artifacts.store import ArtifactsStore
@@ -10,6 +10,7 @@ from tinyclip.schemas.spec import EvaluationTask, RetrievalTask, TrainData, Zero
 from tinyclip_workers.data.datacompdr import synthetic_captions
 from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import open_index
+from tinyclip_workers.data.index.joining import NO_LANGUAGE, read_entries
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, captions_of
 from tinyclip_workers.data.shards import read_shards
@@ -26,7 +27,12 @@ def job_texts(spec: JobSpec) -> Iterator[str]:
 
 
 def training_captions(train: TrainData) -> Iterator[str]:
-    """Yield the captions in the shards, also of samples that training does not use. Raises DataError."""
+    """Yield the captions in the shards, also of samples that training does not use, and in the file of captions of a spec.
+
+    Those that a data set joins are `joined_captions`. Raises DataError.
+    """
+    if train.captions is not None and train.dataset is None:
+        yield from _captions_in(train.captions, "data.train.captions", train.languages)
     yield from _read(train.patterns, lambda sample: [*captions_of(sample, train.caption_key), *synthetic_captions(sample)])
 
 
@@ -51,9 +57,22 @@ def prompts(tasks: Iterable[EvaluationTask]) -> Iterator[str]:
 
 def evaluation_captions(tasks: Iterable[EvaluationTask]) -> Iterator[str]:
     """Yield the captions of the images of retrieval tasks. Raises DataError."""
-    for task in map(resolve_task, split_by_language(list(tasks))):
+    for task in map(resolve_task, tasks):
         if isinstance(task, RetrievalTask):
+            if task.captions is not None:
+                yield from _captions_in(task.captions, f"evaluation.tasks.{task.name}.captions", task.languages)
             yield from _read(task.shards, lambda sample, key=task.caption_key: retrieval_captions(sample, key))  # type: ignore[misc]
+
+
+def _captions_in(address: str, field: str, languages: Sequence[str]) -> Iterator[str]:
+    """Yield the captions of a file in some languages; without any, all. Raises DataError."""
+    try:
+        for entry in read_entries(address, field):
+            if not isinstance(entry, str):
+                for language, texts in entry[1].items():
+                    yield from texts if not languages or language in (NO_LANGUAGE, *languages) else ()
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{address} cannot be read: {error}", field=field, value=address) from error
 
 
 def _read(shards: str | list[str], captions: Callable[[Sample], list[str]]) -> Iterator[str]:
