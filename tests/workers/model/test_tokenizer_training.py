@@ -11,7 +11,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from tinyclip_workers.model.alignment import Weighted, align
 from tinyclip_workers.model.tokenizer_training import END, MIN_VOCABULARY, START, train_tokenizer
 from tinyclip_workers.model.tokenizers import Tokenizer, TokenizerError, TokenizerSource, make_tokenizer
-from tinyclip_workers.model.vocabulary import (
+from tinyclip_workers.model.vocabulary_change import (
     check_end_of_text,
     find_origins,
     origins_from_json,
