@@ -118,6 +118,7 @@ def dataset_report(**changes: Any) -> JSON:
         ],
         "caption_stats": {
             "captions": 2300, "per_sample": 2.0, "characters": {"min": 3, "mean": 21.5, "p95": 40, "max": 90}, "distinct": 2100,
+            "languages": {"en": 2200, "de": 100},
         },
         "image_sizes": {"width": sides, "height": sides, "smaller_than_input": 0.21},
         "languages": {"en": 0.98, "de": 0.02},

@@ -119,6 +119,7 @@ class TestShow:
         ]
         assert "| small_images | a/1     | /d/0.tar | 20 px  |" in lines
         assert "captions: 2.3k captions, 2.1k distinct, 2 a sample; characters: min 3, mean 21.5, p95 40, max 90" in lines
+        assert "captions by language: en 2.2k, de 100" in lines
         assert "languages: en 98.0%, de 2.0%" in lines
         assert "smaller than the student's input: 21.0%" in lines
         assert lines[-4:] == [

@@ -54,6 +54,7 @@ def show_version(version: DatasetVersion) -> None:
         "shards": f"{version.shards:,}, {count(version.bytes)}B" + (", compressed" if version.compressed else ""),
         "read from": source.shards if isinstance(source.shards, str) else ", ".join(source.shards),
         "captions": source.caption_key + (f" and {source.captions}" if source.captions else ""),
+        "languages": ", ".join(source.languages),
         "distinct": source.distinct_key or "",
         "findings": ", ".join(f"{code} {count(samples)}" for code, samples in version.findings.items()),
         "digest": version.digest,
@@ -156,6 +157,9 @@ def _print_statistics(out: Console, report: DatasetReport) -> None:
         lengths = ", ".join(f"{name} {number(value)}" for name, value in captions.characters.items())
         distinct = f"{count(captions.captions)} captions, {count(captions.distinct)} distinct, {captions.per_sample:.3g} a sample"
         out.print(f"captions: {distinct}; characters: {lengths}", markup=False)
+    if captions is not None and captions.languages:
+        given = ", ".join(f"{language} {count(number)}" for language, number in captions.languages.items())
+        out.print(f"captions by language: {given}", markup=False)
     if report.languages:
         shares = ", ".join(f"{language} {percent(share)}%" for language, share in report.languages.items())
         out.print(f"languages: {shares}", markup=False)
