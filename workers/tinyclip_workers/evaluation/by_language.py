@@ -9,7 +9,7 @@ from typing import Self
 import pyarrow as pa
 from tinyclip.schemas.spec import EvaluationTask, RetrievalTask
 
-from tinyclip_workers.data.index.joining import Captions, read_entries
+from tinyclip_workers.data.index.caption_files import Captions, read_entries
 from tinyclip_workers.data.samples import Sample, UnusableSample, captions_by_language
 from tinyclip_workers.evaluation.labels import task_error
 

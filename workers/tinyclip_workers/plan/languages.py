@@ -8,7 +8,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import RetrievalTask, TrainData
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.index.joining import NO_LANGUAGE, read_entries
+from tinyclip_workers.data.index.caption_files import NO_LANGUAGE, read_entries
 from tinyclip_workers.data.samples import Sample, UnusableSample, captions_by_language, sample_errors
 from tinyclip_workers.plan.diagnostics import Diagnostics
 

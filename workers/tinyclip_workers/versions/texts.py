@@ -9,8 +9,8 @@ from tinyclip.schemas.spec import EvaluationTask, RetrievalTask, TrainData, Zero
 
 from tinyclip_workers.data.datacompdr import synthetic_captions
 from tinyclip_workers.data.errors import DataError, Skipped
+from tinyclip_workers.data.index.caption_files import NO_LANGUAGE, read_entries
 from tinyclip_workers.data.index.dataset_index import open_index
-from tinyclip_workers.data.index.joining import NO_LANGUAGE, read_entries
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, captions_of
 from tinyclip_workers.data.shards import read_shards
