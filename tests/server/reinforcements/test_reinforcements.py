@@ -12,7 +12,7 @@ from tests.server.events import reinforcement_finished, reinforcement_progress
 from tests.server.service import Service, Start, on_both_databases
 
 REINFORCEMENTS = f"{EMOJI}/versions/1/reinforcements"
-TEACHER = {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
+TEACHER = {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k", "language": None}
 
 
 @pytest.fixture

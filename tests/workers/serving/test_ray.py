@@ -137,7 +137,8 @@ def test_prometheus_metrics(served: ServedOnRay) -> None:
     assert sum(values("tinyclip_serve_cached_texts_total", result="miss")) >= 7
     assert sum(values("tinyclip_serve_waiting_items", kind="images")) == 0
     names = {one.name for one in served.samples()}
-    assert [name for name in METRICS if not any(known.startswith(f"ray_{name}") for known in names)] == []
+    of_every_model = [name for name in METRICS if name != "tinyclip_serve_unknown_tokens"]  # it counts for a reduced vocabulary
+    assert [name for name in of_every_model if not any(known.startswith(f"ray_{name}") for known in names)] == []
 
 
 def wait_for(find: Callable[[], list[T]], number: int) -> list[T]:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tinyclip.artifacts.documents import StoredTeacher
 from tinyclip.artifacts.paths import job_spec, reinforcement_document, reinforcement_images
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.datasets import DatasetVersion
-from tinyclip_workers.data.errors import DataError
+from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, open_index
 from tinyclip_workers.data.reinforcement.check import check_reinforcement
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
@@ -22,10 +23,12 @@ from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
+from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.folders import LoadedModel, load_folder
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.clusters import save_clusters
+from tinyclip_workers.training.objective.losses import SigmoidScale
 from tinyclip_workers.training.objective.terms import TERMS
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers.frozen import describe_teacher, freeze_teachers
@@ -131,9 +134,31 @@ def losses_of(world: World, spec: JobSpec, dtype: str, *, live: bool) -> list[fl
     return losses
 
 
+OTHERS = ("contrastive", "sigmoid_contrastive", "sigmoid_affinity")
+"""Terms without a teacher, and the one for teachers with a bias (`TestSigmoidTeachers`)."""
+
+
+class TestSigmoidTeachers:
+    @pytest.mark.parametrize("bias", [None, -7.0])
+    def test_scale_and_bias_are_stored_with_the_embeddings(self, bias: float | None) -> None:
+        stored = StoredTeacher(
+            name="t", sha256="", scale=20.0, bias=bias, embed_dim=4, image_size=8, image_mean=(0, 0, 0), image_std=(1, 1, 1)
+        )
+        whole = torch.ones(2, dtype=torch.bool)
+        batch = Batch(
+            torch.zeros(2, 3, 8, 8), torch.zeros(2, 4), torch.zeros(2, 1), torch.arange(2), whole, DataPosition(), Skipped(),
+            targets=[(torch.randn(2, 4), torch.randn(2, 4))],
+        )  # fmt: skip
+
+        [found] = StoredTargets([stored], 50.0, CPU).embeddings(batch)
+
+        assert found.scale == 50
+        assert found.sigmoid == (None if bias is None else SigmoidScale(20.0, bias))
+
+
 class TestParity:
     @pytest.mark.parametrize("dtype", TOLERANCES)
-    @pytest.mark.parametrize("term", [term for term in TERMS if term != "contrastive"])
+    @pytest.mark.parametrize("term", [term for term in TERMS if term not in OTHERS])
     def test_losses_are_those_of_live_teachers(self, world: World, term: str, dtype: str, tmp_path: Path) -> None:
         """`affinity` is that of both teachers."""
         objective: dict[str, Any] = {"affinity": 0, term: 1}
