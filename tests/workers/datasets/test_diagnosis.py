@@ -148,6 +148,34 @@ def test_where_selects_by_agreement(pairs: Pairs, report_on: Report, tmp_path: P
     assert report.agreement.auc > 0.97
 
 
+class TestLanguages:
+    @pytest.fixture
+    def translated(self, pairs: Pairs) -> Pairs:
+        """Half as many English captions as others, which the teacher cannot read."""
+        other = [f"{n} mots que personne ne comprend, {n * n}" for n in range(2)]
+        return [{**sample, "json": {**sample["json"], "captions": {"en": sample["json"]["captions"], "fr": other}}}
+                for sample in pairs[:240]]  # fmt: skip
+
+    def test_the_teacher_reads_its_own(self, translated: Pairs, report_on: Report) -> None:
+        report = report_on(translated, languages=["en", "fr"], teacher={**TEACHER["teacher"], "language": "en"})
+
+        assert report.agreement is not None
+        assert report.agreement.auc > 0.97
+
+    def test_where_is_about_its_own(self, translated: Pairs, report_on: Report) -> None:
+        options = {"languages": ["en", "fr"], "where": {"agreement": {"min": 0.4}}}
+
+        found = report_on(translated, teacher={**TEACHER["teacher"], "language": "en"}, **options)
+
+        assert found.usable > 200
+
+    def test_without_a_language_it_reads_all(self, translated: Pairs, report_on: Report) -> None:
+        report = report_on(translated, languages=["en", "fr"])
+
+        assert report.agreement is not None
+        assert report.agreement.auc < 0.95
+
+
 def test_a_teacher_that_is_not_there_is_named(pairs: Pairs, tmp_path: Path) -> None:
     shards, teacher = shards_of(tmp_path / "shards", pairs[:4]), {"model": f"local-dir:{tmp_path / 'none'}"}
 

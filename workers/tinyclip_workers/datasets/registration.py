@@ -120,7 +120,7 @@ class _Registering:
             return None
         scan = TeacherScan(
             self._store.root, request.name, request.version, request.attempt, teacher.spec, teacher.digest, teacher.memory,
-            tuple(source.image_key), source.caption_key,
+            tuple(source.image_key), source.caption_key, source.languages[0] if source.languages else "",
         )  # fmt: skip
         chosen = choose_runs(merged.usable)
         encode_sample(scan, merged.shards, chosen, self._on_step)

@@ -19,7 +19,7 @@ from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.data.index.reading import read_rows
 from tinyclip_workers.data.index.rows import ShardRow, ShardSamples, Use, from_parquet
-from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, sample_errors
+from tinyclip_workers.data.samples import Sample, UnusableSample, captions_by_language, captions_of, image_bytes, sample_errors
 from tinyclip_workers.datasets.captions.checks import normalized, text_hash
 from tinyclip_workers.datasets.requests import expect_wanted
 from tinyclip_workers.runtime.filesystems import open_own_store
@@ -48,6 +48,8 @@ class TeacherScan:
     memory: float
     image_key: tuple[str, ...]
     caption_key: str
+    language: str = ""
+    """That of captions without a language."""
 
     @property
     def folder(self) -> str:
@@ -178,7 +180,7 @@ def _read_run(
     for place, row in enumerate(run.rows):
         try:
             with sample_errors():
-                caption = _caption(scan, rows[row], samples.more_captions(row))
+                caption = _caption(scan, rows[row], samples, row)
                 squares.append(decode_square(image_bytes(rows[row], scan.image_key), size))
                 captions.append(caption)
                 places.append(place)
@@ -187,15 +189,21 @@ def _read_run(
     return squares, captions, places
 
 
-def _caption(scan: TeacherScan, sample: Sample, more: list[str]) -> str:
-    """Return one of the captions, which a hash of the key chooses."""
-    captions = captions_of(sample, scan.caption_key) + more
+def _caption(scan: TeacherScan, sample: Sample, samples: ShardSamples, row: int) -> str:
+    """Return one of the captions, in the teacher's language if it has one, which a hash of the key chooses."""
+    captions, more = captions_of(sample, scan.caption_key), samples.more_captions(row)
+    if (language := scan.teacher.language) is not None:
+        captions = captions_by_language(sample, scan.caption_key, scan.language).get(language, [])
+        more = [text for text, own in zip(more, samples.more_languages(row), strict=True) if (own or scan.language) == language]
+    captions += more
+    if not captions:
+        raise UnusableSample(f"it has no caption in {language}")
     return captions[text_hash(sample["__key__"].encode("utf-8", "surrogatepass").hex()) % len(captions)]
 
 
 def _settings(scan: TeacherScan, shard: ShardRow, pairs: int) -> bytes:
     """Return a digest of everything that the pairs of a shard depend on."""
-    document = [FORMAT, scan.digest, shard.url, shard.sha256, pairs, scan.image_key, scan.caption_key]
+    document = [FORMAT, scan.digest, shard.url, shard.sha256, pairs, scan.image_key, scan.caption_key, scan.teacher.language]
     return hashlib.sha256(json.dumps(document).encode()).hexdigest().encode()
 
 

@@ -160,14 +160,14 @@ class JobSpec(Request):
         train = self.data.train
         for teacher in self.every_teacher():
             language, here = teacher.spec.language, teacher.pointer.lstrip("/").replace("/", ".")
-            of_dataset = train.dataset is not None and not train.languages  # found by the plan
-            if language is None or of_dataset:
+            if language is None:
                 continue
-            if language not in train.languages:
-                known = f"one of {', '.join(train.languages)}" if train.languages else "add data.train.languages"
-                raise ValueError(f"{here}.language {language} is none of the languages of the captions; {known}")
             if train.reinforcement is not None:
                 raise ValueError(f"{here}.language has no effect on stored embeddings, which are of all captions; omit it")
+            of_dataset = train.dataset is not None and not train.languages  # found by the plan
+            if not of_dataset and language not in train.languages:
+                known = f"one of {', '.join(train.languages)}" if train.languages else "add data.train.languages"
+                raise ValueError(f"{here}.language {language} is none of the languages of the captions; {known}")
         return self
 
     @model_validator(mode="after")

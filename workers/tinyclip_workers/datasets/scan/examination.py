@@ -59,6 +59,8 @@ class ExaminationSettings:
         owned = {"image_key", "caption_key", "languages", "distinct_key", "holdout"}
         train = self.train.model_dump(mode="json", include=owned)
         document = [FORMAT, train, where, self.context_length, self.language_captions, self.teacher_digest]
+        if self.teacher is not None and self.teacher.language is not None:
+            document.append(self.teacher.language)
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
@@ -74,6 +76,8 @@ class _Looked:
     captions: list[str]
     languages: dict[str, int]
     """Captions in each of the data set's languages."""
+    taught: list[str]
+    """Captions that the teacher reads."""
     square: Pixels | None
     """For the teacher."""
 
@@ -85,6 +89,7 @@ class ShardExaminer:
         """Raises TeacherError."""
         self._url, self._train, self._filter = url, settings.train, SampleFilter(settings.where)
         self._teacher = _load_teacher(settings.teacher) if settings.teacher is not None else None
+        self._language = settings.teacher.language if settings.teacher is not None else None
         self._image_failed = False
         self._looked: _Looked | None = None
         self._waiting: list[_Looked] = []
@@ -112,13 +117,15 @@ class ShardExaminer:
             marks.image, marks.thumbnail = image.hash, image.thumbnail
         marks.captions = [checks.text_hash(text) for text in dict.fromkeys(map(checks.normalized, captions))]
         named: Sample = {"__key__": sample["__key__"]}
-        self._looked = _Looked(named, row, marks, image.tone, captions, self._languages(sample), square)
+        texts = self._texts(sample)
+        languages = {language: len(found) for language, found in texts.items() if language in self._train.languages}
+        taught = captions if self._language is None else texts.get(self._language, captions)
+        self._looked = _Looked(named, row, marks, image.tone, captions, languages, taught, square)
 
-    def _languages(self, sample: Sample) -> dict[str, int]:
-        if not (languages := self._train.languages):
-            return {}
-        found = captions_by_language(sample, self._train.caption_key, languages[0])
-        return {language: len(texts) for language, texts in found.items() if language in languages}
+    def _texts(self, sample: Sample) -> dict[str, list[str]]:
+        """Return the captions by language, if languages are distinguished."""
+        languages = self._train.languages
+        return captions_by_language(sample, self._train.caption_key, languages[0]) if languages else {}
 
     def passed(self, sample: Sample, row: SampleRow) -> None:
         self.statistics.samples += 1
@@ -149,7 +156,7 @@ class ShardExaminer:
         assert self._teacher is not None, "only with one do samples wait"
         waiting, self._waiting = self._waiting, []
         squares = [looked.square for looked in waiting if looked.square is not None]
-        agreements = self._teacher.agreements(squares, [looked.captions for looked in waiting])
+        agreements = self._teacher.agreements(squares, [looked.taught for looked in waiting])
         for looked, agreement in zip(waiting, agreements.tolist(), strict=True):
             looked.square = None
             if self._filter.selects_agreement(agreement):
