@@ -68,8 +68,8 @@ class TestPost:
         arguments = f"--artifacts {service.artifacts} --evaluation {created['id']} --attempt 1"
         assert service.ray.entrypoints[submission].endswith(f"-m tinyclip_workers.jobs evaluation {arguments}")
         request = service.ray_request()
-        assert request["model"]["source"] == {"model": f"registry:{MODEL}@1", "pretrained": None}
-        assert request["against"]["source"] == {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
+        assert request["model"]["source"] == {"model": f"registry:{MODEL}@1", "pretrained": None, "language": None}
+        assert request["against"]["source"] == {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k", "language": None}
         assert request["tasks"][0]["shards"] == "/data/wds_cars"
 
     @pytest.mark.parametrize("model", ["hf-hub:timm/ViT-B-16-SigLIP", "local-dir:/models/mine"])
@@ -78,7 +78,7 @@ class TestPost:
         await service.reconcile("evaluations")
 
         assert created["model"] == model
-        assert service.ray_request()["model"]["source"] == {"model": model, "pretrained": None}
+        assert service.ray_request()["model"]["source"] == {"model": model, "pretrained": None, "language": None}
 
     async def test_the_same_key_returns_the_first_response(self, service: Service) -> None:
         first = await post(service, "k1")
