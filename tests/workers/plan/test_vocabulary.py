@@ -30,6 +30,17 @@ def test_a_student_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     assert "the student has 50,000" in error["message"]
 
 
+def test_a_student_with_a_tokenizer_of_its_own_is_refused(tmp_path: Path) -> None:
+    document = {**spec(write_data(tmp_path)), "vocabulary": "reduced", "tokenizer": {"train": {"vocab_size": 1000}}}
+    document["data"]["train"]["languages"] = ["en"]
+
+    errors = plan_or_errors(document)["errors"]
+
+    assert [error["message"] for error in errors if error["pointer"] == "/vocabulary"] == [
+        "only the vocabulary of CLIP's tokenizer can be reduced, and tokenizer gives another one; omit one of the two"
+    ]
+
+
 def test_a_teacher_with_a_reduced_vocabulary_is_refused(tmp_path: Path) -> None:
     document = spec(write_data(tmp_path))
     (tmp_path / "small").mkdir()

@@ -12,7 +12,7 @@ from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.versions.compact import main
-from tinyclip_workers.versions.texts import job_texts
+from tinyclip_workers.versions.texts import evaluation_captions, job_texts, training_captions
 from tinyclip_workers.versions.writer import write_student_version
 
 from tests.workers.models import TINY, tiny_model
@@ -39,6 +39,20 @@ def test_the_texts_of_a_job_are_captions_and_prompts(spec: JobSpec) -> None:
 
     assert texts[0] == "a red square 0"
     assert {"one cat here", "one dog here", "a blue square", "2"} <= set(texts)
+
+
+def test_captions_of_joined_files_in_every_language_are_texts_too(tmp_path: Path, spec: JobSpec) -> None:
+    (tmp_path / "more.jsonl").write_text(
+        '{"key": "s0000", "captions": ["a crimson square"]}\nnot a line\n'
+        '{"key": "s0001", "captions": {"en": ["a square"], "de": ["ein Quadrat"]}}\n'
+    )
+    document = spec.model_dump(mode="json")
+    document["data"]["train"] |= {"captions": f"{tmp_path}/more.jsonl", "languages": ["en", "de"]}
+    document["evaluation"]["tasks"][1] |= {"captions": f"{tmp_path}/more.jsonl", "languages": ["en", "de"]}
+    joined = JobSpec.model_validate(document)
+
+    assert {"a crimson square", "ein Quadrat", "a red square 0"} <= set(training_captions(joined.data.train))
+    assert {"a crimson square", "ein Quadrat", "a red square"} <= set(evaluation_captions(joined.evaluation.tasks))
 
 
 def test_a_compact_copy_encodes_the_texts_of_its_job_as_the_original(tmp_path: Path, spec: JobSpec) -> None:

@@ -21,7 +21,10 @@ def check_vocabularies(
     if spec.vocabulary is not VocabularyChoice.REDUCED or not stages:
         return
     size = stages[-1].student.layout.vocab_size
-    if size != VOCAB_SIZE:
+    if spec.tokenizer is not None:
+        message = "only the vocabulary of CLIP's tokenizer can be reduced, and tokenizer gives another one; omit one of the two"
+        diagnostics.error("/vocabulary", spec.vocabulary, message)
+    elif size != VOCAB_SIZE:
         message = f"only the {VOCAB_SIZE:,} tokens of CLIP's tokenizer can be reduced, the student has {size:,}; omit it"
         diagnostics.error("/vocabulary", spec.vocabulary, message)
 
