@@ -56,7 +56,8 @@ def test_a_spec_can_be_submitted_as_it_is(file: Path) -> None:
     assert spec.stages
     for task in spec.evaluation.tasks:
         classes = getattr(task, "classes", None)
-        assert classes is None or Path(classes).is_file()
+        files = classes.values() if isinstance(classes, dict) else [classes]
+        assert all(file is None or Path(file).is_file() for file in files)
 
 
 def test_from_scratch_means_as_many_steps_as_distilled() -> None:

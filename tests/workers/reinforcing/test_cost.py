@@ -49,12 +49,11 @@ def test_a_version_that_does_not_exist_is_named(tmp_path: Path, teacher: str) ->
         estimate(ArtifactsStore(str(tmp_path)), DATASET, 3, post_of(teacher))
 
 
-def test_a_second_teacher_of_shorter_texts_is_refused(tmp_path: Path, shards: str, teacher: str) -> None:
+def test_a_second_teacher_may_read_shorter_texts(tmp_path: Path, shards: str, teacher: str) -> None:
     store = ArtifactsStore(str(tmp_path / "store"))
     register(store, shards)
     layout = tiny_layout()
     write_folder(tmp_path / "short", tiny_model(layout=layout), layout)
     post = ReinforcementPost.model_validate({"teachers": [{"model": teacher}, {"model": f"local-dir:{tmp_path}/short"}]})
 
-    with pytest.raises(TeacherError, match="/teachers/1/model: reads texts of at most 16 tokens, the first"):
-        estimate(store, DATASET, 1, post)
+    assert estimate(store, DATASET, 1, post).seconds > 0

@@ -94,7 +94,7 @@ class TestImport:
             "data": {"train": {"shards": shard, "image_key": ["jpg"], "augment": DATACOMPDR_AUGMENT.model_dump()}},
             "stages": [{"name": "only", "inherit": "none", "student": {"preset": "ViT-B-32"}, "train": {"steps": 1}}],
         }  # fmt: skip
-        frozen = freeze_teachers(teachers, [0.5, 0.5], None)
+        frozen = freeze_teachers(teachers, [0.5, 0.5], None, teachers[0])
 
         found = verify_stored(
             stored, JobSpec.model_validate(document), index_in(tmp_path / "store"), teachers[0], frozen, torch.device("cpu")

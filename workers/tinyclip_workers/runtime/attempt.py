@@ -6,11 +6,9 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.paths import (
     attempt_driver,
@@ -28,7 +26,6 @@ from tinyclip.artifacts.paths import (
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.layouts import AnyLayout
-from torch import Tensor
 
 from tinyclip_workers.runtime.committed import read_committed, write_committed
 from tinyclip_workers.runtime.control import ControlFile
@@ -36,6 +33,9 @@ from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.filesystems import open_own_store
 
 _layouts: TypeAdapter[AnyLayout] = TypeAdapter(AnyLayout)
+if TYPE_CHECKING:
+    from torch import Tensor
+
 POSITION, TOKENIZER = "position.json", "student-"
 """The file of a finished student's folder with the position in the data, and the start of the names of its tokenizer's files."""
 AXES = "axes.safetensors"
@@ -102,7 +102,7 @@ class JobAttempt:
             return None
         layout = _layouts.validate_json(files["layout.json"])
         tokenizer = {name.removeprefix(TOKENIZER): content for name, content in files.items() if name.startswith(TOKENIZER)}
-        axes_EE = from_safetensors(files[AXES])["axes"] if AXES in files else None
+        axes_EE = _read_axes(files[AXES]) if AXES in files else None
         evaluation = json.loads(files["evaluation.json"])
         return FinishedStudent(layout, files["model.safetensors"], evaluation, None, tokenizer, axes_EE)
 
@@ -122,7 +122,7 @@ class JobAttempt:
         if student.position is not None:
             files[POSITION] = json.dumps(student.position).encode()
         if student.axes_EE is not None:
-            files[AXES] = to_safetensors({"axes": student.axes_EE.detach().cpu().contiguous()})
+            files[AXES] = _axes_file(student.axes_EE)
         write_committed(self.store, self.student_folder(index), files)
 
     def selection(self, index: int, setting: str) -> dict[str, Any] | None:
@@ -165,7 +165,7 @@ class FinishedStudent:
     """The position in the data, for the next stage (`data/stream/positions.py`); set to store a student, not read back."""
     tokenizer: Mapping[str, bytes] = field(default_factory=dict)
     """The files of a tokenizer of its own (`TokenizerSource.to_files`); none for CLIP's."""
-    axes_EE: Tensor | None = None
+    axes_EE: "Tensor | None" = None
     """Principal axes of the teacher's embeddings, if the student's are nested. The weights are not yet on them."""
 
 
@@ -178,3 +178,15 @@ class Outcome:
     code: str = ""
     message: str = ""
     step: int = 0
+
+
+def _read_axes(file: bytes) -> "Tensor":
+    from safetensors.torch import load  # torch takes seconds, and processes that index data have an attempt as well
+
+    return load(file)["axes"]
+
+
+def _axes_file(axes_EE: "Tensor") -> bytes:
+    from safetensors.torch import save
+
+    return save({"axes": axes_EE.detach().cpu().contiguous()})
