@@ -8,8 +8,8 @@ Trains `examples/emoji/half.yaml` with nested embeddings (32, 64, 128 and 256 nu
 - bytes of an image's vector, and CPU time of a search among 100,000 vectors: the images' with noise.
 
 R@10 is that of texts which find their image. Seeds 0 to 2 are judged. Sizes and codes were chosen without them, with
-the teacher's embeddings of held-out pictures and 40 steps of seed 7; candidates of binary codes are chosen as in an index. A result is one JSON
-line in `bench/results/embeddings.jsonl`; seeds with a result are skipped. Prints a table of means and ranges.
+the teacher's embeddings of held-out pictures and 40 steps of seed 7; candidates of binary codes are chosen as in an index. A
+result is one JSON line in `bench/results/embeddings.jsonl`; seeds with a result are skipped. Prints a table of means and ranges.
 """
 
 import argparse
