@@ -44,7 +44,7 @@ WORDINGS = {
 
 @dataclass(frozen=True)
 class Emoji:
-    """What a language calls an emoji."""
+    """An emoji's name and keywords in a language."""
 
     name: str
     keywords: Sequence[str]

@@ -84,7 +84,7 @@ class ExportRequest(Response):
 
     @property
     def options(self) -> ExportOptions:
-        """What the export changes beside the format."""
+        """The settings of the export beside its format."""
         return ExportOptions(self.int8, self.vocabulary, self.embedding)
 
 

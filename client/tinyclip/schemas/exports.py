@@ -24,7 +24,7 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an export changes beside the format."""
+    """Settings of an export beside its format."""
 
     int8: bool = False
     """Quantise the towers; for the formats that can be quantised, `onnx` and `openvino`."""

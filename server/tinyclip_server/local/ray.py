@@ -208,7 +208,7 @@ class LocalRay:
             LOOPBACK_ONLY: "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each worker group; nobody takes the only node away
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each worker group; the only node is not preempted
             "RAY_worker_niceness": WORKER_NICENESS,
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

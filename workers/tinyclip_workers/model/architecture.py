@@ -138,7 +138,9 @@ def open_clip_config(layout: AnyLayout) -> dict[str, Any]:
     """Return open_clip's `model_cfg` of a uniform layout. Raises ValueError for any other."""
     if isinstance(layout, Architecture) and layout.library == "open_clip":
         return copy.deepcopy(layout.config)
-    if isinstance(layout, Architecture) or not layout.is_uniform:
+    if isinstance(layout, Architecture):
+        raise ValueError(f"open_clip cannot build this {layout.family}, which is a model of {layout.library}")
+    if not layout.is_uniform:
         raise ValueError("open_clip has one size for all blocks of a tower; those of this layout differ")
     image, text = layout.image, layout.text
     vision_cfg: dict[str, Any] = {"image_size": image.image_size, "width": image.width, "head_width": image.head_width}
@@ -170,8 +172,11 @@ def any_layout_from_config(model_cfg: dict[str, Any], text_config: dict[str, Any
     """
     try:
         return layout_from_config(model_cfg)
-    except UnsupportedArchitecture:
-        pass
+    except UnsupportedArchitecture:  # not of the plain kind
+        return _architecture_from_config(model_cfg, text_config)
+
+
+def _architecture_from_config(model_cfg: dict[str, Any], text_config: dict[str, Any] | None) -> Architecture:
     try:
         return describe_config(model_cfg, text_config)
     except ValueError as error:

@@ -19,7 +19,7 @@ CODES_RECALL = 0.99
 
 
 class Measured(NamedTuple):
-    """What a search for ten rows finds and costs."""
+    """Recall and cost of a search for ten rows."""
 
     width: int
     """Search width of a graph, or candidates of binary codes; 0 for others."""

@@ -33,7 +33,7 @@ class Bridge:
 
     @property
     def measured(self) -> str:
-        """What was measured, for messages."""
+        """The measured share, for messages."""
         return f"across the two models, texts find {100 * self.share:.1f}% of what the teacher finds with its own (R@10)"
 
 

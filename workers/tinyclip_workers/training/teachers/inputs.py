@@ -42,7 +42,7 @@ class PreparedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """What one teacher reads; None: what the student does."""
+    """The input of one teacher; None: that of the student."""
 
     colors: tuple[Color, Color] | None = None
     """Mean and deviation."""
@@ -87,7 +87,7 @@ class InputPreparation:
 
     @property
     def teacher_inputs(self) -> TeacherInputs:
-        """What the training stream must make beside the student's input."""
+        """Inputs that the training stream must make beside the student's."""
         return TeacherInputs(self._pixels, self._texts)
 
     def __call__(self, batch: Batch) -> PreparedBatch:
