@@ -81,7 +81,7 @@ def test_an_attempt_that_waits_removes_the_group_in_its_way(
     monkeypatch.setattr(placement, "states_of_own_groups", set)  # those of this process are another job's here
 
     with watching(artifacts, 2, CPU=1):
-        waiting, placed = reports(artifacts, count=2)
+        waiting, *_, placed = reports(artifacts, waiting=1, placed=1)
 
     assert waiting["message"] == "waiting for 2 CPUs, 1 free"
     assert placed["type"] == "worker_group.placed"
