@@ -9,6 +9,7 @@ from typing import Any
 import open_clip
 import torch
 from safetensors.torch import save_file
+from timm.models import VisionTransformer, register_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -19,8 +20,8 @@ WORDS = ["<pad>", "<unk>", "<s>", "</s>", "a", "red", "blue", "green", "square",
 TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 2}
 
 OPEN_CLIP: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "SigLIP": ("ViT-B-16-SigLIP", {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224"}, {**TEXT, "vocab_size": 64}),
-    "SigLIP 2": ("ViT-B-16-SigLIP2", {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224"}, {**TEXT, "vocab_size": 64}),
+    "SigLIP": ("ViT-B-16-SigLIP", {"image_size": 64, "timm_model_name": "vit_tiny_siglip_64"}, {**TEXT, "vocab_size": 64}),
+    "SigLIP 2": ("ViT-B-16-SigLIP2", {"image_size": 64, "timm_model_name": "vit_tiny_siglip2_64"}, {**TEXT, "vocab_size": 64}),
     "EVA02": ("EVA02-B-16", {"image_size": 224, "timm_model_name": "eva02_tiny_patch14_224"}, TEXT),
     "MobileCLIP": ("MobileCLIP-S1", {"image_size": 64, "timm_model_name": "fastvit_t8"}, TEXT),
     "ConvNeXt": ("convnext_base", {"image_size": 64, "timm_model_name": "convnext_atto"}, TEXT),
@@ -33,6 +34,24 @@ FAMILIES = (*OPEN_CLIP, *TRANSFORMERS)
 PREPROCESS = {"mean": [0.5, 0.45, 0.4], "std": [0.3, 0.25, 0.2], "interpolation": "bilinear", "resize_mode": "squash"}
 
 
+def _tiny_siglip(**settings: Any) -> Any:
+    sizes = {"patch_size": 16, "embed_dim": 64, "depth": 3, "num_heads": 2, "class_token": False, "global_pool": "map"}
+    known = {name: value for name, value in settings.items() if name in ("act_layer", "global_pool", "img_size", "num_classes")}
+    return VisionTransformer(**{"img_size": 64, **sizes, **known})
+
+
+@register_model
+def vit_tiny_siglip_64(**settings: Any) -> Any:
+    """A small one of SigLIP's image towers, of which timm has none."""
+    return _tiny_siglip(**settings)
+
+
+@register_model
+def vit_tiny_siglip2_64(**settings: Any) -> Any:
+    """The same with the activation of some sizes of SigLIP 2."""
+    return _tiny_siglip(act_layer="gelu_tanh", **settings)
+
+
 def write_family(folder: Path, family: str) -> Any:
     """Write the folder of a model with random weights as its library would; returns the library's model."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +62,7 @@ def write_family(folder: Path, family: str) -> Any:
     config = copy.deepcopy(open_clip.get_model_config(name))
     config["vision_cfg"] |= vision
     config["text_cfg"] |= text
-    config["embed_dim"] = 192 if family.startswith("SigLIP") else 24
+    config["embed_dim"] = 64 if family.startswith("SigLIP") else 24
     if "multimodal_cfg" in config:
         config["multimodal_cfg"] |= {**TEXT, "context_length": 16}
     if config["text_cfg"].get("hf_model_name"):

@@ -168,6 +168,9 @@ def unavailable_formats(layout: AnyLayout) -> dict[ExportFormat, str]:
     """Return the formats that do not support a model of this layout, and why."""
     if isinstance(layout, Architecture):
         return {ExportFormat.HF: f"it is a {layout.family} of open_clip, and transformers names its towers otherwise"}
+    if layout.is_siglip:
+        why = "its towers are like SigLIP's in sizes of their own, which that library does not support"
+        return {ExportFormat.HF: why, ExportFormat.OPEN_CLIP: why}
     if not layout.is_uniform:
         why = "its blocks differ in size, which that library does not support"
         return {ExportFormat.HF: why, ExportFormat.OPEN_CLIP: why}

@@ -5,6 +5,16 @@ from typing import Literal, TypeAlias
 from tinyclip.schemas._base import JSON, Response
 
 
+class PoolLayout(Response):
+    """The attention pooling of SigLIP's ViTs: a learned query reads all patches, and an MLP follows."""
+
+    width: int
+    """Of its result, which is projected to the embedding."""
+    heads: int
+    """Of the tower's `head_width`."""
+    mlp: int
+
+
 class ImageLayout(Response):
     """An image tower. For a ViT `heads` and `mlp` have one entry per block; for a ResNet they are null."""
 
@@ -17,9 +27,14 @@ class ImageLayout(Response):
     patch_size: int | None = None
     heads: list[int] | None = None
     mlp: list[int] | None = None
+    pool: PoolLayout | None = None
+    """Null for towers that read the embedding from a class token, as CLIP's do."""
+    tanh_gelu: bool = False
 
 
 class TextLayout(Response):
+    """A text tower: causal and read at the end of a text, as CLIP's, or bidirectional and read at the last token, as SigLIP's."""
+
     context_length: int
     vocab_size: int
     width: int
@@ -27,10 +42,13 @@ class TextLayout(Response):
     head_width: int
     heads: list[int]
     mlp: list[int]
+    bidirectional: bool = False
+    """True also for a bias of the projection to the embedding, which SigLIP has."""
+    tanh_gelu: bool = False
 
 
 class Layout(Response):
-    """A whole CLIP model with towers of the plain kind: a ViT or ResNet, and a causal transformer."""
+    """A whole model with towers of our own: a ViT or ResNet, and a transformer for texts."""
 
     embed_dim: int
     quick_gelu: bool = False
@@ -58,13 +76,23 @@ class Layout(Response):
 
     @property
     def is_uniform(self) -> bool:
-        """True if all blocks of a tower have one size and heads fill the width, as open_clip requires."""
+        """True if open_clip can build it: blocks are equal, and towers are not like SigLIP's, whose sizes are fixed there."""
+        return self.has_equal_blocks and not self.is_siglip
+
+    @property
+    def has_equal_blocks(self) -> bool:
+        """True if all blocks of a tower have one size and heads fill the width."""
         towers: list[ImageLayout | TextLayout] = [self.text] if self.image.kind == "resnet" else [self.image, self.text]
         return all(
             tower.heads and {heads * tower.head_width for heads in tower.heads} == {tower.width}
             and tower.mlp and len(set(tower.mlp)) == 1 and tower.mlp[0] > 0
             for tower in towers
         )
+
+    @property
+    def is_siglip(self) -> bool:
+        """True for towers like SigLIP's."""
+        return self.image.pool is not None or self.text.bidirectional
 
 
 class Architecture(Response):

@@ -191,7 +191,7 @@ class TestBlocksOfResNets:
                 del kept[removed], shorter.get_submodule(name)[removed]
             wanted.append(kept)
 
-        found = resnet_blocks_to_keep(clip.visual, PAIRS.inputs("image"), layers)
+        found = resnet_blocks_to_keep(clip.visual, PAIRS.images(), layers)
 
         evenly_spaced = [[0], [0, 2], [0], [0, 1]]
         assert found == wanted != evenly_spaced
@@ -201,7 +201,7 @@ class TestBlocksOfResNets:
         for block in clip.visual.layer2:
             block.bn3.weight.zero_()
 
-        found = resnet_blocks_to_keep(clip.visual, PAIRS.inputs("image"), [1, 1, 1, 1])
+        found = resnet_blocks_to_keep(clip.visual, PAIRS.images(), [1, 1, 1, 1])
 
         assert found == [[0], [0], [0], [0]]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
+from tinyclip.schemas.layouts import ImageLayout, Layout, PoolLayout, TextLayout
 from tinyclip_workers.inheritance.streams import Pairs
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
-from tinyclip_workers.model.towers import Clip, normalized
+from tinyclip_workers.model.towers import Clip, normalized, trims_padding
 from torch import Tensor, nn
 
 VOCABULARY, CONTEXT = 60, 10
@@ -20,6 +20,13 @@ def vit_layout(width: int = 32, layers: int = 3, heads: int = 4, mlp: int = 48) 
     return Layout(embed_dim=12, image=image, text=text)
 
 
+def siglip_layout(width: int = 32, layers: int = 3, heads: int = 4, mlp: int = 48) -> Layout:
+    """The same with attention pooling of images and a bidirectional text tower."""
+    layout = vit_layout(width, layers, heads, mlp)
+    image = layout.image.model_copy(update={"pool": PoolLayout(width=32, heads=heads, mlp=mlp)})
+    return layout.model_copy(update={"image": image, "text": layout.text.model_copy(update={"bidirectional": True})})
+
+
 def resnet_layout(width: int = 8, text: int = 2, layers: Sequence[int] = (1, 2, 1, 1)) -> Layout:
     image = ImageLayout(kind="resnet", image_size=32, width=width, layers=list(layers), head_width=32)
     return vit_layout(layers=text).model_copy(update={"image": image})
@@ -30,7 +37,7 @@ def random_clip(layout: Layout, seed: int = 0) -> Clip:
     torch.manual_seed(seed)
     clip = Clip(layout).eval().requires_grad_(False)
     for name, parameter in clip.named_parameters():
-        if "ln_" in name or "bn" in name or "downsample.1" in name:
+        if "ln_" in name or "pool.ln" in name or "bn" in name or "downsample.1" in name:
             parameter.copy_(torch.randn_like(parameter) * 0.1 + ("weight" in name))
         elif name != "logit_scale":
             nn.init.normal_(parameter, std=0.5 / max(1, parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1)
@@ -62,7 +69,7 @@ def random_pairs(count: int = 96, seed: int = 1) -> Pairs:
 
 
 def calibration_of(clip: Clip, pairs: Pairs) -> Calibration:
-    return Calibration(pairs, embedding_targets(clip, pairs, clip.layout.embed_dim))
+    return Calibration(pairs, embedding_targets(clip, pairs, clip.layout.embed_dim, trims=trims_padding(clip)))
 
 
 @torch.no_grad()

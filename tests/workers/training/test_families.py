@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 from tinyclip.schemas import JobSpec
-from tinyclip.schemas.layouts import Architecture
+from tinyclip.schemas.layouts import Architecture, Layout
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.training import worker
 from tinyclip_workers.training.teachers.inputs import PreparedBatch
@@ -127,6 +127,44 @@ def test_a_student_of_another_architecture_opens_in_open_clip(tmp_path: Path, pr
     expected = library_embeddings(theirs, images_BCHW, tokens_BT)
     found = library_embeddings(ours.model, images_BCHW, tokens_BT)
     torch.testing.assert_close(found, expected)
+
+
+LEADING = {"inherit": "manual", "select": "leading"}
+BY_IMPORTANCE = {"inherit": "manual", "select": "importance"}
+JOINT = {"inherit": "auto", "prune": {"search": "joint", "prune_step": 2, "target_sparsity": 0.4, "sparsity_warmup": 1}}
+SEARCHED = {"inherit": "auto", "prune": {"search": "importance", "target_sparsity": 0.4}}
+HALF = {"image": {"width": 32, "layers": 2}, "text": {"width": 16, "layers": 1}}
+
+
+@pytest.mark.parametrize("family", ["SigLIP", "SigLIP 2"])
+@pytest.mark.parametrize(
+    "stages", [[LEADING], [BY_IMPORTANCE], [BY_IMPORTANCE, JOINT], [SEARCHED]], ids=["leading", "importance", "joint", "searched"]
+)
+def test_a_student_inherits_weights_and_tokens_of_siglip(tmp_path: Path, family: str, stages: list[dict[str, Any]]) -> None:
+    write_family(tmp_path / "teacher", family)
+    teacher = load_folder(str(tmp_path / "teacher"))
+    train = {"train": {"steps": 4}}
+    every = [{"name": f"s{i}", **stage, **train, **({"student": HALF} if stage["inherit"] == "manual" else {})}
+             for i, stage in enumerate(stages)]  # fmt: skip
+    objective = {"sigmoid_affinity": 1, "affinity": 0, "feature_mimicry": 0}
+    spec = spec_of(tmp_path, [str(tmp_path / "teacher")], {}, stages=every, objective=objective)
+    job = Job(tmp_path / "job", spec)
+
+    assert job.attempt()
+
+    version, student = job.version(), load_folder(job.store.uri("models/shapes/1"))
+    assert isinstance(version.layout, Layout)
+    assert version.layout.is_siglip
+    if stages[-1]["inherit"] == "manual":
+        assert (version.layout.image.width, version.layout.text.layers) == (32, 1)
+    assert version.layout.image.pool is not None
+    assert version.layout.image.pool.width == 64
+    assert version.layout.image.tanh_gelu == (family == "SigLIP 2")
+    texts = ["a red square", "the photo of a blue circle"]
+    assert student.tokenizer(texts).equal(teacher.tokenizer(texts))
+    assert version.layout.vocab_size == teacher.layout.vocab_size
+    assert job.weights()["logit_bias"] == pytest.approx(float(teacher.model.state_dict()["logit_bias"]), abs=0.1)
+    assert "with_teacher" in version.evaluation["find"].student
 
 
 def test_a_sigmoid_teacher_teaches_a_student_with_a_bias(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 - `shape`: how many of them a student of a given total size has in each block.
 - `principal_axes`: a change of basis after which a narrow residual stream holds almost all of a wide one.
 - `reconstruction`, `resnet_reconstruction`: a least-squares fit of what remains to what the parent computed.
+- `pooling`: the attention pooling of SigLIP's images.
 - `transformers`, `resnets`: one tower of a student, by all of these. `students`: both towers.
 - `streams`: the calculation of a tower block by block, for the modules above.
 """

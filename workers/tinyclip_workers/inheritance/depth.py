@@ -63,7 +63,7 @@ def _embeddings(tower: TransformerTower, inputs: list[Tensor], blocks: Sequence[
         stream_BTd = tower.start(part)
         for number in blocks:
             stream_BTd = transform(tower.blocks[number], attend(tower.blocks[number], stream_BTd))
-        rows.append(normalized(tower.final_norm(tower.read(part, stream_BTd)) @ tower.projection))
+        rows.append(normalized(tower.embedding(part, stream_BTd)))
     return torch.cat(rows)
 
 

@@ -75,6 +75,7 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
             "give layers as one number for a ViT and as four for a ResNet, or use inherit: none",
         )
         return
+    yield from _kind_problems(student, teacher)
     wanted_and_there = [
         ("embed_dim", student.embed_dim, teacher.embed_dim),
         ("image.width", student.image.width, teacher.image.width),
@@ -95,6 +96,27 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
             )
     yield from _branch_problems("image", student.image.heads, student.image.mlp, teacher.image.heads, teacher.image.mlp)
     yield from _branch_problems("text", student.text.heads, student.text.mlp, teacher.text.heads, teacher.text.mlp)
+
+
+def _kind_problems(student: Layout, teacher: Layout) -> Iterator[ImpossibleInheritance]:
+    """Yield the towers that read their inputs otherwise than the teacher's: SigLIP's and CLIP's."""
+    own, there = student.image.pool, teacher.image.pool
+    if (own is None) != (there is None) or student.text.bidirectional != teacher.text.bidirectional:
+        yield ImpossibleInheritance(
+            "image",
+            student.image.kind,
+            "towers like SigLIP's and towers like CLIP's cannot inherit from each other; give layers and widths instead of a "
+            "preset, or use inherit: none",
+        )
+    if own is not None and there is not None:
+        for unit, wanted, given in (("heads", own.heads, there.heads), ("MLP units", own.mlp, there.mlp)):
+            if wanted > given:
+                message = f"its attention pooling would have {wanted} {unit}, that of the model it inherits from has {given}"
+                yield ImpossibleInheritance("image.width", student.image.width, f"{message}; make the student narrower")
+    length = teacher.text.context_length
+    if student.text.bidirectional and student.text.context_length != length:
+        message = f"a text tower that reads its last token needs the {length} tokens of the model it inherits from; leave it out"
+        yield ImpossibleInheritance("text.context_length", student.text.context_length, message)
 
 
 def _branch_problems(

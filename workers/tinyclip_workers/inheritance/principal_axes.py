@@ -10,7 +10,7 @@ the matrices behind it and are 1 afterwards.
 Shapes: d width of the parent, w of the student, T tokens, E embedding size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from tinyclip.schemas.layouts import Layout
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tinyclip_workers.inheritance.reconstruction import input_for
 from tinyclip_workers.inheritance.streams import TransformerTower, attend, transform
-from tinyclip_workers.model.fold import PREFIXES, State
+from tinyclip_workers.model.fold import POOL_READERS, PREFIXES, State, is_pooled
 from tinyclip_workers.model.masks import Tower
 
 
@@ -101,26 +101,38 @@ def change_basis(state: State, layout: Layout, tower: Tower, axes_wd: Tensor, no
 def _rotate_block(state: State, block: str, axes_wd: Tensor, back_dw: Tensor) -> None:
     for norm, reader in (("ln_1", "attn.in_proj_"), ("ln_2", "mlp.c_fc.")):
         if f"{block}{norm}.weight" in state:
-            weight_d, bias_d = _reset_norm(state, block + norm, len(axes_wd))
-            matrix = state[f"{block}{reader}weight"]
-            state[f"{block}{reader}bias"] = state[f"{block}{reader}bias"] + matrix @ bias_d
-            state[f"{block}{reader}weight"] = (matrix * weight_d) @ back_dw
+            _rotate_readers(state, block + norm, [block + reader], back_dw)
     for writer in ("attn.out_proj.", "mlp.c_proj."):
         for part in ("weight", "bias"):
             if block + writer + part in state:
                 state[block + writer + part] = axes_wd @ state[block + writer + part]
 
 
+def _rotate_readers(state: State, norm: str, readers: Sequence[str], back_dw: Tensor) -> None:
+    """Fold a LayerNorm into the linear layers that read it, given by the beginning of their tensors' names."""
+    weight_d, bias_d = _reset_norm(state, norm, back_dw.shape[1])
+    for reader in readers:
+        matrix = state[f"{reader}weight"]
+        state[f"{reader}bias"] = state[f"{reader}bias"] + matrix @ bias_d
+        state[f"{reader}weight"] = (matrix * weight_d) @ back_dw
+
+
 def _rotate_images(state: State, axes_wd: Tensor, back_dw: Tensor, norm_ratio: float) -> None:
-    weight_d, bias_d = _reset_norm(state, "visual.ln_pre", len(axes_wd))
-    # ln_pre's weights act before the rotation: they are moved to what it reads, which changes its norm by about this ratio.
-    embed_wd = axes_wd * weight_d @ _centring(len(weight_d))
-    state["visual.ln_pre.weight"] *= norm_ratio
-    state["visual.ln_pre.bias"] = axes_wd @ bias_d
-    for name in ("visual.class_embedding", "visual.positional_embedding"):
-        state[name] = state[name] @ embed_wd.T
+    embed_wd = axes_wd
+    if "visual.ln_pre.weight" in state:
+        weight_d, bias_d = _reset_norm(state, "visual.ln_pre", len(axes_wd))
+        # ln_pre's weights act before the rotation: they are moved to what it reads, which changes its norm by about this ratio.
+        embed_wd = axes_wd * weight_d @ _centring(len(weight_d))
+        state["visual.ln_pre.weight"] *= norm_ratio
+        state["visual.ln_pre.bias"] = axes_wd @ bias_d
+    for name in ("visual.class_embedding", "visual.positional_embedding", "visual.conv1.bias"):
+        if name in state:
+            state[name] = state[name] @ embed_wd.T
     state["visual.conv1.weight"] = torch.einsum("wd,dchk->wchk", embed_wd, state["visual.conv1.weight"])
-    _rotate_end(state, "visual.ln_post", "visual.proj", back_dw)
+    if is_pooled(state):
+        _rotate_readers(state, "visual.ln_post", [f"{name}." for name in POOL_READERS], back_dw)
+    else:
+        _rotate_end(state, "visual.ln_post", "visual.proj", back_dw)
 
 
 def _rotate_texts(state: State, axes_wd: Tensor, back_dw: Tensor) -> None:
@@ -147,8 +159,13 @@ def _reset_norm(state: State, norm: str, width: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def input_norm_ratio(clip_images: TransformerTower, inputs: list[Tensor], axes_wd: Tensor) -> float:
-    """Return how much longer, per channel, the tokens that `ln_pre` reads are after `change_basis`, as a mean over tokens."""
+    """Return how much longer, per channel, the tokens that `ln_pre` reads are after `change_basis`, as a mean over tokens.
+
+    1 for a tower without it.
+    """
     visual = clip_images.image_tower
+    if visual.ln_pre is None:
+        return 1.0
     weight_d = visual.ln_pre.weight.detach().cpu().double()
     ratios = []
     for part in inputs:

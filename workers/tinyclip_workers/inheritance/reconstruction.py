@@ -89,6 +89,7 @@ class Reconstruction:
             self._advance(blocks[number] + 1, passed)
             self._fit(own.mlp.c_proj, partial(_activations, own))
             self._streams = [transform(own, stream) for stream in self._streams]
+        self._fit_pooling()
         self._fit_projection(embeddings)
 
     def _advance(self, first: int, end: int) -> None:
@@ -109,16 +110,49 @@ class Reconstruction:
         weight_DM.copy_(weight)
         output.bias.copy_(bias)
 
+    def _fit_pooling(self) -> None:
+        """Fit the output matrices of attention pooling, whose result has the parent's width and basis."""
+        pool, source = self._student.pool, self._parent.pool
+        if pool is None or source is None:
+            return
+        own = [self._student.final_norm(stream) for stream in self._streams]
+        there = [self._parent.final_norm(stream) for stream in self._wanted]
+        wanted = [source.out_proj(source.head_outputs(stream)) for stream in there]
+        _fit_rows(pool.out_proj, [pool.head_outputs(stream) for stream in own], wanted)
+        found = [pool.out_proj(pool.head_outputs(stream)) for stream in own]
+        missing = [source.transform(theirs) - ours for theirs, ours in zip(wanted, found, strict=True)]
+        _fit_rows(pool.mlp.c_proj, [pool.mlp.activations(pool.ln(ours)) for ours in found], missing)
+
     def _fit_projection(self, embeddings: list[Tensor]) -> None:
-        """Fit the map to the embedding. It has no bias: the constant is added before it, by the last LayerNorm."""
-        norm, projection = self._student.final_norm, self._student.projection
+        """Fit the map to the embedding. CLIP's has no bias: the constant is added before it, by the last layer that can."""
+        projection = self._student.projection
         sums = LeastSquares(projection.shape[0], projection.shape[1])
         for inputs, stream, target in zip(self._inputs, self._streams, embeddings, strict=True):
-            read_Bd: Tensor = norm(self._student.read(inputs, stream))
-            sums.add(read_Bd, target)
+            sums.add(self._student.summary(inputs, stream), target)
         weight_EM, constant_E = sums.solve(projection.T)
         projection.copy_(weight_EM.T)
-        norm.bias.add_(input_for(weight_EM, constant_E).to(norm.bias))
+        _add_constant(self._student, weight_EM, constant_E)
+
+
+def _add_constant(tower: TransformerTower, weight_EM: Tensor, constant_E: Tensor) -> None:
+    """Add a constant to a tower's embeddings, where its projection `weight_EM` has no bias by what is projected."""
+    own_E = tower.clip.text_projection_bias if tower.tower == "text" else None
+    if own_E is not None:
+        own_E.copy_(constant_E)
+        return
+    bias = tower.final_norm.bias if tower.pool is None else tower.pool.mlp.c_proj.bias
+    bias.add_(input_for(weight_EM, constant_E).to(bias))
+
+
+def _fit_rows(output: nn.Linear | OutputBias, read: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    """Fit a linear layer that reads one row of each pair."""
+    assert isinstance(output, nn.Linear), "pooling keeps its units"
+    sums = LeastSquares(output.in_features, output.out_features)
+    for inputs_BM, targets_BD in zip(read, wanted, strict=True):
+        sums.add(inputs_BM, targets_BD)
+    weight, bias = sums.solve(output.weight)
+    output.weight.copy_(weight)
+    output.bias.copy_(bias)
 
 
 def input_for(weight_EM: Tensor, constant_E: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def cut_resnet(parent: Clip, student: Layout, pairs: Pairs, targets: Sequence[Te
     with torch.enable_grad():
         scores = channel_importance(parent, pairs)
     visual: Any = Clip(student).visual.to(parent.logit_scale.device).eval()
-    images = pairs.inputs("image")
+    images = pairs.images()
     blocks = resnet_blocks_to_keep(parent.visual, images, student.image.layers)
     kept = _most_important(visual, scores, blocks)
     visual.load_state_dict(_selected(dict(parent.visual.state_dict()), visual, kept, blocks))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tinyclip_workers.inheritance.importance import unit_importance
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, check_inheritable, inherit_leading
+from tinyclip_workers.inheritance.pooling import cut_pooling
 from tinyclip_workers.inheritance.reconstruction import Reconstruction
 from tinyclip_workers.inheritance.resnets import cut_resnet
 from tinyclip_workers.inheritance.streams import Pairs, TransformerTower
@@ -40,10 +41,8 @@ def embedding_targets(teacher: Model, pairs: Pairs, embed_dim: int, *, trims: bo
     For a student with smaller embeddings (D < E) they are projected to their principal axes, which preserve similarities best.
     """
     raw: dict[Tower, list[Tensor]] = {
-        "image": [teacher.encode_image(images) for images in pairs.inputs("image")],
-        "text": [encode_text(teacher, part.tokens_NT) for part in pairs.parts()] if not trims else [
-            encode_text(teacher, tokens) for tokens in pairs.inputs("text")
-        ],
+        "image": [teacher.encode_image(images) for images in pairs.images()],
+        "text": [encode_text(teacher, tokens) for tokens in pairs.texts(trims)],
     }
     units = {tower: [normalized(part) for part in parts] for tower, parts in raw.items()}
     whole_NE = torch.cat([*units["image"], *units["text"]])
@@ -90,6 +89,8 @@ def inherit_by_importance(student: Layout, parent: Clip, calibration: Calibratio
     for tower in scores:
         sizes = student.image if tower == "image" else student.text
         state, layout, cuts[tower] = cut_tower(parent, state, layout, tower, sizes, pairs, scores[tower])
+    if student.image.pool is not None:
+        state, layout = cut_pooling(parent, state, layout, student.image.pool, pairs)
     if student.image.kind == "resnet":
         state |= cut_resnet(parent, student, pairs, calibration.targets["image"])
         layout = layout.model_copy(update={"image": student.image})
@@ -123,4 +124,5 @@ def cut_by_masks(parent: Clip, masks: Mapping[Tower, Mask], calibration: Calibra
 def _fit(student: Clip, parent: Clip, calibration: Calibration, cuts: Mapping[Tower, Cut]) -> None:
     for tower, cut in cuts.items():
         views = TransformerTower(student, tower), TransformerTower(parent, tower)
-        Reconstruction(*views, calibration.pairs.inputs(tower), cut.to_student).fit(cut.blocks, calibration.targets[tower])
+        inputs = views[0].inputs(calibration.pairs)
+        Reconstruction(*views, inputs, cut.to_student).fit(cut.blocks, calibration.targets[tower])

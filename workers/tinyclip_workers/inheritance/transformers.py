@@ -37,8 +37,8 @@ def cut_tower(
 
     `state` and `layout` are the parent's, though the other tower may have been cut before; `scores` are from `unit_importance`.
     """
-    view, inputs = TransformerTower(parent, tower), pairs.inputs(tower)
-    blocks = blocks_to_keep(view, inputs, len(student.mlp or []))
+    view = TransformerTower(parent, tower)
+    blocks = blocks_to_keep(view, view.inputs(pairs), len(student.mlp or []))
     mask = _largest(scores, full_mask(parent.layout, tower), blocks, student)
     state, layout = fold(state, layout, {tower: mask})
     state, layout = keep_blocks(state, layout, tower, blocks)
@@ -55,7 +55,8 @@ def narrow_stream(
 
     `None` keeps the width. Returns state, layout and the map between the streams (w, d).
     """
-    view, inputs = TransformerTower(parent, tower), pairs.inputs(tower)
+    view = TransformerTower(parent, tower)
+    inputs = view.inputs(pairs)
     axes_wd = principal_axes(view, inputs, width or len(view.final_norm.weight))
     ratio = input_norm_ratio(view, inputs, axes_wd) if tower == "image" else 1.0
     state, layout = change_basis(state, layout, tower, axes_wd, ratio)

@@ -140,8 +140,10 @@ def open_clip_config(layout: AnyLayout) -> dict[str, Any]:
         return copy.deepcopy(layout.config)
     if isinstance(layout, Architecture):
         raise ValueError(f"open_clip cannot build this {layout.family}, which is a model of {layout.library}")
-    if not layout.is_uniform:
+    if not layout.has_equal_blocks:
         raise ValueError("open_clip has one size for all blocks of a tower; those of this layout differ")
+    if layout.is_siglip:
+        raise ValueError("open_clip has towers like SigLIP's in fixed sizes only")
     image, text = layout.image, layout.text
     vision_cfg: dict[str, Any] = {"image_size": image.image_size, "width": image.width, "head_width": image.head_width}
     if image.kind == "resnet":

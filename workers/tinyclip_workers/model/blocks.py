@@ -5,7 +5,7 @@ Of a branch without heads (or MLP units) only a constant remains: its output bia
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinyclip_workers.model.masks import Mask
+
+Activation: TypeAlias = Literal["gelu", "quick_gelu", "tanh_gelu"]
+NORM_EPS = 1e-5
+"""Of a LayerNorm's variance; SigLIP's towers have another one."""
 
 
 class MaskedLayerNorm(nn.LayerNorm):
@@ -71,16 +75,21 @@ class Attention(nn.Module):
         return out_BHTh.transpose(1, 2).flatten(2)
 
 
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU, "quick_gelu": QuickGELU, "tanh_gelu": lambda: nn.GELU(approximate="tanh"),
+}  # fmt: skip
+
+
 class Mlp(nn.Module):
     """d -> m_l -> d; without units, only its output bias."""
 
-    def __init__(self, width: int, units: int, quick_gelu: bool) -> None:
+    def __init__(self, width: int, units: int, activation: Activation) -> None:
         super().__init__()
         if units == 0:
             self.c_proj: nn.Linear | OutputBias = OutputBias(width)
             return
         self.c_fc = nn.Linear(width, units)
-        self.gelu = QuickGELU() if quick_gelu else nn.GELU()
+        self.gelu = ACTIVATIONS[activation]()
         self.c_proj = nn.Linear(units, width)
 
     def forward(self, x_BTd: Tensor, units_mask: Tensor | None = None) -> Tensor:
@@ -109,12 +118,14 @@ class OutputBias(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and MLP on a residual stream; a branch without units has no LayerNorm."""
 
-    def __init__(self, width: int, heads: int, units: int, head_width: int, causal: bool, quick_gelu: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, units: int, head_width: int, causal: bool, activation: Activation, eps: float
+    ) -> None:
         super().__init__()
-        self.ln_1 = MaskedLayerNorm(width) if heads else None
+        self.ln_1 = MaskedLayerNorm(width, eps) if heads else None
         self.attn = Attention(width, heads, head_width, causal)
-        self.ln_2 = MaskedLayerNorm(width) if units else None
-        self.mlp = Mlp(width, units, quick_gelu)
+        self.ln_2 = MaskedLayerNorm(width, eps) if units else None
+        self.mlp = Mlp(width, units, activation)
 
     def forward(
         self,
@@ -139,12 +150,19 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: Sequence[int], mlp: Sequence[int], head_width: int, causal: bool, quick_gelu: bool
+        self,
+        width: int,
+        heads: Sequence[int],
+        mlp: Sequence[int],
+        head_width: int,
+        causal: bool,
+        activation: Activation,
+        eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
         self.resblocks = nn.ModuleList(
-            Block(width, block_heads, units, head_width, causal, quick_gelu)
+            Block(width, block_heads, units, head_width, causal, activation, eps)
             for block_heads, units in zip(heads, mlp, strict=True)
         )
 
@@ -153,6 +171,42 @@ class Transformer(nn.Module):
             masks = () if mask is None else (kept_d, mask.hidden, mask.heads[layer], mask.intermediate[layer])
             x_BTd = run_block(block, self.grad_checkpointing, x_BTd, *masks)
         return x_BTd
+
+
+class AttentionPool(nn.Module):
+    """The pooling of SigLIP's ViTs: heads of a learned query over all patches, then an MLP on what they found.
+
+    p is the width of its result. Masks do not remove its units: they are part of the projection to the embedding.
+    """
+
+    def __init__(
+        self, width: int, pooled: int, heads: int, units: int, head_width: int, activation: Activation, eps: float
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Parameter(torch.zeros(heads * head_width))
+        self.k_proj = nn.Linear(width, heads * head_width)
+        self.v_proj = nn.Linear(width, heads * head_width)
+        self.out_proj = nn.Linear(heads * head_width, pooled)
+        self.ln = MaskedLayerNorm(pooled, eps)
+        self.mlp = Mlp(pooled, units, activation)
+
+    def forward(self, x_BTd: Tensor) -> Tensor:
+        """Return what the embedding is projected from (B, p), from normalised patches."""
+        return self.transform(self.out_proj(self.head_outputs(x_BTd)))
+
+    def head_outputs(self, x_BTd: Tensor) -> Tensor:
+        """Return the outputs of all heads side by side (B, H*h)."""
+        k_BHTh, v_BHTh = (
+            project(x_BTd).unflatten(2, (self.heads, -1)).transpose(1, 2) for project in (self.k_proj, self.v_proj)
+        )
+        q_BH1h = self.query.to(k_BHTh.dtype).view(1, self.heads, 1, -1).expand(len(x_BTd), -1, -1, -1)
+        return F.scaled_dot_product_attention(q_BH1h, k_BHTh, v_BHTh).flatten(1)
+
+    def transform(self, found_Bp: Tensor) -> Tensor:
+        """Add the MLP's result to what attention found."""
+        added_Bp: Tensor = self.mlp(self.ln(found_Bp))
+        return found_Bp + added_Bp
 
 
 def run_block(block: Callable[..., Tensor], checkpointing: bool, *inputs: Any) -> Tensor:

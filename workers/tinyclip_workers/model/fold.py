@@ -16,6 +16,13 @@ State = dict[str, Tensor]
 
 PREFIXES = {"image": "visual.", "text": ""}
 """Prefix of a tower's tensor names."""
+POOL_READERS = ("visual.pool.k_proj", "visual.pool.v_proj")
+"""The linear layers of attention pooling that read the residual stream."""
+
+
+def is_pooled(state: Mapping[str, Tensor]) -> bool:
+    """Return whether a model's images are pooled by attention, as SigLIP's are."""
+    return f"{POOL_READERS[0]}.weight" in state
 
 
 def fold(state: Mapping[str, Tensor], layout: Layout, masks: Mapping[Tower, Mask], parity: bool = False) -> tuple[State, Layout]:
@@ -59,17 +66,23 @@ def _fold_ends(state: State, tower: str, mask: Mask, parity: bool) -> None:
     """Fold embeddings, outer LayerNorms and the projection of one tower."""
     kept, zh = _kept(mask.hidden), mask.hidden[mask.hidden != 0]
     if tower == "image":
-        scaled = ["visual.class_embedding", "visual.positional_embedding"]
+        scaled = ["visual.class_embedding", "visual.positional_embedding", "visual.conv1.bias"]
         norms, projection = ["visual.ln_pre", "visual.ln_post"], "visual.proj"
         state["visual.conv1.weight"] = state["visual.conv1.weight"][kept] * zh[:, None, None, None]
     else:
         scaled = ["token_embedding.weight", "positional_embedding"]
         norms, projection = ["ln_final"], "text_projection"
     for name in scaled:
-        state[name] = state[name][..., kept] * zh
+        if name in state:
+            state[name] = state[name][..., kept] * zh
     for norm in norms:
-        _keep_norm(state, norm, kept)
-    state[projection] = state[projection][kept] * (zh[:, None] if parity else 1)
+        if f"{norm}.weight" in state:
+            _keep_norm(state, norm, kept)
+    if tower == "image" and is_pooled(state):
+        for name in POOL_READERS:
+            state[f"{name}.weight"] = state[f"{name}.weight"][:, kept]
+    else:
+        state[projection] = state[projection][kept] * (zh[:, None] if parity else 1)
 
 
 def _fold_attention(state: State, block: str, hidden: Tensor, heads: Tensor, head_width: int, parity: bool) -> None:

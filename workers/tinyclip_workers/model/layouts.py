@@ -3,7 +3,7 @@
 import difflib
 import math
 
-from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
+from tinyclip.schemas.layouts import ImageLayout, Layout, PoolLayout, TextLayout
 from tinyclip.schemas.spec import ImageTower, TextTower
 
 HEAD_WIDTH = 64
@@ -71,7 +71,16 @@ def _vit_layout(tower: ImageTower, parent: ImageLayout | None) -> ImageLayout:
         patch_size=patch_size,
         heads=[width // head_width] * layers,
         mlp=[mlp] * layers,
+        pool=_pool_layout(parent, width // head_width, mlp),
+        tanh_gelu=parent is not None and parent.tanh_gelu,
     )
+
+
+def _pool_layout(parent: ImageLayout | None, heads: int, mlp: int) -> PoolLayout | None:
+    """Return attention pooling as wide as the parent's, with the heads and MLP units of one of the student's blocks."""
+    if parent is None or parent.pool is None:
+        return None
+    return PoolLayout(width=parent.pool.width, heads=min(heads, parent.pool.heads), mlp=min(mlp, parent.pool.mlp))
 
 
 def _resnet_layout(tower: ImageTower, parent: ImageLayout | None) -> ImageLayout:
@@ -122,6 +131,8 @@ def text_layout(tower: TextTower | None, parent: TextLayout | None) -> TextLayou
         head_width=width // heads,
         heads=[heads] * layers,
         mlp=[mlp] * layers,
+        bidirectional=parent is not None and parent.bidirectional,
+        tanh_gelu=parent is not None and parent.tanh_gelu,
     )
 
 

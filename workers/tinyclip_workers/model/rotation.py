@@ -13,6 +13,8 @@ from tinyclip_workers.model.towers import Model
 
 MATRICES = ("visual.proj", "text_projection")
 """Those (d, E) whose product is an embedding."""
+BIASES = ("text_projection_bias",)
+"""Those (E,) that are added to such a product."""
 LINEAR_LAYERS = ("visual.attnpool.c_proj", "text_projection")
 """Those whose output is an embedding."""
 
@@ -28,7 +30,7 @@ def rotated_model(model: Model, axes_EE: Tensor) -> Model:
 def rotated_weights(state: Mapping[str, Tensor], axes_EE: Tensor) -> dict[str, Tensor]:
     """Return the state dict of a model whose embeddings are those of another one times `axes_EE`."""
     rotated = dict(state)
-    for name in MATRICES:
+    for name in (*MATRICES, *BIASES):
         if name in state:
             rotated[name] = _product(state[name], axes_EE, like=state[name])
     for name in LINEAR_LAYERS:

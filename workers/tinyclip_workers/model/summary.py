@@ -20,7 +20,7 @@ def summarize(layout: AnyLayout) -> StudentSummary:
 
     Raises UnsupportedArchitecture.
     """
-    model = _meta_model(layout)
+    model = meta_model(layout)
     image = sum(p.numel() for p in model.visual.parameters())
     scalars = sum(p.numel() for p in (model.logit_scale, getattr(model, "logit_bias", None)) if p is not None)
     text = sum(p.numel() for p in model.parameters()) - image - scalars
@@ -45,11 +45,11 @@ def _token_embedding(model: Model, layout: AnyLayout) -> int:
 
 def state_shapes(layout: AnyLayout) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor in the state dict of a layout's model."""
-    return {name: tuple(tensor.shape) for name, tensor in _meta_model(layout).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in meta_model(layout).state_dict().items()}
 
 
-def _meta_model(layout: AnyLayout) -> Model:
-    """Build the model without memory, shapes only. Cached: building takes a moment and is needed often."""
+def meta_model(layout: AnyLayout) -> Model:
+    """Return a layout's model without memory, shapes only; not to be changed. Cached: building takes a moment."""
     return _cached_meta_model(layout.model_dump_json())
 
 
@@ -71,6 +71,10 @@ def image_macs(layout: AnyLayout) -> int:
     assert image.mlp is not None
     patches = (image.image_size // image.patch_size) ** 2
     stem = patches * 3 * image.patch_size**2 * image.width
+    if (pool := image.pool) is not None:
+        blocks = _transformer_macs(patches, image.width, image.head_width, image.heads, image.mlp)
+        read = 2 * patches * (image.width + 1) * pool.heads * image.head_width  # keys and values, q.k and attention.v
+        return stem + blocks + read + pool.width * (pool.heads * image.head_width + 2 * pool.mlp + layout.embed_dim)
     blocks = _transformer_macs(patches + 1, image.width, image.head_width, image.heads, image.mlp)
     return stem + blocks + image.width * layout.embed_dim
 

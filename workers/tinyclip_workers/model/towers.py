@@ -13,16 +13,27 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
-from tinyclip.schemas.layouts import ImageLayout, Layout
+from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from torch import Tensor, nn
 
-from tinyclip_workers.model.blocks import MaskedLayerNorm, Transformer, causal_block, run_block, scaled
+from tinyclip_workers.model.blocks import (
+    NORM_EPS,
+    Activation,
+    AttentionPool,
+    MaskedLayerNorm,
+    Transformer,
+    causal_block,
+    run_block,
+    scaled,
+)
 from tinyclip_workers.model.masks import Mask
 from tinyclip_workers.model.precision import fp32
 from tinyclip_workers.model.transfer import to_device
 
 INITIAL_LOGIT_BIAS = -10.0
 """Of the sigmoid loss (Zhai et al. 2023): at first nearly all pairs are negative."""
+SIGLIP_EPS = 1e-6
+"""Of the LayerNorms in SigLIP's towers."""
 RESNET_STEM = 3
 """Convolutions of a ResNet before its first block."""
 LENGTHS_ON_CUDA = 8
@@ -41,14 +52,18 @@ class Clip(nn.Module):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
-        text = layout.text
+        text, eps = layout.text, SIGLIP_EPS if layout.text.bidirectional else NORM_EPS
         self.layout = layout
         self.visual = image_tower(layout.image, layout.embed_dim, layout.quick_gelu)
         self.token_embedding = nn.Embedding(text.vocab_size, text.width)
         self.positional_embedding = nn.Parameter(torch.zeros(text.context_length, text.width))
-        self.transformer = Transformer(text.width, text.heads, text.mlp, text.head_width, True, layout.quick_gelu)
-        self.ln_final = MaskedLayerNorm(text.width)
+        activation = _activation(text, layout.quick_gelu)
+        self.transformer = Transformer(
+            text.width, text.heads, text.mlp, text.head_width, not text.bidirectional, activation, eps
+        )
+        self.ln_final = MaskedLayerNorm(text.width, eps)
         self.text_projection = nn.Parameter(torch.zeros(text.width, layout.embed_dim))
+        self.text_projection_bias = nn.Parameter(torch.zeros(layout.embed_dim)) if text.bidirectional else None
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.logit_bias = nn.Parameter(torch.tensor(INITIAL_LOGIT_BIAS)) if layout.logit_bias else None
 
@@ -63,14 +78,19 @@ class Clip(nn.Module):
         return image_BE
 
     def encode_text(self, tokens_BT: Tensor, mask: Mask | None = None) -> Tensor:
-        """Return text embeddings (B, E), not normalised, read at the end-of-text token (the largest id)."""
-        return self.encode_tokens(without_padding(tokens_BT, self.logit_scale.device), mask)
+        """Return text embeddings (B, E), not normalised, read at the end-of-text token (the largest id), or at the last one."""
+        device = self.logit_scale.device
+        trims = not self.layout.text.bidirectional
+        return self.encode_tokens(without_padding(tokens_BT, device) if trims else to_device(tokens_BT, device), mask)
 
     def encode_tokens(self, tokens_BL: Tensor, mask: Mask | None = None) -> Tensor:
         """Do the same without trimming the padding: no shape depends on the tokens' values."""
         kept_d = None if mask is None else mask.kept_channels()
         x_BLd = scaled(self.embed_tokens(tokens_BL), None if mask is None else mask.hidden)
         x_BLd = self.ln_final(self.transformer(x_BLd, mask, kept_d), kept_d)
+        if self.text_projection_bias is not None:
+            text_BE: Tensor = x_BLd[:, -1] @ self.text_projection + self.text_projection_bias
+            return text_BE
         return _at_end_of_text(x_BLd, tokens_BL) @ self.text_projection
 
     def embed_tokens(self, tokens_BL: Tensor) -> Tensor:
@@ -85,20 +105,25 @@ Model: TypeAlias = CLIP | Clip
 
 
 class ImageTower(nn.Module):
-    """A ViT: patches and a class token, whose final state is projected to the embedding."""
+    """A ViT: patches and a class token, whose final state is projected to the embedding; or, as in SigLIP, patches that are
+    pooled by attention."""
 
     def __init__(self, layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> None:
         super().__init__()
         heads, mlp, patch = layout.heads, layout.mlp, layout.patch_size
         assert heads and mlp and patch, "a ViT layout has heads, mlp and patch_size"  # noqa: PT018
-        width, tokens = layout.width, (layout.image_size // patch) ** 2 + 1
-        self.class_embedding = nn.Parameter(torch.zeros(width))
-        self.positional_embedding = nn.Parameter(torch.zeros(tokens, width))
-        self.proj = nn.Parameter(torch.zeros(width, embed_dim))
-        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.ln_pre = MaskedLayerNorm(width)
-        self.transformer = Transformer(width, heads, mlp, layout.head_width, False, quick_gelu)
-        self.ln_post = MaskedLayerNorm(width)
+        width, pool, patches = layout.width, layout.pool, (layout.image_size // patch) ** 2
+        activation, eps = _activation(layout, quick_gelu), NORM_EPS if pool is None else SIGLIP_EPS
+        self.class_embedding = nn.Parameter(torch.zeros(width)) if pool is None else None
+        self.positional_embedding = nn.Parameter(torch.zeros(patches + (pool is None), width))
+        self.proj = nn.Parameter(torch.zeros(width if pool is None else pool.width, embed_dim))
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=pool is not None)
+        self.ln_pre = MaskedLayerNorm(width) if pool is None else None
+        self.transformer = Transformer(width, heads, mlp, layout.head_width, False, activation, eps)
+        self.ln_post = MaskedLayerNorm(width, eps)
+        self.pool = None
+        if pool is not None:
+            self.pool = AttentionPool(width, pool.width, pool.heads, pool.mlp, layout.head_width, activation, eps)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.transformer.grad_checkpointing = enable
@@ -107,20 +132,38 @@ class ImageTower(nn.Module):
         """Return image embeddings (B, E), not normalised."""
         kept_d = None if mask is None else mask.kept_channels()
         x_BTd = self.transformer(self.embed(images_BCHW, mask), mask, kept_d)
-        image_BE: Tensor = self.ln_post(x_BTd[:, 0], kept_d) @ self.proj
+        image_BE: Tensor = self.summary(x_BTd, kept_d) @ self.proj
         return image_BE
 
+    def summary(self, x_BTd: Tensor, kept_d: Tensor | None = None) -> Tensor:
+        """Return what is projected to the embedding: the normalised class token (B, d), or the pooled patches (B, p)."""
+        if self.pool is not None:
+            pooled_Bp: Tensor = self.pool(self.ln_post(x_BTd, kept_d))
+            return pooled_Bp
+        class_Bd: Tensor = self.ln_post(x_BTd[:, 0], kept_d)
+        return class_Bd
+
     def embed(self, images_BCHW: Tensor, mask: Mask | None = None) -> Tensor:
-        """Return the residual stream before the first block (B, T, d): class token and patches with their positions."""
+        """Return the residual stream before the first block (B, T, d)."""
         x_BTd = scaled(self.tokens(images_BCHW), None if mask is None else mask.hidden)
+        if self.ln_pre is None:
+            return x_BTd
         normed_BTd: Tensor = self.ln_pre(x_BTd, None if mask is None else mask.kept_channels())
         return normed_BTd
 
     def tokens(self, images_BCHW: Tensor) -> Tensor:
-        """Return class token and patches with their positions (B, T, d), not normalised."""
-        patches_BTd = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
+        """Return class token, if there is one, and patches with their positions (B, T, d), not normalised."""
+        patches_BTd: Tensor = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
+        if self.class_embedding is None:
+            return patches_BTd + self.positional_embedding.to(patches_BTd.dtype)
         class_B1d = self.class_embedding.to(patches_BTd.dtype).expand(patches_BTd.shape[0], 1, -1)
         return torch.cat([class_B1d, patches_BTd], dim=1) + self.positional_embedding.to(patches_BTd.dtype)
+
+
+def _activation(layout: ImageLayout | TextLayout, quick_gelu: bool) -> Activation:
+    if layout.tanh_gelu:
+        return "tanh_gelu"
+    return "quick_gelu" if quick_gelu else "gelu"
 
 
 def image_tower(layout: ImageLayout, embed_dim: int, quick_gelu: bool) -> nn.Module:
@@ -145,7 +188,9 @@ def encode_text(model: Model, tokens_BT: Tensor) -> Tensor:
 
 def trims_padding(model: Model) -> bool:
     """Return whether a model does not read what follows the end of a text."""
-    return isinstance(model, Clip) or _causal_tower(model) is not None or bool(getattr(model, "trims_padding", False))
+    if isinstance(model, Clip):
+        return not model.layout.text.bidirectional
+    return _causal_tower(model) is not None or bool(getattr(model, "trims_padding", False))
 
 
 def _causal_tower(model: Model) -> Any:

@@ -64,8 +64,8 @@ def plain_tokens(tokenize: Tokenizer, text: str) -> list[int]:
     """Return the tokens of a text without those for beginning, end and padding."""
     if isinstance(tokenize, BoundedTokenizer):
         return tokenize.encode(text)
-    start, end, padding = _special(tokenize)
-    return [int(id) for id in tokenize(text)[0] if int(id) not in (start, end, padding)]
+    special = {int(id) for id in tokenize("")[0]}
+    return [int(id) for id in tokenize(text)[0] if int(id) not in special]
 
 
 def with_vocabulary(
@@ -99,15 +99,9 @@ def origins_from_json(data: bytes) -> Origins:
     return [[[(int(id), float(weight)) for id, weight in choice] for choice in choices] for choices in found]
 
 
-def _special(tokenize: Tokenizer) -> tuple[int, int, int]:
-    """Return the tokens for beginning, end and padding."""
-    tokens = tokenize(PROBE)[0]
-    return int(tokens[0]), int(tokens.max()), int(tokenize("")[0][-1])
-
-
 def _pieces(parent: Tokenizer) -> Callable[[str], list[int]]:
     """Return a function from a token, as it is written in a byte-level vocabulary, to the parent's tokens of its text."""
-    start, end, _ = _special(parent)
+    start, end = _start_and_end(parent)
     special = {START: [start], END: [end], PAD: []}
     if isinstance(parent, BoundedTokenizer):
         return lambda token: special[token] if token in special else _clip_pieces(parent, token)
@@ -120,6 +114,13 @@ def _pieces(parent: Tokenizer) -> Callable[[str], list[int]]:
         return plain_tokens(parent, text) if text else []
 
     return pieces
+
+
+def _start_and_end(parent: Tokenizer) -> tuple[int, int]:
+    """Return the tokens around a text; for a tokenizer without a first one, the end for both."""
+    own, empty = [int(id) for id in parent(PROBE)[0]], [int(id) for id in parent("")[0]]
+    last = max(place for place, id in enumerate(own) if id not in empty)
+    return empty[0], own[last + 1]
 
 
 def _clip_pieces(parent: BoundedTokenizer, token: str) -> list[int]:

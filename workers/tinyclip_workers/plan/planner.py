@@ -117,7 +117,9 @@ def make_plan(
     if teacher is not None or not teachers:
         diagnostics.begin("/stages", None, "deriving the students")
         layouts = [source.layout for source in teachers if source is not None]
-        stages = plan_stages(spec, layouts, samples, device, diagnostics)
+        inherits = spec.inherits_from_teacher and spec.tokenizer is None
+        keeps = inherits and teacher is not None and teacher.tokenizer is not None
+        stages = plan_stages(spec, layouts, samples, device, diagnostics, teachers_tokenizer=keeps)
         check_ensemble(spec, teachers, diagnostics)
         check_vocabularies(spec, teachers, stages, diagnostics)
         diagnostics.begin("/data/train/reinforcement", spec.data.train.reinforcement, "comparing the reinforcement")

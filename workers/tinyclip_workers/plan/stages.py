@@ -12,6 +12,7 @@ from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inherita
 from tinyclip_workers.inheritance.students import selection_problems
 from tinyclip_workers.model.architecture import try_layout, with_logit_bias
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
+from tinyclip_workers.model.libraries.own_towers import own_layout
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.cost import stage_hours
 from tinyclip_workers.plan.diagnostics import Diagnostics
@@ -22,15 +23,26 @@ from tinyclip_workers.training.stage import not_inheritable, steps_of, with_voca
 
 
 def plan_stages(
-    spec: JobSpec, teachers: Sequence[AnyLayout], samples: int, device: Literal["cpu", "cuda"], diagnostics: Diagnostics
+    spec: JobSpec,
+    teachers: Sequence[AnyLayout],
+    samples: int,
+    device: Literal["cpu", "cuda"],
+    diagnostics: Diagnostics,
+    *,
+    teachers_tokenizer: bool = False,
 ) -> list[PlannedStage]:
-    """Plan the stages, up to the first student that cannot be built. Students inherit from the first of several teachers."""
+    """Plan the stages, up to the first student that cannot be built. Students inherit from the first of several teachers.
+
+    `teachers_tokenizer`: students have the tokenizer of the teacher, which is not CLIP's.
+    """
     planned: list[PlannedStage] = []
     teacher = teachers[0] if teachers else None
+    if teacher is not None and spec.inherits_from_teacher:
+        teacher = own_layout(teacher) or teacher
     vocab_size = vocabulary_size(spec, diagnostics)
     if isinstance(teacher, Layout) and vocab_size is not None:  # as students inherit from it
         teacher = with_vocab_size(teacher, vocab_size)
-    chain = _Chain(teacher, vocab_size)
+    chain = _Chain(teacher, vocab_size, teachers_tokenizer)
     teacher_macs = [summarize(layout).macs for layout in teachers]
     for index, stage in enumerate(spec.stages):
         student = _student(spec, index, stage, chain, diagnostics)
@@ -53,6 +65,7 @@ class _Chain:
     parent: AnyLayout | None
     vocab_size: int | None = None
     """Of the tokenizer that the job gives its students."""
+    teachers_tokenizer: bool = False
     estimated: bool = False
     original: Layout | None = None
     """The model before the automatic stages that led to the parent; None if the parent is not from one."""
@@ -76,6 +89,10 @@ def _student(
         check_prune(index, stage.prune, chain.parent, chain.before, diagnostics)
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
+    if stage.inherit == "none" and isinstance(chain.parent, Layout) and chain.parent.is_siglip:
+        message = "random weights cannot follow a student with towers like SigLIP's; inherit, or train it in a job of its own"
+        diagnostics.error(f"/stages/{index}/inherit", stage.inherit, message)
+        return None
     assert stage.student is not None  # the schema requires it
     found = _layout(stage.student, chain.parent, index, diagnostics)
     if found is None:
@@ -92,7 +109,8 @@ def _student(
             diagnostics.error(f"/stages/{index}/inherit", stage.inherit, message)
             return None
         _check_inheritance(index, stage, stage.student, found, chain, diagnostics)
-    _check_student(spec, index, stage.student, found, diagnostics)
+    _check_tokens(spec, index, stage.student, found, chain, diagnostics)
+    _check_student(spec, found, diagnostics)
     # A student whose layout takes nothing from an estimated parent is exact.
     estimated = chain.estimated and try_layout(stage.student, None)[0] != found
     if (stage.objective or spec.objective).uses_logit_bias():
@@ -107,7 +125,7 @@ def resolve_stage_spec(stage: StageSpec, planned: PlannedStage, *, own_tokenizer
     """
     stage = stage.model_copy(update={"train": TrainLength(steps=planned.steps)})
     layout = planned.student.layout
-    if stage.student is None or planned.student.estimated or isinstance(layout, Architecture) or not layout.is_uniform:
+    if stage.student is None or planned.student.estimated or isinstance(layout, Architecture) or not layout.has_equal_blocks:
         return stage
     image, text = layout.image, layout.text
     vit = image.kind == "vit"
@@ -157,10 +175,19 @@ def _check_inheritance(
         diagnostics.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
 
 
-def _check_student(spec: JobSpec, index: int, student: StudentSpec, layout: AnyLayout, diagnostics: Diagnostics) -> None:
-    if layout.vocab_size < VOCAB_SIZE and spec.tokenizer is None:
-        message = f"is less than the {VOCAB_SIZE} tokens of CLIP's tokenizer; leave it out"
+def _check_tokens(
+    spec: JobSpec, index: int, student: StudentSpec, layout: AnyLayout, chain: _Chain, diagnostics: Diagnostics
+) -> None:
+    """Check that a student has an embedding of every token, unless its vocabulary is set by the job's own tokenizer."""
+    tokens, whose = VOCAB_SIZE, "CLIP's"
+    if chain.teachers_tokenizer and chain.parent is not None:
+        tokens, whose = chain.parent.vocab_size, "the teacher's"
+    if layout.vocab_size < tokens and spec.tokenizer is None:
+        message = f"is less than the {tokens} tokens of {whose} tokenizer; leave it out"
         _report(index, student, ImpossibleStudent("text/vocab_size", layout.vocab_size, message), diagnostics)
+
+
+def _check_student(spec: JobSpec, layout: AnyLayout, diagnostics: Diagnostics) -> None:
     if isinstance(layout, Architecture):
         if spec.compile:
             diagnostics.warn(f"compile has no effect on a student like {layout.family}, only on plain ViTs and text towers")

@@ -24,7 +24,7 @@ def check_vocabularies(
     if spec.tokenizer is not None:
         message = "only the vocabulary of CLIP's tokenizer can be reduced, and tokenizer gives another one; omit one of the two"
         diagnostics.error("/vocabulary", spec.vocabulary, message)
-    elif size != VOCAB_SIZE:
+    elif size != VOCAB_SIZE or (spec.inherits_from_teacher and teachers[0] is not None and teachers[0].tokenizer is not None):
         message = f"only the {VOCAB_SIZE:,} tokens of CLIP's tokenizer can be reduced, the student has {size:,}; omit it"
         diagnostics.error("/vocabulary", spec.vocabulary, message)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.libraries.own_towers import own_state
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
@@ -19,7 +20,7 @@ from tinyclip_workers.model.vocabulary_change import with_vocabulary
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
 from tinyclip_workers.training.objective.nested import principal_axes
-from tinyclip_workers.training.stage import Parent, Stage, build_student, plain_layout
+from tinyclip_workers.training.stage import Parent, Stage, build_student, inheritable_layout
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, describe_teacher, freeze_teachers
 from tinyclip_workers.training.vocabulary import check_student_tokenizer, tokenizer_of
 
@@ -64,7 +65,7 @@ def load_pieces(
         digest="",
         tokenizer_source=source,
     )
-    if tokenizer is not None:
+    if run.spec.tokenizer is not None:
         check_student_tokenizer(student)
     parent = None if stage.inherit == "none" else _parent(run, stage, original, device)
     calibration = None if parent is None else calibration_of(run.spec, index, stage.index, student, parent, original)
@@ -108,12 +109,12 @@ def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device:
     """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
     if stage.index == 0:
         assert original is not None  # the spec's schema requires a teacher here
-        layout = plain_layout(original.layout)
-        state = original.model.state_dict()
+        layout = inheritable_layout(original.layout)
+        state = own_state(original.layout, original.model.state_dict())
         if (tokenizer := tokenizer_of(run)) is not None and tokenizer.origins is not None:
             return Parent(*with_vocabulary(state, layout, tokenizer.origins, run.spec.seed), device)
         return Parent(state, layout, device)
     before = run.finished_stage(stage.index - 1)
     if before is None:
         raise RuntimeError(f"the student is missing from {run.stage_folder(stage.index - 1)}")
-    return Parent(from_safetensors(before.weights), plain_layout(before.layout), device)
+    return Parent(from_safetensors(before.weights), inheritable_layout(before.layout), device)

@@ -16,6 +16,7 @@ from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, inherit_by_importance, on_principal_axes
 from tinyclip_workers.model.architecture import any_layout, build_clip, resolve_layout, with_logit_bias
 from tinyclip_workers.model.layouts import ImpossibleStudent
+from tinyclip_workers.model.libraries.own_towers import own_layout
 from tinyclip_workers.model.towers import Clip, Model
 
 
@@ -76,13 +77,15 @@ def resolve_stage(
     ImpossibleStudent.
     """
     stage = spec.stages[index]
+    if stage.inherit != "none" and parent is not None:
+        parent = inheritable_layout(parent)
     if isinstance(parent, Layout) and vocab_size is not None:  # it is given this vocabulary before anything is inherited
         parent = with_vocab_size(parent, vocab_size)
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
     objective, original = stage.objective or spec.objective, None
     layout = _student_layout(stage, parent, vocab_size)
     if stage.prune is not None:
-        original = before.original if before is not None and before.original is not None else plain_layout(parent)
+        original = before.original if before is not None and before.original is not None else inheritable_layout(parent)
     return Stage(
         index=index,
         name=stage.name,
@@ -121,22 +124,22 @@ def _first_layout(stage: StageSpec, parent: AnyLayout | None) -> AnyLayout:
         return resolve_layout(stage.student, parent)
     if parent is None:
         raise ImpossibleStudent("inherit", stage.inherit, "there is no model to inherit from; add a teacher")
-    return plain_layout(parent)
+    return inheritable_layout(parent)
 
 
-def plain_layout(parent: AnyLayout | None) -> Layout:
+def inheritable_layout(parent: AnyLayout | None) -> Layout:
     """Return the layout of a model to inherit from. Raises ImpossibleStudent, with the recipe that works, if it has none."""
-    if isinstance(parent, Layout):
-        return parent
+    if parent is not None and (found := own_layout(parent)) is not None:
+        return found
     raise ImpossibleStudent("inherit", None, not_inheritable(parent))
 
 
-def not_inheritable(parent: Architecture | None) -> str:
+def not_inheritable(parent: AnyLayout | None) -> str:
     """Return why no weights can be inherited from a model, and what to do instead."""
-    family = f"model like {parent.family}" if parent is not None else "missing model"
+    family = f"model like {parent.family}" if isinstance(parent, Architecture) else "missing model"
     return (
-        f"weights are inherited from plain ViT and ResNet towers, not from a {family}: use inherit: none, a student with all "
-        "sizes (or a preset), and objective: {feature_mimicry: 1, affinity: 1}"
+        f"weights are inherited from ViTs and ResNets like CLIP's or SigLIP's, not from a {family}: use inherit: none, a student "
+        "with all sizes (or a preset), and objective: {feature_mimicry: 1, affinity: 1}"
     )
 
 
@@ -183,7 +186,7 @@ def build_student(
     student: Model = Clip(layout) if stage.inherit == "auto" and isinstance(layout, Layout) else build_clip(layout)
     if parent is None:
         return student
-    layout = plain_layout(layout)
+    layout = inheritable_layout(layout)
     if stage.inherit == "manual" and stage.select == "leading":
         student.load_state_dict(inherit_leading(student, parent.weights, layout, parent.layout))
     elif stage.prune is not None and stage.prune.search == "joint":

@@ -1,4 +1,7 @@
-"""The tokenizer of a job's students: trained on the captions or read from a folder, once, before the first stage."""
+"""The tokenizer of a job's students: trained on the captions or read from a folder, once, before the first stage.
+
+Without one in the spec, students that inherit the teacher's token embedding have its tokenizer, and all others CLIP's.
+"""
 
 import hashlib
 import heapq
@@ -50,22 +53,28 @@ class StudentTokenizer:
 
     source: TokenizerSource
     origins: Origins | None
-    """None without a teacher."""
+    """None without a teacher, and for the teacher's tokenizer."""
+    is_own: bool = True
+    """False for the teacher's tokenizer."""
 
     @property
-    def vocab_size(self) -> int:
-        return len(vocabulary_of(self.source))
+    def vocab_size(self) -> int | None:
+        """The size of another vocabulary than the teacher's."""
+        return len(vocabulary_of(self.source)) if self.is_own else None
 
 
 def prepare_tokenizer(run: JobAttempt, teacher: ModelSource | None) -> StudentTokenizer | None:
-    """Train or read the tokenizer of the students, unless an attempt has done so. Raises DataError.
+    """Train or read the tokenizer of the students, unless an attempt has done so; None for CLIP's own. Raises DataError.
 
     `teacher`: the first one, from whose tokens those of the students start.
     """
-    if run.spec.tokenizer is None:
-        return None
     if (found := tokenizer_of(run)) is not None:
         return found
+    if run.spec.tokenizer is None:
+        if teacher is None or teacher.tokenizer is None or not run.spec.inherits_from_teacher:
+            return None
+        run.keep_tokenizer(teacher.tokenizer.to_files())
+        return StudentTokenizer(teacher.tokenizer, None, is_own=False)
     try:
         made = _make(run, teacher)
     except TokenizerError as error:
@@ -77,12 +86,13 @@ def prepare_tokenizer(run: JobAttempt, teacher: ModelSource | None) -> StudentTo
 
 
 def tokenizer_of(run: JobAttempt) -> StudentTokenizer | None:
-    """Return the tokenizer that the job has prepared; None if its spec has none, or before."""
-    files = run.tokenizer() if run.spec.tokenizer is not None else None
+    """Return the tokenizer that the job has prepared; None for CLIP's own, or before."""
+    own = run.spec.tokenizer is not None
+    files = run.tokenizer() if own or run.spec.inherits_from_teacher else None
     source = None if files is None else TokenizerSource.from_files(files)
     if files is None or source is None:
         return None
-    return StudentTokenizer(source, origins_from_json(files[ORIGINS]) if ORIGINS in files else None)
+    return StudentTokenizer(source, origins_from_json(files[ORIGINS]) if ORIGINS in files else None, is_own=own)
 
 
 def check_student_tokenizer(student: LoadedModel) -> None:

@@ -170,9 +170,12 @@ def _usage_without_open_clip(version: ModelVersion, shape: Layout) -> str:
         for block, (heads, units) in enumerate(zip(layout.heads or [], layout.mlp or [], strict=True))
     ]
     table = "\n".join(["| tower | block | heads | MLP units |", "|---|---|---|---|", *blocks])
+    why = "open_clip has towers like SigLIP's (attention pooling, bidirectional texts) in fixed sizes only."
+    if not shape.has_equal_blocks:
+        why = "Automatic inheritance has pruned every block to its own number of heads and MLP units."
     return f"""## Use
 
-Automatic inheritance has pruned every block to its own number of heads and MLP units (grey: removed from the teacher):
+{why} Grey: removed from the teacher.
 
 ![heads and MLP units of every block](layout.svg)
 

@@ -138,6 +138,11 @@ class JobSpec(Request):
     seed: int = 0
 
     @property
+    def inherits_from_teacher(self) -> bool:
+        """Whether students start with weights of the teacher, its token embedding among them."""
+        return self.stages[0].inherit != "none"
+
+    @property
     def first_teacher(self) -> TeacherSpec | None:
         """The teacher, or the first of several; None without a teacher."""
         return self.teachers[0] if self.teachers else self.teacher
