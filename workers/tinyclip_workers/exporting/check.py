@@ -18,6 +18,7 @@ from tinyclip_workers.evaluation.embedding import embed_texts
 from tinyclip_workers.exporting.samples import Samples, to_pixels
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.types import Matrix
 
 BATCH = 32
@@ -96,16 +97,22 @@ def torch_embeddings(loaded: LoadedModel, pixels_BCSS: Tensor, texts: Sequence[s
 def _equally_tokenized(loaded: LoadedModel, exported: ExportedModel, texts: Sequence[str]) -> list[str]:
     """Return the texts that both tokenizers turn into the same tokens. Raises ExportMismatch if they are too few."""
     ours_BL, theirs_BL = loaded.tokenizer(list(texts)).numpy(), exported.tokenize(texts)
-    equal = [text for text, ours, theirs in zip(texts, ours_BL, theirs_BL, strict=True) if _ids(ours) == _ids(theirs)]
+    read = _up_to_the_end if trims_padding(loaded.model) else _whole
+    equal = [text for text, ours, theirs in zip(texts, ours_BL, theirs_BL, strict=True) if read(ours) == read(theirs)]
     if len(equal) < MIN_SAME_TOKENS_SHARE * len(texts):
         differing = f"{len(texts) - len(equal)} of {len(texts)}"
         raise ExportMismatch(f"the exported tokenizer returns other tokens for {differing} texts")
     return equal
 
 
-def _ids(tokens_L: npt.NDArray[np.int64]) -> list[int]:
+def _up_to_the_end(tokens_L: npt.NDArray[np.int64]) -> list[int]:
     """Return the tokens up to and including the end of text, which has the largest id."""
     ids: list[int] = tokens_L[: int(tokens_L.argmax()) + 1].tolist()
+    return ids
+
+
+def _whole(tokens_L: npt.NDArray[np.int64]) -> list[int]:
+    ids: list[int] = tokens_L.tolist()
     return ids
 
 

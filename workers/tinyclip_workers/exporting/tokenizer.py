@@ -9,10 +9,12 @@ from tinyclip.errors import MissingExtra
 from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import END, START, ReducedTokenizer, TokenizerError, TokenizerSource
 from tinyclip_workers.model.towers import trims_padding
-from tinyclip_workers.model.vocabulary import tokenizer_document
+from tinyclip_workers.model.vocabulary import REPLACEMENTS, tokenizer_document
 
 try:
-    from tokenizers import Tokenizer
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
+    from tokenizers.normalizers import Sequence as Normalizers
     from transformers import PreTrainedTokenizerFast
 except ImportError as error:
     raise MissingExtra("export", "transformers") from error
@@ -44,13 +46,23 @@ def _own_tokenizer(source: TokenizerSource, context_length: int) -> Any:
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     special = {name: config[name] for name in names if isinstance(config.get(name), str)}
     tokenizer = Tokenizer.from_str(source.files[TOKENIZER_FILE].decode())
+    if source.clean and source.options.get("clean") == "canonicalize":  # the file of another student's does what it needs
+        own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+        tokenizer.normalizer = Normalizers([*_canonical(), *own])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=context_length, **special)
+
+
+def _canonical() -> list[Normalizer]:
+    """Return what open_clip does to texts for SigLIP: repairs as above, no ASCII punctuation, lower case, single spaces."""
+    repairs = [Replace(Regex(pattern), text) for pattern, text in REPLACEMENTS.items()]
+    punctuation = [Replace("_", " "), Replace(Regex(r"[!-/:-@\[-`{-~]"), "")]
+    return [*repairs, *punctuation, Lowercase(), Replace(Regex(r"\s+"), " "), Strip()]
 
 
 def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
     """Write `tokenizer.json` for the `tokenizers` library: truncated to the context, padded to the longest text of a batch.
 
-    A model that reads its padding gets what it was trained with: token 0, up to the context.
+    A model that reads its padding gets what it was trained with, up to the context: of CLIP's tokenizer token 0.
     """
     tokenizer = hf_tokenizer(loaded)
     backend = tokenizer.backend_tokenizer
@@ -58,5 +70,7 @@ def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
     if trims_padding(loaded.model):
         backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     else:
-        backend.enable_padding(pad_id=0, pad_token=backend.id_to_token(0), length=loaded.layout.context_length)
+        own = loaded.tokenizer_source is not None and tokenizer.pad_token_id is not None
+        padding = int(tokenizer.pad_token_id) if own else 0
+        backend.enable_padding(pad_id=padding, pad_token=backend.id_to_token(padding), length=loaded.layout.context_length)
     backend.save(str(folder / TOKENIZER_FILE))

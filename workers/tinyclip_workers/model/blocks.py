@@ -200,7 +200,7 @@ class AttentionPool(nn.Module):
         k_BHTh, v_BHTh = (
             project(x_BTd).unflatten(2, (self.heads, -1)).transpose(1, 2) for project in (self.k_proj, self.v_proj)
         )
-        q_BH1h = self.query.to(k_BHTh.dtype).view(1, self.heads, 1, -1).expand(len(x_BTd), -1, -1, -1)
+        q_BH1h = self.query.to(k_BHTh.dtype).view(1, self.heads, 1, -1).expand(k_BHTh.shape[0], -1, -1, -1)
         return F.scaled_dot_product_attention(q_BH1h, k_BHTh, v_BHTh).flatten(1)
 
     def transform(self, found_Bp: Tensor) -> Tensor:

@@ -1,0 +1,67 @@
+"""A student with towers and tokens like SigLIP's is exported and served by other engines as torch computes it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tinyclip.schemas.exports import ExportFormat, unavailable_formats
+from tinyclip_workers.engines.builder import EngineBuilder
+from tinyclip_workers.exporting.exporter import create_export
+from tinyclip_workers.exporting.samples import Samples
+from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.libraries.own_towers import own_layout, own_state
+from tinyclip_workers.model.towers import Clip
+from tokenizers import Tokenizer
+
+from tests.workers.exports import MEAN, STD, random_images
+from tests.workers.families import write_family
+
+TEXTS = ["a red square", "The PHOTO, of_a (blue) circle!", "“emoji” &amp; co", "green", "", "of the photo " * 20]
+CHECKED = Samples("test", random_images(4), random_images(8)[4:], TEXTS)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    folder = tmp_path_factory.mktemp("teacher")
+    write_family(folder, "SigLIP 2")
+    teacher = load_folder(str(folder))
+    layout = own_layout(teacher.layout)
+    assert layout is not None
+    model = Clip(layout).eval()
+    model.load_state_dict(own_state(teacher.layout, teacher.model.state_dict()))
+    return LoadedModel(model, layout, teacher.tokenizer, MEAN, STD, "student", "0", teacher.tokenizer_source)
+
+
+@pytest.mark.parametrize("format", [ExportFormat.ONNX, ExportFormat.OPENVINO, ExportFormat.TINYCLIP])
+def test_an_export_is_checked_against_torch(tmp_path: Path, student: LoadedModel, format: ExportFormat) -> None:
+    document = create_export(student, format, tmp_path, CHECKED)
+
+    assert document.check.texts == len(TEXTS)
+    assert document.check.image.mean_cosine > 0.9999
+    assert document.check.text.mean_cosine > 0.9999
+
+
+def test_the_exported_tokenizer_prepares_and_pads_texts_as_the_models_does(tmp_path: Path, student: LoadedModel) -> None:
+    create_export(student, ExportFormat.ONNX, tmp_path, CHECKED)
+
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+
+    assert [each.ids for each in tokenizer.encode_batch(TEXTS)] == student.tokenizer(TEXTS).tolist()
+
+
+def test_formats_that_cannot_express_it_say_why(student: LoadedModel) -> None:
+    refused = unavailable_formats(student.layout)
+
+    assert refused.keys() == {ExportFormat.HF, ExportFormat.OPEN_CLIP}
+    assert all("like SigLIP's" in why for why in refused.values())
+
+
+def test_openvino_serves_what_torch_does(tmp_path: Path, student: LoadedModel) -> None:
+    builder = EngineBuilder(student, None, threads=1, cache=tmp_path, device=torch.device("cpu"))
+    torch_engine, openvino = (builder.build(name, builder.report(name, "auto")) for name in ("torch", "openvino"))
+    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+    for texts in (TEXTS, TEXTS[:1]):
+        np.testing.assert_allclose(openvino.encode_text(texts), torch_engine.encode_text(texts), atol=1e-4)
+    np.testing.assert_allclose(openvino.encode_image(squares), torch_engine.encode_image(squares), atol=1e-4)
