@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 from tinyclip.schemas import EmbeddingType, ExportOptions, VocabularyChoice
 from tinyclip.schemas.layouts import Layout
@@ -21,11 +22,13 @@ from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import build_model, open_clip_config
 from tinyclip_workers.model.folders import load_folder
 from tinyclip_workers.model.layouts import PRESETS
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.summary import state_shapes, summarize
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
+from tinyclip_workers.versions.writer import model_files
 
 from tests.workers.exports import random_model
 from tests.workers.imports import (
@@ -40,6 +43,7 @@ from tests.workers.imports import (
     save,
     version_of,
 )
+from tests.workers.inheritance.towers import random_clip, siglip_layout
 from tests.workers.masked_case import LAYOUT as FIXTURE
 from tests.workers.masked_case import TOLERANCE
 from tests.workers.models import tiny_model, write_folder
@@ -257,6 +261,20 @@ def test_an_export_with_a_reduced_vocabulary_becomes_a_version(tmp_path: Path, e
     with torch.no_grad():
         expected = embed_texts(load_folder(str(tmp_path / "export")), ["a red square"])
         assert embed_texts(found, ["a red square"]).equal(expected)
+
+
+def test_a_student_like_siglip_becomes_a_version(tmp_path: Path) -> None:
+    layout = siglip_layout()
+    layout = layout.model_copy(update={"text": layout.text.model_copy(update={"vocab_size": 49408})})
+    clip = random_clip(layout)
+    (tmp_path / "student").mkdir()
+    for name, content in model_files(layout, save_tensors(clip.state_dict()), OPENAI_MEAN, OPENAI_STD, None).items():
+        (tmp_path / "student" / name).write_bytes(content)
+
+    version, folder = version_of(read(tmp_path / "student"), tmp_path)
+
+    assert version.layout == layout
+    assert_same(embeddings(load_folder(str(folder)).model, layout), embeddings(clip, layout))
 
 
 def test_an_automatic_student_can_be_deployed(tmp_path: Path) -> None:

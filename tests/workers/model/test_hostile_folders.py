@@ -22,6 +22,7 @@ from tinyclip_workers.model.sources import check_teacher
 from tinyclip_workers.model.weights import load_state_dict, read_header
 from tinyclip_workers.training.clusters import ClustersError, read_clusters_header
 
+from tests.workers.inheritance.towers import siglip_layout
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 
 SECRET = "hunter2-of-the-database"
@@ -143,10 +144,10 @@ class TestConfigurations:
         expect_refusal_without_content(folder)
 
     @bounded
-    @given(data=st.data(), part=st.sampled_from(["", "image", "text"]))
+    @given(data=st.data(), part=st.sampled_from(["", "image", "text", "pool"]))
     def test_any_value_of_a_layout_is_used_or_refused(self, folder: Path, data: st.DataObject, part: str) -> None:
-        document = tiny_layout().model_dump(mode="json")
-        holder = document[part] if part else document
+        document = (siglip_layout() if part == "pool" else tiny_layout()).model_dump(mode="json")
+        holder = {"": document, "pool": document["image"]["pool"]}.get(part) or document[part]
         holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(json_values | st.integers(-(10**20), 10**20))
         (folder / "layout.json").write_text(json.dumps(document))
 

@@ -89,6 +89,24 @@ class TestJob:
         assert job.version().layout == first.version().layout
         first.assert_same_student(job)
 
+    def test_a_teacher_passes_its_own_tokenizer_on(self, tmp_path: Path) -> None:
+        document = spec(tmp_path, shards=write_translated(tmp_path / "data"), stages=(UNIFORM,))
+        first = Job(tmp_path / "store", document)
+        assert first.attempt()
+        teacher = {"model": f"local-dir:{first.store.uri('models/shapes/1')}"}
+        smaller = {"name": "smaller", "student": {"text": {"layers": 1}}, "train": {"steps": 2}}
+        again = document.model_dump() | {"teacher": teacher, "tokenizer": None, "stages": [smaller, smaller | {"name": "more"}]}
+        job = Job(tmp_path / "again", JobSpec.model_validate(again))
+
+        assert job.attempt(), job.events("attempt.failed")
+
+        own, theirs = (load_folder(each.store.uri("models/shapes/1")) for each in (job, first))
+        texts = ["a red square", "der erauqs"]
+        assert own.tokenizer(texts).equal(theirs.tokenizer(texts))
+        assert own.layout.vocab_size == theirs.layout.vocab_size
+        inherited, before = own.model.token_embedding.weight, theirs.model.token_embedding.weight
+        assert torch.nn.functional.cosine_similarity(inherited, before).min() > 0.99  # a few steps later
+
     def test_a_folder_of_another_kind_fails_with_the_field(self, tmp_path: Path) -> None:
         document = spec(tmp_path, shards=write_translated(tmp_path / "data"))
         (tmp_path / "words").mkdir()

@@ -75,7 +75,14 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
             "give layers as one number for a ViT and as four for a ResNet, or use inherit: none",
         )
         return
-    yield from _kind_problems(student, teacher)
+    if read_otherwise(student, teacher):
+        yield ImpossibleInheritance(
+            "image",
+            student.image.kind,
+            "towers like SigLIP's and towers like CLIP's cannot inherit from each other; give layers and widths instead of a "
+            "preset, or use inherit: none",
+        )
+        return
     wanted_and_there = [
         ("embed_dim", student.embed_dim, teacher.embed_dim),
         ("image.width", student.image.width, teacher.image.width),
@@ -96,18 +103,18 @@ def inheritance_problems(student: Layout, teacher: Layout) -> Iterator[Impossibl
             )
     yield from _branch_problems("image", student.image.heads, student.image.mlp, teacher.image.heads, teacher.image.mlp)
     yield from _branch_problems("text", student.text.heads, student.text.mlp, teacher.text.heads, teacher.text.mlp)
+    yield from _siglip_problems(student, teacher)
 
 
-def _kind_problems(student: Layout, teacher: Layout) -> Iterator[ImpossibleInheritance]:
-    """Yield the towers that read their inputs otherwise than the teacher's: SigLIP's and CLIP's."""
+def read_otherwise(student: Layout, teacher: Layout) -> bool:
+    """Return whether two models read their inputs differently, as SigLIP's and CLIP's towers do."""
+    pooled = [model.image.pool is not None for model in (student, teacher)]
+    return pooled[0] != pooled[1] or student.text.bidirectional != teacher.text.bidirectional
+
+
+def _siglip_problems(student: Layout, teacher: Layout) -> Iterator[ImpossibleInheritance]:
+    """Yield what towers like SigLIP's need beside the sizes of all towers."""
     own, there = student.image.pool, teacher.image.pool
-    if (own is None) != (there is None) or student.text.bidirectional != teacher.text.bidirectional:
-        yield ImpossibleInheritance(
-            "image",
-            student.image.kind,
-            "towers like SigLIP's and towers like CLIP's cannot inherit from each other; give layers and widths instead of a "
-            "preset, or use inherit: none",
-        )
     if own is not None and there is not None:
         for unit, wanted, given in (("heads", own.heads, there.heads), ("MLP units", own.mlp, there.mlp)):
             if wanted > given:

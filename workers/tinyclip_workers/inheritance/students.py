@@ -11,7 +11,7 @@ from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
 from tinyclip_workers.inheritance.importance import unit_importance
-from tinyclip_workers.inheritance.leading import ImpossibleInheritance, check_inheritable, inherit_leading
+from tinyclip_workers.inheritance.leading import ImpossibleInheritance, check_inheritable, inherit_leading, read_otherwise
 from tinyclip_workers.inheritance.pooling import cut_pooling
 from tinyclip_workers.inheritance.reconstruction import Reconstruction
 from tinyclip_workers.inheritance.resnets import cut_resnet
@@ -56,7 +56,7 @@ def embedding_targets(teacher: Model, pairs: Pairs, embed_dim: int, *, trims: bo
 
 def selection_problems(student: Layout, parent: Layout) -> Iterator[ImpossibleInheritance]:
     """Yield every size that a student selected by importance must share with its parent and does not."""
-    if student.image.kind != parent.image.kind:
+    if student.image.kind != parent.image.kind or read_otherwise(student, parent):
         return  # one of `inheritance_problems`
     shared = [
         ("image.image_size", student.image.image_size, parent.image.image_size),

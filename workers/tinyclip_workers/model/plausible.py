@@ -23,7 +23,11 @@ def plausible_layout(layout: Layout) -> Layout:
     _expect_sizes([layout.embed_dim, image.width, image.head_width, text.width, text.head_width], "widths", MAX_WIDTH)
     _expect_sizes([text.vocab_size], "vocab_size", MAX_VOCABULARY)
     _expect_sizes([*(image.heads or []), *(image.mlp or []), *text.heads, *text.mlp], "heads and mlp", MAX_WIDTH, least=0)
+    pool = image.pool
+    _expect_sizes([] if pool is None else [pool.width, pool.heads, pool.mlp], "width, heads and mlp of a pooling", MAX_WIDTH)
     fits = len(text.heads) == len(text.mlp) == text.layers and len(image.layers) == {"vit": 1, "resnet": 4}[image.kind]
+    if image.kind == "resnet":
+        fits = fits and pool is None
     if image.kind == "vit":
         fits = fits and image.patch_size is not None and len(image.heads or []) == len(image.mlp or []) == image.layers[0]
     if not fits:
