@@ -21,11 +21,12 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
+from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
 from tinyclip_workers.training.objective.nested import principal_axes
 from tinyclip_workers.training.stage import Parent, Stage, build_student, resolve_stage
-from tinyclip_workers.training.teachers.frozen import FrozenTeacher
+from tinyclip_workers.training.teachers.frozen import freeze_teachers
 from tinyclip_workers.training.teachers.stored import StoredTargets
 from tinyclip_workers.training.trainer import Hooks, StageTrainer
 from torch import Tensor
@@ -66,15 +67,17 @@ def run_stages(
     *,
     index: DatasetIndex | None = None,
     stored: StoredReinforcement | None = None,
+    first: LoadedModel | None = None,
 ) -> Iterator[Trained]:
     """Train the stages of a spec one after the other.
 
     `observe` is called before the first step of each, and then every `evaluation.every_steps` steps. `index`: of the shards, if
-    they are indexed already. `stored`: train from these embeddings.
+    they are indexed already. `stored`: train from these embeddings. `first`: what the first stage inherits from, instead of the
+    teacher.
     """
     index = index or index_shards(spec.data.train)
-    parent = original.layout if original else None
-    before: LoadedModel | None = original
+    before = first or original
+    parent = before.layout if before else None
     last: Stage | None = None
     past = _Past()
     for number in range(len(spec.stages)):
@@ -126,7 +129,7 @@ class _StageRun:
             spec,
             stage,
             build_student(stage, spec.seed, parent, calibration),
-            [FrozenTeacher(original.model, spec.temperature.teacher)] if original else [],
+            freeze_teachers([original], [1.0], spec.temperature.teacher, start) if original else [],
             CPU,
             mean=self._mean,
             std=self._std,
@@ -143,6 +146,8 @@ class _StageRun:
             tokenize=lambda text: self._tokenizer(text)[0],
             seed=spec.seed,
             start=self._trainer.position,
+            trims=trims_padding(student),
+            teacher_inputs=self._trainer.prepare.teacher_inputs,
             stored=stored,
         )
 

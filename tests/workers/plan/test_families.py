@@ -4,10 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save
 from tinyclip.schemas import FieldError, JobSpec, Layout, Plan
+from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.versions.writer import model_files
 
 from tests.workers.families import FAMILIES, write_family
+from tests.workers.inheritance.towers import random_clip, siglip_layout
+from tests.workers.model.test_tokenizer_files import word_tokenizer
 from tests.workers.shapes_data import write_shards
 
 SIGLIP = ("SigLIP", "SigLIP 2", "transformers SigLIP")
@@ -16,7 +21,8 @@ RECIPE = {"inherit": "none", "student": {"preset": "TinyCLIP-ViT-8M-16-Text-3M"}
 
 
 def planned(folder: Path, family: str, *stages: dict[str, Any], **changes: Any) -> Plan | list[FieldError]:
-    write_family(folder / "teacher", family)
+    if family:
+        write_family(folder / "teacher", family)
     document = {
         "name": "small",
         "teacher": {"model": f"local-dir:{folder}/teacher"},
@@ -96,6 +102,22 @@ def test_random_weights_after_towers_like_siglips_are_refused(tmp_path: Path) ->
     found = errors_of(planned(tmp_path, "SigLIP", {"inherit": "manual", "student": SMALL}, RECIPE))
 
     assert "train it in a job of its own" in found["/stages/1/inherit"]
+
+
+def test_random_weights_take_sizes_but_neither_towers_nor_tokens_of_a_teacher_like_siglip(tmp_path: Path) -> None:
+    layout = siglip_layout()
+    (tmp_path / "teacher").mkdir()
+    files = model_files(layout, save(random_clip(layout).state_dict()), OPENAI_MEAN, OPENAI_STD, None, word_tokenizer())
+    for name, content in files.items():
+        (tmp_path / "teacher" / name).write_bytes(content)
+
+    plan = planned(tmp_path, "", {"inherit": "none", "student": {"image": {"layers": 1}}})
+
+    assert isinstance(plan, Plan), plan
+    student = plan.stages[0].student.layout
+    assert isinstance(student, Layout)
+    assert not student.is_siglip
+    assert (student.image.width, student.vocab_size) == (layout.image.width, 49408)
 
 
 def test_only_clips_vocabulary_is_reduced(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory
 from tinyclip_workers.plan.prune import check_prune, check_prune_step, estimated_layout
 from tinyclip_workers.plan.tokenizer import vocabulary_size
-from tinyclip_workers.training.stage import not_inheritable, steps_of, with_vocab_size
+from tinyclip_workers.training.stage import not_inheritable, sizes_to_take, steps_of, with_vocab_size
 
 
 def plan_stages(
@@ -89,12 +89,13 @@ def _student(
         check_prune(index, stage.prune, chain.parent, chain.before, diagnostics)
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
-    if stage.inherit == "none" and isinstance(chain.parent, Layout) and chain.parent.is_siglip:
+    reads_siglips_tokens = chain.teachers_tokenizer and isinstance(chain.parent, Layout) and chain.parent.is_siglip
+    if stage.inherit == "none" and reads_siglips_tokens:
         message = "random weights cannot follow a student with towers like SigLIP's; inherit, or train it in a job of its own"
         diagnostics.error(f"/stages/{index}/inherit", stage.inherit, message)
         return None
     assert stage.student is not None  # the schema requires it
-    found = _layout(stage.student, chain.parent, index, diagnostics)
+    found = _layout(stage.student, sizes_to_take(spec, stage, chain.parent), index, diagnostics)
     if found is None:
         return None
     if chain.vocab_size is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, inherit_by_importance, on_principal_axes
 from tinyclip_workers.model.architecture import any_layout, build_clip, resolve_layout, with_logit_bias
-from tinyclip_workers.model.layouts import ImpossibleStudent
+from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.model.libraries.own_towers import own_layout
 from tinyclip_workers.model.towers import Clip, Model
 
@@ -83,7 +83,7 @@ def resolve_stage(
         parent = with_vocab_size(parent, vocab_size)
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
     objective, original = stage.objective or spec.objective, None
-    layout = _student_layout(stage, parent, vocab_size)
+    layout = _student_layout(spec, stage, parent, vocab_size)
     if stage.prune is not None:
         original = before.original if before is not None and before.original is not None else inheritable_layout(parent)
     return Stage(
@@ -108,15 +108,28 @@ def with_vocab_size(layout: Layout, size: int) -> Layout:
     return layout.model_copy(update={"text": layout.text.model_copy(update={"vocab_size": size})})
 
 
-def _student_layout(stage: StageSpec, parent: AnyLayout | None, vocab_size: int | None) -> AnyLayout:
+def _student_layout(spec: JobSpec, stage: StageSpec, parent: AnyLayout | None, vocab_size: int | None) -> AnyLayout:
     """Return the layout of the student at the start of a stage, with the vocabulary of the job's tokenizer if it has one."""
-    layout = _first_layout(stage, parent)
+    layout = _first_layout(stage, sizes_to_take(spec, stage, parent))
     if vocab_size is None:
         return layout
     if not isinstance(layout, Layout):
         message = f"a {layout.family} has the tokenizer of its own architecture; omit tokenizer, or use a plain CLIP as student"
         raise ImpossibleStudent("tokenizer", None, message)
     return with_vocab_size(layout, vocab_size)
+
+
+def sizes_to_take(spec: JobSpec, stage: StageSpec, parent: AnyLayout | None) -> AnyLayout | None:
+    """Return the layout that a student takes the sizes from that its spec omits.
+
+    Random weights take sizes only: their towers read as CLIP's do, and CLIP's tokens unless the job's students have others.
+    """
+    if stage.inherit != "none" or not isinstance(parent, Layout):
+        return parent
+    tokens = {} if spec.inherits_from_teacher else {"vocab_size": VOCAB_SIZE}
+    image = parent.image.model_copy(update={"pool": None, "tanh_gelu": False})
+    text = parent.text.model_copy(update={"bidirectional": False, "tanh_gelu": False, **tokens})
+    return parent.model_copy(update={"image": image, "text": text})
 
 
 def _first_layout(stage: StageSpec, parent: AnyLayout | None) -> AnyLayout:
