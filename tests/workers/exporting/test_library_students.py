@@ -1,5 +1,6 @@
 """Students of other architectures are exported and served by engines other than torch, where these convert."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,20 @@ from tinyclip_workers.model.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
 
 from tests.workers.exports import MEAN, STD, TEXTS, random_images
+from tests.workers.presets import small_presets
 
-PRESETS = ("MobileCLIP2-S0", "convnext_base")
+PRESETS = ("small-MobileCLIP2", "small-ConvNeXt")
 """One whose text tower reads its padding, and one whose does not."""
 CHECKED = Samples("test", random_images(4), random_images(8)[4:], TEXTS)
 
 
 @pytest.fixture(scope="module", params=PRESETS)
-def student(request: pytest.FixtureRequest) -> LoadedModel:
+def student(request: pytest.FixtureRequest) -> Iterator[LoadedModel]:
     sizes = {"image": {"image_size": 64}, "text": {"context_length": 12}, "embed_dim": 32}
-    layout = named_layout(StudentSpec.model_validate({"preset": request.param, **sizes}))
-    torch.manual_seed(0)
-    return LoadedModel(build_clip(layout).eval(), layout, make_tokenizer(layout), MEAN, STD, request.param, request.param)
+    with small_presets():
+        layout = named_layout(StudentSpec.model_validate({"preset": request.param, **sizes}))
+        torch.manual_seed(0)
+        yield LoadedModel(build_clip(layout).eval(), layout, make_tokenizer(layout), MEAN, STD, request.param, request.param)
 
 
 @pytest.mark.parametrize("format", [ExportFormat.OPEN_CLIP, ExportFormat.ONNX, ExportFormat.OPENVINO])

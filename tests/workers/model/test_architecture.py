@@ -1,8 +1,9 @@
 """Layouts from specs, against the published counts and open_clip itself."""
 
+import open_clip
 import pytest
 import torch
-from tinyclip.schemas.layouts import Layout
+from tinyclip.schemas.layouts import Architecture, Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.model.architecture import (
     UnsupportedArchitecture,
@@ -148,6 +149,18 @@ def test_a_resnet_width_must_fit_its_heads() -> None:
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(ImpossibleStudent, match="did you mean TinyCLIP-ViT-40M-32-Text-19M"):
         resolve_layout(StudentSpec(preset="TinyCLIP-ViT-40M-Text-19M"), None)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("MobileCLIP2-S0", 11), ("convnext_base", 88)])
+def test_an_architecture_of_open_clip_is_named(name: str, millions: float) -> None:
+    sizes = {"image": {"image_size": 64}, "text": {"context_length": 12}, "embed_dim": 24}
+
+    layout = resolve_layout(StudentSpec.model_validate({"preset": name, **sizes}), None)
+
+    assert isinstance(layout, Architecture)
+    assert (layout.image_size, layout.context_length, layout.embed_dim) == (64, 12, 24)
+    assert layout.config["vision_cfg"]["timm_model_name"] == open_clip.get_model_config(name)["vision_cfg"]["timm_model_name"]
+    assert summarize(layout).image_params == pytest.approx(millions * 1e6, rel=0.05)
 
 
 def test_an_auto_preset_is_refused_because_its_shape_is_in_its_checkpoint() -> None:

@@ -72,7 +72,7 @@ def test_without_the_files_of_its_tokenizer_the_message_names_them(tmp_path: Pat
 
 
 def test_without_the_configuration_of_a_text_tower_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable of the same name is read at import
     write_family(tmp_path, "RoBERTa")
     (tmp_path / "config.json").unlink()
 
