@@ -7,22 +7,33 @@ import sys
 import pytest
 
 
-def loaded_modules(module: str) -> set[str]:
-    script = f"import {module}, sys, json; print(json.dumps(sorted(sys.modules)))"
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    return set(json.loads(printed))
+NAMES = {
+    "tinyclip_workers.training.dataset": "the index of a job",
+    "tinyclip_workers.datasets.browsing": "a look into a data set",
+    "tinyclip_workers.datasets.scan.tasks": "the scan of a shard",
+    "tinyclip_workers.datasets.job": "the registration of a data set",
+    "tinyclip_workers.reinforcing.merging": "the texts of a reinforcement",
+    "tinyclip_workers.retrieval.job": "a change of an index",
+}
+WITHOUT_TORCH = ("tinyclip_workers.training.dataset", "tinyclip_workers.datasets.browsing")
+SCRIPT = """
+import importlib, json, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    print(json.dumps([module, sorted(sys.modules)]))
+"""
 
 
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        pytest.param("tinyclip_workers.training.dataset", {"torch", "open_clip"}, id="the index of a job"),
-        pytest.param("tinyclip_workers.datasets.scan.tasks", {"torchvision", "open_clip"}, id="the scan of a shard"),
-        pytest.param("tinyclip_workers.datasets.job", {"torchvision", "open_clip"}, id="the registration of a data set"),
-        pytest.param("tinyclip_workers.reinforcing.merging", {"torchvision", "open_clip"}, id="the texts of a reinforcement"),
-        pytest.param("tinyclip_workers.retrieval.job", {"torchvision", "open_clip"}, id="a change of an index"),
-        pytest.param("tinyclip_workers.datasets.browsing", {"torch", "open_clip"}, id="a look into a data set"),
-    ],
-)
-def test_no_module_of_models_is_imported(module: str, heavy: set[str]) -> None:
-    assert not (heavy | {"transformers", "timm", "ray.train", "ray.serve"}) & loaded_modules(module)
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """The modules in a process after each of these imports, one after the other, those without torch first."""
+    command = [sys.executable, "-c", SCRIPT, *NAMES]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {module: set(names) for module, names in map(json.loads, printed.splitlines())}
+
+
+@pytest.mark.parametrize("module", [pytest.param(module, id=name) for module, name in NAMES.items()])
+def test_no_module_of_models_is_imported(module: str, loaded: dict[str, set[str]]) -> None:
+    heavy = {"torch"} if module in WITHOUT_TORCH else {"torchvision"}
+
+    assert not (heavy | {"open_clip", "transformers", "timm", "ray.train", "ray.serve"}) & loaded[module]

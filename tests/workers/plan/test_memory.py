@@ -98,7 +98,7 @@ SHARDS: dict[str, Attack] = {
     "a bomb": lambda f: hostile.zero_bomb(f / "a.tar.gz", PAIR + header("b.png", 1 << 32), 300 * MIB),
     "250 MiB of texts": lambda f: _file(f, hostile.text_tar(500, MIB // 2)),
     "one sample of 5,000 files": lambda f: _file(f, b"".join(member(f"a.{n}", b"x" * 9000) for n in range(5000)) + END),
-    "many small samples": lambda f: _file(f, b"".join(member(f"{n}.txt", b"a") for n in range(100_000)) + END),
+    "many small samples": lambda f: _file(f, b"".join(hostile.many_members(100_000)) + END),
     "braces": lambda f: f"{f}/{{0..2000000}}.tar",
     "braces at the limit": lambda f: "/nowhere/shards-{000000..499999}.tar",
     "products of braces": lambda f: f"{f}/{{a..z}}{{a..z}}{{0..99999}}.tar",
