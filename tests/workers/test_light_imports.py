@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-
 NAMES = {
     "tinyclip_workers.training.dataset": "the index of a job",
     "tinyclip_workers.datasets.browsing": "a look into a data set",

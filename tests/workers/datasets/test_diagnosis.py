@@ -20,7 +20,7 @@ from tests.workers.datasets.pictures import encoded, shards_of
 
 EMOJI = Path(__file__).parents[3] / "examples" / "emoji"
 TEACHER = {"teacher": {"model": f"local-dir:{EMOJI / 'teachers' / 'vit'}"}}
-COUNT = 480
+COUNT = 288
 SETTINGS: dict[str, Any] = {**TEACHER, "caption_key": "json.captions"}
 
 pytestmark = pytest.mark.skipif(not EMOJI.exists(), reason="the emoji example is not here")

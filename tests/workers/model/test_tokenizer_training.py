@@ -52,14 +52,13 @@ def tokenizer(source: TokenizerSource, context_length: int = 64) -> Tokenizer:
 
 class TestTraining:
     def test_the_same_captions_have_the_same_tokenizer_in_every_process(self) -> None:
-        captions, own = json.dumps(CAPTIONS), sorted(trained(kept="en").files.items())
-        found = {hashlib.sha256(b"".join(content for _, content in own)).hexdigest()}
-        for seed in ("1", "2"):
-            environment = os.environ | {"PYTHONHASHSEED": seed}
-            command = [sys.executable, "-c", SCRIPT]
-            found.add(subprocess.check_output(command, env=environment, input=captions, text=True).strip())
+        own = b"".join(content for _, content in sorted(trained(kept="en").files.items()))
+        seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # of another order of sets than here
+        environment = os.environ | {"PYTHONHASHSEED": seed}
 
-        assert len(found) == 1
+        found = subprocess.check_output([sys.executable, "-c", SCRIPT], env=environment, input=json.dumps(CAPTIONS), text=True)
+
+        assert found.strip() == hashlib.sha256(own).hexdigest()
 
     def test_words_of_the_captions_are_few_tokens_in_every_script(self) -> None:
         tokens = tokenizer(trained())(["smiling cat", "笑脸猫", "lachende blauen"])
