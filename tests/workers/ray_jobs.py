@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ RAY_MARKS = [
 ]
 
 
-@pytest.fixture(scope="package")
-def ray_cluster() -> Iterator[None]:
-    """A cluster of this process, with four processors."""
+@contextmanager
+def local_cluster(cpus: int) -> Iterator[None]:
+    """Start a cluster of this process; each of its processors may get a worker process, which imports for seconds."""
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -44,9 +45,16 @@ def ray_cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
-        ray.init(address="local", num_cpus=4, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=cpus, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """A cluster of this process, with four processors."""
+    with local_cluster(4):
+        yield
 
 
 class Artifacts:
