@@ -21,7 +21,7 @@ from recorded import Recorded
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.layouts import Layout
 from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TeacherInputs, TextInput
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.training.clusters import make_clusters

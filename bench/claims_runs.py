@@ -24,8 +24,8 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import StudentSpec
 from tinyclip.specfile import load_spec
 from tinyclip_workers.model.architecture import resolve_layout
+from tinyclip_workers.model.files.sources import find_teacher
 from tinyclip_workers.model.masked import removed_share
-from tinyclip_workers.model.sources import find_teacher
 
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji"
 BASE = EMOJI / "half.yaml"

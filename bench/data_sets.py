@@ -19,7 +19,7 @@ from rich.table import Table
 from safetensors.torch import save
 from tinyclip.schemas import JobSpec
 from tinyclip.specfile import load_spec
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.versions.writer import model_files
 from training import run_stages, scores_of, teacher_of
 

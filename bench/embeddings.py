@@ -33,7 +33,7 @@ from tinyclip.schemas.spec import RetrievalTask
 from tinyclip.specfile import load_spec
 from tinyclip_workers.evaluation.compatibility import RetrievalSet
 from tinyclip_workers.evaluation.tasks import embed_retrieval
-from tinyclip_workers.model.folders import LoadedModel, load_student
+from tinyclip_workers.model.files.folders import LoadedModel, load_student
 from tinyclip_workers.model.rotation import rotated_model, rotated_weights
 from tinyclip_workers.retrieval.codes import FLOATS, BinaryVectors, Vectors, leading, open_vectors, write_codes
 from tinyclip_workers.retrieval.measuring import measure_codes, median_ms

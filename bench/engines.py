@@ -33,7 +33,7 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation import metrics
 from tinyclip_workers.evaluation.labels import ClassRows, fill_template, retrieval_captions, task_lines
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.tokenizers import make_tokenizer

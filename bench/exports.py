@@ -25,7 +25,7 @@ from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.exporting.check import ExportedModel
 from tinyclip_workers.exporting.exporter import create_export, format_functions
 from tinyclip_workers.exporting.samples import gather_samples
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from torch import Tensor, nn
 
 EMOJI = Path(__file__).parents[1] / "examples" / "emoji"

@@ -28,8 +28,8 @@ from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.sources import find_teacher
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.control import Command
 from tinyclip_workers.training.dataset import open_index_of, prepare_index

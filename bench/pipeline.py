@@ -23,8 +23,8 @@ from tinyclip_workers.data.index.dataset_index import index_shards
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
-from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import length_multiple
 from tinyclip_workers.training import trainer as trainer_module

@@ -4,7 +4,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from torch import Tensor, nn
 
 

@@ -40,7 +40,7 @@ from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import LoadedModel, Tokenizer, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, Tokenizer, load_folder
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.training.stage import resolve_stage
 from tinyclip_workers.training.teachers.frozen import freeze_teachers

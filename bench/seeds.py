@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from tinyclip.schemas import JobSpec, StudentSummary
 from tinyclip.specfile import load_spec
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.summary import summarize
 from training import run_stages, scores_of, teacher_of
 

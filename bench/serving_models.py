@@ -12,7 +12,7 @@ from tinyclip_workers.data.decoding import decode_square
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibration
 from tinyclip_workers.exporting.formats.transformers import export_hf
 from tinyclip_workers.model.architecture import open_clip_config
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.layouts import preset_layout
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.versions.writer import model_files

@@ -24,7 +24,7 @@ from tinyclip.schemas import JobSpec, Layout
 from tinyclip.schemas.layouts import PoolLayout
 from tinyclip.specfile import load_spec
 from tinyclip_workers.model.architecture import resolve_layout
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import Clip

@@ -17,9 +17,9 @@ from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.runtime.control import Command

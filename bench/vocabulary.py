@@ -33,8 +33,8 @@ from tinyclip_workers.evaluation.labels import ValueReader, fill_template, task_
 from tinyclip_workers.evaluation.metrics import class_embeddings
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import gather_samples
-from tinyclip_workers.model.folders import LoadedModel, load_folder
-from tinyclip_workers.model.vocabulary import reduced_model, reducible_layout
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
+from tinyclip_workers.model.vocabularies.vocabulary import reduced_model, reducible_layout
 from tinyclip_workers.versions.reduction import reduced_vocabulary
 from tinyclip_workers.versions.writer import model_files
 from torch import Tensor

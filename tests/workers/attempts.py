@@ -17,7 +17,7 @@ from tinyclip.artifacts.paths import attempt_events, job_spec
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.training import driver as driver

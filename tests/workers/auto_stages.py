@@ -13,7 +13,7 @@ from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.inheritance.leading import inherit_leading
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
 from tinyclip_workers.model.architecture import build_clip, build_model, resolve_layout
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import Clip, Model

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tinyclip_workers.data.datacompdr import OPERATIONS
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import encode_text, normalized
 from torchvision.transforms import InterpolationMode, RandAugment, RandomResizedCrop

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tinyclip.schemas.spec import EvaluationTask
 from tinyclip_workers.evaluation.tasks import ModelScores, evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 
 
 def evaluate(models: Mapping[str, LoadedModel], task: EvaluationTask, *, holdout: float = 0.0) -> ModelScores:

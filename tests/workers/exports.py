@@ -9,7 +9,7 @@ from safetensors.torch import save
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from tinyclip_workers.model.architecture import build_clip
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import Clip

@@ -11,7 +11,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.model.architecture import build_model, open_clip_config, resolve_layout
-from tinyclip_workers.model.weights import save_compact
+from tinyclip_workers.model.files.weights import save_compact
 from torch import Tensor
 
 TINY = StudentSpec(

@@ -16,7 +16,7 @@ from tinyclip_workers.engines.calibration import sample_calibration_images
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.exporting.samples import gather_samples
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.plan.planner import make_plan
 from tinyclip_workers.retrieval.items import BuildProgress, read_items

@@ -11,7 +11,7 @@ from tinyclip_workers.engines import openvino_engine
 from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibration
 from tinyclip_workers.engines.load import load_engine
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 
 from tests.workers.served_students import random_squares
 

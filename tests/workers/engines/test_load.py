@@ -18,7 +18,7 @@ from tinyclip_workers.engines.calibration import CALIBRATION_FILE, encode_calibr
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.openvino_engine import MissingExtra
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
 
 from tests.workers.served_students import KINDS, random_squares, write_kind

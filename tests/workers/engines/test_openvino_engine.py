@@ -15,7 +15,7 @@ from tinyclip_workers.engines.openvino_engine import (
     read_model,
     save_model,
 )
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.types import Matrix, Pixels
 

@@ -13,7 +13,7 @@ from tinyclip.schemas.spec import RetrievalTask
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.evaluation.labels import task_pointer
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 
 from tests.workers.evaluation.test_tasks import CLASSES, color_model, zero_shot
 from tests.workers.shards import color_samples, write_shard

@@ -14,7 +14,7 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.evaluation.clip_benchmark import find_split, resolve_task
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 
 from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model, write_folder

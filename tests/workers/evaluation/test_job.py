@@ -10,7 +10,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 from tinyclip_workers import jobs
 from tinyclip_workers.evaluation import job as evaluation_job
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 
 from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model, write_folder

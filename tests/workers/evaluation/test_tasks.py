@@ -14,9 +14,9 @@ from tinyclip_workers.evaluation.compatibility import STUDENT_TEXTS, TEACHER_TEX
 from tinyclip_workers.evaluation.embedding import IMAGE_BATCH
 from tinyclip_workers.evaluation.labels import ClassRows, fill_template, task_lines
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
-from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
+from tinyclip_workers.model.vocabularies.vocabulary import Vocabulary, reduced_model, tokens_of
 
 from tests.workers.evaluations import evaluate
 from tests.workers.models import tiny_layout, tiny_model

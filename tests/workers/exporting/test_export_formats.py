@@ -17,10 +17,10 @@ from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.exporting.check import ExportMismatch, agreement, check_export
 from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export, format_functions
 from tinyclip_workers.exporting.samples import Samples
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.weights import EMBEDDING
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
-from tinyclip_workers.model.weights import EMBEDDING
+from tinyclip_workers.model.vocabularies.vocabulary import Vocabulary, reduced_model, tokens_of
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel, CLIPProcessor
 

@@ -13,7 +13,7 @@ from tinyclip.schemas.spec import TrainData, ZeroShotTask
 from tinyclip_workers import jobs
 from tinyclip_workers.exporting import job
 from tinyclip_workers.exporting.samples import CALIBRATION, CHECKED, gather_samples, synthetic_samples
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
 
 from tests.workers.exports import random_model, write_model

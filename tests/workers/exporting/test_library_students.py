@@ -12,7 +12,7 @@ from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.model.architecture import build_clip, named_layout
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
 
 from tests.workers.exports import MEAN, STD, TEXTS, random_images

@@ -11,10 +11,10 @@ from tinyclip.schemas import ExportFormat
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.model.architecture import build_clip
-from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.tokenizer_training import train_tokenizer
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
-from tinyclip_workers.model.vocabulary_change import vocabulary_of
+from tinyclip_workers.model.vocabularies.tokenizer_training import train_tokenizer
+from tinyclip_workers.model.vocabularies.vocabulary_change import vocabulary_of
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, CLIPModel
 

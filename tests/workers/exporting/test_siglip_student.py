@@ -9,7 +9,7 @@ from tinyclip.schemas.exports import ExportFormat, unavailable_formats
 from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import Samples
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.model.libraries.own_towers import own_layout, own_state
 from tinyclip_workers.model.towers import Clip
 from tokenizers import Tokenizer

@@ -20,14 +20,14 @@ from tinyclip_workers.exporting.formats.tinyclip import export_tinyclip
 from tinyclip_workers.importing.layout_inference import expect_auto_preset, layout_of_shapes, size_warnings
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import build_model, open_clip_config
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
+from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.summary import state_shapes, summarize
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
 from tinyclip_workers.model.towers import Clip
-from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
+from tinyclip_workers.model.vocabularies.vocabulary import Vocabulary, reduced_model, tokens_of
 from tinyclip_workers.versions.writer import model_files
 
 from tests.workers.exports import random_model

@@ -7,8 +7,8 @@ import open_clip
 import pytest
 from safetensors.torch import save as to_safetensors
 from tinyclip_workers.model.architecture import open_clip_config
-from tinyclip_workers.model.folders import WEIGHTS_FILES, find_folder, load_folder
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.folders import WEIGHTS_FILES, find_folder, load_folder
+from tinyclip_workers.model.files.headers import WeightsError
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.tokenizers import SETTINGS_FILE, TokenizerError, TokenizerSource
 from tinyclip_workers.versions.writer import model_files

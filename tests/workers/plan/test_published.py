@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tinyclip.schemas import JobSpec, Plan
 from tinyclip.specfile import load_spec
-from tinyclip_workers.model import sources
+from tinyclip_workers.model.files import sources
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.planner import make_plan

@@ -7,7 +7,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.datasets import ReinforcementPost
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
-from tinyclip_workers.model.errors import TeacherError
+from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.reinforcing.cost import estimate
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder

@@ -22,7 +22,7 @@ from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.samples import captions_of, image_bytes
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.precision import FP32
 from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 

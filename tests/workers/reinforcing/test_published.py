@@ -18,7 +18,7 @@ from tinyclip_workers.data.published_embeddings import published_embeddings
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import read_shard
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.reinforcing.exporting import export
 from tinyclip_workers.training.teachers.frozen import freeze_teachers
 from tinyclip_workers.training.teachers.stored import verify_stored

@@ -18,8 +18,8 @@ from tinyclip.hosts import is_private
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.importing.source_files import ImportRefused, read_source
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.sources import find_teacher
 from tinyclip_workers.plan import planner as plan
 from tinyclip_workers.plan.shards import inspect_shards
 from tinyclip_workers.runtime import addresses

@@ -10,8 +10,8 @@ from tinyclip.addresses import ARTIFACTS_ROOT, SERVICE_PLACES
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.importing.source_files import ImportRefused, read_source
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.sources import check_teacher, load_teacher
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.sources import check_teacher, load_teacher
 from tinyclip_workers.plan.shards import inspect_shards
 from tinyclip_workers.runtime import addresses
 from tinyclip_workers.runtime.addresses import AddressRefused, ServiceAddress, address_in
@@ -152,7 +152,7 @@ def test_few_modules_choose_addresses_for_the_service() -> None:
 
     assert choosing == {
         "runtime/addresses.py", "runtime/filesystems.py", "runtime/attempt.py", "jobs.py",
-        "model/sources.py", "importing/source_files.py", "importing/convert.py", "exporting/job.py",
+        "model/files/sources.py", "importing/source_files.py", "importing/convert.py", "exporting/job.py",
         "engines/load.py", "engines/cache.py", "engines/calibration.py", "versions/golden.py",
         "serving/replica/store_calls.py", "training/dataset.py",
         "data/index/dataset_index.py", "data/index/values.py", "data/reinforcement/stored.py",

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from tinyclip.schemas import ExportOptions
 from tinyclip_workers.exporting.formats.tinyclip import export_tinyclip
-from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.model.vocabulary import Vocabulary, reduced_model, tokens_of
+from tinyclip_workers.model.files.folders import load_folder
+from tinyclip_workers.model.vocabularies.vocabulary import Vocabulary, reduced_model, tokens_of
 
 from tests.workers.student_server import Served, serving, serving_options
 from tests.workers.students import base64_image

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.model.summary import summarize
 

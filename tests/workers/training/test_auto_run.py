@@ -7,7 +7,7 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 
 from tests.workers.auto_stages import PRUNE_STEP, TEACHER, auto, spec_of
 from tests.workers.models import write_folder

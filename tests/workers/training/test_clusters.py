@@ -8,7 +8,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.embedding import embed_images
-from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.training.clusters import ClustersError, load_clusters, make_clusters, read_clusters_header, save_clusters
 
 from tests.workers.plan_specs import spec, write_data

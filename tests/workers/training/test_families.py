@@ -9,7 +9,7 @@ import pytest
 import torch
 from tinyclip.schemas import JobSpec
 from tinyclip.schemas.layouts import Architecture, Layout
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.training import worker
 from tinyclip_workers.training.teachers.inputs import PreparedBatch
 

@@ -11,9 +11,9 @@ from open_clip.tokenizer import SimpleTokenizer
 from tinyclip.schemas import JobSpec
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import load_folder
-from tinyclip_workers.model.sources import find_teacher
-from tinyclip_workers.model.vocabulary_change import vocabulary_of
+from tinyclip_workers.model.files.folders import load_folder
+from tinyclip_workers.model.files.sources import find_teacher
+from tinyclip_workers.model.vocabularies.vocabulary_change import vocabulary_of
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training import vocabulary
 from tinyclip_workers.training.dataset import open_index_of, prepare_index

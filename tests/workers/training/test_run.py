@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 from tinyclip.schemas import JobSpec
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 
 from tests.s3 import BUCKET, bucket_files, s3_server
 from tests.workers.auto_stages import RESNET, TEXT

@@ -14,9 +14,9 @@ from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
+from tinyclip_workers.model.files.sources import check_teacher, load_teacher
 from tinyclip_workers.model.preprocessing import normalize
-from tinyclip_workers.model.sources import check_teacher, load_teacher
 from tinyclip_workers.model.towers import Clip
 from tinyclip_workers.runtime.attempt import FinishedStudent, JobAttempt
 from tinyclip_workers.versions.compact import compact_folder

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tinyclip_workers.engines.load import load_engine
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.serving.options import ServingOptions
 from tinyclip_workers.serving.replica.metrics import ServingMetrics
 from tinyclip_workers.serving.replica.served_model import ServedModel

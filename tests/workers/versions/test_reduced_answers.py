@@ -9,9 +9,9 @@ from tinyclip.schemas import EmbeddingType, ExportOptions, JobSpec, VocabularyCh
 from tinyclip.specfile import load_spec
 from tinyclip_workers.evaluation.embedding import embed_texts
 from tinyclip_workers.exporting.formats.tinyclip import export_tinyclip
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
-from tinyclip_workers.model.vocabulary import reduced_model, reducible_layout
+from tinyclip_workers.model.vocabularies.vocabulary import reduced_model, reducible_layout
 from tinyclip_workers.versions.reduction import reduced_vocabulary
 from tinyclip_workers.versions.texts import evaluation_captions, prompts
 

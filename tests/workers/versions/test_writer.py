@@ -16,7 +16,7 @@ from tinyclip.artifacts.documents import JobDocument
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion, VocabularyChoice
 from tinyclip_workers.data.eval_transform import eval_transform
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.tokenizers import count_unknown_tokens, make_tokenizer
 from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt

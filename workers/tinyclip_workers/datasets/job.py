@@ -12,7 +12,7 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.datasets.registration import register_version
 from tinyclip_workers.datasets.requests import expect_wanted
 from tinyclip_workers.evaluation.labels import task_pointer
-from tinyclip_workers.model.errors import TeacherError
+from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed
 from tinyclip_workers.runtime.ray_tasks import TaskLost

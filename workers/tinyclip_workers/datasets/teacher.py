@@ -12,11 +12,11 @@ from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.engines.protocol import EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
-from tinyclip_workers.model.errors import HubError, TeacherError
-from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.sources import find_teacher, load_teacher
+from tinyclip_workers.model.files.errors import HubError, TeacherError
+from tinyclip_workers.model.files.folders import ModelSource
+from tinyclip_workers.model.files.sources import find_teacher, load_teacher
+from tinyclip_workers.model.files.weights import file_digest
 from tinyclip_workers.model.summary import state_shapes
-from tinyclip_workers.model.weights import file_digest
 from tinyclip_workers.types import Matrix, Pixels
 
 BATCH = 32

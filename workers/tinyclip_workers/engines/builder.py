@@ -15,7 +15,7 @@ from tinyclip_workers.engines.cache import default_folder, get_or_create
 from tinyclip_workers.engines.calibration import CALIBRATION_FILE, MIN_CALIBRATION_IMAGES, split_calibration
 from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.types import Pixels
 
 log = logging.getLogger(__name__)

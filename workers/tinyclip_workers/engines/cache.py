@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tinyclip_workers.model.weights import file_digest
+from tinyclip_workers.model.files.weights import file_digest
 from tinyclip_workers.runtime.addresses import ServiceAddress
 
 log = logging.getLogger(__name__)

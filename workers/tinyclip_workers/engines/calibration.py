@@ -18,7 +18,7 @@ from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import UnusableSample, image_bytes, is_held_out, sample_errors
 from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.model.folder_files import FILE_SECONDS
+from tinyclip_workers.model.files.folder_files import FILE_SECONDS
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.types import Pixels
 

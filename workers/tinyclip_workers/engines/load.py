@@ -8,7 +8,7 @@ from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.engines.calibration import read_calibration
 from tinyclip_workers.engines.choice import build_named, choose_fastest
 from tinyclip_workers.engines.protocol import Engine
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.runtime.addresses import ServiceAddress
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tinyclip_workers.engines.protocol import EngineReport
-from tinyclip_workers.model.folders import LoadedModel, towers_to_trace
+from tinyclip_workers.model.files.folders import LoadedModel, towers_to_trace
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.tokenizers import unknown_counter
 from tinyclip_workers.model.towers import RESNET_STEM, Model, encode_tokens, longest_text, trims_padding

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyclip_workers.engines.protocol import EngineReport
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import precision_of
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.tokenizers import unknown_counter

@@ -19,7 +19,7 @@ from torch import Tensor
 from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import PixelInput, normalize
 from tinyclip_workers.model.towers import encode_text

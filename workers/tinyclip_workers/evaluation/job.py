@@ -19,9 +19,9 @@ from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import ShardProgress
 from tinyclip_workers.evaluation.labels import task_pointer
 from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.sources import load_teacher
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 

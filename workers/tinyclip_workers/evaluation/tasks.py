@@ -25,7 +25,7 @@ from tinyclip_workers.evaluation.labels import (
     prompts_problem,
     task_error,
 )
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
 
 ModelScores = dict[str, dict[str, Any]]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinyclip_workers.evaluation.embedding import embed_texts
 from tinyclip_workers.exporting.samples import Samples, to_pixels
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.types import Matrix

@@ -10,9 +10,9 @@ import copy
 from tinyclip.schemas import EmbeddingType
 from torch import Tensor, nn
 
-from tinyclip_workers.model.folders import LoadedModel, own_towers, towers_to_trace
+from tinyclip_workers.model.files.folders import LoadedModel, own_towers, towers_to_trace
+from tinyclip_workers.model.files.weights import EMBEDDING, quantize_rows, quantized_state
 from tinyclip_workers.model.towers import Clip, Model
-from tinyclip_workers.model.weights import EMBEDDING, quantize_rows, quantized_state
 
 
 def towers_with_embedding(loaded: LoadedModel, embedding: EmbeddingType) -> Model:

@@ -12,7 +12,7 @@ from tinyclip.schemas.exports import PLAIN, unavailable_formats
 
 from tinyclip_workers.exporting.check import ExportedModel, check_export
 from tinyclip_workers.exporting.samples import Samples
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 
 LIBRARIES = {
     ExportFormat.ONNX: ("onnx", "onnxscript", "onnxruntime"),

@@ -23,10 +23,10 @@ from tinyclip_workers.exporting.check import ExportMismatch
 from tinyclip_workers.exporting.exporter import FormatNotAvailable, create_export
 from tinyclip_workers.exporting.samples import Samples, gather_samples
 from tinyclip_workers.model.architecture import UnsupportedArchitecture
-from tinyclip_workers.model.folders import LoadedModel, load_folder
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.headers import WeightsError
 from tinyclip_workers.model.layouts import ImpossibleStudent
-from tinyclip_workers.model.vocabulary import NotReducible, reduced_model, reducible_layout
+from tinyclip_workers.model.vocabularies.vocabulary import NotReducible, reduced_model, reducible_layout
 from tinyclip_workers.runtime.addresses import ServiceAddress
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn

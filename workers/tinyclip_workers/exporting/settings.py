@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinyclip_workers.exporting.formats.open_clip import preprocess_cfg
 from tinyclip_workers.exporting.tokenizer import TOKENIZER_FILE, write_tokenizer
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.versions.writer import json_bytes
 
 SETTINGS_FILE = "settings.json"

@@ -6,10 +6,10 @@ from typing import Any
 
 from tinyclip.errors import MissingExtra
 
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import END, START, ReducedTokenizer, TokenizerError, TokenizerSource
 from tinyclip_workers.model.towers import trims_padding
-from tinyclip_workers.model.vocabulary import REPLACEMENTS, tokenizer_document
+from tinyclip_workers.model.vocabularies.vocabulary import REPLACEMENTS, tokenizer_document
 
 try:
     from tokenizers import Regex, Tokenizer

@@ -38,7 +38,7 @@ from tinyclip_workers.importing.layout_inference import (
 )
 from tinyclip_workers.importing.source_files import ImportRefused, SourceFile, read_source
 from tinyclip_workers.importing.tensor_names import UnknownTensorNames, reduce_removed_branches, to_open_clip_names
-from tinyclip_workers.model.folders import CONFIG_FILE, PREPROCESS_FILE
+from tinyclip_workers.model.files.folders import CONFIG_FILE, PREPROCESS_FILE
 from tinyclip_workers.model.layouts import AUTO_PRESETS, PRESETS
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.summary import summarize

@@ -17,10 +17,10 @@ from tinyclip.schemas.layouts import ImageLayout, Layout, StudentSummary, TextLa
 
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, layout_from_config
-from tinyclip_workers.model.folders import CONFIG_FILE, LAYOUT_FILE, config_layout
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.folders import CONFIG_FILE, LAYOUT_FILE, config_layout
+from tinyclip_workers.model.files.headers import WeightsError
+from tinyclip_workers.model.files.plausible import place_of, plausible_layout
 from tinyclip_workers.model.layouts import AUTO_PRESETS, HEAD_WIDTH, PRESETS, ImpossibleStudent, preset_layout
-from tinyclip_workers.model.plausible import place_of, plausible_layout
 from tinyclip_workers.model.summary import state_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]

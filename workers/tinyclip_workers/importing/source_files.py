@@ -20,16 +20,16 @@ from torch import Tensor
 
 from tinyclip_workers.data.tar_files import read_entries
 from tinyclip_workers.model.documents import parse_object
-from tinyclip_workers.model.folder_files import MAX_DOCUMENT_BYTES
-from tinyclip_workers.model.folders import (
+from tinyclip_workers.model.files.folder_files import MAX_DOCUMENT_BYTES
+from tinyclip_workers.model.files.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
     PREPROCESS_FILE,
     WEIGHTS_FILES,
 )
-from tinyclip_workers.model.headers import MAX_SHOWN_NAME, WeightsError, shown_name
+from tinyclip_workers.model.files.headers import MAX_SHOWN_NAME, WeightsError, shown_name
+from tinyclip_workers.model.files.weights import read_digest, read_state_dict
 from tinyclip_workers.model.tokenizers import MAX_TOKENIZER_BYTES, SETTINGS_FILE, TOKENIZER_FILES
-from tinyclip_workers.model.weights import read_digest, read_state_dict
 from tinyclip_workers.runtime.addresses import ServiceAddress, address_in, expect_address
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.memory import is_out_of_memory

@@ -7,7 +7,7 @@ import torch
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor
 
-from tinyclip_workers.model.headers import shown_name
+from tinyclip_workers.model.files.headers import shown_name
 
 OFFICIAL = re.compile(r"(?:_image_encoder|_text_encoder|_logit_scale|(?:image|text)_encoder_without_ddp)\.(?:module\.)*(.+)")
 """Modules of the official implementation; the rest of a name is open_clip's. DDP adds `module`."""

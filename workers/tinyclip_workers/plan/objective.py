@@ -6,8 +6,8 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import Objective
 
 from tinyclip_workers.model.architecture import has_logit_bias
-from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.headers import shown_name
+from tinyclip_workers.model.files.folders import ModelSource
+from tinyclip_workers.model.files.headers import shown_name
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.training.clusters import CENTROIDS, ClustersError, read_clusters_header
 

@@ -19,9 +19,9 @@ from tinyclip.artifacts.documents import EvaluationRequest
 from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan, PlannedStage
 from tinyclip.validation import field_errors
 
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.sources import check_teacher
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.folders import ModelSource
+from tinyclip_workers.model.files.sources import check_teacher
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.cost import teacher_hours
 from tinyclip_workers.plan.data import check_batches, check_training_data

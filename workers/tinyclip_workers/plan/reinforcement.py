@@ -14,9 +14,9 @@ from tinyclip.schemas.datasets import ReinforcementPost
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.reinforcement.check import check_reinforcement
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.weights import file_digest
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.folders import ModelSource
+from tinyclip_workers.model.files.weights import file_digest
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.reinforcing.cost import estimate
 from tinyclip_workers.runtime.filesystems import open_own_store

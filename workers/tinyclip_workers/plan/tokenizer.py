@@ -2,9 +2,9 @@
 
 from tinyclip.schemas import JobSpec
 
-from tinyclip_workers.model.tokenizer_folder import read_tokenizer
 from tinyclip_workers.model.tokenizers import TokenizerError
-from tinyclip_workers.model.vocabulary_change import vocabulary_of
+from tinyclip_workers.model.vocabularies.tokenizer_folder import read_tokenizer
+from tinyclip_workers.model.vocabularies.vocabulary_change import vocabulary_of
 from tinyclip_workers.plan.diagnostics import Diagnostics
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tinyclip.schemas import JobSpec, PlannedStage, VocabularyChoice
 
-from tinyclip_workers.model.folders import ModelSource
+from tinyclip_workers.model.files.folders import ModelSource
 from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.model.tokenizers import TokenizerError, is_reduced
 from tinyclip_workers.plan.diagnostics import Diagnostics

@@ -7,7 +7,7 @@ from tinyclip.artifacts.documents import ReinforcementRequest
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.shards import BROKEN_SHARD
-from tinyclip_workers.model.errors import TeacherError
+from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.reinforcing.encoder import ShardEncoder
 from tinyclip_workers.reinforcing.inputs import IMPORTED, description, load_encoder, precision_for, reinforced_version
 from tinyclip_workers.reinforcing.pool import Failure

@@ -12,8 +12,8 @@ from tinyclip.schemas.spec import TeacherAt
 
 from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.index.dataset_index import DatasetIndex, open_index
+from tinyclip_workers.model.files.sources import find_teacher, load_teacher
 from tinyclip_workers.model.precision import Precision, precision_of
-from tinyclip_workers.model.sources import find_teacher, load_teacher
 from tinyclip_workers.model.summary import state_shapes
 from tinyclip_workers.reinforcing.shard_files import ReinforcedVersion
 from tinyclip_workers.training.teachers.encoder import TeacherEncoder

@@ -22,7 +22,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.datasets import DatasetVersion
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.model.errors import TeacherError
+from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.reinforcing import progress
 from tinyclip_workers.reinforcing.actor import EncoderActor, teacher_failure
 from tinyclip_workers.reinforcing.inputs import open_version, teacher_bytes

@@ -13,7 +13,7 @@ from tinyclip_workers.data.stream.order import reader_count
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.inheritance.streams import PART, Pairs
 from tinyclip_workers.inheritance.students import Calibration, embedding_targets
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.towers import Model, trims_padding
 from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.training.stage import Parent

@@ -33,11 +33,11 @@ from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.data.samples import Sample, is_held_out
 from tinyclip_workers.data.shards import read_shards
 from tinyclip_workers.evaluation.embedding import embed_images, evaluation_mode
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.folders import LoadedModel
-from tinyclip_workers.model.headers import WeightsError, shown_name
-from tinyclip_workers.model.sources import load_teacher
-from tinyclip_workers.model.weights import Header, load_state_dict, read_header
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.headers import WeightsError, shown_name
+from tinyclip_workers.model.files.sources import load_teacher
+from tinyclip_workers.model.files.weights import Header, load_state_dict, read_header
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 from tinyclip_workers.runtime.user_files import store_errors
 

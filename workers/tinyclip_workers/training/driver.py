@@ -12,7 +12,7 @@ import sys
 import ray
 from tinyclip.schemas.layouts import AnyLayout
 
-from tinyclip_workers.model.sources import find_teacher
+from tinyclip_workers.model.files.sources import find_teacher
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command

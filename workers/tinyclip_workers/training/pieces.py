@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.inheritance.students import Calibration
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.model.libraries.own_towers import own_state
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.model.sources import load_teacher
 from tinyclip_workers.model.tokenizers import make_tokenizer
-from tinyclip_workers.model.vocabulary_change import with_vocabulary
+from tinyclip_workers.model.vocabularies.vocabulary_change import with_vocabulary
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
 from tinyclip_workers.training.objective.nested import principal_axes

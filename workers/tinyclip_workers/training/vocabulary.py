@@ -18,12 +18,12 @@ from tinyclip_workers.data.errors import DataError, Skipped
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.data.samples import captions_by_language
 from tinyclip_workers.data.shards import read_shards
-from tinyclip_workers.model.alignment import Weighted, align
-from tinyclip_workers.model.folders import LoadedModel, ModelSource
-from tinyclip_workers.model.tokenizer_folder import read_tokenizer
-from tinyclip_workers.model.tokenizer_training import train_tokenizer
+from tinyclip_workers.model.files.folders import LoadedModel, ModelSource
 from tinyclip_workers.model.tokenizers import BoundedTokenizer, Tokenizer, TokenizerError, TokenizerSource, make_tokenizer
-from tinyclip_workers.model.vocabulary_change import (
+from tinyclip_workers.model.vocabularies.alignment import Weighted, align
+from tinyclip_workers.model.vocabularies.tokenizer_folder import read_tokenizer
+from tinyclip_workers.model.vocabularies.tokenizer_training import train_tokenizer
+from tinyclip_workers.model.vocabularies.vocabulary_change import (
     Origins,
     check_end_of_text,
     find_origins,

@@ -19,8 +19,8 @@ from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.layouts import ImpossibleStudent
 from tinyclip_workers.model.rotation import rotated_model
 from tinyclip_workers.model.towers import length_multiple, trims_padding

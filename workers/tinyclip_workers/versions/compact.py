@@ -12,9 +12,9 @@ from tinyclip.artifacts.paths import MODEL_DOCUMENT
 from tinyclip.schemas import ModelVersion
 
 from tinyclip_workers.evaluation.labels import task_lines
-from tinyclip_workers.model.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder
+from tinyclip_workers.model.files.folders import COMPACT_FILE, CONFIG_FILE, LAYOUT_FILE, PREPROCESS_FILE, find_folder
+from tinyclip_workers.model.files.weights import load_state_dict, save_compact
 from tinyclip_workers.model.tokenizers import make_tokenizer
-from tinyclip_workers.model.weights import load_state_dict, save_compact
 from tinyclip_workers.runtime.filesystems import open_store
 from tinyclip_workers.versions.lineage import training_spec
 from tinyclip_workers.versions.texts import job_texts

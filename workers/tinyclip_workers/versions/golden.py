@@ -18,8 +18,8 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.engines.calibration import split_calibration
 from tinyclip_workers.engines.protocol import Engine, EngineReport
 from tinyclip_workers.engines.torch_engine import TorchEngine
-from tinyclip_workers.model.folder_files import FILE_SECONDS
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folder_files import FILE_SECONDS
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.runtime.filesystems import open_own_store
 from tinyclip_workers.types import Matrix, Pixels
 

@@ -11,8 +11,8 @@ from tinyclip.schemas import JSON, DatasetVersion, JobSpec, ModelVersion
 
 from tinyclip_workers.data.index.rows import from_parquet, shard_rows
 from tinyclip_workers.data.patterns import expand_shards
-from tinyclip_workers.model.folders import ModelSource
-from tinyclip_workers.model.weights import file_digest
+from tinyclip_workers.model.files.folders import ModelSource
+from tinyclip_workers.model.files.weights import file_digest
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.filesystems import open_filesystem
 

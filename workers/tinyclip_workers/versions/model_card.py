@@ -185,7 +185,7 @@ open_clip cannot build such a model. `model.safetensors` has the weights under o
 block, `preprocess.json` the preprocessing of images. TinyCLIP's workers load it:
 
 ```python
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 
 loaded = load_folder("PATH_OF_THIS_FOLDER")  # loaded.model.encode_image, loaded.model.encode_text, loaded.tokenizer
 ```

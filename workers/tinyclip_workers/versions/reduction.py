@@ -15,7 +15,7 @@ from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import EvaluationTask
 
 from tinyclip_workers.model.tokenizers import TokenizerSource
-from tinyclip_workers.model.vocabulary import Vocabulary, reducible_layout, tokens_of
+from tinyclip_workers.model.vocabularies.vocabulary import Vocabulary, reducible_layout, tokens_of
 from tinyclip_workers.runtime.attempt import FinishedStudent
 from tinyclip_workers.versions.texts import evaluation_captions, joined_captions, prompts, training_captions
 

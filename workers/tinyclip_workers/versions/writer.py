@@ -36,7 +36,7 @@ from tinyclip_workers.engines.calibration import (
     sample_calibration_images,
 )
 from tinyclip_workers.model.architecture import open_clip_config
-from tinyclip_workers.model.folders import (
+from tinyclip_workers.model.files.folders import (
     CONFIG_FILE,
     LAYOUT_FILE,
     OWN_WEIGHTS_FILE,
@@ -45,10 +45,10 @@ from tinyclip_workers.model.folders import (
     ModelSource,
     load_student,
 )
+from tinyclip_workers.model.files.sources import find_teacher
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.rotation import rotated_weights
-from tinyclip_workers.model.sources import find_teacher
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import TokenizerSource, config_of_tokenizer
 from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.data.reinforcement.embeddings import from_stored, to_stored
 from tinyclip_workers.data.reinforcement.tensor_files import NewTensorFile, PageCache, TensorFile
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.headers import WeightsError
 
 SHAPES = {"rows": ("I32", (5,)), "flags": ("U8", (3,)), "table": ("F32", (4, 5, 6)), "hashes": ("U64", (2, 5))}
 

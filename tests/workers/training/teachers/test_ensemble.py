@@ -8,7 +8,7 @@ import torch
 from tinyclip.schemas import JobSpec, ModelVersion
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageAugmentation
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.towers import TwoTowers

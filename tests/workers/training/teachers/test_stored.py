@@ -25,7 +25,7 @@ from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
 from tinyclip_workers.model.architecture import build_model
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.training.clusters import save_clusters
 from tinyclip_workers.training.objective.losses import SigmoidScale

@@ -21,7 +21,7 @@ from tinyclip_workers.data.reinforcement.embeddings import SCALE, from_stored
 from tinyclip_workers.data.reinforcement.tensor_files import PageCache, TensorFile
 from tinyclip_workers.data.reinforcement.texts import TextTable
 from tinyclip_workers.data.reinforcement.views import StoredView
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.headers import WeightsError
 from tinyclip_workers.runtime.filesystems import open_own_store
 
 MAX_OPEN_SHARDS = 128

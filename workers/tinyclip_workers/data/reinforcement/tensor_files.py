@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tinyclip.artifacts.store import ArtifactsStore
 
-from tinyclip_workers.model.headers import TensorEntry, WeightsError, read_entries
+from tinyclip_workers.model.files.headers import TensorEntry, WeightsError, read_entries
 
 DTYPES: dict[str, type[np.generic]] = {
     "BF16": np.uint16, "F32": np.float32, "I8": np.int8, "U8": np.uint8, "I32": np.int32, "I64": np.int64, "U64": np.uint64,

@@ -29,7 +29,7 @@ from tinyclip_workers.exporting.check import BATCH
 from tinyclip_workers.exporting.embedding import towers_with_embedding
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.exporting.settings import read_settings, write_settings
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import Model, encode_tokens, trims_padding
 from tinyclip_workers.types import Matrix

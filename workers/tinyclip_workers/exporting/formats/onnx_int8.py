@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tinyclip_workers.exporting.samples import to_pixels
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import normalize
 from tinyclip_workers.model.towers import RESNET_STEM
 

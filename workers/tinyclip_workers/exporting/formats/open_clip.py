@@ -21,7 +21,7 @@ from torchvision.transforms.functional import to_pil_image
 from tinyclip_workers.exporting.check import BATCH
 from tinyclip_workers.exporting.embedding import state_with_embedding
 from tinyclip_workers.model.architecture import open_clip_config
-from tinyclip_workers.model.folders import CONFIG_FILE, WEIGHTS_FILES, LoadedModel
+from tinyclip_workers.model.files.folders import CONFIG_FILE, WEIGHTS_FILES, LoadedModel
 from tinyclip_workers.model.tokenizers import config_of_tokenizer
 from tinyclip_workers.types import Matrix
 from tinyclip_workers.versions.writer import json_bytes

@@ -27,7 +27,7 @@ from tinyclip_workers.exporting.check import BATCH
 from tinyclip_workers.exporting.embedding import towers_with_embedding
 from tinyclip_workers.exporting.samples import Samples, to_pixels
 from tinyclip_workers.exporting.settings import read_settings, write_settings
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.types import Matrix
 
 IMAGE, TEXT = "image.xml", "text.xml"

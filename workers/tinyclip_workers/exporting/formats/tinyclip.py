@@ -1,6 +1,6 @@
 """Export to the files of a registry version, of any layout: `models import`, `local-dir:` teachers and replicas read them.
 
-With an int8 token embedding the weights are a compact file (`model/weights.py`), which only TinyCLIP reads.
+With an int8 token embedding the weights are a compact file (`model/files/weights.py`), which only TinyCLIP reads.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tinyclip_workers.evaluation.embedding import embed_texts
 from tinyclip_workers.exporting.check import torch_embeddings
 from tinyclip_workers.exporting.embedding import state_with_embedding
 from tinyclip_workers.exporting.samples import to_pixels
-from tinyclip_workers.model.folders import COMPACT_FILE, OWN_WEIGHTS_FILE, WEIGHTS_FILES, LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import COMPACT_FILE, OWN_WEIGHTS_FILE, WEIGHTS_FILES, LoadedModel, load_folder
 from tinyclip_workers.runtime.addresses import ServiceAddress
 from tinyclip_workers.types import Matrix
 from tinyclip_workers.versions.writer import model_files

@@ -25,7 +25,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from tinyclip_workers.exporting.check import BATCH
 from tinyclip_workers.exporting.tokenizer import hf_tokenizer
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.types import Matrix
 from tinyclip_workers.versions.writer import json_bytes
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.evaluation.compatibility import SharedSpace
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.runtime.attempt import JobAttempt

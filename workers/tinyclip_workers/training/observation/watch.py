@@ -11,7 +11,7 @@ from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import OptimizerSpec
 
 from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TextInput
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.towers import Model, trims_padding
 from tinyclip_workers.model.transfer import on_device
 from tinyclip_workers.runtime.events import EventWriter

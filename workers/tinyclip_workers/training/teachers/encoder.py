@@ -11,7 +11,7 @@ from tinyclip.schemas.spec import ImageAugmentation
 from torch import Tensor
 
 from tinyclip_workers.data.augment import View
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import Precision, exact
 from tinyclip_workers.model.preprocessing import PixelInput
 from tinyclip_workers.model.towers import trims_padding, without_padding

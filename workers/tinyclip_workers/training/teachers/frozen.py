@@ -11,7 +11,7 @@ import torch
 from tinyclip.artifacts.documents import StoredTeacher
 from torch import Tensor
 
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import FP32, Precision
 from tinyclip_workers.model.towers import Model, TwoTowers, encode_tokens, normalized
 from tinyclip_workers.training.gradient_cache import micro_batches

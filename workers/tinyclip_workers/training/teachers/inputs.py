@@ -14,7 +14,7 @@ from torch import Tensor
 from tinyclip_workers.data.augment import augment
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TeacherInputs, TextInput
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.preprocessing import Color, PixelInput, normalize
 from tinyclip_workers.model.towers import trims_padding
 from tinyclip_workers.model.transfer import to_device

@@ -20,7 +20,7 @@ from tinyclip_workers.data.stream.inputs import SingleTextTokenizer, TeacherInpu
 from tinyclip_workers.data.stream.loader import BatchLoader
 from tinyclip_workers.data.stream.order import reader_count
 from tinyclip_workers.data.stream.pairs import PairStream
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.towers import normalized, trims_padding
 from tinyclip_workers.model.transfer import on_device, to_device

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tinyclip.schemas.layouts import Architecture, Layout
 from tinyclip_workers.model.architecture import any_layout_from_config, transformers_architecture
-from tinyclip_workers.model.folders import load_folder
+from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.libraries.own_towers import own_layout, own_state
 from tinyclip_workers.model.libraries.transformers_models import build_transformers
 from tinyclip_workers.model.summary import summarize

@@ -23,9 +23,9 @@ from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, any_layout_from_config
 from tinyclip_workers.model.documents import parse_object
-from tinyclip_workers.model.errors import HubError, TeacherError
-from tinyclip_workers.model.folder_files import MAX_USER_DOCUMENT_BYTES, read_if_exists, tokenizer_files
-from tinyclip_workers.model.folders import (
+from tinyclip_workers.model.files.errors import HubError, TeacherError
+from tinyclip_workers.model.files.folder_files import MAX_USER_DOCUMENT_BYTES, read_if_exists, tokenizer_files
+from tinyclip_workers.model.files.folders import (
     CONFIG_FILE,
     HF_CONFIG_FILE,
     LoadedModel,
@@ -36,7 +36,7 @@ from tinyclip_workers.model.folders import (
     load_source,
     with_preprocessing,
 )
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.headers import WeightsError
 from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.model.tokenizers import (
     MAX_TOKENIZER_BYTES,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tinyclip.schemas.layouts import Architecture
 from tinyclip.schemas.spec import TeacherSpec
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.folders import find_folder, load_folder
-from tinyclip_workers.model.sources import check_teacher
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.folders import find_folder, load_folder
+from tinyclip_workers.model.files.sources import check_teacher
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.training.teachers.frozen import freeze_teachers
 

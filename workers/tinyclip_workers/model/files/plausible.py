@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from tinyclip.schemas.layouts import Architecture, Layout
 
-from tinyclip_workers.model.headers import WeightsError, shown_name
+from tinyclip_workers.model.files.headers import WeightsError, shown_name
 
 MAX_BLOCKS, MAX_SIDE, MAX_WIDTH, MAX_VOCABULARY = 200, 8192, 1 << 17, 10_000_000
 """Limits of the sizes in a layout: several times those of the largest published models."""

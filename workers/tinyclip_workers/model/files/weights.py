@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from tinyclip.artifacts.store import ArtifactsStore
 from torch import Tensor
 
-from tinyclip_workers.model.headers import TensorEntry, WeightsError, read_entries
+from tinyclip_workers.model.files.headers import TensorEntry, WeightsError, read_entries
 from tinyclip_workers.runtime.user_files import open_file, opened_path
 
 EMBEDDING = "token_embedding.weight"

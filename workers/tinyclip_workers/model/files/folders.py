@@ -25,10 +25,11 @@ from tinyclip_workers.model.architecture import (
     build_clip,
     transformers_architecture,
 )
-from tinyclip_workers.model.folder_files import FILE_SECONDS, read_bytes, read_json
-from tinyclip_workers.model.headers import WeightsError, shown_name
+from tinyclip_workers.model.files.folder_files import FILE_SECONDS, read_bytes, read_json
+from tinyclip_workers.model.files.headers import WeightsError, shown_name
+from tinyclip_workers.model.files.plausible import expect_numbers_of_a_model, expect_plausible, place_of, plausible_layout
+from tinyclip_workers.model.files.weights import file_digest, load_state_dict, read_header
 from tinyclip_workers.model.layouts import VOCAB_SIZE
-from tinyclip_workers.model.plausible import expect_numbers_of_a_model, expect_plausible, place_of, plausible_layout
 from tinyclip_workers.model.preprocessing import (
     INTERPOLATIONS,
     OPENAI_MEAN,
@@ -53,7 +54,6 @@ from tinyclip_workers.model.tokenizers import (
 )
 from tinyclip_workers.model.tokenizers import Tokenizer as Tokenizer
 from tinyclip_workers.model.towers import Clip, Model
-from tinyclip_workers.model.weights import file_digest, load_state_dict, read_header
 from tinyclip_workers.runtime.addresses import address_in
 from tinyclip_workers.runtime.filesystems import open_store
 

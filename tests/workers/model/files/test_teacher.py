@@ -9,10 +9,10 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.spec import TeacherSpec
-from tinyclip_workers.model import sources
-from tinyclip_workers.model.errors import TeacherError
+from tinyclip_workers.model.files import sources
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.sources import check_teacher, find_teacher, load_teacher
 from tinyclip_workers.model.layouts import PRESETS
-from tinyclip_workers.model.sources import check_teacher, find_teacher, load_teacher
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 
@@ -55,7 +55,7 @@ def test_the_layout_file_of_a_registry_version_is_trusted(tmp_path: Path) -> Non
 
 def test_checking_does_not_read_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path, tiny_model(), tiny_layout())
-    monkeypatch.setattr("tinyclip_workers.model.folders.load_state_dict", None)
+    monkeypatch.setattr("tinyclip_workers.model.files.folders.load_state_dict", None)
 
     assert check_teacher(TeacherSpec(model=f"local-dir:{tmp_path}")).layout == tiny_layout()
 

@@ -30,7 +30,8 @@ from tinyclip.schemas.layouts import AnyLayout, Layout
 from torch import Tensor
 
 from tinyclip_workers.model.architecture import build_clip
-from tinyclip_workers.model.folders import LoadedModel
+from tinyclip_workers.model.files.folders import LoadedModel
+from tinyclip_workers.model.files.weights import EMBEDDING
 from tinyclip_workers.model.layouts import VOCAB_SIZE
 from tinyclip_workers.model.tokenizers import (
     BYTE_TOKENS,
@@ -45,7 +46,6 @@ from tinyclip_workers.model.tokenizers import (
     make_tokenizer,
     whole_tokenizer,
 )
-from tinyclip_workers.model.weights import EMBEDDING
 
 REPLACEMENTS = {
     "[\u02bc\u2018-\u201b]": "'", "[\u201c-\u201f]": '"', "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi",

@@ -9,10 +9,11 @@ import sys
 import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from tinyclip_workers.model.alignment import Weighted, align
-from tinyclip_workers.model.tokenizer_training import END, MIN_VOCABULARY, START, train_tokenizer
+from tinyclip_workers.model.files.weights import EMBEDDING
 from tinyclip_workers.model.tokenizers import Tokenizer, TokenizerError, TokenizerSource, make_tokenizer
-from tinyclip_workers.model.vocabulary_change import (
+from tinyclip_workers.model.vocabularies.alignment import Weighted, align
+from tinyclip_workers.model.vocabularies.tokenizer_training import END, MIN_VOCABULARY, START, train_tokenizer
+from tinyclip_workers.model.vocabularies.vocabulary_change import (
     check_end_of_text,
     find_origins,
     origins_from_json,
@@ -20,7 +21,6 @@ from tinyclip_workers.model.vocabulary_change import (
     vocabulary_of,
     with_vocabulary,
 )
-from tinyclip_workers.model.weights import EMBEDDING
 from torch import Tensor
 
 from tests.workers.model.test_tokenizer_files import word_tokenizer
@@ -34,7 +34,7 @@ CAPTIONS = {
 }
 SCRIPT = """
 import hashlib, json, sys
-from tinyclip_workers.model.tokenizer_training import train_tokenizer
+from tinyclip_workers.model.vocabularies.tokenizer_training import train_tokenizer
 files = train_tokenizer(json.load(sys.stdin), 2000, "en").files
 print(hashlib.sha256(b"".join(content for _, content in sorted(files.items()))).hexdigest())
 """

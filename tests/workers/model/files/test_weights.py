@@ -6,10 +6,9 @@ from typing import IO, Any
 import pytest
 import torch
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip_workers.model import weights
-from tinyclip_workers.model.headers import WeightsError
-from tinyclip_workers.model.summary import state_shapes
-from tinyclip_workers.model.weights import (
+from tinyclip_workers.model.files import weights
+from tinyclip_workers.model.files.headers import WeightsError
+from tinyclip_workers.model.files.weights import (
     EMBEDDING,
     file_digest,
     load_state_dict,
@@ -17,6 +16,7 @@ from tinyclip_workers.model.weights import (
     read_header,
     save_compact,
 )
+from tinyclip_workers.model.summary import state_shapes
 
 from tests.workers.models import tiny_layout, tiny_model, write_weights
 

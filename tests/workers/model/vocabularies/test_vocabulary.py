@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save as to_safetensors
-from tinyclip_workers.model.folders import LoadedModel, load_folder
+from tinyclip_workers.model.files.folders import LoadedModel, load_folder
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.tokenizers import (
     ReducedTokenizer,
@@ -19,7 +19,7 @@ from tinyclip_workers.model.tokenizers import (
     count_unknown_tokens,
     make_tokenizer,
 )
-from tinyclip_workers.model.vocabulary import BYTE_TOKENS, NotReducible, Vocabulary, reduced_model, tokens_of
+from tinyclip_workers.model.vocabularies.vocabulary import BYTE_TOKENS, NotReducible, Vocabulary, reduced_model, tokens_of
 from tinyclip_workers.versions.writer import model_files
 from torch import Tensor
 

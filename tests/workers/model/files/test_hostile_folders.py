@@ -16,10 +16,10 @@ from tinyclip.schemas.spec import TeacherSpec
 from tinyclip_workers.importing.convert import read_model
 from tinyclip_workers.importing.source_files import ImportRefused
 from tinyclip_workers.model.architecture import open_clip_config
-from tinyclip_workers.model.errors import TeacherError
-from tinyclip_workers.model.headers import WeightsError
-from tinyclip_workers.model.sources import check_teacher
-from tinyclip_workers.model.weights import load_state_dict, read_header
+from tinyclip_workers.model.files.errors import TeacherError
+from tinyclip_workers.model.files.headers import WeightsError
+from tinyclip_workers.model.files.sources import check_teacher
+from tinyclip_workers.model.files.weights import load_state_dict, read_header
 from tinyclip_workers.training.clusters import ClustersError, read_clusters_header
 
 from tests.workers.inheritance.towers import siglip_layout

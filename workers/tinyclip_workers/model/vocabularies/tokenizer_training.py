@@ -19,7 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
 from tinyclip_workers.model.tokenizers import STUDENT_OPTIONS, BoundedTokenizer, TokenizerSource
-from tinyclip_workers.model.vocabulary import REPLACEMENTS
+from tinyclip_workers.model.vocabularies.vocabulary import REPLACEMENTS
 
 PAD, START, END = "<|padding|>", "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tinyclip_workers.model.documents import parse_object
-from tinyclip_workers.model.headers import WeightsError
+from tinyclip_workers.model.files.headers import WeightsError
 from tinyclip_workers.model.tokenizers import MAX_TOKENIZER_BYTES, TOKENIZER_FILES
 from tinyclip_workers.runtime.addresses import ServiceAddress, address_in
 from tinyclip_workers.runtime.filesystems import open_store

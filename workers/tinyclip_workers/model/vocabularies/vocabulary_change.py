@@ -12,10 +12,10 @@ from open_clip.tokenizer import bytes_to_unicode
 from tinyclip.schemas import Layout
 from torch import Tensor
 
-from tinyclip_workers.model.alignment import Weighted
-from tinyclip_workers.model.tokenizer_training import END, END_OF_WORD, PAD, START, merge_word
+from tinyclip_workers.model.files.weights import EMBEDDING
 from tinyclip_workers.model.tokenizers import BoundedTokenizer, Tokenizer, TokenizerError, TokenizerSource
-from tinyclip_workers.model.weights import EMBEDDING
+from tinyclip_workers.model.vocabularies.alignment import Weighted
+from tinyclip_workers.model.vocabularies.tokenizer_training import END, END_OF_WORD, PAD, START, merge_word
 
 PROBE = "a b"
 """A text that every tokenizer has some tokens for."""

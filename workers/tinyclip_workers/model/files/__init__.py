@@ -1,0 +1,1 @@
+"""Model folders: their files, the weights in them, and where models come from."""

@@ -1,0 +1,1 @@
+"""Vocabularies of students: trained, reduced, or changed from the teacher's."""
