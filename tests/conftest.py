@@ -71,7 +71,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a module in one pytest-xdist worker, with its fixtures, and with those that share its cluster or its service.
+    """Keep a module in one pytest-xdist worker, with its fixtures, and with those of its `_group`.
 
     `--dist loadgroup` with a group per marker would do the same, but pytest-xdist 3.8 loses the groups with pytest 9.2.
     """
@@ -79,10 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ModuleScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.split("::")[0]
-            if not _starts_ray(module):
-                return module
-            return "e2e" if END_TO_END in (ROOT / module).parents else "ray"
+            return _group(nodeid.split("::")[0])
 
     return ModuleScheduling(config, log)
 
@@ -98,10 +95,23 @@ def _lower_priority() -> None:
     os.nice(5)
 
 
+EXPORTING = ROOT / "tests" / "workers" / "exporting"
+
+
 @functools.cache
-def _starts_ray(module: str) -> bool:
-    """Return whether a module is marked `ray`; the controller, which schedules, knows the names of the tests alone."""
-    return re.search(r"\bpytest\.mark\.ray\b|\bRAY_MARKS\b", (ROOT / module).read_text()) is not None
+def _group(module: str) -> str:
+    """Return the name of the modules that run in one pytest-xdist worker: those that share what takes long to start.
+
+    That is the service of the end-to-end tests, a cluster, the server that processes are forked from, or the libraries of
+    export formats. The controller, which schedules, knows the names of the tests alone.
+    """
+    path = ROOT / module
+    text = path.read_text()
+    if re.search(r"\bpytest\.mark\.ray\b|\bRAY_MARKS\b", text):
+        return "e2e" if END_TO_END in path.parents else "ray"
+    if re.search(r"\b(on_workers|kill_at|kill_attempt)\(", text):
+        return "processes"
+    return "exports" if EXPORTING in path.parents else module
 
 
 @pytest.fixture(autouse=True)

@@ -1,22 +1,17 @@
 """The job that makes a reinforcement: its result, and kills at any point of it."""
 
-import json
 import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import ray
 import torch
 from safetensors.torch import load
-from tinyclip.artifacts.documents import ReinforcementDocument
-from tinyclip.artifacts.paths import reinforcement_images, reinforcement_texts
-from tinyclip.artifacts.store import ArtifactsStore
+from tinyclip.artifacts.paths import reinforcement_texts
 from tinyclip.schemas.datasets import ReinforcementPost
-from tinyclip_workers import jobs
 from tinyclip_workers.data.augment import crop_of
 from tinyclip_workers.data.decoding import decode_crops
 from tinyclip_workers.data.reinforcement.stored import StoredReinforcement
@@ -29,39 +24,10 @@ from tinyclip_workers.training.teachers.encoder import TeacherEncoder
 from tests.workers.killed_jobs import kill_at
 from tests.workers.ray_jobs import RAY_MARKS
 from tests.workers.ray_workers import kill_ray_processes
-from tests.workers.registered import events_of, register, reinforcement_arguments, request_reinforcement
-from tests.workers.shapes_data import write_shards
+from tests.workers.registered import events_of, reinforcement_arguments
+from tests.workers.reinforcing.reinforced import MAX_ACTORS, Reinforced, rows_of
 
 pytestmark = RAY_MARKS
-
-MAX_ACTORS = "tinyclip_workers.reinforcing.pool.MAX_ACTORS"
-POST: dict[str, Any] = {"augmentations": 3, "augment": {"crop_scale": (0.5, 1.0), "color_jitter": 0.2, "horizontal_flip": 0.5}}
-
-
-class Reinforced:
-    """A store with a registered data set and a request for a reinforcement of it."""
-
-    def __init__(self, root: Path, shards: str, **post: Any) -> None:
-        self.root, self.store = root, ArtifactsStore(str(root))
-        self.version = register(self.store, shards, caption_key="json.captions", holdout=0.2)
-        self.post = POST | post
-        self.folder = request_reinforcement(self.store, **self.post)
-
-    def run(self, attempt: int = 1, actors: int = 1) -> int:
-        """`actors`: at most so many, each of which takes seconds to start."""
-        request_reinforcement(self.store, attempt, **self.post)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MAX_ACTORS, actors)
-            return jobs.main(reinforcement_arguments(self.root, attempt))
-
-    def files(self) -> dict[str, bytes]:
-        """Return the files of the result."""
-        found = [file.path for file in self.store.find(self.folder)]
-        kept = [path for path in found if "/attempts/" not in path and not path.endswith("/request.json")]
-        return {path: self.store.read_bytes(path) for path in kept}
-
-    def document(self) -> ReinforcementDocument:
-        return StoredReinforcement.open(self.store, self.folder).document
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +68,6 @@ def test_views_and_captions_have_the_teachers_embeddings(whole: Reinforced, teac
         assert not np.array_equal(first.view, second.view)
         compared += 1
     assert compared == len(rows_of(whole, 0)) > 20
-
-
-def rows_of(reinforced: Reinforced, shard: int) -> list[int]:
-    rows: list[int] = load(reinforced.store.read_bytes(reinforcement_images(reinforced.folder, shard)))["rows"].tolist()
-    return rows
 
 
 def test_each_text_is_stored_once(whole: Reinforced) -> None:
@@ -199,63 +160,3 @@ def test_an_actor_that_is_killed_is_replaced(whole: Reinforced, tmp_path: Path, 
     messages = [event["message"] for event in events_of(reinforced.store, reinforced.folder)]
     assert any("an actor was lost" in message for message in messages)
     assert reinforced.files() == whole.files()
-
-
-def test_a_superseded_attempt_stops(tmp_path: Path, shards: str, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reinforced = Reinforced(tmp_path, shards, teacher={"model": teacher})
-    monkeypatch.setattr("tinyclip_workers.reinforcing.job.WANTED_SECONDS", 0.0)
-    monkeypatch.setattr("tinyclip_workers.reinforcing.pool.PROGRESS_SECONDS", 0.0)
-    request_reinforcement(reinforced.store, 2, **reinforced.post)
-
-    assert jobs.main(reinforcement_arguments(tmp_path, 1)) == 0
-    assert not any(path.endswith("reinforcement.json") for path in reinforced.files())
-
-
-def test_unreadable_samples_are_counted(tmp_path: Path, teacher: str, ray_cluster: None) -> None:
-    pattern = write_shards(tmp_path / "data", shards=1, pairs=8)
-    path = tmp_path / "data" / "train-000000.tar"
-    data = path.read_bytes()
-    at = data.index(b"IDAT", data.index(b"IDAT") + 4)  # the pixels of the second image
-    path.write_bytes(data[: at + 4] + b"\xff" * 16 + data[at + 20 :])
-    reinforced = Reinforced(tmp_path / "store", pattern, teacher={"model": teacher})
-
-    assert reinforced.run() == 0
-    document = reinforced.document()
-    assert document.skipped == 1
-    assert document.samples == reinforced.version.pairs - 1
-
-
-def test_a_shard_that_has_changed_is_refused(tmp_path: Path, teacher: str, ray_cluster: None) -> None:
-    pattern = write_shards(tmp_path / "data", shards=1, pairs=8)
-    reinforced = Reinforced(tmp_path / "store", pattern, teacher={"model": teacher})
-    write_shards(tmp_path / "data", shards=1, pairs=8, size=40)
-
-    assert reinforced.run() == 1
-    [failed] = [event for event in events_of(reinforced.store, reinforced.folder) if event["type"] == "reinforcement.failed"]
-    assert failed["data"]["code"] == "unusable_data"
-    assert "has changed" in failed["message"]
-
-
-def test_a_teacher_that_is_missing_is_named(tmp_path: Path, shards: str, ray_cluster: None) -> None:
-    reinforced = Reinforced(tmp_path, shards, teacher={"model": f"local-dir:{tmp_path}/nowhere"})
-
-    assert reinforced.run() == 1
-    [failed] = [event for event in events_of(reinforced.store, reinforced.folder) if event["type"] == "reinforcement.failed"]
-    assert (failed["data"]["code"], failed["data"]["pointer"]) == ("unusable_teacher", "/teacher/model")
-
-
-@pytest.mark.parametrize("dtype", [pytest.param("fp32", marks=pytest.mark.long), "int8"])
-def test_other_types(dtype: str, whole: Reinforced, tmp_path: Path, shards: str, teacher: str) -> None:
-    reinforced = Reinforced(tmp_path, shards, teacher={"model": teacher}, dtype=dtype, captions="first")
-    assert reinforced.run() == 0
-    stored, before = (StoredReinforcement.open(each.store, each.folder) for each in (reinforced, whole))
-
-    [url, *_] = sorted(Path(whole.version.source.shards).parent.glob("*.tar"))
-    for row, sample in enumerate(read_shard(str(url))):
-        if row in rows_of(whole, 0):
-            caption, other = captions_of(sample, "json.captions")
-            for own, expected in zip(stored.targets(0, row, 1, caption)[0], before.targets(0, row, 1, caption)[0], strict=True):
-                assert torch.cosine_similarity(own, expected.float(), dim=0) > 0.9995
-            with pytest.raises(ValueError, match="has no embeddings of a caption"):
-                stored.targets(0, row, 1, other)
-    assert json.loads(reinforced.files()[f"{reinforced.folder}/reinforcement.json"])["dtype"] == dtype
