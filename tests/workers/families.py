@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 import torch
 from safetensors.torch import save_file
-from timm.models import VisionTransformer, register_model
+from timm.models import Eva, VisionTransformer, register_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -22,7 +22,7 @@ TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 2}
 OPEN_CLIP: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "SigLIP": ("ViT-B-16-SigLIP", {"image_size": 64, "timm_model_name": "vit_tiny_siglip_64"}, {**TEXT, "vocab_size": 64}),
     "SigLIP 2": ("ViT-B-16-SigLIP2", {"image_size": 64, "timm_model_name": "vit_tiny_siglip2_64"}, {**TEXT, "vocab_size": 64}),
-    "EVA02": ("EVA02-B-16", {"image_size": 224, "timm_model_name": "eva02_tiny_patch14_224"}, TEXT),
+    "EVA02": ("EVA02-B-16", {"image_size": 224, "timm_model_name": "eva02_short_224"}, TEXT),
     "MobileCLIP": ("MobileCLIP-S1", {"image_size": 64, "timm_model_name": "fastvit_t8"}, TEXT),
     "ConvNeXt": ("convnext_base", {"image_size": 64, "timm_model_name": "convnext_atto"}, TEXT),
     "CoCa": ("coca_ViT-B-32", {"image_size": 64, "width": 64, "layers": 2}, TEXT),
@@ -36,8 +36,11 @@ PREPROCESS = {"mean": [0.5, 0.45, 0.4], "std": [0.3, 0.25, 0.2], "interpolation"
 
 def _tiny_siglip(**settings: Any) -> Any:
     sizes = {"patch_size": 16, "embed_dim": 64, "depth": 3, "num_heads": 2, "class_token": False, "global_pool": "map"}
-    known = {name: value for name, value in settings.items() if name in ("act_layer", "global_pool", "img_size", "num_classes")}
-    return VisionTransformer(**{"img_size": 64, **sizes, **known})
+    return VisionTransformer(**{"img_size": 64, **sizes, **_known(settings)})
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in ("act_layer", "global_pool", "img_size", "num_classes")}
 
 
 @register_model
@@ -50,6 +53,14 @@ def vit_tiny_siglip_64(**settings: Any) -> Any:
 def vit_tiny_siglip2_64(**settings: Any) -> Any:
     """The same with the activation of some sizes of SigLIP 2."""
     return _tiny_siglip(act_layer="gelu_tanh", **settings)
+
+
+@register_model
+def eva02_short_224(**settings: Any) -> Any:
+    """A tower of EVA02 with two blocks: images of 224 pixels, read in a moment."""
+    sizes = {"img_size": 224, "patch_size": 14, "embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 8 / 3}
+    rotary = {"swiglu_mlp": True, "use_rot_pos_emb": True, "ref_feat_shape": (16, 16)}
+    return Eva(**{**sizes, **rotary, **_known(settings)})
 
 
 def write_family(folder: Path, family: str) -> Any:

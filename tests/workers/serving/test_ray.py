@@ -94,6 +94,7 @@ def test_every_kind_of_route_is_reachable(served: ServedOnRay) -> None:
     assert served.http.put("/label-sets/pets", json={"labels": ["cat", "dog"]}).status_code == 201
     by_set = served.http.post("/zero-shot", json={"image": base64_image(0), "label_set": "pets"})
     assert by_set.json() == form.json()
+    assert served.http.delete("/label-sets/pets").status_code == 204  # other tests share the store
 
 
 def test_the_request_id_passes_the_proxy_to_the_log_and_the_answer(served: ServedOnRay) -> None:

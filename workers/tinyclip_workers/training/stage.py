@@ -150,6 +150,8 @@ def inheritable_layout(parent: AnyLayout | None) -> Layout:
 def not_inheritable(parent: AnyLayout | None) -> str:
     """Return why no weights can be inherited from a model, and what to do instead."""
     family = f"model like {parent.family}" if isinstance(parent, Architecture) else "missing model"
+    if isinstance(parent, Architecture) and parent.family == "CLIP" and parent.library == "transformers":
+        family = "CLIP with other settings (the end of a text must be its largest token, the activation GELU or QuickGELU)"
     return (
         f"weights are inherited from ViTs and ResNets like CLIP's or SigLIP's, not from a {family}: use inherit: none, a student "
         "with all sizes (or a preset), and objective: {feature_mimicry: 1, affinity: 1}"

@@ -89,6 +89,15 @@ def test_other_families_have_none(tmp_path: Path, family: str) -> None:
     assert own_layout(load_folder(str(tmp_path)).layout) is None
 
 
+@pytest.mark.parametrize("tower", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "deit3_small_patch16_224"])
+def test_other_image_towers_that_are_pooled_by_attention_have_none(tower: str) -> None:
+    config = open_clip.get_model_config("ViT-B-16-SigLIP")
+    config["vision_cfg"]["timm_model_name"] = tower
+    config["embed_dim"] = 384 if "small" in tower else 192
+
+    assert own_layout(any_layout_from_config(config)) is None
+
+
 @pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "ViT-B-32-SigLIP2-256", "ViT-SO400M-16-SigLIP-i18n-256"])
 def test_published_sizes_of_siglip_have_one_with_as_many_parameters(name: str) -> None:
     architecture = any_layout_from_config(open_clip.get_model_config(name))

@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer
+from timm.layers.attention_pool import AttentionPoolLatent
+from timm.layers.mlp import Mlp
+from timm.models.vision_transformer import VisionTransformer
 from tinyclip.schemas.layouts import AnyLayout, Architecture, ImageLayout, Layout, PoolLayout, TextLayout
 from torch import Tensor, nn
 
@@ -148,10 +150,10 @@ def _layout_of_open_clip(architecture: Architecture) -> Layout | None:
     model: Any = meta_model(architecture)
     text: Any = getattr(model, "text", None)
     trunk: Any = getattr(model.visual, "trunk", None)
-    if not isinstance(model.visual, TimmModel) or not isinstance(text, TextTransformer) or not hasattr(trunk, "attn_pool"):
+    if not isinstance(text, TextTransformer) or not _pools_as_siglip(trunk):
         return None
     reads_last = text.attn_mask is None and text.pool_type == "last" and not text.use_pad_mask and text.cls_emb is None
-    if not reads_last or not trunk.blocks or text.ln_final.eps != SIGLIP_EPS or trunk.norm.eps != SIGLIP_EPS:
+    if not reads_last or {text.ln_final.eps, trunk.norm.eps} != {SIGLIP_EPS}:
         return None
     block, text_block = trunk.blocks[0], text.transformer.resblocks[0]
     image_gelu, text_gelu = _gelu(block.mlp.act), _gelu(text_block.mlp.gelu)
@@ -172,6 +174,15 @@ def _layout_of_open_clip(architecture: Architecture) -> Layout | None:
             bidirectional=True, tanh_gelu=text_gelu == "tanh",
         ),
     )  # fmt: skip
+
+
+def _pools_as_siglip(trunk: Any) -> bool:
+    """Return whether an image tower is a plain ViT of timm, but for its pooling by one learned query."""
+    if not isinstance(trunk, VisionTransformer) or trunk.pos_embed is None or not all(type(b.mlp) is Mlp for b in trunk.blocks):
+        return False
+    pool: Any = trunk.attn_pool
+    one_query = isinstance(pool, AttentionPoolLatent) and pool.latent_len == 1 and isinstance(pool.q, nn.Linear)
+    return one_query and pool.pool == "token" and pool.mlp is not None
 
 
 def _gelu(activation: nn.Module) -> str | None:
