@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
+from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.model.architecture import build_clip
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.summary import summarize
@@ -76,3 +78,14 @@ def write_model(store: ArtifactsStore, model: LoadedModel, **lineage: Any) -> No
 
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_openvino_serves_the_same(student: LoadedModel, cache: Path, texts: list[str]) -> None:
+    """Assert that OpenVINO has torch's embeddings, also for batches of other sizes than that of its trace."""
+    builder = EngineBuilder(student, None, threads=1, cache=cache, device=torch.device("cpu"))
+    torch_engine, openvino = (builder.build(name, builder.report(name, "auto")) for name in ("torch", "openvino"))
+    size = student.layout.image_size
+    squares = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    for part in (texts, texts[:1]):
+        np.testing.assert_allclose(openvino.encode_text(part), torch_engine.encode_text(part), atol=1e-4)
+    np.testing.assert_allclose(openvino.encode_image(squares), torch_engine.encode_image(squares), atol=1e-4)

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tinyclip.schemas.exports import ExportFormat
 from tinyclip.schemas.spec import StudentSpec
-from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.model.architecture import build_clip, named_layout
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
 
-from tests.workers.exports import MEAN, STD, TEXTS, random_images
+from tests.workers.exports import MEAN, STD, TEXTS, assert_openvino_serves_the_same, random_images
 from tests.workers.presets import small_presets
 
 PRESETS = ("small-MobileCLIP2", "small-ConvNeXt")
@@ -42,10 +40,4 @@ def test_an_export_is_checked_against_torch(tmp_path: Path, student: LoadedModel
 
 
 def test_openvino_serves_what_torch_does(tmp_path: Path, student: LoadedModel) -> None:
-    builder = EngineBuilder(student, None, threads=1, cache=tmp_path, device=torch.device("cpu"))
-    torch_engine, openvino = (builder.build(name, builder.report(name, "auto")) for name in ("torch", "openvino"))
-    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-
-    for texts in (TEXTS, TEXTS[:1]):
-        np.testing.assert_allclose(openvino.encode_text(texts), torch_engine.encode_text(texts), atol=1e-4)
-    np.testing.assert_allclose(openvino.encode_image(squares), torch_engine.encode_image(squares), atol=1e-4)
+    assert_openvino_serves_the_same(student, tmp_path, TEXTS)

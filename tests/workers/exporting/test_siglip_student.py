@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from tinyclip.schemas.exports import ExportFormat, unavailable_formats
-from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.exporting.exporter import create_export
 from tinyclip_workers.exporting.samples import Samples
 from tinyclip_workers.model.files.folders import LoadedModel, load_folder
@@ -14,7 +11,7 @@ from tinyclip_workers.model.libraries.own_towers import own_layout, own_state
 from tinyclip_workers.model.towers import Clip
 from tokenizers import Tokenizer
 
-from tests.workers.exports import MEAN, STD, random_images
+from tests.workers.exports import MEAN, STD, assert_openvino_serves_the_same, random_images
 from tests.workers.families import write_family
 
 TEXTS = ["a red square", "The PHOTO, of_a (blue) circle!", "“emoji” &amp; co", "green", "", "of the photo " * 20]
@@ -58,10 +55,4 @@ def test_formats_that_cannot_express_it_say_why(student: LoadedModel) -> None:
 
 
 def test_openvino_serves_what_torch_does(tmp_path: Path, student: LoadedModel) -> None:
-    builder = EngineBuilder(student, None, threads=1, cache=tmp_path, device=torch.device("cpu"))
-    torch_engine, openvino = (builder.build(name, builder.report(name, "auto")) for name in ("torch", "openvino"))
-    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-
-    for texts in (TEXTS, TEXTS[:1]):
-        np.testing.assert_allclose(openvino.encode_text(texts), torch_engine.encode_text(texts), atol=1e-4)
-    np.testing.assert_allclose(openvino.encode_image(squares), torch_engine.encode_image(squares), atol=1e-4)
+    assert_openvino_serves_the_same(student, tmp_path, TEXTS)

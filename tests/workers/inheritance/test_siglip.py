@@ -5,7 +5,7 @@ import torch
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import ImageTower, StudentSpec, TextTower
 from tinyclip_workers.inheritance.leading import inherit_leading, inheritance_problems
-from tinyclip_workers.inheritance.students import cut_by_masks, inherit_by_importance, on_principal_axes
+from tinyclip_workers.inheritance.students import cut_by_masks, on_principal_axes
 from tinyclip_workers.model.architecture import resolve_layout
 from tinyclip_workers.model.fold import fold
 from tinyclip_workers.model.layouts import PRESETS
@@ -14,6 +14,7 @@ from tinyclip_workers.model.masks import TOWERS, Mask
 from tinyclip_workers.model.towers import Clip, normalized
 
 from tests.workers.inheritance.towers import (
+    by_importance,
     calibration_of,
     distance,
     embeddings,
@@ -25,10 +26,6 @@ from tests.workers.inheritance.towers import (
 )
 
 PAIRS, NEW_PAIRS = random_pairs(), random_pairs(seed=2)
-
-
-def by_importance(student: Layout, parent: Clip) -> Clip:
-    return model_of(inherit_by_importance(student, parent, calibration_of(parent, PAIRS)), student)
 
 
 def leading(student: Layout, parent: Clip) -> Clip:
@@ -100,7 +97,7 @@ def test_units_without_effect_are_not_inherited() -> None:
         for unit in units:
             output.weight[:, width * unit : width * unit + width] = 0
 
-    cut = by_importance(siglip_layout(heads=2, mlp=32), clip)
+    cut = by_importance(siglip_layout(heads=2, mlp=32), clip, PAIRS)
 
     assert distance(cut, clip, NEW_PAIRS) < 1e-3
 
@@ -109,7 +106,7 @@ def test_units_without_effect_are_not_inherited() -> None:
 def test_by_importance_a_student_is_nearer_to_its_parent(width: int, layers: int, heads: int, mlp: int) -> None:
     clip, student = random_clip(siglip_layout()), siglip_layout(width, layers, heads, mlp)
 
-    found, first = by_importance(student, clip), leading(student, clip)
+    found, first = by_importance(student, clip, PAIRS), leading(student, clip)
 
     assert distance(found, clip, NEW_PAIRS) < 0.7 * distance(first, clip, NEW_PAIRS)
 

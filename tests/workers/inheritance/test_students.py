@@ -4,7 +4,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tinyclip.schemas.layouts import Layout
 from tinyclip_workers.inheritance.depth import resnet_blocks_to_keep
 from tinyclip_workers.inheritance.importance import unit_importance
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inherit_leading
@@ -21,6 +20,7 @@ from tinyclip_workers.model.masks import Mask
 from tinyclip_workers.model.towers import Clip, normalized
 
 from tests.workers.inheritance.towers import (
+    by_importance,
     calibration_of,
     distance,
     embeddings,
@@ -33,10 +33,6 @@ from tests.workers.inheritance.towers import (
 )
 
 PAIRS, NEW_PAIRS = random_pairs(), random_pairs(seed=2)
-
-
-def by_importance(student: Layout, parent: Clip) -> Clip:
-    return model_of(inherit_by_importance(student, parent, calibration_of(parent, PAIRS)), student)
 
 
 def blocks_of(clip: Clip) -> list[torch.nn.Module]:
@@ -87,7 +83,7 @@ class TestPrincipalAxes:
         text = clip.layout.text.model_copy(update={"width": 16})
         student = clip.layout.model_copy(update={"text": text})
 
-        exact, leading = by_importance(student, clip), Clip(student).eval()
+        exact, leading = by_importance(student, clip, PAIRS), Clip(student).eval()
         leading.load_state_dict(inherit_leading(leading, clip.state_dict(), student, clip.layout))
 
         assert distance(exact, clip, NEW_PAIRS) < 0.005 < 0.1 < distance(leading, clip, NEW_PAIRS)
@@ -104,7 +100,7 @@ class TestUnits:
         scores = unit_importance(clip, PAIRS)
         student = vit_layout(heads=2, mlp=32)
 
-        cut = by_importance(student, clip)
+        cut = by_importance(student, clip, PAIRS)
 
         for mask in scores.values():
             assert all(set((row == 0).nonzero().flatten().tolist()) == set(dead_units) for row in mask.intermediate)
@@ -137,7 +133,7 @@ class TestUnits:
     def test_the_same_pairs_give_the_same_student(self) -> None:
         student, clip = vit_layout(width=24, layers=2, heads=3, mlp=20), random_clip(vit_layout())
 
-        one, other = by_importance(student, clip).state_dict(), by_importance(student, clip).state_dict()
+        one, other = by_importance(student, clip, PAIRS).state_dict(), by_importance(student, clip, PAIRS).state_dict()
 
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
@@ -145,7 +141,7 @@ class TestUnits:
         clip = random_clip(vit_layout())
         before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
 
-        by_importance(vit_layout(width=24, layers=2, heads=3, mlp=20), clip)
+        by_importance(vit_layout(width=24, layers=2, heads=3, mlp=20), clip, PAIRS)
 
         assert all(torch.equal(tensor, before[name]) for name, tensor in clip.state_dict().items())
 
@@ -159,7 +155,7 @@ class TestBlocks:
                 output.weight.zero_()
                 output.bias.zero_()
 
-        cut = by_importance(vit_layout(layers=2), clip)
+        cut = by_importance(vit_layout(layers=2), clip, PAIRS)
 
         assert distance(cut, clip, NEW_PAIRS) < 0.01  # without any other block: about 0.1
 
@@ -172,7 +168,7 @@ class TestBlocksOfResNets:
         last.weight.zero_()
         last.bias.zero_()
 
-        cut = by_importance(resnet_layout(layers=[1, 2, 1, 2]), clip)
+        cut = by_importance(resnet_layout(layers=[1, 2, 1, 2]), clip, PAIRS)
 
         inherited, own = clip.visual.layer2[3 - removed], cut.visual.layer2[1]
         for name in ("conv1.weight", "conv2.weight", "conv3.weight"):  # those of other blocks differ by about 0.1
@@ -221,7 +217,7 @@ class TestEmbeddings:
 
     def test_a_student_larger_than_its_parent_is_refused(self) -> None:
         with pytest.raises(ImpossibleInheritance, match=r"image\.width"):
-            by_importance(vit_layout(width=40), random_clip(vit_layout()))
+            by_importance(vit_layout(width=40), random_clip(vit_layout()), PAIRS)
 
 
 class TestResNets:
@@ -233,7 +229,7 @@ class TestResNets:
                 module.bias[::2] = 0
         student = resnet_layout(width=4)
 
-        cut = by_importance(student, clip)
+        cut = by_importance(student, clip, PAIRS)
 
         scores = channel_importance(clip, PAIRS)
         assert all((score[::2] == 0).all() for group, score in scores.items() if group != "heads")
@@ -245,7 +241,7 @@ class TestResNets:
             if name.endswith("bn3") and "." in name:
                 module.weight.zero_()
 
-        cut = by_importance(student, clip)
+        cut = by_importance(student, clip, PAIRS)
 
         assert all(tensor.isfinite().all() for tensor in cut.state_dict().values())
         assert distance(cut, clip, NEW_PAIRS) < 0.2
@@ -253,14 +249,14 @@ class TestResNets:
     def test_a_student_of_the_parents_size_computes_the_same(self) -> None:
         clip = random_clip(resnet_layout())
 
-        cut = by_importance(clip.layout, clip)
+        cut = by_importance(clip.layout, clip, PAIRS)
 
         assert distance(cut, clip, NEW_PAIRS) < 0.005
 
     def test_batch_norms_have_the_statistics_of_what_they_read(self) -> None:
         clip, student = random_clip(resnet_layout(width=8)), resnet_layout(width=6)
 
-        cut = by_importance(student, clip)
+        cut = by_importance(student, clip, PAIRS)
         in_evaluation = cut.encode_image(PAIRS.images_NCHW)
         cut.visual.train()
 
@@ -271,4 +267,4 @@ class TestResNets:
         leading = Clip(student).eval()
         leading.load_state_dict(inherit_leading(leading, clip.state_dict(), student, clip.layout))
 
-        assert distance(by_importance(student, clip), clip, NEW_PAIRS) < distance(leading, clip, NEW_PAIRS) / 3
+        assert distance(by_importance(student, clip, PAIRS), clip, NEW_PAIRS) < distance(leading, clip, NEW_PAIRS) / 3

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from tinyclip.schemas.layouts import ImageLayout, Layout, PoolLayout, TextLayout
 from tinyclip_workers.inheritance.streams import Pairs
-from tinyclip_workers.inheritance.students import Calibration, embedding_targets
+from tinyclip_workers.inheritance.students import Calibration, embedding_targets, inherit_by_importance
 from tinyclip_workers.model.towers import Clip, normalized, trims_padding
 from torch import Tensor, nn
 
@@ -87,3 +87,8 @@ def model_of(state: dict[str, Tensor], layout: Layout) -> Clip:
     clip = Clip(layout).eval().requires_grad_(False)
     clip.load_state_dict(state)
     return clip
+
+
+def by_importance(student: Layout, parent: Clip, pairs: Pairs) -> Clip:
+    """Return the student of a layout that is cut out of its parent by these pairs."""
+    return model_of(inherit_by_importance(student, parent, calibration_of(parent, pairs)), student)

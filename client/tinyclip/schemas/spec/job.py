@@ -139,7 +139,7 @@ class JobSpec(Request):
 
     @property
     def inherits_from_teacher(self) -> bool:
-        """Whether students start with weights of the teacher, its token embedding among them."""
+        """True if students start with weights of the teacher, its token embedding among them."""
         return self.stages[0].inherit != "none"
 
     @property

@@ -198,3 +198,11 @@ class TestAlignment:
     def test_nothing_is_aligned_without_translations(self) -> None:
         assert align([]) == {}
         assert align([([1], []), ([], [2])]) == {}
+
+
+def test_a_teacher_whose_texts_have_no_end_is_refused_with_the_remedy() -> None:
+    def endless(texts: str | list[str]) -> Tensor:
+        return torch.tensor([[7, 8, 9]]) if texts else torch.zeros(1, 3, dtype=torch.long)
+
+    with pytest.raises(TokenizerError, match=r"no tokens for the text 'a b' with an end, .* name another teacher"):
+        find_origins([START, END, "a</w>"], endless, {})

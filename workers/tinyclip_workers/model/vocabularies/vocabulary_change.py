@@ -117,10 +117,15 @@ def _pieces(parent: Tokenizer) -> Callable[[str], list[int]]:
 
 
 def _start_and_end(parent: Tokenizer) -> tuple[int, int]:
-    """Return the tokens around a text; for a tokenizer without a first one, the end for both."""
+    """Return the tokens around a text; for a tokenizer without a first one, the end for both. Raises TokenizerError."""
     own, empty = [int(id) for id in parent(PROBE)[0]], [int(id) for id in parent("")[0]]
-    last = max(place for place, id in enumerate(own) if id not in empty)
-    return empty[0], own[last + 1]
+    places = [place for place, id in enumerate(own) if id not in empty]
+    if not places or places[-1] + 1 == len(own):
+        raise TokenizerError(
+            f"the teacher's tokenizer has no tokens for the text {PROBE!r} with an end, so no others can start as its tokens; "
+            "omit tokenizer, or name another teacher"
+        )
+    return empty[0], own[places[-1] + 1]
 
 
 def _clip_pieces(parent: BoundedTokenizer, token: str) -> list[int]:
