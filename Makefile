@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # One stamp for what is to be installed: a change of either file installs again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests
+.PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests console console-check
 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py
@@ -75,8 +75,24 @@ $(TOOLS)/bin/uv:
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOL_VERSIONS)
 
+# The web console; needs Node 20.19 or newer. console-check fails if the built files in the repository are not those of the source.
+BUILT := server/tinyclip_server/console/built
+NODE_STAMP := console/node_modules/.package-lock.json
+console: $(STAMP) $(NODE_STAMP)
+	@$(BIN)/python console/openapi.py > console/openapi.json
+	@cd console && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
+
+console-check: console
+	@git diff --exit-code --stat -- $(BUILT) && test -z "$$(git ls-files --others -- $(BUILT))" || { \
+	    echo "the built console differs from its source: run make console and commit $(BUILT)"; exit 1; }
+
+$(NODE_STAMP): console/package-lock.json
+	@command -v npm > /dev/null || { echo "make console needs Node 20.19 or newer with npm"; exit 1; }
+	@cd console && npm ci --no-progress --silent
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) console/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

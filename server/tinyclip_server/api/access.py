@@ -25,7 +25,7 @@ from tinyclip_server.http.services import Services
 from tinyclip_server.problems import ApiError, Forbidden, TooLarge, TooManyRequests, Unavailable
 from tinyclip_server.tokens import service as tokens
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json"})
 """Paths for load balancers and for users without a token yet; none of them shows data of a project."""
 DETAILED_PATHS = frozenset({"/readyz"})
 """Open paths that show more to callers with a token."""

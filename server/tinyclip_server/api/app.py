@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 
 from tinyclip_server.api import health
 from tinyclip_server.api.access import AccessGate
-from tinyclip_server.api.error_handlers import install_problem_handlers
+from tinyclip_server.api.error_handlers import install_problem_handlers, problem_response
 from tinyclip_server.api.openapi import ANY_PROBLEM, install_document
 from tinyclip_server.api.readiness import Readiness
 from tinyclip_server.api.request_ids import RequestIdMiddleware
@@ -26,6 +26,7 @@ from tinyclip_server.backends.helper_process import HelperProcess
 from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray, RayGateway
+from tinyclip_server.console.pages import Console
 from tinyclip_server.database.engine import Database
 from tinyclip_server.datasets import endpoints as datasets
 from tinyclip_server.datasets import version_endpoints as dataset_versions
@@ -118,11 +119,13 @@ def create_app(
     app = FastAPI(
         title="TinyCLIP", version=version("tinyclip"), lifespan=lifespan, routes=_routes(),
         redirect_slashes=False,  # a redirect would lead to the host in the caller's Host header
+        docs_url=None, redoc_url=None,  # the console's, which load nothing from other hosts
     )
     app.state.services = services
     app.state.scheduler = scheduler
     app.state.readiness = Readiness(services)
     app.add_middleware(AccessGate, services=services)
+    app.add_middleware(Console, refuse=problem_response)  # outside the gate and before the routes: pages need no token
     app.add_middleware(RequestIdMiddleware)  # outside the gate: refused requests have an id too
     app.add_middleware(RequestLogMiddleware, metrics=services.metrics)  # outermost
     install_problem_handlers(app)

@@ -1,0 +1,135 @@
+/** All addresses of the console. Each view is loaded when it is first opened; the address holds what it shows. */
+import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect } from "@tanstack/react-router";
+import { ErrorState } from "../ui/states";
+import { NotFound } from "./NotFound";
+import { list, number, oneOf, optional, parseSearch, stringifySearch, text } from "./search";
+import { Shell } from "./Shell";
+
+const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
+
+const home = createRoute({
+  getParentRoute: () => root,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/jobs", replace: true });
+  },
+});
+
+export const jobsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/jobs",
+  validateSearch: (given) => optional({ state: list(given.state), search: text(given.search), label: list(given.label) }),
+  component: lazyRouteComponent(() => import("../views/jobs/JobsPage")),
+});
+
+export const jobRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/jobs/$jobId",
+  validateSearch: (given) => optional({ tab: text(given.tab), series: list(given.series), search: text(given.search) }),
+  component: lazyRouteComponent(() => import("../views/jobs/JobPage")),
+});
+
+export const compareJobsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/compare-jobs",
+  validateSearch: (given) => optional({ ids: list(given.ids), series: text(given.series) }),
+  component: lazyRouteComponent(() => import("../views/jobs/CompareJobsPage")),
+});
+
+export const newJobRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/new-job",
+  validateSearch: (given) => optional({ template: text(given.template), from: text(given.from) }),
+  component: lazyRouteComponent(() => import("../views/newjob/NewJobPage")),
+});
+
+export const modelsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/models",
+  validateSearch: (given) => optional({ task: text(given.task), metric: text(given.metric), x: oneOf(given.x, ["latency", "params", "macs"]), search: text(given.search) }),
+  component: lazyRouteComponent(() => import("../views/models/ModelsPage")),
+});
+
+export const modelRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/models/$name",
+  validateSearch: (given) => optional({ version: text(given.version), tab: text(given.tab) }),
+  component: lazyRouteComponent(() => import("../views/models/ModelPage")),
+});
+
+export const compareModelsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/compare-models",
+  validateSearch: (given) => optional({ models: list(given.models), task: text(given.task), show: text(given.show), label: text(given.label) }),
+  component: lazyRouteComponent(() => import("../views/models/CompareModelsPage")),
+});
+
+export const datasetsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/datasets",
+  component: lazyRouteComponent(() => import("../views/datasets/DatasetsPage")),
+});
+
+export const datasetRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/datasets/$name",
+  validateSearch: (given) => optional({ version: text(given.version), tab: text(given.tab), use: text(given.use) }),
+  component: lazyRouteComponent(() => import("../views/datasets/DatasetPage")),
+});
+
+export const playgroundRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/playground",
+  validateSearch: (given) => optional({
+    mode: oneOf(given.mode, ["classify", "search"]),
+    deployment: text(given.deployment),
+    second: text(given.second),
+    index: text(given.index),
+    query: text(given.query),
+    item: text(given.item),
+    filter: text(given.filter),
+    labels: text(given.labels),
+    labelSet: text(given.labelSet),
+    template: text(given.template),
+    top: number(given.top),
+  }),
+  component: lazyRouteComponent(() => import("../views/playground/PlaygroundPage")),
+});
+
+export const serviceRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/service",
+  validateSearch: (given) => optional({ tab: text(given.tab) }),
+  component: lazyRouteComponent(() => import("../views/service/ServicePage")),
+});
+
+export const deploymentRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/service/deployments/$name",
+  component: lazyRouteComponent(() => import("../views/service/DeploymentPage")),
+});
+
+export const tokensRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tokens",
+  component: lazyRouteComponent(() => import("../views/service/TokensPage")),
+});
+
+export const router = createRouter({
+  routeTree: root.addChildren([
+    home, jobsRoute, jobRoute, compareJobsRoute, newJobRoute, modelsRoute, modelRoute, compareModelsRoute, datasetsRoute,
+    datasetRoute, playgroundRoute, serviceRoute, deploymentRoute, tokensRoute,
+  ]),
+  // Lists are repeated parameters (`state=running&state=queued`), as in the API.
+  parseSearch,
+  stringifySearch,
+  defaultPreload: "intent",
+  defaultErrorComponent: ({ error, reset }) => <ErrorState error={error} onRetry={reset} />,
+  scrollRestoration: true,
+});
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: typeof router;
+  }
+}

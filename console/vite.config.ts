@@ -1,0 +1,20 @@
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vitest/config";
+
+// The address of a running control plane, for `npm run dev`.
+const SERVER = process.env.TINYCLIP_URL ?? "http://127.0.0.1:8321";
+
+export default defineConfig({
+  plugins: [react()],
+  build: {
+    outDir: "../server/tinyclip_server/console/built",
+    emptyOutDir: true,
+    target: "es2022",
+    modulePreload: { polyfill: false },
+    assetsInlineLimit: 0, // the Content-Security-Policy of the pages allows files of the server only
+    chunkSizeWarningLimit: 700,
+    rollupOptions: { input: ["index.html", "docs.html", "redoc.html"] },
+  },
+  server: { proxy: { "/v1": SERVER, "/livez": SERVER, "/readyz": SERVER, "/openapi.json": SERVER } },
+  test: { environment: "node", include: ["src/**/*.test.ts"] },
+});
