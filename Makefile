@@ -1,5 +1,6 @@
 # The two commands for a fresh machine: `make demo` and `make test`. Both make .venv by themselves, once.
 #
+#   make demo KEEP=1                   keep the service running at the end, for its console
 #   make demo PYTHON=python3.12        another Python
 #   make demo PIP_ARGS="…"             more arguments for pip install, as an index with CPU builds of torch
 
@@ -13,7 +14,7 @@ STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | 
 .PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests console console-check
 
 demo: $(STAMP)
-	@$(BIN)/python examples/emoji/demo.py
+	@$(BIN)/python examples/emoji/demo.py $(if $(KEEP),--keep)
 
 # Three workers keep two cores busy, because many tests wait for processes; the types are checked beside them. TEST_ARGS passes
 # more to pytest, as in `make test TEST_ARGS="-k scheduler"`. Bytecode is kept whatever the user's setting is: the tests start

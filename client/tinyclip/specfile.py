@@ -6,7 +6,7 @@ relative to the current folder.
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,36 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         set_value(spec, override)
     _resolve_paths(spec, Path.cwd())
     return spec
+
+
+def with_absolute_paths(text: str, folder: Path) -> str:
+    """Return the text of a spec file in `folder` with its paths made absolute, and all else, such as comments, as it is.
+
+    Raises `yaml.YAMLError`."""
+    before, after = (yaml.load(text, Loader=_Loader) for _ in range(2))
+    _resolve_paths(after, folder)
+    changed = dict(_changed_texts(before, after))
+    if not changed:
+        return text
+    longest_first = sorted(changed, key=len, reverse=True)
+    pattern = re.compile(r"(?<![\w/.])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w/])")
+    lines = text.split("\n")
+    for place, line in enumerate(lines):
+        if not line.lstrip().startswith("#"):
+            lines[place] = pattern.sub(lambda found: changed[found[1]], line)
+    return "\n".join(lines)
+
+
+def _changed_texts(before: Any, after: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts that differ between two documents of the same form."""
+    if isinstance(before, str) and before != after:
+        yield before, after
+    elif isinstance(before, dict):
+        for key in before:
+            yield from _changed_texts(before[key], after[key])
+    elif isinstance(before, list):
+        for one, other in zip(before, after, strict=True):
+            yield from _changed_texts(one, other)
 
 
 def load_dataset(file: Path | None, changes: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:

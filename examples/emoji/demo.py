@@ -2,9 +2,11 @@
 
 It starts the embedded service in a temporary folder, registers the training pictures as a data set (dataset.yaml), submits
 half.yaml, deploys the student, classifies three images of a style that the student has never seen, searches an index of this
-style by text, and stops everything.
+style by text, and stops everything. With --keep (`make demo KEEP=1`) the service runs until Ctrl-C, for its console.
 """
 
+import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -57,6 +59,9 @@ class Drawing:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="Train, serve and query a half-size CLIP on the emoji drawings.")
+    parser.add_argument("--keep", action="store_true", help="keep the service running until Ctrl-C")
+    keep = parser.parse_args().keep
     signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="tinyclip-demo-"))
     service = Service(folder)
@@ -65,6 +70,10 @@ def main() -> int:
         with service:
             console.print("\n".join(service.greeting()), markup=False)
             run(service.url)
+            if keep:
+                wait_for_interrupt(service)
+            else:
+                console.print(f"\nThe console was at {service.url}; `make demo KEEP=1` keeps it running.")
             console.print("\n[bold]Stopping[/]")
     except KeyboardInterrupt:
         console.print("\nInterrupted; everything is stopped.")
@@ -76,6 +85,14 @@ def main() -> int:
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def wait_for_interrupt(service: Service) -> None:
+    """Wait for Ctrl-C, or for the end of the service. Raises ServiceFailed."""
+    console.print(f"\n[bold]The console is at {service.url}[/]\nPress Ctrl-C to stop the service; its folder is removed then.")
+    with contextlib.suppress(KeyboardInterrupt):
+        service.wait()
+        raise ServiceFailed("the service has ended by itself")
 
 
 def run(url: str) -> None:

@@ -51,6 +51,10 @@ class Service:
         if error is None and status != 0:
             raise ServiceFailed(f"the service exited with status {status}")
 
+    def wait(self) -> None:
+        """Wait until the service ends."""
+        self._process.wait()
+
     def greeting(self) -> list[str]:
         """Return what the service printed until it was ready (the addresses); empty before."""
         lines = self.log.read_text(errors="replace").splitlines()

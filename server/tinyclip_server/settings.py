@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     serve_image_url_hosts: list[str] = []
     """Hosts, with their subdomains, from which images are fetched; empty: any public host, at ports 80 and 443."""
 
+    examples: Path | None = None
+    """Folder of examples that the console offers; unset: that of the clone from which the server is installed, if it is."""
+
     log_format: Literal["auto", "human", "json"] = "auto"
     """Format of standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with `json`."""
 
@@ -178,6 +181,12 @@ class Settings(BaseSettings):
     def artifacts_root(self) -> str:
         root = self.artifacts or str(self.data_dir / "artifacts")
         return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
+
+    @property
+    def examples_folder(self) -> Path | None:
+        """Return the folder of the examples; None if there is none."""
+        folder = self.examples or Path(__file__).parents[2] / "examples"
+        return folder.absolute() if folder.is_dir() else None
 
     @property
     def serve_base_url(self) -> str:

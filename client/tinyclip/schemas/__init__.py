@@ -60,6 +60,7 @@ from tinyclip.schemas.inference import (
 from tinyclip.schemas.jobs import (
     Checkpoint,
     Event,
+    Example,
     Job,
     JobClone,
     JobError,
@@ -116,6 +117,7 @@ __all__ = [
     "EvaluationPost",
     "EvaluationState",
     "Event",
+    "Example",
     "Export",
     "ExportCheck",
     "ExportDocument",

@@ -204,3 +204,14 @@ class JobClone(Request):
     """Changes to an existing job's spec, by dotted path: `{"optimizer.lr": 1e-4, "stages.0.train.steps": 50}`."""
 
     set: Annotated[dict[Line, Any], Field(max_length=1000)] = {}
+
+
+class Example(Response):
+    """A job spec among the examples on the server's machine, ready to be submitted."""
+
+    name: str
+    """Its path below the examples, as `emoji/half.yaml`."""
+    title: str
+    """The first sentence of its comment."""
+    spec: str
+    """YAML with comments and absolute paths."""

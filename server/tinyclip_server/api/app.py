@@ -35,7 +35,7 @@ from tinyclip_server.evaluations import endpoints as evaluations
 from tinyclip_server.exports import endpoints as exports
 from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import endpoints as indexes
-from tinyclip_server.jobs import cleanup, history
+from tinyclip_server.jobs import cleanup, examples, history
 from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
@@ -57,7 +57,7 @@ from tinyclip_server.tokens import endpoints as tokens
 logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
-    jobs.router, history.router, datasets.router, dataset_versions.router, reinforcements.router, models.router,
+    jobs.router, history.router, examples.router, datasets.router, dataset_versions.router, reinforcements.router, models.router,
     models.compare_router, deployments.router, indexes.router, indexes.items_router, evaluations.router, exports.router,
     tokens.router, tokens.me_router,
 ]

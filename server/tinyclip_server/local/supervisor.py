@@ -188,8 +188,8 @@ async def _announce(settings: Settings, readiness: Readiness) -> None:
     """Print the addresses of the service, and `ready` once it is."""
     api = f"http://{settings.host}:{settings.port}"
     print(f"TinyCLIP keeps its files in {settings.data_dir}")
-    print(f"  API            {api}")
-    print(f"  API docs       {api}/docs")
+    print(f"  Console        {api}")
+    print(f"  API            {api}/v1  (described at {api}/docs)")
     token = f"  (asks for the token in {settings.ray_token_path})" if settings.ray_token_path else ""
     print(f"  Ray dashboard  {settings.ray_address}{token}")
     print(f"  Deployments    {settings.serve_base_url}", flush=True)
