@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.world import deployment, undisturbed, world  # noqa: F401 -- fixtures
 from tests.fault_proxy import faulty_s3, proxied_s3  # noqa: F401 -- fixtures
 from tests.postgres import index_database, postgres  # noqa: F401 -- fixtures
 
 ROOT = Path(__file__).parents[1]
 END_TO_END = ROOT / "tests" / "e2e"
+IN_A_BROWSER = ROOT / "tests" / "console"
 
 # The models of the tests are tiny: a second thread gains nothing, and on busy cores the two wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,9 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     A file is run by one worker (`--dist loadgroup`), and so are the end-to-end tests, which share a service and its cluster.
     """
-    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path.parent != END_TO_END))
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path.parent not in (END_TO_END, IN_A_BROWSER)))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("e2e" if item.path.parent == END_TO_END else str(item.path.relative_to(ROOT))))
+        item.add_marker(pytest.mark.xdist_group(_group(str(item.path.relative_to(ROOT)))))
 
 
 RARELY = 100
@@ -107,6 +109,8 @@ def _group(module: str) -> str:
     """
     path = ROOT / module
     text = path.read_text()
+    if path.parent == IN_A_BROWSER:
+        return "e2e"
     if re.search(r"\bpytest\.mark\.ray\b|\bRAY_MARKS\b", text):
         return "e2e" if END_TO_END in path.parents else "ray"
     if re.search(r"\b(on_workers|kill_at|kill_attempt)\(", text):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import World
+from tests.e2e.world import World
 from tests.workers.shapes_data import add_file, draw_shape
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]

@@ -8,7 +8,7 @@ import yaml
 from tinyclip import Conflict
 from tinyclip.schemas import JobState
 
-from tests.e2e.conftest import World
+from tests.e2e.world import World
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.ray]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tinyclip.specfile import load_spec
 
-from tests.e2e.conftest import Undisturbed, World
 from tests.e2e.service import wait_for
+from tests.e2e.world import Undisturbed, World
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 

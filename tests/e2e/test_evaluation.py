@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.conftest import Undisturbed, World
+from tests.e2e.world import Undisturbed, World
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 

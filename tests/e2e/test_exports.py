@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import Undisturbed, World
+from tests.e2e.world import Undisturbed, World
 from tests.workers.shapes_data import draw_shape
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import World
+from tests.e2e.world import World
 from tests.workers.imports import RunsCommand, save
 from tests.workers.models import tiny_model
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.e2e.conftest import Undisturbed, World
+from tests.e2e.world import Undisturbed, World
 from tests.workers.shapes_data import draw_shape
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]

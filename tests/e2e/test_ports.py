@@ -5,7 +5,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.conftest import World
+from tests.e2e.world import World
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 

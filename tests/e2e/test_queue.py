@@ -7,8 +7,8 @@ import pytest
 from tinyclip.schemas import Event, Job, JobState
 from tinyclip.specfile import load_spec
 
-from tests.e2e.conftest import Undisturbed, World
 from tests.e2e.service import wait_for
+from tests.e2e.world import Undisturbed, World
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray]
 

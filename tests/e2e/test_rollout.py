@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tinyclip import Student
 
-from tests.e2e.conftest import Undisturbed, World
+from tests.e2e.world import Undisturbed, World
 from tests.workers.shapes_data import draw_shape
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.ray, pytest.mark.long]

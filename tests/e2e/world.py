@@ -1,4 +1,4 @@
-"""One service and one job without faults for all end-to-end tests."""
+"""One service and one job without faults for all end-to-end tests, and for those of the console."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from tinyclip import Client
 from tinyclip.schemas import Job
 
 from tests.e2e.service import CommandResult, Service
-from tests.e2e.shapes import write_world
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,10 @@ class World:
         return self.client.jobs.page(page_size=1).items[0]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    from tests.e2e.shapes import write_world  # imports torch, which other tests do without
+
     folder = tmp_path_factory.mktemp("e2e")
     spec_file = write_world(folder)
     service = Service(folder)
@@ -53,14 +54,14 @@ class Undisturbed:
     job: Job
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def undisturbed(world: World) -> Undisturbed:
     ran = world.service.client("jobs", "submit", world.spec_file, "--watch")
     assert ran.code == 0, ran.out + ran.err
     return Undisturbed(ran, world.newest_job())
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def deployment(world: World, undisturbed: Undisturbed) -> str:
     """The undisturbed job's student, ready for queries, on the engine whose numbers do not depend on the machine."""
     assert undisturbed.job.model is not None
