@@ -7,12 +7,14 @@ from typing import Any, assert_type
 import httpx
 from tinyclip import AsyncClient, Call, Client, EmbeddedImages
 from tinyclip.schemas import (
+    Attempt,
     DatasetReport,
     DatasetVersion,
     Deployment,
     Event,
     Export,
     Job,
+    JobSpecs,
     LabelSet,
     Me,
     Page,
@@ -29,6 +31,8 @@ def blocking(client: Client) -> None:
     assert_type(client.jobs.delete("job_1"), None)
     assert_type(client.jobs.page(page_size=3), Page[Job])
     assert_type(client.jobs.list(state="queued"), Iterator[Job])
+    assert_type(client.jobs.attempts("job_1"), Iterator[Attempt])
+    assert_type(client.jobs.spec("job_1"), JobSpecs)
     assert_type(client.jobs.events("job_1", after=3), Iterator[Event])
     assert_type(client.jobs.wait("job_1", timeout=1.0), Job)
     assert_type(client.datasets.report("pairs@1"), DatasetReport)

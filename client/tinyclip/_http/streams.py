@@ -1,11 +1,11 @@
 """Server-sent events over lost connections: reopened with `Last-Event-ID`, without gap or repeat."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Generic
 
 import httpx_sse
 
-from tinyclip._http.calls import Call, ModelT, as_model
+from tinyclip._http.calls import Call, ModelT, QueryValue, as_model
 from tinyclip._http.retries import Patience, Retries
 from tinyclip._http.transport import Transport
 from tinyclip.errors import CannotReachServer, ProblemError
@@ -14,10 +14,20 @@ from tinyclip.errors import CannotReachServer, ProblemError
 class Stream(Generic[ModelT]):
     """A reader's position in a stream of `model` documents."""
 
-    def __init__(self, path: str, model: type[ModelT], after: int, retries: Retries, *, tail: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        model: type[ModelT],
+        after: int,
+        retries: Retries,
+        *,
+        tail: int | None = None,
+        query: Mapping[str, QueryValue] | None = None,
+    ) -> None:
         self._path = path
         self._model = model
         self._tail = tail
+        self._query = {**(query or {}), "tail": tail}
         self._last_id = after
         self.patience = Patience(retries)
 
@@ -26,7 +36,7 @@ class Stream(Generic[ModelT]):
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._last_id or self._tail is None:
             headers["Last-Event-ID"] = str(self._last_id)
-        return Call("GET", self._path, as_model(self._model), headers=headers, query={"tail": self._tail})
+        return Call("GET", self._path, as_model(self._model), headers=headers, query=self._query)
 
     def take(self, event: httpx_sse.ServerSentEvent) -> ModelT | None:
         """Return the event's document, or None for an event that is not numbered or was read before."""

@@ -10,7 +10,21 @@ from tinyclip._http.calls import Call, as_model, idempotency_header, no_content,
 from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, iteration, method, operation
 from tinyclip._http.streams import Stream, follow
 from tinyclip._http.waiting import Deadline
-from tinyclip.schemas import Checkpoint, Event, Job, JobClone, JobPatch, JobSpec, JobState, LogLine, Metrics, Page, Plan
+from tinyclip.schemas import (
+    Attempt,
+    Checkpoint,
+    Event,
+    Job,
+    JobClone,
+    JobPatch,
+    JobSpec,
+    JobSpecs,
+    JobState,
+    LogLine,
+    Metrics,
+    Page,
+    Plan,
+)
 
 _LONG_POLL_SECONDS = 25.0
 _BETWEEN_SNAPSHOTS_SECONDS = 0.25
@@ -35,13 +49,17 @@ def page(
     state: JobState | str | Sequence[JobState | str] | None = None,
     name: str | Sequence[str] | None = None,
     labels: Mapping[str, str] | None = None,
+    search: str | None = None,
     page_size: int | None = None,
     page_token: str | None = None,
 ) -> Call[Page[Job]]:
-    """Return one page of jobs, newest first: in any of the states, with any of the names and all of the labels."""
+    """Return one page of jobs, newest first: in any of the states, with any of the names and all of the labels.
+
+    `search` finds text in names, ids and values of labels, in any case. Its pages may be short while more follow.
+    """
     query = {
         "state": state, "name": name, "label": [f"{key}:{value}" for key, value in (labels or {}).items()] or None,
-        "page_size": page_size, "page_token": page_token,
+        "search": search, "page_size": page_size, "page_token": page_token,
     }
     return Call("GET", path("jobs"), as_model(Page[Job]), query=query)
 
@@ -109,6 +127,17 @@ def delete(job_id: str, *, if_match: str | None = None) -> Call[None]:
     return Call("DELETE", path("jobs", job_id), no_content, headers=_if_match(if_match))
 
 
+def spec(job_id: str) -> Call[JobSpecs]:
+    """Return a job's spec as it was sent, without defaults, and as the workers get it."""
+    return Call("GET", path("jobs", job_id, "spec"), as_model(JobSpecs))
+
+
+def attempts_page(job_id: str, *, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Attempt]]:
+    """Return one page of a job's attempts, oldest first."""
+    query = {"page_size": page_size, "page_token": page_token}
+    return Call("GET", path("jobs", job_id, "attempts"), as_model(Page[Attempt]), query=query)
+
+
 def events_page(job_id: str, *, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Event]]:
     """Return one page of a job's events, oldest first."""
     query = {"page_size": page_size, "page_token": page_token}
@@ -116,10 +145,19 @@ def events_page(job_id: str, *, page_size: int | None = None, page_token: str | 
 
 
 def logs_page(
-    job_id: str, *, tail: int | None = None, page_size: int | None = None, page_token: str | None = None
+    job_id: str,
+    *,
+    tail: int | None = None,
+    search: str | None = None,
+    level: str | Sequence[str] | None = None,
+    page_size: int | None = None,
+    page_token: str | None = None,
 ) -> Call[Page[LogLine]]:
-    """Return one page of a job's log lines, oldest first; with `tail` the last ones only."""
-    query = {"tail": tail, "page_size": page_size, "page_token": page_token}
+    """Return one page of a job's log lines, oldest first; with `tail` the last ones only.
+
+    `search` finds text in any case, `level` lines of any of these levels. Such a page may be short while more follow.
+    """
+    query = {"tail": tail, "search": search, "level": level, "page_size": page_size, "page_token": page_token}
     return Call("GET", path("jobs", job_id, "logs"), as_model(Page[LogLine]), query=query)
 
 
@@ -174,6 +212,8 @@ class JobMethods(ResourceMethods):
     clone = method(clone)
     update = method(update)
     delete = method(delete)
+    spec = method(spec)
+    attempts_page = method(attempts_page)
     events_page = method(events_page)
     logs_page = method(logs_page)
     metrics = method(metrics)
@@ -187,9 +227,15 @@ class JobMethods(ResourceMethods):
         state: JobState | str | Sequence[JobState | str] | None = None,
         name: str | Sequence[str] | None = None,
         labels: Mapping[str, str] | None = None,
+        search: str | None = None,
     ) -> AsyncGenerator[Job, None]:
-        """Iterate over all jobs, newest first."""
-        return self._items(lambda token: page(state=state, name=name, labels=labels, page_token=token))
+        """Iterate over all jobs, newest first; `search` finds text in names, ids and values of labels."""
+        return self._items(lambda token: page(state=state, name=name, labels=labels, search=search, page_token=token))
+
+    @iteration
+    def attempts(self, job_id: str) -> AsyncGenerator[Attempt, None]:
+        """Iterate over a job's attempts, oldest first."""
+        return self._items(lambda token: attempts_page(job_id, page_token=token))
 
     @iteration
     def events(
@@ -203,10 +249,23 @@ class JobMethods(ResourceMethods):
 
     @iteration
     def logs(
-        self, job_id: str, *, after: int = 0, tail: int | None = None, patience: float = _SURVIVES_RESTART_SECONDS
+        self,
+        job_id: str,
+        *,
+        after: int = 0,
+        tail: int | None = None,
+        search: str | None = None,
+        level: str | Sequence[str] | None = None,
+        patience: float = _SURVIVES_RESTART_SECONDS,
     ) -> AsyncGenerator[LogLine, None]:
-        """Iterate over a job's log lines until the job has ended: from the one after `after`, or from the last `tail`."""
-        stream = Stream(path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience), tail=tail)
+        """Iterate over a job's log lines until the job has ended: from the one after `after`, or from the last `tail`.
+
+        `search` and `level` select lines, as in `logs_page`.
+        """
+        stream = Stream(
+            path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience), tail=tail,
+            query={"search": search, "level": level},
+        )
         return follow(self._transport, stream, lambda: self._has_ended(job_id))
 
     @iteration

@@ -80,6 +80,9 @@ class ModelRef(Response):
     version: int
 
 
+JobAction = Literal["cancel", "pause", "resume", "retry", "clone", "edit", "delete"]
+
+
 class Job(Response):
     id: str
     name: str
@@ -97,9 +100,33 @@ class Job(Response):
     retry_of: str | None = None
     """The failed or cancelled job from whose last checkpoint this one continues."""
     error: JobError | None
+    actions: list[JobAction] = []
+    """What the job's state allows the caller to do now; none without the scope `write`. The ETag does not depend on it."""
     etag: str
     created_at: Timestamp
     started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class JobSpecs(Response):
+    """A job's spec, twice."""
+
+    submitted: JSON
+    """As it was sent, without defaults."""
+    resolved: JSON
+    """As the workers get it: with sizes, lengths and defaults."""
+
+
+class Attempt(Response):
+    """One attempt at a job: one Ray job."""
+
+    number: int
+    ray_submission_id: str
+    outcome: str | None
+    """`succeeded`, `failed`, `stopped`, `lost`, `stalled`, `timed_out`, `withdrawn` or `interrupted`; None while it runs."""
+    cause: str
+    """Why it ended; empty while it runs, and if it succeeded."""
+    created_at: Timestamp
     finished_at: Timestamp | None
 
 
@@ -167,10 +194,18 @@ class MetricPoint(Response):
     value: float
 
 
+class NamedPoint(MetricPoint):
+    """One message of the stream of a job's metrics."""
+
+    name: str
+
+
 class Metrics(Response):
     """Series by name, each thinned to at most `max_points` points per stage."""
 
     series: dict[str, list[MetricPoint]]
+    last: int = 0
+    """The number of the newest point that this covers: the stream from here on (`Last-Event-ID`) has those that follow."""
 
 
 class Checkpoint(Response):

@@ -37,6 +37,7 @@ from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import endpoints as indexes
 from tinyclip_server.jobs import cleanup, examples, history
 from tinyclip_server.jobs import endpoints as jobs
+from tinyclip_server.jobs import schemas as job_schemas
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
 from tinyclip_server.orchestration import retention
@@ -57,9 +58,9 @@ from tinyclip_server.tokens import endpoints as tokens
 logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
-    jobs.router, history.router, examples.router, datasets.router, dataset_versions.router, reinforcements.router, models.router,
-    models.compare_router, deployments.router, indexes.router, indexes.items_router, evaluations.router, exports.router,
-    tokens.router, tokens.me_router,
+    jobs.router, history.router, examples.router, job_schemas.router, datasets.router, dataset_versions.router,
+    reinforcements.router, models.router, models.compare_router, deployments.router, indexes.router, indexes.items_router,
+    evaluations.router, exports.router, tokens.router, tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 

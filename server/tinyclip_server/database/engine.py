@@ -68,6 +68,7 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(url, **({} if url.startswith("sqlite") else engine_options(statement_s)))
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
+            _let_sqlite_lower_all_letters(self.engine)
         else:
             install_limits(self.engine, idle_s)
         self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -107,3 +108,15 @@ def _make_sqlite_transactional(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
+def _let_sqlite_lower_all_letters(engine: AsyncEngine) -> None:
+    """Give SQLite a `lower` for all letters, as PostgreSQL has; its own knows those of ASCII."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _configure(connection: Any, record: Any) -> None:
+        connection.create_function("lower", 1, _lower, deterministic=True)
+
+
+def _lower(value: Any) -> str | None:
+    return None if value is None else str(value).lower()

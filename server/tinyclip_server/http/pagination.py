@@ -66,13 +66,16 @@ class PageParams:
         """Return a page of `rows`, which have one more than `page_size` if there are more, or end early."""
         shown = rows[: self.page_size]
         more = len(rows) > self.page_size or (isinstance(rows, Rows) and rows.end_early)
-        return Page(items=[view(row) for row in shown], next_page_token=page_token(*key(shown[-1])) if more else None)
+        after = key(shown[-1]) if more else rows.searched_to if isinstance(rows, Rows) else None
+        return Page(items=[view(row) for row in shown], next_page_token=page_token(*after) if after else None)
 
 
 class Rows(list[Row]):
     """The rows of a page; more of them may follow."""
 
     end_early = False
+    searched_to: tuple[Any, ...] | None = None
+    """The key after which the search of the next page begins, if that of this one ended before the last row."""
 
 
 async def fitting_rows(

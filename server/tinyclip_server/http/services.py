@@ -14,7 +14,7 @@ from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray
 from tinyclip_server.database.engine import Database
-from tinyclip_server.http.callers import caller_of
+from tinyclip_server.http.callers import Caller, caller_of
 from tinyclip_server.http.metrics import Metrics
 from tinyclip_server.http.streams import Feeds
 from tinyclip_server.settings import Settings
@@ -65,6 +65,10 @@ async def _services(request: Request) -> Services:
     return services(request)
 
 
+async def _caller(request: Request) -> Caller:
+    return caller_of(request)
+
+
 async def _project(request: Request) -> str:
     return caller_of(request).project
 
@@ -73,4 +77,5 @@ async def _project(request: Request) -> str:
 ReadSession = Annotated[AsyncSession, Depends(_read_session, scope="function")]
 WriteSession = Annotated[AsyncSession, Depends(_write_session, scope="function")]
 ServicesDep = Annotated[Services, Depends(_services)]
+CallerDep = Annotated[Caller, Depends(_caller)]
 Project = Annotated[str, Depends(_project)]

@@ -1,4 +1,4 @@
-"""A job's events and log lines as server-sent events: from any number on, in order, until the job has ended.
+"""A job's events, log lines and metric points as server-sent events: from any number on, in order, until the job has ended.
 
 However many clients watch a job, its new rows are read and serialized once: all readers share one `Feed`.
 """
@@ -49,10 +49,11 @@ RowT = TypeVar("RowT", bound=Numbered)
 
 
 class Line(NamedTuple):
-    """A serialized row."""
+    """A serialized row, and the row for those who want only some."""
 
     seq: int
     data: str
+    row: Any
 
 
 Read = Callable[[AsyncSession, int], Awaitable[list[Line]]]
@@ -162,11 +163,12 @@ def stream(
     newest: int,
     fetch: Callable[[AsyncSession, str, int, int], Awaitable[Sequence[RowT]]],
     view: Callable[[RowT], BaseModel],
+    wanted: Callable[[RowT], bool] = lambda row: True,
 ) -> EventSourceResponse:
-    """Return a response that streams rows above `after` as they are written; `newest` is the last number so far."""
+    """Return a response that streams the wanted rows above `after` as they are written; `newest` is the last number so far."""
 
     async def read(session: AsyncSession, seq: int) -> list[Line]:
-        return [Line(row.seq, view(row).model_dump_json()) for row in await fetch(session, job_id, seq, BATCH)]
+        return [Line(row.seq, view(row).model_dump_json(), row) for row in await fetch(session, job_id, seq, BATCH)]
 
     stopping = anyio.Event()  # set when the server stops: the stream ends after a whole message, and the client resumes it
     feed = feeds.get(db, job_id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
@@ -174,13 +176,14 @@ def stream(
     reader = caller_of(request).token_id or (counted_address(request.client.host) if request.client else "")
     return _CountedResponse(
         partial(feeds.counted, reader),
-        _messages(db, feed, feeds.lagging_readers, after, read, stopping), ping=KEEPALIVE_SECONDS, shutdown_event=stopping,
-        shutdown_grace_period=SHUTDOWN_GRACE_SECONDS,
+        _messages(db, feed, feeds.lagging_readers, after, read, wanted, stopping), ping=KEEPALIVE_SECONDS,
+        shutdown_event=stopping, shutdown_grace_period=SHUTDOWN_GRACE_SECONDS,
     )
 
 
 async def _messages(
-    db: Database, feed: Feed, lagging_readers: asyncio.Semaphore, after: int, read: Read, stopping: anyio.Event
+    db: Database, feed: Feed, lagging_readers: asyncio.Semaphore, after: int, read: Read, wanted: Callable[[Any], bool],
+    stopping: anyio.Event,
 ) -> AsyncIterator[ServerSentEvent]:
     while not stopping.is_set():
         await feed.refresh()
@@ -190,7 +193,8 @@ async def _messages(
             async with lagging_readers, db.read() as session:
                 lines = await read(session, after)
         for line in lines:
-            yield ServerSentEvent(id=str(line.seq), data=line.data)
+            if wanted(line.row):
+                yield ServerSentEvent(id=str(line.seq), data=line.data)
             after = line.seq
         if not caught_up and lines:
             continue

@@ -10,16 +10,18 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import Job, JobClone, JobPatch, JobSpec, JobState, Page, Plan
-from tinyclip.schemas._base import Line
+from tinyclip.schemas._base import Key, Line
 
 from tinyclip_server.database.tables import JobRow
 from tinyclip_server.http.bodies import BoundedRoute
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, matches, quoted
 from tinyclip_server.http.idempotency import Idempotent
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.resources import resource_response
-from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
+from tinyclip_server.http.services import CallerDep, Project, ReadSession, ServicesDep, WriteSession
 from tinyclip_server.jobs import cleanup, repository, service, specs
+from tinyclip_server.jobs.actions import allowed
 from tinyclip_server.jobs.views import etag, job_view
 from tinyclip_server.problems import InvalidInput
 
@@ -34,7 +36,7 @@ REMOVAL_SECONDS = 10.0
 async def create(
     body: JobSpec,
     services: ServicesDep,
-    project: Project,
+    caller: CallerDep,
     session: WriteSession,
     idempotent: Idempotent,
     validate_only: bool = False,
@@ -42,10 +44,11 @@ async def create(
     """Submit a job. Its spec is planned first: an invalid one is refused with the field, the value and what to change."""
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
-        planned = await specs.plan(services, project, body)
+        planned = await specs.plan(services, caller.project, body)
         if validate_only:
             return planned.plan, {}
-        return _body_and_headers(await service.create(session, project, planned), planned.spec)
+        job = await service.create(session, caller.project, planned)
+        return await _body_and_headers(session, caller, job, planned.spec)
 
     return await idempotent.respond(session, 200 if validate_only else 201, make)
 
@@ -53,27 +56,32 @@ async def create(
 @router.get("", response_model=Page[Job])
 async def find(
     session: ReadSession,
-    project: Project,
+    caller: CallerDep,
     paging: Paging,
     state: Annotated[list[JobState] | None, Query(max_length=20, description="may be repeated: jobs in any of them")] = None,
     name: Annotated[list[Line] | None, Query(max_length=100, description="may be repeated: jobs of any of them")] = None,
     label: Annotated[
         list[Line] | None, Query(max_length=10, description="key:value, may be repeated: jobs with all of them")
     ] = None,
+    search: Annotated[Key, Query(description="jobs whose name, id or value of a label contains this, in any case")] = "",
 ) -> Page[Job]:
-    """List jobs, newest first. A page of large specs is shorter than `page_size`."""
+    """List jobs, newest first.
+
+    A page of large specs is shorter than `page_size`, and so is one of a search for rare text: follow `next_page_token`.
+    """
     rows = await repository.newest(
-        session, project, after=paging.after_newest(), limit=paging.page_size + 1, states=state or (), names=name or (),
-        labels=[_label(pair) for pair in label or []],
+        session, caller.project, after=paging.after_newest(), limit=paging.page_size + 1, states=state or (), names=name or (),
+        labels=[_label(pair) for pair in label or []], search=search,
     )
-    return paging.page(rows, job_view, lambda job: (job.created_at, job.id))
+    actions = await allowed(session, caller, rows)
+    return paging.page(rows, lambda job: job_view(job, actions=actions(job)), lambda job: (job.created_at, job.id))
 
 
 @router.get("/{job_id}", response_model=Job, responses={304: {"description": "not changed within `wait` seconds"}})
 async def get(
     job_id: str,
     services: ServicesDep,
-    project: Project,
+    caller: CallerDep,
     if_none_match: IfNoneMatch = None,
     wait: Annotated[float, Query(ge=0, le=60, description="seconds to wait for a change, with If-None-Match")] = 0,
 ) -> Response:
@@ -81,7 +89,7 @@ async def get(
     until = time.monotonic() + wait
     while True:
         async with services.db.read() as session:
-            job = await service.get(session, project, job_id)
+            job = await service.get(session, caller.project, job_id)
         unchanged = matches(if_none_match, etag(job))
         left = until - time.monotonic()
         if not unchanged or left <= 0 or services.stopping.is_set():
@@ -89,16 +97,17 @@ async def get(
         await asyncio.sleep(min(LONG_POLL_SECONDS, left))
     if unchanged:
         return Response(status_code=304, headers={"ETag": quoted(etag(job))})
-    return _response(job)
+    async with services.db.read() as session:
+        return await _response(session, caller, job)
 
 
 @router.patch("/{job_id}", response_model=Job)
-async def patch(job_id: str, body: JobPatch, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
+async def patch(job_id: str, body: JobPatch, session: WriteSession, caller: CallerDep, if_match: IfMatch = None) -> Response:
     """Change a job's name, labels or priority."""
-    job = await service.get(session, project, job_id, lock=True)
+    job = await service.get(session, caller.project, job_id, lock=True)
     expect_match(if_match, etag(job))
     await service.patch(session, job, body)
-    return _response(job)
+    return await _response(session, caller, job)
 
 
 @router.delete("/{job_id}", status_code=204)
@@ -114,67 +123,73 @@ async def delete(job_id: str, services: ServicesDep, project: Project, if_match:
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=Job)
-async def cancel(job_id: str, session: WriteSession, project: Project, idempotent: Idempotent) -> Response:
+async def cancel(job_id: str, session: WriteSession, caller: CallerDep, idempotent: Idempotent) -> Response:
     """Cancel a job. It is `cancelled` once its attempt has ended."""
-    return await _transition(job_id, session, project, idempotent, service.cancel)
+    return await _transition(job_id, session, caller, idempotent, service.cancel)
 
 
 @router.post("/{job_id}/pause", status_code=202, response_model=Job)
-async def pause(job_id: str, session: WriteSession, project: Project, idempotent: Idempotent) -> Response:
+async def pause(job_id: str, session: WriteSession, caller: CallerDep, idempotent: Idempotent) -> Response:
     """Pause a job at a checkpoint."""
-    return await _transition(job_id, session, project, idempotent, service.pause)
+    return await _transition(job_id, session, caller, idempotent, service.pause)
 
 
 @router.post("/{job_id}/resume", status_code=202, response_model=Job)
-async def resume(job_id: str, session: WriteSession, project: Project, idempotent: Idempotent) -> Response:
+async def resume(job_id: str, session: WriteSession, caller: CallerDep, idempotent: Idempotent) -> Response:
     """Resume a paused job from its last checkpoint."""
-    return await _transition(job_id, session, project, idempotent, service.resume)
+    return await _transition(job_id, session, caller, idempotent, service.resume)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=Job)
-async def retry(job_id: str, session: WriteSession, project: Project, idempotent: Idempotent) -> Response:
+async def retry(job_id: str, session: WriteSession, caller: CallerDep, idempotent: Idempotent) -> Response:
     """Retry a failed or cancelled job from its last checkpoint, as a new job, which is returned."""
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
-        return _body_and_headers(await service.retry(session, project, job_id))
+        return await _body_and_headers(session, caller, await service.retry(session, caller.project, job_id))
 
     return await idempotent.respond(session, 202, make)
 
 
 @router.post("/{job_id}/clone", status_code=201, response_model=Job)
 async def clone(
-    job_id: str, body: JobClone, services: ServicesDep, session: WriteSession, project: Project, idempotent: Idempotent
+    job_id: str, body: JobClone, services: ServicesDep, session: WriteSession, caller: CallerDep, idempotent: Idempotent
 ) -> Response:
     """Submit a job's spec again, with changes, as a new job."""
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
         async with services.db.read() as reading:
-            original = await service.get(reading, project, job_id)
+            original = await service.get(reading, caller.project, job_id)
         changed = await asyncio.to_thread(specs.with_changes, original.spec, body.set)
-        planned = await specs.plan(services, project, changed)
-        return _body_and_headers(await service.create(session, project, planned), planned.spec)
+        submitted = await asyncio.to_thread(specs.submitted_with_changes, original.submitted_spec, body.set, changed)
+        planned = await specs.plan(services, caller.project, changed, submitted)
+        job = await service.create(session, caller.project, planned)
+        return await _body_and_headers(session, caller, job, planned.spec)
 
     return await idempotent.respond(session, 201, make)
 
 
 async def _transition(
-    job_id: str, session: AsyncSession, project: str, idempotent: Idempotent, change: Callable[[AsyncSession, JobRow], None]
+    job_id: str, session: AsyncSession, caller: Caller, idempotent: Idempotent, change: Callable[[AsyncSession, JobRow], None]
 ) -> Response:
     async def make() -> tuple[BaseModel, dict[str, str]]:
-        job = await service.get(session, project, job_id, lock=True)
+        job = await service.get(session, caller.project, job_id, lock=True)
         change(session, job)
         await session.flush()
-        return _body_and_headers(job)
+        return await _body_and_headers(session, caller, job)
 
     return await idempotent.respond(session, 202, make)
 
 
-def _body_and_headers(job: JobRow, spec: JobSpec | None = None) -> tuple[Job, dict[str, str]]:
-    return job_view(job, spec), {"ETag": quoted(etag(job)), "Location": f"/v1/jobs/{job.id}"}
+async def _body_and_headers(
+    session: AsyncSession, caller: Caller, job: JobRow, spec: JobSpec | None = None
+) -> tuple[Job, dict[str, str]]:
+    actions = await allowed(session, caller, [job])
+    return job_view(job, spec, actions(job)), {"ETag": quoted(etag(job)), "Location": f"/v1/jobs/{job.id}"}
 
 
-def _response(job: JobRow) -> Response:
-    return resource_response(job_view(job), etag(job))
+async def _response(session: AsyncSession, caller: Caller, job: JobRow) -> Response:
+    actions = await allowed(session, caller, [job])
+    return resource_response(job_view(job, actions=actions(job)), etag(job))
 
 
 def _label(pair: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from tinyclip_server.jobs.lifecycle import (
     end_attempt,
     record,
     show_waiting,
+    why_stopped,
 )
 from tinyclip_server.models import service as models
 
@@ -100,7 +101,7 @@ async def _progress(session: AsyncSession, job: JobRow, attempt: AttemptRow, eve
     points = _points(job, stage.index, step, metrics)
     _show_progress(job, stage, event.data)
     stage.metrics = {**stage.metrics, "last": {**metrics, "step": step}}
-    await _add_points(session, points)
+    await _add_points(session, job, points)
 
 
 async def _agreement_measured(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -110,7 +111,7 @@ async def _agreement_measured(session: AsyncSession, job: JobRow, attempt: Attem
         raise ValueError("a divergence is not finite")
     points = _points(job, stage.index, step, {"teacher_kl": found["kl"]})
     stage.metrics = {**stage.metrics, "agreement": {**found, "step": step}}
-    await _add_points(session, points)
+    await _add_points(session, job, points)
 
 
 async def _stage_evaluating(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -124,7 +125,7 @@ async def _evaluation(session: AsyncSession, job: JobRow, attempt: AttemptRow, e
     points = _points(job, stage.index, int(event.data.get("step", 0)), numbers)
     scores = Scores.model_validate({"student": student, "teacher": teacher})
     stage.evaluation = {**stage.evaluation, task: scores.model_dump()}
-    await _add_points(session, points)
+    await _add_points(session, job, points)
 
 
 async def _stage_finished(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
@@ -142,7 +143,7 @@ async def _attempt_succeeded(session: AsyncSession, job: JobRow, attempt: Attemp
     problem = _model_problem(attempt.model)
     if attempt.model is not None and problem is None:
         await models.register(session, attempt.model, name=job.model_name, version=job.model_version, job_id=job.id)
-    end_attempt(attempt, AttemptOutcome.SUCCEEDED)
+    end_attempt(attempt, AttemptOutcome.SUCCEEDED, problem[1] if problem is not None else "")
     if problem is not None:
         _fail(session, job, *problem)
         return
@@ -169,12 +170,12 @@ async def _attempt_failed(session: AsyncSession, job: JobRow, attempt: AttemptRo
         code=str(event.data.get("code", "attempt_failed")), message=event.message or "the attempt failed",
         stage=event.data.get("stage", event.stage), attempt=attempt.number, retryable=bool(event.data.get("retryable", False)),
     )
-    end_attempt(attempt, AttemptOutcome.FAILED)
+    end_attempt(attempt, AttemptOutcome.FAILED, error.message)
     attempt_failed(session, job, error)
 
 
 async def _attempt_stopped(session: AsyncSession, job: JobRow, attempt: AttemptRow, event: WorkerEvent) -> None:
-    end_attempt(attempt, AttemptOutcome.STOPPED)
+    end_attempt(attempt, AttemptOutcome.STOPPED, why_stopped(job))
     attempt_stopped(session, job)
 
 
@@ -241,8 +242,12 @@ def _points(job: JobRow, stage: int, step: int, metrics: dict[str, Any]) -> list
     ]
 
 
-async def _add_points(session: AsyncSession, points: list[dict[str, Any]]) -> None:
-    if points:
-        new = (pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert)(MetricPointRow).values(points)
-        keys = ["job_id", "name", "stage", "step"]
-        await session.execute(new.on_conflict_do_update(index_elements=keys, set_={"value": new.excluded.value}))
+async def _add_points(session: AsyncSession, job: JobRow, points: list[dict[str, Any]]) -> None:
+    """Number and insert points; those of a step that is repeated replace its earlier ones."""
+    if not points:
+        return
+    numbered = [{**point, "seq": number} for number, point in enumerate(points, job.last_metric + 1)]
+    job.last_metric += len(points)
+    new = (pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert)(MetricPointRow).values(numbered)
+    keys, changed = ["job_id", "name", "stage", "step"], {"value": new.excluded.value, "seq": new.excluded.seq}
+    await session.execute(new.on_conflict_do_update(index_elements=keys, set_=changed))

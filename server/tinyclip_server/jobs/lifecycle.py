@@ -167,9 +167,9 @@ def begin_attempt(session: AsyncSession, job: JobRow, why: str) -> AttemptRow:
     return attempt
 
 
-def end_attempt(attempt: AttemptRow, outcome: AttemptOutcome) -> None:
-    """Set the outcome of an attempt."""
-    attempt.outcome = outcome
+def end_attempt(attempt: AttemptRow, outcome: AttemptOutcome, cause: str = "") -> None:
+    """Set the outcome of an attempt, and why it ended unless it succeeded."""
+    attempt.outcome, attempt.cause = outcome, cause
     attempt.finished_at = now()
 
 
@@ -195,6 +195,12 @@ def attempt_stopped(session: AsyncSession, job: JobRow) -> None:
         change_state(session, job, S.PAUSED, "paused")
     else:  # by an older control file, as after a pause and a resume in short order
         begin_attempt(session, job, f"attempt {job.attempt} had stopped; the next one continues from its checkpoint")
+
+
+def why_stopped(job: JobRow) -> str:
+    """Return the cause of the end of an attempt that stopped on request."""
+    requests = {S.CANCELLING: "the job was cancelled", S.PAUSING: "the job was paused"}
+    return requests.get(JobState(job.state), "an earlier request stopped it")
 
 
 def attempt_interrupted(session: AsyncSession, job: JobRow, why: str) -> None:

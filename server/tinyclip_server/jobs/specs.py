@@ -1,5 +1,6 @@
 """Specs on their way from the user to a worker: teachers and data set resolved, planned, changed by dotted paths."""
 
+import contextlib
 import copy
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +24,18 @@ class PlannedJob:
     """With the versions of teachers and data set pinned."""
     plan: Plan
     dataset: DatasetVersion | None
+    submitted: dict[str, Any]
+    """As it was sent, without defaults."""
 
 
-async def plan(services: Services, project: str, spec: JobSpec) -> PlannedJob:
-    """Pin the versions of a spec, and plan it. Raises InvalidInput."""
+async def plan(
+    services: Services, project: str, spec: JobSpec, submitted: dict[str, Any] | None = None
+) -> PlannedJob:
+    """Pin the versions of a spec, and plan it; `submitted` is what was sent if it is not the spec. Raises InvalidInput."""
     await services.addresses.expect_readable(project, services.settings.address_rules, spec)
     pinned, dataset = await datasets.pin(services, project, await _pin_teachers(services, project, spec))
-    return PlannedJob(pinned, await services.planner.plan(project, pinned, dataset), dataset)
+    sent = submitted if submitted is not None else spec.model_dump(mode="json", exclude_unset=True)
+    return PlannedJob(pinned, await services.planner.plan(project, pinned, dataset), dataset, sent)
 
 
 async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> JobSpec:
@@ -44,15 +50,40 @@ def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:
 
     Raises InvalidInput.
     """
+    document = _changed(spec, changes)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput.document(error, document, JobSpec) from error
+
+
+def submitted_with_changes(submitted: dict[str, Any] | None, changes: dict[str, Any], changed: JobSpec) -> dict[str, Any]:
+    """Return what was sent with the same changes; without defaults the changed spec, if they do not fit what was sent."""
+    if submitted is not None:
+        with contextlib.suppress(InvalidInput, ValidationError):
+            document = _changed(submitted, changes)
+            JobSpec.model_validate(document)
+            return document
+    return without_defaults(changed.model_dump(mode="json"))
+
+
+def without_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec without the values that are defaults; the whole spec if that would be another one."""
+    spec = JobSpec.model_validate(document)
+    short = spec.model_dump(mode="json", exclude_defaults=True)
+    with contextlib.suppress(ValidationError):
+        if JobSpec.model_validate(short) == spec:
+            return short
+    return document
+
+
+def _changed(spec: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     document = copy.deepcopy(spec)
     if changes.get("data.train.dataset") is not None:
         datasets.without_owned(document)
     for path, value in changes.items():
         _set(document, path, value)
-    try:
-        return JobSpec.model_validate(document)
-    except ValidationError as error:
-        raise InvalidInput.document(error, document, JobSpec) from error
+    return document
 
 
 def _set(document: Any, path: str, value: Any) -> None:

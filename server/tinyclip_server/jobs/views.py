@@ -1,11 +1,28 @@
 """Documents of the API from rows of the database."""
 
-from tinyclip.schemas import Event, Job, JobError, JobSpec, JobState, LogLine, ModelRef, Progress, StageView
+from collections.abc import Sequence
 
-from tinyclip_server.database.tables import EventRow, JobRow, LogLineRow, StageRow
+from tinyclip.schemas import (
+    Attempt,
+    Event,
+    Job,
+    JobAction,
+    JobError,
+    JobSpec,
+    JobSpecs,
+    JobState,
+    LogLine,
+    ModelRef,
+    NamedPoint,
+    Progress,
+    StageView,
+)
+
+from tinyclip_server.database.tables import AttemptRow, EventRow, JobRow, LogLineRow, MetricPointRow, StageRow
+from tinyclip_server.jobs.specs import without_defaults
 
 
-def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:
+def job_view(job: JobRow, spec: JobSpec | None = None, actions: Sequence[JobAction] = ()) -> Job:
     """Return the document of a job; `spec` saves parsing the stored one."""
     succeeded = job.state == JobState.SUCCEEDED and job.model_version is not None
     return Job(
@@ -24,6 +41,7 @@ def job_view(job: JobRow, spec: JobSpec | None = None) -> Job:
         model=ModelRef(name=job.model_name, version=job.model_version) if succeeded and job.model_version else None,
         retry_of=job.adopts[0] if job.adopts else None,
         error=JobError.model_validate(job.error) if job.error else None,
+        actions=list(actions),
         etag=etag(job),
         created_at=job.created_at,
         started_at=job.started_at,
@@ -45,6 +63,19 @@ def stage_view(stage: StageRow) -> StageView:
     )
 
 
+def specs_view(job: JobRow) -> JobSpecs:
+    return JobSpecs(
+        submitted=job.submitted_spec if job.submitted_spec is not None else without_defaults(job.spec), resolved=job.resolved_spec
+    )
+
+
+def attempt_view(attempt: AttemptRow) -> Attempt:
+    return Attempt(
+        number=attempt.number, ray_submission_id=attempt.ray_submission_id, outcome=attempt.outcome, cause=attempt.cause,
+        created_at=attempt.created_at, finished_at=attempt.finished_at,
+    )
+
+
 def event_view(event: EventRow) -> Event:
     return Event(
         id=event.seq, job=event.job_id, type=event.type, attempt=event.attempt, stage=event.stage, message=event.message,
@@ -57,3 +88,7 @@ def log_view(line: LogLineRow) -> LogLine:
         id=line.seq, attempt=line.attempt, level=line.level, source=line.source, message=line.message,
         created_at=line.created_at,
     )
+
+
+def point_view(point: MetricPointRow) -> NamedPoint:
+    return NamedPoint(name=point.name, stage=point.stage, step=point.step, value=point.value)

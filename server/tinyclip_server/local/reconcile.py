@@ -144,7 +144,7 @@ async def _raise_attempts(session: AsyncSession, last: dict[str, int]) -> list[s
         changed.append(f"job {job.id}: the next attempt is {number + 1}, because the artifacts have {number}")
         if job.state in ON_CLUSTER:
             attempt = await session.get_one(AttemptRow, (job.id, job.attempt))
-            end_attempt(attempt, AttemptOutcome.INTERRUPTED)
+            end_attempt(attempt, AttemptOutcome.INTERRUPTED, "the database was restored from a backup")
             attempt_interrupted(session, job, "restored from a backup; it continues from the last checkpoint")
             job.lease_owner, job.lease_until = "", None
         job.attempt = number

@@ -156,6 +156,8 @@ class TestServiceStopped:
 
         job = await service.job(worker.job)
         assert (job["state"], job["progress"]["step"]) == ("queued", 4)
+        [attempt] = await service.items(f"/v1/jobs/{worker.job}/attempts")
+        assert (attempt["outcome"], attempt["cause"]) == ("interrupted", "its cluster was stopped")
         await service.tick()
         job = await service.job(worker.job)
         assert (job["state"], job["attempt"]) == ("starting", 2)

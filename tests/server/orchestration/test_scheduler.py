@@ -105,6 +105,8 @@ class TestRayFailures:
 
         job = await service.job(job["id"])
         assert (job["state"], job["error"]["code"]) == ("failed", "ray_refused")
+        [attempt] = await service.items(f"/v1/jobs/{job['id']}/attempts")
+        assert (attempt["outcome"], attempt["cause"]) == ("failed", job["error"]["message"])
         assert "no such runtime" in job["error"]["message"]
 
     async def test_an_attempt_that_ray_does_not_know_is_retried_after_a_grace_period(self, start: Start) -> None:

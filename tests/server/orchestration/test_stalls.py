@@ -36,6 +36,10 @@ async def _age(service: Service, table: Any, seconds: float) -> None:
         await session.execute(update(table).values(progressed_at=now() - timedelta(seconds=seconds)))
 
 
+async def _causes(service: Service, job: str) -> list[tuple[str | None, str]]:
+    return [(attempt["outcome"], attempt["cause"]) for attempt in await service.items(f"/v1/jobs/{job}/attempts")]
+
+
 class TestStalledAttempt:
     @on_both_databases
     async def test_the_next_attempt_follows(self, service: Service) -> None:
@@ -52,6 +56,7 @@ class TestStalledAttempt:
         assert worker.control() == {"fence": 2, "desired": "run"}
         stalled = [event["message"] for event in await service.events(worker.job) if event["type"] == "attempt.stalled"]
         assert stalled == ["attempt 1 is stopped: no progress for 3600 s"]
+        assert await _causes(service, worker.job) == [("stalled", stalled[0]), (None, "")]
 
     async def test_its_processes_are_stopped(self, start: Start) -> None:
         service = await start(stop_grace_seconds=0)
@@ -178,6 +183,7 @@ class TestTimeLimit:
         assert (before["state"], before["attempt"]) == ("starting", 2)
         assert (job["state"], job["error"]["code"], job["error"]["retryable"]) == ("failed", "time_limit", False)
         assert "100 s" in job["error"]["message"]
+        assert (await _causes(service, worker.job))[1] == ("timed_out", job["error"]["message"])
 
     async def test_its_processes_are_fenced_and_stopped(self, start: Start) -> None:
         service = await start(stop_grace_seconds=0)

@@ -66,13 +66,16 @@ def list_(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY:VALUE", help="Only jobs with this label; repeated: with all of these.")
     ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only jobs with this in their name, id or value of a label.")
+    ] = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     labels = dict(_label(pair) for pair in label or [])
-    call = calls.page(state=state, name=name, labels=labels, page_size=page_size, page_token=page_token)
+    call = calls.page(state=state, name=name, labels=labels, search=search, page_size=page_size, page_token=page_token)
     run(context, call, display.show_jobs, as_json)
 
 
@@ -183,14 +186,16 @@ def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     tail: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the last lines to print.")] = 200,
+    search: Annotated[str | None, typer.Option(metavar="TEXT", help="Only lines that contain this, in any case.")] = None,
+    level: Annotated[list[str] | None, typer.Option(help="Only lines of this level; repeated: of any of these.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a job's log lines."""
     if not follow:
-        run(context, calls.logs_page(job, tail=tail), display.show_log_lines, as_json)
+        run(context, calls.logs_page(job, tail=tail, search=search, level=level), display.show_log_lines, as_json)
         return
     with connect(context) as client:
-        for line in client.jobs.logs(job, tail=tail):
+        for line in client.jobs.logs(job, tail=tail, search=search, level=level):
             print_json(line.model_dump_json()) if as_json else display.show_log_line(line)
 
 

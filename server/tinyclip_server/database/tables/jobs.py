@@ -29,12 +29,15 @@ class JobRow(Base):
     """The submitted spec, with defaults; the versions of `registry:` teachers are pinned."""
     resolved_spec: Mapped[dict[str, Any]]
     """The spec that workers get, from the plan."""
+    submitted_spec: Mapped[dict[str, Any] | None]
+    """The spec as it was sent, without defaults; None for jobs of older servers."""
     dataset: Mapped[dict[str, Any] | None]
     """The `DatasetVersion` that the job trains on, without aliases; None: its spec names shards."""
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
     revision: Mapped[int] = mapped_column(default=1)
     last_event: Mapped[int] = mapped_column(default=0)
     last_log: Mapped[int] = mapped_column(default=0)
+    last_metric: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     """Number of the newest attempt, and the fencing token: only that attempt may write."""
     failures: Mapped[int] = mapped_column(default=0)
@@ -108,6 +111,8 @@ class AttemptRow(Base):
     submitted: Mapped[bool] = mapped_column(default=False)
     outcome: Mapped[str | None]
     """An `AttemptOutcome` of `jobs/lifecycle.py`, set once; None while the attempt runs."""
+    cause: Mapped[str] = mapped_column(default="")
+    """Why it ended, unless it succeeded."""
     next_segment: Mapped[int] = mapped_column(default=1)
     model: Mapped[dict[str, Any] | None]
     """The document of the version that the attempt wrote, registered when it succeeds."""
@@ -149,12 +154,14 @@ class LogLineRow(Base):
 
 
 class MetricPointRow(Base):
-    """One value of one series; an attempt that repeats a step replaces the point."""
+    """One value of one series; an attempt that repeats a step replaces the point, which is then the newest again."""
 
     __tablename__ = "metric_points"
+    __table_args__ = (Index("ix_metric_points_seq", "job_id", "seq", unique=True),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     stage: Mapped[int] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float]
+    seq: Mapped[int]

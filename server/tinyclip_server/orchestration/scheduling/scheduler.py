@@ -121,7 +121,7 @@ class Scheduler:
             newest = await session.get_one(AttemptRow, (job.id, job.attempt))  # the retry of one whose events ended it
             if attempt.outcome is None:
                 record(session, job, "attempt.interrupted", "its cluster was stopped", attempt=attempt.number)
-            end_attempt(newest, AttemptOutcome.INTERRUPTED)
+            end_attempt(newest, AttemptOutcome.INTERRUPTED, "its cluster was stopped")
             attempt_interrupted(session, job, SERVICE_STOPPED)
 
     async def _follow(self, claim: Claim) -> None:

@@ -15,6 +15,7 @@ from tinyclip_server.jobs.lifecycle import (
     attempt_stopped,
     end_attempt,
     record,
+    why_stopped,
 )
 from tinyclip_server.orchestration.ray_jobs.observation import Observation, Verdict
 
@@ -24,8 +25,8 @@ def judge(
 ) -> None:
     """Act on the verdict on an attempt whose events did not end it."""
     if seen.verdict is Verdict.REFUSED:
-        end_attempt(attempt, AttemptOutcome.FAILED)
         message = f"Ray refused the job: {seen.refused}"
+        end_attempt(attempt, AttemptOutcome.FAILED, message)
         attempt_failed(session, job, JobError(code="ray_refused", message=message, attempt=attempt.number))
         return
     if seen.verdict is Verdict.ABANDONED:
@@ -35,13 +36,14 @@ def judge(
         return
     attempt.ray_status = seen.status.value if seen.status else None
     if seen.verdict is Verdict.UNKNOWN and not attempt.submitted:  # stopped before it was ever submitted
-        end_attempt(attempt, AttemptOutcome.WITHDRAWN)
+        end_attempt(attempt, AttemptOutcome.WITHDRAWN, why_stopped(job))
         attempt_stopped(session, job)
     elif seen.verdict is Verdict.UNKNOWN:
         _judge_unknown(session, job, attempt, unknown_grace_s)
     elif seen.verdict is Verdict.LOST and seen.never_started is not None:
-        end_attempt(attempt, AttemptOutcome.INTERRUPTED)
-        attempt_interrupted(session, job, f"Ray found no room for its driver: {seen.never_started}")
+        why = f"Ray found no room for its driver: {seen.never_started}"
+        end_attempt(attempt, AttemptOutcome.INTERRUPTED, why)
+        attempt_interrupted(session, job, why)
     elif seen.verdict is Verdict.LOST:
         _lose(session, job, attempt, f"its driver ended without a final event (Ray reports {attempt.ray_status})")
     elif seen.verdict is Verdict.STALLED:
@@ -63,22 +65,22 @@ def _lose(
     session: AsyncSession, job: JobRow, attempt: AttemptRow, why: str, outcome: AttemptOutcome = AttemptOutcome.LOST
 ) -> None:
     """End an attempt whose processes may still run: `jobs/cleanup.py` stops them, and the next attempt's fence."""
-    end_attempt(attempt, outcome)
     what = "lost" if outcome is AttemptOutcome.LOST else "stopped"
     error = JobError(
         code=f"attempt_{outcome.value}", message=f"attempt {attempt.number} is {what}: {why}",
         stage=job.progress.get("stage"), attempt=attempt.number, retryable=True,
     )
+    end_attempt(attempt, outcome, error.message)
     record(session, job, f"attempt.{outcome.value}", error.message, attempt=attempt.number)
     attempt_failed(session, job, error)
 
 
 def time_out(session: AsyncSession, job: JobRow, attempt: AttemptRow, timeouts: Timeouts) -> None:
     """Fail a job whose time on the cluster is up. `jobs/cleanup.py` stops what still runs."""
-    end_attempt(attempt, AttemptOutcome.TIMED_OUT)
     error = JobError(
         code="time_limit", stage=job.progress.get("stage"), attempt=attempt.number,
         message=f"the job was on the cluster for longer than timeouts.total_seconds, {timeouts.total_seconds:g} s; "
         "retry it to continue from its last checkpoint",
     )
+    end_attempt(attempt, AttemptOutcome.TIMED_OUT, error.message)
     attempt_failed(session, job, error)
