@@ -74,7 +74,7 @@ async def _answer(request: Request) -> Response:
     name = path.removeprefix("/") if is_asset else PAGES.get(path)
     if name is None:
         if "text/html" not in request.headers.get("accept", ""):
-            raise NotFound(f"there is nothing at {path[:200]}; the API is below /v1")
+            raise NotFound(f"there is no {path[:200]}; /docs lists the routes", code="no_route")
         name = PAGES["/"]  # the browser's address of a view
     file = await asyncio.to_thread(read_built, name)
     if file is None:

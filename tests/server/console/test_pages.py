@@ -36,7 +36,7 @@ class TestPages:
     async def test_a_request_that_is_not_for_a_page_gets_a_problem_document(self, service: Service) -> None:
         response = await service.http.get("/nothing.json", headers={"Accept": "application/json"})
 
-        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+        assert (response.status_code, response.json()["code"]) == (404, "no_route")
         assert response.headers["x-request-id"]
 
     @pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/jobs/job_1/nothing", "/metrics/x", "/livez/x"])
