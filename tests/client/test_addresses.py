@@ -19,6 +19,7 @@ NO_ADDRESSES = {
     "caption_key", "distinct_key", "image_key", "label_key", "metadata_keys", "where", "filter",  # fields of samples and items
     "classes", "templates", "text", "input", "messages", "metadata",  # texts; of the first two, a file is marked
     "image", "images",  # encoded, or a URL that replicas fetch under the rules of `serve_image_urls`
+    "item",  # the id of an item of an index
     "file",  # the name of an upload, without a slash
     "set",  # values of a spec, which is checked as a whole
     "language", "languages",  # tags of a pattern

@@ -65,7 +65,26 @@ def thumbnail(question: dict) -> dict:
     return {"jpeg": base64.b64encode(f"jpeg of {question['size']}".encode()).decode()}
 
 
+def item(question: dict) -> dict:
+    if question["id"] in ("a/3", "drawn"):
+        has_thumbnail = question["id"] == "a/3"
+        return {"item": {"id": question["id"], "metadata": {}, "shard": None, "has_thumbnail": has_thumbnail}}
+    return {"missing": f"there is no item {question['id']}", "code": "no_such_item"}
+
+
+def item_thumbnail(question: dict) -> dict:
+    if question["id"] == "drawn":
+        return {"missing": "item drawn was added without an image", "code": "no_thumbnail"}
+    if "missing" in item(question):
+        return item(question)
+    return {"jpeg": base64.b64encode(f"jpeg of {question['size']}".encode()).decode()}
+
+
 def answer(question: dict) -> dict:
+    if "item" in question:
+        return {"id": question["id"], **item(question["item"])}
+    if "item_thumbnail" in question:
+        return {"id": question["id"], **item_thumbnail(question["item_thumbnail"])}
     if "evaluation" in question:
         return {"id": question["id"], **evaluation(question["evaluation"])}
     if "samples" in question:

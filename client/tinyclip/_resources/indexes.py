@@ -7,7 +7,7 @@ from tinyclip._http.calls import Call, as_model, idempotency_header, path
 from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, iteration, method, operation
 from tinyclip._http.waiting import Deadline
 from tinyclip._resources.images import encode
-from tinyclip.schemas import Index, IndexItem, IndexKind, IndexPut, IndexSource, IndexStore, Page
+from tinyclip.schemas import Index, IndexedItem, IndexItem, IndexKind, IndexPut, IndexSource, IndexStore, Page
 from tinyclip.schemas.indexes import IndexCodes
 
 
@@ -58,6 +58,17 @@ def remove(name: str, id: str) -> Call[Index]:
     return Call("DELETE", path("indexes", name, "items", id), as_model(Index), headers=idempotency_header())
 
 
+def item(name: str, id: str) -> Call[IndexedItem]:
+    """Return one item, as the newest generation of the index has it."""
+    return Call("GET", path("indexes", name, "items", id), as_model(IndexedItem), wait=120.0)
+
+
+def thumbnail(name: str, id: str, *, size: int | None = None) -> Call[bytes]:
+    """Return a small JPEG of an item's image, at most `size` pixels a side (256)."""
+    where = path("indexes", name, "items", id, "thumbnail")
+    return Call("GET", where, lambda response: response.content, query={"size": size}, wait=120.0)
+
+
 def delete(name: str) -> Call[Index]:
     """Delete an index and its files, stopping a build first if one is under way."""
     return Call("DELETE", path("indexes", name), as_model(Index))
@@ -75,6 +86,8 @@ class IndexMethods(ResourceMethods):
     put = method(put)
     add = method(add)
     remove = method(remove)
+    item = method(item)
+    thumbnail = method(thumbnail)
     delete = method(delete)
 
     @iteration

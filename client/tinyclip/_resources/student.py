@@ -107,16 +107,20 @@ def search(
     text: str | None = None,
     *,
     image: ImageLike | None = None,
+    item: str | None = None,
     top_k: int = 10,
     filter: Filter | None = None,
     compatible: bool = False,
 ) -> Call[SearchResponse]:
-    """Return the `top_k` items of an index nearest to a text or an image, among those whose metadata meets the filter.
+    """Return the `top_k` items of an index nearest to a text, an image or an item, among those whose metadata meets the filter.
 
+    `item`: the id of an item of the index; it is not among its own hits.
     `compatible`: also of an index of the model's teacher or student, if the two were measured to be compatible."""
     encoded = None if image is None else encode(image)
     conditions = None if filter is None else dict(filter)
     body = SearchRequest.model_construct(index=index, text=text, image=encoded, top_k=top_k, filter=conditions)
+    if item is not None:
+        body.item = item
     if compatible:
         body.compatible = True
     document = body.model_dump(mode="json", exclude_none=True, exclude_unset=True)

@@ -36,6 +36,7 @@ from tinyclip.schemas.imports import ImportOptions, ImportUpload, ModelImport
 from tinyclip.schemas.indexes import (
     Hit,
     Index,
+    IndexedItem,
     IndexItem,
     IndexItems,
     IndexKind,
@@ -146,6 +147,7 @@ __all__ = [
     "IndexSource",
     "IndexState",
     "IndexStore",
+    "IndexedItem",
     "Job",
     "JobAction",
     "JobClone",

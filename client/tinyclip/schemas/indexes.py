@@ -157,10 +157,23 @@ class IndexItems(Request):
         return self
 
 
+class IndexedItem(Response):
+    """An item of an index, as its newest generation has it."""
+
+    id: str
+    metadata: JSON
+    shard: str | None = None
+    """The shard that has its image; None if it was added by request, or its place is not known."""
+    has_thumbnail: bool = False
+    """False: it has no image, or an image of unknown place: the index is in a database, or of an older version."""
+
+
 class SearchRequest(Request):
     index: Line
     text: LongText | None = None
     image: EncodedImage | None = None
+    item: str | None = Field(default=None, min_length=1, max_length=LONGEST_ID)
+    """Id of an item of the index: find items like it, by its stored vector. It is not among its own hits."""
     top_k: int = Field(default=10, ge=1, le=1000)
     compatible: bool = False
     """Search the index also if it is of the model's teacher or student, as far as the two were measured to be compatible."""

@@ -32,6 +32,8 @@ DETAILED_PATHS = frozenset({"/readyz"})
 ANY_TOKEN_PATHS = frozenset({"/v1/me", "/readyz"})
 SCOPES_BY_PATH = {"/metrics": TokenScope.METRICS, "/v1/tokens": TokenScope.ADMIN}
 """Scopes of these paths and all below them."""
+INFER_MAY_READ = re.compile(r"/v1/indexes/[^/]+/items/.+")
+"""Paths that a token with `infer` but without `read` may read: items, which its searches show anyway."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 UPLOADS = frozenset({"/v1/models/import"})
 """Paths whose bodies, unless they are JSON, are written to a disk as they arrive, and are limited there."""
@@ -93,9 +95,10 @@ class AccessGate:
             async with self._limits.count_token(token, _address(request)):
                 caller = await self._caller(token)
         needed = scope_for(request.method, request.scope["path"])
-        if needed is not None and not caller.may(needed):
-            held = ", ".join(sorted(caller.scopes))
-            raise Forbidden(f"{request.method} {request.scope['path']} needs a token with scope {needed}; this one has {held}")
+        instead = infer_suffices(request.method, request.scope["path"])
+        if needed is not None and not caller.may(needed) and not (instead and caller.may(TokenScope.INFER)):
+            held, either = ", ".join(sorted(caller.scopes)), f"{needed} or infer" if instead else str(needed)
+            raise Forbidden(f"{request.method} {request.scope['path']} needs a token with scope {either}; this one has {held}")
         return caller
 
     async def _caller(self, token: str) -> Caller:
@@ -198,6 +201,11 @@ def scope_for(method: str, path: str) -> TokenScope | None:
         if path == prefix or path.startswith(f"{prefix}/"):
             return scope
     return TokenScope.READ if method in READING else TokenScope.WRITE
+
+
+def infer_suffices(method: str, path: str) -> bool:
+    """Return whether a token with `infer` may make a request that needs `read`."""
+    return method in READING and INFER_MAY_READ.fullmatch(path) is not None
 
 
 def _expect_local_host(request: Request) -> None:

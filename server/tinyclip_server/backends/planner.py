@@ -19,6 +19,7 @@ from tinyclip.schemas import (
     DatasetSample,
     DatasetVersion,
     FieldError,
+    IndexedItem,
     JobSpec,
     Plan,
     ReinforcementCost,
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 ADMITTED = 8
 """Requests of one project that are planned or wait; each may hold a body of the largest size."""
+ADMITTED_ITEMS = 64
+"""Questions of one project about single items, which are short, that are answered or wait: a page asks for all its thumbnails."""
 
 _field_errors = TypeAdapter(list[FieldError])
 
@@ -46,6 +49,7 @@ class Planner:
         self._processes, self._idle = processes, list(processes)
         timeout_s = processes[0].timeout_s
         self._turns = Turns(len(processes), admitted=ADMITTED, patience_s=timeout_s, work="planning")
+        self._items = Turns(len(processes), admitted=ADMITTED_ITEMS, patience_s=timeout_s, work="looking up items")
 
     async def plan(self, project: str, spec: JobSpec, dataset: DatasetVersion | None = None) -> Plan:
         """Return the plan of a spec; `dataset` is the version that it names.
@@ -89,6 +93,16 @@ class Planner:
         question = {"dataset": dataset, "version": version, "key": key, "number": number, "size": size}
         return base64.b64decode(_found(await self._in_turn(project, {"thumbnail": question}))["jpeg"])
 
+    async def index_item(self, project: str, index: str, *, stamp: str, id: str) -> IndexedItem:
+        """Return an item of an index, whose `stamp` changes with its content. Raises as `plan`, and NotFound."""
+        question = {"index": index, "stamp": stamp, "id": id}
+        return IndexedItem.model_validate(_found(await self._about_item(project, {"item": question}))["item"])
+
+    async def item_thumbnail(self, project: str, index: str, *, stamp: str, id: str, size: int) -> bytes:
+        """Return the thumbnail of an item's image as a JPEG. Raises as `index_item`."""
+        question = {"index": index, "stamp": stamp, "id": id, "size": size}
+        return base64.b64decode(_found(await self._about_item(project, {"item_thumbnail": question}))["jpeg"])
+
     async def warm_up(self) -> None:
         """Start a process ahead of the first question; a failure is only logged."""
         process = self._idle[-1]
@@ -105,6 +119,11 @@ class Planner:
     async def _in_turn(self, project: str, question: dict[str, Any]) -> dict[str, Any]:
         async with self._turns.admit(project), self._turns.turn(project):
             return await self._answer(question)
+
+    async def _about_item(self, project: str, question: dict[str, Any]) -> dict[str, Any]:
+        """Ask about an item. Many wait in a line of their own, of which one at a time waits with the project's plans."""
+        async with self._items.admit(project), self._items.turn(project):
+            return await self._in_turn(project, question)
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._idle.pop()  # the one that was used last, so that others are only started when they are needed
@@ -129,9 +148,9 @@ class Planner:
 
 
 def _found(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to a question about samples. Raises NotFound, Unavailable."""
+    """Return the answer to a question about samples or items. Raises NotFound, Unavailable."""
     if "missing" in answer:
-        raise NotFound(str(answer["missing"]), code="no_such_sample")
+        raise NotFound(str(answer["missing"]), code=answer.get("code", "no_such_sample"))
     if "unavailable" in answer:
         raise Unavailable(str(answer["unavailable"]), code="store_unavailable", retry_after=5)
     return answer

@@ -1,7 +1,7 @@
 """`/v1/datasets/{name}/versions`: find and delete versions, and get their reports and samples."""
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from tinyclip.schemas import DatasetReport, DatasetSample, DatasetVersion, Page, SampleUse
@@ -10,14 +10,10 @@ from tinyclip_server.datasets import repository, service, versions
 from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfNoneMatch, matches, quoted
 from tinyclip_server.http.pagination import Paging, page_token
+from tinyclip_server.http.resources import THUMBNAIL_RESPONSES
 from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
 
 router = APIRouter(route_class=BoundedRoute, prefix="/datasets/{name}/versions", tags=["datasets"])
-
-THUMBNAIL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/jpeg": {}}, "description": "the image"},
-    304: {"description": "the thumbnail still has the ETag of `If-None-Match`"},
-}
 
 
 @router.get("", response_model=Page[DatasetVersion])

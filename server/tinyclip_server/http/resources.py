@@ -2,7 +2,7 @@
 
 import secrets
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import Response
 from pydantic import BaseModel
@@ -13,6 +13,10 @@ from tinyclip_server.http.conditions import quoted
 
 DELETING = "deleting"
 """The state of a resource that is being deleted; every kind of resource has it."""
+THUMBNAIL_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}, "description": "the image"},
+    304: {"description": "the thumbnail still has the ETag of `If-None-Match`"},
+}
 ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 """Lowercase letters and digits that cannot be mistaken for each other."""
 

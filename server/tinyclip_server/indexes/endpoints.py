@@ -1,25 +1,28 @@
 """`/v1/indexes`: build, change, find and delete indexes of images and texts."""
 
+import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import IndexUpdate
-from tinyclip.schemas import Index, IndexItems, IndexPut, Page
+from tinyclip.schemas import Index, IndexedItem, IndexItems, IndexPut, Page
+from tinyclip.schemas.indexes import LONGEST_ID
 
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.bodies import BoundedRoute, VectorsRoute
-from tinyclip_server.http.conditions import IfMatch, expect_match, quoted
+from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, matches, quoted
 from tinyclip_server.http.idempotency import Idempotent, IdempotentRequest
 from tinyclip_server.http.pagination import Paging
-from tinyclip_server.http.resources import resource_response
+from tinyclip_server.http.resources import THUMBNAIL_RESPONSES, resource_response
 from tinyclip_server.http.services import Project, ReadSession, Services, ServicesDep, WriteSession
 from tinyclip_server.indexes import items, repository, service
 
 router = APIRouter(route_class=BoundedRoute, prefix="/indexes", tags=["indexes"])
 items_router = APIRouter(route_class=VectorsRoute, prefix="/indexes", tags=["indexes"])
 
+ItemId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID)]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
@@ -41,6 +44,36 @@ async def find(session: ReadSession, project: Project, paging: Paging) -> Page[I
 async def get(name: str, session: ReadSession, project: Project) -> Response:
     """Get an index."""
     return _response(await service.get(session, project, name), 200)
+
+
+@router.get("/{name}/items/{id:path}/thumbnail", response_class=Response, responses=THUMBNAIL_RESPONSES)
+async def thumbnail(
+    name: str,
+    id: ItemId,
+    services: ServicesDep,
+    session: ReadSession,
+    project: Project,
+    if_none_match: IfNoneMatch = None,
+    size: Annotated[int, Query(ge=16, le=1024, description="the most pixels of a side")] = 256,
+) -> Response:
+    """Get a small JPEG of an item's image. 404 `no_thumbnail` has the reason why there is none."""
+    row = await service.get(session, project, name)
+    stamp = service.stamp(row)
+    await session.close()  # the shards may be slow: no connection is held meanwhile
+    etag = hashlib.sha256(f"{stamp}/{size}/{id}".encode(errors="replace")).hexdigest()[:32]
+    headers = {"ETag": quoted(etag), "Cache-Control": "private, max-age=60"}
+    if matches(if_none_match, etag):
+        return Response(status_code=304, headers=headers)
+    jpeg = await services.planner.item_thumbnail(project, name, stamp=stamp, id=id, size=size)
+    return Response(jpeg, headers=headers, media_type="image/jpeg")
+
+
+@router.get("/{name}/items/{id:path}", response_model=IndexedItem)
+async def get_item(name: str, id: ItemId, services: ServicesDep, session: ReadSession, project: Project) -> IndexedItem:
+    """Get an item: its metadata, and whether it has a thumbnail."""
+    stamp = service.stamp(await service.get(session, project, name))
+    await session.close()
+    return await services.planner.index_item(project, name, stamp=stamp, id=id)
 
 
 @items_router.post("/{name}/items", status_code=202, response_model=Index)

@@ -168,6 +168,11 @@ def etag(row: IndexRow) -> str:
     return f"{row.version}.{row.state}-{row.next_segment}-{row.updates}"
 
 
+def stamp(row: IndexRow) -> str:
+    """Return a text that changes whenever the newest generation of an index is known to have changed."""
+    return f"{row.build}-{row.applied}-{row.progress >= 1.0:d}-{row.count}-{etag(row)}"
+
+
 def _build_key(spec: dict[str, object], model_name: str, model_version: int) -> tuple[object, ...]:
     kept = spec.get("store", "files"), spec.get("codes", "float"), spec.get("dimensions")
     return spec["source"], spec.get("kind", "auto"), kept, model_name, model_version

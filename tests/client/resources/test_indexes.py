@@ -33,3 +33,19 @@ def test_items_are_added_and_removed(connect: Connect) -> None:
 
     assert (added.state, added.updates) == ("updating", 3)
     assert (removed.updates, removed.pending_updates) == (3, 0)
+
+
+def test_one_item_and_its_thumbnail(connect: Connect) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        where = request.url.raw_path.decode()
+        if "thumbnail" in where:
+            assert where == "/v1/indexes/gallery/items/a%2Fb%20c/thumbnail?size=64"
+            return httpx.Response(200, content=b"jpeg")
+        assert where == "/v1/indexes/gallery/items/a%2Fb%20c"
+        return httpx.Response(200, json={"id": "a/b c", "metadata": {"year": 2020}, "shard": None, "has_thumbnail": True})
+
+    client = connect(handle)
+
+    item = client.indexes.item("gallery", "a/b c")
+    assert (item.metadata, item.shard, item.has_thumbnail) == ({"year": 2020}, None, True)
+    assert client.indexes.thumbnail("gallery", "a/b c", size=64) == b"jpeg"

@@ -11,7 +11,7 @@ import pytest
 from fastapi.responses import StreamingResponse
 from tinyclip.schemas import Scope
 from tinyclip.token_format import new_token
-from tinyclip_server.api.access import OPEN_PATHS, scope_for
+from tinyclip_server.api.access import OPEN_PATHS, infer_suffices, scope_for
 from tinyclip_server.database.engine import Database
 from tinyclip_server.http.callers import counted_address
 
@@ -49,10 +49,20 @@ class TestEveryRoute:
             needed = scope_for(method, path)
             if path in OPEN_PATHS or needed is None:
                 continue
-            insufficient = [scope for scope in Scope if not needed.is_granted_by([scope])]
+            enough = [needed, *([Scope.INFER] if infer_suffices(method, path) else [])]
+            insufficient = [scope for scope in Scope if not any(each.is_granted_by([scope]) for each in enough)]
             response = await guarded.http.request(method, path, headers=bearer(await token(guarded, *insufficient)))
 
             assert (response.status_code, insufficient != []) == (403, True), (method, path, response.text)
+
+    async def test_items_of_an_index_are_also_for_those_who_may_search_it(self, guarded: Service) -> None:
+        infer = bearer(await token(guarded, Scope.INFER))
+
+        for path in ("/v1/indexes/gallery/items/a/b", "/v1/indexes/gallery/items/a/thumbnail"):
+            assert (await guarded.http.get(path, headers=infer)).status_code == 404, path
+            assert (await guarded.http.delete(path, headers=infer)).status_code == 403, path
+        for path in ("/v1/indexes", "/v1/indexes/gallery", "/v1/indexes/gallery/items/", "/v1/jobs"):
+            assert (await guarded.http.get(path, headers=infer)).status_code == 403, path
 
     async def test_a_new_route_is_protected(self, guarded: Service) -> None:
         @guarded.app.post("/later")

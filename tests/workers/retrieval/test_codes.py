@@ -13,7 +13,7 @@ from tinyclip.schemas.indexes import IndexCodes, IndexPut
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.codes import BinaryVectors, leading, open_vectors, rotation, write_codes
 from tinyclip_workers.retrieval.generations import Generation
-from tinyclip_workers.retrieval.reader import FilesReader, open_index
+from tinyclip_workers.retrieval.reader import FilesReader, nearest_to_item, open_index
 from tinyclip_workers.retrieval.segment_writer import new_segment
 from tinyclip_workers.types import Matrix
 
@@ -57,6 +57,19 @@ def sizes_of(reader: FilesReader, file: str) -> int:
 
 
 class TestSearch:
+    def test_items_like_one_by_the_vector_that_its_codes_stand_for(self, coded: FilesReader, vectors_NE: Matrix) -> None:
+        for row in (0, 7, N - 1):
+            found = nearest_to_item(coded, f"p{row}", 10)
+            vector_E = coded.vector(f"p{row}")
+
+            assert found is not None
+            assert vector_E is not None
+            assert float(vector_E @ vectors_NE[row]) > 0.999
+            assert f"p{row}" not in [hit.id for hit in found.hits]
+            truth = [f"p{place}" for place in np.argsort(-(vectors_NE @ vectors_NE[row]))[1:11]]
+            assert len({hit.id for hit in found.hits} & set(truth)) >= 9
+        assert nearest_to_item(coded, "nothing", 10) is None
+
     def test_recall_is_what_was_measured(self, coded: FilesReader, vectors_NE: Matrix) -> None:
         [info] = coded.generation.segments
 

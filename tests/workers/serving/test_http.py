@@ -100,6 +100,17 @@ class TestAnswers:
         assert by_image["hits"][0]["metadata"]["caption"] == "picture 3"
         assert (len(by_image["hits"]), len(by_text["hits"])) == (2, 5)
 
+    def test_search_for_items_like_one_of_the_index(self, http: httpx.Client) -> None:
+        by_item = http.post("/search", json={"index": "gallery", "item": "p3", "top_k": 3}).json()
+        by_image = http.post("/search", json={"index": "gallery", "image": base64_image(3), "top_k": 4}).json()
+        by_form = http.post("/search", files={"item": (None, "p3"), "index": (None, "gallery"), "top_k": (None, "3")}).json()
+
+        assert [hit["id"] for hit in by_item["hits"]] == [hit["id"] for hit in by_image["hits"][1:]]
+        assert by_image["hits"][0]["id"] == "p3"
+        assert by_form["hits"] == by_item["hits"]
+        filtered = {"index": "gallery", "item": "p3", "top_k": 1, "filter": {"key": ["p3", "p4"]}}
+        assert [hit["id"] for hit in http.post("/search", json=filtered).json()["hits"]] == ["p4"]
+
     def test_search_with_a_filter(self, http: httpx.Client) -> None:
         answer = http.post("/search", json={"index": "gallery", "text": "a cat", "filter": {"key": ["p1", "p4", "p9"]}}).json()
 
@@ -207,7 +218,13 @@ class TestRejections:
             ({"index": "gallery", "text": "a", "image": "b"}, 422, "invalid_input"),
             ({"index": "gallery", "text": "a", "top_k": 0}, 422, "invalid_input"),
             ({"index": "../x", "text": "a"}, 422, "invalid_input"),
+            ({"index": "gallery", "text": "a", "item": "p3"}, 422, "invalid_input"),
+            ({"index": "gallery", "item": ""}, 422, "invalid_input"),
+            ({"index": "gallery", "item": "x" * 513}, 422, "invalid_input"),
+            ({"index": "gallery", "item": "p/99"}, 404, "item_not_found"),
             ({"index": "nowhere", "text": "a"}, 404, "index_not_found"),
+            ({"index": "nowhere", "item": "p3"}, 404, "index_not_found"),
+            ({"index": "foreign", "item": "p3"}, 409, "index_of_another_model"),
             ({"index": "foreign", "text": "a"}, 409, "index_of_another_model"),
             ({"index": "gallery", "text": "a", "filter": {"year": {"above": 3}}}, 422, "invalid_input"),
         ],

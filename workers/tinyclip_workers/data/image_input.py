@@ -21,15 +21,21 @@ def read_image(image: ImageInput, max_bytes: int, size: int) -> Pixels:
 
     Raises BadImage if it is not base64, a URL, empty, too large in bytes or pixels, truncated, or not an image.
     """
+    data = image_data(image, max_bytes)
+    try:
+        return decode_square(data, size)
+    except ValueError as error:
+        raise BadImage(f"{error}; {_REMEDY}") from error
+
+
+def image_data(image: ImageInput, max_bytes: int) -> bytes:
+    """Return the bytes of an image's file. Raises BadImage if there are none, or more than `max_bytes`."""
     data = image if isinstance(image, bytes) else _decode_text(image, max_bytes)
     if not data:
         raise BadImage(f"is empty; {_REMEDY}")
     if len(data) > max_bytes:
         raise BadImage(f"is {len(data):,} bytes, more than the {max_bytes:,} allowed; scale the image down")
-    try:
-        return decode_square(data, size)
-    except ValueError as error:
-        raise BadImage(f"{error}; {_REMEDY}") from error
+    return data
 
 
 def _decode_text(text: str, max_bytes: int) -> bytes:

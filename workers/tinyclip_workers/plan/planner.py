@@ -2,7 +2,8 @@
 
 It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec", "dataset"}` with
 `{"id", "plan"}` or `{"id", "errors"}`, `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`, and `{"id",
-"reinforcement"}` with `{"id", "cost"}` or `{"id", "errors"}`. Questions about samples have the answers of `plan.samples`.
+"reinforcement"}` with `{"id", "cost"}` or `{"id", "errors"}`. Questions about samples have the answers of `plan.samples`, and
+those about items of an index the answers of `plan.items`.
 Before an answer, lines `{"id", "doing"}` report its steps. After an internal error, it answers `{"id", "failed": true}`; out of
 memory, `{"id", "exhausted": true}`, and exits. All other output is written to stderr.
 """
@@ -27,6 +28,7 @@ from tinyclip_workers.plan.cost import teacher_hours
 from tinyclip_workers.plan.data import check_batches, check_training_data
 from tinyclip_workers.plan.dataset import check_dataset
 from tinyclip_workers.plan.diagnostics import Diagnostics
+from tinyclip_workers.plan.items import item_or_problem, item_thumbnail_or_problem
 from tinyclip_workers.plan.languages import check_teachers_languages
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
 from tinyclip_workers.plan.reinforcement import check_stored, cost_or_errors
@@ -71,6 +73,10 @@ def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
         return samples_or_problem(request["samples"], Diagnostics(on_step=on_step))
     if "thumbnail" in request:
         return thumbnail_or_problem(request["thumbnail"], Diagnostics(on_step=on_step))
+    if "item" in request:
+        return item_or_problem(request["item"], Diagnostics(on_step=on_step))
+    if "item_thumbnail" in request:
+        return item_thumbnail_or_problem(request["item_thumbnail"], Diagnostics(on_step=on_step))
     return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
 
 

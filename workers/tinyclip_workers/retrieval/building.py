@@ -21,6 +21,7 @@ from tinyclip_workers.retrieval.commits import commit, newest, remove_unused
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo, kind_of
 from tinyclip_workers.retrieval.items import BATCH, BuildProgress, batches, read_items
 from tinyclip_workers.retrieval.parts import BuildState, EncodedParts
+from tinyclip_workers.retrieval.pictures import Place
 from tinyclip_workers.retrieval.recall import RECALL_QUERIES
 from tinyclip_workers.retrieval.segment_writer import encodable, new_segment
 from tinyclip_workers.runtime.events import EventWriter
@@ -86,17 +87,19 @@ def _encode(store: ArtifactsStore, request: IndexRequest, load: Callable[[], Eng
         progress.report_encoded(state.items)
     rows: list[Matrix] = []
     items: list[tuple[str, JSON]] = []
+    places: list[Place | None] = []
     for batch in batches(read_items(urls, request.source, engine, state.skipped, progress), BATCH):
         rows.append(engine.encode_image(np.stack([item.image for item in batch])))
         items += [(encodable(item.id), item.metadata) for item in batch]
+        places += [item.place for item in batch]
         state.items += len(batch)
         state.position, state.seen_bytes = progress.position, progress.seen_bytes
         if len(items) >= build_parts.ROWS:
-            parts.add(np.concatenate(rows), items, state)
-            rows, items = [], []
+            parts.add(np.concatenate(rows), items, places, state)
+            rows, items, places = [], [], []
         progress.report_encoded(state.items)
     if items:
-        parts.add(np.concatenate(rows), items, state)
+        parts.add(np.concatenate(rows), items, places, state)
     if state.items == 0:
         message = f"no image in {len(urls)} shards; {state.skipped.samples:,} samples were skipped{_example(state.skipped)}"
         raise DataError(f"{message}; check source.image_key", field="source.shards", value=request.source.shards)
@@ -106,7 +109,7 @@ def _encode(store: ArtifactsStore, request: IndexRequest, load: Callable[[], Eng
 def _write_segment(store: ArtifactsStore, request: IndexRequest, encoded: _Encoded) -> SegmentInfo:
     size = request.dimensions or encoded.engine.embed_dim
     with new_segment(store, request.name, size, request.codes) as segment:
-        for vectors_NE, items in encoded.parts:
+        for (vectors_NE, items), places in zip(encoded.parts, encoded.parts.places(), strict=True):
             new: dict[str, int] = {}
             for place, (id, _) in enumerate(items):
                 if id in new or segment.has(id):
@@ -114,7 +117,8 @@ def _write_segment(store: ArtifactsStore, request: IndexRequest, encoded: _Encod
                 else:
                     new[id] = place
             if new:
-                segment.add(vectors_NE[list(new.values())], [items[place] for place in new.values()])
+                chosen = list(new.values())
+                segment.add(vectors_NE[chosen], [items[place] for place in chosen], [places[place] for place in chosen])
         graph = request.codes == "float" and graphs.needs_graph(request.kind, segment.count, segment.count)
         queries_QE = encoded.caption_queries() if graph or request.codes != "float" else None
         return segment.finish(graph=graph, queries_QE=queries_QE, on_progress=encoded.report_linked)

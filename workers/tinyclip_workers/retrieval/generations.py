@@ -4,7 +4,8 @@ indexes/<name>/request.json                  the work of the next job, written b
 indexes/<name>/generations/<n>.json          the index after its n-th change; created atomically by exactly one process
 indexes/<name>/segments/<id>/vectors.npy     (rows, E) float32, L2-normalised; or int8, with scales.npy (codes.py)
 indexes/<name>/segments/<id>/bits.npy        of binary codes, with factors.npy and center.npy
-indexes/<name>/segments/<id>/items.sqlite    row number -> id, metadata, and the metadata's values to filter by
+indexes/<name>/segments/<id>/items.sqlite    row number -> id, metadata, the metadata's values to filter by, and where the
+                                             image lies (pictures.py)
 indexes/<name>/segments/<id>/hnsw.bin        hnswlib's graph over the rows, of a segment that has one
 indexes/<name>/dead/<id>.npy                 tombstones: rows of a segment that were removed or replaced
 indexes/<name>/builds/<n>/parts/             the items that a build has encoded so far

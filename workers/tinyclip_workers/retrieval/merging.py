@@ -37,6 +37,8 @@ class NewItem:
 
     vector_E: Matrix
     metadata: JSON
+    jpeg: bytes | None = None
+    """A small picture, of an item that was added with an image."""
 
 
 Changes = Mapping[str, NewItem | None]
@@ -67,7 +69,7 @@ def next_generation(
             _copy_live_rows(writer, reader.segments[first:], tombstones[first:])
             if new:
                 vectors_NE = np.stack([item.vector_E for item in new.values()])
-                writer.add(vectors_NE, [(id, item.metadata) for id, item in new.items()])
+                writer.add(vectors_NE, [(id, item.metadata) for id, item in new.items()], [item.jpeg for item in new.values()])
             graph = current.codes == "float" and needs_graph(kind, total, writer.count)
             segments.append(writer.finish(graph=graph, on_progress=on_progress))
     return current.model_copy(
@@ -110,4 +112,4 @@ def _copy_live_rows(writer: SegmentWriter, segments: list[Segment], tombstones: 
         for start in range(0, segment.count, CHUNK):
             rows = start + np.flatnonzero(live_N[start : start + CHUNK])
             items = segment.documents(rows.tolist())
-            writer.add(segment.vectors.rows(rows), items)
+            writer.add(segment.vectors.rows(rows), items, segment.pictures(rows.tolist()))

@@ -20,6 +20,7 @@ from tinyclip.schemas import JSON
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.data.shard_files import describe_shard
 from tinyclip_workers.retrieval.items import ShardPosition
+from tinyclip_workers.retrieval.pictures import Place, Shard
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
 from tinyclip_workers.types import Matrix
 
@@ -65,11 +66,13 @@ class EncodedParts:
         position, skipped = ShardPosition(**document["position"]), Skipped(**document["skipped"])
         return BuildState(position, document["reached_items"], document["seen_bytes"], skipped)
 
-    def add(self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]], state: BuildState) -> None:
+    def add(
+        self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]], places: Sequence[Place | None], state: BuildState
+    ) -> None:
         """Write the next part durably. Raises ConcurrentBuild."""
         document = {
             "writer": self._writer, "items": items, "position": asdict(state.position), "reached_items": state.items,
-            "seen_bytes": state.seen_bytes, "skipped": asdict(state.skipped),
+            "seen_bytes": state.seen_bytes, "skipped": asdict(state.skipped), **_listed(places),
         }  # fmt: skip
         file = io.BytesIO()
         np.savez(file, vectors=vectors_NE, document=np.frombuffer(json.dumps(document).encode(), np.uint8))
@@ -83,11 +86,33 @@ class EncodedParts:
             part = self._load(number)
             yield part["vectors"], [(id, metadata) for id, metadata in _document(part)["items"]]
 
+    def places(self) -> Iterator[list[Place | None]]:
+        """Yield the places of each part's items."""
+        for number in range(1, self._count + 1):
+            document = _document(self._load(number))
+            yield _places(document) if "places" in document else [None] * len(document["items"])  # of an older version
+
     def _load(self, number: int) -> Any:
         return np.load(io.BytesIO(self._store.read_bytes(self._path(number))), allow_pickle=False)
 
     def _path(self, number: int) -> str:
         return f"{self._folder}/{number:06d}.npz"
+
+
+def _listed(places: Sequence[Place | None]) -> JSON:
+    """Return places as JSON, each shard once."""
+    shards = list(dict.fromkeys(place.shard for place in places if place is not None))
+    numbers = {shard: number for number, shard in enumerate(shards)}
+    listed = [
+        None if place is None else (numbers[place.shard], place.sample, place.offset, place.length, place.crc)
+        for place in places
+    ]
+    return {"places": listed, "shards": [asdict(shard) for shard in shards]}
+
+
+def _places(document: JSON) -> list[Place | None]:
+    shards = [Shard(each["url"], tuple(each["image_keys"]), each["sequential"]) for each in document["shards"]]
+    return [None if place is None else Place(shards[place[0]], *place[1:]) for place in document["places"]]
 
 
 def _document(part: Any) -> JSON:

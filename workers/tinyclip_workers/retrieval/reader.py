@@ -23,6 +23,7 @@ from tinyclip.schemas import Hit
 from tinyclip_workers.retrieval.codes import leading
 from tinyclip_workers.retrieval.generations import Generation, Kind, SegmentInfo
 from tinyclip_workers.retrieval.segment import NO_ROWS, NearestRows, Segment, Tombstones
+from tinyclip_workers.retrieval.segment_writer import encodable
 from tinyclip_workers.types import Matrix
 
 _HITS = TypeAdapter(list[Hit])
@@ -57,6 +58,13 @@ class IndexReader(Protocol):
         """
         ...
 
+    def vector(self, id: str) -> Matrix | None:
+        """Return the stored vector (E,) of an item, of codes the one that they stand for; None if there is no such item.
+
+        Raises GenerationRemoved, DatabaseUnavailable.
+        """
+        ...
+
 
 def open_index(
     store: ArtifactsStore, generation: Generation, open_segments: Mapping[str, Segment] | None = None
@@ -64,7 +72,7 @@ def open_index(
     """Open a generation, reusing the segments in `open_segments` (by id). Raises FileNotFoundError if it was removed."""
     known = open_segments or {}
     segments = [known.get(info.id) or _open_segment(store, generation, info) for info in generation.segments]
-    return FilesReader(generation, segments, [_tombstones(store, generation.name, info) for info in generation.segments])
+    return FilesReader(generation, segments, [read_tombstones(store, generation.name, info) for info in generation.segments])
 
 
 class FilesReader:
@@ -88,6 +96,15 @@ class FilesReader:
         kind: Kind = "hnsw" if any(found.kind == "hnsw" for found in nearest) else "exact"
         return SearchResult(self._merged_hits(nearest, top_k), kind)
 
+    def vector(self, id: str) -> Matrix | None:
+        """See `IndexReader.vector`."""
+        for segment, tombstones in zip(self.segments, self.tombstones, strict=True):
+            rows = np.setdiff1d(segment.rows_of([encodable(id)]), tombstones)
+            if len(rows):
+                vector_E: Matrix = segment.vectors.rows(rows)[0]
+                return vector_E / max(float(np.linalg.norm(vector_E)), 1e-12)
+        return None
+
     def _merged_hits(self, nearest: Sequence[NearestRows], top_k: int) -> list[Hit]:
         if not nearest:
             return []
@@ -101,6 +118,18 @@ class FilesReader:
             for place, hit in zip(places, segment_hits, strict=True):
                 hits[place] = hit
         return [hit for hit in hits if hit is not None]
+
+
+def nearest_to_item(
+    reader: IndexReader, id: str, top_k: int, conditions: Sequence[Condition] = ()
+) -> SearchResult | None:
+    """Return the items nearest to an item of the index, without itself; None if there is no such item. Raises as `nearest`."""
+    vector_E = reader.vector(id)
+    if vector_E is None:
+        return None
+    found = reader.nearest(vector_E, top_k + 1, conditions)
+    others = [hit for hit in found.hits if hit.id != encodable(id)]
+    return SearchResult(others[:top_k], found.kind)
 
 
 def parse_hits(found: Iterable[tuple[str, float, str]]) -> list[Hit]:
@@ -135,8 +164,8 @@ def _open_segment(store: ArtifactsStore, generation: Generation, info: SegmentIn
     return segment
 
 
-def _tombstones(store: ArtifactsStore, name: str, info: SegmentInfo) -> Tombstones:
-    """Raises FileNotFoundError."""
+def read_tombstones(store: ArtifactsStore, name: str, info: SegmentInfo) -> Tombstones:
+    """Return the tombstones of a segment. Raises FileNotFoundError."""
     if info.dead is None:
         return NO_ROWS
     rows: Tombstones = np.load(io.BytesIO(store.read_bytes(index_tombstones(name, info.dead))), allow_pickle=False)

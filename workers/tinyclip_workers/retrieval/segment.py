@@ -21,6 +21,7 @@ from tinyclip_workers.retrieval import graph as graphs
 from tinyclip_workers.retrieval.codes import open_vectors
 from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, Kind, SegmentInfo
 from tinyclip_workers.retrieval.graph import Graph, Mask
+from tinyclip_workers.retrieval.pictures import Picture, has_pictures, read_pictures
 from tinyclip_workers.retrieval.recall import Rows
 from tinyclip_workers.retrieval.segment_writer import to_sqlite
 from tinyclip_workers.types import Matrix
@@ -53,7 +54,7 @@ class Segment:
         """`size`: numbers of its vectors."""
         self.id, self.count, self.ef = info.id, info.count, info.ef
         self.vectors = open_vectors(folder, info.codes, info.ef)
-        self._items = _connect(folder / ITEMS)
+        self._items = connect_items(folder / ITEMS)
         self._items.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
         self._paths = dict(self._items.execute("SELECT path, id FROM paths").fetchall())
         weakref.finalize(self, self._items.close)
@@ -105,6 +106,12 @@ class Segment:
         """Return id and metadata of the rows in their order; at most as many rows as SQLite accepts parameters."""
         found = self.items(rows)
         return [(found[row][0], json.loads(found[row][1])) for row in rows]
+
+    def pictures(self, rows: Sequence[int]) -> list[Picture | None]:
+        """Return the pictures of the rows in their order."""
+        with self._lock:
+            found = read_pictures(self._items, rows) if has_pictures(self._items) else {}
+        return [found.get(row) for row in rows]
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """Return the rows of the items with these ids; unknown ids are ignored."""
@@ -159,8 +166,8 @@ class Segment:
         return mask_N
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open an immutable database. Raises FileNotFoundError."""
+def connect_items(path: Path) -> sqlite3.Connection:
+    """Open the items of a segment, which never change. Raises FileNotFoundError."""
     if not path.is_file():
         raise FileNotFoundError(path)
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)

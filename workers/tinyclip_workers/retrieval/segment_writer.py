@@ -25,6 +25,7 @@ from tinyclip_workers.retrieval.codes import FLOATS, FloatVectors, leading, open
 from tinyclip_workers.retrieval.generations import GRAPH, ITEMS, VECTORS, SegmentInfo
 from tinyclip_workers.retrieval.graph import write_graph
 from tinyclip_workers.retrieval.measuring import Measured, measure_codes, median_search_ms, sample_of
+from tinyclip_workers.retrieval.pictures import Picture, PictureWriter
 from tinyclip_workers.types import Matrix
 
 MAX_FILTER_VALUES = 256
@@ -75,6 +76,7 @@ class SegmentWriter:
         self._header_end = self._write_header()
         self._items = sqlite3.connect(folder / ITEMS)
         self._items.executescript(_TABLES)
+        self._pictures = PictureWriter(self._items)
 
     def close(self) -> None:
         self._vectors.close()
@@ -84,8 +86,10 @@ class SegmentWriter:
         """Return whether an item with this id has been added."""
         return self._items.execute("SELECT 1 FROM items WHERE id = ?", (id,)).fetchone() is not None
 
-    def add(self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]]) -> None:
-        """Append rows, cut to the segment's size, and their (id, metadata).
+    def add(
+        self, vectors_NE: Matrix, items: Sequence[tuple[str, JSON]], pictures: Sequence[Picture | None] = ()
+    ) -> None:
+        """Append rows, cut to the segment's size, their (id, metadata), and their pictures, if there are any.
 
         Raises sqlite3.IntegrityError for an id that has been added.
         """
@@ -96,6 +100,7 @@ class SegmentWriter:
         self._items.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
         for i, (_, metadata) in enumerate(items):
             self._add_filter_values(self.count + i, metadata)
+        self._pictures.add(self.count, pictures)
         self._vectors.write(np.ascontiguousarray(vectors_NE, "<f4").tobytes())
         self.count += len(items)
 

@@ -14,12 +14,13 @@ from tinyclip.artifacts.paths import index_update
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import IndexItem, RejectedItem
 
-from tinyclip_workers.data.image_input import BadImage, read_image
+from tinyclip_workers.data.image_input import BadImage, image_data, read_image
 from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.retrieval.commits import commit, newest, remove_unused
 from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.items import BATCH
 from tinyclip_workers.retrieval.merging import Changes, NewItem, next_generation
+from tinyclip_workers.retrieval.pictures import kept_jpeg
 from tinyclip_workers.retrieval.reader import DatabaseUnavailable
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import RequestWithdrawn
@@ -57,7 +58,7 @@ def apply_updates(
     waiting = deque(update for update in request.updates if update.number > current.applied)
     _acknowledge(store, request, current, events, last=not waiting)
     while waiting:
-        pending = _PendingUpdates(current.embed_dim, load)
+        pending = _PendingUpdates(current.embed_dim, load, keep_pictures=current.store == "files")
         while waiting and pending.size < BATCH_BYTES:
             number = waiting[0].number
             pending.add(number, _read_update(store, request.name, waiting.popleft()))
@@ -145,8 +146,8 @@ def _read_update(store: ArtifactsStore, name: str, update: UpdateFile) -> IndexU
 class _PendingUpdates:
     """Updates in order; the newest entry of an id that can be embedded takes effect."""
 
-    def __init__(self, embed_dim: int, load: Callable[[], Engine]) -> None:
-        self._embed_dim, self._load = embed_dim, load
+    def __init__(self, embed_dim: int, load: Callable[[], Engine], *, keep_pictures: bool) -> None:
+        self._embed_dim, self._load, self._keep_pictures = embed_dim, load, keep_pictures
         self._engine: Engine | None = None
         self._entries: dict[str, list[tuple[int, IndexItem | None]]] = {}
         self.rejected: list[RejectedItem] = []
@@ -185,7 +186,7 @@ class _PendingUpdates:
                     self.rejected.append(RejectedItem(update=number, id=item.id, reason=vector_E))
                     rejected.append(item.id)
                 else:
-                    embedded[item.id] = NewItem(vector_E, item.metadata)
+                    embedded[item.id] = NewItem(vector_E, item.metadata, self._picture(item))
             on_progress(min(start + BATCH, len(items)), len(items))
         return embedded, rejected
 
@@ -212,6 +213,11 @@ class _PendingUpdates:
             for place, row_E in zip(texts, self.engine.encode_text(list(texts.values())), strict=True):
                 vectors[place] = row_E
         return vectors
+
+    def _picture(self, item: IndexItem) -> bytes | None:
+        """Return the small JPEG that is kept of an item with an image: its bytes are nowhere else once it is applied."""
+        keep = self._keep_pictures and item.image is not None
+        return kept_jpeg(image_data(item.image or "", MAX_IMAGE_BYTES)) if keep else None
 
     def _normalize(self, vector: list[float]) -> Matrix | str:
         if len(vector) != self._embed_dim:

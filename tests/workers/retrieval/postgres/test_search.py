@@ -12,7 +12,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.filters import parse_filter
 from tinyclip.index_database import VARIABLE
 from tinyclip_workers.data.errors import Skipped
-from tinyclip_workers.retrieval.reader import FilesReader, IndexReader
+from tinyclip_workers.retrieval.reader import FilesReader, IndexReader, nearest_to_item
 from tinyclip_workers.retrieval.recall import TARGET_RECALL
 from tinyclip_workers.types import Matrix
 
@@ -174,3 +174,15 @@ class TestGraph:
     def test_returns_fewer_hits_than_requested_if_fewer_exist(self, readers: Readers) -> None:
         assert len(readers.linked.nearest(unit_vectors(E), 1000, parse_filter({"rare": 100})).hits) == 1
         assert len(readers.linked.nearest(unit_vectors(E), 1000).hits) == 1000
+
+
+def test_items_like_one_and_their_metadata(readers: Readers, in_files: FilesReader) -> None:
+    for id in ("p0", "p7", f"p{N - 1}"):
+        ours, theirs = nearest_to_item(readers.exact, id, 10), nearest_to_item(in_files, id, 10)
+
+        assert ours is not None
+        assert theirs is not None
+        assert [hit.id for hit in ours.hits] == [hit.id for hit in theirs.hits]
+        assert len(ours.hits) == 10
+        assert readers.exact.metadata(id) is not None  # type: ignore[attr-defined]
+    assert nearest_to_item(readers.exact, "nothing", 10) is None

@@ -3,7 +3,9 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from psycopg import errors, sql
 from tinyclip.filters import Condition
 from tinyclip.index_database import table_name
@@ -13,6 +15,7 @@ from tinyclip_workers.retrieval.generations import Generation
 from tinyclip_workers.retrieval.postgres.conditions import unescape_text
 from tinyclip_workers.retrieval.postgres.database import Connection, ReplicaPool, shared_pool
 from tinyclip_workers.retrieval.postgres.queries import Row, count_up_to, search_exact, search_graph
+from tinyclip_workers.retrieval.postgres.table import primary_key
 from tinyclip_workers.retrieval.reader import GenerationRemoved, SearchResult, parse_hits
 from tinyclip_workers.types import Matrix
 
@@ -46,6 +49,25 @@ class PostgresReader:
                 return SearchResult(_hits(search_exact(connection, self._table, query_E, top_k, conditions)), "exact")
         except errors.UndefinedTable as error:
             raise GenerationRemoved(f"the tables of index {self.generation.name} no longer exist") from error
+
+    def vector(self, id: str) -> Matrix | None:
+        """See `IndexReader.vector`."""
+        found = self._column("vector", id)
+        return None if found is None else np.asarray(found.to_numpy(), np.float32)
+
+    def metadata(self, id: str) -> str | None:
+        """Return the metadata of an item as JSON; None if there is no such item. Raises as `vector`."""
+        found = self._column("metadata", id)
+        return None if found is None else str(found)
+
+    def _column(self, name: str, id: str) -> Any:
+        query = sql.SQL("SELECT {} FROM {} WHERE key = %s").format(sql.Identifier(name), self._table)
+        try:
+            with self._pool.connection() as connection:
+                found = connection.execute(query, (primary_key(id),), binary=True).fetchone()
+        except errors.UndefinedTable as error:
+            raise GenerationRemoved(f"the tables of index {self.generation.name} no longer exist") from error
+        return None if found is None else found[0]
 
     def _prefer_graph(self, connection: Connection, conditions: Sequence[Condition]) -> bool:
         """Return whether so many items meet a filter that searching the graph, which visits the others too, is cheaper."""

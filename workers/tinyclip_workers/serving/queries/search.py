@@ -30,8 +30,8 @@ async def read_search(request: Request, options: ServingOptions) -> SearchReques
 
 def _query(document: JSON) -> SearchRequest:
     query = validated(SearchRequest, document)
-    if (query.text is None) == (query.image is None):
-        raise invalid_input(FieldError(pointer="/text", value=None, message="give exactly one of text and image"))
+    if [query.text, query.image, query.item].count(None) != 2:
+        raise invalid_input(FieldError(pointer="/text", value=None, message="give exactly one of text, image and item"))
     if query.text is not None:
         check_texts([("/text", query.text)])
     try:

@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from tinyclip.artifacts.paths import index_request
 from tinyclip.artifacts.remote import StoreUnavailable
 from tinyclip.errors import MissingExtra
 from tinyclip.filters import Condition
+from tinyclip.validation import shown_value
 
 from tinyclip_workers.retrieval.commits import newest
 from tinyclip_workers.retrieval.generations import Generation
@@ -24,6 +25,7 @@ from tinyclip_workers.retrieval.reader import (
     GenerationRemoved,
     IndexReader,
     SearchResult,
+    nearest_to_item,
     open_index,
 )
 from tinyclip_workers.serving.problems import ProblemError, field_error, invalid_input, problem_error
@@ -109,6 +111,32 @@ class Indexes:
             query = query_E if bridge is None else bridge(query_E)
             return reader.generation, await in_thread(reader.nearest, query, top_k, conditions)
 
+        return await self._searched(name, search)
+
+    async def nearest_to_item(
+        self, name: str, model: str, id: str, top_k: int, conditions: Sequence[Condition] = (),
+        executor: Executor | None = None, *, compatible: bool = False,
+    ) -> tuple[Generation, SearchResult]:
+        """Search as `nearest` with the stored vector of an item, which is not among its hits.
+
+        Raises ProblemError as `nearest`, and 404 if there is no such item.
+        """
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
+
+        async def search() -> tuple[Generation, SearchResult]:
+            reader = await self.open(name, model, compatible=compatible)
+            found = await in_thread(nearest_to_item, reader, id, top_k, conditions)
+            if found is None:
+                reason = f"/item: index {name} has no item {shown_value(id)}; give the id of an item that a search has found"
+                raise problem_error(404, "item_not_found", "There is no such item", reason)
+            return reader.generation, found
+
+        return await self._searched(name, search)
+
+    async def _searched(
+        self, name: str, search: Callable[[], Awaitable[tuple[Generation, SearchResult]]]
+    ) -> tuple[Generation, SearchResult]:
+        """Search, again if the generation was removed meanwhile. Raises ProblemError."""
         try:
             try:
                 return await search()

@@ -144,12 +144,14 @@ class InferenceService:
         return EmbeddingRows([next(rows[item.modality]) for item in query.inputs], image_rows.errors)
 
     async def search(self, query: SearchRequest, vector_E: Matrix | None = None) -> SearchResponse:
-        """Return the index's items nearest by cosine to the query's text or image, or else to `vector_E`.
+        """Return the index's items nearest by cosine to the query's text, image or item, or else to `vector_E`.
 
-        Raises ProblemError for an index that does not exist or holds another model's embeddings.
+        Raises ProblemError for an index that does not exist or holds another model's embeddings, and for an unknown item.
         """
         model = self._options.model
         await self._indexes.open(query.index, model, compatible=query.compatible)  # fail before anything is encoded
+        if query.item is not None:
+            return await self._search_like(query, query.item)
         if query.image is not None:
             [row] = (await self._image_rows(Images([query.image], ["/image"]), skip_bad=False)).rows
         elif query.text is not None:
@@ -161,6 +163,16 @@ class InferenceService:
         with phase("search"):
             generation, found = await self._indexes.nearest(
                 query.index, model, row, query.top_k, conditions, self._executor, compatible=query.compatible
+            )
+        add_count("hits", len(found.hits))
+        return SearchResponse(hits=found.hits, model=model, kind=found.kind, generation=generation.number)
+
+    async def _search_like(self, query: SearchRequest, item: str) -> SearchResponse:
+        """Search with the stored vector of an item."""
+        model, conditions = self._options.model, parse_filter(query.filter or {})
+        with phase("search"):
+            generation, found = await self._indexes.nearest_to_item(
+                query.index, model, item, query.top_k, conditions, self._executor, compatible=query.compatible
             )
         add_count("hits", len(found.hits))
         return SearchResponse(hits=found.hits, model=model, kind=found.kind, generation=generation.number)
