@@ -348,7 +348,14 @@ class DeploymentServer(ResourceServer):
             Route("/shapes/label-sets", self.label_sets),
             Route("/shapes/label-sets/{name}", self.label_set, methods=["GET", "PUT", "DELETE"]),
             Route("/shapes/{query}", self.query, methods=["POST"]),
+            Route("/v1/indexes/gallery/items/{id}/thumbnail", self.thumbnail),
         ])
+
+    async def thumbnail(self, request: Request) -> Response:
+        if request.path_params["id"] == "0001":
+            return Response(b"\xff\xd8\xff", media_type="image/jpeg")
+        problem = {"title": "Not Found", "status": 404, "detail": "it was added without an image", "code": "no_thumbnail"}
+        return JSONResponse(problem, 404, media_type="application/problem+json")
 
     def document(self, state: str) -> JSON:
         return {

@@ -47,13 +47,14 @@ def run(context: typer.Context, call: Call[T], show: Callable[[T], None], as_jso
         send(client, call, show, as_json)
 
 
-def send(client: Client, call: Call[T], show: Callable[[T], None], as_json: bool) -> None:
-    """Send a call and print its response: with `show`, or as JSON as it came."""
+def send(client: Client, call: Call[T], show: Callable[[T], None], as_json: bool) -> T:
+    """Send a call, print its response, with `show` or as JSON as it came, and return it."""
     value, response = client.send_with_response(call)
     if not as_json:
         show(value)
     elif response.text:
         print_json(response.text)
+    return value
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:

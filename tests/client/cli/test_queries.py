@@ -98,11 +98,38 @@ class TestSearch:
 
         assert server.bodies == [{"index": "gallery", "text": "something red", "top_k": 2}]
         assert result.out == """\
-| # | score | id   | metadata                       |
-|---|-------|------|--------------------------------|
-| 1 | 0.310 | 0001 | caption: a red square, size: 3 |
-| 2 | 0.200 | 0002 |                                |
+| # | score | id   | caption      |
+|---|-------|------|--------------|
+| 1 | 0.310 | 0001 | a red square |
+| 2 | 0.200 | 0002 |              |
 """
+
+    def test_all_metadata(self, cli: Cli) -> None:
+        result = cli("search", "something red", "-d", "shapes", "-i", "gallery", "--long")
+
+        assert result.out == "1. 0.310 0001\n   caption: a red square\n   size: 3\n2. 0.200 0002\n"
+
+    def test_items_like_one(self, cli: Cli, server: DeploymentServer) -> None:
+        cli("search", "--like", "a/1", "-d", "shapes", "-i", "gallery")
+
+        assert server.bodies == [{"index": "gallery", "item": "a/1", "top_k": 10}]
+
+    def test_a_page_of_pictures(self, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        opened: list[str] = []
+        monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+        result = cli("search", "<b>red", "-d", "shapes", "-i", "gallery", "--open")
+        as_json = cli("search", "red", "-d", "shapes", "-i", "gallery", "--open", "--json")
+
+        path = Path(result.out.splitlines()[-1])
+        page = path.read_text()
+        assert opened[0] == path.as_uri()
+        assert path.stat().st_mode & 0o077 == 0
+        assert 'src="data:image/jpeg;base64,/9j/' in page
+        assert "no picture: it was added without an image" in page
+        assert "<title>gallery: &lt;b&gt;red</title>" in page
+        assert (json.loads(as_json.out)["hits"][0]["id"], ".html" in as_json.err) == ("0001", True)
 
     def test_by_image_or_with_a_filter(self, cli: Cli, server: DeploymentServer, image_file: str) -> None:
         cli("search", "--image", image_file, "-d", "shapes", "-i", "gallery")

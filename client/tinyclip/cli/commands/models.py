@@ -9,7 +9,7 @@ import typer
 from tinyclip._http.uploads import WEIGHTS
 from tinyclip._resources import models as calls
 from tinyclip.cli.commands import evaluations, exports
-from tinyclip.cli.display.console import console, messages, new_table, print_json, print_next_page, print_table
+from tinyclip.cli.display.console import console, messages, new_table, print_json, print_next_page, print_table, short_time
 from tinyclip.cli.display.numbers import MISSING, count, number, with_embedding
 from tinyclip.cli.display.progress import upload_progress
 from tinyclip.cli.display.summary import TEXT_PARAMS, comparison_tables
@@ -145,7 +145,7 @@ def _show_models(page: Page[Model]) -> None:
     table = new_table(out, "name", "latest", "params", "versions", "aliases", "created", right=("latest", "versions"))
     for model in page.items:
         aliases = ", ".join(f"{alias}={version}" for alias, version in model.aliases.items())
-        created = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        created = short_time(out, model.created_at)
         params = _params(model.params) if model.params is not None else MISSING
         table.add_row(model.name, str(model.latest), params, str(len(model.versions)), aliases, created)
     print_table(out, table)

@@ -1,27 +1,33 @@
 """`tinyclip-client classify`, `embed` and `search`: queries to a deployed student."""
 
 import contextlib
-import json
 import re
+import webbrowser
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from tinyclip._client import Client
 from tinyclip._resources import student as calls
 from tinyclip._resources.student import EmbeddedImages, Vectors
-from tinyclip.cli.display.console import console, new_table, print_table
+from tinyclip.cli.display.console import console, messages, new_table, print_table
+from tinyclip.cli.display.hits import show_hits, show_whole_hits
+from tinyclip.cli.display.hits_page import write_page
 from tinyclip.cli.display.numbers import MISSING
 from tinyclip.cli.session import AsJson, connect, json_object, send
-from tinyclip.errors import InputError, InvalidRequest
-from tinyclip.schemas import SearchResponse, ZeroShotResponse
+from tinyclip.errors import InputError, InvalidRequest, NotFound
+from tinyclip.schemas import Hit, ZeroShotResponse
 
 Deployment = Annotated[str, typer.Option("--deployment", "-d", metavar="NAME", help="The deployment to query.")]
 TopK = Annotated[int, typer.Option(min=1, help="How many to show.")]
 
 _SHOWN_NUMBERS = 6
+MOST_PICTURES = 200
+"""Pictures of one page."""
 
 
 class OnError(StrEnum):
@@ -85,21 +91,42 @@ def search(
     index: Annotated[str, typer.Option("--index", "-i", metavar="NAME", help="The index to search.")],
     text: Annotated[str | None, typer.Argument(help="The text to search for.")] = None,
     image: Annotated[str | None, typer.Option(help="An image to search for (file or URL).")] = None,
+    like: Annotated[str | None, typer.Option(metavar="ID", help="An item of the index, to find others like it.")] = None,
     top_k: TopK = 10,
     filter: Annotated[
         str | None, typer.Option(metavar="JSON", help='On metadata, as \'{"year": {"gte": 2000}, "camera.make": "Leica"}\'.')
     ] = None,
     compatible: Annotated[bool, typer.Option("--compatible", help="Also an index of the model's teacher or student.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="Print all metadata of each item.")] = False,
+    open: Annotated[bool, typer.Option("--open", help="Show the items' pictures in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search an index for the items nearest to a text or an image."""
-    if (text is None) == (image is None):
-        raise typer.BadParameter("give either a text or --image")
+    """Search an index for the items nearest to a text, an image or an item."""
+    if [text, image, like].count(None) != 2:
+        raise typer.BadParameter("give one of a text, --image and --like")
     conditions = None if filter is None else json_object("--filter", filter)
     with connect(context) as client, _image_errors([image] if image else []):
         student = client.deployments.open(deployment)
-        call = calls.search(student, index, text, image=image, top_k=top_k, filter=conditions, compatible=compatible)
-        send(client, call, _show_hits, as_json)
+        call = calls.search(
+            student, index, text, image=image, item=like, top_k=top_k, filter=conditions, compatible=compatible
+        )
+        found = send(client, call, show_whole_hits if long else show_hits, as_json)
+        if open:
+            _open_page(client, index, text or image or f"like {like}", found.hits, messages() if as_json else console())
+
+
+def _open_page(client: Client, index: str, query: str, hits: Sequence[Hit], out: Console) -> None:
+    """Write a page of the hits' pictures, print its path and open it in the browser."""
+    pictures: dict[str, bytes | str] = {}
+    for hit in hits[:MOST_PICTURES]:
+        try:
+            pictures[hit.id] = client.indexes.thumbnail(index, hit.id)
+        except NotFound as error:
+            pictures[hit.id] = error.problem.detail or error.problem.title
+    page = write_page(f"{index}: {query}", hits, pictures)
+    out.print(str(page), markup=False)
+    if not webbrowser.open(page.as_uri()):
+        messages().print("no browser was found; open the page yourself", markup=False)
 
 
 @contextlib.contextmanager
@@ -154,15 +181,3 @@ def _show_embedded(images: Sequence[str], found: EmbeddedImages) -> None:
             _show_vectors([image], [vector])
 
 
-def _show_hits(response: SearchResponse) -> None:
-    out = console()
-    table = new_table(out, "#", "score", "id", "metadata", right=("#", "score"))
-    for rank, hit in enumerate(response.hits, start=1):
-        table.add_row(str(rank), f"{hit.score:.3f}", hit.id, _metadata_line(hit.metadata))
-    print_table(out, table)
-
-
-def _metadata_line(metadata: dict[str, Any]) -> str:
-    """Return metadata on one line, with long values cut."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
-    return ", ".join(f"{key}: {text if len(text) <= 60 else text[:59] + '…'}" for key, text in texts.items())

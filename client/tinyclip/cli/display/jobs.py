@@ -1,8 +1,6 @@
 """Jobs, plans, events, log lines, metrics and checkpoints."""
 
-from rich.text import Text
-
-from tinyclip.cli.display.console import console, new_table, print_next_page, print_table
+from tinyclip.cli.display.console import console, new_table, print_next_page, print_table, short_time
 from tinyclip.cli.display.numbers import count, curve, duration, number
 from tinyclip.cli.display.summary import plan_table
 from tinyclip.schemas import Checkpoint, Event, Job, LogLine, Metrics, Page, Plan
@@ -23,7 +21,7 @@ def show_jobs(page: Page[Job]) -> None:
     for job in page.items:
         model = f"{job.model.name}@{job.model.version}" if job.model else ""
         stage = f"{job.progress.stage + 1}/{len(job.stages)}"
-        created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        created = short_time(out, job.created_at)
         table.add_row(job.id, job.name, job.state, f"{100 * job.progress.fraction:.0f}%", stage, model, created)
     print_table(out, table)
     print_next_page(out, page.next_page_token)
@@ -49,7 +47,8 @@ def show_event(event: Event) -> None:
     stage = "" if event.stage is None else f" stage {event.stage + 1}"
     numbers = {name: value for name, value in event.data.items() if isinstance(value, int | float)}
     text = event.message or ", ".join(f"{name} {number(value)}" for name, value in numbers.items())
-    console().print(Text(f"{event.id:>5} {event.created_at.astimezone():%H:%M:%S} {event.type}{stage} {text}".rstrip()))
+    line = f"{event.id:>5} {event.created_at.astimezone():%H:%M:%S} {event.type}{stage} {text}".rstrip()
+    console().print(line, markup=False)
 
 
 def show_log_lines(page: Page[LogLine]) -> None:
@@ -58,19 +57,20 @@ def show_log_lines(page: Page[LogLine]) -> None:
 
 
 def show_log_line(line: LogLine) -> None:
-    console().print(Text(f"{line.created_at.astimezone():%H:%M:%S} {line.level:<7} {line.source}: {line.message}"))
+    console().print(f"{line.created_at.astimezone():%H:%M:%S} {line.level:<7} {line.source}: {line.message}", markup=False)
 
 
 def show_metrics(metrics: Metrics) -> None:
     out = console()
     numbers = ("stage", "step", "first", "last", "least", "most")
     table = new_table(out, "series", *numbers, "curve", right=numbers)
+    width = 24 if out.width >= 100 else 8
     for name, points in metrics.series.items():
         for stage in sorted({point.stage for point in points}):
             values = [point.value for point in points if point.stage == stage]
             last_step = max(point.step for point in points if point.stage == stage)
             summary = (values[0], values[-1], min(values), max(values))
-            table.add_row(name, str(stage + 1), str(last_step), *map(number, summary), curve(values))
+            table.add_row(name, str(stage + 1), str(last_step), *map(number, summary), curve(values, width))
     print_table(out, table)
 
 
@@ -80,7 +80,7 @@ def show_checkpoints(page: Page[Checkpoint]) -> None:
     for checkpoint in page.items:
         attempt = str(checkpoint.attempt) if checkpoint.attempt else "adopted"
         size = "" if checkpoint.bytes is None else f"{count(checkpoint.bytes)}B"
-        written = checkpoint.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        written = short_time(out, checkpoint.created_at)
         table.add_row(str(checkpoint.stage + 1), str(checkpoint.step), attempt, size, written, checkpoint.path)
     print_table(out, table)
     print_next_page(out, page.next_page_token)
