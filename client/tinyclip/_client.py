@@ -10,6 +10,7 @@ from tinyclip._http.calls import Call
 from tinyclip._http.retries import Retries
 from tinyclip._http.transport import Transport
 from tinyclip._profiles import Profile, current
+from tinyclip._resources import cluster
 from tinyclip._resources.datasets import AsyncDatasets, Datasets
 from tinyclip._resources.deployments import AsyncDeployments, Deployments
 from tinyclip._resources.evaluations import AsyncEvaluations, Evaluations
@@ -17,6 +18,7 @@ from tinyclip._resources.indexes import AsyncIndexes, Indexes
 from tinyclip._resources.jobs import AsyncJobs, Jobs
 from tinyclip._resources.models import AsyncModels, Models
 from tinyclip._resources.tokens import AsyncTokens, Tokens
+from tinyclip.schemas import Cluster
 
 T = TypeVar("T")
 
@@ -48,6 +50,10 @@ class Client:
         self.indexes = Indexes(self._transport)
         self.evaluations = Evaluations(self._transport)
         self.tokens = Tokens(self._transport)
+
+    def cluster(self) -> Cluster:
+        """Return the nodes of the Ray cluster, and what of the project runs on them."""
+        return self.send(cluster.get())
 
     def send(self, call: Call[T], *, retries: Retries | None = None) -> T:
         """Send a call and return its value."""
@@ -90,6 +96,10 @@ class AsyncClient:
         self.indexes = AsyncIndexes(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)
         self.tokens = AsyncTokens(self._transport)
+
+    async def cluster(self) -> Cluster:
+        """Return the nodes of the Ray cluster, and what of the project runs on them."""
+        return await self.send(cluster.get())
 
     async def send(self, call: Call[T], *, retries: Retries | None = None) -> T:
         """Send a call and return its value."""

@@ -11,6 +11,7 @@ ApiError
 ├── UnknownMedia     415   a body of an unsupported media type
 ├── TooManyRequests  429   try again after `retry_after`
 ├── Unavailable      503   try again after `retry_after`
+├── GatewayTimeout   504   a deployment did not answer in time
 └── StorageFull      507   no disk space for the request
 """
 
@@ -108,6 +109,10 @@ class TooManyRequests(ApiError):
 
 class Unavailable(ApiError):
     status, code = 503, "unavailable"
+
+
+class GatewayTimeout(ApiError):
+    status, code = 504, "timed_out"
 
 
 class StorageFull(ApiError):

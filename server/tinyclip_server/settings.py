@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """Allow a local cluster although the database is PostgreSQL, which may already have servers with another cluster."""
     ray_token_path: Path | None = None
     """File with the cluster's token; unset: Ray's own `RAY_AUTH_TOKEN` or `RAY_AUTH_TOKEN_PATH` applies."""
+    ray_dashboard_url: str = ""
+    """Address of Ray's dashboard for browsers; empty: that of an embedded cluster, if the service is used from this machine."""
     ray_object_store_bytes: int = Field(default=256 << 20, ge=80 << 20)
     """Memory of an embedded cluster's object store; training data does not pass through it."""
     host: str = "127.0.0.1"

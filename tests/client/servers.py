@@ -341,6 +341,8 @@ class DeploymentServer(ResourceServer):
             Route("/v1/deployments/shapes", self.get),
             Route("/v1/deployments/shapes", self.put, methods=["PUT"]),
             Route("/v1/deployments/shapes", self.delete, methods=["DELETE"]),
+            Route("/v1/deployments/shapes/traffic", self.traffic),
+            Route("/v1/cluster", self.cluster),
             Route("/v1/deployments", self.list),
             Route("/v1/compare", self.compare),
             Route("/v1/models/shapes/versions/{version}", self.version),
@@ -371,6 +373,33 @@ class DeploymentServer(ResourceServer):
 
     async def list(self, request: Request) -> Response:
         return JSONResponse(page(self.document("ready")))
+
+    async def traffic(self, request: Request) -> Response:
+        times = {"count": 10, "mean_ms": 12.34, "p50_ms": 10.0, "p95_ms": 20.0, "p99_ms": 24.0}
+        return JSONResponse({
+            "deployment": "shapes", "measured_at": "2026-01-01T00:00:00Z", "queries": 10, "latency": times,
+            "models": [{"model": "shapes@1", "requests": 9, "share": 0.9}],
+            "routes": [{"route": "/zero-shot", **times}],
+            "phases": [{"route": "/zero-shot", "phase": "encode", **times, "count": 9}],
+            "batches": [{"kind": "images", "batches": 4, "mean": 2.5}],
+            "cached_texts": {"hits": 3, "misses": 1, "hit_rate": 0.75}, "waiting": {"images": 2},
+            "replicas": [{"id": "r1", "state": "RUNNING", "node_ip": "10.0.0.1"}], "unreachable": ["10.0.0.1:8080"],
+        })
+
+    async def cluster(self, request: Request) -> Response:
+        return JSONResponse({
+            "ray_version": "2.60.0", "dashboard_url": "http://127.0.0.1:8265", "others": 2,
+            "nodes": [{
+                "id": "n1", "hostname": "one", "ip": "10.0.0.1", "alive": True, "is_head": True, "cpu_percent": 54.9,
+                "cpus": {"total": 4, "used": 1.5}, "gpus": {"total": 0},
+                "memory": {"total": 16 << 30, "used": 3 << 30}, "object_store": {"total": 256 << 20, "used": 0},
+            }],
+            "workloads": [
+                {"kind": "job", "name": "shapes", "id": "job_1", "submission_id": "tc-job_1-a1", "status": "RUNNING",
+                 "driver_node": "n1", "nodes": ["n1"]},
+                {"kind": "replica", "name": "shapes", "id": "shapes", "replica": "r1", "status": "RUNNING", "nodes": []},
+            ],
+        })
 
     async def version(self, request: Request) -> Response:
         return JSONResponse(version())

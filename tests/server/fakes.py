@@ -7,7 +7,7 @@ from typing import Any
 
 from tinyclip_server.backends.helper_process import HelperProcess
 from tinyclip_server.backends.planner import ADMITTED, Planner
-from tinyclip_server.backends.ray_gateway import EndedJob, RayJobNote, RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import EndedJob, LiveJob, RayJobNote, RayJobStatus, RayRefused, RayUnavailable
 from tinyclip_server.http.callers import DEFAULT_PROJECT
 
 from tests.server import fake_importer, fake_planner
@@ -29,6 +29,13 @@ class ScriptedRay:
         self.submission_error: str | None = None
         """The answer to submissions that Ray does not take, although it answers everything else."""
         self.serve_bodies: list[dict[str, Any]] = []
+        self.node_summary: dict[str, Any] = {"summary": [], "nodeLogicalResources": {}}
+        self.running_elsewhere: list[LiveJob] = []
+        """Live jobs of others, besides those that were submitted here."""
+        self.actors: dict[str, set[str]] = {}
+        self.exposed: dict[str, str] = {}
+        """Metrics by the address of a node; others do not answer."""
+        self.scrapes = 0
         self.serve: dict[str, Any] = {"applications": {}}
         self.proxy_routes = True
         self.health: dict[str, Any] = {"status": "ok"}
@@ -70,6 +77,35 @@ class ScriptedRay:
             for id, status in self.jobs.items()
             if status.ended
         ]
+
+    async def live_jobs(self) -> list[LiveJob]:
+        self._expect_available()
+        own = [
+            LiveJob(id, self.entrypoints[id], status, ray_id=f"{number:02}000000", driver_node="head")
+            for number, (id, status) in enumerate(self.jobs.items())
+            if not status.ended
+        ]
+        return own + self.running_elsewhere
+
+    async def nodes(self) -> dict[str, Any]:
+        self._expect_available()
+        return self.node_summary
+
+    async def actor_nodes(self) -> dict[str, set[str]]:
+        self._expect_available()
+        return self.actors
+
+    async def node_metrics(self, address: str, prefix: bytes) -> str:
+        self._expect_available()
+        self.scrapes += 1
+        if address not in self.exposed:
+            raise RayUnavailable("connection refused")
+        lines = self.exposed[address].splitlines(keepends=True)
+        return "".join(line for line in lines if line.startswith(prefix.decode()))
+
+    async def cluster_version(self) -> str:
+        self._expect_available()
+        return "2.60.0"
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         self._expect_available()

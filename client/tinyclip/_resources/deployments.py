@@ -7,7 +7,7 @@ from tinyclip._http.methods import AsyncResource, Resource, ResourceMethods, ite
 from tinyclip._http.waiting import Deadline
 from tinyclip._resources.student import AsyncStudent, Student
 from tinyclip.errors import Unavailable
-from tinyclip.schemas import Deployment, DeploymentState, EngineName, Page, Problem
+from tinyclip.schemas import Deployment, DeploymentState, EngineName, Page, Problem, Traffic
 
 
 def page(*, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Deployment]]:
@@ -54,11 +54,17 @@ def delete(name: str) -> Call[Deployment]:
     return Call("DELETE", path("deployments", name), as_model(Deployment))
 
 
+def traffic(name: str) -> Call[Traffic]:
+    """Return a deployment's requests, latencies and replicas, since the present replicas started."""
+    return Call("GET", path("deployments", name, "traffic"), as_model(Traffic))
+
+
 class DeploymentMethods(ResourceMethods):
     page = method(page)
     get = method(get)
     put = method(put)
     delete = method(delete)
+    traffic = method(traffic)
 
     @iteration
     def list(self) -> AsyncGenerator[Deployment, None]:

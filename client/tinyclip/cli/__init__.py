@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyclip.cli.commands import datasets, deployments, indexes, jobs, label_sets, login, models, queries, tokens
+from tinyclip.cli.commands import cluster, datasets, deployments, indexes, jobs, label_sets, login, models, queries, tokens
 from tinyclip.cli.display.console import messages
 from tinyclip.cli.problems import exit_code, lines_of
 from tinyclip.cli.session import Server
@@ -26,6 +26,7 @@ app.command()(login.login)
 app.command()(queries.classify)
 app.command()(queries.embed)
 app.command()(queries.search)
+app.command()(cluster.cluster)
 
 
 @app.callback()

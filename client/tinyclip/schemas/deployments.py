@@ -59,6 +59,10 @@ class DeploymentState(StrEnum):
         return self in (DeploymentState.READY, DeploymentState.UNHEALTHY)
 
 
+DeploymentAction = Literal["update", "delete", "query"]
+"""An operation on a deployment that its state and the caller's scopes allow."""
+
+
 class Deployment(Response):
     name: str
     model: str
@@ -73,5 +77,109 @@ class Deployment(Response):
     replicas: ReplicaRange
     engine: str
     message: str = ""
+    actions: list[DeploymentAction] = []
+    """What the caller may do now."""
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class Latency(Response):
+    """Times of requests, estimated from a histogram with 14 buckets from 1 ms to 30 s.
+
+    Quantiles are interpolated within a bucket, as Prometheus does it; the mean takes the middle of each bucket.
+    """
+
+    count: int
+    mean_ms: float | None = None
+    """None, like the quantiles, without any request."""
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class RequestCount(Response):
+    route: str
+    status: int
+    model: str
+    """The version that answered: a canary has its own counts."""
+    requests: int
+
+
+class RouteLatency(Latency):
+    route: str
+
+
+class PhaseLatency(Latency):
+    """Time of requests in one phase: body, fetch, decode, wait, encode, labels or search."""
+
+    route: str
+    phase: str
+
+
+class ModelShare(Response):
+    model: str
+    requests: int
+    share: float
+    """Of all queries, 0 to 1."""
+
+
+class Bucket(Response):
+    up_to: float | None
+    """None: any larger number."""
+    count: int
+    """Batches in this bucket alone."""
+
+
+class BatchSizes(Response):
+    """Items that were computed together."""
+
+    kind: str
+    """`images` or `texts`."""
+    batches: int
+    mean: float | None = None
+    """Estimated from the buckets; exact for batches of one and two."""
+    buckets: list[Bucket] = []
+
+
+class CachedTexts(Response):
+    """Texts whose embedding was known (hits) or was computed (misses)."""
+
+    hits: int = 0
+    misses: int = 0
+    hit_rate: float | None = None
+
+
+class ReplicaTraffic(Response):
+    id: str
+    state: str
+    """Ray Serve's: STARTING, RUNNING, STOPPING and others."""
+    node_id: str | None = None
+    node_ip: str | None = None
+    started_at: Timestamp | None = None
+    requests: int | None = None
+    """Queries since its start; None: its node does not answer, or nothing was measured yet."""
+    mean_ms: float | None = None
+    waiting_items: int | None = None
+
+
+class Traffic(Response):
+    """The traffic of a deployment since its present replicas started.
+
+    `counts` and `routes` have all requests; `queries`, `latency`, `models` and the replicas have those that compute something.
+    """
+
+    deployment: str
+    measured_at: Timestamp
+    queries: int
+    latency: Latency
+    models: list[ModelShare] = []
+    counts: list[RequestCount] = []
+    routes: list[RouteLatency] = []
+    phases: list[PhaseLatency] = []
+    batches: list[BatchSizes] = []
+    cached_texts: CachedTexts = CachedTexts()
+    waiting: dict[str, int] = {}
+    """Items admitted and not yet done, by kind."""
+    replicas: list[ReplicaTraffic] = []
+    unreachable: list[str] = []
+    """Addresses of nodes whose replicas are missing from these numbers."""

@@ -7,6 +7,9 @@ from pydantic import Field
 from tinyclip.schemas._base import JSON, EncodedImage, Line, LongText, OpenObject, Request, Response
 from tinyclip.schemas.problems import FieldError
 
+MAX_QUERY_BYTES = 64 << 20
+"""Largest body of a query, at a deployment and at the control plane, which forwards it."""
+
 
 class ZeroShotRequest(Request):
     model: Line | None = None

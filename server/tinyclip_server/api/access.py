@@ -1,8 +1,8 @@
 """The access gate: every request needs a token with the right scope, except for a short list of paths.
 
 It runs before the routes and knows none of them, so a new route is protected like all others: reading methods need `read`,
-all others `write`, unless the path is listed here. Paths are those of the ASGI scope, as the routes match them; `request.url`
-also depends on the Host header, which the caller controls.
+all others `write`, unless the path is listed here, as those of queries, which need `infer`. Paths are those of the ASGI scope, as
+the routes match them; `request.url` also depends on the Host header, which the caller controls.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinyclip.hosts import is_known_host
 from tinyclip.schemas import Scope as TokenScope
+from tinyclip.schemas.inference import MAX_QUERY_BYTES
 
 from tinyclip_server.api.error_handlers import problem_response
 from tinyclip_server.api.rate_limits import RateLimits
@@ -39,6 +40,8 @@ UPLOADS = frozenset({"/v1/models/import"})
 """Paths whose bodies, unless they are JSON, are written to a disk as they arrive, and are limited there."""
 LARGE_BODIES = re.compile(r"/v1/indexes/[^/]+/items")
 """Paths whose bodies hold images and vectors."""
+QUERIES = re.compile(r"/v1/deployments/[^/]+/(zero-shot|embeddings|search|health|label-sets(/[^/]+)?)$")
+"""Paths that are forwarded to deployments. Their bodies are passed on as they arrive, and are as large as a replica accepts."""
 DOCUMENT_BYTES = 4 << 20
 """Largest body of all other requests. Class lists of ImageNet-21k have 0.6 MiB."""
 BODIES_AT_ONCE = 8
@@ -110,8 +113,10 @@ class AccessGate:
         path, kind = request.scope["path"], request.headers.get("content-type", "")
         if path in UPLOADS and "json" not in kind.lower():
             return receive
-        limit = self._services.settings.max_body_bytes
-        if not LARGE_BODIES.fullmatch(path):
+        limit, is_forwarded = self._services.settings.max_body_bytes, QUERIES.match(path) is not None
+        if is_forwarded:
+            limit = MAX_QUERY_BYTES
+        elif not LARGE_BODIES.fullmatch(path):
             limit = min(limit, DOCUMENT_BYTES)
         received = 0
         message = f"the body is larger than {limit:,} bytes; put large data into files and give their addresses"
@@ -126,7 +131,8 @@ class AccessGate:
             received += size
             if received > limit:
                 raise TooLarge(message)
-            self._bodies.add(request, size)
+            if not is_forwarded:
+                self._bodies.add(request, size)
             return part
 
         return receive_limited
@@ -200,6 +206,8 @@ def scope_for(method: str, path: str) -> TokenScope | None:
     for prefix, scope in SCOPES_BY_PATH.items():
         if path == prefix or path.startswith(f"{prefix}/"):
             return scope
+    if QUERIES.match(path):  # as routes are matched
+        return TokenScope.INFER
     return TokenScope.READ if method in READING else TokenScope.WRITE
 
 

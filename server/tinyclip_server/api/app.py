@@ -26,11 +26,13 @@ from tinyclip_server.backends.helper_process import HelperProcess
 from tinyclip_server.backends.importer import Importer
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray, RayGateway
+from tinyclip_server.cluster import endpoints as cluster
 from tinyclip_server.console.pages import Console
 from tinyclip_server.database.engine import Database
 from tinyclip_server.datasets import endpoints as datasets
 from tinyclip_server.datasets import version_endpoints as dataset_versions
 from tinyclip_server.deployments import endpoints as deployments
+from tinyclip_server.deployments import query_endpoints as queries
 from tinyclip_server.evaluations import endpoints as evaluations
 from tinyclip_server.exports import endpoints as exports
 from tinyclip_server.http.services import Services
@@ -59,8 +61,8 @@ logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, examples.router, job_schemas.router, datasets.router, dataset_versions.router,
-    reinforcements.router, models.router, models.compare_router, deployments.router, indexes.router, indexes.items_router,
-    evaluations.router, exports.router, tokens.router, tokens.me_router,
+    reinforcements.router, models.router, models.compare_router, deployments.router, queries.router, cluster.router,
+    indexes.router, indexes.items_router, evaluations.router, exports.router, tokens.router, tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 

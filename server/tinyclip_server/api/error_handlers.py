@@ -13,6 +13,7 @@ from tinyclip.bounded_json import UNSTORABLE_TEXT
 from tinyclip.schemas import FieldError
 from tinyclip.validation import MAX_ERRORS, shown_value
 
+from tinyclip_server.backends.ray_gateway import RayUnavailable
 from tinyclip_server.problems import PROBLEM_JSON, ApiError, InvalidInput, NotFound, TooLarge, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     for unavailable in (OperationalError, InterfaceError, PoolTimeout, ConnectionError):
         app.add_exception_handler(unavailable, _on_database_unavailable)
     app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
+    app.add_exception_handler(RayUnavailable, _on_ray_unavailable)
     for unstorable in (DBAPIError, UnicodeEncodeError):
         app.add_exception_handler(unstorable, _on_unstorable_text)
 
@@ -104,3 +106,8 @@ async def _on_store_unavailable(request: Request, error: Exception) -> Response:
     logger.warning("artifacts store unavailable: %s", error)
     detail = "the artifacts store does not answer; try again"
     return problem_response(request, Unavailable(detail, code="store_unavailable", retry_after=5))
+
+
+async def _on_ray_unavailable(request: Request, error: Exception) -> Response:
+    logger.info("Ray unavailable: %s", error)
+    return problem_response(request, Unavailable("Ray does not answer; try again", code="ray_unavailable", retry_after=2))

@@ -5,6 +5,7 @@ Plain HTTP through httpx rather than Ray's own client: nothing here blocks the e
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+from tinyclip.bounded_json import off_the_loop
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,10 @@ JOB_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 START_TIMEOUT = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+MAX_ACTORS = 1000
+METRICS_SECONDS = 3.0
+MAX_METRICS_BYTES = 32 << 20
+"""Size of one node's metrics, of which few lines are kept."""
 UNKNOWN_JOB = "Job {} does not exist"
 """The body of Ray's 404 for a job that it has no record of."""
 
@@ -47,6 +53,20 @@ class RayJobNote:
     message: str
     never_started: bool = False
     """True if Ray gave the job up because its driver found no room on the cluster for `RAY_JOB_START_TIMEOUT_SECONDS` (900)."""
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    """Ray's record of a job that is PENDING or RUNNING."""
+
+    submission_id: str
+    """Empty for a program that connected to the cluster by itself."""
+    entrypoint: str
+    status: str
+    ray_id: str = ""
+    """The id by which its actors name it."""
+    driver_node: str | None = None
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,21 @@ class Ray(Protocol):
 
     async def ended_jobs(self) -> list[EndedJob]:
         """Return all ended jobs of the cluster, also those of other services. Raises RayUnavailable."""
+
+    async def live_jobs(self) -> list[LiveJob]:
+        """Return all jobs of the cluster that have not ended, also those of other services. Raises RayUnavailable."""
+
+    async def nodes(self) -> dict[str, Any]:
+        """Return the data of the dashboard's `GET /nodes?view=summary`. Raises RayUnavailable."""
+
+    async def actor_nodes(self) -> dict[str, set[str]]:
+        """Return the nodes of running actors, by Ray's id of their job: of the first thousand. Raises RayUnavailable."""
+
+    async def node_metrics(self, address: str, prefix: bytes) -> str:
+        """Return the lines of a node's metrics that begin with `prefix`. Raises RayUnavailable."""
+
+    async def cluster_version(self) -> str:
+        """Return the version of Ray that the cluster runs. Raises RayUnavailable."""
 
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         """Configure all applications of Serve; those not listed are deleted. Raises RayUnavailable, RayRefused."""
@@ -172,6 +207,44 @@ class RayGateway:
             if job.get("submission_id") and job.get("end_time") and RayJobStatus(job["status"]).ended
         ]
 
+    async def live_jobs(self) -> list[LiveJob]:
+        answer = await self._ask("GET", "/api/jobs/")
+        _expect_success(answer)
+        return [_live_job(job) for job in answer.json() if not RayJobStatus(job["status"]).ended]
+
+    async def nodes(self) -> dict[str, Any]:
+        answer = await self._ask("GET", "/nodes", params={"view": "summary"})
+        _expect_success(answer)
+        data: dict[str, Any] = await off_the_loop(len(answer.content), lambda: answer.json().get("data") or {})
+        return data
+
+    async def actor_nodes(self) -> dict[str, set[str]]:
+        running = {"filter_keys": "state", "filter_predicates": "=", "filter_values": "ALIVE", "limit": str(MAX_ACTORS)}
+        answer = await self._ask("GET", "/api/v0/actors", params=running, timeout=5.0)
+        _expect_success(answer)
+        nodes: dict[str, set[str]] = {}
+        for actor in ((answer.json().get("data") or {}).get("result") or {}).get("result") or ():
+            if actor.get("job_id") and actor.get("node_id"):
+                nodes.setdefault(actor["job_id"], set()).add(actor["node_id"])
+        return nodes
+
+    async def node_metrics(self, address: str, prefix: bytes) -> str:
+        """Keep only these lines while reading: a busy node reports megabytes about everything else."""
+        url, kept, rest, size = f"http://{address}/metrics", list[bytes](), b"", 0
+        try:
+            async with self._http.stream("GET", url, timeout=METRICS_SECONDS) as answer:
+                if not answer.is_success:
+                    raise RayUnavailable(f"{url}: {answer.status_code}", str(answer.status_code))
+                async for chunk in answer.aiter_bytes():
+                    size += len(chunk)
+                    if size > MAX_METRICS_BYTES:
+                        raise RayUnavailable(f"{url}: more than {MAX_METRICS_BYTES:,} bytes", "too large an answer")
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    kept += [line for line in lines if line.startswith(prefix)]
+        except httpx.HTTPError as error:
+            raise RayUnavailable(f"{url}: {error or type(error).__name__}") from error
+        return b"\n".join([*kept, b""]).decode(errors="replace")
+
     async def put_serve_applications(self, body: dict[str, Any]) -> None:
         answer = await self._ask("PUT", "/api/serve/applications/", json=body, timeout=60.0)
         if answer.status_code in (400, 422):
@@ -199,7 +272,6 @@ class RayGateway:
             return False
 
     async def cluster_version(self) -> str:
-        """Return the version of Ray that the cluster runs. Raises RayUnavailable."""
         answer = await self._ask("GET", "/api/version")
         _expect_success(answer)
         return str(answer.json()["ray_version"])
@@ -207,10 +279,13 @@ class RayGateway:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _ask(self, method: str, path: str, *, json: Any = None, timeout: float | None = None) -> httpx.Response:
+    async def _ask(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> httpx.Response:
         try:
             answer = await self._http.request(
-                method, path, json=json, headers=self._authorization(),
+                method, path, json=json, params=params, headers=self._authorization(),
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
             )
             if self._away:
@@ -239,6 +314,20 @@ def _expect_success(answer: httpx.Response) -> None:
     if not answer.is_success:
         given = f"{answer.status_code} {_last_line(answer)}"
         raise RayUnavailable(f"{answer.request.method} {answer.request.url.path}: {given}", given)
+
+
+def works_in(entrypoint: str, root: str) -> bool:
+    """Return whether a job works in this artifacts store: several services may use one cluster."""
+    return f" --artifacts {shlex.quote(root)} " in entrypoint
+
+
+def _live_job(job: dict[str, Any]) -> LiveJob:
+    started = job.get("start_time")
+    return LiveJob(
+        submission_id=job.get("submission_id") or "", entrypoint=job.get("entrypoint") or "", status=job["status"],
+        ray_id=job.get("job_id") or "", driver_node=job.get("driver_node_id") or None,
+        started_at=datetime.fromtimestamp(started / 1000, UTC) if started else None,
+    )  # fmt: skip
 
 
 def _is_unknown_job(answer: httpx.Response, submission_id: str) -> bool:

@@ -3,12 +3,13 @@
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import Deployment, DeploymentPut, DeploymentState
+from tinyclip.schemas import Deployment, DeploymentAction, DeploymentPut, DeploymentState, Scope
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
 from tinyclip_server.deployments.target import last_known_good, requested_target
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.resources import mark_deleting
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
@@ -53,13 +54,36 @@ async def delete(session: AsyncSession, row: DeploymentRow) -> None:
     await session.flush()
 
 
-def view(settings: Settings, row: DeploymentRow) -> Deployment:
+def queryable(row: DeploymentRow) -> DeploymentRow:
+    """Return the deployment if a version of it answers queries. Raises Conflict."""
+    if serving(row) is None or row.state == DeploymentState.DELETING:
+        reason = f" ({row.message})" if row.message else ""
+        message = f"deployment {row.name} is {row.state} and answers no queries{reason}; wait until GET reports ready"
+        raise Conflict(message, code="deployment_not_ready")
+    return row
+
+
+def endpoint(settings: Settings, name: str) -> str:
+    """Return the URL of a deployment, at which this server reaches it too."""
+    return f"{settings.serve_base_url}/{name}"
+
+
+def view(settings: Settings, row: DeploymentRow, caller: Caller) -> Deployment:
     target = requested_target(row)
     return Deployment(
         name=row.name, model=target.model, canary=target.canary, models=target.models, state=DeploymentState(row.state),
-        serving=serving(row), endpoint=f"{settings.serve_base_url}/{row.name}", replicas=target.replicas, engine=target.engine,
-        message=row.message, created_at=row.created_at, updated_at=row.updated_at,
+        serving=serving(row), endpoint=endpoint(settings, row.name), replicas=target.replicas, engine=target.engine,
+        message=row.message, actions=_actions(row, caller), created_at=row.created_at, updated_at=row.updated_at,
     )
+
+
+def _actions(row: DeploymentRow, caller: Caller) -> list[DeploymentAction]:
+    if row.state == DeploymentState.DELETING:
+        return []
+    actions: list[DeploymentAction] = ["update", "delete"] if caller.may(Scope.WRITE) else []
+    if serving(row) is not None and caller.may(Scope.INFER):
+        actions.append("query")
+    return actions
 
 
 def serving(row: DeploymentRow) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore, Readings
 from tinyclip_server.backends.data_roots import AddressChecks
 from tinyclip_server.backends.importer import Importer
+from tinyclip_server.backends.node_metrics import NodeMetrics
 from tinyclip_server.backends.planner import Planner
 from tinyclip_server.backends.ray_gateway import Ray
+from tinyclip_server.backends.serve_proxy import ServeProxy
 from tinyclip_server.database.engine import Database
 from tinyclip_server.http.callers import Caller, caller_of
 from tinyclip_server.http.metrics import Metrics
@@ -32,6 +35,7 @@ class Services:
     importer: Importer
     addresses: AddressChecks = field(default_factory=AddressChecks)
     metrics: Metrics = field(default_factory=Metrics)
+    serve: ServeProxy = field(default_factory=ServeProxy)
     readings: Readings = field(default_factory=Readings)
     feeds: Feeds = field(default_factory=Feeds)
     served: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,7 +43,12 @@ class Services:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: long polls return at once."""
 
+    @cached_property
+    def node_metrics(self) -> NodeMetrics:
+        return NodeMetrics(self.ray)
+
     async def close(self) -> None:
+        await self.serve.close()
         await self.planner.close()
         await self.ray.close()
         await self.db.close()

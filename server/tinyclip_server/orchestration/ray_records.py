@@ -5,14 +5,13 @@ a job of this service that ended long ago and that no row needs is deleted there
 """
 
 import logging
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
 from tinyclip.schemas import DatasetState, EvaluationState, ExportState, IndexState, ReinforcementState
 
-from tinyclip_server.backends.ray_gateway import EndedJob, RayUnavailable
+from tinyclip_server.backends.ray_gateway import EndedJob, RayUnavailable, works_in
 from tinyclip_server.database.tables import AttemptRow, DatasetRow, EvaluationRow, ExportRow, IndexRow, ReinforcementRow
 from tinyclip_server.http.services import Services
 
@@ -43,7 +42,7 @@ async def delete_old_records(services: Services, ended_before: datetime) -> None
 
 def _is_ours(job: EndedJob, services: Services) -> bool:
     """Return whether it worked in this service's store: several services may use one cluster."""
-    return job.submission_id.startswith(PREFIX) and f" --artifacts {shlex.quote(services.store.root)} " in job.entrypoint
+    return job.submission_id.startswith(PREFIX) and works_in(job.entrypoint, services.store.root)
 
 
 async def _needed(services: Services) -> set[str]:

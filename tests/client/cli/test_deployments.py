@@ -57,3 +57,26 @@ def test_label_sets(cli: Cli, server: DeploymentServer) -> None:
     assert "| colours |      2 |         1 |" in cli("label-sets", "list", "-d", "shapes").out
     assert cli("label-sets", "delete", "colours", "-d", "shapes").out == "colours deleted\n"
     assert server.bodies == [{"labels": ["red", "blue"], "templates": ["a {} thing"]}, {"deleted": "colours"}]
+
+
+def test_traffic(cli: Cli, server: DeploymentServer) -> None:
+    out = cli("deployments", "traffic", "shapes").out
+
+    assert "shapes: 10 queries, 2 items waiting, 75.0% of 4 texts cached\n" in out
+    assert "| /zero-shot |        |       10 |    12.3 |  10 |  20 |  24 |" in out
+    assert "|            | encode |        9 |    12.3 |  10 |  20 |  24 |" in out
+    assert "| shapes@1 |       9 |    90.0 |" in out
+    assert "| images     |       4 |        2.5 |" in out
+    assert "| r1      | RUNNING | 10.0.0.1 |       – |       – |" in out
+    assert out.endswith("without the replicas on 10.0.0.1:8080, which do not answer\n")
+
+
+def test_cluster(cli: Cli, server: DeploymentServer) -> None:
+    out = cli("cluster").out
+
+    assert out.startswith("Ray 2.60.0, dashboard at http://127.0.0.1:8265\n")
+    assert "| one  | head  | 1.5/4 |     55 | 0    | 3 GiB/16 GiB | 0 B/256 MiB  |" in out
+    assert "| job     | shapes | RUNNING | one   | tc-job_1-a1 |" in out
+    assert "| replica | shapes | RUNNING | –     | r1          |" in out
+    assert out.endswith("2 of other projects or programs\n")
+    assert '"ray_version"' in cli("cluster", "--json").out

@@ -14,6 +14,8 @@ from tinyclip.schemas import Scope
 from tests.server.datasets.pairs import EMOJI, register
 from tests.server.documents import spec
 from tests.server.events import log_line
+from tests.server.fake_serve import AnsweringServe, reach
+from tests.server.fakes import ScriptedServe
 from tests.server.guarded import bearer, every_request, token
 from tests.server.hostile import Target, check_response, page_token, targets
 from tests.server.reinforcements.test_reinforcements import reinforced
@@ -115,7 +117,7 @@ async def _send(service: Service, request: httpx.Request, secret: str | None) ->
 
 async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
     """Return a service with tokens and one resource of each kind, and the path parameters that lead to them."""
-    before = await start()
+    before = await start(ScriptedServe())
     worker = await before.running(name="emoji", labels={"k": "v"})
     worker.step(1, loss=1.5)
     worker.emit(log_line("hello"))
@@ -136,13 +138,15 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
         ("/v1/indexes/gallery", BODIES["PUT /v1/indexes/{name}"]),
     ):
         assert (await before.http.put(path, json=body)).is_success, path
+    await before.reconcile("deployments", 2)
     await register(before)
     await before.call("PUT", f"{EMOJI}/aliases/best", {"version": 1})
     reinforcement = await reinforced(before)
     exports = BODIES["POST /v1/models/{name}/versions/{version}/exports"]
     assert (await before.http.post("/v1/models/emoji/versions/1/exports", json=exports)).is_success
     evaluation = (await before.http.post("/v1/evaluations", json=BODIES["POST /v1/evaluations"])).json()
-    service = await start(auth="tokens", requests_per_minute=10**9, max_body_bytes=200_000)
+    service = await start(before.ray, auth="tokens", requests_per_minute=10**9, max_body_bytes=200_000)
+    reach(service, AnsweringServe())
     mine = await token(service, Scope.ADMIN)
     tokens = (await service.http.get("/v1/tokens", headers=bearer(mine))).json()["items"]
     return service, {

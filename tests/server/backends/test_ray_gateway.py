@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,27 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from tinyclip_server.backends.ray_gateway import RayGateway, RayJobNote, RayJobStatus, RayRefused, RayUnavailable
+from tinyclip_server.backends.ray_gateway import (
+    LiveJob,
+    RayGateway,
+    RayJobNote,
+    RayJobStatus,
+    RayRefused,
+    RayUnavailable,
+    works_in,
+)
 
 TOKEN = "s3cret"
+
+
+LISTED: list[dict[str, Any]] = [
+    {
+        "submission_id": "tc-1", "job_id": "01", "status": "RUNNING", "entrypoint": "exec python --artifacts '/a b' --x",
+        "driver_node_id": "head", "start_time": 1_700_000_000_000,
+    },
+    {"submission_id": None, "job_id": "02", "status": "RUNNING", "entrypoint": "", "driver_node_id": None},
+    {"submission_id": "tc-2", "status": "SUCCEEDED", "entrypoint": "x", "end_time": 1},
+]  # fmt: skip
 
 
 class FakeRay:
@@ -24,6 +43,7 @@ class FakeRay:
         self.stopped: list[str] = []
         self.serve: dict[str, Any] = {}
         self.failing = False
+        self.exposed, self.metrics_status = "", 200
         self.path_is_lost = False
         """True: a proxy before Ray answers 404, because it no longer knows the path to Ray."""
 
@@ -62,6 +82,22 @@ class FakeRay:
     async def get_serve(self, request: Request) -> Response:
         return JSONResponse({"applications": self.serve.get("applications", [])})
 
+    async def list_jobs(self, request: Request) -> Response:
+        return JSONResponse(LISTED)
+
+    async def nodes(self, request: Request) -> Response:
+        assert request.query_params["view"] == "summary"
+        return JSONResponse({"result": True, "msg": "", "data": {"summary": [], "nodeLogicalResources": {}}})
+
+    async def actors(self, request: Request) -> Response:
+        assert (request.query_params["filter_keys"], request.query_params["filter_values"]) == ("state", "ALIVE")
+        actors = [{"job_id": "01", "node_id": "a"}, {"job_id": "01", "node_id": "b"}, {"job_id": "02", "node_id": None}]
+        return JSONResponse({"data": {"result": {"total": 3, "result": actors}}})
+
+    async def metrics(self, request: Request) -> Response:
+        assert "authorization" not in request.headers
+        return PlainTextResponse(self.exposed, self.metrics_status)
+
     async def version(self, request: Request) -> Response:
         allowed = request.headers.get("authorization") == f"Bearer {TOKEN}"
         return JSONResponse({"ray_version": "2.60.0"}) if allowed else PlainTextResponse("no", 401)
@@ -71,6 +107,10 @@ class FakeRay:
             routes=[
                 Route("/api/version", self.version),
                 Route("/api/jobs/", self.submit, methods=["POST"]),
+                Route("/api/jobs/", self.list_jobs, methods=["GET"]),
+                Route("/nodes", self.nodes),
+                Route("/api/v0/actors", self.actors),
+                Route("/metrics", self.metrics),
                 Route("/api/jobs/{id}", self.info, methods=["GET"]),
                 Route("/api/jobs/{id}", self.delete, methods=["DELETE"]),
                 Route("/api/jobs/{id}/stop", self.stop, methods=["POST"]),
@@ -193,3 +233,46 @@ async def test_a_refused_connection_is_unavailable() -> None:
     assert not await gateway.ready()
 
     await gateway.close()
+
+
+class TestCluster:
+    async def test_jobs_that_have_not_ended(self, gateway: RayGateway) -> None:
+        submitted, connected = await gateway.live_jobs()
+
+        at = datetime.fromtimestamp(1_700_000_000, UTC)
+        assert submitted == LiveJob("tc-1", "exec python --artifacts '/a b' --x", "RUNNING", "01", "head", at)
+        assert connected == LiveJob("", "", "RUNNING", "02")
+        assert works_in(submitted.entrypoint, "/a b")
+        assert not works_in(submitted.entrypoint, "/a")
+
+    async def test_nodes_and_the_nodes_of_actors(self, gateway: RayGateway) -> None:
+        assert await gateway.nodes() == {"summary": [], "nodeLogicalResources": {}}
+        assert await gateway.actor_nodes() == {"01": {"a", "b"}}
+
+
+class TestMetrics:
+    async def test_only_lines_with_the_prefix_are_kept(self, fake: FakeRay, gateway: RayGateway) -> None:
+        fake.exposed = "# HELP ray_x of x\n" + "ray_other 1\n" * 20_000 + "ray_x{a=\"b\"} 1\nray_xy 2\n"
+
+        assert await gateway.node_metrics(address(gateway), b"ray_x") == 'ray_x{a="b"} 1\nray_xy 2\n'
+
+    async def test_too_many_are_refused(
+        self, fake: FakeRay, gateway: RayGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tinyclip_server.backends.ray_gateway.MAX_METRICS_BYTES", 100)
+        fake.exposed = "ray_x 1\n" * 100
+
+        with pytest.raises(RayUnavailable, match="more than 100 bytes"):
+            await gateway.node_metrics(address(gateway), b"ray_x")
+
+    async def test_errors_are_unavailable(self, fake: FakeRay, gateway: RayGateway) -> None:
+        fake.metrics_status = 500
+
+        with pytest.raises(RayUnavailable, match="500"):
+            await gateway.node_metrics(address(gateway), b"ray_x")
+        with pytest.raises(RayUnavailable):
+            await gateway.node_metrics("127.0.0.1:9", b"ray_x")
+
+
+def address(gateway: RayGateway) -> str:
+    return f"127.0.0.1:{gateway._http.base_url.port}"

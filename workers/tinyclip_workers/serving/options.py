@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 from tinyclip.schemas._base import Request
 from tinyclip.schemas.deployments import EngineName
+from tinyclip.schemas.inference import MAX_QUERY_BYTES
 
 
 class ServingOptions(Request):
@@ -34,7 +35,7 @@ class ServingOptions(Request):
     max_batch_texts: int = Field(default=64, ge=1)
     batch_wait_s: float = Field(default=0.002, ge=0)
     """The batching window: how long an idle queue waits for more items. A busy one gathers while it computes."""
-    max_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_body_bytes: int = Field(default=MAX_QUERY_BYTES, ge=1)
     max_held_bytes: int = Field(default=256 * 2**20, ge=1)
     """Bytes of all bodies and fetched images of the requests that a replica answers; above it requests are answered 429."""
     max_scores: int = Field(default=100_000, ge=1)

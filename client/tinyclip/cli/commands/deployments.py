@@ -6,9 +6,10 @@ import typer
 
 from tinyclip._resources import deployments as calls
 from tinyclip.cli.display.console import console, messages, new_table, print_next_page, print_table
+from tinyclip.cli.display.numbers import MISSING, percent
 from tinyclip.cli.problems import FAILED
 from tinyclip.cli.session import AsJson, NoWait, PageSize, PageToken, Timeout, connect, run, send
-from tinyclip.schemas import Deployment, DeploymentState, EngineName, Page
+from tinyclip.schemas import Deployment, DeploymentState, EngineName, Latency, Page, Traffic
 
 app = typer.Typer(help="Create, list and delete deployments on Ray Serve.", no_args_is_help=True)
 
@@ -65,6 +66,12 @@ def delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     run(context, calls.delete(name), _show, as_json)
 
 
+@app.command()
+def traffic(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """Show a deployment's requests, latencies and replicas."""
+    run(context, calls.traffic(name), _show_traffic, as_json)
+
+
 def _show(deployment: Deployment) -> None:
     message = f": {deployment.message}" if deployment.message else ""
     canary = f" with {deployment.canary.weight:.0%} for {deployment.canary.model}" if deployment.canary else ""
@@ -81,3 +88,40 @@ def _show_page(page: Page[Deployment]) -> None:
         table.add_row(item.name, item.model, item.state, replicas, item.endpoint, item.message)
     print_table(out, table)
     print_next_page(out, page.next_page_token)
+
+
+def _show_traffic(traffic: Traffic) -> None:
+    out = console()
+    texts, waiting = traffic.cached_texts, sum(traffic.waiting.values())
+    cached = "" if texts.hit_rate is None else f", {percent(texts.hit_rate)}% of {texts.hits + texts.misses} texts cached"
+    out.print(f"{traffic.deployment}: {traffic.queries} queries, {waiting} items waiting{cached}", markup=False)
+    numbers = ("requests", "mean ms", "p50", "p95", "p99")
+    routes = new_table(out, "route", "phase", *numbers, right=numbers)
+    for route in traffic.routes:
+        routes.add_row(route.route, "", *_times(route))
+        for phase in traffic.phases:
+            if phase.route == route.route:
+                routes.add_row("", phase.phase, *_times(phase))
+    models = new_table(out, "model", "queries", "share %", right=("queries", "share %"))
+    for model in traffic.models:
+        models.add_row(model.model, str(model.requests), percent(model.share))
+    batches = new_table(out, "batches of", "batches", "mean items", right=("batches", "mean items"))
+    for batch in traffic.batches:
+        batches.add_row(batch.kind, str(batch.batches), _number(batch.mean))
+    replicas = new_table(out, "replica", "state", "node", "queries", "mean ms", right=("queries", "mean ms"))
+    for one in traffic.replicas:
+        queries = MISSING if one.requests is None else str(one.requests)
+        replicas.add_row(one.id, one.state, one.node_ip or MISSING, queries, _number(one.mean_ms))
+    for table in (routes, models, batches, replicas):
+        if table.row_count:
+            print_table(out, table)
+    if traffic.unreachable:
+        out.print(f"without the replicas on {', '.join(traffic.unreachable)}, which do not answer", markup=False)
+
+
+def _times(times: Latency) -> list[str]:
+    return [str(times.count), *(_number(value) for value in (times.mean_ms, times.p50_ms, times.p95_ms, times.p99_ms))]
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3g}"

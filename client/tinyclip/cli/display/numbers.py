@@ -16,6 +16,14 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def size(value: float) -> str:
+    """Format bytes: `1.5 GiB`, `23 MiB`, `0 B`."""
+    for unit_size, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= unit_size:
+            return f"{value / unit_size:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
 def with_embedding(text: float, without: float, about: str = "") -> str:
     """Format the parameters of a text tower, and in brackets those of them that are its token embedding: `10.9M (9.49M)`."""
     return f"{about}{count(text)} ({about}{count(text - without)})"

@@ -19,6 +19,7 @@ from tinyclip_server.database.locks import REMOVAL_TURN_SECONDS, key_of, turn
 from tinyclip_server.database.tables import DeploymentRow
 from tinyclip_server.deployments import repository
 from tinyclip_server.deployments.serve_config import DEPLOYMENT, applications_of, others_on_serve
+from tinyclip_server.deployments.service import endpoint
 from tinyclip_server.deployments.target import last_known_good, requested_target
 from tinyclip_server.http.services import Services
 from tinyclip_server.orchestration.age import Age
@@ -91,7 +92,7 @@ async def _observe(services: Services, rows: Sequence[DeploymentRow], owner: str
     seen.applications, seen.proxy = _own(services, seen.rows, status, owner), _proxy_message(status)
     seen.unknown = {row.name for row in seen.rows} - known_before
     asked = [row for row in seen.rows if _is_asked(row, seen)]
-    reports = await asyncio.gather(*(services.ray.deployment_health(_endpoint(services, row)) for row in asked))
+    reports = await asyncio.gather(*(services.ray.deployment_health(endpoint(services.settings, row.name)) for row in asked))
     seen.health = {row.name: report for row, report in zip(asked, reports, strict=True) if report is not None}
     return seen
 
@@ -104,10 +105,6 @@ def _own(services: Services, rows: Sequence[DeploymentRow], status: dict[str, An
 def _is_asked(row: DeploymentRow, seen: ServeObservation) -> bool:
     running = seen.applications.get(row.name, {}).get("status") == "RUNNING"
     return running and (row.state != DeploymentState.READY or row.canary_version is not None)
-
-
-def _endpoint(services: Services, row: DeploymentRow) -> str:
-    return f"{services.settings.serve_base_url}/{row.name}"
 
 
 async def _apply(services: Services, seen: ServeObservation) -> None:
