@@ -1,5 +1,6 @@
 """One job, from spec to answered query, through the command line and the SDK."""
 
+import io
 import json
 import re
 import tarfile
@@ -10,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from tinyclip.schemas import Layout
 
 from tests.e2e.world import Undisturbed, World
 from tests.workers.shapes_data import draw_shape
@@ -90,6 +92,37 @@ def test_the_pulled_student_opens_in_open_clip_and_embeds_what_the_deployment_em
 
     torch.testing.assert_close(torch.tensor(student.embed_texts(texts)), texts_BD, atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.tensor(student.embed_images([picture])), image_BD, atol=1e-5, rtol=0)
+
+
+def test_its_images_can_be_compared_with_its_teachers(world: World, undisturbed: Undisturbed) -> None:
+    assert undisturbed.job.model is not None
+    version = world.client.models.version(f"shapes@{undisturbed.job.model.version}")
+    student, teacher = version.evaluation["colours"].student, version.evaluation["colours"].teacher
+
+    page = world.client.models.compare_predictions([f"shapes@{version.version}", "teacher"], classes=True, page_size=2)
+    jpeg = world.client.models.task_thumbnail(f"shapes@{version.version}", "colours", page.items[1].number, size=16)
+
+    assert teacher is not None
+    assert (page.task, page.images, page.kept) == ("colours", student["samples"], student["samples"])
+    for scores, only in ((student, page.counts.only_first), (teacher, page.counts.only_second)):
+        assert (page.counts.both_right + only) / page.images == pytest.approx(scores["top1"])
+    assert [sum(found.correct[n] for found in page.classes) / page.images for n in (0, 1)] == [
+        pytest.approx(scores["top1"]) for scores in (student, teacher)
+    ]
+    with Image.open(io.BytesIO(jpeg)) as thumbnail:
+        assert (thumbnail.format, max(thumbnail.size)) == ("JPEG", 16)
+
+
+def test_its_document_has_what_it_inherited(world: World, undisturbed: Undisturbed) -> None:
+    assert undisturbed.job.model is not None
+    version = world.client.models.version(f"shapes@{undisturbed.job.model.version}")
+
+    assert isinstance(version.inherited_from, Layout)
+    assert isinstance(version.layout, Layout)
+    assert version.inherited_blocks is not None
+    assert len(version.inherited_blocks.text) == version.layout.text.layers < version.inherited_from.text.layers
+    assert version.teacher_params is not None
+    assert version.teacher_params.image > version.params.image
 
 
 def test_a_deployment_classifies(world: World, deployment: str, picture: Path) -> None:

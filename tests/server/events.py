@@ -71,11 +71,14 @@ def evaluation_progress(fraction: float | None) -> dict[str, Any]:
     return {"type": "evaluation.progress", "message": "1,234 samples", "data": {"fraction": fraction}}
 
 
-def evaluation_finished(*tasks: str, teacher: str | None = None, **scores: Any) -> dict[str, Any]:
+def evaluation_finished(
+    *tasks: str, teacher: str | None = None, predictions: dict[str, Any] | None = None, **scores: Any
+) -> dict[str, Any]:
     """Return the event with the same metrics for all tasks; `teacher` is the digest of the model that it was compared to."""
     models = {"student": {"name": "s", "sha256": "aa"}, **({"teacher": {"name": "t", "sha256": teacher}} if teacher else {})}
     one = {"student": {**SCORES, **scores}, "teacher": {**SCORES, "top1": 0.7} if teacher else None}
-    return {"type": "evaluation.finished", "data": {"results": dict.fromkeys(tasks, one), "models": models}}
+    data = {"results": dict.fromkeys(tasks, one), "models": models, "predictions": predictions or {}}
+    return {"type": "evaluation.finished", "data": data}
 
 
 def evaluation_failed(code: str, message: str, **where: Any) -> dict[str, Any]:

@@ -80,11 +80,19 @@ def item_thumbnail(question: dict) -> dict:
     return {"jpeg": base64.b64encode(f"jpeg of {question['size']}".encode()).decode()}
 
 
+def image(question: dict) -> dict:
+    if question["key"] == "gone":
+        return {"missing": "sample gone cannot be read"}
+    return {"jpeg": base64.b64encode(json.dumps(question).encode()).decode()}
+
+
 def answer(question: dict) -> dict:
     if "item" in question:
         return {"id": question["id"], **item(question["item"])}
     if "item_thumbnail" in question:
         return {"id": question["id"], **item_thumbnail(question["item_thumbnail"])}
+    if "image" in question:
+        return {"id": question["id"], **image(question["image"])}
     if "evaluation" in question:
         return {"id": question["id"], **evaluation(question["evaluation"])}
     if "samples" in question:

@@ -10,7 +10,17 @@ from tinyclip._http.uploads import OnProgress, Upload
 from tinyclip._resources.downloads import Download, files_of_export, own_files
 from tinyclip._resources.exports import ExportMethods, version_path
 from tinyclip.errors import CannotReachServer, ProblemError
-from tinyclip.schemas import AliasPut, Comparison, Model, ModelFile, ModelImport, ModelVersion, Page
+from tinyclip.schemas import (
+    AliasPut,
+    Comparison,
+    Model,
+    ModelFile,
+    ModelImport,
+    ModelVersion,
+    Page,
+    PredictionComparison,
+    PredictionFilter,
+)
 
 IMPORT_SECONDS = 900.0
 """The longest that the server may take to respond to an import once it has the file."""
@@ -48,9 +58,37 @@ def remove_alias(name: str, alias: str) -> Call[None]:
     return Call("DELETE", path("models", name, "aliases", alias), no_content)
 
 
-def compare(references: Sequence[str]) -> Call[Comparison]:
-    """Compare models, each with its teacher's scores on the same images."""
-    return Call("GET", path("compare"), as_model(Comparison), query={"models": ",".join(references)})
+def compare(references: Sequence[str], *, per_class: bool | None = None) -> Call[Comparison]:
+    """Compare up to 50 models, each with its teacher's scores on the same images; `per_class=False`: without those of classes."""
+    query = {"models": ",".join(references), "per_class": per_class}
+    return Call("GET", path("compare"), as_model(Comparison), query=query)
+
+
+def compare_predictions(
+    references: Sequence[str],
+    *,
+    task: str | None = None,
+    show: PredictionFilter | None = None,
+    label: str | None = None,
+    classes: bool | None = None,
+    page_size: int | None = None,
+    page_token: str | None = None,
+) -> Call[PredictionComparison]:
+    """Return one page of the images of a zero-shot task, with what each of up to 8 models takes them for.
+
+    `teacher` among the models is the teacher of the one before it. `show` selects images by the first two: `differ`, `only_first`
+    or `only_second` is right, or `both_wrong`; `label` those of one class. `classes` counts the right ones of each class."""
+    query = {
+        "models": ",".join(references), "task": task, "show": show, "label": label, "classes": classes, "page_size": page_size,
+        "page_token": page_token,
+    }
+    return Call("GET", path("compare", "predictions"), as_model(PredictionComparison), query=query, wait=60.0)
+
+
+def task_thumbnail(reference: str, task: str, number: int, *, size: int | None = None) -> Call[bytes]:
+    """Return a small JPEG of an image of a task, by its number in `compare_predictions`."""
+    where = version_path(reference, "tasks", task, "images", str(number), "thumbnail")
+    return Call("GET", where, lambda response: response.content, query={"size": size}, wait=120.0)
 
 
 def import_file(
@@ -113,6 +151,8 @@ class ModelMethods(ExportMethods):
     put_alias = method(put_alias)
     remove_alias = method(remove_alias)
     compare = method(compare)
+    compare_predictions = method(compare_predictions)
+    task_thumbnail = method(task_thumbnail)
     import_file = method(import_file)
     import_source = method(import_source)
 

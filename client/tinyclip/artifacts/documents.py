@@ -227,7 +227,7 @@ class WorkerEvent(Response):
     index.updated     {applied, count, kind, recall, bytes, search_ms, rejected: [RejectedItem], last: is it the final one}
     index.failed      {code}
     evaluation.progress  {fraction}
-    evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}}
+    evaluation.finished  {results: {task: {student: {top1: …}, teacher: {top1: …} | null}}, models, predictions}
     evaluation.failed    {code, pointer, value}
     dataset.progress  {fraction}
     dataset.finished  the `dataset.json` document; `{unchanged: true}` if the shards equal the newest version's

@@ -156,6 +156,15 @@ def exported_files(name: str, version: int, export: str) -> str:
     return f"{model_version(name, version)}/{VERSION_EXPORTS}/{export}"
 
 
+def version_predictions(name: str, version: int, task: str) -> str:
+    """The predictions of an evaluation at the end of training: a `TaskPredictions`, packed."""
+    return f"{model_version(name, version)}/{_predictions(task)}"
+
+
+def _predictions(task: str) -> str:
+    return f"predictions/{task}.json.gz"
+
+
 def import_marker(name: str) -> str:
     """`{"name", "version", "at"}` of an import in progress: what to remove if it never ends."""
     return f"{IMPORTS}/{name}"
@@ -188,6 +197,11 @@ def evaluation_request(id: str) -> str:
 
 def evaluation_results(id: str) -> str:
     return f"{evaluation_folder(id)}/results.json"
+
+
+def evaluation_predictions(id: str, task: str) -> str:
+    """The predictions of the evaluated model: a `TaskPredictions`, packed."""
+    return f"{evaluation_folder(id)}/{_predictions(task)}"
 
 
 def evaluation_events(id: str, attempt: int) -> str:

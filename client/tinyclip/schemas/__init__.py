@@ -103,7 +103,18 @@ from tinyclip.schemas.jobs import (
 )
 from tinyclip.schemas.label_sets import LabelSet, LabelSetPut, LabelSetSummary
 from tinyclip.schemas.layouts import ImageLayout, Layout, Params, StudentSummary, TextLayout
-from tinyclip.schemas.models import AliasPut, ComparedModel, Comparison, Model, ModelFile, ModelVersion
+from tinyclip.schemas.models import (
+    AliasPut,
+    ComparedModel,
+    Comparison,
+    KeptPredictions,
+    Model,
+    ModelFile,
+    ModelVersion,
+    PredictedImage,
+    PredictionComparison,
+    PredictionFilter,
+)
 from tinyclip.schemas.problems import FieldError, Problem
 from tinyclip.schemas.spec import JobSpec
 from tinyclip.schemas.tokens import Me, NewToken, ProjectName, Scope, Token, TokenPost
@@ -183,6 +194,7 @@ __all__ = [
     "JobSpec",
     "JobSpecs",
     "JobState",
+    "KeptPredictions",
     "LabelScore",
     "LabelSet",
     "LabelSetPut",
@@ -206,6 +218,9 @@ __all__ = [
     "PhaseLatency",
     "Plan",
     "PlannedStage",
+    "PredictedImage",
+    "PredictionComparison",
+    "PredictionFilter",
     "Problem",
     "Progress",
     "ProjectName",

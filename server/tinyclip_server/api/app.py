@@ -42,6 +42,7 @@ from tinyclip_server.jobs import endpoints as jobs
 from tinyclip_server.jobs import schemas as job_schemas
 from tinyclip_server.models import endpoints as models
 from tinyclip_server.models import imports
+from tinyclip_server.models import prediction_endpoints as predictions
 from tinyclip_server.orchestration import retention
 from tinyclip_server.orchestration.followers import datasets as datasets_reconcile
 from tinyclip_server.orchestration.followers import evaluations as evaluations_reconcile
@@ -61,8 +62,9 @@ logger = logging.getLogger(__name__)
 
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, examples.router, job_schemas.router, datasets.router, dataset_versions.router,
-    reinforcements.router, models.router, models.compare_router, deployments.router, queries.router, cluster.router,
-    indexes.router, indexes.items_router, evaluations.router, exports.router, tokens.router, tokens.me_router,
+    reinforcements.router, models.router, models.compare_router, predictions.router, deployments.router, queries.router,
+    cluster.router, indexes.router, indexes.items_router, evaluations.router, exports.router, tokens.router,
+    tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 

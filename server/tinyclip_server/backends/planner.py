@@ -103,6 +103,13 @@ class Planner:
         question = {"index": index, "stamp": stamp, "id": id, "size": size}
         return base64.b64decode(_found(await self._about_item(project, {"item_thumbnail": question}))["jpeg"])
 
+    async def image_thumbnail(
+        self, project: str, *, url: str, key: str, start: int, length: int, image_key: list[str], size: int
+    ) -> bytes:
+        """Return the thumbnail of the sample at a place of a shard as a JPEG. Raises as `plan`, and NotFound."""
+        question = {"url": url, "key": key, "start": start, "length": length, "image_key": image_key, "size": size}
+        return base64.b64decode(_found(await self._about_item(project, {"image": question}))["jpeg"])
+
     async def warm_up(self) -> None:
         """Start a process ahead of the first question; a failure is only logged."""
         process = self._idle[-1]

@@ -48,7 +48,10 @@ async def get(evaluation_id: str, session: ReadSession, project: Project) -> Res
 
 @router.delete("/{evaluation_id}", status_code=202, response_model=Evaluation)
 async def delete(evaluation_id: str, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
-    """Delete an evaluation and its files, stopping it if it runs. A model version keeps the metrics that it shows."""
+    """Delete an evaluation and its files, stopping it if it runs.
+
+    A model version keeps the metrics that it shows, but not the predictions for each image.
+    """
     row = await service.get(session, project, evaluation_id, lock=True)
     expect_match(if_match, service.etag(row))
     await service.delete(session, row)

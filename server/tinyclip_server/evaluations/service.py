@@ -100,6 +100,8 @@ async def get(session: AsyncSession, project: str, id: str, *, lock: bool = Fals
 async def delete(session: AsyncSession, row: EvaluationRow) -> None:
     """Mark an evaluation for deletion; its row is deleted after its Ray job has ended and its files are removed."""
     mark_deleting(row)
+    if row.model_name is not None and row.model_version is not None:
+        await models.forget_predictions(session, row.model_name, row.model_version, row.id)
     await session.flush()
 
 

@@ -35,6 +35,7 @@ from tinyclip.artifacts.paths import (
     model_version,
     reinforcement_document,
     reinforcement_folder,
+    version_predictions,
 )
 from tinyclip.schemas import ExportState, IndexState, ReinforcementState
 from tinyclip.schemas.indexes import IndexCodes
@@ -104,7 +105,11 @@ async def examine(db: Database, store: AsyncArtifactsStore, index_database_url: 
 
 async def _of_versions(session: AsyncSession) -> list[str]:
     rows = (await session.scalars(select(ModelVersionRow))).all()
-    return [f"{model_version(row.model_name, row.version)}/{file['path']}" for row in rows for file in row.document["files"]]
+    paths = [f"{model_version(row.model_name, row.version)}/{file['path']}" for row in rows for file in row.document["files"]]
+    for row in rows:  # those of an evaluation are in its folder, which is not among those that are listed
+        of_training = [task for task, kept in row.document.get("predictions", {}).items() if kept["evaluation"] is None]
+        paths += [version_predictions(row.model_name, row.version, task) for task in of_training]
+    return paths
 
 
 async def _of_exports(session: AsyncSession) -> list[str]:

@@ -135,14 +135,17 @@ async def import_model(
 
 @compare_router.get("/compare", response_model=Comparison)
 async def compare(
-    session: ReadSession, project: Project, models: Annotated[str, Query(description="a@1,b@best,…")]
+    session: ReadSession,
+    project: Project,
+    models: Annotated[str, Query(description="a@1,b@best,…")],
+    per_class: Annotated[bool, Query(description="false leaves out per_class and worst_classes, which may be long")] = True,
 ) -> Comparison:
-    """Compare models, each with the metrics of its teacher."""
+    """Compare up to 50 models, each with the metrics of its teacher."""
     named = [part.strip() for part in models.split(",") if part.strip()]
     if not 1 <= len(named) <= MAX_COMPARED:
         raise InvalidInput.field("/models", models, f"name 1 to {MAX_COMPARED} models, separated by commas")
     found = []
     for one in named:
         name, version = await service.resolve(session, project, one)
-        found.append(service.compared_model(await service.get_version(session, project, name, str(version))))
+        found.append(service.compared_model(await service.get_version(session, project, name, str(version)), per_class=per_class))
     return Comparison(models=found)

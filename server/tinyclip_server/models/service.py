@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import ComparedModel, Model, ModelVersion, Scores
+from tinyclip.schemas import ComparedModel, KeptPredictions, Model, ModelVersion, Scores
 
 from tinyclip_server.database.tables import AliasRow, ModelRow, ModelVersionRow
 from tinyclip_server.models import repository
@@ -101,12 +101,19 @@ async def register(session: AsyncSession, document: dict[str, Any], *, name: str
 
 
 async def add_evaluation(
-    session: AsyncSession, name: str, version: int, evaluation: str, results: dict[str, Any], teacher_sha256: str | None
+    session: AsyncSession,
+    name: str,
+    version: int,
+    evaluation: str,
+    results: dict[str, Any],
+    teacher_sha256: str | None,
+    predictions: dict[str, KeptPredictions],
 ) -> list[str]:
     """Add an evaluation's metrics to a version, in place of those of an earlier evaluation of the same tasks.
 
     Metrics of the training run are kept; the names of these tasks are returned. Metrics of a model other than the version's
-    teacher, which is recognised by its weights, are not added as the teacher's.
+    teacher, which is recognised by its weights, are not added as the teacher's. The predictions for each image come with the
+    metrics, and also complete those of a training run that kept none.
     """
     row = await session.get(ModelVersionRow, (name, version), with_for_update=True)
     if row is None:
@@ -119,9 +126,26 @@ async def add_evaluation(
         if task not in kept:
             known.evaluation[task] = Scores(student=scores["student"], teacher=scores["teacher"] if is_teacher else None)
             known.evaluated_by[task] = evaluation
+            known.predictions.pop(task, None)
+        elif not _on_as_many_images(known.evaluation[task].student, scores["student"]):
+            continue
+        if task in predictions and task not in known.predictions:
+            of_teacher = predictions[task].teacher and is_teacher
+            known.predictions[task] = predictions[task].model_copy(update={"teacher": of_teacher, "evaluation": evaluation})
     row.document = known.model_dump(mode="json")
     await session.flush()
     return kept
+
+
+async def forget_predictions(session: AsyncSession, name: str, version: int, evaluation: str) -> None:
+    """Remove the entries of an evaluation's predictions, whose files are deleted with it; its metrics stay."""
+    row = await session.get(ModelVersionRow, (name, version), with_for_update=True)
+    if row is None:
+        return
+    known = ModelVersion.model_validate(row.document)
+    known.predictions = {task: kept for task, kept in known.predictions.items() if kept.evaluation != evaluation}
+    row.document = known.model_dump(mode="json")
+    await session.flush()
 
 
 async def set_alias(session: AsyncSession, project: str, name: str, alias: str, version: int) -> None:
@@ -141,13 +165,23 @@ async def remove_alias(session: AsyncSession, project: str, name: str, alias: st
     await session.flush()
 
 
-def compared_model(version: ModelVersion) -> ComparedModel:
-    """Return a version as one row of a comparison."""
-    student = {task: scores.student for task, scores in version.evaluation.items()}
-    teacher = {task: scores.teacher for task, scores in version.evaluation.items() if scores.teacher}
+def _on_as_many_images(known: dict[str, Any], now: dict[str, Any]) -> bool:
+    return known.get("samples") is not None and known.get("samples") == now.get("samples")
+
+
+def compared_model(version: ModelVersion, *, per_class: bool = True) -> ComparedModel:
+    """Return a version as one row of a comparison, also without the numbers of each class."""
+    left_out = () if per_class else ("per_class", "worst_classes")
+
+    def shown(scores: dict[str, Any]) -> dict[str, Any]:
+        return {metric: value for metric, value in scores.items() if metric not in left_out}
+
+    student = {task: shown(scores.student) for task, scores in version.evaluation.items()}
+    teacher = {task: shown(scores.teacher) for task, scores in version.evaluation.items() if scores.teacher}
     return ComparedModel(
         name=version.name, version=version.version, params=version.params, macs=version.macs, embed_dim=version.embed_dim,
         image_size=version.image_size, context_length=version.context_length, teacher=version.teacher,
+        teacher_params=version.teacher_params, teacher_macs=version.teacher_macs,
         evaluation=student, latency_ms=_latency_ms(student), teacher_evaluation=teacher, teacher_latency_ms=_latency_ms(teacher),
         embedding_sizes=version.embedding_sizes,
         compatible_share=version.compatible_with.share if version.compatible_with is not None else None,

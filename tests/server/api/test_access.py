@@ -110,7 +110,7 @@ class TestProjects:
         token_id = (await guarded.http.get("/v1/me", headers=mine)).json()["token"]["id"]
         names = {
             "job_id": job["id"], "token_id": token_id, "name": "emoji", "v": "1", "version": "1", "alias": "best",
-            "path": "model.json", "index": "0", "export": "onnx",
+            "path": "model.json", "index": "0", "export": "onnx", "number": "0",
         }  # fmt: skip
         bodies: dict[str, Any] = {"PATCH": {"priority": 1}, "PUT": {"version": 1}, "POST": {}}
         special: dict[str, Any] = {

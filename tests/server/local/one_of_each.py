@@ -18,6 +18,7 @@ from tests.server.documents import spec
 from tests.server.events import evaluation_finished, reinforcement_finished
 from tests.server.exports.test_exports import write_files
 from tests.server.guarded import ALL_BUT_METRICS, bearer, token
+from tests.server.models.test_predictions import entry, predictions
 from tests.server.reinforcements.test_reinforcements import REINFORCEMENTS, reinforced
 from tests.server.service import Service, Start
 from tests.workers.index_jobs import unit_vectors, vector_items
@@ -30,7 +31,7 @@ GUARDED = {"auth": "tokens", "data_roots": ["/data", "s3://bucket"], "requests_p
 PATHS = (
     "/v1/me", "/v1/tokens", "/v1/jobs", "/v1/models", f"{VERSION}", f"{VERSION}/exports", "/v1/evaluations", "/v1/indexes",
     "/v1/deployments", "/v1/deployments/demo", "/v1/datasets", f"{EMOJI}/versions", f"{EMOJI}/versions/best/report",
-    REINFORCEMENTS,
+    REINFORCEMENTS, f"/v1/compare/predictions?models={MODEL}@1",
 )  # fmt: skip
 
 
@@ -114,7 +115,10 @@ async def _trained(service: Service) -> None:
     (folder / "open_clip_model.safetensors").write_bytes(WEIGHTS)
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     document = {"files": [{"path": "open_clip_model.safetensors", "bytes": len(WEIGHTS), "sha256": digest}]}
-    worker.succeed(**document)
+    found = predictions([0, 0, 1, 1, 1])
+    (folder / "predictions").mkdir()
+    (folder / "predictions" / "pets.json.gz").write_bytes(found.pack())
+    worker.succeed(**document, predictions={"pets": entry(found)})
     await service.tick()
     assert (await service.job(worker.job))["state"] == "succeeded"
 

@@ -141,7 +141,10 @@ class TestEmbedded:
 
     @pytest.mark.parametrize(
         "lost",
-        ["segments", "generations", "onnx/image.onnx", "emoji/1/report.json", "/000001.parquet", "/reinforcement.json"],
+        [
+            "segments", "generations", "onnx/image.onnx", "emoji/1/report.json", "/000001.parquet", "/reinforcement.json",
+            "/pets.json.gz",
+        ],
         ids=lambda name: str(name).rpartition("/")[2],
     )
     async def test_what_a_row_needs_is_missed(self, start: Start, saved: Path, lost: str) -> None:

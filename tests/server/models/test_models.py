@@ -163,6 +163,19 @@ class TestCompare:
         assert compared["models"][0]["evaluation"] == {"emoji": {"top1": 0.4}}
         assert compared["models"][0]["teacher_evaluation"] == {"emoji": {"top1": 0.5}}
 
+    async def test_teachers_have_sizes_and_classes_can_be_left_out(self, service: Service) -> None:
+        scores = {"top1": 0.4, "per_class": [0.5], "worst_classes": [], "ms_per_image": 2.0}
+        params = {"image": 8000, "text": 900, "text_without_embedding": 300}
+        evaluation = {"emoji": {"student": scores, "teacher": scores}}
+        await service.register_model("big", evaluation=evaluation, teacher_params=params, teacher_macs=9000)
+
+        whole = (await get(service, "compare", params={"models": "big"}))["models"][0]
+        short = (await get(service, "compare", params={"models": ",".join(["big"] * 50), "per_class": False}))["models"]
+
+        assert (whole["teacher_params"], whole["teacher_macs"], whole["teacher_latency_ms"]) == (params, 9000, 2.0)
+        assert whole["evaluation"] == whole["teacher_evaluation"] == {"emoji": scores}
+        assert short[49]["evaluation"] == short[49]["teacher_evaluation"] == {"emoji": {"top1": 0.4, "ms_per_image": 2.0}}
+
     @pytest.mark.parametrize(
         ("models", "status", "detail"),
         [

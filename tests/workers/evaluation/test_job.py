@@ -1,13 +1,15 @@
 """The evaluation job: its results and events, also after a kill, a deletion and invalid input."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tinyclip.artifacts.predictions import TaskPredictions
 from tinyclip.artifacts.store import ArtifactsStore
-from tinyclip.schemas import JSON
+from tinyclip.schemas import JSON, KeptPredictions
 from tinyclip_workers import jobs
 from tinyclip_workers.evaluation import job as evaluation_job
 from tinyclip_workers.model.files.folders import load_folder
@@ -62,13 +64,18 @@ def test_results_of_both_models_equal_those_of_each_task_alone(tmp_path: Path, f
     written = json.loads(store.read_bytes(f"evaluations/{ID}/results.json"))
     assert written["models"]["teacher"] == {"name": "model-1", "sha256": teacher.digest}
     assert list(written["results"]) == ["colors", "words"]
+    predictions = store.read_bytes(f"evaluations/{ID}/predictions/colors.json.gz")
+    kept = KeptPredictions(**written["predictions"].pop("colors"))
+    assert (written["predictions"], kept.kept, kept.teacher, kept.evaluation) == ({}, 20, True, ID)
+    assert kept.sha256 == hashlib.sha256(predictions).hexdigest()
+    assert kept.images_sha256 == TaskPredictions.unpack(predictions).images_digest()
     request = evaluation_job.EvaluationRequest.model_validate_json(store.read_bytes(f"evaluations/{ID}/request.json"))
     for each in request.tasks:
         alone = evaluate({"student": student, "teacher": teacher}, each)
         for role in ("student", "teacher"):
             assert {**written["results"][each.name][role], "ms_per_image": 0} == {**alone[role], "ms_per_image": 0}
     assert [event["type"] for event in events(store)] == ["evaluation.started", "evaluation.finished"]
-    assert events(store)[-1]["data"] == written
+    assert events(store)[-1]["data"] == json.loads(store.read_bytes(f"evaluations/{ID}/results.json"))
 
 
 def test_progress_is_reported_as_a_fraction_of_the_shards(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

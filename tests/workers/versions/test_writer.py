@@ -13,14 +13,18 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import load_file
 from tinyclip.artifacts.documents import JobDocument
+from tinyclip.artifacts.predictions import TaskPredictions
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JobSpec, ModelVersion, VocabularyChoice
+from tinyclip.schemas.models import InheritedBlocks
 from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.preprocessing import normalize
+from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import count_unknown_tokens, make_tokenizer
 from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt
 from tinyclip_workers.training.stage import resolve_stage
+from tinyclip_workers.versions.ancestry import SELECTED_BLOCKS
 from tinyclip_workers.versions.lineage import data_digests, training_spec
 from tinyclip_workers.versions.writer import write_student_version
 
@@ -124,6 +128,41 @@ def test_the_document_has_the_files_and_the_lineage(tmp_path: Path) -> None:
     for entry, file in ((lineage["teacher"], "teacher/open_clip_model.safetensors"), (lineage["data"][0], "train.tar")):
         assert entry["sha256"] == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
     assert lineage["code"].keys() >= {"tinyclip", "torch", "open_clip_torch", "python"}
+
+
+@pytest.mark.usefixtures("teacher")
+def test_the_document_has_the_size_of_the_teacher_and_what_was_inherited(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    unknown = write_student_version(run, finished_student(stage))
+    run = replace(run, document=run.document.model_copy(update={"model_version": 3}))
+    run.keep_selection(0, SELECTED_BLOCKS, {"image": [0, 1], "text": [1]})
+
+    version = write_student_version(run, finished_student(stage))
+
+    assert version.inherited_from == unknown.inherited_from == tiny_layout()
+    assert (version.inherited_blocks, unknown.inherited_blocks) == (InheritedBlocks(image=[0, 1], text=[1]), None)
+    summary = summarize(tiny_layout())
+    assert version.teacher_params is not None
+    assert (version.teacher_params.image, version.teacher_macs) == (summary.image_params, summary.macs)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_predictions_lie_beside_the_version(tmp_path: Path) -> None:
+    run, stage = job_run(tmp_path)
+    columns = {"shard": [0], "start": [0], "length": [512], "keys": ["a"], "labels": [0]}
+    models = {"student": {"rows": [0], "scores": [1.0]}}
+    names = {"task": "colors", "classes": ["red"], "image_key": ["png"], "images": 1, "shards": ["/a.tar"]}
+    packed = TaskPredictions.model_validate({**names, **columns, "models": models}).pack()
+    run.finish_stage(0, replace(finished_student(stage), predictions={"colors": packed}))
+    student = run.finished_stage(0)
+    assert student is not None
+
+    version = write_student_version(run, student)
+
+    assert run.store.read_bytes("models/small/2/predictions/colors.json.gz") == packed
+    kept = version.predictions["colors"]
+    assert (kept.kept, kept.teacher, kept.evaluation, kept.sha256) == (1, False, None, hashlib.sha256(packed).hexdigest())
+    assert not any("predictions" in file.path for file in version.files)
 
 
 @pytest.mark.usefixtures("teacher")

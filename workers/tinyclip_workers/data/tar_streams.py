@@ -26,6 +26,11 @@ _UNPACKERS: dict[re.Pattern[bytes], Any] = {
 }
 
 
+def is_compressed(head: bytes) -> bool:
+    """Return whether a file with these first bytes is unpacked by `LimitedStream`."""
+    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"))
+
+
 class LimitedStream:
     """The decompressed tar, with a limit on its ratio to the compressed bytes that were read."""
 

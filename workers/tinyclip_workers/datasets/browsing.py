@@ -3,7 +3,6 @@
 The planner's process answers with it. Everything that one answer reads is limited.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,24 +15,21 @@ from tinyclip.schemas import DatasetSample, DatasetVersion
 from tinyclip.schemas.datasets import SampleUse
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.images import UnreadableImage, decode_image
 from tinyclip_workers.data.index.reading import read_rows
 from tinyclip_workers.data.index.rows import ShardSamples, Use, from_parquet, shard_rows
-from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, image_bytes, printable, sample_errors
+from tinyclip_workers.data.samples import Sample, UnusableSample, captions_of, printable, sample_errors
 from tinyclip_workers.data.shards import BROKEN_SHARD
+from tinyclip_workers.data.thumbnails import SKIPPED_BYTES, NoThumbnail, sample_thumbnail
 from tinyclip_workers.runtime.filesystems import open_own_store
 
 PAGE_BYTES = 32 << 20
 """Bytes of shards that a page reads for its captions; it ends with the first sample that exceeds them."""
 LOOKED_SHARDS = 64
 """Shards whose index one answer looks at."""
-SKIPPED_BYTES = 256 << 20
-"""Of a shard that can only be read from its beginning, samples up to here are read."""
 READS = 64
 """Parts of shards that a page reads."""
 SHOWN_CAPTIONS, SHOWN_CHARACTERS = 10, 500
 KEPT_SHARDS = 8
-JPEG_QUALITY = 85
 
 
 class NoSuchSample(LookupError):
@@ -91,14 +87,9 @@ class Browser:
         if isinstance(sample, str):
             raise NoSuchSample(f"sample {key} cannot be read: {sample}")
         try:
-            with sample_errors():
-                image = decode_image(image_bytes(sample[place.row], self.version.source.image_key))
-        except (UnusableSample, UnreadableImage) as error:
-            raise NoSuchSample(f"sample {key} has no image: {printable(str(error))}") from error
-        image.thumbnail((size, size))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=JPEG_QUALITY)
-        return file.getvalue()
+            return sample_thumbnail(sample[place.row], key, self.version.source.image_key, size)
+        except NoThumbnail as error:
+            raise NoSuchSample(str(error)) from error
 
     def _rows_from(self, start: int, use: SampleUse | None) -> Iterator[tuple[int, ShardSamples, list[int]]]:
         """Yield the wanted rows of each shard, from the one with sample `start` on."""

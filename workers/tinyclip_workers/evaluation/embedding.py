@@ -19,6 +19,7 @@ from torch import Tensor
 from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
+from tinyclip_workers.evaluation.predictions import Place, place_of
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
 from tinyclip_workers.model.preprocessing import PixelInput, normalize
@@ -36,6 +37,8 @@ class EmbeddedImages:
     images_NE: dict[str, Tensor]
     """Embeddings by the model's name in the evaluation; of unit length, on the CPU."""
     keys: list[str]
+    places: list[Place | None]
+    """None for samples that were not read by `read_with_places`."""
     values: list[Any]
     ms_per_image: dict[str, float]
     """The image tower alone: median over the full batches of the pass, or over all batches if none is full."""
@@ -43,7 +46,8 @@ class EmbeddedImages:
     def select(self, rows: list[int], values: list[Any]) -> "EmbeddedImages":
         """Return some of the images, with other values."""
         images_NE = {name: features_NE[rows] for name, features_NE in self.images_NE.items()}
-        return EmbeddedImages(images_NE, [self.keys[row] for row in rows], values, self.ms_per_image)
+        keys, places = [self.keys[row] for row in rows], [self.places[row] for row in rows]
+        return EmbeddedImages(images_NE, keys, places, values, self.ms_per_image)
 
 
 def embed_images(
@@ -57,6 +61,7 @@ def embed_images(
     `on_unreadable` is called for samples without a readable image.
     """
     keys: list[str] = []
+    places: list[Place | None] = []
     values: list[Any] = []
     towers = {name: _TimedImageTower(loaded) for name, loaded in models.items()}
     forms = {loaded.pixels for loaded in models.values()}
@@ -72,11 +77,13 @@ def embed_images(
                 images.append(image)
                 values.append(value)
                 keys.append(sample["__key__"])
+                places.append(place_of(sample))
             for tower in towers.values() if images else ():
                 tower.encode(torch.stack([image[tower.loaded.pixels] for image in images]))
     return EmbeddedImages(
         images_NE={name: tower.features() for name, tower in towers.items()},
         keys=keys,
+        places=places,
         values=values,
         ms_per_image={name: tower.ms_per_image() for name, tower in towers.items()},
     )

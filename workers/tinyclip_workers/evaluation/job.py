@@ -1,7 +1,7 @@
 """The work of the Ray job `tc-evaluation-<id>-a<attempt>`: evaluate a model, and optionally another one on the same images.
 
-The scores are committed as one file, `results.json`. An attempt that finds it only emits the final event again. Progress is
-reported as events.
+The scores are committed as one file, `results.json`, written after the predictions for each image. An attempt that finds it only
+emits the final event again. Progress is reported as events.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 import torch
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import EvaluatedModel, EvaluationRequest
-from tinyclip.artifacts.paths import evaluation_request, evaluation_results
+from tinyclip.artifacts.paths import evaluation_predictions, evaluation_request, evaluation_results
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
@@ -18,6 +18,7 @@ from tinyclip_workers.data.errors import DataError
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.data.shards import ShardProgress
 from tinyclip_workers.evaluation.labels import task_pointer
+from tinyclip_workers.evaluation.predictions import PredictedTasks, describe
 from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read
 from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.model.files.folders import LoadedModel
@@ -36,26 +37,32 @@ def evaluate(store: ArtifactsStore, id: str, events: EventWriter) -> None:
 
 
 def _results(store: ArtifactsStore, id: str, events: EventWriter) -> JSON:
-    """Return `{"results", "models"}`, computed now or by an earlier attempt. Raises RequestWithdrawn, JobFailed."""
+    """Return `{"results", "models", "predictions"}`, found now or by an earlier attempt. Raises RequestWithdrawn, JobFailed."""
     request, path = _read_request(store, id), evaluation_results(id)
     if store.exists(path):
         document: JSON = json.loads(store.read_bytes(path))
         return document
     events.send("evaluation.started")
     try:
-        document = evaluate_request(request, events)
+        document, predicted = evaluate_request(request, events)
     except DataError as error:
         raise JobFailed("unreadable_data", str(error), pointer=task_pointer(request.tasks, error), value=error.value) from error
     except (ValueError, OSError) as error:
         raise JobFailed("evaluation_failed", str(error)) from error
-    text = json.dumps(document, allow_nan=False)
+    packed = {task: found.pack() for task, found in predicted.items()}
+    kept = {task: describe(found, packed[task], id).model_dump(mode="json") for task, found in predicted.items()}
+    text = json.dumps({**document, "predictions": kept}, allow_nan=False)
     _read_request(store, id)
+    for task, content in packed.items():
+        store.write_bytes(evaluation_predictions(id, task), content)
     store.write_bytes(path, text.encode())
-    return document
+    return {**document, "predictions": kept}
 
 
-def evaluate_request(request: EvaluationRequest, events: EventWriter) -> JSON:
+def evaluate_request(request: EvaluationRequest, events: EventWriter) -> tuple[JSON, PredictedTasks]:
     """Return `results`: {task: {"student": {metric: value}, "teacher": {…} or None}}, and `models`: names and digests.
+
+    Beside them, the predictions of zero-shot tasks.
 
     Raises DataError, JobFailed, ValueError or OSError.
     """
@@ -64,11 +71,15 @@ def evaluate_request(request: EvaluationRequest, events: EventWriter) -> JSON:
         models[TEACHER] = _load_model("/against", request.against)
     progress = _Progress(events, shards_to_read(request.tasks))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scores_by_task = evaluate_tasks(models, request.tasks, holdout=request.holdout, device=device, on_sample=progress.add)
-    return {
+    predicted: PredictedTasks = {}
+    scores_by_task = evaluate_tasks(
+        models, request.tasks, holdout=request.holdout, device=device, on_sample=progress.add, predicted=predicted
+    )
+    document = {
         "results": {task: {STUDENT: scores[STUDENT], TEACHER: scores.get(TEACHER)} for task, scores in scores_by_task.items()},
         "models": {role: {"name": loaded.name, "sha256": loaded.digest} for role, loaded in models.items()},
     }
+    return document, predicted
 
 
 def _load_model(pointer: str, model: EvaluatedModel) -> LoadedModel:

@@ -56,7 +56,7 @@ def retrieval(image_NE: Tensor, text_ME: Tensor, texts_of_image: Sequence[Sequen
         ("image_to_text", image_NE, text_ME, relevant),
         ("text_to_image", text_ME, image_NE, relevant.T),
     ):
-        ranked = torch.cat([(rows @ items.T).topk(min(10, len(items)), dim=1).indices.cpu() for rows in _chunks(queries)])
+        ranked = torch.cat([(rows @ items.T).topk(min(10, len(items)), dim=1).indices.cpu() for rows in row_chunks(queries)])
         found = correct.gather(1, ranked)
         scores |= {f"{direction}_r{k}": _share_true(found[:, :k].any(dim=1)) for k in (1, 5, 10)}
     return scores
@@ -157,5 +157,6 @@ def _share_true(right: Tensor) -> float:
     return float(right.float().mean())
 
 
-def _chunks(rows_NE: Tensor) -> list[Tensor]:
+def row_chunks(rows_NE: Tensor) -> list[Tensor]:
+    """Divide a matrix into parts of so many rows that products of them fit in memory."""
     return [rows_NE[start : start + _CHUNK_ROWS] for start in range(0, len(rows_NE), _CHUNK_ROWS)]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from tinyclip.artifacts.predictions import ModelPredictions
 from tinyclip.schemas.spec import EvaluationTask, LinearProbeTask, RetrievalTask, ZeroShotTask
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from tinyclip_workers.evaluation.labels import (
     prompts_problem,
     task_error,
 )
+from tinyclip_workers.evaluation.predictions import PredictedTasks, most_likely, read_with_places, task_predictions
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import count_unknown_tokens
 
@@ -42,6 +44,7 @@ def evaluate_tasks(
     device: torch.device | str = "cpu",
     on_sample: OnSample = lambda sample: None,
     shared: SharedSpace | None = None,
+    predicted: PredictedTasks | None = None,
 ) -> dict[str, ModelScores]:
     """Return the scores of every model in every task, as {task: {name: {metric: value}}}; by language as {task.language: …}.
 
@@ -51,7 +54,8 @@ def evaluate_tasks(
     batches of 64. A model with nested embeddings has the metrics of each smaller size in `by_size`, but for linear probes.
     In retrieval tasks, a student in the `shared` space of its teacher has `with_teacher`: how well each finds the other's images.
     `holdout` is the spec's `data.train.holdout`. `on_sample` is called with every sample that is read, for progress.
-    Models are in evaluation mode meanwhile; their mode is restored afterwards.
+    `predicted` receives the predictions of zero-shot tasks. Models are in evaluation mode meanwhile; their mode is restored
+    afterwards.
     Raises DataError if nothing can be evaluated or a label has no class.
     """
     scores: dict[str, ModelScores] = {}
@@ -60,7 +64,7 @@ def evaluate_tasks(
         files.prepare(split)
         for group in _group_by_shards([resolve_task(task) for task in split]):
             for task, data, skipped in _embed(models, group, holdout, on_sample, files):
-                scores_of_task = _score(models, task, data, holdout, on_sample, shared)
+                scores_of_task = _score(models, task, data, holdout, on_sample, shared, predicted)
                 counts = {"samples": len(data.keys), "skipped": skipped.samples, "skipped_shards": skipped.shards}
                 scores[task.name] = {
                     name: {**scores_of_task[name], **counts, "ms_per_image": round(data.ms_per_image[name], 4)} for name in models
@@ -95,15 +99,18 @@ def _score(
     holdout: float,
     on_sample: OnSample,
     shared: SharedSpace | None,
+    predicted: PredictedTasks | None,
 ) -> ModelScores:
     if isinstance(task, ZeroShotTask):
-        return _zero_shot(models, task, data)
+        return _zero_shot(models, task, data, predicted)
     if isinstance(task, RetrievalTask):
         return _retrieval(models, data, shared)
     return _linear_probe(models, task, data, holdout, on_sample)
 
 
-def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: EmbeddedImages) -> ModelScores:
+def _zero_shot(
+    models: Mapping[str, LoadedModel], task: ZeroShotTask, data: EmbeddedImages, predicted: PredictedTasks | None
+) -> ModelScores:
     assert task.classes is not None, "a resolved task has classes"
     assert task.templates is not None, "a resolved task has templates"
     classes, templates, labels_N = class_names(task), prompt_templates(task), torch.tensor(data.values)
@@ -111,15 +118,21 @@ def _zero_shot(models: Mapping[str, LoadedModel], task: ZeroShotTask, data: Embe
         raise task_error(task, "templates", f"task {task.name}: {prompts_problem(classes, templates)}", task.templates)
     prompts = [fill_template(template, name) for template in templates for name in classes]
     scores: ModelScores = {}
+    found: dict[str, ModelPredictions] = {}
     for name, loaded in models.items():
         image_NE, texts_TCE = data.images_NE[name], embed_texts(loaded, prompts).view(len(templates), len(classes), -1)
-        scores[name] = _classification_scores(image_NE @ metrics.class_embeddings(texts_TCE).T, labels_N, classes)
+        scores_NC = image_NE @ metrics.class_embeddings(texts_TCE).T
+        scores[name] = _classification_scores(scores_NC, labels_N, classes)
+        if predicted is not None:
+            found[name] = most_likely(scores_NC, float(loaded.model.logit_scale.exp()))
 
         def at_size(size: int, image_NE: Tensor = image_NE, texts_TCE: Tensor = texts_TCE) -> dict[str, Any]:
             classes_CE = metrics.class_embeddings(texts_TCE[..., :size])
             return metrics.classification(leading(image_NE, size) @ classes_CE.T, labels_N)
 
         scores[name] |= {**_by_size(loaded, at_size), **_unknown_tokens(loaded, prompts)}
+    if predicted is not None:
+        predicted[task.name] = task_predictions(task, classes, data.keys, data.places, labels_N, found)
     return scores
 
 
@@ -210,7 +223,7 @@ def _embed(
     readers = [ValueReader(task, holdout, _caption_reader(task, files)) for task in tasks]
 
     def selected() -> Iterator[tuple[Sample, dict[int, Any]]]:
-        for sample in read_shards(_shards(tasks[0]), skipped_shards):
+        for sample in read_shards(_shards(tasks[0]), skipped_shards, reader=read_with_places):
             on_sample(sample)
             values = _values(sample, readers, skipped) if is_usable(sample["__key__"]) else {}
             if values:

@@ -125,7 +125,7 @@ def write_import(store: ArtifactsStore, name: str, version: int, imported: Impor
     folder = model_version(name, version)
     if store.exists(model_document(name, version)):
         raise FileExistsError(f"{store.uri(folder)} already holds a version")
-    document = version_document(name, version, imported.summary, lineage=imported.lineage)
+    document = version_document(name, version, imported.summary, lineage=imported.lineage, inherited_from=imported.original)
     weights = safetensors.torch.save(imported.state, {"format": "pt"})
     files = {
         **model_files(

@@ -10,6 +10,8 @@ import torch
 from tinyclip.schemas.layouts import Layout
 from torch import Tensor, nn
 
+from tinyclip_workers.model.masks import Tower
+
 NOT_INHERITED = frozenset({"logit_scale", "logit_bias"})
 """Tensors of the objective rather than of a tower: the student keeps its own."""
 
@@ -149,6 +151,14 @@ def _branch_problems(
 def source_block(block: int, blocks: int, teacher_blocks: int) -> int:
     """Return the teacher's block for a student's block: evenly spaced from 0 (12 to 6: 0, 2, 4, …; 12 to 9: 0 to 8)."""
     return block * (teacher_blocks // blocks)
+
+
+def leading_blocks(student: Layout, teacher: Layout) -> dict[Tower, list[int]]:
+    """Return the numbers of the teacher's blocks that `inherit_leading` takes, of each transformer tower."""
+    depths: dict[Tower, tuple[int, int]] = {"text": (student.text.layers, teacher.text.layers)}
+    if student.is_vit:
+        depths["image"] = (student.image.layers[0], teacher.image.layers[0])
+    return {tower: [source_block(block, own, there) for block in range(own)] for tower, (own, there) in depths.items()}
 
 
 def source_names(names: list[str], teacher_names: list[str]) -> dict[str, str]:

@@ -71,13 +71,15 @@ def selection_problems(student: Layout, parent: Layout) -> Iterator[ImpossibleIn
             yield ImpossibleInheritance(field, own, message)
 
 
-def inherit_by_importance(student: Layout, parent: Clip, calibration: Calibration) -> State:
+def inherit_by_importance(
+    student: Layout, parent: Clip, calibration: Calibration, selected: dict[Tower, list[int]] | None = None
+) -> State:
     """Return the state dict of a student of a layout that fits into its parent's, with open_clip's names.
 
     Of each transformer tower it has the most important heads and MLP units of the blocks whose loss would change most, on the
     principal axes of the residual stream, fitted to the targets; of a ResNet, the most important channels of such blocks. Words,
     positions and the size of the embedding are the leading ones. The parent is in evaluation mode and is not changed.
-    Raises ImpossibleInheritance.
+    `selected` receives the numbers of the parent's blocks for each transformer tower. Raises ImpossibleInheritance.
     """
     check_inheritable(student, parent.layout)
     for problem in selection_problems(student, parent.layout):
@@ -89,6 +91,8 @@ def inherit_by_importance(student: Layout, parent: Clip, calibration: Calibratio
     for tower in scores:
         sizes = student.image if tower == "image" else student.text
         state, layout, cuts[tower] = cut_tower(parent, state, layout, tower, sizes, pairs, scores[tower])
+        if selected is not None:
+            selected[tower] = cuts[tower].blocks
     if student.image.pool is not None:
         state, layout = cut_pooling(parent, state, layout, student.image.pool, pairs)
     if student.image.kind == "resnet":

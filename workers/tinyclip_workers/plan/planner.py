@@ -33,7 +33,7 @@ from tinyclip_workers.plan.languages import check_teachers_languages
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
 from tinyclip_workers.plan.reinforcement import check_stored, cost_or_errors
 from tinyclip_workers.plan.resources import resolve_device
-from tinyclip_workers.plan.samples import samples_or_problem, thumbnail_or_problem
+from tinyclip_workers.plan.samples import image_or_problem, samples_or_problem, thumbnail_or_problem
 from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
@@ -77,6 +77,8 @@ def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
         return item_or_problem(request["item"], Diagnostics(on_step=on_step))
     if "item_thumbnail" in request:
         return item_thumbnail_or_problem(request["item_thumbnail"], Diagnostics(on_step=on_step))
+    if "image" in request:
+        return image_or_problem(request["image"], Diagnostics(on_step=on_step))
     return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
 
 

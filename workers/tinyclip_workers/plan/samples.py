@@ -1,4 +1,4 @@
-"""Questions of the control plane about samples of a data set's version: a page of them, or the thumbnail of one."""
+"""Questions of the control plane about samples: a page of a data set's version, or the thumbnail of one of it or in any shard."""
 
 import base64
 import os
@@ -8,6 +8,7 @@ from typing import Any
 from tinyclip.addresses import ARTIFACTS_ROOT
 from tinyclip.schemas.datasets import SampleUse
 
+from tinyclip_workers.data.thumbnails import NoThumbnail, thumbnail_at
 from tinyclip_workers.datasets.browsing import NoSuchSample, open_version
 from tinyclip_workers.plan.diagnostics import Diagnostics
 
@@ -36,11 +37,23 @@ def thumbnail_or_problem(question: Mapping[str, Any], diagnostics: Diagnostics) 
     return _answered(answer)
 
 
+def image_or_problem(question: Mapping[str, Any], diagnostics: Diagnostics) -> dict[str, Any]:
+    """Return `{"jpeg"}` in base64 for `{"url", "key", "start", "length", "image_key", "size"}`; without a thumbnail, as
+    `_answered`."""
+    diagnostics.begin("/number", question["key"], "reading an image")
+
+    def answer(_: str) -> dict[str, Any]:
+        place = question["url"], question["key"], question["start"], question["length"]
+        return {"jpeg": base64.b64encode(thumbnail_at(*place, question["image_key"], question["size"])).decode()}
+
+    return _answered(answer)
+
+
 def _answered(answer: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     """Return an answer, `{"missing": why}`, or `{"unavailable": why}` if another try may succeed."""
     try:
         return answer(os.environ[ARTIFACTS_ROOT])
-    except (NoSuchSample, FileNotFoundError) as error:
+    except (NoSuchSample, NoThumbnail, FileNotFoundError) as error:
         return {"missing": str(error)}
     except OSError as error:
         return {"unavailable": str(error)}

@@ -4,15 +4,13 @@ They are tables beside the items of a segment (`items.sqlite`), which older read
 writes places, so that no request can name a file through them.
 """
 
-import io
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
 from tinyclip_workers.data.images import UnreadableImage, decode_image
+from tinyclip_workers.data.thumbnails import jpeg_thumbnail
 
 KEPT_SIDE, KEPT_BYTES = 256, 32 << 10
 """Limits of the JPEG that is kept of an added image: pixels of its longer side, and bytes."""
@@ -58,7 +56,7 @@ Picture = Place | bytes
 
 def small_jpeg(data: bytes, size: int, quality: int = SHOWN_QUALITY) -> bytes:
     """Return an image as a JPEG whose longer side has at most `size` pixels. Raises UnreadableImage."""
-    return _to_jpeg(decode_image(data), size, quality)
+    return jpeg_thumbnail(decode_image(data), size, quality)
 
 
 def kept_jpeg(data: bytes) -> bytes | None:
@@ -68,16 +66,9 @@ def kept_jpeg(data: bytes) -> bytes | None:
     except UnreadableImage:
         return None
     for size in (KEPT_SIDE, KEPT_SIDE // 2):
-        if len(jpeg := _to_jpeg(image, size, KEPT_QUALITY)) <= KEPT_BYTES:
+        if len(jpeg := jpeg_thumbnail(image, size, KEPT_QUALITY)) <= KEPT_BYTES:
             return jpeg
     return None
-
-
-def _to_jpeg(image: Image.Image, size: int, quality: int) -> bytes:
-    file = io.BytesIO()
-    image.thumbnail((size, size))  # in place: a copy of a large image would take as much memory again
-    image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
 
 
 class PictureWriter:

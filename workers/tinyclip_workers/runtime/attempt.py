@@ -36,8 +36,9 @@ _layouts: TypeAdapter[AnyLayout] = TypeAdapter(AnyLayout)
 if TYPE_CHECKING:
     from torch import Tensor
 
-POSITION, TOKENIZER = "position.json", "student-"
-"""The file of a finished student's folder with the position in the data, and the start of the names of its tokenizer's files."""
+POSITION, TOKENIZER, PREDICTIONS = "position.json", "student-", "predictions-"
+"""The file of a finished student's folder with the position in the data, and how the names of others begin: of its tokenizer's
+files, and of its predictions, by task."""
 AXES = "axes.safetensors"
 """The file with the principal axes of its teacher's embeddings, if its own are nested."""
 
@@ -101,10 +102,10 @@ class JobAttempt:
         if files is None or "layout.json" not in files:  # version 0.1 wrote none: it is finished again
             return None
         layout = _layouts.validate_json(files["layout.json"])
-        tokenizer = {name.removeprefix(TOKENIZER): content for name, content in files.items() if name.startswith(TOKENIZER)}
+        tokenizer, predictions = _named(files, TOKENIZER), _named(files, PREDICTIONS)
         axes_EE = _read_axes(files[AXES]) if AXES in files else None
         evaluation = json.loads(files["evaluation.json"])
-        return FinishedStudent(layout, files["model.safetensors"], evaluation, None, tokenizer, axes_EE)
+        return FinishedStudent(layout, files["model.safetensors"], evaluation, None, tokenizer, axes_EE, predictions)
 
     def position_after_stage(self, index: int) -> dict[str, Any] | None:
         """Return where a finished stage ended in the data; None for a student of an older version, which has no such file."""
@@ -118,6 +119,7 @@ class JobAttempt:
             "layout.json": student.layout.model_dump_json(indent=1).encode(),
             "evaluation.json": json.dumps(student.evaluation, indent=1).encode(),
             **{f"{TOKENIZER}{name}": content for name, content in student.tokenizer.items()},
+            **{f"{PREDICTIONS}{task}": content for task, content in student.predictions.items()},
         }
         if student.position is not None:
             files[POSITION] = json.dumps(student.position).encode()
@@ -167,6 +169,8 @@ class FinishedStudent:
     """The files of a tokenizer of its own (`TokenizerSource.to_files`); none for CLIP's."""
     axes_EE: "Tensor | None" = None
     """Principal axes of the teacher's embeddings, if the student's are nested. The weights are not yet on them."""
+    predictions: Mapping[str, bytes] = field(default_factory=dict)
+    """Of the last stage: by task, a packed `TaskPredictions`."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,10 @@ class Outcome:
     code: str = ""
     message: str = ""
     step: int = 0
+
+
+def _named(files: Mapping[str, bytes], start: str) -> dict[str, bytes]:
+    return {name.removeprefix(start): content for name, content in files.items() if name.startswith(start)}
 
 
 def _read_axes(file: bytes) -> "Tensor":

@@ -14,15 +14,18 @@ from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.model.libraries.own_towers import own_state
+from tinyclip_workers.model.masks import Tower
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
 from tinyclip_workers.model.tokenizers import make_tokenizer
 from tinyclip_workers.model.vocabularies.vocabulary_change import with_vocabulary
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.training.calibration import calibration_of, teacher_calibration
+from tinyclip_workers.training.distributed import rank
 from tinyclip_workers.training.objective.nested import principal_axes
 from tinyclip_workers.training.stage import Parent, Stage, build_student, inheritable_layout
 from tinyclip_workers.training.teachers.frozen import FrozenTeacher, describe_teacher, freeze_teachers
 from tinyclip_workers.training.vocabulary import check_student_tokenizer, tokenizer_of
+from tinyclip_workers.versions.ancestry import SELECTED_BLOCKS
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ def load_pieces(
     parent = None if stage.inherit == "none" else _parent(run, stage, original, device)
     calibration = None if parent is None else calibration_of(run.spec, index, stage.index, student, parent, original)
     if fresh and parent is not None:
-        student = replace(student, model=build_student(stage, seed, parent, calibration))
+        selected: dict[Tower, list[int]] = {}
+        student = replace(student, model=build_student(stage, seed, parent, calibration, selected))
+        if selected and rank() == 0:
+            run.keep_selection(stage.index, SELECTED_BLOCKS, {str(tower): blocks for tower, blocks in selected.items()})
     shares = [teacher.share for teacher in at]
     described = [describe_teacher(model, share) for model, share in zip(originals, shares, strict=True)]
     languages = [teacher.spec.language for teacher in at]

@@ -12,11 +12,12 @@ from tinyclip.schemas.layouts import AnyLayout, Architecture
 from tinyclip.schemas.spec import Averaging, Objective, OptimizerSpec, PruneSpec, StageSpec, TrainLength
 from torch import Tensor
 
-from tinyclip_workers.inheritance.leading import inherit_leading
+from tinyclip_workers.inheritance.leading import inherit_leading, leading_blocks
 from tinyclip_workers.inheritance.students import Calibration, inherit_by_importance, on_principal_axes
 from tinyclip_workers.model.architecture import any_layout, build_clip, resolve_layout, with_logit_bias
 from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.model.libraries.own_towers import own_layout
+from tinyclip_workers.model.masks import Tower
 from tinyclip_workers.model.towers import Clip, Model
 
 
@@ -188,13 +189,18 @@ class Parent(NamedTuple):
 
 
 def build_student(
-    stage: Stage, seed: int, parent: Parent | None, calibration: Callable[[], Calibration] | None = None
+    stage: Stage,
+    seed: int,
+    parent: Parent | None,
+    calibration: Callable[[], Calibration] | None = None,
+    selected: dict[Tower, list[int]] | None = None,
 ) -> Model:
     """Build the student of a stage (METHOD sections 7 and 13).
 
     Its weights are random, from the seed, without a parent: with `inherit: none`, or if they are restored from a checkpoint. With
     `manual` they are the leading part of the parent's or selected by importance; with `auto` all of the parent's, for the search.
-    `calibration` provides pairs and targets where they are needed. Raises ImpossibleInheritance.
+    `calibration` provides pairs and targets where they are needed. `selected` receives the numbers of the parent's blocks that
+    `manual` takes, by tower. Raises ImpossibleInheritance.
     """
     torch.manual_seed(seed + stage.index)
     layout = stage.layout
@@ -204,13 +210,15 @@ def build_student(
     layout = inheritable_layout(layout)
     if stage.inherit == "manual" and stage.select == "leading":
         student.load_state_dict(inherit_leading(student, parent.weights, layout, parent.layout))
+        if selected is not None:
+            selected |= leading_blocks(layout, parent.layout)
     elif stage.prune is not None and stage.prune.search == "joint":
         student.load_state_dict({**_bias_of(student), **parent.weights})
     else:
         assert calibration is not None, "inheritance by importance needs calibration pairs"
         found, model = calibration(), parent.model()
         if stage.prune is None:
-            student.load_state_dict(inherit_by_importance(layout, model, found))
+            student.load_state_dict(inherit_by_importance(layout, model, found, selected))
         else:
             student.load_state_dict({**_bias_of(student), **on_principal_axes(model, found.pairs, stage.prune.towers)})
     with torch.no_grad():  # in the published scripts it is fixed, so that it makes no difference there

@@ -18,6 +18,7 @@ from tinyclip_workers.data.stream.inputs import SingleTextTokenizer
 from tinyclip_workers.data.stream.loader import BatchLoader, loader_processes
 from tinyclip_workers.data.stream.pairs import PairStream
 from tinyclip_workers.data.stream.positions import DataPosition
+from tinyclip_workers.evaluation.predictions import PredictedTasks
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance
 from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.model.files.folders import LoadedModel
@@ -256,11 +257,15 @@ class StageWorker:
     def _finish(self, student: LoadedModel, evaluator: StageEvaluator, trainer: StageTrainer) -> None:
         assert self._events is not None
         self._events.send("stage.evaluating", stage=self._stage.index, message=f"evaluating stage {self._stage.name}")
-        evaluation = evaluator.evaluate(nested_student(student, trainer), self._stage.steps, trainer.nesting.axes_EE)
+        predicted: PredictedTasks | None = {} if self._stage.index == len(self._run.spec.stages) - 1 else None
+        axes_EE = trainer.nesting.axes_EE
+        evaluation = evaluator.evaluate(nested_student(student, trainer), self._stage.steps, axes_EE, predicted)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.model.state_dict().items()}
         if self._control.read() is not Command.FENCED:
-            at, axes_EE = trainer.position.to_json(self._stage.batch_size), trainer.nesting.axes_EE
-            finished = FinishedStudent(student.layout, to_safetensors(weights), evaluation, at, student.tokenizer_files, axes_EE)
+            finished = FinishedStudent(
+                student.layout, to_safetensors(weights), evaluation, trainer.position.to_json(self._stage.batch_size),
+                student.tokenizer_files, axes_EE, {task: found.pack() for task, found in (predicted or {}).items()},
+            )
             self._run.finish_stage(self._stage.index, finished)
             self._events.send("stage.finished", stage=self._stage.index, message=f"stage {self._stage.name} finished")
         log.debug("evaluation of stage %s: %s", self._stage.name, json.dumps(evaluation))

@@ -12,7 +12,8 @@ from typing import Any
 
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
-from tinyclip.artifacts.paths import MODEL_DOCUMENT
+from tinyclip.artifacts.paths import MODEL_DOCUMENT, version_predictions
+from tinyclip.artifacts.predictions import TaskPredictions
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import (
     JSON,
@@ -35,6 +36,7 @@ from tinyclip_workers.engines.calibration import (
     encode_calibration,
     sample_calibration_images,
 )
+from tinyclip_workers.evaluation.predictions import describe
 from tinyclip_workers.model.architecture import open_clip_config
 from tinyclip_workers.model.files.folders import (
     CONFIG_FILE,
@@ -52,6 +54,7 @@ from tinyclip_workers.model.rotation import rotated_weights
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.model.tokenizers import TokenizerSource, config_of_tokenizer
 from tinyclip_workers.runtime.attempt import AXES, FinishedStudent, JobAttempt
+from tinyclip_workers.versions.ancestry import inherited_blocks, inherited_layout
 from tinyclip_workers.versions.golden import GOLDEN_FILE, encode_golden
 from tinyclip_workers.versions.lineage import student_lineage
 from tinyclip_workers.versions.model_card import model_card
@@ -84,6 +87,8 @@ def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVe
         **_serving_files(run.spec.data, finished, colors),
     }
     has_calibration = CALIBRATION_FILE in files
+    for task, content in finished.predictions.items():
+        run.store.write_bytes(version_predictions(run.document.model_name, run.document.model_version, task), content)
     card = model_card(document, student, summarize(source.layout) if source else None, run.spec, has_calibration=has_calibration)
     files["README.md"] = card.encode()
     write_version(run.store, folder, document, files)
@@ -128,11 +133,7 @@ def version_document(name: str, version: int, summary: StudentSummary, **rest: A
     return ModelVersion(
         name=name,
         version=version,
-        params=Params(
-            image=summary.image_params,
-            text=summary.text_params,
-            text_without_embedding=summary.text_params_without_embedding,
-        ),
+        params=params_of(summary),
         macs=summary.macs,
         embed_dim=layout.embed_dim,
         image_size=layout.image_size,
@@ -140,6 +141,12 @@ def version_document(name: str, version: int, summary: StudentSummary, **rest: A
         layout=layout,
         created_at=datetime.now(UTC),
         **rest,
+    )
+
+
+def params_of(summary: StudentSummary) -> Params:
+    return Params(
+        image=summary.image_params, text=summary.text_params, text_without_embedding=summary.text_params_without_embedding
     )
 
 
@@ -180,13 +187,19 @@ def _student_document(
 ) -> ModelVersion:
     vocabulary = {"vocabulary": reduction.model_dump(mode="json")} if reduction is not None else {}
     lineage = {**student_lineage(run, sources), **vocabulary}
+    teacher = summarize(sources[0].layout) if sources else None
     return version_document(
         run.document.model_name,
         run.document.model_version,
         student,
         embedding_sizes=(run.spec.stages[-1].objective or run.spec.objective).nested_sizes(student.layout.embed_dim),
         evaluation={task: Scores.model_validate(scores) for task, scores in finished.evaluation.items()},
+        inherited_from=inherited_layout(run, sources[0].layout) if sources else None,
+        inherited_blocks=inherited_blocks(run, student.layout) if sources else None,
+        predictions={task: describe(TaskPredictions.unpack(packed), packed) for task, packed in finished.predictions.items()},
         teacher=sources[0].name if sources else None,
+        teacher_params=None if teacher is None else params_of(teacher),
+        teacher_macs=None if teacher is None else teacher.macs,
         compatible_with=_compatibility(finished, lineage["teacher"]) if sources else None,
         job=run.document.job,
         lineage=lineage,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.documents import WorkerEvent
 from tinyclip.artifacts.paths import evaluation_events, evaluation_folder, evaluation_request
-from tinyclip.schemas import EvaluationError, EvaluationState, Scores
+from tinyclip.schemas import EvaluationError, EvaluationState, KeptPredictions, Scores
 
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import EvaluationRow
@@ -75,7 +75,9 @@ async def _finish(session: AsyncSession, row: EvaluationRow, event: WorkerEvent)
         Scores.model_validate(scores)
     if row.model_name is not None and row.model_version is not None:
         teacher = event.data["models"].get("teacher", {}).get("sha256")
-        kept = await models.add_evaluation(session, row.model_name, row.model_version, row.id, results, teacher)
+        predictions = {task: KeptPredictions.model_validate(each) for task, each in event.data.get("predictions", {}).items()}
+        version = row.model_name, row.model_version
+        kept = await models.add_evaluation(session, *version, row.id, results, teacher, predictions)
         message = f"{row.model} keeps what its training has measured as {', '.join(kept)}" if kept else ""
     row.results, row.message = results, message
     row.state, row.progress, row.finished_at = EvaluationState.SUCCEEDED, 1.0, now()

@@ -29,6 +29,7 @@ from tinyclip_workers.data.samples import (
     text_field,
 )
 from tinyclip_workers.data.shards import BROKEN_SHARD, read_placed
+from tinyclip_workers.data.tar_streams import is_compressed
 from tinyclip_workers.runtime.filesystems import open_filesystem
 from tinyclip_workers.runtime.user_files import UnreadableFile, open_file, store_errors
 
@@ -229,7 +230,7 @@ class _Hashing(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
         if not self.count:
-            self.is_compressed = data[:6].startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"))
+            self.is_compressed = is_compressed(data[:6])
         self.count += len(data)
         self._sha256.update(data)
         return data

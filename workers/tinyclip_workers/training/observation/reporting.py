@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinyclip_workers.data.samples import Sample
 from tinyclip_workers.evaluation.compatibility import SharedSpace
+from tinyclip_workers.evaluation.predictions import PredictedTasks
 from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.layout_diagram import layout_svg
@@ -107,9 +108,12 @@ class StageEvaluator:
         self._run, self._stage, self._device, self._events = run, stage, device, events
         self._teacher = {} if teacher is None else {"teacher": teacher}
 
-    def evaluate(self, student: LoadedModel, step: int, axes_EE: Tensor | None = None) -> dict[str, dict[str, Any]]:
+    def evaluate(
+        self, student: LoadedModel, step: int, axes_EE: Tensor | None = None, predicted: PredictedTasks | None = None
+    ) -> dict[str, dict[str, Any]]:
         """Evaluate a student and report each task. `axes_EE`: those that its embeddings are on, if they are nested.
 
+        `predicted` receives the predictions of zero-shot tasks.
         Returns `{task: {"student": {metric: value}, "teacher": {…} or None}}`. Raises DataError if there is nothing to evaluate.
         """
         found: dict[str, dict[str, Any]] = {}
@@ -122,6 +126,7 @@ class StageEvaluator:
             device=self._device,
             on_sample=self._reporter(),
             shared=self._shared_space(student, axes_EE),
+            predicted=predicted,
         )
         for name, scores in results.items():
             found[name] = {"student": scores["student"], "teacher": scores.get("teacher")}
