@@ -1,0 +1,71 @@
+import { Checkbox, Table, VisuallyHidden } from "@mantine/core";
+import { useMemo } from "react";
+import { percent } from "../../app/format";
+import { visible } from "../../app/labels";
+import { TextLink } from "../../ui/links";
+import { paretoFront } from "../../ui/scatter/pareto";
+import { metricLabel } from "./metrics";
+import { COSTS, VERSIONS, type Cost, type Plotted } from "./tradeoff";
+import { VirtualTable } from "./VirtualTable";
+
+interface Props {
+  points: Plotted[];
+  metric: string;
+  cost: Cost;
+  selected: string[];
+  onToggle(reference: string): void;
+}
+
+/** The points of the trade-off plot as a table, the best first. */
+export function TradeOffTable({ points, metric, cost, selected, onToggle }: Props) {
+  const rows = useMemo(() => [...points].sort((a, b) => b.y - a.y), [points]);
+  const front = useMemo(() => new Set(paretoFront(points.filter((point) => point.group === VERSIONS)).map((point) => point.key)), [points]);
+  return (
+    <VirtualTable
+      label="Accuracy and cost"
+      columns={6}
+      count={rows.length}
+      maxHeight={380}
+      minWidth={640}
+      rowKey={(index) => rows[index]!.key}
+      head={
+        <>
+          <Table.Th scope="col" w={44}>
+            <VisuallyHidden>Compare</VisuallyHidden>
+          </Table.Th>
+          <Table.Th scope="col">Model</Table.Th>
+          <Table.Th scope="col">Kind</Table.Th>
+          <Table.Th scope="col" ta="right">{metricLabel(metric)}</Table.Th>
+          <Table.Th scope="col" ta="right">{COSTS[cost].label}</Table.Th>
+          <Table.Th scope="col">Pareto front</Table.Th>
+        </>
+      }
+      row={(index) => {
+        const point = rows[index]!;
+        return (
+          <>
+            <Table.Td>
+              {point.group === VERSIONS && <Checkbox size="xs" aria-label={`Compare ${point.label}`} checked={selected.includes(point.label)} onChange={() => onToggle(point.label)} />}
+            </Table.Td>
+            <Table.Th scope="row">
+              <Name point={point} />
+            </Table.Th>
+            <Table.Td>{point.group}</Table.Td>
+            <Table.Td ta="right">{percent(point.y)}</Table.Td>
+            <Table.Td ta="right">{COSTS[cost].format(point.x)}</Table.Td>
+            <Table.Td>{front.has(point.key) ? "yes" : ""}</Table.Td>
+          </>
+        );
+      }}
+    />
+  );
+}
+
+function Name({ point }: { point: Plotted }) {
+  if (point.version === null) return <span className="user-text">{visible(point.label)}</span>;
+  return (
+    <TextLink inherit to="/models/$name" params={{ name: point.version.name }} search={{ version: point.version.version }} className="user-text">
+      {visible(point.label)}
+    </TextLink>
+  );
+}

@@ -1,0 +1,54 @@
+/** A table of which only the rows in view are in the document, for lists of any length. */
+import { Table } from "@mantine/core";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useRef, type ReactNode } from "react";
+
+interface Props {
+  /** What the rows are, for screen readers. */
+  label: string;
+  /** The cells of the heading. */
+  head: ReactNode;
+  columns: number;
+  count: number;
+  row(index: number): ReactNode;
+  rowKey(index: number): string;
+  rowHeight?: number;
+  maxHeight?: number | string;
+  minWidth?: number;
+}
+
+export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeight = 37, maxHeight = 520, minWidth = 0 }: Props) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const rows = useVirtualizer({ count, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 12, getItemKey: rowKey });
+  const items = rows.getVirtualItems();
+  const above = items[0]?.start ?? 0;
+  const below = rows.getTotalSize() - (items.at(-1)?.end ?? 0);
+  return (
+    <div ref={scroller} role="region" aria-label={label} tabIndex={0} style={{ maxHeight, overflow: "auto" }}>
+      <Table stickyHeader highlightOnHover aria-rowcount={count + 1} miw={minWidth}>
+        <Table.Thead>
+          <Table.Tr aria-rowindex={1}>{head}</Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          <Gap height={above} columns={columns} />
+          {items.map((item) => (
+            <Table.Tr key={item.key} data-index={item.index} ref={rows.measureElement} aria-rowindex={item.index + 2}>
+              {row(item.index)}
+            </Table.Tr>
+          ))}
+          <Gap height={below} columns={columns} />
+        </Table.Tbody>
+      </Table>
+    </div>
+  );
+}
+
+/** The room of the rows that are not in the document. */
+function Gap({ height, columns }: { height: number; columns: number }) {
+  if (height <= 0) return null;
+  return (
+    <tr aria-hidden>
+      <td colSpan={columns} style={{ height, padding: 0, border: 0 }} />
+    </tr>
+  );
+}
