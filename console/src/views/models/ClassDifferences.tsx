@@ -11,6 +11,8 @@ import { difference, sortClasses, type ClassOrder, type ClassRow } from "./perCl
 import { VirtualTable } from "./VirtualTable";
 
 const BAR = 150;
+/** The element with the images, which the link of a class shows. */
+export const IMAGES = "compared-images";
 
 export function ClassDifferences({ rows, names }: { rows: ClassRow[]; names: string[] }) {
   const [order, setOrder] = useState<ClassOrder>("difference");
@@ -63,7 +65,7 @@ function Cells({ row, most, hasImages }: { row: ClassRow; most: number; hasImage
     <>
       <Table.Th scope="row" fw={400}>
         {hasImages ? (
-          <TextLink inherit from={compareModelsRoute.fullPath} to="." search={(before) => ({ ...before, label: row.label })} replace resetScroll={false} className="user-text" title="Show the images of this class">
+          <TextLink inherit from={compareModelsRoute.fullPath} to="." search={(before) => ({ ...before, label: row.label })} replace resetScroll={false} className="user-text" title="Show the images of this class" onClick={showImages}>
             {visible(row.label, 200)}
           </TextLink>
         ) : (
@@ -77,6 +79,10 @@ function Cells({ row, most, hasImages }: { row: ClassRow; most: number; hasImage
       <Table.Td>{change !== null && <DifferenceBar change={change} most={most} />}</Table.Td>
     </>
   );
+}
+
+function showImages(): void {
+  document.getElementById(IMAGES)?.scrollIntoView({ block: "start" });
 }
 
 function DifferenceBar({ change, most }: { change: number; most: number }) {

@@ -4,7 +4,7 @@ import { ApiError } from "../../api/problems";
 import { visible } from "../../app/labels";
 import { compareModelsRoute } from "../../app/router";
 import { ErrorState, Loading } from "../../ui/states";
-import { ClassDifferences } from "./ClassDifferences";
+import { ClassDifferences, IMAGES } from "./ClassDifferences";
 import { CommandLine } from "./CommandLine";
 import { ImageGrid } from "./ImageGrid";
 import { countedClasses, joinPerClass } from "./perClass";
@@ -32,9 +32,11 @@ export function CompareImages({ models, found }: { models: string[]; found: Comp
       <Section title="Classes" aside={<Pair models={models} names={names} task={shown} tasks={tasks} />}>
         <ClassDifferences rows={countedClasses(classes)} names={names} />
       </Section>
-      <Section title="Images">
-        <ImageGrid models={compared} names={names} task={shown} version={compared[0]!} />
-      </Section>
+      <div id={IMAGES}>
+        <Section title="Images">
+          <ImageGrid models={compared} names={names} task={shown} version={compared[0]!} />
+        </Section>
+      </div>
     </>
   );
 }
@@ -79,7 +81,8 @@ function Pair({ models, names, task, tasks }: { models: string[]; names: string[
 
 /** Versions from before predictions were kept, or evaluated on other images: what is known, and what to do. */
 function WithoutPredictions({ error, models, task, names }: { error: unknown; models: Compared[]; task: string | undefined; names: string[] }) {
-  const code = error instanceof ApiError ? error.problem.code : "";
+  const problem = error instanceof ApiError ? error.problem : null;
+  const code = problem?.code ?? "";
   if (code !== "no_predictions" && code !== "other_images") return <ErrorState error={error} />;
   const shown = task ?? tasksOf(models).find((each) => models.every((model) => Array.isArray(model.evaluation[each]?.per_class)));
   const [first, second] = models;
@@ -96,7 +99,7 @@ function WithoutPredictions({ error, models, task, names }: { error: unknown; mo
         <Alert color="blue" variant="light" title={code === "other_images" ? "Evaluated on different images" : "No predictions of single images"}>
           <Stack gap="xs">
             <Text size="sm" className="user-text">
-              {visible(error instanceof Error ? error.message : "")}
+              {visible(problem?.errors?.[0]?.message ?? problem?.detail ?? "")}
             </Text>
             <Text size="sm">Evaluations keep what each image of a zero-shot task was taken for; older ones kept only totals. Evaluate each version on the same task:</Text>
             {models.map((model) => (

@@ -23,6 +23,8 @@ const ENGINES: { value: Engine; label: string }[] = [
   { value: "openvino-bf16", label: "OpenVINO, bf16" },
   { value: "openvino-int8", label: "OpenVINO, int8" },
 ];
+/** A dialog's header is not the banner of the page. */
+const HEADER = { header: { role: "presentation" } };
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 
 export function DeployButton({ version }: { version: Version }) {
@@ -33,7 +35,7 @@ export function DeployButton({ version }: { version: Version }) {
       <Button leftSection={<IconRocket size={16} aria-hidden />} onClick={open}>
         Deploy
       </Button>
-      <Modal opened={opened} onClose={close} title={`Deploy ${referenceOf(version)}`} closeButtonProps={{ "aria-label": "Close" }}>
+      <Modal opened={opened} onClose={close} title={`Deploy ${referenceOf(version)}`} closeButtonProps={{ "aria-label": "Close" }} attributes={HEADER}>
         <Deploy version={version} />
       </Modal>
     </>
@@ -70,7 +72,7 @@ function Form({ version, isSending, onSubmit }: { version: Version; isSending: b
   const [engine, setEngine] = useState<Engine>("auto");
   const existing = useQuery({ queryKey: ["deployments"], queryFn: () => ask(api.GET("/v1/deployments", { params: { query: { page_size: 500 } } })) });
   const same = existing.data?.items.find((deployment) => deployment.name === name);
-  const isValid = NAME.test(name);
+  const isValid = NAME.test(name) && (same === undefined || same.actions.includes("update"));
   const submit = (event: FormEvent) => {
     event.preventDefault();
     if (isValid) onSubmit(name, engine);
@@ -78,12 +80,15 @@ function Form({ version, isSending, onSubmit }: { version: Version; isSending: b
   return (
     <form onSubmit={submit}>
       <Stack>
-        <TextInput label="Name of the deployment" value={name} onChange={(event) => setName(event.currentTarget.value)} error={isValid || name === "" ? null : "Lower-case letters, digits, . _ -"} required data-autofocus />
+        <TextInput label="Name of the deployment" value={name} onChange={(event) => setName(event.currentTarget.value)} error={NAME.test(name) || name === "" ? null : "Lower-case letters, digits, . _ -"} required data-autofocus />
         <Select label="Engine" data={ENGINES} value={engine} onChange={(value) => value !== null && setEngine(value as Engine)} allowDeselect={false} />
         {same !== undefined && (
           <Alert color="orange" title="This deployment exists" styles={{ title: { color: "var(--mantine-color-text)" } }}>
             <Text size="sm" className="user-text">
-              {visible(same.name)} serves {visible(same.model)} now. It will change to {referenceOf(version)} and the settings above, with one replica; queries go on meanwhile.
+              {visible(same.name)} serves {visible(same.model)} now.{" "}
+              {same.actions.includes("update")
+                ? `It will change to ${referenceOf(version)} and the settings above, with one replica; queries go on meanwhile.`
+                : "It cannot be changed at the moment: choose another name."}
             </Text>
           </Alert>
         )}

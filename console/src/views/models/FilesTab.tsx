@@ -24,7 +24,7 @@ export function FilesTab({ version }: { version: Version }) {
         <Stack gap="sm">
           <Text size="sm">All files together, as a folder that open_clip opens if it knows the layout:</Text>
           <CommandLine command={`tinyclip-client models pull ${referenceOf(version)}`} />
-          <FileTable version={version} files={version.files} />
+          <FileTable version={version} />
         </Stack>
       </Section>
       <Exports version={version} />
@@ -32,7 +32,7 @@ export function FilesTab({ version }: { version: Version }) {
   );
 }
 
-export function FileTable({ version, files, folder = "" }: { version: Version; files: Schemas["ModelFile"][]; folder?: string }) {
+function FileTable({ version }: { version: Version }) {
   return (
     <Table.ScrollContainer minWidth={480}>
       <Table>
@@ -47,14 +47,14 @@ export function FileTable({ version, files, folder = "" }: { version: Version; f
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
-          {files.map((file) => (
+          {version.files.map((file) => (
             <Table.Tr key={file.path}>
               <Table.Th scope="row" fw={400} className="user-text">{visible(file.path)}</Table.Th>
               <Table.Td ta="right">{bytes(file.bytes)}</Table.Td>
               <Table.Td>
                 <code title={file.sha256}>{file.sha256.slice(0, 12)}…</code>
               </Table.Td>
-              <Table.Td ta="right">{file.bytes <= MOST_BYTES ? <Download version={version} path={folder + file.path} /> : <Text size="xs">use the command above</Text>}</Table.Td>
+              <Table.Td ta="right">{file.bytes <= MOST_BYTES ? <Download version={version} path={file.path} /> : <Text size="xs">use the command above</Text>}</Table.Td>
             </Table.Tr>
           ))}
         </Table.Tbody>

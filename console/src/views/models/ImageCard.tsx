@@ -46,7 +46,7 @@ function Prediction({ name, prediction }: { name: string; prediction: Schemas["P
         <Text span inherit c="dimmed">
           {visible(name, 60)}:
         </Text>{" "}
-        {visible(prediction.label, 80)} {percent(prediction.score, 0)}
+        {visible(prediction.label, 80)} <span style={{ whiteSpace: "nowrap" }}>{percent(prediction.score, 0)}</span>
       </Text>
     </Group>
   );

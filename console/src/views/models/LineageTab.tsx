@@ -40,7 +40,7 @@ function Origin({ version }: { version: Schemas["ModelVersion"] }) {
   return (
     <Facts
       facts={[
-        ...texts(code, Object.keys(code ?? {})),
+        ...texts(code, typeof code === "object" ? Object.keys(code ?? {}) : []),
         ...texts(teacher, ["sha256"]).map(([, value]): [string, string] => ["SHA-256 of the teacher's weights", value]),
         ...texts(dataset, ["digest"]).map(([, value]): [string, string] => ["Digest of the data set", value]),
         ...texts(imported, ["file", "source", "sha256", "preset", "origin"]).map(([name, value]): [string, string] => [`Imported: ${name}`, value]),

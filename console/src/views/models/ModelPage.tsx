@@ -32,23 +32,23 @@ export default function ModelPage() {
   const model = useModel(name);
   const shown = useVersion(name, version);
   return (
-    <Answer of={model}>
-      {(known) => (
-        <Page
-          title={visible(known.name)}
-          subtitle={<Subtitle version={shown.data} />}
-          actions={
-            <>
-              <VersionChoice model={known} shown={shown.data} />
-              {shown.data !== undefined && <CompareMenu model={known} version={shown.data} />}
-              {shown.data !== undefined && <DeployButton version={shown.data} />}
-            </>
-          }
-        >
-          <Answer of={shown}>{(found) => <VersionTabs model={known} version={found} />}</Answer>
-        </Page>
-      )}
-    </Answer>
+    <Page
+      title={visible(name)}
+      subtitle={<Subtitle version={shown.data} />}
+      actions={model.data !== undefined && <Actions model={model.data} version={shown.data} />}
+    >
+      <Answer of={model}>{(known) => <Answer of={shown}>{(found) => <VersionTabs model={known} version={found} />}</Answer>}</Answer>
+    </Page>
+  );
+}
+
+function Actions({ model, version }: { model: Model; version: Version | undefined }) {
+  return (
+    <>
+      <VersionChoice model={model} shown={version} />
+      {version !== undefined && <CompareMenu model={model} version={version} />}
+      {version !== undefined && <DeployButton version={version} />}
+    </>
   );
 }
 

@@ -1,4 +1,4 @@
-import { Badge, Checkbox, Group, Table, Text, Tooltip, VisuallyHidden } from "@mantine/core";
+import { Badge, Checkbox, Group, Table, Text, VisuallyHidden } from "@mantine/core";
 import type { Schemas } from "../../api/client";
 import { ago, compact, dateTime } from "../../app/format";
 import { visible } from "../../app/labels";
@@ -56,17 +56,11 @@ function Cells({ model, selected, onToggle }: { model: Schemas["Model"] } & Omit
         <Aliases aliases={model.aliases} />
       </Table.Td>
       <Table.Td ta="right">{compact(model.params?.image)}</Table.Td>
-      <Table.Td ta="right">
-        <Tooltip label={`${compact(model.params?.text)} with token embedding`} disabled={model.params == null}>
-          <span>{compact(model.params?.text_without_embedding)}</span>
-        </Tooltip>
+      <Table.Td ta="right" title={`${compact(model.params?.text)} with token embedding`}>
+        {compact(model.params?.text_without_embedding)}
       </Table.Td>
       <Table.Td ta="right">{model.versions.length}</Table.Td>
-      <Table.Td>
-        <Text size="sm" title={dateTime(model.created_at)}>
-          {ago(model.created_at)}
-        </Text>
-      </Table.Td>
+      <Table.Td title={dateTime(model.created_at)}>{ago(model.created_at)}</Table.Td>
     </>
   );
 }

@@ -22,7 +22,7 @@ export function TradeOffTable({ points, metric, cost, selected, onToggle }: Prop
   const front = useMemo(() => new Set(paretoFront(points.filter((point) => point.group === VERSIONS)).map((point) => point.key)), [points]);
   return (
     <VirtualTable
-      label="Accuracy and cost"
+      label="Models of the plot"
       columns={6}
       count={rows.length}
       maxHeight={380}

@@ -1,7 +1,7 @@
 /** A table of which only the rows in view are in the document, for lists of any length. */
 import { Table } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useRef, type ReactNode } from "react";
+import { memo, useRef, type ReactNode } from "react";
 
 interface Props {
   /** What the rows are, for screen readers. */
@@ -19,12 +19,12 @@ interface Props {
 
 export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeight = 37, maxHeight = 520, minWidth = 0 }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
-  const rows = useVirtualizer({ count, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 12, getItemKey: rowKey });
+  const rows = useVirtualizer({ count, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 8, getItemKey: rowKey });
   const items = rows.getVirtualItems();
   const above = items[0]?.start ?? 0;
   const below = rows.getTotalSize() - (items.at(-1)?.end ?? 0);
   return (
-    <div ref={scroller} role="region" aria-label={label} tabIndex={0} style={{ maxHeight, overflow: "auto" }}>
+    <div ref={scroller} role="region" aria-label={label} tabIndex={0} style={{ maxHeight, overflow: "auto", overflowAnchor: "none" }}>
       <Table stickyHeader highlightOnHover aria-rowcount={count + 1} miw={minWidth}>
         <Table.Thead>
           <Table.Tr aria-rowindex={1}>{head}</Table.Tr>
@@ -33,7 +33,7 @@ export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeig
           <Gap height={above} columns={columns} />
           {items.map((item) => (
             <Table.Tr key={item.key} data-index={item.index} ref={rows.measureElement} aria-rowindex={item.index + 2}>
-              {row(item.index)}
+              <Cells row={row} index={item.index} />
             </Table.Tr>
           ))}
           <Gap height={below} columns={columns} />
@@ -42,6 +42,11 @@ export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeig
     </div>
   );
 }
+
+/** Scrolling renders rows that come into view only: the function that makes them stays the same. */
+const Cells = memo(function Cells({ row, index }: { row(index: number): ReactNode; index: number }) {
+  return <>{row(index)}</>;
+});
 
 /** The room of the rows that are not in the document. */
 function Gap({ height, columns }: { height: number; columns: number }) {

@@ -50,6 +50,7 @@ it("plots versions, and a teacher of several once", () => {
   expect(metricsOf(models, "pets")).toEqual(["top1", "top5"]);
   const shown = plotted(models, "pets", "top1", "params");
   expect(shown.map(({ group, x, y }) => [group, x, y])).toEqual([[VERSIONS, 15e6, 0.5], [VERSIONS, 15e6, 0.55], [TEACHERS, 120e6, 0.6]]);
+  expect(shown[2]!.details.at(-1)).toEqual(["teacher of", "a@1 and 1 more"]);
   expect(plotted(models, "pets", "top1", "latency").map(({ label }) => label)).toEqual(["a@1", "ViT-B-32@openai"]);
   expect(usualCost(models)).toBe("params");
 });

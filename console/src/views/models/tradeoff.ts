@@ -49,15 +49,18 @@ export function usualCost(models: readonly Compared[]): Cost {
 }
 
 export function plotted(models: readonly Compared[], task: string, metric: string, cost: Cost): Plotted[] {
-  const teachers = new Map<string, Plotted>();
+  const teachers = new Map<string, { point: Plotted; students: string[] }>();
   const versions: Plotted[] = [];
   for (const model of models) {
     const [x, y] = [costOf(model, cost), valueOf(model.evaluation[task], metric)];
     if (x !== null && y !== null) versions.push(versionPoint(model, x, y, metric, cost));
     const teacher = teacherPoint(model, task, metric, cost);
-    if (teacher !== null && !teachers.has(teacher.key)) teachers.set(teacher.key, teacher);
+    if (teacher === null) continue;
+    const known = teachers.get(teacher.key)?.students ?? [];
+    // Each evaluation measures the time again: the first one, of the newest version, is shown.
+    teachers.set(teacher.key, { point: teachers.get(teacher.key)?.point ?? teacher, students: [...known, referenceOf(model)] });
   }
-  return [...versions, ...teachers.values(), ...publishedPoints(task, metric, cost)];
+  return [...versions, ...[...teachers.values()].map(({ point, students }) => ({ ...point, details: [...point.details, studentsOf(students)] })), ...publishedPoints(task, metric, cost)];
 }
 
 function versionPoint(model: Compared, x: number, y: number, metric: string, cost: Cost): Plotted {
@@ -71,9 +74,12 @@ function teacherPoint(model: Compared, task: string, metric: string, cost: Cost)
   const y = valueOf(model.teacher_evaluation[task], metric);
   const x = { latency: model.teacher_latency_ms, macs: model.teacher_macs, params: withoutEmbedding(model.teacher_params) }[cost];
   if (model.teacher === null || y === null || x == null || x <= 0) return null;
-  const details = [["teacher", `of ${referenceOf(model)} and others`] as [string, string], ...place(x, y, metric, cost), ...sizes(model.teacher_params, cost)];
-  // Each evaluation measures the time again: the first one, of the newest version, is shown.
+  const details = [...place(x, y, metric, cost), ...sizes(model.teacher_params, cost)];
   return { key: `teacher ${model.teacher} ${y.toFixed(4)}`, group: TEACHERS, x, y, label: model.teacher, details, version: registeredTeacher(model.teacher) };
+}
+
+function studentsOf(students: string[]): [string, string] {
+  return ["teacher of", students.length > 1 ? `${students[0]} and ${students.length - 1} more` : students[0]!];
 }
 
 function publishedPoints(task: string, metric: string, cost: Cost): Plotted[] {
