@@ -42,10 +42,16 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
 
   return (
     <Box>
-      <Legend groups={groups.filter((group) => points.some((point) => point.group === group.name))} front={front.length > 1} />
+      <Legend groups={groups.filter((group) => points.some((point) => point.group === group.name))} front={front.length > 0} />
       <Box ref={ref} pos="relative" style={{ minHeight: height }}>
         {width > 0 && (
-          <svg width={width} height={height} role="group" aria-label={`${title}. Arrow keys go from point to point.`} style={{ display: "block", overflow: "visible" }}>
+          <svg
+            width={width}
+            height={height}
+            role="group"
+            aria-label={`${title}. Arrow keys go from point to point.`}
+            style={{ display: "block", overflow: "visible" }}
+          >
             <Axes x={x} y={y} width={width} height={height} margin={MARGIN} labels={[xLabel, yLabel]} formats={[formatX, formatY]} />
             <path d={line(frontSteps(front, x.domain[1]), x, y)} fill="none" stroke="var(--mantine-color-dimmed)" strokeWidth={1.5} strokeDasharray="5 4" aria-hidden />
             <g aria-hidden fontSize={11} fill="var(--mantine-color-text)" stroke="var(--mantine-color-body)" strokeWidth={3} paintOrder="stroke">

@@ -41,13 +41,13 @@ export function Aliases({ model, version }: { model: Schemas["Model"]; version: 
   );
 }
 
-function useRefresh(name: string) {
+function useRefresh() {
   const client = useQueryClient();
-  return () => void client.invalidateQueries({ queryKey: ["models", name] });
+  return () => void client.invalidateQueries({ queryKey: ["models"] });
 }
 
 function RemoveAlias({ name, alias }: { name: string; alias: string }) {
-  const refresh = useRefresh(name);
+  const refresh = useRefresh();
   const remove = useMutation({
     mutationFn: () => ask(api.DELETE("/v1/models/{name}/aliases/{alias}", { params: { path: { name, alias } } })),
     onSuccess: () => (done(`Removed the alias ${alias}`), refresh()),
@@ -62,10 +62,15 @@ function RemoveAlias({ name, alias }: { name: string; alias: string }) {
   );
 }
 
+function problemOf(alias: string): string | null {
+  if (alias === "latest") return "latest is always the newest version";
+  return alias === "" || NAME.test(alias) ? null : "Lower-case letters, digits, . _ - and first a letter";
+}
+
 function SetAlias({ name, version, aliases }: { name: string; version: number; aliases: Record<string, number> }) {
-  const refresh = useRefresh(name);
+  const refresh = useRefresh();
   const [alias, setAlias] = useState("");
-  const problem = alias === "" ? null : alias === "latest" ? "latest is always the newest version" : NAME.test(alias) ? null : "Lower-case letters, digits, . _ - and first a letter";
+  const problem = problemOf(alias);
   const before = aliases[alias];
   const set = useMutation({
     mutationFn: () => ask(api.PUT("/v1/models/{name}/aliases/{alias}", { params: { path: { name, alias } }, body: { version } })),

@@ -55,7 +55,8 @@ export function BlockBars({ tower }: { tower: TowerRows }) {
 function Block({ row, top, room, most }: { row: BlockRow; top: number; room: number; most: { heads: number; units: number } }) {
   const heads = `${integer(row.heads)} of ${integer(row.allHeads)}`;
   const units = `${integer(row.units)} of ${integer(row.allUnits)}`;
-  const said = row.own === null ? `Block ${row.source}: removed` : `Block ${row.source}: ${heads} heads, ${units} MLP units${row.own === row.source ? "" : `; block ${row.own} of this model`}`;
+  const moved = row.own === row.source ? "" : `; block ${row.own} of this model`;
+  const said = `Block ${row.source}: ${row.own === null ? "removed" : `${heads} heads, ${units} MLP units${moved}`}`;
   return (
     <g role="listitem" aria-label={said} fontSize={11} fill="var(--mantine-color-text)">
       <title>{said}</title>

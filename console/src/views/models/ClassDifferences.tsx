@@ -65,7 +65,17 @@ function Cells({ row, most, hasImages }: { row: ClassRow; most: number; hasImage
     <>
       <Table.Th scope="row" fw={400}>
         {hasImages ? (
-          <TextLink inherit from={compareModelsRoute.fullPath} to="." search={(before) => ({ ...before, label: row.label })} replace resetScroll={false} className="user-text" title="Show the images of this class" onClick={showImages}>
+          <TextLink
+            inherit
+            from={compareModelsRoute.fullPath}
+            to="."
+            search={(before) => ({ ...before, label: row.label })}
+            replace
+            resetScroll={false}
+            className="user-text"
+            title="Show the images of this class"
+            onClick={showImages}
+          >
             {visible(row.label, 200)}
           </TextLink>
         ) : (

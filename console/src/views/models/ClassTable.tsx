@@ -30,7 +30,14 @@ export function ClassTable({ version, task }: { version: Version; task: string }
   if (rows.length === 0) return <Text size="sm">The evaluation kept no numbers for its classes.</Text>;
   return (
     <Stack gap="sm">
-      <Select label="Order" data={ORDERS.filter(({ value }) => (value === "difference" ? hasTeacher : value === "images" ? hasImages : true))} value={order} onChange={(value) => value !== null && setOrder(value as ClassOrder)} allowDeselect={false} w={280} />
+      <Select
+        label="Order"
+        data={ORDERS.filter(({ value }) => (value === "difference" ? hasTeacher : value === "images" ? hasImages : true))}
+        value={order}
+        onChange={(value) => value !== null && setOrder(value as ClassOrder)}
+        allowDeselect={false}
+        w={280}
+      />
       <VirtualTable
         label={`Classes of ${visible(task)}`}
         columns={6}
@@ -47,7 +54,10 @@ export function ClassTable({ version, task }: { version: Version; task: string }
             {hasPredictions && <Table.Th scope="col">Images</Table.Th>}
           </>
         }
-        row={(index) => <Cells row={sorted[index]!} hasImages={hasImages} hasTeacher={hasTeacher} link={hasPredictions ? <Images version={version} task={task} label={sorted[index]!.label} /> : null} />}
+        row={(index) => {
+          const link = hasPredictions ? <Images version={version} task={task} label={sorted[index]!.label} /> : null;
+          return <Cells row={sorted[index]!} hasImages={hasImages} hasTeacher={hasTeacher} link={link} />;
+        }}
       />
     </Stack>
   );

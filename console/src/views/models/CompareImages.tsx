@@ -54,7 +54,10 @@ function Pair({ models, names, task, tasks }: { models: string[]; names: string[
   const versions = models.filter((model) => model !== TEACHER);
   const others = [...versions.slice(1), ...(models.includes(TEACHER) ? [TEACHER] : [])];
   const second = models[1] ?? TEACHER;
-  const choose = (other: string) => void navigate({ search: (before) => ({ ...before, models: [versions[0]!, other, ...others.filter((each) => each !== other)] }), replace: true, resetScroll: false });
+  const choose = (other: string) => {
+    const next = [versions[0]!, other, ...others.filter((each) => each !== other)];
+    void navigate({ search: (before) => ({ ...before, models: next }), replace: true, resetScroll: false });
+  };
   return (
     <Group>
       {others.length > 1 && (
@@ -101,7 +104,9 @@ function WithoutPredictions({ error, models, task, names }: { error: unknown; mo
             <Text size="sm" className="user-text">
               {visible(problem?.errors?.[0]?.message ?? problem?.detail ?? "")}
             </Text>
-            <Text size="sm">Evaluations keep what each image of a zero-shot task was taken for; older ones kept only totals. Evaluate each version on the same task:</Text>
+            <Text size="sm">
+              Evaluations keep what each image of a zero-shot task was taken for; older ones kept only totals. Evaluate each version on the same task:
+            </Text>
             {models.map((model) => (
               <CommandLine key={referenceOf(model)} command={`tinyclip-client models evaluate ${referenceOf(model)} --task task.yaml`} />
             ))}

@@ -21,7 +21,11 @@ export default function CompareModelsPage() {
     <Page title="Compare models" subtitle="Sizes, scores, classes and single images">
       <Stack>
         <ComparedModels models={models} compared={compared.data} />
-        {versions.length === 0 ? <Empty title="Choose the versions to compare">Add them above, or select them in the list of models.</Empty> : <Answer of={compared}>{(found) => <Found models={models} found={found} />}</Answer>}
+        {versions.length === 0 ? (
+          <Empty title="Choose the versions to compare">Add them above, or select them in the list of models.</Empty>
+        ) : (
+          <Answer of={compared}>{(found) => <Found models={models} found={found} />}</Answer>
+        )}
       </Stack>
     </Page>
   );

@@ -52,7 +52,13 @@ function ColumnHead({ column }: { column: Column }) {
     );
   }
   return (
-    <TextLink inherit to="/models/$name" params={{ name: column.model.name }} search={{ version: String(column.model.version) }} className="user-text">
+    <TextLink
+      inherit
+      to="/models/$name"
+      params={{ name: column.model.name }}
+      search={{ version: String(column.model.version) }}
+      className="user-text"
+    >
       {visible(column.label)}
     </TextLink>
   );

@@ -9,6 +9,7 @@ import { visible } from "../../app/labels";
 import { LIVE_MS } from "../../app/queries";
 import { ButtonLink, TextLink } from "../../ui/links";
 import { ErrorState, StateBadge } from "../../ui/states";
+import { useDeployments } from "./queries";
 import { referenceOf } from "./references";
 import { useMayWrite } from "./useMayWrite";
 
@@ -35,7 +36,13 @@ export function DeployButton({ version }: { version: Version }) {
       <Button leftSection={<IconRocket size={16} aria-hidden />} onClick={open}>
         Deploy
       </Button>
-      <Modal opened={opened} onClose={close} title={`Deploy ${referenceOf(version)}`} closeButtonProps={{ "aria-label": "Close" }} attributes={HEADER}>
+      <Modal
+        opened={opened}
+        onClose={close}
+        title={`Deploy ${referenceOf(version)}`}
+        closeButtonProps={{ "aria-label": "Close" }}
+        attributes={HEADER}
+      >
         <Deploy version={version} />
       </Modal>
     </>
@@ -70,8 +77,8 @@ function Deploy({ version }: { version: Version }) {
 function Form({ version, isSending, onSubmit }: { version: Version; isSending: boolean; onSubmit(name: string, engine: Engine): void }) {
   const [name, setName] = useState(version.name);
   const [engine, setEngine] = useState<Engine>("auto");
-  const existing = useQuery({ queryKey: ["deployments"], queryFn: () => ask(api.GET("/v1/deployments", { params: { query: { page_size: 500 } } })) });
-  const same = existing.data?.items.find((deployment) => deployment.name === name);
+  const existing = useDeployments();
+  const same = existing.data?.find((deployment) => deployment.name === name);
   const isValid = NAME.test(name) && (same === undefined || same.actions.includes("update"));
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -80,8 +87,21 @@ function Form({ version, isSending, onSubmit }: { version: Version; isSending: b
   return (
     <form onSubmit={submit}>
       <Stack>
-        <TextInput label="Name of the deployment" value={name} onChange={(event) => setName(event.currentTarget.value)} error={NAME.test(name) || name === "" ? null : "Lower-case letters, digits, . _ -"} required data-autofocus />
-        <Select label="Engine" data={ENGINES} value={engine} onChange={(value) => value !== null && setEngine(value as Engine)} allowDeselect={false} />
+        <TextInput
+          label="Name of the deployment"
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          error={NAME.test(name) || name === "" ? null : "Lower-case letters, digits, . _ -"}
+          required
+          data-autofocus
+        />
+        <Select
+          label="Engine"
+          data={ENGINES}
+          value={engine}
+          onChange={(value) => value !== null && setEngine(value as Engine)}
+          allowDeselect={false}
+        />
         {same !== undefined && (
           <Alert color="orange" title="This deployment exists" styles={{ title: { color: "var(--mantine-color-text)" } }}>
             <Text size="sm" className="user-text">

@@ -68,7 +68,13 @@ function TaskTable({ scores, teacher }: { scores: Schemas["Scores"]; teacher: st
           ))}
           {sizes.flatMap(([size, shorter]) =>
             numbersOf(shorter).filter(isShare).map((metric) => (
-              <MetricRow key={`${size} ${metric}`} label={`${metricLabel(metric)}, first ${size} numbers`} metric={metric} student={shorter} teacher={hasTeacher ? {} : null} />
+              <MetricRow
+                key={`${size} ${metric}`}
+                label={`${metricLabel(metric)}, first ${size} numbers`}
+                metric={metric}
+                student={shorter}
+                teacher={hasTeacher ? {} : null}
+              />
             )),
           )}
         </Table.Tbody>

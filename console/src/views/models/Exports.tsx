@@ -9,6 +9,7 @@ import { LIVE_MS } from "../../app/queries";
 import { done, failed } from "../../ui/notify";
 import { Answer, StateBadge } from "../../ui/states";
 import { CommandLine } from "./CommandLine";
+import { modelKey } from "./queries";
 import { referenceOf } from "./references";
 import { Section } from "./Section";
 import { useMayWrite } from "./useMayWrite";
@@ -28,7 +29,7 @@ const WITH_INT8 = ["onnx", "openvino"];
 export function Exports({ version }: { version: Version }) {
   const path = { name: version.name, version: String(version.version) };
   const exports = useQuery({
-    queryKey: ["models", version.name, "versions", path.version, "exports"],
+    queryKey: modelKey(version.name, "versions", path.version, "exports"),
     queryFn: () => ask(api.GET("/v1/models/{name}/versions/{version}/exports", { params: { path } })),
     refetchInterval: (query) => (query.state.data?.items.some(({ state }) => !["succeeded", "failed"].includes(state)) ? LIVE_MS : false),
   });
@@ -36,7 +37,9 @@ export function Exports({ version }: { version: Version }) {
   return (
     <Section title="Exports">
       <Stack gap="sm">
-        <Answer of={exports}>{({ items }) => (items.length === 0 ? <Text size="sm">None yet.</Text> : <ExportTable version={version} exports={items} />)}</Answer>
+        <Answer of={exports}>
+          {({ items }) => (items.length === 0 ? <Text size="sm">None yet.</Text> : <ExportTable version={version} exports={items} />)}
+        </Answer>
         {mayWrite && <NewExport version={version} />}
       </Stack>
     </Section>
@@ -70,7 +73,9 @@ function ExportTable({ version, exports }: { version: Version; exports: Export[]
           </Table.Tbody>
         </Table>
       </Table.ScrollContainer>
-      <CommandLine command={`tinyclip-client models pull ${referenceOf(version)} --export ${exports.find(({ state }) => state === "succeeded")?.name ?? exports[0]!.name}`} />
+      <CommandLine
+        command={`tinyclip-client models pull ${referenceOf(version)} --export ${exports.find(({ state }) => state === "succeeded")?.name ?? exports[0]!.name}`}
+      />
     </>
   );
 }
@@ -105,12 +110,21 @@ function NewExport({ version }: { version: Version }) {
           body: { formats: [format], int8: int8 && mayInt8, vocabulary: "whole", embedding: "fp32" },
         }),
       ),
-    onSuccess: () => (done("The export has been queued"), void client.invalidateQueries({ queryKey: ["models", version.name, "versions", String(version.version), "exports"] })),
+    onSuccess: () => {
+      done("The export has been queued");
+      void client.invalidateQueries({ queryKey: modelKey(version.name, "versions", String(version.version), "exports") });
+    },
     onError: (error) => failed("The export", error),
   });
   return (
     <Group align="flex-end">
-      <Select label="Format" data={FORMATS} value={format} onChange={(value) => value !== null && setFormat(value as Schemas["ExportFormat"])} allowDeselect={false} />
+      <Select
+        label="Format"
+        data={FORMATS}
+        value={format}
+        onChange={(value) => value !== null && setFormat(value as Schemas["ExportFormat"])}
+        allowDeselect={false}
+      />
       <Checkbox label="int8" checked={int8 && mayInt8} disabled={!mayInt8} onChange={(event) => setInt8(event.currentTarget.checked)} mb={9} />
       <Button variant="default" loading={create.isPending} onClick={() => create.mutate()}>
         Export

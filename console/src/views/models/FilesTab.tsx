@@ -54,7 +54,9 @@ function FileTable({ version }: { version: Version }) {
               <Table.Td>
                 <code title={file.sha256}>{file.sha256.slice(0, 12)}…</code>
               </Table.Td>
-              <Table.Td ta="right">{file.bytes <= MOST_BYTES ? <Download version={version} path={file.path} /> : <Text size="xs">use the command above</Text>}</Table.Td>
+              <Table.Td ta="right">
+                {file.bytes <= MOST_BYTES ? <Download version={version} path={file.path} /> : <Text size="xs">use the command above</Text>}
+              </Table.Td>
             </Table.Tr>
           ))}
         </Table.Tbody>
@@ -78,7 +80,14 @@ function Download({ version, path }: { version: Version; path: string }) {
     }
   }
   return (
-    <Button size="compact-xs" variant="subtle" leftSection={<IconDownload size={14} aria-hidden />} loading={loading} onClick={() => void download()} aria-label={`Download ${visible(path)}`}>
+    <Button
+      size="compact-xs"
+      variant="subtle"
+      leftSection={<IconDownload size={14} aria-hidden />}
+      loading={loading}
+      onClick={() => void download()}
+      aria-label={`Download ${visible(path)}`}
+    >
       Download
     </Button>
   );

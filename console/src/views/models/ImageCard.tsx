@@ -38,9 +38,19 @@ function Prediction({ name, prediction }: { name: string; prediction: Schemas["P
   return (
     <Group gap={4} wrap="nowrap" align="flex-start" mt={4}>
       {prediction.correct ? (
-        <IconCheck size={14} role="img" aria-label={said} style={{ flex: "none", marginTop: 2, color: "light-dark(var(--mantine-color-teal-9), var(--mantine-color-teal-4))" }} />
+        <IconCheck
+          size={14}
+          role="img"
+          aria-label={said}
+          style={{ flex: "none", marginTop: 2, color: "light-dark(var(--mantine-color-teal-9), var(--mantine-color-teal-4))" }}
+        />
       ) : (
-        <IconX size={14} role="img" aria-label={said} style={{ flex: "none", marginTop: 2, color: "light-dark(var(--mantine-color-red-8), var(--mantine-color-red-4))" }} />
+        <IconX
+          size={14}
+          role="img"
+          aria-label={said}
+          style={{ flex: "none", marginTop: 2, color: "light-dark(var(--mantine-color-red-8), var(--mantine-color-red-4))" }}
+        />
       )}
       <Text size="xs" className="user-text" lh={1.3}>
         <Text span inherit c="dimmed">

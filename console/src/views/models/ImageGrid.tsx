@@ -68,9 +68,20 @@ function Filters({ counts, show, names, label }: { counts: Schemas["PredictionCo
   ];
   return (
     <Group>
-      <SegmentedControl aria-label="Which images" data={data} value={show} onChange={(value) => set({ show: value as Show })} orientation={orientation} />
+      <SegmentedControl
+        aria-label="Which images"
+        data={data}
+        value={show}
+        onChange={(value) => set({ show: value as Show })}
+        orientation={orientation}
+      />
       {label !== undefined && (
-        <Pill size="lg" withRemoveButton onRemove={() => set({ label: undefined })} removeButtonProps={{ "aria-label": "Show all classes", "aria-hidden": false, tabIndex: 0 }}>
+        <Pill
+          size="lg"
+          withRemoveButton
+          onRemove={() => set({ label: undefined })}
+          removeButtonProps={{ "aria-label": "Show all classes", "aria-hidden": false, tabIndex: 0 }}
+        >
           class: {visible(label, 80)}
         </Pill>
       )}

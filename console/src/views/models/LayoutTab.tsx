@@ -18,7 +18,14 @@ export function LayoutTab({ version }: { version: Version }) {
   return (
     <Stack>
       <Section title="Towers">
-        <Facts facts={[["Image tower", imageSentence(layout)], ["Text tower", textSentence(layout)], ["Embedding", `${integer(layout.embed_dim)} numbers`], ["Activation", layout.quick_gelu ? "QuickGELU" : "GELU"]]} />
+        <Facts
+          facts={[
+            ["Image tower", imageSentence(layout)],
+            ["Text tower", textSentence(layout)],
+            ["Embedding", `${integer(layout.embed_dim)} numbers`],
+            ["Activation", layout.quick_gelu ? "QuickGELU" : "GELU"],
+          ]}
+        />
       </Section>
       {isPruned && towers.length > 0 && <Blocks version={version} towers={towers} />}
     </Stack>

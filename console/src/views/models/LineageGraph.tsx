@@ -15,7 +15,13 @@ interface Props {
 export function LineageGraph({ nodes, arrows, width, height, isNarrow }: Props) {
   const place = new Map(nodes.map((node) => [node.id, node]));
   return (
-    <svg width={width} height={height + 4} role="group" aria-label="Lineage, from what was used to what was made" style={{ display: "block", maxWidth: "100%" }}>
+    <svg
+      width={width}
+      height={height + 4}
+      role="group"
+      aria-label="Lineage, from what was used to what was made"
+      style={{ display: "block", maxWidth: "100%" }}
+    >
       <defs>
         <marker id="lineage-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
           <path d="M0 0L8 4L0 8z" fill="var(--mantine-color-dimmed)" />

@@ -1,23 +1,22 @@
 /** Where a version comes from: teacher, data, spec and job, with links; and which deployments it has. */
 import { Box, Stack } from "@mantine/core";
 import { useElementSize } from "@mantine/hooks";
-import { useQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
-import { api, ask, type Schemas } from "../../api/client";
+import type { Schemas } from "../../api/client";
 import { visible } from "../../app/labels";
-import { SLOW_MS } from "../../app/queries";
 import { Facts } from "./Facts";
 import { LineageGraph } from "./LineageGraph";
 import { lineageOf, placeNodes } from "./lineage";
+import { useDeployments } from "./queries";
 import { referenceOf } from "./references";
 import { Section } from "./Section";
 
 export function LineageTab({ version }: { version: Schemas["ModelVersion"] }) {
   const { ref, width } = useElementSize();
-  const deployments = useQuery({ queryKey: ["deployments"], refetchInterval: SLOW_MS, queryFn: () => ask(api.GET("/v1/deployments", { params: { query: { page_size: 500 } } })) });
+  const deployments = useDeployments();
   const graph = useMemo(() => {
     const reference = referenceOf(version);
-    const serving = (deployments.data?.items ?? []).filter((each) => [each.model, each.canary?.model, ...each.models].includes(reference));
+    const serving = (deployments.data ?? []).filter((each) => [each.model, each.canary?.model, ...each.models].includes(reference));
     return lineageOf(version, serving.slice(0, 12).map(({ name }) => name));
   }, [version, deployments.data]);
   return (

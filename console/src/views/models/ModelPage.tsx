@@ -93,7 +93,11 @@ function VersionTabs({ model, version }: { model: Model; version: Version }) {
   const navigate = modelRoute.useNavigate();
   const shown = TABS.find((each) => each.value === tab)?.value ?? "overview";
   return (
-    <Tabs value={shown} onChange={(value) => void navigate({ search: (before) => ({ ...before, tab: value ?? undefined }), replace: true, resetScroll: false })} keepMounted={false}>
+    <Tabs
+      value={shown}
+      onChange={(value) => void navigate({ search: (before) => ({ ...before, tab: value ?? undefined }), replace: true, resetScroll: false })}
+      keepMounted={false}
+    >
       <Tabs.List mb="md">
         {TABS.map(({ value, label }) => (
           <Tabs.Tab key={value} value={value}>

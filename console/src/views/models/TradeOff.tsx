@@ -83,10 +83,38 @@ function Choices({ tasks, metrics, task, metric, cost, view, onView }: Chosen & 
   const set = (values: { task?: string; metric?: string; x?: Cost }) => void navigate({ search: (before) => ({ ...before, ...values }), replace: true, resetScroll: false });
   return (
     <Group align="flex-end">
-      <Select label="Task" data={tasks} value={task} onChange={(value) => value !== null && set({ task: value })} allowDeselect={false} searchable={tasks.length > 8} w={200} />
-      <Select label="Metric" data={metrics.map((each) => ({ value: each, label: metricLabel(each) }))} value={metric} onChange={(value) => value !== null && set({ metric: value })} allowDeselect={false} w={200} />
-      <Select label="Against" data={[{ value: "latency", label: "Time per image" }, { value: "params", label: "Parameters" }, { value: "macs", label: "MACs" }]} value={cost} onChange={(value) => value !== null && set({ x: value as Cost })} allowDeselect={false} w={170} />
-      <SegmentedControl data={[{ value: "plot", label: "Plot" }, { value: "table", label: "Table" }]} value={view} onChange={onView} aria-label="Show as" ml="auto" />
+      <Select
+        label="Task"
+        data={tasks}
+        value={task}
+        onChange={(value) => value !== null && set({ task: value })}
+        allowDeselect={false}
+        searchable={tasks.length > 8}
+        w={200}
+      />
+      <Select
+        label="Metric"
+        data={metrics.map((each) => ({ value: each, label: metricLabel(each) }))}
+        value={metric}
+        onChange={(value) => value !== null && set({ metric: value })}
+        allowDeselect={false}
+        w={200}
+      />
+      <Select
+        label="Against"
+        data={[{ value: "latency", label: "Time per image" }, { value: "params", label: "Parameters" }, { value: "macs", label: "MACs" }]}
+        value={cost}
+        onChange={(value) => value !== null && set({ x: value as Cost })}
+        allowDeselect={false}
+        w={170}
+      />
+      <SegmentedControl
+        data={[{ value: "plot", label: "Plot" }, { value: "table", label: "Table" }]}
+        value={view}
+        onChange={onView}
+        aria-label="Show as"
+        ml="auto"
+      />
     </Group>
   );
 }

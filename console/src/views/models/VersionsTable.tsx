@@ -8,6 +8,7 @@ import { TextLink } from "../../ui/links";
 import { Answer } from "../../ui/states";
 import { CompareButton } from "./CompareButton";
 import { formatMetric, metricLabel, sharesOf, valueOf } from "./metrics";
+import { modelKey } from "./queries";
 import { referenceOf } from "./references";
 
 type Version = Schemas["ModelVersion"];
@@ -15,7 +16,7 @@ type Version = Schemas["ModelVersion"];
 /** The versions of a model, newest first, with checkboxes for a comparison. */
 export function VersionsTable({ name, shown }: { name: string; shown: number }) {
   const versions = useInfiniteQuery({
-    queryKey: ["models", name, "versions"],
+    queryKey: modelKey(name, "versions"),
     initialPageParam: undefined as string | undefined,
     queryFn: ({ pageParam }) => ask(api.GET("/v1/models/{name}/versions", { params: { path: { name }, query: { page_size: 20, page_token: pageParam } } })),
     getNextPageParam: (page) => page.next_page_token ?? undefined,
@@ -45,7 +46,7 @@ export function VersionsTable({ name, shown }: { name: string; shown: number }) 
 
 function Rows({ versions, shown, selected, onToggle }: { versions: Version[]; shown: number; selected: string[]; onToggle(reference: string): void }) {
   return (
-    <Table.ScrollContainer minWidth={760}>
+    <Table.ScrollContainer minWidth={920}>
       <Table highlightOnHover>
         <Table.Thead>
           <Table.Tr>
@@ -64,7 +65,13 @@ function Rows({ versions, shown, selected, onToggle }: { versions: Version[]; sh
         </Table.Thead>
         <Table.Tbody>
           {versions.map((version) => (
-            <VersionRow key={version.version} version={version} isShown={version.version === shown} isSelected={selected.includes(referenceOf(version))} onToggle={onToggle} />
+            <VersionRow
+              key={version.version}
+              version={version}
+              isShown={version.version === shown}
+              isSelected={selected.includes(referenceOf(version))}
+              onToggle={onToggle}
+            />
           ))}
         </Table.Tbody>
       </Table>
@@ -107,7 +114,7 @@ function VersionRow({ version, isShown, isSelected, onToggle }: { version: Versi
         )}
       </Table.Td>
       <Table.Td>
-        <span title={dateTime(version.created_at)}>{ago(version.created_at)}</span>
+        <span title={dateTime(version.created_at)} style={{ whiteSpace: "nowrap" }}>{ago(version.created_at)}</span>
       </Table.Td>
     </Table.Tr>
   );

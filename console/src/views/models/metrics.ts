@@ -19,7 +19,9 @@ const SHARES: Record<string, string> = {
 
 const OTHERS: Record<string, [string, (value: number) => string]> = {
   samples: ["images", integer],
+  texts: ["captions", integer],
   skipped: ["images left out", integer],
+  skipped_shards: ["shards left out", integer],
   unknown_tokens: ["unknown tokens", integer],
   ms_per_image: ["time per image", milliseconds],
   probe_c: ["C of the probe", significant],
@@ -38,10 +40,12 @@ export function sharesOf(scores: Metrics | null | undefined): string[] {
   return Object.keys(SHARES).filter((metric) => typeof scores?.[metric] === "number");
 }
 
-/** Return all single numbers: shares first, then what else is known of the task. */
+const ONLY_IF_ANY = ["skipped", "skipped_shards", "unknown_tokens"];
+
+/** Return all single numbers: shares first, then what else is known of the task; the time is a fact of the model. */
 export function numbersOf(scores: Metrics | null | undefined): string[] {
-  const others = Object.keys(scores ?? {}).filter((metric) => !isShare(metric) && typeof scores?.[metric] === "number" && metric !== "ms_per_image");
-  return [...sharesOf(scores), ...others];
+  const numbers = Object.keys(scores ?? {}).filter((metric) => typeof scores?.[metric] === "number" && !isShare(metric) && metric !== "ms_per_image");
+  return [...sharesOf(scores), ...numbers.filter((metric) => !ONLY_IF_ANY.includes(metric) || scores?.[metric] !== 0)];
 }
 
 export function valueOf(scores: Metrics | null | undefined, metric: string): number | null {

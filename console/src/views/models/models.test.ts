@@ -17,7 +17,7 @@ const compared = (name: string, rest: Partial<Compared> = {}): Compared => ({
 
 it("names and formats metrics", () => {
   expect(sharesOf({ top5: 1, top1: 0.5, samples: 3, per_class: [1] })).toEqual(["top1", "top5"]);
-  expect(numbersOf({ samples: 3, top1: 0.5, ms_per_image: 2 })).toEqual(["top1", "samples"]);
+  expect(numbersOf({ samples: 3, top1: 0.5, ms_per_image: 2, skipped: 0 })).toEqual(["top1", "samples"]);
   expect(metricLabel("image_to_text_r5")).toBe("image to text R@5");
   expect(formatMetric("top1", 0.4567)).toBe("45.7 %");
   expect(points(-0.0123)).toBe("−1.2");

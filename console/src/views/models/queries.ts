@@ -1,6 +1,6 @@
 /** The registry's answers that several views of models share. */
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { api, ask, type Schemas } from "../../api/client";
+import { api, ask } from "../../api/client";
 import { SLOW_MS } from "../../app/queries";
 import { pieces } from "./choose";
 
@@ -14,22 +14,38 @@ export function useModels() {
   return useQuery({
     queryKey: ["models"],
     refetchInterval: SLOW_MS,
-    queryFn: async () => {
-      const models: Schemas["Model"][] = [];
-      let next: string | null | undefined;
-      for (let page = 0; page < MOST_PAGES && next !== null; page += 1) {
-        const answer: Schemas["Page_Model_"] = await ask(api.GET("/v1/models", { params: { query: { page_size: PAGE, page_token: next } } }));
-        models.push(...answer.items);
-        next = answer.next_page_token ?? null;
-      }
-      return models;
-    },
+    queryFn: () => everyPage((page_token) => ask(api.GET("/v1/models", { params: { query: { page_size: PAGE, page_token } } }))),
   });
+}
+
+export function useDeployments() {
+  return useQuery({
+    queryKey: ["deployments"],
+    refetchInterval: SLOW_MS,
+    queryFn: () => everyPage((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
+  });
+}
+
+async function everyPage<T>(read: (token: string | undefined) => Promise<{ items: T[]; next_page_token?: string | null }>): Promise<T[]> {
+  const items: T[] = [];
+  let token: string | undefined;
+  for (let page = 0; page < MOST_PAGES; page += 1) {
+    const answer = await read(token);
+    items.push(...answer.items);
+    token = answer.next_page_token ?? undefined;
+    if (token === undefined) break;
+  }
+  return items;
+}
+
+/** The key of all that is known of a model. */
+export function modelKey(name: string, ...rest: string[]): string[] {
+  return ["models", "of", name, ...rest];
 }
 
 export function useModel(name: string) {
   return useQuery({
-    queryKey: ["models", name],
+    queryKey: modelKey(name),
     refetchInterval: SLOW_MS,
     queryFn: () => ask(api.GET("/v1/models/{name}", { params: { path: { name } } })),
   });
@@ -38,7 +54,7 @@ export function useModel(name: string) {
 /** A version by its number or alias. */
 export function useVersion(name: string, version: string) {
   return useQuery({
-    queryKey: ["models", name, "versions", version],
+    queryKey: modelKey(name, "versions", version),
     queryFn: () => ask(api.GET("/v1/models/{name}/versions/{version}", { params: { path: { name, version } } })),
   });
 }

@@ -105,7 +105,7 @@ function costOf(model: Compared, cost: Cost): number | null {
   return value == null || value <= 0 ? null : value;
 }
 
-export function withoutEmbedding(params: Schemas["Params"] | null | undefined): number | null {
+function withoutEmbedding(params: Schemas["Params"] | null | undefined): number | null {
   return params == null ? null : params.image + params.text_without_embedding;
 }
 
