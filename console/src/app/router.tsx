@@ -39,7 +39,7 @@ export const compareJobsRoute = createRoute({
 export const newJobRoute = createRoute({
   getParentRoute: () => root,
   path: "/new-job",
-  validateSearch: (given) => optional({ template: text(given.template), from: text(given.from) }),
+  validateSearch: (given) => optional({ template: text(given.template), from: text(given.from), dataset: text(given.dataset) }),
   component: lazyRouteComponent(() => import("../views/newjob/NewJobPage")),
 });
 
@@ -85,9 +85,11 @@ export const playgroundRoute = createRoute({
     deployment: text(given.deployment),
     second: text(given.second),
     index: text(given.index),
+    secondIndex: text(given.secondIndex),
     query: text(given.query),
     item: text(given.item),
     filter: text(given.filter),
+    compatible: oneOf(given.compatible, ["yes"]),
     labels: text(given.labels),
     labelSet: text(given.labelSet),
     template: text(given.template),

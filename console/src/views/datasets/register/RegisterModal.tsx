@@ -1,0 +1,93 @@
+import { Button, Group, Modal, NumberInput, Stack, Text, Textarea, TextInput } from "@mantine/core";
+import { useNavigate } from "@tanstack/react-router";
+import { useState, type FormEvent } from "react";
+import { api, ask } from "../../../api/client";
+import { done } from "../../../ui/notify";
+import { ErrorState } from "../../../ui/states";
+import { formOf, nameProblem, NEW_FORM, requestOf, type RegisterForm } from "./request";
+import { useChange, type Dataset } from "../queries";
+
+/** Register a data set, or read a registered one again (`again`), perhaps with other settings. */
+export function RegisterModal({ opened, onClose, again }: { opened: boolean; onClose: () => void; again?: Dataset }) {
+  return (
+    <Modal opened={opened} onClose={onClose} title={again === undefined ? "Register a data set" : `Read ${again.name} again`} size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+      <Form onClose={onClose} again={again} />
+    </Modal>
+  );
+}
+
+function Form({ onClose, again }: { onClose: () => void; again: Dataset | undefined }) {
+  const [form, setForm] = useState<RegisterForm>(again === undefined ? NEW_FORM : formOf(again));
+  const navigate = useNavigate();
+  const registration = useChange(
+    (given: RegisterForm) => ask(api.PUT("/v1/datasets/{name}", { params: { path: { name: given.name } }, body: requestOf(given, again?.source) })),
+    (dataset) => {
+      done(`${dataset.name} is being read`);
+      onClose();
+      void navigate({ to: "/datasets/$name", params: { name: dataset.name } });
+    },
+  );
+  const set = (change: Partial<RegisterForm>) => setForm((before) => ({ ...before, ...change }));
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    registration.mutate(form);
+  };
+  const isComplete = form.name !== "" && nameProblem(form.name) === null && form.shards.trim() !== "" && form.captionKey.trim() !== "";
+  return (
+    <form onSubmit={submit}>
+      <Stack>
+        {again !== undefined && <Text size="sm">A new version is made if the shards or the settings have changed. Earlier versions stay as they are. Name the teacher again if the report is to have its agreement.</Text>}
+        {again === undefined && <TextInput label="Name" required data-autofocus value={form.name} onChange={(event) => set({ name: event.currentTarget.value })} error={nameProblem(form.name)} />}
+        <Fields form={form} set={set} />
+        {registration.isError && <ErrorState error={registration.error} />}
+        <Group justify="flex-end" gap="xs">
+          <Button variant="default" onClick={onClose}>
+            Cancel
+          </Button>
+          <Button type="submit" loading={registration.isPending} disabled={!isComplete}>
+            {again === undefined ? "Register" : "Read again"}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+function Fields({ form, set }: { form: RegisterForm; set: (change: Partial<RegisterForm>) => void }) {
+  return (
+    <>
+      <Textarea
+        label="Shards"
+        description="WebDataset shards that the cluster can read, one pattern a line: /data/train-*.tar, train-{000..127}.tar, s3://bucket/…"
+        required
+        autosize
+        minRows={2}
+        maxRows={8}
+        value={form.shards}
+        onChange={(event) => set({ shards: event.currentTarget.value })}
+      />
+      <Group grow align="flex-start">
+        <TextInput label="Caption key" description="txt, or a field of the JSON, as json.captions" required value={form.captionKey} onChange={(event) => set({ captionKey: event.currentTarget.value })} />
+        <NumberInput
+          label="Holdout"
+          description="Share of pairs that training never sees"
+          suffix=" %"
+          min={0}
+          max={99}
+          value={form.holdout}
+          onChange={(value) => set({ holdout: Number(value) || 0 })}
+        />
+      </Group>
+      <TextInput
+        label="Distinct key"
+        description="Optional. A field as json.concept: no two pairs of a batch share its value"
+        value={form.distinctKey}
+        onChange={(event) => set({ distinctKey: event.currentTarget.value })}
+      />
+      <Group grow align="flex-start">
+        <TextInput label="Teacher" description="Optional. Its agreement with the pairs is part of the report" placeholder="ViT-B-32" value={form.teacher} onChange={(event) => set({ teacher: event.currentTarget.value })} />
+        <TextInput label="Teacher's weights" description="Name of pretrained weights, or a path" placeholder="laion2b_s34b_b79k" value={form.pretrained} onChange={(event) => set({ pretrained: event.currentTarget.value })} />
+      </Group>
+    </>
+  );
+}

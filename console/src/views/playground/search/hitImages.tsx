@@ -1,0 +1,37 @@
+import { Group, Text } from "@mantine/core";
+import { significant } from "../../../app/format";
+import { visible } from "../../../app/labels";
+import type { GridImage } from "../../../ui/ImageGrid";
+import { pictureOf } from "../queries";
+import type { Hit } from "../wire";
+import { captionOf } from "./captions";
+
+/** Hits as tiles with rank, score, id and caption. */
+export function imagesOf(index: string, hits: Hit[]): GridImage[] {
+  return hits.map((hit, place) => {
+    const caption = captionOf(hit.metadata);
+    return {
+      id: hit.id,
+      src: pictureOf(index, hit.id, 256),
+      alt: visible(caption ?? hit.id, 120),
+      caption: (
+        <>
+          <Group gap={6} justify="space-between" wrap="nowrap">
+            <Text size="xs" fw={600}>
+              {place + 1}
+            </Text>
+            <Text size="xs" title="cosine similarity">
+              {significant(hit.score)}
+            </Text>
+          </Group>
+          <Text size="xs" lineClamp={2} className="user-text">
+            {visible(caption ?? "", 160)}
+          </Text>
+          <Text size="xs" truncate className="user-text" title={visible(hit.id)}>
+            {visible(hit.id, 80)}
+          </Text>
+        </>
+      ),
+    };
+  });
+}
