@@ -5,6 +5,7 @@ import { useState } from "react";
 import { api, ask } from "../../api/client";
 import { ago, dateTime, integer, percent } from "../../app/format";
 import { visible } from "../../app/labels";
+import { ActionsHeader } from "../../ui/ActionsHeader";
 import { TextLink } from "../../ui/links";
 import { StateBadge } from "../../ui/states";
 import { DatasetFailure } from "./DatasetFailure";
@@ -26,7 +27,7 @@ export function DatasetTable({ datasets }: { datasets: Dataset[] }) {
               Samples
             </Table.Th>
             <Table.Th scope="col">Changed</Table.Th>
-            {mayWrite && <Table.Th scope="col" aria-label="Actions" />}
+            {mayWrite && <ActionsHeader />}
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>

@@ -1,5 +1,5 @@
 /** Where images are dropped, pasted or chosen. */
-import { Alert, Button, Group, Paper, Stack, Text } from "@mantine/core";
+import { Alert, Button, Flex, Group, Paper, Stack, Text } from "@mantine/core";
 import { IconPhotoUp } from "@tabler/icons-react";
 import { useEffect, useRef, useState, type DragEvent, type ReactNode } from "react";
 import { visible } from "../../app/labels";
@@ -8,7 +8,15 @@ import classes from "./ImageDrop.module.css";
 
 const ACCEPTED = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
 
-export function ImageDrop({ images, isMultiple, label, children }: { images: Images; isMultiple: boolean; label: string; children?: ReactNode }) {
+interface Props {
+  images: Images;
+  /** With one image, the place is a flat row. */
+  isMultiple: boolean;
+  label: string;
+  children?: ReactNode;
+}
+
+export function ImageDrop({ images, isMultiple, label, children }: Props) {
   const [isOver, setOver] = useState(false);
   const { add } = images;
   usePaste(add);
@@ -28,10 +36,10 @@ export function ImageDrop({ images, isMultiple, label, children }: { images: Ima
           setOver(true);
         }}
         onDragLeave={() => setOver(false)}
-        p="md"
+        p={isMultiple ? "md" : "xs"}
       >
-        <Stack align="center" gap="xs">
-          <IconPhotoUp size={28} opacity={0.7} aria-hidden />
+        <Flex direction={isMultiple ? "column" : "row"} align="center" justify="center" gap="xs" wrap="wrap">
+          <IconPhotoUp size={isMultiple ? 28 : 20} opacity={0.7} aria-hidden />
           <Text size="sm" ta="center">
             {label}
           </Text>
@@ -39,7 +47,7 @@ export function ImageDrop({ images, isMultiple, label, children }: { images: Ima
             <FileChooser isMultiple={isMultiple} onFiles={add} />
             {children}
           </Group>
-        </Stack>
+        </Flex>
       </Paper>
       {images.problems.length > 0 && (
         <Alert color="orange" variant="light" title="Not used" role="alert">
@@ -59,7 +67,7 @@ function FileChooser({ isMultiple, onFiles }: { isMultiple: boolean; onFiles: (f
   const label = isMultiple ? "Choose images" : "Choose an image";
   return (
     <>
-      <Button size="xs" onClick={() => input.current?.click()}>
+      <Button size="xs" variant={isMultiple ? "filled" : "default"} onClick={() => input.current?.click()}>
         {label}
       </Button>
       <input

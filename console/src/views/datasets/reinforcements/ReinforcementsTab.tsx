@@ -5,6 +5,7 @@ import { useState } from "react";
 import { api, ask } from "../../../api/client";
 import { ago, bytes, compact, dateTime, percent } from "../../../app/format";
 import { visible } from "../../../app/labels";
+import { ActionsHeader } from "../../../ui/ActionsHeader";
 import { ConfirmModal } from "../../../ui/ConfirmModal";
 import { done } from "../../../ui/notify";
 import { Empty, ErrorState, Loading, StateBadge } from "../../../ui/states";
@@ -57,7 +58,7 @@ function ReinforcementTable({ found, version }: { found: Reinforcement[]; versio
                 {name}
               </Table.Th>
             ))}
-            <Table.Th scope="col" aria-label="Actions" />
+            <ActionsHeader />
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
@@ -108,9 +109,9 @@ function Row({ each, onDelete }: { each: Reinforcement; onDelete: (id: string) =
         <DatasetFailure error={each.error ?? null} isShort />
       </Table.Td>
       <Table.Td ta="right">{each.augmentations}</Table.Td>
-      <Table.Td ta="right">{compact(each.views)}</Table.Td>
-      <Table.Td ta="right">{compact(each.texts)}</Table.Td>
-      <Table.Td ta="right">{bytes(each.bytes)}</Table.Td>
+      <Table.Td ta="right">{compact(each.views || null)}</Table.Td>
+      <Table.Td ta="right">{compact(each.texts || null)}</Table.Td>
+      <Table.Td ta="right">{bytes(each.bytes || null)}</Table.Td>
       <Table.Td>
         <span title={dateTime(each.created_at)}>{ago(each.created_at)}</span>
       </Table.Td>

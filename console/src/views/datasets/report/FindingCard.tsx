@@ -4,7 +4,7 @@ import { integer, percent } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { ImageGrid, type GridImage } from "../../../ui/ImageGrid";
 import { thumbnailOf, type DatasetVersion, type Finding } from "../queries";
-import { examplesOf, SEVERITY_COLOR, titleOf, type Example } from "./findings";
+import { examplesOf, SEVERITY_COLOR, titleOf, unitOf, type Example } from "./findings";
 
 interface Props {
   finding: Finding;
@@ -28,7 +28,7 @@ export function FindingCard({ finding, version, onOpen }: Props) {
           </Title>
           <Text size="sm">
             {about}
-            {integer(finding.count)} {finding.code === "broken_shards" ? "shards" : "samples"}, {about}
+            {integer(finding.count)} {unitOf(finding)}, {about}
             {percent(finding.share)}
           </Text>
         </Group>
@@ -76,23 +76,21 @@ function Caption({ example }: { example: Example }) {
 
 function ExampleTable({ examples }: { examples: Example[] }) {
   return (
-    <Table.ScrollContainer minWidth={400}>
-      <Table fz="xs">
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Example</Table.Th>
-            <Table.Th scope="col">Detail</Table.Th>
+    <Table fz="xs">
+      <Table.Thead>
+        <Table.Tr>
+          <Table.Th scope="col">Example</Table.Th>
+          <Table.Th scope="col">Detail</Table.Th>
+        </Table.Tr>
+      </Table.Thead>
+      <Table.Tbody>
+        {examples.map((example, place) => (
+          <Table.Tr key={place}>
+            <Table.Td className="user-text">{visible(example.key || example.shard, 300)}</Table.Td>
+            <Table.Td className="user-text">{visible(example.detail, 500)}</Table.Td>
           </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {examples.map((example, place) => (
-            <Table.Tr key={place}>
-              <Table.Td className="user-text">{visible(example.key || example.shard, 300)}</Table.Td>
-              <Table.Td className="user-text">{visible(example.detail, 500)}</Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+        ))}
+      </Table.Tbody>
+    </Table>
   );
 }

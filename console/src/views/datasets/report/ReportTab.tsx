@@ -34,7 +34,7 @@ function Report({ report, version }: { report: DatasetReport; version: DatasetVe
           Statistics
         </Title>
         {report.agreement != null && <AgreementHistogram agreement={report.agreement} />}
-        <SimpleGrid cols={{ base: 1, md: 3 }} spacing="xl">
+        <SimpleGrid cols={{ base: 1, sm: 2, lg: 3 }} spacing={48}>
           {report.caption_stats != null && <CaptionStatistics stats={report.caption_stats} />}
           {report.image_sizes != null && <ImageSizes sizes={report.image_sizes} />}
           {Object.keys(report.languages).length > 0 && <Shares title="Languages" shares={report.languages} />}

@@ -25,7 +25,7 @@ export function ImageSizes({ sizes }: { sizes: Schemas["ImageSizes"] }) {
   const names = Object.keys(sizes.width);
   return (
     <Section title="Image sizes">
-      <Table fz="sm">
+      <Table fz="sm" horizontalSpacing={6}>
         <Table.Thead>
           <Table.Tr>
             <Table.Th scope="col">Pixels</Table.Th>

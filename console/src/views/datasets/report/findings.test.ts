@@ -15,6 +15,7 @@ it("counts and names", () => {
   expect(countsOf([finding("error", 0), finding("info", 0), finding("info", 0)])).toBe("1 error, 2 notes");
   expect(countsOf([])).toBe("none");
   expect(titleOf("near_duplicate_images")).toBe("Near duplicate images");
+  expect(titleOf("url_captions")).toBe("URL captions");
 });
 
 it("reads examples that lack fields", () => {

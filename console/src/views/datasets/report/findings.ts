@@ -9,9 +9,9 @@ export function bySeverity(findings: Finding[]): Finding[] {
   return [...findings].sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity) || b.share - a.share);
 }
 
-/** `near_duplicate_images` as `Near duplicate images`. */
+/** `near_duplicate_images` as `Near duplicate images`, `url_captions` as `URL captions`. */
 export function titleOf(code: string): string {
-  const words = code.replaceAll("_", " ");
+  const words = code.replaceAll("_", " ").replace(/\b(url|html)\b/g, (word) => word.toUpperCase());
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
@@ -36,4 +36,10 @@ export interface Example {
 export function examplesOf(finding: Finding): Example[] {
   const text = (value: unknown) => (value == null ? "" : String(value));
   return finding.examples.map((example) => ({ key: text(example.key), shard: text(example.shard), detail: text(example.detail) }));
+}
+
+/** What a finding counts: samples, or shards. */
+export function unitOf({ code, count }: Finding): string {
+  const unit = code === "broken_shards" ? "shard" : "sample";
+  return count === 1 ? unit : `${unit}s`;
 }

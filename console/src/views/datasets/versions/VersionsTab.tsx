@@ -3,6 +3,7 @@ import { IconTrash } from "@tabler/icons-react";
 import { useState } from "react";
 import { api, ask } from "../../../api/client";
 import { bytes, dateTime, integer } from "../../../app/format";
+import { ActionsHeader } from "../../../ui/ActionsHeader";
 import { ConfirmModal } from "../../../ui/ConfirmModal";
 import { TextLink } from "../../../ui/links";
 import { done } from "../../../ui/notify";
@@ -29,7 +30,7 @@ export function VersionsTab({ dataset }: { dataset: Dataset }) {
                   {name}
                 </Table.Th>
               ))}
-              {mayWrite && <Table.Th scope="col" aria-label="Actions" />}
+              {mayWrite && <ActionsHeader />}
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>

@@ -1,4 +1,6 @@
-import { Group, Paper, SimpleGrid, Stack, CloseButton, Text } from "@mantine/core";
+import { CloseButton, Group, Paper, SimpleGrid, Stack, Text } from "@mantine/core";
+import { IconPhotoOff } from "@tabler/icons-react";
+import { useState } from "react";
 import { visible } from "../../../app/labels";
 import { useObjectUrl } from "../../../ui/AuthorisedImage";
 import { ErrorState } from "../../../ui/states";
@@ -51,10 +53,15 @@ export function Results({ deployments, images, asked, isEnabled, onRemove }: Pro
 
 function Picture({ image, isLarge, onRemove }: { image: QueryImage; isLarge: boolean; onRemove: (id: string) => void }) {
   const url = useObjectUrl(image.content);
+  const [isBroken, setBroken] = useState(false);
   const side = isLarge ? "min(240px, 34vw)" : "min(120px, 30vw)";
   return (
     <Stack gap={4} w={side} style={{ flexShrink: 0 }}>
-      {url !== null && <img src={url} alt={image.name} style={{ maxWidth: "100%", maxHeight: isLarge ? 240 : 120, objectFit: "contain" }} />}
+      {isBroken ? (
+        <IconPhotoOff role="img" aria-label={`${image.name}: cannot be shown`} opacity={0.5} />
+      ) : (
+        url !== null && <img src={url} alt={image.name} onError={() => setBroken(true)} style={{ maxWidth: "100%", maxHeight: isLarge ? 240 : 120, objectFit: "contain" }} />
+      )}
       <Group gap={4} wrap="nowrap" justify="space-between">
         <Text size="xs" truncate className="user-text" title={visible(image.name)}>
           {visible(image.name, 80)}

@@ -20,10 +20,12 @@ interface Props {
   search: UseQueryResult<Timed<SearchResponse>>;
   onMoreLike: (id: string) => void;
   onClassify: (file: File) => void;
+  /** Side of a thumbnail in pixels. */
+  size: number;
 }
 
 /** The hits of one deployment, best first. */
-export function Hits({ deployment, index, search, onMoreLike, onClassify }: Props) {
+export function Hits({ deployment, index, search, onMoreLike, onClassify, size }: Props) {
   const [opened, setOpened] = useState<string | null>(null);
   const hits = search.data?.answer.hits;
   const images = useMemo(() => imagesOf(index, hits ?? []), [index, hits]);
@@ -45,7 +47,7 @@ export function Hits({ deployment, index, search, onMoreLike, onClassify }: Prop
           <ImageGrid
             label={`Hits of ${deployment} in ${index}`}
             images={images}
-            size={150}
+            size={size}
             captionHeight={78}
             onOpen={setOpened}
             action={(id, tabIndex) => <MoreLike id={id} tabIndex={tabIndex} onMoreLike={onMoreLike} />}

@@ -37,7 +37,8 @@ function NoIndex() {
 function Search({ deployments, all, image, onClassify, indexes }: Props & { indexes: Index[] }) {
   const [view, set] = useView();
   const wanted = wantedOf(view, image);
-  const names = deployments.map((name, place) => indexFor(name, place === 0 ? view.index : (view.secondIndex ?? view.index), all, indexes));
+  const firstIndex = view.index ?? indexFor(deployments[0]!, undefined, all, indexes);
+  const names = deployments.map((name, place) => (place === 0 ? firstIndex : (view.secondIndex ?? indexFor(name, firstIndex, all, indexes))));
   const top = Math.min(Math.max(1, Math.round(view.top ?? DEFAULT_HITS)), 1000);
   const filter = useMemo(() => readFilter(view.filter), [view.filter]);
   const asked = (index: string): SearchAsked => ({ index, wanted, top, filter, isCompatible: view.compatible === "yes" });
@@ -61,10 +62,10 @@ function Search({ deployments, all, image, onClassify, indexes }: Props & { inde
               search={queries[place]!}
               onMoreLike={(item) => {
                 image.clear();
-                // The item is of this index: both deployments look for it there.
-                set({ item, query: undefined, index: names[place], secondIndex: undefined }, { replace: false });
+                set({ item, query: undefined, [place === 0 ? "index" : "secondIndex"]: names[place] }, { replace: false });
               }}
               onClassify={onClassify}
+              size={deployments.length > 1 ? 112 : 150}
             />
           ))}
         </SimpleGrid>
@@ -82,12 +83,13 @@ function wantedOf(view: View, image: Images): Wanted | null {
   return first === undefined ? null : { image: first };
 }
 
-/** The index of the address, or else the first one that holds embeddings of the deployment's model. */
-function indexFor(deployment: string, wanted: string | undefined, all: Deployment[], indexes: Index[]): string {
-  if (wanted !== undefined) return wanted;
+/** The preferred index if it holds embeddings of the deployment's model; else the first one that does. */
+function indexFor(deployment: string, preferred: string | undefined, all: Deployment[], indexes: Index[]): string {
   const target = all.find((each) => each.name === deployment);
   const model = target?.serving ?? target?.model;
-  return (indexes.find((index) => index.model === model) ?? indexes[0]!).name;
+  const fitting = indexes.filter((index) => index.model === model).map((index) => index.name);
+  if (preferred !== undefined && (fitting.includes(preferred) || fitting.length === 0)) return preferred;
+  return fitting[0] ?? indexes[0]!.name;
 }
 
 /** All fields of the metadata that hits of this index have had: a filter that finds nothing keeps them. */

@@ -1,5 +1,4 @@
 import { Group, Text } from "@mantine/core";
-import { significant } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import type { GridImage } from "../../../ui/ImageGrid";
 import { pictureOf } from "../queries";
@@ -21,7 +20,7 @@ export function imagesOf(index: string, hits: Hit[]): GridImage[] {
               {place + 1}
             </Text>
             <Text size="xs" title="cosine similarity">
-              {significant(hit.score)}
+              {hit.score.toFixed(3)}
             </Text>
           </Group>
           <Text size="xs" lineClamp={2} className="user-text">
