@@ -1,5 +1,7 @@
-import { Group, Stack, Tabs } from "@mantine/core";
+import { Alert, Group, Stack, Tabs } from "@mantine/core";
+import { IconHourglass } from "@tabler/icons-react";
 import { useCallback } from "react";
+import { visible } from "../../app/labels";
 import { ButtonLink } from "../../ui/links";
 import { Page } from "../../ui/Page";
 import { Answer, Empty } from "../../ui/states";
@@ -39,31 +41,58 @@ function NoDeployment() {
 
 function Playground({ deployments }: { deployments: Deployment[] }) {
   const [view, set] = useView();
-  const first = view.deployment ?? (deployments.find((each) => each.state === "ready") ?? deployments[0]!).name;
-  const { mode = "classify", second } = view;
+  const answering = deployments.filter((each) => each.actions.includes("query"));
+  const first = view.deployment ?? (answering[0] ?? deployments[0]!).name;
+  const chosen = deployments.find((each) => each.name === first);
+  return (
+    <Stack>
+      <DeploymentChoice
+        deployments={deployments}
+        first={first}
+        second={view.second}
+        onFirst={(name) => set({ deployment: name, labelSet: undefined, ...(name === view.second ? { second: undefined } : {}) })}
+        onSecond={(name) => set({ second: name, secondIndex: undefined })}
+      />
+      {chosen !== undefined && !answering.includes(chosen) ? (
+        <NotAnswering deployment={chosen} />
+      ) : (
+        <Modes deployments={deployments} names={[first, ...answering.map((each) => each.name).filter((name) => name === view.second && name !== first)]} />
+      )}
+    </Stack>
+  );
+}
+
+function NotAnswering({ deployment }: { deployment: Deployment }) {
+  const isReady = deployment.state === "ready";
+  return (
+    <Alert color="blue" variant="light" icon={<IconHourglass />} title={isReady ? "Your token may not ask this deployment" : `${deployment.name} does not answer yet`} role="status">
+      {isReady ? "Queries need a token of the scope infer." : visible(`It is ${deployment.state}${deployment.message === "" ? "" : `: ${deployment.message}`}. This page goes on by itself as soon as it answers.`)}
+    </Alert>
+  );
+}
+
+/** The two modes; their images stay when the mode changes. `names`: one or two deployments that are asked. */
+function Modes({ deployments, names }: { deployments: Deployment[]; names: string[] }) {
+  const [{ mode = "classify" }, set] = useView();
   const images = useImages();
   const onSearchImage = useCallback(() => set({ item: undefined, query: undefined }), [set]);
   const searchImage = useImages(1, onSearchImage);
-  const names = second === undefined || second === first ? [first] : [first, second];
+  const onClassify = (file: File) => {
+    images.add([file]);
+    set({ mode: undefined }, { replace: false });
+  };
   return (
-    <Stack>
-      <DeploymentChoice deployments={deployments} first={first} second={second} onFirst={(name) => set({ deployment: name, labelSet: undefined })} onSecond={(name) => set({ second: name, secondIndex: undefined })} />
-      <Tabs value={mode} keepMounted={false} onChange={(next) => set({ mode: next === "search" ? "search" : undefined }, { replace: false })}>
-        <Tabs.List mb="md">
-          <Tabs.Tab value="classify">Classify</Tabs.Tab>
-          <Tabs.Tab value="search">Search</Tabs.Tab>
-        </Tabs.List>
-        <Tabs.Panel value="classify">
-          <ClassifyMode deployments={names} images={images} />
-        </Tabs.Panel>
-        <Tabs.Panel value="search">
-          <SearchMode deployments={names} all={deployments} image={searchImage} onClassify={(file) => {
-              images.add([file]);
-              set({ mode: undefined }, { replace: false });
-            }}
-          />
-        </Tabs.Panel>
-      </Tabs>
-    </Stack>
+    <Tabs value={mode} keepMounted={false} onChange={(next) => set({ mode: next === "search" ? "search" : undefined }, { replace: false })}>
+      <Tabs.List mb="md">
+        <Tabs.Tab value="classify">Classify</Tabs.Tab>
+        <Tabs.Tab value="search">Search</Tabs.Tab>
+      </Tabs.List>
+      <Tabs.Panel value="classify">
+        <ClassifyMode deployments={names} images={images} />
+      </Tabs.Panel>
+      <Tabs.Panel value="search">
+        <SearchMode deployments={names} all={deployments} image={searchImage} onClassify={onClassify} />
+      </Tabs.Panel>
+    </Tabs>
   );
 }

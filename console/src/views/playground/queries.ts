@@ -1,11 +1,14 @@
 /** What the playground asks: deployments and indexes of the service, and queries that the control plane forwards. */
 import { useQuery } from "@tanstack/react-query";
 import { api, ask, send, type Schemas } from "../../api/client";
-import { SLOW_MS } from "../../app/queries";
-import type { LabelSetSummary } from "./wire";
+import type { paths } from "../../api/schema";
+import { LIVE_MS, SLOW_MS } from "../../app/queries";
 
 export type Deployment = Schemas["Deployment"];
 export type Index = Schemas["Index"];
+export type Hit = Schemas["Hit"];
+export type LabelScore = Schemas["LabelScore"];
+export type SearchResponse = Schemas["SearchResponse"];
 
 /** An answer, with the time that it took in this browser. */
 export interface Timed<T> {
@@ -17,7 +20,7 @@ export function useDeployments() {
   return useQuery({
     queryKey: ["deployments", "playground"],
     queryFn: async () => (await ask(api.GET("/v1/deployments", { params: { query: { page_size: 500 } } }))).items,
-    refetchInterval: SLOW_MS,
+    refetchInterval: (query) => (query.state.data?.every((each) => each.actions.includes("query")) ? SLOW_MS : LIVE_MS),
   });
 }
 
@@ -33,7 +36,7 @@ export function useIndexes() {
 export function useHealth(deployment: string) {
   return useQuery({
     queryKey: ["deployments", deployment, "health"],
-    queryFn: async () => (await send(`/v1/deployments/${encodeURIComponent(deployment)}/health`)).json() as Promise<Record<string, unknown>>,
+    queryFn: () => ask(api.GET("/v1/deployments/{name}/health", { params: { path: { name: deployment } } })),
     staleTime: 30_000,
   });
 }
@@ -41,17 +44,20 @@ export function useHealth(deployment: string) {
 export function useLabelSets(deployment: string) {
   return useQuery({
     queryKey: ["deployments", deployment, "label-sets"],
-    queryFn: async () => ((await (await send(`/v1/deployments/${encodeURIComponent(deployment)}/label-sets?page_size=200`)).json()) as { items: LabelSetSummary[] }).items,
+    queryFn: async () => (await ask(api.GET("/v1/deployments/{name}/label-sets", { params: { path: { name: deployment }, query: { page_size: 500 } } }))).items,
     staleTime: 10_000,
   });
 }
 
+type QueryRoute = "/v1/deployments/{name}/zero-shot" | "/v1/deployments/{name}/search";
+type AnswerOf<Route extends QueryRoute> = paths[Route]["post"]["responses"][200]["content"]["application/json"];
+
 /** Send a query to a deployment, as JSON or as a form with images. Throws ApiError, Unreachable. */
-export async function query<T>(deployment: string, route: "zero-shot" | "search", body: FormData | object, signal: AbortSignal): Promise<Timed<T>> {
-  const began = performance.now();
+export async function query<Route extends QueryRoute>(route: Route, deployment: string, body: FormData | object, signal: AbortSignal): Promise<Timed<AnswerOf<Route>>> {
   const given: RequestInit = body instanceof FormData ? { body } : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-  const answer = await send(`/v1/deployments/${encodeURIComponent(deployment)}/${route}`, { method: "POST", signal, ...given });
-  const document = (await answer.json()) as T;
+  const began = performance.now();
+  const answer = await send(route.replace("{name}", encodeURIComponent(deployment)), { method: "POST", signal, ...given });
+  const document = (await answer.json()) as AnswerOf<Route>;
   return { answer: document, milliseconds: performance.now() - began };
 }
 

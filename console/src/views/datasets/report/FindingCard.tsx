@@ -75,18 +75,19 @@ function Caption({ example }: { example: Example }) {
 }
 
 function ExampleTable({ examples }: { examples: Example[] }) {
+  const hasPlaces = examples.some((example) => example.key !== "" || example.shard !== "");
   return (
     <Table fz="xs">
       <Table.Thead>
         <Table.Tr>
-          <Table.Th scope="col">Example</Table.Th>
-          <Table.Th scope="col">Detail</Table.Th>
+          {hasPlaces && <Table.Th scope="col">Where</Table.Th>}
+          <Table.Th scope="col">{hasPlaces ? "Detail" : "Examples"}</Table.Th>
         </Table.Tr>
       </Table.Thead>
       <Table.Tbody>
         {examples.map((example, place) => (
           <Table.Tr key={place}>
-            <Table.Td className="user-text">{visible(example.key || example.shard, 300)}</Table.Td>
+            {hasPlaces && <Table.Td className="user-text">{visible(example.key || example.shard, 300)}</Table.Td>}
             <Table.Td className="user-text">{visible(example.detail, 500)}</Table.Td>
           </Table.Tr>
         ))}

@@ -7,7 +7,6 @@ import { ImageGrid } from "../../../ui/ImageGrid";
 import { ErrorState, Loading } from "../../../ui/states";
 import { pictureOf, query, type Index } from "../queries";
 import { imagesOf } from "../search/hitImages";
-import type { SearchResponse } from "../wire";
 
 interface Props {
   deployment: string;
@@ -32,7 +31,7 @@ function Picker({ deployment, indexes, onClose, onPick }: Omit<Props, "opened">)
   const [asked, setAsked] = useState("a picture");
   const hits = useQuery({
     queryKey: ["search", deployment, index, "picker", asked],
-    queryFn: ({ signal }) => query<SearchResponse>(deployment, "search", { index, text: asked, top_k: 24, compatible: true }, signal),
+    queryFn: ({ signal }) => query("/v1/deployments/{name}/search", deployment, { index, text: asked, top_k: 24, compatible: true }, signal),
   });
   const pick = useMutation({
     mutationFn: async (id: string) => pictureFile(index, id),

@@ -1,7 +1,7 @@
 import { Skeleton, Stack, Text } from "@mantine/core";
 import { percent } from "../../../app/format";
 import { visible } from "../../../app/labels";
-import type { LabelScore } from "../wire";
+import type { LabelScore } from "../queries";
 import classes from "./ScoreBars.module.css";
 
 interface Props {

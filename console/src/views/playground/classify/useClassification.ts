@@ -1,7 +1,6 @@
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { placeOf, type QueryImage } from "../images";
-import { query } from "../queries";
-import type { LabelScore, ZeroShotResponse } from "../wire";
+import { query, type LabelScore } from "../queries";
 
 export interface Asked {
   /** Labels and templates, or the name of a label set of the deployment. */
@@ -32,7 +31,7 @@ export function useClassification(deployment: string, images: QueryImage[], aske
 }
 
 async function classify(deployment: string, images: QueryImage[], asked: Asked, signal: AbortSignal): Promise<Classification> {
-  const { answer, milliseconds } = await query<ZeroShotResponse>(deployment, "zero-shot", formOf(images, asked), signal);
+  const { answer, milliseconds } = await query("/v1/deployments/{name}/zero-shot", deployment, formOf(images, asked), signal);
   const scores = new Map<string, LabelScore[]>();
   images.forEach((image, place) => {
     const result = answer.results[place];

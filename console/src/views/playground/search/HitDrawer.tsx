@@ -5,8 +5,7 @@ import { visible } from "../../../app/labels";
 import { AuthorisedImage } from "../../../ui/AuthorisedImage";
 import { ErrorState } from "../../../ui/states";
 import { pictureFile } from "../classify/IndexPicker";
-import { pictureOf } from "../queries";
-import type { Hit } from "../wire";
+import { type Hit, pictureOf } from "../queries";
 import { captionOf, flat, shown } from "./captions";
 
 interface Props {

@@ -9,8 +9,7 @@ import { visible } from "../../../app/labels";
 import { ImageGrid } from "../../../ui/ImageGrid";
 import { ErrorState, Loading } from "../../../ui/states";
 import { Answered } from "../Answered";
-import { pictureOf, type Timed } from "../queries";
-import type { SearchResponse } from "../wire";
+import { pictureOf, type SearchResponse, type Timed } from "../queries";
 import { HitDrawer } from "./HitDrawer";
 import { imagesOf } from "./hitImages";
 

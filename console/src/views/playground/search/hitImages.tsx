@@ -1,8 +1,7 @@
 import { Group, Text } from "@mantine/core";
 import { visible } from "../../../app/labels";
 import type { GridImage } from "../../../ui/ImageGrid";
-import { pictureOf } from "../queries";
-import type { Hit } from "../wire";
+import { type Hit, pictureOf } from "../queries";
 import { captionOf } from "./captions";
 
 /** Hits as tiles with rank, score, id and caption. */

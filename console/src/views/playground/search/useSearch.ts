@@ -1,7 +1,6 @@
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import type { QueryImage } from "../images";
 import { query } from "../queries";
-import type { SearchResponse } from "../wire";
 
 /** What is searched for: exactly one of the three. */
 export type Wanted = { text: string } | { item: string } | { image: QueryImage };
@@ -18,7 +17,7 @@ export interface SearchAsked {
 export function useSearch(deployment: string, asked: SearchAsked | null) {
   return useQuery({
     queryKey: ["search", deployment, asked && { ...asked, wanted: keyOf(asked.wanted) }],
-    queryFn: ({ signal }) => query<SearchResponse>(deployment, "search", bodyOf(asked!), signal),
+    queryFn: ({ signal }) => query("/v1/deployments/{name}/search", deployment, bodyOf(asked!), signal),
     enabled: asked !== null && asked.index !== "" && asked.wanted !== null,
     placeholderData: keepPreviousData,
     staleTime: 30_000,
