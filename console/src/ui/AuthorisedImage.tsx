@@ -19,7 +19,7 @@ export function AuthorisedImage({ src, alt, size = 128 }: { src: string; alt: st
   return (
     <Box ref={ref} w={size} h={size} style={{ display: "grid", placeItems: "center", overflow: "hidden" }}>
       {url !== null ? (
-        <img src={url} alt={alt} style={{ maxWidth: "100%", maxHeight: "100%", objectFit: "contain" }} />
+        <img src={url} alt={alt} style={{ width: "100%", height: "100%", objectFit: "contain" }} />
       ) : picture.isError ? (
         <IconPhotoOff role="img" aria-label={`${alt}: no picture`} opacity={0.5} />
       ) : (

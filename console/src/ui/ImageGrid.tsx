@@ -1,7 +1,7 @@
 /** A grid of thumbnails with captions: arrow keys move between them, and of a long grid only the rows in view exist. */
 import { useElementSize } from "@mantine/hooks";
-import { useWindowVirtualizer } from "@tanstack/react-virtual";
-import { useCallback, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
+import { defaultRangeExtractor, useWindowVirtualizer } from "@tanstack/react-virtual";
+import { useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { ImageTile } from "./ImageTile";
 import { columnsOf, moved } from "./gridPlaces";
 
@@ -33,10 +33,13 @@ const MOST_AT_ONCE = 120;
 export function ImageGrid({ label, images, onOpen, size = 128, captionHeight = 56, action }: Props) {
   const { ref, width } = useElementSize();
   const columns = columnsOf(width, size, GAP);
-  const { active, setActive, onKeyDown, grid } = useRovingFocus(images.length, columns);
+  const grid = useRef<HTMLDivElement>(null);
+  const [chosen, setActive] = useState(0);
+  const active = Math.max(0, Math.min(chosen, images.length - 1)); // there may be fewer images than before
   const rows = Math.ceil(images.length / columns);
   const height = size + captionHeight + GAP;
-  const virtual = useRows(images.length > MOST_AT_ONCE ? rows : 0, height, grid);
+  const virtual = useRows(images.length > MOST_AT_ONCE ? rows : 0, height, grid, Math.floor(active / columns));
+  const onKeyDown = useArrowKeys({ active, setActive, count: images.length, columns, grid, reveal: virtual.reveal });
   const shown = images.length > MOST_AT_ONCE ? virtual.rows : Array.from({ length: rows }, (_, row) => ({ row, top: undefined }));
 
   return (
@@ -47,7 +50,7 @@ export function ImageGrid({ label, images, onOpen, size = 128, captionHeight = 5
             <div key={row} role="none" style={rowStyle(columns, top)}>
               {images.slice(row * columns, (row + 1) * columns).map((image, column) => {
                 const place = row * columns + column;
-                const tabIndex = place === Math.min(active, images.length - 1) ? 0 : -1;
+                const tabIndex = place === active ? 0 : -1;
                 return (
                   <ImageTile
                     key={image.id}
@@ -75,36 +78,55 @@ function rowStyle(columns: number, top: number | undefined) {
   return { ...place, display: "grid", gap: GAP, gridTemplateColumns: `repeat(${columns}, minmax(0, 1fr))` };
 }
 
-/** The rows in view of a grid in the page. With no rows, nothing is measured. */
-function useRows(count: number, height: number, grid: { current: HTMLDivElement | null }) {
+/** The rows in view of a grid in the page, and the active one, which Tab leads to. With no rows, nothing is measured. */
+function useRows(count: number, height: number, grid: { current: HTMLDivElement | null }, active: number) {
   const [offset, setOffset] = useState(0);
   useLayoutEffect(() => {
     if (grid.current !== null) setOffset(grid.current.getBoundingClientRect().top + window.scrollY);
   }, [count, grid]);
-  const virtualizer = useWindowVirtualizer({ count, estimateSize: () => height, overscan: 3, scrollMargin: offset });
+  const virtualizer = useWindowVirtualizer({ count, estimateSize: () => height, overscan: 3, scrollMargin: offset, rangeExtractor: (range) => withRow(defaultRangeExtractor(range), active) });
   const rows = virtualizer.getVirtualItems().map((item) => ({ row: item.index, top: item.start - offset }));
-  return { rows, height: count > 0 ? virtualizer.getTotalSize() : undefined };
+  const reveal = (row: number) => count > 0 && virtualizer.scrollToIndex(row, { align: "auto" });
+  return { rows, height: count > 0 ? virtualizer.getTotalSize() : undefined, reveal };
+}
+
+function withRow(rows: number[], row: number): number[] {
+  return rows.includes(row) ? rows : [...rows, row].sort((a, b) => a - b);
+}
+
+interface Keys {
+  active: number;
+  setActive: (place: number) => void;
+  count: number;
+  columns: number;
+  grid: { current: HTMLDivElement | null };
+  /** Scroll to a row, which is made thereby. */
+  reveal: (row: number) => void;
 }
 
 /** One tile of the grid can be reached with Tab; arrow keys, Home and End choose which. */
-function useRovingFocus(count: number, columns: number) {
-  const grid = useRef<HTMLDivElement>(null);
-  const [active, setActive] = useState(0);
-  const onKeyDown = useCallback(
-    (event: KeyboardEvent) => {
-      const next = moved(event.key, active, count, columns);
-      if (next === null) return;
-      event.preventDefault();
-      setActive(next);
-      // A row that is out of view has to be made first.
-      const focus = (tries: number) => {
-        const tile = grid.current?.querySelector<HTMLElement>(`[data-place="${next}"]`);
-        if (tile != null) tile.focus();
-        else if (tries > 0) requestAnimationFrame(() => focus(tries - 1));
-      };
-      focus(10);
-    },
-    [active, count, columns],
-  );
-  return { active, setActive, onKeyDown, grid };
+function useArrowKeys({ active, setActive, count, columns, grid, reveal }: Keys) {
+  return (event: KeyboardEvent) => {
+    const next = moved(event.key, active, count, columns);
+    if (next === null) return;
+    event.preventDefault();
+    setActive(next);
+    if (!focusTile(grid.current, next)) {
+      reveal(Math.floor(next / columns));
+      whenMade(() => focusTile(grid.current, next), 30);
+    }
+  };
+}
+
+function focusTile(grid: HTMLElement | null, place: number): boolean {
+  const tile = grid?.querySelector<HTMLElement>(`[data-place="${place}"]`);
+  tile?.focus();
+  return tile != null;
+}
+
+/** Try once a frame until it succeeds. */
+function whenMade(attempt: () => boolean, tries: number): void {
+  requestAnimationFrame(() => {
+    if (!attempt() && tries > 0) whenMade(attempt, tries - 1);
+  });
 }

@@ -46,7 +46,7 @@ function Row({ dataset, onDelete }: { dataset: Dataset; onDelete: ((name: string
   return (
     <Table.Tr>
       <Table.Th scope="row">
-        <TextLink to="/datasets/$name" params={{ name: dataset.name }}>
+        <TextLink to="/datasets/$name" params={{ name: dataset.name }} inherit>
           {visible(dataset.name)}
         </TextLink>
       </Table.Th>
@@ -94,8 +94,8 @@ export function State({ dataset }: { dataset: Dataset }) {
         )}
       </Group>
       {dataset.state === "registering" && (
-        <Group gap="xs" wrap="nowrap">
-          <Progress value={100 * dataset.progress} flex={1} aria-label={`Progress of ${dataset.name}`} />
+        <Group gap="xs" wrap="nowrap" maw={420}>
+          <Progress miw={120} value={100 * dataset.progress} flex={1} aria-label={`Progress of ${dataset.name}`} />
           <Text size="xs">{percent(dataset.progress, 0)}</Text>
         </Group>
       )}

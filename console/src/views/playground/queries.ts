@@ -44,7 +44,7 @@ export function useHealth(deployment: string) {
 export function useLabelSets(deployment: string) {
   return useQuery({
     queryKey: ["deployments", deployment, "label-sets"],
-    queryFn: async () => (await ask(api.GET("/v1/deployments/{name}/label-sets", { params: { path: { name: deployment }, query: { page_size: 500 } } }))).items,
+    queryFn: async () => (await ask(api.GET("/v1/deployments/{name}/label-sets", { params: { path: { name: deployment }, query: { page_size: 200 } } }))).items,
     staleTime: 10_000,
   });
 }

@@ -13,7 +13,7 @@ export function CaptionStatistics({ stats }: { stats: Schemas["CaptionStatistics
           ["Captions", integer(stats.captions)],
           ["Different texts", integer(stats.distinct)],
           ["Captions of a sample, mean", significant(stats.per_sample)],
-          ...Object.entries(stats.characters).map(([name, value]): [string, string] => [`Characters, ${name}`, significant(value)]),
+          ...ordered(Object.keys(stats.characters)).map((name): [string, string] => [`Characters, ${name}`, significant(stats.characters[name])]),
         ]}
       />
       {Object.keys(stats.languages).length > 0 && <Shares title="By language" shares={asShares(stats.languages)} />}
@@ -22,7 +22,7 @@ export function CaptionStatistics({ stats }: { stats: Schemas["CaptionStatistics
 }
 
 export function ImageSizes({ sizes }: { sizes: Schemas["ImageSizes"] }) {
-  const names = Object.keys(sizes.width);
+  const names = ordered(Object.keys(sizes.width));
   return (
     <Section title="Image sizes">
       <Table fz="sm" horizontalSpacing={6}>
@@ -56,12 +56,19 @@ export function ImageSizes({ sizes }: { sizes: Schemas["ImageSizes"] }) {
   );
 }
 
+const MEASURES = ["min", "p5", "mean", "median", "p95", "max"];
+
+/** Names of statistics from the smallest value to the largest; unknown ones come first. */
+function ordered(names: string[]): string[] {
+  return [...names].sort((a, b) => MEASURES.indexOf(a) - MEASURES.indexOf(b));
+}
+
 /** Shares of 1 by name, the largest first. */
 export function Shares({ title, shares }: { title: string; shares: Record<string, number> }) {
-  const ordered = Object.entries(shares).sort(([, a], [, b]) => b - a);
+  const largest = Object.entries(shares).sort(([, a], [, b]) => b - a);
   return (
     <Section title={title}>
-      {ordered.map(([name, share]) => (
+      {largest.map(([name, share]) => (
         <Group key={name} gap="xs" wrap="nowrap">
           <Text size="sm" w={90} truncate className="user-text">
             {name === "und" ? "too short" : visible(name, 40)}

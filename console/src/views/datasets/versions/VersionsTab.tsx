@@ -57,7 +57,7 @@ function Row({ version, onDelete }: { version: DatasetVersion; onDelete: ((versi
   return (
     <Table.Tr>
       <Table.Th scope="row">
-        <TextLink to="/datasets/$name" params={{ name }} search={{ version: String(number) }}>
+        <TextLink to="/datasets/$name" params={{ name }} search={{ version: String(number) }} inherit>
           {name}@{number}
         </TextLink>
       </Table.Th>
