@@ -32,7 +32,7 @@ export function Hits({ deployment, index, search, onMoreLike, onClassify, size }
   return (
     <Stack gap="xs" component="section" aria-label={`Hits of ${deployment}`}>
       <Answered deployment={deployment} model={search.data?.answer.model} took={search.data?.milliseconds} isFetching={search.isFetching} />
-      {search.isError ? (
+      {search.isError && hits === undefined ? (
         <ErrorState error={search.error} onRetry={() => void search.refetch()} />
       ) : hits === undefined ? (
         <Loading label="Searching" />
