@@ -33,7 +33,7 @@ export function Results({ deployments, images, asked, isEnabled, onRemove }: Pro
           </div>
         ))}
       </SimpleGrid>
-      <Stack gap="sm" role="list" aria-label="Images and their scores">
+      <SimpleGrid spacing="sm" cols={{ base: 1, lg: images.length > 1 && deployments.length === 1 ? 2 : 1 }} role="list" aria-label="Images and their scores">
         {images.map((image) => (
           <Paper key={image.id} withBorder p="sm" role="listitem">
             <Group align="flex-start" wrap="nowrap" gap="md">
@@ -46,7 +46,7 @@ export function Results({ deployments, images, asked, isEnabled, onRemove }: Pro
             </Group>
           </Paper>
         ))}
-      </Stack>
+      </SimpleGrid>
     </Stack>
   );
 }
