@@ -1,10 +1,23 @@
+import { getRouteApi } from "@tanstack/react-router";
 import { Page } from "../../ui/Page";
-import { Empty } from "../../ui/states";
+import { ErrorState, Loading } from "../../ui/states";
+import { useSource } from "./useSource";
+import { Workbench } from "./Workbench";
+
+const route = getRouteApi("/new-job");
 
 export default function NewJobPage() {
+  const { template, from } = route.useSearch();
+  const { id, original, draft, error } = useSource(template, from);
   return (
-    <Page title="New job">
-      <Empty title="Nothing here yet" />
+    <Page title="New job" subtitle={from === undefined ? "Describe a student: its teacher, its data and its stages." : "A job's spec, to change and submit again."}>
+      {original !== undefined ? (
+        <Workbench key={id} source={id} original={original} initial={draft ?? original} />
+      ) : error !== null ? (
+        <ErrorState error={error} />
+      ) : (
+        <Loading />
+      )}
     </Page>
   );
 }

@@ -1,0 +1,65 @@
+/** The editor of a spec, with what is wrong with it, and its plan beside it. */
+import { Box, Grid, Paper, Skeleton, Stack, Text } from "@mantine/core";
+import { lazy, Suspense, useMemo, useRef, useState } from "react";
+import { PLACEHOLDERS } from "./document/edit";
+import { parse } from "./document/parse";
+import { writeDraft } from "./draft";
+import type { EditorHandle } from "./editor/SpecEditor";
+import { FileDrop } from "./FileDrop";
+import { MistakeList } from "./MistakeList";
+import { Placeholders } from "./Placeholders";
+import { mistakesOf } from "./plan/mistakes";
+import { PlanPanel } from "./plan/PlanPanel";
+import { usePlan } from "./plan/usePlan";
+import { Toolbar } from "./Toolbar";
+import { useKnowledge } from "./useKnowledge";
+import { useSubmit } from "./useSubmit";
+
+const SpecEditor = lazy(() => import("./editor/SpecEditor"));
+const KEYS = "editor-keys";
+
+export function Workbench({ source, original, initial }: { source: string; original: string; initial: string }) {
+  const [text, setText] = useState(initial);
+  const editor = useRef<EditorHandle>(null);
+  const knowledge = useKnowledge();
+  const parsed = useMemo(() => parse(text), [text]);
+  const spec = useMemo(() => (parsed.value === undefined ? null : JSON.stringify(parsed.value)), [parsed]);
+  const planned = usePlan(spec);
+  const mistakes = useMemo(() => mistakesOf(text, parsed, knowledge.schema, planned.error), [text, parsed, knowledge.schema, planned.error]);
+  const submission = useSubmit(source);
+
+  const change = (changed: string) => {
+    setText(changed);
+    writeDraft(source, changed === original ? null : changed);
+  };
+  const replace = (changed: string) => (editor.current === null ? change(changed) : editor.current.replace(changed));
+  const submit = () => {
+    if (spec !== null && !submission.isPending) submission.mutate(spec);
+  };
+  return (
+    <Stack gap="sm">
+      <Toolbar text={text} isChanged={text !== original} onReplace={replace} onReset={() => replace(original)} onSubmit={submit} canSubmit={spec !== null} isSubmitting={submission.isPending} />
+      <Placeholders places={PLACEHOLDERS.filter((place) => text.includes(place.text))} text={text} onReplace={replace} />
+      <Grid gap="md">
+        <Grid.Col span={{ base: 12, md: 7 }}>
+          <FileDrop onText={replace}>
+            <Paper withBorder h="clamp(320px, calc(100vh - 330px), 900px)" style={{ overflow: "hidden" }}>
+              <Suspense fallback={<Skeleton h="100%" />}>
+                <SpecEditor ref={editor} initialText={text} onChange={change} onSubmit={submit} mistakes={mistakes} knowledge={knowledge} describedBy={KEYS} />
+              </Suspense>
+            </Paper>
+          </FileDrop>
+          <Text id={KEYS} size="xs" c="dimmed" mt={4}>
+            Ctrl+Space completes, Ctrl+Enter submits, Ctrl+Z takes back. Tab indents: to leave the editor press Escape, then Tab. Drop a YAML or JSON file to load it.
+          </Text>
+          <MistakeList mistakes={mistakes} text={text} onJump={(mistake) => editor.current?.jump(mistake)} />
+        </Grid.Col>
+        <Grid.Col span={{ base: 12, md: 5 }}>
+          <Box pos="sticky" top={64}>
+            <PlanPanel planned={planned} hasMistakes={mistakes.length > 0} />
+          </Box>
+        </Grid.Col>
+      </Grid>
+    </Stack>
+  );
+}
