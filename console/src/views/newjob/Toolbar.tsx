@@ -7,6 +7,7 @@ import { withDataset, withValue } from "./document/edit";
 import { parse } from "./document/parse";
 import { TEMPLATES } from "./templates";
 import { useDatasetNames, useModelNames } from "./useKnowledge";
+import { useExamples } from "./useSource";
 
 const route = getRouteApi("/new-job");
 
@@ -44,20 +45,25 @@ export function Toolbar({ text, isChanged, onReplace, onReset, onSubmit, canSubm
 function TemplateSelect() {
   const { template, from } = route.useSearch();
   const navigate = useNavigate();
+  const examples = useExamples().data ?? [];
   const value = from === undefined ? (template ?? TEMPLATES[0]!.name) : null;
-  const description = TEMPLATES.find(({ name }) => name === value)?.description;
+  const description = TEMPLATES.find(({ name }) => name === value)?.description ?? examples.find(({ name }) => name === value)?.title;
+  const groups = [
+    { group: "Templates", items: TEMPLATES.map(({ name, label }) => ({ value: name, label })) },
+    { group: "Examples on the server", items: examples.map(({ name }) => ({ value: name, label: name.replace(/\.yaml$/, "") })) },
+  ];
   return (
-    <Tooltip label={description} disabled={description === undefined} position="bottom-start" multiline maw={320}>
-      <Select
-        label="Template"
-        placeholder="Of a job"
-        w={150}
-        data={TEMPLATES.map(({ name, label }) => ({ value: name, label }))}
-        value={value}
-        allowDeselect={false}
-        onChange={(name) => name !== null && void navigate({ to: "/new-job", search: { template: name } })}
-      />
-    </Tooltip>
+    <Select
+      label="Template"
+      description={description}
+      placeholder="A job's spec"
+      w={330}
+      maw="100%"
+      data={groups.filter(({ items }) => items.length > 0)}
+      value={value}
+      allowDeselect={false}
+      onChange={(name) => name !== null && void navigate({ to: "/new-job", search: { template: name } })}
+    />
   );
 }
 

@@ -1,9 +1,9 @@
-/** The text to start from: a draft of this tab, a job's spec, or a template with a registered data set. */
+/** The text to start from: a draft of this tab, a job's spec, an example on the server, or a template. */
 import { useQuery } from "@tanstack/react-query";
 import { stringify } from "yaml";
 import { api, ask } from "../../api/client";
-import { withDataset } from "./document/edit";
 import { readDraft } from "./draft";
+import { filledTemplate } from "./templates/fill";
 import { TEMPLATES } from "./templates";
 import { useDatasetNames } from "./useKnowledge";
 
@@ -16,21 +16,37 @@ export interface Source {
   error: unknown;
 }
 
+/** Examples whose files the server can read. */
+export function useExamples() {
+  return useQuery({ queryKey: ["examples"], queryFn: async () => (await ask(api.GET("/v1/examples"))).items, staleTime: 60_000 });
+}
+
 export function useSource(template: string | undefined, job: string | undefined): Source {
-  const chosen = TEMPLATES.find(({ name }) => name === template) ?? TEMPLATES[0]!;
-  const id = job === undefined ? `template:${chosen.name}` : `job:${job}`;
-  const datasets = useDatasetNames();
+  const ofJob = useJobSource(job);
+  const ofTemplate = useTemplateSource(template);
+  return job === undefined ? ofTemplate : ofJob;
+}
+
+function useJobSource(job: string | undefined): Source {
   const spec = useQuery({
     queryKey: ["jobs", job, "spec"],
     queryFn: () => ask(api.GET("/v1/jobs/{job_id}/spec", { params: { path: { job_id: job! } } })),
     enabled: job !== undefined,
     staleTime: Infinity,
   });
-  if (job !== undefined) {
-    const original = spec.data === undefined ? undefined : `# The spec of job ${job}, to change and submit again.\n${stringify(spec.data.submitted, { lineWidth: 130 })}`;
-    return { id, original, draft: readDraft(id), error: spec.error };
-  }
-  const dataset = datasets.data?.[0];
-  const original = datasets.isPending ? undefined : dataset === undefined ? chosen.text : withDataset(chosen.text, `${dataset}@latest`);
-  return { id, original, draft: readDraft(id), error: null };
+  const original = spec.data === undefined ? undefined : `# The spec of job ${job}, to change and submit again.\n${stringify(spec.data.submitted, { lineWidth: 130 })}`;
+  const id = `job:${job}`;
+  return { id, original, draft: readDraft(id), error: spec.error };
+}
+
+function useTemplateSource(name: string | undefined): Source {
+  const datasets = useDatasetNames();
+  const examples = useExamples();
+  const template = TEMPLATES.find((one) => one.name === name);
+  const example = examples.data?.find((one) => one.name === name);
+  const chosen = template ?? TEMPLATES[0]!;
+  const id = `template:${example?.name ?? chosen.name}`;
+  const isPending = examples.isPending || datasets.isPending;
+  const original = isPending ? undefined : (example?.spec ?? filledTemplate(chosen.text, examples.data ?? [], datasets.data ?? []));
+  return { id, original, draft: isPending ? null : readDraft(id), error: null };
 }

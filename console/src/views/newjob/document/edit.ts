@@ -53,9 +53,11 @@ export function withValue(text: string, path: Path, value: string): string {
   return document.toString({ lineWidth: 130 });
 }
 
+export const EXAMPLES_PLACE = "/path/to/TinyCLIP/examples";
+
 /** Places of a template that a user has to fill in. */
 export const PLACEHOLDERS: { text: string; label: string; example: string }[] = [
-  { text: "/path/to/TinyCLIP", label: "Folder of your clone of TinyCLIP", example: "/home/you/TinyCLIP" },
+  { text: EXAMPLES_PLACE, label: "Folder of the examples of a clone of TinyCLIP", example: "/home/you/TinyCLIP/examples" },
   { text: "/path/to/photos", label: "Folder of the photos", example: "/data/photos" },
   { text: "s3://YOUR-BUCKET", label: "Bucket or folder of the shards", example: "s3://my-bucket" },
 ];
