@@ -11,6 +11,7 @@ from tinyclip.schemas import JSON, JobSpec
 
 from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfNoneMatch, matches, quoted
+from tinyclip_server.jobs.field_docs import described
 from tinyclip_server.problems import NotFound
 
 router = APIRouter(route_class=BoundedRoute, prefix="/schemas", tags=["schemas"])
@@ -35,6 +36,7 @@ async def get(document: str, if_none_match: IfNoneMatch = None) -> Response:
 @cache
 def _schema(document: str) -> tuple[bytes, str]:
     """Return the schema as JSON, and its ETag."""
-    schema = {"$schema": GenerateJsonSchema.schema_dialect, **DOCUMENTS[document].model_json_schema()}
+    model = DOCUMENTS[document]
+    schema = {"$schema": GenerateJsonSchema.schema_dialect, **described(model.model_json_schema(), model)}
     body = json.dumps(schema, ensure_ascii=False).encode()
     return body, hashlib.sha256(body).hexdigest()[:32]

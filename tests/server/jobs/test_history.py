@@ -191,6 +191,14 @@ class TestSchema:
         references = {value for value in json.dumps(schema).split('"') if value.startswith("#/")}
         assert {name.removeprefix("#/$defs/") for name in references} <= set(schema["$defs"])
 
+    async def test_fields_have_the_texts_of_the_models(self, service: Service) -> None:
+        definitions = (await service.get("/v1/schemas/JobSpec"))["$defs"]
+
+        assert definitions["Averaging"]["properties"]["decay"]["description"].startswith("Share of the average that a step keeps")
+        assert definitions["WeightedTeacher"]["properties"]["model"]["description"].startswith("open_clip architecture")
+        assert "holdout" in definitions["RetrievalTask"]["properties"]["subset"]["description"]
+        assert "description" not in definitions["OptimizerSpec"]["properties"]["weight_decay"]
+
     async def test_it_can_be_cached(self, service: Service) -> None:
         first = await service.http.get("/v1/schemas/JobSpec")
 
