@@ -71,8 +71,7 @@ function extensions(latest: { current: Pick<Props, "onChange" | "onSubmit" | "kn
     autocompletion({ override: [completionSource(knowledge)], icons: false }),
     fieldHelp(knowledge),
     theme,
-    EditorView.lineWrapping,
-    EditorView.contentAttributes.of({ "aria-label": "Job spec", "aria-describedby": describedBy, spellcheck: "false" }),
+    EditorView.contentAttributes.of({ "aria-label": "Job spec", "aria-describedby": describedBy, spellcheck: "false", tabindex: "0" }),
     EditorView.updateListener.of((update) => {
       if (update.docChanged) latest.current.onChange(update.state.doc.toString());
     }),
