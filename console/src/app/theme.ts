@@ -3,7 +3,7 @@ import { createTheme } from "@mantine/core";
 /** One visual language for all views; colours have the contrast of WCAG AA in light and dark. */
 export const theme = createTheme({
   primaryColor: "cyan",
-  primaryShade: { light: 9, dark: 8 },
+  primaryShade: { light: 9, dark: 9 },
   autoContrast: true,
   defaultRadius: "md",
   fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",

@@ -26,7 +26,7 @@ export function PlanPanel({ planned, hasMistakes }: { planned: Planned; hasMista
           {isBusy || isPlanning ? "The server reads the teacher and the shards." : "A valid spec shows its students, steps and hours here."}
         </Text>
       ) : (
-        <Box style={{ opacity: isOutdated ? 0.45 : 1, transition: "opacity 120ms" }} aria-hidden={isOutdated && !isPlanning}>
+        <Box style={isOutdated ? { filter: "grayscale(1) opacity(0.6)" } : undefined}>
           <PlanContent plan={plan} />
         </Box>
       )}
@@ -57,6 +57,9 @@ function PlanContent({ plan }: { plan: Plan }) {
       <ScrollArea type="auto" viewportProps={{ tabIndex: 0, role: "region", "aria-label": "Students" }}>
         <StageTable plan={plan} />
       </ScrollArea>
+      <Text size="xs" c="dimmed">
+        Parameters are without the token embedding.{plan.stages.some((stage) => stage.student.estimated) && " ~ is an estimate: the shape is found when the job runs."}
+      </Text>
     </Stack>
   );
 }

@@ -17,7 +17,6 @@ export function StageTable({ plan }: { plan: Plan }) {
   ];
   return (
     <Table withRowBorders={false} verticalSpacing={4} fz="sm" style={{ whiteSpace: "nowrap" }}>
-      <Table.Caption>Parameters are without the token embedding{stages.some((stage) => stage.student.estimated) ? "; ~ is an estimate, as the shape is found later" : ""}.</Table.Caption>
       <Table.Thead>
         <Table.Tr>
           <Table.Th scope="col">Model</Table.Th>

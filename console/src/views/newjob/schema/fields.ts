@@ -50,7 +50,12 @@ function isScalar(form: Schema): boolean {
 export function describe(root: Schema, schema: Schema): string {
   const plain = deref(root, schema);
   const own = plain.description ?? alternatives(root, schema).find((form) => form.description !== undefined)?.description ?? "";
-  return own.replace(/\s*\n(?!\n)\s*/g, " ").trim();
+  return unwrapped(own);
+}
+
+/** A text without the line breaks of its source; paragraphs stay. */
+function unwrapped(text: string): string {
+  return text.split(/\n{2,}/).map((paragraph) => paragraph.replace(/\s*\n\s*/g, " ")).join("\n\n").trim();
 }
 
 /** The values that a place can have, where the schema lists them. */
@@ -58,7 +63,7 @@ export function valuesOf(forms: Schema[]): Value[] {
   const found = new Map<string, Value>();
   for (const form of forms) {
     const listed = form.const !== undefined ? [form.const] : form.enum ?? (form.type === "boolean" ? [true, false] : form.type === "null" ? [null] : []);
-    for (const value of listed) found.set(String(value), { text: String(value), description: form.description ?? "" });
+    for (const value of listed) found.set(String(value), { text: String(value), description: unwrapped(form.description ?? "") });
   }
   return [...found.values()].sort((a, b) => Number(a.text === "null") - Number(b.text === "null"));
 }
