@@ -14,6 +14,7 @@ import { CopyText } from "../CopyText";
 import { useDeployments } from "../queries";
 import { DeleteDeployment } from "./DeleteDeployment";
 import { DeploymentDialog } from "./DeploymentDialog";
+import { servedModel } from "./servedModel";
 
 type Deployment = Schemas["Deployment"];
 
@@ -119,10 +120,4 @@ function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdat
       </Table.Td>
     </Table.Tr>
   );
-}
-
-/** The version that answers, and the one that is on its way if it is another. */
-export function servedModel({ model, serving, state }: Deployment): string {
-  if (serving == null) return visible(model);
-  return state === "ready" ? visible(serving) : `${visible(serving)} (to ${visible(model)})`;
 }

@@ -1,0 +1,54 @@
+/** How many images and texts are computed together. */
+import { SimpleGrid, Table, Text } from "@mantine/core";
+import type { Schemas } from "../../../api/client";
+import { integer, significant } from "../../../app/format";
+import { Bar } from "./Bar";
+import { bucketsOf } from "./buckets";
+
+type Sizes = Schemas["BatchSizes"];
+
+export function BatchSizes({ batches }: { batches: Sizes[] }) {
+  const used = batches.filter((one) => one.batches > 0);
+  if (used.length === 0) return <Text size="sm">No batches yet.</Text>;
+  return (
+    <SimpleGrid cols={{ base: 1, xs: used.length }} spacing="lg">
+      {used.map((one) => (
+        <Histogram key={one.kind} sizes={one} />
+      ))}
+    </SimpleGrid>
+  );
+}
+
+function Histogram({ sizes }: { sizes: Sizes }) {
+  const buckets = bucketsOf(sizes.buckets ?? []);
+  const most = Math.max(1, ...buckets.map(({ count }) => count));
+  return (
+    <div>
+      <Text size="sm" mb={4}>
+        {sizes.kind}: {significant(sizes.mean)} in a batch on average
+      </Text>
+      <Table verticalSpacing={2} horizontalSpacing="xs" withRowBorders={false} fz="xs">
+        <Table.Thead>
+          <Table.Tr>
+            <Table.Th scope="col">Size</Table.Th>
+            <Table.Th scope="col">Batches</Table.Th>
+            <Table.Td w="50%" />
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {buckets.map(({ label, count }) => (
+            <Table.Tr key={label}>
+              <Table.Th scope="row" fw={400}>
+                {label}
+              </Table.Th>
+              <Table.Td>{integer(count)}</Table.Td>
+              <Table.Td>
+                <Bar share={count / most} />
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+    </div>
+  );
+}
