@@ -24,7 +24,7 @@ export default function DeploymentPage() {
   return (
     <Page
       title={visible(name)}
-      subtitle={<TextLink to="/service" search={{ tab: "deployments" }}>Deployments</TextLink>}
+      subtitle={<TextLink inherit to="/service" search={{ tab: "deployments" }}>Deployments</TextLink>}
       actions={
         <>
           {actions.includes("query") && (

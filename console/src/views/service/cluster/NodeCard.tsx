@@ -30,13 +30,13 @@ export function NodeCard({ node, workloads }: { node: Node; workloads: Schemas["
           {node.joined_at != null && `, joined ${ago(node.joined_at)}`}
         </Text>
         <Meter label="CPUs reserved" used={cpus.used} total={cpus.total} format={significant} />
-        {node.cpu_percent != null && <Meter label="CPU load" used={node.cpu_percent} total={100} format={(value) => percent(value / 100, 0)} />}
+        {node.cpu_percent != null && <Meter label="CPU load" used={node.cpu_percent} total={100} format={(value) => percent(value / 100, 0)} isShare />}
         {gpus.total > 0 && <Meter label="GPUs reserved" used={gpus.used} total={gpus.total} format={significant} />}
         {devices.map((device, place) => (
           <GpuMeters key={place} device={device} />
         ))}
-        <Meter label="Memory" used={memory.used} total={memory.total} format={bytes} />
-        <Meter label="Object store" used={object_store.used} total={object_store.total} format={bytes} />
+        <Meter label="Memory" used={memory.used} total={memory.total} format={bytes} isScarce />
+        <Meter label="Object store" used={object_store.used} total={object_store.total} format={bytes} isScarce />
         {Object.entries(resources).map(([name, amount]) => (
           <Meter key={name} label={visible(name, 60)} used={amount.used} total={amount.total} format={significant} />
         ))}
@@ -51,8 +51,8 @@ export function NodeCard({ node, workloads }: { node: Node; workloads: Schemas["
 function GpuMeters({ device: { name, utilization, memory } }: { device: Schemas["Gpu"] }) {
   return (
     <>
-      {utilization != null && <Meter label={`${visible(name, 60)} load`} used={utilization} total={100} format={(value) => percent(value / 100, 0)} />}
-      {memory != null && <Meter label={`${visible(name, 60)} memory`} used={memory.used} total={memory.total} format={bytes} />}
+      {utilization != null && <Meter label={`${visible(name, 60)} load`} used={utilization} total={100} format={(value) => percent(value / 100, 0)} isShare />}
+      {memory != null && <Meter label={`${visible(name, 60)} memory`} used={memory.used} total={memory.total} format={bytes} isScarce />}
     </>
   );
 }

@@ -42,9 +42,9 @@ export function WorkloadTable({ workloads, nodes }: { workloads: Workload[]; nod
 
 function WorkloadLink({ workload: { kind, name, id } }: { workload: Workload }): ReactNode {
   const text = visible(name, 80);
-  if (kind === "job") return <TextLink to="/jobs/$jobId" params={{ jobId: id }}>{text}</TextLink>;
-  if (kind === "replica") return <TextLink to="/service/deployments/$name" params={{ name }}>{text}</TextLink>;
-  if (kind === "index") return <TextLink to="/service" search={{ tab: "indexes" }}>{text}</TextLink>;
-  if (kind === "dataset") return <TextLink to="/datasets/$name" params={{ name }}>{text}</TextLink>;
+  if (kind === "job") return <TextLink inherit to="/jobs/$jobId" params={{ jobId: id }}>{text}</TextLink>;
+  if (kind === "replica") return <TextLink inherit to="/service/deployments/$name" params={{ name }}>{text}</TextLink>;
+  if (kind === "index") return <TextLink inherit to="/service" search={{ tab: "indexes" }}>{text}</TextLink>;
+  if (kind === "dataset") return <TextLink inherit to="/datasets/$name" params={{ name }}>{text}</TextLink>;
   return text;
 }

@@ -85,7 +85,7 @@ function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdat
   return (
     <Table.Tr>
       <Table.Th scope="row" fw={600}>
-        <TextLink to="/service/deployments/$name" params={{ name }}>
+        <TextLink inherit to="/service/deployments/$name" params={{ name }}>
           {visible(name)}
         </TextLink>
       </Table.Th>

@@ -28,7 +28,7 @@ export function ReplicaTable({ replicas }: { replicas: Schemas["ReplicaTraffic"]
               <Table.Td>
                 <StateBadge state={replica.state.toLowerCase()} />
               </Table.Td>
-              <Table.Td>{replica.node_ip == null ? "–" : <TextLink to="/service" search={{ tab: "cluster" }}>{visible(replica.node_ip)}</TextLink>}</Table.Td>
+              <Table.Td>{replica.node_ip == null ? "–" : <TextLink inherit to="/service" search={{ tab: "cluster" }}>{visible(replica.node_ip)}</TextLink>}</Table.Td>
               <Table.Td>{ago(replica.started_at)}</Table.Td>
               <Table.Td>{integer(replica.requests)}</Table.Td>
               <Table.Td>{milliseconds(replica.mean_ms)}</Table.Td>
