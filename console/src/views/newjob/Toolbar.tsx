@@ -2,7 +2,6 @@
 import { Button, Group, Select, Tooltip } from "@mantine/core";
 import { IconRestore, IconSend } from "@tabler/icons-react";
 import { getRouteApi, useNavigate } from "@tanstack/react-router";
-import { useMe } from "../../app/Shell";
 import { withDataset, withValue } from "./document/edit";
 import { parse } from "./document/parse";
 import { TEMPLATES } from "./templates";
@@ -18,11 +17,11 @@ interface Props {
   onReset(): void;
   onSubmit(): void;
   canSubmit: boolean;
+  mayWrite: boolean;
   isSubmitting: boolean;
 }
 
-export function Toolbar({ text, isChanged, onReplace, onReset, onSubmit, canSubmit, isSubmitting }: Props) {
-  const mayWrite = useMe().data?.scopes.includes("write") ?? true;
+export function Toolbar({ text, isChanged, onReplace, onReset, onSubmit, canSubmit, mayWrite, isSubmitting }: Props) {
   return (
     <Group gap="sm" align="flex-end" justify="space-between">
       <Group gap="sm" align="flex-end">

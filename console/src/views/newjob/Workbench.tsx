@@ -1,6 +1,8 @@
 /** The editor of a spec, with what is wrong with it, and its plan beside it. */
 import { Box, Grid, Paper, Skeleton, Stack, Text } from "@mantine/core";
 import { lazy, Suspense, useMemo, useRef, useState } from "react";
+import { holds } from "../../app/scopes";
+import { useMe } from "../../app/Shell";
 import { PLACEHOLDERS } from "./document/edit";
 import { parse } from "./document/parse";
 import { writeDraft } from "./draft";
@@ -24,7 +26,9 @@ export function Workbench({ source, original, initial }: { source: string; origi
   const knowledge = useKnowledge();
   const parsed = useMemo(() => parse(text), [text]);
   const spec = useMemo(() => (parsed.value === undefined ? null : JSON.stringify(parsed.value)), [parsed]);
-  const planned = usePlan(spec);
+  const me = useMe().data;
+  const mayWrite = me === undefined || holds(me, "write");
+  const planned = usePlan(mayWrite ? spec : null);
   const mistakes = useMemo(() => mistakesOf(text, parsed, knowledge.schema, planned.error), [text, parsed, knowledge.schema, planned.error]);
   const submission = useSubmit(source);
 
@@ -34,11 +38,11 @@ export function Workbench({ source, original, initial }: { source: string; origi
   };
   const replace = (changed: string) => (editor.current === null ? change(changed) : editor.current.replace(changed));
   const submit = () => {
-    if (spec !== null && !submission.isPending) submission.mutate(spec);
+    if (spec !== null && mayWrite && !submission.isPending) submission.mutate(spec);
   };
   return (
     <Stack gap="sm">
-      <Toolbar text={text} isChanged={text !== original} onReplace={replace} onReset={() => replace(original)} onSubmit={submit} canSubmit={spec !== null} isSubmitting={submission.isPending} />
+      <Toolbar text={text} isChanged={text !== original} onReplace={replace} onReset={() => replace(original)} onSubmit={submit} canSubmit={spec !== null} mayWrite={mayWrite} isSubmitting={submission.isPending} />
       <Placeholders places={PLACEHOLDERS.filter((place) => text.includes(place.text))} text={text} onReplace={replace} />
       <Grid gap="md">
         <Grid.Col span={{ base: 12, md: 7 }}>
@@ -56,7 +60,7 @@ export function Workbench({ source, original, initial }: { source: string; origi
         </Grid.Col>
         <Grid.Col span={{ base: 12, md: 5 }}>
           <Box pos="sticky" top={64}>
-            <PlanPanel planned={planned} hasMistakes={mistakes.length > 0} />
+            <PlanPanel planned={planned} mayWrite={mayWrite} hasMistakes={mistakes.length > 0} />
           </Box>
         </Grid.Col>
       </Grid>

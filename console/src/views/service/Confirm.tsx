@@ -1,6 +1,7 @@
 /** A question before something that cannot be taken back. */
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Button, Group, Stack, Text } from "@mantine/core";
 import type { ReactNode } from "react";
+import { Dialog } from "../../ui/Dialog";
 
 interface Props {
   opened: boolean;
@@ -15,7 +16,7 @@ interface Props {
 
 export function Confirm({ opened, title, action, isPending, onConfirm, onClose, children }: Props) {
   return (
-    <Modal opened={opened} onClose={onClose} title={title} closeButtonProps={{ "aria-label": "Close" }}>
+    <Dialog opened={opened} onClose={onClose} title={title}>
       <Stack>
         <Text component="div">{children}</Text>
         <Group justify="flex-end">
@@ -27,6 +28,6 @@ export function Confirm({ opened, title, action, isPending, onConfirm, onClose, 
           </Button>
         </Group>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }

@@ -7,7 +7,7 @@ import { ErrorState } from "../../../ui/states";
 import { StageTable } from "./StageTable";
 import type { Plan, Planned } from "./usePlan";
 
-export function PlanPanel({ planned, hasMistakes }: { planned: Planned; hasMistakes: boolean }) {
+export function PlanPanel({ planned, hasMistakes, mayWrite }: { planned: Planned; hasMistakes: boolean; mayWrite: boolean }) {
   const { plan, isOutdated, isPlanning, isBusy } = planned;
   return (
     <Stack gap="sm" component="section" aria-labelledby="plan-title">
@@ -23,7 +23,8 @@ export function PlanPanel({ planned, hasMistakes }: { planned: Planned; hasMista
       {planned.error !== null && !hasMistakes && <ErrorState error={planned.error} />}
       {plan === null ? (
         <Text c="dimmed" size="sm">
-          {isBusy || isPlanning ? "The server reads the teacher and the shards." : "A valid spec shows its students, steps and hours here."}
+          {!mayWrite && "Your token has no scope write, which plans and submits jobs: ask an administrator of the project for one."}
+          {mayWrite && (isBusy || isPlanning ? "The server reads the teacher and the shards." : "A valid spec shows its students, steps and hours here.")}
         </Text>
       ) : (
         <Box style={isOutdated ? { filter: "grayscale(1) opacity(0.6)" } : undefined}>

@@ -16,7 +16,7 @@ export function StageTable({ plan }: { plan: Plan }) {
     { label: "MACs of a pair", of: ({ macs }) => compact(macs) },
   ];
   return (
-    <Table withRowBorders={false} verticalSpacing={4} fz="sm" style={{ whiteSpace: "nowrap" }}>
+    <Table withRowBorders={false} verticalSpacing={4} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
       <Table.Thead>
         <Table.Tr>
           <Table.Th scope="col">Model</Table.Th>
@@ -32,8 +32,8 @@ export function StageTable({ plan }: { plan: Plan }) {
         {rows.map(({ label, of }) => (
           <Row key={label} label={label} teacher={teacher === null ? null : of(teacher)} stages={stages} of={(stage) => `${stage.student.estimated ? "~" : ""}${of(stage.student)}`} />
         ))}
-        {teacher !== null && <Row label="Of the teacher's parameters" teacher="100 %" stages={stages} of={(stage) => <Share value={shareOf(stage.student, teacher, paramsOf)} />} />}
-        {teacher !== null && <Row label="Of the teacher's MACs" teacher="100 %" stages={stages} of={(stage) => <Share value={shareOf(stage.student, teacher, ({ macs }) => macs)} />} />}
+        {teacher !== null && <Row label="Share of parameters" teacher="100 %" stages={stages} of={(stage) => <Share value={shareOf(stage.student, teacher, paramsOf)} />} />}
+        {teacher !== null && <Row label="Share of MACs" teacher="100 %" stages={stages} of={(stage) => <Share value={shareOf(stage.student, teacher, ({ macs }) => macs)} />} />}
         <Row label="Inherits" teacher={teacher === null ? null : ""} stages={stages} of={inherits} />
         <Row label="Steps" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => integer(stage.steps)} />
         <Row label="Learning rate" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => (typeof stage.lr === "number" ? significant(stage.lr) : stage.lr === "auto" ? "is tested" : "–")} />

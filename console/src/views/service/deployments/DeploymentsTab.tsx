@@ -89,7 +89,7 @@ function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdat
           {visible(name)}
         </TextLink>
       </Table.Th>
-      <Table.Td title={visible(item.message ?? "")}>
+      <Table.Td miw={110} title={visible(item.message ?? "")}>
         <StateBadge state={item.state} />
       </Table.Td>
       <Table.Td className="user-text">{servedModel(item)}</Table.Td>

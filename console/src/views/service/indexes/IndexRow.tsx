@@ -14,7 +14,7 @@ export function IndexRow({ item, mayWrite, onDelete }: { item: Index; mayWrite: 
       <Table.Th scope="row" fw={600} className="user-text">
         {visible(item.name)}
       </Table.Th>
-      <Table.Td>
+      <Table.Td miw={110}>
         <State item={item} />
       </Table.Td>
       <Table.Td className="user-text">{visible(item.model)}</Table.Td>

@@ -75,7 +75,7 @@ function TokenRow({ token, isOwn, onRevoke }: { token: Token; isOwn: boolean; on
           </Text>
         )}
       </Table.Th>
-      <Table.Td>
+      <Table.Td miw={96}>
         <StateBadge state={token.state} />
       </Table.Td>
       <Table.Td>
@@ -87,7 +87,7 @@ function TokenRow({ token, isOwn, onRevoke }: { token: Token; isOwn: boolean; on
           ))}
         </Group>
       </Table.Td>
-      <Table.Td ff="monospace">{visible(token.hint)}…</Table.Td>
+      <Table.Td ff="monospace">{visible(token.hint)}</Table.Td>
       <Table.Td>{token.expires_at == null ? "never" : dateTime(token.expires_at)}</Table.Td>
       <Table.Td>{ago(token.created_at)}</Table.Td>
       <Table.Td className="user-text">{visible(token.created_by)}</Table.Td>

@@ -25,7 +25,7 @@ export function ReplicaTable({ replicas }: { replicas: Schemas["ReplicaTraffic"]
               <Table.Th scope="row" fw={400} className="user-text">
                 {visible(replica.id, 80)}
               </Table.Th>
-              <Table.Td>
+              <Table.Td miw={110}>
                 <StateBadge state={replica.state.toLowerCase()} />
               </Table.Td>
               <Table.Td>{replica.node_ip == null ? "–" : <TextLink inherit to="/service" search={{ tab: "cluster" }}>{visible(replica.node_ip)}</TextLink>}</Table.Td>
