@@ -48,3 +48,8 @@ export function useModelVersions(enabled: boolean): string[] {
     ...versions.toSorted((a, b) => b - a).map((version) => `${name}@${version}`),
   ]);
 }
+
+/** The name of the model that was registered last. */
+export function useNewestModel(): string | undefined {
+  return useModels().data?.toSorted((a, b) => b.created_at.localeCompare(a.created_at))[0]?.name;
+}

@@ -10,7 +10,7 @@ type Workload = Schemas["Workload"];
 export function WorkloadTable({ workloads, nodes }: { workloads: Workload[]; nodes: Schemas["ClusterNode"][] }) {
   const hosts = new Map(nodes.map((node) => [node.id, node.hostname || node.ip]));
   return (
-    <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Workloads" } }}>
+    <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of workloads" } }}>
       <Table>
         <Table.Thead>
           <Table.Tr>

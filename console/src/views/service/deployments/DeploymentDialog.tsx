@@ -6,8 +6,8 @@ import { api, ask, type Schemas } from "../../../api/client";
 import { Dialog } from "../../../ui/Dialog";
 import { done } from "../../../ui/notify";
 import { ErrorState } from "../../../ui/states";
-import { useModelVersions } from "../queries";
-import { bodyOf, ENGINES, formOf, problemOf, type DeploymentForm } from "./form";
+import { useModelVersions, useNewestModel } from "../queries";
+import { bodyOf, ENGINES, filled, formOf, problemOf, type DeploymentForm, type FilledForm } from "./form";
 
 interface Props {
   opened: boolean;
@@ -21,14 +21,15 @@ interface Props {
 export function DeploymentDialog({ opened, onClose, existing, model }: Props) {
   return (
     <Dialog opened={opened} onClose={onClose} title={existing === undefined ? "Deploy a model" : `Update ${existing.name}`}>
-      <DeploymentFields existing={existing} model={model ?? ""} onClose={onClose} />
+      <DeploymentFields existing={existing} model={model ?? null} onClose={onClose} />
     </Dialog>
   );
 }
 
-function DeploymentFields({ existing, model, onClose }: { existing: Props["existing"]; model: string; onClose(): void }) {
-  const [form, setForm] = useState<DeploymentForm>(() => formOf(existing, model));
+function DeploymentFields({ existing, model, onClose }: { existing: Props["existing"]; model: string | null; onClose(): void }) {
+  const [given, setForm] = useState<DeploymentForm>(() => formOf(existing, model));
   const versions = useModelVersions(true);
+  const form = filled(given, useNewestModel());
   const client = useQueryClient();
   const put = useMutation({
     mutationFn: () => ask(api.PUT("/v1/deployments/{name}", { params: { path: { name: form.name.trim() } }, body: bodyOf(form, existing) })),
@@ -67,7 +68,7 @@ function DeploymentFields({ existing, model, onClose }: { existing: Props["exist
   );
 }
 
-type Fields = { form: DeploymentForm; set(change: Partial<DeploymentForm>): void };
+type Fields = { form: FilledForm; set(change: Partial<DeploymentForm>): void };
 
 function ReplicaFields({ form, set }: Fields) {
   return (
@@ -82,7 +83,7 @@ function CanaryFields({ form, set, versions }: Fields & { versions: string[] }) 
   const name = form.model.split("@")[0];
   return (
     <Group grow align="flex-start">
-      <Autocomplete label="Canary" description="Another version of this model" placeholder="none" data={versions.filter((version) => version.startsWith(`${name}@`))} value={form.canary} onChange={(value) => set({ canary: value })} limit={50} />
+      <Autocomplete label="Canary" description="Another version" placeholder="none" data={versions.filter((version) => version.startsWith(`${name}@`))} value={form.canary} onChange={(value) => set({ canary: value })} limit={50} />
       <NumberInput label="Its share of queries" description="In percent" suffix=" %" min={1} max={99} value={form.weight} disabled={form.canary.trim() === ""} onChange={(value) => set({ weight: Number(value) || 10 })} />
     </Group>
   );

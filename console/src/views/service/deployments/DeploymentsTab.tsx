@@ -55,7 +55,7 @@ function DeploymentTable({ items }: { items: Deployment[] }) {
   const [deleted, setDeleted] = useState<Deployment | null>(null);
   return (
     <>
-      <Table.ScrollContainer minWidth={860} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Deployments" } }}>
+      <Table.ScrollContainer minWidth={860} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of deployments" } }}>
         <Table>
           <Table.Thead>
             <Table.Tr>

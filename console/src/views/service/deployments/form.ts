@@ -6,8 +6,9 @@ type Put = Schemas["DeploymentPut"];
 export const ENGINES: Put["engine"][] = ["auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8"];
 
 export interface DeploymentForm {
-  name: string;
-  model: string;
+  /** Null: not touched yet. */
+  name: string | null;
+  model: string | null;
   min: number;
   max: number;
   engine: NonNullable<Put["engine"]>;
@@ -17,9 +18,9 @@ export interface DeploymentForm {
   weight: number;
 }
 
-export function formOf(existing: Schemas["Deployment"] | undefined, model: string): DeploymentForm {
+export function formOf(existing: Schemas["Deployment"] | undefined, model: string | null): DeploymentForm {
   return {
-    name: existing?.name ?? "",
+    name: existing?.name ?? null,
     model: existing?.model ?? model,
     min: existing?.replicas.min ?? 1,
     max: existing?.replicas.max ?? 1,
@@ -29,8 +30,16 @@ export function formOf(existing: Schemas["Deployment"] | undefined, model: strin
   };
 }
 
+export type FilledForm = DeploymentForm & { name: string; model: string };
+
+/** Return the form with what it suggests: the newest model, and its name for the deployment. */
+export function filled(form: DeploymentForm, newest: string | undefined): FilledForm {
+  const model = form.model ?? (newest === undefined ? "" : `${newest}@latest`);
+  return { ...form, model, name: form.name ?? model.split("@")[0]! };
+}
+
 /** What the form does not show stays as it is. */
-export function bodyOf(form: DeploymentForm, existing: Schemas["Deployment"] | undefined): Put {
+export function bodyOf(form: FilledForm, existing: Schemas["Deployment"] | undefined): Put {
   const canary = form.canary.trim();
   return {
     model: form.model.trim(),
@@ -42,7 +51,7 @@ export function bodyOf(form: DeploymentForm, existing: Schemas["Deployment"] | u
 }
 
 /** Return why the form cannot be sent; null if it can. */
-export function problemOf(form: DeploymentForm): string | null {
+export function problemOf(form: FilledForm): string | null {
   if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(form.name.trim())) return "Give a name of lower-case letters, digits, . _ -";
   if (!/^[^@\s]+@[^@\s]+$/.test(form.model.trim())) return "Give a model with its version, as emoji@latest";
   return form.max < form.min ? "Give at least as many replicas at most as at least" : null;

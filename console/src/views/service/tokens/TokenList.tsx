@@ -40,7 +40,7 @@ function TokenTable({ items, own }: { items: Token[]; own: string | null }) {
   const [revoked, setRevoked] = useState<Token | null>(null);
   return (
     <>
-      <Table.ScrollContainer minWidth={820} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Tokens" } }}>
+      <Table.ScrollContainer minWidth={820} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of tokens" } }}>
         <Table>
           <Table.Thead>
             <Table.Tr>

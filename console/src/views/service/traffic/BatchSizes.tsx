@@ -11,7 +11,7 @@ export function BatchSizes({ batches }: { batches: Sizes[] }) {
   const used = batches.filter((one) => one.batches > 0);
   if (used.length === 0) return <Text size="sm">No batches yet.</Text>;
   return (
-    <SimpleGrid cols={{ base: 1, xs: used.length }} spacing="lg">
+    <SimpleGrid cols={{ base: 1, sm: used.length, lg: 1, xl: used.length }} spacing="lg">
       {used.map((one) => (
         <Histogram key={one.kind} sizes={one} />
       ))}
@@ -27,7 +27,7 @@ function Histogram({ sizes }: { sizes: Sizes }) {
       <Text size="sm" mb={4}>
         {sizes.kind}: {significant(sizes.mean)} in a batch on average
       </Text>
-      <Table verticalSpacing={2} horizontalSpacing="xs" withRowBorders={false} fz="xs">
+      <Table verticalSpacing={2} horizontalSpacing="xs" withRowBorders={false} fz="xs" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
             <Table.Th scope="col">Size</Table.Th>

@@ -52,8 +52,8 @@ function ReportContent({ report }: { report: Report }) {
 
 function TrialTable({ trials }: { trials: Trial[] }) {
   return (
-    <Table.ScrollContainer minWidth={360} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Engines that were measured" } }}>
-      <Table verticalSpacing={3} fz="sm">
+    <Table.ScrollContainer minWidth={360} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of engines that were measured" } }}>
+      <Table verticalSpacing={3} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
             {["Engine", "Images/s", "Cosine to torch", "Refused"].map((title) => (
@@ -71,7 +71,7 @@ function TrialTable({ trials }: { trials: Trial[] }) {
               </Table.Th>
               <Table.Td>{significant(imagesPerSecond)}</Table.Td>
               <Table.Td>{cosine === null ? "–" : cosine.toFixed(4)}</Table.Td>
-              <Table.Td className="user-text">{visible(refused, 200)}</Table.Td>
+              <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>{visible(refused, 200)}</Table.Td>
             </Table.Tr>
           ))}
         </Table.Tbody>

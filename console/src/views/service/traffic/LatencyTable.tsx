@@ -14,8 +14,8 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
   if (used.length === 0) return <Text size="sm">No requests since the replicas started.</Text>;
   const longest = Math.max(1e-9, ...used.map(({ p95_ms }) => p95_ms ?? 0));
   return (
-    <Table.ScrollContainer minWidth={520} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Latency by route and phase" } }}>
-      <Table verticalSpacing={3} fz="sm">
+    <Table.ScrollContainer minWidth={560} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of latency by route and phase" } }}>
+      <Table verticalSpacing={3} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
             {["Route, phase", "Requests", "Mean", "p50", "p95", "p99"].map((title) => (
@@ -23,7 +23,7 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
                 {title}
               </Table.Th>
             ))}
-            <Table.Td w="20%" />
+            <Table.Td w={90} />
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>

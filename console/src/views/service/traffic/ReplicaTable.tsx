@@ -8,8 +8,8 @@ import { StateBadge } from "../../../ui/states";
 export function ReplicaTable({ replicas }: { replicas: Schemas["ReplicaTraffic"][] }) {
   if (replicas.length === 0) return <Text size="sm">No replica has started yet.</Text>;
   return (
-    <Table.ScrollContainer minWidth={620} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Replicas" } }}>
-      <Table verticalSpacing={3} fz="sm">
+    <Table.ScrollContainer minWidth={620} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of replicas" } }}>
+      <Table verticalSpacing={3} fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
             {["Replica", "State", "Node", "Started", "Queries", "Mean latency", "Waiting items"].map((title) => (

@@ -8,8 +8,8 @@ export function RequestTable({ answers }: { answers: Traffic[] }) {
   const counts = ratedCounts(answers);
   if (counts.length === 0) return <Text size="sm">No requests since the replicas started.</Text>;
   return (
-    <Table.ScrollContainer minWidth={420} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Requests by route, status and model" } }}>
-      <Table verticalSpacing={3} fz="sm">
+    <Table.ScrollContainer minWidth={420} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of requests by route, status and model" } }}>
+      <Table verticalSpacing={3} fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
             {["Route", "Status", "Model", "Requests", "Rate"].map((title) => (

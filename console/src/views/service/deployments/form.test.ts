@@ -1,0 +1,28 @@
+import { expect, it } from "vitest";
+import type { Schemas } from "../../../api/client";
+import { bodyOf, filled, formOf, problemOf } from "./form";
+
+const EMOJI = {
+  name: "emoji", model: "emoji@1", models: ["other@2"], engine: "torch", canary: { model: "emoji@2", weight: 0.25 }, replicas: { min: 1, max: 3, target_requests: 8 },
+} as unknown as Schemas["Deployment"];
+
+it("suggests the newest model, and its name", () => {
+  const form = filled(formOf(undefined, null), "emoji-half");
+  expect([form.name, form.model]).toEqual(["emoji-half", "emoji-half@latest"]);
+  expect(problemOf(form)).toBeNull();
+  expect(problemOf(filled(formOf(undefined, null), undefined))).toContain("name");
+  expect(filled({ ...formOf(undefined, null), name: "mine", model: "a@1" }, "emoji-half")).toMatchObject({ name: "mine", model: "a@1" });
+});
+
+it("keeps what it does not show", () => {
+  expect(bodyOf(filled(formOf(EMOJI, null), undefined), EMOJI)).toEqual({
+    model: "emoji@1", models: ["other@2"], engine: "torch", canary: { model: "emoji@2", weight: 0.25 }, replicas: { min: 1, max: 3, target_requests: 8 },
+  });
+});
+
+it("removes a canary whose name is empty, and needs a version", () => {
+  const form = filled({ ...formOf(EMOJI, null), canary: " " }, undefined);
+  expect(bodyOf(form, EMOJI).canary).toBeNull();
+  expect(problemOf({ ...form, model: "emoji" })).toContain("version");
+  expect(problemOf({ ...form, min: 4 })).toContain("replicas");
+});
