@@ -1,7 +1,7 @@
 /** The text to start from: a draft of this tab, a job's spec, an example on the server, or a template. */
 import { useQuery } from "@tanstack/react-query";
-import { stringify } from "yaml";
 import { api, ask } from "../../api/client";
+import { specText } from "./document/write";
 import { readDraft } from "./draft";
 import { filledTemplate } from "./templates/fill";
 import { TEMPLATES } from "./templates";
@@ -34,7 +34,7 @@ function useJobSource(job: string | undefined): Source {
     enabled: job !== undefined,
     staleTime: Infinity,
   });
-  const original = spec.data === undefined ? undefined : `# The spec of job ${job}, to change and submit again.\n${stringify(spec.data.submitted, { lineWidth: 130 })}`;
+  const original = spec.data === undefined ? undefined : `# The spec of job ${job}, to change and submit again.\n${specText(spec.data.submitted)}`;
   const id = `job:${job}`;
   return { id, original, draft: readDraft(id), error: spec.error };
 }

@@ -51,12 +51,13 @@ function ReportContent({ report }: { report: Report }) {
 }
 
 function TrialTable({ trials }: { trials: Trial[] }) {
+  const isAnyRefused = trials.some(({ refused }) => refused !== "");
   return (
     <Table.ScrollContainer minWidth={360} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of engines that were measured" } }}>
       <Table verticalSpacing={3} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
-            {["Engine", "Images/s", "Cosine to torch", "Refused"].map((title) => (
+            {["Engine", "Images/s", "Cosine to torch", ...(isAnyRefused ? ["Refused"] : [])].map((title) => (
               <Table.Th key={title} scope="col">
                 {title}
               </Table.Th>
@@ -71,7 +72,9 @@ function TrialTable({ trials }: { trials: Trial[] }) {
               </Table.Th>
               <Table.Td>{significant(imagesPerSecond)}</Table.Td>
               <Table.Td>{cosine === null ? "–" : cosine.toFixed(4)}</Table.Td>
-              <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>{visible(refused, 200)}</Table.Td>
+              {isAnyRefused && (
+                <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>{visible(refused, 200)}</Table.Td>
+              )}
             </Table.Tr>
           ))}
         </Table.Tbody>

@@ -15,7 +15,7 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
   const longest = Math.max(1e-9, ...used.map(({ p95_ms }) => p95_ms ?? 0));
   return (
     <Table.ScrollContainer minWidth={560} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of latency by route and phase" } }}>
-      <Table verticalSpacing={3} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
+      <Table verticalSpacing={3} horizontalSpacing={6} fz={13} style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
             {["Route, phase", "Requests", "Mean", "p50", "p95", "p99"].map((title) => (
@@ -23,7 +23,7 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
                 {title}
               </Table.Th>
             ))}
-            <Table.Td w={90} />
+            <Table.Td w={70} />
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
@@ -45,7 +45,7 @@ function LatencyRow({ label, latency, longest, isRoute = false }: { label: strin
   const { count, mean_ms, p50_ms, p95_ms, p99_ms } = latency;
   return (
     <Table.Tr>
-      <Table.Th scope="row" fw={isRoute ? 600 : 400} pl={isRoute ? undefined : "xl"}>
+      <Table.Th scope="row" fw={isRoute ? 600 : 400} pl={isRoute ? undefined : "lg"}>
         {label}
       </Table.Th>
       <Table.Td>{integer(count)}</Table.Td>
