@@ -54,7 +54,7 @@ export function Workbench({ source, original, initial }: { source: string; origi
             </Paper>
           </FileDrop>
           <Text id={KEYS} size="xs" c="dimmed" mt={4}>
-            Ctrl+Space completes, Ctrl+Enter submits, Ctrl+Z takes back. Tab indents: to leave the editor press Escape, then Tab. Drop a YAML or JSON file to load it.
+            Ctrl+Space completes, Ctrl+Enter submits, Ctrl+Z takes back (on a Mac, Cmd for the last two). Tab indents: to leave the editor press Escape, then Tab. Drop a YAML or JSON file to load it.
           </Text>
           <MistakeList mistakes={mistakes} text={text} onJump={(mistake) => editor.current?.jump(mistake)} />
         </Grid.Col>
