@@ -32,7 +32,7 @@ function PlaceholderInput({ place, onFill }: { place: Place; onFill(value: strin
       }}
     >
       <Group gap="xs" align="flex-end">
-        <TextInput label={place.label} placeholder={place.example} value={value} onChange={(event) => setValue(event.currentTarget.value)} w={360} maw="100%" />
+        <TextInput label={place.label} placeholder={place.example} value={value} onChange={(event) => setValue(event.currentTarget.value)} w="min(360px, 64vw)" />
         <Button type="submit" variant="default" disabled={value.trim() === ""}>
           Fill in
         </Button>

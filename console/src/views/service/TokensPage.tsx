@@ -19,7 +19,7 @@ function WithoutTokens() {
     <Empty title="This service requires no tokens">
       <Stack gap="xs" align="center">
         <Text>Everybody on this machine may do everything, and nobody else can reach it. To serve others, start it with tokens:</Text>
-        <Code block ta="left">
+        <Code block ta="left" maw="calc(100vw - 64px)" style={{ overflowX: "auto" }} tabIndex={0}>
           {"export TINYCLIP_AUTH=tokens\nexport TINYCLIP_DATA_ROOTS='[\"/datasets\"]'   # what users may read\ntinyclip-server create-token --name admin --scope admin\ntinyclip-server up"}
         </Code>
         <Text>Then sign in here with that token, and create those of others.</Text>
