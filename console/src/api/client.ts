@@ -38,7 +38,7 @@ const idempotent: Middleware = {
 };
 
 /** `api.GET("/v1/jobs/{job_id}", …)`; see `ask`. */
-export const api = createClient<paths>({ fetch: (request: Request) => send(request) });
+export const api = createClient<paths, "application/json">({ fetch: (request: Request) => send(request) });
 api.use(idempotent);
 
 /** Return the document of an answer: `await ask(api.GET("/v1/me"))`. Throws ApiError, Unreachable. */

@@ -6,7 +6,8 @@ interface Options<T> {
   url: string | null;
   /** Number of the last event that the view has; read each time the stream is opened. */
   after: () => number | undefined;
-  onEvents(events: T[]): void;
+  /** `last` is the number of the last of these events. */
+  onEvents(events: T[], last: number): void;
   isComplete: () => boolean;
 }
 
@@ -26,18 +27,20 @@ export function useStream<T>({ url, after, onEvents, isComplete }: Options<T>): 
     if (url === null || !visible) return;
     const stop = new AbortController();
     let batch: T[] = [];
+    let last = 0;
     let frame = 0;
     const flush = () => {
       frame = 0;
       const events = batch;
       batch = [];
-      latest.current.onEvents(events);
+      latest.current.onEvents(events, last);
     };
     follow({
       url,
       lastEventId: latest.current.after(),
-      onEvent(data) {
+      onEvent(data, id) {
         batch.push(data as T);
+        last = id;
         frame ||= requestAnimationFrame(flush);
       },
       isComplete: () => latest.current.isComplete(),

@@ -25,14 +25,21 @@ export const jobsRoute = createRoute({
 export const jobRoute = createRoute({
   getParentRoute: () => root,
   path: "/jobs/$jobId",
-  validateSearch: (given) => optional({ tab: text(given.tab), series: list(given.series), search: text(given.search) }),
+  validateSearch: (given) => optional({
+    tab: text(given.tab),
+    series: list(given.series),
+    smooth: number(given.smooth),
+    scale: oneOf(given.scale, ["log"]),
+    search: text(given.search),
+    level: list(given.level),
+  }),
   component: lazyRouteComponent(() => import("../views/jobs/JobPage")),
 });
 
 export const compareJobsRoute = createRoute({
   getParentRoute: () => root,
   path: "/compare-jobs",
-  validateSearch: (given) => optional({ ids: list(given.ids), series: text(given.series) }),
+  validateSearch: (given) => optional({ ids: list(given.ids), series: text(given.series), smooth: number(given.smooth), scale: oneOf(given.scale, ["log"]) }),
   component: lazyRouteComponent(() => import("../views/jobs/CompareJobsPage")),
 });
 

@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import { align, smooth, type Curve } from "./align";
+import { align, type Curve } from "./align";
+import { smooth } from "./smooth";
 
 const curve = (x: number[], y: (number | null)[]): Curve => ({ label: "", color: "", x, y });
 

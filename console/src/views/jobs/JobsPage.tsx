@@ -1,10 +1,83 @@
+import { IconPlus } from "@tabler/icons-react";
+import { useCallback, useEffect, useMemo, useState } from "react";
+import { jobsRoute } from "../../app/router";
+import { ButtonLink } from "../../ui/links";
 import { Page } from "../../ui/Page";
-import { Empty } from "../../ui/states";
+import { Empty, ErrorState, Loading } from "../../ui/states";
+import { STATES, type JobState } from "./jobState";
+import { BulkActions } from "./list/BulkActions";
+import { Filters } from "./list/Filters";
+import { JobTable } from "./list/JobTable";
+import { useJobList, type Filter } from "./list/useJobList";
 
 export default function JobsPage() {
   return (
-    <Page title="Jobs">
-      <Empty title="Nothing here yet" />
+    <Page
+      title="Jobs"
+      actions={
+        <ButtonLink to="/new-job" size="sm" leftSection={<IconPlus size={16} aria-hidden />}>
+          New job
+        </ButtonLink>
+      }
+    >
+      <Filters />
+      <Jobs />
     </Page>
+  );
+}
+
+function Jobs() {
+  const filter = useFilter();
+  const list = useJobList(filter);
+  const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
+  useEffect(() => setSelected(new Set()), [filter]);
+  const select = useCallback((id: string, isSelected: boolean) => {
+    setSelected((before) => {
+      const after = new Set(before);
+      if (isSelected) after.add(id);
+      else after.delete(id);
+      return after;
+    });
+  }, []);
+  const chosen = useMemo(() => (selected.size === 0 ? [] : list.jobs.filter((job) => selected.has(job.id))), [list.jobs, selected]);
+
+  if (list.isPending) return <Loading label="Loading jobs" />;
+  if (list.error !== null) return <ErrorState error={list.error} onRetry={list.refresh} />;
+  if (list.jobs.length === 0 && !list.hasMore) return <NoJobs isFiltered={filter.states.length + filter.labels.length > 0 || filter.search !== undefined} />;
+  return (
+    <>
+      {chosen.length > 0 && (
+        <BulkActions
+          selected={chosen}
+          onClear={() => setSelected(new Set())}
+          onChanged={(jobs) => {
+            jobs.forEach(list.put);
+            list.refresh();
+          }}
+        />
+      )}
+      <JobTable list={list} selected={selected} onSelect={select} onSelectAll={(all) => setSelected(new Set(all ? list.jobs.map((job) => job.id) : []))} />
+    </>
+  );
+}
+
+function useFilter(): Filter {
+  const { state, search, label } = jobsRoute.useSearch();
+  const written = JSON.stringify([state, search, label]);
+  return useMemo(() => ({ states: STATES.filter((each: JobState) => state?.includes(each)), search, labels: label ?? [] }), [written]);
+}
+
+function NoJobs({ isFiltered }: { isFiltered: boolean }) {
+  if (isFiltered) {
+    return (
+      <Empty title="No job matches" action={<ButtonLink to="/jobs" variant="default" size="xs">Show all jobs</ButtonLink>}>
+        Choose other states, or search for something else.
+      </Empty>
+    );
+  }
+  return (
+    <Empty title="No jobs yet" action={<ButtonLink to="/new-job">New job</ButtonLink>}>
+      A job trains a smaller model from a teacher. The templates start with an example that takes minutes.
+    </Empty>
   );
 }

@@ -1,0 +1,96 @@
+import { Box, Checkbox, Group, Loader, Table, Text } from "@mantine/core";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useEffect, useRef } from "react";
+import { JobRow, ROW_HEIGHT } from "./JobRow";
+import type { JobList } from "./useJobList";
+
+interface Props {
+  list: JobList;
+  selected: ReadonlySet<string>;
+  onSelect: (id: string, isSelected: boolean) => void;
+  onSelectAll: (isSelected: boolean) => void;
+}
+
+/** All jobs as one table, of which only the rows in sight exist; more are read as it is scrolled. */
+export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
+  const { jobs, hasMore, isLoadingMore, loadMore, pages } = list;
+  const scroller = useRef<HTMLDivElement>(null);
+  const virtual = useVirtualizer({ count: jobs.length, getScrollElement: () => scroller.current, estimateSize: () => ROW_HEIGHT, overscan: 10 });
+  const items = virtual.getVirtualItems();
+  const first = items[0];
+  const last = items.at(-1);
+  const nearsEnd = (last?.index ?? -1) >= jobs.length - 30;
+  useEffect(() => {
+    if (nearsEnd && hasMore && !isLoadingMore) loadMore();
+  }, [nearsEnd, hasMore, isLoadingMore, pages, jobs.length]);
+
+  return (
+    <Box>
+      <Box ref={scroller} tabIndex={0} role="region" aria-label="List of jobs" style={{ overflowY: "auto", maxHeight: "max(320px, calc(100dvh - 270px))" }}>
+        <Table layout="fixed" stickyHeader aria-label="Jobs" aria-rowcount={hasMore ? -1 : jobs.length + 1}>
+          <Heading count={jobs.length} selected={selected.size} onSelectAll={onSelectAll} />
+          <Table.Tbody>
+            <Space height={first?.start ?? 0} />
+            {items.map((item) => {
+              const job = jobs[item.index]!;
+              return <JobRow key={job.id} job={job} row={item.index} isSelected={selected.has(job.id)} onSelect={onSelect} />;
+            })}
+            <Space height={virtual.getTotalSize() - (last?.end ?? 0)} />
+          </Table.Tbody>
+        </Table>
+      </Box>
+      <Group gap="xs" mt={6} mih={22}>
+        <Text size="xs" c="dimmed" role="status">
+          {jobs.length.toLocaleString()} {hasMore ? "jobs so far; scroll for more" : jobs.length === 1 ? "job" : "jobs"}
+        </Text>
+        {isLoadingMore && <Loader size={14} aria-label="Loading more jobs" />}
+      </Group>
+    </Box>
+  );
+}
+
+function Space({ height }: { height: number }) {
+  if (height <= 0) return null;
+  return (
+    <Table.Tr aria-hidden style={{ border: 0 }}>
+      <Table.Td colSpan={8} p={0} h={height} />
+    </Table.Tr>
+  );
+}
+
+function Heading({ count, selected, onSelectAll }: { count: number; selected: number; onSelectAll: (isSelected: boolean) => void }) {
+  return (
+    <Table.Thead>
+      <Table.Tr>
+        <Table.Th scope="col" w={42}>
+          <Checkbox
+            size="xs"
+            aria-label="Select all jobs that are loaded"
+            checked={count > 0 && selected === count}
+            indeterminate={selected > 0 && selected < count}
+            onChange={(event) => onSelectAll(event.currentTarget.checked)}
+          />
+        </Table.Th>
+        <Table.Th scope="col">Name</Table.Th>
+        <Table.Th scope="col" w={112}>
+          State
+        </Table.Th>
+        <Table.Th scope="col" w={{ base: 90, xs: 170 }}>
+          Progress
+        </Table.Th>
+        <Table.Th scope="col" w={110} visibleFrom="md">
+          Time left
+        </Table.Th>
+        <Table.Th scope="col" w={90} visibleFrom="lg">
+          Pairs
+        </Table.Th>
+        <Table.Th scope="col" w={170} visibleFrom="md">
+          Model
+        </Table.Th>
+        <Table.Th scope="col" w={90} visibleFrom="sm">
+          Age
+        </Table.Th>
+      </Table.Tr>
+    </Table.Thead>
+  );
+}

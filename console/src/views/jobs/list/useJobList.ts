@@ -1,0 +1,119 @@
+import { keepPreviousData, useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useCallback, useEffect, useMemo, useState } from "react";
+import { api, ask } from "../../../api/client";
+import { LIVE_MS } from "../../../app/queries";
+import { ACTIVE, type JobState } from "../jobState";
+import { listed, mergeJobs, outOfDate, type Answers, type ListedJob, type Read } from "./mergeJobs";
+import { useSingleJobs } from "./useSingleJobs";
+import { advance, type Head, type Trail } from "./trail";
+
+/** The first page is small, to be shown at once and read every two seconds; the API's largest pages follow. */
+const FIRST_PAGE = 100;
+const LARGEST_PAGE = 500;
+/** Pages of active jobs that are read again at most: beyond that the list is live as far as its first page. */
+const ACTIVE_PAGES = 4;
+
+export interface Filter {
+  states: readonly JobState[];
+  search: string | undefined;
+  labels: readonly string[];
+}
+
+export interface JobList {
+  jobs: ListedJob[];
+  isPending: boolean;
+  error: unknown;
+  hasMore: boolean;
+  /** Pages so far: one of a search may be empty. */
+  pages: number;
+  isLoadingMore: boolean;
+  loadMore: () => void;
+  refresh: () => void;
+  /** Show a job as an answer has just said. */
+  put: (job: ListedJob) => void;
+}
+
+export function useJobList(filter: Filter): JobList {
+  const head = useQuery({
+    queryKey: ["jobs", "head", filter],
+    queryFn: ({ signal }) => readPage(filter, FIRST_PAGE, null, signal),
+    refetchInterval: LIVE_MS,
+    placeholderData: keepPreviousData,
+  });
+  const active = useQuery({
+    queryKey: ["jobs", "active", filter],
+    queryFn: ({ signal }) => readActive(filter, signal),
+    enabled: head.data !== undefined && !head.data.isWhole,
+    refetchInterval: (query) => Math.max(LIVE_MS, 5 * (query.state.data?.tookMs ?? 0)),
+  });
+  const trail = useTrail(JSON.stringify(filter), head.isPlaceholderData ? undefined : head.data);
+  const rest = useInfiniteQuery({
+    queryKey: ["jobs", "rest", filter, trail?.next],
+    queryFn: ({ pageParam, signal }) => readPage(filter, LARGEST_PAGE, pageParam, signal),
+    initialPageParam: trail?.next ?? null,
+    getNextPageParam: (last) => last.next,
+    enabled: false, // read as the list is scrolled
+    staleTime: "static",
+  });
+  const single = useSingleJobs();
+
+  const answers: Answers = useMemo(() => {
+    const pages: Read[] = trail === null ? (head.data === undefined ? [] : [head.data]) : [...trail.reads, ...(rest.data?.pages ?? [])];
+    return { pages, head: head.data, active: head.data?.isWhole === true ? head.data : active.data, single: single.jobs };
+  }, [trail, rest.data, head.data, active.data, single.jobs]);
+  const jobs = useMemo(() => mergeJobs(answers, filter.states), [answers, filter]);
+  useEffect(() => single.read(outOfDate(jobs, answers)), [jobs, answers, single.read]);
+
+  const refresh = useCallback(() => {
+    void head.refetch();
+    if (head.data?.isWhole === false) void active.refetch();
+  }, [head, active]);
+  return {
+    jobs,
+    isPending: head.data === undefined && !head.isError,
+    error: head.data === undefined ? head.error : null,
+    hasMore: trail !== null && (rest.data === undefined ? trail.next !== null : rest.hasNextPage),
+    pages: rest.data?.pages.length ?? 0,
+    isLoadingMore: rest.isFetching,
+    loadMore: () => void (rest.isFetching ? undefined : rest.data === undefined ? rest.refetch() : rest.fetchNextPage()),
+    refresh,
+    put: single.put,
+  };
+}
+
+function useTrail(key: string, head: Head | undefined): Trail | null {
+  const [kept, setKept] = useState<{ key: string; trail: Trail } | null>(null);
+  useEffect(() => {
+    if (head === undefined) return;
+    setKept((before) => ({ key, trail: advance(before?.key === key ? before.trail : null, head) }));
+  }, [key, head]);
+  return kept?.key === key ? kept.trail : null;
+}
+
+async function readPage(filter: Filter, size: number, token: string | null, signal: AbortSignal, states = filter.states): Promise<Head> {
+  const at = Date.now();
+  const query = {
+    page_size: size,
+    ...(token === null ? {} : { page_token: token }),
+    ...(states.length === 0 ? {} : { state: [...states] }),
+    ...(filter.search === undefined ? {} : { search: filter.search }),
+    ...(filter.labels.length === 0 ? {} : { label: [...filter.labels] }),
+  };
+  const page = await ask(api.GET("/v1/jobs", { params: { query }, signal }));
+  const next = page.next_page_token ?? null;
+  return { at, jobs: page.items.map(listed), isWhole: token === null && next === null, next };
+}
+
+async function readActive(filter: Filter, signal: AbortSignal): Promise<Read & { tookMs: number }> {
+  const at = Date.now();
+  const states = ACTIVE.filter((state) => filter.states.length === 0 || filter.states.includes(state));
+  const jobs: ListedJob[] = [];
+  let next: string | null = null;
+  for (let page = 0; states.length > 0 && page < ACTIVE_PAGES; page++) {
+    const read = await readPage(filter, LARGEST_PAGE, next, signal, states);
+    jobs.push(...read.jobs);
+    next = read.next;
+    if (next === null) break;
+  }
+  return { at, jobs, isWhole: next === null, tookMs: Date.now() - at };
+}
