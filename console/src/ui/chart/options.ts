@@ -30,11 +30,16 @@ export function options({ curves, height, width, xLabel, logarithmic, format, gr
     cursor: { drag: { x: true, y: false }, ...(group === undefined ? {} : { sync: { key: group } }) },
     axes: [
       { ...axis, label: xLabel, labelSize: 20, size: 34, values: (_, ticks) => ticks.map((tick) => significant(tick, 6)) },
-      { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : format(tick))) },
+      { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : format === significant ? tickLabel(tick) : format(tick))) },
     ],
     series: [{ label: xLabel, value: (_: uPlot, value: number | null) => (value == null ? "–" : significant(value, 6)) }, ...curves.map((curve) => line(curve, format))],
     hooks: { setScale: [onScale], drawAxes: [(plot) => drawMarks(plot, marks, ink)], draw: [onDraw] },
   };
+}
+
+/** Ticks are round numbers, which more digits tell apart. */
+function tickLabel(tick: number): string {
+  return tick !== 0 && Math.abs(tick) < 1e-3 ? tick.toExponential() : significant(tick, 6);
 }
 
 function line(curve: Curve, format: (value: number) => string): uPlot.Series {

@@ -1,10 +1,84 @@
+import { Badge, Group, Tabs } from "@mantine/core";
+import { lazy, Suspense } from "react";
+import { ago } from "../../app/format";
+import { visible } from "../../app/labels";
+import { jobRoute } from "../../app/router";
 import { Page } from "../../ui/Page";
-import { Empty } from "../../ui/states";
+import { Answer, Loading } from "../../ui/states";
+import { Facts } from "./job/Facts";
+import { JobActions } from "./job/JobActions";
+import { Stages } from "./job/Stages";
+import { Status } from "./job/Status";
+import { useJob } from "./job/useJob";
+import { hasEnded, type Job } from "./jobState";
+
+// Each tab is loaded when it is first opened, and has the view's one stream while it is open.
+const TABS = [
+  { key: "curves", label: "Curves", Content: lazy(() => import("./curves/CurvesTab")) },
+  { key: "log", label: "Log", Content: lazy(() => import("./log/LogTab")) },
+  { key: "events", label: "Events", Content: lazy(() => import("./job/EventsTab")) },
+  { key: "spec", label: "Spec", Content: lazy(() => import("./spec/SpecTab")) },
+  { key: "attempts", label: "Attempts", Content: lazy(() => import("./job/AttemptsTab")) },
+  { key: "checkpoints", label: "Checkpoints", Content: lazy(() => import("./job/CheckpointsTab")) },
+];
+
+export interface TabProps {
+  job: Job;
+  hasEnded: boolean;
+}
 
 export default function JobPage() {
+  const { jobId } = jobRoute.useParams();
+  const job = useJob(jobId);
+  return <Answer of={job}>{(data) => <Content key={data.id} job={data} />}</Answer>;
+}
+
+function Content({ job }: { job: Job }) {
   return (
-    <Page title="Job">
-      <Empty title="Nothing here yet" />
+    <Page title={visible(job.name, 200)} subtitle={<Subtitle job={job} />} actions={<JobActions job={job} />}>
+      <Status job={job} />
+      <Facts job={job} />
+      <Stages stages={job.stages} />
+      <JobTabs job={job} />
     </Page>
+  );
+}
+
+function Subtitle({ job }: { job: Job }) {
+  return (
+    <Group gap={6}>
+      <span>
+        {job.id} · submitted {ago(job.created_at)}
+      </span>
+      {Object.entries(job.labels).map(([key, value]) => (
+        <Badge key={key} variant="default" radius="sm" tt="none" fw={500} className="user-text">
+          {visible(`${key}: ${value}`, 80)}
+        </Badge>
+      ))}
+    </Group>
+  );
+}
+
+function JobTabs({ job }: { job: Job }) {
+  const { tab } = jobRoute.useSearch();
+  const navigate = jobRoute.useNavigate();
+  const opened = TABS.find((each) => each.key === tab)?.key ?? "curves";
+  return (
+    <Tabs value={opened} onChange={(next) => void navigate({ search: (before) => ({ ...before, tab: next ?? undefined }), replace: true, resetScroll: false })} keepMounted={false}>
+      <Tabs.List aria-label="About this job">
+        {TABS.map(({ key, label }) => (
+          <Tabs.Tab key={key} value={key}>
+            {label}
+          </Tabs.Tab>
+        ))}
+      </Tabs.List>
+      {TABS.map(({ key, Content: Tab }) => (
+        <Tabs.Panel key={key} value={key} pt="md">
+          <Suspense fallback={<Loading />}>
+            <Tab job={job} hasEnded={hasEnded(job)} />
+          </Suspense>
+        </Tabs.Panel>
+      ))}
+    </Tabs>
   );
 }

@@ -36,7 +36,7 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
       <Table.Td>
         <JobProgress job={job} />
       </Table.Td>
-      <Table.Td visibleFrom="md">{hasEnded(job) ? "" : duration(job.progress.eta_seconds)}</Table.Td>
+      <Table.Td visibleFrom="md" style={{ whiteSpace: "nowrap" }}>{hasEnded(job) ? "" : duration(job.progress.eta_seconds)}</Table.Td>
       <Table.Td visibleFrom="lg">{job.progress.pairs_per_second == null ? "" : `${compact(job.progress.pairs_per_second)}/s`}</Table.Td>
       <Table.Td visibleFrom="md">
         {job.model !== null && (
@@ -45,7 +45,7 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
           </TextLink>
         )}
       </Table.Td>
-      <Table.Td visibleFrom="sm" title={dateTime(job.created_at)}>
+      <Table.Td visibleFrom="sm" style={{ whiteSpace: "nowrap" }} title={dateTime(job.created_at)}>
         {ago(job.created_at)}
       </Table.Td>
     </Table.Tr>

@@ -1,4 +1,4 @@
-import { Box, Checkbox, Group, Loader, Table, Text } from "@mantine/core";
+import { Box, Button, Checkbox, Group, Loader, Table, Text } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useEffect, useRef } from "react";
 import { JobRow, ROW_HEIGHT } from "./JobRow";
@@ -13,7 +13,7 @@ interface Props {
 
 /** All jobs as one table, of which only the rows in sight exist; more are read as it is scrolled. */
 export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
-  const { jobs, hasMore, isLoadingMore, loadMore, pages } = list;
+  const { jobs, hasMore, isLoadingMore, moreError, loadMore, pages } = list;
   const scroller = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({ count: jobs.length, getScrollElement: () => scroller.current, estimateSize: () => ROW_HEIGHT, overscan: 10 });
   const items = virtual.getVirtualItems();
@@ -21,7 +21,7 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
   const last = items.at(-1);
   const nearsEnd = (last?.index ?? -1) >= jobs.length - 30;
   useEffect(() => {
-    if (nearsEnd && hasMore && !isLoadingMore) loadMore();
+    if (nearsEnd && hasMore && !isLoadingMore && moreError === null) loadMore();
   }, [nearsEnd, hasMore, isLoadingMore, pages, jobs.length]);
 
   return (
@@ -44,6 +44,11 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
           {jobs.length.toLocaleString()} {hasMore ? "jobs so far; scroll for more" : jobs.length === 1 ? "job" : "jobs"}
         </Text>
         {isLoadingMore && <Loader size={14} aria-label="Loading more jobs" />}
+        {moreError !== null && !isLoadingMore && (
+          <Button size="compact-xs" variant="default" onClick={loadMore}>
+            Load more
+          </Button>
+        )}
       </Group>
     </Box>
   );
@@ -72,13 +77,13 @@ function Heading({ count, selected, onSelectAll }: { count: number; selected: nu
           />
         </Table.Th>
         <Table.Th scope="col">Name</Table.Th>
-        <Table.Th scope="col" w={112}>
+        <Table.Th scope="col" w={124}>
           State
         </Table.Th>
-        <Table.Th scope="col" w={{ base: 90, xs: 170 }}>
+        <Table.Th scope="col" w={{ base: 90, xs: 210 }}>
           Progress
         </Table.Th>
-        <Table.Th scope="col" w={110} visibleFrom="md">
+        <Table.Th scope="col" w={116} visibleFrom="md">
           Time left
         </Table.Th>
         <Table.Th scope="col" w={90} visibleFrom="lg">
@@ -87,7 +92,7 @@ function Heading({ count, selected, onSelectAll }: { count: number; selected: nu
         <Table.Th scope="col" w={170} visibleFrom="md">
           Model
         </Table.Th>
-        <Table.Th scope="col" w={90} visibleFrom="sm">
+        <Table.Th scope="col" w={104} visibleFrom="sm">
           Age
         </Table.Th>
       </Table.Tr>

@@ -31,6 +31,12 @@ it("asks for jobs that are active no longer, and shows what it learns", () => {
   expect(outOfDate(mergeJobs(learned), learned)).toEqual([]);
 });
 
+it("shows active jobs only as far as the list has been read", () => {
+  const given = answers({ pages: [read(1, [job(9), job(8)])], head: read(2, [job(9), job(8)]), active: read(2, [job(4, "running")], true) });
+  expect(ids(mergeJobs(given))).toEqual([9, 8]);
+  expect(ids(mergeJobs({ ...given, pages: [...given.pages, { ...read(3, [job(2)]), isLast: true }] }))).toEqual([9, 8, 4, 2]);
+});
+
 it("filters by state", () => {
   expect(ids(mergeJobs(answers({ pages: [read(1, [job(2, "running"), job(1)])] }), ["running"]))).toEqual([2]);
 });

@@ -18,6 +18,8 @@ export interface Read {
   jobs: readonly ListedJob[];
   /** False if more follow. */
   isWhole: boolean;
+  /** No page follows. */
+  isLast?: boolean;
 }
 
 export interface Answers {
@@ -43,11 +45,19 @@ export function mergeJobs({ pages, head, active, single }: Answers, states: read
   }
   const inHead = new Set(head?.jobs.map((job) => job.id));
   const oldest = head === undefined ? Infinity : head.isWhole ? -Infinity : (head.jobs.at(-1)?.created ?? Infinity);
+  const floor = horizon(pages, head);
   return [...newest.values()]
+    .filter(({ job }) => job.created >= floor)
     .filter(({ at, job }) => !(job.created > oldest && !inHead.has(job.id) && at <= head!.at))
     .map(({ job }) => job)
     .filter((job) => states.length === 0 || states.includes(job.state))
     .sort((a, b) => b.created - a.created || (a.id < b.id ? 1 : -1));
+}
+
+/** Return the age to which the list has been read without gaps: active jobs beyond it are shown when the list gets there. */
+function horizon(pages: readonly Read[], head: Read | undefined): number {
+  if (head?.isWhole === true || pages.at(-1)?.isLast === true) return -Infinity;
+  return Math.min(Infinity, ...[...pages, head].flatMap((read) => read?.jobs.at(-1)?.created ?? []));
 }
 
 /** Return jobs that are shown as active but are no longer among the active ones: they have ended or are gone. */

@@ -27,6 +27,7 @@ export interface JobList {
   /** Pages so far: one of a search may be empty. */
   pages: number;
   isLoadingMore: boolean;
+  moreError: unknown;
   loadMore: () => void;
   refresh: () => void;
   /** Show a job as an answer has just said. */
@@ -75,6 +76,7 @@ export function useJobList(filter: Filter): JobList {
     hasMore: trail !== null && (rest.data === undefined ? trail.next !== null : rest.hasNextPage),
     pages: rest.data?.pages.length ?? 0,
     isLoadingMore: rest.isFetching,
+    moreError: rest.error,
     loadMore: () => void (rest.isFetching ? undefined : rest.data === undefined ? rest.refetch() : rest.fetchNextPage()),
     refresh,
     put: single.put,
@@ -101,7 +103,7 @@ async function readPage(filter: Filter, size: number, token: string | null, sign
   };
   const page = await ask(api.GET("/v1/jobs", { params: { query }, signal }));
   const next = page.next_page_token ?? null;
-  return { at, jobs: page.items.map(listed), isWhole: token === null && next === null, next };
+  return { at, jobs: page.items.map(listed), isWhole: token === null && next === null, isLast: next === null, next };
 }
 
 async function readActive(filter: Filter, signal: AbortSignal): Promise<Read & { tookMs: number }> {

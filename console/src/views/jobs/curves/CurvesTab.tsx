@@ -1,0 +1,87 @@
+import { Badge, Group as Row, Paper, SimpleGrid, Stack, Title } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { useMemo } from "react";
+import { visible } from "../../../app/labels";
+import { jobRoute } from "../../../app/router";
+import { Chart, type Mark } from "../../../ui/chart/Chart";
+import { Empty, ErrorState, Loading } from "../../../ui/states";
+import { plannedSteps, specQuery } from "../job/useJob";
+import type { TabProps } from "../JobPage";
+import { stageMarks, stageOffsets } from "./axis";
+import { Controls } from "./Controls";
+import { curvesOf, teacherScores } from "./curvesOf";
+import { groupSeries, type Group } from "./groups";
+import { Layouts } from "./Layouts";
+import type { SeriesByName } from "./series";
+import { useMetrics } from "./useMetrics";
+
+/** All that the job has measured, over the steps of all stages, while it measures. */
+export default function CurvesTab({ job, hasEnded }: TabProps) {
+  const { series: chosen, smooth = 0, scale } = jobRoute.useSearch();
+  const { series, error, retry, connected } = useMetrics(job.id, hasEnded);
+  const spec = useQuery(specQuery(job.id));
+  const names = series === undefined ? "" : JSON.stringify([...series.keys()].sort());
+  const all: string[] = useMemo(() => (names === "" ? [] : (JSON.parse(names) as string[])), [names]);
+  const groups = useMemo(() => shownGroups(all, chosen), [all, chosen]);
+  const teacher = useMemo(() => teacherScores(job.stages), [job.stages]);
+  const planned = useMemo(() => plannedSteps(spec.data?.resolved), [spec.data]);
+  const stageNames = job.stages.map((stage) => stage.name);
+  // Live points seldom move the stages: the charts are given the same offsets until they do.
+  const written = series === undefined ? "[]" : JSON.stringify(stageOffsets(planned, series));
+  const offsets: number[] = useMemo(() => JSON.parse(written) as number[], [written]);
+  const marks = useMemo(() => stageMarks(stageNames, offsets), [offsets, stageNames.join("\n")]);
+
+  if (series === undefined) return error === null ? <Loading label="Loading curves" /> : <ErrorState error={error} onRetry={retry} />;
+  if (all.length === 0) return <Empty title="No points yet">{hasEnded ? "The job ended before its first step." : "The first ones come with the first steps of training."}</Empty>;
+  return (
+    <Stack>
+      <Row justify="space-between" align="flex-end">
+        <Controls names={all} />
+        {!hasEnded && <LiveBadge connected={connected} />}
+      </Row>
+      <SimpleGrid cols={{ base: 1, lg: 2 }}>
+        {groups.map((group) => (
+          <GroupChart key={`${group.key} ${group.names.length}`} {...{ group, series, offsets, marks, teacher }} keep={smooth} logarithmic={scale === "log"} jobId={job.id} />
+        ))}
+      </SimpleGrid>
+      <Layouts job={job} hasEnded={hasEnded} />
+    </Stack>
+  );
+}
+
+function shownGroups(all: string[], chosen: string[] | undefined): Group[] {
+  if (chosen !== undefined) return groupSeries(all.filter((name) => chosen.includes(name)));
+  return groupSeries(all).filter((group) => group.key !== "counts");
+}
+
+function LiveBadge({ connected }: { connected: boolean }) {
+  return (
+    <Badge variant="dot" color={connected ? "green" : "orange"} radius="sm" tt="none" role="status">
+      {connected ? "live" : "connecting"}
+    </Badge>
+  );
+}
+
+interface GroupProps {
+  group: Group;
+  series: SeriesByName;
+  offsets: readonly number[];
+  marks: Mark[];
+  teacher: ReadonlyMap<string, number>;
+  keep: number;
+  logarithmic: boolean;
+  jobId: string;
+}
+
+function GroupChart({ group, series, offsets, marks, teacher, keep, logarithmic, jobId }: GroupProps) {
+  const points = group.names.map((name) => series.get(name));
+  const curves = useMemo(() => curvesOf({ group, points, offsets, keep, teacher }), [...points, group, offsets, keep, teacher]);
+  return (
+    <Paper withBorder p="sm" miw={0}>
+      <Title order={2} size="h5" mb={6} pr={30} className="user-text">
+        {visible(group.title, 100)}
+      </Title>
+      <Chart title={visible(group.title, 100)} curves={curves} marks={marks} format={group.format} logarithmic={logarithmic} group={jobId} />
+    </Paper>
+  );
+}

@@ -1,0 +1,81 @@
+import { Button, Code, Table, Text } from "@mantine/core";
+import { useCallback, useRef, useState } from "react";
+import type { Schemas } from "../../../api/client";
+import { useStream } from "../../../api/useStream";
+import { dateTime } from "../../../app/format";
+import { visible } from "../../../app/labels";
+import { Empty } from "../../../ui/states";
+import type { TabProps } from "../JobPage";
+
+const KEPT = 5_000;
+const SHOWN = 200;
+
+/** What has happened to the job, newest first, while it happens. */
+export default function EventsTab({ job, hasEnded }: TabProps) {
+  const events = useEvents(job.id, hasEnded);
+  const [shown, setShown] = useState(SHOWN);
+  if (events.length === 0) return <Empty title="No events yet" />;
+  return (
+    <>
+      <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of events" } }}>
+        <Table aria-label="Events">
+          <Table.Thead>
+            <Table.Tr>
+              {["Time", "Event", "Attempt", "Stage", "Message"].map((name) => (
+                <Table.Th key={name} scope="col">
+                  {name}
+                </Table.Th>
+              ))}
+            </Table.Tr>
+          </Table.Thead>
+          <Table.Tbody>
+            {events.slice(-shown).toReversed().map((event) => (
+              <EventRow key={event.id} event={event} />
+            ))}
+          </Table.Tbody>
+        </Table>
+      </Table.ScrollContainer>
+      {events.length > shown && (
+        <Button mt="sm" size="xs" variant="default" onClick={() => setShown(shown + SHOWN)}>
+          Show older events
+        </Button>
+      )}
+    </>
+  );
+}
+
+function EventRow({ event }: { event: Schemas["Event"] }) {
+  const data = Object.keys(event.data).length === 0 ? "" : JSON.stringify(event.data);
+  return (
+    <Table.Tr>
+      <Table.Td style={{ whiteSpace: "nowrap", verticalAlign: "top" }}>{dateTime(event.created_at)}</Table.Td>
+      <Table.Th scope="row" fw={400} style={{ whiteSpace: "nowrap", verticalAlign: "top" }}>
+        <Code>{visible(event.type, 80)}</Code>
+      </Table.Th>
+      <Table.Td>{event.attempt ?? ""}</Table.Td>
+      <Table.Td>{event.stage == null ? "" : event.stage + 1}</Table.Td>
+      <Table.Td>
+        <Text size="sm" className="user-text">
+          {visible(event.message, 500)}
+        </Text>
+        {data !== "" && (
+          <Text size="xs" c="dimmed" ff="monospace" className="user-text" lineClamp={2} title={visible(data, 2000)}>
+            {visible(data, 500)}
+          </Text>
+        )}
+      </Table.Td>
+    </Table.Tr>
+  );
+}
+
+function useEvents(jobId: string, hasEnded: boolean): Schemas["Event"][] {
+  const [events, setEvents] = useState<Schemas["Event"][]>([]);
+  const last = useRef<number | undefined>(undefined);
+  const onEvents = useCallback((more: Schemas["Event"][]) => {
+    const fresh = more.filter((event) => event.id > (last.current ?? 0));
+    last.current = more.at(-1)?.id ?? last.current;
+    setEvents((before) => [...before, ...fresh].slice(-KEPT));
+  }, []);
+  useStream<Schemas["Event"]>({ url: `/v1/jobs/${encodeURIComponent(jobId)}/events`, after: () => last.current, onEvents, isComplete: () => hasEnded });
+  return events;
+}

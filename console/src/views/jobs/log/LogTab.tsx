@@ -1,0 +1,96 @@
+import { Button, Chip, CloseButton, Group, Stack, Switch, Text, TextInput } from "@mantine/core";
+import { useDebouncedCallback } from "@mantine/hooks";
+import { IconCopy, IconSearch } from "@tabler/icons-react";
+import { useEffect, useState } from "react";
+import { visible } from "../../../app/labels";
+import { jobRoute } from "../../../app/router";
+import { done, failed } from "../../../ui/notify";
+import { Empty, Loading } from "../../../ui/states";
+import type { TabProps } from "../JobPage";
+import { LogLines } from "./LogLines";
+import { useLog, type LogLine } from "./useLog";
+
+const LEVELS = ["debug", "info", "warning", "error"];
+
+/** The log of the job's workers: its last lines, and those that follow. */
+export default function LogTab({ job, hasEnded }: TabProps) {
+  const { search = "", level = [] } = jobRoute.useSearch();
+  const { lines, connected, isEmpty } = useLog(job.id, hasEnded, { search, levels: level });
+  const [held, setHeld] = useState<readonly LogLine[] | null>(null); // what is shown while the view does not follow
+  useEffect(() => setHeld(null), [search, level.join()]);
+  const shown = held ?? lines;
+  const waiting = held === null ? 0 : (lines.at(-1)?.id ?? 0) - (held.at(-1)?.id ?? 0);
+
+  return (
+    <Stack gap="xs">
+      <LogFilter />
+      <Group gap="md" justify="space-between">
+        <Group gap="md">
+          {!hasEnded && <Switch size="xs" label="Follow" checked={held === null} onChange={(event) => setHeld(event.currentTarget.checked ? null : lines)} />}
+          <Text size="xs" c="dimmed" role="status">
+            {shown.length.toLocaleString()} lines{search === "" && level.length === 0 ? "" : " found"}
+            {hasEnded ? "" : connected ? ", live" : ", connecting"}
+            {waiting > 0 && " – new lines below; follow to see them"}
+          </Text>
+        </Group>
+        <Button size="compact-xs" variant="default" leftSection={<IconCopy size={14} aria-hidden />} onClick={() => void copy(shown)} disabled={shown.length === 0}>
+          Copy
+        </Button>
+      </Group>
+      {shown.length > 0 ? (
+        <LogLines lines={shown} search={search} isFollowing={held === null && !hasEnded} onLeave={() => setHeld((before) => before ?? lines)} />
+      ) : isEmpty ? (
+        <Empty title={search === "" && level.length === 0 ? "No lines yet" : "No line matches"}>{search === "" ? "Workers write them once they have started." : "The server looks at the newest lines of a long log."}</Empty>
+      ) : (
+        <Loading label="Loading the log" />
+      )}
+    </Stack>
+  );
+}
+
+function LogFilter() {
+  const { search = "", level = [] } = jobRoute.useSearch();
+  const navigate = jobRoute.useNavigate();
+  const [typed, setTyped] = useState(search);
+  useEffect(() => setTyped(search), [search]);
+  const send = useDebouncedCallback((text: string) => void navigate({ search: (before) => ({ ...before, search: text || undefined }), replace: true, resetScroll: false }), 300);
+  const set = (text: string) => {
+    setTyped(text);
+    send(text);
+  };
+  return (
+    <Group gap="sm">
+      <TextInput
+        type="search"
+        size="xs"
+        w={{ base: "100%", xs: 280 }}
+        aria-label="Search the log"
+        placeholder="search all lines"
+        leftSection={<IconSearch size={14} aria-hidden />}
+        rightSection={typed === "" ? null : <CloseButton size="xs" aria-label="Clear the search" onClick={() => set("")} />}
+        value={typed}
+        maxLength={200}
+        onChange={(event) => set(event.currentTarget.value)}
+      />
+      <Chip.Group multiple value={level} onChange={(levels) => void navigate({ search: (before) => ({ ...before, level: levels.length === 0 ? undefined : levels }), replace: true, resetScroll: false })}>
+        <Group gap={6} role="group" aria-label="Levels">
+          {LEVELS.map((each) => (
+            <Chip key={each} value={each} size="xs" variant="outline">
+              {each}
+            </Chip>
+          ))}
+        </Group>
+      </Chip.Group>
+    </Group>
+  );
+}
+
+async function copy(lines: readonly LogLine[]): Promise<void> {
+  const text = lines.map((line) => `${line.created_at} ${line.level} ${line.source} ${visible(line.message, Infinity)}`).join("\n");
+  try {
+    await navigator.clipboard.writeText(text);
+    done(`Copied ${lines.length.toLocaleString()} lines`);
+  } catch {
+    failed("Copying", new Error("The browser allows it on https pages and on this machine only."));
+  }
+}
