@@ -10,6 +10,9 @@ import type { ChartProps } from "./Chart";
 import { options } from "./options";
 import { reduce } from "./reduce";
 
+/** Width of a column whose points are drawn as one stroke from its lowest to its highest. */
+const PIXELS = 2;
+
 type Props = Required<Omit<ChartProps, "group">> & { group: string | undefined };
 
 export default function Plot({ title, curves, height, xLabel, logarithmic, format, group, marks }: Props) {
@@ -31,9 +34,8 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
     const onScale = (current: uPlot, scale: string) => {
       const { min, max } = current.scales.x ?? {};
       if (scale !== "x" || min == null || max == null || (min === shownFrom && max === shownTo)) return;
-      const isFirst = Number.isNaN(shownFrom);
       [shownFrom, shownTo] = [min, max];
-      if (isFirst) return;
+      if (began.current !== null) return; // the data are new, and fit
       queueMicrotask(() => plot.current === current && fill(current)); // more detail of what is zoomed into
     };
     const onDraw = () => {
@@ -41,6 +43,7 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
       began.current = null;
     };
     const fill = (current: uPlot) => {
+      began.current = performance.now();
       current.setData(data({ ...latest.current, ...rangeOf(current) }), false);
       current.redraw();
     };
@@ -79,7 +82,7 @@ function data({ curves, width, logarithmic, from, to }: { curves: Curve[]; width
   const view = {
     from: from ?? Math.min(...curves.map((curve) => curve.x[0] ?? Infinity)),
     to: to ?? Math.max(...curves.map((curve) => curve.x[curve.x.length - 1] ?? -Infinity)),
-    columns: Math.max(100, width),
+    columns: Math.max(100, Math.ceil(width / PIXELS)),
     positive: logarithmic,
   };
   return align(curves.map((curve) => reduce(curve, view))) as unknown as uPlot.AlignedData;

@@ -19,21 +19,22 @@ export function stageOffsets(planned: readonly (number | null | undefined)[], se
   return offsets;
 }
 
-/** Return one line over all stages, with a gap between them. */
-export function overStages(stages: readonly (StagePoints | undefined)[], offsets: readonly number[]): { x: number[]; y: (number | null)[] } {
-  const x: number[] = [];
-  const y: (number | null)[] = [];
-  for (let index = 0; index < stages.length; index++) {
-    const stage = stages[index];
-    const offset = offsets[index] ?? 0;
-    if (stage === undefined || stage.steps.length === 0) continue;
-    if (x.length > 0 && offset + stage.steps[0]! > x[x.length - 1]!) {
-      x.push((x[x.length - 1]! + offset + stage.steps[0]!) / 2);
-      y.push(null);
+/** Return one line over all stages, with a gap (NaN) between them. */
+export function overStages(stages: readonly (StagePoints | undefined)[], offsets: readonly number[]): { x: Float64Array; y: Float64Array } {
+  const parts = stages.map((stage, index) => ({ stage, offset: offsets[index] ?? 0 })).filter(({ stage }) => stage !== undefined && stage.steps.length > 0);
+  const size = parts.reduce((total, { stage }) => total + stage!.steps.length + 1, -1);
+  const x = new Float64Array(Math.max(0, size));
+  const y = new Float64Array(Math.max(0, size));
+  let filled = 0;
+  for (const { stage, offset } of parts) {
+    const { steps, values } = stage!;
+    if (filled > 0) {
+      x[filled] = (x[filled - 1]! + offset + steps[0]!) / 2;
+      y[filled++] = NaN;
     }
-    for (let place = 0; place < stage.steps.length; place++) {
-      x.push(offset + stage.steps[place]!);
-      y.push(stage.values[place]!);
+    for (let place = 0; place < steps.length; place++) {
+      x[filled] = offset + steps[place]!;
+      y[filled++] = values[place]!;
     }
   }
   return { x, y };

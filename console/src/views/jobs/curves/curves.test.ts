@@ -42,7 +42,12 @@ it("lets each stage begin where the one before ends", () => {
 
 it("draws stages on one axis with a gap between them", () => {
   const stages = [{ steps: [50, 100], values: [2, 1] }, undefined, { steps: [50], values: [3] }];
-  expect(overStages(stages, [0, 100, 200])).toEqual({ x: [50, 100, 175, 250], y: [2, 1, null, 3] });
+  const { x, y } = overStages(stages, [0, 100, 200]);
+  expect([Array.from(x), Array.from(y)]).toEqual([
+    [50, 100, 175, 250],
+    [2, 1, NaN, 3],
+  ]);
+  expect(overStages([], []).x).toHaveLength(0);
   expect(stageMarks(["a", "b"], [0, 100])).toEqual([{ x: 100, label: "b" }]);
 });
 
