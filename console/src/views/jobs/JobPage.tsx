@@ -30,7 +30,12 @@ export interface TabProps {
 export default function JobPage() {
   const { jobId } = jobRoute.useParams();
   const job = useJob(jobId);
-  return <Answer of={job}>{(data) => <Content key={data.id} job={data} />}</Answer>;
+  if (job.data !== undefined) return <Content key={jobId} job={job.data} />;
+  return (
+    <Page title="Job">
+      <Answer of={job}>{() => null}</Answer>
+    </Page>
+  );
 }
 
 function Content({ job }: { job: Job }) {

@@ -30,7 +30,7 @@ export function ComparedJobs({ jobs, ids, labels }: { jobs: readonly (Job | unde
             <Table.Tr key={id}>
               <Table.Th scope="row" fw={400}>
                 <Swatch place={place} />{" "}
-                <TextLink to="/jobs/$jobId" params={{ jobId: id }} className="user-text">
+                <TextLink to="/jobs/$jobId" params={{ jobId: id }} className="user-text" size="sm">
                   {visible(labels[place] ?? id, 100)}
                 </TextLink>
               </Table.Th>

@@ -19,7 +19,7 @@ interface ByJob {
 /** A table with a column for each job, in its colour. */
 function TableByJob({ id, title, labels, heads, children }: ByJob) {
   return (
-    <section aria-labelledby={id}>
+    <div>
       <Title order={2} size="h4" mb="xs" id={id}>
         {title}
       </Title>
@@ -42,7 +42,7 @@ function TableByJob({ id, title, labels, heads, children }: ByJob) {
           <Table.Tbody>{children}</Table.Tbody>
         </Table>
       </Table.ScrollContainer>
-    </section>
+    </div>
   );
 }
 
@@ -63,7 +63,7 @@ export function ScoreTable({ jobs, labels }: { jobs: readonly Job[]; labels: rea
           </Table.Th>
           <Table.Td>{visible(score.replaceAll("_", " "), 60)}</Table.Td>
           {values.map((value, place) => (
-            <Table.Td key={place} fw={place === best(values) ? 700 : 400}>
+            <Table.Td key={place} fw={value !== undefined && value === best(values) ? 700 : 400}>
               {percent(value)}
             </Table.Td>
           ))}

@@ -7,5 +7,5 @@ it("has the scores of the last stage of each job", () => {
 });
 
 it("names the best of several", () => {
-  expect([best([0.1, undefined, 0.3]), best([0.1, undefined]), best([0.2, 0.2])]).toEqual([2, undefined, undefined]);
+  expect([best([0.1, undefined, 0.3]), best([0.1, undefined]), best([0.2, 0.2])]).toEqual([0.3, undefined, undefined]);
 });

@@ -26,9 +26,9 @@ export function scoreRows(jobs: readonly { stages: readonly { evaluation: Evalua
   return [...rows.values()];
 }
 
-/** Return the place of the best value, if there are several to choose from. */
+/** Return the best value, if there are several and they differ. */
 export function best(values: readonly (number | undefined)[]): number | undefined {
   const known = values.filter((value) => value !== undefined);
   const highest = Math.max(...known);
-  return known.length < 2 || known.every((value) => value === highest) ? undefined : values.indexOf(highest);
+  return known.length < 2 || known.every((value) => value === highest) ? undefined : highest;
 }
