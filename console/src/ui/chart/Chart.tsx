@@ -1,7 +1,7 @@
 /** Curves over steps: zoom by dragging, a double click shows all again. The code that draws is loaded with the first chart. */
-import { ActionIcon, Box, Tooltip } from "@mantine/core";
+import { ActionIcon, Box, Group, Tooltip } from "@mantine/core";
 import { IconTable } from "@tabler/icons-react";
-import { lazy, Suspense, useState } from "react";
+import { lazy, Suspense, useState, type ReactNode } from "react";
 import { significant } from "../../app/format";
 import type { Curve } from "./align";
 import { ChartTable } from "./ChartTable";
@@ -29,20 +29,25 @@ export interface ChartProps {
   group?: string;
   /** Vertical lines, such as the ends of stages. */
   marks?: Mark[];
+  /** What stands above the curves. */
+  heading?: ReactNode;
 }
 
 const NO_MARKS: Mark[] = [];
 
-export function Chart({ title, curves, height = 220, xLabel = "step", logarithmic = false, format = significant, group, marks = NO_MARKS }: ChartProps) {
+export function Chart({ title, curves, height = 220, xLabel = "step", logarithmic = false, format = significant, group, marks = NO_MARKS, heading }: ChartProps) {
   const [asTable, setAsTable] = useState(false);
   const label = asTable ? `Show ${title} as curves` : `Show ${title} as a table`;
   return (
-    <Box pos="relative">
-      <Tooltip label={asTable ? "Show as curves" : "Show as a table"}>
-        <ActionIcon variant="subtle" color="gray" size="sm" pos="absolute" top={-28} right={0} aria-label={label} aria-pressed={asTable} onClick={() => setAsTable(!asTable)}>
-          <IconTable size={16} />
-        </ActionIcon>
-      </Tooltip>
+    <Box miw={0}>
+      <Group justify="space-between" align="flex-start" wrap="nowrap" gap="xs" mb={4}>
+        {heading ?? <span />}
+        <Tooltip label={asTable ? "Show as curves" : "Show as a table"}>
+          <ActionIcon variant="subtle" color="gray" size="sm" aria-label={label} onClick={() => setAsTable(!asTable)}>
+            <IconTable size={16} />
+          </ActionIcon>
+        </Tooltip>
+      </Group>
       {asTable ? (
         <ChartTable title={title} curves={curves} xLabel={xLabel} format={format} height={height} />
       ) : (

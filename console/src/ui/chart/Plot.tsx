@@ -13,7 +13,7 @@ import { reduce } from "./reduce";
 /** Width of a column whose points are drawn as one stroke from its lowest to its highest. */
 const PIXELS = 2;
 
-type Props = Required<Omit<ChartProps, "group">> & { group: string | undefined };
+type Props = Required<Omit<ChartProps, "group" | "heading">> & { group: string | undefined };
 
 export default function Plot({ title, curves, height, xLabel, logarithmic, format, group, marks }: Props) {
   const { ref: sizeRef, width } = useElementSize();

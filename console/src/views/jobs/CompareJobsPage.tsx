@@ -1,4 +1,4 @@
-import { Group, Paper, Select, Switch } from "@mantine/core";
+import { Group, Paper, Select, Switch, Title } from "@mantine/core";
 import { useMemo } from "react";
 import { visible } from "../../app/labels";
 import { compareJobsRoute } from "../../app/router";
@@ -43,8 +43,8 @@ function Compared({ ids }: { ids: readonly string[] }) {
     <>
       <ComparedJobs jobs={jobs} ids={ids} labels={labels} />
       <Controls names={names ?? []} series={series} />
-      <Paper withBorder p="sm" pt={34} miw={0}>
-        {error !== null ? <ErrorState error={error} /> : isPending ? <Loading label="Loading curves" /> : <Chart title={visible(series, 80)} curves={curves} height={360} logarithmic={scale === "log"} {...(format === undefined ? {} : { format })} />}
+      <Paper withBorder p="sm" miw={0}>
+        {error !== null ? <ErrorState error={error} /> : isPending ? <Loading label="Loading curves" /> : <Chart title={visible(series, 80)} heading={<Title order={2} size="h5" className="user-text">{visible(series, 80)}</Title>} curves={curves} height={360} logarithmic={scale === "log"} {...(format === undefined ? {} : { format })} />}
       </Paper>
       {known.length === ids.length && <ScoreTable jobs={known} labels={labels} />}
       {specs.every((spec) => spec !== undefined) && <SpecDifferences specs={specs} labels={labels} />}

@@ -7,10 +7,10 @@ import { Chart, type Mark } from "../../../ui/chart/Chart";
 import { Empty, ErrorState, Loading } from "../../../ui/states";
 import { plannedSteps, specQuery } from "../job/useJob";
 import type { TabProps } from "../JobPage";
-import { stageMarks, stageOffsets } from "./axis";
+import { axisEnd, stageMarks, stageOffsets } from "./axis";
 import { Controls } from "./Controls";
 import { curvesOf, teacherScores } from "./curvesOf";
-import { groupSeries, type Group } from "./groups";
+import { groupSeries, usualGroups, type Group } from "./groups";
 import { Layouts } from "./Layouts";
 import type { SeriesByName } from "./series";
 import { useMetrics } from "./useMetrics";
@@ -29,6 +29,7 @@ export default function CurvesTab({ job, hasEnded }: TabProps) {
   // Live points seldom move the stages: the charts are given the same offsets until they do.
   const written = series === undefined ? "[]" : JSON.stringify(stageOffsets(planned, series));
   const offsets: number[] = useMemo(() => JSON.parse(written) as number[], [written]);
+  const end = series === undefined ? 0 : axisEnd(series, offsets);
   const marks = useMemo(() => stageMarks(stageNames, offsets), [offsets, stageNames.join("\n")]);
 
   if (series === undefined) return error === null ? <Loading label="Loading curves" /> : <ErrorState error={error} onRetry={retry} />;
@@ -41,7 +42,7 @@ export default function CurvesTab({ job, hasEnded }: TabProps) {
       </Row>
       <SimpleGrid cols={{ base: 1, lg: 2 }}>
         {groups.map((group) => (
-          <GroupChart key={`${group.key} ${group.names.length}`} {...{ group, series, offsets, marks, teacher }} keep={smooth} logarithmic={scale === "log"} jobId={job.id} />
+          <GroupChart key={`${group.key} ${group.names.length}`} {...{ group, series, offsets, end, marks, teacher }} keep={smooth} logarithmic={scale === "log"} jobId={job.id} />
         ))}
       </SimpleGrid>
       <Layouts job={job} hasEnded={hasEnded} />
@@ -51,7 +52,7 @@ export default function CurvesTab({ job, hasEnded }: TabProps) {
 
 function shownGroups(all: string[], chosen: string[] | undefined): Group[] {
   if (chosen !== undefined) return groupSeries(all.filter((name) => chosen.includes(name)));
-  return groupSeries(all).filter((group) => group.key !== "counts");
+  return usualGroups(all);
 }
 
 function LiveBadge({ connected }: { connected: boolean }) {
@@ -66,6 +67,7 @@ interface GroupProps {
   group: Group;
   series: SeriesByName;
   offsets: readonly number[];
+  end: number;
   marks: Mark[];
   teacher: ReadonlyMap<string, number>;
   keep: number;
@@ -73,15 +75,22 @@ interface GroupProps {
   jobId: string;
 }
 
-function GroupChart({ group, series, offsets, marks, teacher, keep, logarithmic, jobId }: GroupProps) {
+function GroupChart({ group, series, offsets, end, marks, teacher, keep, logarithmic, jobId }: GroupProps) {
   const points = group.names.map((name) => series.get(name));
-  const curves = useMemo(() => curvesOf({ group, points, offsets, keep, teacher }), [...points, group, offsets, keep, teacher]);
+  const hasLines = group.names.some((name) => teacher.has(name)); // which grow with the axis
+  const curves = useMemo(() => curvesOf({ group, points, offsets, end, keep, teacher }), [...points, group, offsets, hasLines ? end : 0, keep, teacher]);
+  const title = visible(group.title, 100);
   return (
     <Paper withBorder p="sm" miw={0}>
-      <Title order={2} size="h5" mb={6} pr={30} className="user-text">
-        {visible(group.title, 100)}
-      </Title>
-      <Chart title={visible(group.title, 100)} curves={curves} marks={marks} format={group.format} logarithmic={logarithmic} group={jobId} />
+      <Chart title={title} heading={<Heading>{title}</Heading>} curves={curves} marks={marks} format={group.format} logarithmic={logarithmic} group={jobId} />
     </Paper>
+  );
+}
+
+function Heading({ children }: { children: string }) {
+  return (
+    <Title order={2} size="h5" className="user-text">
+      {children}
+    </Title>
   );
 }

@@ -19,6 +19,17 @@ export function stageOffsets(planned: readonly (number | null | undefined)[], se
   return offsets;
 }
 
+/** Return the newest step on the axis. */
+export function axisEnd(series: SeriesByName, offsets: readonly number[]): number {
+  let end = 0;
+  for (const stages of series.values()) {
+    stages.forEach((stage, index) => {
+      end = Math.max(end, (offsets[index] ?? 0) + (stage?.steps[stage.steps.length - 1] ?? 0));
+    });
+  }
+  return end;
+}
+
 /** Return one line over all stages, with a gap (NaN) between them. */
 export function overStages(stages: readonly (StagePoints | undefined)[], offsets: readonly number[]): { x: Float64Array; y: Float64Array } {
   const parts = stages.map((stage, index) => ({ stage, offset: offsets[index] ?? 0 })).filter(({ stage }) => stage !== undefined && stage.steps.length > 0);

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
-import { overStages, stageMarks, stageOffsets } from "./axis";
-import { groupSeries, isScore, shortName } from "./groups";
+import { axisEnd, overStages, stageMarks, stageOffsets } from "./axis";
+import { curvesOf, teacherScores } from "./curvesOf";
+import { groupSeries, isScore, shortName, usualGroups } from "./groups";
 import { fromSnapshot, merge, withLater, type NamedPoint } from "./series";
 
 const point = (name: string, stage: number, step: number, value: number): NamedPoint => ({ name, stage, step, value });
@@ -38,6 +39,7 @@ it("lets each stage begin where the one before ends", () => {
   const series = merge(new Map(), [point("loss", 0, 80, 1), point("loss", 1, 250, 1), point("loss", 2, 5, 1)]);
   expect(stageOffsets([100, 200, null], series)).toEqual([0, 100, 350]);
   expect(stageOffsets([], series)).toEqual([0, 80, 330]);
+  expect([axisEnd(series, [0, 80, 330]), axisEnd(new Map(), [])]).toEqual([335, 0]);
 });
 
 it("draws stages on one axis with a gap between them", () => {
@@ -62,7 +64,18 @@ it("groups series of one meaning", () => {
     ["terms", ["affinity"]],
     ["counts", ["colours/samples"]],
   ]);
+  expect(usualGroups(["loss", "affinity", "colours/texts"]).map((group) => group.key)).toEqual(["loss"]);
   expect(groups[1]!.format(0.5)).toBe("50 %");
   expect(shortName("a/b/text_to_image_r1")).toBe("text to image r1");
   expect([isScore("samples"), isScore("top1")]).toEqual([false, true]);
+});
+
+it("draws the teacher's scores over the whole axis, in the colour of the student's", () => {
+  const stages = [{ evaluation: { colours: { teacher: { top1: 0.8, per_class: [1] } } } }, { evaluation: { colours: { teacher: null } } }];
+  const [group] = groupSeries(["colours/top1", "colours/top5"]);
+  const points = [[{ steps: [100], values: [0.5] }], [{ steps: [100], values: [0.9] }]];
+  const curves = curvesOf({ group: group!, points, offsets: [0], end: 120, keep: 0.9, teacher: teacherScores(stages) });
+  expect(curves.map((curve) => curve.label)).toEqual(["top1", "top5", "top1, teacher"]);
+  expect(curves[2]).toMatchObject({ x: [0, 120], y: [0.8, 0.8], color: curves[0]!.color });
+  expect(Array.from(curves[0]!.y)).toEqual([0.5]);
 });

@@ -11,23 +11,23 @@ interface Drawn {
   /** The points of each name of the group. */
   points: readonly (readonly (StagePoints | undefined)[] | undefined)[];
   offsets: readonly number[];
+  /** The newest step of all series. */
+  end: number;
   keep: number;
   /** Scores of the teacher by name of the series. */
   teacher: ReadonlyMap<string, number>;
 }
 
 /** Return the curves of a group, and a dashed line over the whole axis for each score of the teacher. */
-export function curvesOf({ group, points, offsets, keep, teacher }: Drawn): Curve[] {
+export function curvesOf({ group, points, offsets, end, keep, teacher }: Drawn): Curve[] {
   const curves = group.names.map((name, place): Curve => {
     const { x, y } = overStages(points[place] ?? [], offsets);
     return { label: shortName(name), color: SERIES[place % SERIES.length]!, x, y: group.sparse ? y : smooth(y, keep), points: group.sparse };
   });
-  const begin = Math.min(...curves.map((curve) => curve.x[0] ?? Infinity));
-  const end = Math.max(...curves.map((curve) => curve.x[curve.x.length - 1] ?? -Infinity));
   const lines = group.names.flatMap((name, place): Curve[] => {
     const score = teacher.get(name);
-    if (score === undefined || begin > end) return [];
-    return [{ label: `${shortName(name)}, teacher`, color: SERIES[place % SERIES.length]!, x: begin === end ? [begin] : [begin, end], y: begin === end ? [score] : [score, score], dash: [6, 4] }];
+    if (score === undefined || end <= 0) return [];
+    return [{ label: `${shortName(name)}, teacher`, color: SERIES[place % SERIES.length]!, x: [0, end], y: [score, score], dash: [6, 4] }];
   });
   return [...curves, ...lines];
 }

@@ -58,9 +58,14 @@ export function shortName(name: string): string {
   return name.slice(name.lastIndexOf("/") + 1).replaceAll("_", " ");
 }
 
-const NO_SCORE = /(^|\/)(samples|skipped|skipped_shards|ms_per_image)$/;
+const NO_SCORE = /(^|\/)(samples|texts|images|captions|skipped|skipped_shards|ms_per_image)$/;
 
 /** Return whether a number of an evaluation is a score, and not a count or a time. */
 export function isScore(name: string): boolean {
   return !NO_SCORE.test(name);
+}
+
+/** Return the groups to begin with: without counts, and without the only term of a loss, which is the loss itself. */
+export function usualGroups(names: readonly string[]): Group[] {
+  return groupSeries(names).filter((group) => group.key !== "counts" && !(group.key === "terms" && group.names.length === 1));
 }

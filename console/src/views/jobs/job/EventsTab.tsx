@@ -1,5 +1,5 @@
-import { Button, Code, Table, Text } from "@mantine/core";
-import { useCallback, useRef, useState } from "react";
+import { Button, Code, Switch, Table, Text } from "@mantine/core";
+import { useCallback, useMemo, useRef, useState } from "react";
 import type { Schemas } from "../../../api/client";
 import { useStream } from "../../../api/useStream";
 import { dateTime } from "../../../app/format";
@@ -9,14 +9,20 @@ import type { TabProps } from "../JobPage";
 
 const KEPT = 5_000;
 const SHOWN = 200;
+/** Reports of progress are most of all events, and are left out at first. */
+const PROGRESS = ["progress", "evaluation.progress"];
+const KEPT_PROGRESS = 1_000;
 
 /** What has happened to the job, newest first, while it happens. */
 export default function EventsTab({ job, hasEnded }: TabProps) {
-  const events = useEvents(job.id, hasEnded);
+  const { rare, progress } = useEvents(job.id, hasEnded);
   const [shown, setShown] = useState(SHOWN);
-  if (events.length === 0) return <Empty title="No events yet" />;
+  const [withProgress, setWithProgress] = useState(false);
+  const events = useMemo(() => (withProgress ? [...rare, ...progress].sort((a, b) => a.id - b.id) : rare), [rare, progress, withProgress]);
+  if (rare.length === 0) return <Empty title="No events yet" />;
   return (
     <>
+      <Switch size="xs" mb="xs" label="Show progress" checked={withProgress} onChange={(event) => setWithProgress(event.currentTarget.checked)} />
       <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of events" } }}>
         <Table aria-label="Events">
           <Table.Thead>
@@ -68,13 +74,19 @@ function EventRow({ event }: { event: Schemas["Event"] }) {
   );
 }
 
-function useEvents(jobId: string, hasEnded: boolean): Schemas["Event"][] {
-  const [events, setEvents] = useState<Schemas["Event"][]>([]);
+type Events = readonly Schemas["Event"][];
+
+function useEvents(jobId: string, hasEnded: boolean): { rare: Events; progress: Events } {
+  const [events, setEvents] = useState<{ rare: Events; progress: Events }>({ rare: [], progress: [] });
   const last = useRef<number | undefined>(undefined);
-  const onEvents = useCallback((more: Schemas["Event"][]) => {
+  const onEvents = useCallback((more: Events) => {
     const fresh = more.filter((event) => event.id > (last.current ?? 0));
     last.current = more.at(-1)?.id ?? last.current;
-    setEvents((before) => [...before, ...fresh].slice(-KEPT));
+    const isProgress = (event: Schemas["Event"]) => PROGRESS.includes(event.type);
+    setEvents(({ rare, progress }) => ({
+      rare: [...rare, ...fresh.filter((event) => !isProgress(event))].slice(-KEPT),
+      progress: [...progress, ...fresh.filter(isProgress)].slice(-KEPT_PROGRESS),
+    }));
   }, []);
   useStream<Schemas["Event"]>({ url: `/v1/jobs/${encodeURIComponent(jobId)}/events`, after: () => last.current, onEvents, isComplete: () => hasEnded });
   return events;

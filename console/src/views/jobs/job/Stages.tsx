@@ -14,7 +14,7 @@ export function Stages({ stages }: { stages: readonly Stage[] }) {
       <Title order={2} size="h4" mb="xs" id="stages">
         Stages
       </Title>
-      <SimpleGrid cols={{ base: 1, sm: Math.min(2, stages.length), xl: Math.min(3, stages.length) }} spacing="sm" component="ol" p={0} m={0} style={{ listStyle: "none" }}>
+      <SimpleGrid cols={{ base: 1, sm: 2, xl: 3 }} spacing="sm" component="ol" p={0} m={0} style={{ listStyle: "none" }}>
         {stages.map((stage) => (
           <StageCard key={stage.index} stage={stage} />
         ))}

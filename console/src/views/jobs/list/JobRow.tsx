@@ -37,7 +37,7 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
         <JobProgress job={job} />
       </Table.Td>
       <Table.Td visibleFrom="md" style={{ whiteSpace: "nowrap" }}>{hasEnded(job) ? "" : duration(job.progress.eta_seconds)}</Table.Td>
-      <Table.Td visibleFrom="lg">{job.progress.pairs_per_second == null ? "" : `${compact(job.progress.pairs_per_second)}/s`}</Table.Td>
+      <Table.Td visibleFrom="lg" style={{ whiteSpace: "nowrap" }}>{job.progress.pairs_per_second == null ? "" : `${compact(job.progress.pairs_per_second)} pairs/s`}</Table.Td>
       <Table.Td visibleFrom="md">
         {job.model !== null && (
           <TextLink to="/models/$name" params={{ name: job.model.name }} search={{ version: String(job.model.version) }} className="user-text" size="sm" truncate display="block">

@@ -86,8 +86,8 @@ function Heading({ count, selected, onSelectAll }: { count: number; selected: nu
         <Table.Th scope="col" w={116} visibleFrom="md">
           Time left
         </Table.Th>
-        <Table.Th scope="col" w={90} visibleFrom="lg">
-          Pairs
+        <Table.Th scope="col" w={130} visibleFrom="lg">
+          Speed
         </Table.Th>
         <Table.Th scope="col" w={170} visibleFrom="md">
           Model

@@ -8,16 +8,17 @@ import { done, failed } from "../../../ui/notify";
 import { Empty, Loading } from "../../../ui/states";
 import type { TabProps } from "../JobPage";
 import { LogLines } from "./LogLines";
-import { useLog, type LogLine } from "./useLog";
+import { LONGEST_TAIL, useLog, type LogLine } from "./useLog";
 
 const LEVELS = ["debug", "info", "warning", "error"];
 
 /** The log of the job's workers: its last lines, and those that follow. */
 export default function LogTab({ job, hasEnded }: TabProps) {
   const { search = "", level = [] } = jobRoute.useSearch();
-  const { lines, connected, isEmpty } = useLog(job.id, hasEnded, { search, levels: level });
+  const [isLong, setLong] = useState(false);
+  const { lines, connected, isEmpty } = useLog(job.id, hasEnded, { search, levels: level, isLong });
   const [held, setHeld] = useState<readonly LogLine[] | null>(null); // what is shown while the view does not follow
-  useEffect(() => setHeld(null), [search, level.join()]);
+  useEffect(() => setHeld(null), [search, level.join(), isLong]);
   const shown = held ?? lines;
   const waiting = held === null ? 0 : (lines.at(-1)?.id ?? 0) - (held.at(-1)?.id ?? 0);
 
@@ -33,6 +34,11 @@ export default function LogTab({ job, hasEnded }: TabProps) {
             {waiting > 0 && " – new lines below; follow to see them"}
           </Text>
         </Group>
+        {!isLong && search === "" && level.length === 0 && (lines[0]?.id ?? 1) > 1 && (
+          <Button size="compact-xs" variant="default" ml="auto" onClick={() => setLong(true)}>
+            Show the last {LONGEST_TAIL.toLocaleString()} lines
+          </Button>
+        )}
         <Button size="compact-xs" variant="default" leftSection={<IconCopy size={14} aria-hidden />} onClick={() => void copy(shown)} disabled={shown.length === 0}>
           Copy
         </Button>

@@ -4,19 +4,21 @@ import { useStream } from "../../../api/useStream";
 
 export type LogLine = Schemas["LogLine"];
 
-/** Lines that a view begins with, and holds at most. */
+/** Lines that a view begins with; the most that it can begin with, as of a search; and those that it holds. */
 const TAIL = 500;
-const SEARCHED_TAIL = 2_000;
+export const LONGEST_TAIL = 2_000;
 const KEPT = 20_000;
 
 interface Wanted {
   search: string;
   levels: readonly string[];
+  /** Begin with the longest tail. */
+  isLong: boolean;
 }
 
 /** Follow a job's log from its last lines on; the server selects lines, older ones than were shown too. */
-export function useLog(jobId: string, hasEnded: boolean, { search, levels }: Wanted) {
-  const query = new URLSearchParams({ tail: String(search === "" && levels.length === 0 ? TAIL : SEARCHED_TAIL) });
+export function useLog(jobId: string, hasEnded: boolean, { search, levels, isLong }: Wanted) {
+  const query = new URLSearchParams({ tail: String(search === "" && levels.length === 0 && !isLong ? TAIL : LONGEST_TAIL) });
   if (search !== "") query.set("search", search);
   for (const level of levels) query.append("level", level);
   const url = `/v1/jobs/${encodeURIComponent(jobId)}/logs?${query}`;
