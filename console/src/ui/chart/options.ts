@@ -32,7 +32,7 @@ export function options({ curves, height, width, xLabel, logarithmic, format, gr
       { ...axis, label: xLabel, labelSize: 20, size: 34, values: (_, ticks) => ticks.map((tick) => significant(tick, 6)) },
       { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : format === significant ? tickLabel(tick) : format(tick))) },
     ],
-    series: [{ label: xLabel, value: (_: uPlot, value: number | null) => (value == null ? "–" : significant(value, 6)) }, ...curves.map((curve) => line(curve, format))],
+    series: [{ label: xLabel, value: (_: uPlot, value: number | null) => (value == null ? "–" : significant(value, 6)) }, ...curves.map((curve) => line(curve, format, isDark))],
     hooks: { setScale: [onScale], drawAxes: [(plot) => drawMarks(plot, marks, ink)], draw: [onDraw] },
   };
 }
@@ -42,10 +42,13 @@ function tickLabel(tick: number): string {
   return tick !== 0 && Math.abs(tick) < 1e-3 ? tick.toExponential() : significant(tick, 6);
 }
 
-function line(curve: Curve, format: (value: number) => string): uPlot.Series {
+/** The darkest colours of series, for a dark background. */
+const ON_DARK: Record<string, string> = { "#0072b2": "#3d9be0", "#d55e00": "#f0803c" };
+
+function line(curve: Curve, format: (value: number) => string, isDark: boolean): uPlot.Series {
   return {
     label: visible(curve.label, 80),
-    stroke: curve.color,
+    stroke: (isDark ? ON_DARK[curve.color] : undefined) ?? curve.color,
     width: 1.6,
     ...(curve.dash === undefined ? {} : { dash: curve.dash }),
     points: { show: curve.points ?? false, size: 6 },

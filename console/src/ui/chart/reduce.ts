@@ -1,4 +1,4 @@
-/** Fewer points for the same picture: of each pixel's column the first, lowest, highest and last point are drawn. */
+/** Fewer points for the same picture: of each column of pixels the lowest and the highest point are drawn. */
 import type { Curve } from "./align";
 
 /** Buckets of what lies outside of the visible range, together: it keeps the extent of the axis. */
@@ -18,7 +18,7 @@ export function reduce(curve: Curve, { from, to, columns, positive = false }: Vi
   const { x, y } = curve;
   const count = x.length;
   const kept: number[] = [];
-  if (count <= 4 * columns) {
+  if (count <= 2 * columns) {
     for (let index = 0; index < count; index++) kept.push(index);
   } else {
     const begin = lowerBound(x, from);
@@ -35,12 +35,13 @@ function isGap(value: number | null | undefined): value is null | undefined {
   return value === null || value === undefined || value !== value;
 }
 
-/** Add the indexes that are kept of `begin` to `end`, in buckets of `width` along x. */
+/** Add the indexes that are kept of `begin` to `end`, in buckets of `width` along x: the first, the last, and the extremes of each bucket. */
 function pick({ x, y }: Curve, begin: number, end: number, width: number, kept: number[]): void {
+  if (begin < end) kept.push(begin);
   let index = begin;
   while (index < end) {
     if (isGap(y[index])) {
-      kept.push(index++);
+      keep(kept, index++);
       while (index < end && isGap(y[index])) index++;
       continue;
     }
@@ -54,12 +55,14 @@ function pick({ x, y }: Curve, begin: number, end: number, width: number, kept: 
       if (value < y[low]!) low = index;
       else if (value > y[high]!) high = index;
     }
-    keep(kept, first, Math.min(low, high), Math.max(low, high), index - 1);
+    keep(kept, Math.min(low, high), Math.max(low, high));
   }
+  if (begin < end) keep(kept, end - 1);
 }
 
-function keep(kept: number[], ...ascending: number[]): void {
-  for (const index of ascending) if (kept[kept.length - 1] !== index) kept.push(index);
+function keep(kept: number[], index: number, next = index): void {
+  if (kept[kept.length - 1] !== index) kept.push(index);
+  if (next !== index) kept.push(next);
 }
 
 /** Return the first place whose value is at least `wanted`. */

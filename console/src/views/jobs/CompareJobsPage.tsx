@@ -1,5 +1,6 @@
-import { Group, Paper, Select, Switch, Title } from "@mantine/core";
+import { Group, Paper, Select, Switch } from "@mantine/core";
 import { useMemo } from "react";
+import { significant } from "../../app/format";
 import { visible } from "../../app/labels";
 import { compareJobsRoute } from "../../app/router";
 import { Chart } from "../../ui/chart/Chart";
@@ -9,7 +10,7 @@ import { Empty, ErrorState, Loading } from "../../ui/states";
 import { ComparedJobs } from "./compare/ComparedJobs";
 import { ScoreTable, SpecDifferences } from "./compare/Tables";
 import { distinctLabels, useCurves, useJobs, useSeriesNames, useSpecs } from "./compare/useCompared";
-import { Smoothing } from "./curves/Controls";
+import { Heading, Smoothing } from "./curves/Controls";
 import { groupSeries } from "./curves/groups";
 import { hasEnded } from "./jobState";
 
@@ -36,6 +37,7 @@ function Compared({ ids }: { ids: readonly string[] }) {
   const { curves, isPending, error } = useCurves({ jobs, ids, labels, resolved: specs, series, keep: smooth });
   const format = useMemo(() => groupSeries([series])[0]?.format, [series]);
 
+  const title = visible(series, 80);
   const missing = answers.find((answer) => answer.isError && answer.data === undefined);
   if (missing !== undefined) return <ErrorState error={missing.error} onRetry={() => void missing.refetch()} />;
   const known = jobs.filter((job) => job !== undefined);
@@ -44,7 +46,9 @@ function Compared({ ids }: { ids: readonly string[] }) {
       <ComparedJobs jobs={jobs} ids={ids} labels={labels} />
       <Controls names={names ?? []} series={series} />
       <Paper withBorder p="sm" miw={0}>
-        {error !== null ? <ErrorState error={error} /> : isPending ? <Loading label="Loading curves" /> : <Chart title={visible(series, 80)} heading={<Title order={2} size="h5" className="user-text">{visible(series, 80)}</Title>} curves={curves} height={360} logarithmic={scale === "log"} {...(format === undefined ? {} : { format })} />}
+        {error !== null && <ErrorState error={error} />}
+        {error === null && isPending && <Loading label="Loading curves" />}
+        {!isPending && <Chart title={title} heading={<Heading>{title}</Heading>} curves={curves} height={360} logarithmic={scale === "log"} format={format ?? significant} />}
       </Paper>
       {known.length === ids.length && <ScoreTable jobs={known} labels={labels} />}
       {specs.every((spec) => spec !== undefined) && <SpecDifferences specs={specs} labels={labels} />}

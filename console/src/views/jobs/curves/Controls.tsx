@@ -1,4 +1,4 @@
-import { Group, MultiSelect, Slider, Switch, Text } from "@mantine/core";
+import { Group, MultiSelect, Slider, Switch, Text, Title } from "@mantine/core";
 import { useEffect, useState } from "react";
 import { visible } from "../../../app/labels";
 import { jobRoute } from "../../../app/router";
@@ -40,5 +40,14 @@ export function Smoothing({ value, onChange }: { value: number; onChange: (value
       </Text>
       <Slider aria-label="Smoothing" thumbLabel="Smoothing" min={0} max={0.99} step={0.01} label={null} size="sm" w={160} my={9} value={moved} onChange={setMoved} onChangeEnd={onChange} />
     </div>
+  );
+}
+
+/** What stands above a chart. */
+export function Heading({ children }: { children: string }) {
+  return (
+    <Title order={2} size="h5" className="user-text">
+      {children}
+    </Title>
   );
 }

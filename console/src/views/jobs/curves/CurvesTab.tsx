@@ -1,4 +1,4 @@
-import { Badge, Group as Row, Paper, SimpleGrid, Stack, Title } from "@mantine/core";
+import { Badge, Group as Row, Paper, SimpleGrid, Stack } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { visible } from "../../../app/labels";
@@ -8,7 +8,7 @@ import { Empty, ErrorState, Loading } from "../../../ui/states";
 import { plannedSteps, specQuery } from "../job/useJob";
 import type { TabProps } from "../JobPage";
 import { axisEnd, stageMarks, stageOffsets } from "./axis";
-import { Controls } from "./Controls";
+import { Controls, Heading } from "./Controls";
 import { curvesOf, teacherScores } from "./curvesOf";
 import { groupSeries, usualGroups, type Group } from "./groups";
 import { Layouts } from "./Layouts";
@@ -84,13 +84,5 @@ function GroupChart({ group, series, offsets, end, marks, teacher, keep, logarit
     <Paper withBorder p="sm" miw={0}>
       <Chart title={title} heading={<Heading>{title}</Heading>} curves={curves} marks={marks} format={group.format} logarithmic={logarithmic} group={jobId} />
     </Paper>
-  );
-}
-
-function Heading({ children }: { children: string }) {
-  return (
-    <Title order={2} size="h5" className="user-text">
-      {children}
-    </Title>
   );
 }

@@ -9,7 +9,8 @@ import type { Job } from "../jobState";
 
 /** Pictures of what automatic stages have kept of each block. */
 export function Layouts({ job, hasEnded }: { job: Job; hasEnded: boolean }) {
-  const stages = job.stages.filter((stage) => stage.inherit === "auto" && stage.state !== "pending");
+  // The size is a measured one from the prune step on, and so is the picture.
+  const stages = job.stages.filter((stage) => stage.inherit === "auto" && stage.student?.estimated === false);
   return (
     <SimpleGrid cols={{ base: 1, lg: Math.min(2, Math.max(1, stages.length)) }}>
       {stages.map((stage) => (
@@ -19,7 +20,7 @@ export function Layouts({ job, hasEnded }: { job: Job; hasEnded: boolean }) {
   );
 }
 
-/** There is none before the prune step. */
+/** An older job may have none. */
 function LayoutPicture({ jobId, stage, hasEnded }: { jobId: string; stage: Job["stages"][number]; hasEnded: boolean }) {
   const picture = useQuery({
     queryKey: ["job", jobId, "layout", stage.index],

@@ -57,15 +57,15 @@ it("groups series of one meaning", () => {
   const groups = groupSeries(["lr", "affinity", "colours/top1", "colours/samples", "colours/top5", "loss", "sparsity", "target_sparsity", "image_mlp_kept"]);
   expect(groups.map((group) => [group.key, group.names])).toEqual([
     ["loss", ["loss"]],
-    ["evaluation/colours", ["colours/top1", "colours/top5"]],
     ["lr", ["lr"]],
     ["sparsity", ["sparsity", "target_sparsity"]],
     ["kept", ["image_mlp_kept"]],
+    ["evaluation/colours", ["colours/top1", "colours/top5"]],
     ["terms", ["affinity"]],
     ["counts", ["colours/samples"]],
   ]);
   expect(usualGroups(["loss", "affinity", "colours/texts"]).map((group) => group.key)).toEqual(["loss"]);
-  expect(groups[1]!.format(0.5)).toBe("50 %");
+  expect(groups[4]!.format(0.5)).toBe("50 %");
   expect(shortName("a/b/text_to_image_r1")).toBe("text to image r1");
   expect([isScore("samples"), isScore("top1")]).toEqual([false, true]);
 });

@@ -19,7 +19,7 @@ const NAMED: Record<string, [key: string, title: string]> = {
   grad_norm: ["grad_norm", "Norm of the gradient"],
   pairs_per_second: ["speed", "Pairs per second"],
 };
-const ORDER = ["loss", "evaluation", "lr", "sparsity", "kept", "agreement", "terms", "grad_norm", "speed", "counts"];
+const ORDER = ["loss", "lr", "sparsity", "kept", "agreement", "evaluation", "terms", "grad_norm", "speed", "counts"];
 const share = (value: number) => `${significant(100 * value)} %`;
 
 /** Return the groups of series by name, in the order in which they are shown; a task's scores share a chart. */

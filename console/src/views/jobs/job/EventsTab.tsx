@@ -53,9 +53,9 @@ export default function EventsTab({ job, hasEnded }: TabProps) {
 function EventRow({ event }: { event: Schemas["Event"] }) {
   const data = Object.keys(event.data).length === 0 ? "" : JSON.stringify(event.data);
   return (
-    <Table.Tr>
-      <Table.Td style={{ whiteSpace: "nowrap", verticalAlign: "top" }}>{dateTime(event.created_at)}</Table.Td>
-      <Table.Th scope="row" fw={400} style={{ whiteSpace: "nowrap", verticalAlign: "top" }}>
+    <Table.Tr style={{ verticalAlign: "top" }}>
+      <Table.Td style={{ whiteSpace: "nowrap" }}>{dateTime(event.created_at)}</Table.Td>
+      <Table.Th scope="row" fw={400} style={{ whiteSpace: "nowrap" }}>
         <Code>{visible(event.type, 80)}</Code>
       </Table.Th>
       <Table.Td>{event.attempt ?? ""}</Table.Td>

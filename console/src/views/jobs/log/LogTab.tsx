@@ -46,7 +46,7 @@ export default function LogTab({ job, hasEnded }: TabProps) {
       {shown.length > 0 ? (
         <LogLines lines={shown} search={search} isFollowing={held === null && !hasEnded} onLeave={() => setHeld((before) => before ?? lines)} />
       ) : isEmpty ? (
-        <Empty title={search === "" && level.length === 0 ? "No lines yet" : "No line matches"}>{search === "" ? "Workers write them once they have started." : "The server looks at the newest lines of a long log."}</Empty>
+        <NoLines isFiltered={search !== "" || level.length > 0} />
       ) : (
         <Loading label="Loading the log" />
       )}
@@ -54,12 +54,19 @@ export default function LogTab({ job, hasEnded }: TabProps) {
   );
 }
 
+function NoLines({ isFiltered }: { isFiltered: boolean }) {
+  if (isFiltered) return <Empty title="No line matches">The server looks at the newest lines of a long log.</Empty>;
+  return <Empty title="No lines yet">Workers write them once they have started.</Empty>;
+}
+
 function LogFilter() {
   const { search = "", level = [] } = jobRoute.useSearch();
   const navigate = jobRoute.useNavigate();
   const [typed, setTyped] = useState(search);
   useEffect(() => setTyped(search), [search]);
-  const send = useDebouncedCallback((text: string) => void navigate({ search: (before) => ({ ...before, search: text || undefined }), replace: true, resetScroll: false }), 300);
+  const change = (changed: { search?: string | undefined; level?: string[] | undefined }) =>
+    void navigate({ search: (before) => ({ ...before, ...changed }), replace: true, resetScroll: false });
+  const send = useDebouncedCallback((text: string) => change({ search: text || undefined }), 300);
   const set = (text: string) => {
     setTyped(text);
     send(text);
@@ -78,7 +85,7 @@ function LogFilter() {
         maxLength={200}
         onChange={(event) => set(event.currentTarget.value)}
       />
-      <Chip.Group multiple value={level} onChange={(levels) => void navigate({ search: (before) => ({ ...before, level: levels.length === 0 ? undefined : levels }), replace: true, resetScroll: false })}>
+      <Chip.Group multiple value={level} onChange={(levels) => change({ level: levels.length === 0 ? undefined : levels })}>
         <Group gap={6} role="group" aria-label="Levels">
           {LEVELS.map((each) => (
             <Chip key={each} value={each} size="xs" variant="outline">
