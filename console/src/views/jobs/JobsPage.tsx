@@ -1,14 +1,15 @@
 import { IconPlus } from "@tabler/icons-react";
-import { useCallback, useEffect, useMemo, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from "react";
 import { jobsRoute } from "../../app/router";
 import { ButtonLink } from "../../ui/links";
 import { Page } from "../../ui/Page";
 import { Empty, ErrorState, Loading } from "../../ui/states";
 import { STATES, type JobState } from "./jobState";
-import { BulkActions } from "./list/BulkActions";
 import { Filters } from "./list/Filters";
 import { JobTable } from "./list/JobTable";
 import { useJobList, type Filter } from "./list/useJobList";
+
+const BulkActions = lazy(() => import("./list/BulkActions"));
 
 export default function JobsPage() {
   return (
@@ -47,14 +48,16 @@ function Jobs() {
   return (
     <>
       {chosen.length > 0 && (
-        <BulkActions
-          selected={chosen}
-          onClear={() => setSelected(new Set())}
-          onChanged={(jobs) => {
-            jobs.forEach(list.put);
-            list.refresh();
-          }}
-        />
+        <Suspense>
+          <BulkActions
+            selected={chosen}
+            onClear={() => setSelected(new Set())}
+            onChanged={(jobs) => {
+              jobs.forEach(list.put);
+              list.refresh();
+            }}
+          />
+        </Suspense>
       )}
       <JobTable list={list} selected={selected} onSelect={select} onSelectAll={(all) => setSelected(new Set(all ? list.jobs.map((job) => job.id) : []))} />
     </>

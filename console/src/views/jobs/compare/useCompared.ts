@@ -73,7 +73,7 @@ export function useCurves({ jobs, ids, labels, resolved, series, keep }: Wanted)
       }),
     [...data, ...resolved, labels.join("\n"), series, keep],
   );
-  return { curves, isPending: answers.every((answer) => answer.isPending), error: answers.find((answer) => answer.isError && answer.data === undefined)?.error ?? null };
+  return { curves, isPending: answers.some((answer) => answer.isPending), error: answers.find((answer) => answer.isError && answer.data === undefined)?.error ?? null };
 }
 
 /** Names of jobs; with the id where two have the same. */

@@ -19,7 +19,7 @@ interface Props {
 }
 
 /** What can be done with the selected jobs: each action with those whose `actions` have it. */
-export function BulkActions({ selected, onClear, onChanged }: Props) {
+export default function BulkActions({ selected, onClear, onChanged }: Props) {
   const [running, setRunning] = useState<Change | null>(null);
   const [confirming, setConfirming] = useState(false);
   const [failures, setFailures] = useState<Outcome<ListedJob, Job>[]>([]);

@@ -1,7 +1,7 @@
-import { Chip, CloseButton, Group, TagsInput, TextInput } from "@mantine/core";
+import { Chip, CloseButton, Group, TextInput } from "@mantine/core";
 import { useDebouncedCallback } from "@mantine/hooks";
-import { IconSearch } from "@tabler/icons-react";
-import { useEffect, useState } from "react";
+import { IconSearch, IconTag } from "@tabler/icons-react";
+import { useEffect, useRef, useState, type ReactNode } from "react";
 import { jobsRoute } from "../../../app/router";
 import { STATES } from "../jobState";
 
@@ -11,15 +11,19 @@ export function Filters() {
   const navigate = jobsRoute.useNavigate();
   return (
     <Group gap="sm" align="flex-end">
-      <SearchField value={search} onChange={(value) => void navigate({ search: (before) => ({ ...before, search: value || undefined }), replace: true })} />
-      <TagsInput
-        aria-label="Labels"
-        placeholder={label.length === 0 ? "label, as key:value" : ""}
-        value={label}
-        onChange={(labels) => void navigate({ search: (before) => ({ ...before, label: labels.filter((each) => /^[^:]+:/.test(each)) }) })}
-        acceptValueOnBlur
-        size="xs"
-        w={{ base: "100%", xs: 220 }}
+      <TextField
+        label="Search jobs"
+        placeholder="name, id or label"
+        icon={<IconSearch size={14} aria-hidden />}
+        value={search}
+        onChange={(value) => void navigate({ search: (before) => ({ ...before, search: value || undefined }), replace: true })}
+      />
+      <TextField
+        label="Labels"
+        placeholder="labels, as key:value, key:value"
+        icon={<IconTag size={14} aria-hidden />}
+        value={label.join(", ")}
+        onChange={(value) => void navigate({ search: (before) => ({ ...before, label: labelsOf(value) }), replace: true })}
       />
       <Chip.Group multiple value={state} onChange={(states) => void navigate({ search: (before) => ({ ...before, state: states }) })}>
         <Group gap={6} role="group" aria-label="States">
@@ -34,10 +38,27 @@ export function Filters() {
   );
 }
 
+/** What is typed is a label once it has a key and a colon. */
+function labelsOf(typed: string): string[] | undefined {
+  const labels = typed.split(",").map((each) => each.trim()).filter((each) => /^[^:]+:./.test(each));
+  return labels.length === 0 ? undefined : labels;
+}
+
+interface FieldProps {
+  label: string;
+  placeholder: string;
+  icon: ReactNode;
+  value: string;
+  onChange: (value: string) => void;
+}
+
 /** The address follows the text as soon as typing pauses. */
-function SearchField({ value, onChange }: { value: string; onChange: (value: string) => void }) {
+function TextField({ label, placeholder, icon, value, onChange }: FieldProps) {
   const [typed, setTyped] = useState(value);
-  useEffect(() => setTyped(value), [value]);
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    if (document.activeElement !== input.current) setTyped(value); // nothing changes under the fingers
+  }, [value]);
   const send = useDebouncedCallback(onChange, 300);
   const set = (next: string) => {
     setTyped(next);
@@ -45,16 +66,17 @@ function SearchField({ value, onChange }: { value: string; onChange: (value: str
   };
   return (
     <TextInput
+      ref={input}
       type="search"
-      aria-label="Search jobs"
-      placeholder="name, id or label"
+      aria-label={label}
+      placeholder={placeholder}
       value={typed}
       onChange={(event) => set(event.currentTarget.value)}
-      leftSection={<IconSearch size={14} aria-hidden />}
-      rightSection={typed === "" ? null : <CloseButton size="xs" aria-label="Clear the search" onClick={() => set("")} />}
+      leftSection={icon}
+      rightSection={typed === "" ? null : <CloseButton size="xs" aria-label={`Clear: ${label}`} onClick={() => set("")} />}
       maxLength={200}
       size="xs"
-      w={{ base: "100%", xs: 240 }}
+      w={{ base: "100%", xs: 250 }}
     />
   );
 }

@@ -58,7 +58,7 @@ function Space({ height }: { height: number }) {
   if (height <= 0) return null;
   return (
     <Table.Tr aria-hidden style={{ border: 0 }}>
-      <Table.Td colSpan={8} p={0} h={height} />
+      <Table.Td p={0} h={height} />
     </Table.Tr>
   );
 }
@@ -77,7 +77,7 @@ function Heading({ count, selected, onSelectAll }: { count: number; selected: nu
           />
         </Table.Th>
         <Table.Th scope="col">Name</Table.Th>
-        <Table.Th scope="col" w={124}>
+        <Table.Th scope="col" w={{ base: 104, xs: 124 }}>
           State
         </Table.Th>
         <Table.Th scope="col" w={{ base: 90, xs: 210 }}>
