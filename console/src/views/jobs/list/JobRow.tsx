@@ -56,7 +56,7 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
 function SecondLine({ job }: { job: ListedJob }) {
   const labels = Object.entries(job.labels).map(([key, value]) => `${key}: ${value}`);
   const text = job.error ?? job.progress.waiting ?? (labels.join(", ") || job.id);
-  const color = job.error !== null ? "var(--mantine-color-error)" : "dimmed";
+  const color = job.error !== null ? "light-dark(#b02525, #ff9c9c)" : "dimmed";
   return (
     <Text size="xs" c={color} truncate className="user-text" title={visible(text, 500)}>
       {visible(text, 300)}

@@ -8,7 +8,7 @@ import { useSingleJobs } from "./useSingleJobs";
 import { advance, type Head, type Trail } from "./trail";
 
 /** The first page is small, to be shown at once and read every two seconds; the API's largest pages follow. */
-const FIRST_PAGE = 100;
+const FIRST_PAGE = 50;
 const LARGEST_PAGE = 500;
 /** Pages of active jobs that are read again at most: beyond that the list is live as far as its first page. */
 const ACTIVE_PAGES = 4;
