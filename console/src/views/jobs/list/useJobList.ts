@@ -48,12 +48,14 @@ export function useJobList(filter: Filter): JobList {
     refetchInterval: (query) => Math.max(LIVE_MS, 5 * (query.state.data?.tookMs ?? 0)),
   });
   const trail = useTrail(JSON.stringify(filter), head.isPlaceholderData ? undefined : head.data);
+  // The page that the scrolled list has asked for first; a list of other jobs has another one.
+  const [wanted, setWanted] = useState<string | null>(null);
   const rest = useInfiniteQuery({
     queryKey: ["jobs", "rest", filter, trail?.next],
     queryFn: ({ pageParam, signal }) => readPage(filter, LARGEST_PAGE, pageParam, signal),
     initialPageParam: trail?.next ?? null,
     getNextPageParam: (last) => last.next,
-    enabled: false, // read as the list is scrolled
+    enabled: wanted !== null && wanted === trail?.next,
     staleTime: "static",
   });
   const single = useSingleJobs();
@@ -77,7 +79,12 @@ export function useJobList(filter: Filter): JobList {
     pages: rest.data?.pages.length ?? 0,
     isLoadingMore: rest.isFetching,
     moreError: rest.error,
-    loadMore: () => void (rest.isFetching ? undefined : rest.data === undefined ? rest.refetch() : rest.fetchNextPage()),
+    loadMore() {
+      if (trail === null || rest.isFetching) return;
+      if (rest.data !== undefined) void rest.fetchNextPage();
+      else if (rest.isError) void rest.refetch();
+      else setWanted(trail.next);
+    },
     refresh,
     put: single.put,
   };
