@@ -60,7 +60,7 @@ export const modelsRoute = createRoute({
 export const modelRoute = createRoute({
   getParentRoute: () => root,
   path: "/models/$name",
-  validateSearch: (given) => optional({ version: text(given.version), tab: text(given.tab) }),
+  validateSearch: (given) => optional({ version: text(given.version), tab: text(given.tab), deploy: oneOf(given.deploy, ["1"]) }),
   component: lazyRouteComponent(() => import("../views/models/ModelPage")),
 });
 

@@ -1,12 +1,12 @@
 /** Deploy a version: a name, an engine, and the way to the playground once it is ready. */
 import { Alert, Button, Group, Loader, Modal, Select, Stack, Text, TextInput } from "@mantine/core";
-import { useDisclosure } from "@mantine/hooks";
 import { IconRocket } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState, type FormEvent } from "react";
 import { api, ask, type Schemas } from "../../api/client";
 import { visible } from "../../app/labels";
 import { LIVE_MS } from "../../app/queries";
+import { modelRoute } from "../../app/router";
 import { ButtonLink, TextLink } from "../../ui/links";
 import { ErrorState, StateBadge } from "../../ui/states";
 import { useDeployments } from "./queries";
@@ -29,16 +29,18 @@ const HEADER = { header: { role: "presentation" } };
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 
 export function DeployButton({ version }: { version: Version }) {
-  const [opened, { open, close }] = useDisclosure();
+  const { deploy } = modelRoute.useSearch(); // so that other views can lead to the dialog
+  const navigate = modelRoute.useNavigate();
+  const set = (deploy?: "1") => void navigate({ search: (before) => ({ ...before, deploy }), replace: true, resetScroll: false });
   if (!useMayWrite()) return null;
   return (
     <>
-      <Button leftSection={<IconRocket size={16} aria-hidden />} onClick={open}>
+      <Button leftSection={<IconRocket size={16} aria-hidden />} onClick={() => set("1")}>
         Deploy
       </Button>
       <Modal
-        opened={opened}
-        onClose={close}
+        opened={deploy !== undefined}
+        onClose={() => set()}
         title={`Deploy ${referenceOf(version)}`}
         closeButtonProps={{ "aria-label": "Close" }}
         attributes={HEADER}

@@ -1,30 +1,28 @@
-import { Box, Collapse, Code, Text, UnstyledButton } from "@mantine/core";
+import { Code, Collapse, Group, Text, Tooltip, UnstyledButton } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import type { ReactNode } from "react";
-import { dateTime, duration, elapsed, integer } from "../../../app/format";
+import { duration, elapsed, integer } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { TextLink } from "../../../ui/links";
 import type { Job } from "../jobState";
+import { endOf } from "./describe";
 
-/** What the job is made of: teacher, data, times, and the model that came out. */
+/** What the job is made of, in a line: teacher, data, and how long it took. */
 export function Facts({ job }: { job: Job }) {
   const { spec } = job;
   const teachers = spec.teacher == null ? spec.teachers.map((each) => each.model) : [spec.teacher.model];
   return (
-    <Box component="dl" m={0} style={{ display: "grid", gridTemplateColumns: "repeat(auto-fill, minmax(210px, 1fr))", gap: "8px 16px" }}>
-      <Fact name={teachers.length > 1 ? "Teachers" : "Teacher"}>{visible(teachers.join(", ") || "–", 200)}</Fact>
+    <Group component="dl" m={0} gap="2px 20px">
+      <Fact name={teachers.length > 1 ? "Teachers" : "Teacher"}>
+        <Teachers models={teachers} />
+      </Fact>
       <Fact name="Data">
         <Data train={spec.data.train} />
       </Fact>
       <Fact name="Batch size">{integer(spec.batch_size)}</Fact>
-      <Fact name="Submitted">{dateTime(job.created_at)}</Fact>
-      <Fact name={job.finished_at === null ? "Runs for" : "Took"}>{duration(elapsed(job.started_at, job.finished_at))}</Fact>
-      {job.model !== null && (
-        <Fact name="Model">
-          <TextLink to="/models/$name" params={{ name: job.model.name }} search={{ version: String(job.model.version) }}>
-            {visible(job.model.name)}@{job.model.version}
-          </TextLink>
-        </Fact>
+      {job.priority !== 0 && <Fact name="Priority">{integer(job.priority)}</Fact>}
+      {job.started_at != null && (
+        <Fact name={job.finished_at === null ? "Runs for" : "Took"}>{duration(elapsed(job.started_at, job.finished_at))}</Fact>
       )}
       {job.retry_of != null && (
         <Fact name="Continues">
@@ -33,20 +31,32 @@ export function Facts({ job }: { job: Job }) {
           </TextLink>
         </Fact>
       )}
-    </Box>
+    </Group>
   );
 }
 
 function Fact({ name, children }: { name: string; children: ReactNode }) {
   return (
-    <div>
-      <Text component="dt" size="xs" c="dimmed">
+    <Group gap={6} align="baseline" wrap="nowrap">
+      <Text component="dt" size="sm" c="dimmed" style={{ whiteSpace: "nowrap" }}>
         {name}
       </Text>
       <Text component="dd" size="sm" m={0} className="user-text">
         {children}
       </Text>
-    </div>
+    </Group>
+  );
+}
+
+/** A long address of a teacher is shown by its end, and whole under the pointer or with the focus. */
+function Teachers({ models }: { models: string[] }) {
+  const whole = models.join(", ") || "–";
+  const short = models.map((model) => endOf(model)).join(", ") || "–";
+  if (short === whole) return visible(whole, 200);
+  return (
+    <Tooltip label={visible(whole, 500)} multiline maw={480} events={{ hover: true, focus: true, touch: true }}>
+      <span tabIndex={0}>{visible(short, 200)}</span>
+    </Tooltip>
   );
 }
 

@@ -9,6 +9,7 @@ import { done, failed } from "../../../ui/notify";
 import { Confirm } from "../Confirm";
 import type { Job } from "../jobState";
 import { change, CHANGES, type Change } from "../requests";
+import { EditJob } from "./EditJob";
 import { jobKey } from "./useJob";
 
 const CONFIRMED = {
@@ -21,6 +22,7 @@ export function JobActions({ job }: { job: Job }) {
   const { act, isRunning } = useActions(job);
   const [confirming, setConfirming] = useState<keyof typeof CONFIRMED | null>(null);
   const [asked, setAsked] = useState<keyof typeof CONFIRMED>("cancel"); // its text stays while the dialog closes
+  const [isEditing, setEditing] = useState(false);
   const ask = (action: keyof typeof CONFIRMED) => {
     setAsked(action);
     setConfirming(action);
@@ -35,6 +37,11 @@ export function JobActions({ job }: { job: Job }) {
               {CHANGES[each].label}
             </Button>
           ),
+      )}
+      {job.actions.includes("edit") && (
+        <Button size="xs" variant="default" onClick={() => setEditing(true)}>
+          Edit
+        </Button>
       )}
       {job.actions.includes("clone") && (
         <ButtonLink size="xs" variant="default" to="/new-job" search={{ from: job.id }}>
@@ -51,6 +58,7 @@ export function JobActions({ job }: { job: Job }) {
           Delete
         </Button>
       )}
+      <EditJob jobId={job.id} opened={isEditing} onClose={() => setEditing(false)} />
       <Confirm
         opened={confirming !== null}
         title={title}

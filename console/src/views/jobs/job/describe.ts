@@ -17,3 +17,10 @@ const MAIN = ["top1", "image_to_text_r1", "text_to_image_r1", "mean_per_class"];
 export function mainScore(scores: Record<string, unknown>): string | undefined {
   return MAIN.find((name) => typeof scores[name] === "number") ?? Object.keys(scores).find((name) => typeof scores[name] === "number");
 }
+
+/** Return the end of a long address, by whole folders: `local-dir:/data/teachers/vit` as `…/teachers/vit`. */
+export function endOf(address: string, most = 32): string {
+  if (address.length <= most) return address;
+  const end = address.split("/").slice(-2).join("/");
+  return end.length < address.length && end.length <= most ? `…/${end}` : `…${address.slice(1 - most)}`;
+}

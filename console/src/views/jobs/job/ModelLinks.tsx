@@ -1,0 +1,31 @@
+import { IconRocket } from "@tabler/icons-react";
+import { visible } from "../../../app/labels";
+import { ButtonLink } from "../../../ui/links";
+import { useMayWrite } from "../../models/useMayWrite";
+import type { Job } from "../jobState";
+
+/** The ways on from a job that has made a model. */
+export function ModelLinks({ job: { model } }: { job: Job }) {
+  const mayWrite = useMayWrite();
+  if (model === null) return null;
+  const version = String(model.version);
+  return (
+    <>
+      <ButtonLink size="xs" to="/models/$name" params={{ name: model.name }} search={{ version }}>
+        Open {visible(model.name, 60)}@{version}
+      </ButtonLink>
+      {mayWrite && (
+        <ButtonLink
+          size="xs"
+          variant="default"
+          leftSection={<IconRocket size={14} aria-hidden />}
+          to="/models/$name"
+          params={{ name: model.name }}
+          search={{ version, deploy: "1" }}
+        >
+          Deploy
+        </ButtonLink>
+      )}
+    </>
+  );
+}
