@@ -138,9 +138,11 @@ def attempts_page(job_id: str, *, page_size: int | None = None, page_token: str 
     return Call("GET", path("jobs", job_id, "attempts"), as_model(Page[Attempt]), query=query)
 
 
-def events_page(job_id: str, *, page_size: int | None = None, page_token: str | None = None) -> Call[Page[Event]]:
-    """Return one page of a job's events, oldest first."""
-    query = {"page_size": page_size, "page_token": page_token}
+def events_page(
+    job_id: str, *, tail: int | None = None, page_size: int | None = None, page_token: str | None = None
+) -> Call[Page[Event]]:
+    """Return one page of a job's events, oldest first; with `tail` the last ones only."""
+    query = {"tail": tail, "page_size": page_size, "page_token": page_token}
     return Call("GET", path("jobs", job_id, "events"), as_model(Page[Event]), query=query)
 
 
@@ -239,12 +241,12 @@ class JobMethods(ResourceMethods):
 
     @iteration
     def events(
-        self, job_id: str, *, after: int = 0, patience: float = _SURVIVES_RESTART_SECONDS
+        self, job_id: str, *, after: int = 0, tail: int | None = None, patience: float = _SURVIVES_RESTART_SECONDS
     ) -> AsyncGenerator[Event, None]:
-        """Iterate over a job's events as they happen, from the one after `after` until the job has ended.
+        """Iterate over a job's events as they happen until it has ended: from the one after `after`, or from the last `tail`.
 
         `patience` is how many seconds the server may be away."""
-        stream = Stream(path("jobs", job_id, "events"), Event, after, self._transport.retries.lasting(patience))
+        stream = Stream(path("jobs", job_id, "events"), Event, after, self._transport.retries.lasting(patience), tail=tail)
         return follow(self._transport, stream, lambda: self._has_ended(job_id))
 
     @iteration

@@ -72,6 +72,8 @@ class Deployment(Response):
     canary: Canary | None = None
     models: list[str] = []
     """With their versions resolved."""
+    resident: int = 4
+    """How many of `models` a replica keeps in memory."""
     serving: str | None = None
     """The version that answers queries: during an update, and after a failed one, the version before it."""
     replicas: ReplicaRange

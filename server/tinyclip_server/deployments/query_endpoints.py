@@ -24,7 +24,7 @@ from tinyclip_server.http.services import Project, Services, ServicesDep
 router = APIRouter(prefix="/deployments", tags=["queries"])
 
 Set = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-PageSize = Annotated[int, Query(ge=1, le=500)]
+PageSize = Annotated[int, Query(ge=1, le=200)]  # what a deployment accepts
 PageToken = Annotated[str, Query(max_length=1000)]
 
 

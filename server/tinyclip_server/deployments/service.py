@@ -71,9 +71,10 @@ def endpoint(settings: Settings, name: str) -> str:
 def view(settings: Settings, row: DeploymentRow, caller: Caller) -> Deployment:
     target = requested_target(row)
     return Deployment(
-        name=row.name, model=target.model, canary=target.canary, models=target.models, state=DeploymentState(row.state),
-        serving=serving(row), endpoint=endpoint(settings, row.name), replicas=target.replicas, engine=target.engine,
-        message=row.message, actions=_actions(row, caller), created_at=row.created_at, updated_at=row.updated_at,
+        name=row.name, model=target.model, canary=target.canary, models=target.models, resident=target.resident,
+        state=DeploymentState(row.state), serving=serving(row), endpoint=endpoint(settings, row.name), replicas=target.replicas,
+        engine=target.engine, message=row.message, actions=_actions(row, caller), created_at=row.created_at,
+        updated_at=row.updated_at,
     )
 
 

@@ -51,15 +51,24 @@ async def attempts(job_id: str, session: ReadSession, project: Project, paging: 
 
 @router.get("/events", response_model=Page[Event], responses=SSE_TOO)
 async def events(
-    job_id: str, request: Request, services: ServicesDep, session: ReadSession, project: Project, paging: Paging
+    job_id: str,
+    request: Request,
+    services: ServicesDep,
+    session: ReadSession,
+    project: Project,
+    paging: Paging,
+    tail: Annotated[int | None, Query(ge=1, le=2_000, description="only the last events, this many")] = None,
 ) -> Response | Page[Event]:
     """List a job's events, oldest first, or stream them."""
     job = await service.get(session, project, job_id)
     if accepts_event_stream(request):
-        after = last_event_id(request) or 0
+        after = last_event_id(request)  # a client that reconnects continues where it was
+        begin = (max(0, job.last_event - tail) if tail else 0) if after is None else after
         return stream(
-            request, services.db, services.feeds, job_id, after, job.last_event, repository.events_after, event_view
+            request, services.db, services.feeds, job_id, begin, job.last_event, repository.events_after, event_view
         )
+    if tail:
+        return Page(items=[event_view(event) for event in await repository.last_events(session, job, tail)])
     rows = await repository.events_after(session, job_id, paging.after_number(), paging.page_size + 1)
     return paging.page(rows, event_view, lambda event: (event.seq,))
 

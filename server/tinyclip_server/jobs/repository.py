@@ -110,6 +110,10 @@ async def events_after(session: AsyncSession, job_id: str, seq: int, limit: int)
     return (await session.scalars(query)).all()
 
 
+async def last_events(session: AsyncSession, job: JobRow, count: int) -> Sequence[EventRow]:
+    return await events_after(session, job.id, max(0, job.last_event - count), count)
+
+
 async def logs_after(session: AsyncSession, job_id: str, seq: int, limit: int) -> Sequence[LogLineRow]:
     query = select(LogLineRow).where(LogLineRow.job_id == job_id, LogLineRow.seq > seq).order_by(LogLineRow.seq).limit(limit)
     return (await session.scalars(query)).all()

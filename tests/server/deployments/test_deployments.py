@@ -36,6 +36,15 @@ class TestPut:
             f"{MODEL}@1", {"min": 1, "max": 1, "target_requests": 16}, "auto",
         )  # fmt: skip
 
+    async def test_it_returns_what_an_update_has_to_send_again(self, service: Service) -> None:
+        replicas = {"min": 1, "max": 3, "target_requests": 8}
+        await put(service, models=[f"{MODEL}@2"], resident=2, replicas=replicas)
+
+        found = await get(service)
+
+        assert (found["models"], found["resident"], found["replicas"]) == ([f"{MODEL}@2"], 2, replicas)
+        assert (await put(service, OTHER))["resident"] == 4
+
     async def test_it_resolves_the_version(self, service: Service) -> None:
         await service.http.put(f"/v1/models/{MODEL}/aliases/best", json={"version": 1})
 

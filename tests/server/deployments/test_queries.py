@@ -64,6 +64,11 @@ class TestForwarding:
         assert (await service.http.get(f"{DEMO}/{path}")).status_code in (404, 422)
         assert serve.requests == []
 
+    async def test_pages_of_label_sets_are_as_large_as_a_deployment_allows(self, service: Service, serve: FakeServe) -> None:
+        assert (await service.http.get(f"{DEMO}/label-sets?page_size=200")).status_code == 200
+        assert (await service.http.get(f"{DEMO}/label-sets?page_size=201")).status_code == 422
+        assert len(serve.requests) == 1
+
     async def test_the_body_is_not_touched(self, service: Service, serve: FakeServe) -> None:
         kind, body = "multipart/form-data; boundary=x", b"--x\r\n" + bytes(range(256)) * 100
 

@@ -110,6 +110,17 @@ async def test_log_lines_stream_from_the_tail(service: Service, url: str) -> Non
     assert [document["message"] for document in documents] == ["line 9", "line 10"]
 
 
+async def test_events_stream_from_the_tail(service: Service, url: str) -> None:
+    job = await service.succeeded("emoji")
+    known = [event["id"] for event in await service.events(job["id"])]
+
+    tail = await read(f"{url}/v1/jobs/{job['id']}/events?tail=2")
+    resumed = await read(f"{url}/v1/jobs/{job['id']}/events?tail=2", **{"Last-Event-ID": str(known[-4])})
+
+    assert [document["id"] for document in tail] == known[-2:]
+    assert [document["id"] for document in resumed] == known[-3:]
+
+
 async def test_an_idle_stream_is_kept_alive(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyclip_server.http.streams.KEEPALIVE_SECONDS", 0.05)
     worker = await service.running()

@@ -107,6 +107,36 @@ class TestAttempts:
 
 
 @on_both_databases
+class TestTailOfEvents:
+    async def test_it_has_the_last_ones(self, service: Service) -> None:
+        job = await service.succeeded("emoji")
+        known = await service.items(f"/v1/jobs/{job['id']}/events")
+
+        page = await service.get(f"/v1/jobs/{job['id']}/events?tail=3")
+        more_than_there_are = await service.items(f"/v1/jobs/{job['id']}/events", tail=2_000)
+
+        assert page["items"] == known[-3:]
+        assert page["next_page_token"] is None
+        assert more_than_there_are == known
+
+    async def test_it_streams_the_last_ones(self, service: Service) -> None:
+        job = await service.succeeded("emoji")
+        known = await service.items(f"/v1/jobs/{job['id']}/events")
+
+        headers = {"Accept": "text/event-stream"}
+        response = await service.http.get(f"/v1/jobs/{job['id']}/events", params={"tail": 2}, headers=headers)
+
+        numbers = [int(line.removeprefix("id:")) for line in response.text.splitlines() if line.startswith("id:")]
+        assert numbers == [event["id"] for event in known[-2:]]
+
+    @pytest.mark.parametrize("tail", [0, 2_001])
+    async def test_it_is_bounded(self, service: Service, tail: int) -> None:
+        job = await service.submit()
+
+        assert (await service.http.get(f"/v1/jobs/{job['id']}/events", params={"tail": tail})).status_code == 422
+
+
+@on_both_databases
 class TestStreamOfMetrics:
     @pytest.fixture(autouse=True)
     def _short_polls(self, monkeypatch: pytest.MonkeyPatch) -> None:
