@@ -42,7 +42,7 @@ export function Toolbar({ text, isChanged, onReplace, onReset, onSubmit, canSubm
 }
 
 function TemplateSelect() {
-  const { template, from } = route.useSearch();
+  const { template, from, dataset } = route.useSearch();
   const navigate = useNavigate();
   const examples = useExamples().data ?? [];
   const value = from === undefined ? (template ?? TEMPLATES[0]!.name) : null;
@@ -61,7 +61,7 @@ function TemplateSelect() {
       data={groups.filter(({ items }) => items.length > 0)}
       value={value}
       allowDeselect={false}
-      onChange={(name) => name !== null && void navigate({ to: "/new-job", search: { template: name } })}
+      onChange={(name) => name !== null && void navigate({ to: "/new-job", search: { template: name, ...(dataset === undefined ? {} : { dataset }) } })}
     />
   );
 }

@@ -1,5 +1,5 @@
 import { Button, Code, Switch, Table, Text } from "@mantine/core";
-import { useCallback, useMemo, useRef, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import type { Schemas } from "../../../api/client";
 import { useStream } from "../../../api/useStream";
 import { dateTime } from "../../../app/format";
@@ -7,6 +7,8 @@ import { visible } from "../../../app/labels";
 import { Empty } from "../../../ui/states";
 import type { TabProps } from "../JobPage";
 
+/** Events that the view begins with. */
+const TAIL = 500;
 const KEPT = 5_000;
 const SHOWN = 200;
 /** Reports of progress are most of all events, and are left out at first. */
@@ -15,38 +17,58 @@ const KEPT_PROGRESS = 1_000;
 
 /** What has happened to the job, newest first, while it happens. */
 export default function EventsTab({ job, hasEnded }: TabProps) {
-  const { rare, progress } = useEvents(job.id, hasEnded);
+  const [isWhole, setWhole] = useState(false);
+  const { rare, progress, first } = useEvents(job.id, hasEnded, isWhole);
   const [shown, setShown] = useState(SHOWN);
   const [withProgress, setWithProgress] = useState(false);
-  const events = useMemo(() => (withProgress ? [...rare, ...progress].sort((a, b) => a.id - b.id) : rare), [rare, progress, withProgress]);
-  if (rare.length === 0) return <Empty title="No events yet" />;
+  const events = useMemo(
+    () => (withProgress ? [...rare, ...progress].sort((a, b) => a.id - b.id) : rare),
+    [rare, progress, withProgress],
+  );
+  if (first === null) return <Empty title="No events yet" />;
+  const isCut = first > 1 && !isWhole;
   return (
     <>
-      <Switch size="xs" mb="xs" label="Show progress" checked={withProgress} onChange={(event) => setWithProgress(event.currentTarget.checked)} />
-      <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of events" } }}>
-        <Table aria-label="Events">
-          <Table.Thead>
-            <Table.Tr>
-              {["Time", "Event", "Attempt", "Stage", "Message"].map((name) => (
-                <Table.Th key={name} scope="col">
-                  {name}
-                </Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {events.slice(-shown).toReversed().map((event) => (
-              <EventRow key={event.id} event={event} />
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
-      {events.length > shown && (
-        <Button mt="sm" size="xs" variant="default" onClick={() => setShown(shown + SHOWN)}>
+      <Switch
+        size="xs"
+        mb="xs"
+        label="Show progress"
+        checked={withProgress}
+        onChange={(event) => setWithProgress(event.currentTarget.checked)}
+      />
+      <EventTable events={events.slice(-shown).toReversed()} />
+      {(events.length > shown || isCut) && (
+        <Button mt="sm" size="xs" variant="default" onClick={() => (events.length > shown ? setShown(shown + SHOWN) : setWhole(true))}>
           Show older events
         </Button>
       )}
     </>
+  );
+}
+
+function EventTable({ events }: { events: Events }) {
+  return (
+    <Table.ScrollContainer
+      minWidth={640}
+      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of events" } }}
+    >
+      <Table aria-label="Events">
+        <Table.Thead>
+          <Table.Tr>
+            {["Time", "Event", "Attempt", "Stage", "Message"].map((name) => (
+              <Table.Th key={name} scope="col">
+                {name}
+              </Table.Th>
+            ))}
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {events.map((event) => (
+            <EventRow key={event.id} event={event} />
+          ))}
+        </Table.Tbody>
+      </Table>
+    </Table.ScrollContainer>
   );
 }
 
@@ -76,18 +98,34 @@ function EventRow({ event }: { event: Schemas["Event"] }) {
 
 type Events = readonly Schemas["Event"][];
 
-function useEvents(jobId: string, hasEnded: boolean): { rare: Events; progress: Events } {
-  const [events, setEvents] = useState<{ rare: Events; progress: Events }>({ rare: [], progress: [] });
+interface Known {
+  rare: Events;
+  progress: Events;
+  /** Number of the first event that was read; the job's first is 1. */
+  first: number | null;
+}
+
+const NOTHING: Known = { rare: [], progress: [], first: null };
+
+/** Follow the events from the last ones on, or all of them. */
+function useEvents(jobId: string, hasEnded: boolean, isWhole: boolean): Known {
+  const [known, setKnown] = useState(NOTHING);
   const last = useRef<number | undefined>(undefined);
+  const url = `/v1/jobs/${encodeURIComponent(jobId)}/events${isWhole ? "" : `?tail=${TAIL}`}`;
+  useEffect(() => {
+    last.current = undefined; // before the stream of the new address opens
+    setKnown(NOTHING);
+  }, [url]);
   const onEvents = useCallback((more: Events) => {
     const fresh = more.filter((event) => event.id > (last.current ?? 0));
     last.current = more.at(-1)?.id ?? last.current;
     const isProgress = (event: Schemas["Event"]) => PROGRESS.includes(event.type);
-    setEvents(({ rare, progress }) => ({
+    setKnown(({ rare, progress, first }) => ({
       rare: [...rare, ...fresh.filter((event) => !isProgress(event))].slice(-KEPT),
       progress: [...progress, ...fresh.filter(isProgress)].slice(-KEPT_PROGRESS),
+      first: first ?? fresh[0]?.id ?? null,
     }));
   }, []);
-  useStream<Schemas["Event"]>({ url: `/v1/jobs/${encodeURIComponent(jobId)}/events`, after: () => last.current, onEvents, isComplete: () => hasEnded });
-  return events;
+  useStream<Schemas["Event"]>({ url, after: () => last.current, onEvents, isComplete: () => hasEnded });
+  return known;
 }

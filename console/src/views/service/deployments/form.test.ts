@@ -3,7 +3,13 @@ import type { Schemas } from "../../../api/client";
 import { bodyOf, filled, formOf, problemOf } from "./form";
 
 const EMOJI = {
-  name: "emoji", model: "emoji@1", models: ["other@2"], engine: "torch", canary: { model: "emoji@2", weight: 0.25 }, replicas: { min: 1, max: 3, target_requests: 8 },
+  name: "emoji",
+  model: "emoji@1",
+  models: ["other@2"],
+  resident: 2,
+  engine: "torch",
+  canary: { model: "emoji@2", weight: 0.25 },
+  replicas: { min: 1, max: 3, target_requests: 8 },
 } as unknown as Schemas["Deployment"];
 
 it("suggests the newest model, and its name", () => {
@@ -16,7 +22,12 @@ it("suggests the newest model, and its name", () => {
 
 it("keeps what it does not show", () => {
   expect(bodyOf(filled(formOf(EMOJI, null), undefined), EMOJI)).toEqual({
-    model: "emoji@1", models: ["other@2"], engine: "torch", canary: { model: "emoji@2", weight: 0.25 }, replicas: { min: 1, max: 3, target_requests: 8 },
+    model: "emoji@1",
+    models: ["other@2"],
+    resident: 2,
+    engine: "torch",
+    canary: { model: "emoji@2", weight: 0.25 },
+    replicas: { min: 1, max: 3, target_requests: 8 },
   });
 });
 

@@ -44,10 +44,11 @@ export function bodyOf(form: FilledForm, existing: Schemas["Deployment"] | undef
   return {
     model: form.model.trim(),
     models: existing?.models ?? [],
+    resident: existing?.resident ?? 4,
     replicas: { min: form.min, max: form.max, target_requests: existing?.replicas.target_requests ?? 16 },
     engine: form.engine,
     canary: canary === "" ? null : { model: canary, weight: form.weight / 100 },
-  } as Put;
+  };
 }
 
 /** Return why the form cannot be sent; null if it can. */
