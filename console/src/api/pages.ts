@@ -5,7 +5,7 @@ interface Paged<T> {
   next_page_token?: string | null;
 }
 
-const MOST_PAGES = 20;
+const MOST_PAGES = 40;
 
 /** `await allPages((page_token) => ask(api.GET("/v1/deployments", {params: {query: {page_token}}})))` */
 export async function allPages<T>(read: (token: string | undefined) => Promise<Paged<T>>): Promise<T[]> {

@@ -1,5 +1,8 @@
 import { createTheme } from "@mantine/core";
 
+/** The head of a dialog is a <header>, which would be a second banner of the page. */
+const DIALOG = { attributes: { header: { role: "none" } }, closeButtonProps: { "aria-label": "Close" } };
+
 /** One visual language for all views; colours have the contrast of WCAG AA in light and dark. */
 export const theme = createTheme({
   primaryColor: "cyan",
@@ -12,9 +15,9 @@ export const theme = createTheme({
   components: {
     Table: { defaultProps: { verticalSpacing: 6, horizontalSpacing: "sm" } },
     Tooltip: { defaultProps: { withArrow: true, openDelay: 300 } },
-    // The head of a dialog is a <header>, which would be a second banner of the page.
-    Modal: { defaultProps: { attributes: { header: { role: "none" } } } },
-    Drawer: { defaultProps: { attributes: { header: { role: "none" } } } },
+    Modal: { defaultProps: DIALOG },
+    Drawer: { defaultProps: DIALOG },
+    Alert: { defaultProps: { variant: "light" } },
     Anchor: { defaultProps: { underline: "hover" } },
   },
 });

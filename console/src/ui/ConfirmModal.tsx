@@ -17,7 +17,7 @@ interface Props {
 
 export function ConfirmModal({ title, confirm, opened, isBusy, error, onConfirm, onClose, children }: Props) {
   return (
-    <Modal opened={opened} onClose={onClose} title={title} closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened={opened} onClose={onClose} title={title}>
       <Stack>
         <div>{children}</div>
         {error != null && <ErrorState error={error} />}

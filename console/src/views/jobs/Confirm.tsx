@@ -11,10 +11,10 @@ interface Props {
   children: ReactNode;
 }
 
-/** Ask before something that cannot be undone. The head of a dialog is a <header>, which would be a second banner of the page. */
+/** Ask before something that cannot be undone. */
 export function Confirm({ opened, title, action, onConfirm, onClose, children }: Props) {
   return (
-    <Modal opened={opened} onClose={onClose} title={title} centered attributes={{ header: { role: "none" } }} closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened={opened} onClose={onClose} title={title} centered>
       <Text size="sm">{children}</Text>
       <Group justify="flex-end" mt="md" gap="xs">
         <Button variant="default" onClick={onClose} data-autofocus>

@@ -6,7 +6,7 @@ import { compareModelsRoute } from "../../app/router";
 import { ErrorState, Loading } from "../../ui/states";
 import { ClassDifferences, IMAGES } from "./ClassDifferences";
 import { CommandLine } from "./CommandLine";
-import { ImageGrid } from "./ImageGrid";
+import { PredictedImages } from "./PredictedImages";
 import { countedClasses, joinPerClass } from "./perClass";
 import { useClassCounts } from "./queries";
 import { referenceOf, TEACHER } from "./references";
@@ -34,7 +34,7 @@ export function CompareImages({ models, found }: { models: string[]; found: Comp
       </Section>
       <div id={IMAGES}>
         <Section title="Images">
-          <ImageGrid models={compared} names={names} task={shown} version={compared[0]!} />
+          <PredictedImages models={compared} names={names} task={shown} version={compared[0]!} />
         </Section>
       </div>
     </>

@@ -24,8 +24,6 @@ const ENGINES: { value: Engine; label: string }[] = [
   { value: "openvino-bf16", label: "OpenVINO, bf16" },
   { value: "openvino-int8", label: "OpenVINO, int8" },
 ];
-/** A dialog's header is not the banner of the page. */
-const HEADER = { header: { role: "presentation" } };
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 
 export function DeployButton({ version }: { version: Version }) {
@@ -42,8 +40,6 @@ export function DeployButton({ version }: { version: Version }) {
         opened={deploy !== undefined}
         onClose={() => set()}
         title={`Deploy ${referenceOf(version)}`}
-        closeButtonProps={{ "aria-label": "Close" }}
-        attributes={HEADER}
       >
         <Deploy version={version} />
       </Modal>
@@ -105,7 +101,7 @@ function Form({ version, isSending, onSubmit }: { version: Version; isSending: b
           allowDeselect={false}
         />
         {same !== undefined && (
-          <Alert color="orange" title="This deployment exists" styles={{ title: { color: "var(--mantine-color-text)" } }}>
+          <Alert color="orange" title="This deployment exists">
             <Text size="sm" className="user-text">
               {visible(same.name)} serves {visible(same.model)} now.{" "}
               {same.actions.includes("update")

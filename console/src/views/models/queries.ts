@@ -1,11 +1,11 @@
 /** The registry's answers that several views of models share. */
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { api, ask } from "../../api/client";
+import { allPages } from "../../api/pages";
 import { SLOW_MS } from "../../app/queries";
 import { pieces } from "./choose";
 
 const PAGE = 500;
-const MOST_PAGES = 40;
 /** Of models in one request to compare. */
 const COMPARED_AT_ONCE = 50;
 
@@ -14,7 +14,7 @@ export function useModels() {
   return useQuery({
     queryKey: ["models"],
     refetchInterval: SLOW_MS,
-    queryFn: () => everyPage((page_token) => ask(api.GET("/v1/models", { params: { query: { page_size: PAGE, page_token } } }))),
+    queryFn: () => allPages((page_token) => ask(api.GET("/v1/models", { params: { query: { page_size: PAGE, page_token } } }))),
   });
 }
 
@@ -22,20 +22,8 @@ export function useDeployments() {
   return useQuery({
     queryKey: ["deployments"],
     refetchInterval: SLOW_MS,
-    queryFn: () => everyPage((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
+    queryFn: () => allPages((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
   });
-}
-
-async function everyPage<T>(read: (token: string | undefined) => Promise<{ items: T[]; next_page_token?: string | null }>): Promise<T[]> {
-  const items: T[] = [];
-  let token: string | undefined;
-  for (let page = 0; page < MOST_PAGES; page += 1) {
-    const answer = await read(token);
-    items.push(...answer.items);
-    token = answer.next_page_token ?? undefined;
-    if (token === undefined) break;
-  }
-  return items;
 }
 
 /** The key of all that is known of a model. */

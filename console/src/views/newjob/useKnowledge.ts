@@ -10,14 +10,14 @@ const PAGE = 200;
 
 export function useDatasetNames() {
   return useQuery({
-    queryKey: ["datasets", "names"],
+    queryKey: ["names", "datasets"],
     queryFn: async () => (await ask(api.GET("/v1/datasets", { params: { query: { page_size: PAGE } } }))).items.filter(({ latest }) => latest != null).map(({ name }) => name),
   });
 }
 
 export function useModelNames() {
   return useQuery({
-    queryKey: ["models", "names"],
+    queryKey: ["names", "models"],
     queryFn: async () => (await ask(api.GET("/v1/models", { params: { query: { page_size: PAGE } } }))).items.map(({ name }) => name),
   });
 }

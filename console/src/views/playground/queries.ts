@@ -18,7 +18,7 @@ export interface Timed<T> {
 
 export function useDeployments() {
   return useQuery({
-    queryKey: ["deployments", "playground"],
+    queryKey: ["playground", "deployments"],
     queryFn: async () => (await ask(api.GET("/v1/deployments", { params: { query: { page_size: 500 } } }))).items,
     refetchInterval: (query) => (query.state.data?.every((each) => each.actions.includes("query")) ? SLOW_MS : LIVE_MS),
   });
@@ -26,7 +26,7 @@ export function useDeployments() {
 
 export function useIndexes() {
   return useQuery({
-    queryKey: ["indexes", "playground"],
+    queryKey: ["playground", "indexes"],
     queryFn: async () => (await ask(api.GET("/v1/indexes", { params: { query: { page_size: 500 } } }))).items,
     refetchInterval: SLOW_MS,
   });

@@ -1,7 +1,6 @@
 /** A question before something that cannot be taken back. */
-import { Button, Group, Stack, Text } from "@mantine/core";
+import { Button, Group, Modal, Stack, Text } from "@mantine/core";
 import type { ReactNode } from "react";
-import { Dialog } from "../../ui/Dialog";
 
 interface Props {
   opened: boolean;
@@ -16,7 +15,7 @@ interface Props {
 
 export function Confirm({ opened, title, action, isPending, onConfirm, onClose, children }: Props) {
   return (
-    <Dialog opened={opened} onClose={onClose} title={title}>
+    <Modal opened={opened} onClose={onClose} title={title}>
       <Stack>
         <Text component="div">{children}</Text>
         <Group justify="flex-end">
@@ -28,6 +27,6 @@ export function Confirm({ opened, title, action, isPending, onConfirm, onClose, 
           </Button>
         </Group>
       </Stack>
-    </Dialog>
+    </Modal>
   );
 }

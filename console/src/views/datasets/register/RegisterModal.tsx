@@ -10,7 +10,7 @@ import { useChange, type Dataset } from "../queries";
 /** Register a data set, or read a registered one again (`again`), perhaps with other settings. */
 export function RegisterModal({ opened, onClose, again }: { opened: boolean; onClose: () => void; again?: Dataset }) {
   return (
-    <Modal opened={opened} onClose={onClose} title={again === undefined ? "Register a data set" : `Read ${again.name} again`} size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened={opened} onClose={onClose} title={again === undefined ? "Register a data set" : `Read ${again.name} again`} size="lg">
       <Form onClose={onClose} again={again} />
     </Modal>
   );

@@ -9,7 +9,7 @@ import { NEW_REINFORCEMENT, requestOf, type ReinforceForm } from "./request";
 
 export function ReinforceModal({ version, opened, onClose }: { version: DatasetVersion; opened: boolean; onClose: () => void }) {
   return (
-    <Modal opened={opened} onClose={onClose} title={`Reinforce ${version.name}@${version.version}`} size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened={opened} onClose={onClose} title={`Reinforce ${version.name}@${version.version}`} size="lg">
       <Form version={version} onClose={onClose} />
     </Modal>
   );

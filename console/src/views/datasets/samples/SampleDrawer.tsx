@@ -16,7 +16,7 @@ interface Props {
 /** All that is known of one sample. */
 export function SampleDrawer({ version, sample, onClose }: Props) {
   return (
-    <Drawer opened={sample !== null} onClose={onClose} position="right" size="md" title="Sample" closeButtonProps={{ "aria-label": "Close" }}>
+    <Drawer opened={sample !== null} onClose={onClose} position="right" size="md" title="Sample">
       {sample !== null && (
         <Stack>
           <Center>

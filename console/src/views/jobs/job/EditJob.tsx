@@ -1,10 +1,9 @@
-import { Alert, Button, Group, NumberInput, Stack, Textarea, TextInput } from "@mantine/core";
+import { Alert, Button, Group, Modal, NumberInput, Stack, Textarea, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState, type FormEvent } from "react";
 import { api, ask } from "../../../api/client";
 import { ApiError } from "../../../api/problems";
 import { visible } from "../../../app/labels";
-import { Dialog } from "../../../ui/Dialog";
 import { done } from "../../../ui/notify";
 import { Answer, ErrorState } from "../../../ui/states";
 import type { Job } from "../jobState";
@@ -14,9 +13,9 @@ import { jobKey } from "./useJob";
 /** Change a job's name, labels and priority. */
 export function EditJob({ jobId, opened, onClose }: { jobId: string; opened: boolean; onClose: () => void }) {
   return (
-    <Dialog opened={opened} onClose={onClose} title="Edit job">
+    <Modal opened={opened} onClose={onClose} title="Edit job">
       <Editor jobId={jobId} onClose={onClose} />
-    </Dialog>
+    </Modal>
   );
 }
 

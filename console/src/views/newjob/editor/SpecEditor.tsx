@@ -1,5 +1,5 @@
 /** The text editor of a spec: YAML with completion, help and mistakes at their lines. A chunk of its own, as CodeMirror is large. */
-import { autocompletion } from "@codemirror/autocomplete";
+import { autocompletion, completionStatus } from "@codemirror/autocomplete";
 import { yaml } from "@codemirror/lang-yaml";
 import { indentUnit } from "@codemirror/language";
 import { lintGutter, setDiagnostics, type Diagnostic } from "@codemirror/lint";
@@ -74,8 +74,14 @@ function extensions(latest: { current: Pick<Props, "onChange" | "onSubmit" | "kn
     EditorView.contentAttributes.of({ "aria-label": "Job spec", "aria-describedby": describedBy, spellcheck: "false", tabindex: "0" }),
     EditorView.updateListener.of((update) => {
       if (update.docChanged) latest.current.onChange(update.state.doc.toString());
+      if (completionStatus(update.state) === "active") requestAnimationFrame(() => makeListReachable(update.view));
     }),
   ];
+}
+
+/** A list that scrolls has to be reachable with the keyboard. */
+function makeListReachable(view: EditorView): void {
+  view.dom.querySelector(".cm-tooltip-autocomplete > ul")?.setAttribute("tabindex", "0");
 }
 
 function replace(view: EditorView, text: string): void {

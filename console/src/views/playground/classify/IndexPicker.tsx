@@ -19,7 +19,7 @@ interface Props {
 /** Choose the picture of an item of an index: search for one, and take its thumbnail. */
 export function IndexPicker({ opened, onClose, ...rest }: Props) {
   return (
-    <Modal opened={opened} onClose={onClose} title="Choose an image from an index" size="xl" closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened={opened} onClose={onClose} title="Choose an image from an index" size="xl">
       <Picker onClose={onClose} {...rest} />
     </Modal>
   );

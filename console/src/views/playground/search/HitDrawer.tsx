@@ -22,7 +22,7 @@ interface Props {
 export function HitDrawer({ index, hit, rank, onClose, onMoreLike, onClassify }: Props) {
   const pick = useMutation({ mutationFn: (id: string) => pictureFile(index, id), onSuccess: onClassify });
   return (
-    <Drawer opened={hit !== null} onClose={onClose} position="right" size="md" title={`Hit ${rank}`} closeButtonProps={{ "aria-label": "Close" }}>
+    <Drawer opened={hit !== null} onClose={onClose} position="right" size="md" title={`Hit ${rank}`}>
       {hit !== null && (
         <Stack>
           <Center>

@@ -1,9 +1,8 @@
 /** Creates a deployment, or updates one without dropping a request. */
-import { Autocomplete, Button, Group, NumberInput, Select, Stack, TextInput } from "@mantine/core";
+import { Autocomplete, Button, Group, Modal, NumberInput, Select, Stack, TextInput } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, ask, type Schemas } from "../../../api/client";
-import { Dialog } from "../../../ui/Dialog";
 import { done } from "../../../ui/notify";
 import { ErrorState } from "../../../ui/states";
 import { useModelVersions, useNewestModel } from "../queries";
@@ -20,9 +19,9 @@ interface Props {
 
 export function DeploymentDialog({ opened, onClose, existing, model }: Props) {
   return (
-    <Dialog opened={opened} onClose={onClose} title={existing === undefined ? "Deploy a model" : `Update ${existing.name}`}>
+    <Modal opened={opened} onClose={onClose} title={existing === undefined ? "Deploy a model" : `Update ${existing.name}`}>
       <DeploymentFields existing={existing} model={model ?? null} onClose={onClose} />
-    </Dialog>
+    </Modal>
   );
 }
 

@@ -1,9 +1,8 @@
 /** Creates an index of the images of shards, or an empty one for items that are added later. */
-import { Autocomplete, Button, Group, Select, Stack, TextInput } from "@mantine/core";
+import { Autocomplete, Button, Group, Modal, Select, Stack, TextInput } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, ask, type Schemas } from "../../../api/client";
-import { Dialog } from "../../../ui/Dialog";
 import { done } from "../../../ui/notify";
 import { ErrorState } from "../../../ui/states";
 import { useModelVersions } from "../queries";
@@ -12,9 +11,9 @@ type Put = Schemas["IndexPut"];
 
 export function IndexDialog({ opened, onClose }: { opened: boolean; onClose(): void }) {
   return (
-    <Dialog opened={opened} onClose={onClose} title="Create an index">
+    <Modal opened={opened} onClose={onClose} title="Create an index">
       <IndexFields onClose={onClose} />
-    </Dialog>
+    </Modal>
   );
 }
 

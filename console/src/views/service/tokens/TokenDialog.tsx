@@ -1,9 +1,8 @@
 /** Creates a token, and shows its secret once. */
-import { Alert, Button, Checkbox, Group, NumberInput, Stack, Text, TextInput } from "@mantine/core";
+import { Alert, Button, Checkbox, Group, Modal, NumberInput, Stack, Text, TextInput } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, ask, type Schemas } from "../../../api/client";
-import { Dialog } from "../../../ui/Dialog";
 import { ErrorState } from "../../../ui/states";
 import { CopyText } from "../CopyText";
 
@@ -19,9 +18,9 @@ const SCOPES: { scope: Scope; description: string }[] = [
 
 export function TokenDialog({ opened, onClose }: { opened: boolean; onClose(): void }) {
   return (
-    <Dialog opened={opened} onClose={onClose} title="Create a token" closeOnClickOutside={false}>
+    <Modal opened={opened} onClose={onClose} title="Create a token" closeOnClickOutside={false}>
       <TokenCreation onClose={onClose} />
-    </Dialog>
+    </Modal>
   );
 }
 

@@ -21,7 +21,7 @@ interface Props {
   version: string;
 }
 
-export function ImageGrid({ models, names, task, version }: Props) {
+export function PredictedImages({ models, names, task, version }: Props) {
   const search = compareModelsRoute.useSearch();
   const show = SHOWS.find((each) => each === search.show) ?? "differ";
   const pages = useInfiniteQuery({
